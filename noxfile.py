@@ -1,0 +1,157 @@
+"""Everything that is done with this project, one session each: ``python3 noxfile.py -s NAME``, or ``-l`` for the list.
+
+Run as a program it needs Python, pip and the standard library only: it makes an environment with nox in it and hands over. Sessions install
+what they need; system packages with apt, when they are missing and we are root.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+BOOTSTRAP = ROOT / ".nox" / "bootstrap"
+
+if __name__ != "__main__":
+    import nox
+
+    nox.options.sessions = ["lint", "typing", "tests"]
+    nox.options.default_venv_backend = "virtualenv"
+    nox.options.reuse_existing_virtualenvs = True
+    nox.options.error_on_missing_interpreters = True
+
+    # Program -> Debian package, for what the tests drive the server with.
+    TEST_PROGRAMS = {
+        "curl": "curl",
+        "wrk": "wrk",
+        "ruby": "ruby",
+        "bundle": "ruby-bundler",
+        "jruby": "jruby",
+        "rails": "ruby-railties",
+        # What has no program of its own is looked for by a file. (Debian's metapackage `rails` needs Node's packages; the library does not.)
+        "/usr/share/rubygems-integration/all/specifications/rack-*.gemspec": "ruby-rack",
+        "/usr/share/rubygems-integration/all/specifications/sinatra-*.gemspec": "ruby-sinatra",
+        "/usr/share/rubygems-integration/all/specifications/rails-*.gemspec": "ruby-rails",
+        "/usr/share/rubygems-integration/all/specifications/sprockets-rails-*.gemspec": "ruby-sprockets-rails",
+        "/usr/share/rubygems-integration/*/specifications/sqlite3-*.gemspec": "ruby-sqlite3",
+    }
+    BENCH_PROGRAMS = {"wrk": "wrk", "passenger": "passenger", "strace": "strace"}
+
+    @nox.session
+    def demo(session: nox.Session) -> None:
+        """Serve the bundled demo application on http://127.0.0.1:3000/; arguments go to ``passenger-trio start``."""
+        session.install("-q", ".")
+        session.run("passenger-trio", "start", "tests/apps/python/demo", *session.posargs)
+
+    @nox.session
+    def tests(session: nox.Session) -> None:
+        """The whole test suite; arguments go to pytest."""
+        _need_programs(session, TEST_PROGRAMS)
+        session.install("-q", "-e", ".[test]")
+        session.run("python", "-m", "pytest", *session.posargs)
+
+    @nox.session
+    def model(session: nox.Session) -> None:
+        """The state machine of the pool, at length."""
+        session.install("-q", "-e", ".[test]")
+        session.env.setdefault("PASSENGER_TRIO_MODEL_EXAMPLES", "5000")
+        session.run("python", "-m", "pytest", "tests/model", "--timeout=1800", *session.posargs)
+
+    @nox.session
+    def loaders(session: nox.Session) -> None:
+        """The contract of the spawn servers, with every interpreter that is found."""
+        _need_programs(session, TEST_PROGRAMS)
+        session.install("-q", "-e", ".[test]")
+        session.run("python", "-m", "pytest", "tests/spawn_servers", *session.posargs)
+
+    @nox.session
+    def rubies(session: nox.Session) -> None:
+        """The Ruby loaders with one Ruby more: a newer Debian's, unpacked into a directory (as root). Arguments go to pytest."""
+        _need_programs(session, {**TEST_PROGRAMS, "/usr/sbin/debootstrap": "debootstrap"})
+        session.install("-q", "-e", ".[test]")
+        program = session.run(
+            "python", "tests/newer_ruby.py", str(ROOT / ".nox" / "newer-ruby"), silent=True, stderr=None
+        )
+        session.env["PASSENGER_TRIO_TEST_RUBIES"] = str(program).strip().splitlines()[-1]
+        session.run(
+            "python", "-m", "pytest", "-v", "tests/spawn_servers", "tests/faces", "-k", "ruby", *session.posargs
+        )
+
+    @nox.session
+    def lint(session: nox.Session) -> None:
+        """ruff, with the rules for asynchronous code."""
+        session.install("-q", "ruff>=0.6")
+        session.run("ruff", "check", ".")
+        session.run("ruff", "format", "--check", ".")
+
+    @nox.session
+    def typing(session: nox.Session) -> None:
+        """mypy --strict."""
+        session.install("-q", "-e", ".[test]")
+        session.run("mypy")
+
+    @nox.session
+    def fuzz(session: nox.Session) -> None:
+        """Each fuzz target for a bounded time; an argument is the number of seconds for each."""
+        session.install("-q", "-e", ".[test]")
+        seconds = session.posargs[0] if session.posargs else "30"
+        for target in sorted((ROOT / "fuzz").glob("*.py")):
+            if target.name != "driver.py":
+                session.run("python", str(target.relative_to(ROOT)), "--seconds", seconds)
+
+    @nox.session
+    def bench(session: nox.Session) -> None:
+        """Measure, beside the real peers; never part of a verdict. Arguments go to the benchmark."""
+        _need_programs(session, BENCH_PROGRAMS)
+        session.install("-q", ".", "flask", "django")
+        session.run("python", "tests/bench/bench.py", *session.posargs)
+
+    def _need_programs(session: nox.Session, programs: dict[str, str]) -> None:
+        """Install what is missing, or say what is."""
+        missing = [
+            package
+            for program, package in programs.items()
+            if not (glob.glob(program) if "/" in program else shutil.which(program))
+        ]
+        if not missing:
+            return
+        if os.geteuid() != 0 or shutil.which("apt-get") is None:
+            session.error(f"these programs are missing: install the packages {' '.join(missing)}")
+        session.run("apt-get", "update", "-qq", external=True)
+        session.run(
+            "apt-get",
+            "install",
+            "-qq",
+            "-y",
+            "--no-install-recommends",
+            *missing,
+            external=True,
+            env={"DEBIAN_FRONTEND": "noninteractive"},
+        )
+
+
+def _bootstrap() -> None:
+    """Make an environment that has nox, and become nox."""
+    program = BOOTSTRAP / "bin" / "nox"
+    if not program.exists():
+        print("setting up nox ...", file=sys.stderr)
+        try:
+            subprocess.run([sys.executable, "-m", "venv", str(BOOTSTRAP)], check=True)
+        except subprocess.CalledProcessError:
+            # Debian has venv in a package of its own.
+            if os.geteuid() != 0 or shutil.which("apt-get") is None:
+                sys.exit("noxfile.py: Python's venv module is missing; install the package python3-venv")
+            subprocess.run(["apt-get", "update", "-qq"], check=True)
+            subprocess.run(["apt-get", "install", "-qq", "-y", "python3-venv"], check=True)
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(BOOTSTRAP)], check=True)
+        subprocess.run([str(BOOTSTRAP / "bin" / "pip"), "install", "-q", "nox>=2024.4"], check=True)
+    os.chdir(ROOT)
+    os.execv(program, [str(program), *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    _bootstrap()

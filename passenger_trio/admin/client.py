@@ -1,0 +1,104 @@
+"""Asking a running instance over its admin socket. Synchronous: it runs in commands, where nothing else
+waits.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from passenger_trio.errors import AdminError
+
+__all__ = ["fetch", "fetch_status", "follow", "order"]
+
+_PATIENCE = 10.0
+_LONGEST = 16 * 1024 * 1024
+
+
+def fetch_status(admin_socket: str) -> dict[str, Any]:
+    """What the instance is doing.
+
+    :raises AdminError: it does not answer, or refuses.
+    """
+    return fetch(admin_socket, "/v1/status")
+
+
+def fetch(admin_socket: str, target: str) -> dict[str, Any]:
+    """The JSON object at ``target``.
+
+    :raises AdminError: the instance does not answer, or refuses.
+    """
+    return _call(admin_socket, "GET", target, None, _PATIENCE)
+
+
+def follow(admin_socket: str) -> Iterator[dict[str, Any]]:
+    """Events as they happen, until the instance ends.
+
+    :raises AdminError: it does not answer.
+    """
+    connection = _Connection(admin_socket, None)
+    try:
+        connection.request("GET", "/v1/events")
+        for line in connection.getresponse():
+            yield json.loads(line)
+    except (OSError, http.client.HTTPException, ValueError) as exc:
+        raise AdminError(f"the instance on {admin_socket} broke off: {exc}") from None
+    finally:
+        connection.close()
+
+
+def order(admin_socket: str, target: str, what: dict[str, Any], *, for_long: bool = False) -> dict[str, Any]:
+    """Order something, and get what came of it.
+
+    :param for_long: it may take as long as it takes.
+    :raises AdminError: the instance does not answer, or refuses.
+    """
+    return _call(admin_socket, "POST", target, json.dumps(what).encode(), None if for_long else _PATIENCE)
+
+
+def _call(admin_socket: str, method: str, target: str, body: bytes | None, patience: float | None) -> dict[str, Any]:
+    connection = _Connection(admin_socket, patience)
+    try:
+        connection.request(method, target, body, headers={"Accept": "application/json", "Connection": "close"})
+        response = connection.getresponse()
+        body = response.read(_LONGEST + 1)
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise AdminError(f"no instance answers on {admin_socket}") from None
+    except PermissionError:
+        raise AdminError(f"{admin_socket} belongs to another user") from None
+    except TimeoutError:
+        raise AdminError(f"the instance on {admin_socket} did not answer within {_PATIENCE:.0f} s") from None
+    except (OSError, http.client.HTTPException) as exc:
+        raise AdminError(f"the instance on {admin_socket} broke off: {exc}") from None
+    finally:
+        connection.close()
+    return _object(admin_socket, response.status, body)
+
+
+def _object(admin_socket: str, status: int, body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body) if len(body) <= _LONGEST else None
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise AdminError(f"what answers on {admin_socket} is no passenger_trio instance")
+    if status != 200:
+        raise AdminError(f"the instance refused (status {status}): {answer.get('error', 'without a reason')}")
+    return answer
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, patience: float | None) -> None:
+        super().__init__("localhost", timeout=patience)
+        self._path = path
+        self._patience = patience
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self._patience)
+        self.sock.connect(self._path)

@@ -1,0 +1,135 @@
+"""The instances of this user that can be seen: where they are looked for, and which of them live.
+
+::
+
+    $XDG_RUNTIME_DIR/passenger-trio/        or /tmp/passenger-trio-<uid>/    0700, ours
+        k3x9ab/                             one instance                     0700
+            instance.json                   who it is: pid, addresses ...
+            lock                            held (flock) as long as it lives
+            admin.sock  spawn.sock  ...     its sockets
+
+An instance lives if somebody holds its lock: the kernel lets go of it however the instance ends, and no pid
+has to be believed. ``registry`` makes such directories; here they are only read, and only where nobody else
+could have made them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable
+
+import attrs
+
+from passenger_trio.system.private_dirs import why_insecure
+
+__all__ = [
+    "ADMIN_SOCKET",
+    "DESCRIPTION",
+    "LOCK",
+    "Instance",
+    "base_directories",
+    "describe",
+    "find_instance",
+    "list_instances",
+    "names_in",
+]
+
+ADMIN_SOCKET, DESCRIPTION, LOCK = "admin.sock", "instance.json", "lock"
+_LONGEST_DESCRIPTION = 65536
+
+
+@attrs.frozen
+class Instance:
+    """An instance as others see it."""
+
+    path: str
+    name: str
+    is_live: bool
+    pid: int = 0
+    started: float = 0.0
+    """Seconds since 1970."""
+    addresses: tuple[str, ...] = ()
+    contract: int = 0
+
+    @property
+    def admin_socket(self) -> str:
+        return os.path.join(self.path, ADMIN_SOCKET)
+
+
+def base_directories() -> list[str]:
+    """Where base directories are looked for, the best first: not all of them need be there."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    own = f"passenger-trio-{os.geteuid()}"
+    candidates = [os.path.join(runtime, "passenger-trio")] if os.path.isabs(runtime) and os.path.isdir(runtime) else []
+    candidates.append(f"/tmp/{own}")
+    temporary = os.environ.get("TMPDIR", "")
+    if os.path.isabs(temporary):
+        candidates.append(os.path.join(temporary, own))  # where /tmp cannot be written to
+    return list(dict.fromkeys(os.path.normpath(candidate) for candidate in candidates))
+
+
+def list_instances(bases: Iterable[str] | None = None, *, include_stale: bool = False) -> list[Instance]:
+    """The instances of this user that live, the oldest first.
+
+    :param bases: base directories, by default ``base_directories()``. Those that are not safe are passed
+        over.
+    :param include_stale: also what dead instances have left.
+    """
+    found: list[Instance] = []
+    for base in base_directories() if bases is None else bases:
+        if not why_insecure(base):
+            for name in names_in(base):
+                instance = _look(os.path.join(base, name))
+                if instance is not None and (instance.is_live or include_stale):
+                    found.append(instance)
+    return sorted(found, key=lambda instance: (instance.started, instance.name))
+
+
+def find_instance(path: str) -> Instance | None:
+    """The instance whose directory (or whose admin socket) ``path`` is, wherever that is; None if it is none."""
+    path = os.path.abspath(path)
+    return _look(os.path.dirname(path) if os.path.basename(path) == ADMIN_SOCKET else path)
+
+
+def _look(path: str) -> Instance | None:
+    try:
+        lock = os.open(os.path.join(path, LOCK), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return attrs.evolve(describe(path), is_live=True)
+    except OSError:
+        return None
+    else:
+        return describe(path)
+    finally:
+        os.close(lock)
+
+
+def describe(path: str) -> Instance:
+    """What ``instance.json`` says, as far as it is there and makes sense."""
+    plain = Instance(path, os.path.basename(path), is_live=False)
+    try:
+        fd = os.open(os.path.join(path, DESCRIPTION), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(fd, "rb") as file:
+            said = json.loads(file.read(_LONGEST_DESCRIPTION))
+        return attrs.evolve(
+            plain,
+            pid=int(said["pid"]),
+            started=float(said["started"]),
+            addresses=tuple(str(address) for address in said["addresses"]),
+            contract=int(said["contract"]),
+        )
+    except (OSError, ValueError, TypeError, KeyError):
+        return plain
+
+
+def names_in(path: str) -> list[str]:
+    try:
+        return sorted(os.listdir(path))
+    except OSError:
+        return []

@@ -1,0 +1,187 @@
+"""The answer of ``/v1/status`` -> the text that ``passenger-trio status`` prints, in the layout that
+Passenger's users know.
+
+Pure. A member that is missing (an older instance, a process that is gone) shows as a dash, and never breaks
+the rest. Text from outside is made printable, because it goes to a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+__all__ = ["human_age", "human_memory", "render_status"]
+
+_RULE = 11
+
+
+def render_status(answer: Mapping[str, Any], *, name: str = "", date: str = "") -> str:
+    """The whole text, with its last newline.
+
+    :param answer: the JSON object that the instance sent.
+    :param name: of the instance; ``date``: now, as it is to be shown.
+    """
+    pool = _mapping(answer.get("pool"))
+    requests = _mapping(answer.get("requests"))
+    connections = _mapping(answer.get("connections"))
+    buffers = _mapping(answer.get("buffers"))
+    groups = [_mapping(group) for group in _list(answer.get("groups"))]
+    rejected = requests.get("rejected")
+    refused = sum(rejected.values()) if isinstance(rejected, dict) else rejected
+    lines = _aligned(
+        [
+            ("Version", _text(answer.get("version"))),
+            ("Date", date),
+            ("Instance", f"{name} (pid {_text(answer.get('pid'))}, up {human_age(answer.get('uptime'))})".strip()),
+            ("Listens on", " ".join(_text(address) for address in _list(answer.get("addresses"))) or "-"),
+        ]
+    )
+    if answer.get("draining") and not answer.get("stopping"):
+        lines.append("Draining: each connection ends after its response, until `passenger-trio resume`")
+    if answer.get("stopping"):
+        lines.append("Stopping: requests in hand are finished, no new ones are taken")
+    lines += ["", _rule("General information")]
+    lines += _aligned(
+        [
+            ("Max pool size", _text(pool.get("max"))),
+            ("App groups", str(len(groups))),
+            ("Processes", f"{_text(pool.get('size'))}{_spawning(pool.get('spawning'))}"),
+            ("Requests in queue", _text(pool.get("queue"))),
+            (
+                "Requests",
+                f"{_text(requests.get('total'))} served, {_text(requests.get('active'))} active, {_text(refused)} refused",
+            ),
+            *(
+                [
+                    (
+                        "Buffered",
+                        f"{human_memory(buffers.get('memory'))} in memory, {human_memory(buffers.get('disk'))} on disk",
+                    )
+                ]
+                if buffers
+                else []
+            ),
+            ("Connections", f"{_text(connections.get('open'))} open, {_text(connections.get('accepted'))} accepted"),
+        ]
+    )
+    lines += ["", _rule("Application groups")]
+    for group in groups:
+        lines += [*_group(group), ""]
+    if not groups:
+        lines.append("(none)")
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def human_age(seconds: Any) -> str:
+    """``3s``, ``2m 5s``, ``1h 4m``, ``2d 3h``."""
+    if not isinstance(seconds, int | float):
+        return "-"
+    left = max(0, int(seconds))
+    for (unit, size), (smaller, small) in pairwise(_UNITS):
+        if left >= size:
+            rest = left % size // small
+            return f"{left // size}{unit} {rest}{smaller}"
+    return f"{left}s"
+
+
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+
+
+def human_memory(size: Any) -> str:
+    """``24M``, ``1.5G``, of bytes."""
+    if not isinstance(size, int | float):
+        return "-"
+    mebibytes = size / 1024**2
+    if mebibytes >= 1024:
+        return f"{mebibytes / 1024:.1f}G"
+    return f"{mebibytes:.0f}M" if mebibytes >= 10 else f"{mebibytes:.1f}M"
+
+
+def _group(group: Mapping[str, Any]) -> list[str]:
+    lines = [f"{_text(group.get('name'))} ({_text(group.get('environment'))}):{_spawning(group.get('spawning'))}"]
+    lines += [
+        "  " + line
+        for line in _aligned(
+            [
+                ("App root", _text(group.get("root"))),
+                ("Interpreter", f"{_text(group.get('interpreter'))} ({_text(group.get('app_type'))})"),
+                ("Requests in queue", _text(group.get("queue"))),
+            ]
+        )
+    ]
+    error = _mapping(group.get("last_error"))
+    if error:
+        lines.append(f"  Last error: {_text(error.get('summary'))} [{_text(error.get('id') or error.get('error_id'))}]")
+    if group.get("restarting"):
+        lines.append("  Restarting...")
+    rejected = _mapping(group.get("rejected"))
+    if rejected:
+        why = _mapping(rejected.get("error"))
+        lines.append(f"  The restart {_ago(rejected.get('age'))} failed, and the version before it serves on:")
+        lines.append(f"    {_text(why.get('summary'))} [{_text(why.get('id'))}]")
+    waits = group.get("backing_off_for")
+    if isinstance(waits, int | float):
+        lines.append(f"  The next attempt to start it is in {human_age(waits)}")
+    preloader = _mapping(group.get("preloader"))
+    if preloader:
+        lines.append(f"  * Preloader  PID: {_text(preloader.get('pid')):<8} Memory: {_memory(preloader)}")
+    for process in _list(group.get("processes")):
+        lines += _process(_mapping(process))
+    return lines
+
+
+def _process(process: Mapping[str, Any]) -> list[str]:
+    sessions = f"{_text(process.get('sessions'))}/{_text(process.get('concurrency'))}"
+    lines = [
+        f"  * PID: {_text(process.get('pid')):<8} Sessions: {sessions:<6} Processed: {_text(process.get('processed')):<8}"
+        f" Uptime: {human_age(process.get('uptime'))}",
+        f"    CPU: {_percent(process.get('cpu')):<8} Memory  : {_memory(process):<6} Last used: {_ago(process.get('last_used'))}",
+    ]
+    if process.get("state") not in (None, "running", "enabled"):
+        lines.append(f"    {_text(process.get('state')).capitalize()}...")
+    return lines
+
+
+def _memory(member: Mapping[str, Any]) -> str:
+    """What a process costs: its proportional share where the kernel told it, else its resident set."""
+    memory = _mapping(member.get("memory"))
+    shared = memory.get("pss")
+    return human_memory(shared if shared is not None else memory.get("rss"))
+
+
+def _percent(value: Any) -> str:
+    return f"{value:.0f}%" if isinstance(value, int | float) else "-"
+
+
+def _ago(seconds: Any) -> str:
+    return f"{human_age(seconds)} ago" if isinstance(seconds, int | float) else "never"
+
+
+def _spawning(count: Any) -> str:
+    if not isinstance(count, int) or not count:
+        return ""
+    return f" (spawning {count} new process{'es' if count > 1 else ''}...)"
+
+
+def _rule(title: str) -> str:
+    return f"{'-' * _RULE} {title} {'-' * _RULE}"
+
+
+def _aligned(rows: list[tuple[str, str]]) -> list[str]:
+    width = max(len(label) for label, _ in rows)
+    return [f"{label:<{width}} : {text}" for label, text in rows]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return "".join(char if char.isprintable() else "?" for char in str(value))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

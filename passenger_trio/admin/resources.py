@@ -1,0 +1,74 @@
+"""What can be seen of requests and memory over the admin socket: GET, answered with a JSON object."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from passenger_trio.core.model import GroupKey
+from passenger_trio.system.gauges import ProcessGauge, measure
+
+if TYPE_CHECKING:
+    from passenger_trio.server.connection import Connection
+    from passenger_trio.tree import RunningServer
+
+__all__ = ["memory", "requests"]
+
+
+def requests(server: RunningServer) -> dict[str, Any]:
+    """Requests in flight, the oldest first. A query may hold secrets, so it is not shown."""
+    now = trio.current_time()
+    found = [_request(connection, now) for connection in server.front.connections if connection.exchange is not None]
+    return {"requests": sorted(found, key=lambda request: -float(request["age"]))}
+
+
+def _request(connection: Connection, now: float) -> dict[str, Any]:
+    exchange = connection.exchange
+    assert exchange is not None
+    return {
+        "id": exchange.request_id.decode(),
+        "method": exchange.head.method.decode("latin-1"),
+        "path": exchange.head.path.decode("latin-1"),
+        "group": exchange.route.group_name,
+        "client": connection.remote,
+        "stage": connection.stage.value,
+        "age": now - exchange.started,
+        "in_stage": now - connection.since,
+        "pid": exchange.pid or None,
+    }
+
+
+async def memory(server: RunningServer, limiter: trio.CapacityLimiter) -> dict[str, Any]:
+    """What each process costs, and what forking from a preloader saves: the pages that several of them share."""
+    pool = server.pool
+    roles: dict[GroupKey, list[tuple[str, int]]] = {}
+    for key, home in pool.homes.items():
+        roles[key] = [("preloader", preloader.pid) for preloader in home.preloaders]
+        roles[key] += [("process", process.live.pid) for process in pool.processes.values() if process.group == key]
+    pids = [os.getpid(), *(pid for members in roles.values() for _, pid in members)]
+    gauges = await trio.to_thread.run_sync(_measure_all, pids, limiter=limiter)
+    groups = []
+    for key, members in roles.items():
+        rows = [{"role": role, "pid": pid, **_sizes(gauges[pid])} for role, pid in members if pid in gauges]
+        groups.append({"name": key.name, "environment": key.environment, "processes": rows, "saved": _saved(rows)})
+    own = gauges.get(os.getpid())
+    return {"supervisor": None if own is None else {"pid": os.getpid(), **_sizes(own)}, "groups": groups}
+
+
+def _measure_all(pids: Iterable[int]) -> dict[int, ProcessGauge]:
+    return {pid: gauge for pid in pids if (gauge := measure(pid)) is not None}
+
+
+def _sizes(gauge: ProcessGauge) -> dict[str, int | None]:
+    shared = None if gauge.uss is None else max(0, gauge.rss - gauge.uss)
+    return {"rss": gauge.rss, "pss": gauge.pss, "uss": gauge.uss, "shared": shared}
+
+
+def _saved(rows: list[dict[str, Any]]) -> int | None:
+    """Bytes that would be used in addition if nothing were shared. None: the kernel does not tell."""
+    if any(row["pss"] is None for row in rows):
+        return None
+    return sum(max(0, int(row["rss"]) - int(row["pss"])) for row in rows)

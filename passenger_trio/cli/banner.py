@@ -1,0 +1,101 @@
+"""What ``start`` says when it serves: at most six lines on standard error, or one JSON object with
+``--log-format json``.
+
+On standard error, because standard output is the access log's, and somebody may have piped that into a
+program.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from passenger_trio import __version__
+
+if TYPE_CHECKING:
+    from passenger_trio.options import AppOptions
+    from passenger_trio.spawning.detect import DetectedApp
+    from passenger_trio.tree import RunningServer
+
+__all__ = ["as_json", "as_lines", "show"]
+
+_BOLD, _SOFT, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[0m"
+
+
+def show(server: RunningServer, fd: int = 2) -> None:
+    """Write the banner. A standard error that cannot be written to is no reason not to serve."""
+    if server.config.server.log_format == "json":
+        text = as_json(server)
+    else:
+        text = "\n".join(as_lines(server, coloured=os.isatty(fd) and "NO_COLOR" not in os.environ))
+    try:
+        os.write(fd, (text + "\n").encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass
+
+
+def as_lines(server: RunningServer, *, coloured: bool = False) -> list[str]:
+    """The banner for people."""
+    bold, soft, reset = (_BOLD, _SOFT, _RESET) if coloured else ("", "", "")
+    config = server.config
+    first, app = server.apps[0], config.apps[0]
+    more = f" (and {len(server.apps) - 1} more)" if len(server.apps) > 1 else ""
+    rows = [
+        ("application", f"{first.root} ({app.environment}): {first.reason}{more}"),
+        ("interpreter", f"{first.python}: {first.python_reason}"),
+        ("pool", _limits(server)),
+        ("admin", f"passenger-trio status; the socket is {server.admin_socket}"),
+    ]
+    return [
+        f"passenger-trio {__version__} serves {bold}{' and '.join(server.addresses)}{reset}",
+        *(f"  {soft}{name:<11}{reset}  {text}" for name, text in rows),
+        f"  {soft}{'':<11}{reset}  Ctrl-C stops",
+    ]
+
+
+def as_json(server: RunningServer) -> str:
+    """The banner for programs, in the shape of a line of the log."""
+    import logging
+
+    from passenger_trio.system.logs import ROOT_LOGGER, JsonFormatter
+
+    record = logging.makeLogRecord({"name": ROOT_LOGGER, "levelno": logging.INFO, "levelname": "INFO", "msg": "ready"})
+    pool = server.config.pool
+    vars(record).update(
+        version=__version__,
+        pid=os.getpid(),
+        addresses=server.addresses,
+        admin_socket=server.admin_socket,
+        max_pool_size=pool.max_pool_size,
+        applications=[_application(app, found) for app, found in zip(server.config.apps, server.apps, strict=True)],
+    )
+    return JsonFormatter().format(record)
+
+
+def _limits(server: RunningServer) -> str:
+    app = server.config.apps[0]
+    most = min(server.config.pool.max_pool_size, app.max_instances or server.config.pool.max_pool_size)
+    threads = f"{app.thread_count} threads each" if app.thread_count > 1 else "one thread each"
+    method = app.spawn_method if server.apps[0].can_fork else "direct"
+    how = "forked from a preloader" if method == "smart" else "started one by one"
+    why = "" if server.apps[0].can_fork else ": this interpreter cannot fork"
+    queue = (
+        f"{app.max_request_queue_size} requests may wait"
+        if app.max_request_queue_size
+        else "any number of requests may wait"
+    )
+    return f"{app.min_instances} to {most} processes, {how} ({method}{why}), {threads}; {queue}"
+
+
+def _application(app: AppOptions, found: DetectedApp) -> dict[str, object]:
+    return {
+        "root": found.root,
+        "environment": app.environment,
+        "app_type": found.app_type,
+        "reason": found.reason,
+        "interpreter": found.python,
+        "interpreter_reason": found.python_reason,
+        "spawn_method": app.spawn_method if found.can_fork else "direct",
+        "min_instances": app.min_instances,
+        "thread_count": app.thread_count,
+    }

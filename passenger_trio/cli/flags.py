@@ -1,0 +1,324 @@
+"""The schema of ``options`` -> the flags of ``start``. A new option there is a new flag here, with nothing to
+write.
+
+What a schema does not say stands in the tables: which heading of ``--help`` a flag belongs under, whether it
+is common enough for the short help, and how small its number may be. Defaults are shown as people write them
+(``5m``, ``128K``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import click
+
+from passenger_trio.errors import OptionError
+from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions, parse_duration, parse_size
+
+__all__ = [
+    "ENV_PREFIX",
+    "SECTIONS",
+    "Flag",
+    "check",
+    "click_option",
+    "config_from",
+    "flags",
+    "human_duration",
+    "human_size",
+]
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any, Any]
+else:
+    _ParamType = click.ParamType  # generic since click 8.4 only
+
+ENV_PREFIX = "PASSENGER_TRIO_"
+SECTIONS = ("Listening", "Application", "Pool", "Restarts", "Recycling", "Time and limits", "Logs")
+
+_OWNERS: tuple[tuple[type[Any], str], ...] = (
+    (ServerOptions, "Time and limits"),
+    (PoolOptions, "Pool"),
+    (AppOptions, "Application"),
+)
+"""The classes of the schema, and the heading of their options where ``_SECTION_OF`` does not know better."""
+
+_SECTION_OF = {
+    "address": "Listening",
+    "port": "Listening",
+    "socket": "Listening",
+    "socket_backlog": "Listening",
+    "instance_dir": "Listening",
+    "trusted_proxies": "Listening",
+    "abort_on_startup_error": "Application",
+    "min_instances": "Pool",
+    "max_instances": "Pool",
+    "max_request_queue_size": "Pool",
+    "max_preloader_idle_time": "Pool",
+    "max_request_queue_time": "Pool",
+    "max_requests": "Recycling",
+    "max_requests_jitter": "Recycling",
+    "max_process_lifetime": "Recycling",
+    "max_request_time": "Recycling",
+    "memory_limit": "Recycling",
+    "hard_memory_limit": "Recycling",
+    "memory_check_interval": "Recycling",
+    "force_max_concurrent_requests_per_process": "Pool",
+    "warmup_url": "Restarts",
+    "restart_dir": "Restarts",
+    "stat_throttle_rate": "Restarts",
+    "access_log": "Logs",
+    "access_log_format": "Logs",
+    "log_level": "Logs",
+    "log_format": "Logs",
+}
+_COMMON = frozenset(
+    {
+        "address",
+        "port",
+        "socket",
+        "environment",
+        "startup_file",
+        "python",
+        "ruby",
+        "env",
+        "spawn_method",
+        "thread_count",
+        "start_timeout",
+        "max_pool_size",
+        "min_instances",
+        "max_request_queue_size",
+        "pool_idle_time",
+        "shutdown_timeout",
+        "access_log",
+        "log_level",
+        "log_format",
+    }
+)
+"""What ``--help`` shows; ``--help-all`` shows everything."""
+
+_POSITIONAL = frozenset({"root", "target"})
+"""Fields that are no flags: they are what ``start`` is given to start."""
+
+_RENAMED = {(AppOptions, "shutdown_timeout"): "process_shutdown_timeout"}
+"""Fields of two classes that have one name."""
+
+_LEAST = {
+    "force_max_concurrent_requests_per_process": -1,
+    "max_pool_size": 1,
+    "thread_count": 1,
+    "socket_backlog": 1,
+    "max_header_fields": 1,
+}
+_MOST = {"port": 65535}
+_NOT_ZERO = frozenset(
+    {"memory_check_interval", "start_timeout", "header_timeout", "write_timeout", "keep_alive_timeout"}
+)
+_METAVARS = {"duration": "TIME", "size": "SIZE", "int": "N", "path": "PATH", "text": "NAME"}
+_METAVAR_OF = {
+    "env": "NAME=VALUE",
+    "trusted_proxies": "ADDRESS",
+    "address": "HOST",
+    "base_uri": "PATH",
+    "host_name": "HOST",
+    "hook": "EVENT=COMMAND",
+    "warmup_url": "PATH",
+    "streamed_paths": "PATH",
+}
+
+
+@attrs.frozen
+class Flag:
+    """One option as a flag.
+
+    :ivar name: with underscores: ``max_pool_size``.
+    :ivar kind: as in ``options.option``.
+    """
+
+    name: str
+    field: str
+    owner: type[Any]
+    section: str
+    kind: str
+    help: str
+    default: Any
+    short: str
+    choices: tuple[str, ...]
+
+    @property
+    def long(self) -> str:
+        """``--max-pool-size``"""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def env_name(self) -> str:
+        return ENV_PREFIX + self.name.upper()
+
+    @property
+    def is_common(self) -> bool:
+        return self.name in _COMMON
+
+    @property
+    def shown_default(self) -> str:
+        """The default as a person would write it; ``""`` if there is none worth showing."""
+        if self.kind == "flag":
+            return "on" if self.default else "off"
+        if self.kind == "duration":
+            return human_duration(self.default)
+        if self.kind == "size":
+            return human_size(self.default)
+        return " ".join(map(str, self.default)) if self.kind == "list" else str(self.default)
+
+    @property
+    def metavar(self) -> str:
+        if self.kind == "choice":
+            return "|".join(self.choices)
+        return _METAVAR_OF.get(self.name) or _METAVARS.get(self.kind, "TEXT")
+
+
+def flags() -> list[Flag]:
+    """Every flag, in the order of the schema."""
+    found = []
+    for owner, section in _OWNERS:
+        for field in attrs.fields(owner):
+            if field.name not in _POSITIONAL:
+                name = _RENAMED.get((owner, field.name), field.name)
+                about = field.metadata
+                found.append(
+                    Flag(
+                        name=name,
+                        field=field.name,
+                        owner=owner,
+                        section=_SECTION_OF.get(name, section),
+                        kind=about["kind"],
+                        help=about["help"],
+                        default=field.default,
+                        short=about["short"],
+                        choices=about["choices"],
+                    )
+                )
+    return found
+
+
+def click_option(flag: Flag) -> click.Option:
+    """The flag as click knows it. Its value is what the field of the schema wants."""
+    spellings = [f"{flag.long}/--no-{flag.long[2:]}" if flag.kind == "flag" else flag.long]
+    if flag.short:
+        spellings.insert(0, f"-{flag.short}")
+    details: dict[str, Any] = {"default": flag.default, "metavar": flag.metavar}
+    if flag.kind == "flag":
+        details = {"default": flag.default}
+    elif flag.kind == "list":
+        details |= {"multiple": True, "type": _PAIR if flag.name == "env" else click.STRING}
+    elif flag.kind == "choice":
+        details |= {"type": click.Choice(flag.choices), "default": flag.default or None}
+    elif flag.kind == "int":
+        details["type"] = _Number(_LEAST.get(flag.name, 0), _MOST.get(flag.name))
+    elif flag.kind in ("duration", "size"):
+        details["type"] = _Quantity(flag.kind, flag.name in _NOT_ZERO)
+    help = f"{flag.help} [{flag.shown_default}]" if flag.shown_default else flag.help
+    return click.Option([*spellings, flag.name], help=help, envvar=flag.env_name, **details)
+
+
+def config_from(values: dict[str, Any], *, root: str, target: str) -> Config:
+    """The configuration of one application.
+
+    :param values: what click made of the flags, by their names.
+    :raises OptionError: two values do not go together.
+    """
+    members: dict[type[Any], dict[str, Any]] = {owner: {} for owner, _ in _OWNERS}
+    for flag in flags():
+        # Click gives None for a choice that was not made.
+        members[flag.owner][flag.field] = flag.default if values[flag.name] is None else values[flag.name]
+    config = Config(
+        server=ServerOptions(**members[ServerOptions]),
+        pool=PoolOptions(**members[PoolOptions]),
+        apps=(AppOptions(root=root, target=target, **members[AppOptions]),),
+    )
+    check(config)
+    return config
+
+
+def human_duration(seconds: float) -> str:
+    """``5m``, ``90s``, ``250ms``; what ``parse_duration`` reads back."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        # 90s, but 2m: a whole number of units, and more than one minute.
+        if seconds >= max(size, 120) and seconds % size == 0:
+            return f"{int(seconds // size)}{unit}"
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    return f"{seconds:.3f}".rstrip("0").rstrip(".") + ("s" if seconds else "")
+
+
+def human_size(size: int) -> str:
+    """``128K``; what ``parse_size`` reads back."""
+    for unit, scale in (("T", 1024**4), ("G", 1024**3), ("M", 1024**2), ("K", 1024)):
+        if size >= scale and size % scale == 0:
+            return f"{size // scale}{unit}"
+    return str(size)
+
+
+def check(config: Config) -> None:
+    """:raises OptionError: two values do not go together."""
+    most = config.pool.max_pool_size
+    for app in config.apps:
+        if app.max_instances and app.min_instances > app.max_instances:
+            raise OptionError(
+                "--min-instances", app.min_instances, f"--max-instances allows {app.max_instances} processes"
+            )
+        if app.min_instances > most:
+            raise OptionError("--min-instances", app.min_instances, f"--max-pool-size allows {most} processes")
+
+
+class _Number(_ParamType):
+    """A whole number. (Click's own range would write itself behind every help text.)"""
+
+    name = "number"
+
+    def __init__(self, least: int, most: int | None) -> None:
+        self._least = least
+        self._most = most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number", param, ctx)
+        if number < self._least or (self._most is not None and number > self._most):
+            bounds = f"from {self._least} to {self._most}" if self._most is not None else f"{self._least} or more"
+            self.fail(f"{value} cannot be used: it must be {bounds}", param, ctx)
+        return number
+
+
+class _Quantity(_ParamType):
+    """``30s``, ``512M``."""
+
+    def __init__(self, kind: str, not_zero: bool) -> None:
+        self.name = kind
+        self._not_zero = not_zero
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            quantity = parse_duration(value) if self.name == "duration" else parse_size(value)
+        except OptionError as exc:
+            self.fail(f"{value!r} cannot be used: {exc.hint}", param, ctx)
+        if self._not_zero and not quantity:
+            self.fail("it cannot be 0", param, ctx)
+        return quantity
+
+
+class _Pair(_ParamType):
+    """``NAME=VALUE``."""
+
+    name = "pair"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, content = str(value).partition("=")
+        if not (name and equals):
+            self.fail(f"{value!r} cannot be used: write NAME=VALUE", param, ctx)
+        return name, content
+
+
+_PAIR = _Pair()

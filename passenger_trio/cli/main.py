@@ -1,0 +1,197 @@
+"""The entry point: which subcommand, and what an error looks like from the outside.
+
+Exit codes are those of ``errors``: 0 clean, 1 no instance answers, 2 usage, 3 the application failed to start
+(where that is fatal), 4 nothing to serve found, 5 cannot bind, 70 internal error, 130 interrupted before
+anything was served.
+
+This is the outermost boundary, and the one place that catches everything: a person gets one clear line and an
+exit code. The traceback of an internal error goes to the log, on one line; with ``--log-level debug`` it is
+shown as it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import attrs
+import click
+
+from passenger_trio.errors import PassengerError
+
+__all__ = ["Outcome", "cli", "entry", "main"]
+
+_COMMANDS = {
+    "start": ("passenger_trio.cli.start_cmd", "Serve an application until Ctrl-C."),
+    "status": ("passenger_trio.cli.status_cmd", "Show what a running instance is doing."),
+    "config": ("passenger_trio.cli.config_cmd", "Check the configuration, or show where it comes from."),
+    "requests": ("passenger_trio.cli.operate_cmds", "Show the requests in flight."),
+    "memory": ("passenger_trio.cli.operate_cmds", "Show the memory of each process."),
+    "restart": ("passenger_trio.cli.restart_cmd", "Restart applications without losing a request."),
+    "detach": ("passenger_trio.cli.operate_cmds", "Take one process out, after its requests."),
+    "drain": ("passenger_trio.cli.operate_cmds", "Let clients go elsewhere."),
+    "resume": ("passenger_trio.cli.operate_cmds", "End what drain began."),
+    "stop": ("passenger_trio.cli.operate_cmds", "Stop an instance, and wait for its end."),
+    "list": ("passenger_trio.cli.operate_cmds", "List the instances that run."),
+    "events": ("passenger_trio.cli.operate_cmds", "Follow what happens in the pool."),
+    "trace": ("passenger_trio.cli.operate_cmds", "Dump what the pool was told and decided."),
+    "reopen-logs": ("passenger_trio.cli.operate_cmds", "Open the log files anew, after a rotation."),
+}
+"""Name -> module, which has the command under the same name, and what it does."""
+
+_INTERNAL_ERROR = 70
+_INTERRUPTED = 130
+
+
+@attrs.define
+class Outcome:
+    """What the boundary must know of a command that failed: how it was told to log."""
+
+    log_level: str = "info"
+    log_format: str = "console"
+
+
+class _LazyGroup(click.Group):
+    """Subcommands are imported when they are called; the list of them is a table."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        name = cmd_name.replace("-", "_")
+        module = importlib.import_module(_COMMANDS[cmd_name][0])
+        command: click.Command = getattr(module, "list_" if name == "list" else name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from passenger_trio import __version__
+
+        click.echo(f"passenger-trio {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=_LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="passenger-trio COMMAND --help says more about a command.",
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """An application server: it starts, pools and supervises the processes of an application.
+
+    In the directory of a WSGI application (Flask, Django, ...), `passenger-trio start` serves it.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), color=ctx.color)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code. Raises nothing."""
+    outcome = Outcome()
+    try:
+        result: Any = cli.main(arguments, prog_name="passenger-trio", standalone_mode=False, obj=outcome)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.ClickException as exc:
+        return _misused(exc)
+    except (click.Abort, KeyboardInterrupt):
+        return _INTERRUPTED
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else 1
+    except BrokenPipeError:
+        # The reader of our output went away (`passenger-trio --help | head -1`); Python would complain at
+        # exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except PassengerError as exc:
+        return _refuse(exc)
+    except BaseExceptionGroup as group:
+        return _unwrap(group, outcome)
+    except Exception as exc:  # noqa: BLE001  the outermost boundary
+        return _internal_error(exc, outcome)
+
+
+def entry() -> None:
+    """The console script."""
+    _open_standard_descriptors()
+    sys.exit(main())
+
+
+def _open_standard_descriptors() -> None:
+    """A careless parent has closed some of 0, 1 and 2: what we opened first would take their numbers, and be written into."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
+
+
+def _misused(error: click.ClickException) -> int:
+    click.echo(f"passenger-trio: {error.format_message()}", err=True)
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        click.echo(f"  {context.command_path} --help shows what can be said.", err=True)
+    return error.exit_code
+
+
+def _refuse(error: PassengerError) -> int:
+    click.echo(f"passenger-trio: {error}", err=True)
+    return error.exit_code
+
+
+def _unwrap(group: BaseExceptionGroup[BaseException], outcome: Outcome) -> int:
+    """Nurseries wrap what their tasks raise. An error that was foreseen is still that error."""
+    leaves = list(_leaves(group))
+    foreseen = [leaf for leaf in leaves if isinstance(leaf, PassengerError)]
+    if foreseen and len(foreseen) == len(leaves):
+        return _refuse(foreseen[0])
+    if all(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
+        return _INTERRUPTED
+    return _internal_error(group, outcome)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for exc in group.exceptions:
+        if isinstance(exc, BaseExceptionGroup):
+            yield from _leaves(exc)
+        else:
+            yield exc
+
+
+def _internal_error(exc: BaseException, outcome: Outcome) -> int:
+    import logging
+    import traceback
+
+    from passenger_trio.system import logs
+
+    text = "".join(traceback.format_exception(exc))
+    logs.configure(outcome.log_level, outcome.log_format)
+    if outcome.log_level == "debug":
+        click.echo(text, err=True, nl=False)
+    else:
+        logging.getLogger(logs.ROOT_LOGGER).error("internal error", extra={"traceback": text})
+    first = next(_leaves(exc), exc) if isinstance(exc, BaseExceptionGroup) else exc
+    click.echo(
+        f"passenger-trio: internal error: {type(first).__name__}: {first}\n"
+        "  This is a fault of passenger-trio, not yours. Please report it with the log"
+        f"{'' if outcome.log_level == 'debug' else ' (--log-level debug shows where it happened)'}.",
+        err=True,
+    )
+    return _INTERNAL_ERROR

@@ -1,0 +1,172 @@
+"""Where each option's value comes from: the command line, else the environment, else the file, else the default.
+
+An option of an application that is given on the command line or in the environment holds for every application of the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+
+from passenger_trio.cli.flags import Flag, check, click_option, flags
+from passenger_trio.core.config_text import ConfigText, Setting, read_passengerfile, read_toml
+from passenger_trio.errors import ConfigError, OptionError
+from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
+
+__all__ = ["Origins", "Settled", "find_config", "settle"]
+
+CONFIG_NAMES = ("passenger-trio.toml", "Passengerfile.json")
+
+Origins = dict[str, str]
+"""Option as in the file (``app[0].root``, ``pool.max_pool_size``) -> where its value comes from."""
+
+
+@attrs.frozen
+class Settled:
+    config: Config
+    origins: Origins
+    file: ConfigText | None
+
+
+def find_config(explicit: str, root: str) -> ConfigText | None:
+    """The file that was named, else the one in ``root``.
+
+    :raises ConfigError: it cannot be read, or says what cannot be.
+    """
+    candidates = [explicit] if explicit else [os.path.join(root, name) for name in CONFIG_NAMES]
+    for path in candidates:
+        try:
+            text = Path(path).read_text("utf-8")
+        except FileNotFoundError:
+            if explicit:
+                raise ConfigError(path, 0, "there is no such file") from None
+            continue
+        except (OSError, UnicodeDecodeError) as exc:
+            if not explicit and isinstance(exc, NotADirectoryError):
+                continue
+            raise ConfigError(path, 0, f"it cannot be read: {exc}") from None
+        return read_passengerfile(text, path) if path.endswith(".json") else read_toml(text, path)
+    return None
+
+
+def settle(
+    ctx: click.Context, values: Mapping[str, Any], file: ConfigText | None, *, root: str, target: str
+) -> Settled:
+    """The configuration, and where it comes from.
+
+    :param ctx: of ``start``: it knows which values were given.
+    :raises ConfigError: the file has a value that cannot be used.
+    :raises OptionError: two values do not go together.
+    """
+    origins: Origins = {}
+    every = flags()
+
+    def members(owner: type[Any], table: str, said: Mapping[str, Setting]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for flag in every:
+            if flag.owner is not owner:
+                continue
+            name = f"{table}.{flag.field}"
+            given = _given(ctx, flag)
+            if given:
+                found[flag.field] = flag.default if values[flag.name] is None else values[flag.name]
+                origins[name] = given
+            elif file is not None and flag.field in said:
+                found[flag.field] = _convert(flag, said[flag.field], file)
+                origins[name] = file.where(said[flag.field])
+            else:
+                found[flag.field] = flag.default
+                origins[name] = "default"
+        return found
+
+    server = ServerOptions(**members(ServerOptions, "server", file.server if file else {}))
+    pool = PoolOptions(**members(PoolOptions, "pool", file.pool if file else {}))
+    tables = (file.apps if file else ()) or ({},)
+    base = os.path.dirname(file.path) or "." if file else root
+    apps = []
+    for number, said in enumerate(tables):
+        table = f"app[{number}]"
+        where = _text(said, "root", file)
+        of = members(AppOptions, table, said)
+        origins[f"{table}.root"] = file.where(said["root"]) if file and "root" in said else "command line"
+        origins[f"{table}.target"] = (
+            file.where(said["target"]) if file and "target" in said else "command line" if target else "default"
+        )
+        apps.append(
+            AppOptions(
+                root=os.path.join(base, where) if where else root, target=_text(said, "target", file) or target, **of
+            )
+        )
+    config = Config(server=server, pool=pool, apps=tuple(apps))
+    check(config)
+    _check_apart(config)
+    return Settled(config, origins, file)
+
+
+def _given(ctx: click.Context, flag: Flag) -> str:
+    source = ctx.get_parameter_source(flag.name)
+    if source is click.core.ParameterSource.COMMANDLINE:
+        return "command line"
+    return f"environment {flag.env_name}" if source is click.core.ParameterSource.ENVIRONMENT else ""
+
+
+def _convert(flag: Flag, setting: Setting, file: ConfigText) -> Any:
+    """A value of the file as the schema wants it, held to what the flag is held to."""
+    value = setting.value
+    if flag.kind == "list":
+        if flag.name == "env" and isinstance(value, dict):
+            return tuple((str(name), str(content)) for name, content in value.items())
+        if not isinstance(value, list):
+            raise ConfigError(
+                file.path, setting.line, f"{flag.field} must be a {'table' if flag.name == 'env' else 'list'}"
+            )
+    if flag.kind == "flag" and not isinstance(value, bool):
+        raise ConfigError(file.path, setting.line, f"{flag.field} must be true or false")
+    if flag.kind != "flag" and isinstance(value, bool | dict):
+        raise ConfigError(file.path, setting.line, f"{flag.field} cannot be {value!r}")
+    option = click_option(flag)
+    context = click.Context(click.Command("config"))
+    try:
+        return option.type_cast_value(
+            context,
+            [str(one) for one in value] if isinstance(value, list) else value if flag.kind == "flag" else str(value),
+        )
+    except click.ClickException as exc:
+        raise ConfigError(file.path, setting.line, f"{flag.field}: {exc.message}") from None
+
+
+def _text(said: Mapping[str, Setting], name: str, file: ConfigText | None) -> str:
+    if name not in said:
+        return ""
+    setting = said[name]
+    if not isinstance(setting.value, str):
+        raise ConfigError(file.path if file else "", setting.line, f"{name} must be a text")
+    return setting.value
+
+
+def _check_apart(config: Config) -> None:
+    """Applications must be told apart by their names, and by what is asked for."""
+    names: set[tuple[str, str]] = set()
+    places: set[tuple[str, str]] = set()
+    for app in config.apps:
+        name = app.name or Path(app.root).resolve().name
+        if (name, app.environment) in names:
+            raise OptionError(
+                "--name", name, "another application has it in the same environment; give one of them another name"
+            )
+        names.add((name, app.environment))
+        for host in app.host_name or ("",):
+            place = host.lower(), app.base_uri.rstrip("/")
+            if place in places:
+                where = f"{host or 'any host'}{place[1] or '/'}"
+                raise OptionError(
+                    "--base-uri",
+                    app.base_uri,
+                    f"another application is mounted at {where}; give one another path or host name",
+                )
+            places.add(place)

@@ -1,0 +1,141 @@
+"""``passenger-trio start``: the flags become a ``Config``, and the server runs until a signal ends it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from passenger_trio.cli.flags import SECTIONS, click_option, flags
+from passenger_trio.errors import NothingToServe
+
+if TYPE_CHECKING:
+    from passenger_trio.cli.main import Outcome
+    from passenger_trio.tree import RunningServer
+
+__all__ = ["start"]
+
+_HELP = """Serve the application in DIR (default: the current directory) until Ctrl-C.
+
+The application is found by reading DIR's files: passenger_wsgi.py, wsgi.py, app.py, main.py, Django's manage.py, config.ru. Or name it:
+module:object, module:factory(), file.py:object.
+"""
+_EPILOG = """Times are written 30, 30s, 5m, 2h, 250ms; sizes 65536, 64K, 512M, 1GiB. Brackets show defaults. Each option can also be set by
+an environment variable: --max-pool-size by PASSENGER_TRIO_MAX_POOL_SIZE.
+"""
+
+
+class _StartCommand(click.Command):
+    """Its help has headings, and shows the common options unless all are asked for."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        shows_all = ctx.meta.get(_ALL, False)
+        rows: dict[str, list[tuple[str, str]]] = {section: [] for section in SECTIONS}
+        by_name = {flag.name: flag for flag in flags()}
+        for param in self.params:
+            flag = by_name.get(param.name or "")
+            record = param.get_help_record(ctx)
+            if flag is not None and record is not None and (flag.is_common or shows_all):
+                rows[flag.section].append(record)
+        for section, records in rows.items():
+            if records:
+                with formatter.section(section):
+                    formatter.write_dl(records)
+        with formatter.section("Help"):
+            others = [
+                param.get_help_record(ctx) for param in self.get_params(ctx) if param.name not in {*by_name, "what"}
+            ]
+            formatter.write_dl([record for record in others if record is not None])
+
+
+_ALL = "passenger_trio.help_all"
+
+
+def _show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        ctx.meta[_ALL] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+@click.pass_context
+def _start(ctx: click.Context, /, what: tuple[str, ...], **values: Any) -> None:
+    outcome: Outcome = ctx.obj
+    outcome.log_level, outcome.log_format = values["log_level"], values["log_format"]
+    from passenger_trio.cli.settings import find_config, settle
+
+    root, target = _root_and_target(what)
+    settled = settle(ctx, values, find_config(values.pop("config"), root), root=root, target=target)
+    config, file = settled.config, settled.file
+    outcome.log_level, outcome.log_format = config.server.log_level, config.server.log_format
+
+    from passenger_trio.system import logs
+
+    logs.configure(config.server.log_level, config.server.log_format)
+    if file is not None and file.ignored:
+        import logging
+
+        logging.getLogger(logs.ROOT_LOGGER).warning(
+            "%s: these keys mean nothing here: %s", file.path, ", ".join(file.ignored)
+        )
+
+    from passenger_trio.tree import run
+
+    run(config, on_ready=_announce)
+
+
+def _announce(server: RunningServer) -> None:
+    from passenger_trio.cli import banner
+
+    banner.show(server)
+
+
+def _root_and_target(what: tuple[str, ...]) -> tuple[str, str]:
+    """``[DIR] [TARGET]``: each may be left out. A file named with its directory is a target in that directory."""
+    if len(what) > 2:
+        raise click.UsageError(f"a directory and a target are enough: {' '.join(what)!r} are {len(what)} words")
+    if len(what) == 2:
+        return what[0], what[1]
+    word = what[0] if what else "."
+    if os.path.isdir(word):
+        return word, ""
+    file, colon, name = word.partition(".py:")
+    file = f"{file}.py" if colon else file
+    if file.endswith(".py") and (colon or os.path.exists(file)):
+        return os.path.dirname(file) or ".", f"{os.path.basename(file)}{':' if colon else ''}{name}"
+    if ":" in word:
+        return ".", word
+    if all(part.isidentifier() for part in word.split(".")) and not os.path.exists(word):
+        raise NothingToServe(
+            f"there is no directory {word!r}; an application in a module is named like this: {word}:app"
+        )
+    return word, ""
+
+
+start = _StartCommand(
+    "start",
+    callback=_start,
+    help=_HELP,
+    epilog=_EPILOG,
+    short_help="Serve an application until Ctrl-C.",
+    params=[
+        click.Argument(["what"], nargs=-1, metavar="[DIR] [TARGET]"),
+        *(click_option(flag) for flag in flags()),
+        click.Option(
+            ["--config"],
+            default="",
+            metavar="FILE",
+            envvar="PASSENGER_TRIO_CONFIG",
+            help="Configuration file (default: passenger-trio.toml or Passengerfile.json in DIR).",
+        ),
+        click.Option(
+            ["--help-all"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_show_all,
+            help="Show all options and exit.",
+        ),
+    ],
+)

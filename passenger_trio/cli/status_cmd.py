@@ -1,0 +1,50 @@
+"""``passenger-trio status``: find the instance that is meant, ask it, print what it says."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+
+from passenger_trio.cli.choose import choose
+from passenger_trio.errors import AdminError
+
+__all__ = ["status"]
+
+_PERIOD = 1.0
+
+
+@click.command(short_help="Show what a running instance is doing.")
+@click.argument("instance", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the instance's own answer, as JSON.")
+@click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C or the end of the instance.")
+def status(instance: str | None, as_json: bool, watch: bool) -> None:
+    """Show what a running instance is doing: its processes, their requests, memory and age.
+
+    INSTANCE is the name of an instance, the pid of its supervisor, or its directory; it is needed only if
+    several run.
+    """
+    from passenger_trio.admin.client import fetch_status
+
+    chosen = choose(instance)
+    answer = fetch_status(chosen.admin_socket)
+    while watch:
+        # Home, the text, and nothing of what was there before.
+        click.echo(f"\x1b[H\x1b[J{_text(answer, chosen.name, as_json)}", nl=False)
+        time.sleep(_PERIOD)
+        try:
+            answer = fetch_status(chosen.admin_socket)
+        except AdminError:
+            click.echo(f"{chosen.name} has ended")
+            return
+    click.echo(_text(answer, chosen.name, as_json), nl=False)
+
+
+def _text(answer: dict[str, Any], name: str, as_json: bool) -> str:
+    if as_json:
+        return json.dumps(answer, indent=2) + "\n"
+    from passenger_trio.admin.render import render_status
+
+    return render_status(answer, name=name, date=time.strftime("%Y-%m-%d %H:%M:%S %z"))

@@ -1,0 +1,198 @@
+"""The strict check of a chunked body, in front of h11 (R15, R16, R17; RFC 9112 7.1).
+
+``ChunkScan`` walks over the bytes once, in whatever pieces they come, and says how far they are good. Only
+those bytes go to h11, which decodes them; the two must agree on how much body that is. Accepted is::
+
+    1*16HEXDIG *( ";" token [ "=" ( token / quoted-string ) ] ) CRLF data CRLF ... 0 CRLF *( field CRLF ) CRLF
+
+and nothing else: no white space, no sign, no prefix, no separator in the number, no control character in an
+extension.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+
+from passenger_trio.codecs.head import HttpLimits
+from passenger_trio.codecs.lines import LineScan, read_field
+from passenger_trio.codecs.refusals import refuse
+from passenger_trio.errors import RequestError
+
+__all__ = ["FORBIDDEN_TRAILERS", "ChunkScan"]
+
+#: Fields that change how a message is framed, routed, authorised or decoded. In a trailer they deceive (R17;
+#: RFC 9110 6.5.1).
+FORBIDDEN_TRAILERS = frozenset(
+    b"transfer-encoding content-length trailer te connection keep-alive upgrade expect host forwarded "
+    b"authorization cookie proxy-authorization proxy-authenticate set-cookie www-authenticate "
+    b"max-forwards cache-control range".split()
+)
+_FORBIDDEN_PREFIXES = (b"content-", b"x-forwarded-")
+
+MAX_SIZE_DIGITS = 16
+MAX_EXTENSION = 256
+MAX_EXTENSIONS = 16 * 1024
+#: So many chunks may be as small as they like; beyond, they must carry so many bytes each on average (R16).
+FREE_CHUNKS = 4096
+MIN_MEAN_CHUNK = 8
+
+_PLAIN_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n")
+_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
+_EXTENSIONS = re.compile(rb"(?:;%s(?:=(?:%s|%s))?+)*+" % (_TOKEN, _TOKEN, _QUOTED))
+
+
+class _Expect(enum.Enum):
+    SIZE = enum.auto()
+    DATA = enum.auto()
+    DATA_CR = enum.auto()
+    DATA_LF = enum.auto()
+    TRAILER = enum.auto()
+    NOTHING = enum.auto()
+
+
+class ChunkScan:
+    """The state of one chunked body."""
+
+    __slots__ = (
+        "_expect",
+        "_extensions",
+        "_left",
+        "_limits",
+        "_line",
+        "_trailer_left",
+        "_trailers",
+        "chunks",
+        "failure",
+        "total",
+    )
+
+    def __init__(self, limits: HttpLimits) -> None:
+        self._limits = limits
+        self._expect = _Expect.SIZE
+        self._left = 0
+        self._line: LineScan | None = None
+        self._extensions = 0
+        self._trailers = 0
+        self._trailer_left = max(0, limits.max_header_size - 2)  # of the next line, without its CRLF
+        self.total = 0
+        """Bytes of body that were seen, without those of the framing."""
+        self.chunks = 0
+        self.failure: RequestError | None = None
+        """What is wrong after the good bytes. Nothing may be scanned after it."""
+
+    @property
+    def complete(self) -> bool:
+        """The CRLF that ends the trailer has come: the body is complete, not before."""
+        return self._expect is _Expect.NOTHING
+
+    def scan(self, data: bytes) -> int:
+        """How many bytes of ``data`` are good and belong to this body. Fewer than all when it ends there, or
+        at a ``failure``.
+        """
+        at, end = 0, len(data)
+        good = 0
+        try:
+            while at < end:
+                match self._expect:
+                    case _Expect.SIZE:
+                        at = self._size(data, at)
+                    case _Expect.DATA:
+                        step = min(self._left, end - at)
+                        self._left -= step
+                        self.total += step
+                        at += step
+                        if not self._left:
+                            self._expect = _Expect.DATA_CR
+                    case _Expect.DATA_CR:
+                        # The pair in one comparison where both bytes are there.
+                        if data.startswith(b"\r\n", at):
+                            at += 2
+                            self._expect = _Expect.SIZE
+                        elif data[at] == 0x0D and at + 1 == end:
+                            at += 1
+                            self._expect = _Expect.DATA_LF
+                        else:
+                            raise refuse("bad_chunk_end")
+                    case _Expect.DATA_LF:
+                        if data[at] != 0x0A:
+                            raise refuse("bad_chunk_end")
+                        at += 1
+                        self._expect = _Expect.SIZE
+                    case _Expect.TRAILER:
+                        at = self._trailer(data, at)
+                    case _Expect.NOTHING:
+                        break
+                good = at
+        except RequestError as error:
+            self.failure = error
+        return good
+
+    def _size(self, data: bytes, at: int) -> int:
+        plain = _PLAIN_LINE.match(data, at) if self._line is None else None
+        if plain is not None:
+            at = plain.end()
+            size = int(plain[1], 16)
+        else:
+            line, at = self._next_line(data, at, MAX_SIZE_DIGITS + MAX_EXTENSION, "chunk_line_too_long")
+            if line is None:
+                return at
+            digits = _SIZE.match(line)
+            if digits is None or line[digits.end() : digits.end() + 1] not in (b"", b";"):
+                raise refuse("bad_chunk_size")
+            extension = len(line) - digits.end()
+            if extension > MAX_EXTENSION:
+                raise refuse("chunk_line_too_long")
+            if not _EXTENSIONS.fullmatch(line, digits.end()):
+                raise refuse("bad_chunk_extension")
+            self._extensions += extension
+            if self._extensions > MAX_EXTENSIONS:
+                raise refuse("chunk_extensions_too_large")
+            size = int(digits[0], 16)
+        if not size:
+            self._expect = _Expect.TRAILER
+            return at
+        self.chunks += 1
+        most = self._limits.max_request_body
+        if most and self.total + size > most:
+            raise refuse("body_too_large")
+        if self.chunks > FREE_CHUNKS and self.total < (self.chunks - FREE_CHUNKS) * MIN_MEAN_CHUNK:
+            raise refuse("tiny_chunks")
+        self._left = size
+        self._expect = _Expect.DATA
+        return at
+
+    def _trailer(self, data: bytes, at: int) -> int:
+        limits = self._limits
+        if self._trailer_left < limits.max_header_field_size:
+            line, at = self._next_line(data, at, self._trailer_left, "headers_too_large")
+        else:
+            line, at = self._next_line(data, at, limits.max_header_field_size, "field_too_large")
+        if line is None:
+            return at
+        if not line:
+            self._expect = _Expect.NOTHING
+            return at
+        self._trailers += 1
+        if self._trailers > limits.max_header_fields:
+            raise refuse("too_many_fields")
+        self._trailer_left = max(0, self._trailer_left - len(line) - 2)
+        name = read_field(line)[0].lower()
+        if name in FORBIDDEN_TRAILERS or name.startswith(_FORBIDDEN_PREFIXES):
+            raise refuse("forbidden_trailer")
+        return at
+
+    def _next_line(self, data: bytes, at: int, limit: int, too_long: str) -> tuple[bytes | None, int]:
+        """A line that may have begun in earlier data, and where the next byte is. Copies one line at most."""
+        scan = self._line
+        if scan is None:
+            scan = self._line = LineScan()
+        newline = data.find(b"\n", at, at + limit + 2)
+        stop = newline + 1 if newline >= 0 else min(len(data), at + limit + 2)
+        scan.feed(data[at:stop])
+        line = scan.next_line(limit, too_long)
+        if line is not None:
+            self._line = None
+        return line, stop

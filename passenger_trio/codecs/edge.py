@@ -1,0 +1,259 @@
+"""The strict check of a request head, in front of h11 (R1 to R14, R19, R20).
+
+h11 frames what it accepts without a mistake, but it accepts more than a server next to others on a request's
+way may: bare LF, folded lines, two lengths that agree, a length next to a transfer coding, any version, any
+Host. Each such leniency is a place where two servers can read one request in two ways. So a head passes here
+first: line by line as it comes in (``HeadScan``), then as a whole (``check_head``), and only then does h11
+see it.
+
+Tables first: what a request may be is data, and the functions below them apply it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from passenger_trio.codecs.head import Head, HttpLimits
+from passenger_trio.codecs.lines import TOKEN, LineScan, read_field
+from passenger_trio.codecs.refusals import refuse
+
+__all__ = ["KNOWN_METHODS", "SINGLETONS", "HeadScan", "check_head", "valid_host"]
+
+#: The registered methods (RFC 9110 16.1), and four that are common without. CONNECT and PRI are left out on
+#: purpose.
+KNOWN_METHODS = frozenset(
+    b"GET HEAD POST PUT DELETE OPTIONS PATCH TRACE QUERY PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK "
+    b"REPORT SEARCH ACL MKCALENDAR BIND REBIND UNBIND LINK UNLINK LABEL MERGE UPDATE CHECKIN CHECKOUT "
+    b"UNCHECKOUT MKACTIVITY MKWORKSPACE MKREDIRECTREF UPDATEREDIRECTREF ORDERPATCH BASELINE-CONTROL "
+    b"VERSION-CONTROL PURGE NOTIFY SUBSCRIBE UNSUBSCRIBE".split()
+)
+
+#: Fields that mean nothing good when they come twice (R10).
+SINGLETONS = frozenset(
+    (
+        b"host",
+        b"content-length",
+        b"content-type",
+        b"transfer-encoding",
+        b"authorization",
+        b"expect",
+        b"sec-websocket-key",
+        b"sec-websocket-version",
+    )
+)
+
+#: Protocols that a connection can be upgraded to. A wish for another is not heard (R19).
+KNOWN_UPGRADES = frozenset((b"websocket",))
+
+_VERSION = re.compile(rb"HTTP/([0-9]\.[0-9])")
+_TARGET = re.compile(rb'[!"$-~]+')  # visible ASCII, no fragment
+_ABSOLUTE = re.compile(rb"(?i:(https?)://)([^/?]*)(/[^?]*)?(?:\?(.*))?")
+# A registered name is narrowed to what DNS and container names use: RFC 3986 also has %-escapes and
+# !$&'()*+,;= there, which no host needs and an application may print.
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{1,5}))?")
+_DEFAULT_PORT = {b"http": b":80", b"https": b":443"}
+_LENGTH = re.compile(rb"[0-9]{1,19}")
+
+
+class HeadScan:
+    """Reads one head in pieces. After ``feed`` said True, ``head`` is checked and ``raw`` and ``rest`` hold
+    the bytes.
+    """
+
+    __slots__ = ("_left", "_limits", "_lines", "fields", "head", "raw", "request_line", "rest")
+
+    def __init__(self, limits: HttpLimits) -> None:
+        self._limits = limits
+        self._lines = LineScan()
+        self._left = max(0, limits.max_header_size - 2)  # of the next line, without its CRLF
+        self.request_line: tuple[bytes, bytes, bytes] | None = None
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.head: Head | None = None
+        self.raw = self.rest = b""
+
+    def __len__(self) -> int:
+        return len(self._lines.buffer)
+
+    def feed(self, data: bytes) -> bool:
+        """Look at more bytes; True when the head is complete. No byte is looked at twice.
+
+        :raises RequestError: at the first byte that makes the head wrong (R1 to R14, R19, R20).
+        """
+        lines, limits = self._lines, self._limits
+        lines.feed(data)
+        if self.request_line is None:
+            line = lines.next_line(limits.max_request_line, "request_line_too_long")
+            if line is None:
+                return False
+            self.request_line = read_request_line(line)
+        while True:
+            if self._left < limits.max_header_field_size:
+                line = lines.next_line(self._left, "headers_too_large")
+            else:
+                line = lines.next_line(limits.max_header_field_size, "field_too_large")
+            if line is None:
+                return False
+            if not line:
+                break
+            if len(self.fields) == limits.max_header_fields:
+                raise refuse("too_many_fields")
+            self._left = max(0, self._left - len(line) - 2)
+            self.fields.append(read_field(line))
+        self.head = check_head(*self.request_line, self.fields, limits)
+        self.raw, self.rest = bytes(lines.buffer[: lines.start]), bytes(lines.buffer[lines.start :])
+        return True
+
+
+def read_request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
+    """Method, target and version.
+
+    :raises RequestError: R2, R3, R4; RFC 9112 3. The version comes first: the preface of HTTP/2 gets 505.
+    """
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        raise refuse("bad_request_line")
+    method, target, protocol = parts
+    version = _VERSION.fullmatch(protocol)
+    if version is None:
+        raise refuse("bad_version")
+    if version[1] not in (b"1.1", b"1.0"):
+        raise refuse("version_not_supported")
+    if not TOKEN.fullmatch(method):
+        raise refuse("bad_method")
+    if method == b"CONNECT":
+        raise refuse("connect_refused")
+    if method not in KNOWN_METHODS:
+        raise refuse("unknown_method")
+    if not _TARGET.fullmatch(target):
+        raise refuse("bad_target")
+    return method, target, version[1]
+
+
+def check_head(
+    method: bytes, target: bytes, version: bytes, fields: list[tuple[bytes, bytes]], limits: HttpLimits
+) -> Head:
+    """What the lines mean together.
+
+    :raises RequestError: R3, R5, R10, R12, R13, R14, R19, R20.
+    """
+    once: dict[bytes, bytes] = {}
+    lists: dict[bytes, list[bytes]] = {b"connection": [], b"upgrade": []}
+    for name, value in fields:
+        lower = name.lower()
+        if lower in SINGLETONS:
+            if lower in once:
+                raise refuse("duplicate_field")
+            once[lower] = value
+        elif lower in lists:
+            lists[lower] += [word.strip(b" \t") for word in value.lower().split(b",")]
+    path, query, host = read_target(method, target, once.get(b"host"), version)
+    length, chunked = read_framing(version, once, limits)
+    expectation = once.get(b"expect")
+    if expectation is not None and expectation.lower() != b"100-continue":
+        raise refuse("unknown_expectation")
+    connection = lists[b"connection"]
+    upgrade = b""
+    if b"upgrade" in connection and version == b"1.1":
+        upgrade = next((word for word in lists[b"upgrade"] if word in KNOWN_UPGRADES), b"")
+    if upgrade:
+        if chunked or length:
+            raise refuse("upgrade_with_body")
+        if method != b"GET":
+            upgrade = b""
+        elif once.get(b"sec-websocket-version") != b"13":
+            raise refuse("websocket_version")
+    return Head(
+        method,
+        target,
+        path,
+        query,
+        version,
+        host,
+        fields,
+        content_length=length,
+        chunked=chunked,
+        # HTTP/1.0 has no interim responses: the expectation is not heard there (RFC 9110 10.1.1).
+        expect_continue=expectation is not None and version == b"1.1",
+        keep_alive=version == b"1.1" and b"close" not in connection,
+        upgrade=upgrade,
+    )
+
+
+def read_target(method: bytes, target: bytes, host: bytes | None, version: bytes) -> tuple[bytes, bytes, bytes]:
+    """Path, query and authority of a target whose bytes were checked.
+
+    :raises RequestError: R3, R5; RFC 9112 3.2.
+    """
+    if host is None:
+        if version == b"1.1":
+            raise refuse("missing_host")
+    elif not valid_host(host):
+        raise refuse("bad_host")
+    if target[:1] == b"/":
+        path, _, query = target.partition(b"?")
+        return path, query, host or b""
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise refuse("bad_target")
+        return b"*", b"", host or b""
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None or not valid_host(absolute[2]):
+        raise refuse("bad_target")
+    scheme, authority, maybe_path, maybe_query = absolute.groups()
+    port = _DEFAULT_PORT[scheme.lower()]
+    if host is not None and host.lower().removesuffix(port) != authority.lower().removesuffix(port):
+        raise refuse("host_mismatch")
+    if maybe_path is None and maybe_query is None and method == b"OPTIONS":
+        return b"*", b"", authority  # RFC 9112 3.2.4
+    return maybe_path or b"/", maybe_query or b"", authority
+
+
+def valid_host(value: bytes) -> bool:
+    """Whether this is ``uri-host [":" port]`` (R5): a name, an IPv4 address, or an IPv6 address in
+    brackets.
+    """
+    match = _HOST.fullmatch(value)
+    if match is None or (match[2] is not None and int(match[2]) > 65535):
+        return False
+    if match[1] is not None:
+        try:
+            ipaddress.IPv6Address(match[1].decode("ascii"))
+        except ValueError:
+            return False
+    return True
+
+
+def read_framing(version: bytes, once: dict[bytes, bytes], limits: HttpLimits) -> tuple[int | None, bool]:
+    """Content length, and whether the body comes in chunks.
+
+    :raises RequestError: R12, R13, R14; RFC 9112 6.
+    """
+    length, coding = once.get(b"content-length"), once.get(b"transfer-encoding")
+    if coding is not None:
+        if length is not None:
+            raise refuse("length_and_encoding")
+        if version == b"1.0":
+            raise refuse("transfer_encoding_in_1_0")
+        # bytes.lower() knows ASCII only, so no other letter can become one of ours.
+        if coding.lower() != b"chunked":
+            raise refuse(_wrong_coding(coding))
+        return None, True
+    if length is None:
+        return None, False
+    if not _LENGTH.fullmatch(length):
+        raise refuse("bad_content_length")
+    number = int(length)
+    if limits.max_request_body and number > limits.max_request_body:
+        raise refuse("body_too_large")
+    return number, False
+
+
+def _wrong_coding(value: bytes) -> str:
+    """A list of tokens with ``chunked`` nowhere but at its end names a coding that we lack (501); the rest is
+    malformed.
+    """
+    codings = [word.strip(b" \t").lower() for word in value.split(b",")]
+    if all(TOKEN.fullmatch(word) for word in codings) and b"chunked" not in codings[:-1]:
+        return "unknown_transfer_coding"
+    return "bad_transfer_encoding"

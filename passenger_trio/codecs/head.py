@@ -1,0 +1,75 @@
+"""The head of a request as a value, and the limits it was held to.
+
+A ``Head`` says what the request is, not how it was written: both readers make the same one of the same bytes.
+It is made once for each request, so it is a plain record with slots.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from passenger_trio.options import ServerOptions
+
+__all__ = ["Head", "HttpLimits"]
+
+
+@attrs.define(eq=True)
+class Head:
+    """A request head that was accepted."""
+
+    method: bytes
+    target: bytes
+    """As it came: ``/a?b``, ``http://host/a?b`` or ``*``."""
+    path: bytes
+    """Percent-encoded as it came; of an absolute target its path; ``*`` for ``OPTIONS *``."""
+    query: bytes
+    """Without the question mark."""
+    version: bytes
+    """``1.0`` or ``1.1``."""
+    host: bytes
+    """The authority that is asked: of an absolute target, else of the Host field; empty only in HTTP/1.0
+    without one.
+    """
+    fields: list[tuple[bytes, bytes]]
+    """In order, names as received, values without white space around them."""
+    content_length: int | None = None
+    chunked: bool = False
+    expect_continue: bool = False
+    """An HTTP/1.1 client waits for ``100 Continue`` (R20)."""
+    keep_alive: bool = True
+    """The client wants the connection to live on; never with HTTP/1.0."""
+    upgrade: bytes = b""
+    """The protocol to upgrade to in lower case, empty when none is asked for that can be had (R19)."""
+
+    @property
+    def has_body(self) -> bool:
+        return self.chunked or bool(self.content_length)
+
+
+@attrs.frozen
+class HttpLimits:
+    """How large a request may be (R8, R13). ``max_request_body`` 0 is no limit."""
+
+    max_request_line: int = 8192
+    max_header_size: int = 32768
+    max_header_field_size: int = 16384
+    max_header_fields: int = 100
+    max_request_body: int = 128 * 1024**2
+    lane_head: int = attrs.field(init=False)
+    """A head up to this size keeps the three limits in bytes, whatever is in it: all that the lane needs to
+    check.
+    """
+
+    @lane_head.default
+    def _(self) -> int:
+        return min(self.max_request_line, self.max_header_size, self.max_header_field_size)
+
+    @classmethod
+    def from_options(cls, options: ServerOptions) -> HttpLimits:
+        return cls(
+            max_request_line=options.max_request_line,
+            max_header_size=options.max_header_size,
+            max_header_field_size=options.max_header_field_size,
+            max_header_fields=options.max_header_fields,
+            max_request_body=options.max_request_body,
+        )

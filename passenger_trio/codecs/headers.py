@@ -1,0 +1,135 @@
+"""Request fields as an application sees them: CGI names, and who is believed.
+
+Two fields whose names differ only in ``-`` and ``_`` become one CGI name, and an attacker needs no more than
+that to speak in the name of a proxy. So names with anything but letters, digits and dashes do not come
+through (R9), and the form with dashes always wins. ``Proxy`` never comes through (httpoxy). Fields of one
+connection end here (R22). Fields in which a proxy says who the client is come through only from a peer that
+is trusted (R11): all of them, or none.
+
+What becomes of a name is remembered, up to a bound; clients use few.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import chain
+
+from passenger_trio.codecs.head import Head
+
+__all__ = ["cgi_name", "cgi_pairs", "dropped_names"]
+
+#: They concern this connection, or were answered here (R22; RFC 9110 7.6.1); host and length come from the head.
+_ENDS_HERE = frozenset(
+    b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer "
+    b"transfer-encoding upgrade http2-settings expect content-length host proxy".split()
+)
+#: A proxy's word about the client or about what it had asked for (R11).
+_FORWARDED = frozenset(
+    b"forwarded x-real-ip x-client-ip client-ip true-client-ip x-cluster-client-ip cf-connecting-ip "
+    b"fastly-client-ip x-original-url x-rewrite-url x-original-host".split()
+)
+_FORWARDED_PREFIX = b"x-forwarded-"
+#: Meant for the application: a client cannot have them removed by naming them in Connection (RFC 9110 7.6.1).
+_NOT_NOMINATED = frozenset((b"authorization", b"cookie", b"origin", b"referer", b"content-type", b"x-request-id"))
+
+_CGI_SAFE = re.compile(rb"[A-Za-z0-9-]+")
+_SANE_ID = re.compile(rb"[A-Za-z0-9_.:/+=@-]{1,128}")
+_MOST_KNOWN, _LONGEST_KNOWN = 4096, 64
+_CONNECTION = b""
+"""In the tables: not a name, look at the value."""
+
+
+class _Names(dict[bytes, bytes | None]):
+    """Field name as written -> CGI name; None if it does not come through."""
+
+    def __init__(self, trusted: bool) -> None:
+        super().__init__()
+        self.trusted = trusted
+
+    def __missing__(self, name: bytes) -> bytes | None:
+        found = self._find(name, name.lower())
+        if len(name) <= _LONGEST_KNOWN:
+            if len(self) >= _MOST_KNOWN:
+                self.clear()
+            self[name] = found
+        return found
+
+    def _find(self, name: bytes, lower: bytes) -> bytes | None:
+        if lower == b"connection":
+            return _CONNECTION
+        if lower in _ENDS_HERE or not _CGI_SAFE.fullmatch(name):
+            return None
+        if not self.trusted and (lower in _FORWARDED or lower.startswith(_FORWARDED_PREFIX)):
+            return None
+        cgi = name.upper().replace(b"-", b"_")
+        return cgi if cgi == b"CONTENT_TYPE" else b"HTTP_" + cgi
+
+
+_TRUSTED, _UNTRUSTED = _Names(True), _Names(False)
+
+
+def cgi_name(name: bytes) -> bytes | None:
+    """``HTTP_ACCEPT`` for ``Accept``; None for a name that never comes through (R9, R22)."""
+    return _TRUSTED[name] or None
+
+
+def dropped_names(head: Head, trusted: bool) -> list[bytes]:
+    """The names that R9 and R11 keep from the application, for those who count them."""
+    names = _TRUSTED if trusted else _UNTRUSTED
+    silent = _ENDS_HERE - {b"proxy"}
+    return [name for name, _ in head.fields if names[name] is None and name.lower() not in silent]
+
+
+def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: bool, request_id: bytes) -> bytes:
+    """The payload of the ``H`` frame for a request (CONTRACT.md section 3). Each name occurs once.
+
+    :param connection_pairs: pairs that all requests of the connection share, joined and NUL-terminated.
+    :param script_name: the base URI. A path that is not below it goes to ``PATH_INFO`` as a whole.
+    :param trusted: whether the peer is a proxy that is believed (R11).
+    :param request_id: for ``HTTP_X_REQUEST_ID``, unless a trusted peer sent a sane one.
+    """
+    path = head.path
+    if script_name:
+        below = path[len(script_name) :]
+        if path.startswith(script_name) and below[:1] in (b"", b"/"):
+            path = below
+        else:
+            script_name = b""
+    pairs = {
+        b"REQUEST_METHOD": head.method,
+        b"REQUEST_URI": head.target,
+        b"SCRIPT_NAME": script_name,
+        b"PATH_INFO": path,
+        b"QUERY_STRING": head.query,
+        b"SERVER_PROTOCOL": b"HTTP/1.1" if head.version == b"1.1" else b"HTTP/1.0",
+    }
+    if head.host:
+        pairs[b"HTTP_HOST"] = head.host
+    if head.content_length is not None:
+        pairs[b"CONTENT_LENGTH"] = b"%d" % head.content_length
+    names = _TRUSTED if trusted else _UNTRUSTED
+    nominated: list[bytes] = []
+    for name, value in head.fields:
+        cgi = names[name]
+        if not cgi:
+            if cgi is not None:
+                nominated += value.lower().split(b",")
+        elif cgi in pairs:
+            pairs[cgi] += (b"; " if cgi == b"HTTP_COOKIE" else b", ") + value
+        else:
+            pairs[cgi] = value
+    if nominated:
+        _withdraw(pairs, head.fields, {word.strip(b" \t") for word in nominated})
+    if not trusted or not _SANE_ID.fullmatch(pairs.get(b"HTTP_X_REQUEST_ID", b"")):
+        pairs[b"HTTP_X_REQUEST_ID"] = request_id
+    return connection_pairs + b"\0".join(chain.from_iterable(pairs.items())) + b"\0"
+
+
+def _withdraw(pairs: dict[bytes, bytes], fields: list[tuple[bytes, bytes]], words: set[bytes]) -> None:
+    """Take out the fields that Connection names (R22), if they may be named there."""
+    for name, _ in fields:
+        lower = name.lower()
+        if lower in words and not (
+            lower in _NOT_NOMINATED or lower in _FORWARDED or lower.startswith(_FORWARDED_PREFIX)
+        ):
+            pairs.pop(_TRUSTED[name] or b"", None)

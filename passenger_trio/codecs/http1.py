@@ -1,0 +1,327 @@
+"""One client connection: bytes in, heads and bodies out, responses back to bytes.
+
+The life of a connection is one message after another, never two at a time::
+
+    receive -> next_head -> read_body ... -> begin_response, response_body ..., end_response ->
+    start_next_cycle -> next_head
+
+``receive`` only keeps bytes; the reading methods take as much as they need, so pipelined requests wait where
+they are. A refusal is final: after it no byte is looked at any more (R18), and only ``error_response`` can
+still be written.
+
+A connection between two requests holds its limits, a few flags and nothing else: no parser, no buffer, no
+message.
+
+Which reader a head gets: the lane is asked when the first bytes of a head have come, and once more, if they
+were not the whole head, when the strict check has found its end. So a head that comes byte by byte is looked
+at no more than three times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from passenger_trio.codecs.edge import HeadScan
+from passenger_trio.codecs.h11_message import H11Message
+from passenger_trio.codecs.head import Head, HttpLimits
+from passenger_trio.codecs.lane import recognise
+from passenger_trio.codecs.lane_message import LaneMessage
+from passenger_trio.codecs.message import Fields, Message
+from passenger_trio.codecs.refusals import refuse
+from passenger_trio.codecs.response_lines import status_line, with_standard_fields
+from passenger_trio.errors import InvariantBroken, RequestError
+
+__all__ = ["ClientSide"]
+
+
+class ClientSide:
+    """The server's side of one HTTP/1 connection with a client, without I/O.
+
+    :param lane: whether plain requests may pass by h11.
+    """
+
+    __slots__ = (
+        "_ahead",
+        "_data",
+        "_failure",
+        "_lane",
+        "_limits",
+        "_message",
+        "_scan",
+        "_skipped",
+        "peer_closed",
+    )
+
+    def __init__(self, limits: HttpLimits, *, lane: bool = True) -> None:
+        self._limits = limits
+        self._lane = lane
+        self._data = b""
+        # What came after _data, which was not read yet: appended in place, so that small pieces cost no copies.
+        self._ahead: bytearray | None = None
+        self._scan: HeadScan | None = None
+        self._message: Message | None = None
+        self._failure = ""
+        self._skipped = False
+        self.peer_closed = False
+        """The client has sent its end of file. What it sent before is still served (R28)."""
+
+    # Reading
+
+    def receive(self, data: bytes) -> None:
+        """Keep what came from the client; ``b""`` is its end of file. Looks at nothing."""
+        if not data:
+            self.peer_closed = True
+            return
+        message = self._message
+        if self._failure or (message is not None and message.body_complete and message.must_close):
+            return  # R18: behind the last message there is nothing to read
+        if not self._data:
+            self._data = data
+        elif self._ahead is None:
+            self._ahead = bytearray(data)
+        else:
+            self._ahead += data
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that came and were not read yet. Above its limit the caller stops to read the socket (R31)."""
+        scan = 0 if self._scan is None else len(self._scan)
+        return scan + len(self._data) + (0 if self._ahead is None else len(self._ahead))
+
+    @property
+    def mid_head(self) -> bool:
+        """A byte of the next head has come, so that its time runs (R27). False between and within messages."""
+        return self._message is None and (self._scan is not None or bool(self._data))
+
+    def next_head(self) -> Head | None:
+        """The next request's head, or None while it has not come.
+
+        :raises RequestError: the request is refused (R1 to R14, R18 to R20); nothing more is read after it.
+        """
+        if self._message is not None:
+            raise InvariantBroken("the next head is asked for while a request is in hand")
+        try:
+            return self._next_head()
+        except RequestError as error:
+            self._fail(error.code)
+            raise
+
+    def _next_head(self) -> Head | None:
+        if self._failure:
+            raise refuse(self._failure)
+        data = self._take()
+        if self._scan is None:
+            if data[:1] == b"\r" and not self._skipped:
+                # Some clients send an empty line behind a body: one is skipped (R1; RFC 9112 2.2).
+                if data[:2] == b"\r\n":
+                    data = data[2:]
+                    self._skipped = True
+                elif len(data) == 1 and not self.peer_closed:
+                    self._data = data
+                    return None
+            if not data:
+                return None
+            if self._lane:
+                found = recognise(data, self._limits)
+                if found is not None:
+                    head, length = found
+                    return self._start(LaneMessage(head), data[length:])
+            self._scan = scan = HeadScan(self._limits)
+            again = False
+        else:
+            scan = self._scan
+            again = self._lane
+        if not scan.feed(data):
+            if self.peer_closed:
+                raise refuse("head_truncated")
+            return None
+        found = recognise(scan.raw, self._limits) if again else None
+        if found is not None:
+            return self._start(LaneMessage(found[0]), scan.rest)
+        assert scan.head is not None
+        return self._start(H11Message(scan.head, scan.raw, self._limits), scan.rest)
+
+    def _take(self) -> bytes:
+        """All that came and was not looked at."""
+        data = self._data
+        self._data = b""
+        if self._ahead is not None:
+            data += self._ahead
+            self._ahead = None
+        return data
+
+    def _start(self, message: Message, rest: bytes) -> Head:
+        self._message = message
+        self._scan = None
+        self._skipped = False
+        # R18: nothing follows a message that is the connection's last.
+        self._data = b"" if message.must_close and message.body_complete else rest
+        return message.head
+
+    def read_body(self) -> bytes | None:
+        """Some of the request body; ``b""``: it is complete, or there is none; None: more must come.
+
+        :raises RequestError: R13, R15, R16, R17; ``body_truncated``: the client ended the connection in it.
+        """
+        message = self._current()
+        complete = message.body_complete
+        if complete:
+            return b""
+        if self._failure:
+            raise refuse(self._failure)
+        data = self._take()
+        try:
+            # Also without new bytes: an error that stands behind good ones is told after them.
+            body, used = message.read(data)
+            complete = message.body_complete
+            if not body and not complete and self.peer_closed:
+                raise refuse("body_truncated")
+        except RequestError as error:
+            self._fail(error.code)
+            raise
+        # R18: nothing follows a message that is the connection's last.
+        if used < len(data) and not (complete and message.must_close):
+            self._data = data[used:]
+        return body if body or complete else None
+
+    @property
+    def raw_body_left(self) -> int:
+        """Bytes of the body that the caller may take from the socket himself, and tell (``skip_body``); 0 if he may not."""
+        message = self._current()
+        return 0 if self._failure or self.buffered or self.peer_closed else message.raw_left
+
+    def skip_body(self, count: int) -> None:
+        """The caller took ``count`` bytes of the body from the socket, at most ``raw_body_left``."""
+        self._current().skip(count)
+
+    @property
+    def body_complete(self) -> bool:
+        """The request has come as a whole, and was read."""
+        return self._message is not None and self._message.body_complete
+
+    def continue_bytes(self) -> bytes:
+        """``100 Continue`` if the client waits for it and has not had it; else ``b""`` (R20).
+
+        A client that has begun to send its body waits no longer.
+        """
+        message = self._current()
+        if (
+            not message.head.expect_continue
+            or message.continued
+            or message.begun
+            or message.body_complete
+            or self.buffered
+        ):
+            return b""
+        return message.interim(100, b"Continue", [])
+
+    # Writing
+
+    def begin_response(
+        self,
+        status: int,
+        reason: bytes,
+        fields: Fields,
+        *,
+        length: int | None,
+        date: bytes,
+        close: bool = False,
+    ) -> bytes:
+        """The response's head, with ``Connection: close`` if the connection will not be used again (R22, R23).
+
+        :param fields: end-to-end and validated (``response_head``), without length and coding.
+        :param length: of the body; None if unknown: chunked, or for HTTP/1.0 up to the connection's end.
+        :raises InvariantBroken: a response was begun already.
+        """
+        return self._current().begin(status, reason, fields, length, date, close)
+
+    def response_body(self, data: bytes | memoryview) -> Sequence[bytes | memoryview]:
+        """The pieces to send for ``data``: none for HEAD, 204, 304; none beyond the declared length (R23, R24)."""
+        return self._current().body(data)
+
+    def end_response(self) -> bytes:
+        """What is to be sent last. After fewer bytes than declared: ``short``, and must close (R24)."""
+        return self._current().end()
+
+    def whole_response(
+        self,
+        status: int,
+        reason: bytes,
+        fields: Fields,
+        body: bytes,
+        *,
+        date: bytes,
+        close: bool = False,
+        length: int | None = None,
+    ) -> bytes:
+        """Head, body and end at once.
+
+        :param length: as declared; needed only where it is not that of ``body``, as with HEAD and 304.
+        """
+        return self._current().whole(status, reason, fields, body, length, date, close)
+
+    def interim(self, status: int, reason: bytes, fields: Fields) -> bytes:
+        """A 1xx response; ``b""`` for an HTTP/1.0 client (R20, R21).
+
+        :raises UnfitResponseHead: the status or a field cannot be sent.
+        """
+        return self._current().interim(status, reason, fields)
+
+    def error_response(self, status: int, reason: bytes, fields: Fields, body: bytes, date: bytes) -> bytes:
+        """A response that is the connection's last, at any time and without any reader (R26).
+
+        ``b""`` if a response has begun already: then only the end of the connection can tell.
+        """
+        message = self._message
+        if message is not None:
+            if message.begun:
+                return b""
+            message.begun = message.ended = True
+        self._fail(self._failure or "connection_closing")
+        lines = [status_line(status, reason)]
+        lines += [b"%s: %s" % field for field in with_standard_fields(fields, date)]
+        # RFC 9110 7.8: who sends Upgrade says so in Connection.
+        upgrade = b", upgrade" if any(name.lower() == b"upgrade" for name, _ in fields) else b""
+        lines += (b"Content-Length: %d" % len(body), b"Connection: close" + upgrade, b"")
+        lines.append(b"" if message is not None and message.head.method == b"HEAD" else body)
+        return b"\r\n".join(lines)
+
+    @property
+    def must_close(self) -> bool:
+        """The connection cannot be used again after this message."""
+        return bool(self._failure) or (self._message is not None and self._message.must_close)
+
+    @property
+    def overrun(self) -> int:
+        """Bytes that the application sent beyond the length that it had declared (R24)."""
+        return 0 if self._message is None else self._message.overrun
+
+    @property
+    def short(self) -> bool:
+        """The response ended before the length that it had declared (R24)."""
+        return self._message is not None and self._message.short
+
+    @property
+    def reusable(self) -> bool:
+        """Request and response are complete, and both sides want the connection to live on."""
+        message = self._message
+        return message is not None and message.body_complete and message.ended and not self.must_close
+
+    def start_next_cycle(self) -> None:
+        """Be ready for the next request, whose bytes may be here already.
+
+        :raises InvariantBroken: the connection is not ``reusable``.
+        """
+        if not self.reusable:
+            raise InvariantBroken("a connection is used again that cannot be")
+        self._message = None
+
+    def _current(self) -> Message:
+        if self._message is None:
+            raise InvariantBroken("there is no request in hand")
+        return self._message
+
+    def _fail(self, code: str) -> None:
+        self._failure = code
+        self._scan = self._ahead = None
+        self._data = b""

@@ -1,0 +1,124 @@
+"""The recogniser: plain requests, whose meaning cannot be in doubt, become a ``Head`` at once.
+
+It answers with the ``Head`` that the strict check and h11 would have made of the same bytes, or it does not
+answer; it never refuses anything. So it accepts a subset of their language, and a differential test and a
+fuzz target hold it to that (``tests/codecs/test_lane_equals_h11.py``, ``fuzz/client_head.py``). In doubt,
+leave it out: what is not here is merely slower. It is another reader on purpose, and shares with the strict
+one only what a valid host is.
+
+Two regular expressions make the language, one for the request line and one for a field line, both with
+possessive repeats only, so that they look at each byte once. A field line means the same whenever it comes,
+and clients send the same lines again and again: lines that were recognised are remembered, up to a bound, and
+then cost one look into a dict. Lines that carry secrets are never kept.
+"""
+
+from __future__ import annotations
+
+import re
+
+from passenger_trio.codecs.edge import valid_host
+from passenger_trio.codecs.head import Head, HttpLimits
+
+__all__ = ["recognise"]
+
+_REQUEST_LINE = re.compile(
+    rb"(GET|POST|HEAD|PUT|DELETE|PATCH|OPTIONS|PROPFIND|REPORT|QUERY)"
+    rb" ((/[!\"$->@-~]*+)(?:\?([!\"$-~]*+))?+)"
+    rb" HTTP/1\.1\r\n"
+)
+_FIELD_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):([\t -~\x80-\xff]*+)")
+_LENGTH = re.compile(rb"[0-9]{1,19}")
+
+# What a field does to the request. Each kind that is not PLAIN may occur once; as bits, so that one integer
+# knows which have.
+_PLAIN, _HOST, _LENGTH_FIELD, _CONNECTION = 0, 1, 2, 4
+_KINDS = {
+    b"host": _HOST,
+    b"content-length": _LENGTH_FIELD,
+    b"connection": _CONNECTION,
+    b"content-type": 8,
+    b"authorization": 16,
+    b"sec-websocket-key": 32,
+    b"sec-websocket-version": 64,
+}
+_NOT_HERE = frozenset((b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"))
+_SECRET = frozenset(b"cookie authorization proxy-authorization x-api-key x-auth-token x-csrf-token".split())
+
+_Entry = tuple[int, tuple[bytes, bytes]]
+_KNOWN_LINES: dict[bytes, _Entry] = {}
+_MOST_KNOWN_LINES = 4096
+_LONGEST_KNOWN_LINE = 255
+
+
+def recognise(data: bytes, limits: HttpLimits) -> tuple[Head, int] | None:
+    """The head at the start of ``data`` and its length in bytes, or None if it is not complete or not plain.
+
+    Plain is: a common method, origin-form, HTTP/1.1, CRLF, token names, no control character, one valid Host,
+    no field that may occur once twice, ``Connection`` only as ``keep-alive`` or ``close``, a body only by a
+    plain Content-Length within its limit, none of Transfer-Encoding, Expect, Upgrade, TE, Trailer; and within
+    all limits.
+    """
+    line = _REQUEST_LINE.match(data)
+    if line is None:
+        return None
+    start = line.end()
+    end = data.find(b"\r\n\r\n", start, limits.lane_head)
+    if end < 0:
+        return None
+    known = _KNOWN_LINES.get
+    fields: list[tuple[bytes, bytes]] = []
+    add = fields.append
+    host = b""
+    length: int | None = None
+    keep_alive = True
+    seen = 0
+    for text in data[start:end].split(b"\r\n"):
+        entry = known(text)
+        if entry is None:
+            entry = _read(text)
+            if entry is None:
+                return None
+        kind, field = entry
+        add(field)
+        if kind:
+            if seen & kind:
+                return None
+            seen |= kind
+            if kind == _HOST:
+                host = field[1]
+            elif kind == _CONNECTION:
+                keep_alive = len(field[1]) != 5  # "close", not "keep-alive": _read lets no other word pass
+            elif kind == _LENGTH_FIELD:
+                length = int(field[1])
+                if limits.max_request_body and length > limits.max_request_body:
+                    return None
+    if not host or len(fields) > limits.max_header_fields:
+        return None
+    method, target, path, query = line.groups()
+    head = Head(method, target, path, query or b"", b"1.1", host, fields, length, False, False, keep_alive)
+    return head, end + 4
+
+
+def _read(line: bytes) -> _Entry | None:
+    """A field line that is not known yet."""
+    match = _FIELD_LINE.fullmatch(line)
+    if match is None:
+        return None
+    name, value = match.groups()
+    value = value.strip(b" \t")
+    lower = name.lower()
+    if lower in _NOT_HERE:
+        return None
+    kind = _KINDS.get(lower, _PLAIN)
+    if kind == _HOST and not valid_host(value):
+        return None
+    if kind == _CONNECTION and value.lower() not in (b"keep-alive", b"close"):
+        return None
+    if kind == _LENGTH_FIELD and not _LENGTH.fullmatch(value):
+        return None
+    entry = (kind, (name, value))
+    if len(line) <= _LONGEST_KNOWN_LINE and lower not in _SECRET:
+        if len(_KNOWN_LINES) >= _MOST_KNOWN_LINES:
+            _KNOWN_LINES.clear()
+        _KNOWN_LINES[line] = entry
+    return entry

@@ -1,0 +1,97 @@
+"""A message whose head the lane recognised: its body has a plain length or none, and its response is written
+here.
+
+The writer is small because so little can be asked of it: the client speaks HTTP/1.1. Each response it makes
+is held to h11's client side, and to the bytes of the h11 writer, by ``tests/codecs/test_http1_responses.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from passenger_trio.codecs.head import Head
+from passenger_trio.codecs.message import Fields, Message
+from passenger_trio.codecs.response_lines import status_line, with_standard_fields
+from passenger_trio.errors import InvariantBroken
+
+__all__ = ["LaneMessage"]
+
+_FIELD = b": ".join
+_LINES = b"\r\n".join
+
+
+class LaneMessage(Message):
+    __slots__ = ("_to_read",)
+
+    def __init__(self, head: Head) -> None:
+        self._to_read = head.content_length or 0
+        super().__init__(head, not self._to_read)
+
+    def read(self, data: bytes) -> tuple[bytes, int]:
+        """The body as it is (R13)."""
+        if len(data) > self._to_read:
+            data = data[: self._to_read]
+        self._to_read -= len(data)
+        self.body_complete = not self._to_read
+        return data, len(data)
+
+    @property
+    def raw_left(self) -> int:
+        return self._to_read
+
+    def skip(self, count: int) -> None:
+        if count > self._to_read:
+            raise InvariantBroken("more than the body was taken")
+        self._to_read -= count
+        self.body_complete = not self._to_read
+
+    def whole(
+        self,
+        status: int,
+        reason: bytes,
+        fields: Fields,
+        body: bytes,
+        length: int | None,
+        date: bytes,
+        close: bool,
+    ) -> bytes:
+        """As of any message; the common case in one join."""
+        if (
+            not self.body_complete
+            or self.begun
+            or self._is_muted(status)
+            or (length is not None and length != len(body))
+        ):
+            return super().whole(status, reason, fields, body, length, date, close)
+        self.begun = self.ended = True
+        lines = [status_line(status, reason)]
+        lines += map(_FIELD, with_standard_fields(fields, date))
+        lines.append(b"Content-Length: %d" % len(body))
+        if close or self.must_close:
+            self.must_close = True
+            lines.append(b"Connection: close")
+        lines += (b"", body)
+        return _LINES(lines)
+
+    def _write_head(self, status: int, reason: bytes, fields: Fields, length: int | None, chunked: bool) -> bytes:
+        lines = [status_line(status, reason)]
+        lines += map(_FIELD, fields)
+        if length is not None:
+            lines.append(b"Content-Length: %d" % length)
+        elif chunked:
+            lines.append(b"Transfer-Encoding: chunked")
+        if self.must_close:
+            lines.append(b"Connection: close")
+        lines += (b"", b"")
+        return _LINES(lines)
+
+    def _write_data(self, data: bytes | memoryview) -> Sequence[bytes | memoryview]:
+        if self._chunked:
+            return (b"%x\r\n" % len(data), data, b"\r\n")
+        return (data,)
+
+    def _write_end(self) -> bytes:
+        return b"0\r\n\r\n" if self._chunked else b""
+
+    def _write_interim(self, status: int, reason: bytes, fields: Fields) -> bytes:
+        return _LINES([status_line(status, reason), *map(_FIELD, fields), b"", b""])

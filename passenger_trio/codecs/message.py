@@ -1,0 +1,166 @@
+"""One request and its response: what both kinds of message decide alike.
+
+A message is made with its ``Head`` and gone at the end of its response. Its kind is that of the reader that
+made the head: ``LaneMessage`` reads and writes by itself, ``H11Message`` leaves both to an h11 connection.
+The decisions about framing are made here, once, for both: whether a body may be on the wire at all (R23), how
+it is framed, whether the connection can live on, and what happens when an application declares one length and
+sends another (R24).
+
+Order of calls: ``begin``, ``body`` as often as there is some, ``end``; or ``whole`` instead of the three.
+Another order is our bug and raises ``InvariantBroken``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from passenger_trio.codecs.head import Head
+from passenger_trio.codecs.response_head import check_fields
+from passenger_trio.codecs.response_lines import NO_BODY, with_standard_fields
+from passenger_trio.errors import InvariantBroken, UnfitResponseHead
+
+__all__ = ["Fields", "Message"]
+
+Fields = list[tuple[bytes, bytes]]
+
+
+class Message:
+    """The common half. The four ``_write`` methods and ``read`` make a kind."""
+
+    __slots__ = (
+        "_chunked",
+        "_left",
+        "_muted",
+        "begun",
+        "body_complete",
+        "continued",
+        "ended",
+        "head",
+        "must_close",
+        "overrun",
+        "short",
+    )
+
+    def __init__(self, head: Head, body_complete: bool) -> None:
+        self.head = head
+        self.body_complete = body_complete
+        """The request has come as a whole, and was read."""
+        self.begun = False
+        self.ended = False
+        self.continued = False
+        self.must_close = not head.keep_alive
+        self.overrun = 0
+        """Bytes that the application sent beyond its declared length."""
+        self.short = False
+        """The response ended before its declared length."""
+        self._muted = self._chunked = False
+        self._left: int | None = None
+
+    def read(self, data: bytes) -> tuple[bytes, int]:
+        """Body that is in ``data``, and how many bytes of ``data`` it took.
+
+        :raises RequestError: R13, R15, R16, R17. What was good before is given out first.
+        """
+        raise NotImplementedError
+
+    @property
+    def raw_left(self) -> int:
+        """Bytes of body that are still to come, if they are on the wire as they are and may be taken from there (``skip``); else 0."""
+        return 0
+
+    def skip(self, count: int) -> None:
+        """So many bytes of ``raw_left`` have been taken."""
+        raise InvariantBroken("a body was taken that needs to be read")
+
+    def begin(self, status: int, reason: bytes, fields: Fields, length: int | None, date: bytes, close: bool) -> bytes:
+        """The head of the response (R22, R23). After a request body that was not read the connection closes."""
+        if self.begun:
+            raise InvariantBroken("a response was begun twice")
+        head = self.head
+        bodiless = status in NO_BODY
+        self._muted = bodiless or head.method == b"HEAD"
+        if status == 204:
+            length = None
+        chunked = length is None and not bodiless and head.version == b"1.1"
+        if close or not self.body_complete or (length is None and not chunked and not self._muted):
+            self.must_close = True
+        self._chunked = chunked and not self._muted
+        self._left = None if self._muted else length
+        out = self._write_head(status, reason, with_standard_fields(fields, date), length, chunked)
+        self.begun = True  # not before: a head that cannot be written leaves the way to an error response open
+        return out
+
+    def body(self, data: bytes | memoryview) -> Sequence[bytes | memoryview]:
+        """Pieces to send for ``data``, which is not copied. More than was declared is cut off (R24)."""
+        if not self.begun or self.ended:
+            raise InvariantBroken("response body outside of a response")
+        if self._muted or not data:
+            return ()
+        left = self._left
+        if left is not None:
+            beyond = len(data) - left
+            if beyond > 0:
+                self.overrun += beyond
+                self.must_close = True
+                data = data[:left]
+                if not data:
+                    return ()
+            self._left = left - len(data)
+        return self._write_data(data)
+
+    def end(self) -> bytes:
+        """What ends the response. After too few bytes that is nothing, and the connection must close (R24)."""
+        if not self.begun or self.ended:
+            raise InvariantBroken("the end of a response that is not under way")
+        self.ended = True
+        if self._left:
+            self.short = True
+            self.must_close = True
+            return b""
+        return self._write_end()
+
+    def whole(
+        self,
+        status: int,
+        reason: bytes,
+        fields: Fields,
+        body: bytes,
+        length: int | None,
+        date: bytes,
+        close: bool,
+    ) -> bytes:
+        """The three above at once. Without ``length`` it is that of the body, where there can be one."""
+        if length is None and not self._is_muted(status):
+            length = len(body)
+        return b"".join((self.begin(status, reason, fields, length, date, close), *self.body(body), self.end()))
+
+    def _is_muted(self, status: int) -> bool:
+        return status in NO_BODY or self.head.method == b"HEAD"
+
+    def interim(self, status: int, reason: bytes, fields: Fields) -> bytes:
+        """A 1xx response, empty for an HTTP/1.0 client (R20, R21; RFC 9110 15.2).
+
+        :raises UnfitResponseHead: the status is not 1xx or is 101, or a field is not one.
+        """
+        if self.begun:
+            raise InvariantBroken("an interim response after the response")
+        if not 100 <= status <= 199 or status == 101:
+            raise UnfitResponseHead(f"an interim response has the status {status}")
+        kept = check_fields(reason, fields)
+        if self.head.version == b"1.0":
+            return b""
+        if status == 100:
+            self.continued = True
+        return self._write_interim(status, reason, kept)
+
+    def _write_head(self, status: int, reason: bytes, fields: Fields, length: int | None, chunked: bool) -> bytes:
+        raise NotImplementedError
+
+    def _write_data(self, data: bytes | memoryview) -> Sequence[bytes | memoryview]:
+        raise NotImplementedError
+
+    def _write_end(self) -> bytes:
+        raise NotImplementedError
+
+    def _write_interim(self, status: int, reason: bytes, fields: Fields) -> bytes:
+        raise NotImplementedError

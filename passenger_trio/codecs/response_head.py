@@ -1,0 +1,196 @@
+"""The head of an application's response: the payload of an ``R`` or ``I`` frame as a value (CONTRACT.md
+section 3).
+
+Nothing that an application says reaches a client unchecked (R21): names are tokens, values have no control
+character, so that no response can be split. Framing and all that belongs to one connection is ours (R22):
+hop-by-hop fields are taken out, and the length is taken aside, to be declared by whoever frames the body. An
+error names the field and never shows its value.
+
+This is on the way of every response: one regular expression looks at all bytes, and what a name means is
+remembered.
+"""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+
+from passenger_trio.errors import MalformedResponse, UnfitResponseHead
+
+__all__ = ["AppHead", "check_fields", "parse", "parse_interim"]
+
+Fields = list[tuple[bytes, bytes]]
+
+_NAME = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_TEXT = rb"[\t -~\x80-\xff]*+"
+_PAIRS = rb"(?:%s\0%s\0)*+" % (_NAME, _TEXT)
+_RESPONSE = re.compile(rb"([2-5][0-9][0-9])\0%s\0%s" % (_TEXT, _PAIRS))
+_INTERIM = re.compile(rb"(1[0-9][0-9])\0%s\0%s" % (_TEXT, _PAIRS))
+_A_NAME, _A_TEXT = re.compile(_NAME), re.compile(_TEXT)
+_LENGTH = re.compile(rb"[0-9]{1,19}")
+
+#: Fields of one connection; an application has none (R22; RFC 9110 7.6.1).
+HOP_BY_HOP = frozenset(
+    b"keep-alive proxy-connection proxy-authenticate proxy-authentication-info proxy-authorization te "
+    b"trailer transfer-encoding upgrade".split()
+)
+
+_KEEP, _DROP, _CONNECTION, _LENGTH_FIELD, _DATE, _SERVER = range(6)
+_ACTIONS_OF = {
+    **dict.fromkeys(HOP_BY_HOP, _DROP),
+    b"connection": _CONNECTION,
+    b"content-length": _LENGTH_FIELD,
+    b"date": _DATE,
+    b"server": _SERVER,
+}
+_MOST_KNOWN, _LONGEST_KNOWN = 4096, 64
+
+
+class _Actions(dict[bytes, int]):
+    """Field name as written -> what is done with it."""
+
+    def __missing__(self, name: bytes) -> int:
+        action = _ACTIONS_OF.get(name.lower(), _KEEP)
+        if len(name) <= _LONGEST_KNOWN:
+            if len(self) >= _MOST_KNOWN:
+                self.clear()
+            self[name] = action
+        return action
+
+
+_ACTIONS = _Actions()
+
+
+@attrs.define(eq=True)
+class AppHead:
+    """A response head that may be sent on. ``fields`` are end-to-end, without the length."""
+
+    status: int
+    reason: bytes
+    fields: Fields
+    content_length: int | None = None
+    has_date: bool = False
+    has_server: bool = False
+
+
+def parse(payload: bytes) -> AppHead:
+    """The head in the payload of an ``R`` frame.
+
+    :raises MalformedResponse: it is no pairs: the loader's fault.
+    :raises UnfitResponseHead: it is not one (R21), or its length is not one (R24). ``code`` says which;
+        status 200 to 599 only.
+    """
+    match = _RESPONSE.fullmatch(payload)
+    if match is None:
+        raise _diagnosis(payload)
+    parts = payload.split(b"\0")
+    head = AppHead(int(match[1]), parts[1], [])
+    add = head.fields.append
+    nominated: list[bytes] = []
+    names = iter(parts[2:-1])
+    for name in names:
+        value = next(names).strip(b" \t")
+        action = _ACTIONS[name]
+        if action == _KEEP:
+            add((name, value))
+        elif action == _LENGTH_FIELD:
+            head.content_length = _length(value, head.content_length)
+        elif action == _DATE:
+            head.has_date = True
+            add((name, value))
+        elif action == _SERVER:
+            head.has_server = True
+            add((name, value))
+        elif action == _CONNECTION:
+            nominated += _words(value)
+    if nominated:
+        words = frozenset(nominated)
+        head.fields = [field for field in head.fields if field[0].lower() not in words]
+        head.has_date = head.has_date and b"date" not in words
+        head.has_server = head.has_server and b"server" not in words
+    return head
+
+
+def parse_interim(payload: bytes) -> tuple[int, bytes, Fields]:
+    """Status, reason and fields in the payload of an ``I`` frame.
+
+    :raises UnfitResponseHead: it is no interim response, or it is 101, which is not an application's to send
+        this way.
+    """
+    match = _INTERIM.fullmatch(payload)
+    if match is None:
+        raise _diagnosis(payload, interim=True)
+    if match[1] == b"101":
+        raise _malformed("bad_status", "an interim response with the status 101")
+    parts = payload.split(b"\0")
+    fields = list(zip(parts[2:-1:2], parts[3:-1:2], strict=True))
+    return int(match[1]), parts[1], check_fields(parts[1], fields)
+
+
+def check_fields(reason: bytes, fields: Fields) -> Fields:
+    """The fields that may be sent on in an interim response, which has neither length nor coding (R20, R21,
+    R22).
+
+    :raises UnfitResponseHead: a name is no token, or a value or the reason has a control character.
+    """
+    if not _A_TEXT.fullmatch(reason):
+        raise _malformed("bad_reason", "the reason phrase has a control character")
+    kept: Fields = []
+    nominated: list[bytes] = []
+    for name, value in fields:
+        _check(name, value)
+        action = _ACTIONS[name]
+        if action == _CONNECTION:
+            nominated += _words(value)
+        elif action not in (_DROP, _LENGTH_FIELD):
+            kept.append((name, value.strip(b" \t")))
+    words = frozenset(nominated)
+    return [field for field in kept if field[0].lower() not in words]
+
+
+def _length(value: bytes, before: int | None) -> int:
+    if not _LENGTH.fullmatch(value):
+        raise _malformed("bad_content_length", "its Content-Length is not a number")
+    length = int(value)
+    if before is not None and before != length:
+        raise _malformed("bad_content_length", "it has two Content-Lengths that differ")
+    return length
+
+
+def _words(value: bytes) -> list[bytes]:
+    return [word.strip(b" \t") for word in value.lower().split(b",")]
+
+
+def _diagnosis(payload: bytes, interim: bool = False) -> MalformedResponse | UnfitResponseHead:
+    """What is wrong with a payload that the expression does not match."""
+    parts = payload.split(b"\0")
+    if parts.pop() or len(parts) < 2 or len(parts) % 2:
+        return _malformed("bad_pairs", "its head is not NUL-terminated pairs")
+    first = b"1" if interim else b"2345"
+    if len(parts[0]) != 3 or not parts[0].isdigit() or parts[0][:1] not in first:
+        return _malformed("bad_status", "its status is none")
+    if not _A_TEXT.fullmatch(parts[1]):
+        return _malformed("bad_reason", "the reason phrase has a control character")
+    try:
+        for name, value in zip(parts[2::2], parts[3::2], strict=True):
+            _check(name, value)
+    except UnfitResponseHead as error:
+        return error
+    return _malformed("bad_pairs", "its head is malformed")
+
+
+def _check(name: bytes, value: bytes) -> None:
+    if not _A_NAME.fullmatch(name):
+        raise _malformed("bad_field_name", f"a field name is no token: {name[:60]!a}")
+    if not _A_TEXT.fullmatch(value):
+        raise _malformed(
+            "bad_field_value", f"the value of the field {name[:60].decode('ascii')} has a control character"
+        )
+
+
+def _malformed(code: str, text: str) -> MalformedResponse | UnfitResponseHead:
+    kind = MalformedResponse if code == "bad_pairs" else UnfitResponseHead
+    error = kind(f"the application's response cannot be sent: {text}")
+    error.code = code
+    return error

@@ -1,0 +1,258 @@
+"""The session protocol between the supervisor and a worker: the supervisor's side (``spawn_servers/CONTRACT.md``, section 3).
+
+Sans-I/O: bytes in, events out. A frame is a type byte, a 32-bit big-endian length, a payload. ``whole_response`` takes the common case,
+a response that came in one read, in a handful of operations; ``ResponseReader`` takes everything else, and gives the same answers.
+
+Laws: all at once and byte by byte give the same events (adjacent body pieces may be cut differently, their concatenation is equal; bytes
+behind the end are told in place of the end when they come with it). Whatever does not follow the contract raises ``MalformedResponse``, an early end ``IncompleteResponse``, and nothing comes after either. Body bytes are
+never held back: a piece of a ``D`` frame is an event as soon as it is here.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from passenger_trio.errors import IncompleteResponse, MalformedResponse
+
+__all__ = [
+    "ABORT",
+    "BODY_END",
+    "DATA",
+    "END",
+    "ERROR",
+    "FLAG_CLOSE",
+    "FLAG_OOB_WORK",
+    "HEAD",
+    "INTERIM",
+    "MAX_FRAME",
+    "MAX_HEAD",
+    "ResponseReader",
+    "encode_data",
+    "encode_data_head",
+    "encode_head",
+    "encode_request",
+    "split_application_error",
+    "whole_response",
+]
+
+MAX_FRAME: Final = 16 * 1024 * 1024
+MAX_HEAD: Final = 128 * 1024
+
+HEAD: Final = ord("R")
+DATA: Final = ord("D")
+END: Final = ord("E")
+INTERIM: Final = ord("I")
+ERROR: Final = ord("X")
+
+FLAG_CLOSE: Final = 1
+FLAG_OOB_WORK: Final = 2
+
+BODY_END: Final = b"E\0\0\0\0"
+ABORT: Final = b"A\0\0\0\0"
+
+_LENGTH = struct.Struct("!I")
+_pack = _LENGTH.pack
+_unpack_from = _LENGTH.unpack_from
+
+# The largest payload of each frame that a worker may send; a type that is not here is not in the contract.
+_LIMITS: Final = {HEAD: MAX_HEAD, INTERIM: MAX_HEAD, ERROR: MAX_HEAD, DATA: MAX_FRAME, END: 1}
+
+# What may follow what. The state is named for what has been seen.
+_START, _RESPONDING, _FAILED, _DONE = range(4)
+_FOLLOWS: Final = {
+    (_START, INTERIM): _START,
+    (_START, HEAD): _RESPONDING,
+    (_START, ERROR): _FAILED,
+    (_RESPONDING, DATA): _RESPONDING,
+    (_RESPONDING, END): _DONE,
+    (_FAILED, END): _DONE,
+}
+
+
+def encode_request(pairs: bytes, body: bytes = b"") -> bytes:
+    """A request whose body (at most one frame) is known: ``H``, ``D`` if there is any, ``E``.
+
+    :raises ValueError: the head is longer than ``MAX_HEAD``, or the body longer than ``MAX_FRAME``.
+    """
+    if len(pairs) > MAX_HEAD:
+        raise ValueError("a request head for a worker is at most 128 KiB")
+    if body:
+        if len(body) > MAX_FRAME:
+            raise ValueError("a body frame is 1 byte to 16 MiB")
+        return b"".join((b"H", _pack(len(pairs)), pairs, b"D", _pack(len(body)), body, BODY_END))
+    return b"".join((b"H", _pack(len(pairs)), pairs, BODY_END))
+
+
+def encode_head(pairs: bytes) -> bytes:
+    """A request head alone; body frames and ``BODY_END`` follow."""
+    if len(pairs) > MAX_HEAD:
+        raise ValueError("a request head for a worker is at most 128 KiB")
+    return b"".join((b"H", _pack(len(pairs)), pairs))
+
+
+def encode_data(data: bytes) -> bytes:
+    """One body frame.
+
+    :raises ValueError: ``data`` is not 1 to ``MAX_FRAME`` bytes; a worker closes the stream for such a frame.
+    """
+    if not 0 < len(data) <= MAX_FRAME:
+        raise ValueError("a body frame is 1 byte to 16 MiB")
+    return b"".join((b"D", _pack(len(data)), data))
+
+
+def encode_data_head(size: int) -> bytes:
+    """What stands before the ``size`` bytes of one body frame, for bytes that do not pass through here."""
+    return b"D" + _pack(size)
+
+
+def whole_response(data: bytes) -> tuple[bytes, bytes, int] | None:
+    """(payload of ``R``, body, flags) when ``data`` is exactly one whole response with at most one ``D`` frame; else None.
+
+    None says nothing about the bytes: ``ResponseReader`` judges them.
+    """
+    size = len(data)
+    if size < 10 or data[0] != HEAD:
+        return None
+    position = 5 + _unpack_from(data, 1)[0]
+    if position + 5 > size or position > MAX_HEAD + 5:
+        return None
+    head = data[5:position]
+    body = b""
+    if data[position] == DATA:
+        start = position + 5
+        position = start + _unpack_from(data, position + 1)[0]
+        if position + 5 > size or position - start > MAX_FRAME:
+            return None
+        body = data[start:position]
+        if not body:
+            return None
+    if data[position] != END:
+        return None
+    flags_size = size - position - 5
+    if flags_size > 1 or _unpack_from(data, position + 1)[0] != flags_size:
+        return None
+    return head, body, data[position + 5] if flags_size else 0
+
+
+class ResponseReader:
+    """Reads the frames of one session's response.
+
+    ``feed`` takes bytes, ``next_event`` gives ``(type, payload)`` or None when more bytes are needed: ``(INTERIM, payload)``,
+    ``(HEAD, payload)``, ``(DATA, piece)``, ``(ERROR, payload)``, ``(END, flags as one byte or empty)``.
+    """
+
+    __slots__ = ("_buffer", "_piece", "_remaining", "_state", "begun")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._piece = b""
+        self._remaining = 0
+        """Bytes of the current ``D`` frame that have not come yet."""
+        self._state = _START
+        self.begun = False
+        """Whether any byte has come, one of an interim response too (R30: no retry after that)."""
+
+    @property
+    def complete(self) -> bool:
+        return self._state == _DONE
+
+    def feed(self, data: bytes) -> None:
+        """:raises MalformedResponse: bytes after the end of the response."""
+        if self._state == _DONE and data:
+            raise MalformedResponse("the process sent bytes after the end of its response")
+        if data:
+            self.begun = True
+        if self._remaining and not self._piece and not self._buffer and len(data) <= self._remaining:
+            self._piece = data  # the middle of a body: no copy
+        else:
+            self._buffer += data
+
+    def feed_eof(self) -> None:
+        """:raises IncompleteResponse: the response is not whole."""
+        if self._state != _DONE:
+            raise IncompleteResponse(
+                "the process closed the connection before it answered"
+                if not self.begun
+                else "the process closed the connection in the middle of its response"
+            )
+
+    def take_body(self, view: memoryview) -> tuple[list[memoryview], int]:
+        """The way of bulk: the body pieces at the front of ``view``, not copied, and how many bytes of it they and the heads of their frames took.
+
+        The rest is for ``feed``, which is also where whatever is wrong is found. Nothing is taken while fed bytes are left.
+        """
+        pieces: list[memoryview] = []
+        at, end = 0, len(view)
+        if self._buffer or self._piece or self._state != _RESPONDING:
+            return pieces, at
+        remaining = self._remaining
+        while at < end:
+            if not remaining:
+                if view[at] != DATA or end - at < 5:
+                    break
+                remaining = _unpack_from(view, at + 1)[0]
+                if not 0 < remaining <= MAX_FRAME:
+                    remaining = 0
+                    break
+                at += 5
+                continue
+            piece = view[at : at + remaining]
+            pieces.append(piece)
+            at += len(piece)
+            remaining -= len(piece)
+        self._remaining = remaining
+        return pieces, at
+
+    def next_event(self) -> tuple[int, bytes] | None:
+        """:raises MalformedResponse: the bytes do not follow the contract."""
+        if self._piece:
+            piece, self._piece = self._piece, b""
+            self._remaining -= len(piece)
+            return DATA, piece
+        buffer = self._buffer
+        if self._remaining:
+            if not buffer:
+                return None
+            piece = bytes(buffer[: self._remaining])
+            del buffer[: len(piece)]
+            self._remaining -= len(piece)
+            return DATA, piece
+        if not buffer:
+            return None
+        kind = buffer[0]
+        follows = _FOLLOWS.get((self._state, kind))
+        if follows is None:
+            raise MalformedResponse(
+                f"the process sent a frame of type 0x{kind:02x} where the session protocol has none"
+            )
+        if len(buffer) < 5:
+            return None
+        length = _unpack_from(buffer, 1)[0]
+        if length > _LIMITS[kind] or (kind == DATA and length == 0):
+            raise MalformedResponse(f"the process sent a frame of type 0x{kind:02x} with {length} bytes")
+        if kind == DATA:
+            del buffer[:5]
+            self._remaining = length
+            self._state = follows
+            return self.next_event()
+        if len(buffer) < 5 + length:
+            return None
+        payload = bytes(buffer[5 : 5 + length])
+        del buffer[: 5 + length]
+        self._state = follows
+        if follows == _DONE and buffer:
+            raise MalformedResponse("the process sent bytes after the end of its response")
+        return kind, payload
+
+
+def split_application_error(payload: bytes) -> tuple[str, str, str]:
+    """(class, message, traceback) from the payload of an ``X`` frame.
+
+    :raises MalformedResponse: it does not hold three NUL-terminated texts.
+    """
+    parts = payload.split(b"\0")
+    if len(parts) != 4 or parts[3]:
+        raise MalformedResponse("the process reported an error in a form that the session protocol does not have")
+    name, message, traceback = (part.decode("utf-8", "replace") for part in parts[:3])
+    return name, message, traceback

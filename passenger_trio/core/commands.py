@@ -1,0 +1,163 @@
+"""What the policy wants done: frozen values, each with its reason.
+
+The shell (``pool/perform.py``) performs every command in the order given, synchronously: a command never waits. Tests
+compare commands with ``==``; an operator reads the ``reason``.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from passenger_trio.core.model import (
+    FIRST_GENERATION,
+    AttemptId,
+    GroupKey,
+    ProcessId,
+    SessionId,
+    SpawnFailure,
+    WaiterId,
+)
+
+
+class Reason(enum.Enum):
+    """Why a command was given."""
+
+    # spawns
+    MIN_INSTANCES = "below the minimum number of processes"
+    DEMAND = "requests wait and every process is busy"
+    REPLACE = "a process went away"
+    RETRY = "the back-off after a failed spawn is over"
+    # spawns and retirements
+    RESTART = "the application is restarted"
+    MAX_REQUESTS = "it has served as many requests as it may"
+    LIFETIME = "it has lived for as long as it may"
+    MEMORY = "it uses more memory than it may"
+    DETACHED = "an operator detached it"
+    # kills
+    REQUEST_TIME = "a request lasted for longer than it may"
+    # retirements
+    IDLE = "idle for longer than the pool idle time"
+    SHUT_DOWN = "the pool is shutting down"
+    FAILED = "it broke the session protocol"
+    SURPLUS = "it came when no room was left"
+    MAKE_ROOM = "another group needs its place"
+    # refusals
+    QUEUE_FULL = "the request queue is full"
+    QUEUE_TIME = "it waited for longer than it may"
+    SPAWN_FAILED = "the application does not start"
+
+
+@attrs.frozen
+class Grant:
+    """``waiter`` may use ``process`` for one session. ``waiter`` is None when ``checkout_nowait`` made the grant."""
+
+    session: SessionId
+    process: ProcessId
+    waiter: WaiterId | None = None
+
+
+@attrs.frozen
+class Refuse:
+    """``waiter`` gets an error: QUEUE_FULL, QUEUE_TIME, SPAWN_FAILED or SHUT_DOWN.
+
+    ``failure`` is the evidence when the reason is SPAWN_FAILED. It is None when the processes do start, but end
+    before they have served anything, and the shell knew no more (``PoolPolicy.process_exited``).
+    """
+
+    waiter: WaiterId
+    reason: Reason
+    failure: SpawnFailure | None = None
+    retry_after: float | None = None
+    """Seconds until the next attempt, where that is known."""
+
+
+@attrs.frozen
+class StartSpawn:
+    """Spawn a process of a generation: from the code as it is when the first of that generation is begun, or newer."""
+
+    group: GroupKey
+    attempt: AttemptId
+    reason: Reason
+    generation: int = FIRST_GENERATION
+
+
+@attrs.frozen
+class AbandonSpawn:
+    """Stop an attempt that is under way; it will end with ``spawn_failed`` or ``spawn_succeeded`` all the same."""
+
+    group: GroupKey
+    attempt: AttemptId
+    reason: Reason
+
+
+@attrs.frozen
+class Detach:
+    """A process that is busy gets no more sessions. Nothing is to be done yet: ``Retire`` follows when its last one ends."""
+
+    process: ProcessId
+    reason: Reason
+
+
+@attrs.frozen
+class Retire:
+    """End a process that has no sessions left, or broke one (the keeper's ladder: ask, TERM, KILL)."""
+
+    process: ProcessId
+    reason: Reason
+
+
+@attrs.frozen
+class Kill:
+    """End a process at once. Its sessions end as they may; of ``session``, if there is one, people are told why."""
+
+    process: ProcessId
+    reason: Reason
+    session: SessionId | None = None
+
+
+@attrs.frozen
+class RetirePreloader:
+    group: GroupKey
+    reason: Reason
+    generation: int = FIRST_GENERATION
+
+
+@attrs.frozen
+class EndGeneration:
+    """Nothing is spawned of this generation any more, and it has no preloader: let go of its spawner."""
+
+    group: GroupKey
+    generation: int
+
+
+@attrs.frozen
+class RestartEnded:
+    """Tell whoever waits for it: every process is of ``generation``, or that one was rejected and the last good one serves on."""
+
+    group: GroupKey
+    generation: int
+    rejected: bool = False
+    failure: SpawnFailure | None = None
+    """Why it was rejected, if that is known."""
+
+
+@attrs.frozen
+class PoolEmpty:
+    """Shut down, and the last process and the last attempt are gone."""
+
+
+Command = (
+    Grant
+    | Refuse
+    | StartSpawn
+    | AbandonSpawn
+    | Detach
+    | Retire
+    | Kill
+    | RetirePreloader
+    | EndGeneration
+    | RestartEnded
+    | PoolEmpty
+)

@@ -1,0 +1,186 @@
+"""The text of a configuration file -> tables of values, each with the line it stands on.
+
+It knows TOML, JSON, and which names there are; it never opens a file. ``passenger-trio.toml`` has the tables ``[server]`` and ``[pool]``
+and one ``[[app]]`` for each application; their keys are the fields of the option classes. An unknown name is an error with its line and a
+suggestion: a misspelt option that is ignored is the worst kind.
+
+``Passengerfile.json`` is Passenger's: its keys are translated where they mean the same here, and the others are named to the user.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import attrs
+
+from passenger_trio.errors import ConfigError
+from passenger_trio.options import AppOptions, PoolOptions, ServerOptions
+
+__all__ = ["ConfigText", "Setting", "read_passengerfile", "read_toml"]
+
+NAMES: dict[str, tuple[str, ...]] = {
+    table: tuple(field.name for field in attrs.fields(owner))
+    for table, owner in (("server", ServerOptions), ("pool", PoolOptions), ("app", AppOptions))
+}
+
+_SAME = frozenset({*NAMES["server"], *NAMES["pool"], *NAMES["app"]} - {"root", "target", "env"})
+_PASSENGER_NAMES = {
+    "socket_file": "socket",
+    "envvars": "env",
+    "max_instances_per_app": "max_instances",
+    "app_group_name": "name",
+}
+_LOG_LEVELS = ("error", "error", "warning", "info", "info", "debug", "debug", "debug")
+"""Passenger's numbers 0 (only what is critical) to 7."""
+
+_HEADER = re.compile(r"\s*\[(\[?)\s*([A-Za-z0-9_.\"-]+)\s*\]")
+_KEY = re.compile(r"\s*([A-Za-z0-9_\"-]+)\s*[.=]")
+
+
+@attrs.frozen
+class Setting:
+    value: Any
+    line: int
+    """0: not known."""
+
+
+Table = Mapping[str, Setting]
+
+
+@attrs.frozen
+class ConfigText:
+    """What a file says."""
+
+    path: str
+    server: Table
+    pool: Table
+    apps: tuple[Table, ...]
+    ignored: tuple[str, ...] = ()
+    """Keys of Passenger's that mean nothing here."""
+
+    def where(self, setting: Setting) -> str:
+        """``passenger-trio.toml:3``"""
+        return f"{self.path}:{setting.line}" if setting.line else self.path
+
+
+def read_toml(text: str, path: str) -> ConfigText:
+    """:raises ConfigError: it is no TOML, or has a name that there is not."""
+    import tomllib  # here and below: a command without a file does not pay for it
+
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(path, 0, f"it is not valid TOML: {exc}") from None
+    lines = _lines(text)
+    for name, value in document.items():
+        if name not in NAMES:
+            raise _unknown(
+                path, lines.get(("", 0, name), lines.get((name, 0, ""), 0)), name, ("server", "pool", "app"), "table"
+            )
+        if not (
+            isinstance(value, dict)
+            or (name == "app" and isinstance(value, list) and all(isinstance(one, dict) for one in value))
+        ):
+            raise ConfigError(path, lines.get(("", 0, name), 0), f"{name} must be a table: [{name}]")
+    apps = document.get("app", [])
+    return ConfigText(
+        path,
+        _table(document.get("server", {}), "server", 0, path, lines),
+        _table(document.get("pool", {}), "pool", 0, path, lines),
+        tuple(
+            _table(app, "app", number, path, lines)
+            for number, app in enumerate([apps] if isinstance(apps, dict) else apps)
+        ),
+    )
+
+
+def read_passengerfile(text: str, path: str) -> ConfigText:
+    """:raises ConfigError: it is no JSON object."""
+    import json
+
+    try:
+        document = json.loads(text)
+    except ValueError as exc:
+        raise ConfigError(path, getattr(exc, "lineno", 0), f"it is not valid JSON: {exc}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(path, 1, "it must be a JSON object")
+    tables: dict[str, dict[str, Setting]] = {"server": {}, "pool": {}, "app": {}}
+    ignored = []
+    for name, value in document.items():
+        ours = str(_PASSENGER_NAMES.get(name, name))
+        known = name in _PASSENGER_NAMES or name in _SAME
+        if not known:
+            ignored.append(name)
+            continue
+        found = re.search(rf'"{re.escape(name)}"\s*:', text)
+        line = text.count("\n", 0, found.start()) + 1 if found else 0
+        owner = next(table for table in ("server", "pool", "app") if ours in NAMES[table])
+        tables[owner][ours] = Setting(_from_passenger(ours, value), line)
+    return ConfigText(path, tables["server"], tables["pool"], (tables["app"],), tuple(ignored))
+
+
+def _from_passenger(name: str, value: Any) -> Any:
+    if name == "log_level" and isinstance(value, int) and 0 <= value <= 7:
+        return _LOG_LEVELS[value]
+    if name in ("memory_limit", "hard_memory_limit") and isinstance(value, int):
+        return f"{value}M"
+    if name == "friendly_error_pages" and isinstance(value, bool):
+        return "on" if value else "off"
+    return value
+
+
+def _table(
+    values: Mapping[str, Any], table: str, number: int, path: str, lines: Mapping[tuple[str, int, str], int]
+) -> Table:
+    found = {}
+    for name, value in values.items():
+        line = lines.get((table, number, name), 0)
+        if name not in NAMES[table]:
+            elsewhere = next((other for other in NAMES if name in NAMES[other]), None)
+            if elsewhere is not None:
+                raise ConfigError(
+                    path,
+                    line,
+                    f"{name} belongs in [{elsewhere}]" if elsewhere != "app" else f"{name} belongs in [[app]]",
+                )
+            raise _unknown(path, line, name, NAMES[table], "option")
+        found[name] = Setting(value, line)
+    return found
+
+
+def _unknown(path: str, line: int, name: str, known: Collection[str], what: str) -> ConfigError:
+    import difflib
+
+    near = difflib.get_close_matches(name, known, 1)
+    hint = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"there are: {', '.join(known)}"
+        if what == "table"
+        else "docs/options.md lists them"
+    )
+    return ConfigError(path, line, f"there is no {what} {name}; {hint}")
+
+
+def _lines(text: str) -> dict[tuple[str, int, str], int]:
+    """(table, which one of that name, key) -> line; the table itself has the key ``""``. tomllib does not tell."""
+    found: dict[tuple[str, int, str], int] = {}
+    counts: dict[str, int] = {}
+    table, number = "", 0
+    for line, content in enumerate(text.splitlines(), 1):
+        header = _HEADER.match(content)
+        if header is not None:
+            name, _, rest = header[2].replace('"', "").partition(".")
+            if header[1] and not rest:
+                counts[name] = counts.get(name, -1) + 1
+            table, number = name, max(0, counts.get(name, 0))
+            found.setdefault((table, number, rest.split(".")[0]), line)
+            if rest:
+                table = f"{name}.{rest}"  # the keys of a table within a table are values here
+            continue
+        key = _KEY.match(content)
+        if key is not None:
+            found.setdefault((table, number, key[1].replace('"', "")), line)
+    return found

@@ -1,0 +1,202 @@
+"""The laws that hold between any two calls of the policy, as code.
+
+It reads a state and changes nothing. It is slow on purpose (it counts everything again, the naive way), so it runs
+after each step of the model test, and in production only where self-checking is switched on. A law that does not hold
+is a bug of ours and raises ``InvariantBroken``; there is nothing that a caller could do about it.
+
+Laws that need a memory of earlier commands (nobody is answered twice, no process is retired twice) are not seen in one
+state: ``tests/model`` keeps that memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from passenger_trio.core import routing, scaling
+from passenger_trio.core.backoff import NOT_IN_FORCE
+from passenger_trio.core.state import EnabledStatus, PoolState
+from passenger_trio.errors import InvariantBroken
+
+
+def check(state: PoolState) -> None:
+    """Hold every law against ``state``.
+
+    :raises InvariantBroken: with each law that does not hold.
+    """
+    broken = [
+        f"{law.__name__}: {breach}"
+        for law in (
+            conservation,
+            bookkeeping,
+            capacity,
+            generations,
+            routing_index,
+            queues,
+            progress,
+            quiet,
+            deadlines,
+            drained,
+        )
+        for breach in law(state)
+    ]
+    if broken:
+        raise InvariantBroken("; ".join(broken))
+
+
+def conservation(state: PoolState) -> Iterator[str]:
+    """A process counts exactly the grants outstanding on it, and takes no more than it can; a gone one is gone."""
+    outstanding = Counter(process.id for process in state.sessions.values())
+    seen = {process.id: process for process in (*state.sessions.values(), *state.processes.values())}
+    for process in seen.values():
+        if process.sessions != outstanding[process.id]:
+            yield f"process {process.id} counts {process.sessions} sessions, {outstanding[process.id]} are open"
+        if process.concurrency and process.sessions > process.concurrency:
+            yield f"process {process.id} has {process.sessions} sessions, but takes {process.concurrency}"
+        if process.killed and process.status is EnabledStatus.ENABLED:
+            yield f"process {process.id} was killed, and is routed to"
+        if (process.status is EnabledStatus.GONE) == (process.id in state.processes):
+            yield f"process {process.id} is {process.status.value}, but the pool disagrees"
+
+
+def bookkeeping(state: PoolState) -> Iterator[str]:
+    """The pool and the groups hold the same processes, attempts and waiters, each once."""
+    for name, whole, parts in (
+        ("processes", state.processes, [{**group.enabled, **group.detached} for group in state.groups.values()]),
+        ("attempts", state.attempts, [group.attempts for group in state.groups.values()]),
+        ("waiters", state.waiters, [group.waiters for group in state.groups.values()]),
+    ):
+        if Counter(whole.keys()) != Counter(thing for part in parts for thing in part):
+            yield f"the pool and its groups hold different {name}"
+    if state.enabled_count != sum(len(group.enabled) for group in state.groups.values()):
+        yield f"{state.enabled_count} enabled processes are counted"
+    for group in state.groups.values():
+        if any(state.waiters.get(waiter) is not group for waiter in group.waiters):
+            yield f"a waiter of {group.key} belongs to another group"
+        for status, processes in ((EnabledStatus.ENABLED, group.enabled), (EnabledStatus.DETACHED, group.detached)):
+            if any(process.status is not status or process.group is not group for process in processes.values()):
+                yield f"a process of {group.key} is not {status.value} there"
+        for of in group.generations.values():
+            if not 0 <= of.preloaders_leaving <= of.preloaders:
+                yield f"{of.preloaders_leaving} of {of.preloaders} preloaders of {group.key} are leaving"
+        for process in group.detached.values():
+            if process.leaving is not None and (process.killed or not process.sessions):
+                yield f"process {process.id} is detached and idle, and was not retired"
+
+
+def capacity(state: PoolState) -> Iterator[str]:
+    """The limits hold (``scaling`` lists them)."""
+    limits = state.limits
+    if state.capacity_used > limits.max_pool_size:
+        yield f"{state.capacity_used} processes and attempts, {limits.max_pool_size} are allowed"
+    if state.total > state.ceiling:
+        yield f"{state.total} processes and attempts with the retired ones, {state.ceiling} are allowed"
+    if len(state.attempts) > limits.max_concurrent_spawns:
+        yield f"{len(state.attempts)} attempts, {limits.max_concurrent_spawns} are allowed"
+    for group in state.groups.values():
+        most = group.limits.max_instances
+        if most and len(group.enabled) + scaling.under_way(group) > most:
+            yield f"{len(group.enabled)} + {scaling.under_way(group)} processes and attempts of {group.key}, not {most}"
+
+
+def generations(state: PoolState) -> Iterator[str]:
+    """Whatever is not of the newest generation that serves is to be replaced; one relief at a time (``restarting``)."""
+    for group in state.groups.values():
+        for process in group.enabled.values():
+            if process.generation > group.generation:
+                yield f"process {process.id} is of generation {process.generation}, which does not serve yet"
+            if process.generation < group.generation and process.id not in group.worn:
+                yield f"process {process.id} is old, and nothing replaces it"
+        if not group.worn.keys() <= group.enabled.keys():
+            yield f"a process of {group.key} is worn, but does not serve"
+        reliefs = [a for a in group.attempts.values() if a.reason in scaling.RELIEFS and not a.abandoned]
+        if reliefs != ([group.relief] if group.relief else []):
+            yield f"the reliefs of {group.key} are {reliefs}"
+        for attempt in group.attempts.values():
+            if attempt.counts == (attempt.abandoned or attempt is group.relief):
+                yield f"attempt {attempt.id} counts: {attempt.counts}"
+        used = {group.generation, group.candidate} | {attempt.generation for attempt in group.attempts.values()}
+        for of in group.generations.values():
+            if state.open and of.number not in used and of.preloaders == of.preloaders_leaving == 0:
+                yield f"generation {of.number} of {group.key} has ended, and nobody was told"
+        if not used - {None} <= group.generations.keys():
+            yield f"{used} of {group.key} are not all known"
+
+
+def routing_index(state: PoolState) -> Iterator[str]:
+    """``group.free`` is what a sort of all processes with room gives."""
+    for group in state.groups.values():
+        expected = sorted(
+            (-process.generation, routing.busyness(process), process.order, process)
+            for process in group.enabled.values()
+            if routing.has_room(process)
+        )
+        if group.free != expected:
+            yield f"the routing index of {group.key} is {group.free}, not {expected}"
+        ranked = {rank[3].id: rank for rank in group.free}
+        for process in (*group.enabled.values(), *group.detached.values()):
+            if process.rank != ranked.get(process.id):
+                yield f"process {process.id} has the rank {process.rank}"
+
+
+def queues(state: PoolState) -> Iterator[str]:
+    """A queue is no longer than allowed, and its members are in the order in which they came."""
+    for group in state.groups.values():
+        if 0 < group.limits.max_request_queue_size < len(group.waiters):
+            yield f"{len(group.waiters)} wait for {group.key}"
+        if not group.running.keys() <= state.sessions.keys():
+            yield f"a request of {group.key} is timed, and is over"
+        since = list(group.waiters.values())
+        if since != sorted(since):
+            yield f"the queue of {group.key} is out of order"
+
+
+def progress(state: PoolState) -> Iterator[str]:
+    """Nobody waits for nothing: not beside a free place, and only where something is to come that may answer."""
+    full = state.capacity_used >= state.limits.max_pool_size
+    no_slot = len(state.attempts) >= state.limits.max_concurrent_spawns
+    for group in state.groups.values():
+        if not group.waiters:
+            continue
+        if group.free:
+            yield f"somebody waits for {group.key}, and process {group.free[0][3].id} has room"
+        coming = group.attempts or group.backoff.until > NOT_IN_FORCE
+        hindered = full or no_slot or state.total >= state.ceiling
+        if not group.enabled and not (state.open and (coming or hindered)):
+            yield f"somebody waits for {group.key}, and nothing will come of it"
+
+
+def quiet(state: PoolState) -> Iterator[str]:
+    """No spawn that is wanted and possible was left for later. A back-off counts until somebody has seen its end."""
+    if not state.open or len(state.attempts) >= state.limits.max_concurrent_spawns or state.total >= state.ceiling:
+        return
+    full = state.capacity_used >= state.limits.max_pool_size
+    for group in state.groups.values():
+        wanted = scaling.wants(group, NOT_IN_FORCE)
+        if scaling.wants_relief(group, NOT_IN_FORCE):
+            yield f"{group.key} could have a relief and has none coming"
+        if wanted and (not full or (scaling.is_starved(group) and scaling.longest_idle(state) is not None)):
+            yield f"{group.key} could have a process and has none coming"
+
+
+def deadlines(state: PoolState) -> Iterator[str]:
+    """``idle_due`` is never too late."""
+    idle_time = state.limits.pool_idle_time
+    for group in state.groups.values():
+        frozen = not state.open or group.rejection is not None
+        if idle_time and len(group.enabled) > scaling.minimum(group) and not frozen:
+            idle = [process.last_used + idle_time for process in group.enabled.values() if not process.sessions]
+            if idle and group.idle_due > min(idle):
+                yield f"a process of {group.key} is due at {min(idle)}, but nobody looks before {group.idle_due}"
+
+
+def drained(state: PoolState) -> Iterator[str]:
+    """After a shut-down nothing idle stays, and the pool is empty exactly when it said so."""
+    left = state.total or any(group.preloaders for group in state.groups.values())
+    if state.emptied and (state.open or state.total):
+        yield "the pool is not empty, but said so"
+    if not state.open and not left and not state.emptied:
+        yield "the pool is empty and did not say so"
+    for group in state.groups.values():
+        if not state.open and any(not process.sessions for process in group.enabled.values()):
+            yield f"an idle process of {group.key} outlives the shut-down"

@@ -1,0 +1,460 @@
+"""The pool's policy: facts go in as method calls, decisions come out as commands.
+
+It knows ``state`` and the time that it is told. It may never know a socket, an operating system's process, a task or
+a clock. Every method is synchronous and is therefore a critical section under Trio: there is no lock.
+
+The contract with the shell
+    * Perform the commands of a call in their order, before the next call, and without waiting.
+    * A ``Grant`` counts from the moment it was decided. The shell owes one ``session_closed`` for it, whatever
+      happens: also when the waiter has gone in the meantime, and also when the process is gone.
+    * A ``StartSpawn`` is answered by one ``spawn_succeeded`` or ``spawn_failed``; ``AbandonSpawn`` hurries that, it
+      does not replace it. A process that came is answered by one ``process_exited``; ``Retire`` hurries that.
+      ``preloader_started`` likewise by ``preloader_ended``; ``RetirePreloader`` hurries that.
+    * A generation that is named for the first time is spawned from the code as it is then.
+    * Times never run backwards. After any call, ask ``next_deadline`` again. Not needed: after ``checkout_nowait`` of a
+      group without ``max_request_time``, and a ``session_closed`` that returned nothing; these never bring the deadline
+      forward.
+    * A fact about something unknown (a session closed twice) is a bug in the shell and raises ``InvariantBroken``.
+      The one exception is ``abandon``: a waiter may leave at the very moment at which it is answered. (A group that
+      was not added is a ``KeyError``.)
+
+Who is told what, when no process can be had
+    ===============================================  ==============================================
+    the pool is shut down                            SHUT_DOWN, at once
+    too many wait already                            QUEUE_FULL
+    it has waited for ``max_request_queue_time``     QUEUE_TIME
+    no process, no attempt, an open circuit          SPAWN_FAILED, with the evidence and ``retry_after``
+    anything else                                    it waits, in order of arrival
+    ===============================================  ==============================================
+    The third line holds for those who wait already as well: a failure refuses them, but never while a live process
+    can serve them.
+
+The theory of each part is written where it is kept: ``waitlist``, ``routing``, ``scaling``,
+``backoff``, ``verdict``; the laws are code in ``invariants``.
+"""
+
+from __future__ import annotations
+
+import math
+
+from passenger_trio.core import recycling, restarting, routing, scaling, statistics, verdict, waitlist
+from passenger_trio.core.commands import AbandonSpawn, Command, Grant, PoolEmpty, Reason, Refuse, Retire
+from passenger_trio.core.model import (
+    AttemptId,
+    GroupKey,
+    GroupLimits,
+    PoolLimits,
+    ProcessId,
+    SessionId,
+    SessionOutcome,
+    SpawnFailure,
+    WaiterId,
+)
+from passenger_trio.core.state import Attempt, EnabledStatus, GenerationState, GroupState, PoolState, ProcessState
+from passenger_trio.core.statistics import PoolStatistics
+from passenger_trio.errors import InvariantBroken
+
+# Looked up once: an attribute of an enum class costs more than the comparison on the hot path.
+_ENABLED = EnabledStatus.ENABLED
+_DONE = SessionOutcome.DONE
+_CLIENT_GONE = SessionOutcome.CLIENT_GONE
+_PROCESS_FAILED = SessionOutcome.PROCESS_FAILED
+
+
+class PoolPolicy:
+    """Decides for one pool. ``state`` is for reading: invariants, statistics and tests look at it."""
+
+    def __init__(self, limits: PoolLimits) -> None:
+        self.state = PoolState(limits)
+
+    # --- groups ---------------------------------------------------------------------------------------------------
+
+    def add_group(self, key: GroupKey, limits: GroupLimits, now: float) -> list[Command]:
+        """A group exists from now on. Its minimum is spawned, as far as there is room.
+
+        :raises InvariantBroken: it exists already.
+        """
+        state = self.state
+        if key in state.groups:
+            raise InvariantBroken(f"group {key} is added twice")
+        state.groups[key] = group = GroupState(key, limits)
+        state.timed = state.timed or limits.max_request_time > 0
+        group.generations[group.generation] = GenerationState(group.generation)
+        return scaling.start_spawns(state, now, (group,))
+
+    # --- borrowing a process --------------------------------------------------------------------------------------
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether requests of some group may not last for ever: then ``checkout_nowait`` may bring the deadline forward."""
+        return self.state.timed
+
+    def checkout_nowait(self, key: GroupKey, now: float) -> Grant | None:
+        """A session on the least busy process, or None: ``checkout`` has to be asked. Never overtakes a waiter."""
+        group = self.state.groups[key]
+        if group.waiters or group.always_restart or not self.state.open:
+            return None
+        process = routing.take(group)
+        if process is None:
+            return None
+        return waitlist.grant(self.state, process, None, now)
+
+    def checkout(self, waiter: WaiterId, key: GroupKey, now: float) -> list[Command]:
+        """A session for ``waiter``: granted at once, refused at once, or the waiter is queued and answered later."""
+        state = self.state
+        group = state.groups[key]
+        if waiter in state.waiters:
+            raise InvariantBroken(f"waiter {waiter} asks twice")
+        if not state.open:
+            return [waitlist.refusal(state, group, waiter, now)]
+        if group.always_restart and restarting.is_used(group):
+            restarted = self.restart(key, now, hard=True)
+            return restarted + self.checkout(waiter, key, now)
+        process = None if group.waiters else routing.take(group)
+        if process is not None:
+            return [waitlist.grant(state, process, waiter, now)]
+        if waitlist.is_full(group):
+            return [Refuse(waiter, Reason.QUEUE_FULL)]
+        backoff = group.backoff
+        if not group.enabled and not group.attempts and backoff.in_force(now):
+            if now - backoff.attempt_ended_at >= group.limits.retry_on_demand_after:
+                backoff.lift()
+            elif waitlist.is_hopeless(state, group, now):
+                return [waitlist.refusal(state, group, waiter, now)]
+        waitlist.append(state, group, waiter, now)
+        return scaling.start_spawns(state, now, (group,))
+
+    def abandon(self, waiter: WaiterId, now: float) -> list[Command]:
+        """The waiter has left.
+
+        Nothing happens if it was answered before: then the caller closes the session that it was granted.
+        """
+        waitlist.leave(self.state, waiter)
+        # One waiter less makes nothing possible that was not possible before, so there is nothing to decide.
+        return []
+
+    def session_closed(self, session: SessionId, outcome: SessionOutcome, now: float) -> list[Command]:
+        """A granted session has ended. The next waiter gets its place; a process that failed gets no more sessions.
+
+        :raises InvariantBroken: the session is not open.
+        """
+        state = self.state
+        process = state.sessions.pop(session, None)
+        if process is None:
+            raise InvariantBroken(f"session {session} is closed, but it is not open")
+        routing.give_back(process)
+        process.last_used = now
+        if process.group.running:
+            process.group.running.pop(session, None)
+        proven = worn = False
+        if outcome is _DONE or outcome is _CLIENT_GONE:
+            process.processed += 1
+            proven = verdict.served(process)
+            if process.processed == process.wears_at:
+                recycling.wear(process, Reason.MAX_REQUESTS)
+                worn = True
+        elif outcome is _PROCESS_FAILED:
+            if process.status is _ENABLED:
+                return self._process_failed(process, now)
+            if process.leaving is not None:
+                process.leaving = None
+                return [Retire(process.id, Reason.FAILED)]
+        if process.leaving is not None and not process.sessions:
+            return self._last_session_ended(process, proven, now)
+        if not proven and not worn and not state.waiters and state.open:
+            return []
+        groups = state.groups.values()
+        commands = waitlist.serve(state, process.group, now)
+        if not state.open:
+            commands += self._retire_unneeded(process)
+        elif proven or worn or (not process.sessions and any(map(scaling.is_starved, groups))):
+            # The back-off is over; or this process is idle and another group has none, so that room may be made.
+            commands += scaling.start_spawns(state, now, groups)
+        return commands
+
+    # --- processes come and go ------------------------------------------------------------------------------------
+
+    def spawn_succeeded(
+        self, attempt: AttemptId, process: ProcessId, concurrency: int, now: float, jitter: float = 0.0
+    ) -> list[Command]:
+        """An attempt made a process that is ready to serve.
+
+        :param process: its identity, chosen by the shell and never used before.
+        :param concurrency: sessions it serves at a time; 0: no limit.
+        :param jitter: a random number in [0, 1).
+        :raises InvariantBroken: the attempt is not under way, or the process exists already.
+        """
+        state = self.state
+        if process in state.processes:
+            raise InvariantBroken(f"process {process} comes twice")
+        ended = self._end_attempt(attempt, now)
+        group = ended.group
+        state.last_order += 1
+        if group.limits.force_concurrency >= 0:
+            concurrency = group.limits.force_concurrency
+        new = ProcessState(process, group, concurrency, state.last_order, now, now, generation=ended.generation)
+        if not state.open:
+            routing.attach_detached(state, new)
+            return [Retire(process, Reason.SHUT_DOWN)]
+        commands = restarting.admit(state, ended, new)
+        if new.status is _ENABLED:
+            group.expected_concurrency = concurrency
+            recycling.attached(new, now, jitter)
+            scaling.watch_idleness(state, group, now)
+            commands += waitlist.serve(state, group, now)
+        commands += restarting.conclude(group)
+        return commands + scaling.start_spawns(state, now, state.groups.values())
+
+    def spawn_failed(
+        self, attempt: AttemptId, failure: SpawnFailure | None, now: float, jitter: float
+    ) -> list[Command]:
+        """An attempt made no process.
+
+        :param failure: the evidence; None: the attempt was abandoned. Abandoned unasked it still counts for the
+            back-off, or a shell that is being cancelled would be told to start the next one for ever.
+        :param jitter: a random number in [0, 1).
+        :raises InvariantBroken: the attempt is not under way.
+        """
+        state = self.state
+        ended = self._end_attempt(attempt, now)
+        if not state.open:
+            return self._empty()
+        group = ended.group
+        commands: list[Command] = []
+        if ended.generation == group.candidate:
+            commands += restarting.reject(group, failure, now)
+            scaling.watch_idleness(state, group, now)
+        elif not ended.abandoned:
+            verdict.look_at_age(group, now, state.limits)
+            group.backoff.record(now, jitter, state.limits, failure=failure, crash=False)
+        commands += restarting.conclude(group)
+        commands += waitlist.refuse_hopeless(state, group, now)
+        return commands + scaling.start_spawns(state, now, state.groups.values())
+
+    def process_exited(
+        self, process: ProcessId, now: float, jitter: float, failure: SpawnFailure | None = None
+    ) -> list[Command]:
+        """The operating system's process is gone, expected or not. It is replaced if the group needs it.
+
+        Its open sessions stay open until ``session_closed`` is told of each.
+
+        :param jitter: a random number in [0, 1).
+        :param failure: what may be shown to people if this counts as a failed start, and they have to be refused for
+            it.
+        :raises InvariantBroken: there is no such process.
+        """
+        state = self.state
+        gone = state.processes.get(process)
+        if gone is None:
+            raise InvariantBroken(f"process {process} exits, but there is none")
+        by_itself = gone.status is _ENABLED
+        if not by_itself:
+            verdict.explain(gone, failure)
+        elif state.open:
+            verdict.blame(gone, now, jitter, state.limits, failure)
+        routing.forget(state, gone)
+        return self._left(gone, now, lost=gone.group if by_itself else None)
+
+    def sampled(self, process: ProcessId, size: int, now: float) -> list[Command]:
+        """A process uses ``size`` bytes. Of one that is gone nothing follows: it was measured before."""
+        state = self.state
+        measured = state.processes.get(process)
+        if measured is None:
+            return []
+        commands = recycling.sampled(state, measured, size)
+        if commands:
+            return commands + self._left(measured, now, lost=measured.group)
+        return scaling.start_spawns(state, now, (measured.group,))
+
+    def preloader_started(self, key: GroupKey, generation: int, now: float) -> list[Command]:
+        """A generation of the group has a preloader that is ready to fork.
+
+        :raises InvariantBroken: the generation has ended.
+        """
+        group = self.state.groups[key]
+        of = group.generations.get(generation)
+        if of is None:
+            raise InvariantBroken(f"generation {generation} of {key} has a preloader, but it has ended")
+        of.preloaders += 1
+        of.preloader_used = now
+        if not self.state.open:
+            return [restarting.retire_preloader(group, of, Reason.SHUT_DOWN)]
+        return restarting.conclude(group)
+
+    def preloader_ended(self, key: GroupKey, generation: int, now: float) -> list[Command]:
+        """A preloader of the group is gone, expected or not. Nothing replaces it before a spawn needs one.
+
+        :raises InvariantBroken: the generation has none.
+        """
+        group = self.state.groups[key]
+        of = group.generations.get(generation)
+        if of is None or not of.preloaders:
+            raise InvariantBroken(f"a preloader of {key} ends, but it has none")
+        of.preloaders -= 1
+        # If there are two, one was told to go, and that one is the first to end.
+        of.preloaders_leaving = max(0, of.preloaders_leaving - 1)
+        return restarting.conclude(group) if self.state.open else self._empty()
+
+    # --- operators ------------------------------------------------------------------------------------------------
+
+    def detach(self, process: ProcessId, now: float) -> list[Command]:
+        """Take a process out: it finishes what it has, and another takes its place if it is needed.
+
+        Nothing happens if it does not serve: it was detached before, or is gone.
+        """
+        detached = self.state.processes.get(process)
+        if detached is None or detached.status is not _ENABLED:
+            return []
+        commands = scaling.retire(self.state, detached, Reason.DETACHED)
+        return commands + self._left(detached, now, lost=detached.group)
+
+    # --- restarts -------------------------------------------------------------------------------------------------
+
+    def restart(self, key: GroupKey, now: float, *, hard: bool = False) -> list[Command]:
+        """Replace every process of the group by one of the code as it is now. Its theory is in ``restarting``.
+
+        :param hard: at once; otherwise each goes when another one has come for it.
+        """
+        state = self.state
+        if not state.open:
+            return []
+        group = state.groups[key]
+        # Somebody says that it is mended: no waiting.
+        group.backoff.lift()
+        commands = restarting.begin_hard(state, group) if hard else restarting.begin(group)
+        scaling.watch_idleness(state, group, now)
+        return commands + scaling.start_spawns(state, now, state.groups.values())
+
+    def always_restart(self, key: GroupKey, always: bool, now: float) -> list[Command]:
+        """From now on each request finds processes that have served nobody (or that is over)."""
+        self.state.groups[key].always_restart = always
+        return []
+
+    def restart_target(self, key: GroupKey) -> int:
+        """The generation that the last ``restart`` of the group will lead to."""
+        return restarting.target(self.state.groups[key])
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[Command]:
+        """Do what is due: refuse, kill, replace, retire what is idle, end back-offs. Harmless at any time."""
+        state = self.state
+        groups = state.groups.values()
+        commands: list[Command] = []
+        for group in groups:
+            commands += waitlist.refuse_overdue(state, group, now)
+            commands += recycling.end_overruns(state, group, now)
+        if not state.open:
+            return commands + [refusal for group in groups for refusal in waitlist.refuse_hopeless(state, group, now)]
+        for group in groups:
+            group.looked_at = now
+            group.backoff.expire(now)
+            verdict.look_at_age(group, now, state.limits)
+            recycling.expire(group, now)
+            commands += restarting.conclude(group)
+            commands += waitlist.refuse_hopeless(state, group, now)
+        commands += scaling.retire_idle(state, now)
+        commands += scaling.start_spawns(state, now, groups)
+        for group in groups:
+            if scaling.preloader_due(group) <= now:
+                commands.append(restarting.retire_preloader(group, group.generations[group.generation], Reason.IDLE))
+        return commands
+
+    def next_deadline(self) -> float:
+        """When to call ``tick`` next; ``math.inf``: when something has happened.
+
+        It may be early, never late. After ``tick(d)`` it is later than ``d``.
+        """
+        due = math.inf
+        for group in self.state.groups.values():
+            due = min(due, waitlist.overdue(group), recycling.overrun_due(group))
+            if self.state.open:
+                due = min(due, group.idle_due, group.expiry_due, scaling.preloader_due(group))
+                if group.backoff.until > -math.inf:
+                    due = min(due, group.backoff.until)
+                impatient_at = scaling.impatient_at(group)
+                if impatient_at > group.looked_at:
+                    due = min(due, impatient_at)
+        return due
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def shut_down(self, now: float) -> list[Command]:
+        """Drain. Who waits is served while a live process can; nothing is spawned; what is not needed is retired.
+
+        ``PoolEmpty`` comes when the last process, attempt and preloader is gone. A second call does nothing.
+        """
+        state = self.state
+        if not state.open:
+            return []
+        state.open = False
+        commands: list[Command] = [
+            AbandonSpawn(attempt.group.key, attempt.id, Reason.SHUT_DOWN)
+            for attempt in state.attempts.values()
+            if not attempt.abandoned
+        ]
+        for group in state.groups.values():
+            commands += waitlist.refuse_hopeless(state, group, now)
+            for process in list(group.enabled.values()):
+                commands += self._retire_unneeded(process)
+            for of in group.generations.values():
+                if of.preloaders > of.preloaders_leaving:
+                    commands.append(restarting.retire_preloader(group, of, Reason.SHUT_DOWN))
+        return commands + self._empty()
+
+    def statistics(self) -> PoolStatistics:
+        """The state of the pool as frozen values."""
+        return statistics.describe(self.state)
+
+    # --- steps ----------------------------------------------------------------------------------------------------
+
+    def _process_failed(self, process: ProcessState, now: float) -> list[Command]:
+        """An enabled process broke the session protocol."""
+        if self.state.open:
+            # No jitter is at hand here; the wait is then the longest that this failure can ask for.
+            verdict.blame(process, now, 0.0, self.state.limits, None)
+        retired = scaling.retire(self.state, process, Reason.FAILED)
+        return retired + self._left(process, now, lost=process.group)
+
+    def _left(self, process: ProcessState, now: float, lost: GroupState | None) -> list[Command]:
+        """A process has left routing, or the pool: who waits in vain, and what is to be spawned?"""
+        state = self.state
+        refused = waitlist.refuse_hopeless(state, process.group, now)
+        if not state.open:
+            return refused + self._empty()
+        refused += restarting.conclude(process.group)
+        return refused + scaling.start_spawns(state, now, state.groups.values(), lost)
+
+    def _last_session_ended(self, process: ProcessState, proven: bool, now: float) -> list[Command]:
+        """A detached process is idle: it can go."""
+        assert process.leaving is not None
+        reason, process.leaving = process.leaving, None
+        commands: list[Command] = [Retire(process.id, reason)]
+        if proven:
+            commands += scaling.start_spawns(self.state, now, self.state.groups.values())
+        return commands
+
+    def _end_attempt(self, attempt: AttemptId, now: float) -> Attempt:
+        ended = self.state.attempts.pop(attempt, None)
+        if ended is None:
+            raise InvariantBroken(f"attempt {attempt} ends, but it is not under way")
+        group = ended.group
+        del group.attempts[attempt]
+        if group.relief is ended:
+            group.relief = None
+        group.backoff.attempt_ended_at = group.generations[ended.generation].preloader_used = now
+        return ended
+
+    def _retire_unneeded(self, process: ProcessState) -> list[Command]:
+        """While shutting down: an idle process goes. (An idle one has no waiters: they would have been served.)"""
+        if process.status is _ENABLED and not process.sessions:
+            return scaling.retire(self.state, process, Reason.SHUT_DOWN)
+        return []
+
+    def _empty(self) -> list[Command]:
+        """``PoolEmpty``, once, when the last thing is gone."""
+        state = self.state
+        if state.open or state.emptied or state.total or any(group.preloaders for group in state.groups.values()):
+            return []
+        state.emptied = True
+        return [PoolEmpty()]

@@ -1,0 +1,112 @@
+"""Which process gets the next session, and which processes are asked at all.
+
+It knows the enabled processes of a group and how busy each is. It never knows waiters, limits of the pool or time,
+and it decides nothing about spawning.
+
+Laws:
+
+* The newest generation comes first: once a new version serves, the old one gets only what the new has no room for.
+* Among these the least busy process is chosen; of equals, the one attached first. So a quiet application is served by its oldest
+  process, whose caches are warm, and the younger ones become idle and can go.
+* Busyness is open sessions divided by concurrency. A process without a limit counts as one with room for 2**31.
+* A totally busy process is never chosen. None chosen means that every enabled process is totally busy, or there is
+  none.
+* No scan. ``group.free`` is a sorted list that holds exactly the processes with room. Finding a place in it is a
+  binary search, and the move is one ``memmove`` of a few hundred bytes, so the cost is flat for any number of
+  processes a machine can hold. (A heap would need lazy deletion and its garbage collected; this needs neither and is
+  as fast.)
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+
+from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, ProcessState
+
+UNLIMITED = 2**31
+
+
+def busyness(process: ProcessState) -> float:
+    """0.0 is idle, 1.0 is totally busy."""
+    return process.sessions / (process.concurrency or UNLIMITED)
+
+
+def has_room(process: ProcessState) -> bool:
+    """Whether it can take one more session."""
+    return not process.concurrency or process.sessions < process.concurrency
+
+
+def take(group: GroupState) -> ProcessState | None:
+    """Count one more session at the least busy process and return that, or None where none has room."""
+    if not group.free:
+        return None
+    process = group.free.pop(0)[3]
+    process.sessions += 1
+    if process.concurrency == 1 or not has_room(process):
+        process.rank = None
+    else:
+        _insert(process)
+    return process
+
+
+def give_back(process: ProcessState) -> None:
+    """Count one session less at a process, wherever it is."""
+    if process.rank is not None:
+        _remove(process)
+    process.sessions -= 1
+    if process.status is EnabledStatus.ENABLED:
+        _insert(process)
+
+
+def attach(pool: PoolState, process: ProcessState) -> None:
+    """A new process enters the pool and may be chosen from now on."""
+    group = process.group
+    pool.processes[process.id] = process
+    pool.enabled_count += 1
+    group.enabled[process.id] = process
+    _insert(process)
+
+
+def attach_detached(pool: PoolState, process: ProcessState) -> None:
+    """A new process enters the pool only to leave it: it counts, but is never chosen."""
+    process.status = EnabledStatus.DETACHED
+    pool.processes[process.id] = process
+    process.group.detached[process.id] = process
+
+
+def detach(pool: PoolState, process: ProcessState) -> None:
+    """An enabled process is not chosen again. Its open sessions go on."""
+    _leave(pool, process)
+    process.status = EnabledStatus.DETACHED
+    process.group.detached[process.id] = process
+
+
+def forget(pool: PoolState, process: ProcessState) -> None:
+    """A process is gone. Its open sessions still refer to it until each is closed."""
+    if process.status is EnabledStatus.ENABLED:
+        _leave(pool, process)
+    else:
+        del process.group.detached[process.id]
+    process.status = EnabledStatus.GONE
+    process.leaving = None
+    del pool.processes[process.id]
+
+
+def _leave(pool: PoolState, process: ProcessState) -> None:
+    if process.rank is not None:
+        _remove(process)
+    del process.group.enabled[process.id]
+    process.group.worn.pop(process.id, None)
+    pool.enabled_count -= 1
+
+
+def _insert(process: ProcessState) -> None:
+    process.rank = rank = (-process.generation, busyness(process), process.order, process)
+    insort(process.group.free, rank)
+
+
+def _remove(process: ProcessState) -> None:
+    assert process.rank is not None
+    free = process.group.free
+    del free[bisect_left(free, process.rank)]
+    process.rank = None

@@ -1,0 +1,124 @@
+"""What the pool tells about itself: frozen values, read by ``passenger-trio status`` and by the metrics.
+
+They are copies. Nothing that is done with them changes the pool, and they do not change when the pool does.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from passenger_trio.core.backoff import NOT_IN_FORCE
+from passenger_trio.core.commands import Reason
+from passenger_trio.core.model import AttemptId, GroupKey, GroupLimits, PoolLimits, ProcessId, SpawnFailure
+from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, Rejection
+
+
+@attrs.frozen
+class ProcessStatistics:
+    """One process. Times are monotonic seconds."""
+
+    id: ProcessId
+    state: EnabledStatus
+    sessions: int
+    """Open now."""
+    processed: int
+    """Served to the end."""
+    concurrency: int
+    """0: unlimited."""
+    since: float
+    """When it was ready."""
+    last_used: float
+    generation: int
+    worn: Reason | None
+    """Why it is to be replaced, if it is."""
+
+
+@attrs.frozen
+class AttemptStatistics:
+    """A spawn under way. ``begun`` is monotonic seconds."""
+
+    id: AttemptId
+    begun: float
+    reason: Reason
+
+
+@attrs.frozen
+class GroupStatistics:
+    """One group. Times are monotonic seconds."""
+
+    key: GroupKey
+    limits: GroupLimits
+    processes: tuple[ProcessStatistics, ...]
+    """Those that serve, oldest first, then those that are on their way out."""
+    attempts: tuple[AttemptStatistics, ...]
+    queue_length: int
+    waiting_since: float | None
+    """When the one at the head of the queue came."""
+    preloader: bool
+    """Whether one is running that was not told to go."""
+    failures: int
+    """Failed starts since the last success."""
+    backing_off_until: float | None
+    """No spawn is begun before; None, or not in the future: no back-off."""
+    last_failure: SpawnFailure | None
+    """Its evidence; None again after a success."""
+    generation: int
+    restarting: bool
+    """Whether a restart is under way."""
+    rejection: Rejection | None
+    """The last restart, if it came to nothing."""
+
+
+@attrs.frozen
+class PoolStatistics:
+    """The pool."""
+
+    limits: PoolLimits
+    groups: tuple[GroupStatistics, ...]
+    capacity_used: int
+    """Processes that serve, and spawns under way."""
+    detached: int
+    """Processes that were retired and are not gone."""
+    shutting_down: bool
+
+
+def describe(pool: PoolState) -> PoolStatistics:
+    """The state of the pool as values."""
+    return PoolStatistics(
+        limits=pool.limits,
+        groups=tuple(_describe_group(group) for group in pool.groups.values()),
+        capacity_used=pool.capacity_used,
+        detached=len(pool.processes) - pool.enabled_count,
+        shutting_down=not pool.open,
+    )
+
+
+def _describe_group(group: GroupState) -> GroupStatistics:
+    return GroupStatistics(
+        key=group.key,
+        limits=group.limits,
+        processes=tuple(
+            ProcessStatistics(
+                process.id,
+                process.status,
+                process.sessions,
+                process.processed,
+                process.concurrency,
+                process.since,
+                process.last_used,
+                process.generation,
+                group.worn.get(process.id),
+            )
+            for process in (*group.enabled.values(), *group.detached.values())
+        ),
+        attempts=tuple(AttemptStatistics(a.id, a.begun, a.reason) for a in group.attempts.values()),
+        queue_length=len(group.waiters),
+        waiting_since=next(iter(group.waiters.values()), None),
+        preloader=any(of.preloaders > of.preloaders_leaving for of in group.generations.values()),
+        failures=group.backoff.failures,
+        backing_off_until=group.backoff.until if group.backoff.until > NOT_IN_FORCE else None,
+        last_failure=group.backoff.failure,
+        generation=group.generation,
+        restarting=group.rolling,
+        rejection=group.rejection,
+    )

@@ -1,0 +1,214 @@
+"""Every option, once: from this schema come the command-line flags, the environment names, the configuration keys and the docs.
+
+A field's metadata says how a person writes it (``kind``), its help, its short flag, and where Passenger names it otherwise.
+Times are seconds and sizes are bytes in these objects; people write ``30``, ``30s``, ``5m``, ``512M``, ``1GiB``, which
+``parse_duration`` and ``parse_size`` read. The classes are frozen: a change of options is a new object.
+
+Pure: this module reads no file, no environment and no clock.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import attrs
+
+from passenger_trio.errors import OptionError
+
+__all__ = ["AppOptions", "Config", "PoolOptions", "ServerOptions", "parse_duration", "parse_size"]
+
+_DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE_UNITS = {
+    "": 1,
+    "b": 1,
+    **{unit: 1024**power for power, letter in enumerate("kmgt", 1) for unit in (letter, letter + "b", letter + "ib")},
+}
+_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*\Z", re.ASCII)
+
+
+def parse_duration(text: str | float, option: str = "duration") -> float:
+    """Seconds from ``30``, ``30s``, ``1.5m``, ``2h``, ``250ms``, ``1d``.
+
+    :raises OptionError: the text is none of these.
+    """
+    return _quantity(text, option, _DURATION_UNITS, "a number of seconds, or with a unit: 250ms, 30s, 5m, 2h, 1d")
+
+
+def parse_size(text: str | float, option: str = "size") -> int:
+    """Bytes from ``65536``, ``64K``, ``512M``, ``1GiB``. Every unit is a power of 1024.
+
+    :raises OptionError: the text is none of these.
+    """
+    return int(_quantity(text, option, _SIZE_UNITS, "a number of bytes, or with a unit: 64K, 512M, 1GiB"))
+
+
+def _quantity(text: str | float, option: str, units: dict[str, Any], hint: str) -> float:
+    match = _QUANTITY.match(str(text))
+    scale = units.get(match[2].lower()) if match else None
+    if match is None or scale is None:
+        raise OptionError(option, text, hint)
+    return float(match[1]) * float(scale)
+
+
+def option(default: Any, help: str, *, kind: str = "", short: str = "", choices: tuple[str, ...] = ()) -> Any:
+    """An attrs field with what the faces must know of it.
+
+    :param kind: ``duration``, ``size``, ``int``, ``flag``, ``path``, ``text``, ``list`` or ``choice``; from the default if left out.
+    """
+    if not kind:
+        kind = {bool: "flag", int: "int", float: "duration", str: "text", tuple: "list"}.get(type(default), "text")
+    metadata = {"help": help, "kind": kind, "short": short, "choices": choices}
+    return attrs.field(default=default, metadata=metadata)
+
+
+@attrs.frozen(kw_only=True)
+class AppOptions:
+    """One application: where it is, how it is started, how many processes it may have."""
+
+    root: str = option(".", "directory of the application", kind="path")
+    target: str = option("", "module:object or module:factory(); detected when left out")
+    name: str = option("", "name of the application group (default: the directory's name)")
+    environment: str = option("development", "application environment: development, production, ...", short="e")
+    app_type: str = option(
+        "", "type of the application; detected when left out", kind="choice", choices=("wsgi", "rack")
+    )
+    startup_file: str = option("", "file to load, relative to the application's directory", kind="path")
+    python: str = option("", "Python interpreter of the application (default: its virtual environment)", kind="path")
+    ruby: str = option(
+        "",
+        "Ruby interpreter of the application (default: as .ruby-version or the Gemfile asks, else in PATH)",
+        kind="path",
+    )
+    spawn_method: str = option(
+        "smart",
+        "smart: fork from a preloader; direct: a fresh process each",
+        kind="choice",
+        choices=("smart", "direct"),
+    )
+    min_instances: int = option(1, "processes that are kept running")
+    max_instances: int = option(0, "most processes of this application (0: the pool's limit)")
+    max_request_queue_size: int = option(100, "requests that may wait for a process (0: no limit)")
+    max_request_queue_time: float = option(0.0, "time that a request may wait for a process; longer: 504 (0: no limit)")
+    max_requests: int = option(0, "a process that has served so many requests is replaced (0: never)")
+    max_requests_jitter: int = option(0, "up to so many requests fewer, drawn for each process")
+    max_process_lifetime: float = option(0.0, "a process that has lived for so long is replaced (0: never)")
+    max_request_time: float = option(
+        0.0, "the process of a request that lasts longer is killed, and the client gets 504 (0: no limit)"
+    )
+    memory_limit: int = option(0, "a process that uses more memory is replaced (0: no limit)", kind="size")
+    hard_memory_limit: int = option(0, "a process that uses more memory is killed (0: no limit)", kind="size")
+    force_max_concurrent_requests_per_process: int = option(
+        -1,
+        "requests that each process gets at the same time, whatever it says of itself (0: any number; -1: what it says)",
+    )
+    start_timeout: float = option(90.0, "time in which a process must be ready")
+    warmup_url: str = option(
+        "", "path that a new process must answer before it serves and an old one goes", kind="text"
+    )
+    restart_dir: str = option(
+        "tmp", "where restart.txt is looked for, relative to the application's directory", kind="path"
+    )
+    max_preloader_idle_time: float = option(300.0, "a preloader that forked nothing for so long is stopped (0: never)")
+    thread_count: int = option(1, "threads in each process: requests it serves at the same time")
+    env: tuple[tuple[str, str], ...] = option(
+        (), "environment variable of the application: NAME=VALUE, repeatable", kind="list"
+    )
+    host_name: tuple[str, ...] = option(
+        (), "host name that is this application's, or *.example.com; repeatable (default: any)", kind="list"
+    )
+    base_uri: str = option("", "path under which the application is mounted (SCRIPT_NAME)")
+    shutdown_timeout: float = option(10.0, "time that a process has to end before it is killed")
+    request_buffering: bool = option(
+        True, "take a request body whole, in memory and on disk, before a process is borrowed for it"
+    )
+    streamed_paths: tuple[str, ...] = option(
+        (),
+        "path below which request bodies go to the application as they come, without --request-buffering; repeatable",
+    )
+    response_buffer_high_watermark: int = option(
+        128 * 1024**2, "a response that occupies so much memory and disk pauses its process (0: no limit)", kind="size"
+    )
+    friendly_error_pages: str = option(
+        "auto",
+        "explain start-up errors to the browser (auto: in development)",
+        kind="choice",
+        choices=("auto", "on", "off"),
+    )
+
+    @property
+    def is_development(self) -> bool:
+        return self.environment == "development"
+
+    @property
+    def explains_errors(self) -> bool:
+        """Whether error pages may carry diagnosis (R26: never in production)."""
+        return self.is_development if self.friendly_error_pages == "auto" else self.friendly_error_pages == "on"
+
+
+@attrs.frozen(kw_only=True)
+class PoolOptions:
+    """What bounds all applications together."""
+
+    max_pool_size: int = option(6, "most application processes over all applications")
+    pool_idle_time: float = option(300.0, "an idle process above the minimum is stopped after this time (0: never)")
+    max_concurrent_spawns: int = option(0, "spawns under way at the same time (0: one for each core)")
+    memory_check_interval: float = option(
+        5.0, "time between two measurements of the processes of applications with a memory limit"
+    )
+    hook: tuple[str, ...] = option((), "command to run at an event of the pool: EVENT=COMMAND, repeatable", kind="list")
+    stat_throttle_rate: float = option(1.0, "time between two looks at restart.txt (0: it is not looked at)")
+
+
+@attrs.frozen(kw_only=True)
+class ServerOptions:
+    """How clients are served, and what is written about it."""
+
+    address: str = option("127.0.0.1", "address to listen on", short="a")
+    port: int = option(3000, "TCP port to listen on (0: any free one)", short="p")
+    socket: str = option("", "listen on this Unix socket instead", kind="path", short="S")
+    socket_backlog: int = option(2048, "length of the kernel's queue of connections not yet accepted")
+    instance_dir: str = option("", "directory for this instance's sockets (default: a new private one)", kind="path")
+    http_lane: bool = option(True, "recognise plain requests in front of h11")
+    header_timeout: float = option(10.0, "time for a request head, from its first byte")
+    body_timeout: float = option(10.0, "grace for a request body, before its minimum rate is demanded")
+    body_min_rate: int = option(500, "bytes a second that a request body must reach after its grace", kind="size")
+    keep_alive_timeout: float = option(15.0, "an idle connection is closed after this time")
+    write_timeout: float = option(60.0, "a client that takes nothing for so long is closed")
+    max_requests_per_connection: int = option(1000, "requests on one connection (0: no limit)")
+    max_connection_age: float = option(3600.0, "a connection older than this ends after its response (0: never)")
+    max_request_line: int = option(8192, "longest request line; longer: 414", kind="size")
+    max_header_size: int = option(32768, "all header fields of a request together; more: 431", kind="size")
+    max_header_field_size: int = option(16384, "one header field; longer: 431", kind="size")
+    max_header_fields: int = option(100, "number of header fields; more: 431")
+    max_request_body: int = option(128 * 1024**2, "longest request body; longer: 413 (0: no limit)", kind="size")
+    data_buffer_dir: str = option(
+        "", "directory of the files that buffer responses and request bodies (default: $TMPDIR or /tmp)", kind="path"
+    )
+    data_buffer_max: int = option(
+        0, "most bytes of all these files together (0: 80 % of what is free at the start)", kind="size"
+    )
+    max_connections: int = option(0, "client connections at the same time (0: from the file limit)")
+    trusted_proxies: tuple[str, ...] = option(
+        ("127.0.0.0/8", "::1"),
+        "peers whose X-Forwarded-* fields are believed: address, network, or unix for any peer on the socket; repeatable",
+    )
+    shutdown_timeout: float = option(30.0, "time that requests in hand have to end when the server stops")
+    abort_on_startup_error: bool = option(False, "end with exit code 3 if the application does not start")
+    access_log: str = option("auto", "file, '-' (standard output), 'off', or auto: '-' in development", kind="path")
+    access_log_format: str = option("combined", "format of the access log", kind="choice", choices=("combined", "json"))
+    log_level: str = option(
+        "info", "least serious message that is logged", kind="choice", choices=("debug", "info", "warning", "error")
+    )
+    log_format: str = option(
+        "console", "format of the log on standard error", kind="choice", choices=("console", "json")
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """All that one server is told."""
+
+    server: ServerOptions = attrs.field(factory=ServerOptions)
+    pool: PoolOptions = attrs.field(factory=PoolOptions)
+    apps: tuple[AppOptions, ...] = attrs.field(factory=lambda: (AppOptions(),))

@@ -1,0 +1,8 @@
+"""Holding application processes: the shell around ``core.policy``.
+
+Facts go down to the policy as method calls, its commands come back and are performed at once and in order (``perform``). Nothing here decides
+about capacity, routing or retries. The nursery tree: the pool's nursery holds the clock and one *group home* for each application group; a group home holds the
+preloader keeper, the spawn attempts and the process keepers.
+
+``server/`` knows the pool by ``checkout_nowait``, ``checkout``, a session's ``close``, and ``statistics``: nothing else.
+"""

@@ -1,0 +1,112 @@
+"""The process keeper: one task for each process of the pool, from ready to gone.
+
+It reads the process's output and reports, watches its exit, and walks it down the ladder (``core.lifecycle``: ask, TERM, KILL) when it is to end. An
+exit is expected, whenever it comes: it is told to the policy at once, and the keeper ends normally. When the keeper is cancelled the process is
+killed; that is shielded, with a deadline.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+
+import trio
+
+from passenger_trio.core.lifecycle import Action, Event, Life, step
+from passenger_trio.pool.session import Process
+from passenger_trio.spawning.handshake import describe_exit
+
+__all__ = ["Keeper"]
+
+_TERM_TIME = 2.0
+"""Seconds from TERM to KILL."""
+_KILL_TIME = 5.0
+"""Seconds to wait for a process that was killed: only the kernel can hold it then."""
+
+_log = logging.getLogger("passenger_trio.pool")
+
+
+class Keeper:
+    """:param on_exit: told once, at the moment when the exit is seen."""
+
+    def __init__(self, process: Process, shutdown_timeout: float, on_exit: Callable[[Process], None]) -> None:
+        self.process = process
+        self._shutdown_timeout = shutdown_timeout
+        self._on_exit = on_exit
+        self._state = Life.SERVING
+        self._retire = trio.Event()
+        self._why = ""
+
+    def retire(self, why: str) -> None:
+        """Let the process finish what it has, then end it."""
+        self._why = why
+        self._retire.set()
+
+    def kill(self, why: str) -> None:
+        """End the process now."""
+        self._why = why
+        self._happens(Event.KILL_NOW)
+
+    async def keep(self) -> None:
+        """Until the process is gone."""
+        live = self.process.live
+        try:
+            async with trio.open_nursery() as watchers:
+                watchers.start_soon(live.attend)
+                watchers.start_soon(self._walk_down)
+                await live.wait_exit()
+                self._gone()  # at once: the policy must not route to it for one step longer
+                watchers.cancel_scope.cancel()
+        finally:
+            # Also when we are cancelled, and when we are cancelled in the step in which it ends.
+            await self._see_off()
+
+    async def _see_off(self) -> None:
+        live = self.process.live
+        try:
+            if self._state is not Life.GONE:
+                self._why = self._why or "the pool is cut off"
+                self.process.leave()
+                with trio.move_on_after(_KILL_TIME, shield=True) as kill_time:
+                    self._happens(Event.KILL_NOW)
+                    await live.wait_exit()
+                if kill_time.cancelled_caught:
+                    _log.error("pid %d does not end although it was killed", live.pid)
+                self._gone()
+            with trio.CancelScope(shield=True):  # bounded: wait_exit_status takes a moment at most
+                status = await live.wait_exit_status()
+            level = logging.INFO if self._why else logging.WARNING
+            because = f" ({self._why})" if self._why else ""
+            _log.log(
+                level, "process %d of %s ended: %s%s", live.pid, self.process.group, describe_exit(status), because
+            )
+        finally:
+            # Whoever still reads from it drains what the kernel holds; new streams cannot be had.
+            live.close()
+
+    async def _walk_down(self) -> None:
+        """The ladder. Ends when there is no rung left; the exit, whenever it comes, cancels it."""
+        await self._retire.wait()
+        self._happens(Event.RETIRE)
+        for wait in (self._shutdown_timeout, _TERM_TIME):
+            await trio.sleep(wait)
+            self._happens(Event.GRACE_EXPIRED)
+
+    def _happens(self, event: Event) -> None:
+        self._state, action = step(self._state, event)
+        live = self.process.live
+        if action is Action.ASK:
+            if not live.ask_to_stop():
+                self._happens(Event.GRACE_EXPIRED)  # it cannot be asked: the next rung at once
+        elif action is Action.TERM:
+            live.signal_group(signal.SIGTERM)
+        elif action is Action.KILL:
+            if event is Event.GRACE_EXPIRED:
+                _log.warning("process %d of %s did not end in time and is killed", live.pid, self.process.group)
+            live.signal_group(signal.SIGKILL)
+
+    def _gone(self) -> None:
+        self._state, _ = step(self._state, Event.EXITED)
+        self.process.live.signal_group(signal.SIGKILL)  # members of its group that outlived it
+        self._on_exit(self.process)

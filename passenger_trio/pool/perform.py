@@ -1,0 +1,112 @@
+"""Command -> effect. Synchronous and total: a command never waits, and every kind of command has its line here.
+
+This is the only place that starts tasks in a group home, and the only one that turns a refusal, which is a value, into the error that the
+waiter gets.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, assert_never
+
+from passenger_trio.core.commands import (
+    AbandonSpawn,
+    Command,
+    Detach,
+    EndGeneration,
+    Grant,
+    Kill,
+    PoolEmpty,
+    Reason,
+    Refuse,
+    RestartEnded,
+    Retire,
+    RetirePreloader,
+    StartSpawn,
+)
+from passenger_trio.core.journey import Journey, JourneyType
+from passenger_trio.core.model import ErrorCategory, SpawnFailure
+from passenger_trio.errors import CheckoutError, PoolShutDown, RequestQueueFull, RequestQueueTimeout, SpawnError
+
+if TYPE_CHECKING:
+    from passenger_trio.pool.pool import Pool
+
+__all__ = ["perform"]
+
+_log = logging.getLogger("passenger_trio.pool")
+
+
+def perform(pool: Pool, commands: Iterable[Command]) -> None:
+    """Perform every command, in order."""
+    for command in commands:
+        match command:
+            case Grant():
+                pool.grant(command)
+            case Refuse():
+                if command.reason is Reason.QUEUE_FULL:
+                    pool.events.publish("queue_full")
+                pool.refuse(command.waiter, refusal(command))
+            case StartSpawn():
+                _log.debug("a process of %s is started: %s", command.group, command.reason.value)
+                pool.homes[command.group].start_attempt(command.attempt, command.generation)
+            case AbandonSpawn():
+                pool.homes[command.group].abandon_attempt(command.attempt)
+            case Detach():
+                pool.detached(command.process, command.reason.value)
+            case Retire():
+                pool.retire(command.process, command.reason.value)
+            case Kill():
+                pool.kill(command)
+            case RetirePreloader():
+                _log.debug("the preloader of %s is let go: %s", command.group, command.reason.value)
+                pool.homes[command.group].retire_preloader(command.generation)
+            case EndGeneration():
+                pool.homes[command.group].end_generation(command.generation)
+            case RestartEnded():
+                _tell_restart(pool, command)
+                pool.tell_change()
+            case PoolEmpty():
+                pool.empty.set()
+            case _:
+                assert_never(command)
+
+
+def _tell_restart(pool: Pool, command: RestartEnded) -> None:
+    name = "restart_rejected" if command.rejected else "restart_ended"
+    pool.events.publish(name, group=str(command.group), generation=command.generation)
+    if not command.rejected:
+        _log.info("%s is restarted: generation %d serves", command.group, command.generation)
+        return
+    why = f": {command.failure.summary} [error {command.failure.error_id}]" if command.failure else ""
+    _log.error("the restart of %s is given up, and the version before it serves on%s", command.group, why)
+
+
+def refusal(command: Refuse) -> CheckoutError:
+    """The error for a refused waiter."""
+    if command.reason is Reason.QUEUE_FULL:
+        return RequestQueueFull()
+    if command.reason is Reason.QUEUE_TIME:
+        return RequestQueueTimeout()
+    if command.reason is Reason.SPAWN_FAILED:
+        error = SpawnError(command.failure or _unexplained())
+        if command.retry_after is not None:
+            error.retry_after = max(1, math.ceil(command.retry_after))
+        return error
+    return PoolShutDown()
+
+
+def _unexplained() -> SpawnFailure:
+    """They start, and break the session protocol: there is no spawn that failed, and no exit to tell of."""
+    failure = SpawnFailure(
+        error_id=secrets.token_hex(4),
+        category=ErrorCategory.LOADER,
+        summary="The application's processes start, but do not serve",
+        problem="Each of them broke the session protocol, or could not be reached, before it had served a request.",
+        solution="Look at the log and the output of the processes for what is wrong with their connections.",
+        journey=Journey.begin(JourneyType.SPAWN_DIRECTLY),
+    )
+    _log.error("%s: %s [error %s]", failure.summary, failure.problem, failure.error_id)
+    return failure

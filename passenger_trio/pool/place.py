@@ -1,0 +1,79 @@
+"""A Place in the queue for a process: taken at once, waited in as often as need be, left exactly once.
+
+It is apart from ``Pool.checkout`` because a wait may be cut off and gone on with (a client's patience) without losing its turn.
+
+Laws: it is answered once, with a session or an error; whoever leaves it after it was answered with a session gives that session back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import outcome
+import trio
+
+from passenger_trio.core.model import SessionOutcome, WaiterId
+from passenger_trio.errors import CheckoutError
+from passenger_trio.pool.session import Session
+
+if TYPE_CHECKING:
+    from passenger_trio.pool.pool import Pool
+
+__all__ = ["Place"]
+
+
+class Place:
+    """Made by ``Pool.queue_up``. One task waits in it."""
+
+    __slots__ = ("_pool", "_task", "error", "id", "session")
+
+    def __init__(self, pool: Pool, id: WaiterId) -> None:
+        self._pool = pool
+        self._task: trio.lowlevel.Task | None = None
+        self.id = id
+        self.session: Session | None = None
+        self.error: CheckoutError | None = None
+
+    async def wait(self, scope: trio.CancelScope | None = None) -> Session:
+        """The session, once it is granted. When cancelled, the place is kept: wait again, or ``leave``.
+
+        :param scope: a scope around the call. When it is cancelled in the same moment in which the answer comes, the cancellation is delivered here, and the answer is
+            kept for the next wait.
+        :raises CheckoutError: the wait has come to nothing.
+        """
+        if self.session is None and self.error is None:
+            self._task = trio.lowlevel.current_task()
+
+            def forget(_: object) -> trio.lowlevel.Abort:
+                self._task = None
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            await trio.lowlevel.wait_task_rescheduled(forget)
+        else:
+            await trio.lowlevel.checkpoint()
+        if scope is not None and scope.cancel_called:
+            await trio.lowlevel.checkpoint()
+        if self.error is not None:
+            raise self.error
+        assert self.session is not None
+        session, self.session = self.session, None
+        return session
+
+    def leave(self) -> None:
+        """Give up waiting. Idempotent, and harmless when the session was taken."""
+        if self.session is not None:
+            # Granted and given up in the same step: as if it had never been.
+            session, self.session = self.session, None
+            session.close(SessionOutcome.NOT_STARTED)
+        else:
+            self._pool.left(self)
+
+    def answer(self, answer: Session | CheckoutError) -> None:
+        """Called by the pool, once."""
+        if isinstance(answer, Session):
+            self.session = answer
+        else:
+            self.error = answer
+        task, self._task = self._task, None
+        if task is not None:
+            trio.lowlevel.reschedule(task, outcome.Value(None))

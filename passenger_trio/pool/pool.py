@@ -1,0 +1,321 @@
+"""The Pool: ``core.policy`` with a clock, tasks and processes around it.
+
+Every fact enters through one method here, which asks the policy and performs what it commands, all in one step: no other task can run in
+between. A waiter is answered exactly once, with a ``Session`` or an error (``place``).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import trio
+
+from passenger_trio.core.commands import Command, Grant, Kill
+from passenger_trio.core.model import (
+    AttemptId,
+    ErrorCategory,
+    GroupKey,
+    GroupLimits,
+    PoolLimits,
+    ProcessId,
+    SessionOutcome,
+    SpawnFailure,
+    WaiterId,
+)
+from passenger_trio.core.recorder import RecordedPolicy
+from passenger_trio.core.state import Rejection
+from passenger_trio.core.statistics import PoolStatistics
+from passenger_trio.errors import CheckoutError, SpawnError
+from passenger_trio.pool.clock import Clock
+from passenger_trio.pool.events import Events
+from passenger_trio.pool.group_home import GroupHome, MakeSpawner
+from passenger_trio.pool.perform import perform
+from passenger_trio.pool.place import Place
+from passenger_trio.pool.session import Process, Session
+from passenger_trio.spawning.spawner import LiveProcess, Spawner
+
+__all__ = ["Pool"]
+
+_log = logging.getLogger("passenger_trio.pool")
+
+
+class Pool:
+    """``run`` is its task. ``server/`` uses ``checkout_nowait``, ``checkout``, ``Session.close`` and ``statistics``."""
+
+    def __init__(self, limits: PoolLimits) -> None:
+        self._policy = RecordedPolicy(limits)
+        self._places: dict[WaiterId, Place] = {}
+        """Those that are not answered yet."""
+        self._waiter_ids = itertools.count(1)
+        self._process_ids = itertools.count(1)
+        self._nursery: trio.Nursery | None = None
+        self._now: Callable[[], float] = trio.current_time
+        self._clock = Clock(self._policy.next_deadline, self._tick)
+        self._told: dict[GroupKey, tuple[str, str]] = {}
+        """The evidence of each group's last failure that was logged whole."""
+        self.homes: dict[GroupKey, GroupHome] = {}
+        self.processes: dict[ProcessId, Process] = {}
+        self.changed = trio.Event()
+        """Set, and replaced, when a process came or went or a spawn failed: for whoever waits for the pool to be ready."""
+        self.empty = trio.Event()
+        self.events = Events()
+
+    # -- the tree -----------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The pool nursery. Ends when ``shut_down`` was called and everything is gone; when cancelled, everything is killed."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._now = trio.lowlevel.current_clock().current_time  # the same, with fewer calls
+            nursery.start_soon(self._clock.run)
+            task_status.started()
+            await self.empty.wait()
+            for home in self.homes.values():
+                home.close()
+            # The clock would run for ever; group homes end by themselves now that nothing is left in them.
+            for home in list(self.homes.values()):
+                await home.ended.wait()
+            nursery.cancel_scope.cancel()
+
+    async def add_group(
+        self, key: GroupKey, limits: GroupLimits, spawner: Spawner | MakeSpawner, shutdown_timeout: float
+    ) -> None:
+        """Open the home of a group and start its first processes.
+
+        :param spawner: makes the spawner of each generation; or one, for a group that is never restarted.
+        """
+        assert self._nursery is not None, "run() is not running"
+        make = spawner if callable(spawner) else lambda generation: spawner
+        home = self.homes[key] = GroupHome(key, make, shutdown_timeout, self)
+        await self._nursery.start(home.run)
+        self._perform(self._policy.add_group(key, limits, self._now()))
+
+    def shut_down(self) -> None:
+        """Retire everything. ``empty`` is set when it is gone."""
+        self._perform(self._policy.shut_down(self._now()))
+
+    # -- the seam: what server/ calls ---------------------------------------------------------------------------
+
+    def checkout_nowait(self, key: GroupKey) -> Session:
+        """Borrow a process that is free now. Never overtakes a waiter.
+
+        :raises trio.WouldBlock: none is free, or somebody waits already.
+        """
+        grant = self._policy.checkout_nowait(key, self._now())
+        if grant is None:
+            raise trio.WouldBlock
+        if self._policy.is_timed:
+            self._clock.recheck()
+        return Session(self, grant.session, self.processes[grant.process])
+
+    async def checkout(self, key: GroupKey) -> Session:
+        """Borrow a process; wait for one if need be. Always a checkpoint.
+
+        :raises RequestQueueFull: too many wait already.
+        :raises SpawnError: the application does not start, and no process of it is left.
+        :raises PoolShutDown: the pool is shutting down.
+        """
+        place = self.queue_up(key)
+        try:
+            return await place.wait()
+        except trio.Cancelled:
+            place.leave()
+            raise
+
+    def queue_up(self, key: GroupKey) -> Place:
+        """Take a place in the queue of a group; it may be answered already."""
+        place = Place(self, WaiterId(next(self._waiter_ids)))
+        commands = self._policy.checkout(place.id, key, self._now())
+        self._places[place.id] = place
+        self._perform(commands)
+        return place
+
+    def left(self, place: Place) -> None:
+        """Called by ``Place.leave``."""
+        if self._places.pop(place.id, None) is not None:
+            self._perform(self._policy.abandon(place.id, self._now()))
+
+    def session_closed(self, session: Session, outcome: SessionOutcome) -> None:
+        """Called by ``Session.close``, once."""
+        commands = self._policy.session_closed(session.id, outcome, self._now())
+        if commands or self._clock.sleeps_for_ever:
+            self._perform(commands)
+
+    def trace(self) -> Callable[[], dict[str, Any]]:
+        """What makes JSON values of the flight recorder's recording; slow, so call it in a thread."""
+        return self._policy.dump()
+
+    def limits_memory(self, key: GroupKey) -> bool:
+        """Whether somebody wants to know how large the processes of a group are."""
+        limits = self._policy.state.groups[key].limits
+        return limits.memory_limit > 0 or limits.hard_memory_limit > 0
+
+    def statistics(self) -> PoolStatistics:
+        """How things are now; read-only."""
+        return self._policy.statistics()
+
+    # -- facts --------------------------------------------------------------------------------------------------
+
+    def spawn_succeeded(self, home: GroupHome, attempt: AttemptId, live: LiveProcess) -> None:
+        """See ``GroupFacts``."""
+        now = self._now()
+        process = Process(ProcessId(next(self._process_ids)), home.key, live, attached=now)
+        self.processes[process.id] = process
+        self._told.pop(home.key, None)
+        home.keep(process)
+        _log.info(
+            "process %d of %s is ready after %.0f ms (%s)",
+            live.pid,
+            home.key,
+            live.spawn_time * 1000,
+            "forked" if live.preloaded else "started",
+        )
+        self.events.publish("process_attached", group=str(home.key), pid=live.pid)
+        self._perform(self._policy.spawn_succeeded(attempt, process.id, live.concurrency, now, random.random()))
+        self.tell_change()
+
+    def spawn_failed(self, home: GroupHome, attempt: AttemptId, error: SpawnError | None) -> None:
+        """See ``GroupFacts``."""
+        if error is not None:
+            self._log_failure(home.key, error.failure)
+        summary = error.failure.summary if error else None
+        self.events.publish(
+            "spawn_failed", group=str(home.key), summary=summary, id=error.failure.error_id if error else None
+        )
+        self._perform(
+            self._policy.spawn_failed(attempt, error.failure if error else None, self._now(), random.random())
+        )
+        self.tell_change()
+
+    def _log_failure(self, key: GroupKey, failure: SpawnFailure) -> None:
+        """Whole when it is a new one; one line when it is the last one again."""
+        _log.error("%s does not start: %s [error %s]", key, failure.summary, failure.error_id)
+        evidence = (failure.problem, failure.traceback)
+        if self._told.get(key) != evidence:
+            self._told[key] = evidence
+            for line in "\n".join(evidence).splitlines():
+                _log.error("[error %s] %s", failure.error_id, line)
+
+    def process_exited(self, process: Process) -> None:
+        """See ``GroupFacts``."""
+        del self.processes[process.id]
+        unasked = not process.leaving
+        process.leave()
+        self.events.publish("process_exited", group=str(process.group), pid=process.live.pid)
+        # Should the policy hold it for a crash loop, this is what people are shown.
+        evidence = SpawnFailure(
+            error_id=secrets.token_hex(4),
+            category=ErrorCategory.EXITED,
+            summary="The application's processes end soon after they have started",
+            problem=f"Process {process.live.pid} ended before it had served a request. Its last output, if there was any, is below.",
+            solution="Look at the output, and for whatever ends the process: a call of exit, a signal, a crash of an extension.",
+            journey=process.live.journey,
+            output=process.live.output_tail,
+        )
+        commands = self._policy.process_exited(process.id, self._now(), random.random(), evidence)
+        if unasked and self._policy.state.groups[process.group].backoff.failure is evidence:
+            _log.error(
+                "%s: process %d of %s [error %s]", evidence.summary, process.live.pid, process.group, evidence.error_id
+            )
+        self._perform(commands)
+        self.tell_change()
+
+    def sampled(self, id: ProcessId, size: int) -> None:
+        """A process uses so many bytes."""
+        self._perform(self._policy.sampled(id, size, self._now()))
+
+    def preloader_changed(self, key: GroupKey, generation: int, started: bool) -> None:
+        """A preloader has started or ended."""
+        told = self._policy.preloader_started if started else self._policy.preloader_ended
+        self._perform(told(key, generation, self._now()))
+
+    # -- operators ----------------------------------------------------------------------------------------------
+
+    def restart(self, key: GroupKey, *, hard: bool = False) -> int:
+        """Replace every process of a group; the generation that this leads to (see ``wait_restarted``)."""
+        self._perform(self._policy.restart(key, self._now(), hard=hard))
+        self.tell_change()
+        return self._policy.restart_target(key)
+
+    def detach(self, id: ProcessId) -> bool:
+        """Take a process out, after its requests. False: it does not serve any more."""
+        commands = self._policy.detach(id, self._now())
+        self._perform(commands)
+        self.tell_change()
+        return bool(commands)
+
+    def always_restart(self, key: GroupKey, always: bool) -> None:
+        """Each request is to find fresh processes, or that is over."""
+        self._perform(self._policy.always_restart(key, always, self._now()))
+
+    async def wait_restarted(self, key: GroupKey, generation: int) -> Rejection | None:
+        """Return when every process that serves is of that generation, or a newer one; or when it has been given up, and why."""
+        while True:
+            changed = self.changed
+            group = next(group for group in self._policy.statistics().groups if group.key == key)
+            rejection = group.rejection
+            if rejection is not None and rejection.generation >= generation:
+                await trio.lowlevel.checkpoint()
+                return rejection
+            if group.generation >= generation and not group.restarting:
+                await trio.lowlevel.checkpoint()
+                return None
+            await changed.wait()
+
+    def _tick(self, now: float) -> None:
+        self._perform(self._policy.tick(now))
+
+    # -- effects: what perform() calls --------------------------------------------------------------------------
+
+    def grant(self, grant: Grant) -> None:
+        """A waiter gets its session."""
+        assert grant.waiter is not None
+        self._places.pop(grant.waiter).answer(Session(self, grant.session, self.processes[grant.process]))
+
+    def refuse(self, id: WaiterId, error: CheckoutError) -> None:
+        """A waiter gets an error."""
+        self._places.pop(id).answer(error)
+
+    def detached(self, id: ProcessId, why: str) -> None:
+        """A busy process gets no more sessions."""
+        process = self.processes[id]
+        _log.debug("process %d of %s is detached: %s", process.live.pid, process.group, why)
+        self._detached(process, why)
+
+    def kill(self, kill: Kill) -> None:
+        """A process is to end at once."""
+        process = self.processes[kill.process]
+        _log.warning("process %d of %s is killed: %s", process.live.pid, process.group, kill.reason.value)
+        exceeded = "memory_limit_exceeded" if kill.session is None else "request_time_exceeded"
+        self.events.publish(exceeded, group=str(process.group), pid=process.live.pid)
+        if kill.session is not None:
+            process.overdue.add(kill.session)
+        self._detached(process, kill.reason.value)
+        process.leave()
+        self.homes[process.group].keepers[kill.process].kill(kill.reason.value)
+
+    def retire(self, id: ProcessId, why: str) -> None:
+        """A process is to finish and end."""
+        process = self.processes[id]
+        process.leave()
+        self._detached(process, why)
+        self.homes[process.group].keepers[id].retire(why)
+
+    def _detached(self, process: Process, why: str) -> None:
+        if not process.told_detached:
+            process.told_detached = True
+            self.events.publish("process_detached", group=str(process.group), pid=process.live.pid, why=why)
+
+    def _perform(self, commands: Iterable[Command]) -> None:
+        perform(self, commands)
+        self._clock.recheck()
+
+    def tell_change(self) -> None:
+        """Wake whoever waits for something to have changed."""
+        changed, self.changed = self.changed, trio.Event()
+        changed.set()

@@ -1,0 +1,162 @@
+r"""One request -> one line of the access log, as text (combined) or as JSON.
+
+Combined is the format that every log reader knows, with words appended that readers who do not know them
+ignore::
+
+    127.0.0.1 - - [23/Nov/2025:07:43:01 +0000] "GET /a?b HTTP/1.1" 200 5120 "-" "curl/8.5"
+        id=3f2a9c1e-1 pid=4711 group=shop time=0.012 queue=0.000
+
+(on one line). ``id`` is the request id (also in ``X-Request-Id`` and on error pages), ``pid`` the process
+that answered (0: none did), ``time`` the seconds from the request's first byte to the response's last,
+``queue`` the seconds of them that were spent waiting for a process. ``retried=1`` follows where the request
+was sent to a second process, and ``spilled=`` with the bytes that were buffered on disk, where there were any. The size is that of the body.
+
+Law (R37): whatever a client sent, a line is one line of printable UTF-8. Control characters, bytes that are
+no UTF-8, and characters that do not print (also those that turn the direction of writing) become ``\xNN`` for
+each of their bytes. A backslash gets a backslash, so that this can be undone; in combined, quotes get one
+too. JSON's own escapes come on top.
+
+Written for speed: parts that are plain ASCII, as they nearly always are, are recognised all in one step, and
+a second is formatted once.
+"""
+
+from __future__ import annotations
+
+import json
+import time as clock
+from typing import NamedTuple
+
+__all__ = ["AccessRecord", "format_combined", "format_json"]
+
+
+class AccessRecord(NamedTuple):
+    """What is known of a request when its response is over. Bytes are as the client sent them."""
+
+    remote: str
+    """The client's address; ``""`` for a client on a Unix socket."""
+    time: float
+    """When the request came: seconds since 1970."""
+    method: bytes
+    """``b""`` where no request could be read."""
+    target: bytes
+    version: bytes
+    """``b"1.1"``"""
+    status: int
+    bytes_sent: int
+    referer: bytes
+    agent: bytes
+    duration: float
+    """Seconds."""
+    queue_time: float
+    """Seconds."""
+    pid: int
+    group: str
+    request_id: bytes
+    retried: int = 0
+    spilled: int = 0
+    """Bytes of the exchange that were on disk on their way."""
+
+
+def format_combined(record: AccessRecord) -> bytes:
+    """The line, with its newline."""
+    remote, time, method, target, version, status, size, referer, agent = record[:9]
+    duration, queue, pid, group, rid, retried, spilled = record[9:]
+    if (second := int(time)) != _combined_time[0]:
+        _combined_time[:] = second, _common(second)
+    request = b"%b %b HTTP/%b" % (method, target, version) if method else b"-"
+    wire = b"%b\n%b\n%b\n%b\n%b" % (
+        remote.encode("utf-8", "surrogateescape"),
+        request,
+        referer or b"-",
+        agent or b"-",
+        rid,
+    )
+    if wire.translate(None, _PLAIN) == b"\n\n\n\n":
+        remote, line, referer_, agent_, rid_ = wire.decode("ascii").split("\n")
+    else:
+        parts = (remote.encode("utf-8", "surrogateescape"), request, referer or b"-", agent or b"-", rid)
+        remote, line, referer_, agent_, rid_ = [_escape(part).replace('"', '\\"') for part in parts]
+    return (
+        f'{remote or "-"} - - [{_combined_time[1]}] "{line}" {status} {size} "{referer_}" "{agent_}"'
+        f" id={rid_ or '-'} pid={pid} group={_WORDS.get(group) or _word(group)}"
+        f" time={duration:.3f} queue={queue:.3f}{' retried=1' if retried else ''}{f' spilled={spilled}' if spilled else ''}\n"
+    ).encode()
+
+
+def format_json(record: AccessRecord) -> bytes:
+    """The line, with its newline: an object with the names of ``AccessRecord``; ``time`` in ISO 8601."""
+    remote, time, method, target, version, status, size, referer, agent = record[:9]
+    duration, queue, pid, group, rid, retried, spilled = record[9:]
+    if (second := int(time)) != _json_time[0]:
+        _json_time[:] = (second, *_iso(second))
+    parts = (remote.encode("utf-8", "surrogateescape"), method, target, version, referer, agent, rid)
+    wire = b"%b\n%b\n%b\n%b\n%b\n%b\n%b" % parts
+    if wire.translate(None, _PLAIN) == b"\n\n\n\n\n\n":
+        remote, method_, target_, version_, referer_, agent_, rid_ = wire.decode("ascii").split("\n")
+    else:
+        remote, method_, target_, version_, referer_, agent_, rid_ = [
+            json.dumps(_escape(part), ensure_ascii=False)[1:-1] for part in parts
+        ]
+    return (
+        f'{{"time":"{_json_time[1]}.{int((time - second) * 1000):03d}{_json_time[2]}","event":"access",'
+        f'"remote":"{remote}","method":"{method_}","target":"{target_}","version":"{version_}","status":{status},'
+        f'"bytes_sent":{size},"referer":"{referer_}","agent":"{agent_}","duration":{duration:.6f},'
+        f'"queue_time":{queue:.6f},"pid":{pid},"group":{_STRINGS.get(group) or _string(group)},'
+        f'"request_id":"{rid_}","retried":{retried:d},"spilled":{spilled}}}\n'
+    ).encode()
+
+
+_PLAIN = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
+"""What stands in a line as it is."""
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+"""Log readers expect English, whatever the locale is."""
+
+# The last second that was formatted.
+_combined_time: list[int | str] = [-1, ""]
+_json_time: list[int | str] = [-1, "", ""]
+
+# The few names of groups there are, as they stand in a line.
+_WORDS: dict[str, str] = {}
+_STRINGS: dict[str, str] = {}
+
+
+def _escape(part: bytes) -> str:
+    text = part.decode("utf-8", "surrogateescape")
+    return "".join(_ESCAPES.get(char) or (char if char.isprintable() else _hex(char)) for char in text)
+
+
+_ESCAPES = {"\\": "\\\\"}
+
+
+def _hex(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+
+
+def _word(group: str) -> str:
+    """A group's name as one word, without quotes."""
+    word = _escape(group.encode("utf-8", "surrogateescape")).replace(" ", "\\x20").replace('"', "\\x22")
+    return _WORDS.setdefault(group, word or "-")
+
+
+def _string(group: str) -> str:
+    return _STRINGS.setdefault(group, json.dumps(group))
+
+
+def _common(second: int) -> str:
+    now = clock.localtime(second)
+    offset = now.tm_gmtoff // 60
+    sign = "-" if offset < 0 else "+"
+    hours, minutes = divmod(abs(offset), 60)
+    return (
+        f"{now.tm_mday:02d}/{_MONTHS[now.tm_mon - 1]}/{now.tm_year:04d}"
+        f":{now.tm_hour:02d}:{now.tm_min:02d}:{now.tm_sec:02d} {sign}{hours:02d}{minutes:02d}"
+    )
+
+
+def _iso(second: int) -> tuple[str, str]:
+    """Date and time, and the offset: a fraction goes between them."""
+    now = clock.localtime(second)
+    hours, minutes = divmod(abs(now.tm_gmtoff // 60), 60)
+    sign = "-" if now.tm_gmtoff < 0 else "+"
+    return clock.strftime("%Y-%m-%dT%H:%M:%S", now), f"{sign}{hours:02d}:{minutes:02d}"

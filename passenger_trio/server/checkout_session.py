@@ -1,0 +1,123 @@
+"""Stage 6: borrow a process. At once when one is free; else wait in the pool's queue, and watch the client meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from passenger_trio.core.model import SessionOutcome
+from passenger_trio.errors import CheckoutError
+from passenger_trio.pool.place import Place
+from passenger_trio.pool.session import Session
+from passenger_trio.server.exchange import Exchange
+from passenger_trio.server.stage import READ_AHEAD, ClientGone, Stage
+
+if TYPE_CHECKING:
+    from passenger_trio.server.connection import Connection
+
+__all__ = ["abandon_session", "checkout_session", "watch_client"]
+
+
+async def checkout_session(connection: Connection, exchange: Exchange) -> None:
+    """Borrow a process into ``exchange.session``.
+
+    Waiting in the queue is cheap for as long as the patience of the fast lane; when that is over the connection's deadline cuts the wait off, and it
+    goes on, in the same place of the queue, beside a task that sees the client's connection break.
+
+    :raises CheckoutError: none can be had.
+    :raises ClientGone: the client did not wait for it.
+    """
+    place = exchange.place
+    if place is None:
+        pool = connection.front.pool
+        try:
+            session = pool.checkout_nowait(exchange.route.key)
+        except trio.WouldBlock:
+            place = exchange.place = pool.queue_up(exchange.route.key)
+            exchange.queued = connection.now()
+            connection.enter_patiently(Stage.QUEUE, exchange.queued)
+            await _wait(exchange, place, connection.scope)
+            connection.stage = Stage.APP  # which sets its deadline when it begins to wait
+        else:
+            _hold(exchange, session)
+    else:
+        connection.enter(Stage.SLOW_QUEUE, connection.now())
+        await _wait_and_watch(connection, exchange, place)
+        connection.enter(Stage.APP, connection.now())
+
+
+def _hold(exchange: Exchange, session: Session) -> None:
+    exchange.session = session
+    exchange.pid = session.pid
+
+
+async def _wait(exchange: Exchange, place: Place, scope: trio.CancelScope | None = None) -> None:
+    """Wait in a place, which is over when this returns or raises anything but a cancellation.
+
+    What it was granted is the exchange's in the same step: a cancellation that comes with it must not lose it.
+    """
+    try:
+        session = await place.wait(scope)
+    except CheckoutError:
+        exchange.place = None
+        raise
+    exchange.place = None
+    _hold(exchange, session)
+    exchange.queue_time += trio.current_time() - exchange.queued
+
+
+async def _wait_and_watch(connection: Connection, exchange: Exchange, place: Place) -> None:
+    failure: CheckoutError | None = None
+    gone = False
+    async with trio.open_nursery() as queueing:
+
+        async def watch() -> None:
+            nonlocal gone
+            gone = await watch_client(connection)
+            if gone:
+                queueing.cancel_scope.cancel()
+
+        queueing.start_soon(watch)
+        try:
+            await _wait(exchange, place)
+        except CheckoutError as error:
+            failure = error
+        queueing.cancel_scope.cancel()
+    if gone:
+        # Whatever was granted in the same moment is given back unused, when the connection ends.
+        raise ClientGone
+    if failure is not None:
+        raise failure
+
+
+async def watch_client(connection: Connection) -> bool:
+    """True: the client's connection broke. False: more must not be read. Reads ahead, up to a limit; a half-closed client still waits (R28)."""
+    codec = connection.codec
+    while (room := READ_AHEAD - codec.buffered) > 0 and not codec.peer_closed:
+        try:
+            codec.receive(await connection.stream.recv(room))
+        except trio.BrokenResourceError:
+            return True
+    return False
+
+
+async def abandon_session(exchange: Exchange) -> None:
+    """Nobody waits for the response any more: tell the worker, and give the process back when it is done with it.
+
+    The end of the stream is the word for "abort" (spawn_servers/CONTRACT.md, section 3). Until the worker ends its side it is busy, and
+    counts as busy.
+    """
+    session, exchange.session = exchange.session, None
+    assert session is not None
+    outcome = SessionOutcome.NOT_STARTED
+    try:
+        if session.stream is not None:
+            outcome = SessionOutcome.CLIENT_GONE
+            session.stream.send_eof()
+            while await session.stream.recv():
+                pass
+    except trio.BrokenResourceError:
+        pass
+    finally:
+        session.close(outcome)

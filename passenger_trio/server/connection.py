@@ -1,0 +1,363 @@
+"""One client connection: requests in turn, one cancel scope, one deadline that moves with the stage.
+
+Each stage says what it is and how long it may last (``enter``); when the deadline has passed, the timekeeper cancels the scope, which unwinds the
+stage, and ``_deadline_passed`` looks up what that means: an idle connection is closed, a late head is answered with 408, an application that has not
+answered within the patience of the fast lane is waited for in the slow lane. What must survive that is in the ``Exchange``, and in the kernel: whoever
+waits for bytes here is told of the cut before he reads them (``RawStream.recv``).
+
+Laws: at most one request of a connection is under way (R31), and bytes behind it are read ahead no further than ``stage.READ_AHEAD``; after a refusal nothing more is
+read as a request (R18); a connection that ends while the client may still be sending lingers, so that the last response is not lost (R29); an exchange that is
+left for whatever reason gives its process back.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from passenger_trio.codecs.http1 import ClientSide
+from passenger_trio.errors import AppResponseError, CheckoutError, InvariantBroken, RequestError
+from passenger_trio.server import answer_errors
+from passenger_trio.server.buffer_body import buffer_body
+from passenger_trio.server.checkout_session import abandon_session, checkout_session
+from passenger_trio.server.exchange import Exchange
+from passenger_trio.server.forward_response import forward_response
+from passenger_trio.server.front import Front
+from passenger_trio.server.init_request import init_request
+from passenger_trio.server.send_request import send_request
+from passenger_trio.server.stage import PATIENCE, ClientGone, Stage
+from passenger_trio.system.sockets import RawStream
+
+__all__ = ["Connection"]
+
+_LINGER_TIME = 2.0
+_LINGER_BYTES = 256 * 1024
+
+_log = logging.getLogger("passenger_trio.server")
+
+
+class Connection:
+    """``run`` is its task."""
+
+    __slots__ = (
+        "_opened",
+        "_served",
+        "address_pairs",
+        "codec",
+        "due",
+        "exchange",
+        "front",
+        "now",
+        "remote",
+        "scope",
+        "since",
+        "stage",
+        "stream",
+        "trusted",
+        "turn",
+    )
+
+    def __init__(self, front: Front, stream: RawStream, remote: str, trusted: bool, address_pairs: bytes) -> None:
+        """:param remote: the peer's address. :param trusted: whether its forwarded fields are believed (R11).
+        :param address_pairs: the connection's part of every request head for an application.
+        """
+        self.front = front
+        self.stream = stream
+        self.remote = remote
+        self.address_pairs = address_pairs
+        self.trusted = trusted
+        self.codec = ClientSide(front.limits, lane=front.options.http_lane)
+        self.exchange: Exchange | None = None
+        self.now = front.now
+        self.stage = Stage.IDLE
+        self.since = self._opened = self.now()
+        """When the stage began, in monotonic seconds."""
+        self.due = math.inf
+        """When the stage must be over."""
+        self.turn = 0
+        """Counts stages, so that a deadline can tell whether its stage is still there."""
+        self.scope = trio.CancelScope()
+        self._served = 0
+
+    # -- the timer ----------------------------------------------------------------------------------------------
+
+    def enter(self, stage: Stage, now: float, seconds: float = math.inf) -> None:
+        """A stage begins, and may last for ``seconds``."""
+        self.stage = stage
+        self.since = now
+        self.due = now + seconds
+        self.turn += 1
+
+    def enter_patiently(self, stage: Stage, now: float) -> None:
+        """A stage of the fast lane begins: it lasts for ``PATIENCE``, which is kept more exactly."""
+        self.stage = stage
+        self.since = now
+        self.due = now + PATIENCE
+        self.turn += 1
+        self.front.timekeeper.soon(self)
+
+    @property
+    def is_idle(self) -> bool:
+        """Between two requests, and not told to end."""
+        return self.stage is Stage.IDLE and not self.scope.cancel_called
+
+    def close_idle(self) -> None:
+        """End the connection, which must be idle."""
+        self.scope.cancel()
+
+    async def run(self) -> None:
+        """Serve the connection until it ends."""
+        step: Callable[[], Awaitable[None]] | None = self._serve
+        self.front.connections.add(self)
+        try:
+            while step is not None:
+                with self.scope:
+                    await step()
+                    return
+                # A cancellation that came from outside is not caught by our scope and goes on unwinding.
+                self.scope = trio.CancelScope()
+                step = self._deadline_passed()
+        except ClientGone:
+            pass
+        except InvariantBroken:
+            raise  # nothing that the pool decides can be believed any more
+        except Exception:  # noqa: BLE001  a bug of ours costs one connection, and not the server (F13)
+            self._tell_bug()
+        finally:
+            self.front.connections.discard(self)
+            self.stream.close()
+            if self.exchange is not None:
+                try:
+                    await self._leave(self.exchange)
+                except InvariantBroken:
+                    raise
+                except Exception:  # noqa: BLE001
+                    self._tell_bug()
+
+    def _tell_bug(self) -> None:
+        self.front.rejected["internal_error"] += 1
+        _log.exception(
+            "a connection is given up: this is a fault of passenger_trio, please report it [%s]", self.remote
+        )
+
+    def _deadline_passed(self) -> Callable[[], Awaitable[None]] | None:
+        """What the expired deadline of the stage means: the next step, or None for closing."""
+        match self.stage:
+            case Stage.APP | Stage.QUEUE:
+                return self._resume
+            case Stage.HEAD | Stage.BODY:
+                return self._refuse_late
+            case Stage.IDLE:
+                return self._last_look
+            case Stage.WRITE:
+                _log.info("a client that takes nothing is closed [%s]", self.remote)
+                return None
+            case _:
+                return None
+
+    # -- requests in turn ---------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        """Requests in turn, until the connection is to end."""
+        while await self._next_request():
+            exchange = self.exchange
+            assert exchange is not None
+            if not await self._answer(exchange, sent=False):
+                break
+
+    async def _resume(self) -> None:
+        """Go on with the request that outlasted the patience of the fast lane, where it was, then with those that follow."""
+        exchange = self.exchange
+        assert exchange is not None
+        sent = self.stage is Stage.APP
+        self.enter(Stage.SLOW_APP, self.now())
+        if await self._answer(exchange, sent):
+            await self._serve()
+
+    async def _last_look(self) -> None:
+        """The idle connection is to end; but a request that has come by now was sent in good faith, and is served."""
+        try:
+            self.codec.receive(self.stream.recv_nowait())
+        except (trio.WouldBlock, trio.BrokenResourceError):
+            return
+        if not self.codec.peer_closed:
+            await self._serve()
+
+    async def _next_request(self) -> bool:
+        """Read a request head and make it ``self.exchange``. False: there is none, and the connection ends."""
+        codec = self.codec
+        front = self.front
+        try:
+            head = codec.next_head()
+            if head is None:
+                if not self._await_head():
+                    return False
+                while head is None:
+                    codec.receive(await self.stream.recv(65536, self.scope))
+                    head = codec.next_head()
+                    if head is None:
+                        if codec.peer_closed:
+                            return False
+                        if self.stage is Stage.IDLE and codec.mid_head:
+                            self.enter(Stage.HEAD, self.now(), front.options.header_timeout)
+            # No deadline before the next stage sets its own: there is no wait until then.
+            self.stage = Stage.APP
+            self._served += 1
+            front.requests += 1
+            self.exchange = init_request(self, head, self.now())
+        except RequestError as error:
+            await self._refuse(error)
+            return False
+        except trio.BrokenResourceError:
+            return False
+        return True
+
+    def _await_head(self) -> bool:
+        """Set the timer for the next head (R27): absolute from its first byte; before that, the time to be idle."""
+        options = self.front.options
+        if self.codec.mid_head:
+            self.enter(Stage.HEAD, self.now(), options.header_timeout)
+        elif self.front.draining and self._served:
+            return False
+        else:
+            self.enter(Stage.IDLE, self.now(), options.keep_alive_timeout if self._served else options.header_timeout)
+        return True
+
+    async def _answer(self, exchange: Exchange, sent: bool) -> bool:
+        """From the head to the end of the response. True: the connection may take another request."""
+        try:
+            if not sent and exchange.place is None and exchange.head.has_body:
+                await buffer_body(self, exchange)
+            while not (sent and await forward_response(self, exchange)):
+                if exchange.session is None:
+                    await checkout_session(self, exchange)
+                sent = await send_request(self, exchange)
+        except RequestError as error:
+            await self._refuse(error)
+            return False
+        except (CheckoutError, AppResponseError) as error:
+            self.front.rejected[error.code] += 1
+            if exchange.response_begun:
+                await self._truncate(exchange, error)
+                return False
+            await answer_errors.answer(self, exchange, error)
+            if exchange.session is not None:
+                await abandon_session(exchange)
+        exchange.drop_upload()
+        self.log(exchange)
+        self.exchange = None
+        codec = self.codec
+        if not codec.reusable:
+            await self._linger()
+            return False
+        codec.start_next_cycle()
+        return True
+
+    @property
+    def ends_after_response(self) -> bool:
+        """Whether the response under way is the connection's last, for reasons of ours."""
+        options = self.front.options
+        return (
+            self.front.draining
+            or 0 < options.max_requests_per_connection <= self._served
+            or 0 < options.max_connection_age <= self.since - self._opened
+        )
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    async def send(self, data: bytes | memoryview) -> None:
+        """Give bytes to the client; waits while it takes none, for which a deadline is set (R27).
+
+        :raises ClientGone: the connection is broken.
+        """
+        try:
+            sent = self.stream.send_nowait(data)
+            if sent < len(data):
+                rest = memoryview(data)[sent:]
+                stage = self.stage
+                while rest:
+                    self.enter(Stage.WRITE, self.now(), self.front.options.write_timeout)
+                    await trio.lowlevel.wait_writable(self.stream.socket)
+                    rest = rest[self.stream.send_nowait(rest) :]
+                self.enter(stage, self.now())
+        except trio.BrokenResourceError:
+            raise ClientGone from None
+
+    # -- endings ------------------------------------------------------------------------------------------------
+
+    async def _refuse(self, error: RequestError) -> None:
+        """Answer a request that is refused, and let the connection end."""
+        self.front.rejected[error.code] += 1
+        exchange = self.exchange
+        _log.info("a request is refused: %d %s [%s]", error.status, error.code, self.remote)
+        if exchange is not None and exchange.session is not None and exchange.session.stream is not None:
+            exchange.session.stream.send_eof()  # the worker need not wait until the client has gone, too
+        if exchange is not None and exchange.response_begun:
+            await self._truncate(exchange, error)
+            return
+        if error.code == "body_truncated":
+            return  # of a request that was cut off nobody is left to be told
+        if exchange is not None:
+            exchange.status = error.status
+        await self.send(answer_errors.refusal(self, error))
+        await self._linger()
+
+    async def _refuse_late(self) -> None:
+        """A head or a body did not come in time (R27)."""
+        what = "header" if self.stage is Stage.HEAD else "body"
+        await self._refuse(RequestError(408, f"{what}_timeout", f"The {what} of the request did not arrive in time."))
+
+    async def _truncate(self, exchange: Exchange, error: Exception) -> None:
+        """The response cannot be finished: let the connection end so that the client cannot take it for whole (R24, R25)."""
+        _log.warning(
+            "a response of %s was cut short after %d bytes [request %s]: %s",
+            exchange.route.group_name,
+            exchange.bytes_sent,
+            exchange.request_id.decode(),
+            error,
+        )
+        if exchange.head.version == b"1.0":
+            self.stream.reset_on_close()
+        else:
+            await self._linger()
+
+    async def _linger(self) -> None:
+        """R29: let the client read the last response before the connection goes, by reading what it still sends.
+
+        A client that has sent all that it had to, and no more, is not waited for.
+        """
+        self.stream.send_eof()
+        codec = self.codec
+        dropped = 0
+        try:
+            if codec.body_complete and not codec.buffered:
+                dropped = len(self.stream.recv_nowait())
+                if not dropped:
+                    return
+            self.enter(Stage.LINGER, self.now(), _LINGER_TIME)
+            while dropped < _LINGER_BYTES and (data := await self.stream.recv()):
+                dropped += len(data)
+        except (trio.BrokenResourceError, trio.WouldBlock):
+            pass
+
+    async def _leave(self, exchange: Exchange) -> None:
+        """The connection is closed and the exchange was not finished: give its process back."""
+        if not exchange.status:
+            exchange.status = answer_errors.CLIENT_CLOSED
+        exchange.drop_upload()
+        try:
+            self.log(exchange)
+        finally:
+            self.exchange = None
+            if exchange.place is not None:
+                exchange.place.leave()
+            if exchange.session is not None:
+                await abandon_session(exchange)
+
+    def log(self, exchange: Exchange) -> None:
+        """The access log's record of an exchange."""
+        if self.front.access_log is not None:
+            self.front.access_log.record(answer_errors.access_record(self, exchange, self.now()))

@@ -1,0 +1,114 @@
+"""An Exchange: one request and its response, while they last.
+
+It holds what outlives one stage: a stage that is cut off by the connection's deadline (patience, a stalled write) leaves the exchange as it was, and
+the next step goes on from there. Each fact has one writer: the stage that its comment names.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from passenger_trio.codecs.head import Head
+from passenger_trio.codecs.session_protocol import ResponseReader
+from passenger_trio.core.model import SessionOutcome
+from passenger_trio.pool.place import Place
+from passenger_trio.pool.session import Session
+from passenger_trio.server.mounts import Route
+from passenger_trio.server.spill_buffer import SpillBuffer
+
+if TYPE_CHECKING:
+    from passenger_trio.server.buffer_body import BodyClock
+
+__all__ = ["IDEMPOTENT", "Exchange"]
+
+IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
+"""Methods that may be sent a second time (RFC 9110 section 9.2.2)."""
+
+
+class Exchange:
+    """One request and its response."""
+
+    __slots__ = (
+        "body",
+        "body_clock",
+        "body_sent",
+        "body_whole",
+        "buffer",
+        "bytes_sent",
+        "head",
+        "pid",
+        "place",
+        "queue_time",
+        "queued",
+        "reader",
+        "request_id",
+        "response_begun",
+        "retried",
+        "route",
+        "session",
+        "spilled",
+        "started",
+        "status",
+        "unreachable",
+        "unsent",
+        "upload",
+    )
+
+    def __init__(self, head: Head, route: Route, request_id: bytes, started: float) -> None:
+        self.head = head
+        self.route = route
+        self.request_id = request_id
+        self.started = started
+        # buffer_body
+        self.body_clock: BodyClock | None = None
+        """Made when the client is waited for; goes on where the body is sent on while it arrives."""
+        self.body = b""
+        self.body_whole = not head.has_body
+        """Whether ``body``, or ``upload``, is the whole request body; then it can be sent again."""
+        self.upload: SpillBuffer | None = None
+        """The request body instead of ``body``, if it is too long for memory."""
+        # checkout_session
+        self.session: Session | None = None
+        self.place: Place | None = None
+        """The place in the queue, while it waits in one."""
+        self.queued = 0.0
+        """When it was taken, in monotonic seconds."""
+        self.queue_time = 0.0
+        self.pid = 0
+        # send_request, pump
+        self.unsent: bytes | memoryview = b""
+        """What of the request the kernel has not taken yet."""
+        self.body_sent = False
+        """Whether the process has the whole request, so that its stream is at a boundary when the response ends."""
+        self.retried = 0
+        self.unreachable = 0
+        """Processes that could not be reached for this request."""
+        # forward_response
+        self.reader: ResponseReader | None = None
+        self.response_begun = False
+        """Whether a byte of the final response was given to the client's connection."""
+        self.status = 0
+        self.bytes_sent = 0
+        """Response body bytes given to the client's connection."""
+        self.buffer: SpillBuffer | None = None
+        """What the client has not taken yet, in the slow lane."""
+        self.spilled = 0
+        """Bytes that were on disk on their way, in either direction."""
+
+    def give_back(self, outcome: SessionOutcome, *, keep_stream: bool = False) -> None:
+        """End the session, if there is one still."""
+        session, self.session = self.session, None
+        if session is not None:
+            session.close(outcome, keep_stream=keep_stream)
+
+    def drop_upload(self) -> None:
+        """The request body is not wanted any more: free its memory and disk."""
+        upload, self.upload = self.upload, None
+        if upload is not None:
+            self.spilled += upload.spilled
+            upload.close()
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the request may be sent to another process although one has had it (R30)."""
+        return self.body_whole and not self.response_begun and self.retried == 0 and self.head.method in IDEMPOTENT

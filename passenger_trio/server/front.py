@@ -1,0 +1,130 @@
+"""The Front: what all connections of one server share. Counters, limits, the date, request ids, the table of open connections.
+
+It is plain state with one owner for each number; it starts no task and does no I/O but reading the clocks: the wall clock for ``Date`` and the log, the
+monotonic one for everything else (R50). Made within a Trio run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import secrets
+import time
+from collections import Counter
+from collections.abc import Sequence
+from email.utils import formatdate
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import TYPE_CHECKING
+
+import trio
+
+from passenger_trio.codecs.head import HttpLimits
+from passenger_trio.errors import OptionError
+from passenger_trio.options import ServerOptions
+from passenger_trio.pool.pool import Pool
+from passenger_trio.server.access_log import AccessLog
+from passenger_trio.server.mounts import Mounts, Route
+from passenger_trio.server.spill_buffer import SpillSpace
+from passenger_trio.server.stage import SCRATCH
+from passenger_trio.server.timekeeper import Timekeeper
+
+if TYPE_CHECKING:
+    from passenger_trio.server.connection import Connection
+
+__all__ = ["Front"]
+
+_log = logging.getLogger("passenger_trio.server")
+
+
+class Front:
+    """What one server's connections share."""
+
+    def __init__(
+        self, options: ServerOptions, pool: Pool, routes: Sequence[Route], access_log: AccessLog | None
+    ) -> None:
+        self.options = options
+        self.limits = HttpLimits.from_options(options)
+        self.pool = pool
+        self.mounts = Mounts(routes)
+        self.access_log = access_log
+        self.connections: set[Connection] = set()
+        self.timekeeper = Timekeeper(self.connections)
+        self.now = trio.lowlevel.current_clock().current_time
+        """Monotonic seconds, as of ``trio.current_time``, with fewer calls."""
+        self.spill = SpillSpace(options.data_buffer_dir, options.data_buffer_max, self.now)
+        self.scratch = memoryview(bytearray(SCRATCH))
+        """Where bytes are received that are given on before the next checkpoint: one for all connections."""
+        self.accepted = 0
+        self.requests = 0
+        self.rejected: Counter[str] = Counter()
+        """Requests that were refused, by the code of the refusal."""
+        self.draining = False
+        self._date_second = 0
+        self._date = b""
+        self._id_prefix = secrets.token_hex(4).encode()
+        self._ids = itertools.count(1)
+        self._trusts_unix = "unix" in options.trusted_proxies
+        self._trusted = _networks([text for text in options.trusted_proxies if text != "unix"])
+        self._warned = 0.0
+
+    @property
+    def active(self) -> int:
+        """Requests under way."""
+        return sum(1 for connection in self.connections if connection.exchange is not None)
+
+    def date(self) -> bytes:
+        """The value of a ``Date`` field for now (RFC 9110 section 6.6.1)."""
+        now = int(time.time())
+        if now != self._date_second:
+            self._date_second = now
+            self._date = formatdate(now, usegmt=True).encode()
+        return self._date
+
+    def next_request_id(self) -> bytes:
+        return b"%s-%x" % (self._id_prefix, next(self._ids))
+
+    def trusts(self, address: str) -> bool:
+        """Whether the forwarded fields of a TCP peer are believed (R11)."""
+        peer = ip_address(address.partition("%")[0])
+        mapped = getattr(peer, "ipv4_mapped", None)
+        return any((mapped or peer) in network for network in self._trusted)
+
+    def trusts_user(self, uid: int) -> bool:
+        """The same for a peer on our Unix socket: the superuser and our own user are, others when ``unix`` is listed."""
+        return self._trusts_unix or uid in (0, os.getuid())
+
+    def warn_rarely(self, message: str, *arguments: object) -> None:
+        """One line a second at most, whatever the message (F31)."""
+        now = time.monotonic()
+        if now - self._warned >= 1.0:
+            self._warned = now
+            _log.warning(message, *arguments)
+
+    def make_room(self, wanted: int = 1) -> int:
+        """Close the connections that have been idle longest (R36); how many were closed."""
+        idle = sorted((c for c in self.connections if c.is_idle), key=lambda c: c.since)[
+            : max(wanted, len(self.connections) // 50)
+        ]
+        for connection in idle:
+            connection.close_idle()
+        return len(idle)
+
+    def drain(self) -> None:
+        """No connection serves another request after the one it has; idle ones close now (R45)."""
+        self.draining = True
+        for connection in self.connections:
+            if connection.is_idle:
+                connection.close_idle()
+
+
+def _networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    networks = []
+    for text in texts:
+        try:
+            networks.append(ip_network(text, strict=False))
+        except ValueError:
+            raise OptionError(
+                "--trusted-proxies", text, "an address, a network, or unix: 10.0.0.1, 10.0.0.0/8, ::1, unix"
+            ) from None
+    return tuple(networks)

@@ -1,0 +1,121 @@
+"""Stage 1: listening sockets to connections.
+
+One accept loop a listener. Laws: a connection that was accepted is served or closed, never forgotten; want of descriptors (R36, F31) closes connections that are
+idle, then lets the kernel's queue wait, and never spins; the listener is not read while the server drains.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import socket
+
+import trio
+
+from passenger_trio.server.connection import Connection
+from passenger_trio.server.front import Front
+from passenger_trio.server.stage import SHORT_OF_DESCRIPTORS
+from passenger_trio.system.sockets import RawStream, peer_credentials
+
+__all__ = ["Listener", "connection_ceiling"]
+
+_BURST = 32
+"""Connections accepted before other tasks get their turn."""
+_PAUSE = 0.1
+"""Seconds until accepting is tried again when descriptors are short."""
+_RESERVED_DESCRIPTORS = 64
+"""Kept for processes, pipes, logs and the admin socket."""
+
+_log = logging.getLogger("passenger_trio.server")
+
+
+def connection_ceiling(configured: int, sessions: int) -> int:
+    """The most client connections at a time.
+
+    :param configured: 0 takes what the file limit leaves.
+    :param sessions: sessions that can be open at a time: each holds a stream to a process.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    room = 1_000_000 if limit == resource.RLIM_INFINITY else max(16, limit - _RESERVED_DESCRIPTORS - 2 * sessions)
+    return min(configured, room) if configured else room
+
+
+class Listener:
+    """One listening socket. ``run`` is its accept loop."""
+
+    def __init__(self, sock: socket.socket, front: Front, ceiling: int) -> None:
+        self._sock = sock
+        self._front = front
+        self._ceiling = ceiling
+        self._is_unix = sock.family == socket.AF_UNIX
+        self._path = sock.getsockname() if self._is_unix else ""
+        if not self._is_unix:
+            host, port = sock.getsockname()[:2]
+            # Behind a wildcard each connection has an address of its own.
+            self._own = None if host in ("0.0.0.0", "::") else _own_pairs(host, port)
+
+    @property
+    def url(self) -> str:
+        """The address, for people."""
+        if self._is_unix:
+            return f"unix:{self._path}"
+        host, port = self._sock.getsockname()[:2]
+        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+    async def run(self, clients: trio.Nursery) -> None:
+        """Accept until cancelled; connections run in ``clients``."""
+        front = self._front
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            for _ in range(_BURST):
+                if len(front.connections) >= self._ceiling:
+                    if not front.make_room():
+                        # Every connection has a request in hand: newcomers wait in the kernel's queue.
+                        await trio.sleep(_PAUSE)
+                    # Those that were told to end are there until their tasks have run.
+                    break
+                try:
+                    sock, address = self._sock.accept()
+                except BlockingIOError:
+                    break
+                except OSError as exc:
+                    # Others than these are about a connection that broke before it was accepted.
+                    if exc.errno in SHORT_OF_DESCRIPTORS:
+                        front.rejected["fd_exhausted"] += 1
+                        front.warn_rarely("connections cannot be accepted: %s", exc.strerror)
+                        front.make_room(8)
+                        await trio.sleep(_PAUSE)
+                    break
+                front.accepted += 1
+                connection = self._connection(sock, address)
+                front.connections.add(connection)  # it counts from now on, and not when its task first runs
+                clients.start_soon(connection.run)
+
+    def close(self) -> None:
+        """Idempotent: the path may be another server's by the second time."""
+        if self._sock.fileno() < 0:
+            return
+        self._sock.close()
+        if self._is_unix:
+            try:
+                os.unlink(self._path)
+            except FileNotFoundError:
+                pass
+
+    def _connection(self, sock: socket.socket, address: tuple[str, int]) -> Connection:
+        sock.setblocking(False)
+        if self._is_unix:
+            # R11: the peer is judged by the kernel's word. Its address is what CGI wants to see for "this machine".
+            trusted = self._front.trusts_user(peer_credentials(sock).uid)
+            pairs = _own_pairs("localhost", 0) + b"REMOTE_ADDR\x00127.0.0.1\0REMOTE_PORT\x000\0"
+            return Connection(self._front, RawStream(sock), "unix", trusted, pairs)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        host, port = address[:2]
+        own = self._own or _own_pairs(*sock.getsockname()[:2])
+        pairs = b"%sREMOTE_ADDR\0%s\0REMOTE_PORT\0%d\0" % (own, host.encode(), port)
+        return Connection(self._front, RawStream(sock), host, self._front.trusts(host), pairs)
+
+
+def _own_pairs(host: str, port: int) -> bytes:
+    return b"REQUEST_SCHEME\0http\0SERVER_NAME\0%s\0SERVER_PORT\0%d\0" % (host.encode(), port)

@@ -1,0 +1,86 @@
+"""Which application a request is for: by host name, then by path, the most specific first.
+
+Laws: an exact host name comes before ``*.example.com``, the longer of these before the shorter, both before applications that take any
+host; with one host the longest path wins, and ``/shop`` is not the beginning of ``/shopping``. An application whose path does not fit is
+passed over, so a host may have one of its own for a part and share the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from passenger_trio.core.model import GroupKey
+from passenger_trio.errors import OptionError
+from passenger_trio.options import AppOptions
+
+__all__ = ["Mounts", "Route"]
+
+_BASE_URI = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
+"""No empty segment, and none that clients would resolve away."""
+
+
+class Route:
+    """Where the requests of one application go. Raises OptionError for a base URI that no request could have."""
+
+    __slots__ = ("app", "explains_errors", "group_name", "host_names", "key", "script_name", "streamed_paths")
+
+    def __init__(self, key: GroupKey, app: AppOptions) -> None:
+        self.key = key
+        self.app = app
+        self.group_name = key.name
+        base = app.base_uri.rstrip("/")
+        if base and not _BASE_URI.fullmatch(base):
+            raise OptionError(
+                "--base-uri",
+                app.base_uri,
+                "a path as it stands in a URL, from its first slash on, without escapes: /shop",
+            )
+        self.script_name = base.encode("ascii")
+        self.host_names = tuple(
+            host.lower().encode("idna" if not host.isascii() else "ascii") for host in app.host_name
+        )
+        self.explains_errors = app.explains_errors
+        self.streamed_paths = tuple(path.encode("utf-8", "surrogateescape") for path in app.streamed_paths)
+
+    def buffers_body_of(self, path: bytes) -> bool:
+        """Whether a request's body is taken whole before a process is borrowed."""
+        return self.app.request_buffering and not any(
+            path == streamed or path.startswith(streamed.rstrip(b"/") + b"/") for streamed in self.streamed_paths
+        )
+
+
+class Mounts:
+    """The applications of one server."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        rules = [
+            (_specificity(host), len(route.script_name), host, route)
+            for route in routes
+            for host in route.host_names or (b"",)
+        ]
+        rules.sort(key=lambda rule: rule[:2], reverse=True)
+        self._rules = [(host, route.script_name, route) for _, _, host, route in rules]
+        self._looks_at_hosts = any(host for host, _, _ in self._rules)
+
+    def find(self, host: bytes, path: bytes) -> Route | None:
+        """:param host: as it came, with or without a port. :param path: as it came."""
+        name = _name(host) if self._looks_at_hosts else b""
+        for wanted, mount, route in self._rules:
+            if wanted and wanted != name and not (wanted.startswith(b"*.") and name.endswith(wanted[1:])):
+                continue
+            if not mount or path == mount or path.startswith(mount + b"/"):
+                return route
+        return None
+
+
+def _specificity(host: bytes) -> tuple[int, int]:
+    if not host:
+        return 0, 0
+    return (1, len(host)) if host.startswith(b"*.") else (2, 0)
+
+
+def _name(host: bytes) -> bytes:
+    if host.startswith(b"["):
+        return host.partition(b"]")[0].lower() + b"]"
+    return host.partition(b":")[0].rstrip(b".").lower()

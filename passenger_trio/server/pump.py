@@ -1,0 +1,303 @@
+"""The slow lane of a response: everything that is not one whole response in one read, or that outlasts the patience of the fast lane.
+
+Its tasks, which live as long as the response:
+
+* ``fill`` takes the process's frames and gives their bytes to the client at once. What the client does not take goes to the response's buffer
+  (``spill_buffer``), so the process is free as soon as it has written its response, and not when the client has read it;
+* ``drain`` is there while the buffer holds something, and gives it to the client;
+* beside them what is left of the request body is sent (``send_body``), and after that the client's connection is watched.
+
+The bytes are framed before they are buffered: what the buffer holds is what the client gets, byte for byte, so that it can go from the file to the socket without
+being looked at, and the end of a chunked body is in the buffer only if the process has ended its response. A response that is cut short, for whatever reason, cannot
+look whole.
+
+A client that keeps up costs nothing of this: body bytes are received into one buffer that all connections share, and are handed to the kernel from there, before
+the next checkpoint. No exception leaves a task: the first failure is noted, and raised when the nursery has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from passenger_trio.codecs.response_head import parse, parse_interim
+from passenger_trio.codecs.session_protocol import (
+    DATA,
+    END,
+    ERROR,
+    FLAG_CLOSE,
+    HEAD,
+    INTERIM,
+    ResponseReader,
+    split_application_error,
+)
+from passenger_trio.core.model import SessionOutcome
+from passenger_trio.core.spill import SpillLedger
+from passenger_trio.errors import (
+    ApplicationRaised,
+    IncompleteResponse,
+    MalformedResponse,
+    PassengerError,
+    RequestError,
+    UnfitResponseHead,
+)
+from passenger_trio.server.checkout_session import watch_client
+from passenger_trio.server.exchange import Exchange
+from passenger_trio.server.send_body import send_body
+from passenger_trio.server.spill_buffer import SpillBuffer
+from passenger_trio.server.stage import ClientGone, Stage
+
+if TYPE_CHECKING:
+    from passenger_trio.server.connection import Connection
+    from passenger_trio.system.sockets import RawStream
+
+__all__ = ["pump"]
+
+_MANY = 16
+"""Pieces of one read that are sent as they are; more of them are small, and are copied together first."""
+_MANY_PARTS = 256
+"""The same of what is sent; the kernel takes 1024."""
+
+
+async def pump(connection: Connection, exchange: Exchange) -> None:
+    """Forward what is left of the response, and of the request body.
+
+    :raises AppResponseError: see ``forward_response``. What was buffered before has gone to the client.
+    :raises RequestError: the rest of the request body is not what it should be.
+    :raises ClientGone: the client's connection broke.
+    """
+    session = exchange.session
+    assert session is not None
+    assert session.stream is not None
+    if exchange.reader is None:
+        exchange.reader = ResponseReader()
+    connection.enter(Stage.SLOW_APP, trio.current_time())
+    ledger = SpillLedger(exchange.route.app.response_buffer_high_watermark)
+    exchange.buffer = buffer = SpillBuffer(connection.front.spill, ledger)
+    response = _Pump(connection, exchange, session.stream, exchange.reader, buffer)
+    try:
+        async with trio.open_nursery() as response.nursery:
+            response.nursery.start_soon(response.attend_client)
+            await response.fill()
+            await response.wait_drained()
+            response.nursery.cancel_scope.cancel()
+    finally:
+        exchange.bytes_sent = max(0, response.body - ledger.backlog)
+        exchange.spilled += buffer.spilled
+        exchange.buffer = None
+        buffer.close()
+    if response.failure is not None:
+        raise response.failure
+
+
+@attrs.define(eq=False)
+class _Pump:
+    connection: Connection
+    exchange: Exchange
+    stream: RawStream
+    reader: ResponseReader
+    buffer: SpillBuffer
+    nursery: trio.Nursery = attrs.field(init=False)
+    failure: PassengerError | ClientGone | None = None
+    body: int = 0
+    """Body bytes that the process sent, and that may be on the wire (R23)."""
+    _raised: ApplicationRaised | None = None
+    _out: list[bytes | memoryview] = attrs.field(factory=list)
+    _over: bool = False
+    _drained: trio.Event | None = None
+    """Is there while ``drain`` is."""
+
+    def _fail(self, failure: PassengerError | ClientGone) -> None:
+        """End the response now."""
+        if self.failure is None:
+            self.failure = failure
+        self.nursery.cancel_scope.cancel()
+
+    # -- from the process ---------------------------------------------------------------------------------------
+
+    async def fill(self) -> None:
+        """Frames of the process to bytes for the client, until the response is over or cannot be."""
+        try:
+            while True:
+                while (event := self.reader.next_event()) is not None:
+                    self._take(*event)
+                self._give()
+                if self._over:
+                    break
+                await self._receive()
+            if self._raised is not None:
+                raise self._raised
+        except ClientGone as gone:
+            self._fail(gone)
+        except PassengerError as error:
+            self.failure = error
+            # What was good before is still the client's (R25), who has been told nothing yet, perhaps not even a status ...
+            try:
+                self._give()
+            except ClientGone:
+                return
+            if self.buffer.ledger.backlog and not isinstance(error, UnfitResponseHead):
+                # ... and the process does not wait for that.
+                malformed = isinstance(error, MalformedResponse)
+                self.exchange.give_back(SessionOutcome.PROCESS_FAILED if malformed else SessionOutcome.DONE)
+
+    async def _receive(self) -> None:
+        """The next bytes of the process: body goes on at once, the rest to the reader."""
+        stream, buffer, scratch = self.stream, self.buffer, self.connection.front.scratch
+        try:
+            room = buffer.room()
+            if room and not buffer.over_threshold:
+                count = await stream.recv_into(scratch[:room])
+            else:
+                # The buffer is about to be written to disk: first collect what is there.
+                try:
+                    if not room:
+                        raise trio.WouldBlock
+                    count = stream.recv_into_nowait(scratch[:room])
+                except trio.WouldBlock:
+                    room = await buffer.make_room()
+                    count = await stream.recv_into(scratch[:room])
+        except trio.BrokenResourceError:
+            count = 0
+        if not count:
+            self.reader.feed_eof()
+        # From here to the next checkpoint the scratch buffer is ours.
+        pieces, taken = self.reader.take_body(scratch[:count])
+        if pieces:
+            self._take_pieces(pieces)
+            self._give()
+        if taken < count:
+            self.reader.feed(bytes(scratch[taken:count]))
+
+    def _take_pieces(self, pieces: Sequence[memoryview]) -> None:
+        if len(pieces) > _MANY:
+            self._take(DATA, b"".join(pieces))
+        else:
+            for piece in pieces:
+                self._take(DATA, piece)
+
+    def _take(self, kind: int, payload: bytes | memoryview) -> None:
+        exchange = self.exchange
+        codec = self.connection.codec
+        if kind == DATA:
+            cut = codec.overrun
+            if pieces := codec.response_body(payload):
+                self.body += len(payload) - (codec.overrun - cut)
+                self._out += pieces
+            return
+        assert isinstance(payload, bytes)
+        if kind == HEAD:
+            app = parse(payload)
+            exchange.status = app.status
+            self._out.append(
+                codec.begin_response(
+                    app.status,
+                    app.reason,
+                    app.fields,
+                    length=app.content_length,
+                    date=self.connection.front.date(),
+                    close=self.connection.ends_after_response,
+                )
+            )
+            exchange.response_begun = True
+        elif kind == INTERIM:
+            if interim := codec.interim(*parse_interim(payload)):
+                self._out.append(interim)
+        elif kind == ERROR:
+            self._raised = ApplicationRaised(*split_application_error(payload))
+        elif kind == END:
+            self._end(payload[0] if payload else 0)
+
+    def _end(self, flags: int) -> None:
+        """The process is done: it is free before the client has the last byte."""
+        exchange = self.exchange
+        exchange.give_back(SessionOutcome.DONE, keep_stream=exchange.body_sent and not flags & FLAG_CLOSE)
+        self._over = True
+        if self._raised is None:
+            if end := self.connection.codec.end_response():
+                self._out.append(end)
+            if self.connection.codec.short:
+                raise IncompleteResponse("the application sent less than the Content-Length that it declared")
+
+    # -- to the client ------------------------------------------------------------------------------------------
+
+    def _give(self) -> None:
+        """What was taken goes to the client as far as it takes it, and to the buffer.
+
+        :raises ClientGone: the connection is broken.
+        """
+        out, self._out = self._out, []
+        if len(out) > _MANY_PARTS:
+            out = [b"".join(out)]
+        if out:
+            self._give_pieces(out)
+
+    def _give_pieces(self, out: Sequence[bytes | memoryview]) -> None:
+        buffer = self.buffer
+        sent = 0
+        if not buffer.ledger.backlog:
+            stream = self.connection.stream
+            try:
+                sent = stream.send_nowait(out[0]) if len(out) == 1 else stream.sendmsg_nowait(out)
+            except trio.BrokenResourceError:
+                raise ClientGone from None
+            buffer.ledger.pass_through(sent)
+            if sent == sum(map(len, out)):
+                return
+        buffer.put(out, sent)
+        if self._drained is None:
+            self._drained = trio.Event()
+            self.nursery.start_soon(self._drain, self._drained)
+
+    async def _drain(self, drained: trio.Event) -> None:
+        """Give the buffer to the client, until it is empty. Each progress gives the client its whole time again (R27)."""
+        connection, buffer = self.connection, self.buffer
+        timeout = connection.front.options.write_timeout
+        try:
+            while buffer.ledger.backlog:
+                connection.enter(Stage.WRITE, connection.now(), timeout)
+                await trio.lowlevel.wait_writable(connection.stream.socket)
+                buffer.send_nowait(connection.stream)
+        except trio.BrokenResourceError:
+            self._fail(ClientGone())
+            return
+        except PassengerError as lost:
+            self._fail(lost)
+            return
+        connection.enter(Stage.SLOW_APP, connection.now())
+        self._drained = None
+        drained.set()
+
+    async def wait_drained(self) -> None:
+        """Return when the client has been given everything."""
+        if self._drained is not None:
+            await self._drained.wait()
+
+    # -- from the client ----------------------------------------------------------------------------------------
+
+    async def attend_client(self) -> None:
+        """The rest of the request body to the process; after that, watch the client's connection."""
+        if not self.exchange.body_sent:
+            try:
+                await send_body(self.connection, self.exchange, self.stream, self._interim)
+            except (RequestError, ClientGone) as failure:
+                self._abandon(failure)
+                return
+            except PassengerError as lost:
+                self._fail(lost)
+                return
+        if await watch_client(self.connection):
+            self._fail(ClientGone())
+
+    def _interim(self, data: bytes) -> None:
+        """An interim response of ours, in its place among what the client is to get."""
+        self._give_pieces([data])
+
+    def _abandon(self, failure: RequestError | ClientGone) -> None:
+        if self.buffer.ledger.backlog:
+            # Part of something is on the wire already: nothing else can be told.
+            self.exchange.response_begun = True
+        self._fail(failure)

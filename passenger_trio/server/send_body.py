@@ -1,0 +1,112 @@
+"""The rest of a request body, from wherever it is to the process, beside its response: an application may answer before it has read all.
+
+First what is buffered on disk, which goes from file to socket within frames (``sendfile``), and what was in memory behind it; then what the client still sends,
+as it comes.
+
+Law: ``exchange.body_sent`` is set only when the process has been given the end of the body; before that the stream is not at a boundary, and is not used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+from trio.lowlevel import wait_writable
+
+from passenger_trio.codecs.session_protocol import BODY_END, MAX_FRAME, encode_data, encode_data_head
+from passenger_trio.errors import RequestError
+from passenger_trio.server.buffer_body import BodyClock
+from passenger_trio.server.exchange import Exchange
+from passenger_trio.server.spill_buffer import SpillBuffer
+from passenger_trio.server.stage import SCRATCH, ClientGone
+
+if TYPE_CHECKING:
+    from passenger_trio.server.connection import Connection
+    from passenger_trio.system.sockets import RawStream
+
+__all__ = ["send_body"]
+
+
+async def send_body(
+    connection: Connection, exchange: Exchange, stream: RawStream, interim: Callable[[bytes], None]
+) -> None:
+    """Give the rest of the body to the process.
+
+    :param interim: sends ``100 Continue``.
+    :raises RequestError: it is not a body (400), or comes too slowly (408).
+    :raises SpillLost: what was buffered cannot be read back.
+    :raises ClientGone: the client's connection broke.
+    """
+    unsent, exchange.unsent = exchange.unsent, b""
+    reading = not unsent or await _send(
+        stream, unsent
+    )  # whether the worker still takes the body; if not, its response tells why
+    if exchange.body_whole and exchange.upload is None:
+        exchange.body_sent = reading  # all that was left was ``unsent``
+        return
+    if reading and exchange.upload is not None:
+        reading = await _send_buffered(stream, exchange.upload)
+    if not exchange.body_whole:
+        reading = await _send_coming(connection, exchange, stream, interim, reading)
+    if reading and await _send(stream, BODY_END):
+        exchange.body_sent = True
+
+
+async def _send_buffered(stream: RawStream, upload: SpillBuffer) -> bool:
+    """Nothing is taken out of the buffer: the request may have to be sent again (R30)."""
+    at, end = 0, upload.ledger.file_length
+    while at < end:
+        frame_end = min(end, at + MAX_FRAME)
+        if not await _send(stream, encode_data_head(frame_end - at)):
+            return False
+        while at < frame_end:
+            try:
+                await wait_writable(stream.socket)
+                at += upload.send_stored(stream, at, frame_end - at)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return False
+    tail = upload.tail
+    return not tail or await _send(stream, encode_data(tail))
+
+
+async def _send_coming(
+    connection: Connection, exchange: Exchange, stream: RawStream, interim: Callable[[bytes], None], reading: bool
+) -> bool:
+    codec = connection.codec
+    clock = exchange.body_clock
+    assert clock is not None
+    while True:
+        piece = codec.read_body()
+        if piece == b"":
+            return reading
+        if piece is None:
+            if waits := codec.continue_bytes():
+                interim(waits)
+            codec.receive(await _receive(connection, clock))
+        elif reading:
+            reading = await _send(stream, encode_data(piece))
+
+
+async def _receive(connection: Connection, clock: BodyClock) -> bytes:
+    begun = trio.current_time()
+    with trio.move_on_after(clock.remaining()) as patience:
+        try:
+            data = await connection.stream.recv(SCRATCH)
+        except trio.BrokenResourceError:
+            raise ClientGone from None
+        clock.waited(trio.current_time() - begun, len(data))
+        return data
+    assert patience.cancelled_caught
+    raise RequestError(408, "body_timeout", "The body of the request did not arrive in time.")
+
+
+async def _send(stream: RawStream, data: bytes | memoryview) -> bool:
+    """False: the worker takes nothing any more."""
+    try:
+        sent = stream.send_nowait(data)
+        if sent < len(data):
+            await stream.send_all(memoryview(data)[sent:])
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return False
+    return True

@@ -1,0 +1,97 @@
+"""Stages 7 and 8: take a stream to the process, and write head, body and end of the request in one write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from passenger_trio.codecs.headers import cgi_pairs
+from passenger_trio.codecs.session_protocol import MAX_HEAD, encode_data, encode_head, encode_request
+from passenger_trio.core.model import SessionOutcome
+from passenger_trio.errors import CheckoutError, ProcessUnreachable, RequestError
+from passenger_trio.pool.session import Session
+from passenger_trio.server.exchange import Exchange
+from passenger_trio.server.stage import SHORT_OF_DESCRIPTORS
+from passenger_trio.system.sockets import RawStream
+
+if TYPE_CHECKING:
+    from passenger_trio.server.connection import Connection
+
+__all__ = ["send_request"]
+
+_CONNECT_TRIES = 3
+"""Processes that are tried when nothing could be sent to any (R30)."""
+
+
+async def send_request(connection: Connection, exchange: Exchange) -> bool:
+    """Write the request, as far as it is here, to ``exchange.session``. False: that process could not be reached, check out another.
+
+    :raises ProcessUnreachable: as many as allowed could not be reached.
+    :raises CheckoutError: no descriptor is left for a stream.
+    :raises RequestError: the head is longer than a worker takes (431).
+    """
+    session = exchange.session
+    assert session is not None
+    pairs = cgi_pairs(
+        exchange.head, connection.address_pairs, exchange.route.script_name, connection.trusted, exchange.request_id
+    )
+    if len(pairs) > MAX_HEAD:
+        # Only limits that were set far above their defaults let such a head come here.
+        _not_sent(exchange, session, SessionOutcome.NOT_STARTED)
+        raise RequestError(431, "headers_too_large", "The header fields are too large together.")
+    try:
+        stream = session.stream or _stream(session, exchange)
+    except ProcessUnreachable as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in SHORT_OF_DESCRIPTORS:
+            # It is we who are short of something (F32): the process is not to blame.
+            _not_sent(exchange, session, SessionOutcome.NOT_STARTED)
+            connection.front.warn_rarely("a process cannot be connected to: %s", error.__cause__.strerror)
+            connection.front.make_room(8)
+            raise CheckoutError(f"no stream to a process can be opened: {error.__cause__.strerror}") from error
+        # Nothing was sent: any request may go elsewhere. The process is judged by the policy.
+        _not_sent(exchange, session, SessionOutcome.PROCESS_FAILED)
+        exchange.unreachable += 1
+        if exchange.unreachable >= _CONNECT_TRIES:
+            raise
+        return False
+    if exchange.upload is not None:
+        data = encode_head(pairs)  # the body follows beside the response (send_body)
+    elif exchange.body_whole:
+        data = encode_request(pairs, exchange.body)
+    else:
+        data = encode_head(pairs)
+        if exchange.body:
+            data += encode_data(exchange.body)
+    exchange.unsent = b""
+    exchange.body_sent = exchange.body_whole and exchange.upload is None
+    try:
+        sent = stream.send_nowait(data)
+        if sent < len(data):
+            # The pump sends the rest while it takes the response: a worker that answers without reading must not wait for us while we wait for it.
+            exchange.unsent = memoryview(data)[sent:]
+            exchange.body_sent = False
+    except trio.BrokenResourceError:
+        # The response side sees the end of the stream and judges it; there may even be a response.
+        pass
+    return True
+
+
+def _not_sent(exchange: Exchange, session: Session, outcome: SessionOutcome) -> None:
+    exchange.session = None
+    session.close(outcome)
+
+
+def _stream(session: Session, exchange: Exchange) -> RawStream:
+    """A stream to the process: one that it keeps, unless that has ended meanwhile, or says what nobody has asked for (R41). A new one for a second try."""
+    stream = session.connect_nowait(fresh=exchange.retried > 0)
+    while session.reused:
+        try:
+            stream.recv_nowait(1)
+        except trio.WouldBlock:
+            break
+        except trio.BrokenResourceError:
+            pass
+        session.drop_stream()
+        stream = session.connect_nowait()
+    return stream

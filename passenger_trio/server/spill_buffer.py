@@ -1,0 +1,295 @@
+"""The spill buffer: bytes between a producer and a slower consumer, in memory first, then in a file without a name (``core/spill.py`` decides, this executes).
+
+One task puts bytes in, another gets them out; the buffer is not shared further. Memory is one ``bytearray``, so that a flood of tiny pieces costs its
+bytes and nothing more (R33). A batch that is being written is kept beside it until it is written.
+
+Disk trouble is never an exception of the producer: the batch stays in memory, the producer is paused, and the disk is tried again later (R35). Only
+bytes that are on disk and cannot be read back are lost, and with them the one response: ``SpillLost``.
+
+Laws: what comes out is what went in; a buffer whose consumer keeps up opens no file and enters no thread; after ``close`` its disk space is free.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import attrs
+import trio
+
+from passenger_trio.core.spill import SpillLedger, SpillQuota, Step
+from passenger_trio.errors import SpillLost
+from passenger_trio.system import tempfiles
+from passenger_trio.system.sockets import RawStream
+
+__all__ = ["Files", "SpillBuffer", "SpillSpace"]
+
+_SEND_AT_ONCE = 256 * 1024
+_RECEIVE_AT_ONCE = 4 * 1024 * 1024
+_THREADS = 4
+"""Writes at the same time. They have a limiter of their own, so that a slow disk holds up nothing but buffers."""
+_SHARE = 0.8
+"""Of the space that is free at the start: the limit, where none is given."""
+
+_log = logging.getLogger("passenger_trio.server")
+
+
+class Files(Protocol):
+    """The system calls that can fail for reasons of the disk; ``system.tempfiles`` is them. Tests put errors between."""
+
+    def open_unlinked(self, directory: str) -> int: ...
+    def write_at(self, descriptor: int, data: bytes | bytearray, offset: int) -> tuple[int, int | None]: ...
+    def receive_at(
+        self, sock: socket.socket, descriptor: int, offset: int, most: int
+    ) -> tuple[int, bytes, int | None]: ...
+    def send_file(self, sock: int, descriptor: int, offset: int, count: int) -> int: ...
+    def truncate(self, descriptor: int) -> None: ...
+
+
+class SpillSpace:
+    """The disk, as all buffers of one server share it: the directory, the quota, the threads."""
+
+    def __init__(self, directory: str, limit: int, now: Callable[[], float], files: Files = tempfiles) -> None:
+        """:param directory: where the files are (``""``: where temporary files are). :param limit: bytes of all of them (0: most of what is free now)."""
+        self.directory = directory or tempfile.gettempdir()
+        self.quota = SpillQuota(limit or int(tempfiles.free_space(self.directory) * _SHARE))
+        self.buffers: set[SpillBuffer] = set()
+        """Those that hold something, or a file."""
+        self.now = now
+        self.files = files
+        self.limiter = trio.CapacityLimiter(_THREADS)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that buffers hold in memory."""
+        return sum(buffer.ledger.memory for buffer in self.buffers)
+
+    def usable(self) -> bool:
+        """Whether a write may be tried now."""
+        return self.quota.usable(self.now())
+
+    def paused(self) -> None:
+        """A producer must wait."""
+        now = self.now()
+        quota = self.quota
+        quota.paused += 1
+        if quota.exhausted(now):
+            quota.errors["quota"] += 1
+            if quota.worth_a_line(now):
+                _log.warning("buffers have reached %d bytes on disk, their limit: applications are paused", quota.limit)
+
+    def failed(self, error: int) -> None:
+        """A file could not be opened or written."""
+        now = self.now()
+        word = self.quota.failed(error, now)
+        if self.quota.worth_a_line(now):
+            _log.error(
+                "buffering in %s failed (%s: %s): applications are paused while their clients are slow, and it is tried again",
+                self.directory,
+                word,
+                os.strerror(error),
+            )
+
+    def lost(self, reason: str) -> SpillLost:
+        """What is on disk cannot be read back."""
+        self.quota.errors["read"] += 1
+        if self.quota.worth_a_line(self.now()):
+            _log.error("a buffer in %s cannot be read back: %s", self.directory, reason)
+        return SpillLost(f"its buffer cannot be read back: {reason}")
+
+
+@attrs.define(eq=False)
+class SpillBuffer:
+    """One buffer. ``ledger`` tells what is where."""
+
+    space: SpillSpace
+    ledger: SpillLedger
+    spilled: int = 0
+    """Bytes that were ever written to disk."""
+    file: int | None = None
+    _tail: bytearray = attrs.field(factory=bytearray)
+    _batch: bytearray | None = None
+    """What is being written, from ``ledger.stored`` on; ``_tail`` is what comes after it."""
+    _moved: trio.Event | None = None
+
+    # -- the producer's side ------------------------------------------------------------------------------------
+
+    def put(self, pieces: Sequence[bytes | memoryview], skip: int = 0) -> None:
+        """Keep all but the first ``skip`` bytes of ``pieces``, which are copied."""
+        tail = self._tail
+        before = len(tail)
+        for piece in pieces:
+            if skip >= len(piece):
+                skip -= len(piece)
+            else:
+                tail += piece[skip:] if skip else piece
+                skip = 0
+        self.ledger.take(len(tail) - before)
+        self.space.buffers.add(self)
+
+    def room(self) -> int:
+        """Bytes that may be put in now."""
+        ledger = self.ledger
+        # Whether the disk is usable makes no difference to an empty buffer, and need not be asked.
+        return ledger.room(disk=not ledger.memory or self.space.usable())
+
+    @property
+    def over_threshold(self) -> bool:
+        return self.ledger.memory > self.ledger.threshold
+
+    async def make_room(self) -> int:
+        """As ``room``, but not 0: writes to disk, or waits for the consumer or the disk. For a producer that has nothing more at once."""
+        paused = False
+        while True:
+            disk = self.space.usable()
+            step = self.ledger.step(disk=disk, more=False)
+            if step is Step.READ:
+                await trio.lowlevel.checkpoint()
+                return self.ledger.room(disk=disk)
+            if step is Step.STORE:
+                await self.store()
+                continue
+            if not paused:
+                paused = True
+                self.space.paused()
+            self._moved = trio.Event()
+            # A disk that was not usable may be so again without the consumer having moved.
+            with trio.move_on_after(float("inf") if disk else self.space.quota.retry_in(self.space.now())):
+                await self._moved.wait()
+            self._moved = None
+
+    async def store(self) -> bool:
+        """Write what is in memory to disk. False: not all of it, and it stays."""
+        ledger, space = self.ledger, self.space
+        granted = space.quota.reserve(ledger.memory)
+        if not granted:
+            await trio.lowlevel.checkpoint()
+            return False
+        batch, self._tail = self._tail, bytearray()
+        if granted < len(batch):
+            self._tail += memoryview(batch)[granted:]
+            del batch[granted:]
+        self._batch = batch
+        offset = ledger.begin_store(granted)
+        written, error = 0, None
+        try:
+            # Not abandoned when cancelled: the thread has the descriptor.
+            self.file, written, error = await trio.to_thread.run_sync(self._write, batch, offset, limiter=space.limiter)
+        finally:
+            overtaken = ledger.sent - ledger.stored
+            ledger.end_store(written)
+            space.quota.release(granted - written)
+            space.quota.spilled += written
+            self.spilled += written
+            self._batch = None
+            rest = max(written, overtaken)
+            if rest < granted:
+                self._tail = batch[rest:] + self._tail
+            self._truncate_if_drained()
+        if error is not None:
+            space.failed(error)
+        return written == granted
+
+    def _write(self, batch: bytearray, offset: int) -> tuple[int | None, int, int | None]:
+        """In a thread: the file (which is made if there is none), bytes written, the error's number."""
+        files, file = self.space.files, self.file
+        if file is None:
+            try:
+                file = files.open_unlinked(self.space.directory)
+            except OSError as error:
+                return None, 0, error.errno or 0
+        return file, *files.write_at(file, batch, offset)
+
+    async def store_coming(self, stream: RawStream, most: int) -> tuple[int, bool]:
+        """Bulk from ``stream`` to the file in one thread, without coming through here. Memory must be empty, and there must be a file.
+
+        How many of up to ``most`` bytes came; False: the disk did not take all, and the rest is in memory.
+        """
+        ledger, space = self.ledger, self.space
+        assert self.file is not None
+        granted = space.quota.reserve(min(most, _RECEIVE_AT_ONCE))
+        written, rest, error = 0, b"", None
+        try:
+            written, rest, error = await trio.to_thread.run_sync(
+                space.files.receive_at, stream.socket, self.file, ledger.file_length, granted, limiter=space.limiter
+            )
+        finally:
+            ledger.take_stored(written)
+            space.quota.release(granted - written)
+            space.quota.spilled += written
+            self.spilled += written
+        if error is not None:
+            space.failed(error)
+            self.put((rest,))
+        return written + len(rest), error is None
+
+    # -- the consumer's side ------------------------------------------------------------------------------------
+
+    def send_nowait(self, stream: RawStream) -> int:
+        """Give some of the backlog to ``stream``: what is on disk, then what is in memory. 0: it takes nothing now.
+
+        :raises SpillLost: the file cannot be read.
+        :raises trio.BrokenResourceError: the stream is broken.
+        """
+        ledger = self.ledger
+        if ledger.unread:
+            sent = self.send_stored(stream, ledger.sent - ledger.base, ledger.unread)
+            ledger.give(sent)
+            self._truncate_if_drained()
+        else:
+            overtaken = ledger.sent - ledger.stored
+            if self._batch is not None and overtaken < len(self._batch):
+                with memoryview(self._batch) as view:
+                    sent = stream.send_nowait(view[overtaken : overtaken + _SEND_AT_ONCE])
+                ledger.give(sent)
+            else:
+                with memoryview(self._tail) as view:
+                    sent = stream.send_nowait(view[:_SEND_AT_ONCE])
+                del self._tail[:sent]
+                ledger.give(sent)
+        if sent and self._moved is not None:
+            self._moved.set()
+        return sent
+
+    def send_stored(self, stream: RawStream, offset: int, count: int) -> int:
+        """Give bytes of the file to ``stream``, without counting them as gone. 0: it takes nothing now. Raises as ``send_nowait``."""
+        assert self.file is not None
+        try:
+            sent = stream.send_file_nowait(self.space.files.send_file, self.file, offset, min(count, _SEND_AT_ONCE))
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self.space.lost(error.strerror or "an unknown error") from error
+        if not sent:
+            raise self.space.lost("it is shorter than what was written")
+        return sent
+
+    @property
+    def tail(self) -> bytes:
+        """What is in memory behind the file, for a consumer that reads it more than once."""
+        return bytes(self._tail)
+
+    def _truncate_if_drained(self) -> None:
+        ledger = self.ledger
+        if ledger.drained:
+            assert self.file is not None
+            try:
+                self.space.files.truncate(self.file)
+            except OSError:
+                # Then its space is freed by closing it.
+                os.close(self.file)
+                self.file = None
+            self.space.quota.release(ledger.truncated())
+
+    def close(self) -> None:
+        """Free memory and disk. No write may be under way."""
+        if self.file is not None:
+            os.close(self.file)
+            self.file = None
+        self.space.quota.release(self.ledger.forget_file())
+        self._tail = bytearray()
+        self.space.buffers.discard(self)

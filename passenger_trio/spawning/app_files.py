@@ -1,0 +1,79 @@
+"""The application's own files, as text: which there are, and what their syntax trees bind.
+
+Only reading, at most 1 MiB of a file, of regular files (a FIFO named ``app.py`` must not stop the
+supervisor). Symbolic links are followed: people develop and deploy with them. A file that is there but cannot
+be read counts like one with a syntax error: it is what the person meant, and the loader will show what is
+wrong with it. Each file is read once in the life of an ``AppFiles``, that is once in a detection.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from passenger_trio.core.module_names import Module, read_module
+
+__all__ = ["AppFiles"]
+
+_LONGEST = 1024 * 1024
+
+
+class AppFiles:
+    """The modules under one or more directories, in the order of Python's search path."""
+
+    def __init__(self, root: str, *more: str) -> None:
+        """:param root: absolute path; ``more``: further directories to find modules in."""
+        self.root = root
+        self._path = (root, *more)
+        self._read: dict[str, Module | None] = {}
+
+    def file(self, path: str, package: str = "") -> Module | None:
+        """The module in a file (absolute, or relative to the root); None if there is no such regular file."""
+        path = os.path.join(self.root, path)
+        if path not in self._read:
+            self._read[path] = _read(path, package)
+        return self._read[path]
+
+    def load(self, module: str) -> Module | None:
+        """The text of a module by its dotted name, or None if it is not among these files."""
+        where = self.path_of(module)
+        if not where:
+            return None
+        is_package = os.path.basename(where) == "__init__.py"
+        return self.file(where, module if is_package else module.rpartition(".")[0])
+
+    def path_of(self, module: str) -> str:
+        """The file of a module by its dotted name, or ``""``."""
+        if module and all(part.isidentifier() for part in module.split(".")):
+            for directory in self._path:
+                base = os.path.join(directory, *module.split("."))
+                for candidate in (os.path.join(base, "__init__.py"), base + ".py"):
+                    if os.path.isfile(candidate):
+                        return candidate
+        return ""
+
+    def relative(self, path: str) -> str:
+        """A path as people want to read it: relative to the root where it is below it."""
+        return os.path.relpath(path, self.root) if path.startswith(self.root.rstrip("/") + "/") else path
+
+
+def _read(path: str, package: str) -> Module | None:
+    try:
+        # O_NONBLOCK: opening a FIFO does not wait for a writer.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as exc:
+        return Module(syntax_error=f"it cannot be read: {exc.strerror}")
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        with open(fd, "rb", closefd=False) as file:
+            source = file.read(_LONGEST + 1)
+    except OSError as exc:
+        return Module(syntax_error=f"it cannot be read: {exc.strerror}")
+    finally:
+        os.close(fd)
+    if len(source) > _LONGEST:
+        return Module(syntax_error="it is longer than 1 MiB and was not read")
+    return read_module(source, package=package)

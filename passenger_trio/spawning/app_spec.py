@@ -1,0 +1,93 @@
+"""What a spawner must know of an application, worked out once: command, environment, the members of the loader's ``options``.
+
+The environment that an application gets is the supervisor's own, less everything that starts with ``PASSENGER_TRIO_`` (the
+supervisor's settings, and other instances' tokens), plus the variables named in ``_environment``, plus the application's own (R48: one application never
+sees the variables of another).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from passenger_trio import __version__
+from passenger_trio.codecs.control_protocol import CONTRACT_VERSION
+from passenger_trio.core.model import GroupKey
+from passenger_trio.options import AppOptions
+from passenger_trio.spawning.detect import DetectedApp
+from passenger_trio.system.spawn_servers import find_loader
+
+__all__ = ["SERVER_SOFTWARE", "AppSpec", "make_app_spec"]
+
+SERVER_SOFTWARE = f"passenger_trio/{__version__}"
+
+_LOADERS = {
+    "wsgi": ("python", "wsgi_loader.py", "wsgi_loader.py"),
+    "rack": ("ruby", "rack_loader.rb", "rack_preloader.rb"),
+}
+"""Type -> language, the program for a worker, the program for a preloader."""
+_PRELOAD_ARGUMENT = "--preload"
+
+
+@attrs.frozen
+class AppSpec:
+    """How the processes of one application are made."""
+
+    key: GroupKey
+    app: AppOptions
+    detected: DetectedApp
+    command: tuple[str, ...]
+    preloader_command: tuple[str, ...]
+    environment: Mapping[str, str]
+    socket_dir: str
+
+    def loader_options(self, socket_name: str) -> dict[str, Any]:
+        """The members of the ``options`` message."""
+        return {
+            "contract": CONTRACT_VERSION,
+            "app_root": self.detected.root,
+            "app_type": self.detected.app_type,
+            "startup_file": self.detected.startup_file,
+            "entry_module": self.detected.entry_module,
+            "entry_object": self.detected.entry_object,
+            "entry_is_factory": self.detected.entry_is_factory,
+            "environment": self.app.environment,
+            "threads": self.app.thread_count,
+            "socket_dir": self.socket_dir,
+            "socket_name": socket_name,
+            "base_uri": self.app.base_uri.rstrip("/"),
+            "server_software": SERVER_SOFTWARE,
+            "name": self.key.name,
+        }
+
+
+def make_app_spec(
+    app: AppOptions, detected: DetectedApp, base_environment: Mapping[str, str], socket_dir: str
+) -> AppSpec:
+    """:raises FileNotFoundError: the loader is missing from the installation."""
+    language, loader, preloader = _LOADERS[detected.app_type]
+    if not detected.can_fork:
+        app = attrs.evolve(app, spawn_method="direct")
+    return AppSpec(
+        key=GroupKey(app.name or Path(detected.root).name or "app", app.environment),
+        app=app,
+        detected=detected,
+        command=(detected.python, str(find_loader(language, loader))),
+        preloader_command=(detected.python, str(find_loader(language, preloader)), _PRELOAD_ARGUMENT),
+        environment=_environment(app, detected, base_environment),
+        socket_dir=socket_dir,
+    )
+
+
+def _environment(app: AppOptions, detected: DetectedApp, base: Mapping[str, str]) -> dict[str, str]:
+    environment = {name: value for name, value in base.items() if not name.startswith("PASSENGER_TRIO_")}
+    for name in ("PASSENGER_APP_ENV", "WSGI_ENV", "RACK_ENV", "RAILS_ENV", "NODE_ENV"):
+        environment[name] = app.environment
+    environment["IN_PASSENGER"] = "1"
+    environment["PWD"] = detected.root
+    environment.update(detected.env_additions)
+    environment.update(app.env)
+    return environment

@@ -1,0 +1,142 @@
+"""One file -> the entry point in it that is taken, with the sentence that says why; or the sentence that says
+why none is.
+
+Both answers are words for a person. ``core.entry_points`` judges names; here the judgements become a choice.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import attrs
+
+from passenger_trio.core.entry_points import (
+    FACTORY_NAMES,
+    OBJECT_NAMES,
+    Finding,
+    Load,
+    judge,
+    other_applications,
+    usual_entry_points,
+)
+from passenger_trio.core.frameworks import Verdict
+from passenger_trio.core.module_names import Module
+from passenger_trio.errors import NothingToServe
+
+__all__ = ["Choice", "Miss", "choose_named", "choose_usual"]
+
+_NO_ASGI = "ASGI is not served by this version"
+_USUAL = " or ".join([f"`{name}`" for name in OBJECT_NAMES] + [f"`{name}()`" for name in FACTORY_NAMES])
+
+
+@attrs.frozen
+class Choice:
+    """An entry point, before the interpreter is known. The members mean what they mean in ``DetectedApp``."""
+
+    reason: str
+    startup_file: str = ""
+    entry_module: str = ""
+    entry_object: str = ""
+    entry_is_factory: bool = False
+    candidates: tuple[str, ...] = ()
+    env_additions: tuple[tuple[str, str], ...] = ()
+    unseen_module: str = ""
+    """A module that is not among the application's files, so that nothing is known of it."""
+
+    @property
+    def target(self) -> str:
+        """How a person names it."""
+        where = self.entry_module or self.startup_file
+        return f"{where}:{self.entry_object}{'()' if self.entry_is_factory else ''}"
+
+
+@attrs.frozen
+class Miss:
+    """A file that holds no application: the sentence that says so, and whether it came near."""
+
+    text: str
+    came_near: bool = True
+
+
+def choose_usual(
+    module: Module, file: str, load: Load, *, trusts_type: bool = False, is_named: bool = False
+) -> Choice | Miss:
+    """The entry point of a file under one of the usual names, or else its only one under another name.
+
+    :param file: how the file is called in sentences.
+    :param trusts_type: somebody said which interface it is, so what looks like ASGI is not refused.
+    :param is_named: somebody named this file: it is taken if there is any doubt.
+    :returns: a choice, or what the file has instead.
+    """
+    if module.syntax_error:
+        return Choice(f"{file} is there, although {_not_python(module)}")
+    usual = usual_entry_points(module, load)
+    others = other_applications(module, load)
+    for finding in usual:
+        if finding.can_be_served or (trusts_type and finding.verdict is Verdict.ASGI):
+            return _choice(file, finding)
+    served = [finding for finding in others if finding.verdict is Verdict.WSGI]
+    if len(served) == 1:
+        return _choice(file, served[0], only=True)
+    if served:
+        names = ", ".join(f"`{finding.target}`" for finding in served)
+        return Miss(f"{file} has several applications ({names}): name one")
+    asgi = next((finding for finding in usual + others if finding.verdict is Verdict.ASGI), None)
+    if asgi is not None:
+        return Miss(f"{file} has {_named(asgi)} for ASGI: {_NO_ASGI}")
+    if _hides_names(module, load) and (is_named or file == "passenger_wsgi.py"):
+        return Choice(f"{file} is there; which names it has shows only when it is loaded")
+    if usual:
+        return Miss(f"{file} has {_named(usual[0])}")
+    return Miss(f"{file} has no {_USUAL}", came_near=False)
+
+
+def choose_named(
+    module: Module, file: str, path: str, is_factory: bool, load: Load, *, trusts_type: bool = False
+) -> Choice:
+    """The entry point that somebody named.
+
+    :raises NothingToServe: the file shows that it has no such name, or that it is nothing that can be served.
+    """
+    target = f"{path}()" if is_factory else path
+    plain = Choice(f"`{target}` of {file} was asked for", entry_object=path, entry_is_factory=is_factory)
+    if module.syntax_error:
+        return attrs.evolve(plain, reason=f"{plain.reason}, although {_not_python(module)}")
+    finding = judge(module, path, load, is_factory=is_factory)
+    if finding is None:
+        if _hides_names(module, load):
+            return plain
+        has = [f"`{other.target}`" for other in usual_entry_points(module, load) + other_applications(module, load)]
+        raise NothingToServe(f"{file} has no `{path}`" + (f"; it has {', '.join(has)}" if has else ""), (path,))
+    if finding.verdict is Verdict.ASGI and not trusts_type:
+        raise NothingToServe(f"{file} has {_named(finding)} for ASGI: {_NO_ASGI}", (path,))
+    if finding.verdict is Verdict.NEITHER and not module.is_dynamic:
+        hint = ""
+        if not is_factory and judge(module, path, load, is_factory=True) and finding.what.startswith("a function of"):
+            hint = f"; if it makes the application, write `{path}()`"
+        raise NothingToServe(f"{file} has {_named(finding)}, which is no WSGI application{hint}", (path,))
+    return attrs.evolve(plain, reason=f"{plain.reason}: {finding.what}", entry_object=finding.path)
+
+
+def _choice(file: str, finding: Finding, *, only: bool = False) -> Choice:
+    words = f"has {_named(finding)}" + (", its only WSGI application" if only else "")
+    return Choice(f"{file} {words}", entry_object=finding.path, entry_is_factory=finding.is_factory)
+
+
+def _named(finding: Finding) -> str:
+    if finding.is_factory and not finding.what.startswith("a function"):
+        made = f", which makes {finding.what}" if finding.verdict is not Verdict.PROBABLE else ""
+        return f"the factory `{finding.target}`{made}"
+    return f"`{finding.path}`, {finding.what}"
+
+
+def _not_python(module: Module) -> str:
+    if module.syntax_error.startswith("it "):
+        return module.syntax_error
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    return f"it is not valid Python {version} ({module.syntax_error})"
+
+
+def _hides_names(module: Module, load: Load) -> bool:
+    """Whether the module may have names that its text does not show."""
+    return module.is_dynamic or any(load(star) is None for star in module.stars)

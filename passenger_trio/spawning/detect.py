@@ -1,0 +1,333 @@
+"""A directory, or a target that a person named -> the application in it: what to load, with which
+interpreter, and why.
+
+Detection reads syntax trees and imports nothing. It answers in one sentence why it chose what it chose, and
+if it finds nothing it says in at most six lines what it looked for and what came near.
+
+The order of the search is that of ``STARTUP_FILES``, then Django's ``manage.py``, then the packages in the
+directory (and in ``src``). A file that is there under one of these names but has a syntax error is chosen all
+the same: it is what the person is working on, and the loader shows the error with its traceback.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import attrs
+
+from passenger_trio.core.django_project import (
+    SETTINGS_VARIABLE,
+    settings_module,
+    wsgi_application,
+    wsgi_modules,
+)
+from passenger_trio.core.entry_points import FACTORY_NAMES, OBJECT_NAMES
+from passenger_trio.core.module_names import Module
+from passenger_trio.errors import NothingToServe, OptionError
+from passenger_trio.options import AppOptions
+from passenger_trio.spawning.app_files import AppFiles
+from passenger_trio.spawning.choice import Choice, Miss, choose_named, choose_usual
+from passenger_trio.spawning.interpreter import choose_interpreter, finds_module
+from passenger_trio.spawning.near_misses import foreign_files, nothing_found, subdirectories
+from passenger_trio.spawning.ruby import STARTUP_FILE as RACK_FILE
+from passenger_trio.spawning.ruby import choose_ruby, rack_file
+
+__all__ = ["STARTUP_FILES", "DetectedApp", "detect"]
+
+STARTUP_FILES = ("passenger_wsgi.py", "wsgi.py", "app.py", "main.py")
+_PACKAGE_MODULES = ("wsgi", "app", "main", "")
+"""Modules of a package that may hold its application; the last is the package itself."""
+
+_LOOKED_FOR = (*STARTUP_FILES, "manage.py")
+_NAMES = (*OBJECT_NAMES, *(f"{name}()" for name in FACTORY_NAMES))
+
+
+@attrs.frozen
+class DetectedApp:
+    """What is to be loaded.
+
+    :ivar app_type: ``wsgi`` or ``rack``.
+    :ivar root: absolute path of the application's directory.
+    :ivar startup_file: absolute path of the file to load, or ``""`` when ``entry_module`` is to be imported.
+    :ivar entry_module: dotted module name, or ``""``.
+    :ivar entry_object: attribute path in it, or ``""``: the interface's usual names, in the loader's order.
+    :ivar entry_is_factory: the object is called without arguments to get the application.
+    :ivar python: absolute path of the interpreter; ``python_reason`` says why that one.
+    :ivar reason: why this application, in one sentence without a full stop.
+    :ivar candidates: what else could have been served, in words.
+    :ivar env_additions: environment variables that the application needs (the application's own options win).
+    """
+
+    app_type: str
+    root: str
+    startup_file: str
+    entry_module: str
+    entry_object: str
+    entry_is_factory: bool
+    python: str
+    python_reason: str
+    reason: str
+    candidates: tuple[str, ...] = ()
+    env_additions: tuple[tuple[str, str], ...] = ()
+    can_fork: bool = True
+    """Whether the interpreter can; JRuby cannot, and its processes are started one by one."""
+
+
+def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> DetectedApp:
+    """Find the application that ``app`` means. Blocking, but short: it reads a few small files.
+
+    :param environ: the supervisor's environment (``VIRTUAL_ENV``, ``PATH``, ``PYTHONPATH``), by default this
+        process's.
+    :raises NothingToServe: there is no application, or none of a kind that can be served.
+    :raises OptionError: an option names something that cannot be used.
+    """
+    environ = os.environ if environ is None else environ
+    root = _root(app.root)
+    search = _Search(AppFiles(root, os.path.join(root, "src")), app, environ)
+    if app.target and app.startup_file:
+        raise OptionError("--startup-file", app.startup_file, f"the target {app.target!r} says already what to load")
+    rack = rack_file(root, app.app_type, app.target or app.startup_file)
+    if rack:
+        return _rack_app(app, root, rack, environ)
+    if app.target:
+        choice = search.target(app.target)
+    elif app.startup_file:
+        choice = search.startup_file(app.startup_file)
+    else:
+        choice = search.directory()
+    python, python_reason = choose_interpreter(app.python, root, environ)
+    _check_installed(choice, python, root)
+    return DetectedApp(
+        app_type=app.app_type or "wsgi",
+        root=root,
+        startup_file=choice.startup_file,
+        entry_module=choice.entry_module,
+        entry_object=choice.entry_object,
+        entry_is_factory=choice.entry_is_factory,
+        python=python,
+        python_reason=python_reason,
+        reason=choice.reason,
+        candidates=choice.candidates,
+        env_additions=choice.env_additions,
+    )
+
+
+def _rack_app(app: AppOptions, root: str, startup_file: str, environ: Mapping[str, str]) -> DetectedApp:
+    ruby = choose_ruby(app.ruby, root, environ)
+    name = os.path.relpath(startup_file, root)
+    named = bool(app.target or app.startup_file)
+    others = [file for file in _LOOKED_FOR if os.path.isfile(os.path.join(root, file))]
+    return DetectedApp(
+        app_type="rack",
+        root=root,
+        startup_file=startup_file,
+        entry_module="",
+        entry_object="",
+        entry_is_factory=False,
+        python=ruby.path,
+        python_reason=ruby.reason,
+        reason=f"{name} was asked for, a Rack application" if named else f"{name} is a Rack application",
+        candidates=tuple(f"{file} is there, too" for file in others),
+        env_additions=(("RAILS_RELATIVE_URL_ROOT", app.base_uri.rstrip("/")),) if app.base_uri.strip("/") else (),
+        can_fork=ruby.can_fork,
+    )
+
+
+def _root(root: str) -> str:
+    root = os.path.abspath(root)
+    if os.path.isfile(root):
+        name = os.path.basename(root)
+        raise NothingToServe(f"{root} is a file, not a directory: start its directory, or name it: {name}:app")
+    if not os.path.isdir(root):
+        raise NothingToServe(f"there is no directory {root}")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise NothingToServe(f"the directory {root} cannot be read: permission denied")
+    return root
+
+
+def _check_installed(choice: Choice, python: str, root: str) -> None:
+    """A module that is not below the root may be installed: ask, to answer a misspelt name at once."""
+    top = choice.unseen_module.partition(".")[0]
+    if top and not finds_module(python, root, top):
+        raise NothingToServe(f"there is no module {top!r} in {root}, and {python} does not find one either")
+
+
+@attrs.frozen
+class _Search:
+    files: AppFiles
+    app: AppOptions
+    environ: Mapping[str, str]
+
+    # What a person named
+
+    def target(self, target: str) -> Choice:
+        """``module``, ``module:object``, ``module:factory()``, ``file.py:object`` ..."""
+        where, colon, path = target.rpartition(":") if ":" in target else (target, "", "")
+        is_factory = path.endswith("()")
+        path = path.removesuffix("()")
+        if "(" in path:
+            raise OptionError("target", target, "a factory is called without arguments: module:factory()")
+        if colon and not all(part.isidentifier() for part in path.split(".")):
+            raise OptionError("target", target, "behind the colon stands the name of an object, as in module:object")
+        if where.endswith(".py") or os.sep in where:
+            return self._file(where, path, is_factory)
+        if not all(part.isidentifier() for part in where.split(".")):
+            raise OptionError("target", target, "write module:object, module:factory() or file.py:object")
+        found = self.files.path_of(where)
+        if not found:
+            return self._unseen(where, path, is_factory)
+        choice = self._choose(self.files.load(where) or Module(), self.files.relative(found), path, is_factory)
+        return attrs.evolve(choice, entry_module=where, env_additions=self._src_path(found))
+
+    def startup_file(self, file: str) -> Choice:
+        return self._file(file, "", False)
+
+    def _file(self, file: str, path: str, is_factory: bool) -> Choice:
+        module = self.files.file(file)
+        if module is None:
+            raise NothingToServe(f"there is no file {file} in {self.files.root}", (file,))
+        return attrs.evolve(
+            self._choose(module, file, path, is_factory), startup_file=os.path.join(self.files.root, file)
+        )
+
+    def _choose(self, module: Module, file: str, path: str, is_factory: bool) -> Choice:
+        trusts = bool(self.app.app_type)
+        if path:
+            return choose_named(module, file, path, is_factory, self.files.load, trusts_type=trusts)
+        choice = choose_usual(module, file, self.files.load, trusts_type=trusts, is_named=True)
+        if isinstance(choice, Miss):
+            raise NothingToServe(nothing_found(f"no application found in {file}", [choice.text]), _NAMES)
+        return choice
+
+    def _unseen(self, where: str, path: str, is_factory: bool) -> Choice:
+        package, _, _ = where.rpartition(".")
+        if package and self.files.path_of(package):
+            raise NothingToServe(
+                f"there is no module {where} in {self.files.root}, although there is {package}", (where,)
+            )
+        target = f"{where}:{path}{'()' if is_factory else ''}" if path else where
+        return Choice(
+            reason=f"`{target}` was asked for",
+            entry_module=where,
+            entry_object=path,
+            entry_is_factory=is_factory,
+            unseen_module=where,
+        )
+
+    # What is in the directory
+
+    def directory(self) -> Choice:
+        """The first of what can be served; the others become its ``candidates``."""
+        misses: list[Miss] = []
+        found = [self._startup_file(file, misses) for file in STARTUP_FILES] + [self._django(misses)]
+        choices = [choice for choice in found if choice is not None]
+        if not choices:
+            choices = [choice for choice in self._packages(misses) if choice is not None]
+            if len(choices) > 1:
+                # A guess among equals could not be explained.
+                names = ", ".join(choice.target for choice in choices)
+                misses, choices = [Miss(f"there are several applications ({names}): name one")], []
+        if not choices:
+            raise self._nothing(misses)
+        chosen, *others = choices
+        return attrs.evolve(chosen, candidates=tuple(other.reason for other in others))
+
+    def _startup_file(self, file: str, misses: list[Miss]) -> Choice | None:
+        module = self.files.file(file)
+        choice = self._usual(module, file, misses)
+        return choice and attrs.evolve(choice, startup_file=os.path.join(self.files.root, file))
+
+    def _usual(self, module: Module | None, file: str, misses: list[Miss]) -> Choice | None:
+        if module is None:
+            return None
+        choice = choose_usual(module, file, self.files.load, trusts_type=bool(self.app.app_type))
+        if isinstance(choice, Miss):
+            misses.append(choice)
+            return None
+        return choice
+
+    def _django(self, misses: list[Miss]) -> Choice | None:
+        manage = self.files.file("manage.py")
+        if manage is None:
+            return None
+        settings = settings_module(manage)
+        if not settings:
+            why = f"cannot be read ({manage.syntax_error})" if manage.syntax_error else f"sets no {SETTINGS_VARIABLE}"
+            misses.append(Miss(f"manage.py {why}"))
+            return None
+        reason = f"manage.py belongs to a Django project ({settings})"
+        entry, _, path = wsgi_application(settings, self.files.load).rpartition(".")
+        is_factory = False
+        if entry and all(part.isidentifier() for part in (*entry.split("."), path)):
+            reason = f"{reason} whose WSGI_APPLICATION is {entry}.{path}"
+        else:
+            entry = next((name for name in wsgi_modules(settings) if self.files.path_of(name)), "")
+            path = "application"
+            reason = f"{reason} with the WSGI module {entry}"
+        if not entry:
+            # Django's own factory needs nothing but the settings.
+            entry, path, is_factory = "django.core.wsgi", "get_wsgi_application", True
+            reason = f"manage.py belongs to a Django project ({settings}) that has no WSGI module of its own"
+        module = self.files.load(entry)
+        sets_it = module is not None and settings_module(module)
+        additions = () if sets_it or SETTINGS_VARIABLE in self.environ else ((SETTINGS_VARIABLE, settings),)
+        return Choice(
+            reason,
+            entry_module=entry,
+            entry_object=path,
+            entry_is_factory=is_factory,
+            env_additions=additions,
+        )
+
+    def _packages(self, misses: list[Miss]) -> list[Choice | None]:
+        directories = (self.files.root, os.path.join(self.files.root, "src"))
+        return [self._package(name, misses) for directory in directories for name in _packages_in(directory)]
+
+    def _package(self, package: str, misses: list[Miss]) -> Choice | None:
+        for name in _PACKAGE_MODULES:
+            entry = f"{package}.{name}" if name else package
+            module = self.files.load(entry)
+            if module is not None and not module.syntax_error:
+                where = self.files.path_of(entry)
+                doubts: list[Miss] = []
+                choice = self._usual(module, self.files.relative(where), doubts)
+                # Most modules of most packages hold no application, and that is not worth a line.
+                misses += [doubt for doubt in doubts if doubt.came_near]
+                if choice is not None:
+                    return attrs.evolve(choice, entry_module=entry, env_additions=self._src_path(where))
+        return None
+
+    def _nothing(self, misses: list[Miss]) -> NothingToServe:
+        root = self.files.root
+        lines = [miss.text for miss in misses] + foreign_files(root) + subdirectories(root, (*_LOOKED_FOR, RACK_FILE))
+        looked_for = (
+            f"looked for {', '.join(STARTUP_FILES)}, Django's manage.py, packages with one of them, {RACK_FILE}"
+        )
+        return NothingToServe(nothing_found(f"no application found in {root}", [looked_for, *lines]), _LOOKED_FOR)
+
+    def _src_path(self, where: str) -> tuple[tuple[str, str], ...]:
+        """What makes a module below ``src`` importable."""
+        src = os.path.join(self.files.root, "src")
+        if not where.startswith(src + os.sep):
+            return ()
+        before = self.environ.get("PYTHONPATH", "")
+        return (("PYTHONPATH", f"{src}{os.pathsep}{before}" if before else src),)
+
+
+_NO_APPLICATIONS = frozenset({"tests", "test", "docs", "examples", "migrations", "node_modules", "build", "dist"})
+
+
+def _packages_in(directory: str) -> list[str]:
+    try:
+        names = sorted(os.listdir(directory))[:1000]
+    except OSError:
+        return []
+    return [
+        name
+        for name in names
+        if name.isidentifier()
+        and not name.startswith("_")
+        and name not in _NO_APPLICATIONS
+        and os.path.isfile(os.path.join(directory, name, "__init__.py"))
+    ]

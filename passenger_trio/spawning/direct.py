@@ -1,0 +1,129 @@
+"""DirectSpawner: a fresh program for each process, and ``start_loader``, which the preloader is started with as well."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import trio
+
+from passenger_trio.codecs.control_protocol import Ready
+from passenger_trio.core.journey import JourneyType
+from passenger_trio.core.model import ErrorCategory
+from passenger_trio.errors import SpawnError
+from passenger_trio.spawning.app_spec import AppSpec
+from passenger_trio.spawning.handshake import Launch
+from passenger_trio.spawning.reception import Reception
+from passenger_trio.spawning.spawner import PreloaderFacts, SpawnedProcess
+from passenger_trio.system.children import start_program
+from passenger_trio.system.pidfd import PidFd
+from passenger_trio.system.sockets import PeerCredentials
+
+__all__ = ["DirectSpawner", "start_loader"]
+
+OnLine = Callable[[int, str], None]
+"""Called with a pid and a line of output."""
+
+
+async def start_loader(
+    launch: Launch, reception: Reception, command: tuple[str, ...], role: str, on_line: OnLine | None
+) -> Ready:
+    """Start a loader and see it through until it is ready.
+
+    :raises SpawnError: it did not come to that; ``launch.abandon`` is the caller's to call.
+    """
+    spec, output = launch.spec, launch.output
+    launch.command = command
+    pid = 0
+
+    def accepts(peer: PeerCredentials) -> bool:
+        return peer.pid == pid and peer.uid == os.getuid()
+
+    with reception.expect(role, accepts) as expectation:
+        environment = {
+            **spec.environment,
+            "PASSENGER_TRIO_SPAWN_SOCKET": reception.path,
+            "PASSENGER_TRIO_SPAWN_TOKEN": expectation.token,
+        }
+        launch.advance("preparation", "start_program")
+        try:
+            pid = start_program(command, cwd=spec.detected.root, env=environment, output=output.writing_end)
+            launch.pin(_pin_child(pid))
+        except (OSError, ValueError) as exc:  # ValueError: a NUL in the environment, ...
+            raise _cannot_start(launch, command, exc) from exc
+        output.close_writing_end()
+        if on_line is not None:
+            output.on_line = lambda line: on_line(pid, line)
+        launch.advance("start_program", "connect_back")
+        return await launch.see_through(expectation, spec.app.start_timeout)
+
+
+def _pin_child(pid: int) -> PidFd:
+    # The child is not reaped by anybody else, so its pid is its own until we wait for it.
+    try:
+        return PidFd.open(pid)
+    except OSError:  # no descriptor is left
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+
+
+def _cannot_start(launch: Launch, command: tuple[str, ...], exc: OSError | ValueError) -> SpawnError:
+    why = str(exc)
+    if isinstance(exc, OSError):
+        why = exc.strerror or why
+        if exc.filename and exc.filename != command[0]:
+            why += f" ({exc.filename})"
+    return launch.failure(
+        ErrorCategory.OPERATING_SYSTEM,
+        f"The interpreter {command[0]} cannot be started: {why}",
+        "The operating system refused to start the application's interpreter.",
+        "Check that the interpreter and the application's directory are there and may be used; --python or --ruby chooses another interpreter.",
+    )
+
+
+class DirectSpawner:
+    """Every process is a program of its own."""
+
+    def __init__(self, spec: AppSpec, reception: Reception, on_line: OnLine | None = None) -> None:
+        self._spec = spec
+        self._reception = reception
+        self._on_line = on_line
+
+    async def spawn(self) -> SpawnedProcess:
+        """See ``Spawner``."""
+        begun = trio.current_time()
+        launch = Launch.begin(self._spec, JourneyType.SPAWN_DIRECTLY)
+        done = False
+        try:
+            ready = await start_loader(launch, self._reception, self._spec.command, "worker", self._on_line)
+            assert launch.pidfd is not None
+            assert launch.control is not None
+            process = SpawnedProcess(
+                pidfd=launch.pidfd,
+                socket_path=launch.socket_path,
+                concurrency=ready.sockets[0].concurrency,
+                control=launch.control,
+                output=launch.output,
+                journey=launch.journey,
+                spawn_time=trio.current_time() - begun,
+                preloaded=False,
+            )
+            done = True
+            return process
+        finally:
+            if not done:
+                await launch.abandon()
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Nothing outlives a direct spawn."""
+        task_status.started()
+        await trio.sleep_forever()
+
+    def retire_preloader(self) -> None:
+        """There is none."""
+
+    @property
+    def preloader(self) -> PreloaderFacts | None:
+        return None

@@ -1,0 +1,302 @@
+"""From "the program was started" to "it may serve": a race between ready, error, early exit and the deadline.
+
+Every spawner runs its spawns through ``Launch``, which keeps the journey and gathers the evidence. Laws: whoever loses the race has been told;
+a report that the program managed to send is read even when its exit was noticed first; a ``Launch`` that did not end in ``ready`` leaves no
+process, no descriptor and no socket file behind, also when it is cancelled.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import stat
+from collections.abc import Awaitable, Callable
+
+import attrs
+import trio
+
+from passenger_trio.codecs.control_protocol import AppEvent, Failed, Message, Ready, StepReport, encode_options
+from passenger_trio.core.journey import Journey, JourneyType
+from passenger_trio.core.model import ErrorCategory, SpawnFailure
+from passenger_trio.core.redaction import redact
+from passenger_trio.errors import SpawnError, SpawnServerError
+from passenger_trio.spawning.app_spec import AppSpec
+from passenger_trio.spawning.output import OutputPipe
+from passenger_trio.spawning.reception import ControlConnection, Expectation
+from passenger_trio.system.pidfd import PidFd
+from passenger_trio.system.sockets import remove_unix_socket
+
+__all__ = ["Launch", "describe_exit"]
+
+_LAST_WORDS_TIME = 1.0
+"""Seconds for a program whose control connection ended to end itself, so that its exit status can be told."""
+_KILL_TIME = 5.0
+_MAX_MESSAGES = 256
+"""Messages that a loader may send until it is ready; each is kept, as a step of the journey or as a line of the log."""
+EXIT_STATUS_TIME = 0.25
+"""Seconds in which a preloader tells how a process that it forked has ended."""
+
+_log = logging.getLogger("passenger_trio.spawning")
+
+
+def describe_exit(status: int | None) -> str:
+    """``"exit status 3"``, ``"killed by signal 9 (SIGKILL)"``; ``status`` as of ``subprocess.Popen.returncode``."""
+    if status is None:
+        return "its exit status is not known"
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        name = f" ({signal.Signals(-status).name})"
+    except ValueError:
+        name = ""
+    return f"killed by signal {-status}{name}"
+
+
+@attrs.define(eq=False)
+class Launch:
+    """One program on its way to being ready."""
+
+    spec: AppSpec
+    journey: Journey
+    output: OutputPipe
+    command: tuple[str, ...] = ()
+    pidfd: PidFd | None = None
+    control: ControlConnection | None = None
+    socket_name: str = attrs.field(factory=lambda: secrets.token_hex(6))
+    told_exit_status: Callable[[int], Awaitable[int]] | None = None
+    """Of a program that is not our child: waits until its parent tells."""
+    exit_status: int | None = None
+    _pinned: trio.Event = attrs.field(factory=trio.Event)
+    _messages: int = 0
+
+    @classmethod
+    def begin(cls, spec: AppSpec, type: JourneyType) -> Launch:
+        """:raises SpawnError: not even a pipe for the output can be had."""
+        journey = Journey.begin(type).started("preparation", trio.current_time())
+        try:
+            return cls(spec, journey, OutputPipe())
+        except OSError as exc:
+            raise SpawnError(
+                SpawnFailure(
+                    error_id=secrets.token_hex(4),
+                    category=ErrorCategory.OPERATING_SYSTEM,
+                    summary=f"No process can be started: {exc.strerror}",
+                    problem="The operating system refused a pipe for the output of the application.",
+                    solution="Check the limits on open files of the account under which the server runs.",
+                    journey=journey.failed(trio.current_time()),
+                )
+            ) from exc
+
+    @property
+    def socket_path(self) -> str:
+        return os.path.join(self.spec.socket_dir, self.socket_name)
+
+    def advance(self, done: str, next_step: str) -> None:
+        """Step ``done`` is performed and ``next_step`` under way."""
+        now = trio.current_time()
+        self.journey = self.journey.performed(done, now).started(next_step, now)
+
+    def pin(self, pidfd: PidFd) -> None:
+        """This is the process. From here on its exit is watched, and ``abandon`` ends it."""
+        if self.pidfd is None:
+            self.pidfd = pidfd
+            self._pinned.set()
+        else:
+            pidfd.close()  # the same process, which was pinned before
+
+    async def see_through(
+        self, expectation: Expectation, timeout: float, doom: Callable[[], Awaitable[SpawnError]] | None = None
+    ) -> Ready:
+        """Wait for the program to connect, shake hands, and be ready.
+
+        :param timeout: seconds left for all of it.
+        :param doom: returns when somebody on whom the program depends has failed (the preloader that was asked to fork).
+        :raises SpawnError: it did not come to that. The program is not ended here: ``abandon`` does that.
+        """
+        result: Ready | SpawnError | None = None
+        exited = False
+
+        with trio.move_on_after(timeout) as deadline:
+            async with trio.open_nursery() as race:
+
+                async def watch_exit() -> None:
+                    nonlocal exited
+                    await self._pinned.wait()
+                    assert self.pidfd is not None
+                    await self.pidfd.wait_exit()
+                    exited = True
+                    race.cancel_scope.cancel()
+
+                async def watch_doom(doom: Callable[[], Awaitable[SpawnError]]) -> None:
+                    nonlocal result
+                    error = await doom()
+                    # What was decided in this very step stays decided.
+                    result = result or error
+                    race.cancel_scope.cancel()
+
+                async def talk() -> None:
+                    nonlocal result
+                    control = await expectation.wait()
+                    self._adopt(control)
+                    self.advance("connect_back", "handshake")
+                    control.send_nowait(encode_options(self.spec.loader_options(self.socket_name)))
+                    self.journey = self.journey.performed("handshake", trio.current_time())
+                    while result is None:
+                        message = await control.receive()
+                        if message is None:
+                            # It is ending: its exit, which says more, cancels us.
+                            await trio.sleep(_LAST_WORDS_TIME)
+                            break
+                        heard = self._hear(message)
+                        result = result or heard
+                    race.cancel_scope.cancel()
+
+                race.start_soon(self.output.run)
+                race.start_soon(watch_exit)
+                if doom is not None:
+                    race.start_soon(watch_doom, doom)
+                try:
+                    await talk()
+                except SpawnServerError as exc:
+                    result = self._broke_contract(exc)
+                    race.cancel_scope.cancel()
+
+        self.output.drain()
+        if exited:
+            await self._learn_exit_status()
+        if result is None and self.control is not None:
+            result = self._last_words(self.control)
+        if result is None:
+            result = self._timed_out(timeout) if deadline.cancelled_caught and not exited else self._ended_early()
+        if isinstance(result, SpawnError):
+            raise result
+        return result
+
+    def _adopt(self, control: ControlConnection) -> None:
+        self.control = control
+        self.pin(control.pidfd)
+        assert self.pidfd is not None
+        control.pidfd = self.pidfd
+
+    async def _learn_exit_status(self) -> None:
+        assert self.pidfd is not None
+        self.exit_status = self.pidfd.exit_status
+        if self.exit_status is None and self.told_exit_status is not None:
+            with trio.move_on_after(EXIT_STATUS_TIME):
+                self.exit_status = await self.told_exit_status(self.pidfd.pid)
+
+    def _hear(self, message: Message) -> Ready | SpawnError | None:
+        """One message of the loader; a result when it decides the race."""
+        now = trio.current_time()
+        self._messages += 1
+        if self._messages > _MAX_MESSAGES:
+            raise SpawnServerError(f"the loader sent more than {_MAX_MESSAGES} messages before it was ready")
+        if isinstance(message, StepReport):
+            if message.state == "in_progress":
+                self.journey = self.journey.started(message.name, now)
+            elif message.state == "performed":
+                self.journey = self.journey.performed(message.name, now, message.duration)
+            else:
+                self.journey = self.journey.errored(message.name, now, message.duration)
+            return None
+        if isinstance(message, AppEvent):
+            _log.info("event from the loader of %s: %s %s", self.spec.key.name, message.name, dict(message.fields))
+            return None
+        if isinstance(message, Failed):
+            return self.failure(
+                message.category, message.summary, message.problem, message.solution, message.traceback, message.details
+            )
+        if isinstance(message, Ready):
+            if self.journey.type is not JourneyType.START_PRELOADER:
+                self._check_socket(message)
+            self.journey = self.journey.performed("ready", now)
+            return message
+        raise SpawnServerError(f"the loader sent {type(message).__name__} before it was ready")
+
+    def _check_socket(self, ready: Ready) -> None:
+        """R47: trust nothing that a child reports. The socket is where we said, is a socket, and is ours."""
+        if len(ready.sockets) != 1 or ready.sockets[0].protocol != "session":
+            raise SpawnServerError("the loader is ready without exactly one socket of the session protocol")
+        if ready.sockets[0].address != f"unix:{self.socket_path}":
+            raise SpawnServerError("the loader listens somewhere else than it was told")
+        try:
+            found = os.lstat(self.socket_path)
+        except OSError as exc:
+            raise SpawnServerError(f"the loader is ready, but its socket is not there ({exc.strerror})") from None
+        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.getuid():
+            raise SpawnServerError("what the loader calls its socket is not a socket of ours")
+
+    def _last_words(self, control: ControlConnection) -> Ready | SpawnError | None:
+        """What the program had still said when its end was noticed. A ``ready`` from the dead is worth nothing."""
+        try:
+            for message in control.last_words():
+                if not isinstance(message, Ready) and isinstance(result := self._hear(message), SpawnError):
+                    return result
+        except SpawnServerError as exc:
+            return self._broke_contract(exc)
+        return None
+
+    def failure(
+        self, category: ErrorCategory, summary: str, problem: str, solution: str, traceback: str = "", details: str = ""
+    ) -> SpawnError:
+        """The error, with all the evidence gathered so far."""
+        # What the program wrote before it said that it failed may not have been read yet.
+        self.output.drain()
+        self.journey = self.journey.failed(trio.current_time())
+        return SpawnError(
+            SpawnFailure(
+                error_id=secrets.token_hex(4),
+                category=category,
+                summary=summary,
+                problem=problem,
+                solution=solution,
+                journey=self.journey,
+                traceback=traceback,
+                details=details,
+                output=self.output.tail,
+                environment=redact(self.spec.environment),
+                command=self.command,
+                exit_status=describe_exit(self.exit_status) if self.exit_status is not None else "",
+            )
+        )
+
+    def _broke_contract(self, exc: SpawnServerError) -> SpawnError:
+        return self.failure(
+            ErrorCategory.LOADER,
+            "The loader did not follow the contract between it and the supervisor",
+            str(exc),
+            "This is not the application's fault. Please report it, with the output below.",
+        )
+
+    def _ended_early(self) -> SpawnError:
+        return self.failure(
+            ErrorCategory.EXITED,
+            f"The application's process ended before it was ready ({describe_exit(self.exit_status)})",
+            "It ended without a report. Its last output, if there was any, is below.",
+            "Look at the output. A process that was killed by signal 9 was often killed for want of memory.",
+        )
+
+    def _timed_out(self, timeout: float) -> SpawnError:
+        under_way = next((step.title for step in self.journey.steps if step.state.value == "in_progress"), "")
+        return self.failure(
+            ErrorCategory.TIMEOUT,
+            f"The application was not ready within {timeout:g} seconds",
+            f"It was still at this step: {under_way}." if under_way else "It did not say what it was doing.",
+            "Look at the output for what it waits for. If it only needs longer, raise --start-timeout.",
+        )
+
+    async def abandon(self) -> None:
+        """End the program and let go of everything. Shielded, with a deadline of its own."""
+        with trio.move_on_after(_KILL_TIME, shield=True):
+            if self.pidfd is not None:
+                self.pidfd.signal_group(signal.SIGKILL)
+                await self.pidfd.wait_exit()
+                self.pidfd.signal_group(signal.SIGKILL)  # members that outlived their leader
+        if self.control is not None:
+            self.control.close()
+        if self.pidfd is not None:
+            self.pidfd.close()
+        self.output.close()
+        remove_unix_socket(self.socket_path)

@@ -1,0 +1,121 @@
+"""Which Python runs an application, and why that one.
+
+In this order: the one that was named (``--python``), the active virtual environment, a virtual environment in
+the application's directory, the supervisor's own interpreter. Paths are kept as they are and never resolved:
+``.venv/bin/python`` is a link to a system interpreter, and is a virtual environment only under its own name.
+
+Only an interpreter that somebody named is run to ask its version, because that costs a start of Python. One
+that was found is trusted; if it turns out too old its loader says so.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from passenger_trio.errors import OptionError
+
+__all__ = ["OLDEST", "choose_interpreter", "finds_module"]
+
+OLDEST = (3, 8)
+"""The oldest Python that the loaders run on (``spawn_servers/CONTRACT.md``)."""
+
+_ADJACENT = (".venv", "venv", "env")
+_PATIENCE = 10.0
+_ASK_VERSION = "import sys; print(sys.version_info[0], sys.version_info[1])"
+_ASK_MODULE = """
+import importlib.util, sys
+sys.path.insert(0, sys.argv[1])
+sys.exit(0 if importlib.util.find_spec(sys.argv[2]) else 44)
+"""
+
+
+def choose_interpreter(python: str, root: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    """The absolute path of the interpreter, and the reason in words.
+
+    :param python: what was named: a path, a name to look for in ``PATH``, a virtual environment; or ``""``.
+    :param root: absolute path of the application's directory.
+    :raises OptionError: it is not there, cannot be run, or is no Python of a version that can be served.
+    """
+    if python:
+        path = _named(python, environ)
+        version = _version(path)
+        return path, f"named by --python (Python {version[0]}.{version[1]})"
+    active = environ.get("VIRTUAL_ENV", "")
+    if active:
+        path = os.path.join(os.path.abspath(active), "bin", "python")
+        if _can_run(path):
+            return path, "the active virtual environment"
+    for name in _ADJACENT:
+        environment = os.path.join(root, name)
+        if os.path.isfile(os.path.join(environment, "pyvenv.cfg")):
+            path = os.path.join(environment, "bin", "python")
+            if not _can_run(path):
+                # Taking another interpreter in silence would end in an ImportError that explains nothing.
+                hint = "its virtual environment is broken: make it anew, or give another with --python"
+                raise OptionError("--python", path, hint)
+            return path, f"the virtual environment {name} in the application's directory"
+    own = sys.executable or "python3"
+    return own, "the interpreter of passenger-trio itself: there is no virtual environment"
+
+
+def finds_module(python: str, root: str, module: str) -> bool:
+    """Whether an interpreter finds a top-level module, without importing it. In doubt: True, the loader will
+    tell.
+    """
+    try:
+        asked = subprocess.run(
+            [python, "-c", _ASK_MODULE, root, module],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PATIENCE,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return True
+    return asked.returncode != 44
+
+
+def _named(python: str, environ: Mapping[str, str]) -> str:
+    if os.sep not in python and not os.path.exists(python):
+        for directory in environ.get("PATH", os.defpath).split(os.pathsep):
+            path = os.path.join(directory, python)
+            if directory and _can_run(path):
+                return os.path.abspath(path)
+        raise OptionError("--python", python, "no such program in PATH; give the path of a Python interpreter")
+    path = os.path.abspath(python)
+    if os.path.isdir(path):
+        path = os.path.join(path, "bin", "python")
+    if not os.path.exists(path):
+        raise OptionError(
+            "--python", python, "there is no such file; give a Python interpreter or a virtual environment"
+        )
+    if not _can_run(path):
+        raise OptionError("--python", python, "it is not an executable file; give the path of a Python interpreter")
+    return path
+
+
+def _version(path: str) -> tuple[int, int]:
+    oldest = ".".join(map(str, OLDEST))
+    try:
+        # -I -S: nothing of the environment, no site packages: only the interpreter itself is asked.
+        asked = subprocess.run(
+            [path, "-I", "-S", "-c", _ASK_VERSION],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PATIENCE,
+            check=False,
+        )
+        major, minor = map(int, asked.stdout.split())
+    except (OSError, subprocess.SubprocessError, ValueError):
+        hint = f"it does not answer like a Python interpreter; Python {oldest} or newer is wanted"
+        raise OptionError("--python", path, hint) from None
+    if (major, minor) < OLDEST:
+        raise OptionError("--python", path, f"it is Python {major}.{minor}; applications need Python {oldest} or newer")
+    return major, minor
+
+
+def _can_run(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)

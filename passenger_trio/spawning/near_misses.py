@@ -1,0 +1,52 @@
+"""What a directory without an application has instead: signs of other languages, applications one level
+below.
+
+Each is one short line, because the whole message has at most six.
+"""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["foreign_files", "nothing_found", "subdirectories"]
+
+_FOREIGN = {
+    "asgi.py": "asgi.py is for ASGI: ASGI is not served by this version",
+    "passenger_asgi.py": "passenger_asgi.py is for ASGI: ASGI is not served by this version",
+    "package.json": "package.json belongs to a Node.js program: Node.js is not served by this version",
+    "app.js": "app.js is a Node.js program: Node.js is not served by this version",
+    "Procfile": "Procfile starts other programs: such programs are not served by this version",
+    "index.php": "index.php is a PHP program: PHP is not served",
+    "__init__.py": "__init__.py makes this directory a package: start the directory above it",
+    "index.html": "index.html is a static file: files alone are not served",
+}
+_MOST_LINES = 6
+_HOW_TO_NAME = "name it: passenger-trio start module:object (or file.py:object), or give another directory"
+
+
+def foreign_files(root: str) -> list[str]:
+    """A line for each file that belongs to something that is not served."""
+    return [text for name, text in _FOREIGN.items() if os.path.isfile(os.path.join(root, name))]
+
+
+def subdirectories(root: str, startup_files: tuple[str, ...]) -> list[str]:
+    """A line for each directory right below the root that looks like an application of its own."""
+    try:
+        names = sorted(os.listdir(root))[:200]
+    except OSError:
+        return []
+    lines = []
+    for name in names:
+        if not name.startswith((".", "_")):
+            found = next((file for file in startup_files if os.path.isfile(os.path.join(root, name, file))), None)
+            if found:
+                lines.append(f"{name}/{found} is one level below: passenger-trio start {os.path.join(root, name)}")
+    return lines
+
+
+def nothing_found(first: str, lines: list[str]) -> str:
+    """The message, with the last line saying the way out. Lines that are too many are counted."""
+    room = _MOST_LINES - 2
+    if len(lines) > room:
+        lines = [*lines[: room - 1], f"... and {len(lines) - room + 1} more"]
+    return "\n".join([first, *(f"  {line}" for line in lines), f"  {_HOW_TO_NAME}"])

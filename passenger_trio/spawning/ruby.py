@@ -1,0 +1,264 @@
+"""A directory with a Rack application -> what to load, and which Ruby runs it, and why that one.
+
+The Ruby is, in this order: the one that was named (``--ruby``), the one that ``.ruby-version``, ``.tool-versions`` or the ``ruby`` line of
+the Gemfile asks for, the first in ``PATH``. A wish is looked for where version managers (rbenv, asdf, mise, rvm, chruby) put their
+Rubies, and in ``PATH`` under the usual names. Asking an interpreter for its version (``-v``) costs 5 ms, or 300 ms with JRuby.
+
+What a version file asks for is a condition: a Ruby of another minor version is refused, one of another patch level is taken, and the reason
+says so. What the Gemfile asks for is Bundler's to judge, in the loader, whose message is shown to whoever waits for the page.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+
+import attrs
+
+from passenger_trio.errors import NothingToServe, OptionError
+
+__all__ = ["OLDEST", "STARTUP_FILE", "Ruby", "choose_ruby", "rack_file"]
+
+OLDEST = (2, 6)
+"""The oldest Ruby that the loaders run on; JRuby 9.3 is one."""
+
+STARTUP_FILE = "config.ru"
+_FIRST = "passenger_wsgi.py"
+"""Says as plainly as ``config.ru`` what a directory is. Other Python files beside a ``config.ru`` do not."""
+
+_PATIENCE = 20.0
+_LONGEST = 65536
+_VERSION = re.compile(r"(?:(ruby|jruby|truffleruby)-?)?(\d+(?:\.\d+){0,3})(?:-?p\d+)?\Z")
+_TOLD = re.compile(
+    r"(?P<engine>ruby|jruby|truffleruby) (?P<own>[\d.]+)(?:.*?\((?:like ruby )?(?P<language>\d+\.\d+\.\d+)\))?"
+)
+_GEMFILE_RUBY = re.compile(r"^\s*ruby[\s(]+(?P<wishes>[\"'][^#\n]*)", re.MULTILINE)
+_GEMFILE_FILE = re.compile(r"^\s*ruby[\s(]+file:\s*[\"']([^\"']+)", re.MULTILINE)
+_HOMES = (".rbenv/versions", ".rubies", ".rvm/rubies", ".asdf/installs/ruby", ".local/share/mise/installs/ruby")
+
+
+@attrs.frozen
+class Ruby:
+    """An interpreter.
+
+    :ivar version: of the language: JRuby 9.3 is a Ruby 2.6.
+    :ivar own_version: as its engine counts.
+    """
+
+    path: str
+    engine: str
+    version: tuple[int, ...]
+    own_version: tuple[int, ...]
+    reason: str = ""
+
+    @property
+    def can_fork(self) -> bool:
+        return self.engine not in ("jruby", "truffleruby")
+
+    @property
+    def name(self) -> str:
+        """``Ruby 3.1.2``, ``jruby 9.3.9.0``."""
+        return f"{'Ruby' if self.engine == 'ruby' else self.engine} {_dotted(self.own_version)}"
+
+
+@attrs.frozen
+class _Wish:
+    """What a file asks for."""
+
+    engine: str
+    version: tuple[int, ...]
+    where: str
+    text: str
+
+    def is_met_by(self, ruby: Ruby, digits: int) -> bool:
+        wanted = self.version[:digits]
+        return ruby.engine == self.engine and ruby.own_version[: len(wanted)] == wanted
+
+
+def rack_file(root: str, app_type: str, named: str) -> str:
+    """Absolute path of the Rack application's startup file; ``""`` when it is no Rack application.
+
+    :param named: the target or the startup file that somebody named, or ``""``.
+    :raises NothingToServe: the file that was named is not there.
+    """
+    if named.endswith(".ru") or (named and app_type == "rack"):
+        path = os.path.join(root, named)
+        if not os.path.isfile(path):
+            raise NothingToServe(f"there is no file {named} in {root}", (named,))
+        return path
+    path = os.path.join(root, STARTUP_FILE)
+    if app_type == "rack" and not os.path.isfile(path):
+        raise NothingToServe(f"there is no {STARTUP_FILE} in {root}, which a Rack application has", (STARTUP_FILE,))
+    if named or app_type not in ("", "rack") or not os.path.isfile(path):
+        return ""
+    return "" if app_type != "rack" and os.path.isfile(os.path.join(root, _FIRST)) else path
+
+
+def choose_ruby(ruby: str, root: str, environ: Mapping[str, str]) -> Ruby:
+    """The Ruby for the application in ``root``, with the reason in words.
+
+    :param ruby: what was named: a path, a name to look for in ``PATH``, a directory with ``bin/ruby``; or ``""``.
+    :raises OptionError: it is not there, cannot be run, or is no Ruby of a version that can be served.
+    """
+    if ruby:
+        found = _asked(_named(ruby, environ))
+        if found is None:
+            raise OptionError(
+                "--ruby", ruby, f"it does not answer like a Ruby interpreter; Ruby {_dotted(OLDEST)} or newer is wanted"
+            )
+        return attrs.evolve(_old_enough(found), reason=f"named by --ruby ({found.name})")
+    wish = _wish(root)
+    if wish is not None and wish.version:
+        for digits in (4, 2):
+            for candidate in _candidates(wish, environ):
+                met = _asked(candidate)
+                if met is not None and wish.is_met_by(met, digits):
+                    instead = "" if wish.is_met_by(met, 4) else f", the nearest that is here is {met.name}"
+                    return attrs.evolve(_old_enough(met), reason=f"{wish.where} asks for {wish.text}{instead}")
+        if wish.where != "the Gemfile":
+            hint = "install it, or name another with --ruby"
+            raise OptionError("--ruby", "", f"{wish.where} asks for Ruby {wish.text}, which is not found: {hint}")
+    for name in ("ruby", "jruby"):
+        for path in _in_path(name, environ):
+            usual = _asked(path)
+            if usual is not None:
+                return attrs.evolve(_old_enough(usual), reason=f"the first in PATH ({usual.name})")
+    raise OptionError("--ruby", "", "there is no ruby in PATH: install one, or name it with --ruby")
+
+
+def _wish(root: str) -> _Wish | None:
+    for where, text in (
+        (".ruby-version", _text(root, ".ruby-version").strip()),
+        (".tool-versions", _tool_version(_text(root, ".tool-versions"))),
+    ):
+        match = _VERSION.match(text)
+        if match:
+            return _Wish(match[1] or "ruby", _numbers(match[2]), where, text)
+    gemfile = _text(root, "Gemfile") or _text(root, "gems.rb")
+    other = _GEMFILE_FILE.search(gemfile)
+    match = _VERSION.match(_text(root, other[1]).strip()) if other else None
+    if match:
+        return _Wish(match[1] or "ruby", _numbers(match[2]), "the Gemfile", match[0])
+    line = _GEMFILE_RUBY.search(gemfile)
+    return _gemfile_wish(line["wishes"].strip()) if line else None
+
+
+def _gemfile_wish(text: str) -> _Wish | None:
+    """``"3.1.2"``, ``"~> 3.1.0"``, ``">= 3.0", "< 3.4"``, ``"2.6.8", engine: "jruby", engine_version: "9.3.9.0"``."""
+    engine = re.search(r"engine(?:\s*=>|:)\s*[\"'](\w+)", text)
+    engine_version = re.search(r"engine_version(?:\s*=>|:)\s*[\"']([\d.]+)", text)
+    if engine is not None and engine[1] != "ruby":
+        return (
+            _Wish(engine[1], _numbers(engine_version[1]) if engine_version else (), "the Gemfile", text)
+            if engine_version
+            else None
+        )
+    match = re.match(r"[\"'](~>|=)?\s*(\d+(?:\.\d+)*)[\"']", text)
+    if match is None:
+        return None  # a range: the first Ruby in PATH, and Bundler judges
+    numbers = _numbers(match[2])
+    return _Wish("ruby", numbers[:-1] if match[1] == "~>" else numbers, "the Gemfile", text)
+
+
+def _candidates(wish: _Wish, environ: Mapping[str, str]) -> Iterator[str]:
+    """Paths of interpreters that may fulfil a wish."""
+    home = environ.get("HOME", "")
+    directories = ["/opt/rubies", *(os.path.join(home, name) for name in _HOMES if home)]
+    for directory in directories:
+        try:
+            names = sorted(os.listdir(directory), reverse=True)
+        except OSError:
+            continue
+        for name in names:
+            match = _VERSION.match(name)
+            if match and (match[1] or "ruby") == wish.engine and _numbers(match[2])[:1] == wish.version[:1]:
+                yield os.path.join(directory, name, "bin", "jruby" if wish.engine == "jruby" else "ruby")
+    names = [wish.engine]
+    if wish.engine == "ruby":
+        names.insert(0, f"ruby{_dotted(wish.version[:2])}")
+    for name in names:
+        yield from _in_path(name, environ)
+
+
+def _in_path(name: str, environ: Mapping[str, str]) -> Iterator[str]:
+    for directory in environ.get("PATH", os.defpath).split(os.pathsep):
+        path = os.path.join(directory, name)
+        if directory and _can_run(path):
+            yield os.path.abspath(path)
+
+
+def _named(ruby: str, environ: Mapping[str, str]) -> str:
+    if os.sep not in ruby and not os.path.exists(ruby):
+        for path in _in_path(ruby, environ):
+            return path
+        raise OptionError("--ruby", ruby, "no such program in PATH; give the path of a Ruby interpreter")
+    path = os.path.abspath(ruby)
+    if os.path.isdir(path):
+        path = next(
+            (found for name in ("ruby", "jruby") if os.path.isfile(found := os.path.join(path, "bin", name))), path
+        )
+    if not os.path.exists(path):
+        raise OptionError(
+            "--ruby", ruby, "there is no such file; give a Ruby interpreter, or the directory it was installed into"
+        )
+    if not _can_run(path):
+        raise OptionError("--ruby", ruby, "it is not an executable file; give the path of a Ruby interpreter")
+    return path
+
+
+def _asked(path: str) -> Ruby | None:
+    """What an interpreter says of itself; None if it is none."""
+    if not _can_run(path):
+        return None
+    try:
+        asked = subprocess.run(
+            [path, "-v"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE, check=False
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    match = _TOLD.search(asked.stdout)
+    if match is None:
+        return None
+    own = _numbers(match["own"])
+    return Ruby(
+        path, match["engine"], own if match["engine"] == "ruby" else _numbers(match["language"] or match["own"]), own
+    )
+
+
+def _old_enough(ruby: Ruby) -> Ruby:
+    if ruby.version[:2] < OLDEST:
+        raise OptionError("--ruby", ruby.path, f"it is {ruby.name}; applications need Ruby {_dotted(OLDEST)} or newer")
+    return ruby
+
+
+def _text(root: str, name: str) -> str:
+    path = os.path.join(root, name)
+    if not os.path.isfile(path):
+        return ""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(_LONGEST)
+    except OSError:
+        return ""
+
+
+def _tool_version(text: str) -> str:
+    for line in text.splitlines():
+        words = line.split("#")[0].split()
+        if len(words) > 1 and words[0] == "ruby":
+            return words[1]
+    return ""
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.strip(".").split(".") if part)
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def _can_run(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)

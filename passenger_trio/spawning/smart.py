@@ -1,0 +1,223 @@
+"""SmartSpawner: processes are forked from a preloader, which has loaded the application once and shares its memory with them.
+
+It keeps at most one preloader, starts it when the first process is ordered, and starts another when it is gone. Spawns that come while the
+preloader starts wait for that one start and share its failure. A preloader that does not come up with a process in ``_FORK_TIME`` is stuck (F10): it is
+killed, and this one process is started directly instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
+
+import trio
+
+from passenger_trio.core.journey import JourneyType
+from passenger_trio.core.model import ErrorCategory, SpawnFailure
+from passenger_trio.errors import SpawnError
+from passenger_trio.spawning.app_spec import AppSpec
+from passenger_trio.spawning.direct import DirectSpawner, OnLine, start_loader
+from passenger_trio.spawning.handshake import Launch
+from passenger_trio.spawning.preloader import Preloader
+from passenger_trio.spawning.reception import Reception
+from passenger_trio.spawning.spawner import PreloaderFacts, SpawnedProcess
+from passenger_trio.system.pidfd import PidFd, parent_of
+from passenger_trio.system.sockets import PeerCredentials
+
+__all__ = ["SmartSpawner"]
+
+_FORK_TIME = 15.0
+_SETTLE_TIME = 1.0
+"""Seconds for which a spawn that is given up waits to hear whether there is a process to be ended."""
+
+_log = logging.getLogger("passenger_trio.spawning")
+
+
+class SmartSpawner:
+    """Forks processes from a preloader. ``serve`` must be running before ``spawn`` is called."""
+
+    def __init__(
+        self,
+        spec: AppSpec,
+        reception: Reception,
+        on_line: OnLine | None = None,
+        *,
+        on_preloader: Callable[[bool], None] = lambda started: None,
+        fork_time: float = _FORK_TIME,
+    ) -> None:
+        """:param on_preloader: told True when a preloader has started and False when it has ended."""
+        self._spec = spec
+        self._reception = reception
+        self._on_line = on_line
+        self._on_preloader = on_preloader
+        self._fork_time = fork_time
+        self._direct = DirectSpawner(spec, reception, on_line)
+        self._starting = trio.Lock()
+        self._start_failure: tuple[int, SpawnFailure] | None = None
+        self._starts = 0
+        self._preloader: Preloader | None = None
+        self._keepers: trio.Nursery | None = None
+        self._left_groups: list[PidFd] = []
+        """Process groups that outlived their preloaders: what the application started while it was loaded, which its processes may still use."""
+
+    @property
+    def preloader(self) -> PreloaderFacts | None:
+        return self._preloader.facts if self._preloader is not None and self._preloader.lives else None
+
+    def retire_preloader(self) -> None:
+        if self._preloader is not None:
+            self._preloader.retire()
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The preloader keepers live here; see ``Spawner``."""
+        try:
+            async with trio.open_nursery() as keepers:
+                self._keepers = keepers
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            for group in self._left_groups:
+                group.signal_group(signal.SIGKILL)
+                group.close()
+            self._left_groups.clear()
+
+    async def spawn(self) -> SpawnedProcess:
+        """See ``Spawner``."""
+        begun = trio.current_time()
+        for last_try in (False, True):
+            preloader = await self._usable_preloader()
+            try:
+                return await self._spawn_through(preloader, begun)
+            except SpawnError as error:
+                if not preloader.usable and not last_try:
+                    continue  # it crashed, perhaps long ago and for no fault of ours: a new one gets one chance
+                if error.failure.category is not ErrorCategory.TIMEOUT:
+                    raise
+            break
+        _log.warning(
+            "the preloader of %s (pid %d) is stuck: killed, and bypassed once", self._spec.key.name, preloader.pid
+        )
+        preloader.retire()
+        return await self._direct.spawn()
+
+    async def _usable_preloader(self) -> Preloader:
+        """The preloader; started when there is none. Whoever waited for a start that failed shares its failure."""
+        seen = self._starts
+        async with self._starting:
+            if self._preloader is not None and self._preloader.usable:
+                return self._preloader
+            if self._start_failure is not None and self._start_failure[0] > seen:
+                raise SpawnError(self._start_failure[1])
+            self._starts += 1
+            try:
+                self._preloader = await self._start_preloader()
+            except SpawnError as error:
+                self._start_failure = (self._starts, error.failure)
+                raise
+            return self._preloader
+
+    async def _start_preloader(self) -> Preloader:
+        launch = Launch.begin(self._spec, JourneyType.START_PRELOADER)
+        done = False
+        try:
+            await start_loader(launch, self._reception, self._spec.preloader_command, "preloader", self._on_line)
+            assert self._keepers is not None, "serve() is not running"
+            preloader = Preloader(launch)
+            # In this step: the pool hears of it before it hears how the spawn ended that started it.
+            self._on_preloader(True)
+            self._keepers.start_soon(self._keep, preloader)
+            done = True
+            return preloader
+        finally:
+            if not done:
+                await launch.abandon()
+
+    async def _keep(self, preloader: Preloader) -> None:
+        try:
+            await preloader.keep()
+        finally:
+            self._on_preloader(False)
+            groups = [*self._left_groups, preloader.pidfd]
+            self._left_groups = [group for group in groups if group.signal_group(0)]
+            for group in groups:
+                if group not in self._left_groups:
+                    group.close()
+
+    async def _spawn_through(self, preloader: Preloader, begun: float) -> SpawnedProcess:
+        launch = Launch.begin(self._spec, JourneyType.SPAWN_THROUGH_PRELOADER)
+        launch.command = (f"fork of the preloader (pid {preloader.pid})",)
+        launch.told_exit_status = preloader.wait_exit_status
+        done = False
+        try:
+            concurrency = await self._fork(launch, preloader)
+            assert launch.pidfd is not None
+            assert launch.control is not None
+            process = SpawnedProcess(
+                pidfd=launch.pidfd,
+                socket_path=launch.socket_path,
+                concurrency=concurrency,
+                control=launch.control,
+                output=launch.output,
+                journey=launch.journey,
+                spawn_time=trio.current_time() - begun,
+                preloaded=True,
+                told_exit_status=partial(preloader.wait_exit_status, launch.pidfd.pid),
+            )
+            done = True
+            return process
+        finally:
+            if not done:
+                await launch.abandon()
+
+    async def _fork(self, launch: Launch, preloader: Preloader) -> int:
+        """Ask for a process and see it through; the concurrency it promises."""
+
+        def accepts(peer: PeerCredentials) -> bool:
+            if peer.uid != os.getuid():
+                return False
+            return peer.pid == launch.pidfd.pid if launch.pidfd is not None else parent_of(peer.pid) == preloader.pid
+
+        with self._reception.expect("worker", accepts) as expectation:
+            launch.advance("preparation", "ask_preloader")
+            order = preloader.ask_to_fork(expectation.token, launch.output.writing_end, launch.pin)
+            if order is None:
+                raise self._preloader_gone(launch)
+            launch.output.close_writing_end()
+            launch.advance("ask_preloader", "connect_back")
+            on_line = self._on_line
+            if on_line is not None:
+                launch.output.on_line = lambda line: on_line(launch.pidfd.pid if launch.pidfd else preloader.pid, line)
+
+            async def refusal() -> SpawnError:
+                await order.refused.wait()
+                return self._refused(launch, order.problem) if order.problem else self._preloader_gone(launch)
+
+            timeout = min(self._fork_time, self._spec.app.start_timeout)
+            try:
+                ready = await launch.see_through(expectation, timeout, refusal)
+            finally:
+                if launch.pidfd is None:
+                    # There may be a process of which we have not heard, and which is not to outlive this spawn.
+                    with trio.move_on_after(_SETTLE_TIME, shield=True):
+                        await order.settled.wait()
+                preloader.forget(order)
+            return ready.sockets[0].concurrency
+
+    def _preloader_gone(self, launch: Launch) -> SpawnError:
+        return launch.failure(
+            ErrorCategory.EXITED,
+            "The preloader ended while it was asked for a process",
+            "The program that holds the loaded application, from which processes are forked, went away.",
+            "The next attempt starts a new one. If it happens again, try --spawn-method direct.",
+        )
+
+    def _refused(self, launch: Launch, problem: str) -> SpawnError:
+        return launch.failure(
+            ErrorCategory.OPERATING_SYSTEM,
+            "No process could be forked from the preloader",
+            problem,
+            "Check the limits on processes and memory of the account under which the server runs.",
+        )

@@ -1,0 +1,173 @@
+"""The contract of a Spawner, and of the process that it makes.
+
+``Spawner.spawn`` starts one process and returns it ready to serve, or raises ``SpawnError``. ``Spawner.serve`` is the task in which a
+spawner keeps what outlives one spawn (a preloader). Three spawners keep this contract: ``direct``, ``smart``, and ``dummy``, the verified fake.
+
+A ``LiveProcess`` is all that the pool knows of a process: it can be connected to, watched, asked to stop and killed. ``SpawnedProcess`` is the real
+one. Laws: ``close`` only after the exit was seen; nothing is signalled after that.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import attrs
+import trio
+
+from passenger_trio.codecs.control_protocol import AppEvent, encode_shutdown
+from passenger_trio.core.journey import Journey
+from passenger_trio.errors import SpawnServerError
+from passenger_trio.spawning.handshake import EXIT_STATUS_TIME
+from passenger_trio.spawning.output import OutputPipe
+from passenger_trio.spawning.reception import ControlConnection
+from passenger_trio.system.pidfd import PidFd
+from passenger_trio.system.sockets import RawStream, connect_unix_nowait, remove_unix_socket
+
+__all__ = ["LiveProcess", "PreloaderFacts", "SpawnedProcess", "Spawner"]
+
+_log = logging.getLogger("passenger_trio.spawning")
+
+
+class LiveProcess(Protocol):
+    """A process that serves sessions."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def concurrency(self) -> int:
+        """Sessions that it serves at the same time; 0: any number."""
+
+    @property
+    def journey(self) -> Journey: ...
+    @property
+    def spawn_time(self) -> float:
+        """Seconds from the order until it was ready."""
+
+    @property
+    def preloaded(self) -> bool: ...
+
+    @property
+    def output_tail(self) -> tuple[str, ...]:
+        """The last lines that it wrote, oldest first."""
+
+    def connect_nowait(self) -> RawStream:
+        """A new stream to it.
+
+        :raises BlockingIOError: its queue of connections is full.
+        :raises OSError: it does not listen any more.
+        """
+
+    async def wait_exit(self) -> None:
+        """Return when it has ended."""
+
+    async def wait_exit_status(self) -> int | None:
+        """After its exit: the status as of ``subprocess.Popen.returncode``, or None when nobody can tell. Takes a moment at most."""
+
+    def ask_to_stop(self) -> bool:
+        """Ask it to finish its sessions and end. False: it cannot be asked."""
+
+    def signal_group(self, number: int) -> bool:
+        """Signal it and its process group. False: nobody is there."""
+
+    async def attend(self) -> None:
+        """Read its output and what it reports, for as long as there is any. When it breaks the contract it is hung up on, which ends it."""
+
+    def close(self) -> None:
+        """Let go of everything that belongs to it."""
+
+
+@attrs.define(eq=False)
+class SpawnedProcess:
+    """A real process; see ``LiveProcess``."""
+
+    pidfd: PidFd
+    socket_path: str
+    concurrency: int
+    control: ControlConnection
+    output: OutputPipe
+    journey: Journey
+    spawn_time: float
+    preloaded: bool
+    told_exit_status: Callable[[], Awaitable[int]] | None = None
+    """Of a process that is not our child: waits until its parent tells, which it does once."""
+    _told: int | None = None
+
+    @property
+    def pid(self) -> int:
+        return self.pidfd.pid
+
+    @property
+    def output_tail(self) -> tuple[str, ...]:
+        self.output.drain()
+        return self.output.tail
+
+    def connect_nowait(self) -> RawStream:
+        return connect_unix_nowait(self.socket_path)
+
+    async def wait_exit(self) -> None:
+        await self.pidfd.wait_exit()
+
+    async def wait_exit_status(self) -> int | None:
+        await trio.lowlevel.checkpoint()
+        if self.pidfd.exit_status is None and self._told is None and self.told_exit_status is not None:
+            with trio.move_on_after(EXIT_STATUS_TIME):
+                self._told = await self.told_exit_status()
+        return self._told if self.pidfd.exit_status is None else self.pidfd.exit_status
+
+    def ask_to_stop(self) -> bool:
+        return self.control.send_nowait(encode_shutdown())
+
+    def signal_group(self, number: int) -> bool:
+        return self.pidfd.signal_group(number)
+
+    async def attend(self) -> None:
+        async with trio.open_nursery() as readers:
+            readers.start_soon(self.output.run)
+            try:
+                while (message := await self.control.receive()) is not None:
+                    if not isinstance(message, AppEvent):
+                        raise SpawnServerError(f"a worker sent {type(message).__name__} after it was ready")
+                    _log.info("event from pid %d: %s %s", self.pid, message.name, dict(message.fields))
+            except SpawnServerError as exc:
+                # A loader whose control connection ends is gone within a second. Its output is read for as long as it lives: nobody
+                # else does, and a program that waits for room in a pipe does not end.
+                _log.warning("pid %d: %s", self.pid, exc)
+                self.control.close()
+
+    def close(self) -> None:
+        self.control.close()
+        self.output.close()
+        self.pidfd.close()
+        remove_unix_socket(self.socket_path)
+
+
+@attrs.frozen
+class PreloaderFacts:
+    """What there is to know of a spawner's preloader, for ``status``."""
+
+    pid: int
+    started: float
+    """Monotonic seconds."""
+    forks: int
+
+
+class Spawner(Protocol):
+    """Makes processes of one application."""
+
+    async def spawn(self) -> LiveProcess:
+        """A new process, ready to serve. When cancelled, what it started is gone before it returns.
+
+        :raises SpawnError: with the evidence.
+        """
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep what outlives one spawn. Runs until cancelled; whatever it kept is gone then."""
+
+    def retire_preloader(self) -> None:
+        """Let the preloader go, if there is one. Processes that it forked live on."""
+
+    @property
+    def preloader(self) -> PreloaderFacts | None:
+        """The preloader that is there now."""

@@ -1,0 +1,138 @@
+"""WarmSpawner: a process counts as spawned only when it has answered the warm-up URL.
+
+It is a Spawner around another one. An answer below 500 will do: the application may well want a password. Anything else is a spawn that
+failed, with the process's output as evidence; the process is gone then.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+
+import trio
+
+from passenger_trio.codecs.response_head import parse
+from passenger_trio.codecs.session_protocol import (
+    END,
+    ERROR,
+    HEAD,
+    ResponseReader,
+    encode_request,
+    split_application_error,
+)
+from passenger_trio.core.model import ErrorCategory, SpawnFailure
+from passenger_trio.errors import AppResponseError, SpawnError
+from passenger_trio.spawning.spawner import LiveProcess, PreloaderFacts, Spawner
+
+__all__ = ["WarmSpawner"]
+
+_KILL_TIME = 5.0
+
+
+class WarmSpawner:
+    """See ``Spawner``."""
+
+    def __init__(self, spawner: Spawner, url: str, base_uri: str, timeout: float) -> None:
+        """:param url: path and query, below ``base_uri``. :param timeout: seconds for the answer."""
+        self._spawner = spawner
+        self._url = url if url.startswith("/") else f"/{url}"
+        self._base_uri = base_uri.rstrip("/")
+        self._timeout = timeout
+
+    @property
+    def preloader(self) -> PreloaderFacts | None:
+        return self._spawner.preloader
+
+    def retire_preloader(self) -> None:
+        self._spawner.retire_preloader()
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        await self._spawner.serve(task_status=task_status)
+
+    async def spawn(self) -> LiveProcess:
+        live = await self._spawner.spawn()
+        warm = False
+        try:
+            await self._warm_up(live)
+            warm = True
+            return live
+        finally:
+            if not warm:
+                await _end(live)
+
+    async def _warm_up(self, live: LiveProcess) -> None:
+        """:raises SpawnError: it did not answer well."""
+        trouble = f"It did not answer within {self._timeout:g} seconds."
+        async with trio.open_nursery() as watching:
+            watching.start_soon(live.attend)  # or it might wait for somebody to read its output
+            with trio.move_on_after(self._timeout):
+                try:
+                    trouble = await self._ask(live)
+                except (OSError, trio.BrokenResourceError, AppResponseError) as exc:
+                    trouble = f"It went away, or did not answer: {exc}."
+            watching.cancel_scope.cancel()
+        if trouble:
+            raise SpawnError(
+                SpawnFailure(
+                    error_id=secrets.token_hex(4),
+                    category=ErrorCategory.APPLICATION,
+                    summary=f"A new process of the application did not pass the warm-up request for {self._url}",
+                    problem=trouble,
+                    solution="Look at the output, ask for that URL yourself, or change --warmup-url.",
+                    journey=live.journey,
+                    output=live.output_tail,
+                )
+            )
+
+    async def _ask(self, live: LiveProcess) -> str:
+        """What is wrong with the answer; ``""``: nothing."""
+        stream = live.connect_nowait()
+        try:
+            await stream.send_all(encode_request(self._head()))
+            reader = ResponseReader()
+            status, kind = 0, 0
+            while kind != END:
+                event = reader.next_event()
+                if event is None:
+                    data = await stream.recv()
+                    if not data:
+                        reader.feed_eof()
+                    reader.feed(data)
+                    continue
+                kind, payload = event
+                if kind == HEAD:
+                    status = parse(payload).status
+                elif kind == ERROR:
+                    name, message, _ = split_application_error(payload)
+                    return f"It raised {name}: {message}."
+            return f"It answered with status {status}." if status >= 500 else ""
+        finally:
+            stream.close()
+
+    def _head(self) -> bytes:
+        path, _, query = self._url.partition("?")
+        pairs = {
+            "REQUEST_METHOD": "GET",
+            "REQUEST_URI": f"{self._base_uri}{self._url}",
+            "SCRIPT_NAME": self._base_uri,
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "80",
+            "REMOTE_ADDR": "127.0.0.1",
+            "REMOTE_PORT": "0",
+            "REQUEST_SCHEME": "http",
+            "HTTP_HOST": "localhost",
+            "HTTP_USER_AGENT": "passenger_trio warm-up",
+            "HTTP_X_REQUEST_ID": f"warm-up-{secrets.token_hex(4)}",
+        }
+        return "".join(f"{name}\0{value}\0" for name, value in pairs.items()).encode("utf-8", "surrogateescape")
+
+
+async def _end(live: LiveProcess) -> None:
+    with trio.move_on_after(_KILL_TIME, shield=True):
+        live.signal_group(signal.SIGKILL)
+        await live.wait_exit()
+        live.signal_group(signal.SIGKILL)  # members that outlived their leader
+        live.close()

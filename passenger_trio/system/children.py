@@ -1,0 +1,162 @@
+"""Children: starting programs, becoming the parent of orphans, ending what is left.
+
+Programs are started from the main thread, with ``subprocess.Popen`` and never by forking a running Trio program:
+``PR_SET_PDEATHSIG``, which loaders ask for, fires when the *thread* that started them ends.
+
+``become_subreaper`` makes the kernel hand us descendants whose parents died, so that ``end_strays`` finds what escaped.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
+
+import trio
+
+from passenger_trio.system.pidfd import is_readable, parent_of
+
+__all__ = ["become_subreaper", "descendants", "end_strays", "reap_strangers", "start_program"]
+
+_PR_SET_CHILD_SUBREAPER = 36
+_STRANGER_TIME = 1.0
+"""Seconds for which nobody reaps a child that nobody watches: ours are reaped at once."""
+
+
+def become_subreaper() -> None:
+    """Orphaned descendants become children of this process.
+
+    :raises OSError: the kernel refuses.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def start_program(command: Sequence[str], *, cwd: str, env: Mapping[str, str], output: int) -> int:
+    """Start a program in its own process group, stdin from nowhere, stdout and stderr on ``output``; its pid.
+
+    The caller owns the child: it must pin it with a pidfd at once and reap it.
+
+    :raises OSError: the program cannot be started.
+    """
+    child = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        process_group=0,
+        restore_signals=True,
+        close_fds=True,
+    )
+    # The pidfd is the owner from here: Popen must neither poll the pid nor warn that nobody did.
+    child.returncode = 0
+    return child.pid
+
+
+def descendants(root: int, keep: Collection[int] = ()) -> list[int]:
+    """Pids of all descendants of ``root``, parents first, without those in ``keep`` and what descends from these.
+
+    One look is not atomic: who forks meanwhile is seen by the next.
+    """
+    found: list[int] = []
+    queue = [root]
+    while queue:
+        for pid in _children(queue.pop(0)):
+            if pid not in keep:
+                found.append(pid)
+                queue.append(pid)
+    return found
+
+
+def end_strays(keep: Collection[int] = ()) -> list[int]:
+    """Kill and reap every descendant of this process but those in ``keep`` and theirs; the pids of those that still ran.
+
+    Call it until it finds none. Who may not be killed (it runs as another user) is not counted. Only for the end of a
+    supervisor that owns its process: an embedding program's other children must be in ``keep``.
+    """
+    killed: list[int] = []
+    pinned: list[tuple[int, int]] = []
+    try:
+        family = descendants(os.getpid(), keep)
+        parents = {os.getpid(), *family}
+        for pid in family:
+            try:
+                pinned.append((pid, os.pidfd_open(pid)))
+            except ProcessLookupError:
+                continue
+            except OSError:
+                break  # no descriptor is left: the rest is for the next call
+            # From here the number names this process. Was it one of the family's, or had that ended before we looked?
+            if parent_of(pid) not in parents:
+                os.close(pinned.pop()[1])
+        for pid, fd in pinned:
+            if not _reap(fd, os.WNOHANG) and not is_readable(fd):
+                try:
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+                    killed.append(pid)
+                except (ProcessLookupError, PermissionError):
+                    pass
+        for pid, fd in pinned:
+            if pid in killed:
+                # Not our child: its parent, killed too, has it; it comes to us, and the next call reaps it.
+                _reap(fd, 0)
+    finally:
+        for _, fd in pinned:
+            os.close(fd)
+    return killed
+
+
+async def reap_strangers() -> None:
+    """Reap the orphans that end as children of a subreaper, until cancelled; without this they stay as zombies (F38).
+
+    Only for a supervisor that owns its process: it takes SIGCHLD, and every child that is not watched by its pidfd.
+    """
+    with trio.open_signal_receiver(signal.SIGCHLD) as deaths:
+        async for _ in deaths:
+            zombies = _reap_zombies(())
+            while zombies:
+                await trio.sleep(_STRANGER_TIME)
+                zombies = _reap_zombies(zombies)
+
+
+def _reap_zombies(seen: Collection[int]) -> set[int]:
+    """Reap those that were there before; the new ones."""
+    zombies = {pid for pid in _children(os.getpid()) if _is_zombie(pid)}
+    for pid in zombies.intersection(seen):
+        try:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            pass
+    return zombies.difference(seen)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            stat = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat[stat.rindex(b")") + 2 :].startswith(b"Z")
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as file:
+                found += map(int, file.read().split())
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # it has ended, or that thread of it; what it leaves has another parent now
+    return found
+
+
+def _reap(fd: int, flags: int) -> bool:
+    try:
+        return os.waitid(os.P_PIDFD, fd, os.WEXITED | flags) is not None
+    except ChildProcessError:
+        return False

@@ -1,0 +1,48 @@
+"""Memory and processor time of a process, from /proc. Slow (``smaps_rollup`` walks page tables): call it in a thread."""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+
+__all__ = ["ProcessGauge", "measure"]
+
+_TICK = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@attrs.frozen
+class ProcessGauge:
+    """Bytes, and seconds of processor time. ``pss`` and ``uss`` are None where the kernel does not tell."""
+
+    pid: int
+    rss: int
+    pss: int | None
+    uss: int | None
+    cpu_time: float
+
+
+def measure(pid: int) -> ProcessGauge | None:
+    """None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            stat = file.read()
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            rss = int(file.read().split()[1]) * _PAGE
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    cpu_time = (int(fields[11]) + int(fields[12])) / _TICK
+    pss: int | None = None
+    uss: int | None = None
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            for line in file:
+                if line.startswith(b"Pss:"):
+                    pss = int(line.split()[1]) * 1024
+                elif line.startswith((b"Private_Clean:", b"Private_Dirty:")):
+                    uss = (uss or 0) + int(line.split()[1]) * 1024
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        pass
+    return ProcessGauge(pid, rss, pss, uss, cpu_time)

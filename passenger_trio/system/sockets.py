@@ -1,0 +1,354 @@
+"""Sockets: listening, connecting, and the plain stream that the request path runs on.
+
+``RawStream`` is the transport of the hot path: a non-blocking stdlib socket, driven by ``trio.lowlevel.wait_readable`` and
+``wait_writable``. It differs from ``trio.SocketStream`` in two ways that pay on every request: it waits *before* it reads (at
+the start of a wait the data is never there yet, so a first ``recv`` would only raise), and it writes without a checkpoint as
+long as the kernel takes the bytes (``send_nowait`` is synchronous and says so by its colour).
+
+Laws: one task reads and one task writes at a time; after ``close`` every call that moves bytes raises ``trio.ClosedResourceError``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import struct
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+import attrs
+import trio
+from trio.lowlevel import wait_readable, wait_writable
+
+__all__ = [
+    "MAX_UNIX_PATH",
+    "PeerCredentials",
+    "RawStream",
+    "connect_unix_nowait",
+    "holder_of_port",
+    "listen_tcp",
+    "listen_unix",
+    "peer_credentials",
+    "remove_unix_socket",
+    "reset_on_close",
+]
+
+MAX_UNIX_PATH = 107
+"""Bytes of a Unix socket's path that the kernel takes (sun_path, without its NUL)."""
+
+_PORT_TRIES = 20
+"""Free ports that are tried until one is free on every address."""
+
+# What a broken connection raises where the error could also be a file's: these mean that the peer is gone.
+_BROKEN = frozenset(
+    {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN, errno.ETIMEDOUT, errno.EHOSTUNREACH}
+)
+
+
+class RawStream:
+    """A connected, non-blocking stream socket."""
+
+    __slots__ = ("_recv", "_send", "_sock", "fd")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.fd = sock.fileno()
+        # Bound methods, once: two attribute look-ups fewer on every request.
+        self._recv = sock.recv
+        self._send = sock.send
+
+    async def recv(self, size: int = 65536, scope: trio.CancelScope | None = None) -> bytes:
+        """Some bytes; ``b""`` at the end. Waits first, then reads.
+
+        :param scope: a scope around the call. When it is cancelled in the same moment in which bytes come, the cancellation is delivered here, before
+            they are read, and not at the next checkpoint, which may belong to something else.
+        :raises trio.BrokenResourceError: the connection is broken.
+        """
+        if self.fd < 0:
+            raise trio.ClosedResourceError
+        while True:
+            await wait_readable(self._sock)
+            if scope is not None and scope.cancel_called:
+                await trio.lowlevel.checkpoint()
+            try:
+                return self._recv(size)
+            except BlockingIOError:
+                continue  # a spurious wake-up
+            except OSError as exc:
+                raise self._failed(exc) from exc
+
+    def recv_nowait(self, size: int = 65536) -> bytes:
+        """What is there already.
+
+        :raises trio.WouldBlock: nothing is.
+        :raises trio.BrokenResourceError: the connection is broken.
+        """
+        if self.fd < 0:
+            raise trio.ClosedResourceError
+        try:
+            return self._recv(size)
+        except BlockingIOError:
+            raise trio.WouldBlock from None
+        except OSError as exc:
+            raise trio.BrokenResourceError(exc.strerror) from exc
+
+    async def recv_into(self, buffer: memoryview | bytearray) -> int:
+        """Fill some of ``buffer``; the number of bytes, 0 at the end. Waits first, then reads."""
+        if self.fd < 0:
+            raise trio.ClosedResourceError
+        while True:
+            await wait_readable(self._sock)
+            try:
+                return self._sock.recv_into(buffer)
+            except BlockingIOError:
+                continue
+            except OSError as exc:
+                raise self._failed(exc) from exc
+
+    def recv_into_nowait(self, buffer: memoryview | bytearray) -> int:
+        """As ``recv_into``, with what is there already.
+
+        :raises trio.WouldBlock: nothing is.
+        """
+        if self.fd < 0:
+            raise trio.ClosedResourceError
+        try:
+            return self._sock.recv_into(buffer)
+        except BlockingIOError:
+            raise trio.WouldBlock from None
+        except OSError as exc:
+            raise trio.BrokenResourceError(exc.strerror) from exc
+
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
+        """Hand to the kernel what it takes now: the number of bytes, 0 when it takes nothing. Never waits.
+
+        :raises trio.BrokenResourceError: the connection is broken.
+        """
+        if self.fd < 0:
+            raise trio.ClosedResourceError
+        try:
+            return self._send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise trio.BrokenResourceError(exc.strerror) from exc
+
+    def sendmsg_nowait(self, pieces: Sequence[bytes | bytearray | memoryview]) -> int:
+        """As ``send_nowait``, for several pieces in one system call."""
+        if self.fd < 0:
+            raise trio.ClosedResourceError
+        try:
+            return self._sock.sendmsg(pieces)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise trio.BrokenResourceError(exc.strerror) from exc
+
+    def send_file_nowait(
+        self, send_file: Callable[[int, int, int, int], int], file: int, offset: int, count: int
+    ) -> int:
+        """Hand bytes of a file to the kernel, by ``send_file`` (``tempfiles.send_file``); as many as it takes now, 0 if the file ends before.
+
+        :raises trio.BrokenResourceError: the connection is broken.
+        :raises BlockingIOError: the connection takes nothing now.
+        :raises OSError: the file cannot be read.
+        """
+        if self.fd < 0:
+            raise trio.ClosedResourceError
+        try:
+            return send_file(self.fd, file, offset, count)
+        except OSError as exc:
+            if exc.errno in _BROKEN:
+                raise trio.BrokenResourceError(exc.strerror) from exc
+            raise
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of ``data``; always a checkpoint.
+
+        :raises trio.BrokenResourceError: the connection is broken; how much was sent is not known.
+        """
+        if self.fd < 0:
+            raise trio.ClosedResourceError
+        rest = memoryview(data)
+        while True:
+            await wait_writable(self._sock)
+            rest = rest[self.send_nowait(rest) :]
+            if not rest:
+                return
+
+    async def wait_hangup_or_data(self) -> None:
+        """Return when there is something to read: bytes, the end, or an error."""
+        if self.fd < 0:
+            raise trio.ClosedResourceError
+        await wait_readable(self._sock)
+
+    def send_eof(self) -> None:
+        """Half-close: no byte follows. A connection that is gone already is no error."""
+        if self.fd >= 0:
+            try:
+                self._sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass
+
+    def reset_on_close(self) -> None:
+        """Make ``close`` send RST where the protocol has one (R25: an HTTP/1.0 client must see a truncation)."""
+        if self.fd >= 0 and self._sock.family != socket.AF_UNIX:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            self.fd = -1
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+    def _failed(self, exc: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:
+        """The error for a read that failed after a wait: somebody may have closed us between the two."""
+        return trio.ClosedResourceError() if self.fd < 0 else trio.BrokenResourceError(exc.strerror)
+
+    @property
+    def socket(self) -> socket.socket:
+        return self._sock
+
+
+@attrs.frozen
+class PeerCredentials:
+    """Who connected, by the kernel's word (SO_PEERCRED), at the time of the connect."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_credentials(sock: socket.socket) -> PeerCredentials:
+    """The peer of a Unix socket."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return PeerCredentials(*struct.unpack("3i", raw))
+
+
+def connect_unix_nowait(path: str) -> RawStream:
+    """Connect to a Unix stream socket; on Linux that never waits.
+
+    :raises BlockingIOError: its queue of connections is full.
+    :raises OSError: nobody listens there.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return RawStream(sock)
+
+
+def listen_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
+    """Listen on every address that ``host`` names; port 0 takes one free port for all of them.
+
+    :raises OSError: an address cannot be had; nothing stays open.
+    """
+    infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    tries: list[list[socket.socket]] = []
+    try:
+        while True:
+            sockets: list[socket.socket] = []
+            tries.append(sockets)
+            try:
+                for family, kind, proto, _, address in dict.fromkeys(infos):
+                    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, proto)
+                    sockets.append(sock)
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    if family == socket.AF_INET6:
+                        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    if port == 0 and len(sockets) > 1:
+                        address = (address[0], sockets[0].getsockname()[1], *address[2:])
+                    sock.bind(address)
+                    sock.listen(backlog)
+                return tries.pop()
+            except OSError as exc:
+                # A port that is free on one address and taken on the next: while it is held, the kernel gives another.
+                taken = port == 0 and exc.errno == errno.EADDRINUSE and len(sockets) > 1
+                if not taken or len(tries) == _PORT_TRIES:
+                    raise
+    finally:
+        for sock in chain.from_iterable(tries):
+            sock.close()
+
+
+def listen_unix(path: str, backlog: int, *, mode: int = 0o666) -> socket.socket:
+    """Listen on a Unix socket at ``path``. A stale socket there is replaced; a live one, or any other file, is left alone (F58).
+
+    :raises FileExistsError: a file that is not a socket is there.
+    :raises OSError: somebody listens there (EADDRINUSE), the path is too long (ENAMETOOLONG), ...
+    """
+    if len(os.fsencode(path)) > MAX_UNIX_PATH:
+        raise OSError(errno.ENAMETOOLONG, f"a socket's path may be {MAX_UNIX_PATH} bytes long", path)
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        pass
+    else:
+        if not stat.S_ISSOCK(found.st_mode):
+            raise FileExistsError(errno.EEXIST, "a file that is not a socket is there", path)
+        probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)  # stale: its listener is gone
+        except BlockingIOError:
+            raise OSError(errno.EADDRINUSE, "somebody listens there", path) from None
+        else:
+            raise OSError(errno.EADDRINUSE, "somebody listens there", path)
+        finally:
+            probe.close()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    old_umask = os.umask(0o177)  # nobody may connect between bind and chmod
+    bound = False
+    try:
+        sock.bind(path)
+        bound = True
+        os.chmod(path, mode)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        if bound:
+            remove_unix_socket(path)
+        raise
+    finally:
+        os.umask(old_umask)
+    return sock
+
+
+def remove_unix_socket(path: str) -> None:
+    """Remove a socket's file. What cannot be removed (the application put a directory there) stays: that is no reason to fail."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Closing this TCP socket sends RST."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def holder_of_port(port: int) -> str:
+    """Who listens on a TCP port, for an error message: ``"nginx (pid 17)"``, or ``""`` when that cannot be known."""
+    import psutil
+
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.Error:
+        return ""
+    for connection in connections:
+        if (
+            connection.status == psutil.CONN_LISTEN
+            and connection.laddr
+            and connection.laddr.port == port
+            and connection.pid
+        ):
+            try:
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+            except psutil.Error:
+                return f"pid {connection.pid}"
+    return ""

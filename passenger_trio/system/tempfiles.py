@@ -1,0 +1,117 @@
+"""Files without a name: written by one process, read back by it, and gone with their last descriptor, however that process ends.
+
+``open_unlinked`` asks for ``O_TMPFILE``, which never has a name; a file system that has no such thing (NFS, some FUSE) gets a file of a random name, created
+exclusively, that is unlinked before anything is written. The mode is 0600 either way, and ``O_EXCL`` keeps others from linking it (R34).
+
+These calls block; whoever has an event loop opens, writes and receives in a thread. ``send_file`` does not wait for a socket, but may for a disk, when
+what is to be read is no longer in the page cache.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import tempfile
+
+__all__ = ["free_space", "open_and_unlink", "open_unlinked", "receive_at", "send_file", "truncate", "write_at"]
+
+_FLAGS = os.O_RDWR | os.O_EXCL | os.O_CLOEXEC
+# What a file system says that does not know O_TMPFILE; EISDIR is the answer of a kernel that does not.
+_NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
+_AT_ONCE = 262144
+_MOMENT = 1
+"""Milliseconds."""
+
+
+def open_unlinked(directory: str) -> int:
+    """A new file in ``directory``, as a descriptor.
+
+    :raises OSError: the directory is not there, cannot be written to, ...
+    """
+    try:
+        return os.open(directory, _FLAGS | os.O_TMPFILE, 0o600)
+    except OSError as error:
+        if error.errno not in _NO_TMPFILE:
+            raise
+    return open_and_unlink(directory)
+
+
+def open_and_unlink(directory: str) -> int:
+    """The same for file systems without ``O_TMPFILE``."""
+    descriptor, path = tempfile.mkstemp(prefix="buffer.", dir=directory)
+    try:
+        os.unlink(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def write_at(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> tuple[int, int | None]:
+    """(bytes written, the number of the error that stopped it before all was, or None)."""
+    written = 0
+    with memoryview(data) as view:
+        while written < len(view):
+            try:
+                count = os.pwrite(descriptor, view[written:], offset + written)
+            except OSError as error:
+                return written, error.errno or errno.EIO
+            if not count:
+                return written, errno.EIO
+            written += count
+    return written, None
+
+
+def receive_at(sock: socket.socket, descriptor: int, offset: int, most: int) -> tuple[int, bytes, int | None]:
+    """Receive from a socket straight into a file, until ``most`` bytes came or none has come for a moment.
+
+    (bytes written, bytes that came and were not written, the error of the file). The end of the connection is left to the next who reads it.
+    """
+    readable = select.poll()
+    readable.register(sock, select.POLLIN)
+    buffer = memoryview(bytearray(min(most, _AT_ONCE)))
+    total = 0
+    while total < most and readable.poll(_MOMENT):
+        try:
+            count = sock.recv_into(buffer[: most - total])
+        except OSError:
+            break
+        if not count:
+            break
+        written, error = write_at(descriptor, buffer[:count], offset + total)
+        total += written
+        if error is not None:
+            return total, bytes(buffer[written:count]), error
+    return total, b"", None
+
+
+def send_file(sock: int, descriptor: int, offset: int, count: int) -> int:
+    """Hand bytes of a file to a socket that does not block; how many it took, 0 if the file ends before ``offset``.
+
+    :raises BlockingIOError: the socket takes nothing now.
+    :raises OSError: of the socket, or of the file.
+    """
+    try:
+        return os.sendfile(sock, descriptor, offset, count)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):
+            raise
+    # A file system that sendfile(2) cannot read from.
+    data = os.pread(descriptor, min(count, 262144), offset)
+    return os.write(sock, data) if data else 0
+
+
+def truncate(descriptor: int) -> None:
+    """Empty a file. About 30 us for each MiB that it had."""
+    os.ftruncate(descriptor, 0)
+
+
+def free_space(directory: str) -> int:
+    """Bytes that an ordinary user could write there, 0 if that cannot be known."""
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return 0
+    return found.f_bavail * found.f_frsize

@@ -1,0 +1,344 @@
+"""Runs ``passenger-trio start`` as a child process, waits until it is ready, collects its log, and checks that nothing is left.
+
+Everything that the server starts, however far it forks away, carries a mark in its environment; when the server has ended, no process with that mark may
+be there (``LeftBehind``). The instance directory is given by the harness and must be gone as well, and so must be the socket of ``--socket``.
+
+Two threads of the harness read what the server writes; they end with its standard output and error. When a test fails inside the ``with`` block, the end of the
+log goes to the test's standard error, where a test framework shows it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any, TypeVar
+from urllib.parse import urlsplit
+
+from passenger_trio.admin.client import fetch_status
+from passenger_trio.testing.raw_client import RawClient, Response
+
+__all__ = ["LeftBehind", "Supervisor", "eventually", "is_running"]
+
+_MARK = "HARNESS_MARK"
+_STOP_TIME = 30.0
+_TAIL = 60
+"""Lines of the log that are shown when something is wrong."""
+
+T = TypeVar("T")
+
+
+class LeftBehind(AssertionError):
+    """Something is left of a server that has ended."""
+
+
+def eventually(probe: Callable[[], T], timeout: float = 15.0, what: str = "") -> T:
+    """The first true value of ``probe``, which is asked again and again.
+
+    :raises AssertionError: there was none within ``timeout`` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        value = probe()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"did not happen within {timeout:g} s: {what or probe}; last seen: {value!r}")
+        time.sleep(0.005)
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is a process of that number that has not ended; one that waits to be reaped has."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat[stat.rindex(b")") + 2 :][:1] not in b"ZX"
+
+
+class Supervisor:
+    """A running server. Use it as a context manager; leaving it stops the server and checks that nothing is left."""
+
+    def __init__(self, process: subprocess.Popen[bytes], home: Path, mark: str) -> None:
+        self.process = process
+        self.pid = process.pid
+        self.home = home
+        """A directory of the harness, removed at the end."""
+        self.instance_dir = home / "i"
+        self.log: list[str] = []
+        """Lines of standard error."""
+        self.output: list[str] = []
+        """Lines of standard output."""
+        self.ready: dict[str, Any] = {}
+        """The banner, as JSON."""
+        self.exit_code: int | None = None
+        self._mark = mark
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._readers = [
+            threading.Thread(target=self._read, args=(process.stdout, self.output), daemon=True),
+            threading.Thread(target=self._read, args=(process.stderr, self.log), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @classmethod
+    def start(
+        cls,
+        root: str | Path,
+        *arguments: str,
+        env: Mapping[str, str | None] | None = None,
+        timeout: float = 60.0,
+        wait: bool = True,
+        prefix: Iterable[str] = (),
+    ) -> Supervisor:
+        """Start a server for the application in ``root`` on a free port and wait until it is ready.
+
+        :param arguments: more arguments for ``passenger-trio start``; later ones win.
+        :param env: more environment variables; None takes one away.
+        :param wait: False returns at once; ``wait_ready`` is the caller's then.
+        :param prefix: words in front of the command, such as ``prlimit --nofile=64``.
+        """
+        home = Path(tempfile.mkdtemp(prefix="pt-"))
+        mark = secrets.token_hex(8)
+        command = [
+            *prefix,
+            sys.executable,
+            "-m",
+            "passenger_trio",
+            "start",
+            str(root),
+            "--port",
+            "0",
+            "--log-format",
+            "json",
+        ]
+        command += ["--instance-dir", str(home / "i"), "--access-log", str(home / "access.log"), *arguments]
+        environment: dict[str, str | None] = {**os.environ, _MARK: mark, **(env or {})}
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={name: value for name, value in environment.items() if value is not None},
+            start_new_session=True,
+        )
+        server = cls(process, home, mark)
+        if wait:
+            try:
+                server.wait_ready(timeout)
+            except BaseException:
+                server.kill()
+                server._clean()
+                raise
+        return server
+
+    def wait_ready(self, timeout: float = 60.0) -> None:
+        """Return when the server serves.
+
+        :raises AssertionError: it does not, or it has ended.
+        """
+        try:
+            eventually(lambda: self.ready or self.process.poll() is not None, timeout, "the server is ready")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log_tail}") from None
+        if not self.ready:
+            for reader in self._readers:
+                reader.join(5)
+            raise AssertionError(f"the server ended before it was ready:\n{self.log_tail}")
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """The first address, without a slash at its end."""
+        return str(self.ready["addresses"][0]).rstrip("/")
+
+    @property
+    def address(self) -> tuple[str, int] | str:
+        """Of the first listener, for ``RawClient``."""
+        if self.url.startswith("unix:"):
+            return self.url.removeprefix("unix:")
+        parts = urlsplit(self.url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        return parts.hostname, parts.port
+
+    def status(self) -> dict[str, Any]:
+        """What the admin socket tells."""
+        return fetch_status(str(self.ready["admin_socket"]))
+
+    def group(self) -> dict[str, Any]:
+        """The first group, as the admin socket tells it."""
+        first: dict[str, Any] = self.status()["groups"][0]
+        return first
+
+    @property
+    def pids(self) -> list[int]:
+        """The application's processes that serve."""
+        processes = [p for group in self.status()["groups"] for p in group["processes"]]
+        return [process["pid"] for process in processes if process["state"] == "running"]
+
+    @property
+    def preloader_pid(self) -> int | None:
+        """The preloader of the first group, if it has one now."""
+        preloader = self.group()["preloader"]
+        return None if preloader is None else int(preloader["pid"])
+
+    @property
+    def log_tail(self) -> str:
+        """The end of the log, for a message."""
+        return "\n".join(self.log[-_TAIL:])
+
+    def wait_log(self, text: str, timeout: float = 15.0, start: int = 0) -> str:
+        """The first log line, from number ``start`` on, that holds ``text``."""
+        return eventually(
+            lambda: next((line for line in self.log[start:] if text in line), ""), timeout, f"a log line with {text!r}"
+        )
+
+    def access_log(self) -> list[str]:
+        """Lines of the access log."""
+        path = self.home / "access.log"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def wait_access_log(self, text: str, timeout: float = 15.0) -> str:
+        """The first line of the access log that holds ``text``: it is written a moment after the response."""
+        return eventually(
+            lambda: next((line for line in self.access_log() if text in line), ""),
+            timeout,
+            f"an access log line with {text!r}",
+        )
+
+    def descriptors(self) -> list[str]:
+        """What the supervisor has open, one entry for each descriptor."""
+        found = []
+        for link in Path(f"/proc/{self.pid}/fd").iterdir():
+            try:
+                found.append(os.readlink(link))
+            except FileNotFoundError:
+                continue
+        return sorted(found)
+
+    # -- talking ------------------------------------------------------------------------------------------------
+
+    def connect(self, timeout: float = 30.0) -> RawClient:
+        return RawClient(self.address, timeout)
+
+    def get(self, path: str = "/", **headers: str) -> Response:
+        """GET on a connection of its own. ``Accept="..."``; an underscore in a name is a dash."""
+        with self.connect() as client:
+            return client.get(path, [(name.replace("_", "-"), value) for name, value in headers.items()])
+
+    def post(self, path: str, body: bytes) -> Response:
+        with self.connect() as client:
+            return client.request("POST", path, body=body)
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    def send_signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def interrupt(self) -> None:
+        """SIGINT to the whole foreground process group, as a terminal sends it for Ctrl-C."""
+        os.killpg(self.pid, signal.SIGINT)
+
+    def stop(self, number: int = signal.SIGTERM, timeout: float = _STOP_TIME) -> int:
+        """Stop the server and return its exit code; then nothing may be left.
+
+        :raises LeftBehind: something is.
+        """
+        if self.process.poll() is None:
+            self.send_signal(number)
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = _STOP_TIME) -> int:
+        """Wait for the server's own end and return its exit code; then nothing may be left."""
+        try:
+            self.exit_code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the server did not end within {timeout:g} s:\n{self.log_tail}") from None
+        # Who holds its output is found here, before the threads are waited for that read from it.
+        self.check_nothing_left()
+        for reader in self._readers:
+            reader.join(5)
+        return self.exit_code
+
+    def kill(self) -> None:
+        """SIGKILL, as a machine would. What else runs must end by itself."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def marked_processes(self) -> list[str]:
+        """Whatever runs with this server's mark: ``"pid command"``."""
+        wanted = f"{_MARK}={self._mark}".encode()
+        found = []
+        for directory in Path("/proc").iterdir():
+            if not directory.name.isdigit():
+                continue
+            try:
+                if wanted in (directory / "environ").read_bytes().split(b"\0"):
+                    command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    found.append(f"{directory.name} {command}")
+            except OSError:
+                continue  # it has ended, or is not ours
+        return found
+
+    def check_nothing_left(self) -> None:
+        """:raises LeftBehind: a process, the instance directory, or the socket that it listened on, is left."""
+        if left := self.marked_processes():
+            raise LeftBehind("processes are left: " + "; ".join(left) + "\n" + self.log_tail)
+        if self.instance_dir.exists():
+            raise LeftBehind(f"the instance directory is left, with {[p.name for p in self.instance_dir.iterdir()]}")
+        if self.ready and isinstance(self.address, str) and os.path.lexists(self.address):
+            raise LeftBehind(f"the socket {self.address} is left")
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        by_itself = self.process.poll() is not None
+        try:
+            if not by_itself and kind is None:
+                code = self.stop()
+                assert code == 0, f"the server ended with exit code {code}:\n{self.log_tail}"
+        except BaseException:
+            self._show_log()
+            raise
+        finally:
+            if kind is not None:
+                self._show_log()
+            self.kill()
+            self._clean()
+
+    def _show_log(self) -> None:
+        print(f"the end of the log of the server (pid {self.pid}):\n{self.log_tail}", file=sys.stderr)
+
+    def _clean(self) -> None:
+        for line in self.marked_processes():
+            try:
+                os.kill(int(line.split()[0]), signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        for reader in self._readers:
+            reader.join(5)
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _read(self, stream: IO[bytes], lines: list[str]) -> None:
+        for raw in stream:
+            line = raw.decode("utf-8", "replace").rstrip("\n")
+            if lines is self.log and not self.ready and '"addresses"' in line:
+                self.ready = json.loads(line)
+            lines.append(line)

@@ -1,0 +1,355 @@
+"""The nursery tree: composition, and nothing else. (The function ``serve`` is the face; a module of that name would hide it.)
+
+::
+
+    tree            starts top to bottom, stops bottom to top
+     |- reception   where loaders connect back
+     |- pool        clock, and a group home for each application
+     |- admin       answers until the last process is gone
+     |- access log
+     `- server
+         |- accept loops
+         `- clients    on drain: deadline = now + grace
+
+``open_server`` is the whole life of a server as a context: inside, it serves; leaving it normally drains it, leaving it with an exception or a
+cancellation ends everything at once. ``run`` adds what belongs to a process of its own: signals, orphans, exit codes.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
+
+import attrs
+import trio
+
+from passenger_trio.admin.registry import create_instance_dir
+from passenger_trio.admin.server import serve_admin
+from passenger_trio.core.model import GroupLimits, PoolLimits
+from passenger_trio.errors import BindError, EnvironmentUnfit, PassengerError, StartupAborted
+from passenger_trio.options import Config
+from passenger_trio.pool.gauges import Gauges
+from passenger_trio.pool.hooks import Hooks, parse_hooks
+from passenger_trio.pool.pool import Pool
+from passenger_trio.pool.watch import Watch
+from passenger_trio.server.access_log import AccessLog
+from passenger_trio.server.front import Front
+from passenger_trio.server.listen import Listener, connection_ceiling
+from passenger_trio.server.mounts import Route
+from passenger_trio.spawning.app_spec import AppSpec, make_app_spec
+from passenger_trio.spawning.detect import DetectedApp, detect
+from passenger_trio.spawning.direct import DirectSpawner
+from passenger_trio.spawning.reception import Reception
+from passenger_trio.spawning.smart import SmartSpawner
+from passenger_trio.spawning.spawner import Spawner
+from passenger_trio.spawning.warm_up import WarmSpawner
+from passenger_trio.system.children import become_subreaper, end_strays, reap_strangers
+from passenger_trio.system.sockets import holder_of_port, listen_tcp, listen_unix
+from passenger_trio.system.terminal import has_terminal
+
+__all__ = ["RunningServer", "open_server", "run", "serve"]
+
+_POOL_TIME = 5.0
+"""Seconds, beyond the longest shutdown timeout of an application, for the pool to become empty before it is cut off."""
+
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+"""The signals that drain. A hangup that is ignored already (nohup) stays ignored."""
+
+_log = logging.getLogger("passenger_trio")
+_app_log = logging.getLogger("passenger_trio.app")
+
+
+@attrs.define(eq=False)
+class RunningServer:
+    """A server that accepts connections."""
+
+    config: Config
+    addresses: list[str]
+    """URLs, with the real port when any free one was asked for."""
+    admin_socket: str
+    apps: list[DetectedApp]
+    pool: Pool
+    front: Front
+    _stop: trio.Event = attrs.field(factory=trio.Event)
+
+    def stop(self) -> None:
+        """Drain: no new connection, finish what is under way, then end. Returns at once; ``serve`` or the context ends when it is done."""
+        self._stop.set()
+
+    def restart(self) -> None:
+        """Restart every application, rolling. Returns at once."""
+        for key in self.pool.homes:
+            self.pool.restart(key)
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    async def wait_stopping(self) -> None:
+        """Return when ``stop`` was called."""
+        await self._stop.wait()
+
+
+async def serve(config: Config, *, task_status: trio.TaskStatus[RunningServer] = trio.TASK_STATUS_IGNORED) -> None:
+    """Serve until ``RunningServer.stop`` is called, or until cancelled. ``await nursery.start(serve, config)`` gives the running server.
+
+    :raises NothingToServe: no application was found.
+    :raises OptionError: an option has a value that cannot be used.
+    :raises BindError: an address cannot be listened on.
+    :raises StartupAborted: the application did not start, and that is to be fatal.
+    """
+    async with open_server(config) as server:
+        task_status.started(server)
+        await server.wait_stopping()
+
+
+@asynccontextmanager
+async def open_server(config: Config) -> AsyncIterator[RunningServer]:
+    """A server, for as long as the block lasts. Raises as ``serve``.
+
+    Leaving the block drains the server; leaving it with an exception ends everything at once, and the exception goes on as it is. Installs no
+    signal handler and writes no global state; all its tasks are the caller's.
+    """
+    with ExitStack() as resources:
+        apps = [detect(app) for app in config.apps]
+        sockets = _listen(config, resources)
+        instance = create_instance_dir(config.server.instance_dir)
+        resources.callback(instance.remove)
+        hooks = parse_hooks(config.pool.hook)
+        limits = _pool_limits(config)
+        pool = Pool(limits)
+        specs = [
+            make_app_spec(app, found, os.environ, str(instance.path))
+            for app, found in zip(config.apps, apps, strict=True)
+        ]
+        routes = [Route(spec.key, spec.app) for spec in specs]
+        access_log = AccessLog.open(config)
+        if access_log is not None:
+            resources.callback(access_log.close)
+        front = Front(config.server, pool, routes, access_log)
+        sessions = limits.max_pool_size * max(app.thread_count for app in config.apps)
+        ceiling = connection_ceiling(config.server.max_connections, sessions)
+        listeners = [Listener(sock, front, ceiling) for sock in sockets]
+        for listener in listeners:
+            resources.callback(listener.close)
+        server = RunningServer(
+            config, [listener.url for listener in listeners], instance.admin_socket, apps, pool, front
+        )
+        instance.write(server.addresses)
+        failure: Exception | None = None
+        async with trio.open_nursery() as tree:
+            reception = Reception(instance.spawn_socket)
+            await tree.start(reception.serve)
+            await tree.start(pool.run)
+            if access_log is not None:
+                tree.start_soon(access_log.run)
+            await tree.start(serve_admin, server, specs)
+            if hooks:
+                await tree.start(Hooks(pool.events, hooks).run)
+            tree.start_soon(Gauges(pool, config.pool.memory_check_interval).run)
+            if config.pool.stat_throttle_rate:
+                directories = {spec.key: os.path.join(spec.detected.root, spec.app.restart_dir) for spec in specs}
+                await tree.start(Watch(pool, directories, config.pool.stat_throttle_rate).run)
+            for spec in specs:
+                await pool.add_group(
+                    spec.key, _group_limits(spec), _spawners(spec, reception, pool), spec.app.shutdown_timeout
+                )
+            try:
+                await _wait_until_ready(config, pool)
+                tree.start_soon(front.timekeeper.run)
+                async with trio.open_nursery() as clients:
+                    async with trio.open_nursery() as accepting:
+                        for listener in listeners:
+                            accepting.start_soon(listener.run, clients)
+                        try:
+                            yield server
+                        except Exception as error:  # noqa: BLE001  the block's own: kept out of nurseries' groups, and raised below
+                            failure = error
+                            tree.cancel_scope.cancel()
+                        accepting.cancel_scope.cancel()
+                    _log.info("draining: %d requests are under way", front.active)
+                    for listener in listeners:
+                        listener.close()
+                    front.drain()
+                    clients.cancel_scope.deadline = trio.current_time() + config.server.shutdown_timeout
+            except StartupAborted as error:
+                failure = error
+            pool.shut_down()
+            with trio.move_on_after(max(spec.app.shutdown_timeout for spec in specs) + _POOL_TIME):
+                await pool.empty.wait()
+            tree.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+
+def run(config: Config, *, on_ready: Callable[[RunningServer], None]) -> None:
+    """Serve as the program itself: until SIGTERM, SIGINT or SIGQUIT, which drain; a second one ends at once. SIGHUP restarts the applications,
+    but when it says that the terminal is gone it drains. Raises as ``serve``.
+    """
+    if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
+        raise EnvironmentUnfit("passenger_trio needs Linux 5.9 or newer, and a Python that knows pidfd_open")
+    become_subreaper()
+    # What comes before Trio listens is heard when it does; what comes after that does not disturb the tidying up.
+    unheard: list[int] = []
+    heeded = [number for number in _ENDING if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    for number in heeded:
+        signal.signal(number, lambda number, _: unheard.append(number))
+    try:
+        trio.run(_main, config, on_ready, heeded, unheard)
+    finally:
+        while end_strays():
+            pass
+
+
+async def _main(
+    config: Config, on_ready: Callable[[RunningServer], None], heeded: Sequence[int], unheard: Sequence[int]
+) -> None:
+    failure: PassengerError | None = None
+    had_terminal = has_terminal()
+    with trio.open_signal_receiver(*heeded) as signals:
+        async with trio.open_nursery() as program:
+            server: RunningServer | None = None
+
+            def obey(number: int) -> None:
+                if number == signal.SIGHUP and server is not None and (not had_terminal or has_terminal()):
+                    _log.info("SIGHUP: restarting")
+                    server.restart()
+                elif server is None or server.stopping:
+                    _log.warning("%s: ending at once", signal.Signals(number).name)
+                    program.cancel_scope.cancel()
+                else:
+                    _log.info("%s: draining (once more: end at once)", signal.Signals(number).name)
+                    server.stop()
+
+            async def listen() -> None:
+                async for number in signals:
+                    obey(number)
+
+            for number in unheard:
+                obey(number)
+            program.start_soon(listen)
+            program.start_soon(reap_strangers)
+            try:
+                async with open_server(config) as server:
+                    on_ready(server)
+                    await server.wait_stopping()
+            except PassengerError as error:
+                failure = error
+            program.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _wait_until_ready(config: Config, pool: Pool) -> None:
+    """Until every group has its first processes, or has failed to start.
+
+    :raises StartupAborted: it has failed, and that is to be fatal.
+    """
+    while True:
+        changed = pool.changed
+        waiting = False
+        for group in pool.statistics().groups:
+            if group.last_failure is not None:
+                if config.server.abort_on_startup_error:
+                    raise StartupAborted(group.last_failure)
+            elif len(group.processes) < min(group.limits.min_instances, config.pool.max_pool_size):
+                waiting = True
+        if not waiting:
+            return
+        await changed.wait()
+
+
+def _listen(config: Config, resources: ExitStack) -> list[socket.socket]:
+    options = config.server
+    path = os.path.abspath(options.socket) if options.socket else ""
+    try:
+        if path:
+            sockets = [listen_unix(path, options.socket_backlog)]
+        else:
+            sockets = listen_tcp(options.address, options.port, options.socket_backlog)
+    except OSError as exc:
+        raise _bind_error(config, exc) from exc
+    for sock in sockets:
+        resources.callback(_close_unused, sock, path)
+    return sockets
+
+
+def _close_unused(sock: socket.socket, path: str) -> None:
+    """A listening socket of a server that did not come to use it; else its ``Listener`` has closed it."""
+    if sock.fileno() >= 0:
+        sock.close()
+        if path:
+            os.unlink(path)
+
+
+def _bind_error(config: Config, exc: OSError) -> BindError:
+    options = config.server
+    if options.socket:
+        return BindError(f"cannot listen on {options.socket}: {exc.strerror}; choose another with -S, or remove it")
+    where = f"{options.address}:{options.port}"
+    if exc.errno == errno.EADDRINUSE:
+        holder = holder_of_port(options.port)
+        return BindError(f"{where} is in use{f' by {holder}' if holder else ''}; choose another port with -p")
+    if exc.errno == errno.EACCES:
+        return BindError(f"{where} may not be used by this user; ports below 1024 are reserved, choose another with -p")
+    if isinstance(exc, socket.gaierror):
+        return BindError(f"{options.address} is not an address of this machine; choose another with -a")
+    return BindError(f"cannot listen on {where}: {exc.strerror}; choose another address with -a or port with -p")
+
+
+def _pool_limits(config: Config) -> PoolLimits:
+    pool = config.pool
+    return PoolLimits(
+        max_pool_size=pool.max_pool_size,
+        pool_idle_time=pool.pool_idle_time,
+        max_concurrent_spawns=pool.max_concurrent_spawns or len(os.sched_getaffinity(0)),
+    )
+
+
+def _group_limits(spec: AppSpec) -> GroupLimits:
+    app = spec.app
+    return GroupLimits(
+        min_instances=app.min_instances,
+        max_instances=app.max_instances,
+        max_request_queue_size=app.max_request_queue_size,
+        max_preloader_idle_time=app.max_preloader_idle_time,
+        max_requests=app.max_requests,
+        max_requests_jitter=app.max_requests_jitter,
+        max_process_lifetime=app.max_process_lifetime,
+        max_request_time=app.max_request_time,
+        max_request_queue_time=app.max_request_queue_time,
+        memory_limit=app.memory_limit,
+        hard_memory_limit=app.hard_memory_limit,
+        force_concurrency=app.force_max_concurrent_requests_per_process,
+        # A person who has just mended the file presses reload.
+        retry_on_demand_after=1.0 if app.is_development else float("inf"),
+    )
+
+
+def _spawners(spec: AppSpec, reception: Reception, pool: Pool) -> Callable[[int], Spawner]:
+    """What makes the spawner of each generation."""
+
+    def on_line(pid: int, line: str) -> None:
+        _app_log.info("%s", line, extra={"group": spec.key.name, "app_pid": pid})
+
+    def make(generation: int) -> Spawner:
+        spawner = make_cold(generation)
+        if not spec.app.warmup_url:
+            return spawner
+        return WarmSpawner(spawner, spec.app.warmup_url, spec.app.base_uri, spec.app.start_timeout)
+
+    def make_cold(generation: int) -> Spawner:
+        if spec.app.spawn_method == "direct":
+            return DirectSpawner(spec, reception, on_line)
+
+        def on_preloader(started: bool) -> None:
+            pool.preloader_changed(spec.key, generation, started)
+
+        return SmartSpawner(spec, reception, on_line, on_preloader=on_preloader)
+
+    return make

@@ -1,0 +1,198 @@
+# frozen_string_literal: true
+
+# Loads a Rack application once, and forks workers of it when passenger_trio asks. See rack_common.rb, and spawn_servers/CONTRACT.md.
+#
+#     ruby rack_preloader.rb --preload
+#
+# Laws: it has one thread and runs no event loop when it forks; what a forked process does first is to let go of everything that is the
+# preloader's (PassengerTrio.disown, through the hook that every fork goes through); before the first fork the memory is made ready
+# to be shared, and no database connection is open.
+
+require_relative "rack_common"
+
+module PassengerTrio
+  # +run+ returns in the preloader when it is to end (nil), and once in each forked process (the token with which it connects): a
+  # worker has climbed out of this loop before it does anything else.
+  class Preloader
+    def initialize(control, lifeline)
+      @control = control
+      @lifeline = lifeline
+      @children = []
+      @threads_told = false
+    end
+
+    def run
+      watch_children
+      messages = @control.pending
+      loop do
+        messages.each do |message|
+          return nil if message["type"] == "shutdown"
+          next unless message["type"] == "fork"
+
+          token = message["token"].to_s
+          return token if fork_worker(token)
+        end
+        messages = []
+        ready, = IO.select([@control.io, @lifeline.bell])
+        return nil if ready.include?(@lifeline.bell) && @lifeline.signals.include?("T")
+
+        messages = @control.read if ready.include?(@control.io)
+        reap
+      end
+    rescue Hangup
+      nil
+    end
+
+    def children?
+      !@children.empty?
+    end
+
+    private
+
+    # Only to be woken: what the signal does is to write a byte. An application that has its own handler keeps it.
+    def watch_children
+      theirs = trap("CHLD", "DEFAULT")
+      if theirs.is_a?(Proc)
+        trap("CHLD", theirs)
+      else
+        lifeline = @lifeline
+        PassengerTrio.take_signal("CHLD") { lifeline.ring("C") }
+      end
+    end
+
+    # One by one: a child that the application started while it was loaded is the application's to wait for.
+    def reap
+      @children.reject! do |pid|
+        begin
+          found, status = Process.waitpid2(pid, Process::WNOHANG)
+        rescue Errno::ECHILD
+          found, status = pid, 0 # The application waits for every child there is, and was faster.
+        end
+        @control.tell("child_exited", pid: pid, status: status.to_i) if found
+        found
+      end
+    end
+
+    # True in the child.
+    def fork_worker(token)
+      output = @control.descriptors.shift
+      return refuse(token, "no descriptor came with the message") if output.nil?
+
+      tell_threads
+      begin
+        pid = Process.fork # flushes Ruby's own buffers before
+      rescue SystemCallError => e
+        return refuse(token, "fork: #{e.message}")
+      end
+      return become_worker(output) if pid.nil?
+
+      begin
+        Process.setpgid(pid, pid) # As the child does: whoever of us is first.
+      rescue SystemCallError
+        nil
+      end
+      @children << pid
+      @control.tell("forked", token: token, pid: pid)
+      false
+    ensure
+      output.close if output && !output.closed?
+    end
+
+    def refuse(token, problem)
+      @control.tell("fork_failed", token: token, problem: problem)
+      false
+    end
+
+    def become_worker(output)
+      Process.setpgid(0, 0)
+      [STDOUT, STDERR].each do |stream|
+        stream.reopen(output)
+        stream.sync = true
+      end
+      @control.descriptors.each(&:close)
+      srand # Two workers must not draw the same numbers. (SecureRandom and OpenSSL see to it themselves.)
+      true
+    end
+
+    def tell_threads
+      return if @threads_told
+
+      @threads_told = true
+      count = Thread.list.size - 1
+      @control.tell("event", name: "threads_at_fork", fields: { count: count }) if count.positive?
+    end
+  end
+
+  # What must not be shared by two processes is closed before the first fork; it opens again where it is used.
+  def self.close_connections
+    if defined?(ActiveRecord::Base) && ActiveRecord::Base.respond_to?(:connection_handler)
+      handler = ActiveRecord::Base.connection_handler
+      handler.method(:clear_all_connections!).arity.zero? ? handler.clear_all_connections! : handler.clear_all_connections!(:all)
+    end
+    Sequel::DATABASES.each(&:disconnect) if defined?(Sequel::DATABASES)
+  rescue StandardError => e
+    say(Runtime.backtrace_of(e))
+  end
+
+  # What is garbage goes, and what stays becomes old: the collector does not look at it (which is to write to it) in a minor collection.
+  def self.share_memory
+    if Process.respond_to?(:warmup)
+      Process.warmup # Ruby 3.3: collects, promotes, compacts, gives memory back
+    else
+      4.times { GC.start }
+      GC.compact if GC.respond_to?(:compact) && RUBY_VERSION >= "3.0"
+    end
+  rescue NotImplementedError
+    nil # no compaction on this platform
+  end
+end
+
+PassengerTrio::Life.lead("preloader") do |path, token|
+  life = PassengerTrio::Life
+  control = PassengerTrio::Control.new(path, "preloader")
+  options = control.greet(token)
+  lifeline = life.watch(control)
+  application = life.reporting(control) do
+    life.interruptible do
+      unless Process.respond_to?(:fork)
+        raise PassengerTrio::Unfit.new("configuration", "#{RUBY_ENGINE} cannot fork", "A preloader forks its workers, and this Ruby has no fork.",
+                                       "Use --spawn-method direct.")
+      end
+      life.load(control, options, "preloader") do
+        PassengerTrio.close_connections
+        PassengerTrio.share_memory
+      end
+    end
+  end
+  next 1 unless application
+
+  life.interruptible { lifeline.release }
+  control.tell("ready", application: options["name"])
+  preloader = PassengerTrio::Preloader.new(control, lifeline)
+  token = preloader.run
+  if token.nil?
+    # The exit hooks are the workers' while there are any: what they would remove is in use.
+    exit!(0) if preloader.children?
+    next 0
+  end
+
+  # From here this is a forked worker. Its preloader's control connection went with the fork.
+  begun = PassengerTrio.now
+  begin
+    control = PassengerTrio::Control.new(path, "worker")
+    options = control.greet(token)
+  rescue SystemCallError
+    next 1
+  end
+  lifeline = life.watch(control)
+  ready = life.reporting(control) do
+    life.interruptible do
+      control.step("after_fork", begun) do
+        life.name_process(options, "worker")
+        PassengerTrio.call_event(:starting_worker_process, true)
+        true
+      end
+    end
+  end
+  ready ? life.work(control, lifeline, application, options, true) : 1
+end

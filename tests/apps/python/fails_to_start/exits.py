@@ -1,0 +1,3 @@
+import sys
+
+sys.exit("usage: a command-line program")

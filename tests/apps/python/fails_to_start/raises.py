@@ -1,0 +1,5 @@
+def inner():
+    raise ZeroDivisionError("deep inside")
+
+
+inner()

@@ -1,0 +1,1 @@
+raise ValueError("a file name in another encoding: \udcff, and a NUL: \0")

@@ -1,0 +1,6 @@
+"""The smallest application."""
+
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hello"]

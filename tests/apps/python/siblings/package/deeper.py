@@ -1,0 +1,1 @@
+DEEP = "from deep down"

@@ -1,0 +1,1 @@
+require "there_is_no_such_gem"

@@ -1,0 +1,4 @@
+def deep
+  raise ArgumentError, "it is broken"
+end
+deep

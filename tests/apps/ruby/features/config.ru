@@ -1,0 +1,108 @@
+# What Rack offers to applications, each at a path, under Rack::Lint (but for the paths of RAW, where Lint stands in the way).
+
+LOG = ENV["FEATURES_LOG"]
+
+NOTE = ->(text) { File.open(LOG, "a") { |file| file.puts(text) } if LOG }
+
+# A body of any kind, which notes that it was closed.
+class Body
+  def initialize(parts, path: nil)
+    @parts = parts
+    define_singleton_method(:to_path) { path } if path
+  end
+
+  def each(&block)
+    @parts.each(&block)
+  end
+
+  def close
+    NOTE.call("closed")
+  end
+end
+
+TEXT = { "content-type" => "text/plain" }.freeze
+RACK3 = Rack.release.to_i >= 3
+
+ACTIONS = {
+  "/env" => lambda do |env|
+    facts = env.select { |name, _| name.start_with?("rack.", "HTTPS", "SERVER_SOFTWARE", "PATH_INFO", "SCRIPT_NAME") }
+    [200, TEXT.dup, [facts.map { |name, value| "#{name}=#{value.class} #{value.is_a?(String) || value == true || value == false ? value : ''}\n" }.join]]
+  end,
+  "/enumerable" => ->(_env) { [200, TEXT.dup, Body.new(%w[a b c])] },
+  "/utf8" => ->(_env) { [200, TEXT.merge("x-name" => "\u00e9"), Body.new(["\u20ac".dup, "\xff".b])] },
+  "/cookies" => lambda do |_env|
+    [200, TEXT.merge("set-cookie" => RACK3 ? ["a=1", "b=2"] : "a=1\nb=2"), ["cookies"]]
+  end,
+  "/errors" => lambda do |env|
+    env["rack.errors"].puts("to rack.errors")
+    env["rack.errors"].write("more\n")
+    env["rack.errors"].flush
+    [200, TEXT.dup, ["errors"]]
+  end,
+  "/input" => lambda do |env|
+    input = env["rack.input"]
+    first = input.gets.to_s
+    second = input.read(3).to_s
+    rest = []
+    input.each { |line| rest << line }
+    again = ""
+    if input.respond_to?(:rewind)
+      input.rewind
+      again = input.read.bytesize.to_s
+    end
+    [200, TEXT.dup, [[first, second, rest.join, input.read(1).inspect, again].join("|")]]
+  end,
+  "/hints" => lambda do |env|
+    env["rack.early_hints"].call("link" => "</a.css>; rel=preload")
+    [200, TEXT.dup, ["hinted"]]
+  end,
+  "/afterwards" => lambda do |env|
+    env["rack.after_reply"] << -> { NOTE.call("after_reply") }
+    env["rack.response_finished"] << ->(_env, status, _headers, error) { NOTE.call("finished #{status} #{error.inspect}") }
+    [200, TEXT.dup, ["done"]]
+  end
+}.freeze
+
+RAW = {
+  "/file" => ->(_env) { [200, TEXT.dup, Body.new(["never read"], path: ENV.fetch("FEATURES_FILE"))] },
+  "/callable" => ->(_env) { [200, TEXT.dup, proc { |stream| stream.write("one"); stream << "two"; stream.close }] },
+  "/later" => lambda do |env|
+    go = env["QUERY_STRING"]
+    body = proc do |stream|
+      stream.write("one")
+      Thread.new do
+        sleep 0.002 until File.exist?(go)
+        stream.write("two")
+        stream.close
+      end
+    end
+    [200, TEXT.dup, body]
+  end,
+  "/partial" => ->(_env) { [200, TEXT.merge("rack.hijack" => ->(io) { io.write("hijacked"); io.close }), []] },
+  "/tunnel" => lambda do |_env|
+    talk = lambda do |io|
+      io.write("welcome\n")
+      Thread.new { io.write("you said #{io.gets}"); io.close }
+    end
+    [101, { "connection" => "upgrade", "upgrade" => "echo", "rack.hijack" => talk }, []]
+  end,
+  "/full" => lambda do |env|
+    io = env["rack.hijack"].call
+    io.write("HTTP/1.1 101 Switching Protocols\r\n\r\n")
+    Thread.new { io.write("you said #{io.gets}"); io.close }
+    [-1, {}, []]
+  end,
+  "/chunked" => ->(_env) { [200, TEXT.merge("transfer-encoding" => "chunked"), Body.new(%W[5\r\nhel lo\r\n 6\r\n\ world\r\n0\r\n\r\n])] },
+  "/oob" => ->(_env) { [200, TEXT.merge("X-Passenger-Request-OOB-Work" => "true"), ["oob"]] },
+  "/nothing" => ->(_env) {},
+  "/cause" => lambda do |_env|
+    begin
+      Integer("x")
+    rescue ArgumentError
+      raise "the outer error"
+    end
+  end
+}.freeze
+
+linted = Rack::Lint.new(->(env) { ACTIONS.fetch(env["PATH_INFO"]).call(env) })
+run ->(env) { (RAW[env["PATH_INFO"]] || linted).call(env) }

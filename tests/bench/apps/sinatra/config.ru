@@ -1,0 +1,7 @@
+require "sinatra/base"
+
+class Hello < Sinatra::Base
+  get("/") { "hello world" }
+end
+
+run Hello

@@ -1,0 +1,84 @@
+"""What a decision costs: the median of ``checkout_nowait`` + ``session_closed``, by groups and processes.
+
+    python tests/bench/policy_cost.py
+
+The goal is 10 us or less, and flat as processes grow. Not a test: run it when the machine is calm.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+from passenger_trio.core.commands import StartSpawn
+from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits, ProcessId, SessionOutcome, WaiterId
+from passenger_trio.core.policy import PoolPolicy
+
+SHAPES = ((1, 1), (10, 5), (10, 50))
+ROUNDS, BATCH = 400, 100
+
+
+def a_pool(groups: int, processes: int, concurrency: int) -> tuple[PoolPolicy, list[GroupKey]]:
+    """Groups of idle processes."""
+    policy = PoolPolicy(PoolLimits(max_pool_size=groups * processes, max_concurrent_spawns=groups * processes))
+    keys = [GroupKey(f"app{number}", "production") for number in range(groups)]
+    number = 0
+    for key in keys:
+        for command in policy.add_group(key, GroupLimits(min_instances=processes), 0.0):
+            assert isinstance(command, StartSpawn)
+            number += 1
+            policy.spawn_succeeded(command.attempt, ProcessId(number), concurrency, 0.0)
+    return policy, keys
+
+
+def fast_lane(policy: PoolPolicy, keys: list[GroupKey]) -> float:
+    """Microseconds for one checkout and its close, half of the processes busy with somebody else."""
+    for key in keys:
+        for _ in range(len(policy.state.groups[key].enabled) // 2):
+            policy.checkout_nowait(key, 1.0)
+    costs = []
+    for turn in range(ROUNDS):
+        key = keys[turn % len(keys)]
+        begun = time.perf_counter()
+        for _ in range(BATCH):
+            grant = policy.checkout_nowait(key, 2.0)
+            assert grant is not None
+            policy.session_closed(grant.session, SessionOutcome.DONE, 2.0)
+        costs.append((time.perf_counter() - begun) / BATCH)
+    return statistics.median(costs) * 1e6
+
+
+def queue_lane(policy: PoolPolicy, keys: list[GroupKey]) -> float:
+    """Microseconds for one checkout that has to queue and the close that serves it, the whole pool busy."""
+    sessions = {key: [] for key in keys}
+    for key in keys:
+        while grant := policy.checkout_nowait(key, 3.0):
+            sessions[key].append(grant.session)
+    costs = []
+    waiter = 0
+    for turn in range(ROUNDS):
+        key = keys[turn % len(keys)]
+        mine = sessions[key]
+        begun = time.perf_counter()
+        for _ in range(BATCH):
+            waiter += 1
+            policy.checkout(WaiterId(waiter), key, 4.0)
+            [granted] = policy.session_closed(mine.pop(), SessionOutcome.DONE, 4.0)
+            mine.append(granted.session)  # type: ignore[union-attr]
+        costs.append((time.perf_counter() - begun) / BATCH)
+    return statistics.median(costs) * 1e6
+
+
+def main() -> None:
+    """Print one line a shape."""
+    print("groups x processes   concurrency   fast lane   through the queue   (us, median)")
+    for groups, processes in SHAPES:
+        for concurrency in (1, 4):
+            policy, keys = a_pool(groups, processes, concurrency)
+            fast = fast_lane(policy, keys)
+            fresh, keys = a_pool(groups, processes, concurrency)
+            print(f"{f'{groups} x {processes}':>18}   {concurrency:11}   {fast:9.2f}   {queue_lane(fresh, keys):17.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""Every case of the corpus: one verdict, whole or in pieces, with the lane or without."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from edge_cases import CASES, Case
+from http1_exchange import DATE, Exchange, exchange, splits, verdict
+
+from passenger_trio.codecs import edge
+from passenger_trio.codecs.chunked import ChunkScan
+from passenger_trio.codecs.h11_message import H11Message
+from passenger_trio.codecs.head import Head, HttpLimits
+from passenger_trio.codecs.http1 import ClientSide
+from passenger_trio.codecs.refusals import REFUSALS
+from passenger_trio.errors import RequestError
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_verdict(case: Case) -> None:
+    expected = exchange([case.data])
+    assert verdict(expected) == (case.expected, case.code, case.before)
+    for pieces in splits(case.data):
+        for lane in (True, False):
+            assert exchange(pieces, lane=lane) == expected
+
+
+def test_case_ids_are_unique_and_every_rule_has_one() -> None:
+    assert len({case.id for case in CASES}) == len(CASES)
+    assert {case.rule for case in CASES} == {f"R{number}" for number in range(1, 21)}
+
+
+def test_every_refusal_occurs_in_the_corpus() -> None:
+    # These two say that our readers differ, which no bytes are known to cause; the third is told, not read.
+    beyond_bytes = {"readers_disagree", "refused_by_h11", "connection_closing"}
+    assert {case.code for case in CASES if case.code} == set(REFUSALS) - beyond_bytes
+
+
+def head_of(data: bytes, *, lane: bool = True) -> Head:
+    client = ClientSide(HttpLimits(), lane=lane)
+    client.receive(data)
+    head = client.next_head()
+    assert head is not None
+    return head
+
+
+@pytest.mark.parametrize("lane", [True, False])
+class TestHead:
+    def test_R03_origin_form(self, lane: bool) -> None:
+        data = b"GET /a%20b?c=d?e HTTP/1.1\r\nHost: x:80\r\nX-A: \t1 \r\n\r\n"
+        assert head_of(data, lane=lane) == Head(
+            method=b"GET",
+            target=b"/a%20b?c=d?e",
+            path=b"/a%20b",
+            query=b"c=d?e",
+            version=b"1.1",
+            host=b"x:80",
+            fields=[(b"Host", b"x:80"), (b"X-A", b"1")],
+        )
+
+    @pytest.mark.parametrize(
+        ("first", "path", "query", "host"),
+        [
+            (b"GET http://x:80/a?b HTTP/1.1", b"/a", b"b", b"x:80"),
+            (b"GET HTTPS://X:80 HTTP/1.1", b"/", b"", b"X:80"),
+            (b"GET http://x?b HTTP/1.1", b"/", b"b", b"x"),
+            (b"OPTIONS http://x HTTP/1.1", b"*", b"", b"x"),
+            (b"OPTIONS http://x/ HTTP/1.1", b"/", b"", b"x"),
+            (b"OPTIONS * HTTP/1.1", b"*", b"", b"x:80"),
+            (b"GET //y/z HTTP/1.1", b"//y/z", b"", b"x:80"),
+        ],
+    )
+    def test_R03_other_forms(self, lane: bool, first: bytes, path: bytes, query: bytes, host: bytes) -> None:
+        head = head_of(first + b"\r\nHost: x:80\r\n\r\n", lane=lane)
+        assert (head.path, head.query, head.host) == (path, query, host)
+        assert head.target == first.split(b" ")[1]
+
+    def test_R03_authority_wins_in_1_0(self, lane: bool) -> None:
+        assert head_of(b"GET http://x/ HTTP/1.0\r\n\r\n", lane=lane).host == b"x"
+
+    @pytest.mark.parametrize(
+        ("fields", "keep_alive"),
+        [
+            (b"", True),
+            (b"Connection: keep-alive\r\n", True),
+            (b"Connection: Close\r\n", False),
+            (b"Connection: x\r\nConnection: a, close\r\n", False),
+            (b"Connection: closed\r\n", True),
+        ],
+    )
+    def test_R18_keep_alive(self, lane: bool, fields: bytes, keep_alive: bool) -> None:
+        assert head_of(b"GET / HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n", lane=lane).keep_alive is keep_alive
+        assert head_of(b"GET / HTTP/1.0\r\nHost: x\r\n" + fields + b"\r\n", lane=lane).keep_alive is False
+
+    def test_R19_upgrade(self, lane: bool) -> None:
+        ask = b"Connection: upgrade\r\nUpgrade: %s\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        start = b"%s / HTTP/%s\r\nHost: x\r\n"
+        assert head_of(start % (b"GET", b"1.1") + ask % b"WebSocket", lane=lane).upgrade == b"websocket"
+        assert head_of(start % (b"GET", b"1.1") + ask % b"h2c", lane=lane).upgrade == b""
+        assert head_of(start % (b"POST", b"1.1") + ask % b"websocket", lane=lane).upgrade == b""
+        assert head_of(start % (b"GET", b"1.0") + ask % b"websocket", lane=lane).upgrade == b""
+
+    def test_R19_bytes_after_the_handshake_are_held(self, lane: bool) -> None:
+        client = ClientSide(HttpLimits(), lane=lane)
+        client.receive(
+            b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n\x81\x00"
+        )
+        head = client.next_head()
+        assert head is not None
+        assert head.upgrade == b"websocket"
+        assert client.read_body() == b""
+        assert client.buffered == 2
+
+    def test_R13_body(self, lane: bool) -> None:
+        start = b"POST / HTTP/1.1\r\nHost: x\r\n"
+        assert not head_of(start + b"\r\n", lane=lane).has_body
+        assert not head_of(start + b"Content-Length: 0\r\n\r\n", lane=lane).has_body
+        five = head_of(start + b"Content-Length: 05\r\n\r\n", lane=lane)
+        assert (five.has_body, five.content_length, five.chunked) == (True, 5, False)
+        chunked = head_of(start + b"Transfer-Encoding: Chunked\r\n\r\n", lane=lane)
+        assert (chunked.has_body, chunked.content_length, chunked.chunked) == (True, None, True)
+
+
+def test_R26_a_refusal_never_repeats_the_clients_bytes() -> None:
+    for case in CASES:
+        if case.expected == "accept":
+            continue
+        run = Exchange()
+        run.feed(case.data)
+        run.feed(b"")
+        assert run.sent.count(b"HTTP/1.1 ") == case.before + 1
+        answer = run.sent[run.sent.rindex(b"HTTP/1.1 ") :]
+        assert answer.startswith(b"HTTP/1.1 %d " % case.expected)
+        assert b"\r\nConnection: close" in answer
+        for word in (b"smuggled", b"evil", b"X-Nothing"):
+            assert word not in answer
+
+
+def test_R18_nothing_is_read_after_a_refusal() -> None:
+    client = ClientSide(HttpLimits())
+    client.receive(b"GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    for _ in range(2):
+        with pytest.raises(RequestError) as caught:
+            client.next_head()
+        assert caught.value.code == "bare_lf"
+        client.receive(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.buffered == 0
+    assert client.must_close
+    assert not client.mid_head
+
+
+def test_R18_nothing_is_kept_behind_a_last_message() -> None:
+    client = ClientSide(HttpLimits())
+    client.receive(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /")
+    assert client.next_head() is not None
+    assert client.buffered == 0
+    client.receive(b"x" * 1000)
+    assert client.buffered == 0
+    client.whole_response(200, b"OK", [], b"", date=DATE)
+    assert not client.reusable
+
+
+def test_R19_a_refused_version_names_the_one_that_is_spoken() -> None:
+    client = ClientSide(HttpLimits())
+    client.receive(
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\n\r\n"
+    )
+    with pytest.raises(RequestError) as caught:
+        client.next_head()
+    answer = client.error_response(426, b"Upgrade Required", list(caught.value.headers), b"", DATE)
+    assert b"\r\nSec-WebSocket-Version: 13\r\n" in answer
+    assert b"\r\nUpgrade: websocket\r\n" in answer
+    assert b"\r\nConnection: close, upgrade\r\n" in answer
+
+
+def test_R08_limits_are_the_options() -> None:
+    limits = HttpLimits(
+        max_request_line=20, max_header_size=50, max_header_field_size=30, max_header_fields=2, max_request_body=3
+    )
+    start = b"GET / HTTP/1.1\r\nHost: a\r\n"
+    for lane in (True, False):
+        for data, code in (
+            (b"GET /aaaaaaa HTTP/1.1\r\nHost: a\r\n\r\n", "request_line_too_long"),
+            (start + b"X: y\r\nY: z\r\n\r\n", "too_many_fields"),
+            (start + b"X: " + b"y" * 28 + b"\r\n\r\n", "field_too_large"),
+            (start[:-2] + b"b" * 20 + b"\r\nX: " + b"y" * 25 + b"\r\n\r\n", "headers_too_large"),
+            (start + b"Content-Length: 4\r\n\r\nabcd", "body_too_large"),
+        ):
+            assert verdict(exchange([data], lane=lane, limits=limits))[1] == code
+        assert verdict(exchange([start + b"Content-Length: 3\r\n\r\nabc"], lane=lane, limits=limits))[0] == "accept"
+
+
+def test_R13_no_limit_of_the_body() -> None:
+    limits = HttpLimits(max_request_body=0)
+    for lane in (True, False):
+        client = ClientSide(limits, lane=lane)
+        client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775807\r\n\r\nabc")
+        head = client.next_head()
+        assert head is not None
+        assert head.content_length == 2**63 - 1
+        assert client.read_body() == b"abc"
+
+
+@pytest.mark.parametrize("lane", [True, False])
+def test_R20_continue(lane: bool) -> None:
+    def client_with(data: bytes) -> ClientSide:
+        client = ClientSide(HttpLimits(), lane=lane)
+        client.receive(data)
+        assert client.next_head() is not None
+        return client
+
+    expects = b"POST / HTTP/%s\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    client = client_with(expects % b"1.1")
+    assert client.continue_bytes() == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert client.continue_bytes() == b"", "once only"
+    client.receive(b"hi")
+    assert client.read_body() == b"hi"
+    client.whole_response(200, b"OK", [], b"", date=DATE)
+    assert client.reusable
+    assert client_with(expects % b"1.0").continue_bytes() == b""
+    assert client_with(expects % b"1.1" + b"h").continue_bytes() == b"", "it does not wait"
+    assert client_with(b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n").continue_bytes() == b"", "no body"
+    answered = client_with(expects % b"1.1")
+    assert b"Connection: close" in answered.whole_response(403, b"Forbidden", [], b"", date=DATE)
+    assert answered.continue_bytes() == b"", "the final response takes its place"
+
+
+@pytest.mark.parametrize("lane", [True, False])
+def test_R31_pipelined_bytes_are_counted_and_kept(lane: bool) -> None:
+    run = Exchange(lane=lane)
+    client = run.client
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    client.receive(request)
+    assert client.mid_head
+    assert client.next_head() is not None
+    assert not client.mid_head
+    for at in range(len(request)):
+        client.receive(request[at : at + 1])
+    assert client.buffered == len(request)
+    client.whole_response(200, b"OK", [], b"", date=DATE)
+    client.start_next_cycle()
+    assert client.mid_head
+    assert client.buffered == len(request)
+    assert client.next_head() is not None
+    assert client.buffered == 0
+
+
+def test_R27_mid_head_from_the_first_byte_to_the_last() -> None:
+    client = ClientSide(HttpLimits())
+    assert not client.mid_head
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    for at in range(len(request)):
+        client.receive(request[at : at + 1])
+        assert client.mid_head
+        assert (client.next_head() is not None) == (at == len(request) - 1)
+    assert not client.mid_head
+
+
+def test_R01_a_skipped_crlf_leaves_the_connection_idle() -> None:
+    client = ClientSide(HttpLimits())
+    client.receive(b"\r\n")
+    assert client.next_head() is None
+    assert not client.mid_head
+
+
+@pytest.mark.parametrize("lane", [True, False])
+def test_R28_end_of_file_behind_a_request_is_no_abort(lane: bool) -> None:
+    client = ClientSide(HttpLimits(), lane=lane)
+    client.receive(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
+    client.receive(b"")
+    for _ in range(2):
+        assert client.next_head() is not None
+        assert client.peer_closed
+        client.whole_response(200, b"OK", [], b"", date=DATE)
+        assert client.reusable
+        client.start_next_cycle()
+    assert client.next_head() is None
+
+
+# The two readers
+
+
+def test_readers_that_disagree_on_a_head_are_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = edge.check_head
+
+    def misread(*arguments: Any) -> Head:
+        head = check(*arguments)
+        head.fields = [(name, value + b"?") for name, value in head.fields]
+        return head
+
+    monkeypatch.setattr(edge, "check_head", misread)
+    assert verdict(exchange([b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"], lane=False)) == (400, "readers_disagree", 0)
+
+
+@pytest.mark.parametrize("surplus", [-1, 1])
+def test_readers_that_disagree_on_a_body_are_a_refusal(monkeypatch: pytest.MonkeyPatch, surplus: int) -> None:
+    scan = ChunkScan.scan
+
+    def miscount(self: ChunkScan, data: bytes) -> int:
+        good = scan(self, data)
+        self.total += surplus
+        return good
+
+    monkeypatch.setattr(ChunkScan, "scan", miscount)
+    data = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    assert verdict(exchange([data])) == (400, "readers_disagree", 0)
+
+
+def test_what_h11_alone_refuses_is_a_refusal() -> None:
+    head = Head(b"GET", b"/", b"/", b"", b"1.1", b"a", [(b"Host", b"a")])
+    for raw, code in (
+        (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", "refused_by_h11"),
+        (b"GET / HTTP/1.1\r\n", "readers_disagree"),
+    ):
+        with pytest.raises(RequestError) as caught:
+            H11Message(head, raw, HttpLimits())
+        assert caught.value.code == code

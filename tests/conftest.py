@@ -1,0 +1,106 @@
+"""What tests of every folder share: a place for sockets, and the check that nothing is left behind.
+
+``nothing_left`` looks at the kernel and not at our objects: a process, a descriptor or a file that is still there
+after the test is a leak, whoever was to see to it. It works for synchronous and for trio tests alike, because it is
+torn down after the test's event loop has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+GONE_WITHIN = 2.0
+"""Seconds in which a process that nobody waits for any more (one that lost its supervisor) must be gone."""
+
+
+@pytest.fixture
+def instance_dir() -> Iterator[Path]:
+    """A private directory whose path leaves room for the names of Unix sockets (107 bytes in all)."""
+    path = Path(tempfile.mkdtemp(prefix="pt-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def nothing_left(instance_dir: Path) -> Iterator[Path]:
+    """The instance directory; at the end no child process, no descriptor and no file in that directory may be left.
+
+    A process also counts when it is a grandchild that has lost its parent: it is known by the directory's path, which
+    is in the environment with which it (or what forked it) was started.
+    """
+    descriptors = open_descriptors()
+    children = child_processes()
+    yield instance_dir
+    deadline = time.monotonic() + GONE_WITHIN
+    strays = [pid for pid in processes_of(instance_dir) if not wait_gone(pid, deadline)]
+    assert not strays, f"processes are left: {[describe(pid) for pid in strays]}"
+    left = child_processes() - children
+    assert not left, f"children are left, or were not reaped: {[describe(pid) for pid in left]}"
+    opened = open_descriptors() - descriptors
+    assert not opened, f"descriptors are left: {sorted(opened)}"
+    files = sorted(path.name for path in instance_dir.iterdir())
+    assert not files, f"files are left: {files}"
+
+
+def open_descriptors() -> set[tuple[int, str]]:
+    """Number and target of every descriptor of this process."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.add((int(name), os.readlink(f"/proc/self/fd/{name}")))
+        except FileNotFoundError:
+            pass  # the one with which the directory was read
+    return found
+
+
+def child_processes() -> set[int]:
+    """Pids of the children of this process, zombies included."""
+    found = set()
+    for task in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{task}/children") as file:
+            found.update(int(word) for word in file.read().split())
+    return found
+
+
+def processes_of(directory: Path) -> list[int]:
+    """Living processes that were started with the directory's path in their environment."""
+    mark = os.fsencode(directory)
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                environment = Path("/proc", name, "environ").read_bytes()
+            except OSError:
+                continue  # it has ended, or is somebody else's
+            if mark in environment:
+                found.append(int(name))
+    return found
+
+
+def wait_gone(pid: int, deadline: float) -> bool:
+    """Whether a process ends before the deadline."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+    finally:
+        os.close(pidfd)
+
+
+def describe(pid: int) -> str:
+    try:
+        return f"{pid}: {Path(f'/proc/{pid}/cmdline').read_bytes().decode(errors='replace')!r}"
+    except OSError:
+        return f"{pid}: gone meanwhile"

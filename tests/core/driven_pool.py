@@ -1,0 +1,152 @@
+"""A policy with a clock and short words, for tests that tell a story. It holds every law after every step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from passenger_trio.core.commands import Command, Grant, Reason, Refuse, Retire, StartSpawn
+from passenger_trio.core.invariants import check
+from passenger_trio.core.journey import Journey, JourneyType
+from passenger_trio.core.model import (
+    AttemptId,
+    ErrorCategory,
+    GroupKey,
+    GroupLimits,
+    PoolLimits,
+    ProcessId,
+    SessionId,
+    SessionOutcome,
+    SpawnFailure,
+    WaiterId,
+)
+from passenger_trio.core.policy import PoolPolicy
+
+SHOP = GroupKey("shop", "test")
+BLOG = GroupKey("blog", "test")
+WIKI = GroupKey("wiki", "test")
+
+FAILURE = SpawnFailure(
+    error_id="e1",
+    category=ErrorCategory.APPLICATION,
+    summary="it does not start",
+    problem="",
+    solution="",
+    journey=Journey.begin(JourneyType.SPAWN_DIRECTLY),
+)
+
+
+class DrivenPool:
+    """``pool.now`` is the clock; it moves when a test says so."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.policy = PoolPolicy(PoolLimits(**limits))
+        self.now = 1000.0
+        self._last = 0
+
+    def _next(self) -> int:
+        self._last += 1
+        return self._last
+
+    def checked(self, commands: list[Command]) -> list[Command]:
+        check(self.policy.state)
+        return commands
+
+    def add(self, key: GroupKey = SHOP, *, warm: int = 0, concurrency: int = 1, **limits: Any) -> list[Command]:
+        """A group; with ``warm`` processes that came because somebody waited and left again."""
+        commands = self.checked(self.policy.add_group(key, GroupLimits(**limits), self.now))
+        if warm:
+            for _ in range(warm):
+                while self.nowait(key):
+                    pass
+                self.wait(key)
+                self.spawned(self.attempts(key)[0], concurrency)
+            assert len(self.processes(key)) == warm
+            assert not self.attempts(key)
+            for session in list(self.policy.state.sessions):
+                self.close(session)
+        return commands
+
+    def attempts(self, key: GroupKey = SHOP) -> list[AttemptId]:
+        return list(self.policy.state.groups[key].attempts)
+
+    def processes(self, key: GroupKey = SHOP) -> list[ProcessId]:
+        """Those that serve, oldest first."""
+        return list(self.policy.state.groups[key].enabled)
+
+    def queue(self, key: GroupKey = SHOP) -> list[WaiterId]:
+        return list(self.policy.state.groups[key].waiters)
+
+    def nowait(self, key: GroupKey = SHOP) -> Grant | None:
+        grant = self.policy.checkout_nowait(key, self.now)
+        check(self.policy.state)
+        return grant
+
+    def take(self, key: GroupKey = SHOP) -> Grant:
+        grant = self.nowait(key)
+        assert grant is not None
+        return grant
+
+    def checkout(self, key: GroupKey = SHOP) -> list[Command]:
+        return self.checked(self.policy.checkout(WaiterId(self._next()), key, self.now))
+
+    def wait(self, key: GroupKey = SHOP) -> WaiterId:
+        """Check out and be queued."""
+        commands = self.checkout(key)
+        assert not any(isinstance(command, Grant | Refuse) for command in commands)
+        return WaiterId(self._last)
+
+    def abandon(self, waiter: WaiterId) -> None:
+        assert self.checked(self.policy.abandon(waiter, self.now)) == []
+
+    def close(self, session: SessionId, outcome: SessionOutcome = SessionOutcome.DONE) -> list[Command]:
+        return self.checked(self.policy.session_closed(session, outcome, self.now))
+
+    def spawned(self, attempt: AttemptId | None = None, concurrency: int = 1, key: GroupKey = SHOP) -> list[Command]:
+        attempt = self.attempts(key)[0] if attempt is None else attempt
+        return self.checked(self.policy.spawn_succeeded(attempt, ProcessId(self._next()), concurrency, self.now))
+
+    def failed(
+        self, failure: SpawnFailure | None = FAILURE, key: GroupKey = SHOP, jitter: float = 0.0
+    ) -> list[Command]:
+        return self.checked(self.policy.spawn_failed(self.attempts(key)[0], failure, self.now, jitter))
+
+    def exits(self, process: ProcessId, failure: SpawnFailure | None = None) -> list[Command]:
+        return self.checked(self.policy.process_exited(process, self.now, 0.0, failure))
+
+    def tick(self, seconds: float = 0.0) -> list[Command]:
+        self.now += seconds
+        commands = self.checked(self.policy.tick(self.now))
+        assert self.policy.next_deadline() > self.now
+        return commands
+
+    def tick_at_deadline(self) -> list[Command]:
+        deadline = self.policy.next_deadline()
+        assert deadline < math.inf
+        return self.tick(max(0.0, deadline - self.now))
+
+    def restart(self, key: GroupKey = SHOP, *, hard: bool = False) -> list[Command]:
+        return self.checked(self.policy.restart(key, self.now, hard=hard))
+
+    def generations(self, key: GroupKey = SHOP) -> list[int]:
+        """Of the processes that serve, oldest process first."""
+        return [process.generation for process in self.policy.state.groups[key].enabled.values()]
+
+    def shut_down(self) -> list[Command]:
+        return self.checked(self.policy.shut_down(self.now))
+
+
+def spawns(commands: list[Command]) -> list[tuple[GroupKey, Reason]]:
+    return [(command.group, command.reason) for command in commands if isinstance(command, StartSpawn)]
+
+
+def retired(commands: list[Command]) -> list[tuple[ProcessId, Reason]]:
+    return [(command.process, command.reason) for command in commands if isinstance(command, Retire)]
+
+
+def refused(commands: list[Command]) -> list[tuple[WaiterId, Reason]]:
+    return [(command.waiter, command.reason) for command in commands if isinstance(command, Refuse)]
+
+
+def granted(commands: list[Command]) -> list[tuple[WaiterId | None, ProcessId]]:
+    return [(command.waiter, command.process) for command in commands if isinstance(command, Grant)]

@@ -1,0 +1,87 @@
+"""A greedy group cannot starve another one."""
+
+from __future__ import annotations
+
+from driven_pool import BLOG, SHOP, DrivenPool, granted, retired, spawns
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from passenger_trio.core.commands import Detach, Grant, Reason
+from passenger_trio.core.model import SessionId
+from passenger_trio.core.scaling import FAIR_WAIT
+
+
+def a_greedy_pool(size: int, concurrency: int = 1) -> tuple[DrivenPool, list[SessionId]]:
+    """Full of busy processes of one group, with more requests of it waiting than will ever be served."""
+    pool = DrivenPool(max_pool_size=size)
+    pool.add(SHOP, min_instances=0, max_request_queue_size=0)
+    pool.add(BLOG, min_instances=0)
+    sessions: list[SessionId] = []
+    while len(pool.processes()) < size:
+        pool.wait()
+        while pool.attempts():
+            sessions += [c.session for c in pool.spawned(concurrency=concurrency) if isinstance(c, Grant)]
+        while grant := pool.nowait():
+            sessions.append(grant.session)
+    for _ in range(50):
+        pool.wait()
+    return pool, sessions
+
+
+def test_it_waits_for_an_idle_process_and_then_takes_a_busy_one_s_place() -> None:
+    pool, sessions = a_greedy_pool(3)
+    waiter = pool.wait(BLOG)
+    assert spawns(pool.close(sessions.pop(0))) == []
+    commands = pool.tick(FAIR_WAIT)
+    [detached] = [command for command in commands if isinstance(command, Detach)]
+    assert detached.reason is Reason.MAKE_ROOM
+    assert spawns(commands) == [(BLOG, Reason.DEMAND)]
+    assert granted(pool.spawned(key=BLOG)) == [(waiter, pool.processes(BLOG)[0])]
+
+
+def test_nobody_goes_below_its_minimum_for_it() -> None:
+    pool = DrivenPool(max_pool_size=1)
+    pool.add(SHOP, min_instances=1, warm=1)
+    pool.add(BLOG, min_instances=0)
+    pool.take()
+    pool.wait(BLOG)
+    assert pool.tick(FAIR_WAIT) == []
+
+
+def test_two_greedy_groups_take_turns() -> None:
+    pool, _ = a_greedy_pool(1)
+    for _ in range(50):
+        pool.wait(BLOG)
+    served = {SHOP: 0, BLOG: 0}
+    for _ in range(200):
+        for session, process in list(pool.policy.state.sessions.items()):
+            served[process.group.key] += 1
+            commands = pool.close(session)
+            for process_id, _reason in retired(commands):
+                pool.exits(process_id)
+        pool.tick(0.1)
+        for key in (SHOP, BLOG):
+            while pool.attempts(key):
+                pool.spawned(key=key)
+        for key in (SHOP, BLOG):
+            while len(pool.queue(key)) < 50:
+                pool.wait(key)
+    assert min(served.values()) >= 40, served
+
+
+@settings(deadline=None)
+@given(size=st.integers(1, 5), concurrency=st.integers(1, 3), period=st.sampled_from([0.05, 0.3]))
+def test_whoever_is_starved_is_served_within_the_fair_wait_and_a_spawn(
+    size: int, concurrency: int, period: float
+) -> None:
+    pool, _ = a_greedy_pool(size, concurrency)
+    begun = pool.now
+    waiter = pool.wait(BLOG)
+    while not pool.attempts(BLOG):
+        for session in list(pool.policy.state.sessions)[:2]:
+            pool.close(session)
+            if len(pool.queue()) < 50:
+                pool.wait()
+        pool.tick(period)
+        assert pool.now - begun <= FAIR_WAIT + 2 * period
+    assert waiter in [served for served, _ in granted(pool.spawned(key=BLOG))]

@@ -1,0 +1,62 @@
+"""What the pool tells about itself."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+from driven_pool import FAILURE, SHOP, DrivenPool
+
+from passenger_trio.core.commands import Reason
+from passenger_trio.core.state import EnabledStatus
+
+
+def test_a_pool_tells_about_its_groups_and_processes() -> None:
+    pool = DrivenPool(max_pool_size=2, pool_idle_time=10.0)
+    pool.add(min_instances=0, warm=2)
+    first, second = pool.processes()
+    pool.now += 20.0
+    pool.take()
+    pool.tick()
+    statistics = pool.policy.statistics()
+    assert (statistics.capacity_used, statistics.detached, statistics.shutting_down) == (1, 1, False)
+    [group] = statistics.groups
+    assert group.key == SHOP
+    assert [(p.id, p.state, p.sessions, p.processed) for p in group.processes] == [
+        (first, EnabledStatus.ENABLED, 1, 1),
+        (second, EnabledStatus.DETACHED, 0, 1),
+    ]
+    assert group.processes[0].since == pool.now - 20.0
+    assert group.processes[0].last_used == pool.now
+
+
+def test_a_group_tells_about_its_queue_and_its_attempts() -> None:
+    pool = DrivenPool()
+    pool.add(min_instances=0)
+    pool.wait()
+    [group] = pool.policy.statistics().groups
+    assert (group.queue_length, group.waiting_since) == (1, pool.now)
+    assert [(attempt.reason, attempt.begun) for attempt in group.attempts] == [(Reason.DEMAND, pool.now)]
+    assert (group.preloader, group.failures, group.backing_off_until, group.last_failure) == (False, 0, None, None)
+
+
+def test_a_group_tells_about_its_troubles_until_it_is_well_again() -> None:
+    pool = DrivenPool(backoff_first=4.0)
+    pool.add(min_instances=1)
+    pool.failed()
+    [group] = pool.policy.statistics().groups
+    assert (group.failures, group.backing_off_until, group.last_failure) == (1, pool.now + 4.0, FAILURE)
+    pool.tick_at_deadline()
+    pool.spawned()
+    pool.close(pool.take().session)
+    [group] = pool.policy.statistics().groups
+    assert (group.failures, group.backing_off_until, group.last_failure) == (0, None, None)
+
+
+def test_statistics_do_not_change_when_the_pool_does() -> None:
+    pool = DrivenPool()
+    pool.add(warm=1)
+    before = pool.policy.statistics()
+    pool.take()
+    assert before.groups[0].processes[0].sessions == 0
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        before.capacity_used = 9  # type: ignore[misc]

@@ -1,0 +1,135 @@
+"""Requests, age, memory and time: what wears a process, and what kills it."""
+
+from __future__ import annotations
+
+import math
+
+from driven_pool import SHOP, DrivenPool, granted, refused, retired, spawns
+
+from passenger_trio.core.commands import Kill, Reason, Refuse
+from passenger_trio.core.model import ProcessId
+
+
+class TestWorn:
+    def test_after_its_last_request_a_process_is_replaced_but_serves_until_then(self) -> None:
+        pool = DrivenPool()
+        pool.add(min_instances=1, max_requests=2)
+        pool.spawned()
+        [old] = pool.processes()
+        pool.close(pool.take().session)
+        assert spawns(pool.close(pool.take().session)) == [(SHOP, Reason.MAX_REQUESTS)]
+        assert pool.take().process == old
+        assert old not in [process for process, _ in retired(pool.spawned())]
+        assert old not in pool.processes()
+
+    def test_the_jitter_takes_off_requests(self) -> None:
+        pool = DrivenPool()
+        pool.add(min_instances=1, max_requests=10, max_requests_jitter=5)
+        pool.policy.spawn_succeeded(pool.attempts()[0], ProcessId(7), 1, pool.now, 0.99)
+        assert pool.policy.state.processes[ProcessId(7)].wears_at == 6
+
+    def test_in_a_full_pool_too(self) -> None:
+        pool = DrivenPool(max_pool_size=1)
+        pool.add(min_instances=1, max_requests=1)
+        pool.spawned()
+        pool.close(pool.take().session)
+        assert [reason for _, reason in retired(pool.spawned())] == [Reason.MAX_REQUESTS]
+        assert len(pool.processes()) == 1
+
+    def test_after_its_lifetime(self) -> None:
+        pool = DrivenPool()
+        pool.add(min_instances=1, max_process_lifetime=60.0)
+        pool.spawned()
+        assert pool.policy.next_deadline() == pool.now + 60.0
+        assert spawns(pool.tick(60.0)) == [(SHOP, Reason.LIFETIME)]
+        assert [reason for _, reason in retired(pool.spawned())] == [Reason.LIFETIME]
+
+    def test_one_that_is_too_large(self) -> None:
+        pool = DrivenPool()
+        pool.add(min_instances=1, memory_limit=100)
+        pool.spawned()
+        [process] = pool.processes()
+        assert pool.checked(pool.policy.sampled(process, 100, pool.now)) == []
+        assert spawns(pool.checked(pool.policy.sampled(process, 101, pool.now))) == [(SHOP, Reason.MEMORY)]
+        assert pool.checked(pool.policy.sampled(process, 101, pool.now)) == []
+
+    def test_a_relief_that_fails_is_tried_again_and_what_is_worn_serves_on(self) -> None:
+        pool = DrivenPool(backoff_first=5.0)
+        pool.add(min_instances=1, max_requests=1)
+        pool.spawned()
+        [old] = pool.processes()
+        pool.close(pool.take().session)
+        pool.failed()
+        assert pool.processes() == [old]
+        assert spawns(pool.tick(5.0)) == [(SHOP, Reason.MAX_REQUESTS)]
+
+
+class TestKilled:
+    def test_one_that_is_much_too_large_is_killed_once_and_replaced(self) -> None:
+        pool = DrivenPool()
+        pool.add(min_instances=1, hard_memory_limit=100)
+        pool.spawned()
+        [process] = pool.processes()
+        pool.take()
+        commands = pool.checked(pool.policy.sampled(process, 101, pool.now))
+        assert commands[0] == Kill(process, Reason.MEMORY)
+        assert spawns(commands) == [(SHOP, Reason.REPLACE)]
+        assert pool.checked(pool.policy.sampled(process, 101, pool.now)) == []
+        assert pool.exits(process) == []
+        assert pool.policy.sampled(process, 101, pool.now) == []
+
+    def test_a_request_that_lasts_too_long(self) -> None:
+        pool = DrivenPool()
+        pool.add(warm=1, max_request_time=10.0)
+        grant = pool.take()
+        assert pool.policy.next_deadline() == pool.now + 10.0
+        assert pool.tick(9.0) == []
+        commands = pool.tick(1.0)
+        assert commands[0] == Kill(grant.process, Reason.REQUEST_TIME, grant.session)
+        assert spawns(commands) == [(SHOP, Reason.MIN_INSTANCES)]
+        assert pool.policy.statistics().groups[0].failures == 0
+
+    def test_one_that_has_ended_is_not_looked_for(self) -> None:
+        pool = DrivenPool()
+        pool.add(warm=1, max_request_time=10.0)
+        pool.close(pool.take().session)
+        assert pool.policy.next_deadline() == math.inf or pool.tick(20.0) == []
+
+    def test_after_a_pause_of_ours_it_gets_a_second_more(self) -> None:
+        """F52: the response may be there already, and nobody has read it yet."""
+        pool = DrivenPool()
+        pool.add(warm=1, max_request_time=10.0)
+        grant = pool.take()
+        assert pool.tick(40.0) == []
+        assert pool.policy.next_deadline() == pool.now + 1.0
+        assert pool.tick(1.0)[0] == Kill(grant.process, Reason.REQUEST_TIME, grant.session)
+
+    def test_also_while_shutting_down(self) -> None:
+        pool = DrivenPool()
+        pool.add(warm=1, max_request_time=10.0)
+        grant = pool.take()
+        pool.shut_down()
+        assert pool.tick(10.0) == [Kill(grant.process, Reason.REQUEST_TIME, grant.session)]
+
+
+class TestQueueTime:
+    def test_who_has_waited_for_too_long_is_refused_and_the_others_wait(self) -> None:
+        pool = DrivenPool(max_pool_size=1)
+        pool.add(warm=1, max_request_queue_time=3.0)
+        session = pool.take().session
+        first = pool.wait()
+        pool.now += 2.0
+        second = pool.wait()
+        assert pool.policy.next_deadline() == pool.now + 1.0
+        assert pool.tick(1.0) == [Refuse(first, Reason.QUEUE_TIME)]
+        assert refused(pool.tick(1.0)) == []
+        assert [waiter for waiter, _ in granted(pool.close(session))] == [second]
+
+
+def test_a_forced_concurrency_is_what_counts() -> None:
+    pool = DrivenPool()
+    pool.add(min_instances=1, force_concurrency=2)
+    pool.spawned(concurrency=8)
+    pool.take()
+    pool.take()
+    assert pool.nowait() is None

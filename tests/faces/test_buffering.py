@@ -1,0 +1,232 @@
+"""Slow clients and slow uploads, end to end: the command, real processes, a real disk that is full, gone, or limited."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from faces_tools import APPS, in_threads
+
+from passenger_trio.testing import RawClient, Supervisor, eventually
+
+pytestmark = pytest.mark.os
+
+APP = APPS / "buffering"
+BLOCK = 65536
+TWO = ("--max-pool-size", "2", "--min-instances", "2", "-e", "production")
+
+
+def digest(name: str, count: int) -> str:
+    """Of what ``blocks`` of the application makes."""
+    whole = hashlib.sha256()
+    for number in range(count):
+        whole.update(hashlib.sha256(b"%s %d" % (name.encode(), number)).digest() * (BLOCK // 32))
+    return whole.hexdigest()
+
+
+def ask(server: Supervisor, path: str, buffer: int = 0) -> RawClient:
+    """A client that has asked, and does not read."""
+    client = server.connect(60)
+    if buffer:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    client.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    return client
+
+
+def is_free(server: Supervisor) -> bool:
+    return all(process["sessions"] == 0 for process in server.group()["processes"])
+
+
+def rss(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+@contextmanager
+def tiny_disk(path: Path, size: str) -> Iterator[Path]:
+    """A tmpfs of that size; skipped where nobody may mount one."""
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@pytest.mark.parametrize("kind", ["length", "chunked"])
+def test_clients_that_stop_reading_hold_no_process(kind: str) -> None:
+    """20 clients, 20 MB each, 2 processes."""
+    with Supervisor.start(APP, *TWO) as server:
+        assert server.get(f"/{kind}?warm/10").complete
+        before = rss(server.pid)
+        clients = [ask(server, f"/{kind}?c{number}/305") for number in range(20)]
+        eventually(lambda: is_free(server) and server.group()["queue"] == 0, 30)
+        assert server.get("/hello").text == "hello"
+        assert rss(server.pid) - before < 16 * 1024**2
+        buffers = server.status()["buffers"]
+        assert buffers["disk"] > 20 * 10 * 1024**2
+        assert buffers["memory"] <= 20 * 256 * 1024
+        for number, client in enumerate(clients):
+            response = client.read_response()
+            assert response.complete
+            assert hashlib.sha256(response.body).hexdigest() == digest(f"c{number}", 305)
+            client.close()
+        assert server.status()["buffers"]["disk"] == 0
+        assert " spilled=" in server.wait_access_log(f"{kind}?c1/")
+
+
+def slow_read(client: RawClient) -> tuple[str, bool]:
+    """Read a response in small bites; digest and whether it was whole."""
+    response = b""
+    while piece := client.receive(40_000):
+        response += piece
+        time.sleep(0.0005)
+    client.close()
+    head, _, body = response.partition(b"\r\n\r\n")
+    return hashlib.sha256(body).hexdigest(), f"Content-Length: {len(body)}".encode() in head
+
+
+def fifty_slow_readers(server: Supervisor) -> None:
+    def one(number: int) -> tuple[str, bool]:
+        return slow_read(ask(server, f"/length?s{number}/160", 32768))
+
+    for number, got in enumerate(in_threads(50, one)):
+        assert got == (digest(f"s{number}", 160), True)
+
+
+@pytest.mark.slow
+def test_F27_a_full_disk_slows_applications_down_and_loses_nothing(tmp_path: Path) -> None:
+    """50 responses of 10 MiB at the same time, to slow readers, with 64 KiB of disk."""
+    with (
+        tiny_disk(tmp_path / "disk", "64k") as disk,
+        Supervisor.start(APP, *TWO, "--data-buffer-dir", str(disk), "--data-buffer-max", "1G") as server,
+    ):
+        fifty_slow_readers(server)
+        buffers = server.status()["buffers"]
+        assert buffers["errors"].keys() == {"no_space"}
+        assert (buffers["disk"], buffers["memory"]) == (0, 0)
+        assert len([line for line in server.log if "no_space" in line]) == 1
+        assert not any("Traceback" in line for line in server.log)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs prlimit")
+def test_F27_a_file_size_limit_is_like_a_full_disk() -> None:
+    with Supervisor.start(APP, *TWO, prefix=("prlimit", "--fsize=1048576")) as server:
+        client = ask(server, "/length?f/320", 32768)
+        eventually(lambda: server.status()["buffers"]["errors"].get("file_too_large"))
+        assert server.get("/hello").text == "hello"
+        assert slow_read(client) == (digest("f", 320), True)
+
+
+def test_F29_a_directory_that_went_away_is_used_again_when_it_is_back(tmp_path: Path) -> None:
+    directory = tmp_path / "buffers"
+    directory.mkdir()
+    with Supervisor.start(APP, *TWO, "--data-buffer-dir", str(directory)) as server:
+        directory.rmdir()
+        client = ask(server, "/length?gone/160", 32768)
+        server.wait_log("unavailable")
+        assert server.get("/hello").text == "hello"
+        # Its process waits for the client, and goes on with it.
+        assert slow_read(client) == (digest("gone", 160), True)
+        directory.mkdir()
+        client = ask(server, "/length?back/160", 32768)
+        eventually(lambda: server.status()["buffers"]["disk"], 20)
+        eventually(lambda: is_free(server))
+        assert slow_read(client) == (digest("back", 160), True)
+
+
+def test_F30_the_quota_is_shared_and_kept() -> None:
+    with Supervisor.start(APP, *TWO, "--data-buffer-max", "8M") as server:
+        clients = [ask(server, f"/length?q{number}/320", 32768) for number in range(2)]
+        eventually(lambda: server.status()["buffers"]["errors"].get("quota"))
+        assert server.status()["buffers"]["disk"] <= 8 * 1024**2
+        assert not is_free(server)
+        got = in_threads(2, lambda number: slow_read(clients[number]))
+        assert got == [(digest(f"q{number}", 320), True) for number in range(2)]
+        assert server.status()["buffers"]["disk"] == 0
+
+
+def test_the_watermark_pauses_the_application() -> None:
+    with Supervisor.start(APP, *TWO, "--response-buffer-high-watermark", "1M") as server:
+        client = ask(server, "/chunked?w/320", 32768)
+        eventually(lambda: server.status()["buffers"]["paused"])
+        assert server.status()["buffers"]["disk"] <= 1024**2 + 1000
+        assert not is_free(server)
+        response = client.read_response()
+        assert hashlib.sha256(response.body).hexdigest() == digest("w", 320)
+        client.close()
+
+
+def test_F2_what_a_process_wrote_before_it_died_is_delivered() -> None:
+    with Supervisor.start(APP, *TWO) as server:
+        pids = set(server.pids)
+        client = ask(server, "/dies?160", 32768)
+        eventually(lambda: set(server.pids) != pids, what="its process is gone")
+        response = client.read_response()
+        assert not response.complete
+        assert hashlib.sha256(response.body).hexdigest() == digest("dies", 160)
+        client.close()
+        eventually(lambda: server.status()["buffers"]["disk"] == 0)
+
+
+def test_F24_the_application_is_told_when_its_client_leaves(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    with Supervisor.start(APP, *TWO, "--env", f"NOTES={notes}", "--response-buffer-high-watermark", "4M") as server:
+        client = ask(server, "/noted?endless")
+        eventually(lambda: server.status()["buffers"]["disk"] > 1024**2)
+        client.reset()
+        eventually(lambda: notes.exists() and notes.read_text() == "closed\n", 5)
+        eventually(lambda: is_free(server))
+        assert server.status()["buffers"]["disk"] == 0
+
+
+def test_F25_aborted_downloads_leave_nothing() -> None:
+    with Supervisor.start(APP, *TWO) as server:
+        assert server.get("/length?warm/80").complete
+        before = len(server.descriptors())
+
+        def abort(number: int) -> None:
+            client = ask(server, f"/length?a{number}/80", 32768)
+            client.receive(1000)
+            client.reset()
+
+        for round in range(20):
+            in_threads(20, lambda number, round=round: abort(20 * round + number))  # type: ignore[misc]
+        eventually(lambda: is_free(server))
+        eventually(lambda: len(server.descriptors()) <= before)
+        status = server.status()
+        assert (status["buffers"]["disk"], status["buffers"]["memory"], status["requests"]["active"]) == (0, 0, 0)
+        assert not any("buffer." in name or "(deleted)" in name for name in server.descriptors())
+
+
+@pytest.mark.parametrize("kind", ["length", "chunked"])
+def test_uploads_that_are_stuck_delay_nobody(kind: str) -> None:
+    body = os.urandom(1024**2)
+    framing = b"Content-Length: %d" % len(body) if kind == "length" else b"Transfer-Encoding: chunked"
+    with Supervisor.start(APP, *TWO) as server:
+        stuck = [server.connect() for _ in range(5)]
+        for client in stuck:
+            client.send(b"POST /sum HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\n" % framing)
+            client.send(body[:700_000] if kind == "length" else b"%x\r\n%b" % (len(body), body[:700_000]))
+        eventually(lambda: server.status()["buffers"]["disk"] > 5 * 500_000)
+        begun = time.monotonic()
+        assert server.get("/hello").text == "hello"
+        assert time.monotonic() - begun < 0.5
+        assert is_free(server)
+        for client in stuck:
+            client.send(body[700_000:] + (b"" if kind == "length" else b"\r\n0\r\n\r\n"))
+            assert client.read_response().text == f"{len(body)} {hashlib.sha256(body).hexdigest()}"
+            client.close()
+        assert server.status()["buffers"]["disk"] == 0

@@ -1,0 +1,376 @@
+"""The command as a person meets it: help, mistakes, exit codes; and how flags become a configuration."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import attrs
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import passenger_trio
+from passenger_trio.cli import banner, main
+from passenger_trio.cli.flags import SECTIONS, Flag, config_from, flags, human_duration, human_size
+from passenger_trio.cli.reference import options_reference
+from passenger_trio.cli.start_cmd import _root_and_target, start
+from passenger_trio.errors import BindError, NothingToServe, OptionError, PassengerError, StartupAborted
+from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions, parse_duration, parse_size
+from passenger_trio.spawning.detect import DetectedApp
+
+ROOT = Path(passenger_trio.__file__).parents[1]
+
+
+def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """The command as a program of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "passenger_trio", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "80", **env},
+    )
+
+
+def configuration(*arguments: str) -> Config:
+    context = start.make_context("start", list(arguments))
+    values = dict(context.params)
+    root, target = _root_and_target(values.pop("what"))
+    return config_from(values, root=root, target=target)
+
+
+@pytest.mark.os
+class TestAsAProgram:
+    def test_without_arguments_it_helps(self) -> None:
+        plain, asked = run(), run("--help")
+        assert plain.returncode == asked.returncode == 0
+        assert plain.stdout == asked.stdout
+        assert "start" in plain.stdout
+        assert "status" in plain.stdout
+
+    def test_help_of_a_command_fits_on_a_screen_and_says_where_the_rest_is(self) -> None:
+        short, full = run("start", "--help"), run("start", "--help-all")
+        assert short.returncode == full.returncode == 0
+        assert len(short.stdout.splitlines()) <= 66
+        assert "--max-pool-size N" in short.stdout
+        assert "--help-all" in short.stdout
+        assert "--http-lane" not in short.stdout
+        for flag in flags():
+            assert flag.long in full.stdout
+        for section in SECTIONS:
+            assert f"\n{section}:\n" in full.stdout
+
+    def test_version(self) -> None:
+        told = run("--version")
+        assert (told.returncode, told.stdout) == (0, f"passenger-trio {passenger_trio.__version__}\n")
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "part"),
+        [
+            (("strat",), 2, "No such command"),
+            (("start", "--no-such-option"), 2, "No such option"),
+            (("start", "--port", "many"), 2, "'many' is not a number"),
+            (("start", "--port", "70000"), 2, "from 0 to 65535"),
+            (("start", "--start-timeout", "5x"), 2, "250ms, 30s, 5m"),
+            (("start", "--start-timeout", "0"), 2, "cannot be 0"),
+            (("start", "--max-request-body", "big"), 2, "64K, 512M"),
+            (("start", "--max-pool-size", "0"), 2, "1 or more"),
+            (("start", "--min-instances", "9"), 2, "--max-pool-size allows 6 processes"),
+            (("start", "--spawn-method", "slow"), 2, "smart"),
+            (("start", "--env", "NAME"), 2, "write NAME=VALUE"),
+            (("start", "a", "b", "c"), 2, "a directory and a target are enough"),
+            (("start", "/nowhere/at/all"), 4, "there is no directory /nowhere/at/all"),
+            (("start", "no_such_directory"), 4, "no_such_directory:app"),
+            (("start", "tests/apps", "no_such_module:app"), 4, "no module 'no_such_module'"),
+            (("start", "tests/core"), 4, "no application found"),
+            (("start", ".", "--python", "/nowhere/python"), 4, ""),
+            (("start", "tests/apps/python/demo", "--python", "/nowhere/python"), 2, "no such file"),
+            (("status", "/nowhere"), 1, "no instance runs in /nowhere"),
+        ],
+    )
+    def test_mistakes(self, arguments: tuple[str, ...], code: int, part: str) -> None:
+        """One short clear message, no traceback, the documented code."""
+        told = run(*arguments)
+        assert told.returncode == code, told.stderr
+        assert told.stdout == ""
+        assert part in told.stderr
+        assert told.stderr.startswith("passenger-trio: ")
+        assert "Traceback" not in told.stderr
+        assert len(told.stderr.splitlines()) <= 6
+
+    def test_status_without_an_instance(self, tmp_path: Path) -> None:
+        told = run("status", "--json", XDG_RUNTIME_DIR=str(tmp_path), TMPDIR=str(tmp_path))
+        # Others may run instances on this machine; what must not happen is a traceback.
+        assert told.returncode in (0, 1)
+        assert "Traceback" not in told.stderr
+
+    def test_a_reader_that_goes_away_is_no_error(self) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        told = subprocess.run(
+            [sys.executable, "-m", "passenger_trio", "start", "--help-all"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            check=False,
+            cwd=ROOT,
+        )
+        os.close(writer)
+        assert told.stderr == b""
+        assert told.returncode == 1
+
+    def test_it_starts_quickly(self) -> None:
+        """What is imported for help and for the flags of ``start``: neither Trio nor anything that is used later."""
+        program = "import sys, passenger_trio.cli.main, passenger_trio.cli.start_cmd; print(*sys.modules)"
+        loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+        heavy = {"trio", "h11", "psutil", "structlog", "json", "subprocess", "http.client", "asyncio", "logging"}
+        assert not heavy & set(loaded.stdout.split())
+
+
+class TestTheBoundary:
+    """What an error looks like from outside."""
+
+    @pytest.fixture(autouse=True)
+    def logging_as_before(self) -> Iterator[None]:
+        logger = logging.getLogger("passenger_trio")
+        before = (logger.handlers[:], logger.level, logger.propagate)
+        yield
+        logger.handlers[:], logger.level, logger.propagate = before
+
+    @pytest.fixture
+    def fails_with(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        def install(error: BaseException) -> None:
+            @click.command()
+            @click.pass_obj
+            def fail(outcome: main.Outcome) -> None:
+                raise error
+
+            monkeypatch.setattr(main.cli, "get_command", lambda ctx, name: fail)
+
+        return install
+
+    @pytest.mark.parametrize(
+        ("error", "code"),
+        [
+            (OptionError("--port", 1, "another"), 2),
+            (NothingToServe("nothing"), 4),
+            (BindError("in use"), 5),
+            (PassengerError("odd"), 70),
+            (ExceptionGroup("a nursery", [ExceptionGroup("another", [BindError("in use")])]), 5),
+            (KeyboardInterrupt(), 130),
+            (BaseExceptionGroup("a nursery", [KeyboardInterrupt()]), 130),
+            (click.Abort(), 130),
+        ],
+    )
+    def test_exit_codes(
+        self, fails_with: Any, capsys: pytest.CaptureFixture[str], error: BaseException, code: int
+    ) -> None:
+        fails_with(error)
+        assert main.main(["start"]) == code
+        told = capsys.readouterr().err
+        assert len(told.strip().splitlines()) == (0 if code == 130 else 1)
+
+    @pytest.mark.parametrize(
+        "error", [ValueError("odd"), ExceptionGroup("a nursery", [ValueError("odd"), BindError("x")])]
+    )
+    def test_a_fault_of_ours(self, fails_with: Any, capfd: pytest.CaptureFixture[str], error: Exception) -> None:
+        fails_with(error)
+        assert main.main(["start"]) == 70
+        log, first, *_ = capfd.readouterr().err.splitlines()
+        assert "internal error" in log
+        assert "ValueError: odd" in log
+        assert first == "passenger-trio: internal error: ValueError: odd"
+
+    def test_a_fault_of_ours_with_its_traceback(
+        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        @click.command()
+        @click.pass_obj
+        def fail(outcome: main.Outcome) -> None:
+            outcome.log_level = "debug"
+            raise ValueError("odd")
+
+        monkeypatch.setattr(main.cli, "get_command", lambda ctx, name: fail)
+        assert main.main(["start"]) == 70
+        assert capfd.readouterr().err.startswith("Traceback (most recent call last):\n")
+
+    def test_every_error_has_a_documented_code(self) -> None:
+        documented = set(re.findall(r"^\| (\d+) \|", options_reference(), re.M))
+        for error in (OptionError, NothingToServe, BindError, StartupAborted, PassengerError):
+            assert str(error.exit_code) in documented
+
+
+class TestFlags:
+    def test_defaults_are_those_of_the_schema(self) -> None:
+        assert configuration() == Config(apps=(AppOptions(),))
+
+    def test_every_field_has_one_flag_and_one_name(self) -> None:
+        found = [(flag.owner, flag.field) for flag in flags()]
+        wanted = [
+            (owner, field.name) for owner in (ServerOptions, PoolOptions, AppOptions) for field in attrs.fields(owner)
+        ]
+        assert sorted(map(str, found)) == sorted(str(one) for one in wanted if one[1] not in ("root", "target"))
+        names = [flag.name for flag in flags()]
+        assert len(set(names)) == len(names)
+        assert {flag.section for flag in flags()} == set(SECTIONS)
+
+    EXAMPLES: ClassVar[dict[str, tuple[str, Any]]] = {
+        "duration": ("7s", 7.0),
+        "size": ("3K", 3072),
+        "int": ("2", 2),
+        "text": ("x", "x"),
+        "path": ("/x", "/x"),
+    }
+
+    @pytest.mark.parametrize("flag", flags(), ids=lambda flag: flag.name)
+    @pytest.mark.parametrize("source", ["command line", "environment"])
+    def test_each_reaches_its_field(self, flag: Flag, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        text, value = self.EXAMPLES.get(flag.kind, ("", None))
+        if flag.kind == "choice":
+            text = value = flag.choices[-1]
+        elif flag.kind == "flag":
+            text, value = ("0", False) if flag.default else ("1", True)
+        elif flag.name == "env":
+            text, value = "A=b=c", (("A", "b=c"),)
+        elif flag.kind == "list":
+            text, value = "10.0.0.0/8", ("10.0.0.0/8",)
+        if source == "environment":
+            monkeypatch.setenv(flag.env_name, text)
+            config = configuration()
+        elif flag.kind == "flag":
+            config = configuration(f"--no-{flag.long[2:]}" if flag.default else flag.long)
+        else:
+            config = configuration(flag.long, text)
+        owners = {ServerOptions: config.server, PoolOptions: config.pool, AppOptions: config.apps[0]}
+        changed = attrs.evolve(flag.owner(), **{flag.field: value})
+        assert owners[flag.owner] == changed
+
+    def test_short_flags(self) -> None:
+        config = configuration("-a", "0.0.0.0", "-p", "80", "-e", "production", "-S", "/x.sock")
+        assert (config.server.address, config.server.port, config.server.socket) == ("0.0.0.0", 80, "/x.sock")
+        assert config.apps[0].environment == "production"
+
+    def test_what_can_be_repeated(self) -> None:
+        config = configuration("--env", "A=1", "--env", "B=2 3", "--trusted-proxies", "::1")
+        assert config.apps[0].env == (("A", "1"), ("B", "2 3"))
+        assert config.server.trusted_proxies == ("::1",)
+
+    def test_the_command_line_wins_over_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PASSENGER_TRIO_PORT", "4000")
+        assert configuration().server.port == 4000
+        assert configuration("--port", "5000").server.port == 5000
+
+    def test_two_shutdown_timeouts_are_told_apart(self) -> None:
+        config = configuration("--shutdown-timeout", "1m", "--process-shutdown-timeout", "2s")
+        assert (config.server.shutdown_timeout, config.apps[0].shutdown_timeout) == (60.0, 2.0)
+
+    @given(st.integers(0, 10**8))
+    def test_what_is_shown_can_be_read_back(self, number: int) -> None:
+        assert parse_size(human_size(number)) == number
+        assert parse_duration(human_duration(float(number))) == number
+        assert parse_duration(human_duration(number / 1000)) == pytest.approx(number / 1000)
+
+    @pytest.mark.parametrize(
+        ("seconds", "shown"), [(300.0, "5m"), (90.0, "90s"), (0.25, "250ms"), (3600.0, "1h"), (0.0, "0"), (60, "60s")]
+    )
+    def test_durations_as_people_write_them(self, seconds: float, shown: str) -> None:
+        assert human_duration(seconds) == shown
+
+
+class TestWhatToStart:
+    def test_words(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "shop").mkdir()
+        (tmp_path / "shop/app.py").write_text("")
+        (tmp_path / "run.py").write_text("")
+        for words, expected in {
+            (): (".", ""),
+            ("shop",): ("shop", ""),
+            ("shop:app",): (".", "shop:app"),
+            ("shop.web:make()",): (".", "shop.web:make()"),
+            ("run.py",): (".", "run.py"),
+            ("run.py:app",): (".", "run.py:app"),
+            ("shop/app.py",): ("shop", "app.py"),
+            ("shop/app.py:make()",): ("shop", "app.py:make()"),
+            ("shop", "app:app"): ("shop", "app:app"),
+            ("no/such/place",): ("no/such/place", ""),
+        }.items():
+            assert _root_and_target(words) == expected
+
+    def test_a_directory_with_a_colon_is_a_directory(self, tmp_path: Path) -> None:
+        (tmp_path / "a:b").mkdir()
+        assert _root_and_target((str(tmp_path / "a:b"),)) == (str(tmp_path / "a:b"), "")
+
+
+class TestTheReference:
+    def test_it_is_up_to_date(self) -> None:
+        text = (ROOT / "docs" / "options.md").read_text()
+        assert text == options_reference(), "run: python -m passenger_trio.cli.reference > docs/options.md"
+
+
+@attrs.define
+class Server:
+    """What the banner reads of a ``RunningServer``."""
+
+    config: Config
+    addresses: list[str]
+    admin_socket: str
+    apps: list[DetectedApp]
+
+
+class TestTheBanner:
+    def server(self, **options: Any) -> Any:
+        found = DetectedApp(
+            "wsgi", "/srv/shop", "/srv/shop/app.py", "", "app", False, "/usr/bin/python3", "why not", "app.py has `app`"
+        )
+        config = Config(
+            server=ServerOptions(log_format=options.pop("log_format", "console")),
+            apps=(AppOptions(root="/srv/shop", **options),),
+        )
+        return Server(config, ["http://127.0.0.1:45863/"], "/run/pt/abc/admin.sock", [found])
+
+    def test_it_has_six_lines_at_most_and_says_everything(self) -> None:
+        lines = banner.as_lines(self.server(thread_count=4))
+        assert len(lines) == 6
+        text = "\n".join(lines)
+        for part in (
+            "http://127.0.0.1:45863/",
+            "/srv/shop (development): app.py has `app`",
+            "/usr/bin/python3: why not",
+            "1 to 6 processes",
+            "4 threads each",
+            "/run/pt/abc/admin.sock",
+            "Ctrl-C stops",
+        ):
+            assert part in text
+        assert "\x1b" not in text
+        assert "\x1b[1mhttp" in "\n".join(banner.as_lines(self.server(), coloured=True))
+
+    def test_as_json_it_is_one_line(self) -> None:
+        text = banner.as_json(self.server())
+        assert "\n" not in text
+        said = json.loads(text)
+        assert (said["event"], said["addresses"]) == ("ready", ["http://127.0.0.1:45863/"])
+        assert said["applications"][0]["reason"] == "app.py has `app`"
+
+    def test_it_goes_where_it_is_told(self, tmp_path: Path) -> None:
+        for log_format in ("console", "json"):
+            with open(tmp_path / log_format, "wb") as file:
+                banner.show(self.server(log_format=log_format), file.fileno())
+            assert (tmp_path / log_format).read_bytes().endswith(b"\n")
+
+    def test_a_closed_standard_error_is_no_reason_not_to_serve(self) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        banner.show(self.server(), writer)
+        os.close(writer)

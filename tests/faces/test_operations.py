@@ -1,0 +1,164 @@
+"""The commands for operators, tried on real instances as a new user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from faces_tools import BEHAVIOURS, clients, gate, run_command
+
+from passenger_trio.core.recorder import replay
+from passenger_trio.pool.events import EVENTS
+from passenger_trio.testing import Supervisor, eventually
+
+pytestmark = pytest.mark.os
+
+
+def ask(server: Supervisor, *words: str) -> str:
+    done = run_command(*words, "--instance", str(server.instance_dir))
+    assert done.returncode == 0, done
+    return done.stdout
+
+
+def test_requests_in_flight() -> None:
+    with gate() as at_gate, Supervisor.start(BEHAVIOURS, *at_gate.arguments) as server:
+        assert ask(server, "requests") == "No request is in flight.\n"
+        with clients(2) as send:
+            answer = send(server, "/gate?password=x")
+            pid = at_gate.wait_arrival()
+            text = eventually(lambda: next((t for t in [ask(server, "requests")] if "slow lane" in t), ""))
+            assert "GET /gate " in text
+            assert "password" not in text
+            assert str(pid) in text
+            [request] = json.loads(ask(server, "requests", "--json"))["requests"]
+            assert request["pid"] == pid
+            at_gate.open()
+            assert answer.result().status == 200
+
+
+def test_memory_of_each_process_and_what_copy_on_write_saves() -> None:
+    with Supervisor.start(BEHAVIOURS, "--min-instances", "2") as server:
+        text = ask(server, "memory")
+        assert "supervisor" in text
+        assert "preloader of behaviours (development)" in text
+        assert all(str(pid) in text for pid in server.pids)
+        assert "more if nothing were shared (copy-on-write)" in text
+
+
+def test_a_process_is_detached_after_its_requests_and_replaced() -> None:
+    with gate() as at_gate, Supervisor.start(BEHAVIOURS, *at_gate.arguments) as server:
+        with clients(1) as send:
+            answer = send(server, "/gate")
+            pid = at_gate.wait_arrival()
+            assert ask(server, "detach", str(pid)) == f"process {pid} of behaviours (development) is detached\n"
+            eventually(lambda: server.pids and pid not in server.pids)
+            assert server.get("/pid").status == 200
+            at_gate.open()
+            assert answer.result().status == 200
+        again = run_command("detach", str(pid), "--instance", str(server.instance_dir))
+        assert (again.returncode, "no process" in again.stderr) == (1, True)
+
+
+def test_drain_and_resume() -> None:
+    with Supervisor.start(BEHAVIOURS) as server, server.connect() as client:
+        assert client.get("/pid").header("Connection") != "close"
+        ask(server, "drain", "--wait")
+        assert server.get("/pid").header("Connection") == "close"
+        assert "Draining" in run_command("status", str(server.instance_dir)).stdout
+        ask(server, "resume")
+        with server.connect() as later:
+            assert later.get("/pid").header("Connection") != "close"
+
+
+def test_stop_waits_for_the_end() -> None:
+    with Supervisor.start(BEHAVIOURS) as server:
+        assert "has ended" in ask(server, "stop")
+        assert server.wait() == 0
+
+
+def test_reopen_logs() -> None:
+    with Supervisor.start(BEHAVIOURS) as server:
+        server.get("/pid")
+        server.wait_access_log("/pid")
+        (server.home / "access.log").rename(server.home / "access.log.1")
+        ask(server, "reopen-logs")
+        server.get("/env")
+        server.wait_access_log("/env")
+
+
+def test_status_is_watched_until_the_instance_ends() -> None:
+    with Supervisor.start(BEHAVIOURS) as server:
+        watching = subprocess.Popen(
+            [sys.executable, "-m", "passenger_trio", "status", "--watch", str(server.instance_dir)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert watching.stdout is not None
+        assert "Version" in watching.stdout.readline()
+        os.kill(server.pid, signal.SIGTERM)
+        out, _ = watching.communicate(timeout=30)
+        assert "has ended" in out
+        assert watching.returncode == 0
+
+
+def test_two_instances_are_listed_and_one_must_be_chosen(instance_dir: Path) -> None:
+    # Without --instance-dir they register themselves below XDG_RUNTIME_DIR.
+    env = {"XDG_RUNTIME_DIR": str(instance_dir)}
+    default = ("--instance-dir", "")
+    with (
+        Supervisor.start(BEHAVIOURS, *default, env=env) as first,
+        Supervisor.start(BEHAVIOURS, *default, env=env) as second,
+    ):
+        ours = (first.pid, second.pid)
+        rows = [row for row in json.loads(run_command("list", "--json", env=env).stdout) if row["pid"] in ours]
+        assert [row["pid"] for row in rows] == [first.pid, second.pid]
+        for command in (("status",), ("requests",), ("memory",), ("restart", "--wait"), ("detach", "1"), ("stop",)):
+            refused = run_command(*command, env=env)
+            assert refused.returncode == 1, command
+            assert "several instances run; choose one" in refused.stderr
+            assert str(second.pid) in refused.stderr
+        assert run_command("restart", "--wait", "--instance", rows[1]["name"], env=env).returncode == 0
+        assert (first.group()["generation"], second.group()["generation"]) == (1, 2)
+        assert run_command("status", rows[0]["name"], env=env).returncode == 0
+
+
+def test_events_are_followed_and_hooks_are_run(instance_dir: Path) -> None:
+    seen = instance_dir / "seen"
+    hook = f"process_detached=/bin/sh -c 'echo $PASSENGER_TRIO_HOOK $PASSENGER_TRIO_HOOK_PID >> {seen}'"
+    with Supervisor.start(BEHAVIOURS, "--hook", hook) as server:
+        [pid] = server.pids
+        following = subprocess.Popen(
+            [sys.executable, "-m", "passenger_trio", "events", "--instance", str(server.instance_dir)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert following.stdout is not None
+        # It listens once it sees something that is asked for again and again.
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.extend(iter(following.stdout.readline, "")), daemon=True)
+        reader.start()
+        eventually(lambda: ask(server, "restart", "--wait") and any("process_detached" in line for line in lines))
+        assert {json.loads(line)["event"] for line in lines} <= set(EVENTS)
+        eventually(lambda: seen.exists() and f"process_detached {pid}\n" in seen.read_text())
+    following.wait(10)
+    reader.join(10)
+    following.stdout.close()
+    refused = run_command("start", str(BEHAVIOURS), "--hook", "nothing=true")
+    assert (refused.returncode, "the events are process_attached" in refused.stderr) == (2, True)
+
+
+def test_the_trace_of_a_server_replays() -> None:
+    with Supervisor.start(BEHAVIOURS) as server:
+        server.get("/pid")
+        ask(server, "restart", "--wait")
+        dump = json.loads(ask(server, "trace"))
+    assert dump["whole"]
+    entries = list(replay(dump))
+    assert len(entries) > 5
+    assert all(entry.answer == answer for entry, answer in entries)

@@ -1,0 +1,126 @@
+"""Restarts of a real server: by command, by file, by signal; to versions that start and to one that does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from faces_tools import run_command
+
+from passenger_trio.testing import Supervisor, eventually
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "storms"))
+
+from rolling_restarts import storm
+from storm_tools import write_version
+
+pytestmark = pytest.mark.os
+
+QUICK = ("--stat-throttle-rate", "50ms")
+
+
+def serving(server: Supervisor) -> str:
+    return server.get().body.split()[0].decode()
+
+
+@pytest.mark.parametrize("method", ["smart", "direct"])
+def test_no_request_fails_during_restarts_some_of_them_to_a_broken_version(method: str) -> None:
+    outcome = storm(4, 8, "--spawn-method", method)
+    assert set(outcome.answers) == {"200"}
+    assert outcome.serving == {outcome.expected}
+    assert dict(outcome.results) == {"restarted": 3, "rejected": 1}
+
+
+def test_restart_txt_that_appears_or_changes_restarts_and_new_code_alone_does_not(tmp_path: Path) -> None:
+    write_version(tmp_path, "v1")
+    (tmp_path / "tmp").mkdir()
+    file = tmp_path / "tmp" / "restart.txt"
+    with Supervisor.start(tmp_path, *QUICK) as server:
+        write_version(tmp_path, "v2")
+        assert serving(server) == "v1"
+        file.touch()
+        eventually(lambda: serving(server) == "v2")
+        write_version(tmp_path, "v3")
+        os.utime(file, (1, 1))  # an older time is a change too
+        eventually(lambda: serving(server) == "v3")
+        file.unlink()
+        write_version(tmp_path, "v4")
+        status = server.group()
+        assert (status["generation"], status["restarting"]) == (3, False)
+
+
+def test_always_restart_txt_gives_each_request_the_code_as_it_is(tmp_path: Path) -> None:
+    write_version(tmp_path, "v1")
+    (tmp_path / "tmp").mkdir()
+    file = tmp_path / "tmp" / "always_restart.txt"
+    with Supervisor.start(tmp_path, *QUICK) as server:
+        assert serving(server) == "v1"
+        file.touch()
+        server.wait_log("always_restart.txt is there")
+        for version in ("v2", "v3"):
+            write_version(tmp_path, version)
+            assert serving(server) == version
+        file.unlink()
+        server.wait_log("always_restart.txt is gone")
+        write_version(tmp_path, "v4")
+        assert serving(server) == "v3"
+
+
+def test_a_hangup_signal_restarts(tmp_path: Path) -> None:
+    write_version(tmp_path, "v1")
+    with Supervisor.start(tmp_path) as server:
+        write_version(tmp_path, "v2")
+        server.send_signal(signal.SIGHUP)
+        eventually(lambda: serving(server) == "v2")
+
+
+def test_the_command_waits_and_says_what_came_of_it(tmp_path: Path) -> None:
+    root = tmp_path / "shop"
+    root.mkdir()
+    write_version(root, "v1")
+    with Supervisor.start(root) as server:
+        restart = ("restart", "--wait", "--instance", str(server.instance_dir))
+        write_version(root, "v2")
+        done = run_command(*restart, "shop")
+        assert (done.returncode, done.stdout) == (0, "shop (development) is restarted\n"), done
+        assert serving(server) == "v2"
+
+        write_version(root, "v3", broken=True)
+        refused = run_command(*restart)
+        assert refused.returncode == 1
+        assert "NOT restarted" in refused.stderr
+        assert "this version is broken" in refused.stderr
+        assert serving(server) == "v2"
+        status = run_command("status", str(server.instance_dir)).stdout
+        assert "failed, and the version before it serves on" in status
+        server.wait_log("is given up, and the version before it serves on")
+
+        # A process that dies now is forked from the preloader of the version that serves: the one on the disk does not start.
+        os.kill(server.pids[0], signal.SIGKILL)
+        eventually(lambda: server.pids, what="a process of the old version")
+        assert serving(server) == "v2"
+
+        write_version(root, "v4")
+        assert run_command(*restart, "--hard").returncode == 0
+        assert serving(server) == "v4"
+        unknown = run_command(*restart, "sho")
+        assert unknown.returncode == 1
+        assert "there is no application 'sho'; there are: shop (development)" in unknown.stderr
+
+
+def test_a_new_process_must_answer_the_warm_up_url(tmp_path: Path) -> None:
+    write_version(tmp_path, "v1")
+    with Supervisor.start(tmp_path, "--warmup-url", "/warm?up=1") as server:
+        assert serving(server) == "v1"
+        source = (tmp_path / "passenger_wsgi.py").read_text()
+        (tmp_path / "passenger_wsgi.py").write_text(
+            source.replace("body = ", "1 / (environ['QUERY_STRING'] != 'up=1')\n    body = ")
+        )
+        answer = run_command("restart", "--wait", "--instance", str(server.instance_dir))
+        assert answer.returncode == 1
+        assert "did not pass the warm-up request for /warm?up=1" in answer.stderr
+        server.wait_log("ZeroDivisionError")
+        assert serving(server) == "v1"

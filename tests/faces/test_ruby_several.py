@@ -1,0 +1,81 @@
+"""One server, an application on each Ruby that is here (at least Debian's and JRuby), side by side."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+
+import passenger_trio
+from passenger_trio import AppOptions, Config, PoolOptions, ServerOptions
+from passenger_trio.testing.harness import eventually, is_running
+
+pytestmark = [pytest.mark.os, pytest.mark.slow]
+
+APP = Path(__file__).resolve().parent.parent / "apps" / "ruby" / "which_ruby"
+DEBIAN_GEMS = "/usr/share/rubygems-integration/all"
+
+
+def rubies() -> dict[str, str]:
+    """Engine and version of the language -> path."""
+    found = {}
+    for path in [
+        *os.environ.get("PASSENGER_TRIO_TEST_RUBIES", "").split(os.pathsep),
+        shutil.which("ruby"),
+        shutil.which("jruby"),
+    ]:
+        if path:
+            question = "print RUBY_ENGINE, ' ', RUBY_VERSION"
+            found[
+                subprocess.run([path, "-e", question], capture_output=True, text=True, timeout=60, check=True).stdout
+            ] = path
+    return found
+
+
+def test_several_rubies_in_one_server(instance_dir: Path) -> None:
+    found = rubies()
+    assert len(found) >= 2, f"only {found}"
+    apps = []
+    for number, (name, path) in enumerate(found.items()):
+        env = (("GEM_PATH", DEBIAN_GEMS), ("JRUBY_OPTS", "--dev")) if name.startswith("jruby") else ()
+        apps.append(AppOptions(root=str(APP), name=f"app{number}", base_uri=f"/app{number}", ruby=path, env=env))
+    config = Config(
+        server=ServerOptions(port=0, access_log="off", instance_dir=str(instance_dir / "i")),
+        pool=PoolOptions(max_pool_size=len(apps)),
+        apps=tuple(apps),
+    )
+    pids: list[int] = []
+
+    async def main() -> None:
+        async with (
+            passenger_trio.open_server(config) as server,
+            httpx.AsyncClient(base_url=server.addresses[0], timeout=60) as client,
+        ):
+
+            async def ask(number: int) -> tuple[str, int]:
+                answer = await client.get(f"/app{number}/")
+                match = re.fullmatch(r"(.*) (\d+)", answer.text)
+                assert match is not None, answer.text
+                return match[1], int(match[2])
+
+            told = [await ask(number) for number in range(len(apps))]
+            assert [name for name, _ in told] == list(found)
+            assert [app.can_fork for app in server.apps] == [not name.startswith("jruby") for name in found]
+            # One of them ends and comes again. The others are the processes that they were.
+            os.kill(told[0][1], signal.SIGKILL)
+            await trio.to_thread.run_sync(lambda: eventually(lambda: not is_running(told[0][1])))
+            again = [await ask(number) for number in range(len(apps))]
+            assert again[0][0] == told[0][0]
+            assert again[0][1] != told[0][1]
+            assert again[1:] == told[1:]
+            pids.extend(pid for _, pid in again)
+
+    trio.run(main)
+    assert not [pid for pid in pids if is_running(pid)]

@@ -1,0 +1,102 @@
+"""Several applications in one server, from a file; where each option comes from; one that crashes and leaves the others alone."""
+
+from __future__ import annotations
+
+import http.client
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from faces_tools import run_command
+
+from passenger_trio.testing import Supervisor, eventually
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "storms"))
+
+from storm_tools import Load, write_version
+
+pytestmark = pytest.mark.os
+
+
+def two(tmp_path: Path, more: str = "") -> Path:
+    for name in ("shop", "blog"):
+        (tmp_path / name).mkdir()
+        write_version(tmp_path / name, name)
+    (tmp_path / "passenger-trio.toml").write_text(
+        f'[pool]\nmax_pool_size = 4\n\n[[app]]\nroot = "shop"\n\n[[app]]\nroot = "blog"\nbase_uri = "/blog"\n{more}'
+    )
+    return tmp_path
+
+
+def test_by_path_and_by_host_name(tmp_path: Path) -> None:
+    (tmp_path / "wiki").mkdir()
+    write_version(tmp_path / "wiki", "wiki")
+    two(tmp_path, '\n[[app]]\nroot = "wiki"\nhost_name = ["wiki.test"]\nenv = { A = "b" }\n')
+    with Supervisor.start(tmp_path) as server:
+        names = [server.get(path).body.split()[0].decode() for path in ("/", "/blog/x", "/blogs")]
+        assert names == ["shop", "blog", "shop"]
+        client = http.client.HTTPConnection(*server.address, timeout=30)
+        client.request("GET", "/blog", headers={"Host": "wiki.test"})
+        assert client.getresponse().read().startswith(b"wiki")
+        client.close()
+        assert [group["name"] for group in server.status()["groups"]] == ["shop", "blog", "wiki"]
+
+
+def test_the_command_line_comes_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
+    two(tmp_path)
+    env = {"PASSENGER_TRIO_MAX_POOL_SIZE": "7", "PASSENGER_TRIO_POOL_IDLE_TIME": "9s"}
+    shown = run_command("config", "show", "--origin", str(tmp_path), env=env).stdout
+    assert "pool.max_pool_size = 7    # environment PASSENGER_TRIO_MAX_POOL_SIZE" in shown
+    assert "pool.pool_idle_time = 9s    # environment PASSENGER_TRIO_POOL_IDLE_TIME" in shown
+    assert f"app[1].base_uri = /blog    # {tmp_path}/passenger-trio.toml:9" in shown
+    with Supervisor.start(tmp_path, "--max-pool-size", "3", env=env) as server:
+        assert server.status()["pool"]["max"] == 3
+
+
+def test_check_says_what_is_served_or_what_is_wrong(tmp_path: Path) -> None:
+    two(tmp_path)
+    good = run_command("config", "check", str(tmp_path))
+    assert good.returncode == 0, good
+    assert "any host/blog" in good.stdout
+    file = tmp_path / "passenger-trio.toml"
+    for text, complaint in (
+        ("[pool]\nmax_pool_size = 0\n", ":2: max_pool_size: "),
+        ("[pool]\npool_idle_time = 'x'\n", ":2: pool_idle_time: "),
+        ("[[app]]\nspawn_methd = 'x'\n", ":2: there is no option spawn_methd; did you mean spawn_method?"),
+        ('[[app]]\nroot = "shop"\n[[app]]\nroot = "shop"\n', "another application has it"),
+        ('[[app]]\nroot = "shop"\n[[app]]\nroot = "blog"\n', "another application is mounted at any host/"),
+    ):
+        file.write_text(text)
+        bad = run_command("config", "check", str(tmp_path))
+        assert bad.returncode == 2, text
+        assert complaint in bad.stderr
+
+
+def test_a_passengerfile_is_read_and_what_means_nothing_is_named(tmp_path: Path) -> None:
+    write_version(tmp_path, "v1")
+    (tmp_path / "Passengerfile.json").write_text('{"max_pool_size": 2, "turbocaching": true}')
+    with Supervisor.start(tmp_path) as server:
+        assert server.status()["pool"]["max"] == 2
+        server.wait_log("these keys mean nothing here: turbocaching")
+
+
+def test_one_that_crashes_at_every_start_costs_the_other_nothing(tmp_path: Path) -> None:
+    """F9: few spawns, an answer at once, and the neighbour does not notice."""
+    two(tmp_path)
+    (tmp_path / "blog" / "passenger_wsgi.py").write_text(
+        "import os\nos._exit(3)\ndef application(environ, start_response): pass\n"
+    )
+    with Supervisor.start(tmp_path) as server:
+        eventually(lambda: server.status()["groups"][1]["last_error"])
+        with Load(server, 4) as load:
+            for _ in range(20):
+                begun = time.monotonic()
+                assert server.get("/blog").status in (500, 503)
+                assert time.monotonic() - begun < 5
+        assert set(load.outcomes) == {"200"}
+        spawns = sum("does not start" in line for line in server.log)
+        assert spawns <= 8, spawns
+        write_version(tmp_path / "blog", "mended")
+        assert run_command("restart", "blog", "--instance", str(server.instance_dir)).returncode == 0
+        eventually(lambda: server.get("/blog").status == 200)

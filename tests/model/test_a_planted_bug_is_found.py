@@ -1,0 +1,70 @@
+"""The model test is itself tested: policies that are subtly wrong do not get past it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from test_pool_machine import PoolMachine
+
+from passenger_trio.core.commands import Command, Grant, Reason, Refuse
+from passenger_trio.core.model import AttemptId, GroupKey, SessionId, SessionOutcome, SpawnFailure, WaiterId
+from passenger_trio.core.policy import PoolPolicy
+from passenger_trio.errors import InvariantBroken
+
+# No shrinking and no database: the question is whether it is found, and the answer is the same each time.
+search = settings(
+    max_examples=150,
+    stateful_step_count=50,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    print_blob=False,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class AGrantIsNotCounted(PoolPolicy):
+    """The family of bugs that other pools have had: what was handed out is still seen as free."""
+
+    def checkout_nowait(self, key: GroupKey, now: float) -> Grant | None:
+        grant = super().checkout_nowait(key, now)
+        if grant is not None:
+            self.state.processes[grant.process].sessions -= 1
+        return grant
+
+
+class AWaiterIsForgotten(PoolPolicy):
+    """An answer gets lost."""
+
+    def session_closed(self, session: SessionId, outcome: SessionOutcome, now: float) -> list[Command]:
+        commands = super().session_closed(session, outcome, now)
+        return [command for command in commands if not isinstance(command, Grant)]
+
+
+class AFailureRefusesEverybody(PoolPolicy):
+    """As Passenger does: a failed spawn is told to all who wait, although a live process could serve them."""
+
+    def spawn_failed(
+        self, attempt: AttemptId, failure: SpawnFailure | None, now: float, jitter: float
+    ) -> list[Command]:
+        group = self.state.attempts[attempt].group
+        commands = super().spawn_failed(attempt, failure, now, jitter)
+        refused: list[WaiterId] = list(group.waiters)
+        for waiter in refused:
+            self.abandon(waiter, now)
+        return [*commands, *(Refuse(waiter, Reason.SPAWN_FAILED, failure, 1.0) for waiter in refused)]
+
+
+@pytest.mark.parametrize("policy", [AGrantIsNotCounted, AWaiterIsForgotten, AFailureRefusesEverybody])
+def test_a_planted_bug_is_found(policy: type[PoolPolicy]) -> None:
+    class Machine(PoolMachine):
+        policy_class = policy
+
+    with pytest.raises((InvariantBroken, AssertionError, KeyError)):
+        run_state_machine_as_test(Machine, settings=search)  # type: ignore[no-untyped-call]
+
+
+def test_the_search_finds_nothing_in_the_policy_itself() -> None:
+    run_state_machine_as_test(PoolMachine, settings=search)  # type: ignore[no-untyped-call]

@@ -1,0 +1,464 @@
+"""A world around the policy: it performs commands, keeps books of its own, and holds the policy to its word.
+
+What it knows it knows from the commands and from the facts that it made itself, so it sees what no single state can
+show: that nobody is answered twice, that nothing is told to a process that is gone, whom a naive pool would have
+chosen. Every promise of ``commands`` that needs a memory is an assertion here. The policy's own state is only
+compared with these books.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+from passenger_trio.core.commands import (
+    AbandonSpawn,
+    Command,
+    Detach,
+    EndGeneration,
+    Grant,
+    Kill,
+    PoolEmpty,
+    Reason,
+    Refuse,
+    RestartEnded,
+    Retire,
+    RetirePreloader,
+    StartSpawn,
+)
+from passenger_trio.core.invariants import check
+from passenger_trio.core.journey import Journey, JourneyType
+from passenger_trio.core.model import (
+    AttemptId,
+    ErrorCategory,
+    GroupKey,
+    GroupLimits,
+    PoolLimits,
+    ProcessId,
+    SessionId,
+    SessionOutcome,
+    SpawnFailure,
+    WaiterId,
+)
+from passenger_trio.core.policy import PoolPolicy
+from passenger_trio.core.scaling import RELIEFS
+
+
+def a_failure(summary: str = "it does not start") -> SpawnFailure:
+    """Evidence of some failed spawn."""
+    return SpawnFailure(
+        error_id="e1",
+        category=ErrorCategory.APPLICATION,
+        summary=summary,
+        problem="",
+        solution="",
+        journey=Journey.begin(JourneyType.SPAWN_DIRECTLY),
+    )
+
+
+@attrs.define(eq=False)
+class FakeProcess:
+    """An operating system's process, as far as the policy's promises go."""
+
+    id: ProcessId
+    group: GroupKey
+    concurrency: int
+    last_used: float
+    generation: int
+    sessions: int = 0
+    detached: bool = False
+    """Busy when it was taken out of routing: it will be retired."""
+    retired: bool = False
+    killed: bool = False
+
+    @property
+    def is_live(self) -> bool:
+        return not self.retired and not self.detached
+
+    @property
+    def has_room(self) -> bool:
+        return self.is_live and (self.concurrency == 0 or self.sessions < self.concurrency)
+
+
+@attrs.define(eq=False)
+class FakeWorld:
+    """Everything outside the policy. The methods are the things that can happen; they take no time."""
+
+    policy: PoolPolicy
+    now: float = 0.0
+    groups: dict[GroupKey, GroupLimits] = attrs.field(factory=dict)
+    attempts: dict[AttemptId, GroupKey] = attrs.field(factory=dict)
+    generations: dict[AttemptId, int] = attrs.field(factory=dict)
+    """Of every attempt that there ever was."""
+    reliefs: dict[AttemptId, GroupKey] = attrs.field(factory=dict)
+    ended: set[tuple[GroupKey, int]] = attrs.field(factory=set)
+    restarts: dict[GroupKey, int] = attrs.field(factory=dict)
+    """The generation that the last restart asked for."""
+    rejected: dict[GroupKey, int] = attrs.field(factory=dict)
+    abandoned: set[AttemptId] = attrs.field(factory=set)
+    # In the order in which they came.
+    processes: dict[ProcessId, FakeProcess] = attrs.field(factory=dict)
+    sessions: dict[SessionId, FakeProcess] = attrs.field(factory=dict)
+    waiting: dict[WaiterId, GroupKey] = attrs.field(factory=dict)
+    since: dict[WaiterId, float] = attrs.field(factory=dict)
+    began: dict[SessionId, float] = attrs.field(factory=dict)
+    preloaders: dict[tuple[GroupKey, int], int] = attrs.field(factory=dict)
+    preloaders_told: dict[tuple[GroupKey, int], int] = attrs.field(factory=dict)
+    preloader_used: dict[tuple[GroupKey, int], float] = attrs.field(factory=dict)
+    last_id: int = 0
+    shutting_down: bool = False
+    empty: bool = False
+    grants: int = 0
+    log: list[str] = attrs.field(factory=list)
+
+    def next_id(self) -> int:
+        self.last_id += 1
+        return self.last_id
+
+    # --- things that happen -----------------------------------------------------------------------------------
+
+    def add_group(self, key: GroupKey, limits: GroupLimits) -> None:
+        self.groups[key] = limits
+        self.perform(self.policy.add_group(key, limits, self.now))
+
+    def checkout_nowait(self, key: GroupKey) -> Grant | None:
+        deadline = self.policy.next_deadline()
+        queued = key in self.waiting.values()
+        choice = self.choice(key)
+        grant = self.policy.checkout_nowait(key, self.now)
+        assert self.policy.next_deadline() >= deadline or self.groups[key].max_request_time
+        if grant is None:
+            always = self.policy.state.groups[key].always_restart
+            assert queued or choice is None or self.shutting_down or always
+        else:
+            assert not queued, "it overtook a waiter"
+            assert not self.shutting_down
+            assert grant.waiter is None
+            self._granted(grant, key, choice)
+        self._check()
+        return grant
+
+    def checkout(self, key: GroupKey) -> WaiterId:
+        waiter = WaiterId(self.next_id())
+        self.waiting[waiter] = key
+        self.since[waiter] = self.now
+        self.perform(self.policy.checkout(waiter, key, self.now))
+        if waiter in self.waiting:
+            assert not self.shutting_down
+            limit = self.groups[key].max_request_queue_size
+            assert not limit or list(self.waiting.values()).count(key) <= limit
+        return waiter
+
+    def abandon(self, waiter: WaiterId) -> None:
+        self.waiting.pop(waiter, None)
+        assert self.policy.abandon(waiter, self.now) == []
+        self._check()
+
+    def close(self, session: SessionId, outcome: SessionOutcome) -> None:
+        deadline = self.policy.next_deadline()
+        process = self.sessions.pop(session)
+        process.sessions -= 1
+        process.last_used = self.now
+        commands = self.policy.session_closed(session, outcome, self.now)
+        assert commands or self.policy.next_deadline() >= deadline
+        self.perform(commands)
+
+    def spawned(self, attempt: AttemptId, concurrency: int, jitter: float = 0.0) -> ProcessId:
+        key, generation = self.attempts.pop(attempt), self.generations[attempt]
+        forced = self.groups[key].force_concurrency
+        serves = concurrency if forced < 0 else forced
+        process = FakeProcess(ProcessId(self.next_id()), key, serves, self.now, generation)
+        live = {live.id for live in self._live(key)}
+        self.reliefs.pop(attempt, None)
+        unwanted = attempt in self.abandoned or self.shutting_down
+        self.abandoned.discard(attempt)
+        self.preloader_used[key, generation] = self.now
+        self.processes[process.id] = process
+        commands = self.policy.spawn_succeeded(attempt, process.id, concurrency, self.now, jitter)
+        self.perform(commands)
+        assert process.retired or not self.shutting_down
+        if unwanted:
+            assert process.retired, "it was abandoned and serves"
+        if live:
+            assert self._live(key), "a group that served stands empty"
+        return process.id
+
+    def spawn_failed(self, attempt: AttemptId, failure: SpawnFailure | None, jitter: float = 0.0) -> None:
+        key = self.attempts.pop(attempt)
+        self.reliefs.pop(attempt, None)
+        self.abandoned.discard(attempt)
+        self.preloader_used[key, self.generations[attempt]] = self.now
+        live = self._live(key)
+        waiting = [waiter for waiter, group in self.waiting.items() if group == key]
+        self.perform(self.policy.spawn_failed(attempt, failure, self.now, jitter))
+        if live:
+            assert all(waiter in self.waiting for waiter in waiting), "refused beside a live process"
+
+    def exit(self, process: ProcessId, jitter: float = 0.0, failure: SpawnFailure | None = None) -> None:
+        self.processes.pop(process).retired = True
+        self.perform(self.policy.process_exited(process, self.now, jitter, failure))
+
+    def detach(self, process: ProcessId) -> None:
+        was_live = self.processes[process].is_live
+        commands = self.policy.detach(process, self.now)
+        assert bool(commands) == was_live
+        self.perform(commands)
+        assert not self.processes[process].is_live
+
+    def sampled(self, process: ProcessId, size: int) -> None:
+        self.perform(self.policy.sampled(process, size, self.now))
+
+    def restart(self, key: GroupKey, *, hard: bool = False) -> None:
+        live = self._live(key)
+        self.perform(self.policy.restart(key, self.now, hard=hard))
+        self.restarts[key] = self.policy.restart_target(key)
+        if live and not hard:
+            assert self._live(key) == live, "a rolling restart retires nobody when it begins"
+
+    def preloader_starts(self, key: GroupKey, generation: int) -> None:
+        of = key, generation
+        self.preloaders[of] = self.preloaders.get(of, 0) + 1
+        self.preloader_used[of] = self.now
+        self.perform(self.policy.preloader_started(key, generation, self.now))
+
+    def preloader_ends(self, key: GroupKey, generation: int) -> None:
+        of = key, generation
+        self.preloaders[of] -= 1
+        self.preloaders_told[of] = max(0, self.preloaders_told.get(of, 0) - 1)
+        self.perform(self.policy.preloader_ended(key, generation, self.now))
+
+    def tick(self, now: float) -> None:
+        assert now >= self.now
+        self.now = now
+        self.perform(self.policy.tick(now))
+        assert self.policy.next_deadline() > now, "the clock spins"
+
+    def shut_down(self) -> None:
+        self.shutting_down = True
+        self.perform(self.policy.shut_down(self.now))
+
+    # --- the naive twin ---------------------------------------------------------------------------------------
+
+    def choice(self, key: GroupKey) -> FakeProcess | None:
+        """Whom a pool that looks at every process would choose: newest generation, least busy, oldest."""
+        best: FakeProcess | None = None
+        for process in self.processes.values():
+            if process.group != key or not process.has_room:
+                continue
+            if best is None or self._rank(process) < self._rank(best):
+                best = process
+        return best
+
+    @staticmethod
+    def _rank(process: FakeProcess) -> tuple[int, float]:
+        return -process.generation, process.sessions / (process.concurrency or 2**31)
+
+    # --- commands ---------------------------------------------------------------------------------------------
+
+    def perform(self, commands: Iterable[Command]) -> None:
+        """Perform in order, holding each command to what it promises."""
+        made_room = False
+        for command in commands:
+            self.log.append(f"{self.now:.3f} {command}")
+            assert not self.empty or isinstance(command, Retire | RetirePreloader | Refuse), "after PoolEmpty"
+            match command:
+                case Grant():
+                    assert command.waiter is not None
+                    key = self.waiting[command.waiter]
+                    first = next(waiter for waiter, group in self.waiting.items() if group == key)
+                    assert command.waiter == first, "not first come, first served"
+                    del self.waiting[command.waiter]
+                    self._granted(command, key, self.choice(key))
+                case Refuse():
+                    key = self.waiting.pop(command.waiter)  # KeyError: answered twice
+                    self._refused(command, key)
+                case StartSpawn():
+                    assert not self.shutting_down
+                    assert command.attempt not in self.attempts
+                    assert command.group in self.groups
+                    if made_room:
+                        assert command.group in self.waiting.values(), "it took a place and has no waiter"
+                        assert not self._live(command.group), "it took a place and has a process"
+                        assert command.group not in self.attempts.values(), "it took a place and has an attempt"
+                        made_room = False
+                    assert (command.group, command.generation) not in self.ended, "its generation has ended"
+                    self.generations[command.attempt] = command.generation
+                    if command.reason in RELIEFS:
+                        assert command.group not in self.reliefs.values(), "two reliefs"
+                        assert self._live(command.group) or command.reason is Reason.RESTART
+                        self.reliefs[command.attempt] = command.group
+                    self.attempts[command.attempt] = command.group
+                case AbandonSpawn():
+                    assert self.attempts[command.attempt] == command.group
+                    assert command.attempt not in self.abandoned, "abandoned twice"
+                    self.abandoned.add(command.attempt)
+                    self.reliefs.pop(command.attempt, None)
+                case Detach():
+                    process = self.processes[command.process]
+                    assert process.is_live
+                    assert process.sessions, "an idle process is retired, not detached"
+                    if command.reason is Reason.MAKE_ROOM:
+                        assert len(self._live(process.group)) > self._minimum(process.group), "below the minimum"
+                        for key in self.groups:
+                            if len(self._live(key)) > self._minimum(key):
+                                assert all(other.sessions for other in self._live(key)), "an idle one could go"
+                        made_room = True
+                    process.detached = True
+                case Retire():
+                    process = self.processes[command.process]  # KeyError: after its exit
+                    assert not process.retired, "retired twice"
+                    assert not process.sessions or command.reason is Reason.FAILED, "retired while it serves"
+                    if command.reason in (Reason.IDLE, Reason.MAKE_ROOM) and not process.detached:
+                        assert len(self._live(process.group)) > self._minimum(process.group), "below the minimum"
+                        self._longest_idle(process, command.reason)
+                        made_room = command.reason is Reason.MAKE_ROOM
+                    process.retired = True
+                case Kill():
+                    process = self.processes[command.process]
+                    assert not process.killed, "killed twice"
+                    process.killed = process.retired = True
+                    limits = self.groups[process.group]
+                    if command.reason is Reason.REQUEST_TIME:
+                        assert command.session is not None
+                        assert self.sessions[command.session] is process
+                        assert limits.max_request_time
+                        assert self.began[command.session] + limits.max_request_time <= self.now
+                    else:
+                        assert command.reason is Reason.MEMORY
+                        assert limits.hard_memory_limit
+                case RetirePreloader():
+                    of = command.group, command.generation
+                    told = self.preloaders_told.get(of, 0)
+                    assert self.preloaders.get(of, 0) > told, "no preloader is left to be told"
+                    if command.reason is Reason.IDLE:
+                        idle = self.groups[command.group].max_preloader_idle_time
+                        assert idle
+                        assert self.preloader_used[of] + idle <= self.now, "the preloader was in use"
+                        assert command.group not in self.attempts.values(), "the preloader is in use"
+                    self.preloaders_told[of] = self.preloaders[of]
+                case EndGeneration():
+                    of = command.group, command.generation
+                    assert of not in self.ended, "it ends twice"
+                    assert not self.preloaders.get(of)
+                    coming = [self.generations[a] for a, key in self.attempts.items() if key == command.group]
+                    assert command.generation not in coming, "it is being spawned"
+                    self.ended.add(of)
+                case RestartEnded(rejected=True):
+                    self.rejected[command.group] = command.generation
+                case RestartEnded():
+                    assert all(p.generation == command.generation for p in self._live(command.group))
+                case PoolEmpty():
+                    assert self.shutting_down
+                    assert not self.processes
+                    assert not self.attempts
+                    assert not any(self.preloaders.values())
+                    self.empty = True
+        assert not made_room, "a process was retired for nothing"
+        self._check()
+
+    def _live(self, key: GroupKey) -> list[FakeProcess]:
+        return [process for process in self.processes.values() if process.group == key and process.is_live]
+
+    def _minimum(self, key: GroupKey) -> int:
+        limits = self.groups[key]
+        return min(limits.min_instances, limits.max_instances or limits.min_instances)
+
+    def _longest_idle(self, chosen: FakeProcess, reason: Reason) -> None:
+        """Nobody who might have gone instead has been idle for longer."""
+        limits = self.policy.state.limits
+        if reason is Reason.IDLE:
+            assert limits.pool_idle_time
+            assert chosen.last_used + limits.pool_idle_time <= self.now
+        else:
+            used = sum(len(self._live(key)) for key in self.groups) + self._coming()
+            assert used == limits.max_pool_size, "room is made where there is room"
+        for key in self.groups:
+            if len(self._live(key)) > self._minimum(key):
+                for other in self._live(key):
+                    assert other.sessions or other.last_used >= chosen.last_used, f"{other} is idle for longer"
+
+    def _coming(self) -> int:
+        """Attempts that count in the limits on processes that serve."""
+        return len(self.attempts.keys() - self.reliefs.keys() - self.abandoned)
+
+    def _granted(self, grant: Grant, key: GroupKey, choice: FakeProcess | None) -> None:
+        self.grants += 1
+        process = self.processes[grant.process]  # KeyError: after its exit
+        assert process.group == key
+        assert process is choice, f"{grant} where the naive twin would choose {choice}"
+        assert grant.session not in self.sessions
+        process.sessions += 1
+        self.sessions[grant.session] = process
+        self.began[grant.session] = self.now
+
+    def _refused(self, refuse: Refuse, key: GroupKey) -> None:
+        match refuse.reason:
+            case Reason.SHUT_DOWN:
+                assert self.shutting_down
+            case Reason.QUEUE_FULL:
+                limit = self.groups[key].max_request_queue_size
+                assert limit > 0
+                assert list(self.waiting.values()).count(key) == limit
+            case Reason.QUEUE_TIME:
+                limit = self.groups[key].max_request_queue_time
+                assert limit
+                assert self.since[refuse.waiter] + limit <= self.now
+            case Reason.SPAWN_FAILED:
+                assert not self._live(key)
+                assert key not in self.attempts.values()
+                assert refuse.retry_after is not None
+                assert refuse.retry_after > 0
+            case other:
+                raise AssertionError(f"refused because {other}")
+
+    def _check(self) -> None:
+        """After each step: the laws of the state, and that the policy's books are ours."""
+        check(self.policy.state)
+        state = self.policy.state
+        assert state.waiters.keys() == self.waiting.keys()
+        assert state.attempts.keys() == self.attempts.keys()
+        assert state.processes.keys() == self.processes.keys()
+        assert {s: p.id for s, p in state.sessions.items()} == {s: p.id for s, p in self.sessions.items()}
+        for key in self.groups:
+            assert list(state.groups[key].enabled) == [process.id for process in self._live(key)]
+            assert state.groups[key].preloaders == sum(n for (of, _), n in self.preloaders.items() if of == key)
+        for process in self.processes.values():
+            assert process.retired or not process.detached or process.sessions, "detached, idle, and still there"
+        limits: PoolLimits = state.limits
+        if not self.shutting_down:
+            assert sum(len(self._live(key)) for key in self.groups) + self._coming() <= limits.max_pool_size
+        assert len(self.processes) + len(self.attempts) <= 2 * limits.max_pool_size
+
+    # --- the kind world ---------------------------------------------------------------------------------------
+
+    def play_to_quiescence(self, steps: int = 10_000) -> None:
+        """Everything ends well: sessions close, spawns succeed, retired processes exit, clients come no more."""
+        ticks = 0
+        for _ in range(steps):
+            retired = next((p.id for p in self.processes.values() if p.retired), None)
+            told = next((of for of, number in self.preloaders_told.items() if number), None)
+            if self.sessions:
+                self.close(next(iter(self.sessions)), SessionOutcome.DONE)
+            elif self.abandoned:
+                self.spawn_failed(next(iter(self.abandoned)), None)
+            elif self.attempts:
+                self.spawned(next(iter(self.attempts)), 1)
+            elif retired is not None:
+                self.exit(retired)
+            elif told is not None:
+                self.preloader_ends(*told)
+            elif (self.waiting or self._restarting()) and self.policy.next_deadline() < float("inf"):
+                # Somebody may wait in vain (see the machine's teardown), and then lifetimes pass for ever.
+                ticks += 1
+                if ticks > 200:
+                    return
+                self.tick(max(self.now, self.policy.next_deadline()))
+            else:
+                return
+        raise AssertionError("the world does not come to rest")
+
+    def _restarting(self) -> bool:
+        return not self.shutting_down and any(
+            group.rolling or group.worn for group in self.policy.state.groups.values()
+        )

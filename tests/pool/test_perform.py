@@ -1,0 +1,102 @@
+"""perform: every command has its effect, in order, in the same step, and a refusal becomes the right error."""
+
+from __future__ import annotations
+
+import typing
+
+import pytest
+import trio
+from running_pool import KEY, check, only, running_pool, until
+from trio.testing import MockClock, assert_no_checkpoints, wait_all_tasks_blocked
+
+from passenger_trio.core import commands
+from passenger_trio.core.commands import PoolEmpty, Reason, Refuse, RetirePreloader
+from passenger_trio.core.model import AttemptId, PoolLimits, SessionOutcome, WaiterId
+from passenger_trio.errors import CheckoutError, PoolShutDown, RequestQueueFull, SpawnError
+from passenger_trio.pool.perform import perform, refusal
+from passenger_trio.pool.pool import Pool
+from passenger_trio.spawning.dummy import DummySpawner, dummy_failure
+
+WAITER = WaiterId(1)
+
+
+@pytest.mark.parametrize(
+    ("command", "error", "retry_after"),
+    [
+        (Refuse(WAITER, Reason.QUEUE_FULL), RequestQueueFull, 1),
+        (Refuse(WAITER, Reason.SHUT_DOWN), PoolShutDown, None),
+        (Refuse(WAITER, Reason.SPAWN_FAILED, dummy_failure()), SpawnError, None),
+        (Refuse(WAITER, Reason.SPAWN_FAILED, dummy_failure(), 0.0), SpawnError, 1),
+        (Refuse(WAITER, Reason.SPAWN_FAILED, dummy_failure(), 0.3), SpawnError, 1),
+        (Refuse(WAITER, Reason.SPAWN_FAILED, dummy_failure(), 12.2), SpawnError, 13),
+        (Refuse(WAITER, Reason.SPAWN_FAILED, None, 2.0), SpawnError, 2),
+    ],
+)
+def test_a_refusal_becomes_its_error(command: Refuse, error: type[CheckoutError], retry_after: int | None) -> None:
+    found = refusal(command)
+    assert type(found) is error
+    assert found.retry_after == retry_after
+    if isinstance(found, SpawnError) and command.failure is not None:
+        assert found.failure is command.failure
+
+
+def test_every_reason_to_refuse_has_its_own_error() -> None:
+    found = {
+        type(refusal(Refuse(WAITER, reason))) for reason in (Reason.QUEUE_FULL, Reason.SHUT_DOWN, Reason.SPAWN_FAILED)
+    }
+    assert found == {RequestQueueFull, PoolShutDown, SpawnError}
+
+
+async def test_a_command_that_nobody_knows_is_our_bug(autojump_clock: MockClock) -> None:
+    async with running_pool(DummySpawner()) as pool:
+        with pytest.raises(AssertionError):
+            perform(pool, [object()])  # type: ignore[list-item]
+
+
+async def test_commands_are_performed_in_one_step_and_in_order(autojump_clock: MockClock) -> None:
+    """A shutdown gives every kind but a grant, and a checkout gives that."""
+    spawner = DummySpawner(delays=(0.0, 1e6))
+    async with running_pool(spawner, limits=PoolLimits(max_pool_size=2)) as pool:
+        await until(pool, 1)
+        pool.preloader_changed(KEY, 1, True)
+        session = pool.checkout_nowait(KEY)
+        waiting = pool.queue_up(KEY)
+        await wait_all_tasks_blocked()
+        assert pool.homes[KEY].attempts
+        with assert_no_checkpoints():
+            session.close(SessionOutcome.DONE)
+        assert waiting.session is not None
+        waiting.leave()
+        with assert_no_checkpoints():
+            pool.shut_down()
+        assert spawner.preloaders_retired == 1
+        assert all(scope.cancel_called for scope in pool.homes[KEY].attempts.values())
+        check(pool)
+        await trio.sleep(1)
+        assert only(spawner).asked_to_stop == 1
+        pool.preloader_changed(KEY, 1, False)
+        assert pool.empty.is_set()
+
+
+async def test_an_attempt_that_has_ended_is_abandoned_in_vain(autojump_clock: MockClock) -> None:
+    async with running_pool(DummySpawner()) as pool:
+        await until(pool, 1)
+        pool.homes[KEY].abandon_attempt(AttemptId(10**6))
+
+
+async def test_the_simple_ones(autojump_clock: MockClock) -> None:
+    spawner = DummySpawner()
+    async with running_pool(spawner) as pool:
+        await until(pool, 1)
+        perform(pool, [RetirePreloader(KEY, Reason.IDLE), RetirePreloader(KEY, Reason.IDLE)])
+        assert spawner.preloaders_retired == 2
+    other = Pool(PoolLimits())
+    perform(other, [])
+    assert not other.empty.is_set()
+    perform(other, [PoolEmpty()])
+    assert other.empty.is_set()
+
+
+def test_the_table_knows_every_command() -> None:
+    """mypy says so by ``assert_never``; here the commands are counted, so that a new one comes with a test."""
+    assert len(typing.get_args(commands.Command)) == 11

@@ -1,0 +1,70 @@
+"""What the tests of the Ruby loaders share: where they are, the Rubies at hand, the sample applications.
+
+The Rubies are Debian's, JRuby, and those that ``PASSENGER_TRIO_TEST_RUBIES`` names (paths, with colons between them), such as the one that
+``tests/newer_ruby.py`` unpacks into a directory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from passenger_trio.testing.conformance import FakeSupervisor, Loader, Subject
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LOADERS = ROOT / "spawn_servers" / "ruby"
+APPS = ROOT / "tests" / "apps" / "ruby"
+DEBIAN_GEMS = "/usr/share/rubygems-integration/all"
+
+
+def rubies() -> dict[str, str]:
+    """Name -> path of every Ruby found, each real one once."""
+    named = os.environ.get("PASSENGER_TRIO_TEST_RUBIES", "").split(os.pathsep)
+    versions = [f"ruby{major}.{minor}" for major in (2, 3) for minor in range(10)]
+    candidates = [*named, *(shutil.which(name) for name in ("ruby", *versions, "jruby"))]
+    found: dict[str, str] = {}
+    for path in filter(None, candidates):
+        asked = subprocess.run([path, "-v"], capture_output=True, text=True, timeout=60, check=False)
+        match = re.match(r"(j?ruby) (\d+\.\d+\.\d+)", asked.stdout)
+        if match:
+            found.setdefault(f"{match[1]}-{match[2]}", path)
+    return found
+
+
+def can_fork(ruby: str) -> bool:
+    return "jruby" not in Path(ruby).name
+
+
+def environment(ruby: str) -> dict[str, str]:
+    """JRuby does not look for gems where Debian puts them, and starts faster when it compiles less."""
+    return {} if can_fork(ruby) else {"GEM_PATH": DEBIAN_GEMS, "JRUBY_OPTS": "--dev"}
+
+
+def command(ruby: str, *, preload: bool = False) -> tuple[str, ...]:
+    return (ruby, str(LOADERS / "rack_preloader.rb"), "--preload") if preload else (ruby, str(LOADERS / "rack_loader.rb"))
+
+
+def subject(ruby: str, *, preloaded: bool = False) -> Subject:
+    return Subject(
+        command=command(ruby),
+        preload_command=command(ruby, preload=True) if can_fork(ruby) else (),
+        app_root=str(APPS / "conformance"),
+        startup_file="config.ru",
+        preloaded=preloaded,
+        app_type="rack",
+        env=environment(ruby),
+    )
+
+
+@contextmanager
+def worker_of(ruby: str, app: str | Path, **options: Any) -> Iterator[Loader]:
+    """A worker of a sample application."""
+    env = {**environment(ruby), **options.pop("env", {})}
+    with FakeSupervisor() as supervisor:
+        yield supervisor.start(command(ruby), APPS / app, "config.ru", app_type="rack", env=env, **options)

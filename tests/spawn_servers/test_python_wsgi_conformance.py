@@ -1,0 +1,64 @@
+"""The Python WSGI loader keeps spawn_servers/CONTRACT.md, on every interpreter that is here."""
+
+from __future__ import annotations
+
+import ast
+import sys
+
+import pytest
+from python_wsgi import LOADER, OLDEST, interpreters, subject
+
+from passenger_trio.testing.conformance import CHECKS, Check, check_spawn_server
+
+INTERPRETERS = interpreters()
+OTHERS = {name: path for name, path in INTERPRETERS.items() if name != "this"}
+
+
+CASES = [
+    (check, preloaded)
+    for check in CHECKS
+    for preloaded in (False, True)
+    if check.concerns(subject(preloaded=preloaded))
+]
+
+
+@pytest.mark.os
+@pytest.mark.parametrize(
+    ("check", "preloaded"), CASES, ids=[f"{check}-{'forked' if forked else 'started'}" for check, forked in CASES]
+)
+def test_contract(check: Check, preloaded: bool) -> None:
+    """Each check by its name, with this interpreter."""
+    check(subject(preloaded=preloaded))
+
+
+@pytest.mark.os
+@pytest.mark.slow
+@pytest.mark.parametrize("python", OTHERS.values(), ids=OTHERS.keys())
+def test_contract_on_other_interpreters(python: str) -> None:
+    """All checks at once; a failure names each clause."""
+    done = check_spawn_server(subject(python))
+    assert len(done) > len(CHECKS)
+
+
+def test_this_interpreter_is_always_among_them() -> None:
+    assert INTERPRETERS["this"] == sys.executable
+
+
+def test_syntax_of_the_oldest_version() -> None:
+    ast.parse(LOADER.read_text(), feature_version=OLDEST)
+
+
+def test_imports_the_standard_library_only() -> None:
+    """And of that what every version has (distutils and its kind are gone in newer ones)."""
+    imported = set()
+    for node in ast.walk(ast.parse(LOADER.read_text())):
+        if isinstance(node, ast.Import):
+            imported.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            assert node.module is not None
+            imported.add(node.module.partition(".")[0])
+    assert imported <= set(sys.stdlib_module_names)
+    assert imported.isdisjoint({"typing", "logging", "argparse", "email", "http", "urllib", "inspect", "ctypes"}), (
+        "slow to start"
+    )

@@ -1,0 +1,47 @@
+"""The Ruby loaders keep spawn_servers/CONTRACT.md, on every Ruby that is here."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from ruby_rack import LOADERS, can_fork, rubies, subject
+
+from passenger_trio.testing.conformance import CHECKS, Check
+
+RUBIES = rubies()
+_MODES = (False, True)
+CASES = [
+    pytest.param(check, ruby, preloaded, id=f"{name}-{check}-{'forked' if preloaded else 'started'}")
+    for name, ruby in RUBIES.items()
+    for preloaded in _MODES
+    for check in CHECKS
+    if check.concerns(subject(ruby, preloaded=preloaded))
+]
+
+
+@pytest.mark.os
+@pytest.mark.slow
+@pytest.mark.parametrize(("check", "ruby", "preloaded"), CASES)
+def test_contract(check: Check, ruby: str, preloaded: bool) -> None:
+    """Each check by its name and with each Ruby, which the log of a run lists."""
+    check(subject(ruby, preloaded=preloaded))
+
+
+def test_there_is_a_ruby_to_check() -> None:
+    assert any(can_fork(ruby) for ruby in RUBIES.values()), f"no Ruby but {RUBIES}"
+
+
+def test_no_gem_is_loaded_before_the_application_is_asked() -> None:
+    """A default gem that is loaded is one that a Gemfile.lock cannot choose any more."""
+    for file in LOADERS.glob("*.rb"):
+        early = [line for line in file.read_text().splitlines() if re.match(r"(RUBY_ENGINE.*)?require", line)]
+        assert early in ([], ['require_relative "rack_common"'], ['RUBY_ENGINE == "jruby" ? require("socket") : require("socket.so")'])
+
+
+def test_the_syntax_is_that_of_ruby_2_6() -> None:
+    """JRuby 9.3 reads it as Ruby 2.6 does; where it is not at hand, the newer words are looked for."""
+    for file in LOADERS.glob("*.rb"):
+        text = file.read_text()
+        for newer in (r"\.filter_map\b", r"\bdef \w+(\(.*\))? = ", r"\b_1\b", r"\(\.\.\.\)", r"\.unpack1?\([^)]*offset:", r"^\s+in [\[{]", r"\.except\("):
+            assert not re.search(newer, text, re.MULTILINE), (file.name, newer)

@@ -1,0 +1,99 @@
+"""What the storms share: an application in versions, and a load of keep-alive clients that counts every answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import attrs
+
+from passenger_trio.testing import RawClient, Supervisor
+
+APP = """
+import os, time
+VERSION = {version!r}
+{more}
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/slow":
+        time.sleep(0.05)
+    body = b"%s %d" % (VERSION.encode(), os.getpid())
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
+"""
+BROKEN = 'raise ImportError("this version is broken")'
+
+
+def write_version(root: Path, version: str, *, broken: bool = False) -> None:
+    """The application as of a new deployment; readers see the old file or the new one."""
+    new = root / "passenger_wsgi.py.new"
+    new.write_text(APP.format(version=version, more=BROKEN if broken else ""))
+    new.replace(root / "passenger_wsgi.py")
+
+
+@attrs.define(eq=False)
+class Load:
+    """So many connections, each of them asking for one thing after another, until ``stop``."""
+
+    server: Supervisor
+    connections: int = 32
+    paths: tuple[str, ...] = ("/",)
+    pause: float = 0.0
+    outcomes: Counter[str] = attrs.field(factory=Counter)
+    """Answers by status, and what was no answer by its exception."""
+    latencies: list[float] = attrs.field(factory=list)
+    bodies: Counter[str] = attrs.field(factory=Counter)
+    _stop: threading.Event = attrs.field(factory=threading.Event)
+    _threads: list[threading.Thread] = attrs.field(factory=list)
+
+    def __enter__(self) -> Load:
+        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(self.connections)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def total(self) -> int:
+        return sum(self.outcomes.values())
+
+    def _ask(self, number: int) -> None:
+        outcomes: Counter[str] = Counter()
+        bodies: Counter[str] = Counter()
+        latencies: list[float] = []
+        client: RawClient | None = None
+        turn = number
+        while not self._stop.is_set():
+            turn += 1
+            begun = time.monotonic()
+            try:
+                client = client or self.server.connect()
+                response = client.get(self.paths[turn % len(self.paths)])
+                outcomes[str(response.status) if response.complete else f"{response.status} cut short"] += 1
+                bodies[response.body.split()[0].decode() if response.status == 200 else "error"] += 1
+                latencies.append(time.monotonic() - begun)
+                if not response.complete or response.header("Connection") == "close":
+                    client.close()
+                    client = None
+            except Exception as error:  # whatever it is, it is a result
+                outcomes[f"{type(error).__name__}: {error}"[:80]] += 1
+                if client is not None:
+                    client.close()
+                client = None
+            if self.pause:
+                time.sleep(self.pause)
+        if client is not None:
+            client.close()
+        self.outcomes.update(outcomes)
+        self.bodies.update(bodies)
+        self.latencies.extend(latencies)
+
+
+def percentile(values: list[float], part: float) -> float:
+    """``percentile(latencies, 0.99)``; 0.0 of nothing."""
+    return sorted(values)[int((len(values) - 1) * part)] if values else 0.0

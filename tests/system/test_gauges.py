@@ -1,0 +1,64 @@
+"""Gauges: what /proc says of a process, or None, and never an error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from passenger_trio.system.gauges import measure
+
+MIB = 1024 * 1024
+
+
+def test_of_this_process() -> None:
+    before = measure(os.getpid())
+    assert before is not None
+    assert before.pid == os.getpid()
+    ballast = bytearray(64 * MIB)
+    ballast[:: os.sysconf("SC_PAGE_SIZE")] = b"x" * (len(ballast) // os.sysconf("SC_PAGE_SIZE"))
+    after = measure(os.getpid())
+    assert after is not None
+    assert after.rss - before.rss > 60 * MIB
+    if after.pss is not None and before.pss is not None and after.uss is not None and before.uss is not None:
+        assert after.uss <= after.pss <= after.rss + MIB
+        assert after.uss - before.uss > 60 * MIB
+    assert len(ballast) == 64 * MIB
+
+
+def test_processor_time_grows_with_work() -> None:
+    before = measure(os.getpid())
+    assert before is not None
+    assert before.cpu_time > 0
+    target = before.cpu_time + 0.05
+    for _ in range(10_000):
+        sum(range(10_000))
+        now = measure(os.getpid())
+        assert now is not None
+        assert now.cpu_time >= before.cpu_time
+        if now.cpu_time >= target:
+            break
+    assert now.cpu_time >= target
+
+
+@pytest.mark.os
+def test_of_a_process_that_has_ended() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        zombie = measure(child.pid)
+        assert zombie is not None
+        assert zombie.rss == 0
+    assert measure(child.pid) is None
+
+
+@pytest.mark.os
+def test_the_name_of_the_process_confuses_nobody() -> None:
+    script = r"printf 'x) 9 9 9' >/proc/$$/comm; echo; read x"
+    with subprocess.Popen(["/bin/sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        found = measure(child.pid)
+        assert found is not None
+        assert 0 <= found.cpu_time < 60

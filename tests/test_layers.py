@@ -1,0 +1,142 @@
+"""Imports point downwards only: an AST walk over the package, and over the loaders, which may import nothing of ours."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "passenger_trio"
+
+# Layer -> what it may import of the package. Order: bottom to top.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "options": {"errors"},
+    "core": {"core", "errors", "options"},
+    "codecs": {"codecs", "core", "errors", "options"},
+    "system": {"system", "errors"},
+    "spawning": {"spawning", "system", "codecs", "core", "errors", "options", ""},
+    "pool": {"pool", "spawning", "system", "codecs", "core", "errors", "options"},
+    "server": {"server", "pool", "system", "codecs", "core", "errors", "options", ""},
+    "admin": {"admin", "spawning", "system", "codecs", "core", "errors", "options", ""},
+    "tree": {"admin", "server", "pool", "spawning", "system", "codecs", "core", "errors", "options", ""},
+    "cli": {"cli", "tree", "admin", "spawning", "system", "core", "errors", "options", ""},
+    "testing": {
+        "testing",
+        "tree",
+        "admin",
+        "server",
+        "pool",
+        "spawning",
+        "system",
+        "codecs",
+        "core",
+        "errors",
+        "options",
+        "",
+    },
+    "__main__": {"cli"},
+    "": {"tree", "errors", "options"},
+}
+# "" is the package itself: its version.
+
+# What the pure layers may not touch, by name of the module.
+IMPURE = {
+    "trio",
+    "os",
+    "socket",
+    "time",
+    "random",
+    "logging",
+    "subprocess",
+    "threading",
+    "secrets",
+    "pathlib",
+    "datetime",
+    "signal",
+}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def layer_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    name = first.removesuffix(".py")
+    return "" if name == "__init__" else name
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """(dotted name, whether it is only for type checkers) of every import in a file."""
+    tree = ast.parse(path.read_text())
+    typing_only: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            for inner in node.body:
+                typing_only.update(ast.walk(inner))
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node in typing_only) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            assert node.module is not None
+            if node.module == "passenger_trio":
+                found += [(f"passenger_trio.{alias.name}", node in typing_only) for alias in node.names]
+            else:
+                found.append((node.module, node in typing_only))
+    return found
+
+
+def target_layer(name: str) -> str | None:
+    if not name.startswith("passenger_trio"):
+        return None
+    parts = name.split(".")
+    return "" if len(parts) < 2 or parts[1].startswith("__") else parts[1]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_downwards(path: Path) -> None:
+    layer = layer_of(path)
+    for name, typing_only in imports(path):
+        target = target_layer(name)
+        if target is not None and not typing_only:
+            assert target in ALLOWED[layer], f"{layer or 'the package'} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in modules() if layer_of(p) in ("core", "codecs", "errors", "options")], ids=str
+)
+def test_pure_layers_touch_nothing(path: Path) -> None:
+    touched = {name.split(".")[0] for name, _ in imports(path)} & IMPURE
+    assert not touched
+
+
+def test_the_server_knows_the_pool_by_its_seam_only() -> None:
+    for path in (PACKAGE / "server").glob("*.py"):
+        names = {name for name, _ in imports(path)}
+        assert not {n for n in names if n.startswith(("passenger_trio.core.policy", "passenger_trio.core.state"))}, path
+        assert {n for n in names if n.startswith("passenger_trio.pool")} <= {
+            f"passenger_trio.pool.{name}" for name in ("pool", "place", "session")
+        }
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "spawn_servers").rglob("*.py")), ids=lambda path: path.name)
+def test_loaders_import_the_standard_library_only(path: Path) -> None:
+    tree = ast.parse(path.read_text(), feature_version=(3, 8))
+    assert tree.body
+    for name, _ in imports(path):
+        assert name.split(".")[0] in sys.stdlib_module_names, name
+
+
+def test_no_word_of_fashion_names_a_class() -> None:
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                assert not any(word in node.name for word in ("Manager", "Handler", "Helper", "Util")), (
+                    f"{path}: {node.name}"
+                )
