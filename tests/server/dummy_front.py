@@ -20,6 +20,8 @@ import attrs
 import h11
 import trio
 import trio.testing
+from held_clock import HeldClock
+
 
 from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
@@ -421,6 +423,7 @@ async def serving(
             while not pool.processes:
                 await pool.changed.wait()
             front = Front(options or ServerOptions(), pool, [Route(key, app or AppOptions())], records)  # type: ignore[arg-type]
+            front.spill.limiter = HeldClock()  # type: ignore[assignment]
             nursery.start_soon(front.timekeeper.run)
             world = World(pool, front, spawner, connections, records.records)
             try:
