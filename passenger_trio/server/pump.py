@@ -44,7 +44,7 @@ from passenger_trio.errors import (
     RequestError,
     UnfitResponseHead,
 )
-from passenger_trio.server.checkout_session import watch_client
+from passenger_trio.server.checkout_session import wait_client_gone
 from passenger_trio.server.exchange import Exchange
 from passenger_trio.server.send_body import send_body
 from passenger_trio.server.spill_buffer import SpillBuffer
@@ -289,8 +289,8 @@ class _Pump:
             except PassengerError as lost:
                 self._fail(lost)
                 return
-        if await watch_client(self.connection):
-            self._fail(ClientGone())
+        await wait_client_gone(self.connection)
+        self._fail(ClientGone())
 
     def _interim(self, data: bytes) -> None:
         """An interim response of ours, in its place among what the client is to get."""

@@ -22,7 +22,6 @@ import trio
 import trio.testing
 from held_clock import HeldClock
 
-
 from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.pool.pool import Pool
