@@ -59,7 +59,7 @@ if __name__ != "__main__":
         """The state machine of the pool, at length."""
         session.install("-q", "-e", ".[test]")
         session.env.setdefault("PASSENGER_TRIO_MODEL_EXAMPLES", "5000")
-        session.run("python", "-m", "pytest", "tests/model", "--timeout=1800", *session.posargs)
+        session.run("python", "-m", "pytest", "tests/model", *session.posargs)
 
     @nox.session
     def loaders(session: nox.Session) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
+import trio
 
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
 from passenger_trio.errors import ProcessUnreachable
@@ -89,6 +90,14 @@ class Session:
     def is_overdue(self) -> bool:
         """Whether it lasted too long, and the process was killed for that."""
         return self.id in self.process.overdue
+
+    async def wait_gone(self, seconds: float) -> bool:
+        """Whether the exit of the process is seen within ``seconds``. A process that dies closes its streams before it is gone."""
+        with trio.move_on_after(seconds):
+            while self.process.id in self._pool.processes:
+                await self._pool.changed.wait()
+            await trio.lowlevel.checkpoint()
+        return self.process.id not in self._pool.processes
 
     def drop_stream(self) -> None:
         """Close the stream; the session stays."""

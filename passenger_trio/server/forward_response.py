@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["forward_response"]
 
+_DYING = 0.2
+"""Seconds in which the exit of a process that has hung up is waited for, before the request is sent to another. Most take a few milliseconds."""
+
 
 async def forward_response(connection: Connection, exchange: Exchange) -> bool:
     """Forward the response. False: the process went away before it answered, and the request may be sent to another.
@@ -66,9 +69,14 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
         if session.is_overdue:
             exchange.give_back(SessionOutcome.DONE)
             raise RequestTimeExceeded(_overdue(connection, exchange)) from None
+        again = exchange.repeatable and (exchange.reader is None or not exchange.reader.begun)
+        if again:
+            # If it is dying, the second try must not go to it: until its exit is seen it may look like the best choice.
+            connection.enter(Stage.SLOW_APP, connection.now())
+            await session.wait_gone(_DYING)
         # The process is not to blame before its exit has been seen: an application may raise in the middle of a response.
         exchange.give_back(SessionOutcome.DONE)
-        if exchange.repeatable and (exchange.reader is None or not exchange.reader.begun):
+        if again:
             exchange.retried += 1
             exchange.reader = None
             return False

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable
 from typing import TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -258,3 +259,5 @@ PoolMachine.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestPool = PoolMachine.TestCase
+# A time limit that strikes within an example would count as a failure of the machine, and be shrunk.
+TestPool.pytestmark = pytest.mark.timeout(1800)
