@@ -52,7 +52,8 @@ if __name__ != "__main__":
         """The whole test suite; arguments go to pytest."""
         _need_programs(session, TEST_PROGRAMS)
         session.install("-q", "-e", ".[test]")
-        session.run("python", "-m", "pytest", *session.posargs)
+        # Most tests wait for processes: each core has one that does something meanwhile. What a module shares stays together.
+        session.run("python", "-m", "pytest", "-n", str(os.cpu_count() or 1), "--dist", "loadscope", *session.posargs)
 
     @nox.session
     def model(session: nox.Session) -> None:
