@@ -112,7 +112,10 @@ async def abandon_session(exchange: Exchange) -> None:
     assert session is not None
     outcome = SessionOutcome.NOT_STARTED
     try:
-        if session.stream is not None:
+        if exchange.upgraded:
+            # The stream is the application's own, which is told by the end of both directions.
+            outcome = SessionOutcome.CLIENT_GONE
+        elif session.stream is not None:
             outcome = SessionOutcome.CLIENT_GONE
             session.stream.send_eof()
             while await session.stream.recv():

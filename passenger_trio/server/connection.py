@@ -152,6 +152,8 @@ class Connection:
                 return self._refuse_late
             case Stage.IDLE:
                 return self._last_look
+            case Stage.RELAY:
+                return self._relay_over
             case Stage.WRITE:
                 _log.info("a client that takes nothing is closed [%s]", self.remote)
                 return None
@@ -246,6 +248,10 @@ class Connection:
             await answer_errors.answer(self, exchange, error)
             if exchange.session is not None:
                 await abandon_session(exchange)
+        return await self._finish(exchange)
+
+    async def _finish(self, exchange: Exchange) -> bool:
+        """The exchange is over. True: the connection may take another request."""
         exchange.drop_upload()
         self.log(exchange)
         self.exchange = None
@@ -255,6 +261,14 @@ class Connection:
             return False
         codec.start_next_cycle()
         return True
+
+    async def _relay_over(self) -> None:
+        """The relay was cut off: nothing came over it for too long, or its time to drain is over."""
+        exchange = self.exchange
+        assert exchange is not None
+        assert exchange.relay is not None
+        exchange.relay.tell_end()
+        await self._finish(exchange)
 
     @property
     def ends_after_response(self) -> bool:

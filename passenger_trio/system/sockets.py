@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import stat
 import struct
@@ -183,6 +184,17 @@ class RawStream:
         if self.fd < 0:
             raise trio.ClosedResourceError
         await wait_readable(self._sock)
+
+    async def wait_hangup(self) -> None:
+        """Return when both directions have ended: the peer has closed the connection (on a Unix socket), or each side has sent its end.
+
+        Asked for after the peer's end was read, when it can be readable no more; needs a descriptor as long as it lasts.
+        """
+        if self.fd < 0:
+            raise trio.ClosedResourceError
+        with select.epoll() as poll:
+            poll.register(self.fd, 0)  # a hangup is always told
+            await wait_readable(poll.fileno())
 
     def send_eof(self) -> None:
         """Half-close: no byte follows. A connection that is gone already is no error."""
