@@ -13,6 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from passenger_trio.admin.client import fetch
 from passenger_trio.testing import Supervisor, eventually
 from passenger_trio.testing.raw_client import RawClient
 
@@ -144,7 +145,9 @@ def test_it_is_listed_while_it_lasts(server: Supervisor) -> None:
         client.send("pid")
         pid = int(client.recv(10))
         eventually(lambda: server.status()["connections"]["upgraded"] == 1)
-        (request,) = [it for it in server.admin("/v1/requests")["requests"] if it["path"] == "/socket"]
+        (request,) = [
+            it for it in fetch(server.ready["admin_socket"], "/v1/requests")["requests"] if it["path"] == "/socket"
+        ]
         assert (request["pid"], request["stage"]) == (pid, "relaying (upgraded)")
         assert request["relay"]["bytes_up"] >= 11 + 6
         assert request["relay"]["bytes_down"] >= 7
@@ -160,7 +163,7 @@ def test_a_rolling_restart_lets_it_be_for_its_time_and_the_next_one_is_served_by
             pid = int(old.recv(10))
             began = time.monotonic()
             server.send_signal(signal.SIGHUP)
-            eventually(lambda: server.pids and pid not in server.serving_pids)
+            eventually(lambda: server.pids and pid not in server.pids)
             old.send("still here")
             assert old.recv(10) == "STILL HERE"
             with websocket(server) as new:
@@ -168,10 +171,10 @@ def test_a_rolling_restart_lets_it_be_for_its_time_and_the_next_one_is_served_by
                 assert int(new.recv(10)) != pid
                 with pytest.raises(ConnectionClosed):
                     old.recv(10)
-                assert 2 <= time.monotonic() - began < 10
+                assert time.monotonic() - began >= 2
                 new.send("hello")
                 assert new.recv(10) == "HELLO"
-        eventually(lambda: pid not in server.pids)
+        eventually(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
 def test_the_end_of_the_server_closes_it_in_its_time() -> None:
