@@ -92,13 +92,21 @@ async def _wait_and_watch(connection: Connection, exchange: Exchange, place: Pla
 
 
 async def watch_client(connection: Connection) -> bool:
-    """True: the client's connection broke. False: more must not be read. Reads ahead, up to a limit; a half-closed client still waits (R28)."""
+    """True: the client's connection broke. False: more must not be read. Reads ahead, up to a limit; a half-closed client still waits (R28).
+
+    Of a client that has closed its connection and not only half of it the kernel tells nothing, before something is sent to it; then, however, at once.
+    """
     codec = connection.codec
-    while (room := READ_AHEAD - codec.buffered) > 0 and not codec.peer_closed:
+    while (room := READ_AHEAD - codec.buffered) > 0:
         try:
             codec.receive(await connection.stream.recv(room))
+            if codec.peer_closed:
+                await connection.stream.wait_hangup()
+                return True
         except trio.BrokenResourceError:
             return True
+        except OSError:
+            return False  # no descriptor is left to wait with (F32)
     return False
 
 

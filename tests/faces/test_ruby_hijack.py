@@ -136,6 +136,7 @@ def test_a_websocket(server: Supervisor, log: Path) -> None:
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4000, "as you wish")
     assert '"status":101' in (line := server.wait_access_log('"target":"/socket"'))
     assert '"received":200' in line
+    eventually(lambda: "closed 4000" in notes(log))
 
 
 def test_it_is_listed_while_it_lasts(server: Supervisor) -> None:

@@ -6,17 +6,15 @@ TEXT = { "Content-Type" => "text/plain" }.freeze
 SWITCH = { "Upgrade" => "websocket", "Connection" => "Upgrade" }.freeze
 LOG = ENV["HIJACK_LOG"]
 
-def note(text)
-  File.open(LOG, "a") { |file| file.puts(text) } if LOG
-end
+NOTE = ->(text) { File.open(LOG, "a") { |file| file.puts(text) } if LOG }
 
 # Answers each piece in upper case, until the other side ends.
 def echo(io)
   loop { io.write(io.readpartial(65_536).upcase) }
 rescue EOFError
-  note("ended")
+  NOTE.call("ended")
 rescue SystemCallError => e
-  note(e.class)
+  NOTE.call(e.class)
 ensure
   io.close
 end
@@ -30,7 +28,10 @@ class Socket
     @url = "ws://#{env['HTTP_HOST']}#{env['REQUEST_URI']}"
     @driver = WebSocket::Driver.rack(self)
     @driver.on(:message) { |event| answer(event.data) }
-    @driver.on(:close) { |event| note("closed #{event.code}") }
+    @driver.on(:close) do |event|
+      NOTE.call("closed #{event.code}")
+      @io.close
+    end
     env["rack.hijack"].call
     @io = env["rack.hijack_io"]
     @driver.start
@@ -42,8 +43,8 @@ class Socket
 
   def run
     loop { @driver.parse(@io.readpartial(65_536)) }
-  rescue EOFError, SystemCallError
-    note("gone")
+  rescue IOError, SystemCallError
+    NOTE.call("gone")
   ensure
     @io.close
   end
@@ -87,9 +88,12 @@ ACTIONS = {
     io = env["rack.hijack"].call
     io.write("HTTP/1.1 200 OK\r\n\r\n")
     Thread.new do
-      loop { io.write("tick\n") && sleep(0.01) }
+      loop do
+        io.write("tick\n")
+        sleep(0.01)
+      end
     rescue SystemCallError => e
-      note(e.class)
+      NOTE.call(e.class)
       io.close
     end
     [-1, {}, []]
@@ -119,11 +123,14 @@ ACTIONS = {
     events = Object.new
     def events.each
       number = 0
-      loop { yield("data: #{number += 1}\n\n") && sleep(0.01) }
+      loop do
+        yield "data: #{number += 1}\n\n"
+        sleep(0.01)
+      end
     end
 
     def events.close
-      note("events closed")
+      NOTE.call("events closed")
     end
     [200, { "Content-Type" => "text/event-stream" }, events]
   end
