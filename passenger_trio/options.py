@@ -102,6 +102,10 @@ class AppOptions:
         -1,
         "requests that each process gets at the same time, whatever it says of itself (0: any number; -1: what it says)",
     )
+    unlimited_concurrency_paths: tuple[str, ...] = option(
+        (),
+        "path below which requests do not count among those that a process serves at the same time: for WebSockets and others that the application hands to threads or an event loop of its own; repeatable",
+    )
     start_timeout: float = option(90.0, "time in which a process must be ready")
     warmup_url: str = option(
         "", "path that a new process must answer before it serves and an old one goes", kind="text"

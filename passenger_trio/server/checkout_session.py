@@ -50,6 +50,9 @@ async def checkout_session(connection: Connection, exchange: Exchange) -> None:
 def _hold(exchange: Exchange, session: Session) -> None:
     exchange.session = session
     exchange.pid = session.pid
+    route = exchange.route
+    if route.unlimited_paths and route.is_unlimited(exchange.head.path):
+        session.set_unbounded()
 
 
 async def _wait(exchange: Exchange, place: Place, scope: trio.CancelScope | None = None) -> None:

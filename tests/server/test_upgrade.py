@@ -31,7 +31,7 @@ from dummy_front import (
 )
 
 from passenger_trio.core.model import GroupLimits, PoolLimits
-from passenger_trio.options import ServerOptions
+from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.server.stage import Stage
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
 from passenger_trio.system.sockets import RawStream
@@ -848,3 +848,70 @@ async def test_an_ordinary_response_is_as_ever() -> None:
         client.send(ASK + get())
         assert (await client.answer()).status == 200
         assert (await client.answer()).status == 200
+
+
+# -- and the concurrency of its process -----------------------------------------------------------------------------
+
+
+def one_thread(serve: Worker) -> Worker:
+    """A process that serves one stream at a time, whatever it was said to take: the others wait for its end, or for its upgrade."""
+    places: dict[DummyProcess, trio.Lock] = {}
+
+    async def wait_and_serve(process: DummyProcess, stream: RawStream) -> None:
+        place = places.setdefault(process, trio.Lock())
+        async with place:
+            await serve(process, stream)
+
+    return wait_and_serve
+
+
+@simulated
+async def test_on_an_unlimited_path_it_takes_no_place() -> None:
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for request in requests(stream):
+            if request.path == "/cable":
+                await stream.send_all(SWITCH + UPGRADE)
+                return await echo(stream)
+            await stream.send_all(whole())
+
+    app = AppOptions(unlimited_concurrency_paths=("/cable",))
+    async with serving(serve, app=app, pool_limits=PoolLimits(max_pool_size=2)) as world:
+        clients = [await upgraded(world) for _ in range(5)]
+        assert len(world.spawner.processes) == 1
+        assert world.sessions == 5
+        client = world.connect()
+        for _ in range(2):
+            assert (await client.ask()).body == b"ok"
+        for client in clients:
+            client.send(b"a")
+            assert await client.receive() == b"A"
+        assert len(world.spawner.processes) == 1
+        old = world.process
+        world.pool.detach(next(iter(world.pool.processes)))
+        await trio.sleep(4)
+        assert not old.asked_to_stop
+        for client in clients:
+            assert await client.at_end()
+        await world.until(lambda: old.asked_to_stop)
+
+
+@pytest.mark.parametrize("forced", [False, True], ids=["unlimited path", "forced"])
+@simulated
+async def test_no_request_waits_behind_an_idle_stream(forced: bool) -> None:
+    """A worker with one thread that waits on an idle stream accepts no other."""
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for request in requests(stream):
+            await trio.sleep(1)
+            await stream.send_all(whole(request.path.encode()))
+
+    app = AppOptions() if forced else AppOptions(unlimited_concurrency_paths=("/",))
+    limits = GroupLimits(force_concurrency=0 if forced else -1)
+    async with serving(one_thread(serve), app=app, limits=limits, deadline=100) as world:
+        clients = [world.connect() for _ in range(3)]
+        for number, client in enumerate(clients):
+            client.send(get(f"/{number}"))
+        for number, client in enumerate(clients):
+            assert (await client.answer()).body == b"/%d" % number
+        assert trio.current_time() < 4
+        assert (await clients[0].ask()).status == 200
