@@ -217,8 +217,11 @@ def test_action_cable_refuses_whom_it_does_not_know(server: Supervisor) -> None:
         assert nobody.is_closed()
 
 
-def test_several_cables_of_one_process(application: Path) -> None:
-    with Supervisor.start(application, "--force-max-concurrent-requests-per-process", "0") as server:
+@pytest.mark.parametrize(
+    "how", [("--unlimited-concurrency-paths", "/cable"), ("--force-max-concurrent-requests-per-process", "0")]
+)
+def test_several_cables_of_one_process(application: Path, how: tuple[str, str]) -> None:
+    with Supervisor.start(application, *how) as server:
         with cable(server, "?name=ada") as ada, cable(server, "?name=ben") as ben:
             ada.subscribe()
             ben.subscribe()
