@@ -134,6 +134,12 @@ class Relay:
             self.nursery.cancel_scope.cancel()
             return
         self.process.send_eof()
+        try:
+            # Has it closed its connection altogether? On TCP that is seen when something is sent to it, and then at once.
+            await self.client.wait_hangup()
+        except OSError:
+            return  # no descriptor is left to wait with (F32): the next but one that is sent tells as well
+        self.nursery.cancel_scope.cancel()
 
     async def _to_process(self, piece: bytes | memoryview) -> bool:
         """False: it takes nothing any more."""
@@ -172,8 +178,8 @@ class Relay:
             self.client.send_eof()
             # Both directions have ended when the client's has: the kernel sees no difference to a process that has closed its side.
             await self.process.wait_hangup()
-        except trio.BrokenResourceError:
-            pass
+        except (trio.BrokenResourceError, OSError):
+            pass  # OSError: no descriptor is left to wait with (F32)
         self.nursery.cancel_scope.cancel()
 
     async def _to_client(self, piece: bytes | memoryview) -> None:

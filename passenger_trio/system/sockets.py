@@ -189,6 +189,8 @@ class RawStream:
         """Return when both directions have ended: the peer has closed the connection (on a Unix socket), or each side has sent its end.
 
         Asked for after the peer's end was read, when it can be readable no more; needs a descriptor as long as it lasts.
+
+        :raises OSError: none is left.
         """
         if self.fd < 0:
             raise trio.ClosedResourceError

@@ -871,7 +871,8 @@ async def test_on_an_unlimited_path_it_takes_no_place() -> None:
         async for request in requests(stream):
             if request.path == "/cable":
                 await stream.send_all(SWITCH + UPGRADE)
-                return await echo(stream)
+                await echo(stream)
+                return
             await stream.send_all(whole())
 
     app = AppOptions(unlimited_concurrency_paths=("/cable",))
