@@ -257,7 +257,7 @@ class Connection:
         self.exchange = None
         codec = self.codec
         if not codec.reusable:
-            await self._linger()
+            await self._linger(may_send=exchange.upgraded)
             return False
         codec.start_next_cycle()
         return True
@@ -338,16 +338,18 @@ class Connection:
         else:
             await self._linger()
 
-    async def _linger(self) -> None:
+    async def _linger(self, *, may_send: bool = False) -> None:
         """R29: let the client read the last response before the connection goes, by reading what it still sends.
 
         A client that has sent all that it had to, and no more, is not waited for.
+
+        :param may_send: it may send whenever it likes, in another protocol.
         """
         self.stream.send_eof()
         codec = self.codec
         dropped = 0
         try:
-            if codec.body_complete and not codec.buffered:
+            if codec.body_complete and not codec.buffered and not may_send:
                 dropped = len(self.stream.recv_nowait())
                 if not dropped:
                     return

@@ -100,7 +100,7 @@ async def upgraded(world: World, **how: int) -> Client:
     client = world.connect(**how)  # type: ignore[arg-type]
     client.send(ASK)
     assert await receive_exactly(client, len(SWITCHED)) == SWITCHED
-    await world.until(lambda: client.connection.stage is Stage.RELAY)
+    await world.until(lambda: client.connection.stage in (Stage.RELAY, Stage.LINGER))
     return client
 
 
@@ -491,6 +491,27 @@ async def test_an_application_that_closes_while_the_client_sends_loses_none_of_i
 
             nursery.start_soon(talk)
             assert await client.receive_all() == BULK
+
+
+@simulated
+async def test_a_client_that_answers_the_end_is_heard_to_its_own_end() -> None:
+    """As a WebSocket's client answers a close: the connection is not reset under it."""
+
+    async def serve(stream: RawStream) -> None:
+        await stream.send_all(b"close")
+
+    async with serving(upgrades(serve)) as world:
+        client = await upgraded(world)
+        assert await client.receive_all() == b"close"
+        await trio.sleep(1)
+        await client.stream.send_all(b"close, too")
+        assert not client.ended.is_set()
+        client.send_eof()
+        await client.ended.wait()
+        silent = await upgraded(world)
+        began = trio.current_time()
+        await silent.ended.wait()
+        assert 1.9 <= trio.current_time() - began <= 2.5
 
 
 @pytest.mark.parametrize("writes", [False, True], ids=["a reader", "a writer"])
