@@ -38,6 +38,7 @@ if __name__ != "__main__":
         "/usr/share/rubygems-integration/all/specifications/rails-*.gemspec": "ruby-rails",
         "/usr/share/rubygems-integration/all/specifications/sprockets-rails-*.gemspec": "ruby-sprockets-rails",
         "/usr/share/rubygems-integration/*/specifications/sqlite3-*.gemspec": "ruby-sqlite3",
+        "/usr/share/rubygems-integration/*/specifications/websocket-driver-*.gemspec": "ruby-websocket-driver",
     }
     BENCH_PROGRAMS = {"wrk": "wrk", "passenger": "passenger", "strace": "strace"}
 

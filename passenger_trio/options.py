@@ -102,6 +102,10 @@ class AppOptions:
         -1,
         "requests that each process gets at the same time, whatever it says of itself (0: any number; -1: what it says)",
     )
+    unlimited_concurrency_paths: tuple[str, ...] = option(
+        (),
+        "path below which requests do not count among those that a process serves at the same time: for WebSockets and others that the application hands to threads or an event loop of its own; repeatable",
+    )
     start_timeout: float = option(90.0, "time in which a process must be ready")
     warmup_url: str = option(
         "", "path that a new process must answer before it serves and an old one goes", kind="text"
@@ -175,6 +179,9 @@ class ServerOptions:
     body_min_rate: int = option(500, "bytes a second that a request body must reach after its grace", kind="size")
     keep_alive_timeout: float = option(15.0, "an idle connection is closed after this time")
     write_timeout: float = option(60.0, "a client that takes nothing for so long is closed")
+    upgrade_idle_timeout: float = option(
+        3600.0, "an upgraded connection (WebSocket) over which nothing comes for so long is closed (0: never)"
+    )
     max_requests_per_connection: int = option(1000, "requests on one connection (0: no limit)")
     max_connection_age: float = option(3600.0, "a connection older than this ends after its response (0: never)")
     max_request_line: int = option(8192, "longest request line; longer: 414", kind="size")
@@ -194,6 +201,9 @@ class ServerOptions:
         "peers whose X-Forwarded-* fields are believed: address, network, or unix for any peer on the socket; repeatable",
     )
     shutdown_timeout: float = option(30.0, "time that requests in hand have to end when the server stops")
+    websocket_drain: float = option(
+        5.0, "time that WebSockets have to end when the server stops, or their process is to go"
+    )
     abort_on_startup_error: bool = option(False, "end with exit code 3 if the application does not start")
     access_log: str = option("auto", "file, '-' (standard output), 'off', or auto: '-' in development", kind="path")
     access_log_format: str = option("combined", "format of the access log", kind="choice", choices=("combined", "json"))

@@ -27,6 +27,7 @@ __all__ = [
     "INTERIM",
     "MAX_FRAME",
     "MAX_HEAD",
+    "UPGRADE",
     "ResponseReader",
     "encode_data",
     "encode_data_head",
@@ -44,6 +45,7 @@ DATA: Final = ord("D")
 END: Final = ord("E")
 INTERIM: Final = ord("I")
 ERROR: Final = ord("X")
+UPGRADE: Final = ord("U")
 
 FLAG_CLOSE: Final = 1
 FLAG_OOB_WORK: Final = 2
@@ -56,10 +58,10 @@ _pack = _LENGTH.pack
 _unpack_from = _LENGTH.unpack_from
 
 # The largest payload of each frame that a worker may send; a type that is not here is not in the contract.
-_LIMITS: Final = {HEAD: MAX_HEAD, INTERIM: MAX_HEAD, ERROR: MAX_HEAD, DATA: MAX_FRAME, END: 1}
+_LIMITS: Final = {HEAD: MAX_HEAD, INTERIM: MAX_HEAD, ERROR: MAX_HEAD, DATA: MAX_FRAME, END: 1, UPGRADE: 0}
 
 # What may follow what. The state is named for what has been seen.
-_START, _RESPONDING, _FAILED, _DONE = range(4)
+_START, _RESPONDING, _FAILED, _DONE, _SWITCHING, _RAW = range(6)
 _FOLLOWS: Final = {
     (_START, INTERIM): _START,
     (_START, HEAD): _RESPONDING,
@@ -67,7 +69,14 @@ _FOLLOWS: Final = {
     (_RESPONDING, DATA): _RESPONDING,
     (_RESPONDING, END): _DONE,
     (_FAILED, END): _DONE,
+    # Behind a head of status 101; as any other it may also be a response, which is then the application's error.
+    (_SWITCHING, UPGRADE): _RAW,
+    (_SWITCHING, DATA): _RESPONDING,
+    (_SWITCHING, END): _DONE,
+    # The application writes its response, head and all, by itself.
+    (_START, UPGRADE): _RAW,
 }
+_SWITCHES: Final = b"101\0"
 
 
 def encode_request(pairs: bytes, body: bytes = b"") -> bytes:
@@ -139,7 +148,8 @@ class ResponseReader:
     """Reads the frames of one session's response.
 
     ``feed`` takes bytes, ``next_event`` gives ``(type, payload)`` or None when more bytes are needed: ``(INTERIM, payload)``,
-    ``(HEAD, payload)``, ``(DATA, piece)``, ``(ERROR, payload)``, ``(END, flags as one byte or empty)``.
+    ``(HEAD, payload)``, ``(DATA, piece)``, ``(ERROR, payload)``, ``(END, flags as one byte or empty)``, ``(UPGRADE, empty)``. After the last of these
+    there are no frames any more: what was fed and not read is for ``take_rest``.
     """
 
     __slots__ = ("_buffer", "_piece", "_remaining", "_state", "begun")
@@ -170,7 +180,7 @@ class ResponseReader:
 
     def feed_eof(self) -> None:
         """:raises IncompleteResponse: the response is not whole."""
-        if self._state != _DONE:
+        if self._state not in (_DONE, _RAW):
             raise IncompleteResponse(
                 "the process closed the connection before it answered"
                 if not self.begun
@@ -211,6 +221,8 @@ class ResponseReader:
             self._remaining -= len(piece)
             return DATA, piece
         buffer = self._buffer
+        if self._state == _RAW:
+            return None
         if self._remaining:
             if not buffer:
                 return None
@@ -240,10 +252,18 @@ class ResponseReader:
             return None
         payload = bytes(buffer[5 : 5 + length])
         del buffer[: 5 + length]
+        if kind == HEAD and payload.startswith(_SWITCHES):
+            follows = _SWITCHING
         self._state = follows
         if follows == _DONE and buffer:
             raise MalformedResponse("the process sent bytes after the end of its response")
         return kind, payload
+
+    def take_rest(self) -> bytes:
+        """The raw bytes that came behind an upgrade, and are in no frame."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
 
 
 def split_application_error(payload: bytes) -> tuple[str, str, str]:

@@ -28,6 +28,8 @@ FACTS = (
     "checkout",
     "abandon",
     "session_closed",
+    "session_held",
+    "session_unbounded",
     "spawn_succeeded",
     "spawn_failed",
     "process_exited",

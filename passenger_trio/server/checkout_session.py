@@ -50,6 +50,9 @@ async def checkout_session(connection: Connection, exchange: Exchange) -> None:
 def _hold(exchange: Exchange, session: Session) -> None:
     exchange.session = session
     exchange.pid = session.pid
+    route = exchange.route
+    if route.unlimited_paths and route.is_unlimited(exchange.head.path):
+        session.set_unbounded()
 
 
 async def _wait(exchange: Exchange, place: Place, scope: trio.CancelScope | None = None) -> None:
@@ -100,7 +103,7 @@ async def wait_client_gone(connection: Connection) -> None:
     except trio.BrokenResourceError:
         return
     try:
-        await stream.wait_broken()
+        await stream.wait_hangup()
     except OSError as error:
         # Then it is found out when something is written to it.
         connection.front.warn_rarely("clients that leave are not noticed: %s", error.strerror)
@@ -117,7 +120,10 @@ async def abandon_session(exchange: Exchange) -> None:
     assert session is not None
     outcome = SessionOutcome.NOT_STARTED
     try:
-        if session.stream is not None:
+        if exchange.upgraded:
+            # The stream is the application's own, which is told by the end of both directions.
+            outcome = SessionOutcome.CLIENT_GONE
+        elif session.stream is not None:
             outcome = SessionOutcome.CLIENT_GONE
             session.stream.send_eof()
             while await session.stream.recv():

@@ -18,6 +18,7 @@ from passenger_trio.server.spill_buffer import SpillBuffer
 
 if TYPE_CHECKING:
     from passenger_trio.server.buffer_body import BodyClock
+    from passenger_trio.server.upgrade import Relay
 
 __all__ = ["IDEMPOTENT", "Exchange"]
 
@@ -41,6 +42,7 @@ class Exchange:
         "queue_time",
         "queued",
         "reader",
+        "relay",
         "request_id",
         "response_begun",
         "retried",
@@ -51,6 +53,7 @@ class Exchange:
         "status",
         "unreachable",
         "unsent",
+        "upgraded",
         "upload",
     )
 
@@ -94,6 +97,10 @@ class Exchange:
         """What the client has not taken yet, in the slow lane."""
         self.spilled = 0
         """Bytes that were on disk on their way, in either direction."""
+        # pump, upgrade
+        self.upgraded = False
+        """Whether the application has taken the connection over: from there the process's stream carries raw bytes."""
+        self.relay: Relay | None = None
 
     def give_back(self, outcome: SessionOutcome, *, keep_stream: bool = False) -> None:
         """End the session, if there is one still."""

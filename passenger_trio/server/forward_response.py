@@ -27,6 +27,7 @@ from passenger_trio.errors import (
 from passenger_trio.server.exchange import Exchange
 from passenger_trio.server.pump import pump
 from passenger_trio.server.stage import Stage
+from passenger_trio.server.upgrade import relay
 
 if TYPE_CHECKING:
     from passenger_trio.server.connection import Connection
@@ -64,6 +65,8 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
             if not data:
                 exchange.reader.feed_eof()
         await pump(connection, exchange)
+        if exchange.upgraded:
+            await relay(connection, exchange)
         return True
     except IncompleteResponse:
         if session.is_overdue:

@@ -73,6 +73,11 @@ class Front:
         """Requests under way."""
         return sum(1 for connection in self.connections if connection.exchange is not None)
 
+    @property
+    def upgraded(self) -> int:
+        """Connections that are relayed now."""
+        return sum(1 for c in self.connections if c.exchange is not None and c.exchange.relay is not None)
+
     def date(self) -> bytes:
         """The value of a ``Date`` field for now (RFC 9110 section 6.6.1)."""
         now = int(time.time())
@@ -111,11 +116,13 @@ class Front:
         return len(idle)
 
     def drain(self) -> None:
-        """No connection serves another request after the one it has; idle ones close now (R45)."""
+        """No connection serves another request after the one it has; idle ones close now, upgraded ones have their time to drain (R45)."""
         self.draining = True
         for connection in self.connections:
             if connection.is_idle:
                 connection.close_idle()
+            elif connection.exchange is not None and connection.exchange.relay is not None:
+                connection.exchange.relay.drain()
 
 
 def _networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from passenger_trio.codecs.response_head import parse, parse_interim
+from passenger_trio.codecs.response_head import Fields, parse, parse_interim, parse_switch
 from passenger_trio.codecs.session_protocol import (
     DATA,
     END,
@@ -31,6 +31,7 @@ from passenger_trio.codecs.session_protocol import (
     FLAG_CLOSE,
     HEAD,
     INTERIM,
+    UPGRADE,
     ResponseReader,
     split_application_error,
 )
@@ -105,6 +106,8 @@ class _Pump:
     body: int = 0
     """Body bytes that the process sent, and that may be on the wire (R23)."""
     _raised: ApplicationRaised | None = None
+    _switch: tuple[bytes, Fields] | None = None
+    """A head of status 101, which is told to the client when the upgrade follows."""
     _out: list[bytes | memoryview] = attrs.field(factory=list)
     _over: bool = False
     _drained: trio.Event | None = None
@@ -182,6 +185,10 @@ class _Pump:
     def _take(self, kind: int, payload: bytes | memoryview) -> None:
         exchange = self.exchange
         codec = self.connection.codec
+        if self._switch is not None and kind != UPGRADE:
+            raise UnfitResponseHead(
+                "the application's response cannot be sent: its status is 101, but it is a response"
+            )
         if kind == DATA:
             cut = codec.overrun
             if pieces := codec.response_body(payload):
@@ -189,7 +196,13 @@ class _Pump:
                 self._out += pieces
             return
         assert isinstance(payload, bytes)
-        if kind == HEAD:
+        if kind == HEAD and payload.startswith(b"101\0"):
+            try:
+                self._switch = parse_switch(payload, exchange.head.upgrade)
+            except UnfitResponseHead:
+                exchange.give_back(SessionOutcome.DONE)  # what the process sends next may be raw, and without an end
+                raise
+        elif kind == HEAD:
             app = parse(payload)
             exchange.status = app.status
             self._out.append(
@@ -210,6 +223,18 @@ class _Pump:
             self._raised = ApplicationRaised(*split_application_error(payload))
         elif kind == END:
             self._end(payload[0] if payload else 0)
+        elif kind == UPGRADE:
+            self._upgrade()
+
+    def _upgrade(self) -> None:
+        """The application takes the connection over: what comes from here is for the relay (``upgrade``)."""
+        exchange = self.exchange
+        if not exchange.body_sent:
+            raise MalformedResponse("the process has taken the connection over before it had the whole request")
+        if self._switch is not None:
+            exchange.status = 101
+            self._out.append(self.connection.codec.switch_protocols(*self._switch))
+        exchange.response_begun = exchange.upgraded = self._over = True
 
     def _end(self, flags: int) -> None:
         """The process is done: it is free before the client has the last byte."""

@@ -185,8 +185,8 @@ class RawStream:
             raise trio.ClosedResourceError
         await wait_readable(self._sock)
 
-    async def wait_broken(self) -> None:
-        """Return when both directions are shut: the peer reset the connection, or closed it for good. Reads nothing, and is not woken by what there is to read.
+    async def wait_hangup(self) -> None:
+        """Return when both directions are shut: the peer reset the connection, or closed it for good (of TCP that shows only when something was sent to it). Reads nothing, and is not woken by what there is to read.
 
         The kernel tells of a hang-up whatever one waits for, so this waits for nothing else, on a poll set of its own that Trio can wait for.
 

@@ -104,6 +104,16 @@ class PoolMachine(RuleBasedStateMachine):
         for session in list(self.world.sessions):
             self.world.close(session, SessionOutcome.DONE)
 
+    @precondition(lambda self: self.world.sessions.keys() - self.world.unbounded)
+    @rule(number=numbers)
+    def unbind(self, number: int) -> None:
+        self.world.unbind(pick(sorted(self.world.sessions.keys() - self.world.unbounded), number))
+
+    @precondition(lambda self: self.world.sessions)
+    @rule(number=numbers)
+    def hold(self, number: int) -> None:
+        self.world.hold(pick(self.world.sessions, number))
+
     # --- processes --------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.world.attempts)

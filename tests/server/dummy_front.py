@@ -435,6 +435,8 @@ async def serving(
             assert not front.connections
             assert world.sessions == 0, "an exchange has not given its session back"
             assert world.queue_length == 0, "an exchange has not left its place in the queue"
+            for process in pool.processes.values():
+                assert process.streams == len(process.idle_streams), "a stream is counted that is closed"
             pool.shut_down()
             await pool.empty.wait()
             nursery.cancel_scope.cancel()
