@@ -585,6 +585,7 @@ class FakeSupervisor:
             "entry_is_factory": False,
             "environment": "test",
             "threads": 1,
+            "loop": "asyncio",
             "socket_dir": str(self.directory),
             "base_uri": "",
             "server_software": "passenger_trio/test",
@@ -666,6 +667,7 @@ class Subject:
     :ivar startup_file: its file.
     :ivar preloaded: check workers that were forked, instead of those that were started.
     :ivar env: variables that the interpreter needs.
+    :ivar loop: member of the options: the event loop of an ASGI application.
     """
 
     command: tuple[str, ...]
@@ -675,6 +677,7 @@ class Subject:
     preloaded: bool = False
     app_type: str = "wsgi"
     env: Mapping[str, str] = field(default_factory=dict)
+    loop: str = "asyncio"
 
     @contextlib.contextmanager
     def supervisor(self) -> Iterator[_Stage]:
@@ -701,6 +704,7 @@ class _Stage:
             env=self._env(env),
             wait=wait,
             app_type=subject.app_type,
+            loop=subject.loop,
             **options,
         )
 
@@ -819,7 +823,7 @@ def hides_its_variables(stage: _Stage) -> None:
 
 @_check()
 def reports_steps(stage: _Stage) -> None:
-    """Steps in this order, each as in_progress and then performed with a duration; then ready."""
+    """Steps in this order, each as in_progress and then performed with a duration; then ready. A worker may have a start_up."""
     worker = stage.worker()
     wanted = ["after_fork", "listen"] if stage.subject.preloaded else ["prepare_runtime", "load_application", "listen"]
     _expect_steps(worker, wanted)
@@ -830,6 +834,8 @@ def reports_steps(stage: _Stage) -> None:
 def _expect_steps(loader: Loader, wanted: list[str]) -> None:
     steps = [message for message in loader.messages if message["type"] == "step"]
     told = [(step["name"], step["state"]) for step in steps]
+    if ("start_up", "in_progress") in told:
+        wanted = [*wanted[:-1], "start_up", wanted[-1]]
     expect(told == [(name, state) for name in wanted for state in ("in_progress", "performed")], f"{told}")
     durations = [step.get("duration") for step in steps if step["state"] == "performed"]
     expect(
@@ -842,8 +848,10 @@ def _expect_steps(loader: Loader, wanted: list[str]) -> None:
 def listens_where_it_was_told(stage: _Stage) -> None:
     """ready: a worker names its socket, which is exactly the one it was told, and its concurrency; a preloader has none."""
     worker = stage.worker(threads=3)
-    wanted = [{"address": f"unix:{worker.socket_path}", "protocol": "session", "concurrency": 3}]
-    expect(worker.messages[-1].get("sockets") == wanted, f"{worker.messages[-1]}")
+    wanted = {"address": f"unix:{worker.socket_path}", "protocol": "session", "concurrency": 3}
+    told = worker.messages[-1].get("sockets")
+    with_websocket = {**wanted, "websocket": True}
+    expect(told in ([wanted], [with_websocket]), f"{worker.messages[-1]}")
     if stage.subject.preloaded:
         preloader = stage.start(preload=True)
         expect(not preloader.messages[-1].get("sockets"), f"{preloader.messages[-1]}")
