@@ -24,6 +24,7 @@ _SIZE_UNITS = {
     "b": 1,
     **{unit: 1024**power for power, letter in enumerate("kmgt", 1) for unit in (letter, letter + "b", letter + "ib")},
 }
+_ASGI_CONCURRENCY = 100
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*\Z", re.ASCII)
 
 
@@ -71,7 +72,7 @@ class AppOptions:
     name: str = option("", "name of the application group (default: the directory's name)")
     environment: str = option("development", "application environment: development, production, ...", short="e")
     app_type: str = option(
-        "", "type of the application; detected when left out", kind="choice", choices=("wsgi", "rack")
+        "", "type of the application; detected when left out", kind="choice", choices=("wsgi", "asgi", "rack")
     )
     startup_file: str = option("", "file to load, relative to the application's directory", kind="path")
     python: str = option("", "Python interpreter of the application (default: its virtual environment)", kind="path")
@@ -110,7 +111,16 @@ class AppOptions:
         "tmp", "where restart.txt is looked for, relative to the application's directory", kind="path"
     )
     max_preloader_idle_time: float = option(300.0, "a preloader that forked nothing for so long is stopped (0: never)")
-    thread_count: int = option(1, "threads in each process: requests it serves at the same time")
+    thread_count: int = option(1, "threads in each process (WSGI, Rack): requests it serves at the same time")
+    max_concurrent_requests_per_process: int = option(
+        0, "most requests that a process serves at the same time (0: ASGI 100, others as many as threads)"
+    )
+    loop: str = option(
+        "asyncio",
+        "event loop of an ASGI application; trio: the one of its own environment",
+        kind="choice",
+        choices=("asyncio", "trio"),
+    )
     env: tuple[tuple[str, str], ...] = option(
         (), "environment variable of the application: NAME=VALUE, repeatable", kind="list"
     )
@@ -135,6 +145,13 @@ class AppOptions:
         kind="choice",
         choices=("auto", "on", "off"),
     )
+
+    def concurrency(self, app_type: str) -> int:
+        """Requests that a process of an application of this type serves at the same time."""
+        most = self.max_concurrent_requests_per_process
+        if app_type == "asgi":
+            return most or _ASGI_CONCURRENCY
+        return min(self.thread_count, most) if most else self.thread_count
 
     @property
     def is_development(self) -> bool:

@@ -37,7 +37,9 @@ def connection_ceiling(configured: int, sessions: int) -> int:
     :param sessions: sessions that can be open at a time: each holds a stream to a process.
     """
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    room = 1_000_000 if limit == resource.RLIM_INFINITY else max(16, limit - _RESERVED_DESCRIPTORS - 2 * sessions)
+    left = limit - _RESERVED_DESCRIPTORS
+    # There are never more sessions than connections, so a third of what is left is always room for one.
+    room = 1_000_000 if limit == resource.RLIM_INFINITY else max(16, left - 2 * sessions, left // 3)
     return min(configured, room) if configured else room
 
 

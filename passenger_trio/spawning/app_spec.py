@@ -26,6 +26,7 @@ SERVER_SOFTWARE = f"passenger_trio/{__version__}"
 
 _LOADERS = {
     "wsgi": ("python", "wsgi_loader.py", "wsgi_loader.py"),
+    "asgi": ("python", "asgi_loader.py", "asgi_loader.py"),
     "rack": ("ruby", "rack_loader.rb", "rack_preloader.rb"),
 }
 """Type -> language, the program for a worker, the program for a preloader."""
@@ -55,7 +56,8 @@ class AppSpec:
             "entry_object": self.detected.entry_object,
             "entry_is_factory": self.detected.entry_is_factory,
             "environment": self.app.environment,
-            "threads": self.app.thread_count,
+            "threads": self.app.concurrency(self.detected.app_type),
+            "loop": self.app.loop,
             "socket_dir": self.socket_dir,
             "socket_name": socket_name,
             "base_uri": self.app.base_uri.rstrip("/"),
