@@ -27,6 +27,7 @@ def subject(python: str = PYTHON, *, preloaded: bool = False, loop: str = "async
         preloaded=preloaded,
         app_type="asgi",
         loop=loop,
+        websocket=True,
     )
 
 

@@ -212,3 +212,65 @@ async def at_process(scope, receive, send):
         "variables": " ".join(sorted(os.environ)),
     }
     await text(send, "".join("%s=%s\n" % item for item in facts.items()).encode())
+
+
+# WebSocket
+
+
+async def at_ws_echo(scope, receive, send):
+    assert (await receive())["type"] == "websocket.connect"
+    headers = [(b"x-offered", ",".join(scope["subprotocols"]).encode())]
+    chosen = query(scope)
+    await send({"type": "websocket.accept", "subprotocol": chosen or None, "headers": headers})
+    while True:
+        event = await receive()
+        if event["type"] == "websocket.disconnect":
+            return
+        text = event.get("text")
+        if text == "raise":
+            raise ValueError("conformance: raised on an open WebSocket")
+        if text == "return":
+            return
+        if text == "too long":
+            try:
+                await send({"type": "websocket.send", "bytes": b"x" * (16 * 1024 * 1024 + 1)})
+            except ValueError:
+                await send({"type": "websocket.send", "text": "refused"})
+        elif text is not None and text.startswith("close "):
+            _, code, reason = text.split(" ", 2)
+            await send({"type": "websocket.close", "code": int(code), "reason": reason})
+            await receive()
+            return
+        elif text is not None:
+            await send({"type": "websocket.send", "text": text})
+        else:
+            await send({"type": "websocket.send", "bytes": event["bytes"]})
+
+
+async def at_ws_note(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    event = await receive()
+    while event["type"] != "websocket.disconnect":
+        event = await receive()
+    with open(query(scope), "a") as file:
+        file.write("%d %s\n" % (event["code"], event["reason"]))
+    await send({"type": "websocket.send", "text": "nobody reads this"})
+
+
+async def at_ws_refuse(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.close"})
+
+
+async def at_ws_deny(scope, receive, send):
+    assert "websocket.http.response" in scope["extensions"]
+    await receive()
+    headers = [(b"x-test", b"1")]
+    await send({"type": "websocket.http.response.start", "status": 401, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": b"who ", "more_body": True})
+    await send({"type": "websocket.http.response.body", "body": b"are you"})
+
+
+async def at_ws_raise(scope, receive, send):
+    raise ValueError("conformance: raised before the handshake")
