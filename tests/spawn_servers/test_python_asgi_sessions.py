@@ -162,7 +162,7 @@ def test_mistakes_are_the_applications_errors(tmp_path: Path, loop: str, serve: 
                 assert response.error is not None
                 assert error in response.error[1]
                 assert response.complete
-        assert error in worker.output.text()
+        assert worker.output.wait_for(error)
 
 
 @ON_BOTH
