@@ -25,6 +25,7 @@ _SIZE_UNITS = {
     **{unit: 1024**power for power, letter in enumerate("kmgt", 1) for unit in (letter, letter + "b", letter + "ib")},
 }
 _ASGI_CONCURRENCY = 100
+_ANY_NUMBER = 2**20
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*\Z", re.ASCII)
 
 
@@ -152,6 +153,15 @@ class AppOptions:
         if app_type == "asgi":
             return most or _ASGI_CONCURRENCY
         return min(self.thread_count, most) if most else self.thread_count
+
+    def streams(self, app_type: str) -> int:
+        """Streams that such a process takes at the same time: none of those that are forced upon it may wait for
+        another to end, unless there is no thread for it.
+        """
+        forced = self.force_max_concurrent_requests_per_process
+        if app_type != "asgi" or forced < 0:
+            return self.concurrency(app_type)
+        return forced or _ANY_NUMBER
 
     @property
     def is_development(self) -> bool:

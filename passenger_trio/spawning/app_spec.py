@@ -56,7 +56,7 @@ class AppSpec:
             "entry_object": self.detected.entry_object,
             "entry_is_factory": self.detected.entry_is_factory,
             "environment": self.app.environment,
-            "threads": self.app.concurrency(self.detected.app_type),
+            "threads": self.app.streams(self.detected.app_type),
             "loop": self.app.loop,
             "socket_dir": self.socket_dir,
             "socket_name": socket_name,

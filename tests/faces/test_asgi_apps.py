@@ -158,6 +158,24 @@ def test_a_loop_that_the_applications_environment_has_not(tmp_path: Path) -> Non
         assert "--loop trio: the application's environment has no Trio" in page.text
 
 
+def test_early_hints_come_before_the_response(tmp_path: Path) -> None:
+    source = """
+        async def application(scope, receive, send):
+            assert "http.response.early_hint" in scope["extensions"]
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+            await send({"type": "http.response.early_hint", "links": [b"</style.css>; rel=preload"]})
+            await send({"type": "http.response.body", "body": b"hello"})
+        """
+    (tmp_path / "asgi.py").write_text(textwrap.dedent(source))
+    with Supervisor.start(tmp_path) as server, RawClient(server.address) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        interim, _, rest = client.receive_all().partition(b"\r\n\r\n")
+        assert interim.startswith(b"HTTP/1.1 103 ")
+        assert b"link: </style.css>; rel=preload" in interim.lower()
+        assert rest.startswith(b"HTTP/1.1 200 ")
+        assert rest.endswith(b"\r\n\r\nhello")
+
+
 def test_litestar(tmp_path: Path) -> None:
     source = """
         from litestar import Litestar, get

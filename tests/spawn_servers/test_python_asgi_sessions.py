@@ -444,3 +444,18 @@ def test_a_websocket_application_on_trio_that_only_sends_ends_with_its_client(tm
         assert found == ("E", b"")
         assert noted(tmp_path, "ended")
         assert stream.socket.fileno() >= 0
+
+
+@ON_BOTH
+def test_a_websocket_that_is_accepted_before_its_request_has_ended(tmp_path: Path, loop: str) -> None:
+    serve = """
+        async def serve(scope, receive, send):
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": (await receive())["text"]})
+        """
+    with serving(tmp_path, serve, loop) as worker, worker.open() as stream:
+        stream.send(frame("H", request_head("GET", "/", {"REQUEST_SCHEME": "ws"})))
+        assert stream.next_frame() == ("W", b"")
+        stream.send(frame("E"), frame("T", b"hello"))
+        assert stream.next_frame() == ("T", b"hello")
