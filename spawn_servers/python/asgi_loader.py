@@ -395,24 +395,23 @@ LOOPS = {"asyncio": OnAsyncio, "trio": OnTrio}
 # ------------------------------------------------------------------------------------------------------------
 # Heads
 
-take_required = itemgetter(
+REQUIRED = (
     b"REQUEST_METHOD", b"REQUEST_URI", b"SCRIPT_NAME", b"PATH_INFO", b"QUERY_STRING", b"SERVER_PROTOCOL",
     b"SERVER_NAME", b"SERVER_PORT", b"REMOTE_ADDR", b"REMOTE_PORT", b"REQUEST_SCHEME",
 )  # fmt: skip
+take_required = itemgetter(*REQUIRED)
 
 ESCAPES = {(a + b).encode(): bytes((int(a + b, 16),)) for a in "0123456789ABCDEFabcdef" for b in "0123456789ABCDEFabcdef"}
 SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/!$&'()*+,;=:@")
 
-header_names = {b"CONTENT_TYPE": b"content-type", b"CONTENT_LENGTH": b"content-length"}
-"""Names in a head -> names of header fields: those that have been seen, as far as they are few."""
+header_names = {b"CONTENT_TYPE": b"content-type", b"CONTENT_LENGTH": b"content-length", **dict.fromkeys(REQUIRED)}
+"""Names in a head -> names of header fields, or None: those that have been seen, as far as they are few."""
 
 
 def header_name(name):
-    found = header_names.get(name)
-    if found is None and name.startswith(b"HTTP_"):
-        found = name[5:].lower().replace(b"_", b"-")
-        if len(header_names) < 1000:  # Clients make them up.
-            header_names[name] = found
+    found = name[5:].lower().replace(b"_", b"-") if name.startswith(b"HTTP_") else None
+    if len(header_names) < 1000:  # Clients make them up.
+        header_names[name] = found
     return found
 
 
@@ -444,7 +443,7 @@ def read_head(payload):
     if len(found) != len(fields) // 2 or b"" in found:
         return None
     try:
-        method, target, root, path, query, protocol, name, port, peer, peer_port, scheme = take_required(found)
+        method, target, root, path, query, protocol, host, port, peer, peer_port, scheme = take_required(found)
     except KeyError:
         return None
     if b"%" in path:
@@ -453,7 +452,14 @@ def read_head(payload):
         raw = path
     # The path has the root path in front, and so has the target, if it is a path.
     raw = target.partition(b"?")[0] if target.startswith(b"/") else percent_encoded(root) + raw
-    headers = [(header_name(name), value) for name, value in found.items() if header_name(name) is not None]
+    headers = []
+    for name, value in found.items():
+        try:
+            field = header_names[name]
+        except KeyError:
+            field = header_name(name)
+        if field is not None:
+            headers.append((field, value))
     scheme = scheme.decode("latin-1")
     scope = {
         "type": "http",
@@ -467,7 +473,7 @@ def read_head(payload):
         "root_path": root.decode("utf-8", "replace"),
         "headers": headers,
         "client": address(peer, peer_port),
-        "server": address(name, port),
+        "server": address(host, port),
     }
     if scheme in ("ws", "wss"):
         scope["type"] = "websocket"
