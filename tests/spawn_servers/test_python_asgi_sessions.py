@@ -459,3 +459,36 @@ def test_a_websocket_that_is_accepted_before_its_request_has_ended(tmp_path: Pat
         assert stream.next_frame() == ("W", b"")
         stream.send(frame("E"), frame("T", b"hello"))
         assert stream.next_frame() == ("T", b"hello")
+
+
+@ON_BOTH
+def test_a_worker_that_its_supervisor_has_left_ends_without_a_word(tmp_path: Path, loop: str) -> None:
+    """Tasks, threads and streams in the middle of something are no news then."""
+    serve = """
+        import atexit, threading, time
+        atexit.register(print, "the hooks were run")
+        async def serve(scope, receive, send):
+            await begin(send)
+            await chunk(send, b"one")
+            if IS_TRIO:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(trio.sleep, 60)
+                    nursery.start_soon(receive)
+                    nursery.start_soon(trio.to_thread.run_sync, time.sleep, 0.1)
+            else:
+                task = asyncio.ensure_future(asyncio.sleep(60))
+                loop = asyncio.get_running_loop()
+                await asyncio.gather(task, receive(), receive(), loop.run_in_executor(None, time.sleep, 0.1))
+        """
+    with serving(tmp_path, serve, loop) as worker:
+        streams = [worker.open() for _ in range(5)]
+        for stream in streams:
+            stream.begin()
+            assert stream.next_frame() is not None
+            assert stream.next_frame() == ("D", b"one")
+        worker.hang_up()
+        assert worker.wait_gone() < 1.0
+        assert worker.output.wait_for("the hooks were run")
+        assert worker.output.text() == "the hooks were run\n"
+        for stream in streams:
+            stream.close()
