@@ -24,8 +24,6 @@ _SIZE_UNITS = {
     "b": 1,
     **{unit: 1024**power for power, letter in enumerate("kmgt", 1) for unit in (letter, letter + "b", letter + "ib")},
 }
-_ASGI_CONCURRENCY = 100
-_ANY_NUMBER = 2**20
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*\Z", re.ASCII)
 
 
@@ -114,7 +112,8 @@ class AppOptions:
     max_preloader_idle_time: float = option(300.0, "a preloader that forked nothing for so long is stopped (0: never)")
     thread_count: int = option(1, "threads in each process (WSGI, Rack): requests it serves at the same time")
     max_concurrent_requests_per_process: int = option(
-        0, "most requests that a process serves at the same time (0: ASGI 100, others as many as threads)"
+        -1,
+        "requests that each process of a type with an event loop or a server of its own gets at the same time (0: any number; -1: ASGI 100)",
     )
     loop: str = option(
         "asyncio",
@@ -146,22 +145,6 @@ class AppOptions:
         kind="choice",
         choices=("auto", "on", "off"),
     )
-
-    def concurrency(self, app_type: str) -> int:
-        """Requests that a process of an application of this type serves at the same time."""
-        most = self.max_concurrent_requests_per_process
-        if app_type == "asgi":
-            return most or _ASGI_CONCURRENCY
-        return min(self.thread_count, most) if most else self.thread_count
-
-    def streams(self, app_type: str) -> int:
-        """Streams that such a process takes at the same time: none of those that are forced upon it may wait for
-        another to end, unless there is no thread for it.
-        """
-        forced = self.force_max_concurrent_requests_per_process
-        if app_type != "asgi" or forced < 0:
-            return self.concurrency(app_type)
-        return forced or _ANY_NUMBER
 
     @property
     def is_development(self) -> bool:

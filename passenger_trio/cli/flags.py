@@ -107,6 +107,7 @@ _RENAMED = {(AppOptions, "shutdown_timeout"): "process_shutdown_timeout"}
 
 _LEAST = {
     "force_max_concurrent_requests_per_process": -1,
+    "max_concurrent_requests_per_process": -1,
     "max_pool_size": 1,
     "thread_count": 1,
     "socket_backlog": 1,

@@ -98,6 +98,8 @@ HIGH_WATER = 65536
 """Bytes that wait for the application to receive them before the stream is not read any more."""
 MOST_MESSAGES = 64
 """The same for the messages of a WebSocket, which may be empty."""
+BACKLOG = 4096
+"""Connections that may come at once where any number of sessions is served. (The kernel has a limit of its own.)"""
 DRAIN_BYTES = 1024 * 1024
 """How much of a body that came too late for the response is dropped to save the stream."""
 DEAF_TIME = 10.0
@@ -1407,7 +1409,7 @@ class Lifespan:
 
 
 class Worker:
-    """Serves sessions on a Unix socket, up to ``concurrency`` streams at a time."""
+    """Serves sessions on a Unix socket, up to ``concurrency`` streams at a time (0: any number)."""
 
     def __init__(self, application, options, lifeline, loop):
         self.application = application
@@ -1415,7 +1417,7 @@ class Worker:
         self.lifespan = None
         self.stopping = False
         self.path = os.path.join(options["socket_dir"], options["socket_name"])
-        self.concurrency = max(1, options["threads"])
+        self.concurrency = options["threads"]
         self._lifeline = lifeline
         self._announce = None
         self._listener = None
@@ -1435,7 +1437,7 @@ class Worker:
         return self._lifeline.leaving
 
     def listen(self):
-        self._listener = open_listener(self.path)
+        self._listener = open_listener(self.path, max(128, self.concurrency or BACKLOG))
         self._listener.setblocking(False)
 
     def socket_message(self):
@@ -1471,7 +1473,7 @@ class Worker:
 
     def _accept(self):
         """Take the connections that wait, as many as may be."""
-        while self._listener is not None and len(self._streams) < self.concurrency and not self._all_accepted:
+        while self._listener is not None and self._has_room and not self._all_accepted:
             try:
                 conn, _ = self._listener.accept()
             except OSError as error:
@@ -1492,6 +1494,10 @@ class Worker:
             if self.stopping:
                 stream.look_again()
         self._heed_listener(False)
+
+    @property
+    def _has_room(self):
+        return not self.concurrency or len(self._streams) < self.concurrency
 
     def _heed_listener(self, wanted):
         if wanted != self._is_listening:

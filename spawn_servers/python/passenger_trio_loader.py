@@ -793,9 +793,10 @@ THE_ABORT = start(ABORT, 0)
 OUT_OF_SOMETHING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED, errno.EAGAIN)
 
 
-def open_listener(path):
+def open_listener(path, backlog=128):
     """A worker's socket.
 
+    :param backlog: connections that may come at once, before the worker has accepted the first of them.
     :raises Unfit: the operating system says no.
     """
     listener = Socket(AF_UNIX)
@@ -804,7 +805,7 @@ def open_listener(path):
     try:
         listener.bind(path)
         os.chmod(path, 0o600)
-        listener.listen(128)
+        listener.listen(backlog)
     except OSError as error:
         raise cannot_listen(path, error)
     return listener

@@ -21,12 +21,12 @@ def descriptors(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize("sessions", [1, 6, 100, 600, 2**20 * 6])
+@pytest.mark.parametrize("sessions", [1, 6, 100, 600, 0])
 def test_each_connection_may_have_a_session_and_a_buffer(sessions: int) -> None:
     """An ASGI process takes a hundred sessions: more than there may be connections, and then each of them has one."""
     with descriptors(1024):
         most = connection_ceiling(0, sessions)
-        assert most + 2 * min(sessions, most) < 1024
+        assert most + 2 * min(sessions or most, most) < 1024
         assert most > 280
 
 

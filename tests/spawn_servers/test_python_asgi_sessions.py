@@ -492,3 +492,26 @@ def test_a_worker_that_its_supervisor_has_left_ends_without_a_word(tmp_path: Pat
         assert worker.output.text() == "the hooks were run\n"
         for stream in streams:
             stream.close()
+
+
+@ON_BOTH
+def test_any_number_of_sessions(tmp_path: Path, loop: str) -> None:
+    """``threads`` 0: nobody waits in the listen queue."""
+    serve = """
+        async def serve(scope, receive, send):
+            await begin(send)
+            await chunk(send, b"one")
+            await receive()
+            await receive()
+        """
+    with serving(tmp_path, serve, loop, threads=0) as worker:
+        assert worker.messages[-1]["sockets"][0]["concurrency"] == 0
+        streams = [worker.open() for _ in range(150)]
+        for stream in streams:
+            stream.begin()
+        for stream in streams:
+            assert stream.next_frame() is not None
+            assert stream.next_frame() == ("D", b"one")
+            stream.close()
+        worker.shut_down()
+        assert worker.exit_status() == 0

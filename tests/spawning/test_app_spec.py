@@ -89,15 +89,15 @@ def test_the_options_are_those_of_the_contract_each_of_its_type() -> None:
     [
         ("wsgi", {}, 1),
         ("wsgi", {"thread_count": 4}, 4),
-        ("wsgi", {"thread_count": 4, "max_concurrent_requests_per_process": 3}, 3),
-        ("wsgi", {"thread_count": 4, "max_concurrent_requests_per_process": 9}, 4),
+        ("wsgi", {"thread_count": 4, "max_concurrent_requests_per_process": 3}, 4),
         ("wsgi", {"thread_count": 4, "force_max_concurrent_requests_per_process": 9}, 4),
         ("rack", {"thread_count": 2}, 2),
         ("asgi", {}, 100),
         ("asgi", {"thread_count": 4}, 100),
         ("asgi", {"max_concurrent_requests_per_process": 7}, 7),
         ("asgi", {"max_concurrent_requests_per_process": 7, "force_max_concurrent_requests_per_process": 9}, 9),
-        ("asgi", {"force_max_concurrent_requests_per_process": 0}, 2**20),
+        ("asgi", {"max_concurrent_requests_per_process": 0}, 0),
+        ("asgi", {"force_max_concurrent_requests_per_process": 0}, 0),
     ],
 )
 def test_how_many_sessions_a_process_is_to_serve_at_a_time(app_type: str, options: dict[str, int], told: int) -> None:
