@@ -71,7 +71,7 @@ class AppOptions:
     name: str = option("", "name of the application group (default: the directory's name)")
     environment: str = option("development", "application environment: development, production, ...", short="e")
     app_type: str = option(
-        "", "type of the application; detected when left out", kind="choice", choices=("wsgi", "rack")
+        "", "type of the application; detected when left out", kind="choice", choices=("wsgi", "asgi", "rack")
     )
     startup_file: str = option("", "file to load, relative to the application's directory", kind="path")
     python: str = option("", "Python interpreter of the application (default: its virtual environment)", kind="path")
@@ -114,7 +114,17 @@ class AppOptions:
         "tmp", "where restart.txt is looked for, relative to the application's directory", kind="path"
     )
     max_preloader_idle_time: float = option(300.0, "a preloader that forked nothing for so long is stopped (0: never)")
-    thread_count: int = option(1, "threads in each process: requests it serves at the same time")
+    thread_count: int = option(1, "threads in each process (WSGI, Rack): requests it serves at the same time")
+    max_concurrent_requests_per_process: int = option(
+        -1,
+        "requests that each process of a type with an event loop or a server of its own gets at the same time (0: any number; -1: ASGI 100)",
+    )
+    loop: str = option(
+        "asyncio",
+        "event loop of an ASGI application; trio: the one of its own environment",
+        kind="choice",
+        choices=("asyncio", "trio"),
+    )
     env: tuple[tuple[str, str], ...] = option(
         (), "environment variable of the application: NAME=VALUE, repeatable", kind="list"
     )

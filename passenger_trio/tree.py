@@ -132,7 +132,8 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         if access_log is not None:
             resources.callback(access_log.close)
         front = Front(config.server, pool, routes, access_log)
-        sessions = limits.max_pool_size * max(app.thread_count for app in config.apps)
+        concurrencies = [spec.concurrency for spec in specs]
+        sessions = limits.max_pool_size * max(concurrencies) if all(concurrencies) else 0
         ceiling = connection_ceiling(config.server.max_connections, sessions)
         listeners = [Listener(sock, front, ceiling) for sock in sockets]
         for listener in listeners:

@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from passenger_trio import __version__
+from passenger_trio.spawning.app_spec import concurrency_of
 
 if TYPE_CHECKING:
     from passenger_trio.options import AppOptions
@@ -75,7 +76,11 @@ def as_json(server: RunningServer) -> str:
 def _limits(server: RunningServer) -> str:
     app = server.config.apps[0]
     most = min(server.config.pool.max_pool_size, app.max_instances or server.config.pool.max_pool_size)
-    threads = f"{app.thread_count} threads each" if app.thread_count > 1 else "one thread each"
+    concurrency = concurrency_of(app, server.apps[0])
+    threads = f"{concurrency} threads each" if concurrency > 1 else "one thread each"
+    if server.apps[0].app_type == "asgi":
+        many = f"up to {concurrency} requests" if concurrency else "any number of requests"
+        threads = f"{many} at a time each, on {app.loop}"
     method = app.spawn_method if server.apps[0].can_fork else "direct"
     how = "forked from a preloader" if method == "smart" else "started one by one"
     why = "" if server.apps[0].can_fork else ": this interpreter cannot fork"
@@ -98,4 +103,5 @@ def _application(app: AppOptions, found: DetectedApp) -> dict[str, object]:
         "spawn_method": app.spawn_method if found.can_fork else "direct",
         "min_instances": app.min_instances,
         "thread_count": app.thread_count,
+        "concurrency": concurrency_of(app, found),
     }

@@ -65,6 +65,7 @@ _SECTION_OF = {
     "memory_check_interval": "Recycling",
     "force_max_concurrent_requests_per_process": "Pool",
     "unlimited_concurrency_paths": "Pool",
+    "max_concurrent_requests_per_process": "Pool",
     "warmup_url": "Restarts",
     "restart_dir": "Restarts",
     "stat_throttle_rate": "Restarts",
@@ -85,6 +86,7 @@ _COMMON = frozenset(
         "env",
         "spawn_method",
         "thread_count",
+        "loop",
         "start_timeout",
         "max_pool_size",
         "min_instances",
@@ -106,6 +108,7 @@ _RENAMED = {(AppOptions, "shutdown_timeout"): "process_shutdown_timeout"}
 
 _LEAST = {
     "force_max_concurrent_requests_per_process": -1,
+    "max_concurrent_requests_per_process": -1,
     "max_pool_size": 1,
     "thread_count": 1,
     "socket_backlog": 1,

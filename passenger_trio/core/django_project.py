@@ -1,18 +1,19 @@
-"""The texts of a Django project -> which settings module it has, and which WSGI application they name.
+"""The texts of a Django project -> which settings module it has, and which WSGI or ASGI application they name.
 
 ``manage.py`` names the settings module (``os.environ.setdefault("DJANGO_SETTINGS_MODULE",
-"shop.settings")``); the settings may name the application (``WSGI_APPLICATION = "shop.wsgi.application"``).
-Both are read off the syntax tree, like everything else.
+"shop.settings")``); the settings may name the application (``WSGI_APPLICATION = "shop.wsgi.application"``,
+and ``ASGI_APPLICATION`` with Channels). Both are read off the syntax tree, like everything else.
 """
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 
 from passenger_trio.core.entry_points import Load
 from passenger_trio.core.module_names import Module, string_of
 
-__all__ = ["SETTINGS_VARIABLE", "settings_module", "wsgi_application", "wsgi_modules"]
+__all__ = ["SETTINGS_VARIABLE", "django_application", "django_modules", "settings_module", "uses_channels"]
 
 SETTINGS_VARIABLE = "DJANGO_SETTINGS_MODULE"
 
@@ -38,10 +39,30 @@ def settings_module(module: Module) -> str:
     return ""
 
 
-def wsgi_application(settings: str, load: Load) -> str:
-    """``WSGI_APPLICATION`` of a settings module, followed through ``from .base import *``; ``""`` if it is
-    not set.
+def django_application(settings: str, interface: str, load: Load) -> str:
+    """``WSGI_APPLICATION`` or ``ASGI_APPLICATION`` of a settings module; ``""`` if it is not set.
+
+    :param interface: ``wsgi`` or ``asgi``.
     """
+    texts = (string_of(module, f"{interface.upper()}_APPLICATION") for module in _settings(settings, load))
+    return next((text for text in texts if text), "")
+
+
+def uses_channels(settings: str, load: Load) -> bool:
+    """Whether the project has Channels, or its server Daphne, among its ``INSTALLED_APPS``: WSGI cannot serve it."""
+    return any(_installs_channels(node) for module in _settings(settings, load) for node in ast.walk(module.tree))
+
+
+def django_modules(settings: str, interface: str) -> list[str]:
+    """Where a project with these settings has its ``wsgi`` or ``asgi`` module by custom: beside the settings, or
+    above them.
+    """
+    packages = settings.split(".")[:-1]
+    return [".".join([*packages[:count], interface]) for count in range(len(packages), -1, -1)]
+
+
+def _settings(settings: str, load: Load) -> Iterator[Module]:
+    """The text of a settings module, and of those that it is made of (``from .base import *``)."""
     seen: set[str] = set()
     waiting = [settings]
     while waiting:
@@ -50,16 +71,18 @@ def wsgi_application(settings: str, load: Load) -> str:
         if name in seen or module is None:
             continue
         seen.add(name)
-        found = string_of(module, "WSGI_APPLICATION")
-        if found:
-            return found
+        yield module
         waiting.extend(module.stars)
-    return ""
 
 
-def wsgi_modules(settings: str) -> list[str]:
-    """Where a project with these settings has its ``wsgi`` module by custom: beside the settings, or above
-    them.
-    """
-    packages = settings.split(".")[:-1]
-    return [".".join([*packages[:count], "wsgi"]) for count in range(len(packages), -1, -1)]
+def _installs_channels(node: ast.AST) -> bool:
+    match node:
+        case (
+            ast.Assign(targets=[ast.Name(id="INSTALLED_APPS")], value=value)
+            | ast.AnnAssign(target=ast.Name(id="INSTALLED_APPS"), value=ast.expr() as value)
+            | ast.AugAssign(target=ast.Name(id="INSTALLED_APPS"), value=value)
+        ):
+            texts = [inner.value for inner in ast.walk(value) if isinstance(inner, ast.Constant)]
+            return any(isinstance(text, str) and text.partition(".")[0] in ("channels", "daphne") for text in texts)
+        case _:
+            return False

@@ -1,8 +1,7 @@
 """The names of a module -> which of them is an application that can be served, and how sure that is.
 
-A name gets a *verdict*: WSGI (the text shows it), PROBABLE (something that only running the module would
-show, such as the result of an unknown call), ASGI (the text shows that), or NEITHER (a module, a string, a
-Celery application). Imports are followed as far as the caller's ``load`` finds their text, because ``from
+A name gets a *verdict*: WSGI or ASGI (the text shows it), PROBABLE (something that only running the module
+would show, such as the result of an unknown call), or NEITHER (a module, a string, a Celery application). Imports are followed as far as the caller's ``load`` finds their text, because ``from
 shop.web import app`` says nothing by itself.
 
 What the frameworks' classes are is a table in ``frameworks``. A verdict is advice to the command line: the
@@ -73,7 +72,7 @@ class Finding:
 
     @property
     def can_be_served(self) -> bool:
-        return self.verdict in (Verdict.WSGI, Verdict.PROBABLE)
+        return self.verdict is not Verdict.NEITHER
 
 
 _WSGI_FUNCTION = wsgi("a function of (environ, start_response)")
@@ -257,7 +256,8 @@ class _Court:
         call = _method(cls, "__call__")
         if call is not None:
             if isinstance(call, ast.AsyncFunctionDef):
-                return asgi(f"an instance of {cls.name}")
+                takes_a_scope = _takes(call.args, 4)
+                return asgi(f"an instance of {cls.name}") if takes_a_scope else neither(f"an instance of {cls.name}")
             takes_a_request = _takes(call.args, 3)
             return wsgi(f"an instance of {cls.name}") if takes_a_request else neither(f"an instance of {cls.name}")
         for base in cls.bases:
@@ -341,6 +341,8 @@ class _Court:
 
 
 def _function(function: ast.FunctionDef) -> Opinion:
+    if _positional(function.args) == ["scope", "receive", "send"]:
+        return asgi("a function of (scope, receive, send)")  # which returns what is awaited
     if _takes(function.args, 2):
         return _WSGI_FUNCTION
     if function.decorator_list:

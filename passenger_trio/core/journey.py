@@ -22,6 +22,7 @@ LOADER_STEPS: dict[str, str] = {
     "prepare_runtime": "Prepare the language runtime",
     "load_application": "Load the application",
     "after_fork": "Prepare the forked process",
+    "start_up": "Run the application's own start-up",
     "listen": "Listen for sessions",
     "ready": "Tell the supervisor that it may serve",
 }

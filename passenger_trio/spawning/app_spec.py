@@ -20,15 +20,18 @@ from passenger_trio.options import AppOptions
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.system.spawn_servers import find_loader
 
-__all__ = ["SERVER_SOFTWARE", "AppSpec", "make_app_spec"]
+__all__ = ["SERVER_SOFTWARE", "AppSpec", "concurrency_of", "make_app_spec"]
 
 SERVER_SOFTWARE = f"passenger_trio/{__version__}"
 
 _LOADERS = {
     "wsgi": ("python", "wsgi_loader.py", "wsgi_loader.py"),
+    "asgi": ("python", "asgi_loader.py", "asgi_loader.py"),
     "rack": ("ruby", "rack_loader.rb", "rack_preloader.rb"),
 }
 """Type -> language, the program for a worker, the program for a preloader."""
+_CONCURRENCY = {"asgi": 100}
+"""Type -> requests that a process gets at a time, 0: any number, where the type does not count threads."""
 _PRELOAD_ARGUMENT = "--preload"
 
 
@@ -44,6 +47,19 @@ class AppSpec:
     environment: Mapping[str, str]
     socket_dir: str
 
+    @property
+    def concurrency(self) -> int:
+        """See ``concurrency_of``."""
+        return concurrency_of(self.app, self.detected)
+
+    @property
+    def streams(self) -> int:
+        """Streams that a process takes at the same time, 0: any number. None of the sessions that are forced upon it
+        may wait for the end of another's stream, unless there is no thread for it.
+        """
+        forced = self.app.force_max_concurrent_requests_per_process
+        return forced if self.detected.app_type in _CONCURRENCY and forced >= 0 else self.concurrency
+
     def loader_options(self, socket_name: str) -> dict[str, Any]:
         """The members of the ``options`` message."""
         return {
@@ -55,13 +71,22 @@ class AppSpec:
             "entry_object": self.detected.entry_object,
             "entry_is_factory": self.detected.entry_is_factory,
             "environment": self.app.environment,
-            "threads": self.app.thread_count,
+            "threads": self.streams,
+            "loop": self.app.loop,
             "socket_dir": self.socket_dir,
             "socket_name": socket_name,
             "base_uri": self.app.base_uri.rstrip("/"),
             "server_software": SERVER_SOFTWARE,
             "name": self.key.name,
         }
+
+
+def concurrency_of(app: AppOptions, detected: DetectedApp) -> int:
+    """Sessions that a process of the application is to serve at the same time; 0: any number."""
+    usual = _CONCURRENCY.get(detected.app_type)
+    if usual is None:
+        return app.thread_count
+    return usual if app.max_concurrent_requests_per_process < 0 else app.max_concurrent_requests_per_process
 
 
 def make_app_spec(

@@ -23,9 +23,9 @@ from passenger_trio.core.frameworks import Verdict
 from passenger_trio.core.module_names import Module
 from passenger_trio.errors import NothingToServe
 
-__all__ = ["Choice", "Miss", "choose_named", "choose_usual"]
+__all__ = ["Choice", "Miss", "choose_named", "choose_usual", "interface_of_name"]
 
-_NO_ASGI = "ASGI is not served by this version"
+_INTERFACES = {Verdict.WSGI: "wsgi", Verdict.ASGI: "asgi"}
 _USUAL = " or ".join([f"`{name}`" for name in OBJECT_NAMES] + [f"`{name}()`" for name in FACTORY_NAMES])
 
 
@@ -40,6 +40,8 @@ class Choice:
     entry_is_factory: bool = False
     candidates: tuple[str, ...] = ()
     env_additions: tuple[tuple[str, str], ...] = ()
+    interface: str = ""
+    """``wsgi`` or ``asgi``: what the text shows, or else what the file is called after."""
     unseen_module: str = ""
     """A module that is not among the application's files, so that nothing is known of it."""
 
@@ -58,48 +60,62 @@ class Miss:
     came_near: bool = True
 
 
+def interface_of_name(name: str) -> str:
+    """What a file (``asgi.py``, ``passenger_asgi.py``) or a module (``shop.asgi``) is called after."""
+    stem = name.removesuffix(".py").replace("/", ".").rpartition(".")[2]
+    return "asgi" if stem == "asgi" or stem.endswith("_asgi") else "wsgi"
+
+
 def choose_usual(
-    module: Module, file: str, load: Load, *, trusts_type: bool = False, is_named: bool = False
+    module: Module, file: str, load: Load, *, wanted: str = "", trusts_wanted: bool = True, is_named: bool = False
 ) -> Choice | Miss:
     """The entry point of a file under one of the usual names, or else its only one under another name.
 
     :param file: how the file is called in sentences.
-    :param trusts_type: somebody said which interface it is, so what looks like ASGI is not refused.
+    :param wanted: the interface that somebody asked for, or ``""``.
+    :param trusts_wanted: what looks like an application of another interface is taken if there is none that fits:
+        the loader, which runs it, has the last word.
     :param is_named: somebody named this file: it is taken if there is any doubt.
     :returns: a choice, or what the file has instead.
     """
     if module.syntax_error:
-        return Choice(f"{file} is there, although {_not_python(module)}")
+        return Choice(f"{file} is there, although {_not_python(module)}", interface=interface_of_name(file))
     usual = usual_entry_points(module, load)
     others = other_applications(module, load)
     for finding in usual:
-        if finding.can_be_served or (trusts_type and finding.verdict is Verdict.ASGI):
+        if finding.can_be_served and wanted in ("", _INTERFACES.get(finding.verdict, wanted)):
             return _choice(file, finding)
-    served = [finding for finding in others if finding.verdict is Verdict.WSGI]
-    if len(served) == 1:
-        return _choice(file, served[0], only=True)
-    if served:
-        names = ", ".join(f"`{finding.target}`" for finding in served)
-        return Miss(f"{file} has several applications ({names}): name one")
-    asgi = next((finding for finding in usual + others if finding.verdict is Verdict.ASGI), None)
-    if asgi is not None:
-        return Miss(f"{file} has {_named(asgi)} for ASGI: {_NO_ASGI}")
-    if _hides_names(module, load) and (is_named or file == "passenger_wsgi.py"):
-        return Choice(f"{file} is there; which names it has shows only when it is loaded")
+    for verdict, interface in _INTERFACES.items():
+        served = [finding for finding in others if finding.verdict is verdict and wanted in ("", interface)]
+        if len(served) == 1:
+            return _choice(file, served[0], only=True)
+        if served:
+            names = ", ".join(f"`{finding.target}`" for finding in served)
+            return Miss(f"{file} has several applications ({names}): name one")
+    for finding in usual:
+        if finding.can_be_served and trusts_wanted:
+            return _choice(file, finding)
+    if _hides_names(module, load) and (is_named or file in ("passenger_wsgi.py", "passenger_asgi.py")):
+        return Choice(
+            f"{file} is there; which names it has shows only when it is loaded", interface=interface_of_name(file)
+        )
     if usual:
-        return Miss(f"{file} has {_named(usual[0])}")
+        return Miss(f"{file} has {_named(usual[0])}" + (" (no application of that type)" if wanted else ""))
     return Miss(f"{file} has no {_USUAL}", came_near=False)
 
 
-def choose_named(
-    module: Module, file: str, path: str, is_factory: bool, load: Load, *, trusts_type: bool = False
-) -> Choice:
+def choose_named(module: Module, file: str, path: str, is_factory: bool, load: Load) -> Choice:
     """The entry point that somebody named.
 
     :raises NothingToServe: the file shows that it has no such name, or that it is nothing that can be served.
     """
     target = f"{path}()" if is_factory else path
-    plain = Choice(f"`{target}` of {file} was asked for", entry_object=path, entry_is_factory=is_factory)
+    plain = Choice(
+        f"`{target}` of {file} was asked for",
+        entry_object=path,
+        entry_is_factory=is_factory,
+        interface=interface_of_name(file),
+    )
     if module.syntax_error:
         return attrs.evolve(plain, reason=f"{plain.reason}, although {_not_python(module)}")
     finding = judge(module, path, load, is_factory=is_factory)
@@ -108,19 +124,27 @@ def choose_named(
             return plain
         has = [f"`{other.target}`" for other in usual_entry_points(module, load) + other_applications(module, load)]
         raise NothingToServe(f"{file} has no `{path}`" + (f"; it has {', '.join(has)}" if has else ""), (path,))
-    if finding.verdict is Verdict.ASGI and not trusts_type:
-        raise NothingToServe(f"{file} has {_named(finding)} for ASGI: {_NO_ASGI}", (path,))
     if finding.verdict is Verdict.NEITHER and not module.is_dynamic:
         hint = ""
         if not is_factory and judge(module, path, load, is_factory=True) and finding.what.startswith("a function of"):
             hint = f"; if it makes the application, write `{path}()`"
-        raise NothingToServe(f"{file} has {_named(finding)}, which is no WSGI application{hint}", (path,))
-    return attrs.evolve(plain, reason=f"{plain.reason}: {finding.what}", entry_object=finding.path)
+        raise NothingToServe(f"{file} has {_named(finding)}, which is no WSGI or ASGI application{hint}", (path,))
+    return attrs.evolve(
+        plain,
+        reason=f"{plain.reason}: {finding.what}",
+        entry_object=finding.path,
+        interface=_INTERFACES.get(finding.verdict, plain.interface),
+    )
 
 
 def _choice(file: str, finding: Finding, *, only: bool = False) -> Choice:
-    words = f"has {_named(finding)}" + (", its only WSGI application" if only else "")
-    return Choice(f"{file} {words}", entry_object=finding.path, entry_is_factory=finding.is_factory)
+    interface = _INTERFACES.get(finding.verdict, interface_of_name(file))
+    words = f"has {_named(finding)}" + (f", its only {interface.upper()} application" if only else "")
+    if interface == "asgi" and not only:
+        words += " (ASGI)"
+    return Choice(
+        f"{file} {words}", entry_object=finding.path, entry_is_factory=finding.is_factory, interface=interface
+    )
 
 
 def _named(finding: Finding) -> str:

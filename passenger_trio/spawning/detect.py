@@ -18,16 +18,17 @@ import attrs
 
 from passenger_trio.core.django_project import (
     SETTINGS_VARIABLE,
+    django_application,
+    django_modules,
     settings_module,
-    wsgi_application,
-    wsgi_modules,
+    uses_channels,
 )
 from passenger_trio.core.entry_points import FACTORY_NAMES, OBJECT_NAMES
 from passenger_trio.core.module_names import Module
 from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.options import AppOptions
 from passenger_trio.spawning.app_files import AppFiles
-from passenger_trio.spawning.choice import Choice, Miss, choose_named, choose_usual
+from passenger_trio.spawning.choice import Choice, Miss, choose_named, choose_usual, interface_of_name
 from passenger_trio.spawning.interpreter import choose_interpreter, finds_module
 from passenger_trio.spawning.near_misses import foreign_files, nothing_found, subdirectories
 from passenger_trio.spawning.ruby import STARTUP_FILE as RACK_FILE
@@ -35,8 +36,10 @@ from passenger_trio.spawning.ruby import choose_ruby, rack_file
 
 __all__ = ["STARTUP_FILES", "DetectedApp", "detect"]
 
-STARTUP_FILES = ("passenger_wsgi.py", "wsgi.py", "app.py", "main.py")
-_PACKAGE_MODULES = ("wsgi", "app", "main", "")
+STARTUP_FILES = ("passenger_wsgi.py", "passenger_asgi.py", "wsgi.py", "asgi.py", "app.py", "main.py")
+_OF_ONE_INTERFACE = {"wsgi": ("passenger_asgi.py", "asgi.py", "asgi"), "asgi": ("passenger_wsgi.py", "wsgi.py", "wsgi")}
+"""Files and modules that are for another interface than the one that was asked for, by their names."""
+_PACKAGE_MODULES = ("wsgi", "asgi", "app", "main", "")
 """Modules of a package that may hold its application; the last is the package itself."""
 
 _LOOKED_FOR = (*STARTUP_FILES, "manage.py")
@@ -47,7 +50,7 @@ _NAMES = (*OBJECT_NAMES, *(f"{name}()" for name in FACTORY_NAMES))
 class DetectedApp:
     """What is to be loaded.
 
-    :ivar app_type: ``wsgi`` or ``rack``.
+    :ivar app_type: ``wsgi``, ``asgi`` or ``rack``.
     :ivar root: absolute path of the application's directory.
     :ivar startup_file: absolute path of the file to load, or ``""`` when ``entry_module`` is to be imported.
     :ivar entry_module: dotted module name, or ``""``.
@@ -99,7 +102,7 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
     python, python_reason = choose_interpreter(app.python, root, environ)
     _check_installed(choice, python, root)
     return DetectedApp(
-        app_type=app.app_type or "wsgi",
+        app_type=app.app_type or choice.interface or "wsgi",
         root=root,
         startup_file=choice.startup_file,
         entry_module=choice.entry_module,
@@ -192,10 +195,9 @@ class _Search:
         )
 
     def _choose(self, module: Module, file: str, path: str, is_factory: bool) -> Choice:
-        trusts = bool(self.app.app_type)
         if path:
-            return choose_named(module, file, path, is_factory, self.files.load, trusts_type=trusts)
-        choice = choose_usual(module, file, self.files.load, trusts_type=trusts, is_named=True)
+            return choose_named(module, file, path, is_factory, self.files.load)
+        choice = choose_usual(module, file, self.files.load, wanted=self.app.app_type, is_named=True)
         if isinstance(choice, Miss):
             raise NothingToServe(nothing_found(f"no application found in {file}", [choice.text]), _NAMES)
         return choice
@@ -212,6 +214,7 @@ class _Search:
             entry_module=where,
             entry_object=path,
             entry_is_factory=is_factory,
+            interface=interface_of_name(where),
             unseen_module=where,
         )
 
@@ -220,7 +223,8 @@ class _Search:
     def directory(self) -> Choice:
         """The first of what can be served; the others become its ``candidates``."""
         misses: list[Miss] = []
-        found = [self._startup_file(file, misses) for file in STARTUP_FILES] + [self._django(misses)]
+        files = [file for file in STARTUP_FILES if file not in _OF_ONE_INTERFACE.get(self.app.app_type, ())]
+        found = [self._startup_file(file, misses) for file in files] + [self._django(misses)]
         choices = [choice for choice in found if choice is not None]
         if not choices:
             choices = [choice for choice in self._packages(misses) if choice is not None]
@@ -228,20 +232,26 @@ class _Search:
                 # A guess among equals could not be explained.
                 names = ", ".join(choice.target for choice in choices)
                 misses, choices = [Miss(f"there are several applications ({names}): name one")], []
+        if not choices and self.app.app_type:
+            # Somebody said what it is: the loader, which runs it, has the last word.
+            found = [self._startup_file(file, [], trusts_wanted=True) for file in STARTUP_FILES]
+            choices = [choice for choice in found if choice is not None]
         if not choices:
             raise self._nothing(misses)
         chosen, *others = choices
         return attrs.evolve(chosen, candidates=tuple(other.reason for other in others))
 
-    def _startup_file(self, file: str, misses: list[Miss]) -> Choice | None:
+    def _startup_file(self, file: str, misses: list[Miss], *, trusts_wanted: bool = False) -> Choice | None:
         module = self.files.file(file)
-        choice = self._usual(module, file, misses)
+        choice = self._usual(module, file, misses, trusts_wanted)
         return choice and attrs.evolve(choice, startup_file=os.path.join(self.files.root, file))
 
-    def _usual(self, module: Module | None, file: str, misses: list[Miss]) -> Choice | None:
+    def _usual(
+        self, module: Module | None, file: str, misses: list[Miss], trusts_wanted: bool = False
+    ) -> Choice | None:
         if module is None:
             return None
-        choice = choose_usual(module, file, self.files.load, trusts_type=bool(self.app.app_type))
+        choice = choose_usual(module, file, self.files.load, wanted=self.app.app_type, trusts_wanted=trusts_wanted)
         if isinstance(choice, Miss):
             misses.append(choice)
             return None
@@ -256,29 +266,53 @@ class _Search:
             why = f"cannot be read ({manage.syntax_error})" if manage.syntax_error else f"sets no {SETTINGS_VARIABLE}"
             misses.append(Miss(f"manage.py {why}"))
             return None
+        interface, why = self._django_interface(settings)
         reason = f"manage.py belongs to a Django project ({settings})"
-        entry, _, path = wsgi_application(settings, self.files.load).rpartition(".")
+        entry, _, path = django_application(settings, interface, self.files.load).rpartition(".")
         is_factory = False
         if entry and all(part.isidentifier() for part in (*entry.split("."), path)):
-            reason = f"{reason} whose WSGI_APPLICATION is {entry}.{path}"
+            reason = f"{reason} whose {interface.upper()}_APPLICATION is {entry}.{path}"
         else:
-            entry = next((name for name in wsgi_modules(settings) if self.files.path_of(name)), "")
+            entry = next((name for name in django_modules(settings, interface) if self.files.path_of(name)), "")
             path = "application"
-            reason = f"{reason} with the WSGI module {entry}"
+            reason = f"{reason} with the {interface.upper()} module {entry}"
         if not entry:
             # Django's own factory needs nothing but the settings.
-            entry, path, is_factory = "django.core.wsgi", "get_wsgi_application", True
-            reason = f"manage.py belongs to a Django project ({settings}) that has no WSGI module of its own"
+            entry, path, is_factory = f"django.core.{interface}", f"get_{interface}_application", True
+            reason = (
+                f"manage.py belongs to a Django project ({settings}) that has no {interface.upper()} module of its own"
+            )
         module = self.files.load(entry)
         sets_it = module is not None and settings_module(module)
         additions = () if sets_it or SETTINGS_VARIABLE in self.environ else ((SETTINGS_VARIABLE, settings),)
         return Choice(
-            reason,
+            f"{reason}{why}",
             entry_module=entry,
             entry_object=path,
             entry_is_factory=is_factory,
             env_additions=additions,
+            interface=interface,
         )
+
+    def _django_interface(self, settings: str) -> tuple[str, str]:
+        """The interface of a Django project, and why that one, to be put behind a sentence.
+
+        A project has an ASGI module because ``startproject`` makes one, whether anybody wants it or not: so it is
+        served as WSGI, unless it shows that it wants more.
+        """
+        if self.app.app_type:
+            return self.app.app_type, ""
+        load = self.files.load
+        if django_application(settings, "asgi", load) and uses_channels(settings, load):
+            return "asgi", ", and it uses Channels"
+        has_wsgi, has_asgi = (
+            bool(django_application(settings, interface, load))
+            or any(self.files.path_of(name) for name in django_modules(settings, interface))
+            for interface in ("wsgi", "asgi")
+        )
+        if has_asgi and not has_wsgi:
+            return "asgi", ""
+        return "wsgi", "; it has an ASGI module, too, which --app-type asgi serves" if has_asgi else ""
 
     def _packages(self, misses: list[Miss]) -> list[Choice | None]:
         directories = (self.files.root, os.path.join(self.files.root, "src"))
@@ -286,6 +320,8 @@ class _Search:
 
     def _package(self, package: str, misses: list[Miss]) -> Choice | None:
         for name in _PACKAGE_MODULES:
+            if name in _OF_ONE_INTERFACE.get(self.app.app_type, ()):
+                continue
             entry = f"{package}.{name}" if name else package
             module = self.files.load(entry)
             if module is not None and not module.syntax_error:

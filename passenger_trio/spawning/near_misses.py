@@ -11,8 +11,6 @@ import os
 __all__ = ["foreign_files", "nothing_found", "subdirectories"]
 
 _FOREIGN = {
-    "asgi.py": "asgi.py is for ASGI: ASGI is not served by this version",
-    "passenger_asgi.py": "passenger_asgi.py is for ASGI: ASGI is not served by this version",
     "package.json": "package.json belongs to a Node.js program: Node.js is not served by this version",
     "app.js": "app.js is a Node.js program: Node.js is not served by this version",
     "Procfile": "Procfile starts other programs: such programs are not served by this version",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from passenger_trio.core.django_project import settings_module, wsgi_application, wsgi_modules
+from passenger_trio.core.django_project import django_application, django_modules, settings_module, uses_channels
 from passenger_trio.core.entry_points import Finding, judge, other_applications, usual_entry_points
 from passenger_trio.core.frameworks import Verdict
 from passenger_trio.core.module_names import Module, read_module, string_of
@@ -266,11 +266,26 @@ def main():
 
     def test_settings_name_the_application_also_through_a_star(self) -> None:
         texts = files(s__base="WSGI_APPLICATION = 'shop.wsgi.application'", s__dev="from .base import *")
-        assert wsgi_application("s.dev", texts.get) == "shop.wsgi.application"
-        assert wsgi_application("s.none", texts.get) == ""
+        assert django_application("s.dev", "wsgi", texts.get) == "shop.wsgi.application"
+        assert django_application("s.dev", "asgi", texts.get) == ""
+        assert django_application("s.none", "wsgi", texts.get) == ""
 
-    def test_where_wsgi_modules_are_by_custom(self) -> None:
-        assert wsgi_modules("config.settings.dev") == ["config.settings.wsgi", "config.wsgi", "wsgi"]
+    @pytest.mark.parametrize(
+        ("text", "uses"),
+        [
+            ("INSTALLED_APPS = ['daphne', 'shop']", True),
+            ("INSTALLED_APPS: list[str] = ['channels']", True),
+            ("INSTALLED_APPS = ['shop']\nINSTALLED_APPS += ('channels.apps.ChannelsConfig',)", True),
+            ("INSTALLED_APPS = ['shop', 'channelshop']\nOTHER = ['channels']", False),
+        ],
+    )
+    def test_channels_is_among_the_installed_applications(self, text: str, uses: bool) -> None:
+        texts = files(s__base=text, s__dev="from .base import *")
+        assert uses_channels("s.dev", texts.get) is uses
+
+    def test_where_the_modules_are_by_custom(self) -> None:
+        assert django_modules("config.settings.dev", "wsgi") == ["config.settings.wsgi", "config.wsgi", "wsgi"]
+        assert django_modules("shop.settings", "asgi") == ["shop.asgi", "asgi"]
 
     def test_a_setting_that_is_no_literal_is_not_guessed(self) -> None:
         assert string_of(read_module(b"A = f()\nB = 'x'\nB = g()"), "A") == ""

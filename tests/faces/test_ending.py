@@ -250,7 +250,7 @@ class TestExitCodes:
         [
             (None, "passenger_wsgi.py"),
             ("x = 1\n", "has no `application`"),
-            ("async def application(scope, receive, send): ...\n", "ASGI"),
+            ("from celery import Celery\napplication = Celery()\n", "Celery"),
         ],
     )
     def test_4_nothing_to_serve(self, source: str | None, words: str, tmp_path: Path) -> None:

@@ -71,10 +71,12 @@ def django_project() -> Iterator[Path]:
         yield root
 
 
-@METHODS
-def test_the_admin_of_a_new_django_project(django_project: Path, method: str) -> None:
+@pytest.mark.parametrize(("method", "app_type"), [("smart", "wsgi"), ("direct", "wsgi"), ("smart", "asgi")])
+def test_the_admin_of_a_new_django_project(django_project: Path, method: str, app_type: str) -> None:
     """Its login form with the cookie against forgery, the redirect behind it, a page that needs the session, a change in the database, its style sheets."""
-    with Supervisor.start(django_project, "--spawn-method", method, "--min-instances", "2") as server:
+    options = ("--spawn-method", method, "--min-instances", "2", "--app-type", app_type)
+    with Supervisor.start(django_project, *options) as server:
+        assert server.ready["applications"][0]["app_type"] == app_type
         assert (
             "Django" in server.ready["applications"][0]["reason"]
             or "manage.py" in server.ready["applications"][0]["reason"]
@@ -101,10 +103,10 @@ def test_the_admin_of_a_new_django_project(django_project: Path, method: str) ->
             token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', form.text)
             assert token is not None
             added = client.post(
-                "/admin/auth/group/add/", data={"name": f"made {method}", "csrfmiddlewaretoken": token[1]}
+                "/admin/auth/group/add/", data={"name": f"made {method} {app_type}", "csrfmiddlewaretoken": token[1]}
             )
             assert added.status_code == 302, added.text
-            assert f"made {method}" in client.get("/admin/auth/group/").text
+            assert f"made {method} {app_type}" in client.get("/admin/auth/group/").text
             assert client.get("/nowhere/").status_code == 404
 
 

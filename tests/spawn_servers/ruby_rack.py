@@ -47,7 +47,9 @@ def environment(ruby: str) -> dict[str, str]:
 
 
 def command(ruby: str, *, preload: bool = False) -> tuple[str, ...]:
-    return (ruby, str(LOADERS / "rack_preloader.rb"), "--preload") if preload else (ruby, str(LOADERS / "rack_loader.rb"))
+    return (
+        (ruby, str(LOADERS / "rack_preloader.rb"), "--preload") if preload else (ruby, str(LOADERS / "rack_loader.rb"))
+    )
 
 
 def subject(ruby: str, *, preloaded: bool = False) -> Subject:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from pathlib import Path
 
 import pytest
 from python_wsgi import LOADER, OLDEST, interpreters, subject
@@ -44,21 +45,27 @@ def test_this_interpreter_is_always_among_them() -> None:
     assert INTERPRETERS["this"] == sys.executable
 
 
-def test_syntax_of_the_oldest_version() -> None:
-    ast.parse(LOADER.read_text(), feature_version=OLDEST)
+FILES = (LOADER, LOADER.with_name("passenger_trio_loader.py"))
+"""The loader, and what it shares with the other one for Python."""
 
 
-def test_imports_the_standard_library_only() -> None:
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_syntax_of_the_oldest_version(file: Path) -> None:
+    ast.parse(file.read_text(), feature_version=OLDEST)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_imports_the_standard_library_only(file: Path) -> None:
     """And of that what every version has (distutils and its kind are gone in newer ones)."""
     imported = set()
-    for node in ast.walk(ast.parse(LOADER.read_text())):
+    for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             imported.update(alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
             assert node.module is not None
             imported.add(node.module.partition(".")[0])
-    assert imported <= set(sys.stdlib_module_names)
+    assert imported - {"passenger_trio_loader"} <= set(sys.stdlib_module_names)
     assert imported.isdisjoint({"typing", "logging", "argparse", "email", "http", "urllib", "inspect", "ctypes"}), (
         "slow to start"
     )

@@ -46,12 +46,24 @@ def test_no_gem_is_loaded_before_the_application_is_asked() -> None:
     """A default gem that is loaded is one that a Gemfile.lock cannot choose any more."""
     for file in LOADERS.glob("*.rb"):
         early = [line for line in file.read_text().splitlines() if re.match(r"(RUBY_ENGINE.*)?require", line)]
-        assert early in ([], ['require_relative "rack_common"'], ['RUBY_ENGINE == "jruby" ? require("socket") : require("socket.so")'])
+        assert early in (
+            [],
+            ['require_relative "rack_common"'],
+            ['RUBY_ENGINE == "jruby" ? require("socket") : require("socket.so")'],
+        )
 
 
 def test_the_syntax_is_that_of_ruby_2_6() -> None:
     """JRuby 9.3 reads it as Ruby 2.6 does; where it is not at hand, the newer words are looked for."""
     for file in LOADERS.glob("*.rb"):
         text = file.read_text()
-        for newer in (r"\.filter_map\b", r"\bdef \w+(\(.*\))? = ", r"\b_1\b", r"\(\.\.\.\)", r"\.unpack1?\([^)]*offset:", r"^\s+in [\[{]", r"\.except\("):
+        for newer in (
+            r"\.filter_map\b",
+            r"\bdef \w+(\(.*\))? = ",
+            r"\b_1\b",
+            r"\(\.\.\.\)",
+            r"\.unpack1?\([^)]*offset:",
+            r"^\s+in [\[{]",
+            r"\.except\(",
+        ):
             assert not re.search(newer, text, re.MULTILINE), (file.name, newer)

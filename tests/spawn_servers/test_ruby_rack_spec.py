@@ -194,7 +194,9 @@ def test_events(ruby: str, tmp_path: Path) -> None:
     env = {"EVENTS_FILE": str(tmp_path / "events"), **environment(ruby)}
     for preload in (False, True):
         with FakeSupervisor() as supervisor:
-            worker = supervisor.start(command(ruby, preload=preload), APPS / "events", "config.ru", app_type="rack", env=env)
+            worker = supervisor.start(
+                command(ruby, preload=preload), APPS / "events", "config.ru", app_type="rack", env=env
+            )
             if preload:
                 worker = supervisor.fork(worker)
             assert good(worker.request("GET", "/")) == f"starting {'true' if preload else 'false'},thread".encode()
@@ -216,7 +218,9 @@ def test_events(ruby: str, tmp_path: Path) -> None:
 )
 def test_a_failed_start_is_explained(ruby: str, file: str, category: str, summary: str, hint: str) -> None:
     with FakeSupervisor() as supervisor:
-        loader = supervisor.start(command(ruby), APPS / "fails_to_start", file, app_type="rack", env=environment(ruby), wait=False)
+        loader = supervisor.start(
+            command(ruby), APPS / "fails_to_start", file, app_type="rack", env=environment(ruby), wait=False
+        )
         with pytest.raises(LoaderFailed) as failure:
             loader.expect("ready", timeout=30)
         message = failure.value.message
@@ -225,7 +229,10 @@ def test_a_failed_start_is_explained(ruby: str, file: str, category: str, summar
         assert hint in message["solution"], message
         assert "rack_common.rb" not in message["traceback"]
         if file == "raises.ru":
-            assert message["traceback"].splitlines()[0].endswith("raises.ru:2:in `deep': it is broken (ArgumentError)") or "deep" in message["traceback"]
+            assert (
+                message["traceback"].splitlines()[0].endswith("raises.ru:2:in `deep': it is broken (ArgumentError)")
+                or "deep" in message["traceback"]
+            )
 
 
 @pytest.mark.parametrize(
@@ -240,7 +247,9 @@ def test_what_bundler_refuses_is_explained(gemfile: str, summary: str, hint: str
     (tmp_path / "config.ru").write_text("run ->(env) { [200, {}, []] }\n")
     (tmp_path / "Gemfile").write_text(gemfile)
     with FakeSupervisor() as supervisor:
-        loader = supervisor.start(command(ruby), tmp_path, "config.ru", app_type="rack", env=environment(ruby), wait=False)
+        loader = supervisor.start(
+            command(ruby), tmp_path, "config.ru", app_type="rack", env=environment(ruby), wait=False
+        )
         with pytest.raises(LoaderFailed) as failure:
             loader.expect("ready")
         message = failure.value.message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import attrs
 import pytest
 
 from passenger_trio.options import AppOptions
@@ -81,6 +82,28 @@ def test_the_options_are_those_of_the_contract_each_of_its_type() -> None:
     assert options["base_uri"] == "/shop"
     assert options["startup_file"] == "/srv/shop/wsgi.py"
     assert options["entry_is_factory"] is True
+
+
+@pytest.mark.parametrize(
+    ("app_type", "options", "told"),
+    [
+        ("wsgi", {}, 1),
+        ("wsgi", {"thread_count": 4}, 4),
+        ("wsgi", {"thread_count": 4, "max_concurrent_requests_per_process": 3}, 4),
+        ("wsgi", {"thread_count": 4, "force_max_concurrent_requests_per_process": 9}, 4),
+        ("rack", {"thread_count": 2}, 2),
+        ("asgi", {}, 100),
+        ("asgi", {"thread_count": 4}, 100),
+        ("asgi", {"max_concurrent_requests_per_process": 7}, 7),
+        ("asgi", {"max_concurrent_requests_per_process": 7, "force_max_concurrent_requests_per_process": 9}, 9),
+        ("asgi", {"max_concurrent_requests_per_process": 0}, 0),
+        ("asgi", {"force_max_concurrent_requests_per_process": 0}, 0),
+    ],
+)
+def test_how_many_sessions_a_process_is_to_serve_at_a_time(app_type: str, options: dict[str, int], told: int) -> None:
+    made = spec(**options)
+    typed = attrs.evolve(made, detected=attrs.evolve(made.detected, app_type=app_type))
+    assert typed.loader_options("x")["threads"] == told
 
 
 @pytest.mark.parametrize(("given", "told"), [("", ""), ("/", ""), ("/a/b/", "/a/b"), ("/a", "/a")])

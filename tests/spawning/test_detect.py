@@ -127,6 +127,67 @@ class TestADirectory:
         assert "several applications (blog:app, shop:app)" in refusal(tmp_path)
 
 
+class TestAsgi:
+    @pytest.mark.parametrize("name", ["passenger_asgi", "asgi", "app", "main"])
+    def test_each_usual_file_is_found(self, tmp_path: Path, name: str) -> None:
+        write(tmp_path, **{f"{name}_py": FASTAPI})
+        app = found(tmp_path)
+        assert (app.app_type, app.startup_file) == ("asgi", str(tmp_path / f"{name}.py"))
+        assert app.reason == f"{name}.py has `app`, a FastAPI application (ASGI)"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "async def app(scope, receive, send): ...",
+            "class App:\n async def __call__(self, scope, receive, send): ...\napp = App()",
+            "def app(scope, receive, send):\n return other(scope, receive, send)",
+            "from starlette.applications import Starlette\napp = Starlette()",
+            "from quart import Quart\napp = Quart('x')",
+            "from litestar import Litestar\napp = Litestar()",
+            "import fastapi\napi = fastapi.FastAPI()",
+            "import fastapi\ndef create_app():\n return fastapi.FastAPI()",
+            "import fastapi, x\ninner = fastapi.FastAPI()\napp = x.Middleware(inner)",
+        ],
+    )
+    def test_what_shows_that_it_is_asgi(self, tmp_path: Path, text: str) -> None:
+        write(tmp_path, app_py=text)
+        assert found(tmp_path).app_type == "asgi"
+
+    def test_an_async_call_of_other_arguments_is_none(self, tmp_path: Path) -> None:
+        write(tmp_path, app_py="class App:\n async def __call__(self, update): ...\napp = App()")
+        assert "app.py has `app`, an instance of App" in refusal(tmp_path)
+
+    def test_a_file_is_called_after_what_it_does_not_show(self, tmp_path: Path) -> None:
+        write(tmp_path, asgi_py="import x\napplication = x.make()")
+        assert found(tmp_path).app_type == "asgi"
+        write(tmp_path, wsgi_py="import x\napplication = x.make()")
+        app = found(tmp_path)
+        assert (app.app_type, app.startup_file) == ("wsgi", str(tmp_path / "wsgi.py"))
+        assert app.candidates == ("asgi.py has `application`, the result of x.make() (ASGI)",)
+        assert found(tmp_path, app_type="asgi").startup_file == str(tmp_path / "asgi.py")
+
+    def test_a_wsgi_application_with_an_adapter_beside_it(self, tmp_path: Path) -> None:
+        write(tmp_path, app_py=FLASK + "from asgiref.wsgi import WsgiToAsgi\nasgi_app = WsgiToAsgi(app)\n")
+        assert (found(tmp_path).app_type, found(tmp_path).entry_object) == ("wsgi", "app")
+        app = found(tmp_path, app_type="asgi")
+        assert (app.app_type, app.entry_object) == ("asgi", "asgi_app")
+        assert "its only ASGI application" in app.reason
+
+    @pytest.mark.parametrize(("text", "told"), [(FASTAPI, "wsgi"), (FLASK, "asgi")])
+    def test_whoever_says_what_it_is_is_believed(self, tmp_path: Path, text: str, told: str) -> None:
+        write(tmp_path, main_py=text)
+        app = found(tmp_path, app_type=told)
+        assert (app.app_type, app.entry_object) == (told, "app")
+
+    def test_a_syntax_error_in_a_file_for_asgi(self, tmp_path: Path) -> None:
+        write(tmp_path, asgi_py="def app(:\n")
+        assert found(tmp_path).app_type == "asgi"
+
+    def test_passenger_asgi_is_believed_when_its_names_are_hidden(self, tmp_path: Path) -> None:
+        write(tmp_path, passenger_asgi_py="from elsewhere import *\n")
+        assert found(tmp_path).app_type == "asgi"
+
+
 class TestDjango:
     @pytest.mark.os
     def test_a_project_as_django_makes_it(self, tmp_path: Path) -> None:
@@ -135,7 +196,24 @@ class TestDjango:
         app = found(tmp_path)
         assert (app.entry_module, app.entry_object, app.startup_file) == ("shop.wsgi", "application", "")
         assert "shop.wsgi.application" in app.reason
+        assert app.reason.endswith("; it has an ASGI module, too, which --app-type asgi serves")
         assert app.env_additions == ()
+        asgi = found(tmp_path, app_type="asgi")
+        assert (asgi.app_type, asgi.entry_module, asgi.entry_object) == ("asgi", "shop.asgi", "application")
+        assert asgi.reason.endswith("with the ASGI module shop.asgi")
+        settings = tmp_path / "shop/settings.py"
+        settings.write_text(settings.read_text() + "\nASGI_APPLICATION = 'shop.asgi.application'\n")
+        assert found(tmp_path).app_type == "wsgi"
+        settings.write_text(settings.read_text().replace("INSTALLED_APPS = [", "INSTALLED_APPS = ['daphne', "))
+        channels = found(tmp_path)
+        assert (channels.app_type, channels.entry_module) == ("asgi", "shop.asgi")
+        assert channels.reason.endswith("whose ASGI_APPLICATION is shop.asgi.application, and it uses Channels")
+        assert found(tmp_path, app_type="wsgi").entry_module == "shop.wsgi"
+
+    def test_a_project_without_a_wsgi_module(self, tmp_path: Path) -> None:
+        write(tmp_path, manage_py=self.MANAGE.format("shop.settings"), shop__settings_py="", shop__asgi_py="")
+        app = found(tmp_path)
+        assert (app.app_type, app.entry_module) == ("asgi", "shop.asgi")
 
     MANAGE = "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', '{}')\n"
 
@@ -171,30 +249,19 @@ class TestNothing:
     def test_an_empty_directory(self, tmp_path: Path) -> None:
         text = refusal(tmp_path)
         assert str(tmp_path) in text
-        assert "passenger_wsgi.py, wsgi.py, app.py, main.py" in text
+        assert "passenger_wsgi.py, passenger_asgi.py, wsgi.py, asgi.py, app.py, main.py" in text
         assert "module:object" in text
 
     @pytest.mark.parametrize(
         ("file", "part"),
         [
             ("package.json", "Node.js is not served by this version"),
-            ("asgi.py", "ASGI is not served by this version"),
             ("__init__.py", "start the directory above it"),
         ],
     )
     def test_near_misses(self, tmp_path: Path, file: str, part: str) -> None:
         (tmp_path / file).write_text("")
         assert part in refusal(tmp_path)
-
-    def test_an_asgi_application(self, tmp_path: Path) -> None:
-        write(tmp_path, main_py=FASTAPI)
-        assert "main.py has `app`, a FastAPI application for ASGI: ASGI is not served by this version" in refusal(
-            tmp_path
-        )
-
-    def test_whoever_says_wsgi_is_believed(self, tmp_path: Path) -> None:
-        write(tmp_path, main_py=FASTAPI)
-        assert found(tmp_path, app_type="wsgi").entry_object == "app"
 
     def test_a_file_that_has_something_else(self, tmp_path: Path) -> None:
         write(tmp_path, app_py="from celery import Celery\napp = Celery()")
@@ -265,7 +332,15 @@ class TestATarget:
 
     def test_asgi(self, tmp_path: Path) -> None:
         write(tmp_path, app_py=FASTAPI)
-        assert "ASGI is not served" in refusal(tmp_path, "app:app")
+        app = found(tmp_path, "app:app")
+        assert (app.app_type, app.entry_object) == ("asgi", "app")
+        assert app.reason == "`app` of app.py was asked for: a FastAPI application"
+
+    def test_a_module_that_is_called_after_its_interface(self, tmp_path: Path) -> None:
+        write(tmp_path, shop__INIT_py="", shop__asgi_py="application = make()", shop__wsgi_py="application = make()")
+        assert found(tmp_path, "shop.asgi:application").app_type == "asgi"
+        assert found(tmp_path, "shop.wsgi:application").app_type == "wsgi"
+        assert found(tmp_path, "shop.wsgi:application", app_type="asgi").app_type == "asgi"
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
         assert "there is no file run.py" in refusal(tmp_path, "run.py:app")

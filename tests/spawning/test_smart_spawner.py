@@ -392,8 +392,11 @@ def forked_by(spawner: Watched) -> list[int]:
 
 
 def is_dead(pid: int) -> bool:
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0] == "Z"
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True  # reaped in this moment
 
 
 async def test_a_process_that_comes_when_nobody_waits_any_more_is_killed(nothing_left: Path) -> None:

@@ -1,0 +1,285 @@
+"""ASGI applications of real frameworks through the whole server, with a real client: FastAPI, Quart on Trio, Litestar, Channels."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from faces_tools import APPS
+
+from passenger_trio.testing import RawClient, Supervisor, eventually
+
+pytestmark = pytest.mark.os
+
+FASTAPI = APPS / "fastapi_live"
+QUART = APPS / "quart_trio_live"
+METHODS = pytest.mark.parametrize("method", ["smart", "direct"])
+
+
+@METHODS
+def test_fastapi(method: str) -> None:
+    with Supervisor.start(FASTAPI, "--spawn-method", method, "--base-uri", "/shop") as server:
+        told = server.ready["applications"][0]
+        assert told["app_type"] == "asgi"
+        assert told["reason"] == "main.py has `app`, a FastAPI application (ASGI)"
+        assert told["concurrency"] == 100
+        [process] = server.group()["processes"]
+        assert process["concurrency"] == 100
+        with httpx.Client(base_url=server.url + "/shop") as client:
+            index = client.get("/?x=%20y").json()
+            assert index == {
+                "pid": process["pid"],
+                "opened_by": process["pid"],
+                "url": f"{server.url}/shop/?x=%20y",
+            }
+            assert client.get("/blocking").json() == {"pid": process["pid"]}
+            assert client.post("/upload", content=b"x" * 3_000_000).json() == {"size": 3_000_000}
+            assert client.post("/upload", content=iter([b"x" * 1000] * 50)).json() == {"size": 50_000}
+            ticks = client.get("/ticks", params={"count": 3, "pause": 0})
+            assert ticks.text == "tick 0\ntick 1\ntick 2\n"
+            assert ticks.headers["Transfer-Encoding"] == "chunked"
+            assert client.head("/").status_code == 405
+            assert client.get("/openapi.json").json()["info"]["title"] == "FastAPI"
+            failed = client.get("/raise")
+            assert failed.status_code == 500
+        server.wait_log("the application has a bug")
+        assert server.stop() == 0
+        assert server.wait_log("opened")
+        assert server.wait_log("closed")
+
+
+def test_its_requests_share_a_process_as_far_as_it_is_told(tmp_path: Path) -> None:
+    """``--max-concurrent-requests-per-process`` is what the pool's routing goes by: what is more waits, or gets another process."""
+    gate = tmp_path / "gate"
+    with (
+        Supervisor.start(
+            FASTAPI, "--max-concurrent-requests-per-process", "3", "--max-pool-size", "2", "--min-instances", "1"
+        ) as server,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        waiting = [threads.submit(httpx.get, f"{server.url}/gate?path={gate}", timeout=60) for _ in range(3)]
+        eventually(lambda: [process["sessions"] for process in server.group()["processes"]] == [3])
+        waiting += [threads.submit(httpx.get, f"{server.url}/gate?path={gate}", timeout=60) for _ in range(5)]
+        eventually(lambda: sorted(process["sessions"] for process in server.group()["processes"]) == [3, 3])
+        assert {process["concurrency"] for process in server.group()["processes"]} == {3}
+        gate.touch()
+        assert len({one.result().json()["pid"] for one in waiting}) == 2
+
+
+def test_one_process_serves_many_requests_at_a_time(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with Supervisor.start(FASTAPI, "--max-pool-size", "1") as server, ThreadPoolExecutor(40) as threads:
+        waiting = [threads.submit(httpx.get, f"{server.url}/gate?path={gate}", timeout=60) for _ in range(40)]
+        eventually(lambda: [process["sessions"] for process in server.group()["processes"]] == [40])
+        gate.touch()
+        assert {one.result().status_code for one in waiting} == {200}
+
+
+def leave_in_the_middle(server: Supervisor) -> float:
+    """Seconds from the end of a client's connection to the moment at which the application noticed."""
+    client = RawClient(server.address)
+    client.send(b"GET /ticks HTTP/1.1\r\nHost: x\r\n\r\n")
+    received = b""
+    while received.count(b"tick") < 3:
+        received += client.receive()
+    left = time.monotonic()
+    client.close()
+    said = server.wait_log("left at")
+    found = re.search(r"left at ([0-9.]+)", said)
+    assert found is not None
+    return float(found[1]) - left
+
+
+@pytest.mark.parametrize(
+    ("app", "options"), [(FASTAPI, ()), (QUART, ("--loop", "trio"))], ids=["fastapi on asyncio", "quart on trio"]
+)
+def test_a_client_that_leaves_in_the_middle_of_a_response_is_noticed(
+    app: Path, options: tuple[str, ...], record_property: pytest.RecordProperty
+) -> None:
+    """The goal is 100 ms; it is measured, and printed, and no verdict."""
+    with Supervisor.start(app, *options) as server:
+        took = leave_in_the_middle(server)
+        print(f"noticed after {took * 1000:.1f} ms")
+        record_property("noticed_after_ms", round(took * 1000, 1))
+        eventually(lambda: server.group()["processes"][0]["sessions"] == 0)
+        assert "Traceback" not in server.log_tail
+
+
+def test_what_an_application_does_behind_its_response_holds_up_nobody(tmp_path: Path) -> None:
+    """A background task: the client has its answer, its connection carries the next request, and the end waits for the task."""
+    gate = tmp_path / "gate"
+    with Supervisor.start(FASTAPI, "--max-pool-size", "1") as server, httpx.Client(base_url=server.url) as client:
+        for _ in range(3):
+            assert client.post("/later", params={"path": str(gate)}).json() == {"accepted": True}
+            assert client.get("/").status_code == 200
+        assert "done later" not in server.log_tail
+        gate.touch()
+        assert server.stop() == 0
+        server.wait_log("done later")
+        server.wait_log("closed")
+
+
+def test_a_start_up_that_fails_is_explained() -> None:
+    with Supervisor.start(FASTAPI, "--env", "DATABASE=down") as server:
+        page = httpx.get(server.url, headers={"Accept": "application/json"})
+        assert page.status_code == 500
+        error = page.json()["error"]
+        assert "failed in its start-up (lifespan)" in page.text
+        assert "the database is down" in page.text
+        assert 'raise ConnectionError("the database is down")' in str(error).replace("\\'", "'")
+
+
+@METHODS
+def test_quart_on_trio(method: str) -> None:
+    with Supervisor.start(QUART, "--spawn-method", method, "--loop", "trio") as server:
+        assert server.ready["applications"][0]["reason"] == "app.py has `app`, a Quart application (ASGI)"
+        with httpx.Client(base_url=server.url) as client:
+            assert client.get("/").json()["path"] == "/"
+            assert client.post("/upload", content=b"x" * 1_000_000).json() == {"size": 1_000_000}
+            assert client.get("/nowhere").status_code == 404
+        assert server.stop() == 0
+        server.wait_log("opened")
+        server.wait_log("closed")
+
+
+def test_a_loop_that_the_applications_environment_has_not(tmp_path: Path) -> None:
+    import venv
+
+    venv.create(tmp_path / ".venv", with_pip=False)
+    (tmp_path / "asgi.py").write_text("async def application(scope, receive, send): ...\n")
+    with Supervisor.start(tmp_path, "--loop", "trio", env={"VIRTUAL_ENV": None}) as server:
+        page = httpx.get(server.url, headers={"Accept": "application/json"})
+        assert page.status_code == 500
+        assert "--loop trio: the application's environment has no Trio" in page.text
+
+
+def test_early_hints_come_before_the_response(tmp_path: Path) -> None:
+    source = """
+        async def application(scope, receive, send):
+            assert "http.response.early_hint" in scope["extensions"]
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+            await send({"type": "http.response.early_hint", "links": [b"</style.css>; rel=preload"]})
+            await send({"type": "http.response.body", "body": b"hello"})
+        """
+    (tmp_path / "asgi.py").write_text(textwrap.dedent(source))
+    with Supervisor.start(tmp_path) as server, RawClient(server.address) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        interim, _, rest = client.receive_all().partition(b"\r\n\r\n")
+        assert interim.startswith(b"HTTP/1.1 103 ")
+        assert b"link: </style.css>; rel=preload" in interim.lower()
+        assert rest.startswith(b"HTTP/1.1 200 ")
+        assert rest.endswith(b"\r\n\r\nhello")
+
+
+def test_litestar(tmp_path: Path) -> None:
+    source = """
+        from litestar import Litestar, get
+
+        @get("/greet/{name:str}", sync_to_thread=False)
+        def greet(name: str) -> dict[str, str]:
+            return {"hello": name}
+
+        app = Litestar([greet])
+        """
+    (tmp_path / "app.py").write_text(textwrap.dedent(source))
+    with Supervisor.start(tmp_path) as server:
+        assert httpx.get(f"{server.url}/greet/Zo%C3%AB").json() == {"hello": "Zoë"}
+
+
+def test_whoever_says_wsgi_gets_an_error(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("async def app(scope, receive, send): ...\n")
+    with Supervisor.start(tmp_path, "--app-type", "wsgi") as server:
+        page = httpx.get(server.url, headers={"Accept": "application/json"})
+        assert page.status_code == 500
+        assert "is an ASGI application, not a WSGI application" in page.text
+        assert "--app-type asgi" in page.text
+
+
+def test_several_applications_of_a_file_each_with_its_own_loop(tmp_path: Path) -> None:
+    (tmp_path / "passenger-trio.toml").write_text(
+        textwrap.dedent(
+            f"""
+            [[app]]
+            root = "{FASTAPI}"
+            base_uri = "/fast"
+            max_concurrent_requests_per_process = 7
+
+            [[app]]
+            root = "{QUART}"
+            base_uri = "/quart"
+            loop = "trio"
+
+            [[app]]
+            root = "{APPS / "demo"}"
+            base_uri = "/demo"
+            """
+        )
+    )
+    with Supervisor.start(tmp_path) as server:
+        assert [told["app_type"] for told in server.ready["applications"]] == ["asgi", "asgi", "wsgi"]
+        assert [told["concurrency"] for told in server.ready["applications"]] == [7, 100, 1]
+        assert httpx.get(f"{server.url}/fast/").json()["url"] == f"{server.url}/fast/"
+        assert httpx.get(f"{server.url}/quart/").json()["path"] == "/"  # as Quart has it: without the root path
+        assert httpx.get(f"{server.url}/demo/").status_code == 200
+
+
+def test_channels(tmp_path: Path) -> None:
+    """A Django project that uses Channels is served as ASGI, and its views by the router's HTTP side."""
+    files = {
+        "manage.py": 'import os\nos.environ.setdefault("DJANGO_SETTINGS_MODULE", "chat.settings")\n',
+        "chat/__init__.py": "",
+        "chat/settings.py": """
+            SECRET_KEY = "x"
+            ALLOWED_HOSTS = ["*"]
+            ROOT_URLCONF = "chat.urls"
+            INSTALLED_APPS = ["channels"]
+            WSGI_APPLICATION = "chat.wsgi.application"
+            ASGI_APPLICATION = "chat.asgi.application"
+            """,
+        "chat/urls.py": """
+            import asyncio
+            from django.http import JsonResponse, StreamingHttpResponse
+            from django.urls import path
+
+            async def hello(request):
+                await asyncio.sleep(0)
+                return JsonResponse({"path": request.path, "scheme": request.scheme})
+
+            def plain(request):
+                return JsonResponse({"query": request.GET["q"], "size": len(request.body)})
+
+            async def stream(request):
+                async def body():
+                    for number in range(3):
+                        yield b"%d\\n" % number
+                return StreamingHttpResponse(body())
+
+            urlpatterns = [path("hello/", hello), path("plain/", plain), path("stream/", stream)]
+            """,
+        "chat/asgi.py": """
+            import os
+            from channels.routing import ProtocolTypeRouter
+            from django.core.asgi import get_asgi_application
+
+            os.environ.setdefault("DJANGO_SETTINGS_MODULE", "chat.settings")
+            application = ProtocolTypeRouter({"http": get_asgi_application()})
+            """,
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(textwrap.dedent(text))
+    with Supervisor.start(tmp_path, "--base-uri", "/talk") as server:
+        assert server.ready["applications"][0]["reason"].endswith(
+            "whose ASGI_APPLICATION is chat.asgi.application, and it uses Channels"
+        )
+        assert httpx.get(f"{server.url}/talk/hello/").json() == {"path": "/talk/hello/", "scheme": "http"}
+        assert httpx.get(f"{server.url}/talk/plain/?q=%C3%A4").json() == {"query": "ä", "size": 0}
+        assert httpx.get(f"{server.url}/talk/stream/").text == "0\n1\n2\n"
+        assert httpx.get(f"{server.url}/talk/nowhere/").status_code == 404
+        # An application that has no lifespan is no news.
+        assert "Traceback" not in server.log_tail
