@@ -73,7 +73,9 @@ class ClientSide:
             self.peer_closed = True
             return
         message = self._message
-        if self._failure or (message is not None and message.body_complete and message.must_close):
+        if self._failure or (
+            message is not None and message.body_complete and message.must_close and not message.head.upgrade
+        ):
             return  # R18: behind the last message there is nothing to read
         if not self._data:
             self._data = data
@@ -154,8 +156,8 @@ class ClientSide:
         self._message = message
         self._scan = None
         self._skipped = False
-        # R18: nothing follows a message that is the connection's last.
-        self._data = b"" if message.must_close and message.body_complete else rest
+        # R18: nothing follows a message that is the connection's last, unless it is of another protocol (R19).
+        self._data = b"" if message.must_close and message.body_complete and not message.head.upgrade else rest
         return message.head
 
     def read_body(self) -> bytes | None:
@@ -266,6 +268,15 @@ class ClientSide:
         :raises UnfitResponseHead: the status or a field cannot be sent.
         """
         return self._current().interim(status, reason, fields)
+
+    def switch_protocols(self, reason: bytes, fields: Fields) -> bytes:
+        """The head of status 101 (``response_head.parse_switch``); ``hand_over`` follows."""
+        return self._current().switch(reason, fields)
+
+    def hand_over(self) -> bytes:
+        """The connection is not HTTP any more: what the client has sent behind its request, if anything. Nothing else is read or written here."""
+        self._current().hand_over()
+        return self._take()
 
     def error_response(self, status: int, reason: bytes, fields: Fields, body: bytes, date: bytes) -> bytes:
         """A response that is the connection's last, at any time and without any reader (R26).

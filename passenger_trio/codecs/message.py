@@ -153,6 +153,21 @@ class Message:
             self.continued = True
         return self._write_interim(status, reason, kept)
 
+    def switch(self, reason: bytes, fields: Fields) -> bytes:
+        """The head of status 101: behind it is no HTTP any more, in either direction.
+
+        :raises InvariantBroken: the request asks for no upgrade, or is answered already.
+        """
+        if self.begun or not self.head.upgrade:
+            raise InvariantBroken("a connection is upgraded that cannot be")
+        out = self._write_interim(101, reason, fields)
+        self.begun = True  # not before, as in ``begin``
+        return out
+
+    def hand_over(self) -> None:
+        """The application has the connection from here; the message is its last."""
+        self.begun = self.must_close = True
+
     def _write_head(self, status: int, reason: bytes, fields: Fields, length: int | None, chunked: bool) -> bytes:
         raise NotImplementedError
 

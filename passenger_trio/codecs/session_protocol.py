@@ -17,6 +17,7 @@ from passenger_trio.errors import IncompleteResponse, MalformedResponse
 
 __all__ = [
     "ABORT",
+    "ACCEPT",
     "BODY_END",
     "DATA",
     "END",
@@ -44,6 +45,8 @@ DATA: Final = ord("D")
 END: Final = ord("E")
 INTERIM: Final = ord("I")
 ERROR: Final = ord("X")
+ACCEPT: Final = ord("W")
+"""A WebSocket is accepted: what follows is read by ``session_messages``."""
 
 FLAG_CLOSE: Final = 1
 FLAG_OOB_WORK: Final = 2
@@ -56,10 +59,10 @@ _pack = _LENGTH.pack
 _unpack_from = _LENGTH.unpack_from
 
 # The largest payload of each frame that a worker may send; a type that is not here is not in the contract.
-_LIMITS: Final = {HEAD: MAX_HEAD, INTERIM: MAX_HEAD, ERROR: MAX_HEAD, DATA: MAX_FRAME, END: 1}
+_LIMITS: Final = {HEAD: MAX_HEAD, INTERIM: MAX_HEAD, ERROR: MAX_HEAD, ACCEPT: MAX_HEAD, DATA: MAX_FRAME, END: 1}
 
 # What may follow what. The state is named for what has been seen.
-_START, _RESPONDING, _FAILED, _DONE = range(4)
+_START, _RESPONDING, _FAILED, _DONE, _ASKED, _ACCEPTED = range(6)
 _FOLLOWS: Final = {
     (_START, INTERIM): _START,
     (_START, HEAD): _RESPONDING,
@@ -67,6 +70,11 @@ _FOLLOWS: Final = {
     (_RESPONDING, DATA): _RESPONDING,
     (_RESPONDING, END): _DONE,
     (_FAILED, END): _DONE,
+    # _ASKED is the start of a session that was asked for as a WebSocket.
+    (_ASKED, INTERIM): _ASKED,
+    (_ASKED, HEAD): _RESPONDING,
+    (_ASKED, ERROR): _FAILED,
+    (_ASKED, ACCEPT): _ACCEPTED,
 }
 
 
@@ -139,17 +147,20 @@ class ResponseReader:
     """Reads the frames of one session's response.
 
     ``feed`` takes bytes, ``next_event`` gives ``(type, payload)`` or None when more bytes are needed: ``(INTERIM, payload)``,
-    ``(HEAD, payload)``, ``(DATA, piece)``, ``(ERROR, payload)``, ``(END, flags as one byte or empty)``.
+    ``(HEAD, payload)``, ``(DATA, piece)``, ``(ERROR, payload)``, ``(END, flags as one byte or empty)``; and ``(ACCEPT, payload)``, which is the last, where
+    it may come.
+
+    :param websocket: whether a WebSocket was asked for, so that the process may accept it.
     """
 
     __slots__ = ("_buffer", "_piece", "_remaining", "_state", "begun")
 
-    def __init__(self) -> None:
+    def __init__(self, *, websocket: bool = False) -> None:
         self._buffer = bytearray()
         self._piece = b""
         self._remaining = 0
         """Bytes of the current ``D`` frame that have not come yet."""
-        self._state = _START
+        self._state = _ASKED if websocket else _START
         self.begun = False
         """Whether any byte has come, one of an interim response too (R30: no retry after that)."""
 
@@ -211,6 +222,8 @@ class ResponseReader:
             self._remaining -= len(piece)
             return DATA, piece
         buffer = self._buffer
+        if self._state == _ACCEPTED:
+            return None
         if self._remaining:
             if not buffer:
                 return None
@@ -244,6 +257,12 @@ class ResponseReader:
         if follows == _DONE and buffer:
             raise MalformedResponse("the process sent bytes after the end of its response")
         return kind, payload
+
+    def take_rest(self) -> bytes:
+        """What came behind the ``ACCEPT``."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
 
 
 def split_application_error(payload: bytes) -> tuple[str, str, str]:

@@ -172,6 +172,17 @@ class PoolPolicy:
             commands += scaling.start_spawns(state, now, groups)
         return commands
 
+    def session_held(self, session: SessionId, now: float) -> list[Command]:
+        """A granted session is no request any more: it may last for longer than ``max_request_time``.
+
+        :raises InvariantBroken: the session is not open.
+        """
+        process = self.state.sessions.get(session)
+        if process is None:
+            raise InvariantBroken(f"session {session} is held, but it is not open")
+        process.group.running.pop(session, None)
+        return []
+
     # --- processes come and go ------------------------------------------------------------------------------------
 
     def spawn_succeeded(

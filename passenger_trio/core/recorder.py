@@ -28,6 +28,7 @@ FACTS = (
     "checkout",
     "abandon",
     "session_closed",
+    "session_held",
     "spawn_succeeded",
     "spawn_failed",
     "process_exited",

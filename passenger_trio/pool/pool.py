@@ -146,6 +146,10 @@ class Pool:
         if commands or self._clock.sleeps_for_ever:
             self._perform(commands)
 
+    def session_held(self, session: Session) -> None:
+        """Called by ``Session.hold``."""
+        self._perform(self._policy.session_held(session.id, self._now()))
+
     def trace(self) -> Callable[[], dict[str, Any]]:
         """What makes JSON values of the flight recorder's recording; slow, so call it in a thread."""
         return self._policy.dump()
@@ -310,6 +314,8 @@ class Pool:
         if not process.told_detached:
             process.told_detached = True
             self.events.publish("process_detached", group=str(process.group), pid=process.live.pid, why=why)
+            for tell in tuple(process.holders):
+                tell()
 
     def _perform(self, commands: Iterable[Command]) -> None:
         perform(self, commands)

@@ -10,6 +10,7 @@ worker whose threads wait on idle streams accepts no other).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -42,6 +43,8 @@ class Process:
 
     told_detached: bool = False
     """Whether its leaving was made an event."""
+    holders: set[Callable[[], None]] = attrs.field(factory=set)
+    """Whom to tell of that: who holds a session for as long as it pleases."""
 
     def leave(self) -> None:
         """Close the idle streams, and keep no other: a worker that is to end waits for them."""
@@ -53,11 +56,12 @@ class Process:
 class Session:
     """Made by the pool when the policy grants it."""
 
-    __slots__ = ("_closed", "_pool", "id", "pid", "process", "reused", "stream")
+    __slots__ = ("_closed", "_holder", "_pool", "id", "pid", "process", "reused", "stream")
 
     def __init__(self, pool: Pool, id: SessionId, process: Process) -> None:
         self._pool = pool
         self._closed = False
+        self._holder: Callable[[], None] | None = None
         self.id = id
         self.process = process
         self.pid = process.live.pid
@@ -90,6 +94,14 @@ class Session:
         """Whether it lasted too long, and the process was killed for that."""
         return self.id in self.process.overdue
 
+    def hold(self, tell: Callable[[], None]) -> None:
+        """The session is no request any more, and may last. ``tell`` is called when the process is to go, which waits for it; at once, if that is so already."""
+        self._holder = tell
+        self.process.holders.add(tell)
+        self._pool.session_held(self)
+        if self.process.told_detached:
+            tell()
+
     def drop_stream(self) -> None:
         """Close the stream; the session stays."""
         stream, self.stream = self.stream, None
@@ -101,6 +113,8 @@ class Session:
         if self._closed:
             return
         self._closed = True
+        if self._holder is not None:
+            self.process.holders.discard(self._holder)
         stream, self.stream = self.stream, None
         if stream is not None:
             if keep_stream and outcome is SessionOutcome.DONE and not self.process.leaving:

@@ -108,6 +108,14 @@ class Connection:
         """End the connection, which must be idle."""
         self.scope.cancel()
 
+    def overdue(self, now: float) -> None:
+        """The stage should be over by now. Called by the timekeeper; runs no task."""
+        exchange = self.exchange
+        if self.stage is Stage.WEBSOCKET and exchange is not None and exchange.websocket is not None:
+            exchange.websocket.tick(now)
+        else:
+            self.scope.cancel()
+
     async def run(self) -> None:
         """Serve the connection until it ends."""
         step: Callable[[], Awaitable[None]] | None = self._serve
@@ -128,6 +136,8 @@ class Connection:
             self._tell_bug()
         finally:
             self.front.connections.discard(self)
+            if self.exchange is not None and self.exchange.websocket is not None:
+                self.exchange.websocket.last_words()
             self.stream.close()
             if self.exchange is not None:
                 try:
@@ -247,6 +257,10 @@ class Connection:
             if exchange.session is not None:
                 await abandon_session(exchange)
         exchange.drop_upload()
+        if exchange.websocket is not None:
+            await exchange.websocket.run()
+            self.exchange = None
+            return False
         self.log(exchange)
         self.exchange = None
         codec = self.codec
@@ -349,7 +363,10 @@ class Connection:
             exchange.status = answer_errors.CLIENT_CLOSED
         exchange.drop_upload()
         try:
-            self.log(exchange)
+            if exchange.websocket is not None:
+                exchange.websocket.note_end()
+            else:
+                self.log(exchange)
         finally:
             self.exchange = None
             if exchange.place is not None:

@@ -18,6 +18,7 @@ from passenger_trio.server.spill_buffer import SpillBuffer
 
 if TYPE_CHECKING:
     from passenger_trio.server.buffer_body import BodyClock
+    from passenger_trio.server.websocket import WebSocket
 
 __all__ = ["IDEMPOTENT", "Exchange"]
 
@@ -52,6 +53,8 @@ class Exchange:
         "unreachable",
         "unsent",
         "upload",
+        "wants_websocket",
+        "websocket",
     )
 
     def __init__(self, head: Head, route: Route, request_id: bytes, started: float) -> None:
@@ -76,6 +79,10 @@ class Exchange:
         self.queue_time = 0.0
         self.pid = 0
         # send_request, pump
+        self.wants_websocket = False
+        """Whether the process that has the request was asked for a WebSocket, and may accept it."""
+        self.websocket: WebSocket | None = None
+        """Made when it has; the exchange lasts as long."""
         self.unsent: bytes | memoryview = b""
         """What of the request the kernel has not taken yet."""
         self.body_sent = False

@@ -43,6 +43,7 @@ class DummyProcess:
     def __init__(self, pid: int, concurrency: int, streams: trio.Nursery, serve: Serve | None) -> None:
         self.pid = pid
         self.concurrency = concurrency
+        self.websocket = False
         self.journey = Journey.begin(JourneyType.SPAWN_DIRECTLY)
         self.spawn_time = 0.0
         self.preloaded = False
@@ -129,6 +130,7 @@ class DummySpawner:
         *,
         concurrency: int = 1,
         serve: Serve | None = None,
+        websocket: bool = False,
         delays: tuple[float, ...] = (0.0,),
         failures: tuple[SpawnFailure | None, ...] = (None,),
     ) -> None:
@@ -138,6 +140,7 @@ class DummySpawner:
         self.preloaders_retired = 0
         self._concurrency = concurrency
         self._serve = serve
+        self._websocket = websocket
         self._delays = itertools.chain(delays, itertools.repeat(delays[-1]))
         self._failures = itertools.chain(failures, itertools.repeat(failures[-1]))
         self._pids = itertools.count(1001)
@@ -160,6 +163,7 @@ class DummySpawner:
             raise SpawnError(failure)
         assert self._streams is not None, "serve() is not running"
         process = DummyProcess(next(self._pids), self._concurrency, self._streams, self._serve)
+        process.websocket = self._websocket
         self.processes.append(process)
         return process
 
