@@ -72,15 +72,17 @@ class DummyProcess:
     async def _serve_stream(self, stream: RawStream) -> None:
         try:
             if self._serve is not None:
-                async with trio.open_nursery() as nursery:
+                # As a process outlives its spawner, so do its streams; its end, which somebody always sees to, ends them.
+                with trio.CancelScope(shield=True):
+                    async with trio.open_nursery() as nursery:
 
-                    async def end_with_process() -> None:
-                        await self._exited.wait()
+                        async def end_with_process() -> None:
+                            await self._exited.wait()
+                            nursery.cancel_scope.cancel()
+
+                        nursery.start_soon(end_with_process)
+                        await self._serve(self, stream)
                         nursery.cancel_scope.cancel()
-
-                    nursery.start_soon(end_with_process)
-                    await self._serve(self, stream)
-                    nursery.cancel_scope.cancel()
         finally:
             stream.close()
 
