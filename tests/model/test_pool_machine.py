@@ -98,6 +98,11 @@ class PoolMachine(RuleBasedStateMachine):
         self.world.close(pick(self.world.sessions, number), outcome)
 
     @precondition(lambda self: self.world.sessions)
+    @rule(number=numbers)
+    def hold(self, number: int) -> None:
+        self.world.hold(pick(self.world.sessions, number))
+
+    @precondition(lambda self: self.world.sessions)
     @rule()
     def close_all(self) -> None:
         for session in list(self.world.sessions):

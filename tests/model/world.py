@@ -103,6 +103,8 @@ class FakeWorld:
     waiting: dict[WaiterId, GroupKey] = attrs.field(factory=dict)
     since: dict[WaiterId, float] = attrs.field(factory=dict)
     began: dict[SessionId, float] = attrs.field(factory=dict)
+    held: set[SessionId] = attrs.field(factory=set)
+    """Sessions that are no requests any more, of all that there ever were."""
     preloaders: dict[tuple[GroupKey, int], int] = attrs.field(factory=dict)
     preloaders_told: dict[tuple[GroupKey, int], int] = attrs.field(factory=dict)
     preloader_used: dict[tuple[GroupKey, int], float] = attrs.field(factory=dict)
@@ -163,6 +165,12 @@ class FakeWorld:
         commands = self.policy.session_closed(session, outcome, self.now)
         assert commands or self.policy.next_deadline() >= deadline
         self.perform(commands)
+
+    def hold(self, session: SessionId) -> None:
+        deadline = self.policy.next_deadline()
+        assert self.policy.session_held(session, self.now) == []
+        assert self.policy.next_deadline() >= deadline
+        self.held.add(session)
 
     def spawned(self, attempt: AttemptId, concurrency: int, jitter: float = 0.0) -> ProcessId:
         key, generation = self.attempts.pop(attempt), self.generations[attempt]
@@ -323,6 +331,7 @@ class FakeWorld:
                         assert command.session is not None
                         assert self.sessions[command.session] is process
                         assert limits.max_request_time
+                        assert command.session not in self.held
                         assert self.began[command.session] + limits.max_request_time <= self.now
                     else:
                         assert command.reason is Reason.MEMORY
