@@ -62,7 +62,11 @@ def render_status(answer: Mapping[str, Any], *, name: str = "", date: str = "") 
                 if buffers
                 else []
             ),
-            ("Connections", f"{_text(connections.get('open'))} open, {_text(connections.get('accepted'))} accepted"),
+            (
+                "Connections",
+                f"{_text(connections.get('open'))} open, {_text(connections.get('accepted'))} accepted"
+                + (f", {_text(connections['upgraded'])} upgraded" if connections.get("upgraded") else ""),
+            ),
         ]
     )
     lines += ["", _rule("Application groups")]

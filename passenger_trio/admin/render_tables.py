@@ -21,13 +21,14 @@ def render_requests(answer: Mapping[str, Any]) -> str:
             str(request.get("group", "-")),
             str(request.get("client", "-")),
             f"{request.get('method', '-')} {request.get('path', '-')}",
+            *_relayed(request.get("relay") or {}),
             str(request.get("id", "-")),
         )
         for request in answer.get("requests", [])
     ]
     if not rows:
         return "No request is in flight.\n"
-    return _table(("AGE", "IN STAGE", "STAGE", "PID", "GROUP", "CLIENT", "REQUEST", "ID"), rows)
+    return _table(("AGE", "IN STAGE", "STAGE", "PID", "GROUP", "CLIENT", "REQUEST", "UP", "DOWN", "SILENT", "ID"), rows)
 
 
 def render_memory(answer: Mapping[str, Any]) -> str:
@@ -55,6 +56,11 @@ def _sizes(process: Mapping[str, Any]) -> tuple[str, ...]:
         str(process.get("pid", "-")),
         *(human_memory(process.get(name)) for name in ("pss", "uss", "rss", "shared")),
     )
+
+
+def _relayed(relay: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Of an upgraded connection: bytes to the application, bytes to the client, time since something passed."""
+    return str(relay.get("bytes_up", "-")), str(relay.get("bytes_down", "-")), _seconds(relay.get("idle"))
 
 
 def _seconds(value: Any) -> str:

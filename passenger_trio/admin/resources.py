@@ -13,6 +13,7 @@ from passenger_trio.system.gauges import ProcessGauge, measure
 
 if TYPE_CHECKING:
     from passenger_trio.server.connection import Connection
+    from passenger_trio.server.websocket import WebSocket
     from passenger_trio.tree import RunningServer
 
 __all__ = ["memory", "requests"]
@@ -38,7 +39,13 @@ def _request(connection: Connection, now: float) -> dict[str, Any]:
         "age": now - exchange.started,
         "in_stage": now - connection.since,
         "pid": exchange.pid or None,
+        "relay": None if exchange.relay is None else _relay(exchange.relay, now),
     }
+
+
+def _relay(relay: WebSocket, now: float) -> dict[str, Any]:
+    """A WebSocket: bytes each way, and seconds since the last message."""
+    return {"bytes_up": relay.bytes_up, "bytes_down": relay.bytes_down, "idle": now - relay.active}
 
 
 async def memory(server: RunningServer, limiter: trio.CapacityLimiter) -> dict[str, Any]:

@@ -229,7 +229,7 @@ class _Admin:
                 "paused": front.spill.quota.paused,
                 "errors": dict(front.spill.quota.errors),
             },
-            "connections": {"open": len(front.connections), "accepted": front.accepted},
+            "connections": {"open": len(front.connections), "accepted": front.accepted, "upgraded": front.upgraded},
         }
 
     def _group(

@@ -111,8 +111,8 @@ class Connection:
     def overdue(self, now: float) -> None:
         """The stage should be over by now. Called by the timekeeper; runs no task."""
         exchange = self.exchange
-        if self.stage is Stage.WEBSOCKET and exchange is not None and exchange.websocket is not None:
-            exchange.websocket.tick(now)
+        if self.stage is Stage.WEBSOCKET and exchange is not None and exchange.relay is not None:
+            exchange.relay.tick(now)
         else:
             self.scope.cancel()
 
@@ -136,8 +136,8 @@ class Connection:
             self._tell_bug()
         finally:
             self.front.connections.discard(self)
-            if self.exchange is not None and self.exchange.websocket is not None:
-                self.exchange.websocket.last_words()
+            if self.exchange is not None and self.exchange.relay is not None:
+                self.exchange.relay.last_words()
             self.stream.close()
             if self.exchange is not None:
                 try:
@@ -257,8 +257,8 @@ class Connection:
             if exchange.session is not None:
                 await abandon_session(exchange)
         exchange.drop_upload()
-        if exchange.websocket is not None:
-            await exchange.websocket.run()
+        if exchange.relay is not None:
+            await exchange.relay.run()
             self.exchange = None
             return False
         self.log(exchange)
@@ -363,8 +363,8 @@ class Connection:
             exchange.status = answer_errors.CLIENT_CLOSED
         exchange.drop_upload()
         try:
-            if exchange.websocket is not None:
-                exchange.websocket.note_end()
+            if exchange.relay is not None:
+                exchange.relay.note_end()
             else:
                 self.log(exchange)
         finally:

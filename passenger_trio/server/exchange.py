@@ -42,6 +42,7 @@ class Exchange:
         "queue_time",
         "queued",
         "reader",
+        "relay",
         "request_id",
         "response_begun",
         "retried",
@@ -54,7 +55,6 @@ class Exchange:
         "unsent",
         "upload",
         "wants_websocket",
-        "websocket",
     )
 
     def __init__(self, head: Head, route: Route, request_id: bytes, started: float) -> None:
@@ -81,7 +81,7 @@ class Exchange:
         # send_request, pump
         self.wants_websocket = False
         """Whether the process that has the request was asked for a WebSocket, and may accept it."""
-        self.websocket: WebSocket | None = None
+        self.relay: WebSocket | None = None
         """Made when it has; the exchange lasts as long."""
         self.unsent: bytes | memoryview = b""
         """What of the request the kernel has not taken yet."""

@@ -75,6 +75,11 @@ class Front:
         """Requests under way."""
         return sum(1 for connection in self.connections if connection.exchange is not None)
 
+    @property
+    def upgraded(self) -> int:
+        """Connections that are relayed now."""
+        return sum(1 for c in self.connections if c.exchange is not None and c.exchange.relay is not None)
+
     def date(self) -> bytes:
         """The value of a ``Date`` field for now (RFC 9110 section 6.6.1)."""
         now = int(time.time())
@@ -118,8 +123,8 @@ class Front:
         for connection in self.connections:
             if connection.is_idle:
                 connection.close_idle()
-            elif connection.exchange is not None and connection.exchange.websocket is not None:
-                connection.exchange.websocket.drain()
+            elif connection.exchange is not None and connection.exchange.relay is not None:
+                connection.exchange.relay.drain()
 
 
 def _networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -224,7 +224,7 @@ class _Pump:
         self._out.append(connection.codec.switch_protocols(b"Switching Protocols", fields))
         exchange.status = 101
         exchange.response_begun = self._over = True
-        exchange.websocket = WebSocket(connection, exchange)
+        exchange.relay = WebSocket(connection, exchange)
 
     def _end(self, flags: int) -> None:
         """The process is done: it is free before the client has the last byte."""

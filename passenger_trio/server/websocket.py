@@ -93,11 +93,11 @@ class WebSocket:
         "_to_worker",
         "_within",
         "active",
+        "bytes_down",
+        "bytes_up",
         "logged",
         "messages_in",
         "messages_out",
-        "received",
-        "sent",
     )
 
     def __init__(self, connection: Connection, exchange: Exchange) -> None:
@@ -126,9 +126,9 @@ class WebSocket:
         """The worker was told by the end of its stream, which is not used again."""
         self._within = False
         """A message to the client was begun, in a frame that is not its last."""
-        self.received = 0
+        self.bytes_up = 0
         """Bytes from the client, of frames."""
-        self.sent = 0
+        self.bytes_down = 0
         """Bytes given to the client's connection."""
         self.messages_in = self.messages_out = 0
         self.active = now
@@ -182,7 +182,8 @@ class WebSocket:
                 pass
 
     def _set_due(self) -> None:
-        self._connection.due = self._life.due()
+        if self._to_client is not None:  # else the connection is still at the stage before
+            self._connection.due = self._life.due()
 
     def _client_moved(self, since: float) -> None:
         life = self._life
@@ -224,7 +225,7 @@ class WebSocket:
 
     def _send(self, data: bytes) -> None:
         assert self._to_client is not None
-        self.sent += len(data)
+        self.bytes_down += len(data)
         self._to_client.put(data)
 
     def _close_client(self, code: int, reason: str) -> None:
@@ -338,7 +339,7 @@ class WebSocket:
         life = self._life
         now = self._connection.now()
         life.heard = now
-        self.received += len(data)
+        self.bytes_up += len(data)
         out: list[bytes] = []
         for opcode, payload in self._reader.receive(data, now):
             kind = _TO_WORKER.get(opcode)
@@ -424,5 +425,5 @@ class WebSocket:
         """The access log's record of it, once."""
         if not self.logged:
             self.logged = True
-            self._exchange.bytes_sent = self.sent
+            self._exchange.bytes_sent = self.bytes_down
             self._connection.log(self._exchange)

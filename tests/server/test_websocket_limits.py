@@ -25,8 +25,11 @@ from websocket_world import (
     websockets,
 )
 
+from passenger_trio.admin.render_tables import render_requests
+from passenger_trio.admin.resources import requests
 from passenger_trio.core.model import GroupLimits, PoolLimits
-from passenger_trio.options import ServerOptions
+from passenger_trio.options import Config, ServerOptions
+from passenger_trio.tree import RunningServer
 
 SMALL = ServerOptions(websocket_max_message_size=1000)
 
@@ -135,7 +138,7 @@ async def test_a_worker_that_takes_nothing_pauses_the_client_and_loses_nothing()
                 break
         rest = wire[count:]
         await trio.testing.wait_all_tasks_blocked()
-        websocket = client.client.connection.exchange.websocket
+        websocket = client.client.connection.exchange.relay
         assert websocket._to_worker.kept <= 65536 + 10_000
         assert sent < 2_000_000
         go.set()
@@ -369,3 +372,45 @@ async def test_a_handshake_may_not() -> None:
         client = world.connect()
         client.send(handshake())
         assert (await client.answer()).status == 504
+
+
+@simulated
+async def test_drained_while_its_101_is_not_taken_it_still_has_its_time() -> None:
+    async with websockets() as world:
+        client = world.connect(send_buffer=2048)
+        filler = 0
+        while client.connection.stream.send_nowait(b"x"):
+            filler += 1
+        client.send(handshake())
+        await world.until(lambda: client.connection.exchange and client.connection.exchange.relay)
+        world.front.drain()
+        await trio.sleep(10)
+        data = b""
+        while b"\x03\xe9" not in data:
+            data += await client.receive()
+        assert data[filler:].startswith(b"HTTP/1.1 101")
+        client.send(close(1001))
+
+
+# -- what is told ---------------------------------------------------------------------------------------------------
+
+
+@simulated
+async def test_requests_lists_websockets_with_bytes_each_way_and_the_last_activity() -> None:
+    async with websockets() as world:
+        server = RunningServer(Config(), [], "", [], world.pool, world.front)
+        client = await open_websocket(world, handshake("/chat"))
+        client.send(masked(TEXT, b"12345"))
+        assert await client.frame() == Frame(TEXT, b"12345")
+        await trio.sleep(7)
+        [listed] = requests(server)["requests"]
+        assert (listed["stage"], listed["path"], listed["pid"]) == ("websocket", "/chat", 1001)
+        assert listed["age"] >= 7
+        assert listed["relay"] == {"bytes_up": 11, "bytes_down": 7, "idle": pytest.approx(7, abs=0.1)}
+        line = render_requests({"requests": [listed]}).splitlines()[1].split()
+        assert line[-5:-1] == ["/chat", "11", "7", "7.00s"]
+        assert world.front.upgraded == 1
+        client.send(close())
+        assert await client.closed() == 1000
+        await world.until(lambda: not world.front.upgraded)
+    assert (world.records[0].status, world.records[0].bytes_sent) == (101, 7 + 4)
