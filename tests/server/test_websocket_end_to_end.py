@@ -12,6 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 import trio
+import trio_websocket
 from websocket_server import websocket_server
 from websocket_world import close, handshake, masked
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -178,3 +179,18 @@ async def test_closed_at_every_point_nothing_is_left(nothing_left: Path) -> None
         await server.until(lambda: not (server.sessions or server.front.connections))
         assert not server.front.rejected["internal_error"]
         assert len(server.pids) == 1
+
+
+async def test_a_client_of_trio_websocket(nothing_left: Path) -> None:
+    async with (
+        websocket_server(nothing_left) as server,
+        trio_websocket.open_websocket_url(server.address + "/echo", subprotocols=None) as client,
+    ):
+        with trio.fail_after(SOON):
+            for message in ("hello", b"\0", "ü" * 100_000):
+                await client.send_message(message)
+                assert await client.get_message() == message
+            await client.ping(b"there?")
+            await client.aclose(4002, "enough")
+        assert client.closed is not None
+        assert client.closed.code == 4002
