@@ -29,6 +29,7 @@ from passenger_trio.server.front import Front
 from passenger_trio.server.init_request import init_request
 from passenger_trio.server.send_request import send_request
 from passenger_trio.server.stage import PATIENCE, ClientGone, Stage
+from passenger_trio.server.websocket import WebSocket
 from passenger_trio.system.sockets import RawStream
 
 __all__ = ["Connection"]
@@ -111,7 +112,7 @@ class Connection:
     def overdue(self, now: float) -> None:
         """The stage should be over by now. Called by the timekeeper; runs no task."""
         exchange = self.exchange
-        if self.stage is Stage.WEBSOCKET and exchange is not None and exchange.relay is not None:
+        if self.stage is Stage.WEBSOCKET and exchange is not None and isinstance(exchange.relay, WebSocket):
             exchange.relay.tick(now)
         else:
             self.scope.cancel()
@@ -136,7 +137,7 @@ class Connection:
             self._tell_bug()
         finally:
             self.front.connections.discard(self)
-            if self.exchange is not None and self.exchange.relay is not None:
+            if self.exchange is not None and isinstance(self.exchange.relay, WebSocket):
                 self.exchange.relay.last_words()
             self.stream.close()
             if self.exchange is not None:
@@ -257,7 +258,7 @@ class Connection:
             if exchange.session is not None:
                 await abandon_session(exchange)
         exchange.drop_upload()
-        if exchange.relay is not None:
+        if isinstance(exchange.relay, WebSocket):
             await exchange.relay.run()
             self.exchange = None
             return False
@@ -363,7 +364,7 @@ class Connection:
             exchange.status = answer_errors.CLIENT_CLOSED
         exchange.drop_upload()
         try:
-            if exchange.relay is not None:
+            if isinstance(exchange.relay, WebSocket):
                 exchange.relay.note_end()
             else:
                 self.log(exchange)

@@ -211,6 +211,7 @@ class WebSocket:
                 case TellWorker(code, reason):
                     self._tell_worker(b"" if code == 1005 else close_payload(code, reason))
                 case CutClient():
+                    _log.info("the client of a WebSocket is given up on [%s]", self._connection.remote)
                     self._connection.stream.send_eof()
                     self._connection.stream.close()
                     assert self._to_worker is not None
