@@ -16,7 +16,7 @@ Laws:
 * A worker's ``C`` is always answered by a ``C``; after ours nothing is sent on the session.
 * Nothing waits for ever on the client's side: a Close that is not answered, a client that takes nothing, and one that does not answer a ping are given up on.
 * A client is not blamed for our not reading: while the worker takes nothing, no ping is waited for. A worker that takes nothing for too long loses the client (1013).
-* Draining (a shutdown, or a process that is to go) gives a time to end; then the client is told, and the worker has as long again to let its application end.
+* Draining (a shutdown, or a process that is to go) gives a time to end by itself; then the client is told, early enough to be gone in that time; and the worker has as long again to let its application end.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Times:
     ping_timeout: float = 20.0
     stall: float = 60.0
     """How long a side may take nothing."""
-    drain: float = 3.0
+    drain: float = 5.0
 
 
 @attrs.frozen
@@ -199,12 +199,12 @@ class WebSocketLife:
     def drain(self, code: int, now: float, spread: float) -> None:
         """It is to end: ``GOING_AWAY`` with the server, ``SERVICE_RESTART`` with its process.
 
-        :param spread: a random number in [0, 1): clients that are told together come back together, so the second half of the time is shared out.
+        :param spread: a random number in [0, 1): clients that are told together come back together, so half of the time is shared out among them, and a quarter is left for their answers.
         """
         if self._drain_due == math.inf or code == GOING_AWAY:
             self._code = code
         drain = self._times.drain
-        self._drain_due = min(self._drain_due, now + drain * (1 - spread / 2))
+        self._drain_due = min(self._drain_due, now + drain * (0.75 - spread / 2))
         self._leave_due = min(self._leave_due, max(now, self._told) + 2 * drain)
 
     # -- time -----------------------------------------------------------------------------------------------------

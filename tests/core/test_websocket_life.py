@@ -163,15 +163,15 @@ def test_a_worker_that_takes_nothing_loses_the_client_with_1013() -> None:
 def test_draining_gives_a_time_and_then_closes() -> None:
     it = life()
     it.drain(SERVICE_RESTART, 10.0, 0.0)
-    assert it.due() == 14.0
-    assert it.tick(13.9) == []
-    assert it.tick(14.0) == [TellWorker(SERVICE_RESTART), TellClient(SERVICE_RESTART, "service restart")]
+    assert it.due() == 13.0
+    assert it.tick(12.9) == []
+    assert it.tick(13.0) == [TellWorker(SERVICE_RESTART), TellClient(SERVICE_RESTART, "service restart")]
 
 
-def test_the_time_is_spread_over_its_second_half() -> None:
+def test_the_closes_are_spread_over_the_middle_half_of_the_time() -> None:
     it = life()
     it.drain(GOING_AWAY, 10.0, 0.999)
-    assert 12.0 < it.due() < 12.01
+    assert 11.0 < it.due() < 11.01
 
 
 def test_the_servers_end_has_the_last_word_on_the_code_and_the_first_deadline_holds() -> None:
