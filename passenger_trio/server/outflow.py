@@ -21,7 +21,7 @@ __all__ = ["Outflow"]
 class Outflow:
     """:param tell: called with the time at which something last moved while something is kept, and with infinity when nothing is any more."""
 
-    __slots__ = ("_clear", "_kept", "_now", "_nursery", "_stream", "_tell")
+    __slots__ = ("_clear", "_kept", "_now", "_nursery", "_stream", "_tell", "sent")
 
     def __init__(
         self, stream: RawStream, nursery: trio.Nursery, now: Callable[[], float], tell: Callable[[float], None]
@@ -30,6 +30,8 @@ class Outflow:
         self._nursery = nursery
         self._now = now
         self._tell = tell
+        self.sent = 0
+        """Bytes that the kernel has taken."""
         self._kept: bytearray | None = None
         self._clear: trio.Event | None = None
         """Is there while somebody waits."""
@@ -48,6 +50,7 @@ class Outflow:
             sent = self._stream.send_nowait(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
+        self.sent += sent
         if sent < len(data):
             self._kept = bytearray(data[sent:] if sent else data)
             self._tell(self._now())
@@ -67,6 +70,7 @@ class Outflow:
                 with memoryview(kept) as view:
                     sent = stream.send_nowait(view[:262144])
                 if sent:
+                    self.sent += sent
                     del kept[:sent]
                     self._tell(self._now())
         except (trio.BrokenResourceError, trio.ClosedResourceError):

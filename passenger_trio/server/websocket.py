@@ -85,7 +85,6 @@ class WebSocket:
         "_connection",
         "_exchange",
         "_life",
-        "_nursery",
         "_pong",
         "_reader",
         "_session_reader",
@@ -93,11 +92,8 @@ class WebSocket:
         "_to_worker",
         "_within",
         "active",
-        "bytes_down",
         "bytes_up",
         "logged",
-        "messages_in",
-        "messages_out",
     )
 
     def __init__(self, connection: Connection, exchange: Exchange) -> None:
@@ -117,7 +113,6 @@ class WebSocket:
         )
         self._reader = FrameReader(front.frame_limits, now)
         self._session_reader = MessageReader()
-        self._nursery: trio.Nursery | None = None
         self._to_client: Outflow | None = None
         self._to_worker: Outflow | None = None
         self._pong: bytes | None = None
@@ -128,9 +123,6 @@ class WebSocket:
         """A message to the client was begun, in a frame that is not its last."""
         self.bytes_up = 0
         """Bytes from the client, of frames."""
-        self.bytes_down = 0
-        """Bytes given to the client's connection."""
-        self.messages_in = self.messages_out = 0
         self.active = now
         """When a message last passed, in monotonic seconds."""
         self.logged = False
@@ -149,7 +141,6 @@ class WebSocket:
         exchange.reader = None
         early = connection.codec.hand_over()
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
             self._to_client = Outflow(connection.stream, nursery, connection.now, self._client_moved)
             self._to_worker = Outflow(session.stream, nursery, connection.now, self._worker_moved)
             session.hold(self._process_goes)
@@ -158,6 +149,11 @@ class WebSocket:
             self._set_due()
             nursery.start_soon(self._from_client, early)
             await self._from_worker()
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes given to the client's connection, behind the 101."""
+        return 0 if self._to_client is None else self._to_client.sent
 
     def drain(self) -> None:
         """The server is to end: it has a last time to end by itself."""
@@ -226,7 +222,6 @@ class WebSocket:
 
     def _send(self, data: bytes) -> None:
         assert self._to_client is not None
-        self.bytes_down += len(data)
         self._to_client.put(data)
 
     def _close_client(self, code: int, reason: str) -> None:
@@ -275,7 +270,6 @@ class WebSocket:
             if life.client is _OPEN:  # else nobody wants it any more
                 out.append(encode_frame(CONTINUATION if self._within else opcode, payload, final=last))
                 self._within = not last
-                self.messages_out += last
                 self.active = now
             return
         # What was said before comes first.
@@ -347,7 +341,6 @@ class WebSocket:
             if kind is not None:
                 if life.worker is _OPEN:
                     out.append(encode_message(kind, payload))
-                    self.messages_in += 1
                     self.active = now
             elif opcode == PING:
                 if life.client is _OPEN:
