@@ -113,6 +113,10 @@ class AppOptions:
         -1,
         "requests that each process gets at the same time, whatever it says of itself (0: any number; -1: what it says)",
     )
+    unlimited_concurrency_paths: tuple[str, ...] = option(
+        (),
+        "path below which requests do not count among those that a process serves at the same time: for WebSockets and others that the application hands to threads or an event loop of its own; repeatable",
+    )
     start_timeout: float = option(90.0, "time in which a process must be ready")
     warmup_url: str = option(
         "", "path that a new process must answer before it serves and an old one goes", kind="text"
@@ -186,6 +190,9 @@ class ServerOptions:
     body_min_rate: int = option(500, "bytes a second that a request body must reach after its grace", kind="size")
     keep_alive_timeout: float = option(15.0, "an idle connection is closed after this time")
     write_timeout: float = option(60.0, "a client that takes nothing for so long is closed")
+    upgrade_idle_timeout: float = option(
+        3600.0, "an upgraded connection (WebSocket) over which nothing comes for so long is closed (0: never)"
+    )
     max_requests_per_connection: int = option(1000, "requests on one connection (0: no limit)")
     max_connection_age: float = option(3600.0, "a connection older than this ends after its response (0: never)")
     max_request_line: int = option(8192, "longest request line; longer: 414", kind="size")

@@ -8,10 +8,12 @@ torn down after the test's event loop has ended.
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,3 +106,21 @@ def describe(pid: int) -> str:
         return f"{pid}: {Path(f'/proc/{pid}/cmdline').read_bytes().decode(errors='replace')!r}"
     except OSError:
         return f"{pid}: gone meanwhile"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What a run is to tell beside its verdict: figures that tests recorded, and which loaders were held to the contract with which interpreters."""
+    passed = terminalreporter.stats.get("passed", [])
+    figures = [text for report in passed for name, text in report.user_properties if name == "figure"]
+    kept: Counter[str] = Counter()
+    for report in passed:
+        match = re.search(r"/test_(\w+)_conformance\.py::test_contract\w*\[(.*)\]", report.nodeid)
+        if report.when == "call" and match:
+            interpreter = re.search(r"(?:cpython|pypy|j?ruby|node)-[\d.]+", match[2])
+            kept[f"{match[1]} with {interpreter[0] if interpreter else 'the first interpreter'}"] += 1
+    if figures or kept:
+        terminalreporter.section("figures, and loaders that keep the contract")
+        for text in figures:
+            terminalreporter.write_line(text)
+        for loader, count in sorted(kept.items()):
+            terminalreporter.write_line(f"{loader}: {count} tests")

@@ -59,7 +59,7 @@ def _sizes(process: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _relayed(relay: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Of an upgraded connection: bytes to the application, bytes to the client, time since something passed."""
+    """Of an upgraded connection: bytes to the application, bytes to the client, time since the last of them."""
     return str(relay.get("bytes_up", "-")), str(relay.get("bytes_down", "-")), _seconds(relay.get("idle"))
 
 

@@ -13,6 +13,7 @@ from passenger_trio.system.gauges import ProcessGauge, measure
 
 if TYPE_CHECKING:
     from passenger_trio.server.connection import Connection
+    from passenger_trio.server.upgrade import Relay
     from passenger_trio.server.websocket import WebSocket
     from passenger_trio.tree import RunningServer
 
@@ -43,8 +44,8 @@ def _request(connection: Connection, now: float) -> dict[str, Any]:
     }
 
 
-def _relay(relay: WebSocket, now: float) -> dict[str, Any]:
-    """A WebSocket: bytes each way, and seconds since the last message."""
+def _relay(relay: Relay | WebSocket, now: float) -> dict[str, Any]:
+    """An upgraded connection: bytes each way, and seconds since the last of them."""
     return {"bytes_up": relay.bytes_up, "bytes_down": relay.bytes_down, "idle": now - relay.active}
 
 

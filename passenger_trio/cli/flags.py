@@ -72,6 +72,7 @@ _SECTION_OF = {
     "hard_memory_limit": "Recycling",
     "memory_check_interval": "Recycling",
     "force_max_concurrent_requests_per_process": "Pool",
+    "unlimited_concurrency_paths": "Pool",
     "warmup_url": "Restarts",
     "restart_dir": "Restarts",
     "stat_throttle_rate": "Restarts",
@@ -139,6 +140,7 @@ _METAVAR_OF = {
     "hook": "EVENT=COMMAND",
     "warmup_url": "PATH",
     "streamed_paths": "PATH",
+    "unlimited_concurrency_paths": "PATH",
 }
 
 

@@ -3,7 +3,7 @@
 Two fields whose names differ only in ``-`` and ``_`` become one CGI name, and an attacker needs no more than
 that to speak in the name of a proxy. So names with anything but letters, digits and dashes do not come
 through (R9), and the form with dashes always wins. ``Proxy`` never comes through (httpoxy). Fields of one
-connection end here (R22). Fields in which a proxy says who the client is come through only from a peer that
+connection end here (R22), save that an application is told of the upgrade that is asked for (R19). Fields in which a proxy says who the client is come through only from a peer that
 is trusted (R11): all of them, or none.
 
 What becomes of a name is remembered, up to a bound; clients use few.
@@ -120,6 +120,10 @@ def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: 
             pairs[cgi] = value
     if nominated:
         _withdraw(pairs, head.fields, {word.strip(b" \t") for word in nominated})
+    if head.upgrade:
+        # What they say besides was for us; an application looks for these two words.
+        pairs[b"HTTP_CONNECTION"] = b"Upgrade"
+        pairs[b"HTTP_UPGRADE"] = head.upgrade
     if not trusted or not _SANE_ID.fullmatch(pairs.get(b"HTTP_X_REQUEST_ID", b"")):
         pairs[b"HTTP_X_REQUEST_ID"] = request_id
     return connection_pairs + b"\0".join(chain.from_iterable(pairs.items())) + b"\0"

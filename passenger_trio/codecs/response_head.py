@@ -18,7 +18,7 @@ import attrs
 
 from passenger_trio.errors import MalformedResponse, UnfitResponseHead
 
-__all__ = ["AppHead", "check_fields", "parse", "parse_interim"]
+__all__ = ["AppHead", "Fields", "check_fields", "parse", "parse_interim", "parse_switch"]
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -27,6 +27,7 @@ _TEXT = rb"[\t -~\x80-\xff]*+"
 _PAIRS = rb"(?:%s\0%s\0)*+" % (_NAME, _TEXT)
 _RESPONSE = re.compile(rb"([2-5][0-9][0-9])\0%s\0%s" % (_TEXT, _PAIRS))
 _INTERIM = re.compile(rb"(1[0-9][0-9])\0%s\0%s" % (_TEXT, _PAIRS))
+_SWITCH = re.compile(rb"101\0%s\0%s" % (_TEXT, _PAIRS))
 _A_NAME, _A_TEXT = re.compile(_NAME), re.compile(_TEXT)
 _LENGTH = re.compile(rb"[0-9]{1,19}")
 
@@ -126,6 +127,25 @@ def parse_interim(payload: bytes) -> tuple[int, bytes, Fields]:
     parts = payload.split(b"\0")
     fields = list(zip(parts[2:-1:2], parts[3:-1:2], strict=True))
     return int(match[1]), parts[1], check_fields(parts[1], fields)
+
+
+def parse_switch(payload: bytes, asked: bytes) -> tuple[bytes, Fields]:
+    """Reason and fields in the payload of an ``R`` frame of status 101, with ``Upgrade`` and ``Connection`` as they must be (RFC 9110 7.8, 15.2.2).
+
+    :param asked: the protocol that the client asked for, in lower case; empty if it asked for none.
+    :raises MalformedResponse: it is no pairs.
+    :raises UnfitResponseHead: nobody asked for an upgrade, or for another one (R24), or a field is not one.
+    """
+    if not _SWITCH.fullmatch(payload):
+        raise _diagnosis(payload, interim=True)
+    if not asked:
+        raise _malformed("upgrade_not_asked", "its status is 101, but the client did not ask for an upgrade")
+    parts = payload.split(b"\0")
+    fields = list(zip(parts[2:-1:2], parts[3:-1:2], strict=True))
+    protocol = b", ".join(value.strip(b" \t") for name, value in fields if name.lower() == b"upgrade") or asked
+    if protocol.lower() != asked:
+        raise _malformed("upgrade_not_asked", "it switches to a protocol that the client did not ask for")
+    return parts[1], [(b"Upgrade", protocol), (b"Connection", b"Upgrade"), *check_fields(parts[1], fields)]
 
 
 def check_fields(reason: bytes, fields: Fields) -> Fields:

@@ -28,6 +28,7 @@ __all__ = [
     "INTERIM",
     "MAX_FRAME",
     "MAX_HEAD",
+    "UPGRADE",
     "ResponseReader",
     "encode_data",
     "encode_data_head",
@@ -47,6 +48,7 @@ INTERIM: Final = ord("I")
 ERROR: Final = ord("X")
 ACCEPT: Final = ord("W")
 """A WebSocket is accepted: what follows is read by ``session_messages``."""
+UPGRADE: Final = ord("U")
 
 FLAG_CLOSE: Final = 1
 FLAG_OOB_WORK: Final = 2
@@ -59,10 +61,18 @@ _pack = _LENGTH.pack
 _unpack_from = _LENGTH.unpack_from
 
 # The largest payload of each frame that a worker may send; a type that is not here is not in the contract.
-_LIMITS: Final = {HEAD: MAX_HEAD, INTERIM: MAX_HEAD, ERROR: MAX_HEAD, ACCEPT: MAX_HEAD, DATA: MAX_FRAME, END: 1}
+_LIMITS: Final = {
+    HEAD: MAX_HEAD,
+    INTERIM: MAX_HEAD,
+    ERROR: MAX_HEAD,
+    ACCEPT: MAX_HEAD,
+    DATA: MAX_FRAME,
+    END: 1,
+    UPGRADE: 0,
+}
 
 # What may follow what. The state is named for what has been seen.
-_START, _RESPONDING, _FAILED, _DONE, _ASKED, _ACCEPTED = range(6)
+_START, _RESPONDING, _FAILED, _DONE, _SWITCHING, _RAW, _ASKED = range(7)
 _FOLLOWS: Final = {
     (_START, INTERIM): _START,
     (_START, HEAD): _RESPONDING,
@@ -74,8 +84,15 @@ _FOLLOWS: Final = {
     (_ASKED, INTERIM): _ASKED,
     (_ASKED, HEAD): _RESPONDING,
     (_ASKED, ERROR): _FAILED,
-    (_ASKED, ACCEPT): _ACCEPTED,
+    (_ASKED, ACCEPT): _RAW,
+    # Behind a head of status 101; as any other it may also be a response, which is then the application's error.
+    (_SWITCHING, UPGRADE): _RAW,
+    (_SWITCHING, DATA): _RESPONDING,
+    (_SWITCHING, END): _DONE,
+    # The application writes its response, head and all, by itself.
+    (_START, UPGRADE): _RAW,
 }
+_SWITCHES: Final = b"101\0"
 
 
 def encode_request(pairs: bytes, body: bytes = b"") -> bytes:
@@ -151,6 +168,8 @@ class ResponseReader:
     it may come.
 
     :param websocket: whether a WebSocket was asked for, so that the process may accept it.
+    ``(HEAD, payload)``, ``(DATA, piece)``, ``(ERROR, payload)``, ``(END, flags as one byte or empty)``, ``(UPGRADE, empty)``. After the last of these
+    there are no frames any more: what was fed and not read is for ``take_rest``.
     """
 
     __slots__ = ("_buffer", "_piece", "_remaining", "_state", "begun")
@@ -181,7 +200,7 @@ class ResponseReader:
 
     def feed_eof(self) -> None:
         """:raises IncompleteResponse: the response is not whole."""
-        if self._state != _DONE:
+        if self._state not in (_DONE, _RAW):
             raise IncompleteResponse(
                 "the process closed the connection before it answered"
                 if not self.begun
@@ -222,7 +241,7 @@ class ResponseReader:
             self._remaining -= len(piece)
             return DATA, piece
         buffer = self._buffer
-        if self._state == _ACCEPTED:
+        if self._state == _RAW:
             return None
         if self._remaining:
             if not buffer:
@@ -253,13 +272,15 @@ class ResponseReader:
             return None
         payload = bytes(buffer[5 : 5 + length])
         del buffer[: 5 + length]
+        if kind == HEAD and payload.startswith(_SWITCHES):
+            follows = _SWITCHING
         self._state = follows
         if follows == _DONE and buffer:
             raise MalformedResponse("the process sent bytes after the end of its response")
         return kind, payload
 
     def take_rest(self) -> bytes:
-        """What came behind the ``ACCEPT``."""
+        """The raw bytes that came behind an upgrade, and are in no frame."""
         rest = bytes(self._buffer)
         self._buffer.clear()
         return rest

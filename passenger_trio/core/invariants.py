@@ -46,12 +46,16 @@ def check(state: PoolState) -> None:
 
 def conservation(state: PoolState) -> Iterator[str]:
     """A process counts exactly the grants outstanding on it, and takes no more than it can; a gone one is gone."""
+    if not state.unbounded <= state.sessions.keys():
+        yield "an unbounded session is over"
     outstanding = Counter(process.id for process in state.sessions.values())
     seen = {process.id: process for process in (*state.sessions.values(), *state.processes.values())}
     for process in seen.values():
         if process.sessions != outstanding[process.id]:
             yield f"process {process.id} counts {process.sessions} sessions, {outstanding[process.id]} are open"
-        if process.concurrency and process.sessions > process.concurrency:
+        if process.unbounded != sum(state.sessions.get(session) is process for session in state.unbounded):
+            yield f"process {process.id} counts {process.unbounded} unbounded sessions"
+        if process.concurrency and process.sessions - process.unbounded > process.concurrency:
             yield f"process {process.id} has {process.sessions} sessions, but takes {process.concurrency}"
         if process.killed and process.status is EnabledStatus.ENABLED:
             yield f"process {process.id} was killed, and is routed to"

@@ -123,14 +123,12 @@ class Journey:
 
     def _with(self, name: str, state: StepState, now: float, duration: float | None = None) -> Journey:
         steps = list(self.steps)
-        for index, step in enumerate(steps):
-            if step.name == name:
-                break
-        else:
+        index = next((i for i, step in enumerate(steps) if step.name == name), None)
+        if index is None:
             # An unknown step goes behind the last one that has begun: loaders of other languages have their own.
             index = next((i for i, step in enumerate(steps) if step.state is StepState.NOT_STARTED), len(steps))
-            step = Step(name)
-            steps.insert(index, step)
+            steps.insert(index, Step(name))
+        step = steps[index]
         if state is StepState.IN_PROGRESS:
             steps[index] = attrs.evolve(step, state=state, begun=now, duration=None)
         else:

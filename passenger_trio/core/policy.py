@@ -142,7 +142,11 @@ class PoolPolicy:
         process = state.sessions.pop(session, None)
         if process is None:
             raise InvariantBroken(f"session {session} is closed, but it is not open")
-        routing.give_back(process)
+        if process.unbounded and session in state.unbounded:
+            state.unbounded.discard(session)
+            routing.give_back_unbounded(process)
+        else:
+            routing.give_back(process)
         process.last_used = now
         if process.group.running:
             process.group.running.pop(session, None)
@@ -182,6 +186,19 @@ class PoolPolicy:
             raise InvariantBroken(f"session {session} is held, but it is not open")
         process.group.running.pop(session, None)
         return []
+
+    def session_unbounded(self, session: SessionId, now: float) -> list[Command]:
+        """A granted session does not count in the concurrency of its process for the rest of its life: the next waiter gets its place.
+
+        :raises InvariantBroken: the session is not open, or was told to be unbounded before.
+        """
+        state = self.state
+        process = state.sessions.get(session)
+        if process is None or session in state.unbounded:
+            raise InvariantBroken(f"session {session} is unbounded, but it is not open, or is that already")
+        state.unbounded.add(session)
+        routing.set_free(process)
+        return waitlist.serve(state, process.group, now)
 
     # --- processes come and go ------------------------------------------------------------------------------------
 

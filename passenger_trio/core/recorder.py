@@ -29,6 +29,7 @@ FACTS = (
     "abandon",
     "session_closed",
     "session_held",
+    "session_unbounded",
     "spawn_succeeded",
     "spawn_failed",
     "process_exited",

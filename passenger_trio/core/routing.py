@@ -8,7 +8,8 @@ Laws:
 * The newest generation comes first: once a new version serves, the old one gets only what the new has no room for.
 * Among these the least busy process is chosen; of equals, the one attached first. So a quiet application is served by its oldest
   process, whose caches are warm, and the younger ones become idle and can go.
-* Busyness is open sessions divided by concurrency. A process without a limit counts as one with room for 2**31.
+* Busyness is open sessions divided by concurrency. A process without a limit counts as one with room for 2**31, and so
+  does any process for sessions that are unbounded: these take no room, and make a difference only between equals.
 * A totally busy process is never chosen. None chosen means that every enabled process is totally busy, or there is
   none.
 * No scan. ``group.free`` is a sorted list that holds exactly the processes with room. Finding a place in it is a
@@ -28,12 +29,15 @@ UNLIMITED = 2**31
 
 def busyness(process: ProcessState) -> float:
     """0.0 is idle, 1.0 is totally busy."""
-    return process.sessions / (process.concurrency or UNLIMITED)
+    unbounded = process.unbounded
+    if not unbounded:
+        return process.sessions / (process.concurrency or UNLIMITED)
+    return (process.sessions - unbounded) / (process.concurrency or UNLIMITED) + unbounded / UNLIMITED
 
 
 def has_room(process: ProcessState) -> bool:
     """Whether it can take one more session."""
-    return not process.concurrency or process.sessions < process.concurrency
+    return not process.concurrency or process.sessions - process.unbounded < process.concurrency
 
 
 def take(group: GroupState) -> ProcessState | None:
@@ -54,6 +58,25 @@ def give_back(process: ProcessState) -> None:
     if process.rank is not None:
         _remove(process)
     process.sessions -= 1
+    if process.status is EnabledStatus.ENABLED:
+        _insert(process)
+
+
+def give_back_unbounded(process: ProcessState) -> None:
+    """The same for an unbounded session, which makes no room."""
+    if process.rank is not None:
+        _remove(process)
+    process.sessions -= 1
+    process.unbounded -= 1
+    if process.status is EnabledStatus.ENABLED and has_room(process):
+        _insert(process)
+
+
+def set_free(process: ProcessState) -> None:
+    """One of its sessions is unbounded from here: its room can be taken again."""
+    if process.rank is not None:
+        _remove(process)
+    process.unbounded += 1
     if process.status is EnabledStatus.ENABLED:
         _insert(process)
 

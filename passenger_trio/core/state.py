@@ -75,8 +75,10 @@ class ProcessState:
     last_used: float
     status: EnabledStatus = EnabledStatus.ENABLED
     generation: int = FIRST_GENERATION
-    # Open sessions: exactly those in PoolState.sessions that point here. Never above concurrency (unless that is 0).
+    # Open sessions: exactly those in PoolState.sessions that point here. Without the unbounded ones never above concurrency (unless that is 0).
     sessions: int = 0
+    # Those of them that are in PoolState.unbounded.
+    unbounded: int = 0
     # Sessions that it served to the end. Not those that never reached it, nor the ones that it broke.
     processed: int = 0
     # The key under which it stands in group.free; None: it does not stand there (totally busy, or not enabled).
@@ -187,6 +189,8 @@ class PoolState:
     processes: dict[ProcessId, ProcessState] = attrs.field(factory=dict)
     # Every session that was granted and not closed, and to which process. That process may be gone.
     sessions: dict[SessionId, ProcessState] = attrs.field(factory=dict)
+    # Those of them that do not count in the concurrency of their processes.
+    unbounded: set[SessionId] = attrs.field(factory=set)
     # Every waiter that was not answered: the keys of all group.waiters.
     waiters: dict[WaiterId, GroupState] = attrs.field(factory=dict)
     attempts: dict[AttemptId, Attempt] = attrs.field(factory=dict)

@@ -150,6 +150,10 @@ class Pool:
         """Called by ``Session.hold``."""
         self._perform(self._policy.session_held(session.id, self._now()))
 
+    def session_unbounded(self, session: Session) -> None:
+        """Called by ``Session.set_unbounded``."""
+        self._perform(self._policy.session_unbounded(session.id, self._now()))
+
     def trace(self) -> Callable[[], dict[str, Any]]:
         """What makes JSON values of the flight recorder's recording; slow, so call it in a thread."""
         return self._policy.dump()

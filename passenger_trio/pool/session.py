@@ -4,8 +4,8 @@ A process keeps the streams that were closed in good order (``Process.idle_strea
 *reused*: a worker that went away between two requests is noticed only by such a stream's failure (R30).
 
 Laws: a session is closed exactly once, whatever happens; a stream goes back to its process only after a whole response that asked to keep it, and not
-to a process that is on its way out; streams in use and idle ones together are never more than the sessions that the process serves at a time (a
-worker whose threads wait on idle streams accepts no other).
+to a process that is on its way out, nor while more streams are open than the process serves at a time (a worker whose threads wait on idle streams accepts
+no other).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
+import trio
 
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
 from passenger_trio.errors import ProcessUnreachable
@@ -38,6 +39,8 @@ class Process:
     idle_streams: list[RawStream] = attrs.field(factory=list)
     leaving: bool = False
     """It was retired, or is gone: no stream is kept any more."""
+    streams: int = 0
+    """Streams that are open, in use or idle; not those that the application has taken over, which occupy no place of the worker's."""
     overdue: set[SessionId] = attrs.field(factory=set)
     """Sessions that lasted too long: what the process was killed for."""
 
@@ -51,17 +54,24 @@ class Process:
         self.leaving = True
         while self.idle_streams:
             self.idle_streams.pop().close()
+            self.streams -= 1
+
+    @property
+    def has_spare_streams(self) -> bool:
+        """Whether so many are open that one may have to wait for another's end."""
+        return 0 < self.live.concurrency < self.streams
 
 
 class Session:
     """Made by the pool when the policy grants it."""
 
-    __slots__ = ("_closed", "_holder", "_pool", "id", "pid", "process", "reused", "stream")
+    __slots__ = ("_closed", "_holder", "_pool", "_taken_over", "id", "pid", "process", "reused", "stream")
 
     def __init__(self, pool: Pool, id: SessionId, process: Process) -> None:
         self._pool = pool
         self._closed = False
         self._holder: Callable[[], None] | None = None
+        self._taken_over = False
         self.id = id
         self.process = process
         self.pid = process.live.pid
@@ -87,6 +97,7 @@ class Session:
             self.stream = self.process.live.connect_nowait()
         except OSError as exc:
             raise ProcessUnreachable(f"process {self.pid} does not accept a connection: {exc.strerror}") from exc
+        self.process.streams += 1
         return self.stream
 
     @property
@@ -94,31 +105,48 @@ class Session:
         """Whether it lasted too long, and the process was killed for that."""
         return self.id in self.process.overdue
 
-    def hold(self, tell: Callable[[], None]) -> None:
+    async def wait_gone(self, seconds: float) -> bool:
+        """Whether the exit of the process is seen within ``seconds``. A process that dies closes its streams before it is gone."""
+        with trio.move_on_after(seconds):
+            while self.process.id in self._pool.processes:
+                await self._pool.changed.wait()
+            await trio.lowlevel.checkpoint()
+        return self.process.id not in self._pool.processes
+
+    def hold(self, tell: Callable[[], None], *, taken_over: bool = True) -> None:
         """The session is no request any more, and may last. ``tell`` is called when the process is to go, which waits for it; at once, if that is so already."""
         self._holder = tell
+        self._taken_over = taken_over
         self.process.holders.add(tell)
+        self.process.streams -= taken_over
         self._pool.session_held(self)
         if self.process.told_detached:
             tell()
+
+    def set_unbounded(self) -> None:
+        """It does not count in the concurrency of its process any more."""
+        self._pool.session_unbounded(self)
 
     def drop_stream(self) -> None:
         """Close the stream; the session stays."""
         stream, self.stream = self.stream, None
         if stream is not None:
             stream.close()
+            self.process.streams -= 1
 
     def close(self, outcome: SessionOutcome, *, keep_stream: bool = False) -> None:
         """Give the process back. ``keep_stream``: the response was whole and the worker keeps the stream. Idempotent."""
         if self._closed:
             return
         self._closed = True
-        if self._holder is not None:
-            self.process.holders.discard(self._holder)
+        process = self.process
         stream, self.stream = self.stream, None
         if stream is not None:
-            if keep_stream and outcome is SessionOutcome.DONE and not self.process.leaving:
-                self.process.idle_streams.append(stream)
+            if keep_stream and outcome is SessionOutcome.DONE and not process.leaving and not process.has_spare_streams:
+                process.idle_streams.append(stream)
             else:
                 stream.close()
+                process.streams -= not self._taken_over
+        if self._holder is not None:
+            process.holders.discard(self._holder)
         self._pool.session_closed(self, outcome)

@@ -55,12 +55,14 @@ class AccessRecord(NamedTuple):
     retried: int = 0
     spilled: int = 0
     """Bytes of the exchange that were on disk on their way."""
+    received: int = 0
+    """Bytes that the client sent over an upgraded connection."""
 
 
 def format_combined(record: AccessRecord) -> bytes:
     """The line, with its newline."""
     remote, time, method, target, version, status, size, referer, agent = record[:9]
-    duration, queue, pid, group, rid, retried, spilled = record[9:]
+    duration, queue, pid, group, rid, retried, spilled, received = record[9:]
     if (second := int(time)) != _combined_time[0]:
         _combined_time[:] = second, _common(second)
     request = b"%b %b HTTP/%b" % (method, target, version) if method else b"-"
@@ -79,14 +81,15 @@ def format_combined(record: AccessRecord) -> bytes:
     return (
         f'{remote or "-"} - - [{_combined_time[1]}] "{line}" {status} {size} "{referer_}" "{agent_}"'
         f" id={rid_ or '-'} pid={pid} group={_WORDS.get(group) or _word(group)}"
-        f" time={duration:.3f} queue={queue:.3f}{' retried=1' if retried else ''}{f' spilled={spilled}' if spilled else ''}\n"
+        f" time={duration:.3f} queue={queue:.3f}{' retried=1' if retried else ''}{f' spilled={spilled}' if spilled else ''}"
+        f"{f' received={received}' if received else ''}\n"
     ).encode()
 
 
 def format_json(record: AccessRecord) -> bytes:
     """The line, with its newline: an object with the names of ``AccessRecord``; ``time`` in ISO 8601."""
     remote, time, method, target, version, status, size, referer, agent = record[:9]
-    duration, queue, pid, group, rid, retried, spilled = record[9:]
+    duration, queue, pid, group, rid, retried, spilled, received = record[9:]
     if (second := int(time)) != _json_time[0]:
         _json_time[:] = (second, *_iso(second))
     parts = (remote.encode("utf-8", "surrogateescape"), method, target, version, referer, agent, rid)
@@ -102,7 +105,7 @@ def format_json(record: AccessRecord) -> bytes:
         f'"remote":"{remote}","method":"{method_}","target":"{target_}","version":"{version_}","status":{status},'
         f'"bytes_sent":{size},"referer":"{referer_}","agent":"{agent_}","duration":{duration:.6f},'
         f'"queue_time":{queue:.6f},"pid":{pid},"group":{_STRINGS.get(group) or _string(group)},'
-        f'"request_id":"{rid_}","retried":{retried:d},"spilled":{spilled}}}\n'
+        f'"request_id":"{rid_}","retried":{retried:d},"spilled":{spilled},"received":{received}}}\n'
     ).encode()
 
 

@@ -122,4 +122,5 @@ def access_record(connection: Connection, exchange: Exchange, now: float) -> Acc
         exchange.request_id,
         exchange.retried,
         exchange.spilled,
+        exchange.relay.bytes_up if exchange.relay is not None else 0,
     )

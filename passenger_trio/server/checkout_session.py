@@ -16,7 +16,7 @@ from passenger_trio.server.stage import READ_AHEAD, ClientGone, Stage
 if TYPE_CHECKING:
     from passenger_trio.server.connection import Connection
 
-__all__ = ["abandon_session", "checkout_session", "watch_client"]
+__all__ = ["abandon_session", "checkout_session", "wait_client_gone"]
 
 
 async def checkout_session(connection: Connection, exchange: Exchange) -> None:
@@ -50,6 +50,9 @@ async def checkout_session(connection: Connection, exchange: Exchange) -> None:
 def _hold(exchange: Exchange, session: Session) -> None:
     exchange.session = session
     exchange.pid = session.pid
+    route = exchange.route
+    if route.unlimited_paths and route.is_unlimited(exchange.head.path):
+        session.set_unbounded()
 
 
 async def _wait(exchange: Exchange, place: Place, scope: trio.CancelScope | None = None) -> None:
@@ -74,9 +77,9 @@ async def _wait_and_watch(connection: Connection, exchange: Exchange, place: Pla
 
         async def watch() -> None:
             nonlocal gone
-            gone = await watch_client(connection)
-            if gone:
-                queueing.cancel_scope.cancel()
+            await wait_client_gone(connection)
+            gone = True
+            queueing.cancel_scope.cancel()
 
         queueing.start_soon(watch)
         try:
@@ -91,15 +94,20 @@ async def _wait_and_watch(connection: Connection, exchange: Exchange, place: Pla
         raise failure
 
 
-async def watch_client(connection: Connection) -> bool:
-    """True: the client's connection broke. False: more must not be read. Reads ahead, up to a limit; a half-closed client still waits (R28)."""
-    codec = connection.codec
-    while (room := READ_AHEAD - codec.buffered) > 0 and not codec.peer_closed:
-        try:
-            codec.receive(await connection.stream.recv(room))
-        except trio.BrokenResourceError:
-            return True
-    return False
+async def wait_client_gone(connection: Connection) -> None:
+    """Return when the client's connection broke. Reads ahead, up to a limit, and no byte more; a half-closed client still waits (R28)."""
+    codec, stream = connection.codec, connection.stream
+    try:
+        while (room := READ_AHEAD - codec.buffered) > 0 and not codec.peer_closed:
+            codec.receive(await stream.recv(room))
+    except trio.BrokenResourceError:
+        return
+    try:
+        await stream.wait_hangup()
+    except OSError as error:
+        # Then it is found out when something is written to it.
+        connection.front.warn_rarely("clients that leave are not noticed: %s", error.strerror)
+        await trio.sleep_forever()
 
 
 async def abandon_session(exchange: Exchange) -> None:
@@ -112,7 +120,10 @@ async def abandon_session(exchange: Exchange) -> None:
     assert session is not None
     outcome = SessionOutcome.NOT_STARTED
     try:
-        if session.stream is not None:
+        if exchange.upgraded:
+            # The stream is the application's own, which is told by the end of both directions.
+            outcome = SessionOutcome.CLIENT_GONE
+        elif session.stream is not None:
             outcome = SessionOutcome.CLIENT_GONE
             session.stream.send_eof()
             while await session.stream.recv():

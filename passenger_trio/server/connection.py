@@ -29,6 +29,7 @@ from passenger_trio.server.front import Front
 from passenger_trio.server.init_request import init_request
 from passenger_trio.server.send_request import send_request
 from passenger_trio.server.stage import PATIENCE, ClientGone, Stage
+from passenger_trio.server.upgrade import Relay
 from passenger_trio.server.websocket import WebSocket
 from passenger_trio.system.sockets import RawStream
 
@@ -163,6 +164,8 @@ class Connection:
                 return self._refuse_late
             case Stage.IDLE:
                 return self._last_look
+            case Stage.RELAY:
+                return self._relay_over
             case Stage.WRITE:
                 _log.info("a client that takes nothing is closed [%s]", self.remote)
                 return None
@@ -257,6 +260,10 @@ class Connection:
             await answer_errors.answer(self, exchange, error)
             if exchange.session is not None:
                 await abandon_session(exchange)
+        return await self._finish(exchange)
+
+    async def _finish(self, exchange: Exchange) -> bool:
+        """The exchange is over. True: the connection may take another request."""
         exchange.drop_upload()
         if isinstance(exchange.relay, WebSocket):
             await exchange.relay.run()
@@ -266,10 +273,18 @@ class Connection:
         self.exchange = None
         codec = self.codec
         if not codec.reusable:
-            await self._linger()
+            await self._linger(may_send=exchange.upgraded)
             return False
         codec.start_next_cycle()
         return True
+
+    async def _relay_over(self) -> None:
+        """The relay was cut off: nothing came over it for too long, or its time to drain is over."""
+        exchange = self.exchange
+        assert exchange is not None
+        assert isinstance(exchange.relay, Relay)
+        exchange.relay.tell_end()
+        await self._finish(exchange)
 
     @property
     def ends_after_response(self) -> bool:
@@ -339,16 +354,18 @@ class Connection:
         else:
             await self._linger()
 
-    async def _linger(self) -> None:
+    async def _linger(self, *, may_send: bool = False) -> None:
         """R29: let the client read the last response before the connection goes, by reading what it still sends.
 
         A client that has sent all that it had to, and no more, is not waited for.
+
+        :param may_send: it may send whenever it likes, in another protocol.
         """
         self.stream.send_eof()
         codec = self.codec
         dropped = 0
         try:
-            if codec.body_complete and not codec.buffered:
+            if codec.body_complete and not codec.buffered and not may_send:
                 dropped = len(self.stream.recv_nowait())
                 if not dropped:
                     return

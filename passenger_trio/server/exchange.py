@@ -18,6 +18,7 @@ from passenger_trio.server.spill_buffer import SpillBuffer
 
 if TYPE_CHECKING:
     from passenger_trio.server.buffer_body import BodyClock
+    from passenger_trio.server.upgrade import Relay
     from passenger_trio.server.websocket import WebSocket
 
 __all__ = ["IDEMPOTENT", "Exchange"]
@@ -53,6 +54,7 @@ class Exchange:
         "status",
         "unreachable",
         "unsent",
+        "upgraded",
         "upload",
         "wants_websocket",
     )
@@ -81,8 +83,6 @@ class Exchange:
         # send_request, pump
         self.wants_websocket = False
         """Whether the process that has the request was asked for a WebSocket, and may accept it."""
-        self.relay: WebSocket | None = None
-        """Made when it has; the exchange lasts as long."""
         self.unsent: bytes | memoryview = b""
         """What of the request the kernel has not taken yet."""
         self.body_sent = False
@@ -101,6 +101,10 @@ class Exchange:
         """What the client has not taken yet, in the slow lane."""
         self.spilled = 0
         """Bytes that were on disk on their way, in either direction."""
+        # pump, upgrade
+        self.upgraded = False
+        """Whether the application has taken the connection over: from there the process's stream carries raw bytes."""
+        self.relay: Relay | WebSocket | None = None
 
     def give_back(self, outcome: SessionOutcome, *, keep_stream: bool = False) -> None:
         """End the session, if there is one still."""

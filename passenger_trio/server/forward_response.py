@@ -27,11 +27,15 @@ from passenger_trio.errors import (
 from passenger_trio.server.exchange import Exchange
 from passenger_trio.server.pump import pump
 from passenger_trio.server.stage import Stage
+from passenger_trio.server.upgrade import relay
 
 if TYPE_CHECKING:
     from passenger_trio.server.connection import Connection
 
 __all__ = ["forward_response"]
+
+_DYING = 0.2
+"""Seconds in which the exit of a process that has hung up is waited for, before the request is sent to another. Most take a few milliseconds."""
 
 
 async def forward_response(connection: Connection, exchange: Exchange) -> bool:
@@ -61,14 +65,21 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
             if not data:
                 exchange.reader.feed_eof()
         await pump(connection, exchange)
+        if exchange.upgraded:
+            await relay(connection, exchange)
         return True
     except IncompleteResponse:
         if session.is_overdue:
             exchange.give_back(SessionOutcome.DONE)
             raise RequestTimeExceeded(_overdue(connection, exchange)) from None
+        again = exchange.repeatable and (exchange.reader is None or not exchange.reader.begun)
+        if again:
+            # If it is dying, the second try must not go to it: until its exit is seen it may look like the best choice.
+            connection.enter(Stage.SLOW_APP, connection.now())
+            await session.wait_gone(_DYING)
         # The process is not to blame before its exit has been seen: an application may raise in the middle of a response.
         exchange.give_back(SessionOutcome.DONE)
-        if exchange.repeatable and (exchange.reader is None or not exchange.reader.begun):
+        if again:
             exchange.retried += 1
             exchange.reader = None
             return False

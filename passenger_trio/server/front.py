@@ -118,7 +118,7 @@ class Front:
         return len(idle)
 
     def drain(self) -> None:
-        """No connection serves another request after the one it has; idle ones close now, WebSockets have their time to drain (R45)."""
+        """No connection serves another request after the one it has; idle ones close now, upgraded ones have their time to drain (R45)."""
         self.draining = True
         for connection in self.connections:
             if connection.is_idle:

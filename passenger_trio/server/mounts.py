@@ -23,7 +23,16 @@ _BASE_URI = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+"
 class Route:
     """Where the requests of one application go. Raises OptionError for a base URI that no request could have."""
 
-    __slots__ = ("app", "explains_errors", "group_name", "host_names", "key", "script_name", "streamed_paths")
+    __slots__ = (
+        "app",
+        "explains_errors",
+        "group_name",
+        "host_names",
+        "key",
+        "script_name",
+        "streamed_paths",
+        "unlimited_paths",
+    )
 
     def __init__(self, key: GroupKey, app: AppOptions) -> None:
         self.key = key
@@ -41,13 +50,16 @@ class Route:
             host.lower().encode("idna" if not host.isascii() else "ascii") for host in app.host_name
         )
         self.explains_errors = app.explains_errors
-        self.streamed_paths = tuple(path.encode("utf-8", "surrogateescape") for path in app.streamed_paths)
+        self.streamed_paths = _paths(app.streamed_paths)
+        self.unlimited_paths = _paths(app.unlimited_concurrency_paths)
 
     def buffers_body_of(self, path: bytes) -> bool:
         """Whether a request's body is taken whole before a process is borrowed."""
-        return self.app.request_buffering and not any(
-            path == streamed or path.startswith(streamed.rstrip(b"/") + b"/") for streamed in self.streamed_paths
-        )
+        return self.app.request_buffering and not _is_below(path, self.streamed_paths)
+
+    def is_unlimited(self, path: bytes) -> bool:
+        """Whether a request does not count in the concurrency of its process."""
+        return _is_below(path, self.unlimited_paths)
 
 
 class Mounts:
@@ -72,6 +84,14 @@ class Mounts:
             if not mount or path == mount or path.startswith(mount + b"/"):
                 return route
         return None
+
+
+def _paths(texts: Sequence[str]) -> tuple[bytes, ...]:
+    return tuple(text.encode("utf-8", "surrogateescape") for text in texts)
+
+
+def _is_below(path: bytes, paths: Sequence[bytes]) -> bool:
+    return any(path == one or path.startswith(one.rstrip(b"/") + b"/") for one in paths)
 
 
 def _specificity(host: bytes) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from passenger_trio.codecs.response_head import parse, parse_interim
+from passenger_trio.codecs.response_head import Fields, parse, parse_interim, parse_switch
 from passenger_trio.codecs.response_lines import with_standard_fields
 from passenger_trio.codecs.session_protocol import (
     ACCEPT,
@@ -33,6 +33,7 @@ from passenger_trio.codecs.session_protocol import (
     FLAG_CLOSE,
     HEAD,
     INTERIM,
+    UPGRADE,
     ResponseReader,
     split_application_error,
 )
@@ -47,7 +48,7 @@ from passenger_trio.errors import (
     RequestError,
     UnfitResponseHead,
 )
-from passenger_trio.server.checkout_session import watch_client
+from passenger_trio.server.checkout_session import wait_client_gone
 from passenger_trio.server.exchange import Exchange
 from passenger_trio.server.send_body import send_body
 from passenger_trio.server.spill_buffer import SpillBuffer
@@ -109,6 +110,8 @@ class _Pump:
     body: int = 0
     """Body bytes that the process sent, and that may be on the wire (R23)."""
     _raised: ApplicationRaised | None = None
+    _switch: tuple[bytes, Fields] | None = None
+    """A head of status 101, which is told to the client when the upgrade follows."""
     _out: list[bytes | memoryview] = attrs.field(factory=list)
     _over: bool = False
     _drained: trio.Event | None = None
@@ -186,6 +189,10 @@ class _Pump:
     def _take(self, kind: int, payload: bytes | memoryview) -> None:
         exchange = self.exchange
         codec = self.connection.codec
+        if self._switch is not None and kind != UPGRADE:
+            raise UnfitResponseHead(
+                "the application's response cannot be sent: its status is 101, but it is a response"
+            )
         if kind == DATA:
             cut = codec.overrun
             if pieces := codec.response_body(payload):
@@ -193,7 +200,13 @@ class _Pump:
                 self._out += pieces
             return
         assert isinstance(payload, bytes)
-        if kind == HEAD:
+        if kind == HEAD and payload.startswith(b"101\0"):
+            try:
+                self._switch = parse_switch(payload, exchange.head.upgrade)
+            except UnfitResponseHead:
+                exchange.give_back(SessionOutcome.DONE)  # what the process sends next may be raw, and without an end
+                raise
+        elif kind == HEAD:
             app = parse(payload)
             exchange.status = app.status
             self._out.append(
@@ -216,6 +229,8 @@ class _Pump:
             self._end(payload[0] if payload else 0)
         elif kind == ACCEPT:
             self._accept(payload)
+        elif kind == UPGRADE:
+            self._upgrade()
 
     def _accept(self, payload: bytes) -> None:
         """The process accepts a WebSocket: what comes from here is for that (``websocket``)."""
@@ -225,6 +240,16 @@ class _Pump:
         exchange.status = 101
         exchange.response_begun = self._over = True
         exchange.relay = WebSocket(connection, exchange)
+
+    def _upgrade(self) -> None:
+        """The application takes the connection over: what comes from here is for the relay (``upgrade``)."""
+        exchange = self.exchange
+        if not exchange.body_sent:
+            raise MalformedResponse("the process has taken the connection over before it had the whole request")
+        if self._switch is not None:
+            exchange.status = 101
+            self._out.append(self.connection.codec.switch_protocols(*self._switch))
+        exchange.response_begun = exchange.upgraded = self._over = True
 
     def _end(self, flags: int) -> None:
         """The process is done: it is free before the client has the last byte."""
@@ -304,8 +329,8 @@ class _Pump:
             except PassengerError as lost:
                 self._fail(lost)
                 return
-        if await watch_client(self.connection):
-            self._fail(ClientGone())
+        await wait_client_gone(self.connection)
+        self._fail(ClientGone())
 
     def _interim(self, data: bytes) -> None:
         """An interim response of ours, in its place among what the client is to get."""

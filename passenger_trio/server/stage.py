@@ -31,6 +31,7 @@ class Stage(Enum):
     SLOW_APP = "waiting for the application (slow lane)"
     WRITE = "writing to the client"
     WEBSOCKET = "websocket"
+    RELAY = "relaying (upgraded)"
     LINGER = "closing"
 
 

@@ -143,7 +143,7 @@ class WebSocket:
         async with trio.open_nursery() as nursery:
             self._to_client = Outflow(connection.stream, nursery, connection.now, self._client_moved)
             self._to_worker = Outflow(session.stream, nursery, connection.now, self._worker_moved)
-            session.hold(self._process_goes)
+            session.hold(self._process_goes, taken_over=False)
             if connection.front.draining:
                 self.drain()
             self._set_due()

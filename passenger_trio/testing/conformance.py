@@ -55,6 +55,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -67,6 +68,7 @@ __all__ = [
     "Loader",
     "LoaderFailed",
     "Response",
+    "Stage",
     "Stream",
     "Subject",
     "check_spawn_server",
@@ -643,7 +645,7 @@ def expect(holds: bool, text: str) -> None:
         raise ConformanceFailure(text)
 
 
-def eventually(holds: Callable[[], bool], timeout: float = PATIENCE) -> bool:
+def eventually(holds: Callable[[], object], timeout: float = PATIENCE) -> bool:
     """Whether it comes to hold in time."""
     deadline = time.monotonic() + timeout
     while not holds():
@@ -677,18 +679,24 @@ class Subject:
     env: Mapping[str, str] = field(default_factory=dict)
 
     @contextlib.contextmanager
-    def supervisor(self) -> Iterator[_Stage]:
+    def stage(self, *, share: bool = False) -> Iterator[Stage]:
+        """:param share: see ``Stage``."""
         with FakeSupervisor() as supervisor:
-            yield _Stage(self, supervisor)
+            yield Stage(self, supervisor, share=share)
 
 
-class _Stage:
-    """A subject and a supervisor."""
+class Stage:
+    """A subject and a supervisor.
 
-    def __init__(self, subject: Subject, supervisor: FakeSupervisor) -> None:
+    :ivar share: checks that may do so use one worker after the other, which is not started again for each (where a start takes seconds).
+    """
+
+    def __init__(self, subject: Subject, supervisor: FakeSupervisor, *, share: bool = False) -> None:
         self.subject = subject
         self.supervisor = supervisor
+        self.share = share
         self.hook_file = supervisor.directory / "hooks"
+        self._shared: Loader | None = None
 
     def start(
         self, *, preload: bool, env: Mapping[str, str] | None = None, wait: bool = True, **options: Any
@@ -711,9 +719,16 @@ class _Stage:
 
     def worker(self, env: Mapping[str, str] | None = None, **options: Any) -> Loader:
         """A worker, started or forked, as the subject says."""
-        if not self.subject.preloaded:
-            return self.start(preload=False, env=env, **options)
-        return self.supervisor.fork(self.start(preload=True, env=env, **options))
+        shares = self.share and not env and not options
+        if shares and self._shared is not None and not self._shared.is_gone:
+            return self._shared
+        if self.subject.preloaded:
+            worker = self.supervisor.fork(self.start(preload=True, env=env, **options))
+        else:
+            worker = self.start(preload=False, env=env, **options)
+        if shares:
+            self._shared = worker
+        return worker
 
     def hooks(self) -> list[int]:
         """Pids of the processes whose exit hooks were run."""
@@ -729,9 +744,11 @@ class Check:
 
     name: str
     clause: str
-    run: Callable[[_Stage], None]
+    run: Callable[[Stage], None]
     mode: str
     """``"both"``: of a worker that was started, and of one that was forked; ``"started"``; ``"forked"``."""
+    shares: bool = False
+    """Whether it is about sessions only, so that its worker may have served others before, and may afterwards."""
 
     def __str__(self) -> str:
         return self.name
@@ -741,11 +758,13 @@ class Check:
             return False
         return self.mode == "both" or (self.mode == "forked") == subject.preloaded
 
-    def __call__(self, subject: Subject) -> None:
-        """:raises ConformanceFailure: the clause is broken."""
+    def __call__(self, subject: Subject, stage: Stage | None = None) -> None:
+        """:param stage: one that shares its worker, of the same subject.
+        :raises ConformanceFailure: the clause is broken.
+        """
         try:
-            with subject.supervisor() as stage:
-                self.run(stage)
+            with contextlib.nullcontext(stage) if stage and self.shares else subject.stage() as its_own:
+                self.run(its_own)
         except (LoaderFailed, OSError, ValueError) as error:
             raise ConformanceFailure(f"{self.clause}\n{type(error).__name__}: {error}") from error
         except ConformanceFailure as failure:
@@ -755,10 +774,10 @@ class Check:
 _checks: list[Check] = []
 
 
-def _check(mode: str = "both") -> Callable[[Callable[[_Stage], None]], Callable[[_Stage], None]]:
-    def register(function: Callable[[_Stage], None]) -> Callable[[_Stage], None]:
+def _check(mode: str = "both", *, shares: bool = False) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
+    def register(function: Callable[[Stage], None]) -> Callable[[Stage], None]:
         clause = " ".join((function.__doc__ or "").split())
-        _checks.append(Check(function.__name__, clause, function, mode))
+        _checks.append(Check(function.__name__, clause, function, mode, shares))
         return function
 
     return register
@@ -790,7 +809,7 @@ def check_spawn_server(subject: Subject) -> list[str]:
 
 
 @_check("started")
-def says_hello(stage: _Stage) -> None:
+def says_hello(stage: Stage) -> None:
     """hello: token, contract 1, role, language, version, pid; first line."""
     for preload in (False, True) if stage.subject.preload_command else (False,):
         loader = stage.start(preload=preload)
@@ -802,7 +821,7 @@ def says_hello(stage: _Stage) -> None:
 
 
 @_check("forked")
-def forked_worker_says_hello(stage: _Stage) -> None:
+def forked_worker_says_hello(stage: Stage) -> None:
     """A forked process opens its own control connection with the token of the fork message (role worker)."""
     worker = stage.worker()
     expect(worker.hello.get("role") == "worker", f"role: {worker.hello}")
@@ -810,7 +829,7 @@ def forked_worker_says_hello(stage: _Stage) -> None:
 
 
 @_check()
-def hides_its_variables(stage: _Stage) -> None:
+def hides_its_variables(stage: Stage) -> None:
     """The loader removes both variables from its environment before it loads the application."""
     names = _process_facts(stage.worker())["variables"].split()
     left = [name for name in names if name.startswith("PASSENGER_TRIO_SPAWN_")]
@@ -818,7 +837,7 @@ def hides_its_variables(stage: _Stage) -> None:
 
 
 @_check()
-def reports_steps(stage: _Stage) -> None:
+def reports_steps(stage: Stage) -> None:
     """Steps in this order, each as in_progress and then performed with a duration; then ready."""
     worker = stage.worker()
     wanted = ["after_fork", "listen"] if stage.subject.preloaded else ["prepare_runtime", "load_application", "listen"]
@@ -839,7 +858,7 @@ def _expect_steps(loader: Loader, wanted: list[str]) -> None:
 
 
 @_check()
-def listens_where_it_was_told(stage: _Stage) -> None:
+def listens_where_it_was_told(stage: Stage) -> None:
     """ready: a worker names its socket, which is exactly the one it was told, and its concurrency; a preloader has none."""
     worker = stage.worker(threads=3)
     wanted = [{"address": f"unix:{worker.socket_path}", "protocol": "session", "concurrency": 3}]
@@ -850,7 +869,7 @@ def listens_where_it_was_told(stage: _Stage) -> None:
 
 
 @_check()
-def ignores_what_it_does_not_know(stage: _Stage) -> None:
+def ignores_what_it_does_not_know(stage: Stage) -> None:
     """Unknown members are ignored; an unknown type is ignored by a loader."""
     worker = stage.worker(a_member_of_next_year=[1, 2, 3])
     worker.send({"type": "something_of_next_year", "fields": {}})
@@ -862,7 +881,7 @@ def ignores_what_it_does_not_know(stage: _Stage) -> None:
 
 
 @_check()
-def understands_messages_in_pieces(stage: _Stage) -> None:
+def understands_messages_in_pieces(stage: Stage) -> None:
     """Each message is one JSON object on one line, however it is cut or joined on its way."""
     worker = stage.worker()
     for byte in b'{"type": "next_year"}\n{"type": "shutd':
@@ -872,7 +891,7 @@ def understands_messages_in_pieces(stage: _Stage) -> None:
 
 
 @_check()
-def reports_a_failed_start(stage: _Stage) -> None:
+def reports_a_failed_start(stage: Stage) -> None:
     """error: category, summary, problem, solution, traceback, details; the loader then exits with status 1."""
     loader = stage.start(preload=stage.subject.preloaded, env={"CONFORMANCE_START": "raise"}, wait=False)
     message = _expect_error(loader)
@@ -885,22 +904,22 @@ def reports_a_failed_start(stage: _Stage) -> None:
 
 
 @_check()
-def cuts_long_texts(stage: _Stage) -> None:
+def cuts_long_texts(stage: Stage) -> None:
     """No line is over 65536 bytes: texts are cut at their front."""
     _expect_error(stage.start(preload=stage.subject.preloaded, env={"CONFORMANCE_START": "raise-long"}, wait=False))
 
 
 @_check()
-def survives_an_exit_at_load(stage: _Stage) -> None:
+def survives_an_exit_at_load(stage: Stage) -> None:
     """Start-up failed: an application that ends the process while it is loaded is reported as well."""
     _expect_error(stage.start(preload=stage.subject.preloaded, env={"CONFORMANCE_START": "exit"}, wait=False))
 
 
 @_check()
-def reports_a_missing_file(stage: _Stage) -> None:
+def reports_a_missing_file(stage: Stage) -> None:
     """error, category configuration: what was to be loaded is not there."""
     subject = replace(stage.subject, startup_file="there_is_no_such_file")
-    stage = _Stage(subject, stage.supervisor)
+    stage = Stage(subject, stage.supervisor)
     message = _expect_error(stage.start(preload=subject.preloaded, wait=False))
     expect(message["category"] == "configuration", f"category: {message}")
 
@@ -926,7 +945,7 @@ def _expect_error(loader: Loader) -> Message:
 
 
 @_check()
-def ends_on_shutdown(stage: _Stage) -> None:
+def ends_on_shutdown(stage: Stage) -> None:
     """shutdown: finish the sessions in hand, run exit hooks, exit 0."""
     worker = stage.worker()
     with worker.open() as idle, worker.open() as busy:
@@ -944,7 +963,7 @@ def ends_on_shutdown(stage: _Stage) -> None:
 
 
 @_check()
-def ends_idle_streams(stage: _Stage) -> None:
+def ends_idle_streams(stage: Stage) -> None:
     """shutdown: streams that wait for a session do not keep a worker from ending."""
     worker = stage.worker(threads=3)
     with worker.open() as one, worker.open() as two:
@@ -955,7 +974,7 @@ def ends_idle_streams(stage: _Stage) -> None:
 
 
 @_check()
-def finishes_a_session_whose_head_came_before_shutdown(stage: _Stage) -> None:
+def finishes_a_session_whose_head_came_before_shutdown(stage: Stage) -> None:
     """shutdown: finish the sessions in hand; a head that the supervisor sent before it is in hand."""
     worker = stage.worker()
     with worker.open() as stream:
@@ -972,7 +991,7 @@ def finishes_a_session_whose_head_came_before_shutdown(stage: _Stage) -> None:
     _expect_clean_exit(stage, worker)
 
 
-def _expect_clean_exit(stage: _Stage, worker: Loader) -> None:
+def _expect_clean_exit(stage: Stage, worker: Loader) -> None:
     if stage.subject.preloaded:
         worker.wait_gone()
     else:
@@ -982,7 +1001,7 @@ def _expect_clean_exit(stage: _Stage, worker: Loader) -> None:
 
 
 @_check()
-def obeys_sigterm(stage: _Stage) -> None:
+def obeys_sigterm(stage: Stage) -> None:
     """SIGTERM: the same as shutdown."""
     worker = stage.worker()
     gate = stage.supervisor.directory / "gate"
@@ -996,7 +1015,7 @@ def obeys_sigterm(stage: _Stage) -> None:
 
 
 @_check()
-def obeys_a_second_sigterm_at_once(stage: _Stage) -> None:
+def obeys_a_second_sigterm_at_once(stage: Stage) -> None:
     """A second SIGTERM ends it at once."""
     worker = stage.worker()
     with worker.open() as stream:
@@ -1018,7 +1037,7 @@ def _accepts(path: str) -> bool:
 
 
 @_check()
-def ignores_sigint(stage: _Stage) -> None:
+def ignores_sigint(stage: Stage) -> None:
     """SIGINT is ignored, and no program that the application starts inherits that."""
     worker = stage.worker()
     worker.kill(signal.SIGINT)
@@ -1030,7 +1049,7 @@ def ignores_sigint(stage: _Stage) -> None:
 
 
 @_check()
-def ends_when_the_supervisor_is_gone(stage: _Stage) -> None:
+def ends_when_the_supervisor_is_gone(stage: Stage) -> None:
     """End of file: it runs its exit hooks, and its process is gone within 1 second."""
     worker = stage.worker()
     with worker.open() as stream:
@@ -1039,7 +1058,7 @@ def ends_when_the_supervisor_is_gone(stage: _Stage) -> None:
 
 
 @_check()
-def ends_when_the_supervisor_is_gone_while_it_sleeps(stage: _Stage) -> None:
+def ends_when_the_supervisor_is_gone_while_it_sleeps(stage: Stage) -> None:
     """End of file, in the middle of a session that sleeps: gone within 1 second, exit hooks and all."""
     worker = stage.worker()
     with worker.open() as stream:
@@ -1049,7 +1068,7 @@ def ends_when_the_supervisor_is_gone_while_it_sleeps(stage: _Stage) -> None:
 
 
 @_check()
-def ends_when_the_supervisor_is_gone_while_it_computes(stage: _Stage) -> None:
+def ends_when_the_supervisor_is_gone_while_it_computes(stage: Stage) -> None:
     """End of file, in the middle of a session that computes: gone within 1 second, exit hooks and all."""
     worker = stage.worker(threads=2)
     with worker.open() as one, worker.open() as two:
@@ -1059,7 +1078,7 @@ def ends_when_the_supervisor_is_gone_while_it_computes(stage: _Stage) -> None:
         _expect_end_of_orphan(stage, worker)
 
 
-def _expect_end_of_orphan(stage: _Stage, worker: Loader) -> None:
+def _expect_end_of_orphan(stage: Stage, worker: Loader) -> None:
     worker.hang_up()
     took = worker.wait_gone(LAST_SECOND + PATIENCE)
     expect(took < LAST_SECOND, f"it took {took:.2f} s")
@@ -1067,7 +1086,7 @@ def _expect_end_of_orphan(stage: _Stage, worker: Loader) -> None:
 
 
 @_check()
-def ends_when_the_supervisor_is_gone_while_it_loads(stage: _Stage) -> None:
+def ends_when_the_supervisor_is_gone_while_it_loads(stage: Stage) -> None:
     """End of file while the application is loaded: gone within 1 second."""
     loader = stage.start(preload=stage.subject.preloaded, env={"CONFORMANCE_START": "sleep"}, wait=False)
     while (loader.receive() or {}).get("name") != "load_application":
@@ -1078,7 +1097,7 @@ def ends_when_the_supervisor_is_gone_while_it_loads(stage: _Stage) -> None:
 
 
 @_check()
-def ends_when_the_supervisor_is_gone_before_the_options(stage: _Stage) -> None:
+def ends_when_the_supervisor_is_gone_before_the_options(stage: Stage) -> None:
     """End of file before the options came: gone within 1 second."""
     loader = stage.launch()
     loader.hang_up()
@@ -1087,7 +1106,7 @@ def ends_when_the_supervisor_is_gone_before_the_options(stage: _Stage) -> None:
 
 
 @_check()
-def ends_on_shutdown_while_it_loads(stage: _Stage) -> None:
+def ends_on_shutdown_while_it_loads(stage: Stage) -> None:
     """shutdown while the application is loaded: exit 0 (there is no session in hand)."""
     loader = stage.start(preload=stage.subject.preloaded, env={"CONFORMANCE_START": "sleep"}, wait=False)
     while (loader.receive() or {}).get("name") != "load_application":
@@ -1101,7 +1120,7 @@ def ends_on_shutdown_while_it_loads(stage: _Stage) -> None:
 
 
 @_check("forked")
-def loads_once(stage: _Stage) -> None:
+def loads_once(stage: Stage) -> None:
     """A preloader loads the application once; each fork is a process of its own, with its own random numbers."""
     preloader = stage.start(preload=True)
     workers = [stage.supervisor.fork(preloader) for _ in range(3)]
@@ -1112,7 +1131,7 @@ def loads_once(stage: _Stage) -> None:
 
 
 @_check("forked")
-def tells_of_forks_and_exits(stage: _Stage) -> None:
+def tells_of_forks_and_exits(stage: Stage) -> None:
     """forked: token, pid. child_exited: pid, status (as of waitpid). A preloader reaps the processes that it forked."""
     preloader = stage.start(preload=True)
     worker = stage.supervisor.fork(preloader)
@@ -1129,7 +1148,7 @@ def tells_of_forks_and_exits(stage: _Stage) -> None:
 
 
 @_check("forked")
-def separates_a_fork(stage: _Stage) -> None:
+def separates_a_fork(stage: Stage) -> None:
     """A forked process leads its own process group, and has no descriptor of the preloader's or of its siblings'."""
     preloader = stage.start(preload=True)
     first, second = stage.supervisor.fork(preloader), stage.supervisor.fork(preloader)
@@ -1148,7 +1167,7 @@ def _descriptors(loader: Loader) -> set[str]:
 
 
 @_check("forked")
-def gives_a_fork_its_output(stage: _Stage) -> None:
+def gives_a_fork_its_output(stage: Stage) -> None:
     """A forked process puts the attached descriptor on 1 and 2."""
     preloader = stage.start(preload=True)
     worker = stage.supervisor.fork(preloader)
@@ -1158,7 +1177,7 @@ def gives_a_fork_its_output(stage: _Stage) -> None:
 
 
 @_check("forked")
-def tells_of_threads(stage: _Stage) -> None:
+def tells_of_threads(stage: Stage) -> None:
     """The event threads_at_fork comes before the first fork if the application has started threads, and only then."""
     for start, wanted in (("thread", 1), ("", 0)):
         preloader = stage.start(preload=True, env={"CONFORMANCE_START": start})
@@ -1174,7 +1193,7 @@ def tells_of_threads(stage: _Stage) -> None:
 
 
 @_check("forked")
-def refuses_a_fork_without_output(stage: _Stage) -> None:
+def refuses_a_fork_without_output(stage: Stage) -> None:
     """fork_failed: token, problem. One descriptor is attached to a fork message; without it there is no fork."""
     preloader = stage.start(preload=True)
     preloader.send({"type": "fork", "token": "without"})
@@ -1184,7 +1203,7 @@ def refuses_a_fork_without_output(stage: _Stage) -> None:
 
 
 @_check("forked")
-def forks_many_at_once(stage: _Stage) -> None:
+def forks_many_at_once(stage: Stage) -> None:
     """fork messages may follow each other without a pause; each has its own descriptor."""
     preloader = stage.start(preload=True)
     outputs = [_Output() for _ in range(5)]
@@ -1205,7 +1224,7 @@ def forks_many_at_once(stage: _Stage) -> None:
 
 
 @_check("forked")
-def preloader_ends_on_shutdown(stage: _Stage) -> None:
+def preloader_ends_on_shutdown(stage: Stage) -> None:
     """At end of file or shutdown the preloader exits; the processes it forked live on."""
     preloader = stage.start(preload=True)
     worker = stage.supervisor.fork(preloader)
@@ -1217,7 +1236,7 @@ def preloader_ends_on_shutdown(stage: _Stage) -> None:
 
 
 @_check("forked")
-def preloader_ends_when_the_supervisor_is_gone(stage: _Stage) -> None:
+def preloader_ends_when_the_supervisor_is_gone(stage: Stage) -> None:
     """End of file: a preloader is gone within 1 second; the processes it forked have their own lifelines."""
     preloader = stage.start(preload=True)
     worker = stage.supervisor.fork(preloader)
@@ -1228,7 +1247,7 @@ def preloader_ends_when_the_supervisor_is_gone(stage: _Stage) -> None:
 
 
 @_check("forked")
-def preloader_obeys_sigterm(stage: _Stage) -> None:
+def preloader_obeys_sigterm(stage: Stage) -> None:
     """SIGTERM to a preloader is the same as shutdown."""
     preloader = stage.start(preload=True)
     preloader.kill(signal.SIGTERM)
@@ -1239,8 +1258,8 @@ def preloader_obeys_sigterm(stage: _Stage) -> None:
 # Section 3: sessions
 
 
-@_check()
-def answers_in_one_write(stage: _Stage) -> None:
+@_check(shares=True)
+def answers_in_one_write(stage: Stage) -> None:
     """A small response is one write: R D E."""
     with stage.worker().open() as stream:
         for _ in range(50):
@@ -1253,8 +1272,8 @@ def answers_in_one_write(stage: _Stage) -> None:
             expect((response.status, response.body) == (200, b"hello"), f"{response}")
 
 
-@_check()
-def carries_many_sessions(stage: _Stage) -> None:
+@_check(shares=True)
+def carries_many_sessions(stage: Stage) -> None:
     """A stream carries one session after another."""
     with stage.worker().open() as stream:
         for number in range(300):
@@ -1263,8 +1282,8 @@ def carries_many_sessions(stage: _Stage) -> None:
             expect(response.complete and not response.flags and response.body == body, f"session {number}: {response}")
 
 
-@_check()
-def reads_bytes_one_by_one(stage: _Stage) -> None:
+@_check(shares=True)
+def reads_bytes_one_by_one(stage: Stage) -> None:
     """A session is the same however its bytes are cut."""
     with stage.worker().open() as stream:
         for _ in range(2):
@@ -1274,8 +1293,8 @@ def reads_bytes_one_by_one(stage: _Stage) -> None:
             expect(stream.response().body == b"something", "not the same")
 
 
-@_check()
-def hands_over_the_request(stage: _Stage) -> None:
+@_check(shares=True)
+def hands_over_the_request(stage: Stage) -> None:
     """The names of the request head reach the application; PATH_INFO is decoded as the interface wants."""
     fields = {
         "SCRIPT_NAME": "/base",
@@ -1302,8 +1321,8 @@ def hands_over_the_request(stage: _Stage) -> None:
     expect(not wrong, f"wanted and found: {wrong}")
 
 
-@_check()
-def takes_bodies_of_any_size(stage: _Stage) -> None:
+@_check(shares=True)
+def takes_bodies_of_any_size(stage: Stage) -> None:
     """D: 1 to 16777216 bytes of request body; E ends it, whatever CONTENT_LENGTH says (a body of unknown length has none)."""
     with stage.worker().open() as stream:
         source = random.Random(2)
@@ -1314,15 +1333,15 @@ def takes_bodies_of_any_size(stage: _Stage) -> None:
         expect(stream.response().body == b"ab" * 5000, "many small frames")
 
 
-@_check()
-def sends_bodies_of_any_size(stage: _Stage) -> None:
+@_check(shares=True)
+def sends_bodies_of_any_size(stage: Stage) -> None:
     """No frame is longer than 16777216 bytes of payload."""
     response = stage.worker().request("GET", "/large")
     expect(response.complete and len(response.body) == 20_000_000, f"{len(response.body)} bytes")
 
 
-@_check()
-def sends_each_chunk_at_once(stage: _Stage) -> None:
+@_check(shares=True)
+def sends_each_chunk_at_once(stage: Stage) -> None:
     """Each chunk that the application yields is written at once, before the next is asked for."""
     gate = stage.supervisor.directory / "gate"
     with stage.worker().open() as stream:
@@ -1334,8 +1353,8 @@ def sends_each_chunk_at_once(stage: _Stage) -> None:
         expect(response.chunks == [b"one", b"two", b"three"] and response.complete, f"{response}")
 
 
-@_check()
-def sends_no_body_where_none_may_be(stage: _Stage) -> None:
+@_check(shares=True)
+def sends_no_body_where_none_may_be(stage: Stage) -> None:
     """For HEAD requests, and statuses 204 and 304, a worker sends no D."""
     with stage.worker().open() as stream:
         for method, target in (
@@ -1351,8 +1370,8 @@ def sends_no_body_where_none_may_be(stage: _Stage) -> None:
         expect(stream.request("GET", "/status?203").body == b"body", "203 has a body")
 
 
-@_check()
-def leaves_a_short_response_incomplete(stage: _Stage) -> None:
+@_check(shares=True)
+def leaves_a_short_response_incomplete(stage: Stage) -> None:
     """The application sends less than the content-length it declared: no E, the stream is closed."""
     worker = stage.worker()
     response = worker.request("GET", "/short")
@@ -1361,7 +1380,7 @@ def leaves_a_short_response_incomplete(stage: _Stage) -> None:
 
 
 @_check()
-def drops_what_is_too_much(stage: _Stage) -> None:
+def drops_what_is_too_much(stage: Stage) -> None:
     """What the application sends beyond its content-length is dropped by the worker, which says so on standard error."""
     worker = stage.worker()
     response = worker.request("GET", "/long")
@@ -1370,7 +1389,7 @@ def drops_what_is_too_much(stage: _Stage) -> None:
 
 
 @_check()
-def reports_an_exception(stage: _Stage) -> None:
+def reports_an_exception(stage: Stage) -> None:
     """X: class, message, traceback; in place of R; an E follows. The traceback is in the output as well."""
     worker = stage.worker()
     with worker.open() as stream:
@@ -1385,7 +1404,7 @@ def reports_an_exception(stage: _Stage) -> None:
 
 
 @_check()
-def leaves_a_response_that_raised_incomplete(stage: _Stage) -> None:
+def leaves_a_response_that_raised_incomplete(stage: Stage) -> None:
     """When the application raises after its head was sent, the worker sends no E but closes the stream."""
     worker = stage.worker()
     response = worker.request("GET", "/raise-late")
@@ -1394,8 +1413,8 @@ def leaves_a_response_that_raised_incomplete(stage: _Stage) -> None:
     expect(worker.request().body == b"hello", "the worker does not live on")
 
 
-@_check()
-def survives_an_exit_in_a_session(stage: _Stage) -> None:
+@_check(shares=True)
+def survives_an_exit_in_a_session(stage: Stage) -> None:
     """An application that ends the process in good order in a session has raised: X, and the worker lives."""
     worker = stage.worker()
     response = worker.request("GET", "/exit")
@@ -1403,8 +1422,8 @@ def survives_an_exit_in_a_session(stage: _Stage) -> None:
     expect(worker.request().body == b"hello", "the worker does not live on")
 
 
-@_check()
-def reports_a_nul(stage: _Stage) -> None:
+@_check(shares=True)
+def reports_a_nul(stage: Stage) -> None:
     """A NUL in a value, which the framing cannot carry, is reported with X."""
     worker = stage.worker()
     with worker.open() as stream:
@@ -1413,8 +1432,8 @@ def reports_a_nul(stage: _Stage) -> None:
         expect(stream.request().body == b"hello", "the stream does not go on")
 
 
-@_check()
-def refuses_garbage(stage: _Stage) -> None:
+@_check(shares=True)
+def refuses_garbage(stage: Stage) -> None:
     """A worker refuses a head, a frame type or a length that is not in the contract by closing the stream, and lives."""
     worker = stage.worker()
     good = request_head()
@@ -1450,7 +1469,7 @@ def refuses_garbage(stage: _Stage) -> None:
 
 
 @_check()
-def refuses_garbage_in_a_response(stage: _Stage) -> None:
+def refuses_garbage_in_a_response(stage: Stage) -> None:
     """Behind a whole request only A may come. Garbage ends the response without an E; the worker lives, and so do its streams."""
     worker = stage.worker(threads=2)
     with worker.open() as other:
@@ -1467,8 +1486,8 @@ def refuses_garbage_in_a_response(stage: _Stage) -> None:
             )
 
 
-@_check()
-def survives_broken_off_heads(stage: _Stage) -> None:
+@_check(shares=True)
+def survives_broken_off_heads(stage: Stage) -> None:
     """Between sessions and within a head, an end of file ends the stream, and the worker accepts the next one."""
     worker = stage.worker()
     whole = frame("H", request_head()) + frame("E")
@@ -1482,8 +1501,8 @@ def survives_broken_off_heads(stage: _Stage) -> None:
     expect(worker.request().body == b"hello", "the worker does not live on")
 
 
-@_check()
-def takes_a_large_head(stage: _Stage) -> None:
+@_check(shares=True)
+def takes_a_large_head(stage: Stage) -> None:
     """A head is at most 131072 bytes."""
     size = MAX_HEAD - len(request_head()) - len(b"HTTP_X\0\0")
     with stage.worker().open() as stream:
@@ -1491,8 +1510,8 @@ def takes_a_large_head(stage: _Stage) -> None:
         expect(stream.request().body == b"hello", "the stream does not go on")
 
 
-@_check()
-def ends_an_aborted_response(stage: _Stage) -> None:
+@_check(shares=True)
+def ends_an_aborted_response(stage: Stage) -> None:
     """A: the worker ends the response as soon as it can (the iterable is closed) and sends E with the close flag."""
     worker = stage.worker()
     note = stage.supervisor.directory / "closed"
@@ -1504,13 +1523,13 @@ def ends_an_aborted_response(stage: _Stage) -> None:
         while (found := stream.next_frame()) is not None:
             last = found
         expect(last == ("E", b"\1"), f"the last frame is {last}")
-    expect(eventually(note.exists), "the response was not closed")
-    expect(note.read_text().count("\n") == 1, "the response was closed more than once")
+    expect(eventually(partial(_lines, note)), "the response was not closed")
+    expect(_lines(note) == 1, "the response was closed more than once")
     expect(worker.request().body == b"hello", "the worker does not live on")
 
 
 @_check()
-def ends_the_response_of_a_broken_stream(stage: _Stage) -> None:
+def ends_the_response_of_a_broken_stream(stage: Stage) -> None:
     """End of file from the supervisor in the middle of a session means the same as A; so does a stream that is closed."""
     worker = stage.worker()
     for number, how in enumerate((socket.SHUT_WR, socket.SHUT_RDWR)):
@@ -1521,14 +1540,14 @@ def ends_the_response_of_a_broken_stream(stage: _Stage) -> None:
             stream.socket.shutdown(how)
             while how == socket.SHUT_WR and stream.next_frame() is not None:
                 pass
-        expect(eventually(note.exists), "the response was not closed")
-        expect(note.read_text().count("\n") == 1, "the response was closed more than once")
+        expect(eventually(partial(_lines, note)), "the response was not closed")
+        expect(_lines(note) == 1, "the response was closed more than once")
         expect(worker.request().body == b"hello", "the worker does not live on")
     expect("raceback" not in worker.output.text(), f"an abort is not an error: {worker.output.text()}")
 
 
-@_check()
-def tells_a_reader_that_the_client_is_gone(stage: _Stage) -> None:
+@_check(shares=True)
+def tells_a_reader_that_the_client_is_gone(stage: Stage) -> None:
     """A, or an end of file, in the middle of the request body: the session ends, with the close flag if at all."""
     worker = stage.worker()
     for ending in (frame("A"), b""):
@@ -1541,8 +1560,8 @@ def tells_a_reader_that_the_client_is_gone(stage: _Stage) -> None:
     expect(worker.request().body == b"hello", "the worker does not live on")
 
 
-@_check()
-def drops_a_body_that_nobody_reads(stage: _Stage) -> None:
+@_check(shares=True)
+def drops_a_body_that_nobody_reads(stage: Stage) -> None:
     """It reads and drops what is left of the request body before it takes the next head, or closes the stream."""
     worker = stage.worker()
     with worker.open() as stream:
@@ -1563,7 +1582,7 @@ def drops_a_body_that_nobody_reads(stage: _Stage) -> None:
 
 
 @_check()
-def serves_as_many_as_it_promised(stage: _Stage) -> None:
+def serves_as_many_as_it_promised(stage: Stage) -> None:
     """Concurrency N: up to N streams at the same time; further connections wait in the listen queue."""
     worker = stage.worker(threads=3)
     gate = stage.supervisor.directory / "gate"
@@ -1584,13 +1603,17 @@ def serves_as_many_as_it_promised(stage: _Stage) -> None:
         expect(waiting.response().body == b"hello", "the one that waited was not served")
 
 
-@_check()
-def writes_output_at_once(stage: _Stage) -> None:
+@_check(shares=True)
+def writes_output_at_once(stage: Stage) -> None:
     """1 and 2 are one pipe that belongs to the application; what it prints is to be seen when it is printed."""
     worker = stage.worker()
     with worker.open() as stream:
         expect(stream.request("GET", "/print?a-line").body == b"printed", "no answer")
         expect(worker.output.wait_for("a-line\n"), f"the output: {worker.output.text()!r}")
+
+
+def _lines(note: Path) -> int:
+    return note.read_text().count("\n") if note.exists() else 0
 
 
 def _process_facts(worker: Loader) -> dict[str, str]:

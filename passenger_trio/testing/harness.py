@@ -57,12 +57,16 @@ def eventually(probe: Callable[[], T], timeout: float = 15.0, what: str = "") ->
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is a process of that number that has not ended; one that waits to be reaped has."""
+    """Whether there is a process of that number that has not ended; one that waits to be reaped has.
+
+    Its first thread may have ended before the others, which keep its files open still: then it is running.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
+        threads = len(os.listdir(f"/proc/{pid}/task"))
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return stat[stat.rindex(b")") + 2 :][:1] not in b"ZX"
+    return threads > 1 or stat[stat.rindex(b")") + 2 :][:1] not in b"ZX"
 
 
 class Supervisor:

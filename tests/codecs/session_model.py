@@ -16,15 +16,18 @@ from passenger_trio.codecs.session_protocol import (
     INTERIM,
     MAX_FRAME,
     MAX_HEAD,
+    UPGRADE,
     ResponseReader,
 )
 from passenger_trio.errors import IncompleteResponse, MalformedResponse
 
 Event = tuple[int, bytes]
 Outcome = tuple[list[Event], str]
-"""The events, and how it ended: ``complete``, ``incomplete`` or ``malformed``."""
+"""The events, and how it ended: ``complete``, ``incomplete``, ``malformed``, or ``raw`` after an upgrade; then the raw bytes are the last event."""
 
-_MOST = {HEAD: MAX_HEAD, INTERIM: MAX_HEAD, ERROR: MAX_HEAD, DATA: MAX_FRAME, END: 1}
+RAW = 0
+
+_MOST = {HEAD: MAX_HEAD, INTERIM: MAX_HEAD, ERROR: MAX_HEAD, DATA: MAX_FRAME, END: 1, UPGRADE: 0}
 
 
 def frame(kind: bytes, payload: bytes = b"") -> bytes:
@@ -34,7 +37,7 @@ def frame(kind: bytes, payload: bytes = b"") -> bytes:
 def expected(data: bytes) -> Outcome:
     """What a stream that carries ``data`` and then ends has to give. Body pieces are joined."""
     events: list[Event] = []
-    allowed = {INTERIM, HEAD, ERROR}
+    allowed = {INTERIM, HEAD, ERROR, UPGRADE}
     at = 0
     while True:
         if at == len(data):
@@ -55,7 +58,13 @@ def expected(data: bytes) -> Outcome:
             return joined(events), "incomplete"
         if kind != DATA:
             events.append((kind, payload))
+        if kind == UPGRADE:
+            return [*joined(events), (RAW, data[at:])], "raw"
+        if kind == INTERIM:
+            continue
         if kind == HEAD:
+            allowed = {DATA, END, UPGRADE} if payload.startswith(b"101\0") else {DATA, END}
+        elif kind == DATA:
             allowed = {DATA, END}
         elif kind == ERROR:
             allowed = {END}
@@ -78,6 +87,8 @@ def read(pieces: Iterable[bytes]) -> Outcome:
     except IncompleteResponse:
         assert not reader.complete
         return joined(events), "incomplete"
+    if events and events[-1][0] == UPGRADE:
+        return [*joined(events), (RAW, reader.take_rest())], "raw"
     assert reader.complete
     return joined(events), "complete"
 
@@ -121,6 +132,12 @@ proper_responses = st.builds(
     st.lists(st.binary(min_size=1, max_size=40), max_size=3),
     st.sampled_from([b"", b"\0", b"\1", b"\2", b"\3"]),
 )
+upgrades = st.builds(
+    lambda interims, head, raw: b"".join((*(frame(b"I", interim) for interim in interims), head, frame(b"U"), raw)),
+    st.lists(payloads, max_size=2),
+    st.one_of(st.just(b""), st.builds(lambda rest: frame(b"R", b"101\0" + rest), payloads)),
+    st.binary(max_size=60),
+)
 error_responses = st.builds(lambda payload: frame(b"X", payload) + frame(b"E"), payloads)
 any_frames = st.lists(
     st.one_of(
@@ -138,12 +155,12 @@ any_frames = st.lists(
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
     """A response with a piece cut out, put in or put behind."""
-    data = draw(st.one_of(proper_responses, error_responses))
+    data = draw(st.one_of(proper_responses, error_responses, upgrades))
     at = draw(st.integers(0, len(data)))
     return data[:at] + draw(st.binary(max_size=6)) + data[at + draw(st.integers(0, 6)) :]
 
 
-streams = st.one_of(proper_responses, error_responses, damaged(), any_frames, st.binary(max_size=60))
+streams = st.one_of(proper_responses, error_responses, upgrades, damaged(), any_frames, st.binary(max_size=60))
 
 
 def cut(data: bytes, at: Iterable[int]) -> list[bytes]:

@@ -205,3 +205,11 @@ def test_what_is_remembered_is_bounded() -> None:
         assert len(headers._TRUSTED) <= headers._MOST_KNOWN
     cgi_name(b"X-" + b"long" * 100)
     assert max(map(len, headers._TRUSTED)) <= headers._LONGEST_KNOWN
+
+
+def test_R19_an_application_hears_of_an_upgrade_that_can_be_had_and_of_no_other() -> None:
+    wish = [(b"Connection", b"keep-alive, uPgrade, X-Mine"), (b"Upgrade", b"h2c, WebSocket"), (b"X-Mine", b"1")]
+    found = env(head_with(*wish, upgrade=b"websocket"))
+    assert (found[b"HTTP_CONNECTION"], found[b"HTTP_UPGRADE"]) == (b"Upgrade", b"websocket")
+    assert b"HTTP_X_MINE" not in found
+    assert not {b"HTTP_CONNECTION", b"HTTP_UPGRADE"} & env(head_with(*wish)).keys()

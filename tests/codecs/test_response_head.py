@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from passenger_trio.codecs import response_head
-from passenger_trio.codecs.response_head import AppHead, check_fields, parse, parse_interim
+from passenger_trio.codecs.response_head import AppHead, check_fields, parse, parse_interim, parse_switch
 from passenger_trio.errors import AppResponseError, MalformedResponse, UnfitResponseHead
 
 
@@ -178,3 +178,42 @@ def test_what_is_remembered_is_bounded() -> None:
         assert len(response_head._ACTIONS) <= response_head._MOST_KNOWN
     parse(payload(b"X" * 500, b"y"))
     assert max(map(len, response_head._ACTIONS)) <= response_head._LONGEST_KNOWN
+
+
+def test_a_switch_of_protocols() -> None:
+    head = payload(
+        b"X",
+        b"y",
+        b"upgrade",
+        b" WebSocket ",
+        b"connection",
+        b"upgrade, z",
+        b"Z",
+        b"1",
+        b"Content-Length",
+        b"3",
+        status=b"101",
+    )
+    assert parse_switch(head, b"websocket") == (
+        b"OK",
+        [(b"Upgrade", b"WebSocket"), (b"Connection", b"Upgrade"), (b"X", b"y")],
+    )
+    assert parse_switch(payload(status=b"101"), b"websocket")[1][0] == (b"Upgrade", b"websocket")
+
+
+@pytest.mark.parametrize(
+    ("head", "asked", "code"),
+    [
+        (payload(status=b"101"), b"", "upgrade_not_asked"),
+        (payload(b"Upgrade", b"h2c", status=b"101"), b"websocket", "upgrade_not_asked"),
+        (payload(b"Upgrade", b"websocket", b"Upgrade", b"h2c", status=b"101"), b"websocket", "upgrade_not_asked"),
+        (payload(b"X", b"a\nb", status=b"101"), b"websocket", "bad_field_value"),
+        (payload(b"X y", b"a", status=b"101"), b"websocket", "bad_field_name"),
+        (payload(status=b"101", reason=b"\r\n"), b"websocket", "bad_reason"),
+        (b"101\0", b"websocket", "bad_pairs"),
+    ],
+)  # fmt: skip
+def test_a_switch_that_cannot_be(head: bytes, asked: bytes, code: str) -> None:
+    with pytest.raises(AppResponseError) as caught:
+        parse_switch(head, asked)
+    assert caught.value.code == code

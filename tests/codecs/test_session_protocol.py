@@ -7,7 +7,7 @@ import struct
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from session_model import cut, error_responses, expected, frame, proper_responses, read, same, streams
+from session_model import cut, error_responses, expected, frame, proper_responses, read, same, streams, upgrades
 
 from passenger_trio.codecs.session_protocol import (
     ABORT,
@@ -53,6 +53,15 @@ def test_what_follows_the_contract_is_complete(data: bytes) -> None:
     assert expected(data)[1] == read([data])[1] == "complete"
     for end in range(len(data)):
         assert read([data[:end]])[1] == "incomplete"
+
+
+@settings(max_examples=200, deadline=None)
+@given(upgrades, st.lists(st.integers(0, 200), max_size=6))
+@example(frame(b"U") + WHOLE, [])
+@example(frame(b"R", b"101\0\0") + frame(b"U") + frame(b"E"), [])
+def test_behind_an_upgrade_everything_is_raw(data: bytes, places: list[int]) -> None:
+    assert expected(data)[1] == "raw"
+    assert read(cut(data, places)) == expected(data)
 
 
 def test_empty_pieces_change_nothing() -> None:

@@ -108,3 +108,24 @@ def test_a_choice_looks_at_few_processes_however_many_there_are(monkeypatch: pyt
         routing.give_back(process)
     assert looked == 200
     assert bisect.bisect_left(group.free, group.free[-1]) == 999
+
+
+def test_an_unbounded_session_takes_no_room_and_makes_none() -> None:
+    group = a_group(1, 1)
+    assert takes(group, 1) == [0]
+    routing.set_free(group.enabled[ProcessId(0)])
+    # Equally busy but for that: the other one comes first.
+    assert takes(group, 3) == [1, 0, None]
+    routing.give_back_unbounded(group.enabled[ProcessId(0)])
+    assert takes(group, 1) == [None]
+    routing.give_back(group.enabled[ProcessId(0)])
+    assert takes(group, 2) == [0, None]
+
+
+def test_unbounded_sessions_are_spread() -> None:
+    group = a_group(1, 1, 1)
+    chosen = []
+    for _ in range(6):
+        chosen += takes(group, 1)
+        routing.set_free(group.enabled[ProcessId(chosen[-1] or 0)])
+    assert chosen == [0, 1, 2, 0, 1, 2]

@@ -12,6 +12,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import h11
@@ -46,7 +47,7 @@ def cut(data: bytes, offset: int) -> list[bytes]:
     """In pieces that end ``offset`` bytes after the begin of each CRLF; of a case with many only at the first and last of them."""
     ends = [match.start() + offset for match in re.finditer(rb"\r\n", data)]
     places = [0, *(ends if len(ends) <= 120 else ends[:60] + ends[-60:]), len(data)]
-    return [piece for begin, end in zip(places, places[1:], strict=False) if (piece := data[begin:end])]
+    return [piece for begin, end in pairwise(places) if (piece := data[begin:end])]
 
 
 WAYS: dict[str, Callable[[bytes], list[bytes]]] = {

@@ -32,7 +32,7 @@ def refused(address: tuple[str, int] | str) -> bool:
 
 class TestDraining:
     @METHODS
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP])
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
     def test_what_is_under_way_is_finished_and_nothing_new_is_taken(self, number: signal.Signals, method: str) -> None:
         """F15."""
         options = ("--max-pool-size", "1", "--spawn-method", method)

@@ -1,18 +1,28 @@
-"""A Rails application, made by ``rails new`` and a scaffold, with a migration on SQLite: started with no option, driven like a browser does."""
+"""A Rails application, made by ``rails new`` and a scaffold, with a migration on SQLite and a channel of Action Cable: started with no option, driven like
+a browser does.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import re
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin, Subprotocol
 
 from passenger_trio.testing import Supervisor, eventually
 
@@ -31,6 +41,34 @@ class UploadsController < ApplicationController
 end
 """
 ROUTES = 'Rails.application.routes.draw do\n  resources :notes\n  post "uploads", to: "uploads#create"\n  get "connection", to: "uploads#connection"\nend\n'
+CABLE = {
+    "app/channels/application_cable/connection.rb": """
+module ApplicationCable
+  class Connection < ActionCable::Connection::Base
+    identified_by :name
+    def connect
+      self.name = request.params[:name] || reject_unauthorized_connection
+    end
+  end
+end
+""",
+    "app/channels/application_cable/channel.rb": "module ApplicationCable\n  class Channel < ActionCable::Channel::Base\n  end\nend\n",
+    "app/channels/room_channel.rb": """
+class RoomChannel < ApplicationCable::Channel
+  def subscribed
+    stream_from "room"
+    Rails.root.join("log/cable").open("a") { |file| file.puts "#{name} came" }
+  end
+  def unsubscribed
+    Rails.root.join("log/cable").open("a") { |file| file.puts "#{name} went" }
+  end
+  def speak(data)
+    ActionCable.server.broadcast("room", { "name" => name, "text" => data["text"], "pid" => Process.pid })
+  end
+end
+""",
+    "config/cable.yml": "development:\n  adapter: async\n",
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +89,13 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run("bin/rails", "db:migrate", cwd=root)
     (root / "app/controllers/uploads_controller.rb").write_text(UPLOADS)
     (root / "config/routes.rb").write_text(ROUTES)
+    requires = root / "config/application.rb"
+    requires.write_text(
+        requires.read_text().replace('# require "action_cable/engine"', 'require "action_cable/engine"')
+    )
+    for path, text in CABLE.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
     return root
 
 
@@ -100,6 +145,111 @@ def test_each_forked_process_has_its_own_connection_to_the_database(application:
             held[pid] = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
             assert not [target for target in held[pid] if "sqlite3" in target], "a connection went through the fork"
         assert server.get("/connection").status == 200
+
+
+@contextmanager
+def cable(server: Supervisor, query: str, origin: str = "") -> Iterator[Cable]:
+    url = server.url.replace("http", "ws", 1) + "/cable" + query
+    protocols = [Subprotocol("actioncable-v1-json"), Subprotocol("actioncable-unsupported")]
+    with connect(url, origin=Origin(origin or server.url), subprotocols=protocols, open_timeout=60) as socket:
+        yield Cable(socket)
+
+
+class Cable:
+    """What the browser's side of Action Cable does."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.identifier = json.dumps({"channel": "RoomChannel"})
+
+    def subscribe(self) -> Cable:
+        assert self.next()["type"] == "welcome"
+        self.send("subscribe")
+        assert self.next() == {"identifier": self.identifier, "type": "confirm_subscription"}
+        return self
+
+    def send(self, command: str, **data: str) -> None:
+        more = {"data": json.dumps(data)} if data else {}
+        self.socket.send(json.dumps({"command": command, "identifier": self.identifier, **more}))
+
+    def speak(self, text: str) -> dict[str, Any]:
+        """Say something, and hear it with everybody in the room."""
+        self.send("message", action="speak", text=text)
+        message: dict[str, Any] = self.next()["message"]
+        assert message["text"] == text
+        return message
+
+    def is_closed(self) -> bool:
+        """The other side ends it, and says nothing more but pings."""
+        try:
+            self.next()
+        except ConnectionClosed:
+            return True
+        return False
+
+    def next(self) -> dict[str, Any]:
+        """The next message that is no ping."""
+        while True:
+            message: dict[str, Any] = json.loads(self.socket.recv(60))
+            if message.get("type") != "ping":
+                return message
+
+
+def test_action_cable(server: Supervisor, application: Path) -> None:
+    with cable(server, "?name=ada") as ada:
+        ada.subscribe()
+        assert ada.speak("Größe")["name"] == "ada"
+        eventually(lambda: server.status()["connections"]["upgraded"] == 1)
+        while json.loads(ada.socket.recv(60)).get("type") != "ping":
+            pass  # the server's own heart-beat
+        assert ada.speak("again")["text"] == "again"
+    came_and_went = application / "log/cable"
+    eventually(lambda: came_and_went.read_text() == "ada came\nada went\n")
+    eventually(lambda: server.status()["connections"]["upgraded"] == 0)
+
+
+def test_action_cable_refuses_whom_it_does_not_know(server: Supervisor) -> None:
+    with pytest.raises(InvalidStatus) as refused, cable(server, "?name=eve", origin="http://elsewhere.example"):
+        pass
+    assert refused.value.response.status_code == 404
+    with cable(server, "") as nobody:
+        assert nobody.next() == {"type": "disconnect", "reason": "unauthorized", "reconnect": False}
+        assert nobody.is_closed()
+
+
+@pytest.mark.parametrize(
+    "how", [("--unlimited-concurrency-paths", "/cable"), ("--force-max-concurrent-requests-per-process", "0")]
+)
+def test_several_cables_of_one_process(application: Path, how: tuple[str, str]) -> None:
+    with Supervisor.start(application, *how) as server:
+        with cable(server, "?name=ada") as ada, cable(server, "?name=ben") as ben:
+            ada.subscribe()
+            ben.subscribe()
+            heard = ada.speak("hello")
+            assert ben.next()["message"] == heard
+            answer = server.get("/connection").text
+            assert answer.startswith(f"{heard['pid']} "), "there is one process, which also serves requests"
+            assert ben.speak("hi")["name"] == "ben"
+            assert ada.next()["message"]["text"] == "hi"
+
+
+def test_a_cable_lives_through_a_restart_for_its_time_and_then_connects_anew(application: Path) -> None:
+    with Supervisor.start(application, "--websocket-drain", "3", "--max-pool-size", "2") as server:
+        with cable(server, "?name=ada") as ada:
+            ada.subscribe()
+            old = ada.speak("before")["pid"]
+            server.send_signal(signal.SIGHUP)
+            eventually(lambda: server.pids and old not in server.pids, timeout=60)
+            assert ada.speak("still there")["pid"] == old
+            with cable(server, "?name=ada") as again:
+                again.subscribe()
+                assert again.speak("after")["pid"] != old
+                assert ada.is_closed()
+                began = time.monotonic()
+                server.send_signal(signal.SIGTERM)
+                assert again.is_closed()
+                assert 2 <= time.monotonic() - began < 8
+                assert server.wait() == 0
 
 
 def test_a_bundle_for_another_ruby_is_explained(application: Path, tmp_path: Path) -> None:

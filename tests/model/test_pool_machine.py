@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable
 from typing import TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -107,6 +108,16 @@ class PoolMachine(RuleBasedStateMachine):
     def close_all(self) -> None:
         for session in list(self.world.sessions):
             self.world.close(session, SessionOutcome.DONE)
+
+    @precondition(lambda self: self.world.sessions.keys() - self.world.unbounded)
+    @rule(number=numbers)
+    def unbind(self, number: int) -> None:
+        self.world.unbind(pick(sorted(self.world.sessions.keys() - self.world.unbounded), number))
+
+    @precondition(lambda self: self.world.sessions)
+    @rule(number=numbers)
+    def hold(self, number: int) -> None:
+        self.world.hold(pick(self.world.sessions, number))
 
     # --- processes --------------------------------------------------------------------------------------------
 
@@ -263,3 +274,5 @@ PoolMachine.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestPool = PoolMachine.TestCase
+# A time limit that strikes within an example would count as a failure of the machine, and be shrunk.
+TestPool.pytestmark = pytest.mark.timeout(1800)

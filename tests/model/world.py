@@ -67,6 +67,7 @@ class FakeProcess:
     last_used: float
     generation: int
     sessions: int = 0
+    unbounded: int = 0
     detached: bool = False
     """Busy when it was taken out of routing: it will be retired."""
     retired: bool = False
@@ -78,7 +79,7 @@ class FakeProcess:
 
     @property
     def has_room(self) -> bool:
-        return self.is_live and (self.concurrency == 0 or self.sessions < self.concurrency)
+        return self.is_live and (self.concurrency == 0 or self.sessions - self.unbounded < self.concurrency)
 
 
 @attrs.define(eq=False)
@@ -100,11 +101,10 @@ class FakeWorld:
     # In the order in which they came.
     processes: dict[ProcessId, FakeProcess] = attrs.field(factory=dict)
     sessions: dict[SessionId, FakeProcess] = attrs.field(factory=dict)
+    unbounded: set[SessionId] = attrs.field(factory=set)
     waiting: dict[WaiterId, GroupKey] = attrs.field(factory=dict)
     since: dict[WaiterId, float] = attrs.field(factory=dict)
     began: dict[SessionId, float] = attrs.field(factory=dict)
-    held: set[SessionId] = attrs.field(factory=set)
-    """Sessions that are no requests any more, of all that there ever were."""
     preloaders: dict[tuple[GroupKey, int], int] = attrs.field(factory=dict)
     preloaders_told: dict[tuple[GroupKey, int], int] = attrs.field(factory=dict)
     preloader_used: dict[tuple[GroupKey, int], float] = attrs.field(factory=dict)
@@ -161,16 +161,27 @@ class FakeWorld:
         deadline = self.policy.next_deadline()
         process = self.sessions.pop(session)
         process.sessions -= 1
+        process.unbounded -= session in self.unbounded
         process.last_used = self.now
         commands = self.policy.session_closed(session, outcome, self.now)
         assert commands or self.policy.next_deadline() >= deadline
         self.perform(commands)
 
+    def unbind(self, session: SessionId) -> None:
+        """It does not count any more; who waits gets its place."""
+        self.unbounded.add(session)
+        process = self.sessions[session]
+        process.unbounded += 1
+        waiting = list(self.waiting.values()).count(process.group)
+        commands = self.policy.session_unbounded(session, self.now)
+        assert len(commands) == min(waiting, process.is_live), "a place is free, and one waits for it"
+        self.perform(commands)
+
     def hold(self, session: SessionId) -> None:
-        deadline = self.policy.next_deadline()
+        """It is no request any more, and is not killed for lasting too long."""
+        self.began.pop(session, None)
         assert self.policy.session_held(session, self.now) == []
-        assert self.policy.next_deadline() >= deadline
-        self.held.add(session)
+        self._check()
 
     def spawned(self, attempt: AttemptId, concurrency: int, jitter: float = 0.0) -> ProcessId:
         key, generation = self.attempts.pop(attempt), self.generations[attempt]
@@ -188,7 +199,9 @@ class FakeWorld:
         assert process.retired or not self.shutting_down
         if unwanted:
             assert process.retired, "it was abandoned and serves"
-        if live:
+        taken = any(isinstance(command, Retire) and command.reason is Reason.MAKE_ROOM for command in commands)
+        if live and not taken:
+            # (Its only process may be idle now, and another group without any may wait for its place.)
             assert self._live(key), "a group that served stands empty"
         return process.id
 
@@ -260,7 +273,9 @@ class FakeWorld:
 
     @staticmethod
     def _rank(process: FakeProcess) -> tuple[int, float]:
-        return -process.generation, process.sessions / (process.concurrency or 2**31)
+        return -process.generation, (process.sessions - process.unbounded) / (
+            process.concurrency or 2**31
+        ) + process.unbounded / 2**31
 
     # --- commands ---------------------------------------------------------------------------------------------
 
@@ -331,7 +346,6 @@ class FakeWorld:
                         assert command.session is not None
                         assert self.sessions[command.session] is process
                         assert limits.max_request_time
-                        assert command.session not in self.held
                         assert self.began[command.session] + limits.max_request_time <= self.now
                     else:
                         assert command.reason is Reason.MEMORY

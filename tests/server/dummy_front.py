@@ -20,6 +20,7 @@ import attrs
 import h11
 import trio
 import trio.testing
+from held_clock import HeldClock
 
 from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
@@ -421,6 +422,7 @@ async def serving(
             while not pool.processes:
                 await pool.changed.wait()
             front = Front(options or ServerOptions(), pool, [Route(key, app or AppOptions())], records)  # type: ignore[arg-type]
+            front.spill.limiter = HeldClock()  # type: ignore[assignment]
             nursery.start_soon(front.timekeeper.run)
             world = World(pool, front, spawner, connections, records.records)
             try:
@@ -433,6 +435,8 @@ async def serving(
             assert not front.connections
             assert world.sessions == 0, "an exchange has not given its session back"
             assert world.queue_length == 0, "an exchange has not left its place in the queue"
+            for process in pool.processes.values():
+                assert process.streams == len(process.idle_streams), "a stream is counted that is closed"
             pool.shut_down()
             await pool.empty.wait()
             nursery.cancel_scope.cancel()

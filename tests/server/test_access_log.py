@@ -112,6 +112,7 @@ class TestJson:
             "request_id": "3f2a-1",
             "retried": 0,
             "spilled": 0,
+            "received": 0,
         }
 
     def test_escapes_can_be_undone(self) -> None:

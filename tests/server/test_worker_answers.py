@@ -312,7 +312,7 @@ GARBAGE = {
     "long-end": head() + frame(b"E", b"\0\0"),
     "interim-after-head": head() + interim(103),
     "error-after-head": head() + error() + end(),
-    "upgrade": frame(b"U"),
+    "upgrade": head() + frame(b"U"),
 }
 
 

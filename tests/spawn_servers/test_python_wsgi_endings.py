@@ -44,6 +44,9 @@ def test_nothing_in_a_session_outlives_the_supervisor(path: str, threads: int) -
     with stubborn(threads) as (worker, note), worker.open() as stream:
         stream.begin("GET", path)
         assert eventually(lambda: stream.is_taken)
+        if path == "/swallow":
+            # It is where it swallows, and not still on its way there.
+            assert [stream.next_frame() for _ in range(2)][1] == ("D", b"begun\n")
         worker.hang_up()
         assert worker.wait_gone() < LAST_SECOND
         in_main = threads > 1 or path != "/swallow"

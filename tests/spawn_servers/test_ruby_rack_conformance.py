@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from ruby_rack import LOADERS, can_fork, rubies, subject
 
-from passenger_trio.testing.conformance import CHECKS, Check
+from passenger_trio.testing.conformance import CHECKS, Check, Stage
 
 RUBIES = rubies()
 _MODES = (False, True)
@@ -20,12 +22,20 @@ CASES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def stages() -> Iterator[dict[str, Stage]]:
+    """Ruby -> a stage that shares its worker, where one takes seconds to start."""
+    with ExitStack() as stack:
+        slow = [ruby for ruby in RUBIES.values() if not can_fork(ruby)]
+        yield {ruby: stack.enter_context(subject(ruby).stage(share=True)) for ruby in slow}
+
+
 @pytest.mark.os
 @pytest.mark.slow
 @pytest.mark.parametrize(("check", "ruby", "preloaded"), CASES)
-def test_contract(check: Check, ruby: str, preloaded: bool) -> None:
+def test_contract(check: Check, ruby: str, preloaded: bool, stages: dict[str, Stage]) -> None:
     """Each check by its name and with each Ruby, which the log of a run lists."""
-    check(subject(ruby, preloaded=preloaded))
+    check(subject(ruby, preloaded=preloaded), stages.get(ruby))
 
 
 def test_there_is_a_ruby_to_check() -> None:

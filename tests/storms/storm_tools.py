@@ -80,7 +80,7 @@ class Load:
                 if not response.complete or response.header("Connection") == "close":
                     client.close()
                     client = None
-            except Exception as error:  # whatever it is, it is a result
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is a result
                 outcomes[f"{type(error).__name__}: {error}"[:80]] += 1
                 if client is not None:
                     client.close()

@@ -23,8 +23,12 @@ def application(environ, start_response):
         while True:
             pass
     elif path == "/swallow":
+        begun = False
         while True:
             try:
+                if not begun:
+                    begun = True
+                    start_response("200 OK", [])(b"begun\n")
                 time.sleep(60)
             except BaseException:
                 pass

@@ -1,0 +1,100 @@
+"""Requests that wait for hours and responses that go on for hours: nothing cuts them, nothing is held back, and who leaves is noticed."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+from dummy_front import data, end, get, head, requests, serving, simulated, wait_end
+
+from passenger_trio.spawning.dummy import DummyProcess
+from passenger_trio.system.sockets import RawStream
+
+HOUR = 3600.0
+
+
+@simulated
+async def test_a_request_may_wait_for_hours_and_a_response_may_last_for_hours() -> None:
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for _ in requests(stream):
+            await trio.sleep(5 * HOUR)
+            await stream.send_all(head())
+            for number in range(5):
+                await stream.send_all(data(b"data: %d\n\n" % number))
+                await trio.sleep(HOUR)
+            await stream.send_all(end())
+
+    async with serving(serve, deadline=30 * HOUR) as world:
+        client = world.connect()
+        answer = await client.ask()
+        assert (answer.status, answer.complete) == (200, True)
+        assert answer.body == b"".join(b"data: %d\n\n" % number for number in range(5))
+        assert trio.current_time() >= 10 * HOUR
+        assert world.sessions == 0
+
+
+@simulated
+async def test_each_chunk_is_the_clients_before_the_next_one_is_made() -> None:
+    pieces = (head(), data(b"one"), data(b"two"), data(b"x" * 100_000), data(b"three"))
+    expected = (b"\r\n\r\n", b"one\r\n", b"two\r\n", b"x\r\n", b"three\r\n")
+    sent = -1
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        nonlocal sent
+        async for _ in requests(stream):
+            for sent, piece in enumerate(pieces):  # noqa: B007 - the test's
+                await stream.send_all(piece)
+                await trio.sleep(1)
+            await stream.send_all(end())
+
+    async with serving(serve) as world:
+        client = world.connect()
+        client.send(get())
+        for number, what in enumerate(expected):
+            came = b""
+            while not came.endswith(what):
+                came += await client.receive()
+            assert sent == number, "a chunk came only after the next one was made"
+        assert await client.receive() == b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["a silent poll", "events"])
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+@simulated
+async def test_a_worker_is_told_at_once_when_the_client_leaves(begun: bool, reset: bool) -> None:
+    told = -1.0
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        nonlocal told
+        asked = requests(stream)
+        await anext(asked)
+        if begun:
+            await stream.send_all(head() + data(b"first"))
+        await wait_end(stream)
+        told = trio.current_time()
+
+    async with serving(serve, deadline=30 * HOUR) as world:
+        client = world.connect()
+        client.send(get())
+        await trio.sleep(2 * HOUR)
+        if begun:
+            while not (await client.receive()).endswith(b"first\r\n"):
+                pass
+        (client.reset if reset else client.close)()
+        await client.ended.wait()
+        assert told - 2 * HOUR < 0.01
+        await world.until(lambda: world.sessions == 0)
+
+
+@simulated
+async def test_a_client_that_half_closes_still_waits() -> None:
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for _ in requests(stream):
+            await trio.sleep(HOUR)
+            await stream.send_all(head() + data(b"news") + end())
+
+    async with serving(serve, deadline=3 * HOUR) as world:
+        client = world.connect()
+        client.send(get())
+        client.send_eof()
+        assert (await client.answer()).body == b"news"
