@@ -114,11 +114,6 @@ class PoolMachine(RuleBasedStateMachine):
     def unbind(self, number: int) -> None:
         self.world.unbind(pick(sorted(self.world.sessions.keys() - self.world.unbounded), number))
 
-    @precondition(lambda self: self.world.sessions)
-    @rule(number=numbers)
-    def hold(self, number: int) -> None:
-        self.world.hold(pick(self.world.sessions, number))
-
     # --- processes --------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.world.attempts)
