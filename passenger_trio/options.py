@@ -16,7 +16,18 @@ import attrs
 
 from passenger_trio.errors import OptionError
 
-__all__ = ["AppOptions", "Config", "PoolOptions", "ServerOptions", "parse_duration", "parse_size"]
+__all__ = [
+    "MAX_WEBSOCKET_MESSAGE",
+    "AppOptions",
+    "Config",
+    "PoolOptions",
+    "ServerOptions",
+    "parse_duration",
+    "parse_size",
+]
+
+MAX_WEBSOCKET_MESSAGE = 16 * 1024**2
+"""A message is one frame of the session protocol, and that is no longer."""
 
 _DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS = {
@@ -211,6 +222,13 @@ class ServerOptions:
         "peers whose X-Forwarded-* fields are believed: address, network, or unix for any peer on the socket; repeatable",
     )
     shutdown_timeout: float = option(30.0, "time that requests in hand have to end when the server stops")
+    websocket_max_message_size: int = option(
+        1024**2, "longest message of a WebSocket client; longer: it is closed with 1009 (at most 16M)", kind="size"
+    )
+    websocket_ping_interval: float = option(20.0, "a WebSocket client that is silent for so long is pinged (0: never)")
+    websocket_ping_timeout: float = option(
+        20.0, "a WebSocket client that does not answer a ping for so long is closed (0: it is not waited for)"
+    )
     websocket_drain: float = option(
         5.0, "time that WebSockets have to end when the server stops, or their process is to go"
     )

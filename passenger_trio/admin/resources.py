@@ -14,6 +14,7 @@ from passenger_trio.system.gauges import ProcessGauge, measure
 if TYPE_CHECKING:
     from passenger_trio.server.connection import Connection
     from passenger_trio.server.upgrade import Relay
+    from passenger_trio.server.websocket import WebSocket
     from passenger_trio.tree import RunningServer
 
 __all__ = ["memory", "requests"]
@@ -43,7 +44,7 @@ def _request(connection: Connection, now: float) -> dict[str, Any]:
     }
 
 
-def _relay(relay: Relay, now: float) -> dict[str, Any]:
+def _relay(relay: Relay | WebSocket, now: float) -> dict[str, Any]:
     """An upgraded connection: bytes each way, and seconds since the last of them."""
     return {"bytes_up": relay.bytes_up, "bytes_down": relay.bytes_down, "idle": now - relay.active}
 

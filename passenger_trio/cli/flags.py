@@ -14,7 +14,15 @@ import attrs
 import click
 
 from passenger_trio.errors import OptionError
-from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions, parse_duration, parse_size
+from passenger_trio.options import (
+    MAX_WEBSOCKET_MESSAGE,
+    AppOptions,
+    Config,
+    PoolOptions,
+    ServerOptions,
+    parse_duration,
+    parse_size,
+)
 
 __all__ = [
     "ENV_PREFIX",
@@ -116,7 +124,14 @@ _LEAST = {
 }
 _MOST = {"port": 65535}
 _NOT_ZERO = frozenset(
-    {"memory_check_interval", "start_timeout", "header_timeout", "write_timeout", "keep_alive_timeout"}
+    {
+        "memory_check_interval",
+        "start_timeout",
+        "header_timeout",
+        "write_timeout",
+        "keep_alive_timeout",
+        "websocket_max_message_size",
+    }
 )
 _METAVARS = {"duration": "TIME", "size": "SIZE", "int": "N", "path": "PATH", "text": "NAME"}
 _METAVAR_OF = {
@@ -266,6 +281,9 @@ def human_size(size: int) -> str:
 def check(config: Config) -> None:
     """:raises OptionError: two values do not go together."""
     most = config.pool.max_pool_size
+    message = config.server.websocket_max_message_size
+    if message > MAX_WEBSOCKET_MESSAGE:
+        raise OptionError("--websocket-max-message-size", message, "a process takes at most 16M at once")
     for app in config.apps:
         if app.max_instances and app.min_instances > app.max_instances:
             raise OptionError(

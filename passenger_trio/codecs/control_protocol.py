@@ -65,6 +65,8 @@ class SocketSpec:
     address: str
     protocol: str
     concurrency: int
+    websocket: bool = False
+    """It takes WebSocket sessions."""
 
 
 @attrs.frozen
@@ -216,6 +218,13 @@ class _Members:
             )
         return found
 
+    def flag(self, name: str) -> bool:
+        """False when it is left out."""
+        found = self.value.get(name, False)
+        if not isinstance(found, bool):
+            raise SpawnServerError(f"member {name!r} of the control message {self.kind!r} is not true or false")
+        return found
+
     def seconds(self, name: str) -> float | None:
         found = self.value.get(name)
         if found is None:
@@ -265,7 +274,14 @@ def _ready(members: _Members) -> Ready:
     sockets = []
     for item in found:
         spec = _Members("ready", item)
-        sockets.append(SocketSpec(spec.text("address"), spec.text("protocol"), spec.integer("concurrency", 0, _INT32)))
+        sockets.append(
+            SocketSpec(
+                spec.text("address"),
+                spec.text("protocol"),
+                spec.integer("concurrency", 0, _INT32),
+                spec.flag("websocket"),
+            )
+        )
     return Ready(tuple(sockets), members.text("application", ""))
 
 

@@ -17,6 +17,7 @@ from passenger_trio.errors import IncompleteResponse, MalformedResponse
 
 __all__ = [
     "ABORT",
+    "ACCEPT",
     "BODY_END",
     "DATA",
     "END",
@@ -45,6 +46,8 @@ DATA: Final = ord("D")
 END: Final = ord("E")
 INTERIM: Final = ord("I")
 ERROR: Final = ord("X")
+ACCEPT: Final = ord("W")
+"""A WebSocket is accepted: what follows is read by ``session_messages``."""
 UPGRADE: Final = ord("U")
 
 FLAG_CLOSE: Final = 1
@@ -58,10 +61,18 @@ _pack = _LENGTH.pack
 _unpack_from = _LENGTH.unpack_from
 
 # The largest payload of each frame that a worker may send; a type that is not here is not in the contract.
-_LIMITS: Final = {HEAD: MAX_HEAD, INTERIM: MAX_HEAD, ERROR: MAX_HEAD, DATA: MAX_FRAME, END: 1, UPGRADE: 0}
+_LIMITS: Final = {
+    HEAD: MAX_HEAD,
+    INTERIM: MAX_HEAD,
+    ERROR: MAX_HEAD,
+    ACCEPT: MAX_HEAD,
+    DATA: MAX_FRAME,
+    END: 1,
+    UPGRADE: 0,
+}
 
 # What may follow what. The state is named for what has been seen.
-_START, _RESPONDING, _FAILED, _DONE, _SWITCHING, _RAW = range(6)
+_START, _RESPONDING, _FAILED, _DONE, _SWITCHING, _RAW, _ASKED = range(7)
 _FOLLOWS: Final = {
     (_START, INTERIM): _START,
     (_START, HEAD): _RESPONDING,
@@ -69,6 +80,11 @@ _FOLLOWS: Final = {
     (_RESPONDING, DATA): _RESPONDING,
     (_RESPONDING, END): _DONE,
     (_FAILED, END): _DONE,
+    # _ASKED is the start of a session that was asked for as a WebSocket.
+    (_ASKED, INTERIM): _ASKED,
+    (_ASKED, HEAD): _RESPONDING,
+    (_ASKED, ERROR): _FAILED,
+    (_ASKED, ACCEPT): _RAW,
     # Behind a head of status 101; as any other it may also be a response, which is then the application's error.
     (_SWITCHING, UPGRADE): _RAW,
     (_SWITCHING, DATA): _RESPONDING,
@@ -148,18 +164,22 @@ class ResponseReader:
     """Reads the frames of one session's response.
 
     ``feed`` takes bytes, ``next_event`` gives ``(type, payload)`` or None when more bytes are needed: ``(INTERIM, payload)``,
+    ``(HEAD, payload)``, ``(DATA, piece)``, ``(ERROR, payload)``, ``(END, flags as one byte or empty)``; and ``(ACCEPT, payload)``, which is the last, where
+    it may come.
+
+    :param websocket: whether a WebSocket was asked for, so that the process may accept it.
     ``(HEAD, payload)``, ``(DATA, piece)``, ``(ERROR, payload)``, ``(END, flags as one byte or empty)``, ``(UPGRADE, empty)``. After the last of these
     there are no frames any more: what was fed and not read is for ``take_rest``.
     """
 
     __slots__ = ("_buffer", "_piece", "_remaining", "_state", "begun")
 
-    def __init__(self) -> None:
+    def __init__(self, *, websocket: bool = False) -> None:
         self._buffer = bytearray()
         self._piece = b""
         self._remaining = 0
         """Bytes of the current ``D`` frame that have not come yet."""
-        self._state = _START
+        self._state = _ASKED if websocket else _START
         self.begun = False
         """Whether any byte has come, one of an interim response too (R30: no retry after that)."""
 

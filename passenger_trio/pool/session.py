@@ -65,12 +65,13 @@ class Process:
 class Session:
     """Made by the pool when the policy grants it."""
 
-    __slots__ = ("_closed", "_holder", "_pool", "id", "pid", "process", "reused", "stream")
+    __slots__ = ("_closed", "_holder", "_pool", "_taken_over", "id", "pid", "process", "reused", "stream")
 
     def __init__(self, pool: Pool, id: SessionId, process: Process) -> None:
         self._pool = pool
         self._closed = False
         self._holder: Callable[[], None] | None = None
+        self._taken_over = False
         self.id = id
         self.process = process
         self.pid = process.live.pid
@@ -112,11 +113,12 @@ class Session:
             await trio.lowlevel.checkpoint()
         return self.process.id not in self._pool.processes
 
-    def hold(self, tell: Callable[[], None]) -> None:
+    def hold(self, tell: Callable[[], None], *, taken_over: bool = True) -> None:
         """The session is no request any more, and may last. ``tell`` is called when the process is to go, which waits for it; at once, if that is so already."""
         self._holder = tell
+        self._taken_over = taken_over
         self.process.holders.add(tell)
-        self.process.streams -= 1
+        self.process.streams -= taken_over
         self._pool.session_held(self)
         if self.process.told_detached:
             tell()
@@ -144,7 +146,7 @@ class Session:
                 process.idle_streams.append(stream)
             else:
                 stream.close()
-                process.streams -= self._holder is None
+                process.streams -= not self._taken_over
         if self._holder is not None:
             process.holders.discard(self._holder)
         self._pool.session_closed(self, outcome)

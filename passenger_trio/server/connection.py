@@ -29,6 +29,8 @@ from passenger_trio.server.front import Front
 from passenger_trio.server.init_request import init_request
 from passenger_trio.server.send_request import send_request
 from passenger_trio.server.stage import PATIENCE, ClientGone, Stage
+from passenger_trio.server.upgrade import Relay
+from passenger_trio.server.websocket import WebSocket
 from passenger_trio.system.sockets import RawStream
 
 __all__ = ["Connection"]
@@ -108,6 +110,14 @@ class Connection:
         """End the connection, which must be idle."""
         self.scope.cancel()
 
+    def overdue(self, now: float) -> None:
+        """The stage should be over by now. Called by the timekeeper; runs no task."""
+        exchange = self.exchange
+        if self.stage is Stage.WEBSOCKET and exchange is not None and isinstance(exchange.relay, WebSocket):
+            exchange.relay.tick(now)
+        else:
+            self.scope.cancel()
+
     async def run(self) -> None:
         """Serve the connection until it ends."""
         step: Callable[[], Awaitable[None]] | None = self._serve
@@ -128,6 +138,8 @@ class Connection:
             self._tell_bug()
         finally:
             self.front.connections.discard(self)
+            if self.exchange is not None and isinstance(self.exchange.relay, WebSocket):
+                self.exchange.relay.last_words()
             self.stream.close()
             if self.exchange is not None:
                 try:
@@ -253,6 +265,10 @@ class Connection:
     async def _finish(self, exchange: Exchange) -> bool:
         """The exchange is over. True: the connection may take another request."""
         exchange.drop_upload()
+        if isinstance(exchange.relay, WebSocket):
+            await exchange.relay.run()
+            self.exchange = None
+            return False
         self.log(exchange)
         self.exchange = None
         codec = self.codec
@@ -266,7 +282,7 @@ class Connection:
         """The relay was cut off: nothing came over it for too long, or its time to drain is over."""
         exchange = self.exchange
         assert exchange is not None
-        assert exchange.relay is not None
+        assert isinstance(exchange.relay, Relay)
         exchange.relay.tell_end()
         await self._finish(exchange)
 
@@ -365,7 +381,10 @@ class Connection:
             exchange.status = answer_errors.CLIENT_CLOSED
         exchange.drop_upload()
         try:
-            self.log(exchange)
+            if isinstance(exchange.relay, WebSocket):
+                exchange.relay.note_end()
+            else:
+                self.log(exchange)
         finally:
             self.exchange = None
             if exchange.place is not None:

@@ -19,6 +19,7 @@ from passenger_trio.server.spill_buffer import SpillBuffer
 if TYPE_CHECKING:
     from passenger_trio.server.buffer_body import BodyClock
     from passenger_trio.server.upgrade import Relay
+    from passenger_trio.server.websocket import WebSocket
 
 __all__ = ["IDEMPOTENT", "Exchange"]
 
@@ -55,6 +56,7 @@ class Exchange:
         "unsent",
         "upgraded",
         "upload",
+        "wants_websocket",
     )
 
     def __init__(self, head: Head, route: Route, request_id: bytes, started: float) -> None:
@@ -79,6 +81,8 @@ class Exchange:
         self.queue_time = 0.0
         self.pid = 0
         # send_request, pump
+        self.wants_websocket = False
+        """Whether the process that has the request was asked for a WebSocket, and may accept it."""
         self.unsent: bytes | memoryview = b""
         """What of the request the kernel has not taken yet."""
         self.body_sent = False
@@ -100,7 +104,7 @@ class Exchange:
         # pump, upgrade
         self.upgraded = False
         """Whether the application has taken the connection over: from there the process's stream carries raw bytes."""
-        self.relay: Relay | None = None
+        self.relay: Relay | WebSocket | None = None
 
     def give_back(self, outcome: SessionOutcome, *, keep_stream: bool = False) -> None:
         """End the session, if there is one still."""

@@ -60,7 +60,7 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
             if whole is not None:
                 await _forward_whole(connection, exchange, *whole)
                 return True
-            exchange.reader = ResponseReader()
+            exchange.reader = ResponseReader(websocket=exchange.wants_websocket)
             exchange.reader.feed(data)
             if not data:
                 exchange.reader.feed_eof()

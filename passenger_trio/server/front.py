@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from passenger_trio.codecs.head import HttpLimits
+from passenger_trio.codecs.websocket_frames import FrameLimits
 from passenger_trio.errors import OptionError
-from passenger_trio.options import ServerOptions
+from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, ServerOptions
 from passenger_trio.pool.pool import Pool
 from passenger_trio.server.access_log import AccessLog
 from passenger_trio.server.mounts import Mounts, Route
@@ -45,6 +46,7 @@ class Front:
     ) -> None:
         self.options = options
         self.limits = HttpLimits.from_options(options)
+        self.frame_limits = FrameLimits(min(options.websocket_max_message_size, MAX_WEBSOCKET_MESSAGE))
         self.pool = pool
         self.mounts = Mounts(routes)
         self.access_log = access_log

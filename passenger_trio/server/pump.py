@@ -24,7 +24,9 @@ import attrs
 import trio
 
 from passenger_trio.codecs.response_head import Fields, parse, parse_interim, parse_switch
+from passenger_trio.codecs.response_lines import with_standard_fields
 from passenger_trio.codecs.session_protocol import (
+    ACCEPT,
     DATA,
     END,
     ERROR,
@@ -35,6 +37,7 @@ from passenger_trio.codecs.session_protocol import (
     ResponseReader,
     split_application_error,
 )
+from passenger_trio.codecs.websocket_handshake import accept_fields
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.core.spill import SpillLedger
 from passenger_trio.errors import (
@@ -50,6 +53,7 @@ from passenger_trio.server.exchange import Exchange
 from passenger_trio.server.send_body import send_body
 from passenger_trio.server.spill_buffer import SpillBuffer
 from passenger_trio.server.stage import ClientGone, Stage
+from passenger_trio.server.websocket import WebSocket
 
 if TYPE_CHECKING:
     from passenger_trio.server.connection import Connection
@@ -74,7 +78,7 @@ async def pump(connection: Connection, exchange: Exchange) -> None:
     assert session is not None
     assert session.stream is not None
     if exchange.reader is None:
-        exchange.reader = ResponseReader()
+        exchange.reader = ResponseReader(websocket=exchange.wants_websocket)
     connection.enter(Stage.SLOW_APP, trio.current_time())
     ledger = SpillLedger(exchange.route.app.response_buffer_high_watermark)
     exchange.buffer = buffer = SpillBuffer(connection.front.spill, ledger)
@@ -223,8 +227,19 @@ class _Pump:
             self._raised = ApplicationRaised(*split_application_error(payload))
         elif kind == END:
             self._end(payload[0] if payload else 0)
+        elif kind == ACCEPT:
+            self._accept(payload)
         elif kind == UPGRADE:
             self._upgrade()
+
+    def _accept(self, payload: bytes) -> None:
+        """The process accepts a WebSocket: what comes from here is for that (``websocket``)."""
+        exchange, connection = self.exchange, self.connection
+        fields = with_standard_fields(accept_fields(exchange.head, payload), connection.front.date())
+        self._out.append(connection.codec.switch_protocols(b"Switching Protocols", fields))
+        exchange.status = 101
+        exchange.response_begun = self._over = True
+        exchange.relay = WebSocket(connection, exchange)
 
     def _upgrade(self) -> None:
         """The application takes the connection over: what comes from here is for the relay (``upgrade``)."""

@@ -8,6 +8,7 @@ import trio
 
 from passenger_trio.codecs.headers import cgi_pairs
 from passenger_trio.codecs.session_protocol import MAX_HEAD, encode_data, encode_head, encode_request
+from passenger_trio.codecs.websocket_handshake import check_key
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import CheckoutError, ProcessUnreachable, RequestError
 from passenger_trio.pool.session import Session
@@ -29,13 +30,14 @@ async def send_request(connection: Connection, exchange: Exchange) -> bool:
 
     :raises ProcessUnreachable: as many as allowed could not be reached.
     :raises CheckoutError: no descriptor is left for a stream.
-    :raises RequestError: the head is longer than a worker takes (431).
+    :raises RequestError: the head is longer than a worker takes (431), or the key of a WebSocket is none (400).
     """
     session = exchange.session
     assert session is not None
-    pairs = cgi_pairs(
-        exchange.head, connection.address_pairs, exchange.route.script_name, connection.trusted, exchange.request_id
-    )
+    address_pairs = connection.address_pairs
+    if exchange.head.upgrade:
+        address_pairs = _ask_for_websocket(exchange, session, address_pairs)
+    pairs = cgi_pairs(exchange.head, address_pairs, exchange.route.script_name, connection.trusted, exchange.request_id)
     if len(pairs) > MAX_HEAD:
         # Only limits that were set far above their defaults let such a head come here.
         _not_sent(exchange, session, SessionOutcome.NOT_STARTED)
@@ -75,6 +77,22 @@ async def send_request(connection: Connection, exchange: Exchange) -> bool:
         # The response side sees the end of the stream and judges it; there may even be a response.
         pass
     return True
+
+
+def _ask_for_websocket(exchange: Exchange, session: Session, address_pairs: bytes) -> bytes:
+    """The connection's pairs as a process that takes WebSockets is to see them; for another it is an ordinary request.
+
+    :raises RequestError: the handshake has no key.
+    """
+    exchange.wants_websocket = exchange.head.upgrade == b"websocket" and session.process.live.websocket
+    if not exchange.wants_websocket:
+        return address_pairs
+    try:
+        check_key(exchange.head)
+    except RequestError:
+        _not_sent(exchange, session, SessionOutcome.NOT_STARTED)
+        raise
+    return address_pairs.replace(b"REQUEST_SCHEME\0http", b"REQUEST_SCHEME\0ws", 1)
 
 
 def _not_sent(exchange: Exchange, session: Session, outcome: SessionOutcome) -> None:

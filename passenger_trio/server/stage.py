@@ -30,6 +30,7 @@ class Stage(Enum):
     APP = "waiting for the application"
     SLOW_APP = "waiting for the application (slow lane)"
     WRITE = "writing to the client"
+    WEBSOCKET = "websocket"
     RELAY = "relaying (upgraded)"
     LINGER = "closing"
 

@@ -1,6 +1,7 @@
 """The timekeeper: one task that holds every connection to its deadline.
 
-A connection's deadline is a number (``Connection.due``), which a stage writes when it begins; when it has passed, the connection's cancel scope is cancelled. Moving the
+A connection's deadline is a number (``Connection.due``), which a stage writes when it begins; when it has passed, the connection's cancel scope is cancelled (a WebSocket,
+which has something to do from time to time, does it instead). Moving the
 deadline of a cancel scope costs about 3 us, several times a request; writing a number costs nothing. So the numbers are looked at from time to time: all of them every
 ``_SCAN`` seconds, which is exact enough for limits of seconds, and those of the fast lane, which all have the same length and so come due in the order in which they
 were set, from a queue.
@@ -55,10 +56,10 @@ class Timekeeper:
                 if connection.turn == turn:
                     connection.scope.cancel()
             if now >= next_scan:
-                # cancel() runs no task: the set does not change under the loop.
+                # overdue() runs no task: the set does not change under the loop.
                 for connection in self._connections:
                     if connection.due <= now:
-                        connection.scope.cancel()
+                        connection.overdue(now)
                 next_scan = now + _SCAN
             with trio.CancelScope(
                 deadline=max(now + _TICK, min(next_scan, soon[0][0]) if soon else next_scan)

@@ -104,6 +104,7 @@ class DirectSpawner:
                 pidfd=launch.pidfd,
                 socket_path=launch.socket_path,
                 concurrency=ready.sockets[0].concurrency,
+                websocket=ready.sockets[0].websocket,
                 control=launch.control,
                 output=launch.output,
                 journey=launch.journey,

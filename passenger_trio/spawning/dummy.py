@@ -43,6 +43,7 @@ class DummyProcess:
     def __init__(self, pid: int, concurrency: int, streams: trio.Nursery, serve: Serve | None) -> None:
         self.pid = pid
         self.concurrency = concurrency
+        self.websocket = False
         self.journey = Journey.begin(JourneyType.SPAWN_DIRECTLY)
         self.spawn_time = 0.0
         self.preloaded = False
@@ -71,15 +72,17 @@ class DummyProcess:
     async def _serve_stream(self, stream: RawStream) -> None:
         try:
             if self._serve is not None:
-                async with trio.open_nursery() as nursery:
+                # As a process outlives its spawner, so do its streams; its end, which somebody always sees to, ends them.
+                with trio.CancelScope(shield=True):
+                    async with trio.open_nursery() as nursery:
 
-                    async def end_with_process() -> None:
-                        await self._exited.wait()
+                        async def end_with_process() -> None:
+                            await self._exited.wait()
+                            nursery.cancel_scope.cancel()
+
+                        nursery.start_soon(end_with_process)
+                        await self._serve(self, stream)
                         nursery.cancel_scope.cancel()
-
-                    nursery.start_soon(end_with_process)
-                    await self._serve(self, stream)
-                    nursery.cancel_scope.cancel()
         finally:
             stream.close()
 
@@ -129,6 +132,7 @@ class DummySpawner:
         *,
         concurrency: int = 1,
         serve: Serve | None = None,
+        websocket: bool = False,
         delays: tuple[float, ...] = (0.0,),
         failures: tuple[SpawnFailure | None, ...] = (None,),
     ) -> None:
@@ -138,6 +142,7 @@ class DummySpawner:
         self.preloaders_retired = 0
         self._concurrency = concurrency
         self._serve = serve
+        self._websocket = websocket
         self._delays = itertools.chain(delays, itertools.repeat(delays[-1]))
         self._failures = itertools.chain(failures, itertools.repeat(failures[-1]))
         self._pids = itertools.count(1001)
@@ -160,6 +165,7 @@ class DummySpawner:
             raise SpawnError(failure)
         assert self._streams is not None, "serve() is not running"
         process = DummyProcess(next(self._pids), self._concurrency, self._streams, self._serve)
+        process.websocket = self._websocket
         self.processes.append(process)
         return process
 

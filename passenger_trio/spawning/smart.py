@@ -15,6 +15,7 @@ from functools import partial
 
 import trio
 
+from passenger_trio.codecs.control_protocol import SocketSpec
 from passenger_trio.core.journey import JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import SpawnError
@@ -152,13 +153,14 @@ class SmartSpawner:
         launch.told_exit_status = preloader.wait_exit_status
         done = False
         try:
-            concurrency = await self._fork(launch, preloader)
+            socket = await self._fork(launch, preloader)
             assert launch.pidfd is not None
             assert launch.control is not None
             process = SpawnedProcess(
                 pidfd=launch.pidfd,
                 socket_path=launch.socket_path,
-                concurrency=concurrency,
+                concurrency=socket.concurrency,
+                websocket=socket.websocket,
                 control=launch.control,
                 output=launch.output,
                 journey=launch.journey,
@@ -172,8 +174,8 @@ class SmartSpawner:
             if not done:
                 await launch.abandon()
 
-    async def _fork(self, launch: Launch, preloader: Preloader) -> int:
-        """Ask for a process and see it through; the concurrency it promises."""
+    async def _fork(self, launch: Launch, preloader: Preloader) -> SocketSpec:
+        """Ask for a process and see it through; the socket on which it serves."""
 
         def accepts(peer: PeerCredentials) -> bool:
             if peer.uid != os.getuid():
@@ -204,7 +206,7 @@ class SmartSpawner:
                     with trio.move_on_after(_SETTLE_TIME, shield=True):
                         await order.settled.wait()
                 preloader.forget(order)
-            return ready.sockets[0].concurrency
+            return ready.sockets[0]
 
     def _preloader_gone(self, launch: Launch) -> SpawnError:
         return launch.failure(

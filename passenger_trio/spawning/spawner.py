@@ -40,6 +40,10 @@ class LiveProcess(Protocol):
         """Sessions that it serves at the same time; 0: any number."""
 
     @property
+    def websocket(self) -> bool:
+        """Whether it takes WebSocket sessions."""
+
+    @property
     def journey(self) -> Journey: ...
     @property
     def spawn_time(self) -> float:
@@ -92,6 +96,7 @@ class SpawnedProcess:
     preloaded: bool
     told_exit_status: Callable[[], Awaitable[int]] | None = None
     """Of a process that is not our child: waits until its parent tells, which it does once."""
+    websocket: bool = False
     _told: int | None = None
 
     @property

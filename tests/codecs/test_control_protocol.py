@@ -112,6 +112,16 @@ def test_every_wrong_type_and_size_is_refused(message: dict[str, Any], name: str
         read_one({**message, name: wrong})
 
 
+def test_a_socket_may_say_that_it_takes_websockets() -> None:
+    assert [spec.websocket for spec in read_one(READY).sockets] == [False]
+    for said in (True, False):
+        told = read_one({**READY, "sockets": [{**READY["sockets"][0], "websocket": said}]})
+        assert [spec.websocket for spec in told.sockets] == [said]
+    for wrong in (1, "true", None, []):
+        with pytest.raises(SpawnServerError):
+            read_one({**READY, "sockets": [{**READY["sockets"][0], "websocket": wrong}]})
+
+
 @pytest.mark.parametrize("name", ["address", "protocol", "concurrency"])
 def test_every_member_of_a_socket_has_its_type(name: str) -> None:
     for wrong in WRONG[type(READY["sockets"][0][name])]:

@@ -87,6 +87,7 @@ class TestAsAProgram:
             (("start", "--max-request-body", "big"), 2, "64K, 512M"),
             (("start", "--max-pool-size", "0"), 2, "1 or more"),
             (("start", "--min-instances", "9"), 2, "--max-pool-size allows 6 processes"),
+            (("start", "--websocket-max-message-size", "17M"), 2, "a process takes at most 16M at once"),
             (("start", "--spawn-method", "slow"), 2, "smart"),
             (("start", "--env", "NAME"), 2, "write NAME=VALUE"),
             (("start", "a", "b", "c"), 2, "a directory and a target are enough"),

@@ -99,6 +99,11 @@ class PoolMachine(RuleBasedStateMachine):
         self.world.close(pick(self.world.sessions, number), outcome)
 
     @precondition(lambda self: self.world.sessions)
+    @rule(number=numbers)
+    def hold(self, number: int) -> None:
+        self.world.hold(pick(self.world.sessions, number))
+
+    @precondition(lambda self: self.world.sessions)
     @rule()
     def close_all(self) -> None:
         for session in list(self.world.sessions):
@@ -108,11 +113,6 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(number=numbers)
     def unbind(self, number: int) -> None:
         self.world.unbind(pick(sorted(self.world.sessions.keys() - self.world.unbounded), number))
-
-    @precondition(lambda self: self.world.sessions)
-    @rule(number=numbers)
-    def hold(self, number: int) -> None:
-        self.world.hold(pick(self.world.sessions, number))
 
     # --- processes --------------------------------------------------------------------------------------------
 

@@ -1,0 +1,343 @@
+"""WebSocket frames: a client's bytes to events, and our frames to bytes (RFC 6455, sections 5 to 7). The one module that knows the WebSocket library.
+
+As with HTTP, a strict check stands in front of an engine. The check reads each frame's header, as soon as there is a byte of it, and holds it to the rules and
+to the limits (R33), so a frame that is too long is refused before its first payload byte. Control frames, which are short, and messages that are one frame of at
+most ``WHOLE`` bytes are unmasked here. What is fragmented or longer goes through wsproto as it comes, and never becomes more than the one message that is
+being put together.
+
+Laws: whole, byte by byte and any other split give the same events; an event is given when its last byte is here; a violation is an event (``FAILURE``, with the payload
+of the Close frame that answers it), and so is the client's Close: behind either nothing is read any more.
+"""
+
+from __future__ import annotations
+
+import codecs
+import struct
+from typing import Final
+
+import attrs
+from wsproto.frame_protocol import FrameProtocol, ParseFailed
+
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "CONTINUATION",
+    "FAILURE",
+    "PING",
+    "PONG",
+    "TEXT",
+    "WHOLE",
+    "FrameLimits",
+    "FrameReader",
+    "close_code",
+    "close_payload",
+    "encode_frame",
+    "is_close_payload",
+    "is_utf8",
+]
+
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+FAILURE: Final = -1
+"""Not an opcode: the client broke a rule or a limit. The payload is that of the Close frame which tells it."""
+
+WHOLE: Final = 65536
+"""A frame up to this size is waited for; of a longer one each piece is taken as it comes."""
+
+# Codes that a Close frame may carry (section 7.4, and IANA's registry: 1012 to 1014). 3000 to 4999 are the applications'.
+_CODES: Final = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
+_KNOWN: Final = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
+
+_BURST: Final = 100.0
+"""Control frames that a client may send at once; they grow back at ``_RATE`` a second."""
+_RATE: Final = 20.0
+_MOST_FRAGMENTS: Final = 4096
+_MOST_EMPTY_FRAGMENTS: Final = 64
+"""Of one message."""
+
+_Event = tuple[int, bytes]
+_SHORT, _LONG = struct.Struct("!H"), struct.Struct("!Q")
+
+
+@attrs.frozen
+class FrameLimits:
+    """What a client may send (R33)."""
+
+    max_message_size: int = 1024**2
+    """Bytes of one message, in all its fragments; more: 1009."""
+
+
+class _Violation(Exception):
+    """Within this module: a rule or a limit was broken."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.payload = close_payload(code, text)
+
+
+class FrameReader:
+    """What one client sends. It holds nothing between two messages but its limits.
+
+    :param lane: whether messages of one short frame may pass by wsproto.
+    """
+
+    __slots__ = (
+        "_allowance",
+        "_buffer",
+        "_empty",
+        "_engine",
+        "_fragments",
+        "_kind",
+        "_lane",
+        "_left",
+        "_limits",
+        "_message",
+        "_size",
+        "_told",
+        "ended",
+        "failed",
+    )
+
+    def __init__(self, limits: FrameLimits, now: float, *, lane: bool = True) -> None:
+        self._limits = limits
+        self._lane = lane
+        self._buffer = b""
+        self._kind = 0
+        """The opcode of the message that is being put together; 0: none is."""
+        self._message = bytearray()
+        self._size = 0
+        """Bytes that its frames have announced."""
+        self._fragments = self._empty = 0
+        self._left = 0
+        """Payload bytes of the frame that wsproto has begun to read and that have not come."""
+        self._engine: FrameProtocol | None = None
+        self._allowance = _BURST
+        self._told = now
+        self.ended = False
+        """Nothing is read any more."""
+        self.failed = False
+        """It ended with a violation."""
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that are held."""
+        return len(self._buffer) + len(self._message)
+
+    def receive(self, data: bytes, now: float) -> list[_Event]:
+        """The events that ``data`` completes: ``(opcode, payload)``, and at most one ``(FAILURE, payload)``, which is the last.
+
+        The payload of a text message is valid UTF-8, that of a Close is empty, or a valid code and a valid reason.
+        """
+        events: list[_Event] = []
+        if self.ended:
+            return events
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        try:
+            at = self._read(data, events, now)
+        except _Violation as violation:
+            self._end()
+            self.failed = True
+            events.append((FAILURE, violation.payload))
+        else:
+            if events and events[-1][0] == CLOSE:
+                self._end()
+            elif at < len(data):
+                self._buffer = data[at:] if at else data
+        return events
+
+    def _end(self) -> None:
+        self.ended = True
+        self._engine = None
+        self._message = bytearray()
+
+    def _read(self, data: bytes, events: list[_Event], now: float) -> int:
+        """Read frames; how many bytes they took."""
+        at, end = 0, len(data)
+        while at < end:
+            if self._left:
+                piece = data[at : at + self._left]
+                self._left -= len(piece)
+                at += len(piece)
+                self._feed(piece, events)
+                continue
+            head = self._header(data, at, end)
+            if head is None:
+                break
+            opcode, final, start, size = head
+            stop = start + size
+            if opcode & 8:
+                if stop > end:
+                    break
+                self._allow(now)
+                self._control(opcode, _unmask(data, start, stop), events)
+                if opcode == CLOSE:
+                    break
+            else:
+                plain = final and not self._kind and opcode and size <= WHOLE and self._lane
+                if plain:
+                    if size > self._limits.max_message_size:
+                        raise _Violation(1009, "the message is too big")
+                    if stop > end:
+                        break
+                    payload = _unmask(data, start, stop)
+                    if opcode == TEXT and not is_utf8(payload):
+                        raise _Violation(1007, "the text is not UTF-8")
+                    events.append((opcode, payload))
+                else:
+                    self._begin(opcode, final, size)
+                    stop = min(stop, end)
+                    self._left = size - (stop - start)
+                    self._feed(data[at:stop], events)
+            at = stop
+        return at
+
+    def _header(self, data: bytes, at: int, end: int) -> tuple[int, bool, int, int] | None:
+        """Opcode, whether it is final, where the payload begins (behind the mask), its length. None: the header is not whole."""
+        first = data[at]
+        opcode = first & 0x0F
+        if first & 0x70:
+            raise _Violation(1002, "a reserved bit is set")
+        if opcode not in _KNOWN:
+            raise _Violation(1002, "the opcode is reserved")
+        if opcode & 8:
+            if not first & 0x80:
+                raise _Violation(1002, "a control frame is fragmented")
+        elif (opcode == CONTINUATION) is (not self._kind):
+            raise _Violation(1002, "there is no message to continue" if not opcode else "a message is not finished")
+        if end - at < 2:
+            return None
+        second = data[at + 1]
+        if not second & 0x80:
+            raise _Violation(1002, "a frame is not masked")
+        size = second & 0x7F
+        start = at + 6
+        if size > 125:
+            if opcode & 8:
+                raise _Violation(1002, "a control frame is too long")
+            if size == 126:
+                start += 2
+                if end < at + 4:
+                    return None
+                size = _SHORT.unpack_from(data, at + 2)[0]
+                least = 126
+            else:
+                start += 8
+                if end < at + 10:
+                    return None
+                size = _LONG.unpack_from(data, at + 2)[0]
+                least = 65536
+            if size < least or size >> 63:
+                raise _Violation(1002, "a length is not written as it must be")
+            if self._size + size > self._limits.max_message_size:
+                raise _Violation(1009, "the message is too big")  # at once, and not when it has come
+        if end < start:
+            return None
+        return opcode, bool(first & 0x80), start, size
+
+    # -- control frames -----------------------------------------------------------------------------------------
+
+    def _allow(self, now: float) -> None:
+        self._allowance = min(_BURST, self._allowance + (now - self._told) * _RATE)
+        self._told = now
+        if self._allowance < 1:
+            raise _Violation(1008, "too many control frames")
+        self._allowance -= 1
+
+    def _control(self, opcode: int, payload: bytes, events: list[_Event]) -> None:
+        if opcode == CLOSE:
+            if not is_close_payload(payload):
+                raise _Violation(1002, "the close code is not one")
+            if not is_utf8(payload[2:]):
+                raise _Violation(1007, "the close reason is not UTF-8")
+        events.append((opcode, payload))
+
+    # -- messages by wsproto ------------------------------------------------------------------------------------
+
+    def _begin(self, opcode: int, final: bool, size: int) -> None:
+        """A frame of a message that is not plain begins: count it."""
+        if not self._kind:
+            self._kind = opcode
+            self._engine = FrameProtocol(client=False, extensions=[])
+        self._size += size
+        self._fragments += 1
+        if self._size > self._limits.max_message_size:
+            raise _Violation(1009, "the message is too big")
+        if not size and not final:
+            self._empty += 1
+        if self._fragments > _MOST_FRAGMENTS or self._empty > _MOST_EMPTY_FRAGMENTS:
+            raise _Violation(1008, "too many fragments")
+
+    def _feed(self, data: bytes, events: list[_Event]) -> None:
+        assert self._engine is not None
+        self._engine.receive_bytes(data)
+        try:
+            for frame in self._engine.received_frames():
+                payload = frame.payload
+                if isinstance(payload, str):
+                    payload = payload.encode()
+                assert isinstance(payload, bytes)
+                self._message += payload
+                if frame.frame_finished and frame.message_finished:
+                    events.append((self._kind, bytes(self._message)))
+                    self._engine = None
+                    self._message = bytearray()
+                    self._kind = self._size = self._fragments = self._empty = 0
+                    break
+        except ParseFailed as failure:
+            text = "the text is not UTF-8" if failure.code == 1007 else "the frame is malformed"
+            raise _Violation(int(failure.code), text) from failure
+
+
+def _unmask(data: bytes, start: int, stop: int) -> bytes:
+    """The payload between the two places; its mask is in front of it (section 5.3)."""
+    size = stop - start
+    if not size:
+        return b""
+    mask = data[start - 4 : start] * ((size + 3) // 4)
+    return (int.from_bytes(data[start:stop], "big") ^ int.from_bytes(mask[:size], "big")).to_bytes(size, "big")
+
+
+def is_utf8(text: bytes) -> bool:
+    """Whether this is UTF-8 as of RFC 3629: no surrogates, nothing longer than it need be."""
+    if text.isascii():
+        return True
+    try:
+        codecs.utf_8_decode(text, "strict", True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def is_close_payload(payload: bytes) -> bool:
+    """Whether a Close frame may carry these bytes, as far as the code goes (section 7.4)."""
+    if len(payload) < 2:
+        return not payload
+    code = _SHORT.unpack_from(payload)[0]
+    return len(payload) <= 125 and (code in _CODES or 3000 <= code <= 4999)
+
+
+def close_payload(code: int, reason: str = "") -> bytes:
+    """The payload of a Close frame."""
+    return _SHORT.pack(code) + reason.encode()
+
+
+def close_code(payload: bytes) -> int:
+    """The code in the payload of a Close frame; 1005: there is none (section 7.1.5)."""
+    return int(_SHORT.unpack_from(payload)[0]) if payload else 1005
+
+
+def encode_frame(opcode: int, payload: bytes, *, final: bool = True) -> bytes:
+    """One frame of ours, which is not masked (section 5.1)."""
+    first = opcode | 0x80 if final else opcode
+    size = len(payload)
+    if size < 126:
+        return bytes((first, size)) + payload
+    if size < 65536:
+        return b"".join((bytes((first, 126)), _SHORT.pack(size), payload))
+    return b"".join((bytes((first, 127)), _LONG.pack(size), payload))

@@ -1,0 +1,100 @@
+"""An Outflow: bytes on their way to one side of a connection that stays open, in order, written by whoever has some.
+
+``put`` hands to the kernel what it takes at once. What it does not take is kept, and a task is there while something is, so no writer ever waits for another one. Who
+produces much waits with ``wait_clear`` before it produces more: so what is kept is bounded by what one of them makes at a time.
+
+A broken connection is no error here: what cannot be sent is dropped, and whoever reads from that connection sees that it has ended.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import trio
+
+from passenger_trio.system.sockets import RawStream
+
+__all__ = ["Outflow"]
+
+
+class Outflow:
+    """:param tell: called with the time at which something last moved while something is kept, and with infinity when nothing is any more."""
+
+    __slots__ = ("_clear", "_kept", "_now", "_nursery", "_stream", "_tell", "sent")
+
+    def __init__(
+        self, stream: RawStream, nursery: trio.Nursery, now: Callable[[], float], tell: Callable[[float], None]
+    ) -> None:
+        self._stream = stream
+        self._nursery = nursery
+        self._now = now
+        self._tell = tell
+        self.sent = 0
+        """Bytes that the kernel has taken."""
+        self._kept: bytearray | None = None
+        self._clear: trio.Event | None = None
+        """Is there while somebody waits."""
+
+    @property
+    def kept(self) -> int:
+        """Bytes that the kernel has not taken."""
+        return 0 if self._kept is None else len(self._kept)
+
+    def put(self, data: bytes) -> None:
+        """Send ``data`` behind what was put before; never waits."""
+        if self._kept is not None:
+            self._kept += data
+            return
+        try:
+            sent = self._stream.send_nowait(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+        self.sent += sent
+        if sent < len(data):
+            self._kept = bytearray(data[sent:] if sent else data)
+            self._tell(self._now())
+            self._nursery.start_soon(self._drain)
+
+    async def _drain(self) -> None:
+        """Until nothing is kept, or the stream is closed or broken."""
+        stream = self._stream
+        try:
+            while self._kept:
+                if stream.fd < 0:
+                    break
+                await trio.lowlevel.wait_writable(stream.socket)
+                kept = self._kept
+                if not kept:
+                    break  # it was dropped meanwhile
+                with memoryview(kept) as view:
+                    sent = stream.send_nowait(view[:262144])
+                if sent:
+                    self.sent += sent
+                    del kept[:sent]
+                    self._tell(self._now())
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            self._kept = None
+            self._tell(math.inf)
+            self.release()
+
+    def drop(self) -> None:
+        """Throw away what is kept."""
+        if self._kept is not None:
+            self._kept = bytearray()
+            self.release()
+
+    async def wait_clear(self) -> None:
+        """Return when nothing is kept; at once, without a checkpoint, when that is so. ``release`` ends it early."""
+        if self._kept is not None:
+            if self._clear is None:
+                self._clear = trio.Event()
+            await self._clear.wait()
+
+    def release(self) -> None:
+        """Let who waits go on."""
+        clear, self._clear = self._clear, None
+        if clear is not None:
+            clear.set()
