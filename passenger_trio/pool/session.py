@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Process", "Session"]
 
+_MOST_IDLE = 64
+"""Idle streams that are kept to a process that serves any number of sessions."""
+
 
 @attrs.define(eq=False)
 class Process:
@@ -43,6 +46,12 @@ class Process:
     told_detached: bool = False
     """Whether its leaving was made an event."""
 
+    def keep(self, stream: RawStream) -> None:
+        """An idle stream, for the next session; if there are many, the one that was used longest ago goes (the process may have ended it long since)."""
+        self.idle_streams.append(stream)
+        if len(self.idle_streams) > _MOST_IDLE:
+            self.idle_streams.pop(0).close()
+
     def leave(self) -> None:
         """Close the idle streams, and keep no other: a worker that is to end waits for them."""
         self.leaving = True
@@ -53,7 +62,7 @@ class Process:
 class Session:
     """Made by the pool when the policy grants it."""
 
-    __slots__ = ("_closed", "_pool", "id", "pid", "process", "reused", "stream")
+    __slots__ = ("_closed", "_pool", "dialect", "id", "pid", "process", "reused", "stream")
 
     def __init__(self, pool: Pool, id: SessionId, process: Process) -> None:
         self._pool = pool
@@ -61,6 +70,7 @@ class Session:
         self.id = id
         self.process = process
         self.pid = process.live.pid
+        self.dialect = process.live.dialect
         self.stream: RawStream | None = None
         self.reused = False
 
@@ -104,7 +114,7 @@ class Session:
         stream, self.stream = self.stream, None
         if stream is not None:
             if keep_stream and outcome is SessionOutcome.DONE and not self.process.leaving:
-                self.process.idle_streams.append(stream)
+                self.process.keep(stream)
             else:
                 stream.close()
         self._pool.session_closed(self, outcome)

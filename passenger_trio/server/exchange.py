@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from passenger_trio.codecs.dialect import SESSION_FRAMING, Framing, Reader
 from passenger_trio.codecs.head import Head
-from passenger_trio.codecs.session_protocol import ResponseReader
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.pool.place import Place
 from passenger_trio.pool.session import Session
@@ -35,6 +35,7 @@ class Exchange:
         "body_whole",
         "buffer",
         "bytes_sent",
+        "framing",
         "head",
         "pid",
         "place",
@@ -76,6 +77,8 @@ class Exchange:
         self.queue_time = 0.0
         self.pid = 0
         # send_request, pump
+        self.framing: Framing = SESSION_FRAMING
+        """How what is left of the body is written to the process that has the head."""
         self.unsent: bytes | memoryview = b""
         """What of the request the kernel has not taken yet."""
         self.body_sent = False
@@ -84,7 +87,7 @@ class Exchange:
         self.unreachable = 0
         """Processes that could not be reached for this request."""
         # forward_response
-        self.reader: ResponseReader | None = None
+        self.reader: Reader | None = None
         self.response_begun = False
         """Whether a byte of the final response was given to the client's connection."""
         self.status = 0
