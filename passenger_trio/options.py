@@ -71,7 +71,10 @@ class AppOptions:
     name: str = option("", "name of the application group (default: the directory's name)")
     environment: str = option("development", "application environment: development, production, ...", short="e")
     app_type: str = option(
-        "", "type of the application; detected when left out", kind="choice", choices=("wsgi", "rack")
+        "",
+        "type of the application; detected when left out",
+        kind="choice",
+        choices=("wsgi", "rack", "node", "generic"),
     )
     startup_file: str = option("", "file to load, relative to the application's directory", kind="path")
     python: str = option("", "Python interpreter of the application (default: its virtual environment)", kind="path")
@@ -79,6 +82,10 @@ class AppOptions:
         "",
         "Ruby interpreter of the application (default: as .ruby-version or the Gemfile asks, else in PATH)",
         kind="path",
+    )
+    node: str = option("", "Node.js interpreter of the application (default: node in PATH)", kind="path")
+    app_start_command: str = option(
+        "", "shell command that starts a program which listens on the TCP port $PORT, or on the Unix socket $SOCKET"
     )
     spawn_method: str = option(
         "smart",
@@ -101,6 +108,10 @@ class AppOptions:
     force_max_concurrent_requests_per_process: int = option(
         -1,
         "requests that each process gets at the same time, whatever it says of itself (0: any number; -1: what it says)",
+    )
+    max_concurrent_requests_per_process: int = option(
+        -1,
+        "requests that each process of a type with an event loop or a server of its own gets at the same time (0: any number; -1: node 100, generic any number)",
     )
     start_timeout: float = option(90.0, "time in which a process must be ready")
     warmup_url: str = option(

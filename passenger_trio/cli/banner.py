@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from passenger_trio import __version__
+from passenger_trio.spawning.app_spec import concurrency_of
 
 if TYPE_CHECKING:
     from passenger_trio.options import AppOptions
@@ -75,16 +76,22 @@ def as_json(server: RunningServer) -> str:
 def _limits(server: RunningServer) -> str:
     app = server.config.apps[0]
     most = min(server.config.pool.max_pool_size, app.max_instances or server.config.pool.max_pool_size)
-    threads = f"{app.thread_count} threads each" if app.thread_count > 1 else "one thread each"
+    concurrency = concurrency_of(app, server.apps[0])
+    if server.apps[0].app_type not in ("wsgi", "rack"):
+        each = (
+            f"up to {concurrency} requests at a time each" if concurrency else "any number of requests at a time each"
+        )
+    else:
+        each = f"{concurrency} threads each" if concurrency > 1 else "one thread each"
     method = app.spawn_method if server.apps[0].can_fork else "direct"
     how = "forked from a preloader" if method == "smart" else "started one by one"
-    why = "" if server.apps[0].can_fork else ": this interpreter cannot fork"
+    why = "" if server.apps[0].can_fork else f": {server.apps[0].why_not_forked}"
     queue = (
         f"{app.max_request_queue_size} requests may wait"
         if app.max_request_queue_size
         else "any number of requests may wait"
     )
-    return f"{app.min_instances} to {most} processes, {how} ({method}{why}), {threads}; {queue}"
+    return f"{app.min_instances} to {most} processes, {how} ({method}{why}), {each}; {queue}"
 
 
 def _application(app: AppOptions, found: DetectedApp) -> dict[str, object]:
@@ -98,4 +105,5 @@ def _application(app: AppOptions, found: DetectedApp) -> dict[str, object]:
         "spawn_method": app.spawn_method if found.can_fork else "direct",
         "min_instances": app.min_instances,
         "thread_count": app.thread_count,
+        "concurrency": concurrency_of(app, found),
     }

@@ -64,6 +64,7 @@ _SECTION_OF = {
     "hard_memory_limit": "Recycling",
     "memory_check_interval": "Recycling",
     "force_max_concurrent_requests_per_process": "Pool",
+    "max_concurrent_requests_per_process": "Pool",
     "warmup_url": "Restarts",
     "restart_dir": "Restarts",
     "stat_throttle_rate": "Restarts",
@@ -81,6 +82,8 @@ _COMMON = frozenset(
         "startup_file",
         "python",
         "ruby",
+        "node",
+        "app_start_command",
         "env",
         "spawn_method",
         "thread_count",
@@ -105,6 +108,7 @@ _RENAMED = {(AppOptions, "shutdown_timeout"): "process_shutdown_timeout"}
 
 _LEAST = {
     "force_max_concurrent_requests_per_process": -1,
+    "max_concurrent_requests_per_process": -1,
     "max_pool_size": 1,
     "thread_count": 1,
     "socket_backlog": 1,
@@ -116,6 +120,7 @@ _NOT_ZERO = frozenset(
 )
 _METAVARS = {"duration": "TIME", "size": "SIZE", "int": "N", "path": "PATH", "text": "NAME"}
 _METAVAR_OF = {
+    "app_start_command": "COMMAND",
     "env": "NAME=VALUE",
     "trusted_proxies": "ADDRESS",
     "address": "HOST",

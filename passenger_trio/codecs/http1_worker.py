@@ -15,14 +15,14 @@ import enum
 import h11
 
 from passenger_trio.codecs.chunked import ChunkScan
-from passenger_trio.codecs.dialect import Dialect, Framing, Reader
+from passenger_trio.codecs.dialect import SESSION, Dialect, Framing, Reader
 from passenger_trio.codecs.head import Head, HttpLimits
 from passenger_trio.codecs.headers import forwarded_fields
 from passenger_trio.codecs.http1_worker_head import Body, HeadScan, WorkerHead, malformed, recognise
 from passenger_trio.codecs.session_protocol import DATA, END, FLAG_CLOSE, HEAD, INTERIM, MAX_HEAD
 from passenger_trio.errors import IncompleteResponse, MalformedResponse
 
-__all__ = ["HTTP", "HttpReader"]
+__all__ = ["DIALECTS", "HTTP", "HttpReader"]
 
 _LIMITS = HttpLimits(max_header_size=MAX_HEAD, max_header_field_size=MAX_HEAD, max_request_body=0)
 """Of the trailer of a chunked body."""
@@ -120,6 +120,8 @@ class _HttpDialect:
 
 
 HTTP: Dialect = _HttpDialect()
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (SESSION, HTTP)}
+"""By the ``protocol`` of a socket in CONTRACT.md."""
 
 
 class _State(enum.Enum):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Process", "Session"]
 
-_MOST_IDLE = 64
+_MOST_IDLE = 32
 """Idle streams that are kept to a process that serves any number of sessions."""
 
 

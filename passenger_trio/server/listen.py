@@ -34,10 +34,13 @@ def connection_ceiling(configured: int, sessions: int) -> int:
     """The most client connections at a time.
 
     :param configured: 0 takes what the file limit leaves.
-    :param sessions: sessions that can be open at a time: each holds a stream to a process.
+    :param sessions: sessions that can be open at a time: each holds a stream to a process. 0: as many as there are connections.
     """
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    room = 1_000_000 if limit == resource.RLIM_INFINITY else max(16, limit - _RESERVED_DESCRIPTORS - 2 * sessions)
+    left = limit - _RESERVED_DESCRIPTORS
+    # A connection has at most one session: with a third of what is left there is enough for any number.
+    of_connections = max(16, left - 2 * sessions if sessions else 0, left // 3)
+    room = 1_000_000 if limit == resource.RLIM_INFINITY else of_connections
     return min(configured, room) if configured else room
 
 

@@ -20,15 +20,18 @@ from passenger_trio.options import AppOptions
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.system.spawn_servers import find_loader
 
-__all__ = ["SERVER_SOFTWARE", "AppSpec", "make_app_spec"]
+__all__ = ["SERVER_SOFTWARE", "AppSpec", "concurrency_of", "make_app_spec"]
 
 SERVER_SOFTWARE = f"passenger_trio/{__version__}"
 
 _LOADERS = {
     "wsgi": ("python", "wsgi_loader.py", "wsgi_loader.py"),
     "rack": ("ruby", "rack_loader.rb", "rack_preloader.rb"),
+    "node": ("node", "node_loader.js", ""),
 }
-"""Type -> language, the program for a worker, the program for a preloader."""
+"""Type -> language, the program for a worker, the program for a preloader. (A type that is not here has no loader.)"""
+_CONCURRENCY = {"node": 100, "generic": 0}
+"""Type -> requests that a process gets at a time, 0: any number, where the type does not count threads."""
 _PRELOAD_ARGUMENT = "--preload"
 
 
@@ -44,6 +47,11 @@ class AppSpec:
     environment: Mapping[str, str]
     socket_dir: str
 
+    @property
+    def concurrency(self) -> int:
+        """See ``concurrency_of``."""
+        return concurrency_of(self.app, self.detected)
+
     def loader_options(self, socket_name: str) -> dict[str, Any]:
         """The members of the ``options`` message."""
         return {
@@ -55,7 +63,7 @@ class AppSpec:
             "entry_object": self.detected.entry_object,
             "entry_is_factory": self.detected.entry_is_factory,
             "environment": self.app.environment,
-            "threads": self.app.thread_count,
+            "threads": self.concurrency,
             "socket_dir": self.socket_dir,
             "socket_name": socket_name,
             "base_uri": self.app.base_uri.rstrip("/"),
@@ -64,19 +72,33 @@ class AppSpec:
         }
 
 
+def concurrency_of(app: AppOptions, detected: DetectedApp) -> int:
+    """Sessions that a process of the application is to serve at the same time; 0: any number."""
+    usual = _CONCURRENCY.get(detected.app_type)
+    if usual is None:
+        return app.thread_count
+    return usual if app.max_concurrent_requests_per_process < 0 else app.max_concurrent_requests_per_process
+
+
 def make_app_spec(
     app: AppOptions, detected: DetectedApp, base_environment: Mapping[str, str], socket_dir: str
 ) -> AppSpec:
     """:raises FileNotFoundError: the loader is missing from the installation."""
-    language, loader, preloader = _LOADERS[detected.app_type]
+    command: tuple[str, ...] = ()
+    preloader_command: tuple[str, ...] = ()
+    if detected.app_type in _LOADERS:
+        language, loader, preloader = _LOADERS[detected.app_type]
+        command = (detected.python, str(find_loader(language, loader)))
+        if preloader:
+            preloader_command = (detected.python, str(find_loader(language, preloader)), _PRELOAD_ARGUMENT)
     if not detected.can_fork:
         app = attrs.evolve(app, spawn_method="direct")
     return AppSpec(
         key=GroupKey(app.name or Path(detected.root).name or "app", app.environment),
         app=app,
         detected=detected,
-        command=(detected.python, str(find_loader(language, loader))),
-        preloader_command=(detected.python, str(find_loader(language, preloader)), _PRELOAD_ARGUMENT),
+        command=command,
+        preloader_command=preloader_command,
         environment=_environment(app, detected, base_environment),
         socket_dir=socket_dir,
     )

@@ -47,7 +47,7 @@ _NAMES = (*OBJECT_NAMES, *(f"{name}()" for name in FACTORY_NAMES))
 class DetectedApp:
     """What is to be loaded.
 
-    :ivar app_type: ``wsgi`` or ``rack``.
+    :ivar app_type: ``wsgi``, ``rack``, ``node`` or ``generic``.
     :ivar root: absolute path of the application's directory.
     :ivar startup_file: absolute path of the file to load, or ``""`` when ``entry_module`` is to be imported.
     :ivar entry_module: dotted module name, or ``""``.
@@ -73,6 +73,13 @@ class DetectedApp:
     can_fork: bool = True
     """Whether the interpreter can; JRuby cannot, and its processes are started one by one."""
 
+    @property
+    def why_not_forked(self) -> str:
+        """For people, where ``can_fork`` is not."""
+        return {"node": "Node.js cannot fork", "generic": "a program is not forked"}.get(
+            self.app_type, "this interpreter cannot fork"
+        )
+
 
 def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> DetectedApp:
     """Find the application that ``app`` means. Blocking, but short: it reads a few small files.
@@ -87,6 +94,14 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
     search = _Search(AppFiles(root, os.path.join(root, "src")), app, environ)
     if app.target and app.startup_file:
         raise OptionError("--startup-file", app.startup_file, f"the target {app.target!r} says already what to load")
+    if app.app_start_command or app.app_type == "generic":
+        return generic_app(app, root)
+    if app.max_concurrent_requests_per_process >= 0 and app.app_type in ("", "wsgi", "rack"):
+        raise OptionError(
+            "--max-concurrent-requests-per-process",
+            app.max_concurrent_requests_per_process,
+            "a WSGI or Rack process serves as many requests at a time as it has threads: --thread-count",
+        )
     rack = rack_file(root, app.app_type, app.target or app.startup_file)
     if rack:
         return _rack_app(app, root, rack, environ)
@@ -110,6 +125,29 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
         reason=choice.reason,
         candidates=choice.candidates,
         env_additions=choice.env_additions,
+    )
+
+
+def generic_app(app: AppOptions, root: str) -> DetectedApp:
+    """:raises OptionError: the command is missing, or something is said beside it that would not be heard."""
+    command = app.app_start_command
+    if not command.strip():
+        raise OptionError("--app-type", app.app_type, "give the command that starts the program: --app-start-command")
+    for option, value in (("--app-type", app.app_type), ("--startup-file", app.startup_file), ("target", app.target)):
+        if value and value != "generic":
+            raise OptionError(option, value, "--app-start-command says already what is started")
+    return DetectedApp(
+        app_type="generic",
+        root=root,
+        startup_file="",
+        entry_module="",
+        entry_object="",
+        entry_is_factory=False,
+        python="/bin/sh",
+        python_reason="runs the command, whose program listens on $PORT or on $SOCKET",
+        reason=f"`{command}` was given by --app-start-command",
+        env_additions=(("PASSENGER_BASE_URI", app.base_uri.rstrip("/")),) if app.base_uri.strip("/") else (),
+        can_fork=False,
     )
 
 

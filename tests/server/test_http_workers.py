@@ -404,4 +404,4 @@ async def test_any_number_of_requests_at_a_time_and_few_idle_streams() -> None:
         for client in clients:
             assert (await client.answer()).body == b"ok"
         (process,) = world.pool.processes.values()
-        assert len(process.idle_streams) == 64
+        assert len(process.idle_streams) == 32
