@@ -5,7 +5,8 @@ A process keeps the streams that were closed in good order (``Process.idle_strea
 
 Laws: a session is closed exactly once, whatever happens; a stream goes back to its process only after a whole response that asked to keep it, and not
 to a process that is on its way out; streams in use and idle ones together are never more than the sessions that the process serves at a time (a
-worker whose threads wait on idle streams accepts no other).
+worker whose threads wait on idle streams accepts no other). Where nobody has said how many these are, a stream stays only if it is the only one: such a process
+may do one thing after another, and would wait on an idle stream while others wait for it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Process", "Session"]
 
 _MOST_IDLE = 32
-"""Idle streams that are kept to a process that serves any number of sessions."""
+"""Idle streams that are kept to a process that serves many sessions at a time."""
 
 
 @attrs.define(eq=False)
@@ -38,6 +39,7 @@ class Process:
     attached: float
     """Monotonic seconds."""
     idle_streams: list[RawStream] = attrs.field(factory=list)
+    streams_in_use: int = 0
     leaving: bool = False
     """It was retired, or is gone: no stream is kept any more."""
     overdue: set[SessionId] = attrs.field(factory=set)
@@ -48,6 +50,9 @@ class Process:
 
     def keep(self, stream: RawStream) -> None:
         """An idle stream, for the next session; if there are many, the one that was used longest ago goes (the process may have ended it long since)."""
+        if self.streams_in_use and not self.live.concurrency:
+            stream.close()
+            return
         self.idle_streams.append(stream)
         if len(self.idle_streams) > _MOST_IDLE:
             self.idle_streams.pop(0).close()
@@ -83,6 +88,7 @@ class Session:
         idle = self.process.idle_streams
         if idle:
             self.stream = idle.pop()
+            self.process.streams_in_use += 1
             self.reused = True
             if not fresh:
                 return self.stream
@@ -93,6 +99,7 @@ class Session:
             self.stream = self.process.live.connect_nowait()
         except OSError as exc:
             raise ProcessUnreachable(f"process {self.pid} does not accept a connection: {exc.strerror}") from exc
+        self.process.streams_in_use += 1
         return self.stream
 
     @property
@@ -104,6 +111,7 @@ class Session:
         """Close the stream; the session stays."""
         stream, self.stream = self.stream, None
         if stream is not None:
+            self.process.streams_in_use -= 1
             stream.close()
 
     def close(self, outcome: SessionOutcome, *, keep_stream: bool = False) -> None:
@@ -113,6 +121,7 @@ class Session:
         self._closed = True
         stream, self.stream = self.stream, None
         if stream is not None:
+            self.process.streams_in_use -= 1
             if keep_stream and outcome is SessionOutcome.DONE and not self.process.leaving:
                 self.process.keep(stream)
             else:

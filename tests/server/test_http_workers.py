@@ -13,7 +13,7 @@ import trio.testing
 from dummy_front import World, get, post, serving, simulated
 
 from passenger_trio.codecs.http1_worker import HTTP
-from passenger_trio.options import AppOptions, ServerOptions
+from passenger_trio.options import AppOptions
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner, Serve
 from passenger_trio.system.sockets import RawStream
 
@@ -389,19 +389,42 @@ async def test_each_piece_of_a_stream_goes_on_at_once() -> None:
         assert got.endswith(b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
 
 
+@pytest.mark.parametrize(("concurrency", "kept"), [(0, 1), (100, 32)])
 @simulated
-async def test_any_number_of_requests_at_a_time_and_few_idle_streams() -> None:
+async def test_many_requests_at_a_time_and_few_idle_streams(concurrency: int, kept: int) -> None:
     async def serve(process: DummyProcess, stream: RawStream) -> None:
         async for _ in asked(stream):
             await trio.sleep(1)
             await stream.send_all(OK)
 
-    async with serving(spawner=speaking(serve, concurrency=0), options=ServerOptions()) as world:
-        clients = [world.connect() for _ in range(150)]
+    async with serving(spawner=speaking(serve, concurrency=concurrency)) as world:
+        clients = [world.connect() for _ in range(100)]
         for client in clients:
             client.send(get())
-        await world.until(lambda: world.sessions == 150)
+        await world.until(lambda: world.sessions == 100)
         for client in clients:
             assert (await client.answer()).body == b"ok"
         (process,) = world.pool.processes.values()
-        assert len(process.idle_streams) == 32
+        assert len(process.idle_streams) == kept
+        assert process.streams_in_use == 0
+
+
+@simulated
+async def test_a_process_that_does_one_thing_after_another_is_not_held_by_an_idle_stream() -> None:
+    """It serves a stream until that ends, and then the next; nobody has said so."""
+    turn = trio.Lock()
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async with turn:
+            async for _ in asked(stream):
+                await trio.sleep(1)
+                await stream.send_all(OK)
+
+    async with serving(spawner=speaking(serve, concurrency=0)) as world:
+        clients = [world.connect() for _ in range(5)]
+        for _ in range(2):
+            for client in clients:
+                client.send(get())
+            for client in clients:
+                assert (await client.answer()).body == b"ok"
+        assert trio.current_time() < 12
