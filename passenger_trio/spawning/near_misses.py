@@ -13,8 +13,6 @@ __all__ = ["foreign_files", "nothing_found", "subdirectories"]
 _FOREIGN = {
     "asgi.py": "asgi.py is for ASGI: ASGI is not served by this version",
     "passenger_asgi.py": "passenger_asgi.py is for ASGI: ASGI is not served by this version",
-    "package.json": "package.json belongs to a Node.js program: Node.js is not served by this version",
-    "app.js": "app.js is a Node.js program: Node.js is not served by this version",
     "Procfile": "Procfile starts other programs: --app-start-command starts one of them",
     "index.php": "index.php is a PHP program: --app-start-command 'php -S 127.0.0.1:$PORT' serves it",
     "__init__.py": "__init__.py makes this directory a package: start the directory above it",
