@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
+import trio
 
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
 from passenger_trio.errors import ProcessUnreachable
@@ -40,6 +41,8 @@ class Process:
     """Monotonic seconds."""
     idle_streams: list[RawStream] = attrs.field(factory=list)
     streams_in_use: int = 0
+    left: trio.Event = attrs.field(factory=trio.Event)
+    """Set when it is on its way out."""
     leaving: bool = False
     """It was retired, or is gone: no stream is kept any more."""
     overdue: set[SessionId] = attrs.field(factory=set)
@@ -60,6 +63,7 @@ class Process:
     def leave(self) -> None:
         """Close the idle streams, and keep no other: a worker that is to end waits for them."""
         self.leaving = True
+        self.left.set()
         while self.idle_streams:
             self.idle_streams.pop().close()
 
@@ -106,6 +110,11 @@ class Session:
     def is_overdue(self) -> bool:
         """Whether it lasted too long, and the process was killed for that."""
         return self.id in self.process.overdue
+
+    async def wait_left(self, seconds: float) -> None:
+        """Return when the process is on its way out, or after so many seconds. For whoever met its end before that was noticed."""
+        with trio.move_on_after(seconds):
+            await self.process.left.wait()
 
     def drop_stream(self) -> None:
         """Close the stream; the session stays."""

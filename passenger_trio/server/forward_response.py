@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["forward_response"]
 
+_EXIT_TIME = 0.2
+"""Seconds between a process's first sign of its end and the last."""
+
 
 async def forward_response(connection: Connection, exchange: Exchange) -> bool:
     """Forward the response. False: the process went away before it answered, and the request may be sent to another.
@@ -71,6 +74,9 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
         if exchange.repeatable and (exchange.reader is None or not exchange.reader.begun):
             exchange.retried += 1
             exchange.reader = None
+            # Most often it is the process that ends, with all its threads and memory: the second try is not to meet it again in the middle of that.
+            connection.enter(Stage.SLOW_APP, connection.now())
+            await session.wait_left(_EXIT_TIME)
             return False
         raise
     except MalformedResponse:
