@@ -32,6 +32,8 @@ if __name__ != "__main__":
         "bundle": "ruby-bundler",
         "jruby": "jruby",
         "rails": "ruby-railties",
+        "node": "nodejs",
+        "npm": "npm",
         "php": "php-cli",
         "perl": "perl",
         "/usr/share/perl5/HTTP/Daemon.pm": "libhttp-daemon-perl",
@@ -55,6 +57,7 @@ if __name__ != "__main__":
         """The whole test suite; arguments go to pytest."""
         _need_programs(session, TEST_PROGRAMS)
         session.install("-q", "-e", ".[test]")
+        session.run("python", "tests/node_packages.py")  # now, and not within the time of a test
         session.run("python", "-m", "pytest", *session.posargs)
 
     @nox.session

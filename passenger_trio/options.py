@@ -84,9 +84,7 @@ class AppOptions:
         kind="path",
     )
     node: str = option("", "Node.js interpreter of the application (default: node in PATH)", kind="path")
-    app_start_command: str = option(
-        "", "shell command that starts a program which listens on the TCP port $PORT, or on the Unix socket $SOCKET"
-    )
+    app_start_command: str = option("", "start a program that listens on $PORT (TCP) or $SOCKET (Unix)")
     spawn_method: str = option(
         "smart",
         "smart: fork from a preloader; direct: a fresh process each",

@@ -82,7 +82,6 @@ _COMMON = frozenset(
         "startup_file",
         "python",
         "ruby",
-        "node",
         "app_start_command",
         "env",
         "spawn_method",
