@@ -98,6 +98,12 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
             app.max_concurrent_requests_per_process,
             "a WSGI or Rack process serves as many requests at a time as it has threads: --thread-count",
         )
+    if app.thread_count > 1 and detected.app_type in ("node", "generic"):
+        raise OptionError(
+            "--thread-count",
+            app.thread_count,
+            "the processes of this application have no threads to count: --max-concurrent-requests-per-process",
+        )
     return detected
 
 

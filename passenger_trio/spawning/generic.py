@@ -223,7 +223,7 @@ class GenericSpawner:
                 race.start_soon(launch.output.run)
                 race.start_soon(watch_exit)
                 pause = _SOONEST
-                while (found := _probe(launch.socket_path, port)) is None:
+                while (found := _probe(launch.socket_path, port, pidfd.pid)) is None:
                     await trio.sleep(pause)
                     pause = min(_LATEST, pause * 1.5)
                 race.cancel_scope.cancel()
@@ -286,15 +286,21 @@ class GenericSpawner:
         )
 
 
-def _probe(socket_path: str, port: int) -> Endpoint | None:
-    """Where the program accepts a connection by now. The port must be one of our user's: another may have been quicker (R47)."""
+def _probe(socket_path: str, port: int, pid: int) -> Endpoint | None:
+    """Where the program accepts a connection by now. On the port it must be our user who listens, or else the program itself (which may have become
+    another user): a stranger may have been quicker (R47).
+    """
     for endpoint in (Endpoint(socket_path), Endpoint("127.0.0.1", port), Endpoint("::1", port)):
         try:
             stream = endpoint.connect_nowait()
         except OSError:
             continue
         stream.close()
-        if not endpoint.port or listener_uids(port) == {os.getuid()}:
+        if (
+            not endpoint.port
+            or listener_uids(port) == {os.getuid()}
+            or any(place.endswith(f":{port}") for place in _listens_on(pid))
+        ):
             return endpoint
     return None
 

@@ -283,6 +283,9 @@ const life = {
       life.control.flush();
     });
     new Redirection(path.join(options.socket_dir, options.socket_name), (server) => life.listens(server));
+    require('cluster').on('listening', (worker, { port }) => {
+      if (!life.stopping) life.failAndExit(clustered(port));
+    });
     process.argv[1] = file;
     life.end('performed');
     life.begin('load_application');
@@ -322,7 +325,7 @@ const life = {
   },
 
   listens(server) {
-    life.stopping = new Stopping(server);
+    if (life.stopping === null) life.stopping = new Stopping(server);
     server.once('listening', () => {
       life.heard = true;
       // A module that waits at its top level for something that comes after listen() is not waited for.
@@ -407,6 +410,16 @@ function explain(error) {
     return report('application', `The application cannot listen: ${text}`, 'It listens on more than one address.', solution, trace);
   }
   return report('application', `The application threw ${name}: ${text}`, 'It did so while it was loaded. The traceback is below.', `Mend the application. ${AGAIN}`, trace);
+}
+
+function clustered(port) {
+  return report(
+    'application',
+    'The application lets workers of its own listen, by the module cluster',
+    `A worker listens on port ${port}, where nobody is sent.`,
+    'Let it listen in the process that is started: it is started as often as processes are wanted (--min-instances, --max-pool-size).',
+    '',
+  );
 }
 
 function exited(code) {

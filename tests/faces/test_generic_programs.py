@@ -202,13 +202,19 @@ def test_a_program_that_does_not_start_is_explained(name: str) -> None:
         (("--app-type", "generic"), "--app-start-command"),
         (("--app-type", "wsgi", "--app-start-command", "x"), "says already what is started"),
         (("--startup-file", "a.py", "--app-start-command", "x"), "says already what is started"),
-        (("--app-type", "wsgi", "--max-concurrent-requests-per-process", "5"), "--thread-count"),
+        (("--thread-count", "2", "--app-start-command", "x"), "--max-concurrent-requests-per-process"),
     ],
 )
 def test_options_that_do_not_go_together(arguments: tuple[str, ...], says: str) -> None:
     done = run_command("start", str(APPS), *arguments)
     assert done.returncode == 2
     assert says in done.stderr
+
+
+def test_threads_are_counted_where_there_are_some() -> None:
+    done = run_command("start", str(APPS.parent / "python" / "hello"), "--max-concurrent-requests-per-process", "5")
+    assert done.returncode == 2
+    assert "--thread-count" in done.stderr
 
 
 def test_the_banner_and_status_say_what_runs() -> None:

@@ -233,6 +233,7 @@ FAULTS = {
     "rejects.mjs": ("The application threw Error: the database is away", "rejects.mjs"),
     "exports_only.js": ("does not listen", "bin/www"),
     "never_listens.js": ("not ready within 2 seconds", "busy with other things"),
+    "cluster.js": ("lets workers of its own listen", "--min-instances"),
     "exits.js": ("ended the process before it listened", "so long"),
 }
 
