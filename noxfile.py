@@ -88,6 +88,25 @@ if __name__ != "__main__":
         )
 
     @nox.session
+    def nodes(session: nox.Session) -> None:
+        """The Node.js loader with the oldest Node that is promised and with newer ones, which come from npm. Arguments go to pytest."""
+        _need_programs(session, TEST_PROGRAMS)
+        session.install("-q", "-e", ".[test]")
+        machine = {"x86_64": "x64", "aarch64": "arm64"}[os.uname().machine]
+        found = []
+        for major in (16, 18, 22, 24):
+            directory = ROOT / ".nox" / "nodes" / str(major)
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / "package.json").write_text('{"private": true}')
+            package = f"node-linux-{machine}"
+            session.chdir(directory)
+            session.run("npm", "install", "--no-audit", "--no-fund", f"{package}@{major}", external=True)
+            found.append(str(directory / "node_modules" / package / "bin" / "node"))
+        session.chdir(ROOT)
+        session.env["PASSENGER_TRIO_TEST_NODES"] = os.pathsep.join(found)
+        session.run("python", "-m", "pytest", "-v", "tests/spawn_servers", "-k", "node", *session.posargs)
+
+    @nox.session
     def lint(session: nox.Session) -> None:
         """ruff, with the rules for asynchronous code."""
         session.install("-q", "ruff>=0.6")

@@ -256,6 +256,23 @@ async def test_R25_a_response_that_is_cut_short_is_seen_to_be(wire: bytes) -> No
         assert await answer_of(world) == (200, b"hello", False)
 
 
+@pytest.mark.parametrize("wire", [OK, CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"])
+@simulated
+async def test_R25_a_process_that_goes_at_any_point_never_looks_whole(wire: bytes) -> None:
+    at = 0
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for _ in asked(stream):
+            await stream.send_all(wire[:at])
+            await trio.testing.wait_all_tasks_blocked()
+            return
+
+    async with serving(spawner=speaking(serve)) as world:
+        for at in range(1, len(wire)):
+            status, _, complete = await answer_of(world)
+            assert (status, complete) in ((502, True), (200, False)), at
+
+
 @simulated
 async def test_R41_bytes_behind_a_response_are_nobody_s() -> None:
     count = 0
