@@ -17,7 +17,6 @@ SUPERVISOR_STEPS: dict[str, str] = {
     "ask_preloader": "Ask the preloader for a new process",
     "connect_back": "Wait for the program to connect back",
     "handshake": "Check who connected, and send the options",
-    "probe": "Wait until the program accepts connections",
 }
 LOADER_STEPS: dict[str, str] = {
     "prepare_runtime": "Prepare the language runtime",
@@ -46,7 +45,6 @@ PRELOADER = (
     "load_application",
     "ready",
 )
-COMMAND = ("preparation", "start_program", "probe")
 FORKED = ("preparation", "ask_preloader", "connect_back", "handshake", "after_fork", "listen", "ready")
 
 
@@ -54,7 +52,6 @@ class JourneyType(enum.Enum):
     SPAWN_DIRECTLY = "spawn_directly"
     START_PRELOADER = "start_preloader"
     SPAWN_THROUGH_PRELOADER = "spawn_through_preloader"
-    START_COMMAND = "start_command"
 
 
 class StepState(enum.Enum):
@@ -82,7 +79,6 @@ _STEPS = {
     JourneyType.SPAWN_DIRECTLY: DIRECT,
     JourneyType.START_PRELOADER: PRELOADER,
     JourneyType.SPAWN_THROUGH_PRELOADER: FORKED,
-    JourneyType.START_COMMAND: COMMAND,
 }
 
 

@@ -255,10 +255,7 @@ class TestNothing:
     @pytest.mark.parametrize(
         ("file", "part"),
         [
-            ("package.json", "package.json is no JSON"),
-            ("index.js", "index.js does not look like an HTTP server"),
-            ("Procfile", "--app-start-command"),
-            ("index.php", "php -S 127.0.0.1:$PORT"),
+            ("package.json", "Node.js is not served by this version"),
             ("__init__.py", "start the directory above it"),
         ],
     )

@@ -1,1 +1,0 @@
-require('http'); console.log('so long'); process.exit(0);

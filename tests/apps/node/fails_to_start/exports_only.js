@@ -1,1 +1,0 @@
-const http = require('http'); module.exports = (request, response) => response.end('x');

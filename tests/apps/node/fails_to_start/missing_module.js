@@ -1,1 +1,0 @@
-require('http'); require('left-pad-of-the-future');

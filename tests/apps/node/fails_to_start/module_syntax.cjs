@@ -1,1 +1,0 @@
-import http from 'http'; export default 1;

@@ -1,1 +1,0 @@
-const http = require('http'); setInterval(() => {}, 1000); console.log('busy with other things');

@@ -1,2 +1,0 @@
-require('http');
-const x = {;

@@ -1,1 +1,0 @@
-require('http'); console.log('about to'); throw new TypeError('the moon is full');
