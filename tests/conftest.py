@@ -11,6 +11,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import tempfile
 import time
 from collections import Counter
@@ -21,6 +22,11 @@ import pytest
 
 GONE_WITHIN = 2.0
 """Seconds in which a process that nobody waits for any more (one that lost its supervisor) must be gone."""
+
+
+def pytest_configure() -> None:
+    """Servers that tests start hear a hangup, also where the tests themselves are run so that they do not."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -235,6 +235,15 @@ def at_allocate(environ, query):
     return b"%d" % len(bytearray(int(query) * 1024 * 1024))
 
 
+KEPT = []
+
+
+def at_grow(environ, query):
+    """By so many MiB, for good."""
+    KEPT.append(b"x" * (int(query) * 1024 * 1024))
+    return b"grown"
+
+
 def at_exhaust_descriptors(environ, query):
     held = []
     try:
