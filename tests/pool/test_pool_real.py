@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from running_pool import check, until
+from running_pool import check
 
 from passenger_trio.codecs.session_protocol import encode_request, whole_response
 from passenger_trio.core.model import GroupLimits, PoolLimits, SessionOutcome
@@ -98,7 +98,8 @@ async def test_a_storm_of_signals(method: str, ending: str, nothing_left: Path) 
             await tree.start(reception.serve)
             await tree.start(pool.run)
             await pool.add_group(spec.key, GroupLimits(min_instances=2), spawner, 3.0)
-            await until(pool, 1)
+            while not pool.processes:  # both may come in one step
+                await pool.changed.wait()
             async with trio.open_nursery() as storm:
                 storm.start_soon(killer)
                 for _ in range(6):
