@@ -32,6 +32,11 @@ if __name__ != "__main__":
         "bundle": "ruby-bundler",
         "jruby": "jruby",
         "rails": "ruby-railties",
+        "node": "nodejs",
+        "npm": "npm",
+        "php": "php-cli",
+        "perl": "perl",
+        "/usr/share/perl5/HTTP/Daemon.pm": "libhttp-daemon-perl",
         # What has no program of its own is looked for by a file. (Debian's metapackage `rails` needs Node's packages; the library does not.)
         "/usr/share/rubygems-integration/all/specifications/rack-*.gemspec": "ruby-rack",
         "/usr/share/rubygems-integration/all/specifications/sinatra-*.gemspec": "ruby-sinatra",
@@ -53,6 +58,7 @@ if __name__ != "__main__":
         """The whole test suite; arguments go to pytest."""
         _need_programs(session, TEST_PROGRAMS)
         session.install("-q", "-e", ".[test]")
+        session.run("python", "tests/node_packages.py")  # now, and not within the time of a test
         # Most tests wait for processes: each core has one that does something meanwhile. What a module shares stays together.
         session.run("python", "-m", "pytest", "-n", str(os.cpu_count() or 1), "--dist", "loadscope", *session.posargs)
 
@@ -82,6 +88,25 @@ if __name__ != "__main__":
         session.run(
             "python", "-m", "pytest", "-v", "tests/spawn_servers", "tests/faces", "-k", "ruby", *session.posargs
         )
+
+    @nox.session
+    def nodes(session: nox.Session) -> None:
+        """The Node.js loader with the oldest Node that is promised and with newer ones, which come from npm. Arguments go to pytest."""
+        _need_programs(session, TEST_PROGRAMS)
+        session.install("-q", "-e", ".[test]")
+        machine = {"x86_64": "x64", "aarch64": "arm64"}[os.uname().machine]
+        found = []
+        for major in (16, 18, 22, 24):
+            directory = ROOT / ".nox" / "nodes" / str(major)
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / "package.json").write_text('{"private": true}')
+            package = f"node-linux-{machine}"
+            session.chdir(directory)
+            session.run("npm", "install", "--no-audit", "--no-fund", f"{package}@{major}", external=True)
+            found.append(str(directory / "node_modules" / package / "bin" / "node"))
+        session.chdir(ROOT)
+        session.env["PASSENGER_TRIO_TEST_NODES"] = os.pathsep.join(found)
+        session.run("python", "-m", "pytest", "-v", "tests/spawn_servers", "-k", "node", *session.posargs)
 
     @nox.session
     def lint(session: nox.Session) -> None:

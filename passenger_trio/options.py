@@ -82,7 +82,10 @@ class AppOptions:
     name: str = option("", "name of the application group (default: the directory's name)")
     environment: str = option("development", "application environment: development, production, ...", short="e")
     app_type: str = option(
-        "", "type of the application; detected when left out", kind="choice", choices=("wsgi", "asgi", "rack")
+        "",
+        "type of the application; detected when left out",
+        kind="choice",
+        choices=("wsgi", "asgi", "rack", "node", "generic"),
     )
     startup_file: str = option("", "file to load, relative to the application's directory", kind="path")
     python: str = option("", "Python interpreter of the application (default: its virtual environment)", kind="path")
@@ -91,6 +94,8 @@ class AppOptions:
         "Ruby interpreter of the application (default: as .ruby-version or the Gemfile asks, else in PATH)",
         kind="path",
     )
+    node: str = option("", "Node.js interpreter of the application (default: node in PATH)", kind="path")
+    app_start_command: str = option("", "start a program that listens on $PORT (TCP) or $SOCKET (Unix)")
     spawn_method: str = option(
         "smart",
         "smart: fork from a preloader; direct: a fresh process each",
@@ -128,7 +133,7 @@ class AppOptions:
     thread_count: int = option(1, "threads in each process (WSGI, Rack): requests it serves at the same time")
     max_concurrent_requests_per_process: int = option(
         -1,
-        "requests that each process of a type with an event loop or a server of its own gets at the same time (0: any number; -1: ASGI 100)",
+        "requests that each process of a type with an event loop or a server of its own gets at the same time (0: any number; -1: asgi and node 100, generic any number)",
     )
     loop: str = option(
         "asyncio",

@@ -44,11 +44,13 @@ from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.app_spec import AppSpec, make_app_spec
 from passenger_trio.spawning.detect import DetectedApp, detect
 from passenger_trio.spawning.direct import DirectSpawner
+from passenger_trio.spawning.generic import GenericSpawner
 from passenger_trio.spawning.reception import Reception
 from passenger_trio.spawning.smart import SmartSpawner
 from passenger_trio.spawning.spawner import Spawner
 from passenger_trio.spawning.warm_up import WarmSpawner
 from passenger_trio.system.children import become_subreaper, end_strays, reap_strangers
+from passenger_trio.system.ports import Ports
 from passenger_trio.system.sockets import holder_of_port, listen_tcp, listen_unix
 from passenger_trio.system.terminal import has_terminal
 
@@ -156,9 +158,10 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
             if config.pool.stat_throttle_rate:
                 directories = {spec.key: os.path.join(spec.detected.root, spec.app.restart_dir) for spec in specs}
                 await tree.start(Watch(pool, directories, config.pool.stat_throttle_rate).run)
+            ports = Ports()
             for spec in specs:
                 await pool.add_group(
-                    spec.key, _group_limits(spec), _spawners(spec, reception, pool), spec.app.shutdown_timeout
+                    spec.key, _group_limits(spec), _spawners(spec, reception, pool, ports), spec.app.shutdown_timeout
                 )
             try:
                 await _wait_until_ready(config, pool)
@@ -332,7 +335,7 @@ def _group_limits(spec: AppSpec) -> GroupLimits:
     )
 
 
-def _spawners(spec: AppSpec, reception: Reception, pool: Pool) -> Callable[[int], Spawner]:
+def _spawners(spec: AppSpec, reception: Reception, pool: Pool, ports: Ports) -> Callable[[int], Spawner]:
     """What makes the spawner of each generation."""
 
     def on_line(pid: int, line: str) -> None:
@@ -345,6 +348,8 @@ def _spawners(spec: AppSpec, reception: Reception, pool: Pool) -> Callable[[int]
         return WarmSpawner(spawner, spec.app.warmup_url, spec.app.base_uri, spec.app.start_timeout)
 
     def make_cold(generation: int) -> Spawner:
+        if spec.detected.app_type == "generic":
+            return GenericSpawner(spec, ports, on_line)
         if spec.app.spawn_method == "direct":
             return DirectSpawner(spec, reception, on_line)
 

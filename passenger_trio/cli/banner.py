@@ -77,19 +77,23 @@ def _limits(server: RunningServer) -> str:
     app = server.config.apps[0]
     most = min(server.config.pool.max_pool_size, app.max_instances or server.config.pool.max_pool_size)
     concurrency = concurrency_of(app, server.apps[0])
-    threads = f"{concurrency} threads each" if concurrency > 1 else "one thread each"
-    if server.apps[0].app_type == "asgi":
-        many = f"up to {concurrency} requests" if concurrency else "any number of requests"
-        threads = f"{many} at a time each, on {app.loop}"
+    if server.apps[0].app_type not in ("wsgi", "rack"):
+        each = (
+            f"up to {concurrency} requests at a time each" if concurrency else "any number of requests at a time each"
+        )
+        if server.apps[0].app_type == "asgi":
+            each += f", on {app.loop}"
+    else:
+        each = f"{concurrency} threads each" if concurrency > 1 else "one thread each"
     method = app.spawn_method if server.apps[0].can_fork else "direct"
     how = "forked from a preloader" if method == "smart" else "started one by one"
-    why = "" if server.apps[0].can_fork else ": this interpreter cannot fork"
+    why = "" if server.apps[0].can_fork else f": {server.apps[0].why_not_forked}"
     queue = (
         f"{app.max_request_queue_size} requests may wait"
         if app.max_request_queue_size
         else "any number of requests may wait"
     )
-    return f"{app.min_instances} to {most} processes, {how} ({method}{why}), {threads}; {queue}"
+    return f"{app.min_instances} to {most} processes, {how} ({method}{why}), {each}; {queue}"
 
 
 def _application(app: AppOptions, found: DetectedApp) -> dict[str, object]:

@@ -91,6 +91,7 @@ _COMMON = frozenset(
         "startup_file",
         "python",
         "ruby",
+        "app_start_command",
         "env",
         "spawn_method",
         "thread_count",
@@ -135,6 +136,7 @@ _NOT_ZERO = frozenset(
 )
 _METAVARS = {"duration": "TIME", "size": "SIZE", "int": "N", "path": "PATH", "text": "NAME"}
 _METAVAR_OF = {
+    "app_start_command": "COMMAND",
     "env": "NAME=VALUE",
     "trusted_proxies": "ADDRESS",
     "address": "HOST",

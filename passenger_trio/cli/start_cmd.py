@@ -18,8 +18,8 @@ __all__ = ["start"]
 
 _HELP = """Serve the application in DIR (default: the current directory) until Ctrl-C.
 
-The application is found by reading DIR's files: passenger_wsgi.py, wsgi.py, app.py, main.py, Django's manage.py, config.ru. Or name it:
-module:object, module:factory(), file.py:object.
+The application is found by reading DIR's files: passenger_wsgi.py, wsgi.py, app.py, main.py, Django's manage.py, config.ru, package.json, app.js,
+server.js, index.js. Or name it: module:object, module:factory(), file.py:object, file.js.
 """
 _EPILOG = """Times are written 30, 30s, 5m, 2h, 250ms; sizes 65536, 64K, 512M, 1GiB. Brackets show defaults. Each option can also be set by
 an environment variable: --max-pool-size by PASSENGER_TRIO_MAX_POOL_SIZE.
@@ -100,10 +100,14 @@ def _root_and_target(what: tuple[str, ...]) -> tuple[str, str]:
     word = what[0] if what else "."
     if os.path.isdir(word):
         return word, ""
+    from passenger_trio.spawning.node import is_node_file
+
     file, colon, name = word.partition(".py:")
     file = f"{file}.py" if colon else file
     if file.endswith(".py") and (colon or os.path.exists(file)):
         return os.path.dirname(file) or ".", f"{os.path.basename(file)}{':' if colon else ''}{name}"
+    if is_node_file(word):
+        return os.path.dirname(word) or ".", os.path.basename(word)
     if ":" in word:
         return ".", word
     if all(part.isidentifier() for part in word.split(".")) and not os.path.exists(word):

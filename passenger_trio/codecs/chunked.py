@@ -59,6 +59,7 @@ class ChunkScan:
     __slots__ = (
         "_expect",
         "_extensions",
+        "_floods",
         "_left",
         "_limits",
         "_line",
@@ -69,8 +70,10 @@ class ChunkScan:
         "total",
     )
 
-    def __init__(self, limits: HttpLimits) -> None:
+    def __init__(self, limits: HttpLimits, *, floods: bool = False) -> None:
+        """:param floods: as many small chunks as there are: the sender is one of ours."""
         self._limits = limits
+        self._floods = floods
         self._expect = _Expect.SIZE
         self._left = 0
         self._line: LineScan | None = None
@@ -158,7 +161,7 @@ class ChunkScan:
         most = self._limits.max_request_body
         if most and self.total + size > most:
             raise refuse("body_too_large")
-        if self.chunks > FREE_CHUNKS and self.total < (self.chunks - FREE_CHUNKS) * MIN_MEAN_CHUNK:
+        if not self._floods and self.chunks > FREE_CHUNKS and self.total < (self.chunks - FREE_CHUNKS) * MIN_MEAN_CHUNK:
             raise refuse("tiny_chunks")
         self._left = size
         self._expect = _Expect.DATA

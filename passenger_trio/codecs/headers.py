@@ -12,11 +12,12 @@ What becomes of a name is remembered, up to a bound; clients use few.
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from itertools import chain
 
 from passenger_trio.codecs.head import Head
 
-__all__ = ["cgi_name", "cgi_pairs", "dropped_names"]
+__all__ = ["cgi_name", "cgi_pairs", "dropped_names", "forwarded_fields"]
 
 #: They concern this connection, or were answered here (R22; RFC 9110 7.6.1); host and length come from the head.
 _ENDS_HERE = frozenset(
@@ -129,11 +130,59 @@ def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: 
     return connection_pairs + b"\0".join(chain.from_iterable(pairs.items())) + b"\0"
 
 
+def forwarded_fields(
+    head: Head, connection_pairs: bytes, trusted: bool, request_id: bytes
+) -> list[tuple[bytes, bytes]]:
+    """The fields of a request for a process that speaks HTTP, ``Host`` first, without framing. The same come through as in ``cgi_pairs``.
+
+    ``X-Forwarded-For``, ``-Proto`` and ``-Host`` are always there, once each: they go on what a trusted proxy says, and begin with the peer
+    otherwise (R11). The parameters are those of ``cgi_pairs``.
+    """
+    peer = connection_pairs.split(b"\0")
+    about = dict(zip(peer[::2], peer[1::2], strict=False))
+    names = _TRUSTED if trusted else _UNTRUSTED
+    host = head.host or about.get(b"SERVER_NAME", b"localhost")  # an HTTP/1.0 client may send none
+    fields = [(b"Host", host)]
+    said: dict[bytes, list[bytes]] = {b"x-forwarded-for": [], b"x-forwarded-proto": [], b"x-forwarded-host": []}
+    nominated: list[bytes] = []
+    sent_id = b""
+    for name, value in head.fields:
+        cgi = names[name]
+        if not cgi:
+            if cgi is not None:
+                nominated += value.lower().split(b",")
+        elif cgi.startswith(b"HTTP_X_") and (lower := name.lower()) in said:
+            said[lower].append(value)
+        elif cgi == b"HTTP_X_REQUEST_ID":
+            sent_id = sent_id or value
+        else:
+            fields.append((name, value))
+    if nominated:
+        words = {word.strip(b" \t") for word in nominated}
+        fields = [fields[0], *(field for field in fields[1:] if not _is_withdrawn(field[0].lower(), words))]
+    hops = said[b"x-forwarded-for"]
+    if address := about.get(b"REMOTE_ADDR", b""):
+        hops.append(address)
+    proto = said[b"x-forwarded-proto"] or [about.get(b"REQUEST_SCHEME", b"http")]
+    hosts = said[b"x-forwarded-host"] or [host]
+    fields += [
+        (b"X-Forwarded-For", b", ".join(hops)),
+        (b"X-Forwarded-Proto", b", ".join(proto)),
+        (b"X-Forwarded-Host", b", ".join(hosts)),
+        (b"X-Request-Id", sent_id if trusted and _SANE_ID.fullmatch(sent_id) else request_id),
+    ]
+    return fields
+
+
+def _is_withdrawn(lower: bytes, words: Container[bytes]) -> bool:
+    """Whether Connection's words take out a field of this name (R22)."""
+    return lower in words and not (
+        lower in _NOT_NOMINATED or lower in _FORWARDED or lower.startswith(_FORWARDED_PREFIX)
+    )
+
+
 def _withdraw(pairs: dict[bytes, bytes], fields: list[tuple[bytes, bytes]], words: set[bytes]) -> None:
     """Take out the fields that Connection names (R22), if they may be named there."""
     for name, _ in fields:
-        lower = name.lower()
-        if lower in words and not (
-            lower in _NOT_NOMINATED or lower in _FORWARDED or lower.startswith(_FORWARDED_PREFIX)
-        ):
+        if _is_withdrawn(name.lower(), words):
             pairs.pop(_TRUSTED[name] or b"", None)

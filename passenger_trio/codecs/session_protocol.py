@@ -198,8 +198,10 @@ class ResponseReader:
         else:
             self._buffer += data
 
-    def feed_eof(self) -> None:
-        """:raises IncompleteResponse: the response is not whole."""
+    def feed_eof(self, broken: bool = False) -> None:
+        """:param broken: of no concern here: only ``E`` ends a response.
+        :raises IncompleteResponse: the response is not whole.
+        """
         if self._state not in (_DONE, _RAW):
             raise IncompleteResponse(
                 "the process closed the connection before it answered"

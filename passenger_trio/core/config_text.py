@@ -31,6 +31,7 @@ _PASSENGER_NAMES = {
     "envvars": "env",
     "max_instances_per_app": "max_instances",
     "app_group_name": "name",
+    "nodejs": "node",
 }
 _LOG_LEVELS = ("error", "error", "warning", "info", "info", "debug", "debug", "debug")
 """Passenger's numbers 0 (only what is critical) to 7."""

@@ -17,6 +17,7 @@ SUPERVISOR_STEPS: dict[str, str] = {
     "ask_preloader": "Ask the preloader for a new process",
     "connect_back": "Wait for the program to connect back",
     "handshake": "Check who connected, and send the options",
+    "probe": "Wait until the program accepts connections",
 }
 LOADER_STEPS: dict[str, str] = {
     "prepare_runtime": "Prepare the language runtime",
@@ -45,6 +46,7 @@ PRELOADER = (
     "load_application",
     "ready",
 )
+COMMAND = ("preparation", "start_program", "probe")
 FORKED = ("preparation", "ask_preloader", "connect_back", "handshake", "after_fork", "listen", "ready")
 
 
@@ -52,6 +54,7 @@ class JourneyType(enum.Enum):
     SPAWN_DIRECTLY = "spawn_directly"
     START_PRELOADER = "start_preloader"
     SPAWN_THROUGH_PRELOADER = "spawn_through_preloader"
+    START_COMMAND = "start_command"
 
 
 class StepState(enum.Enum):
@@ -79,6 +82,7 @@ _STEPS = {
     JourneyType.SPAWN_DIRECTLY: DIRECT,
     JourneyType.START_PRELOADER: PRELOADER,
     JourneyType.SPAWN_THROUGH_PRELOADER: FORKED,
+    JourneyType.START_COMMAND: COMMAND,
 }
 
 

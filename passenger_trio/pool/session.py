@@ -5,7 +5,8 @@ A process keeps the streams that were closed in good order (``Process.idle_strea
 
 Laws: a session is closed exactly once, whatever happens; a stream goes back to its process only after a whole response that asked to keep it, and not
 to a process that is on its way out, nor while more streams are open than the process serves at a time (a worker whose threads wait on idle streams accepts
-no other).
+no other). Where nobody has said how many these are, a stream stays only if it is the only one: such a process may do one thing after another, and would wait
+on an idle stream while others wait for it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Process", "Session"]
 
+_MOST_IDLE = 32
+"""Idle streams that are kept to a process that serves many sessions at a time."""
+
 
 @attrs.define(eq=False)
 class Process:
@@ -37,6 +41,8 @@ class Process:
     attached: float
     """Monotonic seconds."""
     idle_streams: list[RawStream] = attrs.field(factory=list)
+    left: trio.Event = attrs.field(factory=trio.Event)
+    """Set when it is on its way out."""
     leaving: bool = False
     """It was retired, or is gone: no stream is kept any more."""
     streams: int = 0
@@ -49,9 +55,24 @@ class Process:
     holders: set[Callable[[], None]] = attrs.field(factory=set)
     """Whom to tell of that: who holds a session for as long as it pleases."""
 
+    def keep(self, stream: RawStream) -> None:
+        """A stream that was in use is idle, for the next session; it is closed if it would be in the way of others. If there are many, the one that was
+        used longest ago goes (the process may have ended it long since).
+        """
+        others_in_use = self.streams - 1 - len(self.idle_streams)
+        if self.has_spare_streams or (others_in_use and not self.live.concurrency):
+            stream.close()
+            self.streams -= 1
+            return
+        self.idle_streams.append(stream)
+        if len(self.idle_streams) > _MOST_IDLE:
+            self.idle_streams.pop(0).close()
+            self.streams -= 1
+
     def leave(self) -> None:
         """Close the idle streams, and keep no other: a worker that is to end waits for them."""
         self.leaving = True
+        self.left.set()
         while self.idle_streams:
             self.idle_streams.pop().close()
             self.streams -= 1
@@ -65,7 +86,7 @@ class Process:
 class Session:
     """Made by the pool when the policy grants it."""
 
-    __slots__ = ("_closed", "_holder", "_pool", "_taken_over", "id", "pid", "process", "reused", "stream")
+    __slots__ = ("_closed", "_holder", "_pool", "_taken_over", "dialect", "id", "pid", "process", "reused", "stream")
 
     def __init__(self, pool: Pool, id: SessionId, process: Process) -> None:
         self._pool = pool
@@ -75,6 +96,7 @@ class Session:
         self.id = id
         self.process = process
         self.pid = process.live.pid
+        self.dialect = process.live.dialect
         self.stream: RawStream | None = None
         self.reused = False
 
@@ -105,13 +127,10 @@ class Session:
         """Whether it lasted too long, and the process was killed for that."""
         return self.id in self.process.overdue
 
-    async def wait_gone(self, seconds: float) -> bool:
-        """Whether the exit of the process is seen within ``seconds``. A process that dies closes its streams before it is gone."""
+    async def wait_left(self, seconds: float) -> None:
+        """Return when the process is on its way out, or after so many seconds. For whoever met its end before that was noticed."""
         with trio.move_on_after(seconds):
-            while self.process.id in self._pool.processes:
-                await self._pool.changed.wait()
-            await trio.lowlevel.checkpoint()
-        return self.process.id not in self._pool.processes
+            await self.process.left.wait()
 
     def hold(self, tell: Callable[[], None], *, taken_over: bool = True) -> None:
         """The session is no request any more, and may last. ``tell`` is called when the process is to go, which waits for it; at once, if that is so already."""
@@ -142,8 +161,8 @@ class Session:
         process = self.process
         stream, self.stream = self.stream, None
         if stream is not None:
-            if keep_stream and outcome is SessionOutcome.DONE and not process.leaving and not process.has_spare_streams:
-                process.idle_streams.append(stream)
+            if keep_stream and outcome is SessionOutcome.DONE and not process.leaving:
+                process.keep(stream)
             else:
                 stream.close()
                 process.streams -= not self._taken_over

@@ -114,7 +114,7 @@ async def abandon_session(exchange: Exchange) -> None:
     """Nobody waits for the response any more: tell the worker, and give the process back when it is done with it.
 
     The end of the stream is the word for "abort" (spawn_servers/CONTRACT.md, section 3). Until the worker ends its side it is busy, and
-    counts as busy.
+    counts as busy. Over HTTP there is no such word but closing the stream, and nobody says when it was heard.
     """
     session, exchange.session = exchange.session, None
     assert session is not None
@@ -125,9 +125,10 @@ async def abandon_session(exchange: Exchange) -> None:
             outcome = SessionOutcome.CLIENT_GONE
         elif session.stream is not None:
             outcome = SessionOutcome.CLIENT_GONE
-            session.stream.send_eof()
-            while await session.stream.recv():
-                pass
+            if session.dialect.awaits_end:
+                session.stream.send_eof()
+                while await session.stream.recv():
+                    pass
     except trio.BrokenResourceError:
         pass
     finally:

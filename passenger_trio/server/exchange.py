@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from passenger_trio.codecs.dialect import SESSION_FRAMING, Framing, Reader
 from passenger_trio.codecs.head import Head
-from passenger_trio.codecs.session_protocol import ResponseReader
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.pool.place import Place
 from passenger_trio.pool.session import Session
@@ -37,6 +37,7 @@ class Exchange:
         "body_whole",
         "buffer",
         "bytes_sent",
+        "framing",
         "head",
         "pid",
         "place",
@@ -83,6 +84,8 @@ class Exchange:
         # send_request, pump
         self.wants_websocket = False
         """Whether the process that has the request was asked for a WebSocket, and may accept it."""
+        self.framing: Framing = SESSION_FRAMING
+        """How what is left of the body is written to the process that has the head."""
         self.unsent: bytes | memoryview = b""
         """What of the request the kernel has not taken yet."""
         self.body_sent = False
@@ -91,7 +94,7 @@ class Exchange:
         self.unreachable = 0
         """Processes that could not be reached for this request."""
         # forward_response
-        self.reader: ResponseReader | None = None
+        self.reader: Reader | None = None
         self.response_begun = False
         """Whether a byte of the final response was given to the client's connection."""
         self.status = 0

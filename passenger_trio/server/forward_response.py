@@ -15,7 +15,7 @@ import trio
 
 from passenger_trio.codecs.response_head import parse
 from passenger_trio.codecs.response_lines import NO_BODY
-from passenger_trio.codecs.session_protocol import FLAG_CLOSE, ResponseReader, whole_response
+from passenger_trio.codecs.session_protocol import FLAG_CLOSE
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import (
     AppResponseError,
@@ -56,11 +56,11 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
                 data = await stream.recv(65536, connection.scope)
             except trio.BrokenResourceError:
                 data = b""
-            whole = whole_response(data)
+            whole = session.dialect.whole_response(data, exchange.head.method)
             if whole is not None:
                 await _forward_whole(connection, exchange, *whole)
                 return True
-            exchange.reader = ResponseReader(websocket=exchange.wants_websocket)
+            exchange.reader = session.dialect.reader(exchange.head.method, websocket=exchange.wants_websocket)
             exchange.reader.feed(data)
             if not data:
                 exchange.reader.feed_eof()
@@ -76,7 +76,7 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
         if again:
             # If it is dying, the second try must not go to it: until its exit is seen it may look like the best choice.
             connection.enter(Stage.SLOW_APP, connection.now())
-            await session.wait_gone(_DYING)
+            await session.wait_left(_DYING)
         # The process is not to blame before its exit has been seen: an application may raise in the middle of a response.
         exchange.give_back(SessionOutcome.DONE)
         if again:

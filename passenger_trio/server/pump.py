@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from passenger_trio.codecs.dialect import Reader
 from passenger_trio.codecs.response_head import Fields, parse, parse_interim, parse_switch
 from passenger_trio.codecs.response_lines import with_standard_fields
 from passenger_trio.codecs.session_protocol import (
@@ -34,7 +35,6 @@ from passenger_trio.codecs.session_protocol import (
     HEAD,
     INTERIM,
     UPGRADE,
-    ResponseReader,
     split_application_error,
 )
 from passenger_trio.codecs.websocket_handshake import accept_fields
@@ -78,7 +78,7 @@ async def pump(connection: Connection, exchange: Exchange) -> None:
     assert session is not None
     assert session.stream is not None
     if exchange.reader is None:
-        exchange.reader = ResponseReader(websocket=exchange.wants_websocket)
+        exchange.reader = session.dialect.reader(exchange.head.method, websocket=exchange.wants_websocket)
     connection.enter(Stage.SLOW_APP, trio.current_time())
     ledger = SpillLedger(exchange.route.app.response_buffer_high_watermark)
     exchange.buffer = buffer = SpillBuffer(connection.front.spill, ledger)
@@ -103,7 +103,7 @@ class _Pump:
     connection: Connection
     exchange: Exchange
     stream: RawStream
-    reader: ResponseReader
+    reader: Reader
     buffer: SpillBuffer
     nursery: trio.Nursery = attrs.field(init=False)
     failure: PassengerError | ClientGone | None = None
@@ -154,6 +154,7 @@ class _Pump:
     async def _receive(self) -> None:
         """The next bytes of the process: body goes on at once, the rest to the reader."""
         stream, buffer, scratch = self.stream, self.buffer, self.connection.front.scratch
+        broken = False
         try:
             room = buffer.room()
             if room and not buffer.over_threshold:
@@ -168,9 +169,9 @@ class _Pump:
                     room = await buffer.make_room()
                     count = await stream.recv_into(scratch[:room])
         except trio.BrokenResourceError:
-            count = 0
+            count, broken = 0, True
         if not count:
-            self.reader.feed_eof()
+            self.reader.feed_eof(broken)
         # From here to the next checkpoint the scratch buffer is ours.
         pieces, taken = self.reader.take_body(scratch[:count])
         if pieces:

@@ -1,6 +1,6 @@
 """The rest of a request body, from wherever it is to the process, beside its response: an application may answer before it has read all.
 
-First what is buffered on disk, which goes from file to socket within frames (``sendfile``), and what was in memory behind it; then what the client still sends,
+First what is buffered on disk, which goes from file to socket within pieces (``sendfile``), and what was in memory behind it; then what the client still sends,
 as it comes.
 
 Law: ``exchange.body_sent`` is set only when the process has been given the end of the body; before that the stream is not at a boundary, and is not used again.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 from trio.lowlevel import wait_writable
 
-from passenger_trio.codecs.session_protocol import BODY_END, MAX_FRAME, encode_data, encode_data_head
+from passenger_trio.codecs.dialect import Framing
 from passenger_trio.errors import RequestError
 from passenger_trio.server.buffer_body import BodyClock
 from passenger_trio.server.exchange import Exchange
@@ -46,28 +46,30 @@ async def send_body(
         exchange.body_sent = reading  # all that was left was ``unsent``
         return
     if reading and exchange.upload is not None:
-        reading = await _send_buffered(stream, exchange.upload)
+        reading = await _send_buffered(stream, exchange.upload, exchange.framing)
     if not exchange.body_whole:
         reading = await _send_coming(connection, exchange, stream, interim, reading)
-    if reading and await _send(stream, BODY_END):
+    if reading and await _send(stream, exchange.framing.end):
         exchange.body_sent = True
 
 
-async def _send_buffered(stream: RawStream, upload: SpillBuffer) -> bool:
+async def _send_buffered(stream: RawStream, upload: SpillBuffer, framing: Framing) -> bool:
     """Nothing is taken out of the buffer: the request may have to be sent again (R30)."""
     at, end = 0, upload.ledger.file_length
     while at < end:
-        frame_end = min(end, at + MAX_FRAME)
-        if not await _send(stream, encode_data_head(frame_end - at)):
+        piece_end = min(end, at + framing.most)
+        if not await _send(stream, framing.before(piece_end - at)):
             return False
-        while at < frame_end:
+        while at < piece_end:
             try:
                 await wait_writable(stream.socket)
-                at += upload.send_stored(stream, at, frame_end - at)
+                at += upload.send_stored(stream, at, piece_end - at)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return False
+        if not await _send(stream, framing.after):
+            return False
     tail = upload.tail
-    return not tail or await _send(stream, encode_data(tail))
+    return not tail or await _send(stream, framing.piece(tail))
 
 
 async def _send_coming(
@@ -85,7 +87,7 @@ async def _send_coming(
                 interim(waits)
             codec.receive(await _receive(connection, clock))
         elif reading:
-            reading = await _send(stream, encode_data(piece))
+            reading = await _send(stream, exchange.framing.piece(piece))
 
 
 async def _receive(connection: Connection, clock: BodyClock) -> bytes:
@@ -103,6 +105,8 @@ async def _receive(connection: Connection, clock: BodyClock) -> bytes:
 
 async def _send(stream: RawStream, data: bytes | memoryview) -> bool:
     """False: the worker takes nothing any more."""
+    if not data:
+        return True
     try:
         sent = stream.send_nowait(data)
         if sent < len(data):

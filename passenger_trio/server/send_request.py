@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from passenger_trio.codecs.headers import cgi_pairs
-from passenger_trio.codecs.session_protocol import MAX_HEAD, encode_data, encode_head, encode_request
 from passenger_trio.codecs.websocket_handshake import check_key
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import CheckoutError, ProcessUnreachable, RequestError
 from passenger_trio.pool.session import Session
-from passenger_trio.server.exchange import Exchange
+from passenger_trio.server.exchange import IDEMPOTENT, Exchange
 from passenger_trio.server.stage import SHORT_OF_DESCRIPTORS
 from passenger_trio.system.sockets import RawStream
 
@@ -34,14 +32,24 @@ async def send_request(connection: Connection, exchange: Exchange) -> bool:
     """
     session = exchange.session
     assert session is not None
+    head, upload = exchange.head, exchange.upload
     address_pairs = connection.address_pairs
-    if exchange.head.upgrade:
+    if head.upgrade:
         address_pairs = _ask_for_websocket(exchange, session, address_pairs)
-    pairs = cgi_pairs(exchange.head, address_pairs, exchange.route.script_name, connection.trusted, exchange.request_id)
-    if len(pairs) > MAX_HEAD:
-        # Only limits that were set far above their defaults let such a head come here.
+    try:
+        data, exchange.framing = session.dialect.request(
+            head,
+            address_pairs,
+            exchange.route.script_name,
+            connection.trusted,
+            exchange.request_id,
+            exchange.body,
+            exchange.body_whole and upload is None,  # what is not here follows beside the response (send_body)
+            head.content_length,
+        )
+    except RequestError:
         _not_sent(exchange, session, SessionOutcome.NOT_STARTED)
-        raise RequestError(431, "headers_too_large", "The header fields are too large together.")
+        raise
     try:
         stream = session.stream or _stream(session, exchange)
     except ProcessUnreachable as error:
@@ -57,16 +65,8 @@ async def send_request(connection: Connection, exchange: Exchange) -> bool:
         if exchange.unreachable >= _CONNECT_TRIES:
             raise
         return False
-    if exchange.upload is not None:
-        data = encode_head(pairs)  # the body follows beside the response (send_body)
-    elif exchange.body_whole:
-        data = encode_request(pairs, exchange.body)
-    else:
-        data = encode_head(pairs)
-        if exchange.body:
-            data += encode_data(exchange.body)
     exchange.unsent = b""
-    exchange.body_sent = exchange.body_whole and exchange.upload is None
+    exchange.body_sent = exchange.body_whole and upload is None
     try:
         sent = stream.send_nowait(data)
         if sent < len(data):
@@ -101,8 +101,11 @@ def _not_sent(exchange: Exchange, session: Session, outcome: SessionOutcome) -> 
 
 
 def _stream(session: Session, exchange: Exchange) -> RawStream:
-    """A stream to the process: one that it keeps, unless that has ended meanwhile, or says what nobody has asked for (R41). A new one for a second try."""
-    stream = session.connect_nowait(fresh=exchange.retried > 0)
+    """A stream to the process: one that it keeps, unless that has ended meanwhile, or says what nobody has asked for (R41). A new one for a second try, and
+    for what could not have a second try where the first might meet a process that ends its idle streams (R30).
+    """
+    fresh = exchange.retried > 0 or not (session.dialect.keeps_idle or exchange.head.method in IDEMPOTENT)
+    stream = session.connect_nowait(fresh=fresh)
     while session.reused:
         try:
             stream.recv_nowait(1)

@@ -25,6 +25,7 @@ import attrs
 import trio
 from trio.lowlevel import wait_writable
 
+from passenger_trio.codecs.session_protocol import ResponseReader
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.server.stage import Stage
 
@@ -48,7 +49,7 @@ async def relay(connection: Connection, exchange: Exchange) -> None:
     session = exchange.session
     assert session is not None
     assert session.stream is not None
-    assert exchange.reader is not None
+    assert isinstance(exchange.reader, ResponseReader)  # no other dialect has it
     it = exchange.relay = Relay(connection, exchange, connection.stream, session.stream)
     connection.enter(Stage.RELAY, connection.now())
     session.hold(it.drain)

@@ -25,7 +25,7 @@ import trio
 
 from passenger_trio.codecs import session_messages
 from passenger_trio.codecs.session_messages import MessageReader, encode_message
-from passenger_trio.codecs.session_protocol import END, FLAG_CLOSE
+from passenger_trio.codecs.session_protocol import END, FLAG_CLOSE, ResponseReader
 from passenger_trio.codecs.websocket_frames import (
     BINARY,
     CLOSE,
@@ -135,7 +135,7 @@ class WebSocket:
         session = exchange.session
         assert session is not None
         assert session.stream is not None
-        assert exchange.reader is not None
+        assert isinstance(exchange.reader, ResponseReader)  # no other dialect has it
         connection.enter(Stage.WEBSOCKET, connection.now())
         self._session_reader = MessageReader(exchange.reader.take_rest())
         exchange.reader = None

@@ -28,9 +28,10 @@ _LOADERS = {
     "wsgi": ("python", "wsgi_loader.py", "wsgi_loader.py"),
     "asgi": ("python", "asgi_loader.py", "asgi_loader.py"),
     "rack": ("ruby", "rack_loader.rb", "rack_preloader.rb"),
+    "node": ("node", "node_loader.js", ""),
 }
-"""Type -> language, the program for a worker, the program for a preloader."""
-_CONCURRENCY = {"asgi": 100}
+"""Type -> language, the program for a worker, the program for a preloader. (A type that is not here has no loader.)"""
+_CONCURRENCY = {"asgi": 100, "node": 100, "generic": 0}
 """Type -> requests that a process gets at a time, 0: any number, where the type does not count threads."""
 _PRELOAD_ARGUMENT = "--preload"
 
@@ -93,15 +94,21 @@ def make_app_spec(
     app: AppOptions, detected: DetectedApp, base_environment: Mapping[str, str], socket_dir: str
 ) -> AppSpec:
     """:raises FileNotFoundError: the loader is missing from the installation."""
-    language, loader, preloader = _LOADERS[detected.app_type]
+    command: tuple[str, ...] = ()
+    preloader_command: tuple[str, ...] = ()
+    if detected.app_type in _LOADERS:
+        language, loader, preloader = _LOADERS[detected.app_type]
+        command = (detected.python, str(find_loader(language, loader)))
+        if preloader:
+            preloader_command = (detected.python, str(find_loader(language, preloader)), _PRELOAD_ARGUMENT)
     if not detected.can_fork:
         app = attrs.evolve(app, spawn_method="direct")
     return AppSpec(
         key=GroupKey(app.name or Path(detected.root).name or "app", app.environment),
         app=app,
         detected=detected,
-        command=(detected.python, str(find_loader(language, loader))),
-        preloader_command=(detected.python, str(find_loader(language, preloader)), _PRELOAD_ARGUMENT),
+        command=command,
+        preloader_command=preloader_command,
         environment=_environment(app, detected, base_environment),
         socket_dir=socket_dir,
     )

@@ -5,7 +5,7 @@ Detection reads syntax trees and imports nothing. It answers in one sentence why
 if it finds nothing it says in at most six lines what it looked for and what came near.
 
 The order of the search is that of ``STARTUP_FILES``, then Django's ``manage.py``, then the packages in the
-directory (and in ``src``). A file that is there under one of these names but has a syntax error is chosen all
+directory (and in ``src``), then a Node.js project (whose ``package.json`` is often there for a frontend only). A file that is there under one of these names but has a syntax error is chosen all
 the same: it is what the person is working on, and the loader shows the error with its traceback.
 """
 
@@ -31,6 +31,8 @@ from passenger_trio.spawning.app_files import AppFiles
 from passenger_trio.spawning.choice import Choice, Miss, choose_named, choose_usual, interface_of_name
 from passenger_trio.spawning.interpreter import choose_interpreter, finds_module
 from passenger_trio.spawning.near_misses import foreign_files, nothing_found, subdirectories
+from passenger_trio.spawning.node import STARTUP_FILES as NODE_FILES
+from passenger_trio.spawning.node import NodeFile, choose_node, is_node_file, named_file, node_file
 from passenger_trio.spawning.ruby import STARTUP_FILE as RACK_FILE
 from passenger_trio.spawning.ruby import choose_ruby, rack_file
 
@@ -50,7 +52,7 @@ _NAMES = (*OBJECT_NAMES, *(f"{name}()" for name in FACTORY_NAMES))
 class DetectedApp:
     """What is to be loaded.
 
-    :ivar app_type: ``wsgi``, ``asgi`` or ``rack``.
+    :ivar app_type: ``wsgi``, ``asgi``, ``rack``, ``node`` or ``generic``.
     :ivar root: absolute path of the application's directory.
     :ivar startup_file: absolute path of the file to load, or ``""`` when ``entry_module`` is to be imported.
     :ivar entry_module: dotted module name, or ``""``.
@@ -76,6 +78,13 @@ class DetectedApp:
     can_fork: bool = True
     """Whether the interpreter can; JRuby cannot, and its processes are started one by one."""
 
+    @property
+    def why_not_forked(self) -> str:
+        """For people, where ``can_fork`` is not."""
+        return {"node": "Node.js cannot fork", "generic": "a program is not forked"}.get(
+            self.app_type, "this interpreter cannot fork"
+        )
+
 
 def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> DetectedApp:
     """Find the application that ``app`` means. Blocking, but short: it reads a few small files.
@@ -85,11 +94,35 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
     :raises NothingToServe: there is no application, or none of a kind that can be served.
     :raises OptionError: an option names something that cannot be used.
     """
-    environ = os.environ if environ is None else environ
+    detected = _detect(app, os.environ if environ is None else environ)
+    if app.max_concurrent_requests_per_process >= 0 and detected.app_type in ("wsgi", "rack"):
+        raise OptionError(
+            "--max-concurrent-requests-per-process",
+            app.max_concurrent_requests_per_process,
+            "a WSGI or Rack process serves as many requests at a time as it has threads: --thread-count",
+        )
+    if app.thread_count > 1 and detected.app_type in ("node", "generic"):
+        raise OptionError(
+            "--thread-count",
+            app.thread_count,
+            "the processes of this application have no threads to count: --max-concurrent-requests-per-process",
+        )
+    return detected
+
+
+def _detect(app: AppOptions, environ: Mapping[str, str]) -> DetectedApp:
     root = _root(app.root)
     search = _Search(AppFiles(root, os.path.join(root, "src")), app, environ)
     if app.target and app.startup_file:
         raise OptionError("--startup-file", app.startup_file, f"the target {app.target!r} says already what to load")
+    if app.app_start_command or app.app_type == "generic":
+        return generic_app(app, root)
+    named = app.target or app.startup_file
+    if app.app_type == "node" or (not app.app_type and is_node_file(named)):
+        found = named_file(root, named) if named else node_file(root, trusts_type=True)
+        if not found.path:
+            raise NothingToServe(found.reason or f"there is no {', '.join(NODE_FILES)} in {root}", NODE_FILES)
+        return _node_app(app, root, found, environ)
     rack = rack_file(root, app.app_type, app.target or app.startup_file)
     if rack:
         return _rack_app(app, root, rack, environ)
@@ -98,7 +131,13 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
     elif app.startup_file:
         choice = search.startup_file(app.startup_file)
     else:
-        choice = search.directory()
+        try:
+            choice = search.directory()
+        except NothingToServe:
+            found = node_file(root)
+            if app.app_type or not found.path:
+                raise
+            return _node_app(app, root, found, environ)
     python, python_reason = choose_interpreter(app.python, root, environ)
     _check_installed(choice, python, root)
     return DetectedApp(
@@ -113,6 +152,29 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
         reason=choice.reason,
         candidates=choice.candidates,
         env_additions=choice.env_additions,
+    )
+
+
+def generic_app(app: AppOptions, root: str) -> DetectedApp:
+    """:raises OptionError: the command is missing, or something is said beside it that would not be heard."""
+    command = app.app_start_command
+    if not command.strip():
+        raise OptionError("--app-type", app.app_type, "give the command that starts the program: --app-start-command")
+    for option, value in (("--app-type", app.app_type), ("--startup-file", app.startup_file), ("target", app.target)):
+        if value and value != "generic":
+            raise OptionError(option, value, "--app-start-command says already what is started")
+    return DetectedApp(
+        app_type="generic",
+        root=root,
+        startup_file="",
+        entry_module="",
+        entry_object="",
+        entry_is_factory=False,
+        python="/bin/sh",
+        python_reason="runs the command, whose program listens on $PORT or on $SOCKET",
+        reason=f"`{command}` was given by --app-start-command",
+        env_additions=(("PASSENGER_BASE_URI", app.base_uri.rstrip("/")),) if app.base_uri.strip("/") else (),
+        can_fork=False,
     )
 
 
@@ -134,6 +196,23 @@ def _rack_app(app: AppOptions, root: str, startup_file: str, environ: Mapping[st
         candidates=tuple(f"{file} is there, too" for file in others),
         env_additions=(("RAILS_RELATIVE_URL_ROOT", app.base_uri.rstrip("/")),) if app.base_uri.strip("/") else (),
         can_fork=ruby.can_fork,
+    )
+
+
+def _node_app(app: AppOptions, root: str, found: NodeFile, environ: Mapping[str, str]) -> DetectedApp:
+    node, node_reason = choose_node(app.node, environ)
+    return DetectedApp(
+        app_type="node",
+        root=root,
+        startup_file=found.path,
+        entry_module="",
+        entry_object="",
+        entry_is_factory=False,
+        python=node,
+        python_reason=node_reason,
+        reason=found.reason,
+        env_additions=(("PASSENGER_BASE_URI", app.base_uri.rstrip("/")),) if app.base_uri.strip("/") else (),
+        can_fork=False,
     )
 
 
@@ -336,10 +415,14 @@ class _Search:
 
     def _nothing(self, misses: list[Miss]) -> NothingToServe:
         root = self.files.root
-        lines = [miss.text for miss in misses] + foreign_files(root) + subdirectories(root, (*_LOOKED_FOR, RACK_FILE))
-        looked_for = (
-            f"looked for {', '.join(STARTUP_FILES)}, Django's manage.py, packages with one of them, {RACK_FILE}"
+        node = node_file(root).reason
+        lines = (
+            [miss.text for miss in misses]
+            + ([node] if node else [])
+            + foreign_files(root)
+            + subdirectories(root, (*_LOOKED_FOR, RACK_FILE, *NODE_FILES))
         )
+        looked_for = f"looked for {', '.join(STARTUP_FILES)}, Django's manage.py, packages with one of them, {RACK_FILE}, Node.js"
         return NothingToServe(nothing_found(f"no application found in {root}", [looked_for, *lines]), _LOOKED_FOR)
 
     def _src_path(self, where: str) -> tuple[tuple[str, str], ...]:

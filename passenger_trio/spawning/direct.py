@@ -9,6 +9,7 @@ from collections.abc import Callable
 import trio
 
 from passenger_trio.codecs.control_protocol import Ready
+from passenger_trio.codecs.http1_worker import DIALECTS
 from passenger_trio.core.journey import JourneyType
 from passenger_trio.core.model import ErrorCategory
 from passenger_trio.errors import SpawnError
@@ -20,7 +21,7 @@ from passenger_trio.system.children import start_program
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.sockets import PeerCredentials
 
-__all__ = ["DirectSpawner", "start_loader"]
+__all__ = ["DirectSpawner", "pin_child", "start_loader"]
 
 OnLine = Callable[[int, str], None]
 """Called with a pid and a line of output."""
@@ -49,7 +50,7 @@ async def start_loader(
         launch.advance("preparation", "start_program")
         try:
             pid = start_program(command, cwd=spec.detected.root, env=environment, output=output.writing_end)
-            launch.pin(_pin_child(pid))
+            launch.pin(pin_child(pid))
         except (OSError, ValueError) as exc:  # ValueError: a NUL in the environment, ...
             raise _cannot_start(launch, command, exc) from exc
         output.close_writing_end()
@@ -59,7 +60,8 @@ async def start_loader(
         return await launch.see_through(expectation, spec.app.start_timeout)
 
 
-def _pin_child(pid: int) -> PidFd:
+def pin_child(pid: int) -> PidFd:
+    """The pidfd of a child of ours that nobody has waited for."""
     # The child is not reaped by anybody else, so its pid is its own until we wait for it.
     try:
         return PidFd.open(pid)
@@ -105,6 +107,7 @@ class DirectSpawner:
                 socket_path=launch.socket_path,
                 concurrency=ready.sockets[0].concurrency,
                 websocket=ready.sockets[0].websocket,
+                dialect=DIALECTS[ready.sockets[0].protocol],
                 control=launch.control,
                 output=launch.output,
                 journey=launch.journey,

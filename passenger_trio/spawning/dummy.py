@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from passenger_trio.codecs.dialect import SESSION, Dialect
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import SpawnError
@@ -22,7 +23,7 @@ from passenger_trio.system.sockets import RawStream
 __all__ = ["DummyProcess", "DummySpawner", "dummy_failure"]
 
 Serve = Callable[["DummyProcess", RawStream], Awaitable[None]]
-"""Serves one stream of a process: the worker's side of the session protocol."""
+"""Serves one stream of a process: the worker's side of its dialect."""
 
 
 def dummy_failure(summary: str = "the dummy was told to fail") -> SpawnFailure:
@@ -40,10 +41,13 @@ def dummy_failure(summary: str = "the dummy was told to fail") -> SpawnFailure:
 class DummyProcess:
     """A process without a program."""
 
-    def __init__(self, pid: int, concurrency: int, streams: trio.Nursery, serve: Serve | None) -> None:
+    def __init__(
+        self, pid: int, concurrency: int, streams: trio.Nursery, serve: Serve | None, dialect: Dialect = SESSION
+    ) -> None:
         self.pid = pid
         self.concurrency = concurrency
         self.websocket = False
+        self.dialect = dialect
         self.journey = Journey.begin(JourneyType.SPAWN_DIRECTLY)
         self.spawn_time = 0.0
         self.preloaded = False
@@ -133,6 +137,7 @@ class DummySpawner:
         concurrency: int = 1,
         serve: Serve | None = None,
         websocket: bool = False,
+        dialect: Dialect = SESSION,
         delays: tuple[float, ...] = (0.0,),
         failures: tuple[SpawnFailure | None, ...] = (None,),
     ) -> None:
@@ -143,6 +148,7 @@ class DummySpawner:
         self._concurrency = concurrency
         self._serve = serve
         self._websocket = websocket
+        self._dialect = dialect
         self._delays = itertools.chain(delays, itertools.repeat(delays[-1]))
         self._failures = itertools.chain(failures, itertools.repeat(failures[-1]))
         self._pids = itertools.count(1001)
@@ -164,7 +170,7 @@ class DummySpawner:
         if failure is not None:
             raise SpawnError(failure)
         assert self._streams is not None, "serve() is not running"
-        process = DummyProcess(next(self._pids), self._concurrency, self._streams, self._serve)
+        process = DummyProcess(next(self._pids), self._concurrency, self._streams, self._serve, self._dialect)
         process.websocket = self._websocket
         self.processes.append(process)
         return process

@@ -11,10 +11,8 @@ import os
 __all__ = ["foreign_files", "nothing_found", "subdirectories"]
 
 _FOREIGN = {
-    "package.json": "package.json belongs to a Node.js program: Node.js is not served by this version",
-    "app.js": "app.js is a Node.js program: Node.js is not served by this version",
-    "Procfile": "Procfile starts other programs: such programs are not served by this version",
-    "index.php": "index.php is a PHP program: PHP is not served",
+    "Procfile": "Procfile starts other programs: --app-start-command starts one of them",
+    "index.php": "index.php is a PHP program: --app-start-command 'php -S 127.0.0.1:$PORT' serves it",
     "__init__.py": "__init__.py makes this directory a package: start the directory above it",
     "index.html": "index.html is a static file: files alone are not served",
 }

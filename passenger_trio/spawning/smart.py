@@ -16,6 +16,7 @@ from functools import partial
 import trio
 
 from passenger_trio.codecs.control_protocol import SocketSpec
+from passenger_trio.codecs.http1_worker import DIALECTS
 from passenger_trio.core.journey import JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import SpawnError
@@ -161,6 +162,7 @@ class SmartSpawner:
                 socket_path=launch.socket_path,
                 concurrency=socket.concurrency,
                 websocket=socket.websocket,
+                dialect=DIALECTS[socket.protocol],
                 control=launch.control,
                 output=launch.output,
                 journey=launch.journey,

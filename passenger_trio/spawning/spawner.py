@@ -17,6 +17,7 @@ import attrs
 import trio
 
 from passenger_trio.codecs.control_protocol import AppEvent, encode_shutdown
+from passenger_trio.codecs.dialect import SESSION, Dialect
 from passenger_trio.core.journey import Journey
 from passenger_trio.errors import SpawnServerError
 from passenger_trio.spawning.handshake import EXIT_STATUS_TIME
@@ -42,6 +43,10 @@ class LiveProcess(Protocol):
     @property
     def websocket(self) -> bool:
         """Whether it takes WebSocket sessions."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """How its sessions are spoken."""
 
     @property
     def journey(self) -> Journey: ...
@@ -97,6 +102,7 @@ class SpawnedProcess:
     told_exit_status: Callable[[], Awaitable[int]] | None = None
     """Of a process that is not our child: waits until its parent tells, which it does once."""
     websocket: bool = False
+    dialect: Dialect = SESSION
     _told: int | None = None
 
     @property

@@ -11,15 +11,9 @@ import signal
 
 import trio
 
+from passenger_trio.codecs.head import Head
 from passenger_trio.codecs.response_head import parse
-from passenger_trio.codecs.session_protocol import (
-    END,
-    ERROR,
-    HEAD,
-    ResponseReader,
-    encode_request,
-    split_application_error,
-)
+from passenger_trio.codecs.session_protocol import END, ERROR, HEAD, split_application_error
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import AppResponseError, SpawnError
 from passenger_trio.spawning.spawner import LiveProcess, PreloaderFacts, Spawner
@@ -27,6 +21,8 @@ from passenger_trio.spawning.spawner import LiveProcess, PreloaderFacts, Spawner
 __all__ = ["WarmSpawner"]
 
 _KILL_TIME = 5.0
+_PEER = b"REQUEST_SCHEME\0http\0SERVER_NAME\0localhost\0SERVER_PORT\x0080\0REMOTE_ADDR\x00127.0.0.1\0REMOTE_PORT\x000\0"
+"""Who asks: we do."""
 
 
 class WarmSpawner:
@@ -88,8 +84,18 @@ class WarmSpawner:
         """What is wrong with the answer; ``""``: nothing."""
         stream = live.connect_nowait()
         try:
-            await stream.send_all(encode_request(self._head()))
-            reader = ResponseReader()
+            request, _ = live.dialect.request(
+                self._head(),
+                _PEER,
+                self._base_uri.encode(),
+                False,
+                b"warm-up-" + secrets.token_hex(4).encode(),
+                b"",
+                True,
+                None,
+            )
+            await stream.send_all(request)
+            reader = live.dialect.reader(b"GET")
             status, kind = 0, 0
             while kind != END:
                 event = reader.next_event()
@@ -109,25 +115,11 @@ class WarmSpawner:
         finally:
             stream.close()
 
-    def _head(self) -> bytes:
-        path, _, query = self._url.partition("?")
-        pairs = {
-            "REQUEST_METHOD": "GET",
-            "REQUEST_URI": f"{self._base_uri}{self._url}",
-            "SCRIPT_NAME": self._base_uri,
-            "PATH_INFO": path,
-            "QUERY_STRING": query,
-            "SERVER_PROTOCOL": "HTTP/1.1",
-            "SERVER_NAME": "localhost",
-            "SERVER_PORT": "80",
-            "REMOTE_ADDR": "127.0.0.1",
-            "REMOTE_PORT": "0",
-            "REQUEST_SCHEME": "http",
-            "HTTP_HOST": "localhost",
-            "HTTP_USER_AGENT": "passenger_trio warm-up",
-            "HTTP_X_REQUEST_ID": f"warm-up-{secrets.token_hex(4)}",
-        }
-        return "".join(f"{name}\0{value}\0" for name, value in pairs.items()).encode("utf-8", "surrogateescape")
+    def _head(self) -> Head:
+        target = f"{self._base_uri}{self._url}".encode("utf-8", "surrogateescape")
+        path, _, query = target.partition(b"?")
+        fields = [(b"Host", b"localhost"), (b"User-Agent", b"passenger_trio warm-up")]
+        return Head(b"GET", target, path, query, b"1.1", b"localhost", fields)
 
 
 async def _end(live: LiveProcess) -> None:

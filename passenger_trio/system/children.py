@@ -35,8 +35,10 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def start_program(command: Sequence[str], *, cwd: str, env: Mapping[str, str], output: int) -> int:
-    """Start a program in its own process group, stdin from nowhere, stdout and stderr on ``output``; its pid.
+def start_program(
+    command: Sequence[str], *, cwd: str, env: Mapping[str, str], output: int, stdin: int = subprocess.DEVNULL
+) -> int:
+    """Start a program in its own process group, stdin from nowhere (or ``stdin``), stdout and stderr on ``output``; its pid.
 
     The caller owns the child: it must pin it with a pidfd at once and reap it.
 
@@ -46,7 +48,7 @@ def start_program(command: Sequence[str], *, cwd: str, env: Mapping[str, str], o
         command,
         cwd=cwd,
         env=dict(env),
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=output,
         stderr=output,
         process_group=0,

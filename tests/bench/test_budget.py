@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
+from passenger_trio.codecs.dialect import SESSION
+from passenger_trio.codecs.http1_worker import HTTP
 from passenger_trio.codecs.session_protocol import BODY_END
 from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
@@ -59,13 +61,24 @@ async def worker(process: DummyProcess, stream: RawStream) -> None:
         stream.send_nowait(RESPONSE)
 
 
-async def measure() -> Meter:
+async def http_worker(process: DummyProcess, stream: RawStream) -> None:
+    """The same, over HTTP."""
+    while data := await stream.recv():
+        assert data.endswith(b"\r\n\r\n")
+        stream.send_nowait(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok")
+
+
+SPAWNERS = {"session": (worker, SESSION), "http": (http_worker, HTTP)}
+
+
+async def measure(kind: str = "session") -> Meter:
+    serve, dialect = SPAWNERS[kind]
     meter = Meter()
     pool = Pool(PoolLimits())
     key = GroupKey("hello", "test")
     async with trio.open_nursery() as nursery:
         await nursery.start(pool.run)
-        await pool.add_group(key, GroupLimits(), DummySpawner(serve=worker), 1.0)
+        await pool.add_group(key, GroupLimits(), DummySpawner(serve=serve, dialect=dialect), 1.0)
         while not pool.processes:
             await pool.changed.wait()
         front = Front(ServerOptions(), pool, [Route(key, AppOptions())], None)
@@ -89,8 +102,9 @@ async def measure() -> Meter:
     return meter
 
 
-async def test_a_warm_request_keeps_the_budget() -> None:
-    meter = await measure()
+@pytest.mark.parametrize("kind", SPAWNERS)
+async def test_a_warm_request_keeps_the_budget(kind: str) -> None:
+    meter = await measure(kind)
     assert meter.steps["the connection"] == STEPS * MEASURED
     assert meter.spawned == 0
     assert meter.nurseries == 0

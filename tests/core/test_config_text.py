@@ -60,7 +60,7 @@ def test_a_single_application_may_be_a_plain_table() -> None:
 
 def test_a_passengerfile_is_translated_and_what_means_nothing_is_named() -> None:
     text = read_passengerfile(
-        '{\n "port": 4000,\n "max_pool_size": 2,\n "envvars": {"A": "b"},\n "memory_limit": 100,\n "log_level": 5,\n "nodejs": "/usr/bin/node"}',
+        '{\n "port": 4000,\n "max_pool_size": 2,\n "envvars": {"A": "b"},\n "memory_limit": 100,\n "log_level": 5,\n "nodejs": "/usr/bin/node", "app_start_command": "x $PORT", "meteor": "y"}',
         "p.json",
     )
     assert (text.server["port"].value, text.server["port"].line) == (4000, 2)
@@ -68,7 +68,8 @@ def test_a_passengerfile_is_translated_and_what_means_nothing_is_named() -> None
     assert text.pool["max_pool_size"].value == 2
     assert text.apps[0]["env"].value == {"A": "b"}
     assert text.apps[0]["memory_limit"].value == "100M"
-    assert text.ignored == ("nodejs",)
+    assert (text.apps[0]["node"].value, text.apps[0]["app_start_command"].value) == ("/usr/bin/node", "x $PORT")
+    assert text.ignored == ("meteor",)
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", '"x"'])

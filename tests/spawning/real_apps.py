@@ -12,7 +12,8 @@ from pathlib import Path
 import attrs
 import trio
 
-from passenger_trio.codecs.session_protocol import encode_request, whole_response
+from passenger_trio.codecs.head import Head
+from passenger_trio.codecs.session_protocol import encode_request
 from passenger_trio.options import AppOptions
 from passenger_trio.spawning.app_spec import AppSpec, make_app_spec
 from passenger_trio.spawning.detect import detect
@@ -38,6 +39,13 @@ def spec_of(root: Path, directory: Path, **options: object) -> AppSpec:
 
 def hello_spec(directory: Path, **options: object) -> AppSpec:
     return spec_of(APPS / "python" / "hello", directory, **options)
+
+
+def command_spec(directory: Path, command: str, **options: object) -> AppSpec:
+    """The specification of a program that is started by a shell command; ``{python} {program}`` is the one of the tests."""
+    words = {"python": sys.executable, "program": APPS / "generic" / "program.py"}
+    app = AppOptions(root=str(APPS / "generic"), app_start_command=command.format(**words), **options)  # type: ignore[arg-type]
+    return make_app_spec(app, detect(app), os.environ, str(directory))
 
 
 def written_spec(root: Path, source: str, directory: Path, **options: object) -> AppSpec:
@@ -77,6 +85,9 @@ PAIRS = {
 }
 
 
+_OF_CONNECTION = ("SERVER_NAME", "SERVER_PORT", "REMOTE_ADDR", "REMOTE_PORT", "REQUEST_SCHEME")
+
+
 def request(path: str = "/") -> bytes:
     pairs = {**PAIRS, "PATH_INFO": path, "REQUEST_URI": path}
     return encode_request("".join(f"{name}\0{value}\0" for name, value in pairs.items()).encode())
@@ -85,11 +96,14 @@ def request(path: str = "/") -> bytes:
 async def ask(process: LiveProcess, path: str = "/") -> bytes:
     """The body of the answer to one request, on a stream of its own."""
     stream = process.connect_nowait()
+    head = Head(b"GET", path.encode(), path.encode(), b"", b"1.1", b"localhost", [])
+    pairs = "".join(f"{name}\0{PAIRS[name]}\0" for name in _OF_CONNECTION).encode()
     try:
         with trio.fail_after(SOON):
-            await stream.send_all(request(path))
+            wire, _ = process.dialect.request(head, pairs, b"", False, b"x", b"", True, None)
+            await stream.send_all(wire)
             answer = b""
-            while (whole := whole_response(answer)) is None:
+            while (whole := process.dialect.whole_response(answer, b"GET")) is None:
                 data = await stream.recv()
                 assert data, "it answers nothing"
                 answer += data

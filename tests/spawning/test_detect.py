@@ -255,7 +255,10 @@ class TestNothing:
     @pytest.mark.parametrize(
         ("file", "part"),
         [
-            ("package.json", "Node.js is not served by this version"),
+            ("package.json", "package.json is no JSON"),
+            ("index.js", "index.js does not look like an HTTP server"),
+            ("Procfile", "--app-start-command"),
+            ("index.php", "php -S 127.0.0.1:$PORT"),
             ("__init__.py", "start the directory above it"),
         ],
     )

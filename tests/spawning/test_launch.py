@@ -152,7 +152,7 @@ BROKEN = {
     "floods": "more than 256 messages",
     "is_ready_without_a_socket": "exactly one socket",
     "is_ready_with_two_sockets": "exactly one socket",
-    "speaks_http": "exactly one socket of the session protocol",
+    "speaks_gopher": "exactly one socket of a protocol that is spoken here",
     "listens_elsewhere": "somewhere else",
     "lies_about_its_socket": "not there",
     "puts_a_link_there": "not a socket of ours",

@@ -148,10 +148,10 @@ def is_ready_with_two_sockets():
     wait_for_the_end(control)
 
 
-def speaks_http():
+def speaks_gopher():
     control, options = connect("worker")
     _, spec = listen(options)
-    say(control, {"type": "ready", "sockets": [dict(spec, protocol="http")]})
+    say(control, {"type": "ready", "sockets": [dict(spec, protocol="gopher")]})
     wait_for_the_end(control)
 
 

@@ -1,0 +1,315 @@
+"""HTTP/1.1 with a process: the dialect of Node.js and of programs that know nothing of us. The client's side of HTTP, without I/O.
+
+A response passes the strict check first (``http1_worker_head``, ``chunked``: R24), then h11 reads what has something to read: heads and chunked
+bodies; a body that ends by its length or with the stream is counted here. What h11 finds must be what the check found. A plain response that
+came in one read is recognised without h11; ``tests/codecs`` holds that to be equal.
+
+Laws: all at once and byte by byte give the same events; body bytes are never held back; a stream is kept only after a response that ended by itself
+and has nothing behind it. Bytes behind the end are never anybody's response: they cost the stream, and nothing else.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import h11
+
+from passenger_trio.codecs.chunked import ChunkScan
+from passenger_trio.codecs.dialect import SESSION, Dialect, Framing, Reader
+from passenger_trio.codecs.head import Head, HttpLimits
+from passenger_trio.codecs.headers import forwarded_fields
+from passenger_trio.codecs.http1_worker_head import Body, HeadScan, WorkerHead, malformed, recognise
+from passenger_trio.codecs.session_protocol import DATA, END, FLAG_CLOSE, HEAD, INTERIM, MAX_HEAD
+from passenger_trio.errors import IncompleteResponse, MalformedResponse
+
+__all__ = ["DIALECTS", "HTTP", "HttpReader"]
+
+_LIMITS = HttpLimits(max_header_size=MAX_HEAD, max_header_field_size=MAX_HEAD, max_request_body=0)
+"""Of the trailer of a chunked body."""
+_KEEP, _CLOSE = b"", bytes([FLAG_CLOSE])
+
+
+_USUALLY_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
+
+
+class _Plain(Framing):
+    """A body of a length that the head has told."""
+
+    __slots__ = ()
+
+    most = 1 << 62
+    end = b""
+
+    def piece(self, data: bytes) -> bytes:
+        return data
+
+    def before(self, size: int) -> bytes:
+        return b""
+
+
+class _Chunks(Framing):
+    __slots__ = ()
+
+    after = b"\r\n"
+    end = b"0\r\n\r\n"
+
+    def piece(self, data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data)
+
+    def before(self, size: int) -> bytes:
+        return b"%x\r\n" % size
+
+
+_PLAIN, _CHUNKS = _Plain(), _Chunks()
+
+
+class _HttpDialect:
+    __slots__ = ()
+
+    name = "http"
+    awaits_end = False
+    keeps_idle = False
+
+    def request(
+        self,
+        head: Head,
+        connection_pairs: bytes,
+        script_name: bytes,
+        trusted: bool,
+        request_id: bytes,
+        body: bytes,
+        whole: bool,
+        length: int | None,
+    ) -> tuple[bytes, Framing]:
+        """``script_name`` is not told: the target goes as it came, as proxies do it."""
+        target = head.path + b"?" + head.query if head.query or head.target.endswith(b"?") else head.path
+        lines = [b"%b %b HTTP/1.1" % (head.method, target)]
+        lines += [b"%b: %b" % field for field in forwarded_fields(head, connection_pairs, trusted, request_id)]
+        framing: Framing = _PLAIN
+        if length is not None:
+            lines.append(b"Content-Length: %d" % length)
+        elif head.has_body:
+            framing = _CHUNKS
+            lines.append(b"Transfer-Encoding: chunked")
+        elif head.method in _USUALLY_WITH_BODY:
+            lines.append(b"Content-Length: 0")  # RFC 9110 8.6; some servers insist
+        lines += (b"", framing.piece(body) if body else b"")
+        data = b"\r\n".join(lines)
+        return data + framing.end if whole else data, framing
+
+    def whole_response(self, data: bytes, method: bytes) -> tuple[bytes, bytes, int] | None:
+        try:
+            found = recognise(data, method)
+        except MalformedResponse:
+            return None  # the reader tells
+        if found is None:
+            return None
+        head, end = found
+        if head.body is Body.NONE:
+            length = 0
+        elif head.body is Body.LENGTH:
+            length = head.length
+        else:
+            return None
+        if len(data) != end + length:
+            return None
+        return head.payload, data[end:], 0 if head.keep else FLAG_CLOSE
+
+    def reader(self, method: bytes, *, websocket: bool = False) -> Reader:
+        # Nobody asks for one: what is spoken here is HTTP.
+        return HttpReader(method)
+
+
+HTTP: Dialect = _HttpDialect()
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (SESSION, HTTP)}
+"""By the ``protocol`` of a socket in CONTRACT.md."""
+
+
+class _State(enum.Enum):
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    OVER = enum.auto()
+    """The whole response was read; ``END`` may still be to be told."""
+
+
+class HttpReader:
+    """See ``session_protocol.ResponseReader``, whose face it has."""
+
+    __slots__ = (
+        "_chunks",
+        "_connection",
+        "_events",
+        "_failure",
+        "_flags",
+        "_head",
+        "_left",
+        "_method",
+        "_scan",
+        "_state",
+        "begun",
+    )
+
+    def __init__(self, method: bytes) -> None:
+        self._method = method
+        self._state = _State.HEAD
+        self._scan: HeadScan | None = None
+        self._head: WorkerHead | None = None
+        self._connection: h11.Connection | None = None
+        self._chunks: ChunkScan | None = None
+        self._left = 0
+        """Bytes to come of a body that ends by its length."""
+        self._events: list[tuple[int, bytes]] = []
+        """Read, and not told yet; in reverse."""
+        self._failure: MalformedResponse | None = None
+        """What is wrong behind them."""
+        self._flags = _KEEP
+        self.begun = False
+
+    def feed(self, data: bytes) -> None:
+        """Bytes behind the end are dropped. What is wrong is told by ``next_event``, after what was good."""
+        if not data:
+            return
+        self.begun = True
+        if self._failure is not None:
+            return
+        events = self._events[::-1]
+        try:
+            while data:
+                data = self._read(data, events)
+        except MalformedResponse as failure:
+            self._failure = failure
+        self._events = events[::-1]
+
+    def _read(self, data: bytes, events: list[tuple[int, bytes]]) -> bytes:
+        """Read some; what is left of ``data``."""
+        if self._state is _State.OVER:
+            self._flags = _CLOSE
+            events[:] = [(kind, _CLOSE if kind == END else payload) for kind, payload in events]
+            return b""
+        if self._state is _State.HEAD:
+            return self._read_head(data, events)
+        assert self._head is not None
+        if self._head.body is Body.CHUNKED:
+            return self._read_chunks(data, events)
+        piece = data[: self._left] if self._head.body is Body.LENGTH else data
+        events.append((DATA, piece))
+        self._count(len(piece), events)
+        return data[len(piece) :]
+
+    def _read_head(self, data: bytes, events: list[tuple[int, bytes]]) -> bytes:
+        scan = self._scan
+        if scan is None:
+            scan = self._scan = HeadScan()
+        if not scan.feed(data, self._method):
+            return b""
+        head, self._scan = scan.head, None
+        assert head is not None
+        self._check_by_h11(head, scan.raw)
+        if head.status == 101:
+            # Here the stream would be handed over as it is, ``scan.rest`` first: an ``UPGRADE`` event in place of ``HEAD``.
+            raise malformed("it switches protocols, which was not asked for")
+        if head.status < 200:
+            if head.status != 100:  # that is between us and the process, which was not asked to say so
+                events.append((INTERIM, head.payload))
+            return scan.rest
+        self._head, self._state, self._left = head, _State.BODY, head.length
+        self._flags = _KEEP if head.keep else _CLOSE
+        events.append((HEAD, head.payload))
+        if head.body is Body.CHUNKED:
+            self._chunks = ChunkScan(_LIMITS, floods=True)
+        elif head.body is Body.NONE or (head.body is Body.LENGTH and not head.length):
+            self._end(events)
+        return scan.rest
+
+    def _check_by_h11(self, head: WorkerHead, raw: bytes) -> None:
+        """:raises MalformedResponse: h11 reads it in another way, or not at all."""
+        connection = self._connection
+        try:
+            if connection is None:
+                connection = self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD + 4096)
+                # Of the request it needs to know what decides about the response.
+                connection.send(h11.Request(method=self._method, target=b"/", headers=[(b"Host", b"process")]))
+                connection.send(h11.EndOfMessage())
+            connection.receive_data(raw)
+            event = connection.next_event()
+        except h11.ProtocolError as error:
+            raise malformed("h11 refuses it") from error
+        fields = [
+            (name, value.lower() if name.lower() == b"transfer-encoding" else value) for name, value in head.fields
+        ]
+        if (
+            not isinstance(event, h11.Response | h11.InformationalResponse)
+            or (event.status_code, event.http_version) != (head.status, head.version)
+            or event.headers.raw_items() != fields
+        ):
+            raise malformed("it can be read in two ways")
+
+    def _read_chunks(self, data: bytes, events: list[tuple[int, bytes]]) -> bytes:
+        scan, connection = self._chunks, self._connection
+        assert scan is not None
+        assert connection is not None
+        before = scan.total
+        good = scan.scan(data)
+        connection.receive_data(data[:good])
+        size, ended = 0, False
+        try:
+            while not ended and not isinstance(event := connection.next_event(), type(h11.NEED_DATA)):
+                if isinstance(event, h11.Data):
+                    size += len(event.data)
+                    events.append((DATA, bytes(event.data)))
+                ended = isinstance(event, h11.EndOfMessage)
+        except h11.RemoteProtocolError as error:
+            raise malformed("h11 refuses its chunks") from error
+        if size != scan.total - before or ended != scan.complete:
+            raise malformed("its chunks can be read in two ways")
+        if scan.failure is not None:
+            raise malformed(scan.failure.text[0].lower() + scan.failure.text[1:].rstrip("."))
+        if ended:
+            self._end(events)
+        return data[good:]
+
+    def _count(self, size: int, events: list[tuple[int, bytes]]) -> None:
+        """So much of a plain body has come."""
+        assert self._head is not None
+        if self._head.body is Body.LENGTH:
+            self._left -= size
+            if not self._left:
+                self._end(events)
+
+    def _end(self, events: list[tuple[int, bytes]]) -> None:
+        self._state = _State.OVER
+        events.append((END, self._flags))
+
+    def feed_eof(self, broken: bool = False) -> None:
+        """:raises IncompleteResponse: the response is not whole; one without a length is, unless the stream was ``broken``."""
+        if self._state is _State.OVER or self._failure is not None:
+            return
+        if self._state is _State.BODY and self._head is not None and self._head.body is Body.CLOSE and not broken:
+            self._state = _State.OVER
+            self._events.insert(0, (END, _CLOSE))
+            return
+        raise IncompleteResponse(
+            "the process closed the connection in the middle of its response"
+            if self.begun
+            else "the process closed the connection before it answered"
+        )
+
+    def take_body(self, view: memoryview) -> tuple[list[memoryview], int]:
+        """The way of bulk: what of ``view`` is body as it is, not copied, and how many bytes of it that took."""
+        head = self._head
+        if self._events or self._state is not _State.BODY or head is None or head.body is Body.CHUNKED or not view:
+            return [], 0
+        self.begun = True
+        piece = view[: self._left] if head.body is Body.LENGTH else view
+        events: list[tuple[int, bytes]] = []
+        self._count(len(piece), events)
+        self._events = events
+        return [piece], len(piece)
+
+    def next_event(self) -> tuple[int, bytes] | None:
+        """:raises MalformedResponse: the bytes are no response."""
+        if self._events:
+            return self._events.pop()
+        if self._failure is not None:
+            raise self._failure
+        return None

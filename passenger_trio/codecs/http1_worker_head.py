@@ -1,0 +1,166 @@
+"""The strict check of the head of a response, in front of h11 (R24): for processes that speak HTTP.
+
+h11 takes two lengths that agree, a length beside a transfer coding, bare LF, folded lines; each can be read in two ways, and where two read in two
+ways one client is given another's response. So what is wrong here is no response: ``MalformedResponse``. What is right becomes the pairs of the session
+protocol's ``R`` and ``I``, and from there on goes the way of every other head (``response_head``).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from passenger_trio.codecs.lines import LineScan, read_field
+from passenger_trio.codecs.response_lines import NO_BODY
+from passenger_trio.codecs.session_protocol import MAX_HEAD
+from passenger_trio.errors import MalformedResponse, RequestError
+
+__all__ = ["Body", "HeadScan", "WorkerHead", "malformed", "read_head", "recognise"]
+
+Fields = Sequence[tuple[bytes, bytes]]
+
+MAX_FIELDS: Final = 1000
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_TEXT = rb"[\t -~\x80-\xff]*+"
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: (%s))?+" % _TEXT)
+_PLAIN = re.compile(rb"HTTP/1\.[01] [2-5][0-9][0-9](?: %s)?+\r\n(?:%s:%s\r\n)*+\r\n" % (_TEXT, _TOKEN, _TEXT))
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_START = b"HTTP/1."
+
+
+class Body(enum.Enum):
+    """Where the body ends."""
+
+    NONE = enum.auto()
+    LENGTH = enum.auto()
+    CHUNKED = enum.auto()
+    CLOSE = enum.auto()
+    """With the stream."""
+
+
+@attrs.define
+class WorkerHead:
+    """The head of a response, interim or not."""
+
+    status: int
+    payload: bytes
+    """As in a frame ``R`` or ``I``."""
+    fields: Fields
+    version: bytes
+    reason: bytes
+    body: Body
+    length: int
+    """Of a body that ends by its length."""
+    keep: bool
+    """The process keeps the stream."""
+
+
+def malformed(text: str) -> MalformedResponse:
+    return MalformedResponse(f"the process sent a response that is not HTTP: {text}")
+
+
+def read_head(status_line: bytes, fields: Fields, method: bytes) -> WorkerHead:
+    """What the lines mean together.
+
+    :param method: of the request.
+    :raises MalformedResponse: it can be read in two ways, or in none.
+    """
+    match = _STATUS_LINE.fullmatch(status_line)
+    if match is None:
+        raise malformed("its first line is no status line")
+    version, status, reason = match[1], int(match[2]), match[3] or b""
+    lengths: list[bytes] = []
+    codings: list[bytes] = []
+    keep = version == b"1"
+    parts = [match[2], reason]
+    for name, value in fields:
+        parts += (name, value)
+        size = len(name)
+        if size == 14 and name.lower() == b"content-length":
+            lengths.append(value)
+        elif size == 17 and name.lower() == b"transfer-encoding":
+            codings.append(value)
+        elif size == 10 and name.lower() == b"connection":
+            keep = keep and b"close" not in [word.strip(b" \t") for word in value.lower().split(b",")]
+    if codings:
+        if lengths:
+            raise malformed("it has both Content-Length and Transfer-Encoding")
+        if version == b"0" or len(codings) > 1 or codings[0].lower() != b"chunked":
+            raise malformed("its Transfer-Encoding is not the word chunked, once, in HTTP/1.1")
+    if lengths and (len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0])):
+        raise malformed("its Content-Length is not one number")
+    length = int(lengths[0]) if lengths else 0
+    if status < 200 or status in NO_BODY or method == b"HEAD":
+        body = Body.NONE
+    elif codings:
+        body = Body.CHUNKED
+    elif lengths:
+        body = Body.LENGTH
+    else:
+        body, keep = Body.CLOSE, False
+    parts.append(b"")
+    return WorkerHead(status, b"\0".join(parts), fields, b"1." + version, reason, body, length, keep)
+
+
+def recognise(data: bytes, method: bytes) -> tuple[WorkerHead, int] | None:
+    """A plain final head at the start of ``data``, and its length; None: let ``HeadScan`` look. It says the same of what is recognised here.
+
+    :raises MalformedResponse: see ``read_head``.
+    """
+    match = _PLAIN.match(data)
+    if match is None or match.end() > MAX_HEAD:
+        return None
+    status_line, *lines = data[: match.end() - 4].split(b"\r\n")
+    if len(lines) > MAX_FIELDS:
+        return None
+    fields = []
+    for line in lines:
+        name, _, value = line.partition(b":")
+        fields.append((name, value.strip(b" \t")))
+    return read_head(status_line, fields, method), match.end()
+
+
+class HeadScan:
+    """Reads one head in pieces; what is wrong is found at the byte that makes it wrong."""
+
+    __slots__ = ("_fields", "_left", "_lines", "_status_line", "head", "raw", "rest")
+
+    def __init__(self) -> None:
+        self._lines = LineScan()
+        self._status_line: bytes | None = None
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._left = MAX_HEAD - 2  # of the next line, without its CRLF
+        self.head: WorkerHead | None = None
+        self.raw = self.rest = b""
+
+    def feed(self, data: bytes, method: bytes) -> bool:
+        """Look at more bytes. True: the head is complete: ``head``, ``raw`` (its bytes) and ``rest`` (those behind it) are there.
+
+        :raises MalformedResponse: it is no head.
+        """
+        lines = self._lines
+        lines.feed(data)
+        if not (lines.buffer.startswith(_START) or _START.startswith(lines.buffer)):
+            raise malformed("it does not begin like a status line")
+        try:
+            while (line := lines.next_line(self._left, "headers_too_large")) is not None:
+                self._left = max(0, self._left - len(line) - 2)
+                if self._status_line is None:
+                    self._status_line = line
+                elif line:
+                    if len(self._fields) == MAX_FIELDS:
+                        raise malformed("it has too many header fields")
+                    self._fields.append(read_field(line))
+                else:
+                    self.head = read_head(self._status_line, self._fields, method)
+                    self.raw, self.rest = bytes(lines.buffer[: lines.start]), bytes(lines.buffer[lines.start :])
+                    return True
+        except RequestError as error:
+            # The words of the check are those for requests, and fit.
+            raise malformed(error.text[0].lower() + error.text[1:].rstrip(".")) from None
+        return False

@@ -1,0 +1,40 @@
+"""The shell command that starts an application: what the shell is given to run.
+
+A shell that stays between us and the program is in the way: its pid is not the program's, and a signal ends it before the program has ended. So where
+the command is one program it replaces the shell (``exec``). Where it is more than that, the shell waits for the program that it runs, also after SIGTERM.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+__all__ = ["is_one_program", "shell_text"]
+
+_WORDS = (
+    ". : ! [ { alias break builtin case cd command continue declare do done echo eval exec exit export false for function getopts hash if "
+    "kill let local printf read readonly return set shift source test time times trap true type typeset ulimit umask unalias unset "
+    "until wait while"
+)
+_BUILTINS = frozenset(_WORDS.split())
+_OPERATORS = frozenset("|&;()")
+
+
+def is_one_program(command: str) -> bool:
+    """Whether ``exec`` can stand before the command. In doubt it cannot."""
+    if "\n" in command or "`" in command:
+        return False
+    lexer = shlex.shlex(command, posix=False, punctuation_chars=True)
+    lexer.commenters = ""
+    lexer.whitespace_split = True
+    try:
+        words = list(lexer)
+    except ValueError:
+        return False  # a quote that is not closed: the shell says so
+    if not words or words[0] in _BUILTINS or "=" in words[0] or set(words[0]) & set("<>"):
+        return False
+    return not any(set(word) <= _OPERATORS for word in words)
+
+
+def shell_text(command: str) -> str:
+    """What ``sh -c`` is given."""
+    return f"exec {command}" if is_one_program(command) else f"trap 'exit 143' TERM\n{command}"

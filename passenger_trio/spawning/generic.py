@@ -1,0 +1,323 @@
+"""GenericSpawner: programs that know nothing of us, started by a shell command (``--app-start-command``).
+
+A program is told a free TCP port of the loopback interface (``$PORT``) and the path of a Unix socket (``$SOCKET``), listens on one of them, and is ready as soon
+as it accepts a connection. It speaks HTTP, is asked to stop by SIGTERM (to its process group), and has no control connection.
+
+Its lifeline is a pipe: ``_SHELL`` leaves a shell beside the program, in its process group, that waits for the end of the pipe and then kills the group. So
+whatever ends the supervisor ends the program, and what that has started (PR_SET_PDEATHSIG would be for the first process only, and lost in a set-uid exec). The
+shell is no child of the program, which may wait for all of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import attrs
+import trio
+
+from passenger_trio.codecs.dialect import Dialect
+from passenger_trio.codecs.http1_worker import HTTP
+from passenger_trio.core.journey import Journey, JourneyType
+from passenger_trio.core.model import ErrorCategory
+from passenger_trio.core.start_command import shell_text
+from passenger_trio.errors import SpawnError
+from passenger_trio.spawning.app_spec import AppSpec
+from passenger_trio.spawning.direct import OnLine, pin_child
+from passenger_trio.spawning.handshake import Launch, describe_exit
+from passenger_trio.spawning.output import OutputPipe
+from passenger_trio.spawning.spawner import PreloaderFacts
+from passenger_trio.system.children import descendants, start_program
+from passenger_trio.system.pidfd import PidFd
+from passenger_trio.system.ports import Ports, connect_tcp_nowait, listener_uids
+from passenger_trio.system.sockets import RawStream, connect_unix_nowait, remove_unix_socket
+
+__all__ = ["GenericSpawner"]
+
+_SHELL = """\
+exec 3<&0 </dev/null
+( ( trap '' HUP INT QUIT TERM; exec >/dev/null 2>&1; read -r _ <&3; kill -s KILL -- "-$$" ) & )
+exec 3<&-
+exec /bin/sh -c "$1"
+"""
+"""Descriptor 0 is the lifeline. ``$$`` stays the pid of the outermost shell, which becomes the program and leads the process group."""
+
+_SOONEST, _LATEST = 0.005, 0.1
+"""Seconds between two probes: soon at first, then less often."""
+
+
+@attrs.frozen
+class Endpoint:
+    """Where a program listens: ``host`` and ``port``, or, if ``port`` is 0, the Unix socket ``host``."""
+
+    host: str
+    port: int = 0
+
+    def connect_nowait(self) -> RawStream:
+        """:raises OSError: nobody listens there."""
+        return connect_tcp_nowait(self.host, self.port) if self.port else connect_unix_nowait(self.host)
+
+
+@attrs.define(eq=False)
+class Lifeline:
+    """The pipe whose end is the program's. Both ends are closed by ``close``, which is idempotent."""
+
+    reading_end: int
+    writing_end: int
+
+    @classmethod
+    def open(cls) -> Lifeline:
+        return cls(*os.pipe2(os.O_CLOEXEC))
+
+    def close_reading_end(self) -> None:
+        fd, self.reading_end = self.reading_end, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def close(self) -> None:
+        self.close_reading_end()
+        fd, self.writing_end = self.writing_end, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+@attrs.define(eq=False)
+class ListeningProcess:
+    """A program that listens; see ``LiveProcess``."""
+
+    pidfd: PidFd
+    endpoint: Endpoint
+    concurrency: int
+    output: OutputPipe
+    journey: Journey
+    spawn_time: float
+    socket_path: str
+    port: int
+    _ports: Ports
+    _lifeline: Lifeline
+    preloaded: bool = False
+    dialect: Dialect = HTTP
+    websocket: bool = False
+
+    @property
+    def pid(self) -> int:
+        return self.pidfd.pid
+
+    @property
+    def output_tail(self) -> tuple[str, ...]:
+        self.output.drain()
+        return self.output.tail
+
+    def connect_nowait(self) -> RawStream:
+        return self.endpoint.connect_nowait()
+
+    async def wait_exit(self) -> None:
+        await self.pidfd.wait_exit()
+
+    async def wait_exit_status(self) -> int | None:
+        await trio.lowlevel.checkpoint()
+        return self.pidfd.exit_status
+
+    def ask_to_stop(self) -> bool:
+        return not self.pidfd.poll() and self.pidfd.signal_group(signal.SIGTERM)
+
+    def signal_group(self, number: int) -> bool:
+        return self.pidfd.signal_group(number)
+
+    async def attend(self) -> None:
+        await self.output.run()
+
+    def close(self) -> None:
+        self._lifeline.close()
+        self._ports.release(self.port)
+        self.output.close()
+        self.pidfd.close()
+        remove_unix_socket(self.socket_path)
+
+
+class GenericSpawner:
+    """Starts the application's command, once for each process; see ``Spawner``."""
+
+    def __init__(self, spec: AppSpec, ports: Ports, on_line: OnLine | None = None) -> None:
+        self._spec = spec
+        self._ports = ports
+        self._on_line = on_line
+
+    async def spawn(self) -> ListeningProcess:
+        """See ``Spawner``."""
+        begun = trio.current_time()
+        launch = Launch.begin(self._spec, JourneyType.START_COMMAND)
+        lifeline: Lifeline | None = None
+        port = 0
+        done = False
+        try:
+            try:
+                lifeline = Lifeline.open()
+                port = self._ports.take()
+            except OSError as exc:
+                raise self._cannot_start(launch, exc) from exc
+            self._start(launch, lifeline, port)
+            endpoint = await self._wait_listening(launch, port)
+            assert launch.pidfd is not None
+            process = ListeningProcess(
+                pidfd=launch.pidfd,
+                endpoint=endpoint,
+                concurrency=self._spec.concurrency,
+                output=launch.output,
+                journey=launch.journey,
+                spawn_time=trio.current_time() - begun,
+                socket_path=launch.socket_path,
+                port=port,
+                ports=self._ports,
+                lifeline=lifeline,
+            )
+            done = True
+            return process
+        finally:
+            if not done:
+                await launch.abandon()
+                self._ports.release(port)
+                if lifeline is not None:
+                    lifeline.close()
+
+    def _start(self, launch: Launch, lifeline: Lifeline, port: int) -> None:
+        spec, output = self._spec, launch.output
+        launch.command = (spec.app.app_start_command,)
+        environment = {"PYTHONUNBUFFERED": "1", **spec.environment, "PORT": str(port), "SOCKET": launch.socket_path}
+        launch.advance("preparation", "start_program")
+        try:
+            pid = start_program(
+                ("/bin/sh", "-c", _SHELL, "sh", shell_text(spec.app.app_start_command)),
+                cwd=spec.detected.root,
+                env=environment,
+                output=output.writing_end,
+                stdin=lifeline.reading_end,
+            )
+            launch.pin(pin_child(pid))
+        except (OSError, ValueError) as exc:
+            raise self._cannot_start(launch, exc) from exc
+        lifeline.close_reading_end()
+        output.close_writing_end()
+        on_line = self._on_line
+        if on_line is not None:
+            output.on_line = lambda line: on_line(pid, line)
+        launch.advance("start_program", "probe")
+
+    async def _wait_listening(self, launch: Launch, port: int) -> Endpoint:
+        """A race between the first connection, the exit and the deadline.
+
+        :raises SpawnError: it was not the connection.
+        """
+        pidfd = launch.pidfd
+        assert pidfd is not None
+        found: Endpoint | None = None
+        exited = False
+        with trio.move_on_after(self._spec.app.start_timeout):
+            async with trio.open_nursery() as race:
+
+                async def watch_exit() -> None:
+                    nonlocal exited
+                    await pidfd.wait_exit()
+                    exited = True
+                    race.cancel_scope.cancel()
+
+                race.start_soon(launch.output.run)
+                race.start_soon(watch_exit)
+                pause = _SOONEST
+                while (found := _probe(launch.socket_path, port, pidfd.pid)) is None:
+                    await trio.sleep(pause)
+                    pause = min(_LATEST, pause * 1.5)
+                race.cancel_scope.cancel()
+        launch.output.drain()
+        if exited or pidfd.poll():
+            launch.exit_status = pidfd.exit_status
+            raise self._ended_early(launch)
+        if found is None:
+            raise self._never_listened(launch, port)
+        launch.journey = launch.journey.performed("probe", trio.current_time())
+        return found
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Nothing outlives a spawn."""
+        task_status.started()
+        await trio.sleep_forever()
+
+    def retire_preloader(self) -> None:
+        """There is none."""
+
+    @property
+    def preloader(self) -> PreloaderFacts | None:
+        return None
+
+    # What a person is told
+
+    def _cannot_start(self, launch: Launch, exc: OSError | ValueError) -> SpawnError:
+        why = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
+        return launch.failure(
+            ErrorCategory.OPERATING_SYSTEM,
+            f"The command of --app-start-command cannot be started: {why}",
+            "The operating system refused a shell, a pipe or a port for it.",
+            "Check that the application's directory is there, and the limits of the account under which the server runs.",
+        )
+
+    def _ended_early(self, launch: Launch) -> SpawnError:
+        status = launch.exit_status
+        if status in (126, 127):
+            summary = f"The program of --app-start-command {'cannot be run' if status == 126 else 'was not found'}"
+            solution = "Check how it is spelt, and that it is in the PATH of the server; the command is run by /bin/sh in the application's directory."
+        else:
+            summary = f"The program of --app-start-command ended before it listened ({describe_exit(status)})"
+            solution = "Look at the output. The program must stay in the foreground: if it makes a daemon of itself, tell it not to."
+        return launch.failure(ErrorCategory.EXITED, summary, "Its last output, if there was any, is below.", solution)
+
+    def _never_listened(self, launch: Launch, port: int) -> SpawnError:
+        assert launch.pidfd is not None
+        elsewhere = _listens_on(launch.pidfd.pid)
+        if listener_uids(port) - {os.getuid()}:
+            problem = f"Somebody else listens on the port that was meant for it ({port})."
+        elif elsewhere:
+            problem = f"It listens on {', '.join(elsewhere)}, and not where it was told to: $PORT is {port}, $SOCKET is {launch.socket_path}."
+        else:
+            problem = f"It listens nowhere; $PORT is {port}, $SOCKET is {launch.socket_path}."
+        return launch.failure(
+            ErrorCategory.TIMEOUT,
+            f"The program of --app-start-command did not listen within {self._spec.app.start_timeout:g} seconds",
+            problem,
+            "Let the command pass on where to listen, such as --port $PORT or --socket $SOCKET. If the program only needs longer, raise --start-timeout.",
+        )
+
+
+def _probe(socket_path: str, port: int, pid: int) -> Endpoint | None:
+    """Where the program accepts a connection by now. On the port it must be our user who listens, or else the program itself (which may have become
+    another user): a stranger may have been quicker (R47).
+    """
+    for endpoint in (Endpoint(socket_path), Endpoint("127.0.0.1", port), Endpoint("::1", port)):
+        try:
+            stream = endpoint.connect_nowait()
+        except OSError:
+            continue
+        stream.close()
+        if (
+            not endpoint.port
+            or listener_uids(port) == {os.getuid()}
+            or any(place.endswith(f":{port}") for place in _listens_on(pid))
+        ):
+            return endpoint
+    return None
+
+
+def _listens_on(pid: int) -> list[str]:
+    """Where a process and its descendants listen, for people."""
+    import psutil
+
+    found = set()
+    for member in (pid, *descendants(pid)):
+        try:
+            process = psutil.Process(member)
+            for connection in getattr(process, "net_connections", process.connections)("tcp"):
+                if connection.status == psutil.CONN_LISTEN:
+                    host = f"[{connection.laddr.ip}]" if ":" in connection.laddr.ip else connection.laddr.ip
+                    found.add(f"{host}:{connection.laddr.port}")
+        except psutil.Error:
+            continue  # gone by now
+    return sorted(found)

@@ -1,0 +1,188 @@
+"""A directory with a Node.js application -> what to load, and which Node runs it, and why that one.
+
+The file is, in this order: the one that was named, the FILE of ``npm start`` where that is ``node FILE``, ``main`` of ``package.json``, ``app.js``,
+``server.js``, ``index.js``. A file that nobody named must look like an HTTP server, or the project must depend on a web framework: ``package.json`` and ``index.js`` are
+in many directories. Asking an interpreter for its version costs 40 ms.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from passenger_trio.core.node_project import (
+    framework_of,
+    looks_like_server,
+    main_file,
+    start_command,
+    started_file,
+)
+from passenger_trio.errors import NothingToServe, OptionError
+
+__all__ = ["OLDEST", "STARTUP_FILES", "NodeFile", "choose_node", "is_node_file", "named_file", "node_file"]
+
+OLDEST = 16
+"""The oldest Node that the loader runs on."""
+
+STARTUP_FILES = ("app.js", "server.js", "index.js")
+_EXTENSIONS = (".js", ".mjs", ".cjs")
+_PATIENCE = 10.0
+_LONGEST = 1024 * 1024
+
+
+@attrs.frozen
+class NodeFile:
+    """What is to be loaded, or why nothing is.
+
+    :ivar path: absolute; ``""``: nothing.
+    :ivar reason: why this one, in a sentence without a full stop; or what is there instead, ``""`` if there is nothing.
+    """
+
+    path: str
+    reason: str
+
+
+def is_node_file(name: str) -> bool:
+    """Whether a target or a startup file is one of Node's, by its name."""
+    return name.endswith(_EXTENSIONS)
+
+
+def named_file(root: str, name: str) -> NodeFile:
+    """:raises NothingToServe: it is not there."""
+    path = os.path.join(root, name)
+    if not os.path.isfile(path):
+        raise NothingToServe(f"there is no file {name} in {root}", (name,))
+    return NodeFile(path, f"{name} was asked for, a Node.js application")
+
+
+def node_file(root: str, *, trusts_type: bool = False) -> NodeFile:
+    """The application in a directory.
+
+    :param trusts_type: somebody said that there is one: a file need not look like a server.
+    """
+    package, trouble = _package(root)
+    if trouble:
+        return NodeFile("", trouble)
+    misses: list[str] = []
+    start = start_command(package)
+    started = started_file(start)
+    if started:
+        path = _resolved(root, started)
+        if path:
+            return NodeFile(path, f"package.json starts {started}")
+        misses.append(f"package.json starts {started}, which is not there")
+    elif start:
+        misses.append(f"package.json starts `{start}`: --app-start-command can, if it listens on $PORT")
+    main = _resolved(root, main_file(package)) if main_file(package) else ""
+    named = "" if not main else f"package.json has the main file {os.path.relpath(main, root)}"
+    candidates = [(main, named), *((os.path.join(root, name), f"{name} is there") for name in STARTUP_FILES)]
+    framework = framework_of(package)
+    for path, reason in candidates:
+        if not path or not os.path.isfile(path):
+            continue
+        if trusts_type:
+            return NodeFile(path, reason)
+        if framework:
+            return NodeFile(path, f"{reason}, and package.json depends on {framework}")
+        if looks_like_server(_text(path)):
+            return NodeFile(path, f"{reason}, and looks like an HTTP server")
+        misses.append(f"{os.path.relpath(path, root)} does not look like an HTTP server: name it if it is one")
+    if not misses and os.path.isfile(os.path.join(root, "package.json")):
+        misses.append("package.json names no file that could be a server")
+    return NodeFile("", misses[0] if misses else "")
+
+
+def choose_node(node: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Absolute path of the interpreter, and the reason in words.
+
+    :param node: what was named: a path, a name to look for in ``PATH``, a directory with ``bin/node``; or ``""``.
+    :raises OptionError: it is not there, cannot be run, or is no Node of a version that can be served.
+    """
+    if node:
+        path = _named(node, environ)
+        return path, f"named by --node (Node.js {_version(path)})"
+    for name in ("node", "nodejs"):
+        for path in _in_path(name, environ):
+            return path, f"the first in PATH (Node.js {_version(path)})"
+    raise OptionError("--node", "", "there is no node in PATH: install Node.js, or name it with --node")
+
+
+def _version(path: str) -> str:
+    try:
+        asked = subprocess.run(
+            [path, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=False,
+        )
+        match = re.fullmatch(r"v((\d+)\.\d+\.\d+\S*)\n?", asked.stdout)
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        match = None
+    if match is None:
+        raise OptionError("--node", path, f"it does not answer like Node.js; Node.js {OLDEST} or newer is wanted")
+    if int(match[2]) < OLDEST:
+        raise OptionError("--node", path, f"it is Node.js {match[1]}; applications need Node.js {OLDEST} or newer")
+    return match[1]
+
+
+def _named(node: str, environ: Mapping[str, str]) -> str:
+    if os.sep not in node and not os.path.exists(node):
+        for path in _in_path(node, environ):
+            return path
+        raise OptionError("--node", node, "no such program in PATH; give the path of a Node.js interpreter")
+    path = os.path.abspath(node)
+    if os.path.isdir(path):
+        path = os.path.join(path, "bin", "node")
+    if not os.path.exists(path):
+        raise OptionError(
+            "--node", node, "there is no such file; give a Node.js interpreter, or the directory it was installed into"
+        )
+    if not _can_run(path):
+        raise OptionError("--node", node, "it is not an executable file; give the path of a Node.js interpreter")
+    return path
+
+
+def _in_path(name: str, environ: Mapping[str, str]) -> Iterator[str]:
+    for directory in environ.get("PATH", os.defpath).split(os.pathsep):
+        path = os.path.join(directory, name)
+        if directory and _can_run(path):
+            yield os.path.abspath(path)
+
+
+def _can_run(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
+
+
+def _package(root: str) -> tuple[dict[str, Any], str]:
+    """``package.json``, ``{}`` if there is none; and what is wrong with it."""
+    path = os.path.join(root, "package.json")
+    if not os.path.isfile(path):
+        return {}, ""
+    try:
+        value = json.loads(_text(path).removeprefix("\ufeff"))
+    except (ValueError, RecursionError):
+        return {}, "package.json is no JSON"
+    return (value, "") if isinstance(value, dict) else ({}, "package.json is no object")
+
+
+def _resolved(root: str, name: str) -> str:
+    """The file that Node finds under a name: itself, with an extension, or a directory's index."""
+    base = os.path.normpath(os.path.join(root, name))
+    candidates = (base, *(base + extension for extension in _EXTENSIONS), os.path.join(base, "index.js"))
+    return next((path for path in candidates if os.path.isfile(path)), "")
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(_LONGEST)
+    except OSError:
+        return ""

@@ -1,0 +1,1 @@
+require('http'); console.log('so long'); process.exit(0);

@@ -1,0 +1,1 @@
+const http = require('http'); module.exports = (request, response) => response.end('x');

@@ -1,0 +1,1 @@
+import http from 'http'; import './there_is_no_such.mjs';

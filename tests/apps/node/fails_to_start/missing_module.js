@@ -1,0 +1,1 @@
+require('http'); require('left-pad-of-the-future');

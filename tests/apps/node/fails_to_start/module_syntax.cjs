@@ -1,0 +1,1 @@
+import http from 'http'; export default 1;

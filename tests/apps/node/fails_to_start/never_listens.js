@@ -1,0 +1,1 @@
+const http = require('http'); setInterval(() => {}, 1000); console.log('busy with other things');

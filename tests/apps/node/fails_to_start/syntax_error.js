@@ -1,0 +1,2 @@
+require('http');
+const x = {;
