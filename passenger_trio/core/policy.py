@@ -11,9 +11,9 @@ The contract with the shell
       does not replace it. A process that came is answered by one ``process_exited``; ``Retire`` hurries that.
       ``preloader_started`` likewise by ``preloader_ended``; ``RetirePreloader`` hurries that.
     * A generation that is named for the first time is spawned from the code as it is then.
-    * Times never run backwards. After any call, ask ``next_deadline`` again. Not needed: after ``checkout_nowait`` of a
-      group without ``max_request_time``, and a ``session_closed`` that returned nothing; these never bring the deadline
-      forward.
+    * Times never run backwards. After any call, ask ``next_deadline`` again. Not needed, for these never bring the deadline
+      forward: after grants to a group without ``max_request_time``, a ``session_closed`` that returned nothing but
+      grants, and a ``checkout`` that returned nothing and found others waiting (``has_queue``).
     * A fact about something unknown (a session closed twice) is a bug in the shell and raises ``InvariantBroken``.
       The one exception is ``abandon``: a waiter may leave at the very moment at which it is answered. (A group that
       was not added is a ``KeyError``.)
@@ -89,6 +89,10 @@ class PoolPolicy:
         """Whether requests of some group may not last for ever: then ``checkout_nowait`` may bring the deadline forward."""
         return self.state.timed
 
+    def has_queue(self, key: GroupKey) -> bool:
+        """Whether somebody waits for a process of the group."""
+        return bool(self.state.groups[key].waiters)
+
     def checkout_nowait(self, key: GroupKey, now: float) -> Grant | None:
         """A session on the least busy process, or None: ``checkout`` has to be asked. Never overtakes a waiter."""
         group = self.state.groups[key]
@@ -122,7 +126,7 @@ class PoolPolicy:
             elif waitlist.is_hopeless(state, group, now):
                 return [waitlist.refusal(state, group, waiter, now)]
         waitlist.append(state, group, waiter, now)
-        return scaling.start_spawns(state, now, (group,))
+        return [] if scaling.is_at_rest(state, group) else scaling.start_spawns(state, now, (group,))
 
     def abandon(self, waiter: WaiterId, now: float) -> list[Command]:
         """The waiter has left.

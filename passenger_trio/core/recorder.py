@@ -69,12 +69,14 @@ class RecordedPolicy(PoolPolicy):
 
     def __init__(self, limits: PoolLimits, capacity: int = CAPACITY) -> None:
         super().__init__(limits)
+        # What one fact is made of is no fact: the wrapped methods are those of a policy that knows nothing of this one, and shares its state.
+        plain = PoolPolicy(limits)
+        self.state = plain.state
         # Plain tuples (an Entry's fields): this is on the way of every request.
         self.recording: deque[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = deque(maxlen=capacity)
         self.recorded = 0
         for fact in FACTS:
-            setattr(self, fact, self._remembering(fact, getattr(self, fact)))
-        self._nested = False
+            setattr(self, fact, self._remembering(fact, getattr(plain, fact)))
 
     @property
     def is_whole(self) -> bool:
@@ -82,16 +84,13 @@ class RecordedPolicy(PoolPolicy):
         return self.recorded == len(self.recording)
 
     def _remembering(self, fact: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        remember_entry = self.recording.append
+
         def remember(*arguments: Any, **named: Any) -> Any:
-            if self._nested:  # one fact that is made of another
-                return method(*arguments, **named)
-            self._nested = True
-            try:
-                answer = method(*arguments, **named)
-            finally:
-                self._nested = False
-            self.recorded += 1
-            self.recording.append((fact, arguments, named, answer))
+            answer = method(*arguments, **named)
+            if answer is not None:  # None: nobody could be borrowed, and nothing has changed
+                self.recorded += 1
+                remember_entry((fact, arguments, named, answer))
             return answer
 
         return remember

@@ -102,6 +102,14 @@ def wants_relief(group: GroupState, now: float) -> bool:
     return not (group.backoff.failures and group.attempts)
 
 
+def is_at_rest(pool: PoolState, group: GroupState) -> bool:
+    """Whether ``start_spawns`` would start nothing for the group, however many wait; False: it has to look. For the path of every request."""
+    if not group.enabled or group.worn or group.candidate is not None:
+        return False
+    most = group.limits.max_instances
+    return pool.enabled_count >= pool.limits.max_pool_size or 0 < most <= len(group.enabled)
+
+
 def start_spawns(
     pool: PoolState, now: float, groups: Collection[GroupState], lost: GroupState | None = None
 ) -> list[Command]:

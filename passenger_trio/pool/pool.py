@@ -54,7 +54,8 @@ class Pool:
         self._waiter_ids = itertools.count(1)
         self._process_ids = itertools.count(1)
         self._nursery: trio.Nursery | None = None
-        self._now: Callable[[], float] = trio.current_time
+        self.now: Callable[[], float] = trio.current_time
+        """Monotonic seconds."""
         self._clock = Clock(self._policy.next_deadline, self._tick)
         self._told: dict[GroupKey, tuple[str, str]] = {}
         """The evidence of each group's last failure that was logged whole."""
@@ -71,7 +72,7 @@ class Pool:
         """The pool nursery. Ends when ``shut_down`` was called and everything is gone; when cancelled, everything is killed."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            self._now = trio.lowlevel.current_clock().current_time  # the same, with fewer calls
+            self.now = trio.lowlevel.current_clock().current_time  # the same, with fewer calls
             nursery.start_soon(self._clock.run)
             task_status.started()
             await self.empty.wait()
@@ -93,11 +94,11 @@ class Pool:
         make = spawner if callable(spawner) else lambda generation: spawner
         home = self.homes[key] = GroupHome(key, make, shutdown_timeout, self)
         await self._nursery.start(home.run)
-        self._perform(self._policy.add_group(key, limits, self._now()))
+        self._perform(self._policy.add_group(key, limits, self.now()))
 
     def shut_down(self) -> None:
         """Retire everything. ``empty`` is set when it is gone."""
-        self._perform(self._policy.shut_down(self._now()))
+        self._perform(self._policy.shut_down(self.now()))
 
     # -- the seam: what server/ calls ---------------------------------------------------------------------------
 
@@ -106,9 +107,22 @@ class Pool:
 
         :raises trio.WouldBlock: none is free, or somebody waits already.
         """
-        grant = self._policy.checkout_nowait(key, self._now())
-        if grant is None:
+        found = self._take(key, self.now())
+        if found is None:
             raise trio.WouldBlock
+        return found
+
+    def checkout_or_queue(self, key: GroupKey, now: float) -> Session | Place:
+        """Borrow a process that is free now, or take a place in the queue of the group; that may be answered already.
+
+        :param now: the time, of whoever has just looked.
+        """
+        return self._take(key, now) or self._queue_up(key, now)
+
+    def _take(self, key: GroupKey, now: float) -> Session | None:
+        grant = self._policy.checkout_nowait(key, now)
+        if grant is None:
+            return None
         if self._policy.is_timed:
             self._clock.recheck()
         return Session(self, grant.session, self.processes[grant.process])
@@ -129,30 +143,39 @@ class Pool:
 
     def queue_up(self, key: GroupKey) -> Place:
         """Take a place in the queue of a group; it may be answered already."""
+        return self._queue_up(key, self.now())
+
+    def _queue_up(self, key: GroupKey, now: float) -> Place:
         place = Place(self, WaiterId(next(self._waiter_ids)))
-        commands = self._policy.checkout(place.id, key, self._now())
+        others_wait = self._policy.has_queue(key)
+        commands = self._policy.checkout(place.id, key, now)
         self._places[place.id] = place
-        self._perform(commands)
+        if commands or not others_wait:
+            self._perform(commands)
         return place
 
     def left(self, place: Place) -> None:
         """Called by ``Place.leave``."""
         if self._places.pop(place.id, None) is not None:
-            self._perform(self._policy.abandon(place.id, self._now()))
+            self._perform(self._policy.abandon(place.id, self.now()))
 
-    def session_closed(self, session: Session, outcome: SessionOutcome) -> None:
+    def session_closed(self, session: Session, outcome: SessionOutcome, now: float) -> None:
         """Called by ``Session.close``, once."""
-        commands = self._policy.session_closed(session.id, outcome, self._now())
+        commands = self._policy.session_closed(session.id, outcome, now)
+        if commands:
+            perform(self, commands)
+            if len(commands) == 1 and type(commands[0]) is Grant and not self._policy.is_timed:
+                commands = []  # what brings no deadline forward
         if commands or self._clock.sleeps_for_ever:
-            self._perform(commands)
+            self._clock.recheck()
 
     def session_held(self, session: Session) -> None:
         """Called by ``Session.hold``."""
-        self._perform(self._policy.session_held(session.id, self._now()))
+        self._perform(self._policy.session_held(session.id, self.now()))
 
     def session_unbounded(self, session: Session) -> None:
         """Called by ``Session.set_unbounded``."""
-        self._perform(self._policy.session_unbounded(session.id, self._now()))
+        self._perform(self._policy.session_unbounded(session.id, self.now()))
 
     def trace(self) -> Callable[[], dict[str, Any]]:
         """What makes JSON values of the flight recorder's recording; slow, so call it in a thread."""
@@ -171,7 +194,7 @@ class Pool:
 
     def spawn_succeeded(self, home: GroupHome, attempt: AttemptId, live: LiveProcess) -> None:
         """See ``GroupFacts``."""
-        now = self._now()
+        now = self.now()
         process = Process(ProcessId(next(self._process_ids)), home.key, live, attached=now)
         self.processes[process.id] = process
         self._told.pop(home.key, None)
@@ -196,7 +219,7 @@ class Pool:
             "spawn_failed", group=str(home.key), summary=summary, id=error.failure.error_id if error else None
         )
         self._perform(
-            self._policy.spawn_failed(attempt, error.failure if error else None, self._now(), random.random())
+            self._policy.spawn_failed(attempt, error.failure if error else None, self.now(), random.random())
         )
         self.tell_change()
 
@@ -225,7 +248,7 @@ class Pool:
             journey=process.live.journey,
             output=process.live.output_tail,
         )
-        commands = self._policy.process_exited(process.id, self._now(), random.random(), evidence)
+        commands = self._policy.process_exited(process.id, self.now(), random.random(), evidence)
         if unasked and self._policy.state.groups[process.group].backoff.failure is evidence:
             _log.error(
                 "%s: process %d of %s [error %s]", evidence.summary, process.live.pid, process.group, evidence.error_id
@@ -235,31 +258,31 @@ class Pool:
 
     def sampled(self, id: ProcessId, size: int) -> None:
         """A process uses so many bytes."""
-        self._perform(self._policy.sampled(id, size, self._now()))
+        self._perform(self._policy.sampled(id, size, self.now()))
 
     def preloader_changed(self, key: GroupKey, generation: int, started: bool) -> None:
         """A preloader has started or ended."""
         told = self._policy.preloader_started if started else self._policy.preloader_ended
-        self._perform(told(key, generation, self._now()))
+        self._perform(told(key, generation, self.now()))
 
     # -- operators ----------------------------------------------------------------------------------------------
 
     def restart(self, key: GroupKey, *, hard: bool = False) -> int:
         """Replace every process of a group; the generation that this leads to (see ``wait_restarted``)."""
-        self._perform(self._policy.restart(key, self._now(), hard=hard))
+        self._perform(self._policy.restart(key, self.now(), hard=hard))
         self.tell_change()
         return self._policy.restart_target(key)
 
     def detach(self, id: ProcessId) -> bool:
         """Take a process out, after its requests. False: it does not serve any more."""
-        commands = self._policy.detach(id, self._now())
+        commands = self._policy.detach(id, self.now())
         self._perform(commands)
         self.tell_change()
         return bool(commands)
 
     def always_restart(self, key: GroupKey, always: bool) -> None:
         """Each request is to find fresh processes, or that is over."""
-        self._perform(self._policy.always_restart(key, always, self._now()))
+        self._perform(self._policy.always_restart(key, always, self.now()))
 
     async def wait_restarted(self, key: GroupKey, generation: int) -> Rejection | None:
         """Return when every process that serves is of that generation, or a newer one; or when it has been given up, and why."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Process", "Session"]
 
+_DONE = SessionOutcome.DONE
 _MOST_IDLE = 32
 """Idle streams that are kept to a process that serves many sessions at a time."""
 
@@ -159,13 +160,15 @@ class Session:
             return
         self._closed = True
         process = self.process
+        now = self._pool.now()
         stream, self.stream = self.stream, None
         if stream is not None:
-            if keep_stream and outcome is SessionOutcome.DONE and not process.leaving:
+            if keep_stream and outcome is _DONE and not process.leaving:
+                stream.idle_since = now
                 process.keep(stream)
             else:
                 stream.close()
                 process.streams -= not self._taken_over
         if self._holder is not None:
             process.holders.discard(self._holder)
-        self._pool.session_closed(self, outcome)
+        self._pool.session_closed(self, outcome, now)

@@ -30,17 +30,17 @@ async def checkout_session(connection: Connection, exchange: Exchange) -> None:
     """
     place = exchange.place
     if place is None:
-        pool = connection.front.pool
-        try:
-            session = pool.checkout_nowait(exchange.route.key)
-        except trio.WouldBlock:
-            place = exchange.place = pool.queue_up(exchange.route.key)
-            exchange.queued = connection.now()
-            connection.enter_patiently(Stage.QUEUE, exchange.queued)
-            await _wait(exchange, place, connection.scope)
-            connection.stage = Stage.APP  # which sets its deadline when it begins to wait
+        now = connection.now()
+        found = connection.front.pool.checkout_or_queue(exchange.route.key, now)
+        if type(found) is Session:
+            _hold(exchange, found)
         else:
-            _hold(exchange, session)
+            assert type(found) is Place
+            exchange.place = found
+            exchange.queued = now
+            connection.enter_patiently(Stage.QUEUE, now)
+            await _wait(exchange, found, connection.scope)
+            connection.stage = Stage.APP  # which sets its deadline when it begins to wait
     else:
         connection.enter(Stage.SLOW_QUEUE, connection.now())
         await _wait_and_watch(connection, exchange, place)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["send_request"]
 
+_STILL_WARM = 0.001
+"""Seconds in which nothing is expected to have happened to an idle stream."""
 _CONNECT_TRIES = 3
 """Processes that are tried when nothing could be sent to any (R30)."""
 
@@ -51,7 +53,7 @@ async def send_request(connection: Connection, exchange: Exchange) -> bool:
         _not_sent(exchange, session, SessionOutcome.NOT_STARTED)
         raise
     try:
-        stream = session.stream or _stream(session, exchange)
+        stream = session.stream or _stream(connection, session, exchange)
     except ProcessUnreachable as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in SHORT_OF_DESCRIPTORS:
             # It is we who are short of something (F32): the process is not to blame.
@@ -100,13 +102,17 @@ def _not_sent(exchange: Exchange, session: Session, outcome: SessionOutcome) -> 
     session.close(outcome)
 
 
-def _stream(session: Session, exchange: Exchange) -> RawStream:
+def _stream(connection: Connection, session: Session, exchange: Exchange) -> RawStream:
     """A stream to the process: one that it keeps, unless that has ended meanwhile, or says what nobody has asked for (R41). A new one for a second try, and
     for what could not have a second try where the first might meet a process that ends its idle streams (R30).
+
+    One that was given straight from one request to the next in the queue is not looked at, if the process speaks by a loader of ours: under load that is
+    every one, and a look costs as much as a read.
     """
     fresh = exchange.retried > 0 or not (session.dialect.keeps_idle or exchange.head.method in IDEMPOTENT)
     stream = session.connect_nowait(fresh=fresh)
-    while session.reused:
+    handed_on = exchange.queued and session.dialect.keeps_idle
+    while session.reused and not (handed_on and connection.now() - stream.idle_since < _STILL_WARM):
         try:
             stream.recv_nowait(1)
         except trio.WouldBlock:

@@ -51,11 +51,13 @@ _BROKEN = frozenset(
 class RawStream:
     """A connected, non-blocking stream socket."""
 
-    __slots__ = ("_recv", "_send", "_sock", "fd")
+    __slots__ = ("_recv", "_send", "_sock", "fd", "idle_since")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self.fd = sock.fileno()
+        self.idle_since = 0.0
+        """For whoever keeps it between two uses: since when, in monotonic seconds."""
         # Bound methods, once: two attribute look-ups fewer on every request.
         self._recv = sock.recv
         self._send = sock.send
