@@ -28,6 +28,7 @@ from passenger_trio.codecs.lane import recognise
 from passenger_trio.codecs.lane_message import LaneMessage
 from passenger_trio.codecs.message import Fields, Message
 from passenger_trio.codecs.refusals import refuse
+from passenger_trio.codecs.response_head import AppHead
 from passenger_trio.codecs.response_lines import status_line, with_standard_fields
 from passenger_trio.errors import InvariantBroken, RequestError
 
@@ -262,6 +263,10 @@ class ClientSide:
         """
         return self._current().whole(status, reason, fields, body, length, date, close)
 
+    def answer(self, app: AppHead, body: bytes, *, date: bytes, close: bool = False) -> bytes:
+        """The whole response of an application: its head, body and end at once."""
+        return self._current().answer(app, body, date, close)
+
     def interim(self, status: int, reason: bytes, fields: Fields) -> bytes:
         """A 1xx response; ``b""`` for an HTTP/1.0 client (R20, R21).
 
@@ -323,9 +328,21 @@ class ClientSide:
 
         :raises InvariantBroken: the connection is not ``reusable``.
         """
-        if not self.reusable:
+        if not self.is_ready_again():
             raise InvariantBroken("a connection is used again that cannot be")
+
+    def is_ready_again(self) -> bool:
+        """``start_next_cycle`` if that is ``reusable``, and whether it was."""
+        message = self._message
+        if (
+            message is None
+            or message.must_close
+            or not (message.body_complete and message.ended)
+            or self._failure
+        ):
+            return False
         self._message = None
+        return True
 
     def _current(self) -> Message:
         if self._message is None:

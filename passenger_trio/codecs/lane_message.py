@@ -11,13 +11,15 @@ from collections.abc import Sequence
 
 from passenger_trio.codecs.head import Head
 from passenger_trio.codecs.message import Fields, Message
-from passenger_trio.codecs.response_lines import status_line, with_standard_fields
+from passenger_trio.codecs.response_head import AppHead
+from passenger_trio.codecs.response_lines import NO_BODY, SERVER, status_line, with_standard_fields
 from passenger_trio.errors import InvariantBroken
 
 __all__ = ["LaneMessage"]
 
 _FIELD = b": ".join
 _LINES = b"\r\n".join
+_END_OF_HEAD = b"\r\nServer: %b\r\nContent-Length: %%d\r\n\r\n%%b" % SERVER
 
 
 class LaneMessage(Message):
@@ -72,6 +74,27 @@ class LaneMessage(Message):
             lines.append(b"Connection: close")
         lines += (b"", body)
         return _LINES(lines)
+
+    def answer(self, app: AppHead, body: bytes, date: bytes, close: bool) -> bytes:
+        """As of any message; the common case around lines that are made once for each head that is known."""
+        length = app.content_length
+        if (
+            close
+            or self.must_close
+            or not self.body_complete
+            or self.begun
+            or app.status in NO_BODY
+            or (length is not None and length != len(body))
+            or app.has_date
+            or app.has_server
+            or self.head.method == b"HEAD"
+        ):
+            return super().answer(app, body, date, close)
+        self.begun = self.ended = True
+        lines = app.lines
+        if lines is None:
+            lines = app.lines = _LINES([status_line(app.status, app.reason), *map(_FIELD, app.fields), b"Date: "])
+        return lines + date + _END_OF_HEAD % (len(body), body)
 
     def _write_head(self, status: int, reason: bytes, fields: Fields, length: int | None, chunked: bool) -> bytes:
         lines = [status_line(status, reason)]

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from passenger_trio.codecs.head import Head
-from passenger_trio.codecs.response_head import check_fields
+from passenger_trio.codecs.response_head import AppHead, check_fields
 from passenger_trio.codecs.response_lines import NO_BODY, with_standard_fields
 from passenger_trio.errors import InvariantBroken, UnfitResponseHead
 
@@ -133,6 +133,10 @@ class Message:
         if length is None and not self._is_muted(status):
             length = len(body)
         return b"".join((self.begin(status, reason, fields, length, date, close), *self.body(body), self.end()))
+
+    def answer(self, app: AppHead, body: bytes, date: bytes, close: bool) -> bytes:
+        """``whole``, of an application's response."""
+        return self.whole(app.status, app.reason, app.fields, body, app.content_length, date, close)
 
     def _is_muted(self, status: int) -> bool:
         return status in NO_BODY or self.head.method == b"HEAD"

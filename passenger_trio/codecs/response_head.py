@@ -73,15 +73,37 @@ class AppHead:
     content_length: int | None = None
     has_date: bool = False
     has_server: bool = False
+    lines: bytes | None = attrs.field(default=None, eq=False, repr=False)
+    """Status line and fields as they are written, without what only the connection knows. Made by whoever writes them first."""
+
+
+class _Known(dict[bytes, AppHead]):
+    """Payload -> head, for heads that come again and again. What sets a cookie is not kept: it is one client's, and a secret."""
+
+    def __missing__(self, payload: bytes) -> AppHead:
+        head = _parse(payload)
+        if len(payload) <= _LONGEST_KNOWN_HEAD and not any(name.lower() == b"set-cookie" for name, _ in head.fields):
+            if len(self) >= _MOST_KNOWN_HEADS:
+                self.clear()
+            self[payload] = head
+        return head
+
+
+_KNOWN = _Known()
+_MOST_KNOWN_HEADS, _LONGEST_KNOWN_HEAD = 512, 1024
 
 
 def parse(payload: bytes) -> AppHead:
-    """The head in the payload of an ``R`` frame.
+    """The head in the payload of an ``R`` frame. It may be that of other responses too: for reading.
 
     :raises MalformedResponse: it is no pairs: the loader's fault.
     :raises UnfitResponseHead: it is not one (R21), or its length is not one (R24). ``code`` says which;
         status 200 to 599 only.
     """
+    return _KNOWN[payload]
+
+
+def _parse(payload: bytes) -> AppHead:
     match = _RESPONSE.fullmatch(payload)
     if match is None:
         raise _diagnosis(payload)

@@ -271,12 +271,10 @@ class Connection:
             return False
         self.log(exchange)
         self.exchange = None
-        codec = self.codec
-        if not codec.reusable:
-            await self._linger(may_send=exchange.upgraded)
-            return False
-        codec.start_next_cycle()
-        return True
+        if self.codec.is_ready_again():
+            return True
+        await self._linger(may_send=exchange.upgraded)
+        return False
 
     async def _relay_over(self) -> None:
         """The relay was cut off: nothing came over it for too long, or its time to drain is over."""

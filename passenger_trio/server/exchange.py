@@ -30,84 +30,57 @@ IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"
 class Exchange:
     """One request and its response."""
 
-    __slots__ = (
-        "body",
-        "body_clock",
-        "body_sent",
-        "body_whole",
-        "buffer",
-        "bytes_sent",
-        "framing",
-        "head",
-        "pid",
-        "place",
-        "queue_time",
-        "queued",
-        "reader",
-        "relay",
-        "request_id",
-        "response_begun",
-        "retried",
-        "route",
-        "session",
-        "spilled",
-        "started",
-        "status",
-        "unreachable",
-        "unsent",
-        "upgraded",
-        "upload",
-        "wants_websocket",
-    )
+    # What most requests never touch is a value of the class: an exchange is made for every request, and 25 stores cost as much as a look into the pool.
+
+    # buffer_body
+    body_clock: BodyClock | None = None
+    """Made when the client is waited for; goes on where the body is sent on while it arrives."""
+    body = b""
+    upload: SpillBuffer | None = None
+    """The request body instead of ``body``, if it is too long for memory."""
+    # checkout_session
+    session: Session | None = None
+    place: Place | None = None
+    """The place in the queue, while it waits in one."""
+    queued = 0.0
+    """When it was taken, in monotonic seconds."""
+    queue_time = 0.0
+    pid = 0
+    # send_request, pump
+    wants_websocket = False
+    """Whether the process that has the request was asked for a WebSocket, and may accept it."""
+    framing: Framing = SESSION_FRAMING
+    """How what is left of the body is written to the process that has the head."""
+    unsent: bytes | memoryview = b""
+    """What of the request the kernel has not taken yet."""
+    body_sent = False
+    """Whether the process has the whole request, so that its stream is at a boundary when the response ends."""
+    retried = 0
+    unreachable = 0
+    """Processes that could not be reached for this request."""
+    # forward_response
+    reader: Reader | None = None
+    response_begun = False
+    """Whether a byte of the final response was given to the client's connection."""
+    status = 0
+    bytes_sent = 0
+    """Response body bytes given to the client's connection."""
+    buffer: SpillBuffer | None = None
+    """What the client has not taken yet, in the slow lane."""
+    spilled = 0
+    """Bytes that were on disk on their way, in either direction."""
+    # pump, upgrade
+    upgraded = False
+    """Whether the application has taken the connection over: from there the process's stream carries raw bytes."""
+    relay: Relay | WebSocket | None = None
 
     def __init__(self, head: Head, route: Route, request_id: bytes, started: float) -> None:
         self.head = head
         self.route = route
         self.request_id = request_id
         self.started = started
-        # buffer_body
-        self.body_clock: BodyClock | None = None
-        """Made when the client is waited for; goes on where the body is sent on while it arrives."""
-        self.body = b""
         self.body_whole = not head.has_body
         """Whether ``body``, or ``upload``, is the whole request body; then it can be sent again."""
-        self.upload: SpillBuffer | None = None
-        """The request body instead of ``body``, if it is too long for memory."""
-        # checkout_session
-        self.session: Session | None = None
-        self.place: Place | None = None
-        """The place in the queue, while it waits in one."""
-        self.queued = 0.0
-        """When it was taken, in monotonic seconds."""
-        self.queue_time = 0.0
-        self.pid = 0
-        # send_request, pump
-        self.wants_websocket = False
-        """Whether the process that has the request was asked for a WebSocket, and may accept it."""
-        self.framing: Framing = SESSION_FRAMING
-        """How what is left of the body is written to the process that has the head."""
-        self.unsent: bytes | memoryview = b""
-        """What of the request the kernel has not taken yet."""
-        self.body_sent = False
-        """Whether the process has the whole request, so that its stream is at a boundary when the response ends."""
-        self.retried = 0
-        self.unreachable = 0
-        """Processes that could not be reached for this request."""
-        # forward_response
-        self.reader: Reader | None = None
-        self.response_begun = False
-        """Whether a byte of the final response was given to the client's connection."""
-        self.status = 0
-        self.bytes_sent = 0
-        """Response body bytes given to the client's connection."""
-        self.buffer: SpillBuffer | None = None
-        """What the client has not taken yet, in the slow lane."""
-        self.spilled = 0
-        """Bytes that were on disk on their way, in either direction."""
-        # pump, upgrade
-        self.upgraded = False
-        """Whether the application has taken the connection over: from there the process's stream carries raw bytes."""
-        self.relay: Relay | WebSocket | None = None
 
     def give_back(self, outcome: SessionOutcome, *, keep_stream: bool = False) -> None:
         """End the session, if there is one still."""

@@ -102,21 +102,14 @@ async def _forward_whole(connection: Connection, exchange: Exchange, payload: by
     # The response is here: whatever becomes of it, the process is free.
     session.close(SessionOutcome.DONE, keep_stream=not flags & FLAG_CLOSE)
     app = parse(payload)
-    data = connection.codec.whole_response(
-        app.status,
-        app.reason,
-        app.fields,
-        body,
-        length=app.content_length,
-        date=connection.front.date(),
-        close=connection.ends_after_response,
-    )
+    codec = connection.codec
+    data = codec.answer(app, body, date=connection.front.date(), close=connection.ends_after_response)
     exchange.status = app.status
     exchange.response_begun = True
     if exchange.head.method != b"HEAD" and app.status not in NO_BODY:
-        exchange.bytes_sent = len(body) - connection.codec.overrun
+        exchange.bytes_sent = len(body) - codec.overrun
     await connection.send(data)
-    if connection.codec.short:
+    if codec.short:
         raise IncompleteResponse("the application sent less than the Content-Length that it declared")
 
 
