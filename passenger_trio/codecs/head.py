@@ -10,7 +10,23 @@ import attrs
 
 from passenger_trio.options import ServerOptions
 
-__all__ = ["Head", "HttpLimits"]
+__all__ = ["Common", "Head", "HttpLimits"]
+
+
+@attrs.define(eq=False)
+class Common:
+    """What requests of one connection have in common if their field lines are the same to the last byte, as those of browsers and proxies often are."""
+
+    raw: bytes
+    """The field lines with the empty line behind them."""
+    fields: list[tuple[bytes, bytes]]
+    host: bytes
+    content_length: int | None
+    keep_alive: bool
+    pairs: bytes | None = None
+    """What ``headers.cgi_pairs`` makes of the fields, once it has."""
+    names_request: bool = False
+    """Whether the request's id is among them."""
 
 
 @attrs.define(eq=True)
@@ -40,6 +56,9 @@ class Head:
     """The client wants the connection to live on; never with HTTP/1.0."""
     upgrade: bytes = b""
     """The protocol to upgrade to in lower case, empty when none is asked for that can be had (R19)."""
+
+    common: Common | None = attrs.field(default=None, eq=False, repr=False)
+    """Shared with other requests of the connection. (They all have the same ``trusted`` and connection's pairs.)"""
 
     @property
     def has_body(self) -> bool:

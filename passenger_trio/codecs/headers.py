@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container
-from itertools import chain
 
 from passenger_trio.codecs.head import Head
 
@@ -96,14 +95,33 @@ def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: 
             path = below
         else:
             script_name = b""
-    pairs = {
-        b"REQUEST_METHOD": head.method,
-        b"REQUEST_URI": head.target,
-        b"SCRIPT_NAME": script_name,
-        b"PATH_INFO": path,
-        b"QUERY_STRING": head.query,
-        b"SERVER_PROTOCOL": b"HTTP/1.1" if head.version == b"1.1" else b"HTTP/1.0",
-    }
+    common = head.common
+    if common is None or common.pairs is None:
+        rest, names_request = _field_pairs(head, trusted)
+        if common is not None:
+            common.pairs, common.names_request = rest, names_request
+    else:
+        rest, names_request = common.pairs, common.names_request
+    return (
+        b"%bREQUEST_METHOD\0%b\0REQUEST_URI\0%b\0SCRIPT_NAME\0%b\0PATH_INFO\0%b\0QUERY_STRING\0%b\0"
+        b"SERVER_PROTOCOL\0HTTP/%b\0%b%b"
+        % (
+            connection_pairs,
+            head.method,
+            head.target,
+            script_name,
+            path,
+            head.query,
+            b"1.1" if head.version == b"1.1" else b"1.0",
+            rest,
+            b"" if names_request else b"HTTP_X_REQUEST_ID\0%b\0" % request_id,
+        )
+    )
+
+
+def _field_pairs(head: Head, trusted: bool) -> tuple[bytes, bool]:
+    """The pairs that come from fields, joined and NUL-terminated, and whether the request's id is among them."""
+    pairs: dict[bytes, bytes] = {}
     if head.host:
         pairs[b"HTTP_HOST"] = head.host
     if head.content_length is not None:
@@ -125,9 +143,10 @@ def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: 
         # What they say besides was for us; an application looks for these two words.
         pairs[b"HTTP_CONNECTION"] = b"Upgrade"
         pairs[b"HTTP_UPGRADE"] = head.upgrade
-    if not trusted or not _SANE_ID.fullmatch(pairs.get(b"HTTP_X_REQUEST_ID", b"")):
-        pairs[b"HTTP_X_REQUEST_ID"] = request_id
-    return connection_pairs + b"\0".join(chain.from_iterable(pairs.items())) + b"\0"
+    names_request = trusted and _SANE_ID.fullmatch(pairs.get(b"HTTP_X_REQUEST_ID", b"")) is not None
+    if not names_request:
+        pairs.pop(b"HTTP_X_REQUEST_ID", None)
+    return b"".join([b"%b\0%b\0" % pair for pair in pairs.items()]), names_request
 
 
 def forwarded_fields(

@@ -9,8 +9,8 @@ The life of a connection is one message after another, never two at a time::
 they are. A refusal is final: after it no byte is looked at any more (R18), and only ``error_response`` can
 still be written.
 
-A connection between two requests holds its limits, a few flags and nothing else: no parser, no buffer, no
-message.
+A connection between two requests holds its limits, a few flags, the field lines of its last plain request and nothing
+else: no parser, no buffer, no message.
 
 Which reader a head gets: the lane is asked when the first bytes of a head have come, and once more, if they
 were not the whole head, when the strict check has found its end. So a head that comes byte by byte is looked
@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 from passenger_trio.codecs.edge import HeadScan
 from passenger_trio.codecs.h11_message import H11Message
-from passenger_trio.codecs.head import Head, HttpLimits
+from passenger_trio.codecs.head import Common, Head, HttpLimits
 from passenger_trio.codecs.lane import recognise
 from passenger_trio.codecs.lane_message import LaneMessage
 from passenger_trio.codecs.message import Fields, Message
@@ -43,6 +43,7 @@ class ClientSide:
 
     __slots__ = (
         "_ahead",
+        "_common",
         "_data",
         "_failure",
         "_lane",
@@ -61,6 +62,7 @@ class ClientSide:
         self._ahead: bytearray | None = None
         self._scan: HeadScan | None = None
         self._message: Message | None = None
+        self._common: Common | None = None
         self._failure = ""
         self._skipped = False
         self.peer_closed = False
@@ -125,9 +127,10 @@ class ClientSide:
             if not data:
                 return None
             if self._lane:
-                found = recognise(data, self._limits)
+                found = recognise(data, self._limits, self._common)
                 if found is not None:
                     head, length = found
+                    self._common = head.common
                     return self._start(LaneMessage(head), data[length:])
             self._scan = scan = HeadScan(self._limits)
             again = False
@@ -334,12 +337,7 @@ class ClientSide:
     def is_ready_again(self) -> bool:
         """``start_next_cycle`` if that is ``reusable``, and whether it was."""
         message = self._message
-        if (
-            message is None
-            or message.must_close
-            or not (message.body_complete and message.ended)
-            or self._failure
-        ):
+        if message is None or message.must_close or not (message.body_complete and message.ended) or self._failure:
             return False
         self._message = None
         return True

@@ -9,7 +9,8 @@ one only what a valid host is.
 Two regular expressions make the language, one for the request line and one for a field line, both with
 possessive repeats only, so that they look at each byte once. A field line means the same whenever it comes,
 and clients send the same lines again and again: lines that were recognised are remembered, up to a bound, and
-then cost one look into a dict. Lines that carry secrets are never kept.
+then cost one look into a dict. Lines that carry secrets are never kept there. And requests of one connection mostly have all lines in
+common: the last ones stay with the connection, and are compared as a whole.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import re
 
 from passenger_trio.codecs.edge import valid_host
-from passenger_trio.codecs.head import Head, HttpLimits
+from passenger_trio.codecs.head import Common, Head, HttpLimits
 
 __all__ = ["recognise"]
 
@@ -50,18 +51,23 @@ _MOST_KNOWN_LINES = 4096
 _LONGEST_KNOWN_LINE = 255
 
 
-def recognise(data: bytes, limits: HttpLimits) -> tuple[Head, int] | None:
+def recognise(data: bytes, limits: HttpLimits, last: Common | None = None) -> tuple[Head, int] | None:
     """The head at the start of ``data`` and its length in bytes, or None if it is not complete or not plain.
 
     Plain is: a common method, origin-form, HTTP/1.1, CRLF, token names, no control character, one valid Host,
     no field that may occur once twice, ``Connection`` only as ``keep-alive`` or ``close``, a body only by a
     plain Content-Length within its limit, none of Transfer-Encoding, Expect, Upgrade, TE, Trailer; and within
     all limits.
+
+    :param last: of a request that was recognised before, under the same limits.
     """
     line = _REQUEST_LINE.match(data)
     if line is None:
         return None
     start = line.end()
+    if last is not None and data.startswith(last.raw, start):
+        end = start + len(last.raw)
+        return (_head(line, last), end) if end <= limits.lane_head else None
     end = data.find(b"\r\n\r\n", start, limits.lane_head)
     if end < 0:
         return None
@@ -94,9 +100,26 @@ def recognise(data: bytes, limits: HttpLimits) -> tuple[Head, int] | None:
                     return None
     if not host or len(fields) > limits.max_header_fields:
         return None
-    method, target, path, query = line.groups()
-    head = Head(method, target, path, query or b"", b"1.1", host, fields, length, False, False, keep_alive)
-    return head, end + 4
+    return _head(line, Common(data[start : end + 4], fields, host, length, keep_alive)), end + 4
+
+
+def _head(line: re.Match[bytes], common: Common) -> Head:
+    method, target, path, query = line.groups(b"")
+    return Head(
+        method,
+        target,
+        path,
+        query,
+        b"1.1",
+        common.host,
+        common.fields,
+        common.content_length,
+        False,
+        False,
+        common.keep_alive,
+        b"",
+        common,
+    )
 
 
 def _read(line: bytes) -> _Entry | None:

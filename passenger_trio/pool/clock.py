@@ -25,11 +25,6 @@ class Clock:
         self._sleep: trio.CancelScope | None = None
         self._earliest = -math.inf
 
-    @property
-    def sleeps_for_ever(self) -> bool:
-        """Whether nothing is due: then the next fact may make something due."""
-        return self._sleep is not None and self._sleep.deadline == math.inf
-
     def recheck(self) -> None:
         """The deadline may have changed."""
         if self._sleep is not None:

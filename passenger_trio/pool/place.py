@@ -15,6 +15,7 @@ import trio
 from passenger_trio.core.model import SessionOutcome, WaiterId
 from passenger_trio.errors import CheckoutError
 from passenger_trio.pool.session import Session
+from passenger_trio.system.sockets import Cuttable
 
 if TYPE_CHECKING:
     from passenger_trio.pool.pool import Pool
@@ -34,10 +35,10 @@ class Place:
         self.session: Session | None = None
         self.error: CheckoutError | None = None
 
-    async def wait(self, scope: trio.CancelScope | None = None) -> Session:
+    async def wait(self, owner: Cuttable | None = None) -> Session:
         """The session, once it is granted. When cancelled, the place is kept: wait again, or ``leave``.
 
-        :param scope: a scope around the call. When it is cancelled in the same moment in which the answer comes, the cancellation is delivered here, and the answer is
+        :param owner: of a scope around the call. When it is cut in the same moment in which the answer comes, the cancellation is delivered here, and the answer is
             kept for the next wait.
         :raises CheckoutError: the wait has come to nothing.
         """
@@ -51,7 +52,7 @@ class Place:
             await trio.lowlevel.wait_task_rescheduled(forget)
         else:
             await trio.lowlevel.checkpoint()
-        if scope is not None and scope.cancel_called:
+        if owner is not None and owner.cut:
             await trio.lowlevel.checkpoint()
         if self.error is not None:
             raise self.error

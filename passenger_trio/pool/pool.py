@@ -165,8 +165,7 @@ class Pool:
         if commands:
             perform(self, commands)
             if len(commands) == 1 and type(commands[0]) is Grant and not self._policy.is_timed:
-                commands = []  # what brings no deadline forward
-        if commands or self._clock.sleeps_for_ever:
+                return  # which brings no deadline forward
             self._clock.recheck()
 
     def session_held(self, session: Session) -> None:
@@ -218,9 +217,7 @@ class Pool:
         self.events.publish(
             "spawn_failed", group=str(home.key), summary=summary, id=error.failure.error_id if error else None
         )
-        self._perform(
-            self._policy.spawn_failed(attempt, error.failure if error else None, self.now(), random.random())
-        )
+        self._perform(self._policy.spawn_failed(attempt, error.failure if error else None, self.now(), random.random()))
         self.tell_change()
 
     def _log_failure(self, key: GroupKey, failure: SpawnFailure) -> None:

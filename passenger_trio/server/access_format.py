@@ -24,7 +24,8 @@ from __future__ import annotations
 
 import json
 import time as clock
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 __all__ = ["AccessRecord", "format_combined", "format_json"]
 
@@ -64,26 +65,35 @@ def format_combined(record: AccessRecord) -> bytes:
     remote, time, method, target, version, status, size, referer, agent = record[:9]
     duration, queue, pid, group, rid, retried, spilled, received = record[9:]
     if (second := int(time)) != _combined_time[0]:
-        _combined_time[:] = second, _common(second)
-    request = b"%b %b HTTP/%b" % (method, target, version) if method else b"-"
-    wire = b"%b\n%b\n%b\n%b\n%b" % (
-        remote.encode("utf-8", "surrogateescape"),
-        request,
+        _combined_time[:] = second, _common(second).encode()
+    if (b"%b%b%b%b%b%b" % (method, target, version, referer, agent, rid)).translate(None, _PLAIN):
+        method, target, version, referer, agent, rid = [
+            _escape(part).replace('"', '\\"').encode() for part in (method, target, version, referer, agent, rid)
+        ]
+    return b'%b - - [%b] "%b" %d %d "%b" "%b" id=%b pid=%d group=%b time=%.3f queue=%.3f%b\n' % (
+        _address(remote),
+        _combined_time[1],
+        b"%b %b HTTP/%b" % (method, target, version) if method else b"-",
+        status,
+        size,
         referer or b"-",
         agent or b"-",
-        rid,
+        rid or b"-",
+        pid,
+        _WORDS.get(group) or _word(group),
+        duration,
+        queue,
+        _rest(retried, spilled, received) if retried or spilled or received else b"",
     )
-    if wire.translate(None, _PLAIN) == b"\n\n\n\n":
-        remote, line, referer_, agent_, rid_ = wire.decode("ascii").split("\n")
-    else:
-        parts = (remote.encode("utf-8", "surrogateescape"), request, referer or b"-", agent or b"-", rid)
-        remote, line, referer_, agent_, rid_ = [_escape(part).replace('"', '\\"') for part in parts]
-    return (
-        f'{remote or "-"} - - [{_combined_time[1]}] "{line}" {status} {size} "{referer_}" "{agent_}"'
-        f" id={rid_ or '-'} pid={pid} group={_WORDS.get(group) or _word(group)}"
-        f" time={duration:.3f} queue={queue:.3f}{' retried=1' if retried else ''}{f' spilled={spilled}' if spilled else ''}"
-        f"{f' received={received}' if received else ''}\n"
-    ).encode()
+
+
+def _rest(retried: int, spilled: int, received: int) -> bytes:
+    words = (
+        " retried=1" if retried else "",
+        f" spilled={spilled}" if spilled else "",
+        f" received={received}" if received else "",
+    )
+    return "".join(words).encode()
 
 
 def format_json(record: AccessRecord) -> bytes:
@@ -116,11 +126,11 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 """Log readers expect English, whatever the locale is."""
 
 # The last second that was formatted.
-_combined_time: list[int | str] = [-1, ""]
+_combined_time: list[Any] = [-1, b""]
 _json_time: list[int | str] = [-1, "", ""]
 
 # The few names of groups there are, as they stand in a line.
-_WORDS: dict[str, str] = {}
+_WORDS: dict[str, bytes] = {}
 _STRINGS: dict[str, str] = {}
 
 
@@ -136,10 +146,15 @@ def _hex(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
-def _word(group: str) -> str:
+def _word(group: str) -> bytes:
     """A group's name as one word, without quotes."""
     word = _escape(group.encode("utf-8", "surrogateescape")).replace(" ", "\\x20").replace('"', "\\x22")
-    return _WORDS.setdefault(group, word or "-")
+    return _WORDS.setdefault(group, word.encode() or b"-")
+
+
+@lru_cache(1024)
+def _address(remote: str) -> bytes:
+    return _escape(remote.encode("utf-8", "surrogateescape")).replace('"', '\\"').encode() or b"-"
 
 
 def _string(group: str) -> str:

@@ -99,7 +99,7 @@ async def _receive(connection: Connection, clock: BodyClock) -> None:
     begun = trio.current_time()
     connection.enter(Stage.BODY, begun, clock.remaining())
     try:
-        data = await connection.stream.recv(SCRATCH, connection.scope)
+        data = await connection.stream.recv(SCRATCH, connection)
     except trio.BrokenResourceError:
         raise ClientGone from None
     clock.waited(trio.current_time() - begun, len(data))

@@ -39,7 +39,7 @@ async def checkout_session(connection: Connection, exchange: Exchange) -> None:
             exchange.place = found
             exchange.queued = now
             connection.enter_patiently(Stage.QUEUE, now)
-            await _wait(exchange, found, connection.scope)
+            await _wait(connection, exchange, found, connection)
             connection.stage = Stage.APP  # which sets its deadline when it begins to wait
     else:
         connection.enter(Stage.SLOW_QUEUE, connection.now())
@@ -55,19 +55,19 @@ def _hold(exchange: Exchange, session: Session) -> None:
         session.set_unbounded()
 
 
-async def _wait(exchange: Exchange, place: Place, scope: trio.CancelScope | None = None) -> None:
+async def _wait(connection: Connection, exchange: Exchange, place: Place, owner: Connection | None = None) -> None:
     """Wait in a place, which is over when this returns or raises anything but a cancellation.
 
     What it was granted is the exchange's in the same step: a cancellation that comes with it must not lose it.
     """
     try:
-        session = await place.wait(scope)
+        session = await place.wait(owner)
     except CheckoutError:
         exchange.place = None
         raise
     exchange.place = None
     _hold(exchange, session)
-    exchange.queue_time += trio.current_time() - exchange.queued
+    exchange.queue_time += connection.now() - exchange.queued
 
 
 async def _wait_and_watch(connection: Connection, exchange: Exchange, place: Place) -> None:
@@ -83,7 +83,7 @@ async def _wait_and_watch(connection: Connection, exchange: Exchange, place: Pla
 
         queueing.start_soon(watch)
         try:
-            await _wait(exchange, place)
+            await _wait(connection, exchange, place)
         except CheckoutError as error:
             failure = error
         queueing.cancel_scope.cancel()

@@ -49,6 +49,7 @@ class Connection:
         "_served",
         "address_pairs",
         "codec",
+        "cut",
         "due",
         "exchange",
         "front",
@@ -82,6 +83,8 @@ class Connection:
         self.turn = 0
         """Counts stages, so that a deadline can tell whether its stage is still there."""
         self.scope = trio.CancelScope()
+        self.cut = False
+        """Whether the scope is cancelled."""
         self._served = 0
 
     # -- the timer ----------------------------------------------------------------------------------------------
@@ -104,10 +107,15 @@ class Connection:
     @property
     def is_idle(self) -> bool:
         """Between two requests, and not told to end."""
-        return self.stage is Stage.IDLE and not self.scope.cancel_called
+        return self.stage is Stage.IDLE and not self.cut
 
     def close_idle(self) -> None:
         """End the connection, which must be idle."""
+        self.cut_off()
+
+    def cut_off(self) -> None:
+        """The stage is over, whatever it waits for."""
+        self.cut = True
         self.scope.cancel()
 
     def overdue(self, now: float) -> None:
@@ -116,7 +124,7 @@ class Connection:
         if self.stage is Stage.WEBSOCKET and exchange is not None and isinstance(exchange.relay, WebSocket):
             exchange.relay.tick(now)
         else:
-            self.scope.cancel()
+            self.cut_off()
 
     async def run(self) -> None:
         """Serve the connection until it ends."""
@@ -129,6 +137,7 @@ class Connection:
                     return
                 # A cancellation that came from outside is not caught by our scope and goes on unwinding.
                 self.scope = trio.CancelScope()
+                self.cut = False
                 step = self._deadline_passed()
         except ClientGone:
             pass
@@ -210,7 +219,7 @@ class Connection:
                 if not self._await_head():
                     return False
                 while head is None:
-                    codec.receive(await self.stream.recv(65536, self.scope))
+                    codec.receive(await self.stream.recv(65536, self))
                     head = codec.next_head()
                     if head is None:
                         if codec.peer_closed:

@@ -53,7 +53,7 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
         if connection.stage is Stage.APP and exchange.body_sent:
             connection.enter_patiently(Stage.APP, connection.now())
             try:
-                data = await stream.recv(65536, connection.scope)
+                data = await stream.recv(65536, connection)
             except trio.BrokenResourceError:
                 data = b""
             whole = session.dialect.whole_response(data, exchange.head.method)

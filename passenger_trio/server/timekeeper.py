@@ -54,7 +54,7 @@ class Timekeeper:
             while soon and soon[0][0] <= now:
                 _, turn, connection = soon.popleft()
                 if connection.turn == turn:
-                    connection.scope.cancel()
+                    connection.cut_off()
             if now >= next_scan:
                 # overdue() runs no task: the set does not change under the loop.
                 for connection in self._connections:

@@ -7,10 +7,13 @@ from re import _parser  # type: ignore[attr-defined]
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from passenger_trio.codecs import edge, lane, lines, response_head
 from passenger_trio.codecs.edge import HeadScan
-from passenger_trio.codecs.head import Head, HttpLimits
+from passenger_trio.codecs.head import Common, Head, HttpLimits
+from passenger_trio.codecs.headers import cgi_pairs
 from passenger_trio.codecs.http1 import ClientSide
 from passenger_trio.codecs.lane import recognise
 from passenger_trio.codecs.lane_message import LaneMessage
@@ -159,15 +162,17 @@ def test_which_reader_a_head_gets() -> None:
     assert reader(GET.replace(b"1.1", b"1.0")) is not LaneMessage
 
 
-def test_an_idle_connection_holds_nothing() -> None:
+def test_an_idle_connection_holds_nothing_but_the_field_lines_of_its_last_plain_request() -> None:
     for data in (GET, GET.replace(b"GET", b"TRACE")):
         client = ClientSide(LIMITS)
-        before = [getattr(client, name) for name in ClientSide.__slots__]
+        held = [name for name in ClientSide.__slots__ if name != "_common"]
+        before = [getattr(client, name) for name in held]
         client.receive(data)
         client.next_head()
         client.whole_response(200, b"OK", [], b"x", date=b"now")
         client.start_next_cycle()
-        assert [getattr(client, name) for name in ClientSide.__slots__] == before
+        assert [getattr(client, name) for name in held] == before
+        assert client._common is None or client._common.raw == data.partition(b"\r\n")[2]
         assert not hasattr(client, "__dict__")
 
 
@@ -187,10 +192,10 @@ def test_each_byte_of_a_head_is_looked_at_once() -> None:
 def test_the_lane_is_asked_twice_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
 
-    def counting(data: bytes, limits: HttpLimits) -> tuple[Head, int] | None:
+    def counting(data: bytes, limits: HttpLimits, last: Common | None = None) -> tuple[Head, int] | None:
         nonlocal asked
         asked += 1
-        return recognise(data, limits)
+        return recognise(data, limits, last)
 
     monkeypatch.setattr("passenger_trio.codecs.http1.recognise", counting)
     client = ClientSide(LIMITS)
@@ -244,3 +249,27 @@ def test_a_line_is_cut_in_linear_steps() -> None:
     for _ in range(1000):
         assert scan.next_line(10, "field_too_large") == b"a"
     assert scan.seen == scan.start == 3000
+
+
+@given(st.lists(st.sampled_from([b"/", b"/a?b", b"/c"]), min_size=1, max_size=4), st.data())
+def test_lines_in_common_change_nothing(targets: list[bytes], data: st.DataObject) -> None:
+    """What the lane makes of a head is the same whatever head came before it on the connection."""
+    blocks = [
+        b"Host: a\r\n\r\n",
+        b"Host: a\r\nCookie: b=c\r\n\r\n",
+        b"Host: a\r\nCookie: b=c\r\nConnection: close\r\n\r\n",
+        b"Host: a\r\nX-Request-Id: mine\r\n\r\n",
+        b"Host: a\r\nContent-Length: 3\r\n\r\n",
+        b"Host: ab\r\n\r\n",
+    ]
+    last = None
+    trusted = data.draw(st.booleans())
+    for target in targets:
+        block = data.draw(st.sampled_from(blocks))
+        raw = b"GET " + target + b" HTTP/1.1\r\n" + block
+        limits = HttpLimits(max_header_size=data.draw(st.sampled_from([len(raw) - 1, len(raw), 8192])))
+        alone, found = recognise(raw + b"rest", limits), recognise(raw + b"rest", limits, last)
+        assert alone == found
+        if found is not None and alone is not None:
+            assert cgi_pairs(alone[0], b"", b"", trusted, b"id") == cgi_pairs(found[0], b"", b"", trusted, b"id")
+            last = found[0].common

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from passenger_trio.pool.clock import Clock
 
@@ -61,20 +61,6 @@ async def test_when_nothing_is_due_it_sleeps(autojump_clock: MockClock) -> None:
     await run(due, 1e6)
     assert due.ticks == []
     assert due.asked <= 2
-
-
-async def test_it_knows_that_it_sleeps_for_ever(autojump_clock: MockClock) -> None:
-    due = Due()
-    assert not due.clock.sleeps_for_ever, "it does not even run"
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(due.clock.run)
-        await wait_all_tasks_blocked()
-        assert due.clock.sleeps_for_ever
-        due.set(5.0)
-        assert not due.clock.sleeps_for_ever
-        due.set()
-        assert due.clock.sleeps_for_ever
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_deadline_that_comes_forward_is_heard(autojump_clock: MockClock) -> None:

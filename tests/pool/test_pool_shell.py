@@ -232,26 +232,37 @@ async def test_answered_between_two_waits(autojump_clock: MockClock) -> None:
         session.close(DONE)
 
 
+class Owner:
+    """Of a scope, as a connection is."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.cut = False
+
+    def cut_off(self) -> None:
+        self.cut = True
+        self.scope.cancel()
+
+
 async def test_a_scope_that_is_cancelled_as_the_answer_comes_is_heard_there_and_the_answer_kept(
     autojump_clock: MockClock,
 ) -> None:
     async with running_pool(DummySpawner(), limits=ONE) as pool:
         held, place = await a_place(pool)
+        owner = Owner()
         async with trio.open_nursery() as nursery:
 
             @nursery.start_soon
             async def client() -> None:
-                with trio.CancelScope() as scope:
-                    scopes.append(scope)
-                    await place.wait(scope)
-                assert scope.cancelled_caught
+                with owner.scope:
+                    await place.wait(owner)
+                assert owner.scope.cancelled_caught
                 session = await place.wait()
                 session.close(DONE)
 
-            scopes: list[trio.CancelScope] = []
             await wait_all_tasks_blocked()
             held.close(DONE)
-            scopes[0].cancel()
+            owner.cut_off()
         assert counts(pool) == (0, 0)
 
 

@@ -63,7 +63,7 @@ def cut(client: Client) -> Callable[[], None]:
 
     def due() -> None:
         if connection.turn == turn:
-            connection.scope.cancel()
+            connection.cut_off()
 
     return due
 

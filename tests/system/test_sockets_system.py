@@ -154,10 +154,20 @@ async def test_a_read_that_is_cancelled_loses_no_byte(pair: Pair) -> None:
 
 async def test_a_scope_that_is_cancelled_as_the_bytes_come_is_heard_before_they_are_read(pair: Pair) -> None:
     ours, theirs = pair
+
+    class Owner:
+        cut = False
+
+    owner = Owner()
+
+    def cut_off() -> None:
+        owner.cut = True
+        scope.cancel()
+
     with trio.CancelScope() as scope:
-        before_step(lambda: scope.cancel())
+        before_step(cut_off)
         theirs.send_nowait(b"x")
-        await ours.recv(10, scope)
+        await ours.recv(10, owner)
     assert scope.cancelled_caught
     assert await ours.recv() == b"x"
 
