@@ -881,9 +881,10 @@ def _check(
     return register
 
 
-def check_spawn_server(subject: Subject) -> list[str]:
+def check_spawn_server(subject: Subject, *, share: bool = False) -> list[str]:
     """Run every check that concerns the subject, with workers that are started and, if it can preload, with forked ones.
 
+    :param share: see ``Stage``.
     :returns: the names of the checks that were run.
     :raises ConformanceFailure: at least one failed; the text has them all.
     """
@@ -891,13 +892,14 @@ def check_spawn_server(subject: Subject) -> list[str]:
     failures: list[str] = []
     for preloaded in (False, True):
         variant = replace(subject, preloaded=preloaded)
-        for check in CHECKS:
-            if check.concerns(variant):
-                done.append(f"{check.name}[{'forked' if preloaded else 'started'}]")
-                try:
-                    check(variant)
-                except ConformanceFailure as failure:
-                    failures.append(f"{done[-1]}: {failure}")
+        with variant.stage(share=True) if share else contextlib.nullcontext() as stage:
+            for check in CHECKS:
+                if check.concerns(variant):
+                    done.append(f"{check.name}[{'forked' if preloaded else 'started'}]")
+                    try:
+                        check(variant, stage)
+                    except ConformanceFailure as failure:
+                        failures.append(f"{done[-1]}: {failure}")
     if failures:
         raise ConformanceFailure("\n\n".join(failures))
     return done
