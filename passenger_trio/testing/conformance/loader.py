@@ -149,11 +149,13 @@ class Loader:
 
 
 class Output:
-    """The pipe on a process's descriptors 1 and 2, read by a thread."""
+    """The pipe on a process's descriptors 1 and 2, read by a thread; also by who asks, who would otherwise be told less than was written."""
 
     def __init__(self) -> None:
         self._reading, self.writing = os.pipe()
         self._data = bytearray()
+        self._turn = threading.Lock()
+        self._is_read = True
         self._stop, self._stopped = os.pipe()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -161,15 +163,22 @@ class Output:
     def _read(self) -> None:
         while True:
             ready, _, _ = select.select([self._reading, self._stop], [], [])
-            if self._reading not in ready:
+            if self._reading not in ready or not self._take():
                 return
-            data = os.read(self._reading, 65536)
-            if not data:
-                return
+
+    def _take(self) -> bool:
+        """One read of all that is in the pipe; False at its end."""
+        with self._turn:
+            if not select.select([self._reading], [], [], 0)[0]:
+                return True  # the other one was first
+            data = os.read(self._reading, 1 << 20)
             self._data += data
+            return bool(data)
 
     def text(self) -> str:
-        """All that has come so far."""
+        """All that was written so far."""
+        if self._is_read:
+            self._take()
         return bytes(self._data).decode("utf-8", "replace")
 
     def wait_for(self, text: str) -> bool:
@@ -179,6 +188,7 @@ class Output:
         """Let the pipe fill up."""
         os.write(self._stopped, b"x")
         self._thread.join()
+        self._is_read = False
 
     def close_writing_end(self) -> None:
         if self.writing >= 0:
@@ -189,5 +199,6 @@ class Output:
         self.close_writing_end()
         os.close(self._stopped)
         self._thread.join()
+        self._is_read = False
         os.close(self._reading)
         os.close(self._stop)
