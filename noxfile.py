@@ -60,7 +60,9 @@ if __name__ != "__main__":
         session.install("-q", "-e", ".[test]")
         session.run("python", "tests/node_packages.py")  # now, and not within the time of a test
         # Most tests wait for processes: each core has one that does something meanwhile. What a module shares stays together.
-        session.run("python", "-m", "pytest", "-n", str(os.cpu_count() or 1), "--dist", "loadscope", *session.posargs)
+        # The order is that of tests/conftest.py: what lasts long begins first.
+        spread = ("-n", str(os.cpu_count() or 1), "--dist", "loadscope", "--no-loadscope-reorder")
+        session.run("python", "-m", "pytest", *spread, *session.posargs)
 
     @nox.session
     def model(session: nox.Session) -> None:

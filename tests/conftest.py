@@ -23,10 +23,57 @@ import pytest
 GONE_WITHIN = 2.0
 """Seconds in which a process that nobody waits for any more (one that lost its supervisor) must be gone."""
 
+LONG_ONES = (
+    "test_python_asgi_conformance",
+    "test_ruby_rack_conformance",
+    "test_process_faults",
+    "test_python_wsgi_conformance",
+    "test_ruby_rack_spec",
+    "test_ruby_rails",
+    "test_buffering",
+    "test_lane_equals_h11",
+    "test_python_asgi_sessions",
+    "test_node_conformance",
+    "test_upgrade",
+    "test_python_wsgi_endings",
+    "test_node",
+    "test_pool_machine",
+    "test_long_polls",
+    "test_storms",
+    "test_status_command",
+    "test_websocket_end_to_end",
+    "test_library_face",
+    "test_startup_errors",
+    "test_generic_programs",
+    "test_ruby_several",
+    "test_smart_spawner",
+)
+"""Modules that take long, the longest first: `pytest --durations=100` says which they are."""
+
 
 def pytest_configure() -> None:
-    """Servers that tests start hear a hangup, also where the tests themselves are run so that they do not."""
+    """What tests start hears a hangup and Ctrl-C, also where the tests themselves are run so that they do not (nohup; ``&`` in a script)."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the tests: what lasts long begins first, lest one of them has it to itself at the end.
+
+    They are given out by class or module (``--dist loadscope``). Of those that are not long, the ones with the most tests come first.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    scopes = Counter(item.nodeid.rpartition("::")[0] for item in items)
+    rank = {name: place for place, name in enumerate(LONG_ONES)}
+
+    def place(item: pytest.Item) -> tuple[int, int, str]:
+        scope = item.nodeid.rpartition("::")[0]
+        return rank.get(item.path.stem, len(rank)), -scopes[scope], scope
+
+    items.sort(key=place)
 
 
 @pytest.fixture

@@ -25,8 +25,9 @@ from passenger_trio.admin.operations import OPERATIONS, Operation, OperationRefu
 from passenger_trio.core.state import EnabledStatus
 from passenger_trio.core.statistics import GroupStatistics, ProcessStatistics
 from passenger_trio.spawning.app_spec import AppSpec
+from passenger_trio.system.callers import serve_callers
 from passenger_trio.system.gauges import ProcessGauge, measure
-from passenger_trio.system.sockets import RawStream, listen_unix, peer_credentials
+from passenger_trio.system.sockets import RawStream, peer_credentials
 
 if TYPE_CHECKING:
     from passenger_trio.tree import RunningServer
@@ -47,31 +48,15 @@ async def serve_admin(
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen on the instance's admin socket until cancelled."""
-    listener = listen_unix(server.admin_socket, 16, mode=0o600)
     admin = _Admin(server, specs, trio.current_time())
-    try:
-        async with trio.open_nursery() as callers:
-            task_status.started()
-            while True:
-                await trio.lowlevel.wait_readable(listener)
-                try:
-                    sock, _ = listener.accept()
-                except BlockingIOError:
-                    continue
-                except OSError as exc:
-                    _log.warning("accept on the admin socket failed: %s", exc.strerror)
-                    await trio.sleep(0.1)
-                    continue
-                if len(callers.child_tasks) >= _MAX_CALLERS:
-                    sock.close()
-                    continue
-                callers.start_soon(admin.serve_caller, sock)
-    finally:
-        listener.close()
-        try:
-            os.unlink(server.admin_socket)
-        except FileNotFoundError:
-            pass
+    await serve_callers(
+        server.admin_socket,
+        admin.serve_caller,
+        backlog=16,
+        most=_MAX_CALLERS,
+        failed=lambda exc: _log.warning("accept on the admin socket failed: %s", exc.strerror),
+        task_status=task_status,
+    )
 
 
 @attrs.frozen
@@ -89,7 +74,6 @@ class _Admin:
     limiter: trio.CapacityLimiter = attrs.field(factory=partial(trio.CapacityLimiter, 1))
 
     async def serve_caller(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
         stream = RawStream(sock)
         try:
             with trio.move_on_after(_TIME) as scope:

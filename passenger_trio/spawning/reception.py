@@ -10,7 +10,6 @@ Laws: a token works once; an expectation that is given up takes its token with i
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator
@@ -21,8 +20,9 @@ import trio
 
 from passenger_trio.codecs.control_protocol import Hello, LineReader, Message
 from passenger_trio.errors import SpawnServerError
+from passenger_trio.system.callers import serve_callers
 from passenger_trio.system.pidfd import PidFd
-from passenger_trio.system.sockets import PeerCredentials, RawStream, listen_unix, peer_credentials
+from passenger_trio.system.sockets import PeerCredentials, RawStream, peer_credentials
 
 __all__ = ["ControlConnection", "Expectation", "Reception"]
 
@@ -137,7 +137,6 @@ class Reception:
     def __init__(self, path: str) -> None:
         self.path = path
         self._expected: dict[str, Expectation] = {}
-        self._callers = 0
 
     @contextmanager
     def expect(self, role: str, accepts: Callable[[PeerCredentials], bool]) -> Iterator[Expectation]:
@@ -152,32 +151,14 @@ class Reception:
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen until cancelled."""
-        listener = listen_unix(self.path, 128, mode=0o600)
-        try:
-            async with trio.open_nursery() as callers:
-                task_status.started()
-                while True:
-                    await trio.lowlevel.wait_readable(listener)
-                    try:
-                        sock, _ = listener.accept()
-                    except BlockingIOError:
-                        continue
-                    except OSError as exc:
-                        _log.warning("accept on the spawn socket failed: %s", exc.strerror)
-                        await trio.sleep(0.1)
-                        continue
-                    if self._callers >= _MAX_CALLERS:
-                        sock.close()
-                        continue
-                    sock.setblocking(False)
-                    self._callers += 1
-                    callers.start_soon(self._receive_caller, sock)
-        finally:
-            listener.close()
-            try:
-                os.unlink(self.path)
-            except FileNotFoundError:
-                pass
+        await serve_callers(
+            self.path,
+            self._receive_caller,
+            backlog=128,
+            most=_MAX_CALLERS,
+            failed=lambda exc: _log.warning("accept on the spawn socket failed: %s", exc.strerror),
+            task_status=task_status,
+        )
 
     async def _receive_caller(self, sock: socket.socket) -> None:
         stream = RawStream(sock)
@@ -205,7 +186,6 @@ class Reception:
             # OSError: it has ended already, it lives where we cannot see its pid, or no descriptor is left to pin it with.
             _log.warning("a caller on the spawn socket was hung up on: %s", exc)
         finally:
-            self._callers -= 1
             if stream is not None:
                 stream.close()
             if pidfd is not None:

@@ -8,12 +8,11 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from faces_tools import APPS, in_threads
+from needs import needs
 
 from passenger_trio.testing import RawClient, Supervisor, eventually
 
@@ -49,19 +48,20 @@ def rss(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
-@contextmanager
-def tiny_disk(path: Path, size: str) -> Iterator[Path]:
-    """A tmpfs of that size; skipped where nobody may mount one."""
+def tiny_disk(path: Path, size: str) -> tuple[str, ...]:
+    """What starts a program that has a tmpfs of that size there: in a mount namespace of its own, so that nothing is left of it."""
     path.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("a file system cannot be mounted here")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
+    script = f'mount -t tmpfs -o size={size} tmpfs "$0" && exec "$@"'
+    # As root, or as the root of a user namespace.
+    for unshare in (("unshare", "--mount"), ("unshare", "--mount", "--map-root-user")):
+        prefix = (*unshare, "sh", "-c", script, str(path))
+        if (
+            shutil.which("unshare")
+            and subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
+        ):
+            return prefix
+    needs(False, "a small disk: unshare and mount, as root or where a user may make namespaces")
+    raise AssertionError("unreachable")
 
 
 @pytest.mark.parametrize("kind", ["length", "chunked"])
@@ -108,10 +108,9 @@ def fifty_slow_readers(server: Supervisor) -> None:
 @pytest.mark.slow
 def test_F27_a_full_disk_slows_applications_down_and_loses_nothing(tmp_path: Path) -> None:
     """50 responses of 10 MiB at the same time, to slow readers, with 64 KiB of disk."""
-    with (
-        tiny_disk(tmp_path / "disk", "64k") as disk,
-        Supervisor.start(APP, *TWO, "--data-buffer-dir", str(disk), "--data-buffer-max", "1G") as server,
-    ):
+    disk = tmp_path / "disk"
+    options = ("--data-buffer-dir", str(disk), "--data-buffer-max", "1G")
+    with Supervisor.start(APP, *TWO, *options, prefix=tiny_disk(disk, "64k")) as server:
         fifty_slow_readers(server)
         buffers = server.status()["buffers"]
         assert buffers["errors"].keys() == {"no_space"}
@@ -121,8 +120,8 @@ def test_F27_a_full_disk_slows_applications_down_and_loses_nothing(tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs prlimit")
 def test_F27_a_file_size_limit_is_like_a_full_disk() -> None:
+    needs(shutil.which("prlimit") is not None, "prlimit (the package util-linux)")
     with Supervisor.start(APP, *TWO, prefix=("prlimit", "--fsize=1048576")) as server:
         client = ask(server, "/length?f/320", 32768)
         eventually(lambda: server.status()["buffers"]["errors"].get("file_too_large"))

@@ -20,7 +20,11 @@ from passenger_trio.testing.harness import eventually, is_running
 pytestmark = [pytest.mark.os, pytest.mark.slow]
 
 APP = Path(__file__).resolve().parent.parent / "apps" / "ruby" / "which_ruby"
-DEBIAN_GEMS = "/usr/share/rubygems-integration/all"
+JRUBY_ENVIRONMENT = (
+    ("GEM_PATH", "/usr/share/rubygems-integration/all"),
+    ("JRUBY_OPTS", "--dev"),
+    ("JAVA_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"),
+)
 
 
 def rubies() -> dict[str, str]:
@@ -44,7 +48,7 @@ def test_several_rubies_in_one_server(instance_dir: Path) -> None:
     assert len(found) >= 2, f"only {found}"
     apps = []
     for number, (name, path) in enumerate(found.items()):
-        env = (("GEM_PATH", DEBIAN_GEMS), ("JRUBY_OPTS", "--dev")) if name.startswith("jruby") else ()
+        env = JRUBY_ENVIRONMENT if name.startswith("jruby") else ()
         apps.append(AppOptions(root=str(APP), name=f"app{number}", base_uri=f"/app{number}", ruby=path, env=env))
     config = Config(
         server=ServerOptions(port=0, access_log="off", instance_dir=str(instance_dir / "i")),

@@ -41,9 +41,16 @@ def can_fork(ruby: str) -> bool:
     return "jruby" not in Path(ruby).name
 
 
+JRUBY_ENVIRONMENT = {
+    "GEM_PATH": DEBIAN_GEMS,
+    "JRUBY_OPTS": "--dev",
+    "JAVA_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+}
+"""JRuby does not look for gems where Debian puts them, and a start costs less than half when the virtual machine compiles and collects less eagerly."""
+
+
 def environment(ruby: str) -> dict[str, str]:
-    """JRuby does not look for gems where Debian puts them, and starts faster when it compiles less."""
-    return {} if can_fork(ruby) else {"GEM_PATH": DEBIAN_GEMS, "JRUBY_OPTS": "--dev"}
+    return {} if can_fork(ruby) else JRUBY_ENVIRONMENT
 
 
 def command(ruby: str, *, preload: bool = False) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def test_contract(check: Check, preloaded: bool, loop: str) -> None:
 @pytest.mark.parametrize("python", OTHERS.values(), ids=OTHERS.keys())
 def test_contract_on_other_interpreters(python: str) -> None:
     """All checks at once; a failure names each clause. They have no Trio."""
-    done = check_spawn_server(subject(python))
+    done = check_spawn_server(subject(python), share=True)
     assert len(done) > len(CHECKS)
 
 

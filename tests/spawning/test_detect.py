@@ -191,7 +191,6 @@ class TestAsgi:
 class TestDjango:
     @pytest.mark.os
     def test_a_project_as_django_makes_it(self, tmp_path: Path) -> None:
-        pytest.importorskip("django")
         subprocess.run([sys.executable, "-m", "django", "startproject", "shop", str(tmp_path)], check=True)
         app = found(tmp_path)
         assert (app.entry_module, app.entry_object, app.startup_file) == ("shop.wsgi", "application", "")

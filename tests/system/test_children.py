@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from needs import needs
 
 from passenger_trio.system.children import descendants, start_program
 
@@ -216,9 +217,9 @@ def test_who_is_to_be_kept_is_kept_with_its_children() -> None:
     )
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can make a process that it may not signal")
 def test_who_may_not_be_killed_does_not_hold_up_the_end() -> None:
     """An application may have started a program that runs as somebody else (sudo)."""
+    needs(os.getuid() == 0, "root, who alone can make a process that it may not signal")
     assert (
         in_a_process_of_its_own("""
         stranger = shell("echo; exec sleep 60")  # belongs to root

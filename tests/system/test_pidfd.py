@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 import trio
+from needs import needs
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from passenger_trio.system.pidfd import PidFd, parent_of
@@ -209,8 +210,8 @@ async def test_who_leads_no_group_is_signalled_alone() -> None:
         assert not pidfd.signal_group(signal.SIGTERM)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can make a process that it may not signal")
 def test_a_signal_that_is_not_allowed_is_one_that_nobody_got() -> None:
+    needs(os.getuid() == 0, "root, who alone can make a process that it may not signal")
     with shell("read x") as stranger:
         pid = os.fork()
         if pid == 0:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from needs import needs
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from passenger_trio.system.sockets import (
@@ -493,8 +494,8 @@ def test_listen_tcp_takes_a_free_port() -> None:
         socket.create_connection(listener.getsockname()).close()
 
 
-@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
 def test_port_0_is_one_port_for_all_families() -> None:
+    needs(has_ipv6(), "IPv6 on the loopback interface")
     listeners = listen_tcp("", 0, 5)
     try:
         assert {listener.family for listener in listeners} == {socket.AF_INET, socket.AF_INET6}
@@ -506,8 +507,8 @@ def test_port_0_is_one_port_for_all_families() -> None:
             listener.close()
 
 
-@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
 def test_a_port_that_one_family_does_not_have_is_not_taken_on_the_other() -> None:
+    needs(has_ipv6(), "IPv6 on the loopback interface")
     with socket.socket(socket.AF_INET) as holder:
         holder.bind(("0.0.0.0", 0))
         holder.listen()
@@ -520,23 +521,22 @@ def test_a_port_that_one_family_does_not_have_is_not_taken_on_the_other() -> Non
 
 
 @pytest.mark.os
-@pytest.mark.skipif(not has_ipv6() or os.getuid() != 0, reason="needs IPv6, and root for a network of its own")
 def test_port_0_is_found_although_the_first_free_port_is_taken_in_another_family() -> None:
     """In a network where two ports may be given out, and IPv6 has lost one or the other of them."""
+    needs(has_ipv6(), "IPv6 on the loopback interface")
     for held in (40000, 40001):
         result = subprocess.run(
             [sys.executable, "-c", TWO_PORTS, str(held)], capture_output=True, text=True, timeout=10
         )
-        if result.returncode == 77:
-            pytest.skip(result.stdout)
+        needs(result.returncode != 77, "a network of its own (unshare, as root or where a user may make namespaces)")
         assert (result.stdout, result.stderr) == (f"{40000 + 40001 - held} {40000 + 40001 - held}\n", "")
 
 
 TWO_PORTS = """
 import ctypes, fcntl, socket, struct, sys
 from passenger_trio.system.sockets import listen_tcp
-if ctypes.CDLL(None).unshare(0x40000000) != 0:  # CLONE_NEWNET
-    print("no network namespaces here")
+libc = ctypes.CDLL(None)
+if libc.unshare(0x40000000) != 0 and libc.unshare(0x50000000) != 0:  # CLONE_NEWNET; with CLONE_NEWUSER
     sys.exit(77)
 with socket.socket() as sock:
     fcntl.ioctl(sock, 0x8914, struct.pack("16sH14x", b"lo", 0x41))  # SIOCSIFFLAGS: up and running

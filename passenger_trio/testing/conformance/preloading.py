@@ -1,0 +1,148 @@
+"""Section 2 of the contract: a preloader, and what it forks."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from passenger_trio.testing.conformance.basis import LAST_SECOND, PATIENCE, expect
+from passenger_trio.testing.conformance.expectations import expect_end_of_orphan, process_facts
+from passenger_trio.testing.conformance.loader import Loader, Output
+from passenger_trio.testing.conformance.subject import Stage, check
+
+
+@check("forked")
+def loads_once(stage: Stage) -> None:
+    """A preloader loads the application once; each fork is a process of its own, with its own random numbers."""
+    preloader = stage.start(preload=True)
+    workers = [stage.supervisor.fork(preloader) for _ in range(3)]
+    facts = [process_facts(worker) for worker in workers]
+    expect({fact["loaded_by"] for fact in facts} == {str(preloader.pid)}, f"loaded by {facts}")
+    expect([fact["pid"] for fact in facts] == [str(worker.pid) for worker in workers], f"pids {facts}")
+    expect(len({fact["random"] for fact in facts}) == len(facts), f"the same random numbers: {facts}")
+
+
+@check("forked")
+def tells_of_forks_and_exits(stage: Stage) -> None:
+    """forked: token, pid. child_exited: pid, status (as of waitpid). A preloader reaps the processes that it forked."""
+    preloader = stage.start(preload=True)
+    worker = stage.supervisor.fork(preloader)
+    forked = preloader.expect("forked")
+    expect(forked.get("pid") == worker.pid and forked.get("token") == worker.hello["token"], f"{forked}")
+    worker.kill(signal.SIGKILL)
+    exited = preloader.expect("child_exited")
+    expect((exited.get("pid"), exited.get("status")) == (worker.pid, int(signal.SIGKILL)), f"{exited}")
+    expect(not Path(f"/proc/{worker.pid}").exists(), "the process was not reaped")
+    worker = stage.supervisor.fork(preloader)
+    worker.shut_down()
+    exited = preloader.expect("child_exited")
+    expect((exited.get("pid"), exited.get("status")) == (worker.pid, 0), f"{exited}")
+
+
+@check("forked")
+def separates_a_fork(stage: Stage) -> None:
+    """A forked process leads its own process group, and has no descriptor of the preloader's or of its siblings'."""
+    preloader = stage.start(preload=True)
+    first, second = stage.supervisor.fork(preloader), stage.supervisor.fork(preloader)
+    for worker in (first, second):
+        expect(os.getpgid(worker.pid) == worker.pid, f"process group {os.getpgid(worker.pid)} of {worker.pid}")
+    theirs = [_descriptors(loader) for loader in (preloader, first, second)]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        expect(not theirs[one] & theirs[other], f"shared descriptors: {theirs[one] & theirs[other]}")
+
+
+def _descriptors(loader: Loader) -> set[str]:
+    """What its sockets and pipes are."""
+    folder = Path(f"/proc/{loader.pid}/fd")
+    targets = {os.readlink(entry) for entry in folder.iterdir()}
+    return {target for target in targets if target.startswith(("socket:", "pipe:"))}
+
+
+@check("forked")
+def gives_a_fork_its_output(stage: Stage) -> None:
+    """A forked process puts the attached descriptor on 1 and 2."""
+    preloader = stage.start(preload=True)
+    worker = stage.supervisor.fork(preloader)
+    expect(worker.request("GET", "/print?to-its-own-pipe").body == b"printed", "no answer")
+    expect(worker.output.wait_for("to-its-own-pipe\n"), f"the output of the worker: {worker.output.text()!r}")
+    expect("to-its-own-pipe" not in preloader.output.text(), "it went to the preloader's pipe")
+
+
+@check("forked")
+def tells_of_threads(stage: Stage) -> None:
+    """The event threads_at_fork comes before the first fork if the application has started threads, and only then."""
+    for start, wanted in (("thread", 1), ("", 0)):
+        preloader = stage.start(preload=True, env={"CONFORMANCE_START": start})
+        for _ in range(2):
+            stage.supervisor.fork(preloader)
+            preloader.expect("forked")
+        events = [message for message in preloader.messages if message.get("name") == "threads_at_fork"]
+        expect(len(events) == wanted, f"{events}")
+        if events:
+            expect(events[0].get("fields") == {"count": 1}, f"{events}")
+            kinds = [message["type"] for message in preloader.messages]
+            expect(kinds.index("event") < kinds.index("forked"), f"{kinds}")
+
+
+@check("forked")
+def refuses_a_fork_without_output(stage: Stage) -> None:
+    """fork_failed: token, problem. One descriptor is attached to a fork message; without it there is no fork."""
+    preloader = stage.start(preload=True)
+    preloader.send({"type": "fork", "token": "without"})
+    failed = preloader.expect("fork_failed")
+    expect(failed.get("token") == "without" and bool(failed.get("problem")), f"{failed}")
+    expect(stage.supervisor.fork(preloader).request().body == b"hello", "no fork after that")
+
+
+@check("forked")
+def forks_many_at_once(stage: Stage) -> None:
+    """fork messages may follow each other without a pause; each has its own descriptor."""
+    preloader = stage.start(preload=True)
+    outputs = [Output() for _ in range(5)]
+    try:
+        for number, output in enumerate(outputs):
+            preloader.send({"type": "fork", "token": f"many-{number}"}, [output.writing])
+            output.close_writing_end()
+        pids = {}
+        for _ in outputs:
+            message = preloader.expect("forked")
+            pids[message["token"]] = message["pid"]
+        expect(len(set(pids.values())) == len(outputs), f"{pids}")
+    finally:
+        # Nobody answers their hello: the end of the connection that is never accepted ends them.
+        stage.supervisor._listener.close()
+        for output in outputs:
+            output.close()
+
+
+@check("forked")
+def preloader_ends_on_shutdown(stage: Stage) -> None:
+    """At end of file or shutdown the preloader exits; the processes it forked live on."""
+    preloader = stage.start(preload=True)
+    worker = stage.supervisor.fork(preloader)
+    preloader.shut_down()
+    expect(preloader.exit_status() == 0, f"exit status {preloader.exit_status()}")
+    expect(worker.request().body == b"hello", "the worker does not live on")
+    expect(stage.hooks() == [], f"exit hooks were run in {stage.hooks()}, the worker is {worker.pid}")
+    expect_end_of_orphan(stage, worker)
+
+
+@check("forked")
+def preloader_ends_when_the_supervisor_is_gone(stage: Stage) -> None:
+    """End of file: a preloader is gone within 1 second; the processes it forked have their own lifelines."""
+    preloader = stage.start(preload=True)
+    worker = stage.supervisor.fork(preloader)
+    preloader.hang_up()
+    took = preloader.wait_gone(LAST_SECOND + PATIENCE)
+    expect(took < LAST_SECOND, f"it took {took:.2f} s")
+    expect(worker.request().body == b"hello", "the worker does not live on")
+
+
+@check("forked")
+def preloader_obeys_sigterm(stage: Stage) -> None:
+    """SIGTERM to a preloader is the same as shutdown."""
+    preloader = stage.start(preload=True)
+    preloader.kill(signal.SIGTERM)
+    status = preloader.exit_status()
+    expect(status == 0, f"exit status {status}")

@@ -1,0 +1,153 @@
+"""What is checked, where, and by what: a subject, its stage, and a check, which registers itself in the order in which it is written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from passenger_trio.testing.conformance.basis import ConformanceFailure, LoaderFailed
+from passenger_trio.testing.conformance.loader import Loader
+from passenger_trio.testing.conformance.supervisor import FakeSupervisor
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is checked: a loader, with the application that the checks need.
+
+    :ivar command: starts a worker.
+    :ivar preload_command: starts a preloader; empty if the loader has none.
+    :ivar app_root: directory of the conformance application.
+    :ivar startup_file: its file.
+    :ivar preloaded: check workers that were forked, instead of those that were started.
+    :ivar env: variables that the interpreter needs.
+    :ivar loop: member of the options: the event loop of an ASGI application.
+    :ivar websocket: its workers take WebSocket sessions.
+    :ivar protocol: of its workers' sockets: ``session`` or ``http``. Some checks are about frames, and concern the first only.
+    :ivar interrupts: whether an application that computes can be interrupted, to run its exit hooks.
+    """
+
+    command: tuple[str, ...]
+    app_root: str
+    startup_file: str
+    preload_command: tuple[str, ...] = ()
+    preloaded: bool = False
+    app_type: str = "wsgi"
+    env: Mapping[str, str] = field(default_factory=dict)
+    loop: str = "asyncio"
+    websocket: bool = False
+    protocol: str = "session"
+    interrupts: bool = True
+
+    @contextlib.contextmanager
+    def stage(self, *, share: bool = False) -> Iterator[Stage]:
+        """:param share: see ``Stage``."""
+        with FakeSupervisor() as supervisor:
+            yield Stage(self, supervisor, share=share)
+
+
+class Stage:
+    """A subject and a supervisor.
+
+    :ivar share: checks that may do so use one worker after the other, which is not started again for each (where a start takes seconds).
+    """
+
+    def __init__(self, subject: Subject, supervisor: FakeSupervisor, *, share: bool = False) -> None:
+        self.subject = subject
+        self.supervisor = supervisor
+        self.share = share
+        self.hook_file = supervisor.directory / "hooks"
+        self._shared: Loader | None = None
+
+    def start(
+        self, *, preload: bool, env: Mapping[str, str] | None = None, wait: bool = True, **options: Any
+    ) -> Loader:
+        subject = self.subject
+        return self.supervisor.start(
+            subject.preload_command if preload else subject.command,
+            subject.app_root,
+            subject.startup_file,
+            env=self._env(env),
+            wait=wait,
+            app_type=subject.app_type,
+            loop=subject.loop,
+            **options,
+        )
+
+    def launch(self) -> Loader:
+        subject = self.subject
+        command = subject.preload_command if subject.preloaded else subject.command
+        return self.supervisor.launch(command, subject.app_root, env=self._env(None))
+
+    def worker(self, env: Mapping[str, str] | None = None, **options: Any) -> Loader:
+        """A worker, started or forked, as the subject says."""
+        shares = self.share and not env and not options
+        if shares and self._shared is not None and not self._shared.is_gone:
+            return self._shared
+        if self.subject.preloaded:
+            worker = self.supervisor.fork(self.start(preload=True, env=env, **options))
+        else:
+            worker = self.start(preload=False, env=env, **options)
+        if shares:
+            self._shared = worker
+        return worker
+
+    def hooks(self) -> list[int]:
+        """Pids of the processes whose exit hooks were run."""
+        return [int(line) for line in self.hook_file.read_text().split()] if self.hook_file.exists() else []
+
+    def _env(self, env: Mapping[str, str] | None) -> dict[str, str]:
+        return {"CONFORMANCE_HOOK_FILE": str(self.hook_file), **self.subject.env, **(env or {})}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check. Call it with a subject; ``clause`` is what the contract says."""
+
+    name: str
+    clause: str
+    run: Callable[[Stage], None]
+    mode: str
+    """``"both"``: of a worker that was started, and of one that was forked; ``"started"``; ``"forked"``."""
+    shares: bool = False
+    """Whether it is about sessions only, so that its worker may have served others before, and may afterwards."""
+    websocket: bool = False
+    protocol: str = ""
+    """The only protocol that it is about, or ``""``."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def concerns(self, subject: Subject) -> bool:
+        if (subject.preloaded and not subject.preload_command) or self.protocol not in ("", subject.protocol):
+            return False
+        if self.websocket and not subject.websocket:
+            return False
+        return self.mode == "both" or (self.mode == "forked") == subject.preloaded
+
+    def __call__(self, subject: Subject, stage: Stage | None = None) -> None:
+        """:param stage: one that shares its worker, of the same subject.
+        :raises ConformanceFailure: the clause is broken.
+        """
+        try:
+            with contextlib.nullcontext(stage) if stage and self.shares else subject.stage() as its_own:
+                self.run(its_own)
+        except (LoaderFailed, OSError, ValueError) as error:
+            raise ConformanceFailure(f"{self.clause}\n{type(error).__name__}: {error}") from error
+        except ConformanceFailure as failure:
+            raise ConformanceFailure(f"{self.clause}\n{failure}") from failure
+
+
+registered: list[Check] = []
+
+
+def check(
+    mode: str = "both", *, protocol: str = "", websocket: bool = False, shares: bool = False
+) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
+    def register(function: Callable[[Stage], None]) -> Callable[[Stage], None]:
+        clause = " ".join((function.__doc__ or "").split())
+        registered.append(Check(function.__name__, clause, function, mode, shares, websocket, protocol))
+        return function
+
+    return register
