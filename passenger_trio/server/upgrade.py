@@ -1,7 +1,7 @@
 """The upgrade relay: raw bytes between a client and an application that has taken the connection over, for as long as both want.
 
 It begins behind the process's ``U`` frame (CONTRACT.md section 3): after a head of status 101, which the pump has given to the client; or without one, and
-then the application writes its response by itself (Rack's full hijack). Its tasks are ``up``, from the client to the application, and ``down``.
+then the application writes its response by itself (Rack's full hijack). With a process that speaks HTTP it begins behind the 101. Its tasks are ``up``, from the client to the application, and ``down``.
 
 Laws:
 
@@ -25,7 +25,6 @@ import attrs
 import trio
 from trio.lowlevel import wait_writable
 
-from passenger_trio.codecs.session_protocol import ResponseReader
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.server.stage import Stage
 
@@ -49,7 +48,7 @@ async def relay(connection: Connection, exchange: Exchange) -> None:
     session = exchange.session
     assert session is not None
     assert session.stream is not None
-    assert isinstance(exchange.reader, ResponseReader)  # no other dialect has it
+    assert exchange.reader is not None
     it = exchange.relay = Relay(connection, exchange, connection.stream, session.stream)
     connection.enter(Stage.RELAY, connection.now())
     session.hold(it.drain)
