@@ -40,6 +40,8 @@ answers at these paths, and obeys these environment variables.
 ``/ws-note?PATH``                      accepts; at the end a line ``CODE REASON`` goes to the file PATH, and a message is sent
 ``/ws-refuse``, ``/ws-deny``           refuses the handshake; with 401, ``x-test: 1`` and a body ``who `` ``are you``
 ``/ws-raise``                          raises before it has answered the handshake
+``/raw?PATH``, ``/full?PATH``          takes the connection over: behind a head of 101; without one, and then the response is ``HTTP/1.1 200 OK``
+                                       and an empty line. Answers bytes in upper case till they end; then a line goes to the file PATH
 =====================================  ==========================================================================
 """
 
@@ -296,6 +298,12 @@ class Stream:
             have += len(data)
         self._buffer = b"".join(pieces)
         return have >= size
+
+    def take(self, size: int) -> bytes:
+        """So many raw bytes; fewer at the end of the stream."""
+        self._fill(size)
+        taken, self._buffer = self._buffer[:size], self._buffer[size:]
+        return taken
 
     @property
     def is_taken(self) -> bool:
@@ -752,6 +760,7 @@ class Subject:
     :ivar env: variables that the interpreter needs.
     :ivar loop: member of the options: the event loop of an ASGI application.
     :ivar websocket: its workers take WebSocket sessions.
+    :ivar hijack: its applications can take connections over.
     :ivar protocol: of its workers' sockets: ``session`` or ``http``. Some checks are about frames, and concern the first only.
     :ivar interrupts: whether an application that computes can be interrupted, to run its exit hooks.
     """
@@ -765,6 +774,7 @@ class Subject:
     env: Mapping[str, str] = field(default_factory=dict)
     loop: str = "asyncio"
     websocket: bool = False
+    hijack: bool = False
     protocol: str = "session"
     interrupts: bool = True
 
@@ -841,6 +851,7 @@ class Check:
     shares: bool = False
     """Whether it is about sessions only, so that its worker may have served others before, and may afterwards."""
     websocket: bool = False
+    hijack: bool = False
     protocol: str = ""
     """The only protocol that it is about, or ``""``."""
 
@@ -850,7 +861,7 @@ class Check:
     def concerns(self, subject: Subject) -> bool:
         if (subject.preloaded and not subject.preload_command) or self.protocol not in ("", subject.protocol):
             return False
-        if self.websocket and not subject.websocket:
+        if (self.websocket and not subject.websocket) or (self.hijack and not subject.hijack):
             return False
         return self.mode == "both" or (self.mode == "forked") == subject.preloaded
 
@@ -871,11 +882,11 @@ _checks: list[Check] = []
 
 
 def _check(
-    mode: str = "both", *, protocol: str = "", websocket: bool = False, shares: bool = False
+    mode: str = "both", *, protocol: str = "", websocket: bool = False, hijack: bool = False, shares: bool = False
 ) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
     def register(function: Callable[[Stage], None]) -> Callable[[Stage], None]:
         clause = " ".join((function.__doc__ or "").split())
-        _checks.append(Check(function.__name__, clause, function, mode, shares, websocket, protocol))
+        _checks.append(Check(function.__name__, clause, function, mode, shares, websocket, hijack, protocol))
         return function
 
     return register
@@ -1939,6 +1950,78 @@ def an_open_websocket_is_in_hand(stage: Stage) -> None:
         stream.send(_close(1001))
         expect(stream.next_frame() == ("E", b""), "no end")
         _expect_clean_exit(stage, worker)
+
+
+def _note(stage: Stage) -> Path:
+    """A file that is not there yet."""
+    return stage.supervisor.directory / f"note-{os.urandom(8).hex()}"
+
+
+def _hand_over(stream: Stream, path: str, note: Path) -> None:
+    """Until the stream is the application's, and what that says first has come."""
+    stream.begin("GET", f"{path}?{note}", fields={"HTTP_CONNECTION": "Upgrade", "HTTP_UPGRADE": "websocket"})
+    found = stream.next_frame()
+    if path == "/raw":
+        expect(found is not None and found[0] == "R" and found[1].startswith(b"101\0"), f"no head of 101: {found}")
+        found = stream.next_frame()
+    expect(found == ("U", b""), f"the stream is not handed over: {found}")
+    if path == "/full":
+        first = b"HTTP/1.1 200 OK\r\n\r\n"
+        expect(stream.take(len(first)) == first, "what the application wrote first does not come as it is")
+
+
+@_check(hijack=True, shares=True)
+def hands_the_stream_over(stage: Stage) -> None:
+    """U: from here raw bytes both ways, behind an R of status 101 or without any head."""
+    worker = stage.worker()
+    bulk = bytes(range(97, 123)) * 100_000
+    for path in ("/raw", "/full"):
+        with worker.open() as stream:
+            _hand_over(stream, path, _note(stage))
+            for data in (b"a", b"E\0\0\0\0", b"H\xff\xff\xff\xff", b"\x81\x05hello", b"x" * 70_000):
+                stream.send(data)
+                expect(stream.take(len(data)) == data.upper(), f"{data[:20]!r} did not come back")
+            for at in range(26):
+                stream.send(bulk[at : at + 1])
+                expect(stream.take(1) == bulk[at : at + 1].upper(), f"byte {at} did not come back")
+            sender = threading.Thread(target=stream.send, args=(bulk,), daemon=True)
+            sender.start()
+            expect(stream.take(len(bulk)) == bulk.upper(), f"{len(bulk)} bytes did not come back")
+            sender.join(PATIENCE)
+
+
+@_check(hijack=True, shares=True)
+def passes_the_ends_of_a_stream_that_was_handed_over(stage: Stage) -> None:
+    """Either side ends its direction with a half-close, and the whole with a close; the stream is not used for sessions again."""
+    worker = stage.worker()
+    for path in ("/raw", "/full"):
+        note = _note(stage)
+        with worker.open() as stream:
+            _hand_over(stream, path, note)
+            stream.send(b"last words")
+            stream.socket.shutdown(socket.SHUT_WR)
+            expect(stream.take(10) == b"LAST WORDS", "what was sent before the end is lost")
+            expect(stream.ended(), "bytes behind the end")
+            expect(eventually(note.exists), "the application does not see the end")
+        note = _note(stage)
+        with worker.open() as stream:
+            _hand_over(stream, path, note)
+        expect(eventually(note.exists), "the application does not see the close")
+
+
+@_check(hijack=True, shares=True)
+def a_stream_that_was_handed_over_takes_no_place(stage: Stage) -> None:
+    """The stream is the application's: the worker serves as many sessions beside it as before."""
+    worker = stage.worker()
+    with contextlib.ExitStack() as stack:
+        streams = []
+        for number in range(5):
+            streams.append(stack.enter_context(worker.open()))
+            _hand_over(streams[-1], ("/raw", "/full")[number % 2], _note(stage))
+            expect(worker.request().body == b"hello", f"no session beside {number + 1} of them")
+        for stream in streams:
+            stream.send(b"still here")
+            expect(stream.take(10) == b"STILL HERE", "it was ended by another's session")
 
 
 def _lines(note: Path) -> int:
