@@ -674,6 +674,111 @@ async def test_an_application_that_takes_nothing_pauses_the_client() -> None:
         assert await client.at_end()
 
 
+@simulated
+async def test_a_client_that_hangs_up_while_the_application_takes_nothing_costs_no_time_and_no_byte() -> None:
+    """Simulated time goes on only while nobody does anything: a hang-up that were told again and again would stop it."""
+    takes = trio.Event()
+    came = bytearray()
+
+    async def serve(stream: RawStream) -> None:
+        await takes.wait()
+        while piece := await receive(stream):
+            came.extend(piece)
+
+    async with serving(upgrades(serve)) as world:
+        client = await upgraded(world)
+        client.connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sent = 0
+        with trio.move_on_after(1):
+            while True:
+                await trio.lowlevel.wait_writable(client.stream.socket)
+                sent += client.stream.send_nowait(b"x" * 4096)
+        assert sent > 65536
+        client.close()
+        await trio.sleep(1000)
+        assert world.sessions == 1
+        takes.set()
+        await client.ended.wait()
+        await world.until(lambda: len(came) == sent)
+
+
+@simulated
+async def test_an_application_that_hangs_up_while_the_client_takes_nothing_costs_no_time_and_no_byte() -> None:
+    async def serve(stream: RawStream) -> None:
+        await stream.recv(1)
+        await stream.send_all(BULK)
+
+    async with serving(upgrades(serve)) as world:
+        client = await upgraded(world, send_buffer=4096)
+        client.send(b"abc")  # bytes that it leaves unread break its connection when it closes
+        await trio.sleep(1000)
+        client.send(b"more")
+        await trio.sleep(1000)
+        came = b""
+        while len(came) < 300_000:
+            came += await client.receive()
+        await trio.sleep(1000)
+        came += await client.receive_all()
+        assert came == BULK
+        await client.ended.wait()
+
+
+@simulated
+async def test_many_at_a_time_and_each_gets_its_own() -> None:
+    async with serving(spawner=DummySpawner(serve=upgrades(echo), concurrency=0)) as world:
+        clients = [await upgraded(world) for _ in range(300)]
+        for round in range(3):
+            for number, client in enumerate(clients):
+                client.send(b"%d-%d" % (number, round))
+            for number, client in enumerate(clients):
+                assert await client.receive() == b"%d-%d" % (number, round)
+        for number, client in enumerate(clients):
+            if number % 3 == 0:
+                client.reset()
+            elif number % 3 == 1:
+                client.send_eof()
+        await world.until(lambda: world.sessions == 100)
+        for client in clients[2::3]:
+            client.send(b"still")
+            assert await client.receive() == b"STILL"
+
+
+@simulated
+async def test_a_turn_of_relays_is_not_all_there_is() -> None:
+    """Relays that never stop do not keep others from their turn."""
+
+    async def floods(stream: RawStream) -> None:
+        try:
+            while True:
+                await stream.send_all(b"x" * 10_000)
+        except trio.BrokenResourceError:
+            pass
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for request in requests(stream):
+            if request.path == "/cable":
+                await stream.send_all(SWITCH + UPGRADE)
+                await floods(stream)
+                return
+            await stream.send_all(whole())
+
+    async with serving(spawner=DummySpawner(serve=serve, concurrency=0)) as world:
+        client = world.connect()
+        client.send(ASK)
+        assert (await client.receive()).startswith(SWITCHED)
+
+        async with trio.open_nursery() as nursery:
+
+            async def take() -> None:
+                while await client.receive():
+                    pass
+
+            nursery.start_soon(take)
+            for _ in range(20):
+                assert (await world.connect().ask()).status == 200
+            nursery.cancel_scope.cancel()
+
+
 # -- limits ---------------------------------------------------------------------------------------------------------
 
 
