@@ -6,6 +6,7 @@ watched for a hang-up only; one that hung up while it is not read is not watched
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import trio
@@ -15,6 +16,8 @@ from passenger_trio.server.switchboard import HUNG_UP, READABLE, WRITABLE, Switc
 from passenger_trio.system.sockets import RawStream
 
 __all__ = ["Down", "Up", "Way"]
+
+_log = logging.getLogger("passenger_trio.server")
 
 _STATUS_LINE = 12
 """Bytes of ``HTTP/1.1 101``."""
@@ -79,9 +82,16 @@ class Way:
             self._switchboard.disconnect(self._source.fd)
 
     def _ready(self, events: int) -> None:
-        if events == READABLE:
-            self._read()
-            return
+        try:
+            if events == READABLE:
+                self._read()
+            else:
+                self._attend(events)
+        except Exception:  # noqa: BLE001  a bug of ours costs one connection, and not all that the switchboard has (F13)
+            _log.exception("a relay is given up: this is a fault of passenger_trio, please report it")
+            self._over()
+
+    def _attend(self, events: int) -> None:
         if events & (WRITABLE | HUNG_UP) and self.back.rest:
             self.back.flush()
         if self._watched < 0 or not events & (READABLE | HUNG_UP):
