@@ -10,9 +10,12 @@ socket hears nothing of it any more, also not in the same turn. A socket is disc
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 from collections.abc import Callable
 
+import trio
 from trio.lowlevel import wait_readable
 
 __all__ = ["HUNG_UP", "READABLE", "WRITABLE", "Switchboard"]
@@ -33,7 +36,8 @@ class Switchboard:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._poll = select.epoll()
+        self._poll: select.epoll | None = None
+        """Is there while ``run`` runs."""
         self._ready: dict[int, Ready] = {}
         self.time = now()
         """When the events came that are told now, in monotonic seconds."""
@@ -43,27 +47,40 @@ class Switchboard:
 
         :raises OSError: the kernel can watch no more sockets.
         """
-        self._poll.register(fd, events)
+        self._there().register(fd, events)
         self._ready[fd] = ready
 
     def change(self, fd: int, events: int) -> None:
-        """Of a connected socket: what is to be told."""
-        self._poll.modify(fd, events)
+        """Of a connected socket: what is to be told.
+
+        :raises OSError: nothing is told any more.
+        """
+        self._there().modify(fd, events)
 
     def disconnect(self, fd: int) -> None:
         """Nothing more is told. Idempotent."""
-        if self._ready.pop(fd, None) is not None:
+        if self._ready.pop(fd, None) is not None and self._poll is not None:
             self._poll.unregister(fd)
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        poll, ready = self._poll, self._ready
-        while True:
-            await wait_readable(poll.fileno())
-            self.time = self._now()
-            left = _TURN
-            while left > 0 and (events := poll.poll(0, left)):
-                left -= len(events)
-                for fd, what in events:
-                    if (line := ready.get(fd)) is not None:
-                        line(what)
+    def _there(self) -> select.epoll:
+        if self._poll is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return self._poll
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled. It has started when sockets can be connected."""
+        ready = self._ready
+        try:
+            with select.epoll() as self._poll:
+                task_status.started()
+                while True:
+                    await wait_readable(self._poll.fileno())
+                    self.time = self._now()
+                    left = _TURN
+                    while left > 0 and (events := self._poll.poll(0, left)):
+                        left -= len(events)
+                        for fd, what in events:
+                            if (line := ready.get(fd)) is not None:
+                                line(what)
+        finally:
+            self._poll = None
