@@ -7,6 +7,10 @@ const socket = io(url, { transports: transports.split(','), reconnectionDelay: 1
 const tell = (what, more) => console.log(JSON.stringify({ what, ...more }));
 const large = Buffer.alloc(300000, 'ab');
 
+// What it begins with; when it is connected, it may have changed already.
+let first = '';
+socket.io.on('open', () => (first = socket.io.engine.transport.name));
+
 socket.on('connect', () => {
   const engine = socket.io.engine;
   const begin = () => {
@@ -15,7 +19,7 @@ socket.on('connect', () => {
       socket.emit('shout', 'all');
     });
   };
-  tell('connect', { transport: engine.transport.name });
+  tell('connect', { transport: first });
   if (engine.transport.name === 'websocket') begin();
   else if (transports.includes('websocket')) engine.once('upgrade', begin);
   else begin();
