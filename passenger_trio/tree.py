@@ -166,6 +166,7 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
             try:
                 await _wait_until_ready(config, pool)
                 tree.start_soon(front.timekeeper.run)
+                await tree.start(front.switchboard.run)
                 async with trio.open_nursery() as clients:
                     async with trio.open_nursery() as accepting:
                         for listener in listeners:

@@ -40,6 +40,8 @@ class Reader(Protocol):
 
     def take_body(self, view: memoryview) -> tuple[list[memoryview], int]: ...
     def next_event(self) -> tuple[int, bytes] | None: ...
+    def take_rest(self) -> bytes:
+        """After ``UPGRADE``: the raw bytes that came behind it."""
 
 
 class Framing:
@@ -104,8 +106,8 @@ class Dialect(Protocol):
     def whole_response(self, data: bytes, method: bytes) -> tuple[bytes, bytes, int] | None:
         """(payload of ``HEAD``, body, flags) when ``data`` is exactly one plain whole response; else None: let a reader look."""
 
-    def reader(self, method: bytes, *, websocket: bool = False) -> Reader:
-        """:param method: of the request. :param websocket: see ``session_protocol.ResponseReader``."""
+    def reader(self, method: bytes, *, upgrade: bool = False, websocket: bool = False) -> Reader:
+        """:param method: of the request. :param upgrade: whether it asks for one. :param websocket: see ``session_protocol.ResponseReader``."""
 
 
 class _SessionDialect:
@@ -138,7 +140,7 @@ class _SessionDialect:
     def whole_response(self, data: bytes, method: bytes) -> tuple[bytes, bytes, int] | None:
         return whole_response(data)
 
-    def reader(self, method: bytes, *, websocket: bool = False) -> Reader:
+    def reader(self, method: bytes, *, upgrade: bool = False, websocket: bool = False) -> Reader:
         return ResponseReader(websocket=websocket)
 
 

@@ -184,6 +184,8 @@ def forwarded_fields(
         hops.append(address)
     proto = said[b"x-forwarded-proto"] or [about.get(b"REQUEST_SCHEME", b"http")]
     hosts = said[b"x-forwarded-host"] or [host]
+    if head.upgrade:
+        fields += [(b"Connection", b"Upgrade"), (b"Upgrade", head.upgrade)]
     fields += [
         (b"X-Forwarded-For", b", ".join(hops)),
         (b"X-Forwarded-Proto", b", ".join(proto)),

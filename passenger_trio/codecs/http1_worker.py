@@ -5,7 +5,8 @@ bodies; a body that ends by its length or with the stream is counted here. What 
 came in one read is recognised without h11; ``tests/codecs`` holds that to be equal.
 
 Laws: all at once and byte by byte give the same events; body bytes are never held back; a stream is kept only after a response that ended by itself
-and has nothing behind it. Bytes behind the end are never anybody's response: they cost the stream, and nothing else.
+and has nothing behind it. Bytes behind the end are never anybody's response: they cost the stream, and nothing else. A 101 ends HTTP on the stream
+if the request asked for it, and is no response otherwise.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from passenger_trio.codecs.dialect import SESSION, Dialect, Framing, Reader
 from passenger_trio.codecs.head import Head, HttpLimits
 from passenger_trio.codecs.headers import forwarded_fields
 from passenger_trio.codecs.http1_worker_head import Body, HeadScan, WorkerHead, malformed, recognise
-from passenger_trio.codecs.session_protocol import DATA, END, FLAG_CLOSE, HEAD, INTERIM, MAX_HEAD
+from passenger_trio.codecs.session_protocol import DATA, END, FLAG_CLOSE, HEAD, INTERIM, MAX_HEAD, UPGRADE
 from passenger_trio.errors import IncompleteResponse, MalformedResponse
 
 __all__ = ["DIALECTS", "HTTP", "HttpReader"]
@@ -115,9 +116,9 @@ class _HttpDialect:
             return None
         return head.payload, data[end:], 0 if head.keep else FLAG_CLOSE
 
-    def reader(self, method: bytes, *, websocket: bool = False) -> Reader:
-        # Nobody asks for one: what is spoken here is HTTP.
-        return HttpReader(method)
+    def reader(self, method: bytes, *, upgrade: bool = False, websocket: bool = False) -> Reader:
+        # Nobody asks for messages: a WebSocket is a matter between the process and the client here.
+        return HttpReader(method, upgrade=upgrade)
 
 
 HTTP: Dialect = _HttpDialect()
@@ -130,10 +131,15 @@ class _State(enum.Enum):
     BODY = enum.auto()
     OVER = enum.auto()
     """The whole response was read; ``END`` may still be to be told."""
+    RAW = enum.auto()
+    """The stream carries another protocol."""
 
 
 class HttpReader:
-    """See ``session_protocol.ResponseReader``, whose face it has."""
+    """See ``session_protocol.ResponseReader``, whose face it has.
+
+    :param method: of the request. :param upgrade: whether it asks for one: a 101 is ``HEAD``, and then ``UPGRADE``, behind which all is raw.
+    """
 
     __slots__ = (
         "_chunks",
@@ -144,13 +150,18 @@ class HttpReader:
         "_head",
         "_left",
         "_method",
+        "_rest",
         "_scan",
         "_state",
+        "_upgrade",
         "begun",
     )
 
-    def __init__(self, method: bytes) -> None:
+    def __init__(self, method: bytes, *, upgrade: bool = False) -> None:
         self._method = method
+        self._upgrade = upgrade
+        self._rest = b""
+        """What came behind an upgrade."""
         self._state = _State.HEAD
         self._scan: HeadScan | None = None
         self._head: WorkerHead | None = None
@@ -186,6 +197,9 @@ class HttpReader:
             self._flags = _CLOSE
             events[:] = [(kind, _CLOSE if kind == END else payload) for kind, payload in events]
             return b""
+        if self._state is _State.RAW:
+            self._rest += data
+            return b""
         if self._state is _State.HEAD:
             return self._read_head(data, events)
         assert self._head is not None
@@ -206,8 +220,11 @@ class HttpReader:
         assert head is not None
         self._check_by_h11(head, scan.raw)
         if head.status == 101:
-            # Here the stream would be handed over as it is, ``scan.rest`` first: an ``UPGRADE`` event in place of ``HEAD``.
-            raise malformed("it switches protocols, which was not asked for")
+            if not self._upgrade or head.version == b"1.0":
+                raise malformed("it switches protocols, which was not asked for")
+            self._state = _State.RAW
+            events += ((HEAD, head.payload), (UPGRADE, b""))
+            return scan.rest
         if head.status < 200:
             if head.status != 100:  # that is between us and the process, which was not asked to say so
                 events.append((INTERIM, head.payload))
@@ -228,7 +245,8 @@ class HttpReader:
             if connection is None:
                 connection = self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD + 4096)
                 # Of the request it needs to know what decides about the response.
-                connection.send(h11.Request(method=self._method, target=b"/", headers=[(b"Host", b"process")]))
+                asked = [(b"Host", b"process"), *([(b"Upgrade", b"x"), (b"Connection", b"Upgrade")] * self._upgrade)]
+                connection.send(h11.Request(method=self._method, target=b"/", headers=asked))
                 connection.send(h11.EndOfMessage())
             connection.receive_data(raw)
             event = connection.next_event()
@@ -282,7 +300,7 @@ class HttpReader:
 
     def feed_eof(self, broken: bool = False) -> None:
         """:raises IncompleteResponse: the response is not whole; one without a length is, unless the stream was ``broken``."""
-        if self._state is _State.OVER or self._failure is not None:
+        if self._state in (_State.OVER, _State.RAW) or self._failure is not None:
             return
         if self._state is _State.BODY and self._head is not None and self._head.body is Body.CLOSE and not broken:
             self._state = _State.OVER
@@ -313,3 +331,8 @@ class HttpReader:
         if self._failure is not None:
             raise self._failure
         return None
+
+    def take_rest(self) -> bytes:
+        """The raw bytes that came behind an upgrade."""
+        rest, self._rest = self._rest, b""
+        return rest

@@ -123,8 +123,12 @@ class Connection:
         exchange = self.exchange
         if self.stage is Stage.WEBSOCKET and exchange is not None and isinstance(exchange.relay, WebSocket):
             exchange.relay.tick(now)
-        else:
+        elif self.stage is not Stage.RELAY or self._relay_is_due(now):
             self.cut_off()
+
+    def _relay_is_due(self, now: float) -> bool:
+        relay = self.exchange.relay if self.exchange is not None else None
+        return not isinstance(relay, Relay) or relay.is_due(now)
 
     async def run(self) -> None:
         """Serve the connection until it ends."""

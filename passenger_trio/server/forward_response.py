@@ -60,7 +60,9 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
             if whole is not None:
                 await _forward_whole(connection, exchange, *whole)
                 return True
-            exchange.reader = session.dialect.reader(exchange.head.method, websocket=exchange.wants_websocket)
+            exchange.reader = session.dialect.reader(
+                exchange.head.method, upgrade=bool(exchange.head.upgrade), websocket=exchange.wants_websocket
+            )
             exchange.reader.feed(data)
             if not data:
                 exchange.reader.feed_eof()

@@ -28,6 +28,7 @@ from passenger_trio.server.access_log import AccessLog
 from passenger_trio.server.mounts import Mounts, Route
 from passenger_trio.server.spill_buffer import SpillSpace
 from passenger_trio.server.stage import SCRATCH
+from passenger_trio.server.switchboard import Switchboard
 from passenger_trio.server.timekeeper import Timekeeper
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Front:
         self.timekeeper = Timekeeper(self.connections)
         self.now = trio.lowlevel.current_clock().current_time
         """Monotonic seconds, as of ``trio.current_time``, with fewer calls."""
+        self.switchboard = Switchboard(self.now)
         self.spill = SpillSpace(options.data_buffer_dir, options.data_buffer_max, self.now)
         self.scratch = memoryview(bytearray(SCRATCH))
         """Where bytes are received that are given on before the next checkpoint: one for all connections."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from passenger_trio.codecs.dialect import Framing
 from passenger_trio.codecs.head import Head
 from passenger_trio.codecs.http1_worker import HTTP, HttpReader
-from passenger_trio.codecs.session_protocol import DATA, END, HEAD, INTERIM
+from passenger_trio.codecs.session_protocol import DATA, END, HEAD, INTERIM, UPGRADE
 from passenger_trio.errors import IncompleteResponse, MalformedResponse
 
 Outcome = tuple[list[tuple[int, bytes]], str]
@@ -211,6 +211,66 @@ def test_what_can_be_read_in_two_ways_or_none_is_malformed(name: str) -> None:
     assert HTTP.whole_response(data, b"GET") is None
 
 
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nX: y\r\n\r\n"
+SWITCHED = [(HEAD, b"101\0Switching Protocols\0Upgrade\0websocket\0Connection\0Upgrade\0X\0y\0"), (UPGRADE, b"")]
+
+
+@pytest.mark.parametrize("early", [b"", b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n"])
+@pytest.mark.parametrize("rest", [b"", b"\x81\x05hello", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_a_101_that_was_asked_for_is_the_last_that_is_http(early: bytes, rest: bytes) -> None:
+    wire = early + SWITCH + rest
+    cuts = [one_by_one(wire), [wire], *([wire[:at], wire[at:]] for at in range(1, len(wire)))]
+    for pieces in cuts:
+        reader = HttpReader(b"GET", upgrade=True)
+        events, came = [], 0
+        for piece in pieces:
+            reader.feed(piece)
+            while (event := reader.next_event()) is not None:
+                events.append(event)
+                came += 1
+        reader.feed_eof()
+        assert events[1 if early else 0 :] == SWITCHED
+        assert (reader.take_rest(), reader.take_rest()) == (rest, b"")
+        assert reader.take_body(memoryview(b"raw")) == ([], 0)
+
+
+def test_who_is_asked_for_an_upgrade_may_answer_in_http() -> None:
+    for name, (wire, body, flags) in GOOD.items():
+        reader = HttpReader(b"GET", upgrade=True)
+        reader.feed(wire)
+        events = []
+        while (event := reader.next_event()) is not None:
+            events.append(event)
+        assert (events[0][0], events[-1]) == (HEAD, (END, flags)), name
+        assert b"".join(payload for kind, payload in events if kind == DATA) == body
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"HTTP/1.0 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\nUpgrade: websocket\n\n",
+        b"HTTP/1.1 101 Switching\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+def test_a_101_is_checked_like_any_head(wire: bytes) -> None:
+    for pieces in ([wire], one_by_one(wire)):
+        reader = HttpReader(b"GET", upgrade=True)
+        for piece in pieces:
+            reader.feed(piece)
+        with pytest.raises(MalformedResponse):
+            reader.next_event()
+
+
+def test_a_101_that_ends_too_early_is_none() -> None:
+    for at in range(len(SWITCH)):
+        reader = HttpReader(b"GET", upgrade=True)
+        reader.feed(SWITCH[:at])
+        assert reader.next_event() is None
+        with pytest.raises(IncompleteResponse):
+            reader.feed_eof()
+
+
 def test_what_was_good_before_is_told_first() -> None:
     events, end = read([R + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n!\r\n"])
     assert (events[1:], end) == ([(DATA, b"hello")], "MalformedResponse")
@@ -349,6 +409,25 @@ def test_a_request_has_what_a_proxy_adds_and_nothing_of_the_other_connection() -
         (b"X-Forwarded-Host", b"shop.test"),
         (b"X-Request-Id", b"id-1"),
     ]
+
+
+def test_R19_an_upgrade_that_can_be_had_is_asked_for() -> None:
+    wish = (
+        (b"Connection", b"keep-alive, uPgrade, X-Mine"),
+        (b"Upgrade", b"h2c, WebSocket"),
+        (b"X-Mine", b"1"),
+        (b"Sec-WebSocket-Key", b"k"),
+        (b"Sec-WebSocket-Protocol", b"a, b"),
+    )
+    found, _ = parsed(request(head(b"GET", b"/", *wish, upgrade=b"websocket"))[0])
+    assert [field for field in found.headers.raw_items() if not field[0].startswith(b"X-")] == [
+        (b"Host", b"shop.test"),
+        (b"Sec-WebSocket-Key", b"k"),
+        (b"Sec-WebSocket-Protocol", b"a, b"),
+        (b"Connection", b"Upgrade"),
+        (b"Upgrade", b"websocket"),
+    ]
+    assert b"x-mine" not in dict(found.headers)
 
 
 def test_a_trusted_proxy_is_believed_and_its_list_goes_on() -> None:

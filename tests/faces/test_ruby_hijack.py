@@ -139,6 +139,17 @@ def test_a_websocket(server: Supervisor, log: Path) -> None:
     eventually(lambda: "closed 4000" in notes(log))
 
 
+def test_a_process_that_is_killed_is_a_1012(server: Supervisor) -> None:
+    with websocket(server) as client:
+        client.send("pid")
+        os.kill(int(client.recv(10)), signal.SIGKILL)
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(10)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+    assert server.get("/pid").status == 200
+
+
 def test_it_is_listed_while_it_lasts(server: Supervisor) -> None:
     with websocket(server) as client:
         client.send("hello")
@@ -170,8 +181,10 @@ def test_a_rolling_restart_lets_it_be_for_its_time_and_the_next_one_is_served_by
             with websocket(server) as new:
                 new.send("pid")
                 assert int(new.recv(10)) != pid
-                with pytest.raises(ConnectionClosed):
+                with pytest.raises(ConnectionClosed) as closed:
                     old.recv(10)
+                assert closed.value.rcvd is not None
+                assert closed.value.rcvd.code == 1012
                 assert time.monotonic() - began >= 2
                 new.send("hello")
                 assert new.recv(10) == "HELLO"
@@ -185,7 +198,9 @@ def test_the_end_of_the_server_closes_it_in_its_time() -> None:
             assert client.recv(10) == "HELLO"
             began = time.monotonic()
             server.send_signal(signal.SIGTERM)
-            with pytest.raises(ConnectionClosed):
+            with pytest.raises(ConnectionClosed) as closed:
                 client.recv(10)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1001
             assert 1 <= time.monotonic() - began < 5
             assert server.wait() == 0

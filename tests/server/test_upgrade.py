@@ -30,6 +30,7 @@ from dummy_front import (
     whole,
 )
 
+from passenger_trio.codecs.websocket_ends import close_frame
 from passenger_trio.core.model import GroupLimits, PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.server.stage import Stage
@@ -464,7 +465,8 @@ async def test_when_the_application_closes_the_client_gets_all_and_then_the_end(
         began = trio.current_time()
         assert await client.receive_all() == written
         await world.until(lambda: world.sessions == 0)
-        assert trio.current_time() - began < 0.1
+        # A WebSocket that has ended without a Close: for so long its process may be dying.
+        assert trio.current_time() - began < (0.1 if written else 0.3)
         client.close()
         await client.ended.wait()
     assert world.records[-1].bytes_sent == len(written)
@@ -672,6 +674,124 @@ async def test_an_application_that_takes_nothing_pauses_the_client() -> None:
         assert await client.at_end()
 
 
+@simulated
+async def test_a_client_that_hangs_up_while_the_application_takes_nothing_costs_no_time_and_no_byte() -> None:
+    """Simulated time goes on only while nobody does anything: a hang-up that were told again and again would stop it."""
+    takes = trio.Event()
+    came = bytearray()
+
+    async def serve(stream: RawStream) -> None:
+        await takes.wait()
+        while piece := await receive(stream):
+            came.extend(piece)
+
+    async with serving(upgrades(serve)) as world:
+        client = await upgraded(world)
+        client.connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sent = 0
+        with trio.move_on_after(1):
+            while True:
+                await trio.lowlevel.wait_writable(client.stream.socket)
+                sent += client.stream.send_nowait(b"x" * 4096)
+        assert sent > 65536
+        client.close()
+        await trio.sleep(1000)
+        assert world.sessions == 1
+        takes.set()
+        await client.ended.wait()
+        await world.until(lambda: len(came) == sent)
+
+
+@simulated
+async def test_an_application_that_hangs_up_while_the_client_takes_nothing_costs_no_time_and_no_byte() -> None:
+    async def serve(stream: RawStream) -> None:
+        await stream.recv(1)
+        await stream.send_all(BULK)
+
+    async with serving(upgrades(serve)) as world:
+        client = await upgraded(world, send_buffer=4096)
+        client.send(b"abc")  # bytes that it leaves unread break its connection when it closes
+        await trio.sleep(1000)
+        client.send(b"more")
+        await trio.sleep(1000)
+        came = b""
+        while len(came) < 300_000:
+            came += await client.receive()
+        await trio.sleep(1000)
+        came += await client.receive_all()
+        assert came == BULK
+        await client.ended.wait()
+
+
+@simulated
+async def test_F13_a_bug_of_ours_costs_one_of_them() -> None:
+    async with serving(spawner=DummySpawner(serve=upgrades(echo), concurrency=0)) as world:
+        one, other = [await upgraded(world) for _ in range(2)]
+        one.connection.front.switchboard._ready[one.connection.stream.fd].__self__._piece = None  # type: ignore[attr-defined]
+        one.send(b"a")
+        assert await one.at_end()
+        one.close()
+        other.send(b"b")
+        assert await other.receive() == b"B"
+        await world.until(lambda: world.sessions == 1)
+
+
+@simulated
+async def test_many_at_a_time_and_each_gets_its_own() -> None:
+    async with serving(spawner=DummySpawner(serve=upgrades(echo), concurrency=0)) as world:
+        clients = [await upgraded(world) for _ in range(300)]
+        for round in range(3):
+            for number, client in enumerate(clients):
+                client.send(b"%d-%d" % (number, round))
+            for number, client in enumerate(clients):
+                assert await client.receive() == b"%d-%d" % (number, round)
+        for number, client in enumerate(clients):
+            if number % 3 == 0:
+                client.reset()
+            elif number % 3 == 1:
+                client.send_eof()
+        await world.until(lambda: world.sessions == 100)
+        for client in clients[2::3]:
+            client.send(b"still")
+            assert await client.receive() == b"STILL"
+
+
+@simulated
+async def test_a_turn_of_relays_is_not_all_there_is() -> None:
+    """Relays that never stop do not keep others from their turn."""
+
+    async def floods(stream: RawStream) -> None:
+        try:
+            while True:
+                await stream.send_all(b"x" * 10_000)
+        except trio.BrokenResourceError:
+            pass
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for request in requests(stream):
+            if request.path == "/cable":
+                await stream.send_all(SWITCH + UPGRADE)
+                await floods(stream)
+                return
+            await stream.send_all(whole())
+
+    async with serving(spawner=DummySpawner(serve=serve, concurrency=0)) as world:
+        client = world.connect()
+        client.send(ASK)
+        assert (await client.receive()).startswith(SWITCHED)
+
+        async with trio.open_nursery() as nursery:
+
+            async def take() -> None:
+                while await client.receive():
+                    pass
+
+            nursery.start_soon(take)
+            for _ in range(20):
+                assert (await world.connect().ask()).status == 200
+            nursery.cancel_scope.cancel()
+
+
 # -- limits ---------------------------------------------------------------------------------------------------------
 
 
@@ -748,7 +868,7 @@ async def test_one_that_begins_while_the_server_drains() -> None:
         await trio.sleep(1)
         world.front.drain()
         began = trio.current_time()
-        assert await client.receive_all() == SWITCHED
+        assert await client.receive_all() == SWITCHED + close_frame(1001)
         assert 7 <= trio.current_time() - began <= 7.5
 
 
@@ -803,7 +923,7 @@ async def test_one_that_begins_on_a_process_that_is_to_go() -> None:
         old = world.process
         assert world.pool.detach(next(iter(world.pool.processes)))
         began = trio.current_time()
-        assert await client.receive_all() == SWITCHED
+        assert await client.receive_all() == SWITCHED + close_frame(1012)
         assert 7.9 <= trio.current_time() - began <= 8.5
         await world.until(lambda: old.asked_to_stop)
 
@@ -813,9 +933,116 @@ async def test_the_end_of_the_servers_grace_cuts_it() -> None:
     async with serving(upgrades(echo)) as world:
         client = await upgraded(world)
         client.outer.cancel()
-        assert await client.at_end()
+        assert await client.receive_all() == close_frame(1001)
         await client.ended.wait()
     assert world.records[-1].status == 101
+
+
+# -- the last word to a WebSocket's client --------------------------------------------------------------------------
+
+FRAMES = {
+    "nothing": b"",
+    "a frame": b"\x81\x05hello",
+    "several": b"\x81\x01a\x82\x7e\x00\x80" + bytes(128) + b"\x89\x00",
+    "a fragment": b"\x01\x03abc",
+    "an empty frame": b"\x82\x00",
+}
+NO_FRAMES = {
+    "a header's half": b"\x81",
+    "a length's half": b"\x81\x7e\x01",
+    "the middle of a frame": b"\x81\x05hell",
+    "a frame and a half": b"\x81\x05hello\x82\x02a",
+    "a Close": b"\x88\x02\x03\xe8",
+    "a masked frame": b"\x81\x81\0\0\0\0a",
+}
+HEADS = {"partial": SWITCH + UPGRADE, "full": UPGRADE}
+
+
+def sends(frames: bytes, goes: trio.Event, *, full: bool, bytewise: bool) -> Raw:
+    async def serve(stream: RawStream) -> None:
+        wire = (SWITCHED if full else b"") + frames
+        for piece in [wire[at : at + 1] for at in range(len(wire))] if bytewise else [wire] if wire else []:
+            await stream.send_all(piece)
+            await trio.testing.wait_all_tasks_blocked()
+        await goes.wait()
+
+    return serve
+
+
+@pytest.mark.parametrize("bytewise", [False, True], ids=["at once", "bytewise"])
+@pytest.mark.parametrize("begin", HEADS)
+@pytest.mark.parametrize("frames", [*FRAMES, *NO_FRAMES])
+@simulated
+async def test_a_process_that_dies_is_a_1012_where_a_frame_has_ended(frames: str, begin: str, bytewise: bool) -> None:
+    sent = (FRAMES | NO_FRAMES)[frames]
+    dies = trio.Event()
+    async with serving(upgrades(sends(sent, dies, full=begin == "full", bytewise=bytewise), HEADS[begin])) as world:
+        client = world.connect()
+        client.send(ASK)
+        assert await receive_exactly(client, len(SWITCHED + sent)) == SWITCHED + sent
+        dies.set()
+        world.process.exit(1)
+        assert await client.receive_all() == (close_frame(1012) if frames in FRAMES else b"")
+        client.send_eof()
+        await client.ended.wait()
+        assert world.sessions == 0
+    assert world.records[-1].status == 101
+
+
+@pytest.mark.parametrize("begin", HEADS)
+@pytest.mark.parametrize(
+    ("frames", "code"), [("a frame", 1001), ("a fragment", 1001), ("a Close", 0), ("a header's half", 0)]
+)
+@pytest.mark.parametrize("drains", [False, True])
+@simulated
+async def test_one_that_is_idle_or_the_end_of_the_server_is_a_1001(
+    drains: bool, frames: str, code: int, begin: str
+) -> None:
+    sent = (FRAMES | NO_FRAMES)[frames]
+    serve = upgrades(sends(sent, trio.Event(), full=begin == "full", bytewise=False), HEADS[begin])
+    async with serving(serve, options=ServerOptions(upgrade_idle_timeout=60)) as world:
+        client = world.connect()
+        client.send(ASK)
+        assert await receive_exactly(client, len(SWITCHED + sent)) == SWITCHED + sent
+        began = trio.current_time()
+        if drains:
+            world.front.drain()
+        assert await client.receive_all() == (close_frame(code) if code else b"")
+        assert (5 if drains else 59.9) <= trio.current_time() - began <= (6 if drains else 61)
+        client.send_eof()
+
+
+@simulated
+async def test_a_client_that_is_behind_is_told_nothing_in_the_middle_of_a_frame() -> None:
+    frame = b"\x82\x7f" + len(BULK).to_bytes(8, "big") + BULK
+
+    async def serve(stream: RawStream) -> None:
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.send_all(frame)
+
+    async with serving(upgrades(serve), options=ServerOptions(websocket_drain=1)) as world:
+        client = await upgraded(world, send_buffer=4096)
+        await trio.testing.wait_all_tasks_blocked()
+        world.front.drain()
+        await trio.sleep(3)
+        came = await client.receive_all()
+        assert len(came) < len(frame)
+        assert frame.startswith(came)
+
+
+@simulated
+async def test_an_application_that_ends_without_a_close_and_lives_says_no_more() -> None:
+    async def serve(stream: RawStream) -> None:
+        await stream.send_all(FRAMES["a frame"])
+        stream.send_eof()
+        await nothing(stream)
+
+    async with serving(upgrades(serve)) as world:
+        client = await upgraded(world)
+        assert await client.receive_all() == FRAMES["a frame"]
+        client.send_eof()
+        await client.ended.wait()
+        assert world.process.exit_status is None
 
 
 @simulated

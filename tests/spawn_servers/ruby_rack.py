@@ -68,6 +68,7 @@ def subject(ruby: str, *, preloaded: bool = False) -> Subject:
         preloaded=preloaded,
         app_type="rack",
         env=environment(ruby),
+        hijack=True,
     )
 
 

@@ -40,6 +40,8 @@ answers at these paths, and obeys these environment variables.
 ``/ws-note?PATH``                      accepts; at the end a line ``CODE REASON`` goes to the file PATH, and a message is sent
 ``/ws-refuse``, ``/ws-deny``           refuses the handshake; with 401, ``x-test: 1`` and a body ``who `` ``are you``
 ``/ws-raise``                          raises before it has answered the handshake
+``/raw?PATH``, ``/full?PATH``          takes the connection over: behind a head of 101; without one, and then the response is ``HTTP/1.1 200 OK``
+                                       and an empty line. Answers bytes in upper case till they end; then a line goes to the file PATH
 =====================================  ==========================================================================
 """
 

@@ -198,6 +198,12 @@ class Stream:
         self._buffer = b"".join(pieces)
         return have >= size
 
+    def take(self, size: int) -> bytes:
+        """So many raw bytes; fewer at the end of the stream."""
+        self._fill(size)
+        taken, self._buffer = self._buffer[:size], self._buffer[size:]
+        return taken
+
     @property
     def is_taken(self) -> bool:
         """Whether the worker has taken everything that was sent."""

@@ -24,6 +24,7 @@ class Subject:
     :ivar env: variables that the interpreter needs.
     :ivar loop: member of the options: the event loop of an ASGI application.
     :ivar websocket: its workers take WebSocket sessions.
+    :ivar hijack: its applications can take connections over.
     :ivar protocol: of its workers' sockets: ``session`` or ``http``. Some checks are about frames, and concern the first only.
     :ivar interrupts: whether an application that computes can be interrupted, to run its exit hooks.
     """
@@ -37,6 +38,7 @@ class Subject:
     env: Mapping[str, str] = field(default_factory=dict)
     loop: str = "asyncio"
     websocket: bool = False
+    hijack: bool = False
     protocol: str = "session"
     interrupts: bool = True
 
@@ -113,6 +115,7 @@ class Check:
     shares: bool = False
     """Whether it is about sessions only, so that its worker may have served others before, and may afterwards."""
     websocket: bool = False
+    hijack: bool = False
     protocol: str = ""
     """The only protocol that it is about, or ``""``."""
 
@@ -122,7 +125,7 @@ class Check:
     def concerns(self, subject: Subject) -> bool:
         if (subject.preloaded and not subject.preload_command) or self.protocol not in ("", subject.protocol):
             return False
-        if self.websocket and not subject.websocket:
+        if (self.websocket and not subject.websocket) or (self.hijack and not subject.hijack):
             return False
         return self.mode == "both" or (self.mode == "forked") == subject.preloaded
 
@@ -143,11 +146,11 @@ registered: list[Check] = []
 
 
 def check(
-    mode: str = "both", *, protocol: str = "", websocket: bool = False, shares: bool = False
+    mode: str = "both", *, protocol: str = "", websocket: bool = False, hijack: bool = False, shares: bool = False
 ) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
     def register(function: Callable[[Stage], None]) -> Callable[[Stage], None]:
         clause = " ".join((function.__doc__ or "").split())
-        registered.append(Check(function.__name__, clause, function, mode, shares, websocket, protocol))
+        registered.append(Check(function.__name__, clause, function, mode, shares, websocket, hijack, protocol))
         return function
 
     return register

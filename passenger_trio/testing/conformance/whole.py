@@ -6,11 +6,19 @@ import contextlib
 from dataclasses import replace
 from typing import Final
 
-from passenger_trio.testing.conformance import broken_sessions, ending, preloading, sessions, starting, websockets
+from passenger_trio.testing.conformance import (
+    broken_sessions,
+    ending,
+    handed_over,
+    preloading,
+    sessions,
+    starting,
+    websockets,
+)
 from passenger_trio.testing.conformance.basis import ConformanceFailure
 from passenger_trio.testing.conformance.subject import Check, Subject, registered
 
-SECTIONS: Final = (starting, ending, preloading, sessions, broken_sessions, websockets)
+SECTIONS: Final = (starting, ending, preloading, sessions, broken_sessions, websockets, handed_over)
 """What registers the checks, by being imported."""
 
 CHECKS: Final[tuple[Check, ...]] = tuple(registered)

@@ -31,6 +31,19 @@ class Chunks
   end
 end
 
+# Answers in upper case on a connection that was taken over, in a thread of its own.
+def shout(io, note)
+  Thread.new do
+    begin
+      loop { io.write(io.readpartial(65_536).upcase) }
+    rescue EOFError, SystemCallError
+      File.write(note, "ended\n")
+    ensure
+      io.close
+    end
+  end
+end
+
 def text(data, headers = {})
   [200, TEXT.merge(headers), [data]]
 end
@@ -76,6 +89,16 @@ ACTIONS = {
     till = Process.clock_gettime(Process::CLOCK_MONOTONIC) + env["QUERY_STRING"].to_f
     nil while Process.clock_gettime(Process::CLOCK_MONOTONIC) < till
     text("done")
+  end,
+  "/raw" => lambda do |env|
+    note = env["QUERY_STRING"]
+    [101, { "upgrade" => "websocket", "connection" => "Upgrade", "rack.hijack" => ->(io) { shout(io, note) } }, []]
+  end,
+  "/full" => lambda do |env|
+    env["rack.hijack"].call
+    env["rack.hijack_io"].write("HTTP/1.1 200 OK\r\n\r\n")
+    shout(env["rack.hijack_io"], env["QUERY_STRING"])
+    [200, {}, []]
   end,
   "/process" => lambda do |_env|
     ignored = %w[INT TERM CHLD].select do |name|

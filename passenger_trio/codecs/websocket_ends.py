@@ -1,0 +1,83 @@
+"""Where a server's WebSocket frames end, for whoever passes them on and may have to end the connection in the application's place.
+
+A Close frame may stand between two frames of the other side's, also between the fragments of a message, and nowhere else (RFC 6455 section 5.4). So of each frame
+the header is looked at, and nothing is changed, kept or refused: what is no frame of a server's ends the looking, and then nobody says anything.
+"""
+
+from __future__ import annotations
+
+__all__ = ["FrameEnds", "close_frame"]
+
+_CLOSE = 8
+_MOST_HEAD = 65536
+"""Bytes of the head of a response after which it is not looked for any more."""
+
+
+def close_frame(code: int) -> bytes:
+    """A server's, without a reason."""
+    return b"\x88\x02" + code.to_bytes(2, "big")
+
+
+class FrameEnds:
+    """:param with_head: first comes the head of the response, as an application has written it by itself."""
+
+    __slots__ = ("_head", "_in_response", "_left", "between")
+
+    def __init__(self, *, with_head: bool = False) -> None:
+        self._in_response = with_head
+        self._head = b""
+        """Of the response or of a frame, as far as it has come."""
+        self._left = 0
+        """Bytes to come of the frame whose header has come."""
+        self.between = not with_head
+        """Whether all that was fed ends where a frame ends, and none of them was a Close: one may follow."""
+
+    def feed(self, data: bytes | memoryview) -> None:
+        size = len(data)
+        if self.between and size > 1 and data[1] < 126 and data[1] + 2 == size and data[0] & 0x0F != _CLOSE:
+            return  # one short frame, whole: nearly all are
+        self._feed(data)
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        if self._left < 0:
+            return
+        at, size = 0, len(data)
+        if self._in_response:
+            before = len(self._head)
+            self._head += data
+            end = self._head.find(b"\r\n\r\n")
+            if end < 0:
+                if len(self._head) > _MOST_HEAD:
+                    self._lose()
+                return
+            at = end + 4 - before
+            switched = self._head.startswith(b"HTTP/1.1 101 ")
+            self._in_response, self._head = False, b""
+            if not switched:
+                self._lose()
+                return
+        while at < size:
+            if self._left:
+                step = min(self._left, size - at)
+                self._left -= step
+                at += step
+                continue
+            wanted = _header_size(self._head)
+            piece = data[at : at + wanted - len(self._head)]
+            self._head += piece
+            at += len(piece)
+            if len(self._head) == wanted == _header_size(self._head):
+                if self._head[1] & 0x80 or self._head[0] & 0x0F == _CLOSE:
+                    self._lose()
+                    return
+                self._left = int.from_bytes(self._head[2:], "big") if wanted > 2 else self._head[1]
+                self._head = b""
+        self.between = not self._left and not self._head
+
+    def _lose(self) -> None:
+        self._left, self.between = -1, False
+
+
+def _header_size(begun: bytes) -> int:
+    """Of the header that begins so, as far as can be told."""
+    return {126: 4, 127: 10}.get(begun[1] & 0x7F, 2) if len(begun) > 1 else 2

@@ -1,0 +1,86 @@
+"""The switchboard: one task that hears for all relays which of their sockets has something, or takes something.
+
+A task that waits for one socket costs a system call to wait with, and a turn of the scheduler, for each message that comes. The sockets of a relay stay
+registered instead, with a poll set that has one waiter; a turn of that moves what has come on all of them. Measured with 50 connections and messages of 100
+bytes it is that turn, and not the message, that cost most.
+
+Laws: what is called on an event neither waits nor raises; a turn looks at no more than ``_TURN`` events, and then it is the turn of others; who disconnects a
+socket hears nothing of it any more, also not in the same turn. A socket is disconnected before it is closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from collections.abc import Callable
+
+import trio
+from trio.lowlevel import wait_readable
+
+__all__ = ["HUNG_UP", "READABLE", "WRITABLE", "Switchboard"]
+
+READABLE, WRITABLE = select.EPOLLIN, select.EPOLLOUT
+HUNG_UP = select.EPOLLHUP | select.EPOLLERR
+"""Told of whether it is asked for or not."""
+_TURN = 128
+"""Events; each costs some ten microseconds."""
+
+Ready = Callable[[int], None]
+
+
+class Switchboard:
+    """``run`` is its task."""
+
+    __slots__ = ("_now", "_poll", "_ready", "time")
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._poll: select.epoll | None = None
+        """Is there while ``run`` runs."""
+        self._ready: dict[int, Ready] = {}
+        self.time = now()
+        """When the events came that are told now, in monotonic seconds."""
+
+    def connect(self, fd: int, events: int, ready: Ready) -> None:
+        """``ready(events)`` is called as long as it is so.
+
+        :raises OSError: the kernel can watch no more sockets.
+        """
+        self._there().register(fd, events)
+        self._ready[fd] = ready
+
+    def change(self, fd: int, events: int) -> None:
+        """Of a connected socket: what is to be told.
+
+        :raises OSError: nothing is told any more.
+        """
+        self._there().modify(fd, events)
+
+    def disconnect(self, fd: int) -> None:
+        """Nothing more is told. Idempotent."""
+        if self._ready.pop(fd, None) is not None and self._poll is not None:
+            self._poll.unregister(fd)
+
+    def _there(self) -> select.epoll:
+        if self._poll is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return self._poll
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled. It has started when sockets can be connected."""
+        ready = self._ready
+        try:
+            with select.epoll() as self._poll:
+                task_status.started()
+                while True:
+                    await wait_readable(self._poll.fileno())
+                    self.time = self._now()
+                    left = _TURN
+                    while left > 0 and (events := self._poll.poll(0, left)):
+                        left -= len(events)
+                        for fd, what in events:
+                            if (line := ready.get(fd)) is not None:
+                                line(what)
+        finally:
+            self._poll = None

@@ -1,0 +1,264 @@
+"""One direction of a relay: what its source has goes to its sink, without a task of its own.
+
+Laws: it holds what its sink has not taken, and reads nothing meanwhile. It is called by the switchboard, and neither waits nor raises. A source that has ended is
+watched for a hang-up only; one that hung up while it is not read is not watched at all, for that would be told again and again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from passenger_trio.codecs.websocket_ends import FrameEnds
+from passenger_trio.server.switchboard import HUNG_UP, READABLE, WRITABLE, Switchboard
+from passenger_trio.system.sockets import RawStream
+
+__all__ = ["Down", "Up", "Way"]
+
+_log = logging.getLogger("passenger_trio.server")
+
+_STATUS_LINE = 12
+"""Bytes of ``HTTP/1.1 101``."""
+
+
+class Way:
+    """:param piece: where bytes are received that are given on before the next step. :param over: to be called when the whole relay is."""
+
+    __slots__ = (
+        "_over",
+        "_piece",
+        "_sink",
+        "_source",
+        "_switchboard",
+        "_watched",
+        "active",
+        "back",
+        "ended",
+        "moved",
+        "rest",
+    )
+
+    back: Way
+    """The other direction: its sink is our source."""
+
+    def __init__(
+        self, source: RawStream, sink: RawStream, switchboard: Switchboard, piece: memoryview, over: Callable[[], None]
+    ) -> None:
+        self._source, self._sink = source, sink
+        self._switchboard = switchboard
+        self._piece = piece
+        self._over = over
+        self._watched = -1
+        """What the source is watched for; -1: it is not."""
+        self.moved = 0
+        """Bytes that the sink's kernel has taken."""
+        self.active = switchboard.time
+        """When it took the last of them, in monotonic seconds."""
+        self.rest = b""
+        """What it has not taken."""
+        self.ended = False
+        """The source has ended."""
+
+    # -- what is watched ----------------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Be told of what can be done next at the source, by either direction.
+
+        :raises OSError: the kernel can watch no more sockets; not where it watches this one already.
+        """
+        wanted = (0 if self.ended or self.rest else READABLE) | (WRITABLE if self.back.rest else 0)
+        if self._watched < 0:
+            self._switchboard.connect(self._source.fd, wanted, self._ready)
+        elif wanted != self._watched:
+            self._switchboard.change(self._source.fd, wanted)
+        self._watched = wanted
+
+    def unwatch(self) -> None:
+        """Idempotent."""
+        if self._watched >= 0:
+            self._watched = -1
+            self._switchboard.disconnect(self._source.fd)
+
+    def _ready(self, events: int) -> None:
+        try:
+            if events == READABLE:
+                self._read()
+            else:
+                self._attend(events)
+        except Exception:  # noqa: BLE001  a bug of ours costs one connection, and not all that the switchboard has (F13)
+            _log.exception("a relay is given up: this is a fault of passenger_trio, please report it")
+            self._over()
+
+    def _attend(self, events: int) -> None:
+        if events & (WRITABLE | HUNG_UP) and self.back.rest:
+            self.back.flush()
+        if self._watched < 0 or not events & (READABLE | HUNG_UP):
+            return
+        if self.ended:
+            self._over()
+        elif not self.rest:
+            self._read()
+        elif events & HUNG_UP:
+            self.unwatch()
+
+    # -- bytes --------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        try:
+            count = self._source.recv_into_nowait(self._piece)
+        except trio.WouldBlock:
+            return
+        except trio.BrokenResourceError:
+            self.broken()
+            return
+        if count:
+            self.give(self._piece[:count])
+        else:
+            self.end()
+
+    def give(self, piece: bytes | memoryview) -> None:
+        """To the sink, and what it does not take is kept."""
+        try:
+            sent = self._sink.send_nowait(piece)
+        except trio.BrokenResourceError:
+            self.refused()
+            return
+        self.moved += sent
+        self.active = self._switchboard.time
+        if sent < len(piece):
+            self.rest = bytes(piece[sent:])  # the scratch buffer is somebody else's after this step
+            self._go_on()
+
+    def flush(self) -> None:
+        """The sink takes something again."""
+        try:
+            sent = self._sink.send_nowait(self.rest)
+        except trio.BrokenResourceError:
+            self.rest = b""
+            self.refused()
+            return
+        self.moved += sent
+        self.active = self._switchboard.time
+        self.rest = self.rest[sent:]
+        if not self.rest:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        try:
+            self.back.watch()
+            self.watch()
+        except OSError:
+            self._over()  # it was not watched, and cannot be any more: as good as broken
+
+    # -- ends ---------------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """The source has ended: so does what the sink gets."""
+        self.ended = True
+        self._sink.send_eof()
+        self._go_on()
+
+    def broken(self) -> None:
+        """The source's connection is broken."""
+        self._over()
+
+    def refused(self) -> None:
+        """The sink's connection is."""
+        self._over()
+
+
+class Up(Way):
+    """To the application. One that takes nothing any more may still be writing: what it does not want is dropped, for the sake of the client's end."""
+
+    __slots__ = ("_refused",)
+
+    def __init__(
+        self, source: RawStream, sink: RawStream, switchboard: Switchboard, piece: memoryview, over: Callable[[], None]
+    ) -> None:
+        super().__init__(source, sink, switchboard, piece, over)
+        self._refused = False
+
+    def give(self, piece: bytes | memoryview) -> None:
+        if not self._refused:
+            super().give(piece)
+
+    def refused(self) -> None:
+        self._refused = True
+        self._go_on()
+
+
+class Down(Way):
+    """To the client.
+
+    :param frames: of a WebSocket. :param found: to be called with the status of a response that the application writes by itself.
+    :param in_doubt: to be called when the process has ended a WebSocket without a word, in place of ``end``, which follows or does not.
+    """
+
+    __slots__ = ("_broken", "_doubted", "_found", "_front", "_in_doubt", "frames")
+
+    def __init__(
+        self,
+        source: RawStream,
+        sink: RawStream,
+        switchboard: Switchboard,
+        piece: memoryview,
+        over: Callable[[], None],
+        *,
+        frames: FrameEnds | None,
+        found: Callable[[int], None] | None,
+        in_doubt: Callable[[], None],
+    ) -> None:
+        super().__init__(source, sink, switchboard, piece, over)
+        self.frames = frames
+        self._found = found
+        self._front = b""
+        """The first bytes of the response that the application writes."""
+        self._in_doubt = in_doubt
+        self._doubted = self._broken = False
+
+    def watch(self) -> None:
+        if not self._doubted:  # a process that is gone has hung up, and that would end all
+            super().watch()
+
+    def give(self, piece: bytes | memoryview) -> None:
+        if self.frames is not None:
+            self.frames.feed(piece)
+        if self._found is not None:
+            self._look(piece, self._found)
+        super().give(piece)
+
+    def end(self) -> None:
+        if self.frames is not None and self.frames.between:
+            self._doubt()
+        else:
+            super().end()
+
+    def broken(self) -> None:
+        self._broken = True
+        if self.frames is not None and self.frames.between:
+            self._doubt()
+        else:
+            super().broken()
+
+    def _doubt(self) -> None:
+        self._doubted = True
+        self.unwatch()
+        self._in_doubt()
+
+    def end_now(self) -> None:
+        """It is the application's own end."""
+        self._doubted, self.frames = False, None
+        if self._broken:
+            super().broken()
+        else:
+            super().end()
+
+    def _look(self, piece: bytes | memoryview, found: Callable[[int], None]) -> None:
+        """The access log is to know the status of a response that is not ours."""
+        self._front += bytes(piece[: _STATUS_LINE - len(self._front)])
+        if len(self._front) == _STATUS_LINE:
+            self._found = None
+            if self._front.startswith(b"HTTP/1.") and self._front[9:].isdigit():
+                found(int(self._front[9:]))

@@ -1,0 +1,30 @@
+'use strict';
+// A real socket.io client: node client.js URL TRANSPORTS. One JSON line for each thing that happens; it ends with its input.
+const { io } = require('socket.io-client');
+
+const [url, transports] = process.argv.slice(2);
+const socket = io(url, { transports: transports.split(','), reconnectionDelay: 100, reconnectionDelayMax: 200 });
+const tell = (what, more) => console.log(JSON.stringify({ what, ...more }));
+const large = Buffer.alloc(300000, 'ab');
+
+// What it begins with; when it is connected, it may have changed already.
+let first = '';
+socket.io.on('open', () => (first = socket.io.engine.transport.name));
+
+socket.on('connect', () => {
+  const engine = socket.io.engine;
+  const begin = () => {
+    socket.emit('echo', { hello: 'wörld', bytes: large }, (value, transport) => {
+      tell('echo', { transport, same: value.hello === 'wörld' && large.equals(value.bytes) });
+      socket.emit('shout', 'all');
+    });
+  };
+  tell('connect', { transport: first });
+  if (engine.transport.name === 'websocket') begin();
+  else if (transports.includes('websocket')) engine.once('upgrade', begin);
+  else begin();
+});
+socket.on('shouted', (value) => tell('shouted', { value }));
+socket.on('disconnect', (reason) => tell('disconnect', { reason }));
+socket.on('connect_error', (error) => tell('connect_error', { error: error.message }));
+process.stdin.on('end', () => process.exit(0)).resume();
