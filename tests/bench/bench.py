@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure passenger_trio beside real peers.")
     parser.add_argument("works", nargs="*", help=f"any of: {', '.join(WORKS)} (default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="alternating runs of each (default 3)")
-    parser.add_argument("--seconds", type=int, default=4, help="length of each run under load (default 4)")
+    parser.add_argument("--seconds", type=int, default=3, help="length of each run under load (default 3)")
     parser.add_argument(
         "--supervisor-python",
         action="append",

@@ -214,7 +214,7 @@ def _rates(title: str, rounds: int, work: Callable[[Running], float]) -> Figures
     }
     table(
         title,
-        ("MB/s", "spread", *(f"{one.name} / it" for one in OURS_ALL)),
+        ("MB/s", "spread", *(f"{one.short} / it" for one in OURS_ALL)),
         {
             name: (
                 f"{medians[name]:.0f}",

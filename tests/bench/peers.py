@@ -35,6 +35,10 @@ class Peer:
     program: str
     """What must be installed."""
     ours: bool = False
+    short: str = ""
+    """Its name at the head of a column."""
+    warm_up: int = 1
+    """Seconds of load before it is measured."""
 
     @property
     def installed(self) -> bool:
@@ -60,7 +64,7 @@ class Running:
 
 
 def ours(python: str = sys.executable, name: str = "passenger_trio", *more: str) -> Peer:
-    """passenger_trio, its supervisor run by ``python``; ``more`` are further options."""
+    """passenger_trio, its supervisor run by ``python``; ``more`` are further options. PyPy has a compiler that wants to be warm."""
 
     def command(app: Path, port: int, processes: int) -> list[str]:
         words = [python, "-m", "passenger_trio", "start", str(app), "-p", str(port), "-e", "production"]
@@ -69,7 +73,8 @@ def ours(python: str = sys.executable, name: str = "passenger_trio", *more: str)
         words += ["--max-requests-per-connection", "0"]  # the peers have no such limit, or a higher one
         return [*words, *more]
 
-    return Peer(name, command, python, ours=True)
+    short = "ours" if name == "passenger_trio" else name.replace("passenger_trio", "ours").rsplit(" ", 1)[0]
+    return Peer(name, command, python, ours=True, short=short, warm_up=6 if "PyPy" in name else 1)
 
 
 def passenger(app_type: str, startup_file: str, interpreter: tuple[str, str]) -> Callable[[Path, int, int], list[str]]:

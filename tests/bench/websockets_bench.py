@@ -47,7 +47,7 @@ def _echo(title: str, app: str, peers: list[Peer], processes: int, rounds: int, 
         for peer in peers:
             with running(peer, APPS / app, processes=processes) as server, ExitStack() as stack:
                 clients = [stack.enter_context(_open(server)) for _ in range(CONNECTIONS)]
-                _exchange(clients, 0.5)
+                _exchange(clients, peer.warm_up)
                 mine = own(server.processes())
                 before = cpu(mine)
                 count, took = _exchange(clients, seconds)
@@ -65,7 +65,7 @@ def _echo(title: str, app: str, peers: list[Peer], processes: int, rounds: int, 
     }
     table(
         title,
-        ("messages/s", "spread", *(f"{one.name} / it" for one in OURS_ALL), "server CPU us"),
+        ("messages/s", "spread", *(f"{one.short} / it" for one in OURS_ALL), "server CPU us"),
         {
             name: (
                 f"{medians[name]:.0f}",

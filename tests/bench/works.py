@@ -76,7 +76,7 @@ def requests(title: str, app: str, peers: list[Peer], headers: tuple[tuple[str, 
         for _ in range(rounds):
             for peer, samples in found.items():
                 with running(peer, APPS / app) as server:
-                    wrk(server.url, 1, headers=headers)
+                    wrk(server.url, peer.warm_up, headers=headers)
                     everything = server.processes()
                     mine = own(everything)
                     before = cpu(mine), cpu(everything)
@@ -102,7 +102,7 @@ def requests(title: str, app: str, peers: list[Peer], headers: tuple[tuple[str, 
             (
                 "requests/s",
                 "spread",
-                *(f"{one.name} / it" for one in OURS_ALL),
+                *(f"{one.short} / it" for one in OURS_ALL),
                 "server CPU us",
                 "with app",
                 "server RSS MiB",
@@ -138,7 +138,7 @@ def calls(rounds: int, seconds: int) -> Figures:
     ]:
         with running(peer, APPS / app) as server:
             # Of several (Passenger's watchdog, its starter) it is the one that works.
-            wrk(server.url, 1)
+            wrk(server.url, peer.warm_up)
             busiest = max(own(server.processes()), key=lambda pid: cpu([pid]))
             total, by_name = system_calls(busiest, server.url, min(seconds, 3))
         name = f"{peer.name}, {app}"
