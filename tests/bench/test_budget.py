@@ -161,7 +161,7 @@ async def a_nursery() -> None:
 
 async def a_scope() -> None:
     with trio.move_on_after(5):
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
 
 
 async def a_thread() -> None:

@@ -31,7 +31,7 @@ def websocket(rounds: int, seconds: int) -> Figures:
 def relay(rounds: int, seconds: int) -> Figures:
     """WebSocket echo by websocket-driver on a hijacked Rack connection, through the relay and direct (puma), two processes."""
     relayed = [
-        ours(one.program, one.name, "--unlimited-concurrency-path", "/", "--thread-count", "4") for one in OURS_ALL
+        ours(one.program, one.name, "--unlimited-concurrency-paths", "/", "--thread-count", "4") for one in OURS_ALL
     ]
     peers = relayed + ([PUMA] if PUMA.installed else [])
     return _echo("WebSocket echo, hijacked Rack", "echo_rack", peers, 2, rounds, seconds)
