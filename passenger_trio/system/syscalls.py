@@ -7,18 +7,32 @@ errors. Constants are the kernel's, which are the same on every architecture tha
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import signal
 import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["CLD_EXITED", "O_TMPFILE", "P_PID", "P_PIDFD", "SO_PEERCRED", "WEXITED", "Ended", "cpus"]
+__all__ = [
+    "CLD_EXITED",
+    "F_DUPFD_CLOEXEC",
+    "O_TMPFILE",
+    "P_PID",
+    "P_PIDFD",
+    "SO_PEERCRED",
+    "WEXITED",
+    "WNOWAIT",
+    "WSTOPPED",
+    "Ended",
+    "cpus",
+]
 __all__ += ["pidfd_open", "pidfd_send_signal", "waitid"]
 
 P_PID, P_PIDFD = 1, 3
-WEXITED = 4
+WSTOPPED, WEXITED, WNOWAIT = 2, 4, 0x01000000
 CLD_EXITED = 1
+F_DUPFD_CLOEXEC: int = getattr(fcntl, "F_DUPFD_CLOEXEC", 1030)
 SO_PEERCRED: int = getattr(socket, "SO_PEERCRED", 17)
 O_TMPFILE: int = getattr(os, "O_TMPFILE", 0o20000000 | os.O_DIRECTORY)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
@@ -58,6 +59,7 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d"),
         "rounds": options.rounds,
         "seconds": options.seconds,
+        "load_before": round(os.getloadavg()[0], 2),
         "supervisors": supervisors,
         "versions": versions(),
         "works": {},
@@ -77,9 +79,9 @@ def main() -> None:
             report["works"][name] = WORKS[name](options.rounds, options.seconds)
         except CutShort:
             print("cut short: it took too long, with fewer --rounds or --seconds it does not")
-        except RuntimeError as error:
+        except Exception as error:  # noqa: BLE001  what fails one work does not end the others
             failed = True
-            print(f"failed: {error}")
+            print(f"failed: {type(error).__name__}: {error}")
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
     path = Path(".bench") / f"{time.strftime('%Y%m%d-%H%M%S')}.json"

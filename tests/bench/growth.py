@@ -54,7 +54,7 @@ def _cost(python: str, groups: int, processes: int, connections: int, seconds: i
     with _serving(python, groups, processes) as server:
         wrk(server.url, 1, connections)
         before = cpu([server.pid])
-        count, _ = wrk(server.url, max(1, seconds // 2), connections)
+        count, _ = wrk(server.url, max(2, seconds // 2), connections)
         return 1e6 * (cpu([server.pid]) - before) / count
 
 
@@ -65,7 +65,7 @@ def _serving(python: str, groups: int, processes: int) -> Iterator[Supervisor]:
         text = f"[pool]\nmax_pool_size = {processes + groups - 1}\n"
         for number in range(groups):
             wanted = f"min_instances = {processes}\nmax_instances = {processes}\n" if number == 0 else ""
-            text += f'\n[[app]]\nroot = "{APPS / "hello"}"\nname = "app{number}"\nenvironment = "production"\n'
+            text += f'\n[[app]]\nroot = "{APPS / "hello"}"\nname = "app{number}"\nenvironment = "production"\nmax_request_queue_size = 0\n'
             text += wanted + (f'base_uri = "/app{number}"\n' if number else "")
         (Path(home) / "passenger-trio.toml").write_text(text)
         environment = {"PASSENGER_TRIO_PYTHON": OURS_ALL[0].program, "PASSENGER_TRIO_ACCESS_LOG": "off"}

@@ -67,10 +67,10 @@ def family(pid: int, port: int) -> list[int]:
 
 def own(pids: Iterable[int]) -> list[int]:
     """Those that run no application."""
-    return [pid for pid in pids if not any(word in _command(pid) for word in _APPLICATION)]
+    return [pid for pid in pids if not any(word in command_of(pid) for word in _APPLICATION)]
 
 
-def _command(pid: int) -> bytes:
+def command_of(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -93,6 +93,11 @@ def _listeners(port: int) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+def started(pid: int) -> float:
+    """When a process began, in seconds since the machine did."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]) / _TICKS
 
 
 def cpu(pids: Iterable[int]) -> float:
@@ -144,7 +149,8 @@ def wrk(url: str, seconds: float, connections: int = 32, headers: Iterable[tuple
     took = time.perf_counter() - begun
     trouble = re.search(r"Non-2xx.*|Socket errors: connect \d+, read (\d+), write \d+, timeout \d+", out)
     match = re.search(r"([0-9]+) requests in", out)
-    assert match is not None
+    if match is None or not int(match[1]):
+        raise RuntimeError(f"no request was answered\n{out}")
     # A server without keep-alive closes each connection, which wrk may see as an error of reading.
     if trouble and (trouble[1] is None or int(trouble[1]) > int(match[1]) // 100 + 1):
         raise RuntimeError(f"errors under load: {trouble[0]}")

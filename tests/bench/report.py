@@ -97,7 +97,8 @@ def section(summary: Figures) -> str:
     parts = [
         f"Measured on {summary['date']} with `python3 noxfile.py -s bench`; the supervisor on {supervisors}. Load generator, server and application share one machine,",
         'so read the ratios ("ours / it", one for each interpreter), not the figures. Two processes each, `wrk -t1 -c32`, '
-        + f"{summary['rounds']} alternating runs of {summary['seconds']} s, medians.",
+        + f"{summary['rounds']} alternating runs of {summary['seconds']} s, medians. "
+        + f"Load of the machine before it began: {summary['load_before']:g}.",
         '"Server" is what runs no application: ours and Passenger\'s; with the others the workers are the server.',
         f"Versions: {versions}.",
         "",

@@ -456,10 +456,13 @@ async def test_connecting_where_nobody_listens(nothing_left: Path) -> None:
 async def test_connecting_to_a_full_queue_does_not_wait(nothing_left: Path) -> None:
     path = nothing_left / "sock"
     with listen_unix(str(path), 0):
-        first = connect_unix_nowait(str(path))
+        accepted = []
         with pytest.raises(BlockingIOError):
-            connect_unix_nowait(str(path))
-        first.close()
+            for _ in range(3):  # PyPy takes no shorter queue than one
+                accepted.append(connect_unix_nowait(str(path)))
+        assert accepted
+        for stream in accepted:
+            stream.close()
     path.unlink()
 
 

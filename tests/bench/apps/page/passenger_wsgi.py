@@ -1,6 +1,6 @@
 # 2 KiB of HTML, and what a browser's request is usually answered with beside it.
 ROW = b"<tr><td>an article</td><td>2026-11-24</td></tr>\n"
-PAGE = (b"<!doctype html><title>Articles</title><table>\n" + ROW * 42).ljust(2048)
+PAGE = (b"<!doctype html><title>Articles</title><table>\n" + ROW * 40).ljust(2048)
 
 
 def application(environ, start_response):
