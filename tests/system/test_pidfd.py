@@ -14,7 +14,7 @@ import trio
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from passenger_trio.system.pidfd import PidFd, parent_of
-from passenger_trio.system.syscalls import P_PID, WEXITED, WNOWAIT, pidfd_open, waitid
+from passenger_trio.system.syscalls import P_PID, WEXITED, WNOWAIT, pidfd_open, pidfd_send_signal, waitid
 
 pytestmark = [pytest.mark.os, pytest.mark.usefixtures("nothing_left")]
 
@@ -249,7 +249,7 @@ def test_this_kernel_names_groups_by_pidfd() -> None:
     with shell("read x") as child:
         fd = pidfd_open(child.pid)
         try:
-            signal.pidfd_send_signal(fd, 0, None, 4)
+            pidfd_send_signal(fd, 0, None, 4)
         except OSError as error:
             assert error.errno == errno.EINVAL  # noqa: PT017
         finally:
