@@ -188,7 +188,7 @@ def system_calls(pid: int, url: str, seconds: float) -> tuple[float, dict[str, f
 def versions() -> dict[str, str]:
     """Of everything that takes part."""
     found = {
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "cores": str(os.cpu_count()),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
     }
