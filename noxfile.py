@@ -45,7 +45,25 @@ if __name__ != "__main__":
         "/usr/share/rubygems-integration/*/specifications/sqlite3-*.gemspec": "ruby-sqlite3",
         "/usr/share/rubygems-integration/*/specifications/websocket-driver-*.gemspec": "ruby-websocket-driver",
     }
-    BENCH_PROGRAMS = {"wrk": "wrk", "passenger": "passenger", "strace": "strace"}
+    BENCH_PROGRAMS = {"wrk": "wrk", "strace": "strace"}
+    # Peers, and what they serve: who is missing is left out by the benchmark.
+    BENCH_PEERS = {
+        "passenger": "passenger",
+        "puma": "puma",
+        "rails": "ruby-railties",
+        "/usr/share/rubygems-integration/all/specifications/sinatra-*.gemspec": "ruby-sinatra",
+        "/usr/share/rubygems-integration/all/specifications/rails-*.gemspec": "ruby-rails",
+        "/usr/share/rubygems-integration/all/specifications/sprockets-rails-*.gemspec": "ruby-sprockets-rails",
+        "/usr/share/rubygems-integration/*/specifications/sqlite3-*.gemspec": "ruby-sqlite3",
+        "/usr/share/rubygems-integration/*/specifications/websocket-driver-*.gemspec": "ruby-websocket-driver",
+    }
+    BENCH_PACKAGES = ("gunicorn", "hypercorn[trio]", "uvicorn", "wsproto", "waitress", "flask", "django")
+    PYPY = ROOT / ".nox" / "pypy"
+    # What shows that the supervisor is itself under PyPy: all that has no process in it, and the whole server with real ones.
+    PYPY_TESTS = ("core", "codecs", "model", "pool", "system", "server", "test_layers.py")
+    # It looks for what backtracks in the structure of patterns that are never compiled there.
+    NOT_ON_PYPY = "tests/codecs/test_lane.py::test_the_walker_sees_a_repeat_that_backtracks"
+    PYPY_FACES = ("serving", "process_faults", "buffering", "connection_rules", "ending", "restarts", "asgi_websockets")
 
     @nox.session
     def demo(session: nox.Session) -> None:
@@ -134,13 +152,38 @@ if __name__ != "__main__":
 
     @nox.session
     def bench(session: nox.Session) -> None:
-        """Measure, beside the real peers; never part of a verdict. Arguments go to the benchmark."""
+        """Measure, beside the real peers; never part of a verdict. Arguments go to the benchmark. Where the session ``pypy`` has been, both are measured."""
         _need_programs(session, BENCH_PROGRAMS)
-        session.install("-q", ".", "flask", "django")
-        session.run("python", "tests/bench/bench.py", *session.posargs)
+        _need_programs(session, BENCH_PEERS, needed=False)
+        session.install("-q", ".", *BENCH_PACKAGES)
+        # It is built on the spot. Where that is not possible Debian's is taken.
+        session.run("pip", "install", "-q", "uwsgi", success_codes=[0, 1], silent=True)
+        if not Path(session.bin, "uwsgi").exists():
+            _need_programs(session, {"uwsgi": "uwsgi-core", "uwsgi_python3": "uwsgi-plugin-python3"}, needed=False)
+        python = PYPY / "env" / "bin" / "python"
+        more = ["--supervisor-python", str(python)] if python.exists() else []
+        session.run("python", "tests/bench/bench.py", *more, *session.posargs)
 
-    def _need_programs(session: nox.Session, programs: dict[str, str]) -> None:
-        """Install what is missing, or say what is."""
+    @nox.session
+    def pypy(session: nox.Session) -> None:
+        """PyPy 3.11 runs the supervisor, CPython the applications: a chosen part of the suite. Of a newer Debian, unpacked into a directory (as root).
+
+        Arguments go to pytest.
+        """
+        _need_programs(session, {**TEST_PROGRAMS, "/usr/sbin/debootstrap": "debootstrap", "gcc": "gcc"})
+        session.install("-q", "-e", ".[test]")
+        found = session.run("python", "tests/newer_pypy.py", str(PYPY), silent=True, stderr=None)
+        python = str(found).strip().splitlines()[-1]
+        # By itself: what needs no application. pytest-randomly, which the configuration switches off, is not there.
+        options = ["-m", "pytest", "-o", "addopts=--strict-markers --strict-config", "--deselect", NOT_ON_PYPY]
+        session.run(python, *options, *(f"tests/{name}" for name in PYPY_TESTS), *session.posargs, external=True)
+        # The whole server, driven by tests that run here.
+        session.env["PASSENGER_TRIO_TEST_SUPERVISOR"] = python
+        session.env["PASSENGER_TRIO_PYTHON"] = str(Path(session.bin) / "python")
+        session.run("python", "-m", "pytest", *(f"tests/faces/test_{name}.py" for name in PYPY_FACES), *session.posargs)
+
+    def _need_programs(session: nox.Session, programs: dict[str, str], *, needed: bool = True) -> None:
+        """Install what is missing, or say what is; which is an error if it is needed."""
         missing = [
             package
             for program, package in programs.items()
@@ -149,7 +192,9 @@ if __name__ != "__main__":
         if not missing:
             return
         if os.geteuid() != 0 or shutil.which("apt-get") is None:
-            session.error(f"these programs are missing: install the packages {' '.join(missing)}")
+            complain = session.error if needed else session.warn
+            complain(f"these programs are missing: install the packages {' '.join(missing)}")
+            return
         session.run("apt-get", "update", "-qq", external=True)
         session.run(
             "apt-get",

@@ -52,6 +52,7 @@ from passenger_trio.spawning.warm_up import WarmSpawner
 from passenger_trio.system.children import become_subreaper, end_strays, reap_strangers
 from passenger_trio.system.ports import Ports
 from passenger_trio.system.sockets import holder_of_port, listen_tcp, listen_unix
+from passenger_trio.system.syscalls import cpus, pidfd_open
 from passenger_trio.system.terminal import has_terminal
 
 __all__ = ["RunningServer", "open_server", "run", "serve"]
@@ -196,8 +197,10 @@ def run(config: Config, *, on_ready: Callable[[RunningServer], None]) -> None:
     """Serve as the program itself: until SIGTERM, SIGINT or SIGQUIT, which drain; a second one ends at once. SIGHUP restarts the applications,
     but when it says that the terminal is gone it drains. Raises as ``serve``.
     """
-    if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
-        raise EnvironmentUnfit("passenger_trio needs Linux 5.9 or newer, and a Python that knows pidfd_open")
+    try:
+        os.close(pidfd_open(os.getpid()))
+    except OSError as error:
+        raise EnvironmentUnfit(f"passenger_trio needs Linux 5.9 or newer, which knows pidfd_open ({error})") from None
     become_subreaper()
     # What comes before Trio listens is heard when it does; what comes after that does not disturb the tidying up.
     unheard: list[int] = []
@@ -312,7 +315,7 @@ def _pool_limits(config: Config) -> PoolLimits:
     return PoolLimits(
         max_pool_size=pool.max_pool_size,
         pool_idle_time=pool.pool_idle_time,
-        max_concurrent_spawns=pool.max_concurrent_spawns or len(os.sched_getaffinity(0)),
+        max_concurrent_spawns=pool.max_concurrent_spawns or cpus(),
     )
 
 

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from passenger_trio.system.syscalls import pidfd_open
+
 GONE_WITHIN = 2.0
 """Seconds in which a process that nobody waits for any more (one that lost its supervisor) must be gone."""
 
@@ -143,7 +145,7 @@ def processes_of(directory: Path) -> list[int]:
 def wait_gone(pid: int, deadline: float) -> bool:
     """Whether a process ends before the deadline."""
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = pidfd_open(pid)
     except ProcessLookupError:
         return True
     try:

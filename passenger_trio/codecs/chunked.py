@@ -16,6 +16,7 @@ import re
 
 from passenger_trio.codecs.head import HttpLimits
 from passenger_trio.codecs.lines import LineScan, read_field
+from passenger_trio.codecs.patterns import compiled
 from passenger_trio.codecs.refusals import refuse
 from passenger_trio.errors import RequestError
 
@@ -41,7 +42,7 @@ _PLAIN_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n")
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
-_EXTENSIONS = re.compile(rb"(?:;%s(?:=(?:%s|%s))?+)*+" % (_TOKEN, _TOKEN, _QUOTED))
+_EXTENSIONS = compiled(rb"(?:;%s(?:=(?:%s|%s))?+)*+" % (_TOKEN, _TOKEN, _QUOTED))
 
 
 class _Expect(enum.Enum):

@@ -15,6 +15,7 @@ from typing import Final
 import attrs
 
 from passenger_trio.codecs.lines import LineScan, read_field
+from passenger_trio.codecs.patterns import compiled
 from passenger_trio.codecs.response_lines import NO_BODY
 from passenger_trio.codecs.session_protocol import MAX_HEAD
 from passenger_trio.errors import MalformedResponse, RequestError
@@ -27,8 +28,8 @@ MAX_FIELDS: Final = 1000
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _TEXT = rb"[\t -~\x80-\xff]*+"
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: (%s))?+" % _TEXT)
-_PLAIN = re.compile(rb"HTTP/1\.[01] [2-5][0-9][0-9](?: %s)?+\r\n(?:%s:%s\r\n)*+\r\n" % (_TEXT, _TOKEN, _TEXT))
+_STATUS_LINE = compiled(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: (%s))?+" % _TEXT)
+_PLAIN = compiled(rb"HTTP/1\.[01] [2-5][0-9][0-9](?: %s)?+\r\n(?:%s:%s\r\n)*+\r\n" % (_TEXT, _TOKEN, _TEXT))
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _START = b"HTTP/1."
 

@@ -19,15 +19,16 @@ import re
 
 from passenger_trio.codecs.edge import valid_host
 from passenger_trio.codecs.head import Common, Head, HttpLimits
+from passenger_trio.codecs.patterns import compiled
 
 __all__ = ["recognise"]
 
-_REQUEST_LINE = re.compile(
+_REQUEST_LINE = compiled(
     rb"(GET|POST|HEAD|PUT|DELETE|PATCH|OPTIONS|PROPFIND|REPORT|QUERY)"
     rb" ((/[!\"$->@-~]*+)(?:\?([!\"$-~]*+))?+)"
     rb" HTTP/1\.1\r\n"
 )
-_FIELD_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):([\t -~\x80-\xff]*+)")
+_FIELD_LINE = compiled(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):([\t -~\x80-\xff]*+)")
 _LENGTH = re.compile(rb"[0-9]{1,19}")
 
 # What a field does to the request. Each kind that is not PLAIN may occur once; as bits, so that one integer

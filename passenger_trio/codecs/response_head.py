@@ -16,6 +16,7 @@ import re
 
 import attrs
 
+from passenger_trio.codecs.patterns import compiled
 from passenger_trio.errors import MalformedResponse, UnfitResponseHead
 
 __all__ = ["AppHead", "Fields", "check_fields", "parse", "parse_interim", "parse_switch"]
@@ -25,10 +26,10 @@ Fields = list[tuple[bytes, bytes]]
 _NAME = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _TEXT = rb"[\t -~\x80-\xff]*+"
 _PAIRS = rb"(?:%s\0%s\0)*+" % (_NAME, _TEXT)
-_RESPONSE = re.compile(rb"([2-5][0-9][0-9])\0%s\0%s" % (_TEXT, _PAIRS))
-_INTERIM = re.compile(rb"(1[0-9][0-9])\0%s\0%s" % (_TEXT, _PAIRS))
-_SWITCH = re.compile(rb"101\0%s\0%s" % (_TEXT, _PAIRS))
-_A_NAME, _A_TEXT = re.compile(_NAME), re.compile(_TEXT)
+_RESPONSE = compiled(rb"([2-5][0-9][0-9])\0%s\0%s" % (_TEXT, _PAIRS))
+_INTERIM = compiled(rb"(1[0-9][0-9])\0%s\0%s" % (_TEXT, _PAIRS))
+_SWITCH = compiled(rb"101\0%s\0%s" % (_TEXT, _PAIRS))
+_A_NAME, _A_TEXT = compiled(_NAME), compiled(_TEXT)
 _LENGTH = re.compile(rb"[0-9]{1,19}")
 
 #: Fields of one connection; an application has none (R22; RFC 9110 7.6.1).

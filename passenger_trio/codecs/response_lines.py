@@ -51,11 +51,15 @@ def status_line(status: int, reason: bytes) -> bytes:
 def with_standard_fields(fields: Iterable[tuple[bytes, bytes]], date: bytes) -> list[tuple[bytes, bytes]]:
     """The fields, and ``Date`` and ``Server`` if they are not among them (RFC 9110 6.6.1, 10.2.4)."""
     out = list(fields)
-    flags = 0
+    dated = served = False
     for name, _ in out:
-        flags |= _FLAGS[name]
-    if not flags & _DATE:
+        flag = _FLAGS[name]
+        if flag == _DATE:
+            dated = True
+        elif flag == _SERVER:
+            served = True
+    if not dated:
         out.append((b"Date", date))
-    if not flags & _SERVER:
+    if not served:
         out.append((b"Server", SERVER))
     return out

@@ -28,6 +28,7 @@ import trio
 from passenger_trio.errors import OptionError
 from passenger_trio.options import Config
 from passenger_trio.server.access_format import AccessRecord, format_combined, format_json
+from passenger_trio.system.syscalls import F_DUPFD_CLOEXEC
 
 __all__ = ["AccessLog", "AccessLogStatistics", "AccessRecord"]
 
@@ -213,7 +214,7 @@ class _File:
 def _open(destination: str) -> int:
     if destination == "-":
         # A descriptor of our own: 1 may be closed by somebody, and become another file.
-        return fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)
+        return fcntl.fcntl(1, F_DUPFD_CLOEXEC, 3)
     # O_NONBLOCK: a FIFO without a reader is an error here, and not a wait for one.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
     fd = os.open(destination, flags, 0o640)

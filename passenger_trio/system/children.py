@@ -17,6 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 import trio
 
 from passenger_trio.system.pidfd import is_readable, parent_of
+from passenger_trio.system.syscalls import P_PID, P_PIDFD, WEXITED, pidfd_open, pidfd_send_signal, waitid
 
 __all__ = ["become_subreaper", "descendants", "end_strays", "reap_strangers", "start_program"]
 
@@ -88,7 +89,7 @@ def end_strays(keep: Collection[int] = ()) -> list[int]:
         parents = {os.getpid(), *family}
         for pid in family:
             try:
-                pinned.append((pid, os.pidfd_open(pid)))
+                pinned.append((pid, pidfd_open(pid)))
             except ProcessLookupError:
                 continue
             except OSError:
@@ -99,7 +100,7 @@ def end_strays(keep: Collection[int] = ()) -> list[int]:
         for pid, fd in pinned:
             if not _reap(fd, os.WNOHANG) and not is_readable(fd):
                 try:
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+                    pidfd_send_signal(fd, signal.SIGKILL)
                     killed.append(pid)
                 except (ProcessLookupError, PermissionError):
                     pass
@@ -131,7 +132,7 @@ def _reap_zombies(seen: Collection[int]) -> set[int]:
     zombies = {pid for pid in _children(os.getpid()) if _is_zombie(pid)}
     for pid in zombies.intersection(seen):
         try:
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+            waitid(P_PID, pid, WEXITED | os.WNOHANG)
         except ChildProcessError:
             pass
     return zombies.difference(seen)
@@ -159,6 +160,6 @@ def _children(pid: int) -> list[int]:
 
 def _reap(fd: int, flags: int) -> bool:
     try:
-        return os.waitid(os.P_PIDFD, fd, os.WEXITED | flags) is not None
+        return waitid(P_PIDFD, fd, WEXITED | flags) is not None
     except ChildProcessError:
         return False

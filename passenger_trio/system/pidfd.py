@@ -12,10 +12,11 @@ from __future__ import annotations
 import errno
 import os
 import select
-import signal
 
 import attrs
 import trio
+
+from passenger_trio.system.syscalls import CLD_EXITED, P_PIDFD, WEXITED, pidfd_open, pidfd_send_signal, waitid
 
 __all__ = ["PidFd", "is_readable", "parent_of"]
 
@@ -45,7 +46,7 @@ class PidFd:
     @classmethod
     def open(cls, pid: int) -> PidFd:
         """:raises ProcessLookupError: there is no such process."""
-        return cls(pid, os.pidfd_open(pid))
+        return cls(pid, pidfd_open(pid))
 
     @property
     def exited(self) -> bool:
@@ -79,7 +80,7 @@ class PidFd:
         if self._seen_exit or self._fd < 0:
             return False
         try:
-            signal.pidfd_send_signal(self._fd, number)
+            pidfd_send_signal(self._fd, number)
         except (ProcessLookupError, PermissionError):
             return False
         return True
@@ -92,7 +93,7 @@ class PidFd:
         if self._fd < 0:
             return False
         try:
-            signal.pidfd_send_signal(self._fd, number, None, _PIDFD_SIGNAL_PROCESS_GROUP)
+            pidfd_send_signal(self._fd, number, None, _PIDFD_SIGNAL_PROCESS_GROUP)
             return True
         except ProcessLookupError:
             # No member in a group of that number: either all have ended, or it has not made its group yet.
@@ -121,7 +122,7 @@ class PidFd:
 
     def _reap(self, flags: int) -> None:
         try:
-            result = os.waitid(os.P_PIDFD, self._fd, os.WEXITED | flags)
+            result = waitid(P_PIDFD, self._fd, WEXITED | flags)
         except ChildProcessError:
             # Not our child: a preloader's, which reaps it. Readability is the only sign there is.
             self._seen_exit = is_readable(self._fd)
@@ -129,7 +130,7 @@ class PidFd:
         if result is not None:
             self._seen_exit = True
             status = result.si_status
-            self._exit_status = status if result.si_code == os.CLD_EXITED else -status
+            self._exit_status = status if result.si_code == CLD_EXITED else -status
 
 
 def is_readable(fd: int) -> bool:

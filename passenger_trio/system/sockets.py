@@ -24,6 +24,8 @@ import attrs
 import trio
 from trio.lowlevel import wait_readable, wait_writable
 
+from passenger_trio.system.syscalls import SO_PEERCRED
+
 __all__ = [
     "MAX_UNIX_PATH",
     "Cuttable",
@@ -247,7 +249,7 @@ class PeerCredentials:
 
 def peer_credentials(sock: socket.socket) -> PeerCredentials:
     """The peer of a Unix socket."""
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERCRED, struct.calcsize("3i"))
     return PeerCredentials(*struct.unpack("3i", raw))
 
 

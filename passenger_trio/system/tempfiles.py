@@ -15,6 +15,8 @@ import select
 import socket
 import tempfile
 
+from passenger_trio.system.syscalls import O_TMPFILE
+
 __all__ = ["free_space", "open_and_unlink", "open_unlinked", "receive_at", "send_file", "truncate", "write_at"]
 
 _FLAGS = os.O_RDWR | os.O_EXCL | os.O_CLOEXEC
@@ -31,7 +33,7 @@ def open_unlinked(directory: str) -> int:
     :raises OSError: the directory is not there, cannot be written to, ...
     """
     try:
-        return os.open(directory, _FLAGS | os.O_TMPFILE, 0o600)
+        return os.open(directory, _FLAGS | O_TMPFILE, 0o600)
     except OSError as error:
         if error.errno not in _NO_TMPFILE:
             raise

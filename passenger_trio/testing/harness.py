@@ -104,6 +104,7 @@ class Supervisor:
         timeout: float = 60.0,
         wait: bool = True,
         prefix: Iterable[str] = (),
+        python: str = "",
     ) -> Supervisor:
         """Start a server for the application in ``root`` on a free port and wait until it is ready.
 
@@ -111,12 +112,14 @@ class Supervisor:
         :param env: more environment variables; None takes one away.
         :param wait: False returns at once; ``wait_ready`` is the caller's then.
         :param prefix: words in front of the command, such as ``prlimit --nofile=64``.
+        :param python: the interpreter that runs the server; passenger_trio must be installed for it (default: what
+            ``PASSENGER_TRIO_TEST_SUPERVISOR`` names, else this one).
         """
         home = Path(tempfile.mkdtemp(prefix="pt-"))
         mark = secrets.token_hex(8)
         command = [
             *prefix,
-            sys.executable,
+            python or os.environ.get("PASSENGER_TRIO_TEST_SUPERVISOR") or sys.executable,
             "-m",
             "passenger_trio",
             "start",

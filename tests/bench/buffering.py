@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import runpy
 import socket
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from peers import APPS, OURS, PASSENGER, Peer, Running, running
-
-Figures = dict[str, Any]
+from measure import Figures, own, rss, spread, table
+from peers import APPS, OURS_ALL, PASSENGER, Peer, Running, present, running
 
 BULK = APPS / "bulk"
 MIB = 1024**2
@@ -34,50 +36,68 @@ def upload(rounds: int, seconds: int) -> Figures:
 
 
 def stalled(rounds: int, seconds: int) -> Figures:
-    """20 clients that stop reading a response of 20 MiB each, 2 processes (goal: free in 1.2x of the time for fast readers; +16 MiB)."""
+    """20 clients that stop reading a response of 20 MiB each, 2 processes (goal: free in Passenger's time; +16 MiB)."""
     del seconds
-    figures: Figures = {}
-    print(
-        f"{'20 stalled clients':<28}{'to fast readers':>16}{'all free after':>16}{'ratio':>8}{'RSS grew by':>14}{'exact':>8}"
-    )
+    rows: Figures = {}
     for peer in _peers():
         samples = []
         for _ in range(rounds):
             with running(peer, BULK) as server:
                 samples.append(_stalled(server))
-        fast, free = (statistics.median(sample[at] for sample in samples) for at in (0, 1))
-        grown, exact = max(sample[2] for sample in samples), all(sample[3] for sample in samples)
-        print(f"{peer.name:<28}{fast:>14.2f} s{free:>14.2f} s{free / fast:>8.2f}{grown / MIB:>10.1f} MiB{exact!s:>8}")
-        figures[peer.name] = {
-            "fast_seconds": fast,
-            "free_seconds": free,
-            "rss_growth": grown,
-            "exact": exact,
+        rows[peer.name] = {
+            "fast_seconds": statistics.median(sample[0] for sample in samples),
+            "free_seconds": statistics.median(sample[1] for sample in samples),
+            "rss_growth_mib": max(sample[2] for sample in samples) / MIB,
+            "exact": all(sample[3] for sample in samples),
             "all": samples,
         }
-    return figures
+    table(
+        "20 stalled clients, 20 MiB each",
+        ("to fast readers s", "all free after s", "ratio", "RSS grew by MiB", "exact"),
+        {
+            name: (
+                f"{row['fast_seconds']:.2f}",
+                f"{row['free_seconds']:.2f}",
+                f"{row['free_seconds'] / row['fast_seconds']:.2f}",
+                f"{row['rss_growth_mib']:.1f}",
+                str(row["exact"]),
+            )
+            for name, row in rows.items()
+        },
+    )
+    return {"rows": rows}
 
 
 def stream(rounds: int, seconds: int) -> Figures:
-    """From the application's write of a chunk to the client, while the response goes on (goal: < 5 ms at the median)."""
+    """From the application's write of a chunk to the client, beside a direct connection to it (goal: +2 ms at the median)."""
     del seconds
-    figures: Figures = {}
-    print(f"{'chunk latency':<28}{'passed through':>16}{'after 8 MiB on disk':>22}")
+    rows: Figures = {}
+    with _direct() as server:
+        delays = [delay for _ in range(rounds) for delay in _latencies(server, 0)]
+        rows["direct connection to the application"] = {"plain_ms": statistics.median(delays) * 1000}
     for peer in _peers():
         with running(peer, BULK) as server:
             plain = [delay for _ in range(rounds) for delay in _latencies(server, 0)]
             buffered = [delay for _ in range(rounds) for delay in _latencies(server, 8)]
-        medians = [statistics.median(delays) * 1000 for delays in (plain, buffered)]
-        print(f"{peer.name:<28}{medians[0]:>13.2f} ms{medians[1]:>19.2f} ms")
-        figures[peer.name] = {"plain_ms": medians[0], "buffered_ms": medians[1]}
-    return figures
+        rows[peer.name] = {
+            "plain_ms": statistics.median(plain) * 1000,
+            "buffered_ms": statistics.median(buffered) * 1000,
+        }
+    table(
+        "chunk, from write to read",
+        ("passed through ms", "after 8 MiB on disk ms"),
+        {
+            name: (f"{row['plain_ms']:.2f}", f"{row['buffered_ms']:.2f}" if "buffered_ms" in row else "")
+            for name, row in rows.items()
+        },
+    )
+    return {"rows": rows}
 
 
 def slow_readers(rounds: int, seconds: int) -> Figures:
     """200 clients that read 10 KB/s, and one healthy one (goal: its p99 grows by no more than 2x)."""
     del rounds
-    figures: Figures = {}
-    print(f"{'healthy client, p99':<28}{'alone':>12}{'beside 200':>14}{'ratio':>8}")
+    rows: Figures = {}
     for peer in _peers():
         with running(peer, BULK) as server:
             _healthy_p99(server, 1)
@@ -96,39 +116,82 @@ def slow_readers(rounds: int, seconds: int) -> Figures:
                 thread.join()
                 for client in clients:
                     client.close()
-        print(f"{peer.name:<28}{alone * 1000:>9.2f} ms{beside * 1000:>11.2f} ms{beside / alone:>8.2f}")
-        figures[peer.name] = {"alone_seconds": alone, "beside_seconds": beside, "ratio": beside / alone}
-    return figures
+        rows[peer.name] = {"alone_ms": alone * 1000, "beside_ms": beside * 1000, "ratio": beside / alone}
+    table(
+        "healthy client, p99",
+        ("alone ms", "beside 200 ms", "ratio"),
+        {
+            name: (f"{row['alone_ms']:.2f}", f"{row['beside_ms']:.2f}", f"{row['ratio']:.2f}")
+            for name, row in rows.items()
+        },
+    )
+    return {"rows": rows}
 
 
 def aborted(rounds: int, seconds: int) -> Figures:
     """Five thousand aborted downloads (goal: no descriptor, no disk space, no memory left)."""
     del rounds, seconds
-    with running(OURS, BULK) as server:
-        _download(server, 10)
-        before = _descriptors(server.pid), _rss(server.pid)
-        begun = time.perf_counter()
-        for _ in range(5000):
-            client = _ask(server, "/download?4", 32768)
-            client.recv(1000)
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            client.close()
-        took = time.perf_counter() - begun
-        _download(server, 1)
-        time.sleep(0.5)
-        after = _descriptors(server.pid), _rss(server.pid)
-        files = sum("deleted" in str(link.readlink()) for link in Path(f"/proc/{server.pid}/fd").iterdir())
-    print(
-        f"5000 aborted downloads in {took:.1f} s: descriptors {before[0]} -> {after[0]}, files {files}, RSS +{(after[1] - before[1]) / MIB:.1f} MiB"
+    rows: Figures = {}
+    for one in OURS_ALL:
+        with running(one, BULK) as server:
+            _download(server, 10)
+            before = _descriptors(server.pid), rss([server.pid])
+            begun = time.perf_counter()
+            for _ in range(5000):
+                client = _ask(server, "/download?4", 32768)
+                client.recv(1000)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                client.close()
+            took = time.perf_counter() - begun
+            _download(server, 1)
+            time.sleep(0.5)
+            links = [link.readlink() for link in Path(f"/proc/{server.pid}/fd").iterdir()]
+            rows[one.name] = {
+                "seconds": took,
+                "descriptors_left": _descriptors(server.pid) - before[0],
+                "files_left": sum("deleted" in str(link) for link in links),
+                "rss_growth_mib": (rss([server.pid]) - before[1]) / MIB,
+            }
+    table(
+        "5000 aborted downloads",
+        ("s", "descriptors left", "files left", "RSS grew by MiB"),
+        {
+            name: (
+                f"{row['seconds']:.1f}",
+                str(row["descriptors_left"]),
+                str(row["files_left"]),
+                f"{row['rss_growth_mib']:.1f}",
+            )
+            for name, row in rows.items()
+        },
     )
-    return {"seconds": took, "descriptors": [before[0], after[0]], "files": files, "rss_growth": after[1] - before[1]}
+    return {"rows": rows}
 
 
 WORKS = {work.__name__: work for work in (download, upload, stalled, stream, slow_readers, aborted)}
 
 
 def _peers() -> list[Peer]:
-    return [peer for peer in (OURS, PASSENGER) if peer.installed]
+    return present(PASSENGER)
+
+
+@contextmanager
+def _direct() -> Iterator[Running]:
+    """The application by itself, in a thread: the standard library's server, which sends each piece at once."""
+
+    class Quiet(WSGIRequestHandler):
+        def log_request(self, *_: object) -> None:
+            """Nothing is written."""
+
+    namespace = runpy.run_path(str(BULK / "passenger_wsgi.py"))
+    with make_server("127.0.0.1", 0, namespace["application"], handler_class=Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield Running(os.getpid(), server.server_port, 0.0)
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _rates(title: str, rounds: int, work: Callable[[Running], float]) -> Figures:
@@ -140,15 +203,28 @@ def _rates(title: str, rounds: int, work: Callable[[Running], float]) -> Figures
             with running(peer, BULK) as server:
                 work(server)
                 rates[peer.name] += [work(server), work(server)]
-    ours = statistics.median(rates[OURS.name])
-    print(f"{title:<28}{'MB/s':>10}{'spread':>16}{'ours / it':>11}")
-    figures: Figures = {}
-    for peer in peers:
-        all_ = rates[peer.name]
-        median = statistics.median(all_)
-        print(f"{peer.name:<28}{median:>10.0f}{f'{min(all_):.0f}-{max(all_):.0f}':>16}{ours / median:>11.2f}")
-        figures[peer.name] = {"mb_per_second": median, "all": all_, "ratio": ours / median}
-    return figures
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    rows = {
+        name: {
+            "mb_per_second": medians[name],
+            "all": rates[name],
+            "ratios": {one.name: medians[one.name] / medians[name] for one in OURS_ALL},
+        }
+        for name in medians
+    }
+    table(
+        title,
+        ("MB/s", "spread", *(f"{one.short} / it" for one in OURS_ALL)),
+        {
+            name: (
+                f"{medians[name]:.0f}",
+                spread(rates[name]),
+                *(f"{medians[one.name] / medians[name]:.2f}" for one in OURS_ALL),
+            )
+            for name in medians
+        },
+    )
+    return {"rows": rows}
 
 
 def _ask(server: Running, path: str, buffer: int = 0) -> socket.socket:
@@ -201,8 +277,8 @@ def _stalled(server: Running) -> tuple[float, float, int, bool]:
     for reader in readers:
         reader.join()
     fast = time.perf_counter() - begun
-    pids = _core(server)
-    before = sum(map(_rss, pids))
+    pids = own(server.processes())
+    before = rss(pids)
     begun = time.perf_counter()
     clients = [_ask(server, "/download?20", 65536) for _ in range(20)]
     # It is behind them in the queue; the second finds the process free that has answered last.
@@ -210,7 +286,7 @@ def _stalled(server: Running) -> tuple[float, float, int, bool]:
         with _ask(server, "/") as client:
             client.recv(65536)
     free = time.perf_counter() - begun
-    grown = sum(map(_rss, pids)) - before
+    grown = rss(pids) - before
     exact = True
     expected = hashlib.md5(BLOCK * (16 * 20)).digest()
     for client in clients:
@@ -259,19 +335,5 @@ def _dawdle(clients: list[socket.socket], stop: threading.Event) -> None:
         stop.wait(max(0.0, 0.1 - (time.monotonic() - begun)))
 
 
-def _core(server: Running) -> list[int]:
-    """The server's own processes."""
-    found = []
-    for pid in server.processes():
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        if b"loader" not in command and b"Passenger AppPreloader" not in command:
-            found.append(pid)
-    return found
-
-
 def _descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
-
-
-def _rss(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096

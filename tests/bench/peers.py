@@ -1,4 +1,8 @@
-"""The servers that are measured: ours, and the real peers. Each starts an application on a free loopback port and is gone at the end."""
+"""The servers that are measured: ours, and the real peers. Each starts an application on a free loopback port and is gone at the end.
+
+A peer is a command line and the program that must be there for it; one whose program is missing is left out. Ours is there once for each
+interpreter that the supervisor runs on (``--supervisor-python``); its applications run on this one.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
+from measure import family
 
 APPS = Path(__file__).resolve().parent / "apps"
+BIN = Path(sys.executable).parent
+"""Where the peers from PyPI are: in the environment of the benchmark."""
 
 
 @attrs.frozen
@@ -27,6 +34,11 @@ class Peer:
     command: Callable[[Path, int, int], Sequence[str]]
     program: str
     """What must be installed."""
+    ours: bool = False
+    short: str = ""
+    """Its name at the head of a column."""
+    warm_up: int = 1
+    """Seconds of load before it is measured."""
 
     @property
     def installed(self) -> bool:
@@ -47,57 +59,107 @@ class Running:
         return f"http://127.0.0.1:{self.port}/"
 
     def processes(self) -> list[int]:
-        """The server's process and all its descendants."""
-        found, queue = [], [self.pid]
-        while queue:
-            pid = queue.pop()
-            found.append(pid)
-            for children in Path(f"/proc/{pid}/task").glob("*/children"):
-                queue += [int(word) for word in children.read_text().split()]
-        return found
+        """The server's processes and the application's."""
+        return family(self.pid, self.port)
 
 
-def _ours(app: Path, port: int, processes: int) -> list[str]:
-    command = [sys.executable, "-m", "passenger_trio", "start", str(app), "-p", str(port), "-e", "production"]
-    return [
-        *command,
-        "--access-log",
-        os.devnull,
-        "--max-request-body",
-        "0",
-        "--max-pool-size",
-        str(processes),
-        "--min-instances",
-        str(processes),
+def ours(python: str = sys.executable, name: str = "passenger_trio", *more: str) -> Peer:
+    """passenger_trio, its supervisor run by ``python``; ``more`` are further options. PyPy has a compiler that wants to be warm."""
+
+    def command(app: Path, port: int, processes: int) -> list[str]:
+        words = [python, "-m", "passenger_trio", "start", str(app), "-p", str(port), "-e", "production"]
+        words += ["--python", sys.executable, "--access-log", os.devnull, "--max-request-body", "0"]
+        words += ["--spawn-method", "smart", "--max-pool-size", str(processes), "--min-instances", str(processes)]
+        words += ["--max-requests-per-connection", "0"]  # the peers have no such limit, or a higher one
+        return [*words, *more]
+
+    short = "ours" if name == "passenger_trio" else name.replace("passenger_trio", "ours").rsplit(" ", 1)[0]
+    return Peer(name, command, python, ours=True, short=short, warm_up=6 if "PyPy" in name else 1)
+
+
+def passenger(app_type: str, startup_file: str, interpreter: tuple[str, str]) -> Callable[[Path, int, int], list[str]]:
+    def command(app: Path, port: int, processes: int) -> list[str]:
+        words = ["passenger", "start", "--engine", "builtin", "--address", "127.0.0.1", "--port", str(port)]
+        words += ["--app-type", app_type, "--startup-file", startup_file, "--environment", "production"]
+        words += ["--max-pool-size", str(processes), "--min-instances", str(processes), *interpreter]
+        words += ["--spawn-method", "smart"] if app_type == "rack" else []
+        return [*words, "--disable-turbocaching", "--disable-security-update-check", "--log-level", "2"]
+
+    return command
+
+
+def _gunicorn(worker: str, *more: str) -> Callable[[Path, int, int], list[str]]:
+    return lambda app, port, processes: [
+        *(str(BIN / "gunicorn"), "--bind", f"127.0.0.1:{port}", "--workers", str(processes), "--worker-class", worker),
+        *("--chdir", str(app), *(["--no-control-socket"] if _has_control_socket() else []), *more),
+        "passenger_wsgi:application",
     ]
 
 
-def _passenger(app: Path, port: int, processes: int) -> list[str]:
-    command = ["passenger", "start", "--engine", "builtin", "--address", "127.0.0.1", "--port", str(port)]
-    command += ["--app-type", "wsgi", "--startup-file", "passenger_wsgi.py", "--environment", "production"]
-    command += ["--max-pool-size", str(processes), "--min-instances", str(processes), "--python", "/usr/bin/python3"]
-    return [*command, "--disable-turbocaching", "--disable-security-update-check", "--log-level", "2"]
+def _has_control_socket() -> bool:
+    """Newer versions of gunicorn open one, in the home directory, unless told otherwise."""
+    told = subprocess.run([str(BIN / "gunicorn"), "--help"], capture_output=True, text=True, check=False).stdout
+    return "--no-control-socket" in told
 
 
-def _passenger_rack(app: Path, port: int, processes: int) -> list[str]:
-    command = [word for word in _passenger(app, port, processes) if word not in ("--python", "/usr/bin/python3")]
-    at = command.index("--app-type")
+def _uwsgi(app: Path, port: int, processes: int) -> list[str]:
+    # Of PyPI it has Python built in; Debian's loads it as a plugin.
+    plugin = [] if (BIN / "uwsgi").exists() else ["--plugin", "python3"]
     return [
-        *command[:at],
-        "--app-type",
-        "rack",
-        "--startup-file",
-        "config.ru",
-        *command[at + 4 :],
-        "--ruby",
-        "/usr/bin/ruby",
+        *(_UWSGI, *plugin, "--http", f"127.0.0.1:{port}", "--http-keepalive", "--add-header", "Connection: Keep-Alive"),
+        *("--master", "--processes", str(processes), "--wsgi-file", str(app / "passenger_wsgi.py"), "--need-app"),
+        *("--disable-logging", "--die-on-term", "--listen", "100"),
     ]
 
 
-OURS = Peer("passenger_trio", _ours, sys.executable)
-PASSENGER = Peer("Phusion Passenger WSGI", _passenger, "passenger")
+_UWSGI = str(BIN / "uwsgi") if (BIN / "uwsgi").exists() else "uwsgi"
 
-PASSENGER_RACK = Peer("Phusion Passenger Rack", _passenger_rack, "passenger")
+
+def _waitress(app: Path, port: int, processes: int) -> list[str]:
+    # One process is all that it has; it gets a thread for each of the others' processes, and two more.
+    return [
+        *(str(BIN / "waitress-serve"), "--listen", f"127.0.0.1:{port}", "--threads", str(processes + 2)),
+        "passenger_wsgi:application",
+    ]
+
+
+def _puma(app: Path, port: int, processes: int) -> list[str]:
+    words = ["puma", "--workers", str(processes), "--threads", "4:4", "--environment", "production", "--quiet"]
+    return [*words, "--bind", f"tcp://127.0.0.1:{port}", "config.ru"]
+
+
+def _hypercorn(app: Path, port: int, processes: int) -> list[str]:
+    words = [str(BIN / "hypercorn"), "--worker-class", "trio", "--workers", str(processes)]
+    return [*words, "--bind", f"127.0.0.1:{port}", "passenger_asgi:application"]
+
+
+def _uvicorn(app: Path, port: int, processes: int) -> list[str]:
+    words = [str(BIN / "uvicorn"), "--workers", str(processes), "--host", "127.0.0.1", "--port", str(port)]
+    return [*words, "--no-access-log", "--log-level", "warning", "passenger_asgi:application"]
+
+
+OURS = ours()
+OURS_ALL = [OURS]
+"""One for each interpreter; the benchmark adds to it."""
+PASSENGER = Peer(
+    "Phusion Passenger WSGI", passenger("wsgi", "passenger_wsgi.py", ("--python", sys.executable)), "passenger"
+)
+PASSENGER_RACK = Peer(
+    "Phusion Passenger Rack", passenger("rack", "config.ru", ("--ruby", "/usr/bin/ruby")), "passenger"
+)
+GUNICORN = Peer("gunicorn sync", _gunicorn("sync"), str(BIN / "gunicorn"))
+GTHREAD = Peer("gunicorn gthread", _gunicorn("gthread", "--threads", "4"), str(BIN / "gunicorn"))
+UWSGI = Peer("uWSGI http router", _uwsgi, _UWSGI)
+WAITRESS = Peer("waitress", _waitress, str(BIN / "waitress-serve"))
+PUMA = Peer("puma", _puma, "puma")
+HYPERCORN = Peer("hypercorn trio", _hypercorn, str(BIN / "hypercorn"))
+UVICORN = Peer("uvicorn", _uvicorn, str(BIN / "uvicorn"))
+PEERS = [PASSENGER, PASSENGER_RACK, GUNICORN, GTHREAD, UWSGI, WAITRESS, PUMA, HYPERCORN, UVICORN]
+
+
+def present(*peers: Peer) -> list[Peer]:
+    """Ours, once for each interpreter, then those of the peers that are installed."""
+    return [*OURS_ALL, *(peer for peer in peers if peer.installed)]
 
 
 def free_port() -> int:
@@ -113,8 +175,9 @@ def running(peer: Peer, app: Path, processes: int = 2, timeout: float = 60.0) ->
     port = free_port()
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as log:
         copy = Path(home) / app.name
-        shutil.copytree(app, copy)
-        environment = {**os.environ, "TMPDIR": home}
+        shutil.copytree(app, copy, symlinks=True)
+        environment = {**os.environ, "TMPDIR": home, "RAILS_ENV": "production", "RACK_ENV": "production"}
+        environment["PYTHONPATH"] = str(copy)
         begun = time.perf_counter()
         process = subprocess.Popen(
             peer.command(copy, port, processes),
@@ -125,6 +188,7 @@ def running(peer: Peer, app: Path, processes: int = 2, timeout: float = 60.0) ->
             env=environment,
             start_new_session=True,
         )
+        everything: list[int] = []
         try:
             while not _answers(port):
                 if process.poll() is not None or time.perf_counter() - begun > timeout:
@@ -133,12 +197,32 @@ def running(peer: Peer, app: Path, processes: int = 2, timeout: float = 60.0) ->
                 time.sleep(0.002)
             yield Running(process.pid, port, time.perf_counter() - begun)
         finally:
+            everything = family(process.pid, port)
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+            _wait_gone(everything)
+
+
+def _wait_gone(pids: list[int]) -> None:
+    """The next one that is measured has the machine to itself."""
+    end = time.perf_counter() + 10
+    while any(_is_there(pid) for pid in pids):
+        if time.perf_counter() > end:
+            for pid in filter(_is_there, pids):
+                os.kill(pid, signal.SIGKILL)
+            return
+        time.sleep(0.01)
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _answers(port: int) -> bool:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import statistics
 import time
 
+from measure import Figures, table
+
 from passenger_trio.core.commands import StartSpawn
 from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits, ProcessId, SessionOutcome, WaiterId
 from passenger_trio.core.policy import PoolPolicy
@@ -69,16 +71,26 @@ def queue_lane(policy: PoolPolicy, keys: list[GroupKey]) -> float:
     return statistics.median(costs) * 1e6
 
 
-def main() -> None:
-    """Print one line a shape."""
-    print("groups x processes   concurrency   fast lane   through the queue   (us, median)")
+def work(rounds: int, seconds: int) -> Figures:
+    """A decision of the pool: checkout and close, at once and through the queue, by groups and processes."""
+    del rounds, seconds
+    rows: Figures = {}
     for groups, processes in SHAPES:
         for concurrency in (1, 4):
             policy, keys = a_pool(groups, processes, concurrency)
             fast = fast_lane(policy, keys)
             fresh, keys = a_pool(groups, processes, concurrency)
-            print(f"{f'{groups} x {processes}':>18}   {concurrency:11}   {fast:9.2f}   {queue_lane(fresh, keys):17.2f}")
+            rows[f"{groups} x {processes}, concurrency {concurrency}"] = {
+                "fast_us": fast,
+                "queue_us": queue_lane(fresh, keys),
+            }
+    table(
+        "groups x processes",
+        ("at once us", "through the queue us"),
+        {name: (f"{row['fast_us']:.2f}", f"{row['queue_us']:.2f}") for name, row in rows.items()},
+    )
+    return {"rows": rows}
 
 
 if __name__ == "__main__":
-    main()
+    work(1, 1)

@@ -1,16 +1,21 @@
-"""The budget of the fast lane, counted and not timed: task steps, tasks and nurseries of one warm keep-alive request.
+"""The budget of the fast lane, counted and not timed: task steps, tasks, nurseries, cancel scopes and thread hops of one warm keep-alive request.
 
-The guard is exact. Whoever adds a checkpoint, a task or a nursery to the fast lane has to change the numbers here, with a measurement.
+The guard is exact. Whoever adds one of these to the fast lane has to change the numbers here, with a measurement. Steps and tasks are told by an
+instrument; nurseries, cancel scopes and threads are counted where they are made, so that one that is gone by the end of a step is counted, too.
+What the timekeeper does is not of a request: it wakes by the clock, and its own scopes are left out.
 """
 
 from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import pytest
 import trio
+from trio.lowlevel import start_thread_soon
 
 from passenger_trio.codecs.dialect import SESSION
 from passenger_trio.codecs.http1_worker import HTTP
@@ -42,6 +47,8 @@ class Meter(trio.abc.Instrument):
         self.steps: Counter[str] = Counter()
         self.spawned = 0
         self.nurseries = 0
+        self.scopes = 0
+        self.threads = 0
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
         self.spawned += 1
@@ -49,9 +56,36 @@ class Meter(trio.abc.Instrument):
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         self.steps[task.name] += 1
 
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task.name == "the connection":
-            self.nurseries += len(task.child_nurseries)
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count what is made meanwhile: nurseries are entered, cancel scopes are made, threads are asked for."""
+        scopes, nurseries, thread = (
+            trio.CancelScope.__init__,
+            trio._core._run.NurseryManager.__aenter__,
+            start_thread_soon,
+        )
+
+        def made(scope: trio.CancelScope, *arguments: object, **named: object) -> None:
+            self.scopes += trio.lowlevel.current_task().name == "the connection"
+            scopes(scope, *arguments, **named)
+
+        def entered(manager: object) -> Awaitable[trio.Nursery]:
+            self.nurseries += trio.lowlevel.current_task().name == "the connection"
+            return nurseries(manager)
+
+        def hop(*arguments: object, **named: object) -> None:
+            self.threads += 1
+            thread(*arguments, **named)
+
+        trio.lowlevel.add_instrument(self)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trio.CancelScope, "__init__", made)
+            patch.setattr(trio._core._run.NurseryManager, "__aenter__", entered)
+            # Under every name by which Trio itself gets a thread.
+            patch.setattr("trio._threads.start_thread_soon", hop)
+            patch.setattr("trio.lowlevel.start_thread_soon", hop)
+            yield
+        trio.lowlevel.remove_instrument(self)
 
 
 async def worker(process: DummyProcess, stream: RawStream) -> None:
@@ -68,17 +102,20 @@ async def http_worker(process: DummyProcess, stream: RawStream) -> None:
         stream.send_nowait(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok")
 
 
-SPAWNERS = {"session": (worker, SESSION), "http": (http_worker, HTTP)}
+SPAWNERS = {"wsgi, rack": (worker, SESSION, 1), "asgi": (worker, SESSION, 100), "http": (http_worker, HTTP, 100)}
+"""Application type -> its worker, the dialect, the requests that it takes at a time."""
 
 
-async def measure(kind: str = "session") -> Meter:
-    serve, dialect = SPAWNERS[kind]
+async def measure(kind: str = "wsgi, rack") -> Meter:
+    serve, dialect, concurrency = SPAWNERS[kind]
     meter = Meter()
     pool = Pool(PoolLimits())
     key = GroupKey("hello", "test")
     async with trio.open_nursery() as nursery:
         await nursery.start(pool.run)
-        await pool.add_group(key, GroupLimits(), DummySpawner(serve=serve, dialect=dialect), 1.0)
+        await pool.add_group(
+            key, GroupLimits(), DummySpawner(serve=serve, dialect=dialect, concurrency=concurrency), 1.0
+        )
         while not pool.processes:
             await pool.changed.wait()
         front = Front(ServerOptions(), pool, [Route(key, AppOptions())], None)
@@ -89,12 +126,11 @@ async def measure(kind: str = "session") -> Meter:
         nursery.start_soon(Connection(front, RawStream(ours), "127.0.0.1", True, pairs).run, name="the connection")
         nursery.start_soon(front.timekeeper.run)
         client = RawStream(theirs)
-        for number in range(WARM + MEASURED):
-            if number == WARM:
-                trio.lowlevel.add_instrument(meter)
-            client.send_nowait(REQUEST)
-            assert (await client.recv()).endswith(b"\r\n\r\nok")
-        trio.lowlevel.remove_instrument(meter)
+        for count, counting in ((WARM, nullcontext()), (MEASURED, meter.counting())):
+            with counting:
+                for _ in range(count):
+                    client.send_nowait(REQUEST)
+                    assert (await client.recv()).endswith(b"\r\n\r\nok")
         client.close()
         pool.shut_down()
         await pool.empty.wait()
@@ -106,32 +142,60 @@ async def measure(kind: str = "session") -> Meter:
 async def test_a_warm_request_keeps_the_budget(kind: str) -> None:
     meter = await measure(kind)
     assert meter.steps["the connection"] == STEPS * MEASURED
-    assert meter.spawned == 0
-    assert meter.nurseries == 0
+    assert (meter.spawned, meter.nurseries, meter.scopes, meter.threads) == (0, 0, 0, 0)
 
 
-def with_checkpoint(stage: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
-    async def slower(*arguments: object) -> object:
+async def a_checkpoint() -> None:
+    await trio.lowlevel.checkpoint()
+
+
+async def a_task() -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.lowlevel.checkpoint)
+
+
+async def a_nursery() -> None:
+    async with trio.open_nursery():
+        pass
+
+
+async def a_scope() -> None:
+    with trio.move_on_after(5):
         await trio.lowlevel.checkpoint()
-        return await stage(*arguments)
-
-    return slower
 
 
-def with_task(stage: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
-    async def slower(*arguments: object) -> object:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.lowlevel.checkpoint)
-        return await stage(*arguments)
-
-    return slower
+async def a_thread() -> None:
+    await trio.to_thread.run_sync(int)
 
 
-@pytest.mark.parametrize("change", [with_checkpoint, with_task])
+# What is added once to each request, and what the guard counts of it at the least.
+ADDED: dict[Callable[[], Awaitable[None]], tuple[str, ...]] = {
+    a_checkpoint: ("steps",),
+    a_task: ("steps", "spawned", "nurseries"),
+    a_nursery: ("nurseries",),
+    a_scope: ("steps", "scopes"),
+    a_thread: ("steps", "threads"),
+}
+
+
+@pytest.mark.parametrize("kind", SPAWNERS)
+@pytest.mark.parametrize("added", ADDED, ids=lambda added: added.__name__)
 async def test_the_guard_sees_what_is_added(
-    change: Callable[[Callable[..., Awaitable[object]]], Callable[..., Awaitable[object]]],
-    monkeypatch: pytest.MonkeyPatch,
+    kind: str, added: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "send_request", change(connection_module.send_request))
-    meter = await measure()
-    assert meter.steps["the connection"] > STEPS * MEASURED
+    stage = connection_module.send_request
+
+    async def slower(*arguments: Any) -> bool:
+        await added()
+        return await stage(*arguments)
+
+    monkeypatch.setattr(connection_module, "send_request", slower)
+    meter = await measure(kind)
+    counted = {
+        "steps": meter.steps["the connection"] - STEPS * MEASURED,
+        "spawned": meter.spawned,
+        "nurseries": meter.nurseries,
+        "scopes": meter.scopes,
+        "threads": meter.threads,
+    }
+    assert {name: counted[name] >= MEASURED for name in ADDED[added]} == dict.fromkeys(ADDED[added], True)

@@ -1,136 +1,171 @@
-"""What is measured. Each work is a function that prints its table and returns figures for the JSON file."""
+"""What is measured. Each work is a function of (rounds, seconds) that prints its table and returns figures for the JSON file.
+
+A work's figures are ``{"rows": {peer: {figure: number}}, ...}``; ``report.py`` makes the README's table of them.
+"""
 
 from __future__ import annotations
 
-import re
-import statistics
-import subprocess
-import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
+import attrs
 import buffering
-from peers import APPS, OURS, PASSENGER, PASSENGER_RACK, Peer, running
+import growth
+import idle
+import policy_cost
+import spawn_times
+import websockets_bench
+from measure import BROWSER_HEADERS, Figures, cpu, median, own, rss, spread, system_calls, table, wrk
+from peers import (
+    APPS,
+    GTHREAD,
+    GUNICORN,
+    HYPERCORN,
+    OURS,
+    OURS_ALL,
+    PASSENGER,
+    PASSENGER_RACK,
+    PUMA,
+    UVICORN,
+    UWSGI,
+    WAITRESS,
+    Peer,
+    present,
+    running,
+)
 
-from passenger_trio.testing import Supervisor, eventually
-
-Figures = dict[str, Any]
-
-
-def hello(rounds: int, seconds: int) -> Figures:
-    """Hello world over keep-alive connections, 32 of them, two processes each, in alternation with the peers."""
-    return _compare([OURS, PASSENGER], "hello", rounds, seconds)
-
-
-def rack(rounds: int, seconds: int) -> Figures:
-    """Rack hello world over keep-alive connections, 32 of them, two processes each, in alternation with the peers."""
-    return _compare([OURS, PASSENGER_RACK], "hello_rack", rounds, seconds)
-
-
-def fork(rounds: int, seconds: int) -> Figures:
-    """Sinatra: how long a further worker takes, forked and started, and the memory of three of them (PSS)."""
-    del seconds
-    figures: Figures = {}
-    for method in ("smart", "direct"):
-        times: list[float] = []
-        sizes: list[float] = []
-        for _ in range(rounds):
-            with Supervisor.start(
-                APPS / "sinatra", "--spawn-method", method, "--min-instances", "4", "--max-pool-size", "4"
-            ) as server:
-                eventually(lambda server=server: len(server.pids) == 4)
-                # The first waited for the preloader; four start at the same time, on the cores that there are.
-                found = [re.search(r"is ready after (\d+) ms", line) for line in server.log]
-                times += sorted(float(match[1]) for match in found if match)[:3]
-                sizes.append(sum(_pss(pid) for pid in server.pids[:3]) / 2**20)
-        figures[method] = {
-            "milliseconds": statistics.median(times),
-            "all": times,
-            "pss_of_three_mib": statistics.median(sizes),
-        }
-        print(
-            f"{method:<8}{figures[method]['milliseconds']:>8.0f} ms a worker{figures[method]['pss_of_three_mib']:>10.1f} MiB PSS of three"
-        )
-    return figures
+Work = Callable[[int, int], Figures]
 
 
-def _compare(wanted: list[Peer], app: str, rounds: int, seconds: int) -> Figures:
-    peers = [peer for peer in wanted if peer.installed]
-    rates: dict[str, list[float]] = {peer.name: [] for peer in peers}
-    costs: dict[str, list[float]] = {peer.name: [] for peer in peers}
-    for _ in range(rounds):
-        for peer in peers:
-            rate, cost = _wrk(peer, APPS / app, seconds)
-            rates[peer.name].append(rate)
-            costs[peer.name].append(cost)
-    ours = statistics.median(rates[OURS.name])
-    print(f"{app + ', c=32':<28}{'requests/s':>12}{'spread':>16}{'ours / it':>11}{'server CPU us/request':>24}")
-    figures: Figures = {}
-    for peer in peers:
-        median = statistics.median(rates[peer.name])
-        spread = f"{min(rates[peer.name]):.0f}-{max(rates[peer.name]):.0f}"
-        cpu = statistics.median(costs[peer.name])
-        print(f"{peer.name:<28}{median:>12.0f}{spread:>16}{ours / median:>11.2f}{cpu:>24.0f}")
-        figures[peer.name] = {
-            "requests_per_second": median,
-            "all": rates[peer.name],
-            "ratio": ours / median,
-            "server_cpu_us": cpu,
-        }
-    return figures
+@attrs.define
+class Samples:
+    """Of one peer."""
+
+    rates: list[float] = attrs.Factory(list)
+    own_us: list[float] = attrs.Factory(list)
+    all_us: list[float] = attrs.Factory(list)
+    rss: list[float] = attrs.Factory(list)
 
 
 def start(rounds: int, seconds: int) -> Figures:
-    """From the command to the first answered request of a hello-world application, and the supervisor's memory then."""
+    """From the command to the first answered request of a hello-world application, and the server's memory then."""
     del seconds
-    times, memories = [], []
-    for _ in range(max(rounds, 5)):
-        with running(OURS, APPS / "hello", processes=1) as server:
-            times.append(server.ready_after)
-            memories.append(_rss(server.pid) / 2**20)
-    median, memory = statistics.median(times), statistics.median(memories)
-    print(f"from the command to the first answer: {median * 1000:.0f} ms (median of {len(times)}, goal < 1000 ms)")
-    print(f"memory of the supervisor then: {memory:.1f} MiB RSS (goal < 60 MiB)")
-    return {"first_answer_seconds": median, "all": times, "supervisor_rss_mib": memory}
+    rows: Figures = {}
+    for peer in present(PASSENGER, GTHREAD, UWSGI):
+        times, memories = [], []
+        for _ in range(rounds):
+            with running(peer, APPS / "hello", processes=1) as server:
+                times.append(server.ready_after * 1000)
+                memories.append(rss(own(server.processes())) / 2**20)
+        rows[peer.name] = {"ms": median(times), "all": times, "own_rss_mib": median(memories)}
+    table(
+        "first answer",
+        ("ms", "spread", "server RSS MiB"),
+        {
+            name: (f"{row['ms']:.0f}", spread(row["all"]), f"{row['own_rss_mib']:.1f}")  # type: ignore[index]
+            for name, row in rows.items()
+        },
+    )
+    return {"rows": rows}
 
 
-WORKS = {"start": start, "hello": hello, "rack": rack, "fork": fork, **buffering.WORKS}
+def requests(title: str, app: str, peers: list[Peer], headers: tuple[tuple[str, str], ...] = ()) -> Work:
+    """A work: so many requests a second over 32 keep-alive connections, two processes each, in alternation."""
+
+    def work(rounds: int, seconds: int) -> Figures:
+        found = {peer: Samples() for peer in present(*peers)}
+        for _ in range(rounds):
+            for peer, samples in found.items():
+                with running(peer, APPS / app) as server:
+                    wrk(server.url, peer.warm_up, headers=headers)
+                    everything = server.processes()
+                    mine = own(everything)
+                    before = cpu(mine), cpu(everything)
+                    count, took = wrk(server.url, seconds, headers=headers)
+                    samples.rates.append(count / took)
+                    samples.own_us.append(1e6 * (cpu(mine) - before[0]) / count)
+                    samples.all_us.append(1e6 * (cpu(everything) - before[1]) / count)
+                    samples.rss.append(rss(mine) / 2**20)
+        rates = {peer: median(samples.rates) for peer, samples in found.items()}
+        rows = {
+            peer.name: {
+                "requests_per_second": rates[peer],
+                "all": samples.rates,
+                "ratios": {one.name: rates[one] / rates[peer] for one in OURS_ALL},
+                "own_cpu_us": median(samples.own_us),
+                "all_cpu_us": median(samples.all_us),
+                "own_rss_mib": median(samples.rss),
+            }
+            for peer, samples in found.items()
+        }
+        table(
+            title,
+            (
+                "requests/s",
+                "spread",
+                *(f"{one.short} / it" for one in OURS_ALL),
+                "server CPU us",
+                "with app",
+                "server RSS MiB",
+            ),
+            {
+                peer.name: (
+                    f"{rates[peer]:.0f}",
+                    spread(samples.rates),
+                    *(f"{rates[one] / rates[peer]:.2f}" for one in OURS_ALL),
+                    f"{median(samples.own_us):.0f}",
+                    f"{median(samples.all_us):.0f}",
+                    f"{median(samples.rss):.1f}",
+                )
+                for peer, samples in found.items()
+            },
+        )
+        return {"rows": rows}
+
+    work.__doc__ = f"{title}: 32 keep-alive connections, two processes each, in alternation with the peers."
+    return work
 
 
-def _wrk(peer: Peer, app: Path, seconds: int) -> tuple[float, float]:
-    """(requests/s, server CPU us per request) of one run. The server's CPU is that of its parent process, without the application's."""
-    with running(peer, app) as server:
-        subprocess.run(["wrk", "-t1", "-c32", "-d1", server.url], check=True, capture_output=True)
-        before, begun = _cpu_outside_the_application(server.processes()), time.perf_counter()
-        out = subprocess.run(
-            ["wrk", "-t1", "-c32", f"-d{seconds}", server.url], check=True, capture_output=True, text=True
-        ).stdout
-        spent, took = _cpu_outside_the_application(server.processes()) - before, time.perf_counter() - begun
-    if "Non-2xx" in out or "Socket errors" in out:
-        raise RuntimeError(f"{peer.name}: errors under load\n{out}")
-    match = re.search(r"([0-9]+) requests in", out)
-    assert match is not None
-    requests = int(match[1])
-    return requests / took, 1e6 * spent / requests
+def calls(rounds: int, seconds: int) -> Figures:
+    """System calls of the supervisor (Passenger: its core) for each request, by ``strace -c -f`` under load."""
+    del rounds
+    rows: Figures = {}
+    lines: dict[str, tuple[str, ...]] = {}
+    for peer, app in [
+        *((one, "hello") for one in present(PASSENGER)),
+        (OURS, "hello_rack"),
+        (OURS, "hello_asgi"),
+        *((one, "hello_rack") for one in present(PASSENGER_RACK)[len(OURS_ALL) :]),
+    ]:
+        with running(peer, APPS / app) as server:
+            # Of several (Passenger's watchdog, its starter) it is the one that works.
+            wrk(server.url, peer.warm_up)
+            busiest = max(own(server.processes()), key=lambda pid: cpu([pid]))
+            total, by_name = system_calls(busiest, server.url, min(seconds, 3))
+        name = f"{peer.name}, {app}"
+        rows[name] = {"calls_per_request": total, "by_name": by_name}
+        most = sorted(by_name.items(), key=lambda item: -item[1])[:6]
+        lines[name] = (f"{total:.1f}", ", ".join(f"{call} {count:g}" for call, count in most))
+    table("system calls a request", ("all", "of these"), lines)
+    return {"rows": rows}
 
 
-def _cpu_outside_the_application(pids: list[int]) -> float:
-    """Seconds of processor time of the server's own processes: those whose command line names no loader."""
-    total = 0.0
-    for pid in pids:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        if b"loader" not in command and b"passenger_trio: " not in command and b"Passenger AppPreloader" not in command:
-            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-            total += (int(fields[11]) + int(fields[12])) / 100
-    return total
-
-
-def _pss(pid: int) -> int:
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    match = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
-    assert match is not None
-    return int(match[1]) * 1024
-
-
-def _rss(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+WORKS: dict[str, Work] = {
+    "start": start,
+    "wsgi": requests("hello world, WSGI", "hello", [PASSENGER, GUNICORN, GTHREAD, UWSGI, WAITRESS]),
+    "rack": requests("hello world, Rack", "hello_rack", [PASSENGER_RACK, PUMA]),
+    "asgi": requests("hello world, ASGI", "hello_asgi", [HYPERCORN, UVICORN]),
+    "browser_wsgi": requests(
+        "ten browser headers, a cookie, 2 KiB of HTML, WSGI", "page", [PASSENGER, GTHREAD, UWSGI], BROWSER_HEADERS
+    ),
+    "browser_rack": requests(
+        "ten browser headers, a cookie, 2 KiB of HTML, Rack", "page_rack", [PASSENGER_RACK, PUMA], BROWSER_HEADERS
+    ),
+    "flask": requests("Flask, a template, 1 ms of work", "flask_page", [PASSENGER, GTHREAD, UWSGI], BROWSER_HEADERS),
+    "calls": calls,
+    "policy": policy_cost.work,
+    "spawn": spawn_times.work,
+    **buffering.WORKS,
+    "idle": idle.work,
+    **websockets_bench.WORKS,
+    "growth": growth.work,
+}

@@ -138,13 +138,14 @@ def in_a_process_of_its_own(code: str) -> str:
     prelude = """
     import os, signal, subprocess, sys, time
     from passenger_trio.system.children import become_subreaper, descendants, end_strays
+    from passenger_trio.system.syscalls import P_PID, WSTOPPED, pidfd_open, waitid
     def shell(script, **how):
         child = subprocess.Popen(["/bin/sh", "-c", script], stdout=subprocess.PIPE, text=True, **how)
         child.returncode = 0
         return child
     def gone(pid):
         try:
-            fd = os.pidfd_open(pid)
+            fd = pidfd_open(pid)
         except ProcessLookupError:
             return True
         os.close(fd)
@@ -185,7 +186,7 @@ def test_nothing_survives_the_end() -> None:
         ''')
         child.stdout.readline()
         stopped = shell("kill -STOP $$; sleep 60")
-        os.waitid(os.P_PID, stopped.pid, os.WSTOPPED)
+        waitid(P_PID, stopped.pid, WSTOPPED)
         before = descendants(os.getpid())
         killed = set()
         while found := end_strays():

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from passenger_trio.system.gauges import measure
+from passenger_trio.system.syscalls import P_PID, WEXITED, WNOWAIT, waitid
 
 MIB = 1024 * 1024
 
@@ -46,7 +47,7 @@ def test_processor_time_grows_with_work() -> None:
 @pytest.mark.os
 def test_of_a_process_that_has_ended() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        waitid(P_PID, child.pid, WEXITED | WNOWAIT)
         zombie = measure(child.pid)
         assert zombie is not None
         assert zombie.rss == 0

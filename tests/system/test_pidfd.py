@@ -15,6 +15,7 @@ from needs import needs
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from passenger_trio.system.pidfd import PidFd, parent_of
+from passenger_trio.system.syscalls import P_PID, WEXITED, WNOWAIT, pidfd_open, pidfd_send_signal, waitid
 
 pytestmark = [pytest.mark.os, pytest.mark.usefixtures("nothing_left")]
 
@@ -88,7 +89,7 @@ async def test_a_signal_that_killed_is_a_negative_status() -> None:
 
 async def test_a_child_that_ended_before_it_was_pinned_is_seen_while_nobody_has_reaped_it() -> None:
     with shell("exit 5") as child:
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        waitid(P_PID, child.pid, WEXITED | WNOWAIT)
         with pinned(child.pid) as pidfd:
             assert pidfd.poll()
             assert pidfd.exit_status == 5
@@ -247,9 +248,9 @@ def test_the_parent_is_found_whatever_the_process_is_called() -> None:
 def test_this_kernel_names_groups_by_pidfd() -> None:
     """The tests above are of that way; on an older kernel they are of the other (EINVAL)."""
     with shell("read x") as child:
-        fd = os.pidfd_open(child.pid)
+        fd = pidfd_open(child.pid)
         try:
-            signal.pidfd_send_signal(fd, 0, None, 4)
+            pidfd_send_signal(fd, 0, None, 4)
         except OSError as error:
             assert error.errno == errno.EINVAL  # noqa: PT017
         finally:

@@ -467,10 +467,12 @@ async def test_connecting_where_nobody_listens(nothing_left: Path) -> None:
 async def test_connecting_to_a_full_queue_does_not_wait(nothing_left: Path) -> None:
     path = nothing_left / "sock"
     with listen_unix(str(path), 0):
-        first = connect_unix_nowait(str(path))
+        # PyPy takes no shorter queue than one.
+        accepted = [connect_unix_nowait(str(path)) for _ in range(2 if sys.implementation.name == "pypy" else 1)]
         with pytest.raises(BlockingIOError):
             connect_unix_nowait(str(path))
-        first.close()
+        for stream in accepted:
+            stream.close()
     path.unlink()
 
 

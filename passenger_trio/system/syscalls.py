@@ -1,0 +1,101 @@
+"""System calls of Linux that an interpreter may not offer: CPython has all of them in its library, PyPy 3.11 has not.
+
+Where the standard library has the function it is that function; else it is the system call by ``ctypes``, with the same arguments, result and
+errors. Constants are the kernel's, which are the same on every architecture that we know (the numbers of new calls, too).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import NamedTuple
+
+__all__ = [
+    "CLD_EXITED",
+    "F_DUPFD_CLOEXEC",
+    "O_TMPFILE",
+    "P_PID",
+    "P_PIDFD",
+    "SO_PEERCRED",
+    "WEXITED",
+    "WNOWAIT",
+    "WSTOPPED",
+    "Ended",
+    "cpus",
+]
+__all__ += ["pidfd_open", "pidfd_send_signal", "waitid"]
+
+P_PID, P_PIDFD = 1, 3
+WSTOPPED, WEXITED, WNOWAIT = 2, 4, 0x01000000
+CLD_EXITED = 1
+F_DUPFD_CLOEXEC: int = getattr(fcntl, "F_DUPFD_CLOEXEC", 1030)
+SO_PEERCRED: int = getattr(socket, "SO_PEERCRED", 17)
+O_TMPFILE: int = getattr(os, "O_TMPFILE", 0o20000000 | os.O_DIRECTORY)
+
+_NR_PIDFD_SEND_SIGNAL, _NR_PIDFD_OPEN = 424, 434
+
+
+class Ended(NamedTuple):
+    """What is looked at in the result of ``waitid``."""
+
+    si_pid: int
+    si_status: int
+    si_code: int
+
+
+class _SigInfo(ctypes.Structure):
+    # siginfo_t of SIGCHLD on 64-bit Linux; the kernel writes 128 bytes.
+    _fields_ = (
+        ("si_signo", ctypes.c_int),
+        ("si_errno", ctypes.c_int),
+        ("si_code", ctypes.c_int),
+        ("padding", ctypes.c_int),
+        ("si_pid", ctypes.c_int),
+        ("si_uid", ctypes.c_uint),
+        ("si_status", ctypes.c_int),
+        ("rest", ctypes.c_char * 100),
+    )
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int) -> int:
+    """:raises OSError: of the class of its number, as the standard library does."""
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def call_pidfd_open(pid: int, flags: int = 0) -> int:
+    """``os.pidfd_open``. The descriptor is not inherited."""
+    return _checked(_libc.syscall(ctypes.c_long(_NR_PIDFD_OPEN), ctypes.c_int(pid), ctypes.c_uint(flags)))
+
+
+def call_pidfd_send_signal(fd: int, number: int, info: None = None, flags: int = 0) -> None:
+    """``signal.pidfd_send_signal``."""
+    arguments = ctypes.c_int(fd), ctypes.c_int(number), ctypes.c_void_p(info), ctypes.c_uint(flags)
+    _checked(_libc.syscall(ctypes.c_long(_NR_PIDFD_SEND_SIGNAL), *arguments))
+
+
+def call_waitid(kind: int, number: int, options: int) -> Ended | None:
+    """``os.waitid``: None when ``WNOHANG`` is among the options and none has ended."""
+    info = _SigInfo()
+    _checked(_libc.waitid(ctypes.c_int(kind), ctypes.c_uint(number), ctypes.byref(info), ctypes.c_int(options)))
+    return Ended(info.si_pid, info.si_status, info.si_code) if info.si_pid else None
+
+
+pidfd_open: Callable[..., int] = getattr(os, "pidfd_open", call_pidfd_open)
+pidfd_send_signal: Callable[..., None] = getattr(signal, "pidfd_send_signal", call_pidfd_send_signal)
+waitid: Callable[[int, int, int], os.waitid_result | Ended | None] = getattr(os, "waitid", call_waitid)
+
+
+def cpus() -> int:
+    """Processors that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -1,0 +1,160 @@
+"""The README's performance section, made of ``docs/performance.json``.
+
+    python tests/bench/report.py                      write the section anew
+    python tests/bench/report.py .bench/RUN.json ...  take the figures of these runs first; a later one wins, work by work
+
+``docs/performance.json`` is the summary of a run: everything but the single samples. ``tests/bench/test_report.py`` holds the README to it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SUMMARY = ROOT / "docs" / "performance.json"
+README = ROOT / "README.md"
+PLOT = ROOT / "docs" / "growth.svg"
+BEGIN = "<!-- performance: made by tests/bench/report.py from docs/performance.json -->"
+END = "<!-- end of performance -->"
+
+Figures = dict[str, Any]
+Cell = Callable[[Figures], str]
+
+
+def number(name: str, digits: int = 0) -> Cell:
+    return lambda row: f"{row[name]:,.{digits}f}".replace(",", " ") if name in row else "-"
+
+
+def ratio(row: Figures) -> str:
+    """Ours to it, once for each interpreter."""
+    return " / ".join(f"{value:.2f}" for value in row["ratios"].values())
+
+
+REQUESTS = {
+    "requests/s": number("requests_per_second"),
+    "ours / it": ratio,
+    "server CPU, us": number("own_cpu_us"),
+    "with the application, us": number("all_cpu_us"),
+    "server RSS, MiB": number("own_rss_mib"),
+}
+RATES = {"MB/s": number("mb_per_second"), "ours / it": ratio}
+MESSAGES = {"messages/s": number("messages_per_second"), "ours / it": ratio, "server CPU, us": number("own_cpu_us")}
+
+# Work -> heading, columns.
+TABLES: dict[str, tuple[str, dict[str, Cell]]] = {
+    "wsgi": ("Hello world, WSGI", REQUESTS),
+    "rack": ("Hello world, Rack", REQUESTS),
+    "asgi": ("Hello world, ASGI", REQUESTS),
+    "browser_wsgi": ("Ten browser headers, a cookie, 2 KiB of HTML, WSGI", REQUESTS),
+    "browser_rack": ("Ten browser headers, a cookie, 2 KiB of HTML, Rack", REQUESTS),
+    "flask": ("Flask, a template, 1 ms of work", REQUESTS),
+    "calls": ("System calls of the server for each request", {"calls": number("calls_per_request", 1)}),
+    "policy": (
+        "A decision of the pool (groups x processes)",
+        {"at once, us": number("fast_us", 1), "through the queue, us": number("queue_us", 1)},
+    ),
+    "download": ("A response of 100 MiB", RATES),
+    "upload": ("An upload of 200 MiB, buffered, read by the application", RATES),
+    "stalled": (
+        "20 clients that stop reading, 20 MiB each",
+        {
+            "processes free after, s": number("free_seconds", 2),
+            "fast readers take, s": number("fast_seconds", 2),
+            "RSS grew by, MiB": number("rss_growth_mib", 1),
+        },
+    ),
+    "stream": (
+        "A chunk, from the application's write to the client",
+        {"ms": number("plain_ms", 2), "behind 8 MiB on disk, ms": number("buffered_ms", 2)},
+    ),
+    "slow_readers": (
+        "A healthy client's p99",
+        {"alone, ms": number("alone_ms", 2), "beside 200 slow ones, ms": number("beside_ms", 2)},
+    ),
+    "idle": ("8 000 idle keep-alive connections", {"bytes for each": number("bytes_per_connection")}),
+    "spawn": (
+        "A further process is ready",
+        {"ms": number("ms"), "three of them, PSS, MiB": number("pss_of_three_mib", 1)},
+    ),
+    "start": (
+        "From the command to the first answer",
+        {"ms": number("ms"), "server RSS, MiB": number("own_rss_mib", 1)},
+    ),
+    "websocket": ("WebSocket echo, ASGI, 50 connections, 100 bytes, one process", MESSAGES),
+    "relay": ("WebSocket echo on a hijacked Rack connection, 50 connections, two processes", MESSAGES),
+}
+
+
+def section(summary: Figures) -> str:
+    """What stands between the markers."""
+    supervisors = " and on ".join(summary["supervisors"].values())
+    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    parts = [
+        f"Measured on {summary['date']} with `python3 noxfile.py -s bench`; the supervisor on {supervisors}. Load generator, server and application share one machine,",
+        'so read the ratios ("ours / it", one for each interpreter), not the figures. Two processes each, `wrk -t1 -c32`, '
+        + f"{summary['rounds']} alternating runs of {summary['seconds']} s, medians. "
+        + f"Load of the machine before it began: {summary['load_before']:g}.",
+        '"Server" is what runs no application: ours and Passenger\'s; with the others the workers are the server.',
+        f"Versions: {versions}.",
+        "",
+        "What a request costs, and how to measure it again: [docs/performance.md](docs/performance.md).",
+    ]
+    for work, (heading, columns) in TABLES.items():
+        if work in summary["works"]:
+            parts += ["", f"| {heading} | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
+            for name, row in summary["works"][work]["rows"].items():
+                parts.append(f"| {name} | {' | '.join(cell(row) for cell in columns.values())} |")
+    if "growth" in summary["works"]:
+        parts += ["", "![CPU for each request as groups, processes and connections grow](docs/growth.svg)"]
+    return "\n".join(parts)
+
+
+def with_section(text: str, made: str) -> str:
+    """The README with another section.
+
+    :raises ValueError: the markers are not there.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError("README.md has no markers for the performance section")
+    return f"{before}{BEGIN}\n\n{made}\n\n{END}{after}"
+
+
+def summarised(run: Figures) -> Figures:
+    """Without the single samples."""
+    works = {
+        work: {"rows": {name: {k: v for k, v in row.items() if k != "all"} for name, row in found["rows"].items()}}
+        for work, found in run["works"].items()
+    }
+    return {**run, "works": works}
+
+
+def main() -> None:
+    summary: Figures = {"works": {}}
+    for path in sys.argv[1:]:
+        run = summarised(json.loads(Path(path).read_text()))
+        summary = {**run, "works": {**summary["works"], **run["works"]}}
+        if "growth" in run["works"]:
+            shutil.copy(Path(path).parent / "growth.svg", PLOT)
+    if sys.argv[1:]:
+        SUMMARY.write_text(json.dumps(_rounded(summary), indent=1) + "\n")
+    README.write_text(with_section(README.read_text(), section(json.loads(SUMMARY.read_text()))))
+
+
+def _rounded(value: Any) -> Any:
+    """Four digits say all that a benchmark knows."""
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    return value
+
+
+if __name__ == "__main__":
+    main()
