@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,15 @@ def _announce(server: RunningServer) -> None:
     from passenger_trio.cli import banner
 
     banner.show(server)
+    _settle_memory()
+
+
+def _settle_memory() -> None:
+    """What is loaded by now stays: the collector of cycles need not look at it again, and looks less often at what requests make, which has hardly any."""
+    if hasattr(gc, "freeze"):  # PyPy's collector is of another kind
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
 
 
 def _root_and_target(what: tuple[str, ...]) -> tuple[str, str]:

@@ -33,6 +33,7 @@ A write takes a thread, which costs as much as writing 256 KiB does: so it is gi
 from __future__ import annotations
 
 import errno
+import sys
 from collections import Counter
 from enum import Enum
 from typing import Final
@@ -56,7 +57,7 @@ class Step(Enum):
 class SpillLedger:
     """The positions of one buffer. ``watermark``: bytes that it may occupy (0: no limit)."""
 
-    __slots__ = ("base", "batch", "sent", "stored", "storing", "taken", "threshold", "watermark")
+    __slots__ = ("base", "batch", "coming", "sent", "stored", "storing", "taken", "threshold", "watermark")
 
     def __init__(self, watermark: int = 0, threshold: int = THRESHOLD, batch: int = BATCH) -> None:
         self.watermark = watermark
@@ -72,6 +73,8 @@ class SpillLedger:
         """The position in the stream of the file's first byte."""
         self.storing = 0
         """Bytes from ``stored`` on that are being written."""
+        self.coming = False
+        """Whether bytes are on their way to the end of the file, past memory."""
 
     # -- what there is ------------------------------------------------------------------------------------------
 
@@ -103,7 +106,7 @@ class SpillLedger:
     @property
     def drained(self) -> bool:
         """The file has bytes, and all of them went: it is to be truncated, and that told (``truncated``)."""
-        return self.stored > self.base and self.sent >= self.stored and not self.storing
+        return self.stored > self.base and self.sent >= self.stored and not self.storing and not self.coming
 
     # -- what happens -------------------------------------------------------------------------------------------
 
@@ -135,12 +138,20 @@ class SpillLedger:
         self.storing = count
         return self.stored - self.base
 
-    def take_stored(self, count: int) -> None:
-        """``count`` bytes came and are in the file already."""
-        if self.memory or self.storing or self.drained:
-            raise InvariantBroken("bytes overtook those that came before them, on their way to the file")
+    def begin_coming(self) -> int:
+        """Bytes will come and go to the file's end at once. Where is that? Until ``take_stored`` nothing else comes; the consumer may go on."""
+        if self.memory or self.storing or self.coming or self.drained:
+            raise InvariantBroken("bytes overtake those that came before them, on their way to the file")
+        self.coming = True
         if self.stored == self.base:
             self.base = self.stored = self.taken
+        return self.file_length
+
+    def take_stored(self, count: int) -> None:
+        """``count`` bytes came and are in the file already."""
+        if not self.coming:
+            raise InvariantBroken("bytes are in a file that nobody has opened for them")
+        self.coming = False
         self.taken += count
         self.stored += count
 
@@ -173,6 +184,10 @@ class SpillLedger:
         if self.watermark:
             room = min(room, self.watermark - self.occupied)
         return max(0, room)
+
+    def room_in_file(self) -> int:
+        """Bytes that may come past memory."""
+        return sys.maxsize if not self.watermark else max(0, self.watermark - self.occupied)
 
     def step(self, *, disk: bool, more: bool) -> Step:
         """The table above. ``more``: the producer has something at once."""

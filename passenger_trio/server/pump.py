@@ -63,6 +63,8 @@ __all__ = ["pump"]
 
 _MANY = 16
 """Pieces of one read that are sent as they are; more of them are small, and are copied together first."""
+_BULK = 256 * 1024
+"""Bytes that are worth a thread of their own."""
 _MANY_PARTS = 256
 """The same of what is sent; the kernel takes 1024."""
 
@@ -169,6 +171,8 @@ class _Pump:
                     count = stream.recv_into_nowait(scratch[:room])
                 except trio.WouldBlock:
                     room = await buffer.make_room()
+                    while await self._store_bulk():
+                        room = await buffer.make_room()
                     count = await stream.recv_into(scratch[:room])
         except trio.BrokenResourceError:
             count, broken = 0, True
@@ -181,6 +185,28 @@ class _Pump:
             self._give()
         if taken < count:
             self.reader.feed(bytes(scratch[taken:count]))
+
+    async def _store_bulk(self) -> bool:
+        """The middle of a long frame goes to the disk past memory, when a client is behind already. False: nothing did, and nothing was waited for."""
+        buffer, codec = self.buffer, self.connection.codec
+        if self._drained is None or self.reader.raw_left < _BULK or not (room := buffer.wants_bulk()):
+            return False
+        most = min(self.reader.raw_left, codec.raw_response_left, room)
+        if most < _BULK:
+            return False
+        came, _ = await buffer.store_coming(self.stream, most)
+        if not came:
+            return False
+        self.reader.skip(came)
+        codec.skip_response(came)
+        self.body += came
+        self._start_to_drain()
+        return True
+
+    def _start_to_drain(self) -> None:
+        if self._drained is None and self.buffer.ledger.backlog:
+            self._drained = trio.Event()
+            self.nursery.start_soon(self._drain, self._drained)
 
     def _take_pieces(self, pieces: Sequence[memoryview]) -> None:
         if len(pieces) > _MANY:
@@ -291,9 +317,7 @@ class _Pump:
             if sent == sum(map(len, out)):
                 return
         buffer.put(out, sent)
-        if self._drained is None:
-            self._drained = trio.Event()
-            self.nursery.start_soon(self._drain, self._drained)
+        self._start_to_drain()
 
     async def _drain(self, drained: trio.Event) -> None:
         """Give the buffer to the client, until it is empty. Each progress gives the client its whole time again (R27)."""

@@ -204,24 +204,35 @@ class SpillBuffer:
                 return None, 0, error.errno or 0
         return file, *files.write_at(file, batch, offset)
 
+    def wants_bulk(self) -> int:
+        """Bytes that may come past memory, because the consumer is behind and the disk is in use already; 0: none."""
+        ledger = self.ledger
+        if self.file is None or not ledger.unread or ledger.memory or ledger.storing or not self.space.usable():
+            return 0
+        return ledger.room_in_file()
+
     async def store_coming(self, stream: RawStream, most: int) -> tuple[int, bool]:
-        """Bulk from ``stream`` to the file in one thread, without coming through here. Memory must be empty, and there must be a file.
+        """Bulk from ``stream`` to the file in one thread, without coming through here. Memory must be empty, and there must be a file. The consumer may
+        go on meanwhile.
 
         How many of up to ``most`` bytes came; False: the disk did not take all, and the rest is in memory.
         """
         ledger, space = self.ledger, self.space
         assert self.file is not None
         granted = space.quota.reserve(min(most, _RECEIVE_AT_ONCE))
+        offset = ledger.begin_coming()
         written, rest, error = 0, b"", None
         try:
             written, rest, error = await trio.to_thread.run_sync(
-                space.files.receive_at, stream.socket, self.file, ledger.file_length, granted, limiter=space.limiter
+                space.files.receive_at, stream.socket, self.file, offset, granted, limiter=space.limiter
             )
         finally:
             ledger.take_stored(written)
             space.quota.release(granted - written)
             space.quota.spilled += written
             self.spilled += written
+            self.space.buffers.add(self)
+            self._truncate_if_drained()
         if error is not None:
             space.failed(error)
             self.put((rest,))

@@ -19,6 +19,7 @@ class SpillWorld:
         self.memory = bytearray()
         self.writing: tuple[int, bytes] | None = None
         self.truncations = 0
+        self.coming_to = 0
 
     def next_bytes(self, count: int) -> bytes:
         start = len(self.came)
@@ -26,6 +27,8 @@ class SpillWorld:
 
     def produce(self, wanted: int) -> None:
         """The producer brings up to ``wanted`` bytes, as it may; the client takes none of them at once."""
+        if self.ledger.coming:
+            return
         count = min(wanted, self.ledger.room(disk=self.disk))
         data = self.next_bytes(count)
         self.came += data
@@ -34,7 +37,7 @@ class SpillWorld:
 
     def pass_through(self, count: int, taken: int) -> None:
         """As ``produce``, but the client takes ``taken`` of them at once, if nothing is before them."""
-        if self.ledger.backlog:
+        if self.ledger.backlog or self.ledger.coming:
             return
         data = self.next_bytes(min(count, self.ledger.room(disk=self.disk)))
         taken = min(taken, len(data))
@@ -50,14 +53,23 @@ class SpillWorld:
             count = min(ledger.memory, most)
             self.writing = ledger.begin_store(count), bytes(self.memory[:count])
 
-    def take_stored(self, count: int) -> None:
-        """Bytes come by a way of their own, behind a file that holds everything."""
+    def begin_coming(self) -> None:
+        """Bytes will come by a way of their own, behind a file that holds everything else."""
         ledger = self.ledger
-        if self.file and not ledger.memory and not self.writing and not ledger.watermark:
-            data = self.next_bytes(count)
+        if not ledger.memory and not self.writing and not ledger.coming and not ledger.drained:
+            self.coming_to = ledger.begin_coming()
+            del self.file[self.coming_to :]
+
+    def take_stored(self, count: int) -> None:
+        """They came; the consumer may have emptied the file meanwhile."""
+        ledger = self.ledger
+        if ledger.coming:
+            assert self.coming_to == len(self.file)
+            data = self.next_bytes(min(count, ledger.room_in_file()))
             self.came += data
             self.file += data
-            ledger.take_stored(count)
+            ledger.take_stored(len(data))
+            self.truncate_if_drained()
 
     def end_store(self, written: int) -> None:
         if self.writing is not None:
@@ -100,7 +112,7 @@ class SpillWorld:
         assert ledger.memory <= ledger.batch
         if ledger.watermark:
             assert ledger.occupied <= ledger.watermark
-        if not self.writing:
+        if not self.writing and not ledger.coming:
             assert not ledger.drained
             for more in (False, True):
                 step = ledger.step(disk=self.disk, more=more)
@@ -115,6 +127,7 @@ class SpillWorld:
     def finish(self) -> None:
         """The consumer takes everything; then the buffer is as new."""
         self.end_store(1 << 30)
+        self.take_stored(0)
         while self.ledger.backlog:
             self.consume(7)
             self.check()
@@ -139,7 +152,10 @@ def drive(data: bytes) -> None:
             case 5:
                 world.pass_through(number % 40, number // 16)
             case 7:
-                world.take_stored(number % 40)
+                if world.ledger.coming:
+                    world.take_stored(number % 40)
+                else:
+                    world.begin_coming()
             case 6:
                 world.disk = bool(number % 2)
         world.check()

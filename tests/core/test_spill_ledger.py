@@ -166,6 +166,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def end_store(self, written: int) -> None:
         self.world.end_store(written)
 
+    @rule()
+    def begin_coming(self) -> None:
+        self.world.begin_coming()
+
     @rule(count=st.integers(0, 20))
     def take_stored(self, count: int) -> None:
         self.world.take_stored(count)

@@ -57,5 +57,5 @@ def test_the_oldest_goes_first_and_then_it_is_not_whole() -> None:
 
 
 def test_every_fact_is_recorded() -> None:
-    asks = {"is_timed", "next_deadline", "restart_target", "statistics"}
+    asks = {"has_queue", "is_timed", "next_deadline", "restart_target", "statistics"}
     assert {name for name in vars(PoolPolicy) if not name.startswith("_")} == {*FACTS, *asks}

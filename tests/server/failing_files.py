@@ -26,6 +26,8 @@ class FailingFiles:
         self.opened = 0
         self.written: list[int] = []
         """Bytes of each write that was wanted."""
+        self.received: list[int] = []
+        """Bytes of each reception that were written."""
         self.sent = 0
         self.truncated = 0
 
@@ -45,7 +47,9 @@ class FailingFiles:
     def receive_at(self, sock: socket.socket, descriptor: int, offset: int, most: int) -> tuple[int, bytes, int | None]:
         failure = next(self._receives, None)
         if failure is None:
-            return tempfiles.receive_at(sock, descriptor, offset, most)
+            received = tempfiles.receive_at(sock, descriptor, offset, most)
+            self.received.append(received[0])
+            return received
         written, _, error = tempfiles.receive_at(sock, descriptor, offset, failure[0])
         try:
             rest = sock.recv(1000)

@@ -243,3 +243,50 @@ async def test_many_tiny_frames_are_one_stream_of_bytes() -> None:
 
     async with serving(serve) as world:
         assert (await world.connect().ask()).body == b"x" + BODY[:60_000]
+
+
+LONG = random.Random(4).randbytes(12 * 1024**2)
+
+
+@pytest.mark.parametrize("error", [None, errno.ENOSPC])
+@pytest.mark.parametrize("reads_meanwhile", [False, True])
+async def test_a_long_frame_goes_to_the_disk_past_memory(error: int | None, reads_meanwhile: bool) -> None:
+    """The disk may be full in the middle, and the client may go on in the middle."""
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for _ in requests(stream):
+            await stream.send_all(head(200, b"Content-Length: %d" % len(LONG)))
+            await stream.send_all(data(LONG[:10]) + data(LONG[10:]))
+            await stream.send_all(end())
+
+    files = FailingFiles(receives=[] if error is None else [None, (100_000, error)])
+    async with serving(serve) as world:
+        world.front.spill.files = files
+        client = world.connect(send_buffer=4096)
+        client.send(get())
+        if reads_meanwhile:
+            await world.until(lambda: world.front.spill.quota.spilled > 0)
+        else:
+            await world.until(lambda: world.processed == 1)
+        answer = await client.answer()
+        assert answer.body == LONG
+        assert sum(files.received) > (0 if reads_meanwhile or error else 8 * 1024**2)
+        await world.until(lambda: world.front.spill.quota.used == 0)
+        assert world.front.spill.memory == 0
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+async def test_a_long_frame_that_another_writer_frames_is_shown_to_it(version: str) -> None:
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for _ in requests(stream):
+            await stream.send_all(head(200) + data(LONG))
+            await stream.send_all(end())
+
+    files = FailingFiles()
+    async with serving(serve) as world:
+        world.front.spill.files = files
+        client = world.connect()
+        client.send(get(version=version))
+        await world.until(lambda: world.processed == 1)
+        assert (await client.answer()).body == LONG
+        assert files.received == []

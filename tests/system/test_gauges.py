@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
@@ -18,7 +19,9 @@ def test_of_this_process() -> None:
     before = measure(os.getpid())
     assert before is not None
     assert before.pid == os.getpid()
-    ballast = bytearray(64 * MIB)
+    ballast = mmap.mmap(
+        -1, 64 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    )  # new pages, whatever the heap has to spare
     ballast[:: os.sysconf("SC_PAGE_SIZE")] = b"x" * (len(ballast) // os.sysconf("SC_PAGE_SIZE"))
     after = measure(os.getpid())
     assert after is not None
