@@ -103,8 +103,8 @@ def _has_control_socket() -> bool:
 
 
 def _uwsgi(app: Path, port: int, processes: int) -> list[str]:
-    # Of PyPI it has Python built in; Debian's loads it as a plugin.
-    plugin = [] if (BIN / "uwsgi").exists() else ["--plugin", "python3"]
+    # Of PyPI it has Python built in; Debian's loads it, and the router, as plugins.
+    plugin = [] if (BIN / "uwsgi").exists() else ["--plugin", "http,python3"]
     return [
         *(_UWSGI, *plugin, "--http", f"127.0.0.1:{port}", "--http-keepalive", "--add-header", "Connection: Keep-Alive"),
         *("--master", "--processes", str(processes), "--wsgi-file", str(app / "passenger_wsgi.py"), "--need-app"),
@@ -169,6 +169,10 @@ def free_port() -> int:
         return port
 
 
+class DoesNotAnswer(Exception):
+    """A peer was started, and is not there."""
+
+
 @contextmanager
 def running(peer: Peer, app: Path, processes: int = 2, timeout: float = 60.0) -> Iterator[Running]:
     """Start a peer and wait for its first answer."""
@@ -193,7 +197,7 @@ def running(peer: Peer, app: Path, processes: int = 2, timeout: float = 60.0) ->
             while not _answers(port):
                 if process.poll() is not None or time.perf_counter() - begun > timeout:
                     log.seek(0)
-                    raise RuntimeError(f"{peer.name} does not answer:\n{log.read().decode(errors='replace')[-2000:]}")
+                    raise DoesNotAnswer(f"{peer.name} does not answer:\n{log.read().decode(errors='replace')[-2000:]}")
                 time.sleep(0.002)
             yield Running(process.pid, port, time.perf_counter() - begun)
         finally:

@@ -6,6 +6,7 @@ A work's figures are ``{"rows": {peer: {figure: number}}, ...}``; ``report.py`` 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import attrs
 import buffering
@@ -28,6 +29,7 @@ from peers import (
     UVICORN,
     UWSGI,
     WAITRESS,
+    DoesNotAnswer,
     Peer,
     present,
     running,
@@ -74,17 +76,14 @@ def requests(title: str, app: str, peers: list[Peer], headers: tuple[tuple[str, 
     def work(rounds: int, seconds: int) -> Figures:
         found = {peer: Samples() for peer in present(*peers)}
         for _ in range(rounds):
-            for peer, samples in found.items():
-                with running(peer, APPS / app) as server:
-                    wrk(server.url, peer.warm_up, headers=headers)
-                    everything = server.processes()
-                    mine = own(everything)
-                    before = cpu(mine), cpu(everything)
-                    count, took = wrk(server.url, seconds, headers=headers)
-                    samples.rates.append(count / took)
-                    samples.own_us.append(1e6 * (cpu(mine) - before[0]) / count)
-                    samples.all_us.append(1e6 * (cpu(everything) - before[1]) / count)
-                    samples.rss.append(rss(mine) / 2**20)
+            for peer, samples in list(found.items()):
+                try:
+                    _sample(peer, APPS / app, seconds, headers, samples)
+                except DoesNotAnswer as error:
+                    if peer in OURS_ALL:
+                        raise
+                    del found[peer]
+                    print(f"left out: {error}")
         rates = {peer: median(samples.rates) for peer, samples in found.items()}
         rows = {
             peer.name: {
@@ -123,6 +122,19 @@ def requests(title: str, app: str, peers: list[Peer], headers: tuple[tuple[str, 
 
     work.__doc__ = f"{title}: 32 keep-alive connections, two processes each, in alternation with the peers."
     return work
+
+
+def _sample(peer: Peer, app: Path, seconds: int, headers: tuple[tuple[str, str], ...], samples: Samples) -> None:
+    with running(peer, app) as server:
+        wrk(server.url, peer.warm_up, headers=headers)
+        everything = server.processes()
+        mine = own(everything)
+        before = cpu(mine), cpu(everything)
+        count, took = wrk(server.url, seconds, headers=headers)
+        samples.rates.append(count / took)
+        samples.own_us.append(1e6 * (cpu(mine) - before[0]) / count)
+        samples.all_us.append(1e6 * (cpu(everything) - before[1]) / count)
+        samples.rss.append(rss(mine) / 2**20)
 
 
 def calls(rounds: int, seconds: int) -> Figures:
