@@ -159,6 +159,8 @@ class OnAsyncio:
             task.result()
         except BaseException:
             loop.set_exception_handler(lambda loop, context: None)  # The tasks that are left are no news.
+            if lifeline.leaving:
+                say_no_more()
             raise
         left = asyncio.all_tasks(loop)
         for one in left:
@@ -240,6 +242,14 @@ class AsyncioBell:
             self._waiters.remove(waiter)
 
 
+def say_no_more():
+    """The supervisor is gone, and with it whoever reads what the interpreter says of tasks and threads that were left in the middle of something."""
+    import warnings
+
+    warnings.simplefilter("ignore")
+    sys.stderr = open(os.devnull, "w")
+
+
 class OnTrio:
     """The Trio of the application's environment."""
 
@@ -275,9 +285,7 @@ class OnTrio:
             self._trio.run(self._main, main, lifeline)
         except BaseException:
             if lifeline.leaving:
-                import warnings
-
-                warnings.simplefilter("ignore")  # That a run was left in the middle is no news.
+                say_no_more()
             raise
         finally:
             lifeline.take_wakeup()

@@ -43,6 +43,7 @@ import socket
 import struct
 import sys
 import time
+import warnings
 from _thread import allocate_lock, get_ident, start_new_thread
 from select import POLLIN, poll
 from socket import AF_UNIX, MSG_DONTWAIT, MSG_PEEK, SCM_RIGHTS, SOL_SOCKET
@@ -332,6 +333,7 @@ class Lifeline:
         if number == signal.SIGIO and self._interruptible:
             if not self.leaving and not self._released and self.control.has_ended():
                 limit_life()
+                warnings.simplefilter("ignore")  # as in _farewell
                 self.leaving = True
             # What unwinds since the last time has a moment to do so undisturbed.
             if self.leaving and time.monotonic() - self._raised > NUDGE_TIME:
@@ -402,6 +404,7 @@ class Lifeline:
     def _farewell(self):
         """The supervisor is gone. From here it is a race between the exit hooks and the last second."""
         limit_life()
+        warnings.simplefilter("ignore")  # That coroutines are left in the middle of something is no news.
         self.leaving = True
         if self.worker is not None:
             self.worker.stop()
