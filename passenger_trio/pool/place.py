@@ -7,6 +7,7 @@ Laws: it is answered once, with a session or an error; whoever leaves it after i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import outcome
@@ -15,7 +16,6 @@ import trio
 from passenger_trio.core.model import SessionOutcome, WaiterId
 from passenger_trio.errors import CheckoutError
 from passenger_trio.pool.session import Session
-from passenger_trio.system.sockets import Cuttable
 
 if TYPE_CHECKING:
     from passenger_trio.pool.pool import Pool
@@ -26,7 +26,7 @@ __all__ = ["Place"]
 class Place:
     """Made by ``Pool.queue_up``. One task waits in it."""
 
-    __slots__ = ("_pool", "_task", "error", "id", "session")
+    __slots__ = ("_pool", "_task", "error", "id", "session", "tell")
 
     def __init__(self, pool: Pool, id: WaiterId) -> None:
         self._pool = pool
@@ -34,12 +34,17 @@ class Place:
         self.id = id
         self.session: Session | None = None
         self.error: CheckoutError | None = None
+        self.tell: Callable[[], None] | None = None
+        """For who does not ``wait``: called when it is answered, in the step that answers it. It may not call the pool."""
 
-    async def wait(self, owner: Cuttable | None = None) -> Session:
+    @property
+    def answered(self) -> bool:
+        """Nothing is waited for."""
+        return self.session is not None or self.error is not None
+
+    async def wait(self) -> Session:
         """The session, once it is granted. When cancelled, the place is kept: wait again, or ``leave``.
 
-        :param owner: of a scope around the call. When it is cut in the same moment in which the answer comes, the cancellation is delivered here, and the answer is
-            kept for the next wait.
         :raises CheckoutError: the wait has come to nothing.
         """
         if self.session is None and self.error is None:
@@ -52,12 +57,14 @@ class Place:
             await trio.lowlevel.wait_task_rescheduled(forget)
         else:
             await trio.lowlevel.checkpoint()
-        if owner is not None and owner.cut:
-            await trio.lowlevel.checkpoint()
         if self.error is not None:
             raise self.error
-        assert self.session is not None
+        return self.take()
+
+    def take(self) -> Session:
+        """The session that it was answered with."""
         session, self.session = self.session, None
+        assert session is not None
         return session
 
     def leave(self) -> None:
@@ -75,6 +82,9 @@ class Place:
             self.session = answer
         else:
             self.error = answer
+        tell, self.tell = self.tell, None
+        if tell is not None:
+            tell()
         task, self._task = self._task, None
         if task is not None:
             trio.lowlevel.reschedule(task, outcome.Value(None))

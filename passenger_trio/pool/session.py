@@ -12,6 +12,7 @@ on an idle stream while others wait for it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -66,9 +67,17 @@ class Process:
             self.streams -= 1
             return
         self.idle_streams.append(stream)
+        if stream.line is not None:
+            stream.line.ready = partial(self._stirred, stream)
         if len(self.idle_streams) > _MOST_IDLE:
             self.idle_streams.pop(0).close()
             self.streams -= 1
+
+    def _stirred(self, stream: RawStream, events: int) -> None:
+        """An idle stream has ended, or says what nobody has asked for (R41)."""
+        self.idle_streams.remove(stream)
+        stream.close()
+        self.streams -= 1
 
     def leave(self) -> None:
         """Close the idle streams, and keep no other: a worker that is to end waits for them."""

@@ -19,7 +19,7 @@ from passenger_trio.server.stage import BUFFERED, SCRATCH, ClientGone, Stage
 if TYPE_CHECKING:
     from passenger_trio.server.connection import Connection
 
-__all__ = ["BodyClock", "buffer_body"]
+__all__ = ["BodyClock", "buffer_body", "take_body_nowait"]
 
 
 class BodyClock:
@@ -46,8 +46,25 @@ class BodyClock:
         return max(0.0, self._left) if self._rate else float("inf")
 
 
-async def buffer_body(connection: Connection, exchange: Exchange) -> None:
-    """Read the body: whole, or as far as it is to be, or can be, buffered.
+def take_body_nowait(connection: Connection, exchange: Exchange) -> bool:
+    """Take the body, if it is here whole, and short. False: nothing was done.
+
+    :raises RequestError: it is not a body (400).
+    """
+    codec = connection.codec
+    length = exchange.head.content_length
+    if length is None or not 0 < length <= min(BUFFERED, codec.buffered):
+        return False
+    body = codec.read_body() or b""
+    while len(body) < length and (piece := codec.read_body()):
+        body += piece
+    exchange.body = body
+    exchange.body_whole = True
+    return True
+
+
+async def buffer_body(connection: Connection, exchange: Exchange) -> bool:
+    """Read the body: whole, or as far as it is to be, or can be, buffered. Whether it is whole.
 
     :raises RequestError: it is not a body (400), too long (413); a late one runs into the connection's deadline (408).
     """
@@ -92,7 +109,8 @@ async def buffer_body(connection: Connection, exchange: Exchange) -> None:
         exchange.head.content_length = (
             size if exchange.upload is None else exchange.upload.ledger.taken
         )  # now it is known, and applications like to know it
-    connection.enter(Stage.APP, trio.current_time())
+    connection.enter(Stage.SLOW_APP, trio.current_time())
+    return exchange.body_whole
 
 
 async def _receive(connection: Connection, clock: BodyClock) -> None:

@@ -20,10 +20,9 @@ __all__ = ["abandon_session", "checkout_session", "wait_client_gone"]
 
 
 async def checkout_session(connection: Connection, exchange: Exchange) -> None:
-    """Borrow a process into ``exchange.session``.
+    """Borrow a process into ``exchange.session``, beside a task that sees the client's connection break.
 
-    Waiting in the queue is cheap for as long as the patience of the fast lane; when that is over the connection's deadline cuts the wait off, and it
-    goes on, in the same place of the queue, beside a task that sees the client's connection break.
+    It goes on in the place that the fast lane took, if that did.
 
     :raises CheckoutError: none can be had.
     :raises ClientGone: the client did not wait for it.
@@ -33,40 +32,31 @@ async def checkout_session(connection: Connection, exchange: Exchange) -> None:
         now = connection.now()
         found = connection.front.pool.checkout_or_queue(exchange.route.key, now)
         if type(found) is Session:
-            _hold(exchange, found)
-        else:
-            assert type(found) is Place
-            exchange.place = found
-            exchange.queued = now
-            connection.enter_patiently(Stage.QUEUE, now)
-            await _wait(connection, exchange, found, connection)
-            connection.stage = Stage.APP  # which sets its deadline when it begins to wait
+            exchange.hold(found)
+            return
+        assert type(found) is Place
+        exchange.place = place = found
+        exchange.queued = now
+    connection.enter(Stage.SLOW_QUEUE, connection.now())
+    if place.answered:
+        await _wait(connection, exchange, place)
     else:
-        connection.enter(Stage.SLOW_QUEUE, connection.now())
         await _wait_and_watch(connection, exchange, place)
-        connection.enter(Stage.APP, connection.now())
+    connection.enter(Stage.SLOW_APP, connection.now())
 
 
-def _hold(exchange: Exchange, session: Session) -> None:
-    exchange.session = session
-    exchange.pid = session.pid
-    route = exchange.route
-    if route.unlimited_paths and route.is_unlimited(exchange.head.path):
-        session.set_unbounded()
-
-
-async def _wait(connection: Connection, exchange: Exchange, place: Place, owner: Connection | None = None) -> None:
+async def _wait(connection: Connection, exchange: Exchange, place: Place) -> None:
     """Wait in a place, which is over when this returns or raises anything but a cancellation.
 
     What it was granted is the exchange's in the same step: a cancellation that comes with it must not lose it.
     """
     try:
-        session = await place.wait(owner)
+        session = await place.wait()
     except CheckoutError:
         exchange.place = None
         raise
     exchange.place = None
-    _hold(exchange, session)
+    exchange.hold(session)
     exchange.queue_time += connection.now() - exchange.queued
 
 

@@ -24,10 +24,10 @@ from passenger_trio.server import answer_errors
 from passenger_trio.server.buffer_body import buffer_body
 from passenger_trio.server.checkout_session import abandon_session, checkout_session
 from passenger_trio.server.exchange import Exchange
+from passenger_trio.server.fast_lane import FastLane
 from passenger_trio.server.forward_response import forward_response
 from passenger_trio.server.front import Front
-from passenger_trio.server.init_request import init_request
-from passenger_trio.server.send_request import send_request
+from passenger_trio.server.send_request import try_process
 from passenger_trio.server.stage import PATIENCE, ClientGone, Stage
 from passenger_trio.server.upgrade import Relay
 from passenger_trio.server.websocket import WebSocket
@@ -45,8 +45,8 @@ class Connection:
     """``run`` is its task."""
 
     __slots__ = (
+        "_lane",
         "_opened",
-        "_served",
         "address_pairs",
         "codec",
         "cut",
@@ -56,6 +56,7 @@ class Connection:
         "now",
         "remote",
         "scope",
+        "served",
         "since",
         "stage",
         "stream",
@@ -85,7 +86,9 @@ class Connection:
         self.scope = trio.CancelScope()
         self.cut = False
         """Whether the scope is cancelled."""
-        self._served = 0
+        self.served = 0
+        """Requests."""
+        self._lane = FastLane(self)
 
     # -- the timer ----------------------------------------------------------------------------------------------
 
@@ -188,20 +191,15 @@ class Connection:
     # -- requests in turn ---------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        """Requests in turn, until the connection is to end."""
-        while await self._next_request():
-            exchange = self.exchange
-            assert exchange is not None
-            if not await self._answer(exchange, sent=False):
+        """Requests in turn, until the connection is to end: in the fast lane, and what does not stay there beside it."""
+        while await self._lane.ride():
+            if not await self._attend():
                 break
 
     async def _resume(self) -> None:
         """Go on with the request that outlasted the patience of the fast lane, where it was, then with those that follow."""
-        exchange = self.exchange
-        assert exchange is not None
-        sent = self.stage is Stage.APP
         self.enter(Stage.SLOW_APP, self.now())
-        if await self._answer(exchange, sent):
+        if await self._attend():
             await self._serve()
 
     async def _last_look(self) -> None:
@@ -213,55 +211,34 @@ class Connection:
         if not self.codec.peer_closed:
             await self._serve()
 
-    async def _next_request(self) -> bool:
-        """Read a request head and make it ``self.exchange``. False: there is none, and the connection ends."""
-        codec = self.codec
-        front = self.front
-        try:
-            head = codec.next_head()
-            if head is None:
-                if not self._await_head():
-                    return False
-                while head is None:
-                    codec.receive(await self.stream.recv(65536, self))
-                    head = codec.next_head()
-                    if head is None:
-                        if codec.peer_closed:
-                            return False
-                        if self.stage is Stage.IDLE and codec.mid_head:
-                            self.enter(Stage.HEAD, self.now(), front.options.header_timeout)
-            # No deadline before the next stage sets its own: there is no wait until then.
-            self.stage = Stage.APP
-            self._served += 1
-            front.requests += 1
-            self.exchange = init_request(self, head, self.now())
-        except RequestError as error:
-            await self._refuse(error)
-            return False
-        except trio.BrokenResourceError:
-            return False
-        return True
+    async def _attend(self) -> bool:
+        """From where the exchange has come, or from a request that is none. True: the lane may go on."""
+        failure, self._lane.failure = self._lane.failure, None
+        exchange = self.exchange
+        if exchange is not None:
+            return await self._answer(exchange, failure)
+        assert failure is not None
+        if not isinstance(failure, RequestError):
+            raise failure
+        await self._refuse(failure)
+        return False
 
-    def _await_head(self) -> bool:
-        """Set the timer for the next head (R27): absolute from its first byte; before that, the time to be idle."""
-        options = self.front.options
-        if self.codec.mid_head:
-            self.enter(Stage.HEAD, self.now(), options.header_timeout)
-        elif self.front.draining and self._served:
-            return False
-        else:
-            self.enter(Stage.IDLE, self.now(), options.keep_alive_timeout if self._served else options.header_timeout)
-        return True
-
-    async def _answer(self, exchange: Exchange, sent: bool) -> bool:
-        """From the head to the end of the response. True: the connection may take another request."""
+    async def _answer(self, exchange: Exchange, failure: Exception | None) -> bool:
+        """From where the exchange has come to the end of the response, or to where the lane can take it. True: the lane may go on."""
         try:
-            if not sent and exchange.place is None and exchange.head.has_body:
-                await buffer_body(self, exchange)
-            while not (sent and await forward_response(self, exchange)):
+            if exchange.tail:
+                await self.send(exchange.tail)
+            if failure is not None:
+                raise failure
+            if not exchange.body_whole and exchange.body_clock is None and await buffer_body(self, exchange):
+                return True
+            while not exchange.answered:
                 if exchange.session is None:
+                    if exchange.body_whole and exchange.place is None:
+                        return True
                     await checkout_session(self, exchange)
-                sent = await send_request(self, exchange)
+                if exchange.sent or try_process(self, exchange):
+                    exchange.answered = await forward_response(self, exchange)
         except RequestError as error:
             await self._refuse(error)
             return False
@@ -303,7 +280,7 @@ class Connection:
         options = self.front.options
         return (
             self.front.draining
-            or 0 < options.max_requests_per_connection <= self._served
+            or 0 < options.max_requests_per_connection <= self.served
             or 0 < options.max_connection_age <= self.since - self._opened
         )
 

@@ -53,6 +53,8 @@ class Exchange:
     """How what is left of the body is written to the process that has the head."""
     unsent: bytes | memoryview = b""
     """What of the request the kernel has not taken yet."""
+    sent = False
+    """Whether the process that is borrowed was given the request, as far as it was here and the kernel took it."""
     body_sent = False
     """Whether the process has the whole request, so that its stream is at a boundary when the response ends."""
     retried = 0
@@ -60,6 +62,9 @@ class Exchange:
     """Processes that could not be reached for this request."""
     # forward_response
     reader: Reader | None = None
+    answered = False
+    """Whether the response is whole; ``tail`` is what the client has still to take of it."""
+    tail: bytes | memoryview = b""
     response_begun = False
     """Whether a byte of the final response was given to the client's connection."""
     status = 0
@@ -82,9 +87,23 @@ class Exchange:
         self.body_whole = not head.has_body
         """Whether ``body``, or ``upload``, is the whole request body; then it can be sent again."""
 
+    def hold(self, session: Session) -> None:
+        """A process is borrowed."""
+        self.session = session
+        self.pid = session.pid
+        route = self.route
+        if route.unlimited_paths and route.is_unlimited(self.head.path):
+            session.set_unbounded()
+
+    def new_reader(self, session: Session) -> Reader:
+        """What reads the response of the process."""
+        head = self.head
+        return session.dialect.reader(head.method, upgrade=bool(head.upgrade), websocket=self.wants_websocket)
+
     def give_back(self, outcome: SessionOutcome, *, keep_stream: bool = False) -> None:
         """End the session, if there is one still."""
         session, self.session = self.session, None
+        self.sent = False
         if session is not None:
             session.close(outcome, keep_stream=keep_stream)
 

@@ -1,7 +1,4 @@
-"""Stages 9 to 11: the response, from the process to the client.
-
-The fast lane reads once, within its patience, and when that is a whole response it is one write to the client. Everything else goes through
-``pump``, which forwards each piece as it comes.
+"""Stages 9 to 11 in the slow lane: the response, from the process to the client, by ``pump``, which forwards each piece as it comes.
 
 Laws: the process is given back before the client has taken the last byte; a request is sent to a second process only while no byte of a response has
 come, only once, and only when that is safe (R30); whatever is wrong with a response is judged here, once: what the pool is told, what the client sees.
@@ -11,11 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio
-
-from passenger_trio.codecs.response_head import parse
-from passenger_trio.codecs.response_lines import NO_BODY
-from passenger_trio.codecs.session_protocol import FLAG_CLOSE
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import (
     AppResponseError,
@@ -47,25 +39,7 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
     """
     session = exchange.session
     assert session is not None
-    stream = session.stream
-    assert stream is not None
     try:
-        if connection.stage is Stage.APP and exchange.body_sent:
-            connection.enter_patiently(Stage.APP, connection.now())
-            try:
-                data = await stream.recv(65536, connection)
-            except trio.BrokenResourceError:
-                data = b""
-            whole = session.dialect.whole_response(data, exchange.head.method)
-            if whole is not None:
-                await _forward_whole(connection, exchange, *whole)
-                return True
-            exchange.reader = session.dialect.reader(
-                exchange.head.method, upgrade=bool(exchange.head.upgrade), websocket=exchange.wants_websocket
-            )
-            exchange.reader.feed(data)
-            if not data:
-                exchange.reader.feed_eof()
         await pump(connection, exchange)
         if exchange.upgraded:
             await relay(connection, exchange)
@@ -95,24 +69,6 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
     except AppResponseError:
         exchange.give_back(SessionOutcome.DONE)
         raise
-
-
-async def _forward_whole(connection: Connection, exchange: Exchange, payload: bytes, body: bytes, flags: int) -> None:
-    session = exchange.session
-    assert session is not None
-    exchange.session = None
-    # The response is here: whatever becomes of it, the process is free.
-    session.close(SessionOutcome.DONE, keep_stream=not flags & FLAG_CLOSE)
-    app = parse(payload)
-    codec = connection.codec
-    data = codec.answer(app, body, date=connection.front.date(), close=connection.ends_after_response)
-    exchange.status = app.status
-    exchange.response_begun = True
-    if exchange.head.method != b"HEAD" and app.status not in NO_BODY:
-        exchange.bytes_sent = len(body) - codec.overrun
-    await connection.send(data)
-    if codec.short:
-        raise IncompleteResponse("the application sent less than the Content-Length that it declared")
 
 
 def _overdue(connection: Connection, exchange: Exchange) -> str:

@@ -28,8 +28,8 @@ from passenger_trio.server.access_log import AccessLog
 from passenger_trio.server.mounts import Mounts, Route
 from passenger_trio.server.spill_buffer import SpillSpace
 from passenger_trio.server.stage import SCRATCH
-from passenger_trio.server.switchboard import Switchboard
 from passenger_trio.server.timekeeper import Timekeeper
+from passenger_trio.system.switchboard import Switchboard
 
 if TYPE_CHECKING:
     from passenger_trio.server.connection import Connection

@@ -80,9 +80,7 @@ async def pump(connection: Connection, exchange: Exchange) -> None:
     assert session is not None
     assert session.stream is not None
     if exchange.reader is None:
-        exchange.reader = session.dialect.reader(
-            exchange.head.method, upgrade=bool(exchange.head.upgrade), websocket=exchange.wants_websocket
-        )
+        exchange.reader = exchange.new_reader(session)
     connection.enter(Stage.SLOW_APP, trio.current_time())
     ledger = SpillLedger(exchange.route.app.response_buffer_high_watermark)
     exchange.buffer = buffer = SpillBuffer(connection.front.spill, ledger)

@@ -17,7 +17,7 @@ from passenger_trio.system.sockets import RawStream
 if TYPE_CHECKING:
     from passenger_trio.server.connection import Connection
 
-__all__ = ["send_request"]
+__all__ = ["send_request", "try_process"]
 
 _STILL_WARM = 0.001
 """Seconds in which nothing is expected to have happened to an idle stream."""
@@ -25,11 +25,10 @@ _CONNECT_TRIES = 3
 """Processes that are tried when nothing could be sent to any (R30)."""
 
 
-async def send_request(connection: Connection, exchange: Exchange) -> bool:
-    """Write the request, as far as it is here, to ``exchange.session``. False: that process could not be reached, check out another.
+def send_request(connection: Connection, exchange: Exchange) -> RawStream:
+    """Write the request, as far as it is here, to ``exchange.session``; the stream that has it. Does not call the pool, and may be tried again if it raises.
 
-    :raises ProcessUnreachable: as many as allowed could not be reached.
-    :raises CheckoutError: no descriptor is left for a stream.
+    :raises ProcessUnreachable: the process does not take a stream.
     :raises RequestError: the head is longer than a worker takes (431), or the key of a WebSocket is none (400).
     """
     session = exchange.session
@@ -38,37 +37,21 @@ async def send_request(connection: Connection, exchange: Exchange) -> bool:
     address_pairs = connection.address_pairs
     if head.upgrade:
         address_pairs = _ask_for_websocket(exchange, session, address_pairs)
-    try:
-        data, exchange.framing = session.dialect.request(
-            head,
-            address_pairs,
-            exchange.route.script_name,
-            connection.trusted,
-            exchange.request_id,
-            exchange.body,
-            exchange.body_whole and upload is None,  # what is not here follows beside the response (send_body)
-            head.content_length,
-        )
-    except RequestError:
-        _not_sent(exchange, session, SessionOutcome.NOT_STARTED)
-        raise
-    try:
-        stream = session.stream or _stream(connection, session, exchange)
-    except ProcessUnreachable as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in SHORT_OF_DESCRIPTORS:
-            # It is we who are short of something (F32): the process is not to blame.
-            _not_sent(exchange, session, SessionOutcome.NOT_STARTED)
-            connection.front.warn_rarely("a process cannot be connected to: %s", error.__cause__.strerror)
-            connection.front.make_room(8)
-            raise CheckoutError(f"no stream to a process can be opened: {error.__cause__.strerror}") from error
-        # Nothing was sent: any request may go elsewhere. The process is judged by the policy.
-        _not_sent(exchange, session, SessionOutcome.PROCESS_FAILED)
-        exchange.unreachable += 1
-        if exchange.unreachable >= _CONNECT_TRIES:
-            raise
-        return False
+    whole = exchange.body_whole and upload is None
+    data, exchange.framing = session.dialect.request(
+        head,
+        address_pairs,
+        exchange.route.script_name,
+        connection.trusted,
+        exchange.request_id,
+        exchange.body,
+        whole,  # what is not here follows beside the response (send_body)
+        head.content_length,
+    )
+    stream = session.stream or _stream(connection, session, exchange)
+    exchange.sent = True
     exchange.unsent = b""
-    exchange.body_sent = exchange.body_whole and upload is None
+    exchange.body_sent = whole
     try:
         sent = stream.send_nowait(data)
         if sent < len(data):
@@ -78,6 +61,34 @@ async def send_request(connection: Connection, exchange: Exchange) -> bool:
     except trio.BrokenResourceError:
         # The response side sees the end of the stream and judges it; there may even be a response.
         pass
+    return stream
+
+
+def try_process(connection: Connection, exchange: Exchange) -> bool:
+    """``send_request``, and judge the process. False: it could not be reached, check out another.
+
+    :raises ProcessUnreachable: as many as allowed could not be reached.
+    :raises CheckoutError: no descriptor is left for a stream.
+    :raises RequestError: see ``send_request``.
+    """
+    try:
+        send_request(connection, exchange)
+    except RequestError:
+        exchange.give_back(SessionOutcome.NOT_STARTED)
+        raise
+    except ProcessUnreachable as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in SHORT_OF_DESCRIPTORS:
+            # It is we who are short of something (F32): the process is not to blame.
+            exchange.give_back(SessionOutcome.NOT_STARTED)
+            connection.front.warn_rarely("a process cannot be connected to: %s", error.__cause__.strerror)
+            connection.front.make_room(8)
+            raise CheckoutError(f"no stream to a process can be opened: {error.__cause__.strerror}") from error
+        # Nothing was sent: any request may go elsewhere. The process is judged by the policy.
+        exchange.give_back(SessionOutcome.PROCESS_FAILED)
+        exchange.unreachable += 1
+        if exchange.unreachable >= _CONNECT_TRIES:
+            raise
+        return False
     return True
 
 
@@ -89,17 +100,8 @@ def _ask_for_websocket(exchange: Exchange, session: Session, address_pairs: byte
     exchange.wants_websocket = exchange.head.upgrade == b"websocket" and session.process.live.websocket
     if not exchange.wants_websocket:
         return address_pairs
-    try:
-        check_key(exchange.head)
-    except RequestError:
-        _not_sent(exchange, session, SessionOutcome.NOT_STARTED)
-        raise
+    check_key(exchange.head)
     return address_pairs.replace(b"REQUEST_SCHEME\0http", b"REQUEST_SCHEME\0ws", 1)
-
-
-def _not_sent(exchange: Exchange, session: Session, outcome: SessionOutcome) -> None:
-    exchange.session = None
-    session.close(outcome)
 
 
 def _stream(connection: Connection, session: Session, exchange: Exchange) -> RawStream:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import trio
 
 from passenger_trio.codecs.websocket_ends import FrameEnds
-from passenger_trio.server.switchboard import HUNG_UP, READABLE, WRITABLE, Switchboard
 from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.switchboard import HUNG_UP, READABLE, WRITABLE, Switchboard
 
 __all__ = ["Down", "Up", "Way"]
 

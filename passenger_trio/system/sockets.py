@@ -24,6 +24,7 @@ import attrs
 import trio
 from trio.lowlevel import wait_readable, wait_writable
 
+from passenger_trio.system.switchboard import Line
 from passenger_trio.system.syscalls import SO_PEERCRED
 
 __all__ = [
@@ -61,13 +62,15 @@ class Cuttable(Protocol):
 class RawStream:
     """A connected, non-blocking stream socket."""
 
-    __slots__ = ("_recv", "_send", "_sock", "fd", "idle_since")
+    __slots__ = ("_recv", "_send", "_sock", "fd", "idle_since", "line")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self.fd = sock.fileno()
         self.idle_since = 0.0
         """For whoever keeps it between two uses: since when, in monotonic seconds."""
+        self.line: Line | None = None
+        """While the switchboard hears for it."""
         # Bound methods, once: two attribute look-ups fewer on every request.
         self._recv = sock.recv
         self._send = sock.send
@@ -223,8 +226,15 @@ class RawStream:
         if self.fd >= 0 and self._sock.family != socket.AF_UNIX:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
+    def hang_up(self) -> None:
+        """The switchboard hears for it no more. Idempotent."""
+        line, self.line = self.line, None
+        if line is not None:
+            line.hang_up()
+
     def close(self) -> None:
         if self.fd >= 0:
+            self.hang_up()
             self.fd = -1
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()

@@ -61,6 +61,7 @@ async def _serve(connections: int, request: bytes, count: int) -> None:
             await pool.changed.wait()
         front = Front(ServerOptions(), pool, [Route(key, AppOptions())], AccessLog(os.devnull))
         nursery.start_soon(front.timekeeper.run)
+        await nursery.start(front.switchboard.run)
 
         async def ask(sock: socket.socket) -> None:
             nonlocal left

@@ -125,6 +125,7 @@ async def measure(kind: str = "wsgi, rack") -> Meter:
         pairs = b"SERVER_NAME\0localhost\0"
         nursery.start_soon(Connection(front, RawStream(ours), "127.0.0.1", True, pairs).run, name="the connection")
         nursery.start_soon(front.timekeeper.run)
+        await nursery.start(front.switchboard.run)
         client = RawStream(theirs)
         for count, counting in ((WARM, nullcontext()), (MEASURED, meter.counting())):
             with counting:

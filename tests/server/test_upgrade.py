@@ -727,7 +727,7 @@ async def test_an_application_that_hangs_up_while_the_client_takes_nothing_costs
 async def test_F13_a_bug_of_ours_costs_one_of_them() -> None:
     async with serving(spawner=DummySpawner(serve=upgrades(echo), concurrency=0)) as world:
         one, other = [await upgraded(world) for _ in range(2)]
-        one.connection.front.switchboard._ready[one.connection.stream.fd].__self__._piece = None  # type: ignore[attr-defined]
+        one.connection.front.switchboard._lines[one.connection.stream.fd].ready.__self__._piece = None  # type: ignore[attr-defined]
         one.send(b"a")
         assert await one.at_end()
         one.close()

@@ -1,11 +1,11 @@
-"""The switchboard: one task that hears for all relays which of their sockets has something, or takes something.
+"""The switchboard: one task that hears for all connections which of their sockets has something, or takes something.
 
-A task that waits for one socket costs a system call to wait with, and a turn of the scheduler, for each message that comes. The sockets of a relay stay
-registered instead, with a poll set that has one waiter; a turn of that moves what has come on all of them. Measured with 50 connections and messages of 100
-bytes it is that turn, and not the message, that cost most.
+A task that waits for one socket costs a system call to wait with, and a turn of the scheduler, for each message that comes. The sockets of idle clients, of the fast
+lane and of relays stay registered instead, with a poll set that has one waiter; a turn of that does what is to be done on all of them. Measured with 50 relays
+and messages of 100 bytes it is that turn, and not the message, that cost most.
 
-Laws: what is called on an event neither waits nor raises; a turn looks at no more than ``_TURN`` events, and then it is the turn of others; who disconnects a
-socket hears nothing of it any more, also not in the same turn. A socket is disconnected before it is closed.
+Laws: what is called on an event neither waits nor raises; a turn looks at no more than ``_TURN`` events, and then it is the turn of others; who hangs up hears
+nothing of the socket any more, also not in the same turn. A socket is disconnected before it is closed (``RawStream.close`` sees to that for its ``line``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable
 import trio
 from trio.lowlevel import wait_readable
 
-__all__ = ["HUNG_UP", "READABLE", "WRITABLE", "Switchboard"]
+__all__ = ["HUNG_UP", "READABLE", "WRITABLE", "Line", "Switchboard"]
 
 READABLE, WRITABLE = select.EPOLLIN, select.EPOLLOUT
 HUNG_UP = select.EPOLLHUP | select.EPOLLERR
@@ -29,26 +29,50 @@ _TURN = 128
 Ready = Callable[[int], None]
 
 
+class Line:
+    """A socket that is connected."""
+
+    __slots__ = ("_fd", "_switchboard", "ready")
+
+    def __init__(self, switchboard: Switchboard, fd: int, ready: Ready) -> None:
+        self._switchboard = switchboard
+        self._fd = fd
+        self.ready = ready
+        """Called with what is so, as long as it is so."""
+
+    def listen(self, events: int) -> None:
+        """From now on, be told of these.
+
+        :raises OSError: nothing is told any more.
+        """
+        self._switchboard.change(self._fd, events)
+
+    def hang_up(self) -> None:
+        """Nothing more is told. Once, and before the socket is closed."""
+        self._switchboard.disconnect(self._fd)
+
+
 class Switchboard:
     """``run`` is its task."""
 
-    __slots__ = ("_now", "_poll", "_ready", "time")
+    __slots__ = ("_lines", "_now", "_poll", "time")
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._poll: select.epoll | None = None
         """Is there while ``run`` runs."""
-        self._ready: dict[int, Ready] = {}
+        self._lines: dict[int, Line] = {}
         self.time = now()
         """When the events came that are told now, in monotonic seconds."""
 
-    def connect(self, fd: int, events: int, ready: Ready) -> None:
+    def connect(self, fd: int, events: int, ready: Ready) -> Line:
         """``ready(events)`` is called as long as it is so.
 
         :raises OSError: the kernel can watch no more sockets.
         """
         self._there().register(fd, events)
-        self._ready[fd] = ready
+        line = self._lines[fd] = Line(self, fd, ready)
+        return line
 
     def change(self, fd: int, events: int) -> None:
         """Of a connected socket: what is to be told.
@@ -59,7 +83,7 @@ class Switchboard:
 
     def disconnect(self, fd: int) -> None:
         """Nothing more is told. Idempotent."""
-        if self._ready.pop(fd, None) is not None and self._poll is not None:
+        if self._lines.pop(fd, None) is not None and self._poll is not None:
             self._poll.unregister(fd)
 
     def _there(self) -> select.epoll:
@@ -69,7 +93,7 @@ class Switchboard:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled. It has started when sockets can be connected."""
-        ready = self._ready
+        lines = self._lines
         try:
             with select.epoll() as self._poll:
                 task_status.started()
@@ -80,7 +104,7 @@ class Switchboard:
                     while left > 0 and (events := self._poll.poll(0, left)):
                         left -= len(events)
                         for fd, what in events:
-                            if (line := ready.get(fd)) is not None:
-                                line(what)
+                            if (line := lines.get(fd)) is not None:
+                                line.ready(what)
         finally:
             self._poll = None
