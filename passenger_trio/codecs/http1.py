@@ -105,6 +105,19 @@ class ClientSide:
         """
         if self._message is not None:
             raise InvariantBroken("the next head is asked for while a request is in hand")
+        data = self._data
+        if data and self._lane and self._scan is None and self._ahead is None:
+            # Nearly always a plain request, and all of it: at once what is done below in steps. (After a failure there is no data.)
+            found = recognise(data, self._limits, self._common)
+            if found is not None:
+                head, length = found
+                self._common = head.common
+                message = self._message = LaneMessage(head)
+                self._skipped = False
+                self._data = (
+                    b"" if length == len(data) or (message.must_close and message.body_complete) else data[length:]
+                )
+                return head
         try:
             return self._next_head()
         except RequestError as error:

@@ -44,6 +44,10 @@ FACTS = (
 )
 """The methods of the policy that change it."""
 
+_OF_REQUESTS = ("checkout_nowait", "checkout", "session_closed")
+"""Those of every request. They have no arguments by name."""
+_NONE: dict[str, Any] = {}
+
 CAPACITY = 10_000
 
 _CLASSES: dict[str, Any] = {
@@ -85,12 +89,21 @@ class RecordedPolicy(PoolPolicy):
 
     def _remembering(self, fact: str, method: Callable[..., Any]) -> Callable[..., Any]:
         remember_entry = self.recording.append
+        if fact in _OF_REQUESTS:
+
+            def remember_quickly(*arguments: Any) -> Any:
+                answer = method(*arguments)
+                if answer is not None:  # None: nobody could be borrowed, and nothing has changed
+                    self.recorded += 1
+                    remember_entry((fact, arguments, _NONE, answer))
+                return answer
+
+            return remember_quickly
 
         def remember(*arguments: Any, **named: Any) -> Any:
             answer = method(*arguments, **named)
-            if answer is not None:  # None: nobody could be borrowed, and nothing has changed
-                self.recorded += 1
-                remember_entry((fact, arguments, named, answer))
+            self.recorded += 1
+            remember_entry((fact, arguments, named, answer))
             return answer
 
         return remember

@@ -44,7 +44,7 @@ def perform(pool: Pool, commands: Iterable[Command]) -> None:
     for command in commands:
         match command:
             case Grant():
-                pool.grant(command)
+                pool.grant(command, pool.now())
             case Refuse():
                 if command.reason is Reason.QUEUE_FULL:
                     pool.events.publish("queue_full")

@@ -34,8 +34,8 @@ class Place:
         self.id = id
         self.session: Session | None = None
         self.error: CheckoutError | None = None
-        self.tell: Callable[[], None] | None = None
-        """For who does not ``wait``: called when it is answered, in the step that answers it. It may not call the pool."""
+        self.tell: Callable[[float], None] | None = None
+        """For who does not ``wait``: called with the time when it is answered, in the step that answers it. It may not call the pool."""
 
     @property
     def answered(self) -> bool:
@@ -76,7 +76,7 @@ class Place:
         else:
             self._pool.left(self)
 
-    def answer(self, answer: Session | CheckoutError) -> None:
+    def answer(self, answer: Session | CheckoutError, now: float) -> None:
         """Called by the pool, once."""
         if isinstance(answer, Session):
             self.session = answer
@@ -84,7 +84,7 @@ class Place:
             self.error = answer
         tell, self.tell = self.tell, None
         if tell is not None:
-            tell()
+            tell(now)
         task, self._task = self._task, None
         if task is not None:
             trio.lowlevel.reschedule(task, outcome.Value(None))

@@ -117,7 +117,9 @@ class Pool:
 
         :param now: the time, of whoever has just looked.
         """
-        return self._take(key, now) or self._queue_up(key, now)
+        if self._policy.has_queue(key):
+            return self._queue_up(key, now, others_wait=True)
+        return self._take(key, now) or self._queue_up(key, now, others_wait=False)
 
     def _take(self, key: GroupKey, now: float) -> Session | None:
         grant = self._policy.checkout_nowait(key, now)
@@ -143,11 +145,10 @@ class Pool:
 
     def queue_up(self, key: GroupKey) -> Place:
         """Take a place in the queue of a group; it may be answered already."""
-        return self._queue_up(key, self.now())
+        return self._queue_up(key, self.now(), others_wait=self._policy.has_queue(key))
 
-    def _queue_up(self, key: GroupKey, now: float) -> Place:
+    def _queue_up(self, key: GroupKey, now: float, *, others_wait: bool) -> Place:
         place = Place(self, WaiterId(next(self._waiter_ids)))
-        others_wait = self._policy.has_queue(key)
         commands = self._policy.checkout(place.id, key, now)
         self._places[place.id] = place
         if commands or not others_wait:
@@ -162,11 +163,12 @@ class Pool:
     def session_closed(self, session: Session, outcome: SessionOutcome, now: float) -> None:
         """Called by ``Session.close``, once."""
         commands = self._policy.session_closed(session.id, outcome, now)
-        if commands:
-            perform(self, commands)
-            if len(commands) == 1 and type(commands[0]) is Grant and not self._policy.is_timed:
-                return  # which brings no deadline forward
-            self._clock.recheck()
+        if not commands:
+            return
+        if len(commands) == 1 and type(command := commands[0]) is Grant and not self._policy.is_timed:
+            self.grant(command, now)  # which brings no deadline forward
+        else:
+            self._perform(commands)
 
     def session_held(self, session: Session) -> None:
         """Called by ``Session.hold``."""
@@ -300,14 +302,14 @@ class Pool:
 
     # -- effects: what perform() calls --------------------------------------------------------------------------
 
-    def grant(self, grant: Grant) -> None:
+    def grant(self, grant: Grant, now: float) -> None:
         """A waiter gets its session."""
         assert grant.waiter is not None
-        self._places.pop(grant.waiter).answer(Session(self, grant.session, self.processes[grant.process]))
+        self._places.pop(grant.waiter).answer(Session(self, grant.session, self.processes[grant.process]), now)
 
     def refuse(self, id: WaiterId, error: CheckoutError) -> None:
         """A waiter gets an error."""
-        self._places.pop(id).answer(error)
+        self._places.pop(id).answer(error, self.now())
 
     def detached(self, id: ProcessId, why: str) -> None:
         """A busy process gets no more sessions."""

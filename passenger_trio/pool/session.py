@@ -163,13 +163,17 @@ class Session:
             stream.close()
             self.process.streams -= 1
 
-    def close(self, outcome: SessionOutcome, *, keep_stream: bool = False) -> None:
-        """Give the process back. ``keep_stream``: the response was whole and the worker keeps the stream. Idempotent."""
+    def close(self, outcome: SessionOutcome, *, keep_stream: bool = False, now: float | None = None) -> None:
+        """Give the process back. Idempotent.
+
+        :param keep_stream: the response was whole and the worker keeps the stream. :param now: the time, of whoever has just looked.
+        """
         if self._closed:
             return
         self._closed = True
         process = self.process
-        now = self._pool.now()
+        if now is None:
+            now = self._pool.now()
         stream, self.stream = self.stream, None
         if stream is not None:
             if keep_stream and outcome is _DONE and not process.leaving:

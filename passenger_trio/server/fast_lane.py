@@ -73,16 +73,18 @@ class FastLane:
             return False
         try:
             if connection.exchange is None:
-                self._next()
+                self._next(connection.now())
             else:
-                self._borrow(connection.exchange)
+                self._borrow(connection.exchange, connection.now())
             if self._needed is None:
                 self._task = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._cut_off)
             else:
                 await trio.lowlevel.checkpoint()
             if connection.cut:
-                await trio.lowlevel.checkpoint()  # the cut came in the same step: it is heard here, and not in the middle of something else
+                await (
+                    trio.lowlevel.checkpoint()
+                )  # the cut came in the same step: it is heard here, and not in the middle of something else
         finally:
             self._disconnect()
         assert self._needed is not None
@@ -140,7 +142,7 @@ class FastLane:
                 except trio.BrokenResourceError:
                     self._end(False)
                     return
-                self._next()
+                self._next(connection.now())
             elif events & HUNG_UP:
                 self._end(True)  # the slow lane will see it
             elif not self._deaf and self._line is not None:
@@ -149,29 +151,29 @@ class FastLane:
         except Exception as error:  # noqa: BLE001  a bug of ours costs one connection, and not all that the switchboard has (F13)
             self._fail(error)
 
-    def _next(self) -> None:
+    def _next(self, now: float) -> None:
         """The next request, if it is here."""
         connection = self._connection
         try:
             head = connection.codec.next_head()
             if head is None:
-                self._await_head()
+                self._await_head(now)
                 return
             # No deadline before the next stage sets its own: there is no wait until then.
             connection.stage = Stage.APP
             connection.served += 1
             front = connection.front
             front.requests += 1
-            connection.exchange = exchange = init_request(connection, head, front.now())
+            connection.exchange = exchange = init_request(connection, head, now)
             if not exchange.body_whole and not take_body_nowait(connection, exchange):
                 self._end(True)
                 return
         except RequestError as error:
             self._fail(error)
             return
-        self._borrow(exchange)
+        self._borrow(exchange, now)
 
-    def _await_head(self) -> None:
+    def _await_head(self, now: float) -> None:
         """Set the timer for the next head (R27): absolute from its first byte; before that, the time to be idle."""
         connection = self._connection
         front = connection.front
@@ -180,15 +182,14 @@ class FastLane:
             self._end(False)
         elif not codec.mid_head:
             keep_alive = front.options.keep_alive_timeout if connection.served else front.options.header_timeout
-            connection.enter(Stage.IDLE, connection.now(), keep_alive)
+            connection.enter(Stage.IDLE, now, keep_alive)
         elif connection.stage is not Stage.HEAD:
-            connection.enter(Stage.HEAD, connection.now(), front.options.header_timeout)
+            connection.enter(Stage.HEAD, now, front.options.header_timeout)
 
     # -- the process --------------------------------------------------------------------------------------------
 
-    def _borrow(self, exchange: Exchange) -> None:
+    def _borrow(self, exchange: Exchange, now: float) -> None:
         connection = self._connection
-        now = connection.now()
         found = connection.front.pool.checkout_or_queue(exchange.route.key, now)
         if type(found) is Session:
             exchange.hold(found)
@@ -199,11 +200,11 @@ class FastLane:
             exchange.queued = now
             connection.enter_patiently(Stage.QUEUE, now)
             if found.answered:
-                self._granted()
+                self._granted(now)
             else:
                 found.tell = self._granted
 
-    def _granted(self) -> None:
+    def _granted(self, now: float) -> None:
         """The place in the queue was answered."""
         connection = self._connection
         try:
@@ -215,7 +216,6 @@ class FastLane:
                 self._end(True)  # the task finds the answer in its place
                 return
             exchange.place = None
-            now = connection.now()
             exchange.hold(place.take())
             exchange.queue_time += now - exchange.queued
             self._send(exchange, now)
@@ -274,7 +274,8 @@ class FastLane:
         connection = self._connection
         exchange.session = None
         # The response is here: whatever becomes of it, the process is free.
-        session.close(_DONE, keep_stream=not flags & FLAG_CLOSE)
+        now = connection.now()
+        session.close(_DONE, keep_stream=not flags & FLAG_CLOSE, now=now)
         app = parse(payload)
         codec = connection.codec
         data = codec.answer(app, body, date=connection.front.date(), close=connection.ends_after_response)
@@ -296,9 +297,9 @@ class FastLane:
                 self._deaf = False
                 self._line.listen(READABLE)
             if codec.mid_head:
-                self._next()
+                self._next(now)
             else:
-                self._await_head()
+                self._await_head(now)
             return
         exchange.answered = True
         if codec.short:

@@ -72,7 +72,7 @@ def try_process(connection: Connection, exchange: Exchange) -> bool:
     :raises RequestError: see ``send_request``.
     """
     try:
-        send_request(connection, exchange)
+        send_request(connection, exchange).hang_up()  # from here its task hears for it
     except RequestError:
         exchange.give_back(SessionOutcome.NOT_STARTED)
         raise
