@@ -11,7 +11,6 @@ import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 import pytest
 import trio
@@ -23,15 +22,20 @@ from passenger_trio.codecs.session_protocol import BODY_END
 from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.pool.pool import Pool
-from passenger_trio.server import connection as connection_module
+from passenger_trio.server import fast_lane as lane_module
 from passenger_trio.server.connection import Connection
+from passenger_trio.server.exchange import Exchange
+from passenger_trio.server.fast_lane import FastLane
 from passenger_trio.server.front import Front
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
+from passenger_trio.system import switchboard as switchboard_module
 from passenger_trio.system.sockets import RawStream
 
 STEPS = 2
-"""Checkpoints of a warm request: waiting for the head, waiting for the application. The plan allows 4."""
+"""Turns of the switchboard for one warm request that is alone: its head has come, its response has come. The connection's task has none. The plan allows 4 checkpoints."""
+TASKS = ("the connection", "the switchboard")
+"""Whose doings are a request's."""
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEAD = b"200\0OK\0Content-Type\0text/plain\0"
@@ -66,11 +70,11 @@ class Meter(trio.abc.Instrument):
         )
 
         def made(scope: trio.CancelScope, *arguments: object, **named: object) -> None:
-            self.scopes += trio.lowlevel.current_task().name == "the connection"
+            self.scopes += trio.lowlevel.current_task().name in TASKS
             scopes(scope, *arguments, **named)
 
         def entered(manager: object) -> Awaitable[trio.Nursery]:
-            self.nurseries += trio.lowlevel.current_task().name == "the connection"
+            self.nurseries += trio.lowlevel.current_task().name in TASKS
             return nurseries(manager)
 
         def hop(*arguments: object, **named: object) -> None:
@@ -119,13 +123,13 @@ async def measure(kind: str = "wsgi, rack") -> Meter:
         while not pool.processes:
             await pool.changed.wait()
         front = Front(ServerOptions(), pool, [Route(key, AppOptions())], None)
+        await nursery.start(front.switchboard.run, name="the switchboard")
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
         pairs = b"SERVER_NAME\0localhost\0"
         nursery.start_soon(Connection(front, RawStream(ours), "127.0.0.1", True, pairs).run, name="the connection")
         nursery.start_soon(front.timekeeper.run)
-        await nursery.start(front.switchboard.run)
         client = RawStream(theirs)
         for count, counting in ((WARM, nullcontext()), (MEASURED, meter.counting())):
             with counting:
@@ -142,8 +146,15 @@ async def measure(kind: str = "wsgi, rack") -> Meter:
 @pytest.mark.parametrize("kind", SPAWNERS)
 async def test_a_warm_request_keeps_the_budget(kind: str) -> None:
     meter = await measure(kind)
-    assert meter.steps["the connection"] == STEPS * MEASURED
+    assert {name: meter.steps[name] for name in TASKS} == {"the connection": 0, "the switchboard": STEPS * MEASURED}
     assert (meter.spawned, meter.nurseries, meter.scopes, meter.threads) == (0, 0, 0, 0)
+
+
+# -- the guard itself ------------------------------------------------------------------------------------------------
+
+
+async def nothing() -> None:
+    pass
 
 
 async def a_checkpoint() -> None:
@@ -169,34 +180,84 @@ async def a_thread() -> None:
     await trio.to_thread.run_sync(int)
 
 
-# What is added once to each request, and what the guard counts of it at the least.
+# What is added once to each request, and what the guard counts of it at the least. That it can be awaited at all takes a step of the connection's task.
 ADDED: dict[Callable[[], Awaitable[None]], tuple[str, ...]] = {
+    nothing: ("steps",),
     a_checkpoint: ("steps",),
     a_task: ("steps", "spawned", "nurseries"),
-    a_nursery: ("nurseries",),
+    a_nursery: ("steps", "nurseries"),
     a_scope: ("steps", "scopes"),
     a_thread: ("steps", "threads"),
 }
 
 
-@pytest.mark.parametrize("kind", SPAWNERS)
-@pytest.mark.parametrize("added", ADDED, ids=lambda added: added.__name__)
-async def test_the_guard_sees_what_is_added(
-    kind: str, added: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage = connection_module.send_request
-
-    async def slower(*arguments: Any) -> bool:
-        await added()
-        return await stage(*arguments)
-
-    monkeypatch.setattr(connection_module, "send_request", slower)
-    meter = await measure(kind)
-    counted = {
-        "steps": meter.steps["the connection"] - STEPS * MEASURED,
+def counted(meter: Meter) -> dict[str, int]:
+    steps = sum(meter.steps[name] for name in TASKS) - STEPS * MEASURED
+    return {
+        "steps": steps,
         "spawned": meter.spawned,
         "nurseries": meter.nurseries,
         "scopes": meter.scopes,
         "threads": meter.threads,
     }
-    assert {name: counted[name] >= MEASURED for name in ADDED[added]} == dict.fromkeys(ADDED[added], True)
+
+
+@pytest.mark.parametrize("kind", SPAWNERS)
+@pytest.mark.parametrize("added", ADDED, ids=lambda added: added.__name__)
+async def test_the_guard_sees_what_is_awaited_for_a_request(
+    kind: str, added: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attend, borrow = Connection._attend, FastLane._borrow
+    seen: set[Exchange] = set()
+
+    def detour(lane: FastLane, exchange: Exchange, now: float) -> None:
+        """The ride ends, and goes on with the next."""
+        if exchange in seen:
+            borrow(lane, exchange, now)
+        else:
+            seen.add(exchange)
+            lane._end(True)
+
+    async def slower(connection: Connection) -> bool:
+        await added()
+        return await attend(connection)
+
+    monkeypatch.setattr(FastLane, "_borrow", detour)
+    monkeypatch.setattr(Connection, "_attend", slower)
+    counts = counted(await measure(kind))
+    assert {name: counts[name] >= MEASURED for name in ADDED[added]} == dict.fromkeys(ADDED[added], True)
+
+
+async def test_the_guard_sees_one_checkpoint_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the switchboard's, which is the only task that has any."""
+    wait = switchboard_module.wait_readable
+
+    async def slower(fd: int) -> None:
+        await wait(fd)
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(switchboard_module, "wait_readable", slower)
+    assert counted(await measure())["steps"] == STEPS * MEASURED
+
+
+# What does not have to be awaited.
+STARTED: dict[Callable[[], object], str] = {
+    lambda: trio.lowlevel.spawn_system_task(trio.lowlevel.checkpoint): "spawned",
+    lambda: trio.CancelScope(deadline=5.0): "scopes",
+    lambda: trio.lowlevel.start_thread_soon(int, lambda result: None): "threads",
+}
+
+
+@pytest.mark.parametrize("kind", SPAWNERS)
+@pytest.mark.parametrize("added", STARTED, ids=STARTED.__getitem__)
+async def test_the_guard_sees_what_is_started_for_a_request(
+    kind: str, added: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = lane_module.send_request
+
+    def slower(connection: Connection, exchange: Exchange) -> RawStream:
+        added()
+        return stage(connection, exchange)
+
+    monkeypatch.setattr(lane_module, "send_request", slower)
+    assert counted(await measure(kind))[STARTED[added]] == MEASURED

@@ -232,37 +232,37 @@ async def test_answered_between_two_waits(autojump_clock: MockClock) -> None:
         session.close(DONE)
 
 
-class Owner:
-    """Of a scope, as a connection is."""
-
-    def __init__(self) -> None:
-        self.scope = trio.CancelScope()
-        self.cut = False
-
-    def cut_off(self) -> None:
-        self.cut = True
-        self.scope.cancel()
-
-
-async def test_a_scope_that_is_cancelled_as_the_answer_comes_is_heard_there_and_the_answer_kept(
-    autojump_clock: MockClock,
-) -> None:
+async def test_who_does_not_wait_is_told_in_the_step_that_answers(autojump_clock: MockClock) -> None:
     async with running_pool(DummySpawner(), limits=ONE) as pool:
         held, place = await a_place(pool)
-        owner = Owner()
-        async with trio.open_nursery() as nursery:
+        told: list[float] = []
+        place.tell = told.append
+        await trio.sleep(5)
+        held.close(DONE)
+        assert told == [trio.current_time()]
+        assert place.answered
+        place.take().close(DONE)
+        assert counts(pool) == (0, 0)
 
-            @nursery.start_soon
-            async def client() -> None:
-                with owner.scope:
-                    await place.wait(owner)
-                assert owner.scope.cancelled_caught
-                session = await place.wait()
-                session.close(DONE)
 
-            await wait_all_tasks_blocked()
-            held.close(DONE)
-            owner.cut_off()
+async def test_who_does_not_wait_is_told_of_an_error_too(autojump_clock: MockClock) -> None:
+    async with running_pool(DummySpawner(delays=(NEVER,))) as pool:
+        place = pool.queue_up(KEY)
+        told: list[float] = []
+        place.tell = told.append
+        pool.shut_down()
+        assert len(told) == 1
+        assert isinstance(place.error, PoolShutDown)
+        await pool.empty.wait()
+
+
+async def test_who_wants_to_be_told_no_more_is_not(autojump_clock: MockClock) -> None:
+    async with running_pool(DummySpawner(), limits=ONE) as pool:
+        held, place = await a_place(pool)
+        place.tell = lambda now: pytest.fail("told")
+        place.tell = None
+        held.close(DONE)
+        place.leave()
         assert counts(pool) == (0, 0)
 
 
