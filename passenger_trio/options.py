@@ -235,7 +235,7 @@ class ServerOptions:
         20.0, "a WebSocket client that does not answer a ping for so long is closed (0: it is not waited for)"
     )
     websocket_drain: float = option(
-        5.0, "time that WebSockets have to end when the server stops, or their process is to go"
+        5.0, "time that WebSockets and event streams have to end when the server stops, or their process is to go"
     )
     abort_on_startup_error: bool = option(False, "end with exit code 3 if the application does not start")
     access_log: str = option("auto", "file, '-' (standard output), 'off', or auto: '-' in development", kind="path")

@@ -144,11 +144,15 @@ class Session:
 
     def hold(self, tell: Callable[[], None], *, taken_over: bool = True) -> None:
         """The session is no request any more, and may last. ``tell`` is called when the process is to go, which waits for it; at once, if that is so already."""
-        self._holder = tell
         self._taken_over = taken_over
-        self.process.holders.add(tell)
         self.process.streams -= taken_over
         self._pool.session_held(self)
+        self.tell_of_end(tell)
+
+    def tell_of_end(self, tell: Callable[[], None]) -> None:
+        """``tell`` is called when the process is to go; at once, if that is so already."""
+        self._holder = tell
+        self.process.holders.add(tell)
         if self.process.told_detached:
             tell()
 

@@ -250,6 +250,10 @@ class Connection:
             await answer_errors.answer(self, exchange, error)
             if exchange.session is not None:
                 await abandon_session(exchange)
+        if exchange.dismissed:
+            # Its end is still to be told to the process, and may take a while: that comes when the connection has ended (_leave).
+            await self._linger()
+            return False
         return await self._finish(exchange)
 
     async def _finish(self, exchange: Exchange) -> bool:

@@ -6,6 +6,7 @@ the next step goes on from there. Each fact has one writer: the stage that its c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from passenger_trio.codecs.dialect import SESSION_FRAMING, Framing, Reader
@@ -75,6 +76,10 @@ class Exchange:
     spilled = 0
     """Bytes that were on disk on their way, in either direction."""
     # pump, upgrade
+    drain: Callable[[], None] | None = None
+    """Tells the response, which has no end by itself, that it has to come to one."""
+    dismissed = False
+    """Whether the response has ended although the process goes on with it, and is to be told so."""
     upgraded = False
     """Whether the application has taken the connection over: from there the process's stream carries raw bytes."""
     relay: Relay | WebSocket | None = None

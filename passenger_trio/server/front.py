@@ -120,13 +120,15 @@ class Front:
         return len(idle)
 
     def drain(self) -> None:
-        """No connection serves another request after the one it has; idle ones close now, upgraded ones have their time to drain (R45)."""
+        """No connection serves another request after the one it has; idle ones close now, upgraded ones and event streams have their time to drain (R45)."""
         self.draining = True
         for connection in self.connections:
             if connection.is_idle:
                 connection.close_idle()
-            elif connection.exchange is not None and connection.exchange.relay is not None:
-                connection.exchange.relay.drain()
+            elif (exchange := connection.exchange) is not None and exchange.relay is not None:
+                exchange.relay.drain()
+            elif exchange is not None and exchange.drain is not None:
+                exchange.drain()
 
 
 def _networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -5,7 +5,9 @@ Its tasks, which live as long as the response:
 * ``fill`` takes the process's frames and gives their bytes to the client at once. What the client does not take goes to the response's buffer
   (``spill_buffer``), so the process is free as soon as it has written its response, and not when the client has read it;
 * ``drain`` is there while the buffer holds something, and gives it to the client;
-* beside them what is left of the request body is sent (``send_body``), and after that the client's connection is watched.
+* beside them what is left of the request body is sent (``send_body``), and after that the client's connection is watched;
+* ``end_in_time`` is there when an event stream has to end, because its process or the server is to go. It has no end by itself, and its client connects anew: so it gets
+  ``websocket_drain`` seconds, and then a good end. Any other response is waited for.
 
 The bytes are framed before they are buffered: what the buffer holds is what the client gets, byte for byte, so that it can go from the file to the socket without
 being looked at, and the end of a chunked body is in the buffer only if the process has ended its response. A response that is cut short, for whatever reason, cannot
@@ -17,6 +19,8 @@ the next checkpoint. No exception leaves a task: the first failure is noted, and
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -61,6 +65,10 @@ if TYPE_CHECKING:
 
 __all__ = ["pump"]
 
+_log = logging.getLogger("passenger_trio.server")
+
+_EVENTS = re.compile(rb"text/event-stream\s*(;|$)", re.IGNORECASE)
+"""Server-sent events (HTML Living Standard, section 9.2)."""
 _MANY = 16
 """Pieces of one read that are sent as they are; more of them are small, and are copied together first."""
 _BULK = 256 * 1024
@@ -88,13 +96,14 @@ async def pump(connection: Connection, exchange: Exchange) -> None:
     try:
         async with trio.open_nursery() as response.nursery:
             response.nursery.start_soon(response.attend_client)
-            await response.fill()
+            with response.filling:
+                await response.fill()
             await response.wait_drained()
             response.nursery.cancel_scope.cancel()
     finally:
         exchange.bytes_sent = max(0, response.body - ledger.backlog)
         exchange.spilled += buffer.spilled
-        exchange.buffer = None
+        exchange.buffer = exchange.drain = None
         buffer.close()
     if response.failure is not None:
         raise response.failure
@@ -111,6 +120,8 @@ class _Pump:
     failure: PassengerError | ClientGone | None = None
     body: int = 0
     """Body bytes that the process sent, and that may be on the wire (R23)."""
+    filling: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _draining: bool = False
     _raised: ApplicationRaised | None = None
     _switch: tuple[bytes, Fields] | None = None
     """A head of status 101, which is told to the client when the upgrade follows."""
@@ -247,6 +258,8 @@ class _Pump:
                 )
             )
             exchange.response_begun = True
+            if any(name.lower() == b"content-type" and _EVENTS.match(value) for name, value in app.fields):
+                self._drain_when_told()
         elif kind == INTERIM:
             if interim := codec.interim(*parse_interim(payload)):
                 self._out.append(interim)
@@ -288,6 +301,40 @@ class _Pump:
                 self._out.append(end)
             if self.connection.codec.short:
                 raise IncompleteResponse("the application sent less than the Content-Length that it declared")
+
+    # -- an event stream has to end -----------------------------------------------------------------------------
+
+    def _drain_when_told(self) -> None:
+        exchange = self.exchange
+        exchange.drain = self.drain
+        if exchange.session is not None:
+            exchange.session.tell_of_end(self.drain)
+        if self.connection.front.draining:
+            self.drain()
+
+    def drain(self) -> None:
+        """The process, or the server, is to go. Idempotent."""
+        if not self._draining:
+            self._draining = True
+            self.nursery.start_soon(self._end_in_time)
+
+    async def _end_in_time(self) -> None:
+        await trio.sleep(self.connection.front.options.websocket_drain)
+        exchange = self.exchange
+        if self._over or self.failure is not None:
+            return
+        self._over = exchange.dismissed = True
+        self.filling.cancel()
+        _log.info(
+            "an event stream of %s is ended: its process, or the server, is to go [request %s]",
+            exchange.route.group_name,
+            exchange.request_id.decode(),
+        )
+        try:
+            if end := self.connection.codec.end_response():
+                self._give_pieces([end])
+        except ClientGone as gone:
+            self._fail(gone)
 
     # -- to the client ------------------------------------------------------------------------------------------
 

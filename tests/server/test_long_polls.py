@@ -7,6 +7,7 @@ import trio
 import trio.testing
 from dummy_front import data, end, get, head, requests, serving, simulated, wait_end
 
+from passenger_trio.options import ServerOptions
 from passenger_trio.spawning.dummy import DummyProcess
 from passenger_trio.system.sockets import RawStream
 
@@ -98,3 +99,108 @@ async def test_a_client_that_half_closes_still_waits() -> None:
         client.send(get())
         client.send_eof()
         assert (await client.answer()).body == b"news"
+
+
+# -- event streams: the process, or the server, is to go -------------------------------------------------------------
+
+EVENTS = head(200, b"Content-Type: text/event-stream; charset=utf-8")
+
+
+class Events:
+    """A worker that sends an event each second, for ever, until its stream is ended."""
+
+    def __init__(self, first: bytes = EVENTS) -> None:
+        self.first = first
+        self.told = -1.0
+
+    async def __call__(self, process: DummyProcess, stream: RawStream) -> None:
+        asked = requests(stream)
+        await anext(asked)
+        await stream.send_all(self.first)
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def hear() -> None:
+                await wait_end(stream)
+                self.told = trio.current_time()
+                nursery.cancel_scope.cancel()
+
+            while True:
+                await stream.send_all(data(b"data: news\n\n"))
+                await trio.sleep(1)
+
+
+@pytest.mark.parametrize("cause", ["the process is detached", "the server drains"])
+@simulated
+async def test_an_event_stream_has_its_time_to_drain_and_ends_well_and_the_application_is_told(cause: str) -> None:
+    worker = Events()
+    async with serving(worker, options=ServerOptions(websocket_drain=20.0), deadline=3 * HOUR) as world:
+        client = world.connect()
+        client.send(get())
+        await trio.sleep(10)
+        [process] = world.pool.processes
+        begun = trio.current_time()
+        if cause == "the server drains":
+            world.front.drain()
+        else:
+            world.pool.detach(process)
+        answer = await client.answer()
+        assert (answer.status, answer.complete) == (200, True)
+        assert answer.body.endswith(b"data: news\n\n")
+        assert await client.receive() == b"", "the connection goes with it"
+        assert trio.current_time() - begun == pytest.approx(20, abs=1)
+        await client.ended.wait()
+        assert worker.told == pytest.approx(trio.current_time(), abs=1)
+        assert [record.status for record in world.records] == [200]
+
+
+@simulated
+async def test_an_event_stream_that_begins_when_its_process_is_detached_already_has_the_same_time() -> None:
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        await trio.sleep(100)
+        await Events()(process, stream)
+
+    async with serving(serve, options=ServerOptions(websocket_drain=20.0), deadline=3 * HOUR) as world:
+        client = world.connect()
+        client.send(get())
+        await trio.sleep(50)
+        [process] = world.pool.processes
+        world.pool.detach(process)
+        assert (await client.answer()).complete
+        assert trio.current_time() == pytest.approx(120, abs=2)
+
+
+@simulated
+async def test_another_response_is_waited_for() -> None:
+    worker = Events(head(200, b"Content-Type: text/plain"))
+    async with serving(worker, options=ServerOptions(websocket_drain=20.0), deadline=3 * HOUR) as world:
+        client = world.connect()
+        client.send(get())
+        await trio.sleep(1)
+        [process] = world.pool.processes
+        world.pool.detach(process)
+        world.front.drain()
+        await trio.sleep(200)
+        assert worker.told < 0
+        client.close()
+        await client.ended.wait()
+        assert worker.told > 0
+
+
+@simulated
+async def test_an_event_stream_that_ends_by_itself_in_its_last_time_is_whole() -> None:
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for _ in requests(stream):
+            await stream.send_all(EVENTS)
+            await trio.sleep(10)
+            await stream.send_all(data(b"data: last\n\n") + end())
+
+    async with serving(serve, options=ServerOptions(websocket_drain=20.0), deadline=3 * HOUR) as world:
+        client = world.connect()
+        client.send(get())
+        await trio.sleep(1)
+        [process] = world.pool.processes
+        world.pool.detach(process)
+        answer = await client.answer()
+        assert (answer.complete, answer.body) == (True, b"data: last\n\n")
+        assert trio.current_time() < 12
