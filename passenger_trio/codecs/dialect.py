@@ -39,11 +39,6 @@ class Reader(Protocol):
         """The stream ended. :param broken: not in good order, so the end of the stream is not the end of a body."""
 
     def take_body(self, view: memoryview) -> tuple[list[memoryview], int]: ...
-    @property
-    def raw_left(self) -> int:
-        """Bytes of body that come next on the stream, as they are, and may be taken from there (``skip``)."""
-
-    def skip(self, count: int) -> None: ...
     def next_event(self) -> tuple[int, bytes] | None: ...
     def take_rest(self) -> bytes:
         """After ``UPGRADE``: the raw bytes that came behind it."""

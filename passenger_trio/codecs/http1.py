@@ -258,15 +258,6 @@ class ClientSide:
         """The pieces to send for ``data``: none for HEAD, 204, 304; none beyond the declared length (R23, R24)."""
         return self._current().body(data)
 
-    @property
-    def raw_response_left(self) -> int:
-        """Bytes of the response's body that the caller may send without showing them here, and tell (``skip_response``); 0 if he may not."""
-        return self._current().raw_to_write
-
-    def skip_response(self, count: int) -> None:
-        """The caller has ``count`` bytes of the body to send, at most ``raw_response_left``."""
-        self._current().skip_written(count)
-
     def end_response(self) -> bytes:
         """What is to be sent last. After fewer bytes than declared: ``short``, and must close (R24)."""
         return self._current().end()

@@ -21,7 +21,7 @@ from passenger_trio.codecs.head import Head, HttpLimits
 from passenger_trio.codecs.headers import forwarded_fields
 from passenger_trio.codecs.http1_worker_head import Body, HeadScan, WorkerHead, malformed, recognise
 from passenger_trio.codecs.session_protocol import DATA, END, FLAG_CLOSE, HEAD, INTERIM, MAX_HEAD, UPGRADE
-from passenger_trio.errors import IncompleteResponse, InvariantBroken, MalformedResponse
+from passenger_trio.errors import IncompleteResponse, MalformedResponse
 
 __all__ = ["DIALECTS", "HTTP", "HttpReader"]
 
@@ -323,14 +323,6 @@ class HttpReader:
         self._count(len(piece), events)
         self._events = events
         return [piece], len(piece)
-
-    @property
-    def raw_left(self) -> int:
-        """None may go past here: they are counted and checked."""
-        return 0
-
-    def skip(self, count: int) -> None:
-        raise InvariantBroken("a body went past a reader that counts it")
 
     def next_event(self) -> tuple[int, bytes] | None:
         """:raises MalformedResponse: the bytes are no response."""

@@ -7,7 +7,6 @@ is held to h11's client side, and to the bytes of the h11 writer, by ``tests/cod
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from passenger_trio.codecs.head import Head
@@ -75,18 +74,6 @@ class LaneMessage(Message):
             lines.append(b"Connection: close")
         lines += (b"", body)
         return _LINES(lines)
-
-    @property
-    def raw_to_write(self) -> int:
-        if not self.begun or self.ended or self._muted or self._chunked:
-            return 0
-        return sys.maxsize if self._left is None else self._left
-
-    def skip_written(self, count: int) -> None:
-        if count > self.raw_to_write:
-            raise InvariantBroken("more was written than may be")
-        if self._left is not None:
-            self._left -= count
 
     def answer(self, app: AppHead, body: bytes, date: bytes, close: bool) -> bytes:
         """As of any message; the common case around lines that are made once for each head that is known."""

@@ -108,15 +108,6 @@ class Message:
             self._left = left - len(data)
         return self._write_data(data)
 
-    @property
-    def raw_to_write(self) -> int:
-        """Bytes of the response's body that may go to the wire as they are, past here (``skip_written``); else 0."""
-        return 0
-
-    def skip_written(self, count: int) -> None:
-        """So many bytes of ``raw_to_write`` are on their way."""
-        raise InvariantBroken("a body went past a writer that frames it")
-
     def end(self) -> bytes:
         """What ends the response. After too few bytes that is nothing, and the connection must close (R24)."""
         if not self.begun or self.ended:

@@ -236,15 +236,6 @@ class ResponseReader:
         self._remaining = remaining
         return pieces, at
 
-    @property
-    def raw_left(self) -> int:
-        """Bytes of body that come next on the stream, as they are, and may be taken from there (``skip``)."""
-        return 0 if self._buffer or self._piece else self._remaining
-
-    def skip(self, count: int) -> None:
-        """So many of them were taken."""
-        self._remaining -= count
-
     def next_event(self) -> tuple[int, bytes] | None:
         """:raises MalformedResponse: the bytes do not follow the contract."""
         if self._piece:

@@ -131,10 +131,11 @@ async def _store(connection: Connection, upload: SpillBuffer, clock: BodyClock) 
         return False
     codec = connection.codec
     while (left := codec.raw_body_left) >= SCRATCH:
-        came, whole = await upload.store_coming(connection.stream, left)
+        received = await upload.store_coming(connection.stream, left)
+        came = received.written + len(received.rest)
         codec.skip_body(came)
         clock.waited(0.0, came)
-        if not whole:
+        if received.error is not None:
             return False
         if came < SCRATCH:
             break

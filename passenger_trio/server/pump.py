@@ -58,6 +58,7 @@ from passenger_trio.server.send_body import send_body
 from passenger_trio.server.spill_buffer import SpillBuffer
 from passenger_trio.server.stage import ClientGone, Stage
 from passenger_trio.server.websocket import WebSocket
+from passenger_trio.system.tempfiles import Received
 
 if TYPE_CHECKING:
     from passenger_trio.server.connection import Connection
@@ -180,8 +181,13 @@ class _Pump:
                     count = stream.recv_into_nowait(scratch[:room])
                 except trio.WouldBlock:
                     room = await buffer.make_room()
-                    while await self._store_bulk():
+                    while self._wants_bulk():
+                        received = await self._store_bulk()
+                        if received.untaken or received.error is not None:
+                            return  # what the reader was given comes first
                         room = await buffer.make_room()
+                        if not received.written:
+                            break
                     count = await stream.recv_into(scratch[:room])
         except trio.BrokenResourceError:
             count, broken = 0, True
@@ -195,22 +201,34 @@ class _Pump:
         if taken < count:
             self.reader.feed(bytes(scratch[taken:count]))
 
-    async def _store_bulk(self) -> bool:
-        """The middle of a long frame goes to the disk past memory, when a client is behind already. False: nothing did, and nothing was waited for."""
-        buffer, codec = self.buffer, self.connection.codec
-        if self._drained is None or self.reader.raw_left < _BULK or not (room := buffer.wants_bulk()):
-            return False
-        most = min(self.reader.raw_left, codec.raw_response_left, room)
-        if most < _BULK:
-            return False
-        came, _ = await buffer.store_coming(self.stream, most)
-        if not came:
-            return False
-        self.reader.skip(came)
-        codec.skip_response(came)
-        self.body += came
+    def _wants_bulk(self) -> bool:
+        """Whether the client is so far behind that body goes to the disk past memory, and something has come."""
+        return self._drained is not None and self.buffer.wants_bulk() >= _BULK and self.stream.is_readable()
+
+    async def _store_bulk(self) -> Received:
+        """Body to the disk, framed in a thread. What came behind it goes to the reader.
+
+        The reader and the response's side of the codec are the thread's for so long: who waits here has them both, and what else uses the codec reads requests.
+        """
+        received = await self.buffer.store_coming(self.stream, self.buffer.wants_bulk(), self._frame)
         self._start_to_drain()
-        return True
+        if received.untaken:
+            self.reader.feed(received.untaken)
+        return received
+
+    def _frame(self, view: memoryview) -> tuple[Sequence[bytes | memoryview], int]:
+        """In a thread: the body at the front of what came, as the client gets it."""
+        pieces, taken = self.reader.take_body(view)
+        codec = self.connection.codec
+        if len(pieces) > _MANY:
+            pieces = [memoryview(b"".join(pieces))]
+        out: list[bytes | memoryview] = []
+        for piece in pieces:
+            cut = codec.overrun
+            if framed := codec.response_body(piece):
+                self.body += len(piece) - (codec.overrun - cut)
+                out += framed
+        return out, taken
 
     def _start_to_drain(self) -> None:
         if self._drained is None and self.buffer.ledger.backlog:

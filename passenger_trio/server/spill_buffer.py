@@ -25,6 +25,7 @@ from passenger_trio.core.spill import SpillLedger, SpillQuota, Step
 from passenger_trio.errors import SpillLost
 from passenger_trio.system import tempfiles
 from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.tempfiles import Received, Take
 
 __all__ = ["Files", "SpillBuffer", "SpillSpace"]
 
@@ -44,8 +45,8 @@ class Files(Protocol):
     def open_unlinked(self, directory: str) -> int: ...
     def write_at(self, descriptor: int, data: bytes | bytearray, offset: int) -> tuple[int, int | None]: ...
     def receive_at(
-        self, sock: socket.socket, descriptor: int, offset: int, most: int
-    ) -> tuple[int, bytes, int | None]: ...
+        self, sock: socket.socket, descriptor: int, offset: int, most: int, take: Take | None = None
+    ) -> Received: ...
     def send_file(self, sock: int, descriptor: int, offset: int, count: int) -> int: ...
     def truncate(self, descriptor: int) -> None: ...
 
@@ -211,32 +212,35 @@ class SpillBuffer:
             return 0
         return ledger.room_in_file()
 
-    async def store_coming(self, stream: RawStream, most: int) -> tuple[int, bool]:
+    async def store_coming(self, stream: RawStream, most: int, take: Take | None = None) -> Received:
         """Bulk from ``stream`` to the file in one thread, without coming through here. Memory must be empty, and there must be a file. The consumer may
         go on meanwhile.
 
-        How many of up to ``most`` bytes came; False: the disk did not take all, and the rest is in memory.
+        :param most: bytes. :param take: see ``tempfiles.receive_at``; it is called in the thread, and nobody may use meanwhile what it uses.
+
+        What was written, or is in memory because the disk did not take it, is in the buffer.
         """
         ledger, space = self.ledger, self.space
         assert self.file is not None
         granted = space.quota.reserve(min(most, _RECEIVE_AT_ONCE))
         offset = ledger.begin_coming()
-        written, rest, error = 0, b"", None
+        received = Received(0)
         try:
-            written, rest, error = await trio.to_thread.run_sync(
-                space.files.receive_at, stream.socket, self.file, offset, granted, limiter=space.limiter
+            received = await trio.to_thread.run_sync(
+                space.files.receive_at, stream.socket, self.file, offset, granted, take, limiter=space.limiter
             )
         finally:
+            written = received.written
             ledger.take_stored(written)
             space.quota.release(granted - written)
             space.quota.spilled += written
             self.spilled += written
             self.space.buffers.add(self)
             self._truncate_if_drained()
-        if error is not None:
-            space.failed(error)
-            self.put((rest,))
-        return written + len(rest), error is None
+        if received.error is not None:
+            space.failed(received.error)
+            self.put((received.rest,))
+        return received
 
     # -- the consumer's side ------------------------------------------------------------------------------------
 

@@ -14,10 +14,23 @@ import os
 import select
 import socket
 import tempfile
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from passenger_trio.system.syscalls import O_TMPFILE
 
-__all__ = ["free_space", "open_and_unlink", "open_unlinked", "receive_at", "send_file", "truncate", "write_at"]
+__all__ = [
+    "ROOM",
+    "Received",
+    "Take",
+    "free_space",
+    "open_and_unlink",
+    "open_unlinked",
+    "receive_at",
+    "send_file",
+    "truncate",
+    "write_at",
+]
 
 _FLAGS = os.O_RDWR | os.O_EXCL | os.O_CLOEXEC
 # What a file system says that does not know O_TMPFILE; EISDIR is the answer of a kernel that does not.
@@ -25,6 +38,10 @@ _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
 _AT_ONCE = 262144
 _MOMENT = 1
 """Milliseconds."""
+ROOM = 1024
+"""Bytes that framing may add to what came."""
+
+Take = Callable[[memoryview], tuple[Sequence[bytes | memoryview], int]]
 
 
 def open_unlinked(directory: str) -> int:
@@ -66,27 +83,61 @@ def write_at(descriptor: int, data: bytes | bytearray | memoryview, offset: int)
     return written, None
 
 
-def receive_at(sock: socket.socket, descriptor: int, offset: int, most: int) -> tuple[int, bytes, int | None]:
-    """Receive from a socket straight into a file, until ``most`` bytes came or none has come for a moment.
+def write_pieces_at(descriptor: int, pieces: Sequence[bytes | memoryview], offset: int) -> tuple[int, int | None]:
+    """As ``write_at``. There are no more pieces than the kernel takes at once (1024)."""
+    if not pieces:
+        return 0, None
+    try:
+        written = os.pwritev(descriptor, pieces, offset)
+    except OSError as error:
+        return 0, error.errno or errno.EIO
+    if written == sum(map(len, pieces)):
+        return written, None
+    more, failed = write_at(descriptor, b"".join(pieces)[written:], offset + written)
+    return written + more, failed
 
-    (bytes written, bytes that came and were not written, the error of the file). The end of the connection is left to the next who reads it.
+
+class Received(NamedTuple):
+    """What came of ``receive_at``."""
+
+    written: int
+    """Bytes."""
+    rest: bytes = b""
+    """What was to be written behind them, and could not be."""
+    error: int | None = None
+    """The file's."""
+    untaken: bytes = b""
+    """What came behind that, and is not for the file."""
+
+
+def receive_at(sock: socket.socket, descriptor: int, offset: int, most: int, take: Take | None = None) -> Received:
+    """Receive from a socket straight into a file, until about ``most`` bytes are written (never more) or none has come for a moment.
+
+    :param take: makes of what came what is written, and of how many bytes of it; it is called no more when that was not all. It may add ``ROOM`` bytes.
+
+    The end of the connection is left to the next who reads it.
     """
     readable = select.poll()
     readable.register(sock, select.POLLIN)
     buffer = memoryview(bytearray(min(most, _AT_ONCE)))
     total = 0
-    while total < most and readable.poll(_MOMENT):
+    room = most if take is None else most - ROOM
+    while total < room and readable.poll(_MOMENT):
         try:
-            count = sock.recv_into(buffer[: most - total])
+            count = sock.recv_into(buffer[: room - total])
         except OSError:
             break
         if not count:
             break
-        written, error = write_at(descriptor, buffer[:count], offset + total)
+        pieces, taken = ([buffer[:count]], count) if take is None else take(buffer[:count])
+        written, error = write_pieces_at(descriptor, pieces, offset + total)
         total += written
+        untaken = bytes(buffer[taken:count])
         if error is not None:
-            return total, bytes(buffer[written:count]), error
-    return total, b"", None
+            return Received(total, b"".join(pieces)[written:], error, untaken)
+        if untaken:
+            return Received(total, untaken=untaken)
+    return Received(total)
 
 
 def send_file(sock: int, descriptor: int, offset: int, count: int) -> int:

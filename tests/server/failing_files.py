@@ -44,18 +44,24 @@ class FailingFiles:
             return written, error or failure[1]
         return tempfiles.write_at(descriptor, data, offset)
 
-    def receive_at(self, sock: socket.socket, descriptor: int, offset: int, most: int) -> tuple[int, bytes, int | None]:
+    def receive_at(
+        self, sock: socket.socket, descriptor: int, offset: int, most: int, take: tempfiles.Take | None = None
+    ) -> tempfiles.Received:
         failure = next(self._receives, None)
         if failure is None:
-            received = tempfiles.receive_at(sock, descriptor, offset, most)
-            self.received.append(received[0])
+            received = tempfiles.receive_at(sock, descriptor, offset, most, take)
+            self.received.append(received.written)
             return received
-        written, _, error = tempfiles.receive_at(sock, descriptor, offset, failure[0])
-        try:
-            rest = sock.recv(1000)
-        except BlockingIOError:
-            rest = b""
-        return written, rest, error or failure[1]
+        written, _, error, untaken = tempfiles.receive_at(sock, descriptor, offset, failure[0], take)
+        rest = b""
+        if not untaken:
+            try:
+                untaken = sock.recv(1000)
+            except BlockingIOError:
+                pass
+            pieces, taken = take(memoryview(untaken)) if take else ([untaken], len(untaken))
+            rest, untaken = b"".join(pieces), untaken[taken:]
+        return tempfiles.Received(written, rest, error or failure[1], untaken)
 
     def send_file(self, sock: int, descriptor: int, offset: int, count: int) -> int:
         _fail(next(self._sends, None))

@@ -276,7 +276,7 @@ async def test_a_long_frame_goes_to_the_disk_past_memory(error: int | None, read
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
-async def test_a_long_frame_that_another_writer_frames_is_shown_to_it(version: str) -> None:
+async def test_a_long_frame_goes_past_memory_in_the_clients_framing(version: str) -> None:
     async def serve(process: DummyProcess, stream: RawStream) -> None:
         async for _ in requests(stream):
             await stream.send_all(head(200) + data(LONG))
@@ -288,5 +288,31 @@ async def test_a_long_frame_that_another_writer_frames_is_shown_to_it(version: s
         client = world.connect()
         client.send(get(version=version))
         await world.until(lambda: world.processed == 1)
-        assert (await client.answer()).body == LONG
-        assert files.received == []
+        answer = await client.answer()
+        assert (answer.body, answer.complete) == (LONG, True)
+        assert sum(files.received) > 8 * 1024**2
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@pytest.mark.parametrize(
+    "declared", [None, len(LONG), len(LONG) - 100, len(LONG) + 100], ids=["no length", "right", "too short", "too long"]
+)
+@pytest.mark.parametrize("size", [65536, 1_000], ids=["large pieces", "small pieces"])
+async def test_pieces_go_past_memory_too(size: int, declared: int | None, version: str) -> None:
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for _ in requests(stream):
+            pieces = [data(LONG[at : at + size]) for at in range(0, len(LONG), size)]
+            fields = [] if declared is None else [b"Content-Length: %d" % declared]
+            await stream.send_all(head(200, *fields) + b"".join(pieces))
+            await stream.send_all(end())
+
+    files = FailingFiles()
+    async with serving(serve) as world:
+        world.front.spill.files = files
+        client = world.connect()
+        client.send(get(version=version))
+        await world.until(lambda: world.processed == 1)
+        answer = await client.answer()
+        assert answer.body == LONG[:declared]
+        assert answer.complete == (declared is None or declared <= len(LONG))
+        assert sum(files.received) > 8 * 1024**2
