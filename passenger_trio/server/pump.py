@@ -182,12 +182,13 @@ class _Pump:
                 except trio.WouldBlock:
                     room = await buffer.make_room()
                     while self._wants_bulk():
+                        await stream.wait_hangup_or_data()
                         received = await self._store_bulk()
                         if received.untaken or received.error is not None:
                             return  # what the reader was given comes first
                         room = await buffer.make_room()
-                        if not received.written:
-                            break
+                        if received.written < _BULK:
+                            break  # it comes slowly, or has ended: not worth a thread
                     count = await stream.recv_into(scratch[:room])
         except trio.BrokenResourceError:
             count, broken = 0, True
@@ -202,8 +203,8 @@ class _Pump:
             self.reader.feed(bytes(scratch[taken:count]))
 
     def _wants_bulk(self) -> bool:
-        """Whether the client is so far behind that body goes to the disk past memory, and something has come."""
-        return self._drained is not None and self.buffer.wants_bulk() >= _BULK and self.stream.is_readable()
+        """Whether the client is so far behind that body goes to the disk past memory."""
+        return self._drained is not None and self.buffer.wants_bulk() >= _BULK
 
     async def _store_bulk(self) -> Received:
         """Body to the disk, framed in a thread. What came behind it goes to the reader.

@@ -110,14 +110,6 @@ class RawStream:
         except OSError as exc:
             raise trio.BrokenResourceError(exc.strerror) from exc
 
-    def is_readable(self) -> bool:
-        """Whether there is something to read: bytes, the end, or an error."""
-        if self.fd < 0:
-            raise trio.ClosedResourceError
-        poll = select.poll()
-        poll.register(self.fd, select.POLLIN)
-        return bool(poll.poll(0))
-
     async def recv_into(self, buffer: memoryview | bytearray) -> int:
         """Fill some of ``buffer``; the number of bytes, 0 at the end. Waits first, then reads."""
         if self.fd < 0:
