@@ -106,7 +106,8 @@ class ClientSide:
         if self._message is not None:
             raise InvariantBroken("the next head is asked for while a request is in hand")
         data = self._data
-        if data and self._lane and self._scan is None and self._ahead is None:
+        lane = self._lane
+        if data and lane and self._scan is None and self._ahead is None:
             # Nearly always a plain request, and all of it: at once what is done below in steps. (After a failure there is no data.)
             found = recognise(data, self._limits, self._common)
             if found is not None:
@@ -118,13 +119,14 @@ class ClientSide:
                     b"" if length == len(data) or (message.must_close and message.body_complete) else data[length:]
                 )
                 return head
+            lane = data.startswith(b"\r")  # what an empty line hides
         try:
-            return self._next_head()
+            return self._next_head(lane)
         except RequestError as error:
             self._fail(error.code)
             raise
 
-    def _next_head(self) -> Head | None:
+    def _next_head(self, lane: bool) -> Head | None:
         if self._failure:
             raise refuse(self._failure)
         data = self._take()
@@ -139,7 +141,7 @@ class ClientSide:
                     return None
             if not data:
                 return None
-            if self._lane:
+            if lane:
                 found = recognise(data, self._limits, self._common)
                 if found is not None:
                     head, length = found
