@@ -10,17 +10,18 @@ from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import CheckoutError
 from passenger_trio.pool.place import Place
 from passenger_trio.pool.session import Session
+from passenger_trio.server.client_watch import ClientWatch
 from passenger_trio.server.exchange import Exchange
-from passenger_trio.server.stage import READ_AHEAD, ClientGone, Stage
+from passenger_trio.server.stage import ClientGone, Stage
 
 if TYPE_CHECKING:
     from passenger_trio.server.connection import Connection
 
-__all__ = ["abandon_session", "checkout_session", "wait_client_gone"]
+__all__ = ["abandon_session", "checkout_session"]
 
 
 async def checkout_session(connection: Connection, exchange: Exchange) -> None:
-    """Borrow a process into ``exchange.session``, beside a task that sees the client's connection break.
+    """Borrow a process into ``exchange.session``, and see the client's connection break meanwhile.
 
     It goes on in the place that the fast lane took, if that did.
 
@@ -61,43 +62,24 @@ async def _wait(connection: Connection, exchange: Exchange, place: Place) -> Non
 
 
 async def _wait_and_watch(connection: Connection, exchange: Exchange, place: Place) -> None:
-    failure: CheckoutError | None = None
+    waiting = trio.CancelScope()
     gone = False
-    async with trio.open_nursery() as queueing:
 
-        async def watch() -> None:
-            nonlocal gone
-            await wait_client_gone(connection)
-            gone = True
-            queueing.cancel_scope.cancel()
+    def leave() -> None:
+        nonlocal gone
+        gone = True
+        waiting.cancel()
 
-        queueing.start_soon(watch)
-        try:
+    watch = ClientWatch(connection, leave)
+    watch.begin()
+    try:
+        with waiting:
             await _wait(connection, exchange, place)
-        except CheckoutError as error:
-            failure = error
-        queueing.cancel_scope.cancel()
+    finally:
+        watch.end()
     if gone:
         # Whatever was granted in the same moment is given back unused, when the connection ends.
         raise ClientGone
-    if failure is not None:
-        raise failure
-
-
-async def wait_client_gone(connection: Connection) -> None:
-    """Return when the client's connection broke. Reads ahead, up to a limit, and no byte more; a half-closed client still waits (R28)."""
-    codec, stream = connection.codec, connection.stream
-    try:
-        while (room := READ_AHEAD - codec.buffered) > 0 and not codec.peer_closed:
-            codec.receive(await stream.recv(room))
-    except trio.BrokenResourceError:
-        return
-    try:
-        await stream.wait_hangup()
-    except OSError as error:
-        # Then it is found out when something is written to it.
-        connection.front.warn_rarely("clients that leave are not noticed: %s", error.strerror)
-        await trio.sleep_forever()
 
 
 async def abandon_session(exchange: Exchange) -> None:

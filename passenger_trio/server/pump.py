@@ -5,7 +5,7 @@ Its tasks, which live as long as the response:
 * ``fill`` takes the process's frames and gives their bytes to the client at once. What the client does not take goes to the response's buffer
   (``spill_buffer``), so the process is free as soon as it has written its response, and not when the client has read it;
 * ``drain`` is there while the buffer holds something, and gives it to the client;
-* beside them what is left of the request body is sent (``send_body``), and after that the client's connection is watched;
+* ``_send_body`` gives the process what is left of the request body; after that, or if nothing is left, the client is watched, which takes no task (``client_watch``);
 * ``end_in_time`` is there when an event stream has to end, because its process or the server is to go. It has no end by itself, and its client connects anew: so it gets
   ``websocket_drain`` seconds, and then a good end. Any other response is waited for.
 
@@ -52,7 +52,7 @@ from passenger_trio.errors import (
     RequestError,
     UnfitResponseHead,
 )
-from passenger_trio.server.checkout_session import wait_client_gone
+from passenger_trio.server.client_watch import ClientWatch
 from passenger_trio.server.exchange import Exchange
 from passenger_trio.server.send_body import send_body
 from passenger_trio.server.spill_buffer import SpillBuffer
@@ -96,12 +96,13 @@ async def pump(connection: Connection, exchange: Exchange) -> None:
     response = _Pump(connection, exchange, session.stream, exchange.reader, buffer)
     try:
         async with trio.open_nursery() as response.nursery:
-            response.nursery.start_soon(response.attend_client)
+            response.attend_client()
             with response.filling:
                 await response.fill()
             await response.wait_drained()
             response.nursery.cancel_scope.cancel()
     finally:
+        response.watch.end()
         exchange.bytes_sent = max(0, response.body - ledger.backlog)
         exchange.spilled += buffer.spilled
         exchange.buffer = exchange.drain = None
@@ -121,6 +122,7 @@ class _Pump:
     failure: PassengerError | ClientGone | None = None
     body: int = 0
     """Body bytes that the process sent, and that may be on the wire (R23)."""
+    watch: ClientWatch = attrs.field(init=False)
     filling: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _draining: bool = False
     _raised: ApplicationRaised | None = None
@@ -130,6 +132,9 @@ class _Pump:
     _over: bool = False
     _drained: trio.Event | None = None
     """Is there while ``drain`` is."""
+
+    def __attrs_post_init__(self) -> None:
+        self.watch = ClientWatch(self.connection, lambda: self._fail(ClientGone()))
 
     def _fail(self, failure: PassengerError | ClientGone) -> None:
         """End the response now."""
@@ -409,19 +414,22 @@ class _Pump:
 
     # -- from the client ----------------------------------------------------------------------------------------
 
-    async def attend_client(self) -> None:
+    def attend_client(self) -> None:
         """The rest of the request body to the process; after that, watch the client's connection."""
-        if not self.exchange.body_sent:
-            try:
-                await send_body(self.connection, self.exchange, self.stream, self._interim)
-            except (RequestError, ClientGone) as failure:
-                self._abandon(failure)
-                return
-            except PassengerError as lost:
-                self._fail(lost)
-                return
-        await wait_client_gone(self.connection)
-        self._fail(ClientGone())
+        if self.exchange.body_sent:
+            self.watch.begin()
+        else:
+            self.nursery.start_soon(self._send_body)
+
+    async def _send_body(self) -> None:
+        try:
+            await send_body(self.connection, self.exchange, self.stream, self._interim)
+        except (RequestError, ClientGone) as failure:
+            self._abandon(failure)
+        except PassengerError as lost:
+            self._fail(lost)
+        else:
+            self.watch.begin()
 
     def _interim(self, data: bytes) -> None:
         """An interim response of ours, in its place among what the client is to get."""

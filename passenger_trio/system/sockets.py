@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 import stat
 import struct
@@ -199,19 +198,6 @@ class RawStream:
         if self.fd < 0:
             raise trio.ClosedResourceError
         await wait_readable(self._sock)
-
-    async def wait_hangup(self) -> None:
-        """Return when both directions are shut: the peer reset the connection, or closed it for good (of TCP that shows only when something was sent to it). Reads nothing, and is not woken by what there is to read.
-
-        The kernel tells of a hang-up whatever one waits for, so this waits for nothing else, on a poll set of its own that Trio can wait for.
-
-        :raises OSError: no descriptor is left for that.
-        """
-        if self.fd < 0:
-            raise trio.ClosedResourceError
-        with select.epoll(1) as hangup:
-            hangup.register(self.fd, 0)
-            await wait_readable(hangup.fileno())
 
     def send_eof(self) -> None:
         """Half-close: no byte follows. A connection that is gone already is no error."""

@@ -94,7 +94,7 @@ def storm(kind: str, count: int, seconds: float) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="pt-storm-") as directory, ExitStack() as stack:
             (Path(directory) / "passenger_asgi.py").write_text(APP)
             words = ["-e", "production", "--max-pool-size", "1", "--access-log", "off"]
-            words += ["--max-concurrent-requests-per-process", "0", "--shutdown-timeout", "4"]
+            words += ["--max-concurrent-requests-per-process", "0", "--shutdown-timeout", "3"]
             words += ["--max-connections", str(count + 200), "--websocket-drain", "3"]
             server = stack.enter_context(Supervisor.start(directory, *words))
             supervisor = psutil.Process(server.process.pid)
@@ -105,7 +105,7 @@ def storm(kind: str, count: int, seconds: float) -> Outcome:
             clients = [stack.enter_context(_open(server, asked, is_open)) for _ in range(count)]
             grown = supervisor.memory_info().rss - before
             with Load(server, 2, pause=0.02) as load:
-                time.sleep(seconds)
+                _answer_pings(clients, seconds)
             alive = _alive(clients, kind)
             ends, took = _end(server, clients, kind)
             return Outcome(
@@ -132,6 +132,23 @@ def _is_upgraded(answer: bytes) -> bool:
 
 def _is_waiting(answer: bytes) -> bool:
     return answer.startswith(b"HTTP/1.1 200 ") and b"waiting\n" in answer
+
+
+def _answer_pings(clients: list[socket.socket], seconds: float) -> None:
+    """So long, as the library of any client does."""
+    end = time.monotonic() + seconds
+    with selectors.EpollSelector() as selector:
+        for client in clients:
+            selector.register(client, selectors.EVENT_READ)
+        while (left := end - time.monotonic()) > 0:
+            for key, _ in selector.select(left):
+                client = key.fileobj
+                assert isinstance(client, socket.socket)
+                frame = client.recv(4096)
+                if frame[:1] == b"\x89" and len(frame) == 2 + frame[1]:
+                    client.sendall(b"\x8a" + bytes([0x80 | frame[1]]) + b"\0\0\0\0" + frame[2:])
+                elif not frame:
+                    selector.unregister(client)
 
 
 def _alive(clients: list[socket.socket], kind: str) -> int:

@@ -1,15 +1,16 @@
-"""``RawStream.wait_hangup``: the end of both directions is told from the end of one."""
+"""A line that listens for nothing: the end of both directions is told from the end of one."""
 
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Callable
 
 import pytest
 import trio
-import trio.testing
 
 from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.switchboard import HUNG_UP, Switchboard
 
 
 def unix_pair() -> tuple[socket.socket, socket.socket]:
@@ -24,10 +25,22 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
 
 async def hangs_up(stream: RawStream) -> bool:
     """Within a moment, which is long for a kernel."""
-    with trio.move_on_after(0.2):
-        await stream.wait_hangup()
-        return True
-    return False
+    switchboard = Switchboard(trio.current_time)
+    told = trio.Event()
+
+    def heard(events: int) -> None:
+        assert events & HUNG_UP
+        stream.hang_up()
+        told.set()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(switchboard.run)
+        stream.line = switchboard.connect(stream.fd, 0, heard)
+        with trio.move_on_after(0.2):
+            await told.wait()
+        stream.hang_up()
+        nursery.cancel_scope.cancel()
+    return told.is_set()
 
 
 @pytest.mark.parametrize("pair", [unix_pair, tcp_pair])
@@ -42,8 +55,6 @@ async def test_a_half_close_is_no_hangup_and_both_are(pair: Callable[[], tuple[s
         stream.send_eof()
         assert await hangs_up(stream)
     stream.close()
-    with pytest.raises(trio.ClosedResourceError):
-        await stream.wait_hangup()
 
 
 async def test_a_unix_socket_tells_of_a_close_at_once_and_also_later() -> None:
@@ -51,10 +62,8 @@ async def test_a_unix_socket_tells_of_a_close_at_once_and_also_later() -> None:
     ours.setblocking(False)
     stream = RawStream(ours)
     theirs.shutdown(socket.SHUT_WR)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(stream.wait_hangup)
-        await trio.testing.wait_all_tasks_blocked()
-        theirs.close()
+    assert not await hangs_up(stream)
+    theirs.close()
     assert await hangs_up(stream)
     stream.close()
 
@@ -67,5 +76,17 @@ async def test_a_tcp_connection_tells_of_a_close_when_something_was_sent() -> No
     assert await stream.recv() == b""
     assert not await hangs_up(stream)
     assert stream.send_nowait(b"x") == 1
+    assert await hangs_up(stream)
+    stream.close()
+
+
+async def test_a_reset_is_told_also_behind_what_nobody_reads() -> None:
+    ours, theirs = tcp_pair()
+    ours.setblocking(False)
+    stream = RawStream(ours)
+    theirs.send(b"x")
+    assert not await hangs_up(stream)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
     assert await hangs_up(stream)
     stream.close()

@@ -189,35 +189,6 @@ def before_step(act: Callable[[], object]) -> None:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_connection_is_broken_when_both_directions_are_shut_and_not_before(pair: Pair) -> None:
-    """What there is to read, and a half-close, wake nobody; nor does it stay behind when it is cancelled."""
-    one, other = pair
-    descriptors = set(os.listdir("/proc/self/fd"))
-    other.send_nowait(b"x")
-    other.send_eof()
-    with trio.move_on_after(0.05) as patience:
-        await one.wait_hangup()
-    assert patience.cancelled_caught
-    assert set(os.listdir("/proc/self/fd")) == descriptors
-    other.close()
-    with trio.fail_after(5):
-        await one.wait_hangup()
-    assert one.recv_nowait() == b"x"
-
-
-async def test_a_reset_is_noticed_behind_what_nobody_reads(tcp_pair: Pair) -> None:
-    client, server = tcp_pair
-    client.send_nowait(b"x")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.wait_hangup)
-        await wait_all_tasks_blocked()
-        client.reset_on_close()
-        client.close()
-    server.close()
-    with pytest.raises(trio.ClosedResourceError):
-        await server.wait_hangup()
-
-
 async def test_send_nowait_takes_what_the_kernel_takes(pair: Pair) -> None:
     ours, theirs = pair
     sent = ours.send_nowait(BIG)

@@ -1,0 +1,73 @@
+"""Watching a client that waits for its response: whether it is still there. It takes no task: the switchboard tells.
+
+What it sends ahead meanwhile is read, up to a limit, and no byte more (R31), for a hang-up cannot be told from what stands before it. A half-close is none: who has said all that he
+has to say still waits for an answer (R28).
+
+Law: between ``begin`` and ``end`` nobody else reads from the client. After it was told once, nothing more is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from passenger_trio.server.stage import READ_AHEAD
+from passenger_trio.system.switchboard import HUNG_UP, READABLE
+
+if TYPE_CHECKING:
+    from passenger_trio.server.connection import Connection
+
+__all__ = ["ClientWatch"]
+
+
+class ClientWatch:
+    """:param gone: called when the client's connection broke; it neither waits nor raises."""
+
+    __slots__ = ("_connection", "_gone", "_listens")
+
+    def __init__(self, connection: Connection, gone: Callable[[], None]) -> None:
+        self._connection = connection
+        self._gone = gone
+        self._listens = False
+        """Whether more may be read of it."""
+
+    def begin(self) -> None:
+        connection = self._connection
+        stream = connection.stream
+        self._listens = self._has_room
+        try:
+            stream.line = connection.front.switchboard.connect(stream.fd, READABLE if self._listens else 0, self._heard)
+        except OSError as error:
+            # Then it is found out when something is written to it.
+            connection.front.warn_rarely("clients that leave are not noticed: %s", error.strerror)
+
+    def end(self) -> None:
+        """Idempotent."""
+        self._connection.stream.hang_up()
+
+    @property
+    def _has_room(self) -> bool:
+        codec = self._connection.codec
+        return codec.buffered < READ_AHEAD and not codec.peer_closed
+
+    def _heard(self, events: int) -> None:
+        codec, stream = self._connection.codec, self._connection.stream
+        if self._listens:
+            try:
+                codec.receive(stream.recv_nowait(READ_AHEAD - codec.buffered))
+            except trio.WouldBlock:
+                return
+            except trio.BrokenResourceError:
+                self._leave()
+                return
+            if not self._has_room and stream.line is not None:
+                self._listens = False
+                stream.line.listen(0)
+        elif events & HUNG_UP:
+            self._leave()
+
+    def _leave(self) -> None:
+        self.end()
+        self._gone()
