@@ -97,8 +97,7 @@ async def pump(connection: Connection, exchange: Exchange) -> None:
     try:
         async with trio.open_nursery() as response.nursery:
             response.attend_client()
-            with response.filling:
-                await response.fill()
+            await response.fill()
             await response.wait_drained()
             response.nursery.cancel_scope.cancel()
     finally:
@@ -123,7 +122,6 @@ class _Pump:
     body: int = 0
     """Body bytes that the process sent, and that may be on the wire (R23)."""
     watch: ClientWatch = attrs.field(init=False)
-    filling: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _draining: bool = False
     _raised: ApplicationRaised | None = None
     _switch: tuple[bytes, Fields] | None = None
@@ -134,7 +132,10 @@ class _Pump:
     """Is there while ``drain`` is."""
 
     def __attrs_post_init__(self) -> None:
-        self.watch = ClientWatch(self.connection, lambda: self._fail(ClientGone()))
+        self.watch = ClientWatch(self.connection, self._leave)
+
+    def _leave(self) -> None:
+        self._fail(ClientGone())
 
     def _fail(self, failure: PassengerError | ClientGone) -> None:
         """End the response now."""
@@ -348,7 +349,6 @@ class _Pump:
         if self._over or self.failure is not None:
             return
         self._over = exchange.dismissed = True
-        self.filling.cancel()
         _log.info(
             "an event stream of %s is ended: its process, or the server, is to go [request %s]",
             exchange.route.group_name,
@@ -359,6 +359,9 @@ class _Pump:
                 self._give_pieces([end])
         except ClientGone as gone:
             self._fail(gone)
+        else:
+            await self.wait_drained()
+            self.nursery.cancel_scope.cancel()
 
     # -- to the client ------------------------------------------------------------------------------------------
 

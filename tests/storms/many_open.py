@@ -144,11 +144,13 @@ def _answer_pings(clients: list[socket.socket], seconds: float) -> None:
             for key, _ in selector.select(left):
                 client = key.fileobj
                 assert isinstance(client, socket.socket)
-                frame = client.recv(4096)
-                if frame[:1] == b"\x89" and len(frame) == 2 + frame[1]:
-                    client.sendall(b"\x8a" + bytes([0x80 | frame[1]]) + b"\0\0\0\0" + frame[2:])
-                elif not frame:
+                frames = client.recv(4096)
+                if not frames:
                     selector.unregister(client)
+                while frames[:1] == b"\x89":  # a Ping, which is never cut in two here
+                    size = frames[1]
+                    client.sendall(b"\x8a" + bytes([0x80 | size]) + b"\0\0\0\0" + frames[2 : 2 + size])
+                    frames = frames[2 + size :]
 
 
 def _alive(clients: list[socket.socket], kind: str) -> int:
@@ -213,9 +215,11 @@ def _end(server: Supervisor, clients: list[socket.socket], kind: str) -> tuple[C
                 if data is None:
                     selector.unregister(client)
                     del got[client]
+        took = time.monotonic() - begun
         if got:
             ends["still open"] = len(got)
-        return ends, time.monotonic() - begun
+        server.wait(30)
+        return ends, took
 
 
 def main() -> int:
