@@ -171,13 +171,27 @@ def _alive(clients: list[socket.socket], kind: str) -> int:
 
 
 def _has_echoed(client: socket.socket) -> bool:
-    answer = b""
+    """Whether the next frame is the echo; a Ping before it is answered."""
     try:
-        while len(answer) < len(ECHO) and (more := client.recv(len(ECHO) - len(answer))):
-            answer += more
+        while True:
+            frame = _receive(client, 2)
+            frame += _receive(client, frame[1])
+            if frame[0] != 0x89:
+                return frame == ECHO
+            client.sendall(b"\x8a" + bytes([0x80 | frame[1]]) + b"\0\0\0\0" + frame[2:])
     except OSError:
-        pass
-    return answer == ECHO
+        return False
+
+
+def _receive(client: socket.socket, size: int) -> bytes:
+    """:raises OSError: it has ended before that."""
+    data = b""
+    while len(data) < size:
+        more = client.recv(size - len(data))
+        if not more:
+            raise OSError("the end")
+        data += more
+    return data
 
 
 def _end(server: Supervisor, clients: list[socket.socket], kind: str) -> tuple[Counter[str], float]:
