@@ -5,7 +5,7 @@ pool when a process is granted, and the switchboard again when that has answered
 have left them: in the ``Exchange``, and in the connection's stage. Whatever is not plain ends the ride, and the task goes on from there.
 
 What is plain: a request that is here whole; a process that can be had, now or within the patience; one that takes the request in one write, and answers with one whole
-response that comes in one read; a client that takes that in one write.
+response that is here when it has begun to come, and is not too long; a client that takes that in one write.
 
 Laws: a step neither waits nor raises, and is atomic; while the task rides nobody else touches the connection's exchange and sockets, and when the ride has ended the lane does
 not: nothing is registered any more, not even in the pool. A step that the pool calls (``_granted``) does not call the pool: it may be in the middle of others. What a step finds
@@ -35,10 +35,14 @@ from passenger_trio.system.switchboard import HUNG_UP, READABLE, Line
 
 if TYPE_CHECKING:
     from passenger_trio.server.connection import Connection
+    from passenger_trio.system.sockets import RawStream
 
 __all__ = ["FastLane"]
 
 _DONE = SessionOutcome.DONE
+_READ = 65536
+_MOST = 2 * _READ
+"""Bytes of a response that are joined: it is here already, and a nursery costs more. It is also what a client that takes nothing leaves in memory."""
 
 
 class FastLane:
@@ -252,11 +256,13 @@ class FastLane:
             assert session is not None
             assert session.stream is not None
             try:
-                data = session.stream.recv_nowait()
+                data = session.stream.recv_nowait(_READ)
             except trio.WouldBlock:
                 return
             except trio.BrokenResourceError:
                 data = b""
+            if len(data) == _READ:
+                data = _read_on(session.stream, data)
             whole = session.dialect.whole_response(data, exchange.head.method)
             if whole is not None:
                 self._forward(exchange, session, *whole)
@@ -305,3 +311,15 @@ class FastLane:
         if codec.short:
             self.failure = IncompleteResponse("the application sent less than the Content-Length that it declared")
         self._end(True)
+
+
+def _read_on(stream: RawStream, data: bytes) -> bytes:
+    """What came, and what stands behind it, up to a limit."""
+    pieces = [data]
+    try:
+        while len(data) == _READ and len(pieces) * _READ < _MOST:
+            data = stream.recv_nowait(_READ)
+            pieces.append(data)
+    except (trio.WouldBlock, trio.BrokenResourceError):
+        pass  # whoever reads next is told again of an end
+    return b"".join(pieces)

@@ -617,11 +617,6 @@ module PassengerTrio
   DRAIN_TIME = 0.2 # how much of a body that the application did not read is dropped for the sake of the stream
   MEMORY_BODY = 128 * 1024 # a rewindable body that is longer goes to a file
 
-  REQUIRED = %w[
-    REQUEST_METHOD REQUEST_URI SCRIPT_NAME PATH_INFO QUERY_STRING SERVER_PROTOCOL SERVER_NAME SERVER_PORT REMOTE_ADDR REMOTE_PORT
-    REQUEST_SCHEME
-  ].freeze
-
   # +rack.input+: the request body, read from its frames as the application asks for it.
   #
   # It ends where the body ends (+E+), whatever the request said of its length. When the client is gone before that, reading raises ClientGone.
@@ -1082,7 +1077,7 @@ module PassengerTrio
       if size == @length && size.positive? && size <= BLOCK && !@no_body
         @begun = true
         @sent = size
-        push([RESPONSE, @head.bytesize].pack("CN") << @head << [DATA, size].pack("CN") << ascii(body) << end_frame)
+        push([RESPONSE, @head.bytesize, @head, DATA, size, body].pack("CNa*CNa*") << end_frame)
         @done = true
       else
         send_chunk(body) if size.positive?
@@ -1425,7 +1420,7 @@ module PassengerTrio
         "GATEWAY_INTERFACE" => "CGI/1.1", "SERVER_SOFTWARE" => options["server_software"], "rack.version" => [1, 3],
         "rack.errors" => $stderr, "rack.multithread" => @threads > 1, "rack.multiprocess" => RUBY_ENGINE == "ruby",
         "rack.run_once" => false, "rack.hijack?" => true
-      }.freeze
+      }.flatten.freeze # names and values in turn
     end
 
     def listen
@@ -1559,12 +1554,12 @@ module PassengerTrio
       texts = head.split("\0", -1)
       return if texts.pop != "" || texts.size.odd?
 
-      given = texts.size < 1000 ? Hash[*texts] : texts.each_slice(2).to_h
-      pairs = given.size
-      # As many names as pairs, and none of ours among them.
-      env = given.update(@common)
-      return if pairs * 2 != texts.size || env.size != pairs + @common.size || env.key?("")
-      return if env.values_at(*REQUIRED).include?(nil)
+      # All at once, ours behind theirs. As many names as pairs: none twice, and none of ours among theirs.
+      texts.concat(@common)
+      env = texts.size < 1000 ? Hash[*texts] : texts.each_slice(2).to_h
+      return if env.size * 2 != texts.size || env.key?("")
+      return unless env["REQUEST_METHOD"] && env["REQUEST_URI"] && env["SCRIPT_NAME"] && env["PATH_INFO"] && env["QUERY_STRING"] && env["SERVER_NAME"] &&
+                    env["SERVER_PORT"] && env["SERVER_PROTOCOL"] && env["REMOTE_ADDR"] && env["REMOTE_PORT"] && env["REQUEST_SCHEME"]
 
       if arrived == THE_END
         body = @nothing

@@ -140,6 +140,38 @@ async def test_who_waits_in_the_queue_has_his_request_sent_in_the_step_in_which_
         assert (world.sessions, world.queue_length) == (0, 0)
 
 
+@pytest.mark.parametrize("size", [65_000, 65_536 - 40, 65_536, 100_000, 131_000])
+@simulated
+async def test_a_response_of_several_reads_that_is_here_is_plain_too(size: int) -> None:
+    body = b"x" * size
+    served: list[RawStream] = []
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for _ in requests(stream):
+            await settled()
+            served.append(stream)
+            assert stream.send_nowait(whole(body)) == len(whole(body)), "it fits into a socket's buffer"
+
+    async with serving(serve) as world:
+        client = world.connect()
+        await client.ask()
+        steps = steps_of_connections(world)
+        client.send(get())
+        assert (await client.answer()).body == body
+        assert steps() <= 2, "a rest that the client has not taken is the task's, and nothing else"
+        assert served[0] is served[1]
+
+
+@simulated
+async def test_a_longer_one_is_not() -> None:
+    body = b"x" * 200_000
+    async with serving(respond(whole(body))) as world:
+        client = world.connect()
+        for _ in range(3):
+            answer = await client.ask()
+            assert (answer.body, answer.complete) == (body, True)
+
+
 # -- what ends a ride ------------------------------------------------------------------------------------------------
 
 

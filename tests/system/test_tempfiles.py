@@ -72,7 +72,7 @@ def test_what_is_written_may_be_made_of_what_came(file: int, pair: Pair) -> None
     def take(view: memoryview) -> tuple[Sequence[bytes | memoryview], int]:
         pieces: list[bytes | memoryview] = []
         at = 0
-        while view[at : at + 1] not in (b"!", b""):
+        while bytes(view[at : at + 1]) not in (b"!", b""):
             pieces += (b"<", view[at + 1 : at + 2], b">")
             at += 2
         return pieces, at
