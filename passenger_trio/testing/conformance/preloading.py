@@ -10,6 +10,7 @@ from passenger_trio.testing.conformance.basis import LAST_SECOND, PATIENCE, expe
 from passenger_trio.testing.conformance.expectations import expect_end_of_orphan, process_facts
 from passenger_trio.testing.conformance.loader import Loader, Output
 from passenger_trio.testing.conformance.subject import Stage, check
+from passenger_trio.testing.harness import eventually, is_running
 
 
 @check("forked")
@@ -114,6 +115,8 @@ def forks_many_at_once(stage: Stage) -> None:
         stage.supervisor._listener.close()
         for output in outputs:
             output.close()
+    # Until then they may make files in a directory that is about to be removed.
+    eventually(lambda: not any(map(is_running, pids.values())), PATIENCE, "the end of processes that nobody answered")
 
 
 @check("forked")
