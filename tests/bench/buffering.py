@@ -135,7 +135,7 @@ def aborted(rounds: int, seconds: int) -> Figures:
     for one in OURS_ALL:
         with running(one, BULK) as server:
             _download(server, 10)
-            before = _descriptors(server.pid), rss([server.pid])
+            before = _descriptors(server.pid), rss([server.pid]), _unlinked(server.pid)
             begun = time.perf_counter()
             for _ in range(5000):
                 client = _ask(server, "/download?4", 32768)
@@ -145,11 +145,10 @@ def aborted(rounds: int, seconds: int) -> Figures:
             took = time.perf_counter() - begun
             _download(server, 1)
             time.sleep(0.5)
-            links = [link.readlink() for link in Path(f"/proc/{server.pid}/fd").iterdir()]
             rows[one.name] = {
                 "seconds": took,
                 "descriptors_left": _descriptors(server.pid) - before[0],
-                "files_left": sum("deleted" in str(link) for link in links),
+                "files_left": _unlinked(server.pid) - before[2],
                 "rss_growth_mib": (rss([server.pid]) - before[1]) / MIB,
             }
     table(
@@ -333,6 +332,11 @@ def _dawdle(clients: list[socket.socket], stop: threading.Event) -> None:
         for client in clients:
             client.recv(1000)
         stop.wait(max(0.0, 0.1 - (time.monotonic() - begun)))
+
+
+def _unlinked(pid: int) -> int:
+    """Files without a name that it has open."""
+    return sum("deleted" in str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def _descriptors(pid: int) -> int:
