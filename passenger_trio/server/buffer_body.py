@@ -133,6 +133,8 @@ async def _store(connection: Connection, upload: SpillBuffer, clock: BodyClock) 
     while (left := codec.raw_body_left) >= SCRATCH:
         received = await upload.store_coming(connection.stream, left)
         came = received.written + len(received.rest)
+        if received.broken:
+            raise ClientGone
         codec.skip_body(came)
         clock.waited(0.0, came)
         if received.error is not None:

@@ -228,6 +228,7 @@ class Connection:
         try:
             if exchange.tail:
                 await self.send(exchange.tail)
+                exchange.bytes_sent += exchange.behind
             if failure is not None:
                 raise failure
             if not exchange.body_whole and exchange.body_clock is None and await buffer_body(self, exchange):

@@ -66,6 +66,8 @@ class Exchange:
     answered = False
     """Whether the response is whole; ``tail`` is what the client has still to take of it."""
     tail: bytes | memoryview = b""
+    behind = 0
+    """Body bytes in it."""
     response_begun = False
     """Whether a byte of the final response was given to the client's connection."""
     status = 0

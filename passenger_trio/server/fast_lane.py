@@ -182,8 +182,16 @@ class FastLane:
         connection = self._connection
         front = connection.front
         codec = connection.codec
-        if codec.peer_closed or (front.draining and connection.served and not codec.mid_head):
+        if codec.peer_closed:
             self._end(False)
+        elif front.draining and connection.served and not codec.mid_head:
+            # What has come by now was sent in good faith, and is served; its response says that it is the last.
+            try:
+                codec.receive(connection.stream.recv_nowait())
+            except (trio.WouldBlock, trio.BrokenResourceError):
+                self._end(False)
+            else:
+                self._next(now)
         elif not codec.mid_head:
             keep_alive = front.options.keep_alive_timeout if connection.served else front.options.header_timeout
             connection.enter(Stage.IDLE, now, keep_alive)
@@ -261,7 +269,7 @@ class FastLane:
                 return
             except trio.BrokenResourceError:
                 data = b""
-            if len(data) == _READ:
+            if len(data) == _READ and session.dialect.keeps_idle:
                 data = _read_on(session.stream, data)
             whole = session.dialect.whole_response(data, exchange.head.method)
             if whole is not None:
@@ -296,6 +304,8 @@ class FastLane:
             return
         if sent < len(data):
             exchange.tail = memoryview(data)[sent:]
+            exchange.behind = min(exchange.bytes_sent, len(exchange.tail))
+            exchange.bytes_sent -= exchange.behind
         elif codec.is_ready_again():
             connection.log(exchange)
             connection.exchange = None
@@ -314,7 +324,7 @@ class FastLane:
 
 
 def _read_on(stream: RawStream, data: bytes) -> bytes:
-    """What came, and what stands behind it, up to a limit."""
+    """What came, and what stands behind it, up to a limit. A broken stream is told of once: so this is for the session protocol, whose responses have an end of their own."""
     pieces = [data]
     try:
         while len(data) == _READ and len(pieces) * _READ < _MOST:

@@ -6,7 +6,7 @@ Its tasks, which live as long as the response:
   (``spill_buffer``), so the process is free as soon as it has written its response, and not when the client has read it;
 * ``drain`` is there while the buffer holds something, and gives it to the client;
 * ``_send_body`` gives the process what is left of the request body; after that, or if nothing is left, the client is watched, which takes no task (``client_watch``);
-* ``end_in_time`` is there when an event stream has to end, because its process or the server is to go. It has no end by itself, and its client connects anew: so it gets
+* when an event stream has to end, because its process or the server is to go, ``fill`` gets a deadline. Such a stream has no end by itself, and its client connects anew: so it gets
   ``websocket_drain`` seconds, and then a good end. Any other response is waited for.
 
 The bytes are framed before they are buffered: what the buffer holds is what the client gets, byte for byte, so that it can go from the file to the socket without
@@ -122,7 +122,8 @@ class _Pump:
     body: int = 0
     """Body bytes that the process sent, and that may be on the wire (R23)."""
     watch: ClientWatch = attrs.field(init=False)
-    _draining: bool = False
+    _filling: trio.CancelScope | None = None
+    """Of an event stream: its deadline is set when it has to end."""
     _raised: ApplicationRaised | None = None
     _switch: tuple[bytes, Fields] | None = None
     """A head of status 101, which is told to the client when the upgrade follows."""
@@ -148,13 +149,12 @@ class _Pump:
     async def fill(self) -> None:
         """Frames of the process to bytes for the client, until the response is over or cannot be."""
         try:
-            while True:
-                while (event := self.reader.next_event()) is not None:
-                    self._take(*event)
-                self._give()
-                if self._over:
-                    break
-                await self._receive()
+            await self._fill()
+            if self._filling is not None:
+                with self._filling:
+                    await self._fill()
+                if not self._over:
+                    self._dismiss()
             if self._raised is not None:
                 raise self._raised
         except ClientGone as gone:
@@ -170,6 +170,17 @@ class _Pump:
                 # ... and the process does not wait for that.
                 malformed = isinstance(error, MalformedResponse)
                 self.exchange.give_back(SessionOutcome.PROCESS_FAILED if malformed else SessionOutcome.DONE)
+
+    async def _fill(self) -> None:
+        """Until it is over; or until it turns out to be an event stream, whose time can be limited from there."""
+        limited = self._filling
+        while True:
+            while (event := self.reader.next_event()) is not None:
+                self._take(*event)
+            self._give()
+            if self._over or self._filling is not limited:
+                break
+            await self._receive()
 
     async def _receive(self) -> None:
         """The next bytes of the process: body goes on at once, the rest to the reader."""
@@ -190,6 +201,8 @@ class _Pump:
                     while self._wants_bulk():
                         await stream.wait_hangup_or_data()
                         received = await self._store_bulk()
+                        if received.broken:
+                            raise trio.BrokenResourceError from None
                         if received.untaken or received.error is not None:
                             return  # what the reader was given comes first
                         room = await buffer.make_room()
@@ -217,7 +230,10 @@ class _Pump:
 
         The reader and the response's side of the codec are the thread's for so long: who waits here has them both, and what else uses the codec reads requests.
         """
-        received = await self.buffer.store_coming(self.stream, self.buffer.wants_bulk(), self._frame)
+        room = self.buffer.wants_bulk()
+        if not room:
+            return Received(0)  # something has happened to the file, or to the disk, while the process was waited for
+        received = await self.buffer.store_coming(self.stream, room, self._frame)
         self._start_to_drain()
         if received.untaken:
             self.reader.feed(received.untaken)
@@ -331,6 +347,7 @@ class _Pump:
 
     def _drain_when_told(self) -> None:
         exchange = self.exchange
+        self._filling = trio.CancelScope()
         exchange.drain = self.drain
         if exchange.session is not None:
             exchange.session.tell_of_end(self.drain)
@@ -338,30 +355,23 @@ class _Pump:
             self.drain()
 
     def drain(self) -> None:
-        """The process, or the server, is to go. Idempotent."""
-        if not self._draining:
-            self._draining = True
-            self.nursery.start_soon(self._end_in_time)
+        """The process, or the server, is to go. Idempotent; it may also be called when the response is over, for the session can last longer."""
+        filling = self._filling
+        assert filling is not None
+        filling.deadline = min(filling.deadline, trio.current_time() + self.connection.front.options.websocket_drain)
 
-    async def _end_in_time(self) -> None:
-        await trio.sleep(self.connection.front.options.websocket_drain)
+    def _dismiss(self) -> None:
+        """Its time is over. Called where nothing else of the response is under way."""
         exchange = self.exchange
-        if self._over or self.failure is not None:
-            return
         self._over = exchange.dismissed = True
         _log.info(
             "an event stream of %s is ended: its process, or the server, is to go [request %s]",
             exchange.route.group_name,
             exchange.request_id.decode(),
         )
-        try:
-            if end := self.connection.codec.end_response():
-                self._give_pieces([end])
-        except ClientGone as gone:
-            self._fail(gone)
-        else:
-            await self.wait_drained()
-            self.nursery.cancel_scope.cancel()
+        if end := self.connection.codec.end_response():
+            self._out.append(end)
+            self._give()
 
     # -- to the client ------------------------------------------------------------------------------------------
 

@@ -108,6 +108,8 @@ class Received(NamedTuple):
     """The file's."""
     untaken: bytes = b""
     """What came behind that, and is not for the file."""
+    broken: bool = False
+    """The connection is broken, which the kernel tells once."""
 
 
 def receive_at(sock: socket.socket, descriptor: int, offset: int, most: int, take: Take | None = None) -> Received:
@@ -115,7 +117,7 @@ def receive_at(sock: socket.socket, descriptor: int, offset: int, most: int, tak
 
     :param take: makes of what came what is written, and of how many bytes of it; it is called no more when that was not all. It may add ``ROOM`` bytes.
 
-    The end of the connection is left to the next who reads it.
+    A good end of the connection is left to the next who reads it.
     """
     readable = select.poll()
     readable.register(sock, select.POLLIN)
@@ -125,8 +127,10 @@ def receive_at(sock: socket.socket, descriptor: int, offset: int, most: int, tak
     while total < room and readable.poll(_MOMENT):
         try:
             count = sock.recv_into(buffer[: room - total])
-        except OSError:
+        except BlockingIOError:
             break
+        except OSError:
+            return Received(total, broken=True)
         if not count:
             break
         pieces, taken = ([buffer[:count]], count) if take is None else take(buffer[:count])

@@ -25,12 +25,13 @@ from dummy_front import (
     whole,
 )
 
+from passenger_trio.codecs.http1_worker import HTTP
 from passenger_trio.core.model import PoolLimits
 from passenger_trio.errors import InvariantBroken
-from passenger_trio.options import AppOptions
+from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.server import fast_lane
 from passenger_trio.server.stage import PATIENCE, Stage
-from passenger_trio.spawning.dummy import DummyProcess
+from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
 from passenger_trio.system.sockets import RawStream
 from passenger_trio.system.switchboard import Line, Ready, Switchboard
 
@@ -361,3 +362,51 @@ async def test_where_the_kernel_watches_no_more_sockets_the_slow_lane_serves_or_
         client.close()
         await client.ended.wait()
         nursery.cancel_scope.cancel()
+
+
+@simulated
+async def test_a_request_that_has_come_when_the_server_begins_to_drain_is_served_as_the_last() -> None:
+    body = bytes(range(256)) * 200
+    async with serving(respond(whole(body))) as world:
+        client = world.connect(send_buffer=4096)
+        client.send(get())
+        await settled()
+        assert client.connection.stage is Stage.WRITE
+        client.send(get("/next"))
+        await settled()
+        world.front.drain()
+        assert (await client.answer()).body == body
+        assert (await client.answer()).body == body
+        assert await client.receive() == b""
+
+
+@pytest.mark.parametrize("size", [65_536, 8_000_000])
+@simulated
+async def test_a_process_over_http_that_breaks_off_is_not_taken_for_one_that_has_ended(size: int) -> None:
+    """Its stream is reset, which the kernel tells once; a body without a length would end with a good end."""
+    front = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n"
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        await stream.recv(20)
+        await stream.send_all(front + b"x" * (size - len(front)))
+        stream.close()  # with something unread
+
+    async with serving(spawner=DummySpawner(serve=serve, dialect=HTTP)) as world:
+        for _ in range(5):
+            client = world.connect(send_buffer=4096 if size > 100_000 else 0)
+            client.send(post(b"b" * 100))
+            await trio.sleep(0.5)
+            assert not (await client.answer("POST")).complete
+            client.close()
+
+
+@simulated
+async def test_the_log_has_no_more_bytes_than_the_client_can_have_had() -> None:
+    async with serving(respond(whole(b"x" * 60_000)), options=ServerOptions(write_timeout=5.0)) as world:
+        client = world.connect(send_buffer=4096)
+        client.send(get())
+        await client.ended.wait()
+        came = len(await client.receive_all())
+        assert 0 < world.records[0].bytes_sent <= came
+        whole_client = world.connect(send_buffer=4096)
+        assert len((await whole_client.ask()).body) == world.records[1].bytes_sent == 60_000

@@ -7,6 +7,7 @@ import trio
 import trio.testing
 from dummy_front import data, end, get, head, requests, serving, simulated, wait_end
 
+from passenger_trio.core.model import GroupKey, GroupLimits
 from passenger_trio.options import ServerOptions
 from passenger_trio.spawning.dummy import DummyProcess
 from passenger_trio.system.sockets import RawStream
@@ -204,3 +205,87 @@ async def test_an_event_stream_that_ends_by_itself_in_its_last_time_is_whole() -
         answer = await client.answer()
         assert (answer.complete, answer.body) == (True, b"data: last\n\n")
         assert trio.current_time() < 12
+
+
+@pytest.mark.parametrize("cause", ["restart", "the time of the request", "write timeout, then detach"])
+@simulated
+async def test_who_has_left_an_event_stream_is_not_told_to_drain_it(cause: str) -> None:
+    """The session lasts until the process is done with it: longer than the response."""
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for _ in requests(stream):
+            await stream.send_all(EVENTS + data(b"x" * 60_000))
+            await trio.sleep(300)  # and does not look at the end of the stream
+            return
+
+    limits = GroupLimits(max_request_time=5.0 if cause == "the time of the request" else 0.0)
+    options = ServerOptions(write_timeout=2.0)
+    async with serving(serve, limits=limits, options=options, deadline=3 * HOUR) as world:
+        client = world.connect(send_buffer=4096 if cause.startswith("write timeout") else 0)
+        client.send(get())
+        await trio.testing.wait_all_tasks_blocked()
+        [process] = world.pool.processes
+        if cause.startswith("write timeout"):
+            await trio.sleep(10)
+            world.pool.detach(process)
+        else:
+            client.reset()
+            await trio.testing.wait_all_tasks_blocked()
+            assert world.sessions == 1
+            if cause == "restart":
+                world.pool.restart(GroupKey("app", "test"))
+        await trio.sleep(400)
+
+
+def test_an_event_that_comes_in_the_step_in_which_its_stream_has_to_end() -> None:
+    clock = trio.testing.MockClock(autojump_threshold=0)
+
+    async def run() -> None:
+        streams: list[RawStream] = []
+
+        async def serve(process: DummyProcess, stream: RawStream) -> None:
+            async for _ in requests(stream):
+                await stream.send_all(EVENTS + data(b"data: 1\n\n"))
+                streams.append(stream)
+                await wait_end(stream)
+                return
+
+        for _ in range(30):
+            async with serving(serve, options=ServerOptions(websocket_drain=20.0)) as world:
+                client = world.connect()
+                client.send(get())
+                await trio.testing.wait_all_tasks_blocked()
+                world.front.drain()
+                await trio.testing.wait_all_tasks_blocked()
+                streams[-1].send_nowait(data(b"data: 2\n\n"))
+                clock.jump(20.0)
+                await trio.testing.wait_all_tasks_blocked()
+                wire = await client.receive_all()
+                assert wire.endswith(b"0\r\n\r\n")
+                assert wire.count(b"0\r\n\r\n") == 1
+
+    trio.run(run, clock=clock)
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+@simulated
+async def test_an_event_stream_whose_client_is_behind_ends_well_whatever_comes_after_its_end(bulk: bool) -> None:
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for _ in requests(stream):
+            try:
+                await stream.send_all(EVENTS)
+                for number in range(4000 if bulk else 60):
+                    await stream.send_all(data(b"z" * (16_000 if bulk else 1_000)))
+                    if number > 200 or not bulk:
+                        await trio.sleep(0.05)
+            except trio.BrokenResourceError:
+                pass
+            return
+
+    async with serving(serve, options=ServerOptions(websocket_drain=1.0), deadline=3 * HOUR) as world:
+        client = world.connect(send_buffer=4096)
+        client.send(get())
+        await trio.sleep(0.5)
+        world.front.drain()
+        await trio.sleep(2)
+        assert (await client.receive_all()).endswith(b"\r\n0\r\n\r\n")
