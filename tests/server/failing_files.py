@@ -52,7 +52,8 @@ class FailingFiles:
             received = tempfiles.receive_at(sock, descriptor, offset, most, take)
             self.received.append(received.written)
             return received
-        written, _, error, untaken = tempfiles.receive_at(sock, descriptor, offset, failure[0], take)
+        received = tempfiles.receive_at(sock, descriptor, offset, min(most, failure[0]), take)
+        untaken = received.untaken
         rest = b""
         if not untaken:
             try:
@@ -61,7 +62,7 @@ class FailingFiles:
                 pass
             pieces, taken = take(memoryview(untaken)) if take else ([untaken], len(untaken))
             rest, untaken = b"".join(pieces), untaken[taken:]
-        return tempfiles.Received(written, rest, error or failure[1], untaken)
+        return tempfiles.Received(received.written, rest, received.error or failure[1], untaken, received.broken)
 
     def send_file(self, sock: int, descriptor: int, offset: int, count: int) -> int:
         _fail(next(self._sends, None))
