@@ -71,9 +71,10 @@ class Listener:
         front = self._front
         while True:
             await trio.lowlevel.wait_readable(self._sock)
-            for _ in range(_BURST):
+            for turn in range(_BURST):
                 if len(front.connections) >= self._ceiling:
-                    if not front.make_room():
+                    # Only the first time it is known that somebody waits; room for nobody would cost the one who came last.
+                    if not turn and not front.make_room():
                         # Every connection has a request in hand: newcomers wait in the kernel's queue.
                         await trio.sleep(_PAUSE)
                     # Those that were told to end are there until their tasks have run.

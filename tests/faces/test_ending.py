@@ -192,6 +192,11 @@ def app(tmp_path: Path) -> Path:
     return write_app(tmp_path / "app")
 
 
+def is_listening(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(path) == 0
+
+
 class TestExitCodes:
     def test_help_is_0_and_tells_the_commands(self) -> None:
         for arguments in (["--help"], [], ["-h"]):
@@ -326,10 +331,13 @@ class TestExitCodes:
         with tempfile.TemporaryDirectory(prefix="pt-") as home:
             command = f"exec {sys.executable} -m passenger_trio start {app} -S {home}/web --instance-dir {home}/i <&- >&- 2>&-"
             with subprocess.Popen(command, shell=True, cwd=home) as process:
-                eventually(lambda: Path(home, "web").exists() or process.poll() is not None)
-                with RawClient(f"{home}/web") as client:
-                    assert client.get("/").body == b"hello"
-                process.terminate()
+                try:
+                    # The file is there a moment before it can be connected to.
+                    eventually(lambda: is_listening(f"{home}/web") or process.poll() is not None)
+                    with RawClient(f"{home}/web") as client:
+                        assert client.get("/").body == b"hello"
+                finally:
+                    process.terminate()
                 assert process.wait(30) == 0
             assert os.listdir(home) == []
 
