@@ -20,6 +20,7 @@ answers at these paths, and obeys these environment variables.
 ``/deaf``                              ``deaf``; the request body is not read
 ``/chunks``                            three chunks ``one``, ``two``, ``three``, with no declared length
 ``/gate?PATH``                         a chunk ``one``; when the file PATH exists, a chunk ``two``
+``/deaf-gate?PATH``                    ``deaf`` with its Content-Length, and no look at the body; it is done when the file PATH exists
 ``/endless?PATH``                      chunks of 1 000 bytes for ever; when it is closed, a line goes to the file PATH
 ``/large``                             one chunk of 20 000 000 bytes
 ``/raise``, ``/raise-late``            raises before the head; raises after a head and a chunk ``begun``

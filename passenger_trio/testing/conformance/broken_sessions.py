@@ -212,3 +212,20 @@ def drops_a_body_that_nobody_reads(stage: Stage) -> None:
                 after = None
             expect(after is None or not after.frames or after.body == b"hello", f"{after}")
     expect(worker.request().body == b"hello", "the worker does not live on")
+
+
+@check(protocol="session", shares=True)
+def takes_the_next_head_behind_a_body_that_nobody_reads(stage: Stage) -> None:
+    """The next head may follow as soon as the response has ended, also behind a request body that was not read yet; neither is lost."""
+    worker = stage.worker()
+    for turn, size in enumerate((1000, 100_000, 150_000)):
+        gate = stage.supervisor.directory / f"gate-{turn}"
+        with worker.open() as stream:
+            response = stream.request("POST", f"/deaf-gate?{gate}", b"x" * size)
+            expect(response.complete and response.body == b"deaf" and not response.flags, f"{response}")
+            # The application is still at work, so what is left of the body and the next request are read together.
+            stream.send(*stream.encode("POST", "/echo", b"next"))
+            gate.touch()
+            after = stream.response()
+            expect(after.body == b"next", f"behind {size} bytes: {after}")
+            expect(stream.request().body == b"hello", "the stream does not go on")

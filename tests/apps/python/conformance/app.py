@@ -74,6 +74,13 @@ def at_gate(environ, start_response):
     yield b"two"
 
 
+def at_deaf_gate(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "4")])
+    yield b"deaf"
+    while not os.path.exists(environ["QUERY_STRING"]):
+        time.sleep(0.002)
+
+
 def at_endless(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     try:

@@ -126,6 +126,13 @@ async def at_gate(scope, receive, send):
     await chunk(send, b"two", False)
 
 
+async def at_deaf_gate(scope, receive, send):
+    await begin(send, (b"content-length", b"4"))
+    await chunk(send, b"deaf", False)
+    while not os.path.exists(query(scope)):
+        await sleep(0.002)
+
+
 async def at_endless(scope, receive, send):
     await begin(send)
     gone = []

@@ -62,6 +62,13 @@ ACTIONS = {
     end
     [200, TEXT, body]
   end,
+  "/deaf-gate" => lambda do |env|
+    body = Chunks.new do |out|
+      out.call("deaf")
+      sleep 0.002 until File.exist?(env["QUERY_STRING"])
+    end
+    [200, TEXT.merge("content-length" => "4"), body]
+  end,
   "/endless" => ->(env) { [200, TEXT, Chunks.new(env["QUERY_STRING"]) { |out| loop { out.call("x" * 1000) } }] },
   "/large" => ->(_env) { text("x" * 20_000_000) },
   "/raise" => ->(_env) { raise ArgumentError, "conformance: raised before the head" },
