@@ -106,7 +106,7 @@ class Input:
     that, reading raises ``ConnectionAbortedError``.
     """
 
-    __slots__ = ("_at", "_conn", "_have", "_left", "_partial", "aborted", "broken", "ended")
+    __slots__ = ("_at", "_conn", "_have", "_left", "_partial", "aborted", "answered", "behind", "broken", "ended")
 
     def __init__(self, conn, arrived):
         """:param arrived: what came behind the head."""
@@ -122,6 +122,10 @@ class Input:
         """The supervisor sent ``A``, or hung up."""
         self.broken = False
         """What came is not in the contract: no answer."""
+        self.answered = False
+        """The end of the response is on its way: the next head may follow, also while the body is still being read."""
+        self.behind = b""
+        """What has come of that."""
         self._take_in(arrived)
 
     def read(self, size=-1):
@@ -229,10 +233,12 @@ class Input:
                 continue
             if kind == END and left == 0:
                 self.ended = True
-                # The client may be gone already. Nothing else can follow: there is no pipelining.
+                # The client may be gone already. Nothing else can follow before the response has ended: there is no pipelining.
                 behind = data[at:]
                 self.aborted = bool(behind) and THE_ABORT.startswith(behind)
-                self.broken = bool(behind) and not self.aborted
+                if not self.aborted:
+                    self.behind = behind
+                    self.broken = bool(behind) and not self.answered
             elif kind == ABORT and left == 0:
                 self.aborted = True
             else:
@@ -253,7 +259,10 @@ class Input:
         return self.aborted or self.broken
 
     def finish(self):
-        """Drop what the application has not read. True if the stream is at a boundary then."""
+        """Drop what the application has not read. True if the stream is at a boundary then.
+
+        What has come is always read, however late we are: the supervisor has been told that the stream lives on, and may have used it again.
+        """
         if self.ended:
             return not (self.aborted or self.broken)
         arrivals = poll()
@@ -261,8 +270,8 @@ class Input:
         budget = DRAIN_BYTES
         until = time.monotonic() + DRAIN_TIME
         while not (self.ended or self.aborted or self.broken):
-            wait = until - time.monotonic()
-            if budget <= 0 or wait <= 0 or not arrivals.poll(wait * 1000):
+            wait = max(0.0, until - time.monotonic())
+            if budget <= 0 or not arrivals.poll(wait * 1000):
                 return False
             self._have = b""
             self._receive()
@@ -585,9 +594,11 @@ class Session:
         return self.head
 
     def _end_frame(self):
-        if self._body.broken:
+        body = self._body
+        if body.broken:
             self._hang_up()
-        return THE_LAST if self._aborted or self._body.aborted else THE_END
+        body.answered = True
+        return THE_LAST if self._aborted or body.aborted else THE_END
 
     def _hang_up(self):
         raise ConnectionAbortedError(errno.ECONNABORTED, "the client is gone")
@@ -821,16 +832,23 @@ class Worker:
         common = self._environ
         nothing = self._nothing
         read_start = frame.unpack_from
+        behind = b""
         while True:
-            buffer[0] = 0
-            if self.stopping:
-                # A head that came before we were told to stop is served.
-                try:
-                    size = receive(buffer, BLOCK, MSG_DONTWAIT)
-                except BlockingIOError:
-                    return
+            if behind:
+                # Its first byte stands in the buffer all the time: ``stop`` sees that a head has come.
+                size = len(behind)
+                view[:size] = behind
+                behind = b""
             else:
-                size = receive(buffer)
+                buffer[0] = 0
+                if self.stopping:
+                    # A head that came before we were told to stop is served.
+                    try:
+                        size = receive(buffer, BLOCK, MSG_DONTWAIT)
+                    except BlockingIOError:
+                        return
+                else:
+                    size = receive(buffer)
             kind, length = read_start(buffer)
             end = 5 + length
             if size < end or size < 5 or kind != HEAD:
@@ -870,6 +888,8 @@ class Worker:
             environ["wsgi.input"] = body
             if not Session(conn, body, method == "HEAD").run(application, environ):
                 return
+            if body is not nothing:
+                behind = body.behind
 
     @staticmethod
     def _slow_head(conn, data):

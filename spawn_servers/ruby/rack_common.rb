@@ -621,7 +621,8 @@ module PassengerTrio
   #
   # It ends where the body ends (+E+), whatever the request said of its length. When the client is gone before that, reading raises ClientGone.
   class Input
-    attr_reader :ended, :aborted, :broken
+    attr_reader :ended, :aborted, :broken, :behind
+    # +behind+: what has come of the next head, or nil. That may follow when the end of the response is on its way, also while the body is still being read.
 
     # :param arrived: what came behind the head.
     def initialize(conn, arrived)
@@ -629,7 +630,8 @@ module PassengerTrio
       @have = "".b
       @left = 0 # bytes of the frame under way that have not come
       @partial = "".b # the first bytes of the next frame's five
-      @ended = @aborted = @broken = false
+      @ended = @aborted = @broken = @answered = false
+      @behind = nil
       take_in(arrived)
     end
 
@@ -688,13 +690,20 @@ module PassengerTrio
       @aborted = true
     end
 
+    # The end of the response is on its way.
+    def answered!
+      @answered = true
+    end
+
     # Drop what the application has not read. True if the stream is at a boundary then.
+    #
+    # What has come is always read, however late we are: the supervisor has been told that the stream lives on, and may have used it again.
     def finish
       budget = DRAIN_BYTES
       till = PassengerTrio.now + DRAIN_TIME
       until @ended || @aborted || @broken
-        wait = till - PassengerTrio.now
-        return false if budget <= 0 || wait <= 0 || IO.select([@conn], nil, nil, wait).nil?
+        wait = [till - PassengerTrio.now, 0].max
+        return false if budget <= 0 || IO.select([@conn], nil, nil, wait).nil?
 
         @have = "".b
         receive
@@ -757,9 +766,12 @@ module PassengerTrio
     def ending(kind, length, behind)
       @broken = true unless length.zero? && kind != DATA
       @ended = kind == END_
-      # The client may be gone already. Nothing else can follow: there is no pipelining.
+      # The client may be gone already. Nothing else can follow before the response has ended: there is no pipelining.
       @aborted = kind == ABORT || (!behind.empty? && THE_ABORT.start_with?(behind))
-      @broken = true unless behind.empty? || (kind == END_ && @aborted)
+      return if behind.empty? || (kind == END_ && @aborted)
+
+      @behind = behind
+      @broken = true unless kind == END_ && @answered
     end
   end
 
@@ -778,6 +790,10 @@ module PassengerTrio
     end
 
     def look; end
+
+    def answered!; end
+
+    def behind; end
 
     def finish
       true
@@ -913,6 +929,11 @@ module PassengerTrio
     end
 
     attr_reader :handed_over
+
+    # What has come of the next session, or nil.
+    def behind
+      @input.behind
+    end
 
     # Serve it. True if the stream may carry another session.
     def run(application)
@@ -1235,6 +1256,7 @@ module PassengerTrio
     def end_frame
       raise ClientGone, "the client is gone" if @input.broken
 
+      @input.answered!
       flags = @input.aborted ? @flags | 1 : @flags
       flags.zero? ? THE_END : [END_, 1, flags].pack("CNC")
     end
@@ -1527,11 +1549,16 @@ module PassengerTrio
     def serve_stream(conn)
       buffer = String.new(capacity: BLOCK)
       waits = [conn, @stopped]
+      behind = nil
       loop do
-        ready, = IO.select(waits)
-        return unless ready.include?(conn)
+        if behind
+          buffer = behind
+        else
+          ready, = IO.select(waits)
+          return unless ready.include?(conn)
 
-        PassengerTrio.read_some(conn, buffer)
+          PassengerTrio.read_some(conn, buffer)
+        end
         kind, length = buffer.unpack("CN")
         size = buffer.bytesize
         if kind == HEAD && length && size >= length + 5
@@ -1543,8 +1570,10 @@ module PassengerTrio
         return if head.nil?
 
         session = begin_session(conn, head, arrived)
-        next if session && session.run(@application)
-
+        if session && session.run(@application)
+          behind = session.behind
+          next
+        end
         return session && session.handed_over ? :handed_over : nil
       end
     end

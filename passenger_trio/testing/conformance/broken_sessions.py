@@ -218,7 +218,7 @@ def drops_a_body_that_nobody_reads(stage: Stage) -> None:
 def takes_the_next_head_behind_a_body_that_nobody_reads(stage: Stage) -> None:
     """The next head may follow as soon as the response has ended, also behind a request body that was not read yet; neither is lost."""
     worker = stage.worker()
-    for turn, size in enumerate((1000, 100_000, 150_000)):
+    for turn, size in enumerate((1000, 66_000, 80_000)):
         gate = stage.supervisor.directory / f"gate-{turn}"
         with worker.open() as stream:
             response = stream.request("POST", f"/deaf-gate?{gate}", b"x" * size)
