@@ -451,10 +451,10 @@ if not os.path.exists(counter + ".mended"):
         begin()
 """
 
-    @METHODS
-    @pytest.mark.parametrize("environment", ["development", "production"])
+    # What the policy decides is the same for both methods; and each waits for its back-off, which is long.
+    @pytest.mark.parametrize(("environment", "method"), [("development", "smart"), ("production", "direct")])
     def test_backs_off_and_does_not_burn_the_processor_and_recovers(
-        self, method: str, environment: str, tmp_path: Path
+        self, environment: str, method: str, tmp_path: Path
     ) -> None:
         """F9: it is ready, and dies at once, again and again."""
         counter = tmp_path / "count"

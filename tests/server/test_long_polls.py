@@ -19,19 +19,19 @@ HOUR = 3600.0
 async def test_a_request_may_wait_for_hours_and_a_response_may_last_for_hours() -> None:
     async def serve(process: DummyProcess, stream: RawStream) -> None:
         async for _ in requests(stream):
-            await trio.sleep(5 * HOUR)
+            await trio.sleep(2 * HOUR)
             await stream.send_all(head())
-            for number in range(5):
+            for number in range(2):
                 await stream.send_all(data(b"data: %d\n\n" % number))
                 await trio.sleep(HOUR)
             await stream.send_all(end())
 
-    async with serving(serve, deadline=30 * HOUR) as world:
+    async with serving(serve, deadline=10 * HOUR) as world:
         client = world.connect()
         answer = await client.ask()
         assert (answer.status, answer.complete) == (200, True)
-        assert answer.body == b"".join(b"data: %d\n\n" % number for number in range(5))
-        assert trio.current_time() >= 10 * HOUR
+        assert answer.body == b"".join(b"data: %d\n\n" % number for number in range(2))
+        assert trio.current_time() >= 4 * HOUR
         assert world.sessions == 0
 
 

@@ -27,4 +27,10 @@ socket.on('connect', () => {
 socket.on('shouted', (value) => tell('shouted', { value }));
 socket.on('disconnect', (reason) => tell('disconnect', { reason }));
 socket.on('connect_error', (error) => tell('connect_error', { error: error.message }));
-process.stdin.on('end', () => process.exit(0)).resume();
+// It says goodbye, and ends when that is said: of a client that has only closed its side, who may still listen, the server would keep the poll (RFC 9112 9.6).
+process.stdin
+  .on('end', () => {
+    setTimeout(() => process.exit(0), 5000).unref();
+    socket.disconnect();
+  })
+  .resume();
