@@ -77,9 +77,9 @@ if __name__ != "__main__":
         _need_programs(session, TEST_PROGRAMS)
         session.install("-q", "-e", ".[test]")
         session.run("python", "tests/node_packages.py")  # now, and not within the time of a test
-        # Most tests wait for processes: each core has one that does something meanwhile. What a module shares stays together.
+        # Most tests wait for processes, so there is one more than cores: it does something meanwhile. What a module shares stays together.
         # The order is that of tests/conftest.py: what lasts long begins first.
-        spread = ("-n", str(os.cpu_count() or 1), "--dist", "loadscope", "--no-loadscope-reorder")
+        spread = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "loadscope", "--no-loadscope-reorder")
         session.run("python", "-m", "pytest", *spread, *session.posargs)
 
     @nox.session

@@ -127,7 +127,9 @@ def ends_when_the_supervisor_is_gone_while_it_computes(stage: Stage) -> None:
         one.begin("GET", "/spin?60")
         two.begin("GET", "/spin?60")
         expect(eventually(lambda: one.is_taken or two.is_taken), "no session begins")
-        expect(not stage.subject.interrupts or eventually(lambda: two.is_taken), "the second session does not begin")
+        # One that computes on its event loop takes the second only if that came at the same time.
+        in_threads = stage.subject.interrupts and stage.subject.app_type != "asgi"
+        expect(not in_threads or eventually(lambda: two.is_taken), "the second session does not begin")
         expect_end_of_orphan(stage, worker, stage.subject.interrupts)
 
 
