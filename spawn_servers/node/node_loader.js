@@ -169,6 +169,7 @@ class Stopping {
     this.server = server;
     this.begun = false;
     this.sockets = new Map(); // socket -> bytes that had been read of it when it became idle; -1: it is busy
+    this.latest = new WeakMap(); // socket -> the newest response on it
     server.on('connection', (socket) => {
       this.sockets.set(socket, 0);
       socket.on('close', () => this.sockets.delete(socket));
@@ -185,8 +186,10 @@ class Stopping {
 
   take(socket, response) {
     this.sockets.set(socket, -1);
+    this.latest.set(socket, response);
     response.on('close', () => {
-      if (!this.sockets.has(socket)) return;
+      // A response may be whole long before its `end`: then the next request can be here already.
+      if (!this.sockets.has(socket) || this.latest.get(socket) !== response) return;
       this.sockets.set(socket, socket.bytesRead);
       if (this.begun) this.endIdle();
     });

@@ -67,6 +67,7 @@ from passenger_trio_loader import (
     error_payload,
     frame,
     is_coroutine_function,
+    nothing_to_read,
     open_listener,
     remove_file,
     run,
@@ -753,7 +754,7 @@ class Http(Session):
             self._body.clear()
             self.stream.resume()
             if self.worker.stopping:
-                self.stream.end_last(False)
+                self.loop.call_later(0, self.stream.look_again)
 
     # What the application calls
 
@@ -842,6 +843,7 @@ class WebSocket(Session):
     def take_end(self):
         self.ended = True
         self._expect()
+        self._give_back()
 
     def _expect(self):
         if not self.ended:
@@ -885,7 +887,10 @@ class WebSocket(Session):
         if self._accepted and self.over and self._heard_close is not None:
             self.done = True
             self.stream.write(THE_END)
-        if self.done and self.ended:
+        self._give_back()
+
+    def _give_back(self):
+        if self.done and self.ended and not self.gone:
             self.stream.release(self)
 
     # What the application calls
@@ -1084,14 +1089,18 @@ class Stream:
             self.session.lost()
 
     def look_again(self):
-        """The worker is to stop: a stream without a head ends, one with a part of a head is in hand."""
+        """The worker is to stop: a stream without a head ends, one with a part of a head is in hand. What has come is looked at first."""
         if self.session is None and not self._ended:
             self.on_readable()
             if self.session is None and not self._partial and not self._ended:
                 self._read_no_more()
                 self.end_last(False)  # Behind the rest of the last response.
         elif self.session is not None and self.session.done and not self.session.ended:
-            self.end_last(False)
+            session = self.session
+            while self.session is session and not self._ended and not nothing_to_read(self._conn):
+                self.on_readable()
+            if self.session is session:
+                self.end_last(False)
 
     def _take(self, data):
         at = 0

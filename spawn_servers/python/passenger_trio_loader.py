@@ -213,11 +213,13 @@ def one_line(message):
 
 
 def nothing_to_read(stream):
-    """Whether a read would wait. The end of a stream is something to read."""
+    """Whether a read would wait. The end of a stream is something to read, and so is what has broken it."""
     try:
         stream.recv(1, MSG_PEEK | MSG_DONTWAIT)
     except BlockingIOError:
         return True
+    except OSError:
+        pass
     return False
 
 

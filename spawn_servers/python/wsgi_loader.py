@@ -261,7 +261,7 @@ class Input:
     def finish(self):
         """Drop what the application has not read. True if the stream is at a boundary then.
 
-        What has come is always read, however late we are: the supervisor has been told that the stream lives on, and may have used it again.
+        What has come is read (up to a bound), however late we are: the supervisor has been told that the stream lives on, and may have used it again.
         """
         if self.ended:
             return not (self.aborted or self.broken)

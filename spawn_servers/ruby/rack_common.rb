@@ -697,7 +697,7 @@ module PassengerTrio
 
     # Drop what the application has not read. True if the stream is at a boundary then.
     #
-    # What has come is always read, however late we are: the supervisor has been told that the stream lives on, and may have used it again.
+    # What has come is read (up to a bound), however late we are: the supervisor has been told that the stream lives on, and may have used it again.
     def finish
       budget = DRAIN_BYTES
       till = PassengerTrio.now + DRAIN_TIME
@@ -1235,6 +1235,8 @@ module PassengerTrio
       callable.call(stream)
       # If it is not closed yet it is written to from somewhere else from here on, and ends when it is closed there.
       stream.unless_closed do
+        next if @done # it is whole by its Content-Length, and the stream may be used again: what is written now is too much
+
         @worker.lend(@conn)
         @handed_over = true
       end
@@ -1257,7 +1259,7 @@ module PassengerTrio
       raise ClientGone, "the client is gone" if @input.broken
 
       @input.answered!
-      flags = @input.aborted ? @flags | 1 : @flags
+      flags = @input.aborted || @handed_over ? @flags | 1 : @flags
       flags.zero? ? THE_END : [END_, 1, flags].pack("CNC")
     end
 

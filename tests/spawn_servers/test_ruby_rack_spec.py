@@ -128,6 +128,22 @@ def test_what_is_done_afterwards(worker: Loader, log: Path) -> None:
     assert eventually(lambda: log.read_text() == "after_reply\nfinished 200 nil\n")
 
 
+def test_a_body_that_is_whole_and_kept_open_keeps_nobody_waiting(worker: Loader, tmp_path: Path) -> None:
+    with worker.open() as stream:
+        response = stream.request("GET", f"/kept?{tmp_path / 'go'}")
+        assert (good(response), response.flags) == (b"one", 0)
+        assert good(stream.request("GET", "/callable")) == b"onetwo"
+    (tmp_path / "go").touch()
+
+
+def test_a_body_that_is_made_whole_elsewhere_is_the_last_of_its_stream(worker: Loader, tmp_path: Path) -> None:
+    with worker.open() as stream:
+        response = stream.request("GET", f"/kept?{tmp_path / 'go'},late")
+        assert (good(response), response.flags) == (b"one", 1)
+        (tmp_path / "go").touch()
+        assert stream.ended()
+
+
 @pytest.mark.parametrize(("path", "body"), [("/callable", b"onetwo"), ("/partial", b"hijacked")])
 def test_bodies_that_write_for_themselves(worker: Loader, path: str, body: bytes) -> None:
     with worker.open() as stream:

@@ -60,6 +60,24 @@ def finishes_a_session_whose_head_came_before_shutdown(stage: Stage) -> None:
     expect_clean_exit(stage, worker)
 
 
+@check(protocol="session")
+def finishes_a_session_behind_a_body_that_nobody_read(stage: Stage) -> None:
+    """shutdown: a session whose head came before it is finished, also behind a request body that was not read yet."""
+    for turn, size in enumerate((10, 66_000)):
+        worker = stage.worker()
+        gate = stage.supervisor.directory / f"last-{turn}"
+        with worker.open() as stream:
+            head, body = stream.encode("POST", f"/deaf-gate?{gate}", b"x" * size)
+            stream.send(head)
+            expect(stream.response().body == b"deaf", "no answer before the body")
+            stream.send(body, *stream.encode("POST", "/echo", b"next"))
+            worker.shut_down()
+            gate.touch()
+            response = stream.response()
+            expect(response.body == b"next", f"behind {size} bytes: {response}")
+            expect_clean_exit(stage, worker)
+
+
 @check()
 def obeys_sigterm(stage: Stage) -> None:
     """SIGTERM: the same as shutdown."""

@@ -6,15 +6,18 @@ import random
 import select
 import socket
 import struct
+import time
 
 from passenger_trio.testing.conformance.basis import MAX_FRAME, eventually, expect
 from passenger_trio.testing.conformance.expectations import accepts, expect_clean_exit
 from passenger_trio.testing.conformance.streams import Stream, frame, request_head
 from passenger_trio.testing.conformance.subject import Stage, check
 
+_FIELDS = {"REQUEST_SCHEME": "ws", "HTTP_UPGRADE": "websocket"}
+
 
 def _handshake(stream: Stream, target: str, offered: str = "") -> None:
-    fields = {"REQUEST_SCHEME": "ws", "HTTP_UPGRADE": "websocket"}
+    fields = dict(_FIELDS)
     if offered:
         fields["HTTP_SEC_WEBSOCKET_PROTOCOL"] = offered
     stream.begin("GET", target, fields=fields)
@@ -77,6 +80,26 @@ def reads_messages_byte_by_byte(stage: Stage) -> None:
         for byte in data[5]:
             stream.send(bytes((byte,)))
         expect(stream.next_frame() == ("E", b""), "no end behind the close")
+
+
+@check(websocket=True)
+def refuses_before_the_end_of_the_request(stage: Stage) -> None:
+    """A handshake may be refused before the E of its request was read; then the stream is at a boundary behind that E."""
+    worker = stage.worker()
+    for target, status in (("/ws-refuse", 403), ("/ws-deny", 401)):
+        with worker.open() as stream:
+            stream.send(frame("H", request_head("GET", target, _FIELDS)))
+            response = stream.response()
+            expect(response.complete and response.status == status and not response.flags, f"{response}")
+            stream.send(frame("E"))
+            expect(stream.request().body == b"hello", "the stream does not go on")
+    with worker.open() as stream:
+        stream.send(frame("H", request_head("GET", "/ws-refuse", _FIELDS)))
+        expect(stream.response().complete, "no refusal")
+        stream.send(frame("E"))
+        time.sleep(0.05)  # it need not wait for ever for what has not come; but this has
+        worker.shut_down()
+        expect_clean_exit(stage, worker)
 
 
 @check(websocket=True)

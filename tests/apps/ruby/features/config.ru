@@ -66,6 +66,19 @@ ACTIONS = {
 RAW = {
   "/file" => ->(_env) { [200, TEXT.dup, Body.new(["never read"], path: ENV.fetch("FEATURES_FILE"))] },
   "/callable" => ->(_env) { [200, TEXT.dup, proc { |stream| stream.write("one"); stream << "two"; stream.close }] },
+  "/kept" => lambda do |env|
+    go, late = env["QUERY_STRING"].split(",")
+    body = proc do |stream|
+      stream.write("one") unless late
+      Thread.new do
+        sleep 0.05 if late
+        stream.write("one") if late
+        sleep 0.002 until File.exist?(go)
+        stream.close
+      end
+    end
+    [200, TEXT.merge("content-length" => "3"), body]
+  end,
   "/later" => lambda do |env|
     go = env["QUERY_STRING"]
     body = proc do |stream|
