@@ -580,7 +580,8 @@ class TestOneAfterTheOther:
             the_gate.open()
             assert newcomer.read_response().text == "8"
             assert [client.read_response().text for client in greedy] == [str(number) for number in range(8)]
-            assert [client.read_response().text for client in greedy] == [str(number) for number in range(9, 17)]
+            # Among the second ones there is no order that is promised: who outlasted the patience of the fast lane asks again some turns of Trio later.
+            assert sorted(int(client.read_response().text) for client in greedy) == list(range(9, 17))
 
 
 # -- keep-alive, and its end --------------------------------------------------------------------------------------------
