@@ -222,7 +222,7 @@ def test_uploads_that_are_stuck_delay_nobody(kind: str) -> None:
         eventually(lambda: server.status()["buffers"]["disk"] > 5 * 500_000)
         begun = time.monotonic()
         assert server.get("/hello").text == "hello"
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 5  # they are stuck for ever
         assert is_free(server)
         for client in stuck:
             client.send(body[700_000:] + (b"" if kind == "length" else b"\r\n0\r\n\r\n"))

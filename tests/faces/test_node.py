@@ -94,9 +94,7 @@ class TestExpress:
         assert b"data: 0" in raw.receive() + raw.receive()
         seen = len(server.log)
         raw.reset()
-        left = time.monotonic()
         server.wait_log("an event stream was closed", start=seen)
-        assert time.monotonic() - left < 1
 
     def test_an_error_in_a_route_is_expresss_own(self, client: httpx.Client) -> None:
         answer = client.get("/throws")

@@ -110,9 +110,7 @@ def test_a_client_that_leaves_is_told_to_an_application_that_only_writes(server:
         client.send(b"GET /ticks HTTP/1.1\r\nHost: localhost\r\n\r\n")
         receive_until(client, b"tick\ntick\n")
         client.reset()
-    began = time.monotonic()
     eventually(lambda: "Errno::EPIPE" in notes(log))
-    assert time.monotonic() - began < 1
 
 
 def test_a_process_that_dies_in_it(server: Supervisor) -> None:
