@@ -308,13 +308,18 @@ class FileWrapper:
         if type(file) is not io.FileIO:
             return None
         try:
-            status = os.fstat(file.fileno())
+            descriptor = file.fileno()
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return None
             at = self.file.tell()
+            size = max(0, status.st_size - at)
+            # What the kernel makes up when it is read (/proc, /sys) has no blocks, and a size that says nothing.
+            if not status.st_blocks and size <= BLOCK and len(os.pread(descriptor, size + 1, at)) != size:
+                return None
         except (OSError, ValueError):
             return None
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        return file.fileno(), at, max(0, status.st_size - at)
+        return descriptor, at, size
 
 
 class Session:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from needs import needs
 from python_wsgi import APPS, command, worker_of
 
 from passenger_trio.testing.conformance import FakeSupervisor, Loader, Response, frame, request_head
@@ -569,6 +570,17 @@ def test_a_file_that_shrinks_is_incomplete(file: Path) -> None:
             pass
         assert worker.output.wait_for("the file became shorter while it was sent")
         assert worker.request("GET", "/closed").status == 200
+
+
+@pytest.mark.parametrize("path", ["/plain", "/raw"])
+@pytest.mark.parametrize("name", ["/proc/version", "/sys/devices/system/cpu/online"])
+def test_files_that_the_kernel_makes_up_are_read(workers: dict[str, Loader], path: str, name: str) -> None:
+    """Their size is 0 or that of a page, whatever they contain."""
+    needs(os.path.exists(name), name)
+    with workers["file_wrapper"].open() as stream:
+        response = stream.request("GET", f"{path}?{name}")
+        assert (response.body, response.complete) == (Path(name).read_bytes(), True)
+        assert stream.request("HEAD", f"{path}?{name}").header("Content-Length") is None
 
 
 @pytest.mark.parametrize("path", ["/gzip", "/buffered-gzip"])
