@@ -670,9 +670,14 @@ class Session:
     def _push_file(self, descriptor, at, size):
         try:
             return os.sendfile(self._conn.fileno(), descriptor, at, size)
-        except OSError:
+        except ConnectionError:
             self.gone = True
             raise
+        except OSError:
+            # It is the file, not the stream. What cannot be sent from there may be readable; if not, the application is told so.
+            data = os.pread(descriptor, min(size, BLOCK), at)
+        self._push(data)
+        return len(data)
 
     def _push_last(self, data):
         try:

@@ -583,6 +583,15 @@ def test_files_that_the_kernel_makes_up_are_read(workers: dict[str, Loader], pat
         assert stream.request("HEAD", f"{path}?{name}").header("Content-Length") is None
 
 
+def test_a_file_that_cannot_be_read_is_the_applications_error(file: Path) -> None:
+    """Sending it fails then, but not because the client is gone."""
+    with worker_of("file_wrapper") as worker, worker.open() as stream:
+        response = stream.request("GET", f"/write-only?{file}")
+        assert (response.body, response.complete) == (b"", False)
+        assert worker.output.wait_for("Bad file descriptor")
+        assert worker.request("GET", "/closed").status == 200
+
+
 @pytest.mark.parametrize("path", ["/gzip", "/buffered-gzip"])
 def test_objects_that_only_look_like_files_are_read(workers: dict[str, Loader], tmp_path: Path, path: str) -> None:
     """A GzipFile has a descriptor, of something else."""

@@ -32,6 +32,8 @@ def application(environ, start_response):
         file = open(query, "rb")
     elif path == "/raw":
         file = open(query, "rb", buffering=0)
+    elif path == "/write-only":
+        file = io.FileIO(os.open(query, os.O_WRONLY), "w")
     elif path == "/offset":
         file = open(query, "rb")
         file.read(10)  # the buffered reader has read ahead: its position is not that of the descriptor
