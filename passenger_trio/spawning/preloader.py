@@ -94,7 +94,8 @@ class Preloader:
     def ask_to_fork(self, token: str, output: int, on_forked: Callable[[PidFd], None]) -> ForkOrder | None:
         """Ask for a process that will connect with ``token`` and writes to the descriptor ``output``. None: it cannot be asked, and is let go.
 
-        ``forget`` is the caller's to call.
+        It is settled when the preloader says that it has forked, or cannot. Until then ``forget`` is the caller's to call, if it has no process:
+        one that was quicker than its preloader, and has connected, is still to be told of.
         """
         if not self.usable:
             return None
@@ -107,7 +108,7 @@ class Preloader:
         return order
 
     def forget(self, order: ForkOrder) -> None:
-        """Nobody waits for it any more: what is forked for it from now on is killed."""
+        """Nobody waits for it any more, nor has its process: what is forked for it from now on is killed."""
         self._orders.pop(order.token, None)
 
     async def wait_exit_status(self, pid: int) -> int:
@@ -178,7 +179,7 @@ class Preloader:
     def _forked(self, message: Forked) -> None:
         # What is remembered under this number is of another process, which had it before.
         self._exits.pop(message.pid, None)
-        order = self._orders.get(message.token)
+        order = self._orders.pop(message.token, None)
         pidfd = self._pin(message.pid)
         if order is None:
             if pidfd is not None:

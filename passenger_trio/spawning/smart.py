@@ -207,7 +207,7 @@ class SmartSpawner:
                     # There may be a process of which we have not heard, and which is not to outlive this spawn.
                     with trio.move_on_after(_SETTLE_TIME, shield=True):
                         await order.settled.wait()
-                preloader.forget(order)
+                    preloader.forget(order)
             return ready.sockets[0]
 
     def _preloader_gone(self, launch: Launch) -> SpawnError:

@@ -419,6 +419,16 @@ async def test_a_process_that_comes_when_nobody_waits_any_more_is_killed(nothing
                 await trio.sleep(0.01)
 
 
+async def test_a_process_that_is_ready_before_its_preloader_tells_of_it_lives(nothing_left: Path) -> None:
+    """Parent and child run at the same time after a fork: the scheduler says who is heard first."""
+    async with smart(fake_preloader("forks_a_worker_and_tells_late", nothing_left)) as spawner:
+        first = await spawn(spawner)
+        second = await spawn(spawner)  # the preloader tells of the first before it forks
+        await wait_all_tasks_blocked()
+        assert await ask(first) == b"hello"
+        await end(first, second)
+
+
 async def test_the_exit_status_of_a_forked_process_is_told(nothing_left: Path, tmp_path: Path) -> None:
     source = "import os\ndef application(environ, start_response):\n    os._exit(7)\n"
     async with smart(written_spec(tmp_path, source, nothing_left)) as spawner:

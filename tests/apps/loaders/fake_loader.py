@@ -5,6 +5,7 @@ It keeps as much of spawn_servers/CONTRACT.md as the behaviour leaves it. Its wo
 
 import json
 import os
+import select
 import socket
 import struct
 import sys
@@ -266,6 +267,32 @@ def forks_a_sleeper_late():
             time.sleep(600)
         os.setpgid(pid, pid)
         say(control, {"type": "forked", "token": token, "pid": pid})
+
+    as_preloader(answer)
+
+
+def forks_a_worker_and_tells_late():
+    """Its worker is ready before it says that it has forked: it says so when it is asked for the next."""
+    untold = []
+
+    def answer(control, token):
+        say(control, *untold)
+        pid = os.fork()
+        if pid == 0:
+            os.setpgid(0, 0)
+            control.close()
+            os.environ["PASSENGER_TRIO_SPAWN_TOKEN"] = token
+            lifeline, options = connect("worker")
+            listener, spec = listen(options)
+            say(lifeline, {"type": "ready", "sockets": [spec]})
+            while lifeline not in select.select([listener, lifeline], [], [])[0]:
+                conn, _ = listener.accept()
+                conn.recv(65536)
+                response = [(b"R", b"200\0OK\0content-length\0005\0"), (b"D", b"hello"), (b"E", b"")]
+                conn.sendall(b"".join(struct.pack(">cI", kind, len(payload)) + payload for kind, payload in response))
+                conn.close()
+            os._exit(0)
+        untold[:] = [{"type": "forked", "token": token, "pid": pid}]
 
     as_preloader(answer)
 
