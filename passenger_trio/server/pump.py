@@ -437,8 +437,12 @@ class _Pump:
     async def _send_body(self) -> None:
         try:
             await send_body(self.connection, self.exchange, self.stream, self._interim)
-        except (RequestError, ClientGone) as failure:
-            self._abandon(failure)
+        except RequestError as failure:
+            # A process that has ended its response has no use for the rest: its client may stop sending that, and still gets what the process has said.
+            if not self._over:
+                self._abandon(failure)
+        except ClientGone as gone:
+            self._abandon(gone)
         except PassengerError as lost:
             self._fail(lost)
         else:

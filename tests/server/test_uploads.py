@@ -311,6 +311,32 @@ async def test_R15_a_bad_body_under_a_response_cuts_the_response_short() -> None
         assert wire.endswith(b"5\r\nbegun\r\n")
 
 
+@pytest.mark.parametrize("rest", ["nothing", "the end", "no chunk"])
+@simulated
+async def test_R29_an_answer_that_is_whole_does_not_depend_on_the_rest_of_the_body(rest: str) -> None:
+    """Who is answered early may stop sending: the process has done what it had to, and its client reads on, slowly, for longer than a body may take."""
+    body = LARGE
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        await stream.recv()
+        await stream.send_all(head(200, b"Content-Length: %d" % len(body)) + data(body) + end())
+        await wait_end(stream)
+
+    async with serving(serve, options=ServerOptions(body_timeout=4.0, write_timeout=60.0), app=STREAMED) as world:
+        client = world.connect()
+        client.send(get("/", "Transfer-Encoding: chunked", method="POST") + b"5\r\nhello\r\n")
+        await world.until(lambda: world.processed == 1)
+        if rest == "the end":
+            client.send_eof()
+        elif rest == "no chunk":
+            client.send(b"x\r\n")
+        await trio.sleep(5)
+        answer = await client.answer("POST")
+        assert (answer.complete, answer.body == body) == (True, True)
+        assert await client.at_end()
+        assert [record.bytes_sent for record in world.records] == [len(body)]
+
+
 @simulated
 async def test_R29_a_refusal_arrives_although_the_client_goes_on_sending() -> None:
     async with serving(options=ServerOptions(max_request_body=1000)) as world:
