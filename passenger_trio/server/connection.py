@@ -126,6 +126,9 @@ class Connection:
         exchange = self.exchange
         if self.stage is Stage.WEBSOCKET and exchange is not None and isinstance(exchange.relay, WebSocket):
             exchange.relay.tick(now)
+        elif self.stage is Stage.WRITE and self.stream.takes_more:
+            # Whoever waits for that is told in this very step, and gives the client its whole time again: a cut would end the connection behind what he sends.
+            pass
         elif self.stage is not Stage.RELAY or self._relay_is_due(now):
             self.cut_off()
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import stat
 import struct
@@ -149,6 +150,15 @@ class RawStream:
             return 0
         except OSError as exc:
             raise trio.BrokenResourceError(exc.strerror) from exc
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether ``wait_writable`` would return at once: the kernel takes something, or the connection is broken."""
+        if self.fd < 0:
+            return False
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        return bool(poll.poll(0))
 
     def sendmsg_nowait(self, pieces: Sequence[bytes | bytearray | memoryview]) -> int:
         """As ``send_nowait``, for several pieces in one system call."""

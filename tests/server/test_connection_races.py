@@ -13,6 +13,7 @@ import trio
 import trio.testing
 from dummy_front import (
     Client,
+    Request,
     Signal,
     World,
     data,
@@ -29,6 +30,7 @@ from dummy_front import (
 )
 
 from passenger_trio.core.model import PoolLimits
+from passenger_trio.server.connection import Connection
 from passenger_trio.server.stage import PATIENCE, Stage
 from passenger_trio.spawning.dummy import DummyProcess
 from passenger_trio.system.sockets import RawStream
@@ -318,6 +320,41 @@ async def test_R27_the_end_of_a_stall_and_the_clients_reading_in_one_step() -> N
             answer = await client.answer()
             assert body.startswith(answer.body)
             assert answer.complete == (answer.body == body)
+            client.close()
+            await client.ended.wait()
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["fast lane", "slow lane"])
+@simulated
+async def test_R27_the_end_of_a_stall_and_the_clients_taking_more_in_one_step(slow: bool) -> None:
+    """What a client takes is a sign of life: that it came in the last moment, and perhaps was the last byte, costs neither the rest nor the next request."""
+    body = b"0123456789abcdef" * (32768 if slow else 6144)
+
+    def answer(request: Request) -> bytes:
+        return whole(b"next" if request.path == "/next" else body)
+
+    async with serving(respond(answer)) as world:
+        for _ in range(ROUNDS):
+            client = world.connect(send_buffer=0 if slow else 32768)
+            connection = client.connection
+            client.send(get(), get("/next"))
+            await settled()
+            assert connection.stage is Stage.WRITE
+            wire = b""
+            while not wire.endswith(b"next") and not client.ended.is_set():
+                turn = connection.turn
+
+                def due(connection: Connection = connection, turn: int = turn) -> None:
+                    if (connection.stage, connection.turn) == (Stage.WRITE, turn):
+                        connection.overdue(connection.now())
+
+                signal = Signal(world, due)
+                await settled()
+                await client.stream.wait_hangup_or_data()  # it may come from the disk, by a thread
+                wire += client.stream.recv_nowait(1 << 20)
+                signal.give()
+                await settled()
+            assert wire.endswith(b"next")
             client.close()
             await client.ended.wait()
 

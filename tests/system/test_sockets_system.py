@@ -201,6 +201,18 @@ async def test_send_nowait_takes_what_the_kernel_takes(pair: Pair) -> None:
     assert got == BIG[:sent]
 
 
+async def test_takes_more_says_whether_a_wait_would_end_at_once(pair: Pair) -> None:
+    stream, other = pair
+    assert stream.takes_more
+    while stream.send_nowait(b"x" * 65536):
+        pass
+    assert not stream.takes_more
+    other.close()
+    assert stream.takes_more  # a write would tell
+    stream.close()
+    assert not stream.takes_more
+
+
 async def test_sendmsg_nowait_takes_pieces_as_one(pair: Pair) -> None:
     ours, theirs = pair
     assert ours.sendmsg_nowait([b"ab", bytearray(b"cd"), memoryview(b"ef")]) == 6
