@@ -205,6 +205,9 @@ class _Pump:
                             raise trio.BrokenResourceError from None
                         if received.untaken or received.error is not None:
                             return  # what the reader was given comes first
+                        if (event := self.reader.next_event()) is not None:
+                            self._take(*event)
+                            return  # a body that ends by its length ended there: nothing comes behind it
                         room = await buffer.make_room()
                         if received.written < _BULK:
                             break  # it comes slowly, or has ended: not worth a thread

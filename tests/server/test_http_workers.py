@@ -384,6 +384,20 @@ async def test_a_client_that_leaves_closes_the_stream_and_frees_the_process_at_o
         assert len(world.spawner.processes) == 1
 
 
+@pytest.mark.parametrize("size", [300_000, 1_000_000, 3_000_000])
+@simulated
+async def test_a_body_whose_end_goes_to_the_disk_in_bulk_frees_the_process(size: int) -> None:
+    """Where its length is all that tells of the end, nothing comes behind it that could be waited for: the stream stays open, and silent."""
+    wire = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
+    async with serving(spawner=answering(wire, b"b" * size)) as world:
+        client = world.connect(send_buffer=4096)
+        for served in (1, 2):
+            client.send(get())
+            await world.until(lambda served=served: world.processed == served)
+            assert (await client.answer()).body == b"b" * size
+        assert len(world.process.signals) == 0
+
+
 @simulated
 async def test_each_piece_of_a_stream_goes_on_at_once() -> None:
     go = trio.Event()
