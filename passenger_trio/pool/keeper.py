@@ -104,6 +104,7 @@ class Keeper:
         elif action is Action.KILL:
             if event is Event.GRACE_EXPIRED:
                 _log.warning("process %d of %s did not end in time and is killed", live.pid, self.process.group)
+            self.process.killed = True
             live.signal_group(signal.SIGKILL)
 
     def _gone(self) -> None:

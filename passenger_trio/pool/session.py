@@ -52,6 +52,8 @@ class Process:
     overdue: set[SessionId] = attrs.field(factory=set)
     """Sessions that lasted too long: what the process was killed for."""
 
+    killed: bool = False
+    """It was sent SIGKILL: where its streams end, nothing says that it had ended them."""
     told_detached: bool = False
     """Whether its leaving was made an event."""
     holders: set[Callable[[], None]] = attrs.field(factory=set)

@@ -215,7 +215,9 @@ class _Pump:
         except trio.BrokenResourceError:
             count, broken = 0, True
         if not count:
-            self.reader.feed_eof(broken)
+            session = self.exchange.session
+            # The kernel ends the streams of a process that we killed in good order: a body without a length must not look whole by that.
+            self.reader.feed_eof(broken or (session is not None and session.process.killed))
         # From here to the next checkpoint the scratch buffer is ours.
         pieces, taken = self.reader.take_body(scratch[:count])
         if pieces:

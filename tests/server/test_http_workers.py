@@ -5,6 +5,8 @@ The worker is the test's own, written against h11's server side; nothing here st
 
 from __future__ import annotations
 
+import signal
+
 import attrs
 import h11
 import pytest
@@ -13,6 +15,7 @@ import trio.testing
 from dummy_front import World, get, post, serving, simulated
 
 from passenger_trio.codecs.http1_worker import HTTP
+from passenger_trio.core.model import GroupLimits
 from passenger_trio.options import AppOptions
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner, Serve
 from passenger_trio.system.sockets import RawStream
@@ -271,6 +274,32 @@ async def test_R25_a_process_that_goes_at_any_point_never_looks_whole(wire: byte
         for at in range(1, len(wire)):
             status, _, complete = await answer_of(world)
             assert (status, complete) in ((502, True), (200, False)), at
+
+
+@pytest.mark.parametrize("cause", ["its own time", "that of another request", "the end of the grace of a restart"])
+@simulated
+async def test_R25_a_response_that_would_end_with_its_stream_is_not_ended_by_killing_its_process(cause: str) -> None:
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        process.obeys = False
+        async for request in asked(stream):
+            if request.path == "/":
+                await stream.send_all(UNTIL_CLOSE + b"hello")
+            await trio.sleep_forever()
+
+    limits = GroupLimits(max_request_time=5.0 if "grace" not in cause else 0.0)
+    async with serving(spawner=speaking(serve, concurrency=2), limits=limits) as world:
+        if cause.startswith("that"):
+            world.connect().send(get("/silent"))
+            await trio.sleep(4)
+        client = world.connect()
+        client.send(get())
+        await trio.testing.wait_all_tasks_blocked()
+        if "grace" in cause:
+            [process] = world.pool.processes.values()
+            world.pool.homes[process.group].keepers[process.id].retire("a test wants it so")
+        answer = await client.answer()
+        assert (answer.status, answer.body, answer.complete) == (200, b"hello", False)
+        assert signal.SIGKILL in world.spawner.processes[0].signals
 
 
 @simulated
