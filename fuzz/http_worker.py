@@ -15,7 +15,7 @@ import h11  # noqa: E402
 from driver import main  # noqa: E402
 
 from passenger_trio.codecs.http1_worker import HTTP, HttpReader  # noqa: E402
-from passenger_trio.codecs.session_protocol import DATA, END, HEAD, INTERIM  # noqa: E402
+from passenger_trio.codecs.session_protocol import DATA, END, HEAD, INTERIM, UPGRADE  # noqa: E402
 from passenger_trio.errors import IncompleteResponse, MalformedResponse  # noqa: E402
 
 CORPUS = HERE / "corpora" / "http_worker"
@@ -23,9 +23,13 @@ CORPUS = HERE / "corpora" / "http_worker"
 Outcome = tuple[list[tuple[int, bytes]], str]
 
 
-def read(pieces: list[bytes], bulk: bool = False) -> Outcome:
-    """The events, body joined, without flags (bytes behind the end are told only if they come with it); and the end."""
-    reader = HttpReader(b"GET")
+ASKED = ((b"GET", False), (b"HEAD", False), (b"GET", True))
+"""Method, and whether an upgrade was asked for."""
+
+
+def read(pieces: list[bytes], bulk: bool = False, method: bytes = b"GET", upgrade: bool = False) -> Outcome:
+    """The events, body joined, without flags (bytes behind the end are told only if they come with it), an upgrade with what is behind it; and the end."""
+    reader = HttpReader(method, upgrade=upgrade)
     events: list[tuple[int, bytes]] = []
 
     def tell(kind: int, payload: bytes) -> None:
@@ -44,7 +48,9 @@ def read(pieces: list[bytes], bulk: bool = False) -> Outcome:
             reader.feed(piece[taken:])
             while (event := reader.next_event()) is not None:
                 tell(*event)
-        if not events or events[-1][0] != END:
+        if events and events[-1][0] == UPGRADE:
+            events[-1] = (UPGRADE, reader.take_rest())
+        if not events or events[-1][0] not in (END, UPGRADE):
             reader.feed_eof()
             while (event := reader.next_event()) is not None:
                 tell(*event)
@@ -73,24 +79,27 @@ def by_h11(data: bytes) -> tuple[bytes, bool]:
 
 
 def http_worker(data: bytes) -> None:
-    expected = read([data])
-    events, end = expected
-    kinds = [kind for kind, _ in events if kind != INTERIM]
-    assert kinds in ([], [HEAD], [HEAD, DATA], [HEAD, END], [HEAD, DATA, END]), kinds
-    assert (end == "whole") == (kinds[-1:] == [END])
-    if end == "whole":
-        assert by_h11(data) == (b"".join(payload for kind, payload in events if kind == DATA), True)
-    for pieces in (
-        [data],
-        [data[at : at + 1] for at in range(len(data))],
-        [data[at : at + 7] for at in range(0, len(data), 7)],
-    ):
-        assert read(pieces) == expected, pieces
-        assert read(pieces, bulk=True) == expected, pieces
-    found = HTTP.whole_response(data, b"GET")
-    if found is not None:
-        payload, body, _ = found
-        assert expected == ([(HEAD, payload), *([(DATA, body)] if body else []), (END, b"")], "whole")
+    for method, upgrade in ASKED:
+        expected = read([data], method=method, upgrade=upgrade)
+        events, end = expected
+        kinds = [kind for kind, _ in events if kind != INTERIM]
+        assert kinds in ([], [HEAD], [HEAD, DATA], [HEAD, END], [HEAD, DATA, END], [HEAD, UPGRADE]), kinds
+        assert upgrade or UPGRADE not in kinds
+        assert method != b"HEAD" or DATA not in kinds
+        assert (end == "whole") == (kinds[-1:] in ([END], [UPGRADE]))
+        if end == "whole" and method == b"GET" and UPGRADE not in kinds:
+            assert by_h11(data) == (b"".join(payload for kind, payload in events if kind == DATA), True)
+        for pieces in (
+            [data],
+            [data[at : at + 1] for at in range(len(data))],
+            [data[at : at + 7] for at in range(0, len(data), 7)],
+        ):
+            assert read(pieces, False, method, upgrade) == expected, pieces
+            assert read(pieces, True, method, upgrade) == expected, pieces
+        found = HTTP.whole_response(data, method)
+        if found is not None:
+            payload, body, _ = found
+            assert expected == ([(HEAD, payload), *([(DATA, body)] if body else []), (END, b"")], "whole"), "whole"
 
 
 if __name__ == "__main__":
