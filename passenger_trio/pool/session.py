@@ -51,7 +51,6 @@ class Process:
     """Streams that are open, in use or idle; not those that the application has taken over, which occupy no place of the worker's."""
     overdue: set[SessionId] = attrs.field(factory=set)
     """Sessions that lasted too long: what the process was killed for."""
-
     killed: bool = False
     """It was sent SIGKILL: where its streams end, nothing says that it had ended them."""
     told_detached: bool = False
