@@ -1064,7 +1064,7 @@ module PassengerTrio
         send_whole(body)
       elsif @no_body
         send_end
-      elsif body.respond_to?(:to_path) && (file = open_file(body.to_path))
+      elsif body.respond_to?(:to_path) && (path = body.to_path) && (file = open_file(path))
         file.closed? ? nil : send_file(file)
       elsif @worker.rack3 && body.respond_to?(:to_ary) && (chunks = body.to_ary)
         send_whole(chunks)

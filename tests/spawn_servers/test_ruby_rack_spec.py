@@ -90,6 +90,10 @@ def test_files_are_sent_by_the_kernel(worker: Loader, log: Path, directory: Path
     assert worker.request("HEAD", "/file").body == b""
 
 
+def test_a_body_that_has_no_path_after_all_is_read(worker: Loader) -> None:
+    assert good(worker.request("GET", "/no-path")) == b"read"
+
+
 def test_fields_that_come_more_than_once(worker: Loader) -> None:
     response = worker.request("GET", "/cookies")
     good(response)

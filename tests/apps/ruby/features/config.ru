@@ -107,6 +107,7 @@ RAW = {
   end,
   "/chunked" => ->(_env) { [200, TEXT.merge("transfer-encoding" => "chunked"), Body.new(%W[5\r\nhel lo\r\n 6\r\n\ world\r\n0\r\n\r\n])] },
   "/oob" => ->(_env) { [200, TEXT.merge("X-Passenger-Request-OOB-Work" => "true"), ["oob"]] },
+  "/no-path" => ->(_env) { [200, TEXT.dup, Body.new(["read"]).tap { |body| body.define_singleton_method(:to_path) { nil } }] },
   "/nothing" => ->(_env) {},
   "/cause" => lambda do |_env|
     begin
