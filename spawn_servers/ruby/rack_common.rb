@@ -669,6 +669,12 @@ module PassengerTrio
       @have.empty? ? nil : take(most)
     end
 
+    # For ResponseStream, as a StringIO has it.
+    def readpartial(most, out = nil)
+      data = some(most) || raise(EOFError, "end of the request body")
+      out ? out.replace(data) : data
+    end
+
     def close; end
 
     def external_encoding
@@ -837,6 +843,13 @@ module PassengerTrio
 
     def rewind
       @at = 0
+    end
+
+    def readpartial(most, out = nil)
+      fill(@at + 1)
+      raise EOFError, "end of the request body" if @at == @size
+
+      read([most, @size - @at].min, out)
     end
 
     def size
@@ -1377,15 +1390,16 @@ module PassengerTrio
       input.gets
     end
 
-    def readpartial(most, *)
-      input.read(most) || raise(EOFError, "end of the request body")
+    # What has come: a client may wait for an answer to it before it sends the rest.
+    def readpartial(*arguments)
+      input.readpartial(*arguments)
     end
 
-    def read_nonblock(most, *, exception: true)
-      found = input.read(most)
-      raise EOFError, "end of the request body" if found.nil? && exception
-
-      found
+    # It waits all the same: nobody could wait for this stream with IO.select.
+    def read_nonblock(*arguments, exception: true)
+      readpartial(*arguments)
+    rescue EOFError => e
+      raise if exception || e.is_a?(ClientGone)
     end
 
     def flush

@@ -168,6 +168,19 @@ def test_a_body_that_is_written_after_the_application_has_returned(worker: Loade
         assert stream.ended()
 
 
+def test_a_body_answers_to_what_has_come_of_the_request(worker: Loader) -> None:
+    with worker.open() as stream:
+        head, end = stream.encode("POST", "/answers")
+        stream.send(head)
+        assert stream.next_frame() is not None
+        for word in (b"one", b"two"):
+            stream.send(frame("D", word))
+            assert stream.next_frame() == ("D", b"got " + word)
+        stream.send(end)
+        assert stream.next_frame() == ("E", b"")
+    assert good(worker.request("POST", "/answers", b"whole")) == b"got whole"
+
+
 @pytest.mark.parametrize("path", ["/tunnel", "/full"])
 def test_an_upgrade_makes_the_stream_a_tunnel(worker: Loader, path: str) -> None:
     with worker.open() as stream:

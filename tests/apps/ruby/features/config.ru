@@ -108,6 +108,16 @@ RAW = {
   "/chunked" => ->(_env) { [200, TEXT.merge("transfer-encoding" => "chunked"), Body.new(%W[5\r\nhel lo\r\n 6\r\n\ world\r\n0\r\n\r\n])] },
   "/oob" => ->(_env) { [200, TEXT.merge("X-Passenger-Request-OOB-Work" => "true"), ["oob"]] },
   "/no-path" => ->(_env) { [200, TEXT.dup, Body.new(["read"]).tap { |body| body.define_singleton_method(:to_path) { nil } }] },
+  "/answers" => lambda do |_env|
+    body = proc do |stream|
+      begin
+        loop { stream.write("got #{stream.readpartial(4096, String.new)}") }
+      rescue EOFError
+        stream.close
+      end
+    end
+    [200, TEXT.dup, body]
+  end,
   "/nothing" => ->(_env) {},
   "/cause" => lambda do |_env|
     begin
