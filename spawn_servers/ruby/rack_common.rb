@@ -1324,11 +1324,9 @@ module PassengerTrio
 
     # What the application wanted to do when the client has its answer.
     def after_reply(status, headers, error)
-      replies, finished = @env["rack.after_reply"], @env["rack.response_finished"]
-      return if replies.empty? && finished.empty?
-
-      replies.each { |callback| guarded { callback.call } }
-      finished.reverse_each { |callback| guarded { callback.call(@env, status, headers, error) } }
+      # The application may have emptied its environment.
+      @env["rack.after_reply"]&.each { |callback| guarded { callback.call } }
+      @env["rack.response_finished"]&.reverse_each { |callback| guarded { callback.call(@env, status, headers, error) } }
     end
 
     def guarded

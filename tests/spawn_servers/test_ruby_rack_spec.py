@@ -212,6 +212,12 @@ def test_out_of_band_work_is_asked_for(worker: Loader) -> None:
     assert response.header("x-passenger-request-oob-work") is None
 
 
+def test_an_application_that_empties_its_environment(worker: Loader) -> None:
+    with worker.open() as stream:
+        for _ in range(2):
+            assert good(stream.request("GET", "/emptied")) == b"emptied"
+
+
 def test_errors_have_rubys_backtrace_and_their_cause(worker: Loader) -> None:
     error = worker.request("GET", "/cause").error
     assert error is not None

@@ -118,6 +118,7 @@ RAW = {
     end
     [200, TEXT.dup, body]
   end,
+  "/emptied" => ->(env) { env.clear; [200, TEXT.dup, ["emptied"]] },
   "/nothing" => ->(_env) {},
   "/cause" => lambda do |_env|
     begin
