@@ -521,7 +521,8 @@ module PassengerTrio
         seen = []
         while error && !seen.include?(error)
           seen << error
-          first, *rest = (error.backtrace || []).reject { |line| line.start_with?(OWN_FILES) }
+          # Names of files come in any encoding.
+          first, *rest = (error.backtrace || []).map { |line| PassengerTrio.utf8(line) }.reject { |line| line.start_with?(OWN_FILES) }
           text << (seen.size > 1 ? "Caused by:\n" : "") << "#{first || '(no backtrace)'}: #{message_of(error)} (#{error.class})\n"
           rest.each { |line| text << "\tfrom #{line}\n" }
           error = error.cause
@@ -538,7 +539,7 @@ module PassengerTrio
       private
 
       def members(category, summary, problem, solution, traceback)
-        details = "Ruby #{RUBY_VERSION} (#{RUBY_ENGINE}), #{ruby}\nGemfile: #{ENV['BUNDLE_GEMFILE'] || 'none'}\nload path: #{$LOAD_PATH.join(':')}"
+        details = "Ruby #{RUBY_VERSION} (#{RUBY_ENGINE}), #{ruby}\nGemfile: #{ENV['BUNDLE_GEMFILE'] || 'none'}\nload path: #{$LOAD_PATH.map { |path| PassengerTrio.utf8(path.to_s) }.join(':')}"
         { category: category, summary: summary, problem: problem, solution: solution, traceback: traceback, details: details }
       end
 

@@ -218,6 +218,12 @@ def test_an_application_that_empties_its_environment(worker: Loader) -> None:
             assert good(stream.request("GET", "/emptied")) == b"emptied"
 
 
+def test_an_error_in_a_file_with_any_name(worker: Loader) -> None:
+    response = worker.request("GET", "/any-name")
+    assert response.error is not None
+    assert response.error[:2] == ("RuntimeError", "caf\u00e9")
+
+
 def test_errors_have_rubys_backtrace_and_their_cause(worker: Loader) -> None:
     error = worker.request("GET", "/cause").error
     assert error is not None

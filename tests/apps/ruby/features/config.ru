@@ -119,6 +119,7 @@ RAW = {
     [200, TEXT.dup, body]
   end,
   "/emptied" => ->(env) { env.clear; [200, TEXT.dup, ["emptied"]] },
+  "/any-name" => ->(_env) { eval("raise 'caf\u00e9'", binding, "\xe9.rb".b) },
   "/nothing" => ->(_env) {},
   "/cause" => lambda do |_env|
     begin
