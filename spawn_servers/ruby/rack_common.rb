@@ -1453,6 +1453,7 @@ module PassengerTrio
       @came_back = ConditionVariable.new
       @lent = {}
       @crew = []
+      @ended = Queue.new # its threads, as they end
       @common = {
         "GATEWAY_INTERFACE" => "CGI/1.1", "SERVER_SOFTWARE" => options["server_software"], "rack.version" => [1, 3],
         "rack.errors" => $stderr, "rack.multithread" => @threads > 1, "rack.multiprocess" => RUBY_ENGINE == "ruby",
@@ -1476,8 +1477,12 @@ module PassengerTrio
       if @threads == 1
         serve
       else
-        @crew = Array.new(@threads) { Thread.new { serve } }
-        @crew.each(&:join)
+        @threads.times { man }
+        until @crew.empty?
+          @crew.delete(thread = @ended.pop)
+          # One that the application has ended (Thread.exit) is replaced: so many sessions at a time were promised.
+          man unless thread.value
+        end
       end
       @lending.synchronize { @came_back.wait(@lending) until @lent.empty? }
     end
@@ -1519,6 +1524,17 @@ module PassengerTrio
     end
 
     private
+
+    def man
+      @crew << Thread.new do
+        begin
+          serve
+          true
+        ensure
+          @ended << Thread.current
+        end
+      end
+    end
 
     # One thread: accept a stream, serve it to its end, and again.
     def serve

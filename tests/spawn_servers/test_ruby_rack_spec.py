@@ -224,6 +224,15 @@ def test_an_error_in_a_file_with_any_name(worker: Loader) -> None:
     assert response.error[:2] == ("RuntimeError", "caf\u00e9")
 
 
+def test_a_thread_that_the_application_ends_is_replaced(worker: Loader, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert not worker.request("GET", "/thread-exit").complete
+    with worker.open() as one, worker.open() as two:
+        one.begin("GET", f"/meet?{tmp_path / 'one'},{tmp_path / 'two'}")
+        assert good(two.request("GET", f"/meet?{tmp_path / 'two'},{tmp_path / 'one'}")) == b"met"
+        assert good(one.response()) == b"met"
+
+
 def test_errors_have_rubys_backtrace_and_their_cause(worker: Loader) -> None:
     error = worker.request("GET", "/cause").error
     assert error is not None

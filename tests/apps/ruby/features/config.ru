@@ -120,6 +120,13 @@ RAW = {
   end,
   "/emptied" => ->(env) { env.clear; [200, TEXT.dup, ["emptied"]] },
   "/any-name" => ->(_env) { eval("raise 'caf\u00e9'", binding, "\xe9.rb".b) },
+  "/thread-exit" => ->(_env) { Thread.exit },
+  "/meet" => lambda do |env|
+    mine, theirs = env["QUERY_STRING"].split(",")
+    File.write(mine, "")
+    sleep 0.002 until File.exist?(theirs)
+    [200, TEXT.dup, ["met"]]
+  end,
   "/nothing" => ->(_env) {},
   "/cause" => lambda do |_env|
     begin
