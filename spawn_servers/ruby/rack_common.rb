@@ -961,6 +961,8 @@ module PassengerTrio
       rescue Leave
         raise
       rescue Exception => e # rubocop:disable Lint/RescueException -- an `exit` in a request as well
+        raise unless @worker.ours? || e.is_a?(StandardError) # the end of a process that the application forked
+
         failure = e
         failed(e)
       ensure
@@ -1462,10 +1464,16 @@ module PassengerTrio
     end
 
     def listen
+      @pid = Process.pid
       @listener = UNIXServer.new(@path)
       File.chmod(0o600, @path)
       @stopped, @stop = IO.pipe
       PassengerTrio.own(@listener, @stopped, @stop)
+    end
+
+    # Not in a process that the application forked in a request, and which has come back out of it: the socket and the exit are not its own.
+    def ours?
+      @pid == Process.pid
     end
 
     def sockets
@@ -1742,8 +1750,10 @@ module PassengerTrio
             worker.run
           end
         ensure
-          worker.stop
-          stopping
+          if worker.ours?
+            worker.stop
+            stopping
+          end
         end
         0
       end

@@ -233,6 +233,19 @@ def test_a_thread_that_the_application_ends_is_replaced(worker: Loader, tmp_path
         assert good(one.response()) == b"met"
 
 
+@pytest.mark.parametrize("ruby", FORKING.values(), ids=FORKING.keys())
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("how", "status"), [("exit", b"3"), ("raise", b"0")])
+def test_a_process_that_comes_back_out_of_a_request_leaves_the_worker_its_socket(
+    ruby: str, threads: int, how: str, status: bytes
+) -> None:
+    with worker_of(ruby, "features", threads=threads) as loader:
+        for _ in range(2):
+            assert good(loader.request("GET", f"/fork?{how}")) == status
+        loader.shut_down()
+        assert loader.exit_status() == 0
+
+
 def test_errors_have_rubys_backtrace_and_their_cause(worker: Loader) -> None:
     error = worker.request("GET", "/cause").error
     assert error is not None

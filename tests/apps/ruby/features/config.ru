@@ -127,6 +127,11 @@ RAW = {
     sleep 0.002 until File.exist?(theirs)
     [200, TEXT.dup, ["met"]]
   end,
+  "/fork" => lambda do |env|
+    child = fork
+    env["QUERY_STRING"] == "exit" ? exit(3) : raise("the child") if child.nil?
+    [200, TEXT.dup, [Process.wait2(child)[1].exitstatus.to_s]]
+  end,
   "/nothing" => ->(_env) {},
   "/cause" => lambda do |_env|
     begin
