@@ -131,7 +131,7 @@ class Redirection {
     Server.prototype.listen = function listen(...args) {
       if (!(this instanceof http.Server)) return original.apply(this, args);
       if (redirection.server === null || redirection.server === this) return redirection.take(this, args, original);
-      if (portOf(args) === redirection.port && redirection.port !== undefined) {
+      if (redirection.port && portOf(args) === redirection.port) { // 0 is another one each time
         // A second address of the same server, as for "localhost" in IPv4 and IPv6: whoever asks for it is served already.
         const callback = args[args.length - 1];
         if (typeof callback === 'function') this.once('listening', callback);
@@ -168,46 +168,92 @@ class Stopping {
   constructor(server) {
     this.server = server;
     this.begun = false;
-    this.sockets = new Map(); // socket -> bytes that had been read of it when it became idle; -1: it is busy
-    this.latest = new WeakMap(); // socket -> the newest response on it
+    this.done = null; // what is to be done when the server has closed, until it is told to
+    this.looking = false;
+    this.accepted = false; // a connection, since the last look
+    this.sockets = new Map(); // socket -> its newest session: { busy, whole: bytes read when its request was there as a whole, or -1, seen: at the last look }
     server.on('connection', (socket) => {
-      this.sockets.set(socket, 0);
+      this.accepted = true;
+      this.sockets.set(socket, { busy: false, whole: 0, seen: 0 });
       socket.on('close', () => this.sockets.delete(socket));
     });
     // Not by listeners: what Node does with an event can depend on there being one.
-    const { emit } = server;
+    const { emit, close, closeIdleConnections } = server;
     const stopping = this;
     server.emit = function emitAndCount(event, request, response) {
-      if (event === 'request') stopping.take(request.socket, response);
-      else if (event === 'upgrade' || event === 'connect') stopping.sockets.set(request.socket, -1);
+      if (event === 'request') stopping.take(request, response);
+      else if (event === 'upgrade' || event === 'connect') stopping.sockets.set(request.socket, { busy: true });
       return emit.apply(this, arguments);
     };
+    // Many applications stop themselves when they are told to. Node would end connections on which a request waits to be read.
+    server.close = function closeInTime(callback) {
+      if (!stopping.begun) return close.apply(this, arguments);
+      if (typeof callback === 'function') this.once('close', callback);
+      return this;
+    };
+    if (closeIdleConnections) { // Node 18.2
+      server.closeIdleConnections = function closeIdleInTime() {
+        if (!stopping.begun) closeIdleConnections.call(this);
+      };
+    }
   }
 
-  take(socket, response) {
-    this.sockets.set(socket, -1);
-    this.latest.set(socket, response);
+  take(request, response) {
+    const { socket } = request;
+    const session = { busy: true, whole: -1, seen: -1 };
+    this.sockets.set(socket, session);
+    const isWhole = () => { session.whole = socket.bytesRead; };
+    process.nextTick(() => (request.complete ? isWhole() : request.once('close', isWhole)));
     response.on('close', () => {
       // A response may be whole long before its `end`: then the next request can be here already.
-      if (!this.sockets.has(socket) || this.latest.get(socket) !== response) return;
-      this.sockets.set(socket, socket.bytesRead);
-      if (this.begun) this.endIdle();
+      session.busy = false;
+      if (this.begun) this.look();
     });
   }
 
   begin(done) {
     if (this.begun) return;
     this.begun = true;
-    // What has been sent before is in hand: two rounds of the event loop read and accept what waits in the kernel.
-    setImmediate(() => setImmediate(() => {
-      // The HTTP server's own `close` (Node 19 and newer) also ends connections whose response was written but has not gone yet.
-      require('net').Server.prototype.close.call(this.server, () => done());
-      this.endIdle();
-    }));
+    this.done = done;
+    this.look();
   }
 
+  // What has been sent before is in hand, and may wait in the kernel. A turn of the event loop accepts one connection, and reads one block of each:
+  // all is here after two in which nothing came.
+  look() {
+    if (this.looking) return;
+    this.looking = true;
+    let quiet = 0;
+    const turn = () => {
+      quiet = this.stirs() ? 0 : quiet + 1;
+      if (quiet < 2) {
+        setImmediate(turn);
+        return;
+      }
+      this.looking = false;
+      const { done } = this;
+      this.done = null;
+      // The HTTP server's own `close` (Node 19 and newer) also ends connections whose response was written but has not gone yet.
+      if (done) require('net').Server.prototype.close.call(this.server, () => done());
+      this.endIdle();
+    };
+    setImmediate(turn);
+  }
+
+  stirs() {
+    let found = this.accepted;
+    this.accepted = false;
+    for (const [socket, session] of this.sockets) {
+      if (session.busy || session.seen === socket.bytesRead) continue;
+      session.seen = socket.bytesRead;
+      found = true;
+    }
+    return found;
+  }
+
+  // A session is over with its response, also if nobody wanted the rest of its request. What came behind a whole request is the next head.
   endIdle() {
-    for (const [socket, read] of this.sockets) if (read === socket.bytesRead) socket.destroy();
+    for (const [socket, { busy, whole }] of this.sockets) if (!busy && (whole === -1 || whole === socket.bytesRead)) socket.destroy();
   }
 }
 
@@ -222,6 +268,7 @@ const life = {
   ready: false,
   failed: false,
   leaving: false,
+  stops: 0,
   loaded: false,
 
   receive(message) {
@@ -232,8 +279,8 @@ const life = {
         life.load();
         break;
       case 'shutdown':
-        // As if it had come as a signal: the application may listen for that.
-        process.emit('SIGTERM', 'SIGTERM', 15);
+        // As if it had come as a signal: the application may listen for that, and may have removed all that did.
+        if (!process.emit('SIGTERM', 'SIGTERM', 15)) life.stop();
         break;
       case 'gone':
         life.leaving = true;
@@ -255,23 +302,24 @@ const life = {
     life.step = '';
   },
 
+  stop() {
+    life.stops += 1;
+    if (life.stops > 1 || !life.ready) {
+      life.leaving = true;
+      process.exit(life.stops > 1 ? 143 : 0);
+    }
+    life.stopping.begin(() => {
+      life.leaving = true;
+      process.exit(0);
+    });
+  },
+
   load() {
     const { options } = life;
     life.begin('prepare_runtime');
     const path = require('path');
     const file = options.startup_file;
-    let signals = 0;
-    process.on('SIGTERM', () => {
-      signals += 1;
-      if (signals > 1 || !life.ready) {
-        life.leaving = true;
-        process.exit(signals > 1 ? 143 : 0);
-      }
-      life.stopping.begin(() => {
-        life.leaving = true;
-        process.exit(0);
-      });
-    });
+    process.on('SIGTERM', life.stop);
     process.on('SIGINT', () => {}); // a handler, and not ignored: no program that the application starts inherits that
     process.on('uncaughtExceptionMonitor', (error) => {
       if (process.listenerCount('uncaughtException') === 0) life.fail(explain(error));
