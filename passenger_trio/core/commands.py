@@ -126,7 +126,7 @@ class RetirePreloader:
 
 @attrs.frozen
 class EndGeneration:
-    """Nothing is spawned of this generation any more, and it has no preloader: let go of its spawner."""
+    """Nothing is spawned of this generation any more, and it has no preloader and no process: let go of its spawner."""
 
     group: GroupKey
     generation: int

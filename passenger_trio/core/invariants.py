@@ -120,6 +120,7 @@ def generations(state: PoolState) -> Iterator[str]:
             if attempt.counts == (attempt.abandoned or attempt is group.relief):
                 yield f"attempt {attempt.id} counts: {attempt.counts}"
         used = {group.generation, group.candidate} | {attempt.generation for attempt in group.attempts.values()}
+        used |= {process.generation for process in group.processes}
         for of in group.generations.values():
             if state.open and of.number not in used and of.preloaders == of.preloaders_leaving == 0:
                 yield f"generation {of.number} of {group.key} has ended, and nobody was told"

@@ -20,7 +20,8 @@ Laws:
 * A restart that is asked for while the candidate is on its way is done after it: at most one runs and one is remembered,
   however many are asked for. At any other time it begins at once, also when older processes are still worn.
 * A candidate's failure is no failure of the group: it does not back off, and nobody is refused for it.
-* A generation ends when it neither serves nor is tried, and no attempt and no preloader of it is left.
+* A generation ends when it neither serves nor is tried, and no attempt, no preloader and no process of it is left. (What an application has
+  started while it was loaded ends with its spawner, and its processes use it to their end.)
 
 A hard restart retires everything at once, and whoever comes meanwhile waits. ``always_restart`` (for development) puts one in
 front of each request that would not find fresh processes.
@@ -181,9 +182,9 @@ def _end(group: GroupState, generation: GenerationState) -> list[Command]:
         return []
     if any(attempt.generation == number for attempt in group.attempts.values()):
         return []
-    if not generation.preloaders:
-        del group.generations[number]
-        return [EndGeneration(group.key, number)]
     if generation.preloaders > generation.preloaders_leaving:
         return [retire_preloader(group, generation, Reason.RESTART)]
-    return []
+    if generation.preloaders or any(process.generation == number for process in group.processes):
+        return []
+    del group.generations[number]
+    return [EndGeneration(group.key, number)]

@@ -16,6 +16,8 @@ from __future__ import annotations
 import enum
 import math
 from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import chain
 
 import attrs
 
@@ -172,6 +174,11 @@ class GroupState:
     worn: dict[ProcessId, Reason] = attrs.field(factory=dict)
     # The attempt whose process will take the place of a worn one: one at a time.
     relief: Attempt | None = None
+
+    @property
+    def processes(self) -> Iterator[ProcessState]:
+        """Enabled and detached ones."""
+        return chain(self.enabled.values(), self.detached.values())
 
     @property
     def preloaders(self) -> int:

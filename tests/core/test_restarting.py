@@ -296,8 +296,23 @@ class TestGenerationsEnd:
         pool.policy.preloader_started(SHOP, 1, pool.now)
         pool.restart()
         pool.policy.preloader_started(SHOP, 2, pool.now)
+        [old] = pool.processes()
         assert RetirePreloader(SHOP, Reason.RESTART, 1) in pool.spawned()
+        assert pool.exits(old) == []
         assert pool.policy.preloader_ended(SHOP, 1, pool.now) == [EndGeneration(SHOP, 1)]
+
+    def test_a_generation_lasts_as_long_as_its_processes(self) -> None:
+        pool = a_pool(2)
+        busy = pool.take()
+        pool.policy.preloader_started(SHOP, 1, pool.now)
+        pool.restart()
+        while pool.attempts():
+            pool.spawned()
+        for process in set(pool.policy.state.processes) - set(pool.processes()) - {busy.process}:
+            assert pool.exits(process) == []
+        assert pool.policy.preloader_ended(SHOP, 1, pool.now) == [], "what it started is in use"
+        assert pool.close(busy.session) == [Retire(busy.process, Reason.RESTART)]
+        assert pool.exits(busy.process) == [EndGeneration(SHOP, 1)]
 
     def test_it_stays_while_a_process_is_spawned_through_it(self) -> None:
         pool = a_pool(1)
@@ -316,7 +331,9 @@ class TestGenerationsEnd:
         assert RetirePreloader(SHOP, Reason.RESTART, 2) in pool.failed()
         assert pool.policy.preloader_ended(SHOP, 2, pool.now) == [EndGeneration(SHOP, 2)]
 
-    def test_a_generation_without_a_preloader_ends_at_once(self) -> None:
+    def test_a_generation_without_a_preloader_ends_with_its_last_process(self) -> None:
         pool = a_pool(1)
+        [old] = pool.processes()
         pool.restart()
-        assert EndGeneration(SHOP, 1) in pool.spawned()
+        assert EndGeneration(SHOP, 1) not in pool.spawned()
+        assert pool.exits(old) == [EndGeneration(SHOP, 1)]

@@ -366,6 +366,8 @@ class FakeWorld:
                     assert not self.preloaders.get(of)
                     coming = [self.generations[a] for a, key in self.attempts.items() if key == command.group]
                     assert command.generation not in coming, "it is being spawned"
+                    there = [p.generation for p in self.processes.values() if p.group == command.group]
+                    assert command.generation not in there, "a process may use what was started for it"
                     self.ended.add(of)
                 case RestartEnded(rejected=True):
                     self.rejected[command.group] = command.generation
