@@ -8,6 +8,7 @@ process, no descriptor and no socket file behind, also when it is cancelled.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import signal
@@ -108,18 +109,26 @@ class Launch:
             pidfd.close()  # the same process, which was pinned before
 
     async def see_through(
-        self, expectation: Expectation, timeout: float, doom: Callable[[], Awaitable[SpawnError]] | None = None
+        self,
+        expectation: Expectation,
+        timeout: float,
+        doom: Callable[[], Awaitable[SpawnError]] | None = None,
+        *,
+        connect_time: float = math.inf,
     ) -> Ready:
         """Wait for the program to connect, shake hands, and be ready.
 
         :param timeout: seconds left for all of it.
         :param doom: returns when somebody on whom the program depends has failed (the preloader that was asked to fork).
+        :param connect_time: seconds, of those, in which it must have connected.
         :raises SpawnError: it did not come to that. The program is not ended here: ``abandon`` does that.
         """
         result: Ready | SpawnError | None = None
         exited = False
 
-        with trio.move_on_after(timeout) as deadline:
+        begun = trio.current_time()
+        time_limit = min(timeout, connect_time)
+        with trio.move_on_after(time_limit) as deadline:
             async with trio.open_nursery() as race:
 
                 async def watch_exit() -> None:
@@ -138,9 +147,13 @@ class Launch:
                     race.cancel_scope.cancel()
 
                 async def talk() -> None:
-                    nonlocal result
+                    nonlocal result, time_limit
                     control = await expectation.wait()
                     self._adopt(control)
+                    if deadline.cancel_called:
+                        await trio.lowlevel.checkpoint()  # it came in the very step in which its time was over
+                    time_limit = timeout
+                    deadline.deadline = begun + time_limit
                     self.advance("connect_back", "handshake")
                     control.send_nowait(encode_options(self.spec.loader_options(self.socket_name)))
                     self.journey = self.journey.performed("handshake", trio.current_time())
@@ -170,7 +183,7 @@ class Launch:
         if result is None and self.control is not None:
             result = self._last_words(self.control)
         if result is None:
-            result = self._timed_out(timeout) if deadline.cancelled_caught and not exited else self._ended_early()
+            result = self._timed_out(time_limit) if deadline.cancelled_caught and not exited else self._ended_early()
         if isinstance(result, SpawnError):
             raise result
         return result

@@ -1,8 +1,8 @@
 """SmartSpawner: processes are forked from a preloader, which has loaded the application once and shares its memory with them.
 
 It keeps at most one preloader, starts it when the first process is ordered, and starts another when it is gone. Spawns that come while the
-preloader starts wait for that one start and share its failure. A preloader that does not come up with a process in ``_FORK_TIME`` is stuck (F10): it is
-killed, and this one process is started directly instead.
+preloader starts wait for that one start and share its failure. A preloader that does not come up with a process that connects in ``_FORK_TIME`` is stuck
+(F10): it is killed, and this one process is started directly instead. A process that has connected has the application's own time to be ready.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class SmartSpawner:
             except SpawnError as error:
                 if not preloader.usable and not last_try:
                     continue  # it crashed, perhaps long ago and for no fault of ours: a new one gets one chance
-                if error.failure.category is not ErrorCategory.TIMEOUT:
+                if error.failure.category is not ErrorCategory.TIMEOUT or not _never_connected(error.failure):
                     raise
             break
         _log.warning(
@@ -199,9 +199,10 @@ class SmartSpawner:
                 await order.refused.wait()
                 return self._refused(launch, order.problem) if order.problem else self._preloader_gone(launch)
 
-            timeout = min(self._fork_time, self._spec.app.start_timeout)
             try:
-                ready = await launch.see_through(expectation, timeout, refusal)
+                ready = await launch.see_through(
+                    expectation, self._spec.app.start_timeout, refusal, connect_time=self._fork_time
+                )
             finally:
                 if launch.pidfd is None:
                     # There may be a process of which we have not heard, and which is not to outlive this spawn.
@@ -225,3 +226,8 @@ class SmartSpawner:
             problem,
             "Check the limits on processes and memory of the account under which the server runs.",
         )
+
+
+def _never_connected(failure: SpawnFailure) -> bool:
+    step = failure.journey.failed_step
+    return step is not None and step.name == "connect_back"

@@ -256,6 +256,29 @@ async def test_a_preloader_that_is_stopped_is_gone_round_and_ended(nothing_left:
         await end(first, second, third)
 
 
+async def test_a_process_that_is_slow_to_start_up_does_not_make_its_preloader_stuck(nothing_left: Path) -> None:
+    """An ASGI application loads its model in its lifespan: that is longer than a fork may take."""
+    spec = fake_preloader("forks_a_worker_that_is_slow", nothing_left, env=(("DELAY", "0.8"),))
+    async with smart(spec, fork_time=0.4) as spawner:
+        process = await spawn(spawner)
+        assert process.preloaded
+        assert spawner.changes == [True]
+        await end(process)
+
+
+async def test_a_process_that_does_not_start_up_in_time_is_told_of_and_its_preloader_stays(nothing_left: Path) -> None:
+    slow = (("DELAY", "600"),)
+    spec = fake_preloader("forks_a_worker_that_is_slow", nothing_left, env=slow, start_timeout=1.0)
+    async with smart(spec, fork_time=0.6) as spawner:
+        failure = await failure_of(spawner)
+        assert failure.category is ErrorCategory.TIMEOUT
+        assert failure.summary == "The application was not ready within 1 seconds"
+        assert failure.journey.failed_step is not None
+        assert failure.journey.failed_step.name == "start_up"
+        assert not forked_by(spawner)
+        assert spawner.changes == [True]
+
+
 async def test_a_preloader_that_dies_of_every_fork(nothing_left: Path) -> None:
     async with smart(fake_preloader("dies_of_a_fork", nothing_left)) as spawner:
         failure = await failure_of(spawner)

@@ -271,6 +271,26 @@ def forks_a_sleeper_late():
     as_preloader(answer)
 
 
+def forks_a_worker_that_is_slow():
+    """Its worker connects at once, and has a start-up of its own."""
+
+    def answer(control, token):
+        pid = os.fork()
+        if pid == 0:
+            os.setpgid(0, 0)
+            control.close()
+            os.environ["PASSENGER_TRIO_SPAWN_TOKEN"] = token
+            lifeline, options = connect("worker")
+            say(lifeline, {"type": "step", "name": "start_up", "state": "in_progress"})
+            time.sleep(float(os.environ["DELAY"]))
+            _, spec = listen(options)
+            say(lifeline, {"type": "ready", "sockets": [spec]})
+            wait_for_the_end(lifeline)
+        say(control, {"type": "forked", "token": token, "pid": pid})
+
+    as_preloader(answer)
+
+
 def forks_a_worker_and_tells_late():
     """Its worker is ready before it says that it has forked: it says so when it is asked for the next."""
     untold = []
