@@ -48,10 +48,13 @@ class ControlConnection:
         """The peer, pinned when it connected. The connection does not own it."""
 
     async def receive(self) -> Message | None:
-        """The next message; None when the loader is gone.
+        """The next message; None when the loader is gone, or was hung up on.
 
         :raises SpawnServerError: it broke the contract.
         """
+        if self._stream.fd < 0:
+            await trio.lowlevel.checkpoint()
+            return None
         if self._received == _BURST:
             self._received = 0
             await trio.sleep(_PAUSE)

@@ -81,7 +81,9 @@ class LiveProcess(Protocol):
         """Signal it and its process group. False: nobody is there."""
 
     async def attend(self) -> None:
-        """Read its output and what it reports, for as long as there is any. When it breaks the contract it is hung up on, which ends it."""
+        """Read its output and what it reports, for as long as there is any. When it breaks the contract it is hung up on, which ends it.
+        May be cancelled and called again, by whoever has it next (the warm-up, then the pool).
+        """
 
     def close(self) -> None:
         """Let go of everything that belongs to it."""

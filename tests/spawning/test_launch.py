@@ -259,6 +259,24 @@ async def test_a_worker_that_breaks_the_contract_is_hung_up_on_and_heard_to_its_
     assert any(line.startswith("last line") for line in process.output.tail)
 
 
+async def test_a_worker_that_was_hung_up_on_is_attended_to_by_who_has_it_next(
+    nothing_left: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It breaks the contract while it is warmed up, and passes: the pool has it then."""
+    process = await spawn(fake_spec("breaks_the_contract_later", nothing_left))
+    async with trio.open_nursery() as warm_up:
+        warm_up.start_soon(process.attend)
+        with trio.fail_after(SOON):
+            while "a type that the contract does not have" not in caplog.text:
+                await trio.lowlevel.checkpoint()
+        warm_up.cancel_scope.cancel()
+    with trio.fail_after(SOON):
+        await process.attend()
+    assert any(line.startswith("last line") for line in process.output.tail)
+    assert await wait_exit(process) == 0
+    process.close()
+
+
 async def test_what_an_application_puts_in_place_of_its_socket_does_not_hold_us_up(
     nothing_left: Path,
 ) -> None:
