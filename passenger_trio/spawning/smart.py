@@ -58,8 +58,8 @@ class SmartSpawner:
         self._fork_time = fork_time
         self._direct = DirectSpawner(spec, reception, on_line)
         self._starting = trio.Lock()
-        self._start_failure: tuple[int, SpawnFailure] | None = None
-        self._starts = 0
+        self._start_failure: SpawnFailure | None = None
+        self._failed_starts = 0
         self._preloader: Preloader | None = None
         self._keepers: trio.Nursery | None = None
         self._left_groups: list[PidFd] = []
@@ -107,17 +107,17 @@ class SmartSpawner:
 
     async def _usable_preloader(self) -> Preloader:
         """The preloader; started when there is none. Whoever waited for a start that failed shares its failure."""
-        seen = self._starts
+        seen = self._failed_starts
         async with self._starting:
             if self._preloader is not None and self._preloader.usable:
                 return self._preloader
-            if self._start_failure is not None and self._start_failure[0] > seen:
-                raise SpawnError(self._start_failure[1])
-            self._starts += 1
+            if self._start_failure is not None and self._failed_starts > seen:
+                raise SpawnError(self._start_failure)
             try:
                 self._preloader = await self._start_preloader()
             except SpawnError as error:
-                self._start_failure = (self._starts, error.failure)
+                self._failed_starts += 1
+                self._start_failure = error.failure
                 raise
             return self._preloader
 

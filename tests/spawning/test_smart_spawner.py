@@ -130,6 +130,29 @@ async def test_spawns_that_come_together_share_one_failure(nothing_left: Path, t
         assert spawner.preloader is None
 
 
+async def test_a_spawn_that_comes_while_the_preloader_starts_shares_its_failure(
+    nothing_left: Path, tmp_path: Path
+) -> None:
+    """Those who wait would else wait for as long once more, for the same news."""
+    source = f"open('count', 'a').write('x')\nimport os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\nraise ValueError\n{HELLO}"
+    async with smart(written_spec(tmp_path, source, nothing_left)) as spawner:
+        failures: list[SpawnFailure] = []
+
+        async def one() -> None:
+            failures.append(await failure_of(spawner))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one)
+            with trio.fail_after(SOON):
+                while not (tmp_path / "count").exists():
+                    await trio.lowlevel.checkpoint()
+            nursery.start_soon(one)
+            await wait_all_tasks_blocked()
+            (tmp_path / "go").touch()
+        assert len({failure.error_id for failure in failures}) == 1
+        assert (tmp_path / "count").read_text() == "x"
+
+
 async def test_a_start_that_is_cancelled_is_taken_over_by_who_waits_for_it(nothing_left: Path, tmp_path: Path) -> None:
     spec = written_spec(tmp_path, "open('count', 'a').write('x')\nimport time; time.sleep(0.2)\n" + HELLO, nothing_left)
     async with smart(spec) as spawner:
