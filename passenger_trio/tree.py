@@ -194,8 +194,8 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
 
 
 def run(config: Config, *, on_ready: Callable[[RunningServer], None]) -> None:
-    """Serve as the program itself: until SIGTERM, SIGINT or SIGQUIT, which drain; a second one ends at once. SIGHUP restarts the applications,
-    but when it says that the terminal is gone it drains. Raises as ``serve``.
+    """Serve as the program itself: until SIGTERM, SIGINT or SIGQUIT, which drain; a second one ends at once. SIGHUP restarts the applications
+    (one that comes while they start, once they have), but when it says that the terminal is gone it drains. Raises as ``serve``.
     """
     try:
         os.close(pidfd_open(os.getpid()))
@@ -222,11 +222,18 @@ async def _main(
     with trio.open_signal_receiver(*heeded) as signals:
         async with trio.open_nursery() as program:
             server: RunningServer | None = None
+            restart_wanted = False
 
             def obey(number: int) -> None:
-                if number == signal.SIGHUP and server is not None and (not had_terminal or has_terminal()):
-                    _log.info("SIGHUP: restarting")
-                    server.restart()
+                nonlocal restart_wanted
+                if number == signal.SIGHUP and (not had_terminal or has_terminal()):
+                    if server is not None:
+                        _log.info("SIGHUP: restarting")
+                        server.restart()
+                    elif not restart_wanted:
+                        # Whoever has deployed a new version while an older one is being loaded does not want the server to end.
+                        restart_wanted = True
+                        _log.info("SIGHUP: restarting, once everything has started")
                 elif server is None or server.stopping:
                     _log.warning("%s: ending at once", signal.Signals(number).name)
                     program.cancel_scope.cancel()
@@ -245,6 +252,8 @@ async def _main(
             try:
                 async with open_server(config) as server:
                     on_ready(server)
+                    if restart_wanted:
+                        server.restart()
                     await server.wait_stopping()
             except PassengerError as error:
                 failure = error

@@ -77,6 +77,22 @@ def test_a_hangup_signal_restarts(tmp_path: Path) -> None:
         eventually(lambda: serving(server) == "v2")
 
 
+def test_a_hangup_signal_while_it_starts_restarts_when_it_has_started(tmp_path: Path) -> None:
+    """Somebody deploys, and reloads, while the version before is being loaded."""
+    write_version(tmp_path, "v1")
+    old = (tmp_path / "passenger_wsgi.py").read_text()
+    wait = "import os, time\nprint('loading', flush=True)\nwhile not os.path.exists('go'): time.sleep(0.01)\n"
+    (tmp_path / "passenger_wsgi.py").write_text(wait + old)
+    with Supervisor.start(tmp_path, wait=False) as server:
+        server.wait_log("loading")
+        write_version(tmp_path, "v2")
+        server.send_signal(signal.SIGHUP)
+        server.wait_log("restarting, once everything has started")
+        (tmp_path / "go").touch()
+        server.wait_ready()
+        eventually(lambda: serving(server) == "v2")
+
+
 def test_the_command_waits_and_says_what_came_of_it(tmp_path: Path) -> None:
     root = tmp_path / "shop"
     root.mkdir()
