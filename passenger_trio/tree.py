@@ -180,6 +180,7 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
                         accepting.cancel_scope.cancel()
                     _log.info("draining: %d requests are under way", front.active)
                     for listener in listeners:
+                        listener.accept_waiting(clients)
                         listener.close()
                     front.drain()
                     clients.cancel_scope.deadline = trio.current_time() + config.server.shutdown_timeout

@@ -1,7 +1,8 @@
 """Stage 1: listening sockets to connections.
 
 One accept loop a listener. Laws: a connection that was accepted is served or closed, never forgotten; want of descriptors (R36, F31) closes connections that are
-idle, then lets the kernel's queue wait, and never spins; the listener is not read while the server drains.
+idle, then lets the kernel's queue wait, and never spins; while the server drains the listener is not read, but who stood in its queue when that began is accepted
+first.
 """
 
 from __future__ import annotations
@@ -91,10 +92,30 @@ class Listener:
                         front.make_room(8)
                         await trio.sleep(_PAUSE)
                     break
-                front.accepted += 1
-                connection = self._connection(sock, address)
-                front.connections.add(connection)  # it counts from now on, and not when its task first runs
-                clients.start_soon(connection.run)
+                self._begin(sock, address, clients)
+
+    def accept_waiting(self, clients: trio.Nursery) -> None:
+        """The server drains: accept who has come by now, up to the ceiling.
+
+        The kernel has told them that they are connected, and their requests may be here; closing the socket would reset them unread.
+        """
+        for _ in range(self._ceiling - len(self._front.connections)):
+            try:
+                sock, address = self._sock.accept()
+            except BlockingIOError:
+                break
+            except OSError as exc:
+                if exc.errno in SHORT_OF_DESCRIPTORS:
+                    break
+                continue
+            self._begin(sock, address, clients)
+
+    def _begin(self, sock: socket.socket, address: tuple[str, int], clients: trio.Nursery) -> None:
+        front = self._front
+        front.accepted += 1
+        connection = self._connection(sock, address)
+        front.connections.add(connection)  # it counts from now on, and not when its task first runs
+        clients.start_soon(connection.run)
 
     def close(self) -> None:
         """Idempotent: the path may be another server's by the second time."""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,18 @@ class TestDraining:
                 ConnectionResetError,
                 BrokenPipeError,
             }
+
+    def test_who_stands_in_the_kernels_queue_is_served(self) -> None:
+        """They are connected, and have sent their requests: a listener that is closed would reset them."""
+        with Supervisor.start(BEHAVIOURS, "--max-request-queue-size", "0") as server, ExitStack() as them:
+            server.send_signal(signal.SIGSTOP)
+            waiting = [them.enter_context(server.connect()) for _ in range(150)]
+            for client in waiting:
+                client.send(b"GET /pid HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            server.send_signal(signal.SIGTERM)  # heard in the step in which it goes on
+            server.send_signal(signal.SIGCONT)
+            assert {client.read_response().status for client in waiting} == {200}
+            assert server.wait() == 0
 
     def test_hooks_of_the_application_run(self, tmp_path: Path) -> None:
         source = (
