@@ -1,7 +1,8 @@
 """Watching a client that waits for its response: whether it is still there. It takes no task: the switchboard tells.
 
 What it sends ahead meanwhile is read, up to a limit, and no byte more (R31), for a hang-up cannot be told from what stands before it. A half-close is none: who has said all that he
-has to say still waits for an answer (R28).
+has to say still waits for an answer (R28). One who has closed altogether looks the same at first, and is found out by the kernel's probes (``RawStream.probe_peer``), which say nothing
+to the client.
 
 Law: between ``begin`` and ``end`` nobody else reads from the client. After it was told once, nothing more is.
 """
@@ -37,6 +38,8 @@ class ClientWatch:
         connection = self._connection
         stream = connection.stream
         self._listens = self._has_room
+        if connection.codec.peer_closed:
+            stream.probe_peer()
         try:
             stream.line = connection.front.switchboard.connect(stream.fd, READABLE if self._listens else 0, self._heard)
         except OSError as error:
@@ -65,6 +68,8 @@ class ClientWatch:
             if not self._has_room and stream.line is not None:
                 self._listens = False
                 stream.line.listen(0)
+                if codec.peer_closed:
+                    stream.probe_peer()
         elif events & HUNG_UP:
             self._leave()
 

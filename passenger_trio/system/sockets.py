@@ -44,6 +44,9 @@ __all__ = [
 MAX_UNIX_PATH = 107
 """Bytes of a Unix socket's path that the kernel takes (sun_path, without its NUL)."""
 
+_PROBES = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 12}
+"""Seconds of silence before the kernel asks a peer, seconds between that and the next time, and how often it is asked in vain."""
+
 _PORT_TRIES = 20
 """Free ports that are tried until one is free on every address."""
 
@@ -221,6 +224,17 @@ class RawStream:
         """Make ``close`` send RST where the protocol has one (R25: an HTTP/1.0 client must see a truncation)."""
         if self.fd >= 0 and self._sock.family != socket.AF_UNIX:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def probe_peer(self) -> None:
+        """Have the kernel see whether a peer that has ended its side is there still; if it is not, the connection breaks.
+
+        A half-close and a close look the same. But who has only half-closed answers for ever, and who has closed is forgotten by its kernel, in a minute
+        on most (``tcp_fin_timeout``), which answers from then on that it does not know the connection. (A Unix socket tells of a close at once.)
+        """
+        if self.fd >= 0 and self._sock.family != socket.AF_UNIX:
+            for option, value in _PROBES.items():
+                self._sock.setsockopt(socket.IPPROTO_TCP, option, value)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def hang_up(self) -> None:
         """The switchboard hears for it no more. Idempotent."""

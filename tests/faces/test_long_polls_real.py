@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,3 +87,22 @@ def test_a_client_that_leaves_a_silent_poll_is_seen_at_once(tmp_path: Path) -> N
         assert server.group()["processes"][0]["sessions"] == 1, "a process that still computes is busy"
         gate.touch()
         eventually(lambda: server.group()["processes"][0]["sessions"] == 0)
+
+
+def test_a_client_that_closes_a_silent_poll_is_found_out_and_one_that_half_closes_is_answered(tmp_path: Path) -> None:
+    """R28: both look the same, until the client's kernel has forgotten the one that closed."""
+    gate = tmp_path / "gate"
+    options = ("--max-pool-size", "2", "--min-instances", "2")
+    with Supervisor.start(APPS / "long_polls", *options, env={"LOG": str(tmp_path / "log")}) as server:
+        request = b"GET /silent?%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % str(gate).encode()
+        with server.connect() as half:
+            half.send(request)
+            half.send_eof()
+            with server.connect() as client:
+                client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, 1)  # in place of a minute
+                client.send(request)
+                eventually(lambda: server.status()["requests"]["active"] == 2)
+            assert '" 499 ' in server.wait_access_log("/silent", timeout=30)
+            assert server.status()["requests"]["active"] == 1
+            gate.touch()
+            assert half.read_response().status == 200
