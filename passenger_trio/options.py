@@ -9,7 +9,9 @@ Pure: this module reads no file, no environment and no clock.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -54,12 +56,13 @@ def parse_size(text: str | float, option: str = "size") -> int:
     return int(_quantity(text, option, _SIZE_UNITS, "a number of bytes, or with a unit: 64K, 512M, 1GiB"))
 
 
-def _quantity(text: str | float, option: str, units: dict[str, Any], hint: str) -> float:
+def _quantity(text: str | float, option: str, units: Mapping[str, float], hint: str) -> float:
     match = _QUANTITY.match(str(text))
-    scale = units.get(match[2].lower()) if match else None
-    if match is None or scale is None:
+    scale = units.get(match[2].lower()) if match is not None else None
+    quantity = float(match[1]) * scale if match is not None and scale is not None else math.inf
+    if quantity == math.inf:  # so many digits may be written, too
         raise OptionError(option, text, hint)
-    return float(match[1]) * float(scale)
+    return quantity
 
 
 def option(default: Any, help: str, *, kind: str = "", short: str = "", choices: tuple[str, ...] = ()) -> Any:

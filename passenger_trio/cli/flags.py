@@ -123,7 +123,7 @@ _LEAST = {
     "socket_backlog": 1,
     "max_header_fields": 1,
 }
-_MOST = {"port": 65535}
+_MOST = {"port": 65535, "socket_backlog": 2**31 - 1}
 _NOT_ZERO = frozenset(
     {
         "memory_check_interval",
@@ -131,6 +131,9 @@ _NOT_ZERO = frozenset(
         "header_timeout",
         "write_timeout",
         "keep_alive_timeout",
+        "max_request_line",
+        "max_header_size",
+        "max_header_field_size",
         "websocket_max_message_size",
     }
 )

@@ -44,7 +44,9 @@ def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "s", "-1", "5x", "1e3", "1 2", "٣", "5m30s", "nan", "inf", "0x10", "1_0"])
+@pytest.mark.parametrize(
+    "text", ["", "s", "-1", "5x", "1e3", "1 2", "٣", "5m30s", "nan", "inf", "0x10", "1_0", "9" * 400]
+)
 def test_what_is_no_quantity(text: str) -> None:
     with pytest.raises(OptionError) as caught:
         parse_duration(text, "--start-timeout")
