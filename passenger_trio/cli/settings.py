@@ -118,17 +118,31 @@ def _given(ctx: click.Context, flag: Flag) -> str:
 def _convert(flag: Flag, setting: Setting, file: ConfigText) -> Any:
     """A value of the file as the schema wants it, held to what the flag is held to."""
     value = setting.value
+
+    def refuse(complaint: str) -> ConfigError:
+        return ConfigError(file.path, setting.line, f"{flag.field}{complaint}")
+
+    if any("\0" in text for text in _texts(value)):
+        raise refuse(" cannot have a NUL in it")
     if flag.kind == "list":
         if flag.name == "env" and isinstance(value, dict):
-            return tuple((str(name), str(content)) for name, content in value.items())
+            for name, content in value.items():
+                if not name or "=" in name:
+                    raise refuse(f": {name!r} is no name of a variable")
+                if isinstance(content, list | dict):
+                    raise refuse(f": {name} cannot be {content!r}")
+            return tuple((name, str(content)) for name, content in value.items())
         if not isinstance(value, list):
-            raise ConfigError(
-                file.path, setting.line, f"{flag.field} must be a {'table' if flag.name == 'env' else 'list'}"
-            )
+            raise refuse(f" must be a {'table' if flag.name == 'env' else 'list'}")
+        for one in value:
+            if isinstance(one, bool | list | dict):
+                raise refuse(f" cannot have {one!r} in it")
     if flag.kind == "flag" and not isinstance(value, bool):
-        raise ConfigError(file.path, setting.line, f"{flag.field} must be true or false")
-    if flag.kind != "flag" and isinstance(value, bool | dict):
-        raise ConfigError(file.path, setting.line, f"{flag.field} cannot be {value!r}")
+        raise refuse(" must be true or false")
+    if (flag.kind != "flag" and isinstance(value, bool | dict | None)) or (
+        flag.kind != "list" and isinstance(value, list)
+    ):
+        raise refuse(f" cannot be {value!r}")
     option = click_option(flag)
     context = click.Context(click.Command("config"))
     try:
@@ -137,7 +151,14 @@ def _convert(flag: Flag, setting: Setting, file: ConfigText) -> Any:
             [str(one) for one in value] if isinstance(value, list) else value if flag.kind == "flag" else str(value),
         )
     except click.ClickException as exc:
-        raise ConfigError(file.path, setting.line, f"{flag.field}: {exc.message}") from None
+        raise refuse(f": {exc.message}") from None
+
+
+def _texts(value: Any) -> list[str]:
+    """All that is written in a value."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return [text for one in value for text in _texts(one)] if isinstance(value, list) else [str(value)]
 
 
 def _text(said: Mapping[str, Setting], name: str, file: ConfigText | None) -> str:
@@ -146,6 +167,8 @@ def _text(said: Mapping[str, Setting], name: str, file: ConfigText | None) -> st
     setting = said[name]
     if not isinstance(setting.value, str):
         raise ConfigError(file.path if file else "", setting.line, f"{name} must be a text")
+    if "\0" in setting.value:
+        raise ConfigError(file.path if file else "", setting.line, f"{name} cannot have a NUL in it")
     return setting.value
 
 

@@ -72,7 +72,7 @@ def read_toml(text: str, path: str) -> ConfigText:
 
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
+    except ValueError as exc:  # TOMLDecodeError, and a number with thousands of digits
         raise ConfigError(path, 0, f"it is not valid TOML: {exc}") from None
     lines = _lines(text)
     for name, value in document.items():

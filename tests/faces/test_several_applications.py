@@ -64,6 +64,16 @@ def test_check_says_what_is_served_or_what_is_wrong(tmp_path: Path) -> None:
         ("[pool]\nmax_pool_size = 0\n", ":2: max_pool_size: "),
         ("[pool]\npool_idle_time = 'x'\n", ":2: pool_idle_time: "),
         ("[[app]]\nspawn_methd = 'x'\n", ":2: there is no option spawn_methd; did you mean spawn_method?"),
+        ("[server]\nport = [80]\n", ":2: port cannot be [80]"),
+        ("[server]\naddress = ['a', 'b']\n", ":2: address cannot be ['a', 'b']"),
+        ("[app]\nhost_name = [['a']]\n", ":2: host_name cannot have ['a'] in it"),
+        ("[app]\nenv = { A = { B = 1 } }\n", ":2: env: A cannot be {'B': 1}"),
+        ("[app]\nenv = { '' = 1 }\n", ":2: env: '' is no name of a variable"),
+        ("[app]\nenv = { 'A=B' = 1 }\n", ":2: env: 'A=B' is no name of a variable"),
+        ('[app]\nenv = { A = "\\u0000" }\n', ":2: env cannot have a NUL in it"),
+        ('[app]\nroot = "shop\\u0000"\n', ":2: root cannot have a NUL in it"),
+        ('[app]\nname = "shop\\u0000"\n', ":2: name cannot have a NUL in it"),
+        ("[app]\nmin_instances = " + "9" * 5000, ": it is not valid TOML"),
         ('[[app]]\nroot = "shop"\n[[app]]\nroot = "shop"\n', "another application has it"),
         ('[[app]]\nroot = "shop"\n[[app]]\nroot = "blog"\n', "another application is mounted at any host/"),
     ):
@@ -79,6 +89,9 @@ def test_a_passengerfile_is_read_and_what_means_nothing_is_named(tmp_path: Path)
     with Supervisor.start(tmp_path) as server:
         assert server.status()["pool"]["max"] == 2
         server.wait_log("these keys mean nothing here: turbocaching")
+    (tmp_path / "Passengerfile.json").write_text('{\n"address": null}')
+    bad = run_command("config", "check", str(tmp_path))
+    assert (bad.returncode, "Passengerfile.json:2: address cannot be None" in bad.stderr) == (2, True)
 
 
 def test_one_that_crashes_at_every_start_costs_the_other_nothing(tmp_path: Path) -> None:
