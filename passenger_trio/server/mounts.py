@@ -18,10 +18,11 @@ __all__ = ["Mounts", "Route"]
 
 _BASE_URI = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
 """No empty segment, and none that clients would resolve away."""
+_HOST_NAME = re.compile(rb"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 
 
 class Route:
-    """Where the requests of one application go. Raises OptionError for a base URI that no request could have."""
+    """Where the requests of one application go. Raises OptionError for a host name or a path that no request could have."""
 
     __slots__ = (
         "app",
@@ -46,12 +47,10 @@ class Route:
                 "a path as it stands in a URL, from its first slash on, without escapes: /shop",
             )
         self.script_name = base.encode("ascii")
-        self.host_names = tuple(
-            host.lower().encode("idna" if not host.isascii() else "ascii") for host in app.host_name
-        )
+        self.host_names = tuple(_host_name(host) for host in app.host_name)
         self.explains_errors = app.explains_errors
-        self.streamed_paths = _paths(app.streamed_paths)
-        self.unlimited_paths = _paths(app.unlimited_concurrency_paths)
+        self.streamed_paths = _paths("--streamed-paths", app.streamed_paths)
+        self.unlimited_paths = _paths("--unlimited-concurrency-paths", app.unlimited_concurrency_paths)
 
     def buffers_body_of(self, path: bytes) -> bool:
         """Whether a request's body is taken whole before a process is borrowed."""
@@ -86,7 +85,20 @@ class Mounts:
         return None
 
 
-def _paths(texts: Sequence[str]) -> tuple[bytes, ...]:
+def _host_name(text: str) -> bytes:
+    try:
+        name = text.lower().encode("idna" if not text.isascii() else "ascii")
+    except UnicodeError:
+        name = b""
+    if not _HOST_NAME.fullmatch(name):
+        raise OptionError("--host-name", text, "a name without a port, or *.example.com for all below one")
+    return name
+
+
+def _paths(option: str, texts: Sequence[str]) -> tuple[bytes, ...]:
+    for text in texts:
+        if not text.startswith("/"):
+            raise OptionError(option, text, "a path as it stands in a URL, from its first slash on: /upload")
     return tuple(text.encode("utf-8", "surrogateescape") for text in texts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from passenger_trio.core.model import GroupKey
+from passenger_trio.errors import OptionError
 from passenger_trio.options import AppOptions
 from passenger_trio.server.mounts import Mounts, Route
 
@@ -50,3 +51,27 @@ def test_the_most_specific_application_is_found(host: bytes, path: bytes, name: 
 
 def test_there_may_be_none() -> None:
     assert Mounts([ROUTES[1], ROUTES[3]]).find(b"x", b"/") is None
+
+
+@pytest.mark.parametrize("host", ["ü..test", "a/b", "a.test:8080", "", "a b", "*", "a.*", "a..test", ".test", "\udcff"])
+def test_a_host_name_that_no_request_could_have_is_refused(host: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        Route(ROUTES[0].key, AppOptions(host_name=(host,)))
+    assert caught.value.option == "--host-name"
+
+
+@pytest.mark.parametrize(
+    "host", ["a.test", "*.a.test", "A-1.test", "under_score.test", "bücher.test", "127.0.0.1", "[::1]"]
+)
+def test_a_host_name_that_a_request_can_have_is_taken(host: str) -> None:
+    route = Route(ROUTES[0].key, AppOptions(host_name=(host,)))
+    asked = route.host_names[0].replace(b"*", b"www") + b":80"
+    assert Mounts([route]).find(asked, b"/") is route
+
+
+@pytest.mark.parametrize("option", ["streamed_paths", "unlimited_concurrency_paths"])
+@pytest.mark.parametrize("path", ["upload", "", "*"])
+def test_a_path_that_no_request_could_have_is_refused(option: str, path: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        Route(ROUTES[0].key, AppOptions(**{option: (path,)}))
+    assert caught.value.option == "--" + option.replace("_", "-")
