@@ -30,15 +30,15 @@ import trio
 
 from passenger_trio.admin.registry import create_instance_dir
 from passenger_trio.admin.server import serve_admin
-from passenger_trio.core.model import GroupLimits, PoolLimits
-from passenger_trio.errors import BindError, EnvironmentUnfit, PassengerError, StartupAborted
+from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits
+from passenger_trio.errors import BindError, EnvironmentUnfit, OptionError, PassengerError, StartupAborted
 from passenger_trio.options import Config
 from passenger_trio.pool.gauges import Gauges
 from passenger_trio.pool.hooks import Hooks, parse_hooks
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.watch import Watch
 from passenger_trio.server.access_log import AccessLog
-from passenger_trio.server.front import Front
+from passenger_trio.server.front import Front, trusted_networks
 from passenger_trio.server.listen import Listener, connection_ceiling
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.app_spec import AppSpec, make_app_spec
@@ -49,13 +49,14 @@ from passenger_trio.spawning.reception import Reception
 from passenger_trio.spawning.smart import SmartSpawner
 from passenger_trio.spawning.spawner import Spawner
 from passenger_trio.spawning.warm_up import WarmSpawner
+from passenger_trio.system import tempfiles
 from passenger_trio.system.children import become_subreaper, end_strays, reap_strangers
 from passenger_trio.system.ports import Ports
 from passenger_trio.system.sockets import holder_of_port, listen_tcp, listen_unix
 from passenger_trio.system.syscalls import cpus, pidfd_open
 from passenger_trio.system.terminal import has_terminal
 
-__all__ = ["RunningServer", "open_server", "run", "serve"]
+__all__ = ["RunningServer", "examine", "open_server", "run", "serve"]
 
 _POOL_TIME = 5.0
 """Seconds, beyond the longest shutdown timeout of an application, for the pool to become empty before it is cut off."""
@@ -119,7 +120,7 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
     signal handler and writes no global state; all its tasks are the caller's.
     """
     with ExitStack() as resources:
-        apps = [detect(app) for app in config.apps]
+        apps = examine(config)
         sockets = _listen(config, resources)
         instance = create_instance_dir(config.server.instance_dir)
         resources.callback(instance.remove)
@@ -192,6 +193,21 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
             tree.cancel_scope.cancel()
         if failure is not None:
             raise failure
+
+
+def examine(config: Config) -> list[DetectedApp]:
+    """What would be served. Opens and starts nothing; raises ``NothingToServe`` and ``OptionError`` as ``serve``."""
+    apps = [detect(app) for app in config.apps]
+    for app in config.apps:
+        Route(GroupKey(app.name, app.environment), app)
+    parse_hooks(config.pool.hook)
+    trusted_networks(config.server)
+    directory = config.server.data_buffer_dir
+    if directory and not os.path.isdir(directory):
+        raise OptionError("--data-buffer-dir", directory, "it is no directory")
+    if directory and not tempfiles.takes_files(directory):
+        raise OptionError("--data-buffer-dir", directory, "no file can be made in it")
+    return apps
 
 
 def run(config: Config, *, on_ready: Callable[[RunningServer], None]) -> None:

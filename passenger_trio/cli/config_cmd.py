@@ -28,11 +28,10 @@ def config() -> None:
 @click.option("--config", "path", default="", metavar="FILE", help="Check this file instead of the one in DIR.")
 def check(directory: str, path: str) -> None:
     """Read the configuration as `start` would, and find its applications, but start nothing."""
-    from passenger_trio.spawning.detect import detect
+    from passenger_trio.tree import examine
 
     settled = _settled(directory, path)
-    for app in settled.config.apps:
-        found = detect(app)
+    for app, found in zip(settled.config.apps, examine(settled.config), strict=True):
         where = " ".join(app.host_name) or "any host"
         click.echo(f"{app.name or found.root}: {found.reason}; {where}{app.base_uri or '/'}")
     file = settled.file

@@ -34,7 +34,7 @@ from passenger_trio.system.switchboard import Switchboard
 if TYPE_CHECKING:
     from passenger_trio.server.connection import Connection
 
-__all__ = ["Front"]
+__all__ = ["Front", "trusted_networks"]
 
 _log = logging.getLogger("passenger_trio.server")
 
@@ -69,7 +69,7 @@ class Front:
         self._id_prefix = secrets.token_hex(4).encode()
         self._ids = itertools.count(1)
         self._trusts_unix = "unix" in options.trusted_proxies
-        self._trusted = _networks([text for text in options.trusted_proxies if text != "unix"])
+        self._trusted = trusted_networks(options)
         self._warned = 0.0
 
     @property
@@ -131,11 +131,13 @@ class Front:
                 exchange.drain()
 
 
-def _networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+def trusted_networks(options: ServerOptions) -> tuple[IPv4Network | IPv6Network, ...]:
+    """:raises OptionError: one of the trusted proxies is none."""
     networks = []
-    for text in texts:
+    for text in options.trusted_proxies:
         try:
-            networks.append(ip_network(text, strict=False))
+            if text != "unix":
+                networks.append(ip_network(text, strict=False))
         except ValueError:
             raise OptionError(
                 "--trusted-proxies", text, "an address, a network, or unix: 10.0.0.1, 10.0.0.0/8, ::1, unix"

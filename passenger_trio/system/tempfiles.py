@@ -28,6 +28,7 @@ __all__ = [
     "open_unlinked",
     "receive_at",
     "send_file",
+    "takes_files",
     "truncate",
     "write_at",
 ]
@@ -55,6 +56,15 @@ def open_unlinked(directory: str) -> int:
         if error.errno not in _NO_TMPFILE:
             raise
     return open_and_unlink(directory)
+
+
+def takes_files(directory: str) -> bool:
+    """Whether ``open_unlinked`` can make a file in ``directory`` now."""
+    try:
+        os.close(open_unlinked(directory))
+    except OSError:
+        return False
+    return True
 
 
 def open_and_unlink(directory: str) -> int:

@@ -98,6 +98,8 @@ class TestAsAProgram:
             (("start", "a", "b", "c"), 2, "a directory and a target are enough"),
             (("start", "/nowhere/at/all"), 4, "there is no directory /nowhere/at/all"),
             (("start", "no_such_directory"), 4, "no_such_directory:app"),
+            (("start", "tests/apps/python/demo", "--data-buffer-dir", "/nowhere"), 2, "it is no directory"),
+            (("start", "tests/apps/python/demo", "--data-buffer-dir", "/proc/self"), 2, "no file can be made in it"),
             (("start", "tests/apps", "no_such_module:app"), 4, "no module 'no_such_module'"),
             (("start", "tests/core"), 4, "no application found"),
             (("start", ".", "--python", "/nowhere/python"), 4, ""),

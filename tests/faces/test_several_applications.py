@@ -64,6 +64,13 @@ def test_check_says_what_is_served_or_what_is_wrong(tmp_path: Path) -> None:
         ("[pool]\nmax_pool_size = 0\n", ":2: max_pool_size: "),
         ("[pool]\npool_idle_time = 'x'\n", ":2: pool_idle_time: "),
         ("[[app]]\nspawn_methd = 'x'\n", ":2: there is no option spawn_methd; did you mean spawn_method?"),
+        ("[server]\ntrusted_proxies = ['1.2.3']\n[app]\nroot = 'shop'\n", "--trusted-proxies: '1.2.3' cannot be used"),
+        (
+            "[server]\ndata_buffer_dir = '/nowhere'\n[app]\nroot = 'shop'\n",
+            "--data-buffer-dir: '/nowhere' cannot be used",
+        ),
+        ("[pool]\nhook = ['nothing=true']\n[app]\nroot = 'shop'\n", "--hook: 'nothing=true' cannot be used"),
+        ("[app]\nroot = 'shop'\nbase_uri = 'shop'\n", "--base-uri: 'shop' cannot be used"),
         ("[server]\nport = [80]\n", ":2: port cannot be [80]"),
         ("[server]\naddress = ['a', 'b']\n", ":2: address cannot be ['a', 'b']"),
         ("[app]\nhost_name = [['a']]\n", ":2: host_name cannot have ['a'] in it"),
