@@ -27,12 +27,12 @@ _TIME = 30.0
 _log = logging.getLogger("passenger_trio.pool")
 
 
-def parse_hooks(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """``EVENT=COMMAND`` texts -> the command of each event.
+def parse_hooks(texts: Sequence[str]) -> dict[str, list[tuple[str, ...]]]:
+    """``EVENT=COMMAND`` texts -> the commands of each event.
 
     :raises OptionError: one is none.
     """
-    hooks = {}
+    hooks: dict[str, list[tuple[str, ...]]] = {}
     for text in texts:
         name, equals, command = text.partition("=")
         try:
@@ -41,14 +41,14 @@ def parse_hooks(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
             raise OptionError("--hook", text, f"the command cannot be read: {exc}") from None
         if name not in EVENTS or not equals or not words:
             raise OptionError("--hook", text, f"write EVENT=COMMAND; the events are {', '.join(EVENTS)}")
-        hooks[name] = words
+        hooks.setdefault(name, []).append(words)
     return hooks
 
 
 class Hooks:
     """``run`` is its task."""
 
-    def __init__(self, events: Events, hooks: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(self, events: Events, hooks: Mapping[str, Sequence[tuple[str, ...]]]) -> None:
         self._events = events
         self._hooks = dict(hooks)
 
@@ -57,8 +57,7 @@ class Hooks:
         with self._events.listen() as listener:
             task_status.started()
             async for event in listener:
-                command = self._hooks.get(event["event"])
-                if command is not None:
+                for command in self._hooks.get(event["event"], ()):
                     await self._call(command, event)
 
     async def _call(self, command: tuple[str, ...], event: Mapping[str, Any]) -> None:

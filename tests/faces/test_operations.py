@@ -131,7 +131,8 @@ def test_two_instances_are_listed_and_one_must_be_chosen(instance_dir: Path) -> 
 def test_events_are_followed_and_hooks_are_run(instance_dir: Path) -> None:
     seen = instance_dir / "seen"
     hook = f"process_detached=/bin/sh -c 'echo $PASSENGER_TRIO_HOOK $PASSENGER_TRIO_HOOK_PID >> {seen}'"
-    with Supervisor.start(BEHAVIOURS, "--hook", hook) as server:
+    other = f"process_detached=/usr/bin/touch {seen}.too"
+    with Supervisor.start(BEHAVIOURS, "--hook", hook, "--hook", other) as server:
         [pid] = server.pids
         following = subprocess.Popen(
             [sys.executable, "-m", "passenger_trio", "events", "--instance", str(server.instance_dir)],
@@ -146,6 +147,7 @@ def test_events_are_followed_and_hooks_are_run(instance_dir: Path) -> None:
         eventually(lambda: ask(server, "restart", "--wait") and any("process_detached" in line for line in lines))
         assert {json.loads(line)["event"] for line in lines} <= set(EVENTS)
         eventually(lambda: seen.exists() and f"process_detached {pid}\n" in seen.read_text())
+        eventually(lambda: seen.with_name("seen.too").exists())
     following.wait(10)
     reader.join(10)
     following.stdout.close()
