@@ -90,6 +90,11 @@ class RunningServer:
         for key in self.pool.homes:
             self.pool.restart(key)
 
+    def reopen_logs(self) -> None:
+        """After a rotation. Returns at once."""
+        if self.front.access_log is not None:
+            self.front.access_log.reopen()
+
     @property
     def stopping(self) -> bool:
         return self._stop.is_set()
@@ -212,7 +217,8 @@ def examine(config: Config) -> list[DetectedApp]:
 
 def run(config: Config, *, on_ready: Callable[[RunningServer], None]) -> None:
     """Serve as the program itself: until SIGTERM, SIGINT or SIGQUIT, which drain; a second one ends at once. SIGHUP restarts the applications
-    (one that comes while they start, once they have), but when it says that the terminal is gone it drains. Raises as ``serve``.
+    (one that comes while they start, once they have), but when it says that the terminal is gone it drains. SIGUSR1 opens the log files anew.
+    Raises as ``serve``.
     """
     try:
         os.close(pidfd_open(os.getpid()))
@@ -222,6 +228,7 @@ def run(config: Config, *, on_ready: Callable[[RunningServer], None]) -> None:
     # What comes before Trio listens is heard when it does; what comes after that does not disturb the tidying up.
     unheard: list[int] = []
     heeded = [number for number in _ENDING if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    heeded.append(signal.SIGUSR1)
     for number in heeded:
         signal.signal(number, lambda number, _: unheard.append(number))
     try:
@@ -243,7 +250,11 @@ async def _main(
 
             def obey(number: int) -> None:
                 nonlocal restart_wanted
-                if number == signal.SIGHUP and (not had_terminal or has_terminal()):
+                if number == signal.SIGUSR1:
+                    _log.info("SIGUSR1: opening the log files anew")
+                    if server is not None:
+                        server.reopen_logs()
+                elif number == signal.SIGHUP and (not had_terminal or has_terminal()):
                     if server is not None:
                         _log.info("SIGHUP: restarting")
                         server.restart()

@@ -88,8 +88,7 @@ async def shutdown(server: RunningServer, order: Mapping[str, Any]) -> dict[str,
 
 async def reopen_logs(server: RunningServer, order: Mapping[str, Any]) -> dict[str, Any]:
     """After a rotation."""
-    if server.front.access_log is not None:
-        server.front.access_log.reopen()
+    server.reopen_logs()
     return {"reopened": True}
 
 

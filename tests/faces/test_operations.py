@@ -90,6 +90,11 @@ def test_reopen_logs() -> None:
         ask(server, "reopen-logs")
         server.get("/env")
         server.wait_access_log("/env")
+        (server.home / "access.log").rename(server.home / "access.log.2")
+        server.send_signal(signal.SIGUSR1)
+        server.wait_log("SIGUSR1: opening the log files anew")
+        server.get("/pid?again")
+        server.wait_access_log("/pid?again")
 
 
 def test_status_is_watched_until_the_instance_ends() -> None:
