@@ -16,13 +16,49 @@ _HEAD = """# Options of `passenger-trio start`
 `passenger-trio start [DIR] [TARGET]` serves the application in DIR (the current directory, if it is left out). TARGET names the
 application where it cannot be found by reading DIR's files: `module:object`, `module:factory()` or `file.py:object`.
 
-Each option can be given on the command line, or by an environment variable, or as a member of `AppOptions`, `PoolOptions` or
-`ServerOptions` in Python. The command line wins over the environment.
+Each option can be given on the command line, or by an environment variable, or in a configuration file, or as a member of `AppOptions`,
+`PoolOptions` or `ServerOptions` in Python. The command line wins over the environment, and that over the file.
 
 * **Times** are written `30`, `30s`, `5m`, `2h`, `1d`, `250ms`. In Python they are seconds.
 * **Sizes** are written `65536`, `64K`, `512M`, `1GiB`; every unit is a power of 1024. In Python they are bytes.
 * **Flags** are switched on by `--name` and off by `--no-name`; in the environment by `1` and `0`.
-* **Options that can be repeated** are separated by white space in the environment.
+* **Options that can be repeated** are separated by white space in the environment. So what has white space in it (a `--hook` with arguments) is
+  said elsewhere.
+
+## The configuration file
+
+`passenger-trio.toml` in DIR, or the file that `--config` or `PASSENGER_TRIO_CONFIG` names. It can have several applications: one is chosen by
+host name and path, the most specific first.
+
+```toml
+[server]
+port = 8080
+
+[pool]
+max_pool_size = 8
+hook = ["spawn_failed=/usr/local/bin/alarm --now"]
+
+[[app]]
+root = "shop"
+
+[[app]]
+root = "blog"
+base_uri = "/blog"
+min_instances = 2
+env = { DEBUG = "1" }
+```
+
+* The last column below says the table and the key: `ServerOptions.port` is `port` in `[server]`, `PoolOptions` is `[pool]`, `AppOptions` is `[[app]]`. `[[app]]`
+  also has `root` (relative to the file; DIR, if it is left out) and `target`.
+* An option of an application that is given on the command line or in the environment holds for every application of the file.
+* A name that there is not is an error. `passenger-trio config check` finds it without starting anything; `passenger-trio config show --origin` shows where each value comes from.
+* `Passengerfile.json` is read where there is no `passenger-trio.toml`. Its keys that mean nothing here are named in the log.
+
+## Hooks
+
+`--hook EVENT=COMMAND` runs a program, without a shell, at an event of the pool: `process_attached`, `process_detached`, `process_exited`, `spawn_failed`,
+`queue_full`, `request_time_exceeded`, `memory_limit_exceeded`, `restart_ended`, `restart_rejected`. `PASSENGER_TRIO_HOOK` in its environment is the event, and
+`PASSENGER_TRIO_HOOK_PID` and others say more. Hooks run one after another; one that takes longer than 30 s is killed.
 """
 
 _TAIL = """
@@ -31,7 +67,7 @@ _TAIL = """
 | code | meaning |
 |---|---|
 | 0 | ended as it was told to |
-| 1 | `status`: no instance answers, or none can be chosen |
+| 1 | a command that asks an instance: none answers, none can be chosen, or it did not do what was asked |
 | 2 | an option, or the way the command was called, cannot be used |
 | 3 | the application failed to start, and `--abort-on-startup-error` was given |
 | 4 | nothing to serve was found |
