@@ -335,7 +335,8 @@ def _close_unused(sock: socket.socket, path: str) -> None:
 def _bind_error(config: Config, exc: OSError) -> BindError:
     options = config.server
     if options.socket:
-        return BindError(f"cannot listen on {options.socket}: {exc.strerror}; choose another with -S, or remove it")
+        remove = ", or remove it" if isinstance(exc, FileExistsError) else ""
+        return BindError(f"cannot listen on {options.socket}: {exc.strerror}; choose another with -S{remove}")
     where = f"{options.address}:{options.port}"
     if exc.errno == errno.EADDRINUSE:
         holder = holder_of_port(options.port)
