@@ -73,7 +73,12 @@ def resume(instance: str | None) -> None:
 
 @click.command(short_help="Stop an instance, and wait for its end.")
 @click.option(
-    "--timeout", type=float, default=60.0, show_default=True, help="Seconds to wait; exit code 1 if it still runs then."
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait; exit code 1 if it still runs then.",
 )
 @instance_option
 def stop(timeout: float, instance: str | None) -> None:
