@@ -19,17 +19,47 @@ import attrs
 from passenger_trio.errors import OptionError
 
 __all__ = [
+    "LEAST",
     "MAX_WEBSOCKET_MESSAGE",
+    "MOST",
+    "NOT_ZERO",
     "AppOptions",
     "Config",
     "PoolOptions",
     "ServerOptions",
+    "check",
     "parse_duration",
     "parse_size",
 ]
 
 MAX_WEBSOCKET_MESSAGE = 16 * 1024**2
 """A message is one frame of the session protocol, and that is no longer."""
+
+LEAST = {
+    "force_max_concurrent_requests_per_process": -1,
+    "max_concurrent_requests_per_process": -1,
+    "max_pool_size": 1,
+    "thread_count": 1,
+    "socket_backlog": 1,
+    "max_header_fields": 1,
+}
+"""The smallest that a number may be; 0 where it is not said."""
+MOST = {"port": 65535, "socket_backlog": 2**31 - 1}
+"""The largest."""
+NOT_ZERO = frozenset(
+    {
+        "memory_check_interval",
+        "start_timeout",
+        "header_timeout",
+        "write_timeout",
+        "keep_alive_timeout",
+        "max_request_line",
+        "max_header_size",
+        "max_header_field_size",
+        "websocket_max_message_size",
+    }
+)
+"""Times and sizes with which nothing could be served."""
 
 _DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS = {
@@ -258,3 +288,38 @@ class Config:
     server: ServerOptions = attrs.field(factory=ServerOptions)
     pool: PoolOptions = attrs.field(factory=PoolOptions)
     apps: tuple[AppOptions, ...] = attrs.field(factory=lambda: (AppOptions(),))
+
+
+def check(config: Config) -> None:
+    """:raises OptionError: a value cannot be used, or two do not go together."""
+    every: tuple[attrs.AttrsInstance, ...] = (config.server, config.pool, *config.apps)
+    for options in every:
+        for field in attrs.fields(type(options)):
+            _check_value(field.name, getattr(options, field.name), field.metadata)
+    most = config.pool.max_pool_size
+    message = config.server.websocket_max_message_size
+    if message > MAX_WEBSOCKET_MESSAGE:
+        raise OptionError("--websocket-max-message-size", message, "a process takes at most 16M at once")
+    for app in config.apps:
+        if app.max_instances and app.min_instances > app.max_instances:
+            raise OptionError(
+                "--min-instances", app.min_instances, f"--max-instances allows {app.max_instances} processes"
+            )
+        if app.min_instances > most:
+            raise OptionError("--min-instances", app.min_instances, f"--max-pool-size allows {most} processes")
+
+
+def _check_value(name: str, value: Any, about: Mapping[str, Any]) -> None:
+    option = "--" + name.replace("_", "-")
+    if about["kind"] in ("int", "size", "duration"):
+        least, most = LEAST.get(name, 0), MOST.get(name, math.inf)
+        if not isinstance(value, int if about["kind"] == "int" else (int, float)):
+            raise OptionError(option, value, "it must be a number")
+        if not least <= value <= most:
+            raise OptionError(
+                option, value, f"it must be {f'from {least} to {most}' if name in MOST else f'{least} or more'}"
+            )
+        if name in NOT_ZERO and not value:
+            raise OptionError(option, value, "it cannot be 0")
+    elif about["kind"] == "choice" and value and value not in about["choices"]:
+        raise OptionError(option, value, f"there are: {', '.join(about['choices'])}")

@@ -32,7 +32,7 @@ from passenger_trio.admin.registry import create_instance_dir
 from passenger_trio.admin.server import serve_admin
 from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits
 from passenger_trio.errors import BindError, EnvironmentUnfit, OptionError, PassengerError, StartupAborted
-from passenger_trio.options import Config
+from passenger_trio.options import Config, check
 from passenger_trio.pool.gauges import Gauges
 from passenger_trio.pool.hooks import Hooks, parse_hooks
 from passenger_trio.pool.pool import Pool
@@ -202,6 +202,7 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
 
 def examine(config: Config) -> list[DetectedApp]:
     """What would be served. Opens and starts nothing; raises ``NothingToServe`` and ``OptionError`` as ``serve``."""
+    check(config)
     apps = [detect(app) for app in config.apps]
     for app in config.apps:
         Route(GroupKey(app.name, app.environment), app)

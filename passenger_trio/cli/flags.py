@@ -1,8 +1,8 @@
 """The schema of ``options`` -> the flags of ``start``. A new option there is a new flag here, with nothing to
 write.
 
-What a schema does not say stands in the tables: which heading of ``--help`` a flag belongs under, whether it
-is common enough for the short help, and how small its number may be. Defaults are shown as people write them
+What a schema does not say stands in the tables: which heading of ``--help`` a flag belongs under, and whether it
+is common enough for the short help. Defaults are shown as people write them
 (``5m``, ``128K``).
 """
 
@@ -15,11 +15,14 @@ import click
 
 from passenger_trio.errors import OptionError
 from passenger_trio.options import (
-    MAX_WEBSOCKET_MESSAGE,
+    LEAST,
+    MOST,
+    NOT_ZERO,
     AppOptions,
     Config,
     PoolOptions,
     ServerOptions,
+    check,
     parse_duration,
     parse_size,
 )
@@ -28,7 +31,6 @@ __all__ = [
     "ENV_PREFIX",
     "SECTIONS",
     "Flag",
-    "check",
     "click_option",
     "config_from",
     "flags",
@@ -115,28 +117,6 @@ _POSITIONAL = frozenset({"root", "target"})
 _RENAMED = {(AppOptions, "shutdown_timeout"): "process_shutdown_timeout"}
 """Fields of two classes that have one name."""
 
-_LEAST = {
-    "force_max_concurrent_requests_per_process": -1,
-    "max_concurrent_requests_per_process": -1,
-    "max_pool_size": 1,
-    "thread_count": 1,
-    "socket_backlog": 1,
-    "max_header_fields": 1,
-}
-_MOST = {"port": 65535, "socket_backlog": 2**31 - 1}
-_NOT_ZERO = frozenset(
-    {
-        "memory_check_interval",
-        "start_timeout",
-        "header_timeout",
-        "write_timeout",
-        "keep_alive_timeout",
-        "max_request_line",
-        "max_header_size",
-        "max_header_field_size",
-        "websocket_max_message_size",
-    }
-)
 _METAVARS = {"duration": "TIME", "size": "SIZE", "int": "N", "path": "PATH", "text": "NAME"}
 _METAVAR_OF = {
     "app_start_command": "COMMAND",
@@ -238,9 +218,9 @@ def click_option(flag: Flag) -> click.Option:
     elif flag.kind == "choice":
         details |= {"type": click.Choice(flag.choices), "default": flag.default or None}
     elif flag.kind == "int":
-        details["type"] = _Number(_LEAST.get(flag.name, 0), _MOST.get(flag.name))
+        details["type"] = _Number(LEAST.get(flag.name, 0), MOST.get(flag.name))
     elif flag.kind in ("duration", "size"):
-        details["type"] = _Quantity(flag.kind, flag.name in _NOT_ZERO)
+        details["type"] = _Quantity(flag.kind, flag.name in NOT_ZERO)
     help = f"{flag.help} [{flag.shown_default}]" if flag.shown_default else flag.help
     return click.Option([*spellings, flag.name], help=help, envvar=flag.env_name, **details)
 
@@ -281,21 +261,6 @@ def human_size(size: int) -> str:
         if size >= scale and size % scale == 0:
             return f"{size // scale}{unit}"
     return str(size)
-
-
-def check(config: Config) -> None:
-    """:raises OptionError: two values do not go together."""
-    most = config.pool.max_pool_size
-    message = config.server.websocket_max_message_size
-    if message > MAX_WEBSOCKET_MESSAGE:
-        raise OptionError("--websocket-max-message-size", message, "a process takes at most 16M at once")
-    for app in config.apps:
-        if app.max_instances and app.min_instances > app.max_instances:
-            raise OptionError(
-                "--min-instances", app.min_instances, f"--max-instances allows {app.max_instances} processes"
-            )
-        if app.min_instances > most:
-            raise OptionError("--min-instances", app.min_instances, f"--max-pool-size allows {most} processes")
 
 
 class _Number(_ParamType):

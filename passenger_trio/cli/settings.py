@@ -13,10 +13,10 @@ from typing import Any
 import attrs
 import click
 
-from passenger_trio.cli.flags import Flag, check, click_option, flags
+from passenger_trio.cli.flags import Flag, click_option, flags
 from passenger_trio.core.config_text import ConfigText, Setting, read_passengerfile, read_toml
 from passenger_trio.errors import ConfigError, OptionError
-from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
+from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions, check
 
 __all__ = ["Origins", "Settled", "find_config", "settle"]
 
