@@ -144,8 +144,13 @@ def _open_standard_descriptors() -> None:
 
 
 def _misused(error: click.ClickException) -> int:
+    context: click.Context | None = getattr(error, "ctx", None)
+    if isinstance(error, click.BadParameter) and context is not None and error.param is not None:
+        # Who never wrote the flag would look for it in vain.
+        source, variable = context.get_parameter_source(error.param.name or ""), error.param.envvar
+        if source is click.core.ParameterSource.ENVIRONMENT and isinstance(variable, str):
+            error.param_hint = f"{variable} in the environment"
     click.echo(f"passenger-trio: {error.format_message()}", err=True)
-    context = getattr(error, "ctx", None)
     if context is not None:
         click.echo(f"  {context.command_path} --help shows what can be said.", err=True)
     return error.exit_code

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from passenger_trio.cli.flags import SECTIONS, click_option, flags
+from passenger_trio.cli.flags import ENV_PREFIX, SECTIONS, click_option, flags
 from passenger_trio.errors import NothingToServe
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class _StartCommand(click.Command):
 
 
 _ALL = "passenger_trio.help_all"
+_NEAR = 0.8
+"""How alike the name of a variable and that of an option are, of 1, when one is taken for the other."""
 
 
 def _show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -81,9 +84,29 @@ def _start(ctx: click.Context, /, what: tuple[str, ...], **values: Any) -> None:
             "%s: these keys mean nothing here: %s", file.path, ", ".join(file.ignored)
         )
 
+    _tell_of_misspelt(os.environ)
+
     from passenger_trio.tree import run
 
     run(config, on_ready=_announce)
+
+
+def _tell_of_misspelt(environ: Mapping[str, str]) -> None:
+    """A variable that nearly is an option. Others with our prefix may be somebody else's."""
+    known = {flag.env_name.removeprefix(ENV_PREFIX) for flag in flags()}
+    for variable in environ:
+        name = variable.removeprefix(ENV_PREFIX)
+        if name == variable or name in known:
+            continue
+        import difflib
+        import logging
+
+        from passenger_trio.system import logs
+
+        for near in difflib.get_close_matches(name, known, 1, _NEAR):
+            logging.getLogger(logs.ROOT_LOGGER).warning(
+                "%s is no option; did you mean %s?", variable, f"{ENV_PREFIX}{near}"
+            )
 
 
 def _announce(server: RunningServer) -> None:

@@ -129,6 +129,25 @@ class TestAsAProgram:
         assert "Traceback" not in told.stderr
         assert len(told.stderr.splitlines()) <= 6
 
+    @pytest.mark.parametrize(
+        ("variable", "value", "part"),
+        [
+            ("PASSENGER_TRIO_MAX_POOL_SIZE", "many", "'many' is not a number"),
+            ("PASSENGER_TRIO_HTTP_LANE", "perhaps", "'perhaps' is not"),
+            ("PASSENGER_TRIO_ENV", "A=1 B", "write NAME=VALUE"),
+        ],
+    )
+    def test_a_mistake_in_the_environment_is_named_by_its_variable(self, variable: str, value: str, part: str) -> None:
+        told = run("start", **{variable: value})
+        assert told.returncode == 2, told.stderr
+        assert told.stderr.startswith(f"passenger-trio: Invalid value for {variable} in the environment: ")
+        assert part in told.stderr
+
+    def test_a_variable_that_nearly_is_an_option_is_told_of(self) -> None:
+        told = run("start", "tests/core", PASSENGER_TRIO_MAX_POOL_SIEZ="3", PASSENGER_TRIO_OF_SOMEBODY_ELSE="1")
+        assert "PASSENGER_TRIO_MAX_POOL_SIEZ is no option; did you mean PASSENGER_TRIO_MAX_POOL_SIZE?" in told.stderr
+        assert "SOMEBODY" not in told.stderr
+
     def test_status_without_an_instance(self, tmp_path: Path) -> None:
         told = run("status", "--json", XDG_RUNTIME_DIR=str(tmp_path), TMPDIR=str(tmp_path))
         # Others may run instances on this machine; what must not happen is a traceback.
