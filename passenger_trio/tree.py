@@ -338,7 +338,8 @@ def _bind_error(config: Config, exc: OSError) -> BindError:
     if options.socket:
         remove = ", or remove it" if isinstance(exc, FileExistsError) else ""
         return BindError(f"cannot listen on {options.socket}: {exc.strerror}; choose another with -S{remove}")
-    where = f"{options.address}:{options.port}"
+    host = options.address
+    where = f"[{host}]:{options.port}" if ":" in host and not host.startswith("[") else f"{host}:{options.port}"
     if exc.errno == errno.EADDRINUSE:
         holder = holder_of_port(options.port)
         return BindError(f"{where} is in use{f' by {holder}' if holder else ''}; choose another port with -p")

@@ -291,8 +291,11 @@ def connect_unix_nowait(path: str) -> RawStream:
 def listen_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
     """Listen on every address that ``host`` names; port 0 takes one free port for all of them.
 
+    :param host: a name or an address; of IPv6 also in brackets, as in a URL.
     :raises OSError: an address cannot be had; nothing stays open.
     """
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
     infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     tries: list[list[socket.socket]] = []
     try:

@@ -112,6 +112,8 @@ class TestAsAProgram:
                 "107 bytes long; choose another with -S\n",
             ),
             (("start", "tests/apps/python/demo", "-S", "/etc/passwd"), 5, "choose another with -S, or remove it\n"),
+            (("start", "tests/apps/python/demo", "-a", "2001:db8::1"), 5, "cannot listen on [2001:db8::1]:3000"),
+            (("start", "tests/apps/python/demo", "-a", "[2001:db8::1]"), 5, "cannot listen on [2001:db8::1]:3000"),
             (("start", "tests/apps", "no_such_module:app"), 4, "no module 'no_such_module'"),
             (("start", "tests/core"), 4, "no application found"),
             (("start", ".", "--python", "/nowhere/python"), 4, ""),
