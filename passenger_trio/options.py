@@ -321,5 +321,8 @@ def _check_value(name: str, value: Any, about: Mapping[str, Any]) -> None:
             )
         if name in NOT_ZERO and not value:
             raise OptionError(option, value, "it cannot be 0")
+    elif about["kind"] == "list":
+        if not isinstance(value, tuple | list):
+            raise OptionError(option, value, "it must be a tuple, also of one")
     elif about["kind"] == "choice" and value and value not in about["choices"]:
         raise OptionError(option, value, f"there are: {', '.join(about['choices'])}")

@@ -30,8 +30,15 @@ import trio
 
 from passenger_trio.admin.registry import create_instance_dir
 from passenger_trio.admin.server import serve_admin
-from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits
-from passenger_trio.errors import BindError, EnvironmentUnfit, OptionError, PassengerError, StartupAborted
+from passenger_trio.core.model import GroupLimits, PoolLimits
+from passenger_trio.errors import (
+    BindError,
+    EnvironmentUnfit,
+    NothingToServe,
+    OptionError,
+    PassengerError,
+    StartupAborted,
+)
 from passenger_trio.options import Config, check
 from passenger_trio.pool.gauges import Gauges
 from passenger_trio.pool.hooks import Hooks, parse_hooks
@@ -40,8 +47,8 @@ from passenger_trio.pool.watch import Watch
 from passenger_trio.server.access_log import AccessLog
 from passenger_trio.server.front import Front, trusted_networks
 from passenger_trio.server.listen import Listener, connection_ceiling
-from passenger_trio.server.mounts import Route
-from passenger_trio.spawning.app_spec import AppSpec, make_app_spec
+from passenger_trio.server.mounts import Route, check_apart
+from passenger_trio.spawning.app_spec import AppSpec, group_key, make_app_spec
 from passenger_trio.spawning.detect import DetectedApp, detect
 from passenger_trio.spawning.direct import DirectSpawner
 from passenger_trio.spawning.generic import GenericSpawner
@@ -203,9 +210,10 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
 def examine(config: Config) -> list[DetectedApp]:
     """What would be served. Opens and starts nothing; raises ``NothingToServe`` and ``OptionError`` as ``serve``."""
     check(config)
+    if not config.apps:
+        raise NothingToServe("there is no application: the configuration has none")
     apps = [detect(app) for app in config.apps]
-    for app in config.apps:
-        Route(GroupKey(app.name, app.environment), app)
+    check_apart([Route(group_key(app, found), app) for app, found in zip(config.apps, apps, strict=True)])
     parse_hooks(config.pool.hook)
     trusted_networks(config.server)
     directory = config.server.data_buffer_dir

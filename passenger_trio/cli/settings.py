@@ -15,7 +15,7 @@ import click
 
 from passenger_trio.cli.flags import Flag, click_option, flags
 from passenger_trio.core.config_text import ConfigText, Setting, read_passengerfile, read_toml
-from passenger_trio.errors import ConfigError, OptionError
+from passenger_trio.errors import ConfigError
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions, check
 
 __all__ = ["Origins", "Settled", "find_config", "settle"]
@@ -104,7 +104,6 @@ def settle(
         )
     config = Config(server=server, pool=pool, apps=tuple(apps))
     check(config)
-    _check_apart(config)
     return Settled(config, origins, file)
 
 
@@ -170,26 +169,3 @@ def _text(said: Mapping[str, Setting], name: str, file: ConfigText | None) -> st
     if "\0" in setting.value:
         raise ConfigError(file.path if file else "", setting.line, f"{name} cannot have a NUL in it")
     return setting.value
-
-
-def _check_apart(config: Config) -> None:
-    """Applications must be told apart by their names, and by what is asked for."""
-    names: set[tuple[str, str]] = set()
-    places: set[tuple[str, str]] = set()
-    for app in config.apps:
-        name = app.name or Path(app.root).resolve().name
-        if (name, app.environment) in names:
-            raise OptionError(
-                "--name", name, "another application has it in the same environment; give one of them another name"
-            )
-        names.add((name, app.environment))
-        for host in app.host_name or ("",):
-            place = host.lower(), app.base_uri.rstrip("/")
-            if place in places:
-                where = f"{host or 'any host'}{place[1] or '/'}"
-                raise OptionError(
-                    "--base-uri",
-                    app.base_uri,
-                    f"another application is mounted at {where}; give one another path or host name",
-                )
-            places.add(place)

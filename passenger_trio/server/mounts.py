@@ -14,7 +14,7 @@ from passenger_trio.core.model import GroupKey
 from passenger_trio.errors import OptionError
 from passenger_trio.options import AppOptions
 
-__all__ = ["Mounts", "Route"]
+__all__ = ["Mounts", "Route", "check_apart"]
 
 _BASE_URI = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
 """No empty segment, and none that clients would resolve away."""
@@ -116,3 +116,28 @@ def _name(host: bytes) -> bytes:
     if host.startswith(b"["):
         return host.partition(b"]")[0].lower() + b"]"
     return host.partition(b":")[0].rstrip(b".").lower()
+
+
+def check_apart(routes: Sequence[Route]) -> None:
+    """:raises OptionError: two applications cannot be told apart by their names, or by what is asked for."""
+    names: set[GroupKey] = set()
+    places: set[tuple[str, str]] = set()
+    for route in routes:
+        app = route.app
+        if route.key in names:
+            raise OptionError(
+                "--name",
+                route.key.name,
+                "another application has it in the same environment; give one of them another name",
+            )
+        names.add(route.key)
+        for host in app.host_name or ("",):
+            place = host.lower(), app.base_uri.rstrip("/")
+            if place in places:
+                where = f"{host or 'any host'}{place[1] or '/'}"
+                raise OptionError(
+                    "--base-uri",
+                    app.base_uri,
+                    f"another application is mounted at {where}; give one another path or host name",
+                )
+            places.add(place)

@@ -20,7 +20,7 @@ from passenger_trio.options import AppOptions
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.system.spawn_servers import find_loader
 
-__all__ = ["SERVER_SOFTWARE", "AppSpec", "concurrency_of", "make_app_spec"]
+__all__ = ["SERVER_SOFTWARE", "AppSpec", "concurrency_of", "group_key", "make_app_spec"]
 
 SERVER_SOFTWARE = f"passenger_trio/{__version__}"
 
@@ -104,7 +104,7 @@ def make_app_spec(
     if not detected.can_fork:
         app = attrs.evolve(app, spawn_method="direct")
     return AppSpec(
-        key=GroupKey(app.name or Path(detected.root).name or "app", app.environment),
+        key=group_key(app, detected),
         app=app,
         detected=detected,
         command=command,
@@ -112,6 +112,11 @@ def make_app_spec(
         environment=_environment(app, detected, base_environment),
         socket_dir=socket_dir,
     )
+
+
+def group_key(app: AppOptions, detected: DetectedApp) -> GroupKey:
+    """What the group of an application is called."""
+    return GroupKey(app.name or Path(detected.root).name or "app", app.environment)
 
 
 def _environment(app: AppOptions, detected: DetectedApp, base: Mapping[str, str]) -> dict[str, str]:

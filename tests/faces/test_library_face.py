@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import re
 import signal
 import tempfile
 import threading
@@ -286,6 +287,31 @@ class TestServe:
                 async with trio.open_nursery() as nursery:
                     with pytest.raises(error):
                         await nursery.start(passenger_trio.serve, config(**change))
+
+        trio.run(program)
+
+    @pytest.mark.parametrize(
+        ("apps", "error", "part"),
+        [
+            ((), NothingToServe, "no application"),
+            ((AppOptions(root=str(BEHAVIOURS)),) * 2, OptionError, "another application has it"),
+            (
+                (AppOptions(root=str(BEHAVIOURS), name="a"), AppOptions(root=str(BEHAVIOURS), name="b")),
+                OptionError,
+                "another application is mounted at any host/",
+            ),
+            ((AppOptions(root=str(BEHAVIOURS), host_name="example.com"),), OptionError, "--host-name: 'example.com'"),  # type: ignore[arg-type]
+            ((AppOptions(root=str(BEHAVIOURS), env={"A": "1"}),), OptionError, "--env"),  # type: ignore[arg-type]
+        ],
+    )
+    def test_applications_that_cannot_be_served_together(
+        self, apps: tuple[AppOptions, ...], error: type[PassengerError], part: str
+    ) -> None:
+        async def program() -> None:
+            with nothing_left():
+                with pytest.raises(error, match=re.escape(part)):
+                    async with passenger_trio.open_server(Config(server=ServerOptions(port=0), apps=apps)):
+                        raise AssertionError("it was begun")
 
         trio.run(program)
 
