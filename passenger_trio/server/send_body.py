@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
-from trio.lowlevel import wait_writable
 
 from passenger_trio.codecs.dialect import Framing
 from passenger_trio.errors import RequestError
@@ -62,7 +61,7 @@ async def _send_buffered(stream: RawStream, upload: SpillBuffer, framing: Framin
             return False
         while at < piece_end:
             try:
-                await wait_writable(stream.socket)
+                await stream.wait_writable()
                 at += upload.send_stored(stream, at, piece_end - at)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return False

@@ -206,6 +206,12 @@ class RawStream:
             if not rest:
                 return
 
+    async def wait_writable(self) -> None:
+        """Return when the kernel takes something, or the connection is broken."""
+        if self.fd < 0:
+            raise trio.ClosedResourceError
+        await wait_writable(self._sock)
+
     async def wait_hangup_or_data(self) -> None:
         """Return when there is something to read: bytes, the end, or an error."""
         if self.fd < 0:

@@ -6,6 +6,7 @@ The worker is the test's own, written against h11's server side; nothing here st
 from __future__ import annotations
 
 import signal
+import socket
 
 import attrs
 import h11
@@ -488,3 +489,32 @@ async def test_a_process_that_does_one_thing_after_another_is_not_held_by_an_idl
             for client in clients:
                 assert (await client.answer()).body == b"ok"
         assert trio.current_time() < 12
+
+
+@simulated
+async def test_an_answer_that_is_there_before_the_stored_body_is_sent() -> None:
+    """The stream may be closed again before the task that is to send the body has had its first turn, which comes in either order."""
+    theirs: list[socket.socket] = []
+
+    class Hasty(DummySpawner):
+        async def spawn(self) -> DummyProcess:
+            process = await super().spawn()
+
+            def connect() -> RawStream:
+                ours, other = socket.socketpair()
+                ours.setblocking(False)
+                other.sendall(OK)
+                theirs.append(other)
+                return RawStream(ours)
+
+            process.connect_nowait = connect  # type: ignore[method-assign]
+            return process
+
+    async with serving(spawner=Hasty(dialect=HTTP)) as world:
+        client = world.connect()
+        for _ in range(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.stream.send_all, post(bytes(1_000_000)))
+                assert (await client.answer("POST")).body == b"ok"
+        for other in theirs:
+            other.close()
