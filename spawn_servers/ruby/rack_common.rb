@@ -1186,13 +1186,25 @@ module PassengerTrio
     end
 
     def open_file(path)
+      return unless File.file?(path) # to open a pipe is to wait for its writer
+
       file = File.open(path, "rb")
-      return file if file.stat.file?
+      return file if sendable?(file)
 
       file.close
       nil
     rescue SystemCallError
       nil # its `each` will tell
+    end
+
+    def sendable?(file)
+      stat = file.stat
+      return true if stat.size > BLOCK || stat.blocks.to_i.positive?
+
+      # What the kernel makes up when it is read (/proc, /sys) has no blocks, and a size that says nothing.
+      read = file.read(stat.size + 1).to_s.bytesize
+      file.rewind
+      read == stat.size
     end
 
     # The kernel sends it: its bytes never enter Ruby.

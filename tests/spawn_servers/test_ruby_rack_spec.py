@@ -90,6 +90,16 @@ def test_files_are_sent_by_the_kernel(worker: Loader, log: Path, directory: Path
     assert worker.request("HEAD", "/file").body == b""
 
 
+@pytest.mark.parametrize("path", ["/proc/version", "/sys/devices/system/cpu/online"])
+def test_a_file_that_the_kernel_makes_up_is_read(worker: Loader, path: str) -> None:
+    assert good(worker.request("GET", f"/made-up?{path}")) == Path(path).read_bytes()
+
+
+def test_a_pipe_is_not_waited_for(worker: Loader, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert good(worker.request("GET", f"/pipe?{tmp_path / 'pipe'}")) == b"read"
+
+
 def test_a_body_that_has_no_path_after_all_is_read(worker: Loader) -> None:
     assert good(worker.request("GET", "/no-path")) == b"read"
 

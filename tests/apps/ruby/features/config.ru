@@ -105,6 +105,8 @@ RAW = {
     Thread.new { io.write("you said #{io.gets}"); io.close }
     [-1, {}, []]
   end,
+  "/pipe" => ->(env) { [200, TEXT.dup, Body.new(["read"], path: env["QUERY_STRING"])] },
+  "/made-up" => ->(env) { [200, TEXT.dup, Body.new([File.binread(env["QUERY_STRING"])], path: env["QUERY_STRING"])] },
   "/chunked" => ->(_env) { [200, TEXT.merge("transfer-encoding" => "chunked"), Body.new(%W[5\r\nhel lo\r\n 6\r\n\ world\r\n0\r\n\r\n])] },
   "/oob" => ->(_env) { [200, TEXT.merge("X-Passenger-Request-OOB-Work" => "true"), ["oob"]] },
   "/no-path" => ->(_env) { [200, TEXT.dup, Body.new(["read"]).tap { |body| body.define_singleton_method(:to_path) { nil } }] },
