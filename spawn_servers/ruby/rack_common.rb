@@ -1045,7 +1045,9 @@ module PassengerTrio
       when /\Arack\./
         @hijack = value if name == "rack.hijack"
         return 0 # for the server, not for the client
-      when "content-length" then @length = value.to_s =~ /\A\d{1,18}\z/ ? value.to_i : nil
+      when "content-length"
+        value = Array(value).join("\n").strip
+        @length = value =~ /\A\d{1,18}\z/ ? value.to_i : nil
       when "transfer-encoding"
         @unchunked = Unchunked.new if value.to_s.casecmp?("chunked")
         return 0

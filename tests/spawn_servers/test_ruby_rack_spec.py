@@ -100,6 +100,13 @@ def test_a_pipe_is_not_waited_for(worker: Loader, tmp_path: Path) -> None:
     assert good(worker.request("GET", f"/pipe?{tmp_path / 'pipe'}")) == b"read"
 
 
+@pytest.mark.parametrize("how", ["array", "spaces", "number"])
+def test_a_content_length_in_any_writing(worker: Loader, how: str) -> None:
+    response = worker.request("GET", f"/length?{how}")
+    assert good(response) == b"hello"
+    assert [value for name, value in response.headers if name.lower() == "content-length"] == ["5"]
+
+
 def test_a_body_that_has_no_path_after_all_is_read(worker: Loader) -> None:
     assert good(worker.request("GET", "/no-path")) == b"read"
 

@@ -107,6 +107,10 @@ RAW = {
   end,
   "/pipe" => ->(env) { [200, TEXT.dup, Body.new(["read"], path: env["QUERY_STRING"])] },
   "/made-up" => ->(env) { [200, TEXT.dup, Body.new([File.binread(env["QUERY_STRING"])], path: env["QUERY_STRING"])] },
+  "/length" => lambda do |env|
+    length = { "array" => ["5"], "spaces" => " 5 ", "number" => 5 }.fetch(env["QUERY_STRING"])
+    [200, TEXT.merge("content-length" => length), ["hello"]]
+  end,
   "/chunked" => ->(_env) { [200, TEXT.merge("transfer-encoding" => "chunked"), Body.new(%W[5\r\nhel lo\r\n 6\r\n\ world\r\n0\r\n\r\n])] },
   "/oob" => ->(_env) { [200, TEXT.merge("X-Passenger-Request-OOB-Work" => "true"), ["oob"]] },
   "/no-path" => ->(_env) { [200, TEXT.dup, Body.new(["read"]).tap { |body| body.define_singleton_method(:to_path) { nil } }] },
