@@ -621,6 +621,7 @@ module PassengerTrio
   # +rack.input+: the request body, read from its frames as the application asks for it.
   #
   # It ends where the body ends (+E+), whatever the request said of its length. When the client is gone before that, reading raises ClientGone.
+  # One thread reads at a time: a body that streams may read in one and write in another, and who writes looks whether the client is there.
   class Input
     attr_reader :ended, :aborted, :broken, :behind
     # +behind+: what has come of the next head, or nil. That may follow when the end of the response is on its way, also while the body is still being read.
@@ -633,29 +634,34 @@ module PassengerTrio
       @partial = "".b # the first bytes of the next frame's five
       @ended = @aborted = @broken = @answered = false
       @behind = nil
+      @reading = Mutex.new
       take_in(arrived)
     end
 
     def read(length = nil, out = nil)
       raise ArgumentError, "negative length #{length}" if length && length.negative?
 
-      data = if length.nil?
-               nil while more
-               take(@have.bytesize)
-             else
-               nil while @have.bytesize < length && more
-               @have.empty? && length.positive? ? nil : take(length)
-             end
+      data = @reading.synchronize do
+        if length.nil?
+          nil while more
+          take(@have.bytesize)
+        else
+          nil while @have.bytesize < length && more
+          @have.empty? && length.positive? ? nil : take(length)
+        end
+      end
       out ? out.replace(data || "") && data && out : data
     end
 
     def gets
-      from = 0
-      until (at = @have.index("\n", from))
-        from = @have.bytesize
-        break unless more
+      @reading.synchronize do
+        from = 0
+        until (at = @have.index("\n", from))
+          from = @have.bytesize
+          break unless more
+        end
+        @have.empty? ? nil : take(at ? at + 1 : @have.bytesize)
       end
-      @have.empty? ? nil : take(at ? at + 1 : @have.bytesize)
     end
 
     def each
@@ -666,8 +672,10 @@ module PassengerTrio
 
     # What is there, waiting only if there is nothing; nil at the end.
     def some(most = BLOCK)
-      more if @have.empty?
-      @have.empty? ? nil : take(most)
+      @reading.synchronize do
+        more if @have.empty?
+        @have.empty? ? nil : take(most)
+      end
     end
 
     # For ResponseStream, as a StringIO has it.
@@ -684,6 +692,16 @@ module PassengerTrio
 
     # Take in what has come, without waiting. (Also an end of file behind a body that nobody reads must be seen; an endless body is not taken for that.)
     def look
+      return unless @reading.try_lock # who reads sees it as well
+
+      begin
+        look_around
+      ensure
+        @reading.unlock
+      end
+    end
+
+    def look_around
       while !(@ended || @aborted || @broken) && @have.bytesize < MAX_FRAME && PassengerTrio.readable?(@conn)
         receive
       end
@@ -696,6 +714,7 @@ module PassengerTrio
     rescue SystemCallError, IOError
       @aborted = true
     end
+    private :look_around
 
     # The end of the response is on its way.
     def answered!
@@ -706,20 +725,37 @@ module PassengerTrio
     #
     # What has come is read (up to a bound), however late we are: the supervisor has been told that the stream lives on, and may have used it again.
     def finish
-      budget = DRAIN_BYTES
-      till = PassengerTrio.now + DRAIN_TIME
-      until @ended || @aborted || @broken
-        wait = [till - PassengerTrio.now, 0].max
-        return false if budget <= 0 || IO.select([@conn], nil, nil, wait).nil?
+      return false unless @reading.try_lock # a thread of the application's reads still
 
-        @have = "".b
-        receive
-        budget -= @have.bytesize
+      begin
+        budget = DRAIN_BYTES
+        till = PassengerTrio.now + DRAIN_TIME
+        until @ended || @aborted || @broken
+          wait = [till - PassengerTrio.now, 0].max
+          return false if budget <= 0 || IO.select([@conn], nil, nil, wait).nil?
+
+          budget -= drop
+        end
+      ensure
+        @reading.unlock
       end
       !(@aborted || @broken)
     end
 
+    # Drop what has not been read, however much it is. False if the client went away meanwhile.
+    def skip
+      @reading.synchronize { drop until @ended || @aborted || @broken }
+      !(@aborted || @broken)
+    end
+
     private
+
+    # The number of bytes that came.
+    def drop
+      @have = "".b
+      receive
+      @have.bytesize
+    end
 
     def take(length)
       return @have.tap { @have = "".b } if length >= @have.bytesize

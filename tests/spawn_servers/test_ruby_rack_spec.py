@@ -216,6 +216,20 @@ def test_an_upgrade_makes_the_stream_a_tunnel(worker: Loader, path: str) -> None
     assert good(worker.request("GET", "/enumerable")) == b"abc"
 
 
+def test_a_streaming_body_may_read_in_one_thread_and_write_in_another(worker: Loader) -> None:
+    with worker.open() as stream:
+        stream.send(frame("H", request_head("POST", "/duet")))
+        assert stream.next_frame() is not None
+        for heard in range(1, 1000):
+            stream.send(frame("D", b"x"))
+            while stream.next_frame() != ("D", b"%08d" % heard):
+                pass
+        stream.send(frame("E"))
+        while (last := stream.next_frame()) is not None and last[0] == "D":
+            pass
+        assert last == ("E", b"")
+
+
 def test_framing_that_the_application_did_is_taken_off(worker: Loader) -> None:
     response = worker.request("GET", "/chunked")
     assert good(response) == b"hello world"

@@ -111,6 +111,21 @@ RAW = {
     length = { "array" => ["5"], "spaces" => " 5 ", "number" => 5 }.fetch(env["QUERY_STRING"])
     [200, TEXT.merge("content-length" => length), ["hello"]]
   end,
+  "/duet" => lambda do |_env|
+    body = proc do |stream|
+      heard = 0
+      listener = Thread.new do
+        begin
+          loop { heard += stream.readpartial(4096).bytesize }
+        rescue EOFError
+          nil
+        end
+      end
+      stream.write(format("%08d", heard)) while listener.alive?
+      stream.close
+    end
+    [200, TEXT.dup, body]
+  end,
   "/chunked" => ->(_env) { [200, TEXT.merge("transfer-encoding" => "chunked"), Body.new(%W[5\r\nhel lo\r\n 6\r\n\ world\r\n0\r\n\r\n])] },
   "/oob" => ->(_env) { [200, TEXT.merge("X-Passenger-Request-OOB-Work" => "true"), ["oob"]] },
   "/no-path" => ->(_env) { [200, TEXT.dup, Body.new(["read"]).tap { |body| body.define_singleton_method(:to_path) { nil } }] },
