@@ -842,6 +842,10 @@ module PassengerTrio
       true
     end
 
+    def skip
+      true
+    end
+
     def some(*)
       nil
     end
@@ -1308,9 +1312,9 @@ module PassengerTrio
       end
     end
 
-    # The connection is the application's from here.
+    # The connection is the application's from here: behind the request, whose body may still be on its way.
     def take_over
-      raise ClientGone, "the client is gone" unless @input.finish
+      raise ClientGone, "the client is gone" unless @input.skip
 
       @handed_over = @begun = true
       @worker.give_away(@conn)
@@ -1349,6 +1353,7 @@ module PassengerTrio
     end
 
     def failed(error)
+      @handed_over = false # a connection that it had taken over is ended: nobody may be left who would
       return if @gone || @input.aborted || @input.broken # It was told that nobody waits any more, and did as it should.
 
       report = Runtime.backtrace_of(error)

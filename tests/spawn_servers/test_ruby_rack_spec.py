@@ -14,6 +14,7 @@ from passenger_trio.testing.conformance import (
     Loader,
     LoaderFailed,
     Response,
+    Stream,
     eventually,
     frame,
     request_head,
@@ -52,6 +53,14 @@ def good(response: Response) -> bytes:
     assert response.complete
     assert response.status == 200
     return response.body
+
+
+def rest_of(stream: Stream) -> bytes:
+    """What comes behind an upgrade, to its end."""
+    came = stream._buffer
+    while data := stream.socket.recv(65536):
+        came += data
+    return came
 
 
 def test_the_environment(worker: Loader) -> None:
@@ -209,11 +218,28 @@ def test_an_upgrade_makes_the_stream_a_tunnel(worker: Loader, path: str) -> None
             head = stream.next_frame()
         assert head == ("U", b"")
         stream.send(b"hello\n")
-        said = stream._buffer
-        while data := stream.socket.recv(65536):
-            said += data
-        assert said.endswith(b"you said hello\n")
+        assert rest_of(stream).endswith(b"you said hello\n")
     assert good(worker.request("GET", "/enumerable")) == b"abc"
+
+
+def test_a_hijack_waits_for_the_end_of_a_body_that_nobody_reads(worker: Loader) -> None:
+    with worker.open() as stream:
+        stream.send(frame("H", request_head("POST", "/taken")))
+        for _ in range(32):
+            stream.send(frame("D", bytes(65536)))
+        stream.send(frame("E"))
+        assert stream.next_frame() == ("U", b"")
+        assert rest_of(stream) == b"taken"
+
+
+@pytest.mark.parametrize("path", ["/taken?raise", "/switched"])
+def test_an_error_behind_a_hijack_ends_the_connection(worker: Loader, path: str) -> None:
+    with worker.open() as stream:
+        stream.begin("GET", path)
+        while (head := stream.next_frame()) != ("U", b""):
+            assert head is not None
+        assert rest_of(stream) == b"taken"
+    assert worker.output.wait_for("behind the hijack (RuntimeError)")
 
 
 def test_a_streaming_body_may_read_in_one_thread_and_write_in_another(worker: Loader) -> None:

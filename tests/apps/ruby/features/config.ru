@@ -21,6 +21,7 @@ class Body
 end
 
 TEXT = { "content-type" => "text/plain" }.freeze
+HELD = [] # what is not to be closed by the garbage collector
 RACK3 = Rack.release.to_i >= 3
 
 ACTIONS = {
@@ -104,6 +105,23 @@ RAW = {
     io.write("HTTP/1.1 101 Switching Protocols\r\n\r\n")
     Thread.new { io.write("you said #{io.gets}"); io.close }
     [-1, {}, []]
+  end,
+  "/taken" => lambda do |env|
+    io = env["rack.hijack"].call
+    io.write("taken")
+    HELD << io
+    raise "behind the hijack" if env["QUERY_STRING"] == "raise"
+
+    io.close
+    [-1, {}, []]
+  end,
+  "/switched" => lambda do |_env|
+    talk = lambda do |io|
+      io.write("taken")
+      HELD << io
+      raise "behind the hijack"
+    end
+    [101, { "connection" => "upgrade", "upgrade" => "echo", "rack.hijack" => talk }, []]
   end,
   "/pipe" => ->(env) { [200, TEXT.dup, Body.new(["read"], path: env["QUERY_STRING"])] },
   "/made-up" => ->(env) { [200, TEXT.dup, Body.new([File.binread(env["QUERY_STRING"])], path: env["QUERY_STRING"])] },
