@@ -1040,6 +1040,9 @@ module PassengerTrio
 
       send_chunk(chunk)
       raise ClientGone, "the client is gone" if @gone
+    ensure
+      # Whoever writes may end by that, and close nothing.
+      release if @gone && @handed_over
     end
 
     def stream_close
@@ -1047,8 +1050,11 @@ module PassengerTrio
 
       @closed = true
       @flags |= 1 if @handed_over
-      send_end unless @done || @gone
-      release if @handed_over
+      begin
+        send_end unless @done || @gone
+      ensure
+        release if @handed_over
+      end
     end
 
     def stream_read
@@ -1305,7 +1311,7 @@ module PassengerTrio
       callable.call(stream)
       # If it is not closed yet it is written to from somewhere else from here on, and ends when it is closed there.
       stream.unless_closed do
-        next if @done # it is whole by its Content-Length, and the stream may be used again: what is written now is too much
+        next if @gone || @done # it is whole by its Content-Length, and the stream may be used again: what is written now is too much
 
         @worker.lend(@conn)
         @handed_over = true

@@ -256,6 +256,18 @@ def test_a_streaming_body_may_read_in_one_thread_and_write_in_another(worker: Lo
         assert last == ("E", b"")
 
 
+@pytest.mark.parametrize("ruby", RUBIES.values(), ids=RUBIES.keys())
+def test_a_body_that_is_written_elsewhere_and_that_nobody_wants_keeps_no_worker(ruby: str, tmp_path: Path) -> None:
+    with worker_of(ruby, "features") as loader:
+        with loader.open() as stream:
+            stream.begin("GET", f"/later?{tmp_path / 'go'}")
+            assert stream.next_frame() is not None
+            assert stream.next_frame() == ("D", b"one")
+        (tmp_path / "go").touch()
+        loader.shut_down()
+        assert loader.exit_status() == 0
+
+
 def test_framing_that_the_application_did_is_taken_off(worker: Loader) -> None:
     response = worker.request("GET", "/chunked")
     assert good(response) == b"hello world"
