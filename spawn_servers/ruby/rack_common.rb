@@ -1009,6 +1009,7 @@ module PassengerTrio
         # A body is closed once: here, whatever happened.
         close(body)
       end
+      failure ||= ClientGone.new("the client is gone") if !@done && (@gone || @input.aborted)
       after_reply(status, headers, failure)
       finish
     end

@@ -158,6 +158,14 @@ def test_what_is_done_afterwards(worker: Loader, log: Path) -> None:
     assert eventually(lambda: log.read_text() == "after_reply\nfinished 200 nil\n")
 
 
+@pytest.mark.parametrize("how", ["each", "stream"])
+def test_what_is_done_afterwards_hears_that_the_client_left(worker: Loader, log: Path, how: str) -> None:
+    with worker.open() as stream:
+        stream.begin("GET", f"/ticks?{how}")
+        assert stream.next_frame() is not None
+    assert eventually(lambda: "finished 200 PassengerTrio::ClientGone\n" in log.read_text()), log.read_text()
+
+
 def test_a_body_that_is_whole_and_kept_open_keeps_nobody_waiting(worker: Loader, tmp_path: Path) -> None:
     with worker.open() as stream:
         response = stream.request("GET", f"/kept?{tmp_path / 'go'}")

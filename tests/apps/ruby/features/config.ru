@@ -129,6 +129,11 @@ RAW = {
     length = { "array" => ["5"], "spaces" => " 5 ", "number" => 5 }.fetch(env["QUERY_STRING"])
     [200, TEXT.merge("content-length" => length), ["hello"]]
   end,
+  "/ticks" => lambda do |env|
+    env["rack.response_finished"] << ->(_env, status, _headers, error) { NOTE.call("finished #{status} #{error.class}") }
+    ticks = Enumerator.new { |chunks| loop { chunks << "tick" } }
+    [200, TEXT.dup, env["QUERY_STRING"] == "stream" ? proc { |stream| ticks.each { |tick| stream << tick } } : Body.new(ticks)]
+  end,
   "/duet" => lambda do |_env|
     body = proc do |stream|
       heard = 0
