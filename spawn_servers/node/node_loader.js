@@ -200,6 +200,7 @@ class Stopping {
 
   take(request, response) {
     const { socket } = request;
+    if (!this.sockets.has(socket)) return; // a request that the application has made up
     const session = { busy: true, whole: -1, seen: -1 };
     this.sockets.set(socket, session);
     const isWhole = () => { session.whole = socket.bytesRead; };

@@ -191,6 +191,25 @@ def test_an_application_that_listens_to_no_signal_any_more_is_told_to_stop_all_t
         assert worker.exit_status() == 0
 
 
+@pytest.mark.os
+@pytest.mark.slow
+@pytest.mark.parametrize("node", NODES.values(), ids=NODES.keys())
+def test_requests_that_the_application_makes_up_are_its_own(node: str, tmp_path: Path) -> None:
+    """Some ask themselves: what they give to the server has no connection, and need not be an emitter."""
+    (tmp_path / "app.js").write_text("""
+const server = require('http').createServer((request, response) => {
+  if (request.url !== '/outer') return response.end('inner');
+  server.emit('request', { url: '/inner', socket: {} }, { end: (text) => setImmediate(() => response.end(text)) });
+});
+server.listen(3000);
+""")
+    with supervisor_of(node, tmp_path, "app.js") as worker:
+        for _ in range(2):
+            assert worker.request("GET", "/outer").body == b"inner"
+        worker.shut_down()
+        assert worker.exit_status() == 0
+
+
 def test_there_is_a_node_to_check_and_enough_to_check() -> None:
     assert len(CASES) >= 25 * len(NODES) > 0
 
