@@ -204,7 +204,8 @@ def test_F25_aborted_downloads_leave_nothing() -> None:
         for round in range(20):
             in_threads(20, lambda number, round=round: abort(20 * round + number))  # type: ignore[misc]
         eventually(lambda: is_free(server))
-        eventually(lambda: len(server.descriptors()) <= before)
+        # Each of the two processes may keep a stream: the response of the last one may have been stored as a whole before its client left.
+        eventually(lambda: len(server.descriptors()) <= before + 2)
         status = server.status()
         assert (status["buffers"]["disk"], status["buffers"]["memory"], status["requests"]["active"]) == (0, 0, 0)
         assert not any("buffer." in name or "(deleted)" in name for name in server.descriptors())

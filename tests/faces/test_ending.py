@@ -377,7 +377,7 @@ class TestExitCodes:
                     os.close(writer)
                     if not reads:
                         os.close(reader)
-                    eventually(lambda: Path(home, "web").exists() or process.poll() is not None)
+                    eventually(lambda: is_listening(f"{home}/web") or process.poll() is not None)
                     with RawClient(f"{home}/web") as client:
                         for _ in range(3):
                             assert client.get("/flood?1").status == 200
