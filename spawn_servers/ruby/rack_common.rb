@@ -363,6 +363,9 @@ module PassengerTrio
       @released = false
     end
 
+    # Whether the main thread was told to leave what it does.
+    attr_reader :interrupted
+
     # The main thread has done what there was to do, and leaves: nothing interrupts it from here. Called with interrupts masked.
     def end
       @lock.synchronize { @interruptible = false }
@@ -430,7 +433,12 @@ module PassengerTrio
 
     # An exception in that very thread also ends what it waits for: a sleep, a lock, a slow database.
     def interrupt
-      @lock.synchronize { Thread.main.raise(Leave) if @interruptible }
+      @lock.synchronize do
+        next unless @interruptible
+
+        @interrupted = true
+        Thread.main.raise(Leave)
+      end
     end
 
     # The supervisor is gone. From here it is a race between the exit hooks and the last second.
@@ -1777,6 +1785,9 @@ module PassengerTrio
       rescue Leave
         raise
       rescue Exception => e # rubocop:disable Lint/RescueException
+        # Where Leave comes upon another's cleaning up (a lock of a library's, say) that can fail, and its error takes Leave's place.
+        raise Leave if @lifeline.interrupted
+
         @lifeline.end
         control.tell("error", **Runtime.explain(e))
         PassengerTrio.say(Runtime.backtrace_of(e))

@@ -261,7 +261,8 @@ class TestExitCodes:
         assert "strat" in told(run_command("strat"), 2)
 
     def test_2_a_variable_of_the_environment_that_cannot_be_used(self, app: Path) -> None:
-        assert "max-pool-size" in told(run_command("start", str(app), env={"PASSENGER_TRIO_MAX_POOL_SIZE": "lots"}), 2)
+        said = told(run_command("start", str(app), env={"PASSENGER_TRIO_MAX_POOL_SIZE": "lots"}), 2)
+        assert "PASSENGER_TRIO_MAX_POOL_SIZE" in said
 
     @pytest.mark.parametrize(
         ("source", "words"),

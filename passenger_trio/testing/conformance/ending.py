@@ -179,4 +179,4 @@ def ends_on_shutdown_while_it_loads(stage: Stage) -> None:
         pass
     loader.shut_down()
     status = loader.exit_status()
-    expect(status == 0, f"exit status {status}")
+    expect(status == 0, f"exit status {status}; its output: {loader.output.text()!r}")
