@@ -255,15 +255,22 @@ def says_garbage_when_asked():
     as_preloader(lambda control, token: control.sendall(b"garbage\n"))
 
 
+def fork(control):
+    """0 in the child, which leads a group of its own and has left the preloader's connection."""
+    pid = os.fork()
+    if pid == 0:
+        os.setpgid(0, 0)
+        control.close()
+    return pid
+
+
 def forks_a_sleeper_late():
     """The process comes when nobody waits for it any more, leads a group of its own, and does not connect."""
 
     def answer(control, token):
         time.sleep(float(os.environ["DELAY"]))
-        pid = os.fork()
+        pid = fork(control)
         if pid == 0:
-            os.setpgid(0, 0)
-            control.close()
             time.sleep(600)
         os.setpgid(pid, pid)
         say(control, {"type": "forked", "token": token, "pid": pid})
@@ -275,10 +282,8 @@ def forks_a_worker_that_is_slow():
     """Its worker connects at once, and has a start-up of its own."""
 
     def answer(control, token):
-        pid = os.fork()
+        pid = fork(control)
         if pid == 0:
-            os.setpgid(0, 0)
-            control.close()
             os.environ["PASSENGER_TRIO_SPAWN_TOKEN"] = token
             lifeline, options = connect("worker")
             say(lifeline, {"type": "step", "name": "start_up", "state": "in_progress"})
@@ -297,10 +302,8 @@ def forks_a_worker_and_tells_late():
 
     def answer(control, token):
         say(control, *untold)
-        pid = os.fork()
+        pid = fork(control)
         if pid == 0:
-            os.setpgid(0, 0)
-            control.close()
             os.environ["PASSENGER_TRIO_SPAWN_TOKEN"] = token
             lifeline, options = connect("worker")
             listener, spec = listen(options)
