@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
+from functools import partial
 
 import attrs
 import trio
@@ -26,11 +28,11 @@ from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.direct import OnLine, pin_child
 from passenger_trio.spawning.handshake import Launch, describe_exit
 from passenger_trio.spawning.output import OutputPipe
-from passenger_trio.spawning.spawner import PreloaderFacts
+from passenger_trio.spawning.spawner import PreloaderFacts, warn_of_stranger
 from passenger_trio.system.children import descendants, start_program
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.ports import Ports, connect_tcp_nowait, listener_uids
-from passenger_trio.system.sockets import RawStream, connect_unix_nowait, remove_unix_socket
+from passenger_trio.system.sockets import PeerCredentials, RawStream, connect_unix_nowait, remove_unix_socket
 
 __all__ = ["GenericSpawner"]
 
@@ -53,9 +55,11 @@ class Endpoint:
     host: str
     port: int = 0
 
-    def connect_nowait(self) -> RawStream:
-        """:raises OSError: nobody listens there."""
-        return connect_tcp_nowait(self.host, self.port) if self.port else connect_unix_nowait(self.host)
+    def connect_nowait(self, believe: Callable[[PeerCredentials], bool]) -> RawStream:
+        """:param believe: of the Unix socket: whether this is who is to listen there.
+        :raises OSError: nobody listens there, or somebody else does.
+        """
+        return connect_tcp_nowait(self.host, self.port) if self.port else connect_unix_nowait(self.host, believe)
 
 
 @attrs.define(eq=False)
@@ -109,7 +113,14 @@ class ListeningProcess:
         return self.output.tail
 
     def connect_nowait(self) -> RawStream:
-        return self.endpoint.connect_nowait()
+        return self.endpoint.connect_nowait(self._is_listener)
+
+    def _is_listener(self, listener: PeerCredentials) -> bool:
+        """Whether it is the program that listens, or what belongs to it (KE5)."""
+        believed = _belongs(self.pid, listener)
+        if not believed:
+            warn_of_stranger(self.pid, listener)
+        return believed
 
     async def wait_exit(self) -> None:
         await self.pidfd.wait_exit()
@@ -293,7 +304,7 @@ def _probe(socket_path: str, port: int, pid: int) -> Endpoint | None:
     """
     for endpoint in (Endpoint(socket_path), Endpoint("127.0.0.1", port), Endpoint("::1", port)):
         try:
-            stream = endpoint.connect_nowait()
+            stream = endpoint.connect_nowait(partial(_belongs, pid))
         except OSError:
             continue
         stream.close()
@@ -304,6 +315,16 @@ def _probe(socket_path: str, port: int, pid: int) -> Endpoint | None:
         ):
             return endpoint
     return None
+
+
+def _belongs(pid: int, listener: PeerCredentials) -> bool:
+    """Whether who listens is a program, in its process group, or a descendant of it. Its user may be another than ours."""
+    try:
+        if listener.pid == pid or os.getpgid(listener.pid) == pid:
+            return True
+    except OSError:
+        return False  # it has ended; nobody can say whose it was
+    return listener.pid in descendants(pid)
 
 
 def _listens_on(pid: int) -> list[str]:

@@ -10,6 +10,7 @@ one. Laws: ``close`` only after the exit was seen; nothing is signalled after th
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -24,9 +25,9 @@ from passenger_trio.spawning.handshake import EXIT_STATUS_TIME
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.reception import ControlConnection
 from passenger_trio.system.pidfd import PidFd
-from passenger_trio.system.sockets import RawStream, connect_unix_nowait, remove_unix_socket
+from passenger_trio.system.sockets import PeerCredentials, RawStream, connect_unix_nowait, remove_unix_socket
 
-__all__ = ["LiveProcess", "PreloaderFacts", "SpawnedProcess", "Spawner"]
+__all__ = ["LiveProcess", "PreloaderFacts", "SpawnedProcess", "Spawner", "warn_of_stranger"]
 
 _log = logging.getLogger("passenger_trio.spawning")
 
@@ -89,6 +90,14 @@ class LiveProcess(Protocol):
         """Let go of everything that belongs to it."""
 
 
+def warn_of_stranger(pid: int, listener: PeerCredentials) -> None:
+    """Somebody else listens on a process's socket."""
+    _log.warning(
+        "pid %d (user %d) listens on the socket of pid %d: it gets no request, and pid %d is replaced",
+        *(listener.pid, listener.uid, pid, pid),
+    )
+
+
 @attrs.define(eq=False)
 class SpawnedProcess:
     """A real process; see ``LiveProcess``."""
@@ -117,7 +126,14 @@ class SpawnedProcess:
         return self.output.tail
 
     def connect_nowait(self) -> RawStream:
-        return connect_unix_nowait(self.socket_path)
+        return connect_unix_nowait(self.socket_path, self._is_listener)
+
+    def _is_listener(self, listener: PeerCredentials) -> bool:
+        """Whether the worker itself listens (KE5): whoever runs as our user can bind another socket to its path."""
+        believed = listener.pid == self.pid and listener.uid == os.getuid()
+        if not believed:
+            warn_of_stranger(self.pid, listener)
+        return believed
 
     async def wait_exit(self) -> None:
         await self.pidfd.wait_exit()

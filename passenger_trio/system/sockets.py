@@ -266,7 +266,7 @@ class RawStream:
 
 @attrs.frozen
 class PeerCredentials:
-    """Who connected, by the kernel's word (SO_PEERCRED), at the time of the connect."""
+    """Who is at the other end, by the kernel's word (SO_PEERCRED): who called ``connect``, or, for the one who did, who called ``listen``."""
 
     pid: int
     uid: int
@@ -279,15 +279,19 @@ def peer_credentials(sock: socket.socket) -> PeerCredentials:
     return PeerCredentials(*struct.unpack("3i", raw))
 
 
-def connect_unix_nowait(path: str) -> RawStream:
+def connect_unix_nowait(path: str, believe: Callable[[PeerCredentials], bool] | None = None) -> RawStream:
     """Connect to a Unix stream socket; on Linux that never waits.
 
+    :param believe: whether this is who is to listen there. The kernel notes the credentials of whoever calls ``listen``, and no byte is sent before the
+        answer: a path says nothing of who has bound it.
     :raises BlockingIOError: its queue of connections is full.
-    :raises OSError: nobody listens there.
+    :raises OSError: nobody listens there; with ``errno.EPERM``: somebody else does.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         sock.connect(path)
+        if believe is not None and not believe(listener := peer_credentials(sock)):
+            raise PermissionError(errno.EPERM, f"pid {listener.pid} listens on its socket")
     except BaseException:
         sock.close()
         raise

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 
+from passenger_trio.system.sockets import peer_credentials
 from passenger_trio.testing.conformance.basis import (
     CONTRACT_VERSION,
     PATIENCE,
@@ -80,6 +82,16 @@ def listens_where_it_was_told(stage: Stage) -> None:
     if stage.subject.preloaded:
         preloader = stage.start(preload=True)
         expect(not preloader.messages[-1].get("sockets"), f"{preloader.messages[-1]}")
+
+
+@check()
+def listens_itself(stage: Stage) -> None:
+    """The worker itself calls listen() on its socket: the supervisor compares the kernel's credentials of who did with the worker's pid (KE5)."""
+    worker = stage.worker()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(worker.socket_path)
+        listener = peer_credentials(sock)
+    expect(listener.pid == worker.pid, f"pid {listener.pid} listens, and not the worker (pid {worker.pid})")
 
 
 @check()

@@ -1,0 +1,58 @@
+"""Two applications of one user in one server, and one of them is hostile (KE5): it takes its neighbour's socket, and fills ours."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from faces_tools import APPS
+
+from passenger_trio.testing import Supervisor
+
+pytestmark = pytest.mark.os
+
+GENERIC = APPS.parent / "generic" / "program.py"
+PROGRAM = f"{sys.executable} {GENERIC} --socket $SOCKET"
+COOKIE = "session=very-private"
+WSGI = {"root": str(APPS / "behaviours")}
+VICTIMS = {
+    "wsgi": WSGI,
+    "program": {"root": str(GENERIC.parent), "app_start_command": PROGRAM},
+    "program-of-two-processes": {"root": str(GENERIC.parent), "app_start_command": PROGRAM + " --fork"},
+}
+
+
+@contextmanager
+def beside_a_hostile_one(tmp_path: Path, victim: dict[str, str], *arguments: str) -> Iterator[Supervisor]:
+    """The victim is at ``/``, the hostile application below ``/hostile``."""
+    lines = [f"{name} = {json.dumps(value)}" for name, value in victim.items()]
+    lines += ["[[app]]", f"root = {json.dumps(str(APPS / 'hostile'))}", "base_uri = '/hostile'"]
+    lines += [f"env = {{ STOLEN = {json.dumps(str(tmp_path / 'stolen'))} }}"]
+    (tmp_path / "passenger-trio.toml").write_text("\n".join(["[[app]]", *lines, ""]))
+    with Supervisor.start(tmp_path, *arguments) as server:
+        yield server
+
+
+def order(server: Supervisor, what: str, *words: object) -> str:
+    """Let the hostile application do something; what it says of that."""
+    answer = server.get(f"/hostile/{what}?" + "&".join(map(str, words)))
+    assert answer.status == 200, server.log_tail
+    return answer.body.decode()
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_a_socket_that_somebody_else_has_bound_again_gets_no_request(tmp_path: Path, victim: str) -> None:
+    """KE5, fault 13: the kernel says who listens. The request goes to a process of the application, and its cookie nowhere else."""
+    with beside_a_hostile_one(tmp_path, VICTIMS[victim]) as server:
+        before = server.status()["groups"][0]["processes"][0]["pid"]
+        assert order(server, "steal", server.instance_dir) == "1"
+        answer = server.get("/pid", Cookie=COOKIE)
+        assert answer.status == 200, server.log_tail
+        assert int(answer.body.split()[0]) != before, "the one whose socket was taken is replaced"
+        server.wait_log(f"on the socket of pid {before}")
+    stolen = tmp_path / "stolen"
+    assert not stolen.exists() or COOKIE.encode() not in stolen.read_bytes()
