@@ -95,14 +95,24 @@ def _quantity(text: str | float, option: str, units: Mapping[str, float], hint: 
     return quantity
 
 
-def option(default: Any, help: str, *, kind: str = "", short: str = "", choices: tuple[str, ...] = ()) -> Any:
+def option(
+    default: Any,
+    help: str,
+    *,
+    kind: str = "",
+    short: str = "",
+    choices: tuple[str, ...] = (),
+    variables: tuple[str, ...] = (),
+) -> Any:
     """An attrs field with what the faces must know of it.
 
     :param kind: ``duration``, ``size``, ``int``, ``flag``, ``path``, ``text``, ``list`` or ``choice``; from the default if left out.
+    :param variables: environment variables that other programs know, too. For the command, the first of them that is set takes the
+        place of the default (OP10).
     """
     if not kind:
         kind = {bool: "flag", int: "int", float: "duration", str: "text", tuple: "list"}.get(type(default), "text")
-    metadata = {"help": help, "kind": kind, "short": short, "choices": choices}
+    metadata = {"help": help, "kind": kind, "short": short, "choices": choices, "variables": variables}
     return attrs.field(default=default, metadata=metadata)
 
 
@@ -113,7 +123,12 @@ class AppOptions:
     root: str = option(".", "directory of the application", kind="path")
     target: str = option("", "module:object or module:factory(); detected when left out")
     name: str = option("", "name of the application group (default: the directory's name)")
-    environment: str = option("development", "application environment: development, production, ...", short="e")
+    environment: str = option(
+        "development",
+        "development, production, ...",
+        short="e",
+        variables=("RAILS_ENV", "RACK_ENV", "NODE_ENV", "PASSENGER_APP_ENV"),
+    )
     app_type: str = option(
         "",
         "type of the application; detected when left out",
@@ -213,7 +228,7 @@ class AppOptions:
 class PoolOptions:
     """What bounds all applications together."""
 
-    max_pool_size: int = option(6, "most application processes over all applications")
+    max_pool_size: int = option(6, "most application processes over all applications", variables=("WEB_CONCURRENCY",))
     pool_idle_time: float = option(300.0, "an idle process above the minimum is stopped after this time (0: never)")
     max_concurrent_spawns: int = option(0, "spawns under way at the same time (0: one for each core)")
     memory_check_interval: float = option(
@@ -228,7 +243,7 @@ class ServerOptions:
     """How clients are served, and what is written about it."""
 
     address: str = option("127.0.0.1", "address to listen on", short="a")
-    port: int = option(3000, "TCP port to listen on (0: any free one)", short="p")
+    port: int = option(3000, "TCP port to listen on (0: any free one)", short="p", variables=("PORT",))
     socket: str = option("", "listen on this Unix socket instead", kind="path", short="S")
     socket_backlog: int = option(2048, "length of the kernel's queue of connections not yet accepted")
     instance_dir: str = option("", "directory for this instance's sockets (default: a new private one)", kind="path")

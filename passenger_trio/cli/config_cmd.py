@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import attrs
@@ -62,7 +63,7 @@ def _settled(directory: str, path: str) -> Settled:
     if path and file is None:
         raise ConfigError(path, 0, "there is no such file")
     values: dict[str, Any] = ctx.params
-    return settle(ctx, values, file, root=directory, target="")
+    return settle(ctx, values, file, root=directory, target="", environ=os.environ)
 
 
 def _values(settled: Settled) -> list[tuple[str, str]]:

@@ -19,10 +19,8 @@ from passenger_trio.options import (
     MOST,
     NOT_ZERO,
     AppOptions,
-    Config,
     PoolOptions,
     ServerOptions,
-    check,
     parse_duration,
     parse_size,
 )
@@ -32,7 +30,6 @@ __all__ = [
     "SECTIONS",
     "Flag",
     "click_option",
-    "config_from",
     "flags",
     "human_duration",
     "human_size",
@@ -149,6 +146,7 @@ class Flag:
     default: Any
     short: str
     choices: tuple[str, ...]
+    variables: tuple[str, ...] = ()
 
     @property
     def long(self) -> str:
@@ -200,6 +198,7 @@ def flags() -> list[Flag]:
                         default=field.default,
                         short=about["short"],
                         choices=about["choices"],
+                        variables=about["variables"],
                     )
                 )
     return found
@@ -221,27 +220,9 @@ def click_option(flag: Flag) -> click.Option:
         details["type"] = _Number(LEAST.get(flag.name, 0), MOST.get(flag.name))
     elif flag.kind in ("duration", "size"):
         details["type"] = _Quantity(flag.kind, flag.name in NOT_ZERO)
-    help = f"{flag.help} [{flag.shown_default}]" if flag.shown_default else flag.help
+    default = ", else ".join([*(f"${variable}" for variable in flag.variables[:1]), flag.shown_default])
+    help = f"{flag.help} [{default}]" if default else flag.help
     return click.Option([*spellings, flag.name], help=help, envvar=flag.env_name, **details)
-
-
-def config_from(values: dict[str, Any], *, root: str, target: str) -> Config:
-    """The configuration of one application.
-
-    :param values: what click made of the flags, by their names.
-    :raises OptionError: two values do not go together.
-    """
-    members: dict[type[Any], dict[str, Any]] = {owner: {} for owner, _ in _OWNERS}
-    for flag in flags():
-        # Click gives None for a choice that was not made.
-        members[flag.owner][flag.field] = flag.default if values[flag.name] is None else values[flag.name]
-    config = Config(
-        server=ServerOptions(**members[ServerOptions]),
-        pool=PoolOptions(**members[PoolOptions]),
-        apps=(AppOptions(root=root, target=target, **members[AppOptions]),),
-    )
-    check(config)
-    return config
 
 
 def human_duration(seconds: float) -> str:

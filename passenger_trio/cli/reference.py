@@ -19,6 +19,9 @@ application where it cannot be found by reading DIR's files: `module:object`, `m
 Each option can be given on the command line, or by an environment variable, or in a configuration file, or as a member of `AppOptions`,
 `PoolOptions` or `ServerOptions` in Python. The command line wins over the environment, and that over the file.
 
+Some defaults come from variables that other programs know, too: `PORT`, `WEB_CONCURRENCY`, and `RAILS_ENV`, `RACK_ENV`, `NODE_ENV` or
+`PASSENGER_APP_ENV`, whichever is set first in this order. Where `PORT` says the port and nobody says the address, the server listens on `0.0.0.0`.
+
 * **Times** are written `30`, `30s`, `5m`, `2h`, `1d`, `250ms`. In Python they are seconds.
 * **Sizes** are written `65536`, `64K`, `512M`, `1GiB`; every unit is a power of 1024. In Python they are bytes.
 * **Flags** are switched on by `--name` and off by `--no-name`; in the environment by `1` and `0`.
@@ -94,7 +97,9 @@ def _row(flag: Flag) -> str:
     spelling = f"`{flag.long}`" if flag.kind == "flag" else f"`{flag.long} {flag.metavar}`"
     if flag.short:
         spelling = f"`-{flag.short}`, {spelling}"
-    default = f"`{flag.shown_default}`" if flag.shown_default else ""
+    default = ", else ".join(
+        [f"`${one}`" for one in flag.variables] + [f"`{flag.shown_default}`"] * bool(flag.shown_default)
+    )
     cells = [spelling, default, flag.help, f"`{flag.env_name}`", f"`{flag.owner.__name__}.{flag.field}`"]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 

@@ -1,5 +1,8 @@
 """Where each option's value comes from: the command line, else the environment, else the file, else the default.
 
+Some defaults are what the platform says in a variable that other programs know, too (``PORT``, ``WEB_CONCURRENCY``, ``RAILS_ENV`` ...: OP10).
+A variable that is empty says nothing.
+
 An option of an application that is given on the command line or in the environment holds for every application of the file.
 """
 
@@ -20,6 +23,7 @@ from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOption
 
 __all__ = ["Origins", "Settled", "find_config", "settle"]
 
+_EVERYWHERE = "0.0.0.0"
 CONFIG_NAMES = ("passenger-trio.toml", "Passengerfile.json")
 
 Origins = dict[str, str]
@@ -55,12 +59,20 @@ def find_config(explicit: str, root: str) -> ConfigText | None:
 
 
 def settle(
-    ctx: click.Context, values: Mapping[str, Any], file: ConfigText | None, *, root: str, target: str
+    ctx: click.Context,
+    values: Mapping[str, Any],
+    file: ConfigText | None,
+    *,
+    root: str,
+    target: str,
+    environ: Mapping[str, str],
 ) -> Settled:
     """The configuration, and where it comes from.
 
     :param ctx: of ``start``: it knows which values were given.
+    :param environ: the supervisor's environment, for the variables that take the place of a default.
     :raises ConfigError: the file has a value that cannot be used.
+    :raises click.ClickException: a variable has a value that cannot be used.
     :raises OptionError: two values do not go together.
     """
     origins: Origins = {}
@@ -80,11 +92,14 @@ def settle(
                 found[flag.field] = _convert(flag, said[flag.field], file)
                 origins[name] = file.where(said[flag.field])
             else:
-                found[flag.field] = flag.default
-                origins[name] = "default"
+                found[flag.field], origins[name] = _default(flag, environ, ctx)
         return found
 
-    server = ServerOptions(**members(ServerOptions, "server", file.server if file else {}))
+    listening = members(ServerOptions, "server", file.server if file else {})
+    if (origins["server.port"], origins["server.address"]) == ("environment PORT", "default"):
+        # A platform that names the port comes from outside (gunicorn does the same).
+        listening["address"], origins["server.address"] = _EVERYWHERE, "environment PORT"
+    server = ServerOptions(**listening)
     pool = PoolOptions(**members(PoolOptions, "pool", file.pool if file else {}))
     tables = (file.apps if file else ()) or ({},)
     base = os.path.dirname(file.path) or "." if file else root
@@ -112,6 +127,18 @@ def _given(ctx: click.Context, flag: Flag) -> str:
     if source is click.core.ParameterSource.COMMANDLINE:
         return "command line"
     return f"environment {flag.env_name}" if source is click.core.ParameterSource.ENVIRONMENT else ""
+
+
+def _default(flag: Flag, environ: Mapping[str, str], ctx: click.Context) -> tuple[Any, str]:
+    """The value of an option that nobody gave, and where it comes from."""
+    for variable in flag.variables:
+        if environ.get(variable):
+            try:
+                return click_option(flag).type_cast_value(ctx, environ[variable]), f"environment {variable}"
+            except click.BadParameter as exc:
+                exc.param_hint = f"{variable} in the environment"
+                raise
+    return flag.default, "default"
 
 
 def _convert(flag: Flag, setting: Setting, file: ConfigText) -> Any:

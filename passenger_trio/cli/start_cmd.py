@@ -70,7 +70,7 @@ def _start(ctx: click.Context, /, what: tuple[str, ...], **values: Any) -> None:
     from passenger_trio.cli.settings import find_config, settle
 
     root, target = _root_and_target(what)
-    settled = settle(ctx, values, find_config(values.pop("config"), root), root=root, target=target)
+    settled = settle(ctx, values, find_config(values.pop("config"), root), root=root, target=target, environ=os.environ)
     config, file = settled.config, settled.file
     outcome.log_level, outcome.log_format = config.server.log_level, config.server.log_format
 

@@ -35,6 +35,7 @@ from passenger_trio.spawning.node import STARTUP_FILES as NODE_FILES
 from passenger_trio.spawning.node import NodeFile, choose_node, is_node_file, named_file, node_file
 from passenger_trio.spawning.ruby import STARTUP_FILE as RACK_FILE
 from passenger_trio.spawning.ruby import choose_ruby, rack_file
+from passenger_trio.system.paths import absolute_path
 
 __all__ = ["STARTUP_FILES", "DetectedApp", "detect"]
 
@@ -111,7 +112,7 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
 
 
 def _detect(app: AppOptions, environ: Mapping[str, str]) -> DetectedApp:
-    root = _root(app.root)
+    root = _root(app.root, environ)
     search = _Search(AppFiles(root, os.path.join(root, "src")), app, environ)
     if app.target and app.startup_file:
         raise OptionError("--startup-file", app.startup_file, f"the target {app.target!r} says already what to load")
@@ -216,8 +217,13 @@ def _node_app(app: AppOptions, root: str, found: NodeFile, environ: Mapping[str,
     )
 
 
-def _root(root: str) -> str:
-    root = os.path.abspath(root)
+def _root(given: str, environ: Mapping[str, str]) -> str:
+    try:
+        root = absolute_path(given, environ)
+    except FileNotFoundError:
+        raise NothingToServe(
+            f"{given!r} is relative, and the working directory was removed: change to one that exists"
+        ) from None
     if os.path.isfile(root):
         name = os.path.basename(root)
         raise NothingToServe(f"{root} is a file, not a directory: start its directory, or name it: {name}:app")

@@ -98,8 +98,9 @@ class Supervisor:
     @classmethod
     def start(
         cls,
-        root: str | Path,
+        root: str | Path | None,
         *arguments: str,
+        cwd: str | Path | None = None,
         env: Mapping[str, str | None] | None = None,
         timeout: float = 60.0,
         wait: bool = True,
@@ -108,7 +109,9 @@ class Supervisor:
     ) -> Supervisor:
         """Start a server for the application in ``root`` on a free port and wait until it is ready.
 
+        :param root: directory of the application; None: what ``arguments`` say, or the working directory.
         :param arguments: more arguments for ``passenger-trio start``; later ones win.
+        :param cwd: the server's working directory (default: this program's).
         :param env: more environment variables; None takes one away.
         :param wait: False returns at once; ``wait_ready`` is the caller's then.
         :param prefix: words in front of the command, such as ``prlimit --nofile=64``.
@@ -123,7 +126,7 @@ class Supervisor:
             "-m",
             "passenger_trio",
             "start",
-            str(root),
+            *([] if root is None else [str(root)]),
             "--port",
             "0",
             "--log-format",
@@ -138,6 +141,7 @@ class Supervisor:
             stderr=subprocess.PIPE,
             env={name: value for name, value in environment.items() if value is not None},
             start_new_session=True,
+            cwd=cwd,
         )
         server = cls(process, home, mark)
         if wait:

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 import passenger_trio
 from passenger_trio.cli import banner, main
-from passenger_trio.cli.flags import SECTIONS, Flag, config_from, flags, human_duration, human_size
+from passenger_trio.cli.flags import SECTIONS, Flag, flags, human_duration, human_size
 from passenger_trio.cli.reference import options_reference
+from passenger_trio.cli.settings import settle
 from passenger_trio.cli.start_cmd import _root_and_target, start
 from passenger_trio.errors import BindError, NothingToServe, OptionError, PassengerError, StartupAborted
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions, parse_duration, parse_size
@@ -43,11 +44,10 @@ def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def configuration(*arguments: str) -> Config:
+def configuration(*arguments: str, **environ: str) -> Config:
     context = start.make_context("start", list(arguments))
-    values = dict(context.params)
-    root, target = _root_and_target(values.pop("what"))
-    return config_from(values, root=root, target=target)
+    root, target = _root_and_target(context.params["what"])
+    return settle(context, context.params, None, root=root, target=target, environ=environ).config
 
 
 @pytest.mark.os
@@ -137,6 +137,8 @@ class TestAsAProgram:
             ("PASSENGER_TRIO_MAX_POOL_SIZE", "many", "'many' is not a number"),
             ("PASSENGER_TRIO_HTTP_LANE", "perhaps", "'perhaps' is not"),
             ("PASSENGER_TRIO_ENV", "A=1 B", "write NAME=VALUE"),
+            ("PORT", "http", "'http' is not a number"),
+            ("WEB_CONCURRENCY", "0", "it must be 1 or more"),
         ],
     )
     def test_a_mistake_in_the_environment_is_named_by_its_variable(self, variable: str, value: str, part: str) -> None:
@@ -310,6 +312,23 @@ class TestFlags:
         monkeypatch.setenv("PASSENGER_TRIO_PORT", "4000")
         assert configuration().server.port == 4000
         assert configuration("--port", "5000").server.port == 5000
+
+    def test_OP10_variables_of_the_platform_take_the_place_of_a_default(self) -> None:
+        """Fault 24: RAILS_ENV=production ran as development."""
+        config = configuration(PORT="4000", WEB_CONCURRENCY="3", NODE_ENV="test")
+        assert (config.server.address, config.server.port) == ("0.0.0.0", 4000)
+        assert config.pool.max_pool_size == 3
+        assert config.apps[0].environment == "test"
+        said = configuration("-p", "1", "--max-pool-size", "2", "-e", "x", PORT="4", WEB_CONCURRENCY="5", RACK_ENV="y")
+        assert (said.server.address, said.server.port) == ("127.0.0.1", 1)
+        assert (said.pool.max_pool_size, said.apps[0].environment) == (2, "x")
+        assert configuration("-a", "::1", PORT="4000").server.address == "::1"
+        assert configuration(PORT="", WEB_CONCURRENCY="", RAILS_ENV="") == configuration()
+
+    def test_OP10_the_order_of_the_environments_is_that_of_passenger(self) -> None:
+        names = ("RAILS_ENV", "RACK_ENV", "NODE_ENV", "PASSENGER_APP_ENV")
+        for number, first in enumerate(names):
+            assert configuration(**{name: name for name in names[number:]}).apps[0].environment == first
 
     def test_two_shutdown_timeouts_are_told_apart(self) -> None:
         config = configuration("--shutdown-timeout", "1m", "--process-shutdown-timeout", "2s")

@@ -215,6 +215,16 @@ class TestDevelopment:
 
 
 class TestProduction:
+    @pytest.mark.parametrize("variable", ["RAILS_ENV", "RACK_ENV", "NODE_ENV", "PASSENGER_APP_ENV"])
+    def test_OP10_the_platform_says_that_it_is_production(self, variable: str, tmp_path: Path) -> None:
+        """Fault 24: it ran as development, and the page showed a traceback to the world."""
+        root = write_app(tmp_path / "app", HELLO + "\nraise ValueError('the moon is full')\n")
+        with Supervisor.start(root, env={variable: "production"}) as server:
+            answer = server.get("/")
+            assert answer.status == 500
+            assert "moon" not in answer.text
+            assert server.status()["groups"][0]["environment"] == "production"
+
     @METHODS
     @pytest.mark.parametrize("fault", ["an exception", "a syntax error", "os._exit"])
     def test_the_page_has_only_an_id_that_is_in_the_log(self, fault: str, method: str, tmp_path: Path) -> None:

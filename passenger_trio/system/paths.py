@@ -1,0 +1,38 @@
+"""A path as a person gave it -> an absolute path that keeps their symbolic links.
+
+The kernel knows the working directory without the links that led to it; ``$PWD`` has them, because the shell wrote it. A deployment
+that switches a link (``current -> releases/2``) needs the link: ``cd current && passenger-trio start`` means the directory behind
+``current`` at each restart, and not the release of today (promise OP21).
+
+``$PWD`` is believed only where it names the working directory (POSIX, ``pwd -L``), and only for paths without ``..``: what lies
+above a link is another directory for the kernel than for the text.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+__all__ = ["absolute_path"]
+
+
+def absolute_path(path: str, environ: Mapping[str, str]) -> str:
+    """The absolute form of ``path``, with the links of the working directory as the shell has followed them.
+
+    :raises FileNotFoundError: the path is relative, and the working directory was removed.
+    """
+    if not os.path.isabs(path) and ".." not in path.split("/"):
+        working = environ.get("PWD", "")
+        if _is_working_directory(working):
+            return os.path.normpath(os.path.join(working, path))
+    return os.path.abspath(path)
+
+
+def _is_working_directory(path: str) -> bool:
+    """Whether ``path`` is absolute, without dots, and leads to the working directory now."""
+    if not os.path.isabs(path) or {".", ".."} & set(path.split("/")):
+        return False
+    try:
+        return os.path.samefile(path, ".")
+    except OSError:
+        return False
