@@ -405,8 +405,8 @@ def _spawners(spec: AppSpec, reception: Reception, pool: Pool, ports: Ports) -> 
         if spec.app.spawn_method == "direct":
             return DirectSpawner(spec, reception, on_line)
 
-        def on_preloader(started: bool) -> None:
-            pool.preloader_changed(spec.key, generation, started)
+        def on_preloader(number: int, started: bool) -> None:
+            pool.preloader_changed(spec.key, generation, number, started)
 
         return SmartSpawner(spec, reception, on_line, on_preloader=on_preloader)
 

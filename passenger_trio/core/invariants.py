@@ -81,8 +81,8 @@ def bookkeeping(state: PoolState) -> Iterator[str]:
             if any(process.status is not status or process.group is not group for process in processes.values()):
                 yield f"a process of {group.key} is not {status.value} there"
         for of in group.generations.values():
-            if not 0 <= of.preloaders_leaving <= of.preloaders:
-                yield f"{of.preloaders_leaving} of {of.preloaders} preloaders of {group.key} are leaving"
+            if list(of.preloaders.values()).count(False) > 1:
+                yield f"generation {of.number} of {group.key} has several preloaders, and keeps them"
         for process in group.detached.values():
             if process.leaving is not None and (process.killed or not process.sessions):
                 yield f"process {process.id} is detached and idle, and was not retired"
@@ -122,7 +122,7 @@ def generations(state: PoolState) -> Iterator[str]:
         used = {group.generation, group.candidate} | {attempt.generation for attempt in group.attempts.values()}
         used |= {process.generation for process in group.processes}
         for of in group.generations.values():
-            if state.open and of.number not in used and of.preloaders == of.preloaders_leaving == 0:
+            if state.open and of.number not in used and not of.preloaders:
                 yield f"generation {of.number} of {group.key} has ended, and nobody was told"
         if not used - {None} <= group.generations.keys():
             yield f"{used} of {group.key} are not all known"

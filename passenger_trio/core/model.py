@@ -19,6 +19,8 @@ ProcessId = NewType("ProcessId", int)
 SessionId = NewType("SessionId", int)
 WaiterId = NewType("WaiterId", int)
 AttemptId = NewType("AttemptId", int)
+PreloaderId = NewType("PreloaderId", int)
+"""Identity of a preloader within its generation: a counter."""
 
 FIRST_GENERATION = 1
 """The generation of a group's processes before its first restart."""

@@ -44,6 +44,7 @@ from passenger_trio.core.model import (
     GroupKey,
     GroupLimits,
     PoolLimits,
+    PreloaderId,
     ProcessId,
     SessionId,
     SessionOutcome,
@@ -298,33 +299,34 @@ class PoolPolicy:
             return commands + self._left(measured, now, lost=measured.group)
         return scaling.start_spawns(state, now, (measured.group,))
 
-    def preloader_started(self, key: GroupKey, generation: int, now: float) -> list[Command]:
+    def preloader_started(self, key: GroupKey, generation: int, preloader: PreloaderId, now: float) -> list[Command]:
         """A generation of the group has a preloader that is ready to fork.
 
-        :raises InvariantBroken: the generation has ended.
+        :param preloader: its identity, never used before in this generation.
+        :raises InvariantBroken: the generation has ended, or it has this preloader already.
         """
         group = self.state.groups[key]
         of = group.generations.get(generation)
-        if of is None:
-            raise InvariantBroken(f"generation {generation} of {key} has a preloader, but it has ended")
-        of.preloaders += 1
+        if of is None or preloader in of.preloaders:
+            raise InvariantBroken(
+                f"generation {generation} of {key} has preloader {preloader}, but has it, or has ended"
+            )
+        of.preloaders[preloader] = False
         of.preloader_used = now
         if not self.state.open:
             return [restarting.retire_preloader(group, of, Reason.SHUT_DOWN)]
         return restarting.conclude(group)
 
-    def preloader_ended(self, key: GroupKey, generation: int, now: float) -> list[Command]:
+    def preloader_ended(self, key: GroupKey, generation: int, preloader: PreloaderId, now: float) -> list[Command]:
         """A preloader of the group is gone, expected or not. Nothing replaces it before a spawn needs one.
 
-        :raises InvariantBroken: the generation has none.
+        :raises InvariantBroken: the generation has no such preloader.
         """
         group = self.state.groups[key]
         of = group.generations.get(generation)
-        if of is None or not of.preloaders:
-            raise InvariantBroken(f"a preloader of {key} ends, but it has none")
-        of.preloaders -= 1
-        # If there are two, one was told to go, and that one is the first to end.
-        of.preloaders_leaving = max(0, of.preloaders_leaving - 1)
+        if of is None or preloader not in of.preloaders:
+            raise InvariantBroken(f"preloader {preloader} of {key} ends, but there is none")
+        del of.preloaders[preloader]
         return restarting.conclude(group) if self.state.open else self._empty()
 
     # --- operators ------------------------------------------------------------------------------------------------
@@ -430,7 +432,7 @@ class PoolPolicy:
             for process in list(group.enabled.values()):
                 commands += self._retire_unneeded(process)
             for of in group.generations.values():
-                if of.preloaders > of.preloaders_leaving:
+                if of.has_preloader:
                     commands.append(restarting.retire_preloader(group, of, Reason.SHUT_DOWN))
         return commands + self._empty()
 

@@ -145,8 +145,8 @@ def conclude(group: GroupState) -> list[Command]:
 
 
 def retire_preloader(group: GroupState, generation: GenerationState, reason: Reason) -> RetirePreloader:
-    """Tell a generation's preloader to go. Once only: it is counted as leaving from here on."""
-    generation.preloaders_leaving = generation.preloaders
+    """Tell a generation's preloader to go. Once only: it is known as leaving from here on."""
+    generation.preloaders = dict.fromkeys(generation.preloaders, True)
     return RetirePreloader(group.key, reason, generation.number)
 
 
@@ -182,7 +182,7 @@ def _end(group: GroupState, generation: GenerationState) -> list[Command]:
         return []
     if any(attempt.generation == number for attempt in group.attempts.values()):
         return []
-    if generation.preloaders > generation.preloaders_leaving:
+    if generation.has_preloader:
         return [retire_preloader(group, generation, Reason.RESTART)]
     if generation.preloaders or any(process.generation == number for process in group.processes):
         return []

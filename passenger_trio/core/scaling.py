@@ -260,6 +260,6 @@ def preloader_due(group: GroupState) -> float:
     serving = group.generations[group.generation]
     if not idle_time or group.attempts or group.rejection is not None:
         return math.inf
-    if serving.preloaders == serving.preloaders_leaving:
+    if not serving.has_preloader:
         return math.inf
     return serving.preloader_used + idle_time

@@ -29,6 +29,7 @@ from passenger_trio.core.model import (
     GroupKey,
     GroupLimits,
     PoolLimits,
+    PreloaderId,
     ProcessId,
     SessionId,
     SpawnFailure,
@@ -115,12 +116,16 @@ class GenerationState:
     """What spawns processes of one generation: in the shell, one spawner."""
 
     number: int
-    # Preloaders that live, and those of them that were told to go. One at a time, save that a new one may start
-    # before the retired one has ended.
-    preloaders: int = 0
-    preloaders_leaving: int = 0
+    # Preloaders that live, and whether each was told to go. One at a time, save that a new one may start before the
+    # retired one has ended; and whichever of the two may be the first to end.
+    preloaders: dict[PreloaderId, bool] = attrs.field(factory=dict)
     # When a preloader started, or a spawn last ended.
     preloader_used: float = -math.inf
+
+    @property
+    def has_preloader(self) -> bool:
+        """Whether one lives that was not told to go."""
+        return not all(self.preloaders.values())
 
 
 @attrs.define(eq=False)
@@ -183,7 +188,7 @@ class GroupState:
     @property
     def preloaders(self) -> int:
         """Of all generations."""
-        return sum(generation.preloaders for generation in self.generations.values())
+        return sum(len(generation.preloaders) for generation in self.generations.values())
 
 
 @attrs.define(eq=False)

@@ -114,7 +114,7 @@ def _describe_group(group: GroupState) -> GroupStatistics:
         attempts=tuple(AttemptStatistics(a.id, a.begun, a.reason) for a in group.attempts.values()),
         queue_length=len(group.waiters),
         waiting_since=next(iter(group.waiters.values()), None),
-        preloader=any(of.preloaders > of.preloaders_leaving for of in group.generations.values()),
+        preloader=any(of.has_preloader for of in group.generations.values()),
         failures=group.backoff.failures,
         backing_off_until=group.backoff.until if group.backoff.until > NOT_IN_FORCE else None,
         last_failure=group.backoff.failure,

@@ -22,6 +22,7 @@ from passenger_trio.core.model import (
     GroupKey,
     GroupLimits,
     PoolLimits,
+    PreloaderId,
     ProcessId,
     SessionOutcome,
     SpawnFailure,
@@ -259,10 +260,10 @@ class Pool:
         """A process uses so many bytes."""
         self._perform(self._policy.sampled(id, size, self.now()))
 
-    def preloader_changed(self, key: GroupKey, generation: int, started: bool) -> None:
-        """A preloader has started or ended."""
+    def preloader_changed(self, key: GroupKey, generation: int, preloader: int, started: bool) -> None:
+        """The preloader of that number, of a generation, has started or ended."""
         told = self._policy.preloader_started if started else self._policy.preloader_ended
-        self._perform(told(key, generation, self.now()))
+        self._perform(told(key, generation, PreloaderId(preloader), self.now()))
 
     # -- operators ----------------------------------------------------------------------------------------------
 

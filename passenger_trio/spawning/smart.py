@@ -47,10 +47,10 @@ class SmartSpawner:
         reception: Reception,
         on_line: OnLine | None = None,
         *,
-        on_preloader: Callable[[bool], None] = lambda started: None,
+        on_preloader: Callable[[int, bool], None] = lambda number, started: None,
         fork_time: float = _FORK_TIME,
     ) -> None:
-        """:param on_preloader: told True when a preloader has started and False when it has ended."""
+        """:param on_preloader: told when a preloader has started (True) and when it has ended (False), and which: its number."""
         self._spec = spec
         self._reception = reception
         self._on_line = on_line
@@ -60,6 +60,8 @@ class SmartSpawner:
         self._starting = trio.Lock()
         self._start_failure: SpawnFailure | None = None
         self._failed_starts = 0
+        self._started = 0
+        """Preloaders that have started: the number of the last."""
         self._preloader: Preloader | None = None
         self._keepers: trio.Nursery | None = None
         self._left_groups: list[PidFd] = []
@@ -129,19 +131,20 @@ class SmartSpawner:
             assert self._keepers is not None, "serve() is not running"
             preloader = Preloader(launch)
             # In this step: the pool hears of it before it hears how the spawn ended that started it.
-            self._on_preloader(True)
-            self._keepers.start_soon(self._keep, preloader)
+            self._started += 1
+            self._on_preloader(self._started, True)
+            self._keepers.start_soon(self._keep, preloader, self._started)
             done = True
             return preloader
         finally:
             if not done:
                 await launch.abandon()
 
-    async def _keep(self, preloader: Preloader) -> None:
+    async def _keep(self, preloader: Preloader, number: int) -> None:
         try:
             await preloader.keep()
         finally:
-            self._on_preloader(False)
+            self._on_preloader(number, False)
             groups = [*self._left_groups, preloader.pidfd]
             self._left_groups = [group for group in groups if group.signal_group(0)]
             for group in groups:

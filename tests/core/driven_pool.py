@@ -14,6 +14,7 @@ from passenger_trio.core.model import (
     GroupKey,
     GroupLimits,
     PoolLimits,
+    PreloaderId,
     ProcessId,
     SessionId,
     SessionOutcome,
@@ -25,6 +26,8 @@ from passenger_trio.core.policy import PoolPolicy
 SHOP = GroupKey("shop", "test")
 BLOG = GroupKey("blog", "test")
 WIKI = GroupKey("wiki", "test")
+
+FIRST, SECOND = PreloaderId(1), PreloaderId(2)
 
 FAILURE = SpawnFailure(
     error_id="e1",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import pytest
-from driven_pool import BLOG, SHOP, DrivenPool
+from driven_pool import BLOG, FIRST, SECOND, SHOP, DrivenPool
 
 from passenger_trio.core.backoff import Backoff
 from passenger_trio.core.commands import Reason
@@ -103,7 +103,7 @@ def stale_rank(state: PoolState) -> None:
         ("bookkeeping", lambda state: setattr(state, "enabled_count", 7)),
         ("bookkeeping", lambda state: state.processes.pop(next(iter(state.processes)))),
         ("bookkeeping", lambda state: state.attempts.pop(AttemptId(state.last_attempt))),
-        ("bookkeeping", lambda state: setattr(shop(state).generations[1], "preloaders_leaving", 1)),
+        ("bookkeeping", lambda state: shop(state).generations[1].preloaders.update({FIRST: False, SECOND: False})),
         ("bookkeeping", lambda state: setattr(next(iter(shop(state).detached.values())), "leaving", Reason.IDLE)),
         ("generations", lambda state: setattr(shop(state), "generation", 2)),
         ("generations", lambda state: setattr(next(iter(shop(state).enabled.values())), "generation", 2)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from driven_pool import BLOG, FAILURE, SHOP, DrivenPool, granted, refused, retired, spawns
+from driven_pool import BLOG, FAILURE, FIRST, SHOP, DrivenPool, granted, refused, retired, spawns
 
 from passenger_trio.core.commands import AbandonSpawn, Grant, PoolEmpty, Reason, Refuse, Retire, RetirePreloader
 from passenger_trio.core.model import AttemptId, GroupLimits, ProcessId, SessionId, SessionOutcome, WaiterId
@@ -394,17 +394,17 @@ class TestShutDown:
     def test_preloaders_are_retired_and_waited_for(self) -> None:
         pool = DrivenPool()
         pool.add(min_instances=0)
-        pool.policy.preloader_started(SHOP, 1, pool.now)
+        pool.policy.preloader_started(SHOP, 1, FIRST, pool.now)
         assert pool.shut_down() == [RetirePreloader(SHOP, Reason.SHUT_DOWN)]
-        assert pool.policy.preloader_ended(SHOP, 1, pool.now) == [PoolEmpty()]
+        assert pool.policy.preloader_ended(SHOP, 1, FIRST, pool.now) == [PoolEmpty()]
 
     def test_a_preloader_that_starts_too_late_is_retired_at_once(self) -> None:
         pool = DrivenPool()
         pool.add(min_instances=1)
         pool.shut_down()
-        assert pool.policy.preloader_started(SHOP, 1, pool.now) == [RetirePreloader(SHOP, Reason.SHUT_DOWN)]
+        assert pool.policy.preloader_started(SHOP, 1, FIRST, pool.now) == [RetirePreloader(SHOP, Reason.SHUT_DOWN)]
         assert pool.failed(None) == []
-        assert pool.policy.preloader_ended(SHOP, 1, pool.now) == [PoolEmpty()]
+        assert pool.policy.preloader_ended(SHOP, 1, FIRST, pool.now) == [PoolEmpty()]
 
     def test_a_session_of_a_process_that_is_gone_may_be_closed_after_the_end(self) -> None:
         pool = DrivenPool()
@@ -466,8 +466,8 @@ class TestBugsOfTheShell:
     def test_a_preloader_ends_once(self) -> None:
         pool = DrivenPool()
         pool.add()
-        with pytest.raises(InvariantBroken, match="has none"):
-            pool.policy.preloader_ended(SHOP, 1, pool.now)
+        with pytest.raises(InvariantBroken, match="there is none"):
+            pool.policy.preloader_ended(SHOP, 1, FIRST, pool.now)
 
     def test_an_unknown_session_is_no_session(self) -> None:
         with pytest.raises(InvariantBroken):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from driven_pool import BLOG, FAILURE, SHOP, DrivenPool, granted, refused, retired, spawns
+from driven_pool import BLOG, FAILURE, FIRST, SHOP, DrivenPool, granted, refused, retired, spawns
 
 from passenger_trio.core.commands import (
     AbandonSpawn,
@@ -177,7 +177,7 @@ class TestDeploymentErrors:
     def test_what_serves_is_not_retired_for_being_idle(self) -> None:
         pool = DrivenPool(pool_idle_time=10.0)
         pool.add(min_instances=0, max_preloader_idle_time=5.0, warm=2)
-        pool.policy.preloader_started(SHOP, 1, pool.now)
+        pool.policy.preloader_started(SHOP, 1, FIRST, pool.now)
         pool.restart()
         pool.failed()
         assert pool.tick(3600.0) == []
@@ -293,30 +293,30 @@ class TestHard:
 class TestGenerationsEnd:
     def test_the_old_preloader_goes_when_the_new_version_serves(self) -> None:
         pool = a_pool(1)
-        pool.policy.preloader_started(SHOP, 1, pool.now)
+        pool.policy.preloader_started(SHOP, 1, FIRST, pool.now)
         pool.restart()
-        pool.policy.preloader_started(SHOP, 2, pool.now)
+        pool.policy.preloader_started(SHOP, 2, FIRST, pool.now)
         [old] = pool.processes()
         assert RetirePreloader(SHOP, Reason.RESTART, 1) in pool.spawned()
         assert pool.exits(old) == []
-        assert pool.policy.preloader_ended(SHOP, 1, pool.now) == [EndGeneration(SHOP, 1)]
+        assert pool.policy.preloader_ended(SHOP, 1, FIRST, pool.now) == [EndGeneration(SHOP, 1)]
 
     def test_a_generation_lasts_as_long_as_its_processes(self) -> None:
         pool = a_pool(2)
         busy = pool.take()
-        pool.policy.preloader_started(SHOP, 1, pool.now)
+        pool.policy.preloader_started(SHOP, 1, FIRST, pool.now)
         pool.restart()
         while pool.attempts():
             pool.spawned()
         for process in set(pool.policy.state.processes) - set(pool.processes()) - {busy.process}:
             assert pool.exits(process) == []
-        assert pool.policy.preloader_ended(SHOP, 1, pool.now) == [], "what it started is in use"
+        assert pool.policy.preloader_ended(SHOP, 1, FIRST, pool.now) == [], "what it started is in use"
         assert pool.close(busy.session) == [Retire(busy.process, Reason.RESTART)]
         assert pool.exits(busy.process) == [EndGeneration(SHOP, 1)]
 
     def test_it_stays_while_a_process_is_spawned_through_it(self) -> None:
         pool = a_pool(1)
-        pool.policy.preloader_started(SHOP, 1, pool.now)
+        pool.policy.preloader_started(SHOP, 1, FIRST, pool.now)
         pool.take()
         pool.wait()
         pool.restart()
@@ -327,9 +327,9 @@ class TestGenerationsEnd:
     def test_the_preloader_of_a_rejected_version_goes(self) -> None:
         pool = a_pool(1)
         pool.restart()
-        pool.policy.preloader_started(SHOP, 2, pool.now)
+        pool.policy.preloader_started(SHOP, 2, FIRST, pool.now)
         assert RetirePreloader(SHOP, Reason.RESTART, 2) in pool.failed()
-        assert pool.policy.preloader_ended(SHOP, 2, pool.now) == [EndGeneration(SHOP, 2)]
+        assert pool.policy.preloader_ended(SHOP, 2, FIRST, pool.now) == [EndGeneration(SHOP, 2)]
 
     def test_a_generation_without_a_preloader_ends_with_its_last_process(self) -> None:
         pool = a_pool(1)

@@ -6,9 +6,9 @@ import math
 
 import attrs
 import pytest
-from driven_pool import BLOG, SHOP, WIKI, DrivenPool, granted, retired, spawns
+from driven_pool import BLOG, FIRST, SECOND, SHOP, WIKI, DrivenPool, granted, retired, spawns
 
-from passenger_trio.core.commands import Reason, RetirePreloader
+from passenger_trio.core.commands import PoolEmpty, Reason, RetirePreloader
 from passenger_trio.core.model import SessionOutcome
 
 
@@ -303,48 +303,61 @@ class TestPreloaders:
     def test_a_preloader_goes_when_nothing_was_spawned_through_it_for_long(self) -> None:
         pool = DrivenPool()
         pool.add(min_instances=1, max_preloader_idle_time=20.0)
-        pool.policy.preloader_started(SHOP, 1, pool.now)
+        pool.policy.preloader_started(SHOP, 1, FIRST, pool.now)
         pool.now += 5.0
         pool.spawned()
         assert pool.policy.next_deadline() == pool.now + 20.0
         assert pool.tick_at_deadline() == [RetirePreloader(SHOP, Reason.IDLE)]
         assert pool.tick(100.0) == []  # told once
-        assert pool.policy.preloader_ended(SHOP, 1, pool.now) == []
+        assert pool.policy.preloader_ended(SHOP, 1, FIRST, pool.now) == []
 
     def test_not_while_a_spawn_is_under_way(self) -> None:
         pool = DrivenPool()
         pool.add(min_instances=1, max_preloader_idle_time=20.0)
-        pool.policy.preloader_started(SHOP, 1, pool.now)
+        pool.policy.preloader_started(SHOP, 1, FIRST, pool.now)
         assert pool.policy.next_deadline() == math.inf
         assert pool.tick(100.0) == []
 
     def test_zero_means_never(self) -> None:
         pool = DrivenPool()
         pool.add(min_instances=0, max_preloader_idle_time=0.0)
-        pool.policy.preloader_started(SHOP, 1, pool.now)
+        pool.policy.preloader_started(SHOP, 1, FIRST, pool.now)
         assert pool.tick(1e6) == []
 
     def test_one_that_dies_by_itself_is_not_retired(self) -> None:
         pool = DrivenPool()
         pool.add(min_instances=0, max_preloader_idle_time=20.0)
-        pool.policy.preloader_started(SHOP, 1, pool.now)
-        pool.policy.preloader_ended(SHOP, 1, pool.now)
+        pool.policy.preloader_started(SHOP, 1, FIRST, pool.now)
+        pool.policy.preloader_ended(SHOP, 1, FIRST, pool.now)
         assert pool.tick(100.0) == []
 
     def test_a_new_one_may_start_before_the_retired_one_has_ended(self) -> None:
         pool = DrivenPool()
         pool.add(min_instances=0, max_preloader_idle_time=20.0)
-        pool.policy.preloader_started(SHOP, 1, pool.now)
+        pool.policy.preloader_started(SHOP, 1, FIRST, pool.now)
         pool.tick(20.0)
-        pool.policy.preloader_started(SHOP, 1, pool.now)
-        pool.policy.preloader_ended(SHOP, 1, pool.now)
+        pool.policy.preloader_started(SHOP, 1, SECOND, pool.now)
+        pool.policy.preloader_ended(SHOP, 1, FIRST, pool.now)
         assert pool.policy.statistics().groups[0].preloader
         assert pool.tick(20.0) == [RetirePreloader(SHOP, Reason.IDLE)]
+
+    def test_and_the_new_one_may_be_the_first_to_end(self) -> None:
+        """Fault 35: then what is left was told to go, and nobody takes it for one that is there to fork, nor tells it again."""
+        pool = DrivenPool()
+        pool.add(min_instances=0, max_preloader_idle_time=20.0)
+        pool.policy.preloader_started(SHOP, 1, FIRST, pool.now)
+        pool.tick(20.0)
+        pool.policy.preloader_started(SHOP, 1, SECOND, pool.now)
+        pool.policy.preloader_ended(SHOP, 1, SECOND, pool.now)
+        assert not pool.policy.statistics().groups[0].preloader
+        assert pool.tick(20.0) == []
+        assert pool.shut_down() == []  # it is waited for
+        assert pool.policy.preloader_ended(SHOP, 1, FIRST, pool.now) == [PoolEmpty()]
 
     def test_a_retry_that_is_due_comes_before_the_idleness_of_its_preloader(self) -> None:
         pool = DrivenPool(backoff_first=20.0, backoff_max=20.0)
         pool.add(min_instances=1, max_preloader_idle_time=20.0)
-        pool.policy.preloader_started(SHOP, 1, pool.now)
+        pool.policy.preloader_started(SHOP, 1, FIRST, pool.now)
         pool.failed()
         commands = pool.tick(20.0)
         assert spawns(commands) == [(SHOP, Reason.RETRY)]

@@ -169,13 +169,14 @@ class PoolMachine(RuleBasedStateMachine):
     def a_preloader_starts(self, number: int, which: int) -> None:
         key = pick(self.world.groups, number)
         of = key, pick(self.world.policy.state.groups[key].generations, which)
-        if not self.world.empty and self.world.preloaders.get(of, 0) == self.world.preloaders_told.get(of, 0):
+        if not self.world.empty and set(self.world.preloaders.get(of, ())) == self.world.preloaders_told.get(of, set()):
             self.world.preloader_starts(*of)
 
-    @precondition(lambda self: any(self.world.preloaders.values()))
+    @precondition(lambda self: self.world.living_preloaders)
     @rule(number=numbers)
     def a_preloader_ends(self, number: int) -> None:
-        self.world.preloader_ends(*pick([of for of, n in self.world.preloaders.items() if n], number))
+        """Whichever: where two live, the new one may be the first to end."""
+        self.world.preloader_ends(*pick(self.world.living_preloaders, number))
 
     # --- operators --------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from passenger_trio.core.model import (
     GroupKey,
     GroupLimits,
     PoolLimits,
+    PreloaderId,
     ProcessId,
     SessionId,
     SessionOutcome,
@@ -105,8 +106,10 @@ class FakeWorld:
     waiting: dict[WaiterId, GroupKey] = attrs.field(factory=dict)
     since: dict[WaiterId, float] = attrs.field(factory=dict)
     began: dict[SessionId, float] = attrs.field(factory=dict)
-    preloaders: dict[tuple[GroupKey, int], int] = attrs.field(factory=dict)
-    preloaders_told: dict[tuple[GroupKey, int], int] = attrs.field(factory=dict)
+    preloaders: dict[tuple[GroupKey, int], list[PreloaderId]] = attrs.field(factory=dict)
+    """Oldest first. (Of each generation.)"""
+    preloaders_told: dict[tuple[GroupKey, int], set[PreloaderId]] = attrs.field(factory=dict)
+    """Those of them that were told to go."""
     preloader_used: dict[tuple[GroupKey, int], float] = attrs.field(factory=dict)
     last_id: int = 0
     shutting_down: bool = False
@@ -239,15 +242,20 @@ class FakeWorld:
 
     def preloader_starts(self, key: GroupKey, generation: int) -> None:
         of = key, generation
-        self.preloaders[of] = self.preloaders.get(of, 0) + 1
+        preloader = PreloaderId(self.next_id())
+        self.preloaders.setdefault(of, []).append(preloader)
         self.preloader_used[of] = self.now
-        self.perform(self.policy.preloader_started(key, generation, self.now))
+        self.perform(self.policy.preloader_started(key, generation, preloader, self.now))
 
-    def preloader_ends(self, key: GroupKey, generation: int) -> None:
+    def preloader_ends(self, key: GroupKey, generation: int, preloader: PreloaderId) -> None:
         of = key, generation
-        self.preloaders[of] -= 1
-        self.preloaders_told[of] = max(0, self.preloaders_told.get(of, 0) - 1)
-        self.perform(self.policy.preloader_ended(key, generation, self.now))
+        self.preloaders[of].remove(preloader)
+        self.preloaders_told.get(of, set()).discard(preloader)
+        self.perform(self.policy.preloader_ended(key, generation, preloader, self.now))
+
+    @property
+    def living_preloaders(self) -> list[tuple[GroupKey, int, PreloaderId]]:
+        return [(*of, preloader) for of, preloaders in self.preloaders.items() for preloader in preloaders]
 
     def tick(self, now: float) -> None:
         assert now >= self.now
@@ -352,14 +360,14 @@ class FakeWorld:
                         assert limits.hard_memory_limit
                 case RetirePreloader():
                     of = command.group, command.generation
-                    told = self.preloaders_told.get(of, 0)
-                    assert self.preloaders.get(of, 0) > told, "no preloader is left to be told"
+                    told = self.preloaders_told.setdefault(of, set())
+                    assert set(self.preloaders.get(of, ())) - told, "no preloader is left to be told"
                     if command.reason is Reason.IDLE:
                         idle = self.groups[command.group].max_preloader_idle_time
                         assert idle
                         assert self.preloader_used[of] + idle <= self.now, "the preloader was in use"
                         assert command.group not in self.attempts.values(), "the preloader is in use"
-                    self.preloaders_told[of] = self.preloaders[of]
+                    told.update(self.preloaders[of])
                 case EndGeneration():
                     of = command.group, command.generation
                     assert of not in self.ended, "it ends twice"
@@ -447,7 +455,7 @@ class FakeWorld:
         assert {s: p.id for s, p in state.sessions.items()} == {s: p.id for s, p in self.sessions.items()}
         for key in self.groups:
             assert list(state.groups[key].enabled) == [process.id for process in self._live(key)]
-            assert state.groups[key].preloaders == sum(n for (of, _), n in self.preloaders.items() if of == key)
+            assert state.groups[key].preloaders == sum(of == key for of, _, _ in self.living_preloaders)
         for process in self.processes.values():
             assert process.retired or not process.detached or process.sessions, "detached, idle, and still there"
         limits: PoolLimits = state.limits
@@ -462,7 +470,7 @@ class FakeWorld:
         ticks = 0
         for _ in range(steps):
             retired = next((p.id for p in self.processes.values() if p.retired), None)
-            told = next((of for of, number in self.preloaders_told.items() if number), None)
+            told = next(((*of, p) for of, leaving in self.preloaders_told.items() for p in sorted(leaving)), None)
             if self.sessions:
                 self.close(next(iter(self.sessions)), SessionOutcome.DONE)
             elif self.abandoned:

@@ -58,7 +58,7 @@ async def test_commands_are_performed_in_one_step_and_in_order(autojump_clock: M
     spawner = DummySpawner(delays=(0.0, 1e6))
     async with running_pool(spawner, limits=PoolLimits(max_pool_size=2)) as pool:
         await until(pool, 1)
-        pool.preloader_changed(KEY, 1, True)
+        pool.preloader_changed(KEY, 1, 1, True)
         session = pool.checkout_nowait(KEY)
         waiting = pool.queue_up(KEY)
         await wait_all_tasks_blocked()
@@ -74,7 +74,7 @@ async def test_commands_are_performed_in_one_step_and_in_order(autojump_clock: M
         check(pool)
         await trio.sleep(1)
         assert only(spawner).asked_to_stop == 1
-        pool.preloader_changed(KEY, 1, False)
+        pool.preloader_changed(KEY, 1, 1, False)
         assert pool.empty.is_set()
 
 

@@ -41,7 +41,10 @@ async def test_a_storm_of_signals(method: str, ending: str, nothing_left: Path) 
     pool = Pool(PoolLimits(max_pool_size=3, max_concurrent_spawns=2, backoff_first=0.01, backoff_max=0.05))
     if method == "smart":
         spawner: DirectSpawner | SmartSpawner = SmartSpawner(
-            spec, reception, on_preloader=lambda started: pool.preloader_changed(spec.key, 1, started), fork_time=1.0
+            spec,
+            reception,
+            on_preloader=lambda number, started: pool.preloader_changed(spec.key, 1, number, started),
+            fork_time=1.0,
         )
     else:
         spawner = DirectSpawner(spec, reception)

@@ -653,12 +653,12 @@ async def test_the_last_preloader_is_waited_for(autojump_clock: MockClock) -> No
     spawner = DummySpawner()
     async with running_pool(spawner) as pool:
         await until(pool, 1)
-        pool.preloader_changed(KEY, 1, True)
+        pool.preloader_changed(KEY, 1, 1, True)
         pool.shut_down()
         await trio.sleep(1)
         assert spawner.preloaders_retired == 1
         assert not pool.empty.is_set()
-        pool.preloader_changed(KEY, 1, False)
+        pool.preloader_changed(KEY, 1, 1, False)
         assert pool.empty.is_set()
 
 

@@ -47,9 +47,11 @@ class Watched(SmartSpawner):
 @asynccontextmanager
 async def smart(spec: AppSpec, **how: float) -> AsyncIterator[Watched]:
     changes: list[bool] = []
+    lives: set[int] = set()
 
-    def on_preloader(started: bool) -> None:
+    def on_preloader(number: int, started: bool) -> None:
         changes.append(started)
+        (lives.add if started else lives.remove)(number)
         old, spawner.changed = spawner.changed, trio.Event()
         old.set()
 
@@ -61,6 +63,7 @@ async def smart(spec: AppSpec, **how: float) -> AsyncIterator[Watched]:
             yield spawner
             nursery.cancel_scope.cancel()
     assert changes.count(True) == changes.count(False)
+    assert not lives, "each end is told of the one that has ended"
 
 
 async def spawn(spawner: SmartSpawner, seconds: float = SOON * 2) -> SpawnedProcess:
