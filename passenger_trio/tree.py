@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -30,6 +31,7 @@ import trio
 
 from passenger_trio.admin.registry import create_instance_dir
 from passenger_trio.admin.server import serve_admin
+from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.model import GroupLimits, PoolLimits
 from passenger_trio.errors import (
     BindError,
@@ -46,7 +48,7 @@ from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.watch import Watch
 from passenger_trio.server.access_log import AccessLog
 from passenger_trio.server.front import Front, trusted_networks
-from passenger_trio.server.listen import Listener, connection_ceiling
+from passenger_trio.server.listen import Listener
 from passenger_trio.server.mounts import Route, check_apart
 from passenger_trio.spawning.app_spec import AppSpec, group_key, make_app_spec
 from passenger_trio.spawning.detect import DetectedApp, detect
@@ -147,11 +149,13 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         access_log = AccessLog.open(config)
         if access_log is not None:
             resources.callback(access_log.close)
-        front = Front(config.server, pool, routes, access_log)
         concurrencies = [spec.concurrency for spec in specs]
         sessions = limits.max_pool_size * max(concurrencies) if all(concurrencies) else 0
-        ceiling = connection_ceiling(config.server.max_connections, sessions)
-        listeners = [Listener(sock, front, ceiling) for sock in sockets]
+        descriptors = Descriptors.measured(
+            resource.getrlimit(resource.RLIMIT_NOFILE)[0], config.server.max_connections, sessions, limits.max_pool_size
+        )
+        front = Front(config.server, pool, routes, access_log, descriptors)
+        listeners = [Listener(sock, front) for sock in sockets]
         for listener in listeners:
             resources.callback(listener.close)
         server = RunningServer(

@@ -108,6 +108,11 @@ class SpillLedger:
         """The file has bytes, and all of them went: it is to be truncated, and that told (``truncated``)."""
         return self.stored > self.base and self.sent >= self.stored and not self.storing and not self.coming
 
+    @property
+    def takes_bulk(self) -> bool:
+        """Whether bytes may come to the file's end past memory: nothing is on its way there, or stands before it."""
+        return not (self.memory or self.storing or self.coming or self.drained)
+
     # -- what happens -------------------------------------------------------------------------------------------
 
     def take(self, count: int) -> None:
@@ -140,7 +145,7 @@ class SpillLedger:
 
     def begin_coming(self) -> int:
         """Bytes will come and go to the file's end at once. Where is that? Until ``take_stored`` nothing else comes; the consumer may go on."""
-        if self.memory or self.storing or self.coming or self.drained:
+        if not self.takes_bulk:
             raise InvariantBroken("bytes overtake those that came before them, on their way to the file")
         self.coming = True
         if self.stored == self.base:
@@ -204,13 +209,18 @@ FAULTS: Final = {
     errno.EIO: ("input_output", 1.0),
     errno.EMFILE: ("no_descriptor", 1.0),
     errno.ENFILE: ("no_descriptor", 1.0),
+    errno.EAGAIN: ("no_thread", 1.0),
+    errno.ENOMEM: ("no_memory", 1.0),
     errno.ENOENT: ("unavailable", 10.0),
     errno.ENOTDIR: ("unavailable", 10.0),
     errno.EACCES: ("unavailable", 10.0),
     errno.EPERM: ("unavailable", 10.0),
     errno.EROFS: ("unavailable", 10.0),
 }
-"""Error of a write or an open -> the word that it is counted under, and the seconds after which the disk is tried again (F27 to F32)."""
+"""Error of a write or an open -> the word that it is counted under, and the seconds after which the disk is tried again (F27 to F32). EAGAIN is a thread's, which cannot be had."""
+
+_OF_NEW_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+"""What says nothing of files that are open."""
 
 _OTHER: Final = ("other", 1.0)
 _LOG_EVERY: Final = 60.0
@@ -219,7 +229,7 @@ _LOG_EVERY: Final = 60.0
 class SpillQuota:
     """What all buffers together may have on disk, and whether the disk can be used at all. The only owner of these numbers."""
 
-    __slots__ = ("_logged", "_retry_at", "errors", "limit", "paused", "spilled", "used")
+    __slots__ = ("_logged", "_open_at", "_retry_at", "errors", "limit", "paused", "spilled", "used")
 
     def __init__(self, limit: int) -> None:
         """:param limit: bytes on disk."""
@@ -232,12 +242,13 @@ class SpillQuota:
         """Times that a producer had to be paused."""
         self.errors: Counter[str] = Counter()
         """By the words of ``FAULTS``; ``quota``: the limit was reached; ``read``: what was written could not be read back."""
-        self._retry_at = float("-inf")
+        self._retry_at = self._open_at = float("-inf")
         self._logged = float("-inf")
 
-    def usable(self, now: float) -> bool:
-        """Whether a write may be tried. Less than a threshold's worth of room is none."""
-        return now >= self._retry_at and self.limit - self.used >= THRESHOLD
+    def usable(self, now: float, *, new_file: bool = False) -> bool:
+        """Whether a write may be tried, or one to a file that is still to be opened. Less than a threshold's worth of room is none."""
+        open_at = self._open_at if new_file else self._retry_at
+        return now >= self._retry_at and now >= open_at and self.limit - self.used >= THRESHOLD
 
     def exhausted(self, now: float) -> bool:
         """Whether it is the limit that forbids it."""
@@ -263,7 +274,10 @@ class SpillQuota:
         """A write or an open failed: nobody tries again before the time of ``FAULTS``. The word for it."""
         word, wait = FAULTS.get(error or 0, _OTHER)
         self.errors[word] += 1
-        self._retry_at = max(self._retry_at, now + wait)
+        if error in _OF_NEW_FILES:
+            self._open_at = max(self._open_at, now + wait)
+        else:
+            self._retry_at = max(self._retry_at, now + wait)
         return word
 
     def worth_a_line(self, now: float) -> bool:

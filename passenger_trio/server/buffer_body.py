@@ -86,7 +86,7 @@ async def buffer_body(connection: Connection, exchange: Exchange) -> bool:
                 pieces.append(piece)
                 size += len(piece)
                 if size > BUFFERED and buffers:
-                    if not connection.front.spill.usable():
+                    if not connection.front.spill.usable(new_file=True):
                         break
                     exchange.upload = upload = SpillBuffer(connection.front.spill, SpillLedger())
                     upload.put(pieces)
@@ -125,13 +125,13 @@ async def _receive(connection: Connection, clock: BodyClock) -> None:
 
 
 async def _store(connection: Connection, upload: SpillBuffer, clock: BodyClock) -> bool:
-    """Write what is in memory to disk, and what comes behind it while it comes in bulk. False: the disk does not take it, now."""
+    """Write what is in memory to disk, and what is here behind it in bulk. False: the disk does not take all of it, now, and the rest stays in memory (R35)."""
     connection.enter(Stage.BODY, trio.current_time())  # without a deadline: the client is not waited for
-    if not (connection.front.spill.usable() and await upload.store()):
-        return False
-    codec = connection.codec
-    while (left := codec.raw_body_left) >= SCRATCH:
-        received = await upload.store_coming(connection.stream, left)
+    if upload.usable:
+        await upload.store()
+    codec, stream = connection.codec, connection.stream
+    while (left := codec.raw_body_left) >= SCRATCH and upload.wants_bulk(stream):
+        received = await upload.store_coming(stream, left)
         came = received.written + len(received.rest)
         if received.broken:
             raise ClientGone
@@ -139,6 +139,4 @@ async def _store(connection: Connection, upload: SpillBuffer, clock: BodyClock) 
         clock.waited(0.0, came)
         if received.error is not None:
             return False
-        if came < SCRATCH:
-            break
-    return True
+    return not upload.ledger.memory

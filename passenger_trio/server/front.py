@@ -21,6 +21,7 @@ import trio
 
 from passenger_trio.codecs.head import HttpLimits
 from passenger_trio.codecs.websocket_frames import FrameLimits
+from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.errors import OptionError
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, ServerOptions
 from passenger_trio.pool.pool import Pool
@@ -43,8 +44,14 @@ class Front:
     """What one server's connections share."""
 
     def __init__(
-        self, options: ServerOptions, pool: Pool, routes: Sequence[Route], access_log: AccessLog | None
+        self,
+        options: ServerOptions,
+        pool: Pool,
+        routes: Sequence[Route],
+        access_log: AccessLog | None,
+        descriptors: Descriptors | None = None,
     ) -> None:
+        """:param descriptors: what clients may hold; None: as many as they like."""
         self.options = options
         self.limits = HttpLimits.from_options(options)
         self.frame_limits = FrameLimits(min(options.websocket_max_message_size, MAX_WEBSOCKET_MESSAGE))
@@ -56,7 +63,13 @@ class Front:
         self.now = trio.lowlevel.current_clock().current_time
         """Monotonic seconds, as of ``trio.current_time``, with fewer calls."""
         self.switchboard = Switchboard(self.now)
-        self.spill = SpillSpace(options.data_buffer_dir, options.data_buffer_max, self.now)
+        self.spill = SpillSpace(
+            options.data_buffer_dir,
+            options.data_buffer_max,
+            self.now,
+            takes_file=self._takes_file,
+            make_room=self.make_room,
+        )
         self.scratch = memoryview(bytearray(SCRATCH))
         """Where bytes are received that are given on before the next checkpoint: one for all connections."""
         self.accepted = 0
@@ -68,6 +81,7 @@ class Front:
         self._date = b""
         self._id_prefix = secrets.token_hex(4).encode()
         self._ids = itertools.count(1)
+        self._descriptors = descriptors or Descriptors.measured(-1, options.max_connections, 0, 0)
         self._trusts_unix = "unix" in options.trusted_proxies
         self._trusted = trusted_networks(options)
         self._warned = 0.0
@@ -109,6 +123,14 @@ class Front:
         if now - self._warned >= 1.0:
             self._warned = now
             _log.warning(message, *arguments)
+
+    @property
+    def takes_connection(self) -> bool:
+        """Whether one more may be accepted (R36)."""
+        return self._descriptors.takes_connection(len(self.connections), self.spill.open_files)
+
+    def _takes_file(self) -> bool:
+        return self._descriptors.takes_file(len(self.connections), self.spill.open_files)
 
     def make_room(self, wanted: int = 1) -> int:
         """Close the connections that have been idle longest (R36); how many were closed."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import socket
 
 import trio
@@ -19,39 +18,22 @@ from passenger_trio.server.front import Front
 from passenger_trio.server.stage import SHORT_OF_DESCRIPTORS
 from passenger_trio.system.sockets import RawStream, peer_credentials
 
-__all__ = ["Listener", "connection_ceiling"]
+__all__ = ["Listener"]
 
 _BURST = 32
 """Connections accepted before other tasks get their turn."""
 _PAUSE = 0.1
 """Seconds until accepting is tried again when descriptors are short."""
-_RESERVED_DESCRIPTORS = 64
-"""Kept for processes, pipes, logs and the admin socket."""
 
 _log = logging.getLogger("passenger_trio.server")
-
-
-def connection_ceiling(configured: int, sessions: int) -> int:
-    """The most client connections at a time.
-
-    :param configured: 0 takes what the file limit leaves.
-    :param sessions: sessions that can be open at a time: each holds a stream to a process. 0: as many as there are connections.
-    """
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    left = limit - _RESERVED_DESCRIPTORS
-    # A connection has at most one session: with a third of what is left there is enough for any number.
-    of_connections = max(16, left - 2 * sessions if sessions else 0, left // 3)
-    room = 1_000_000 if limit == resource.RLIM_INFINITY else of_connections
-    return min(configured, room) if configured else room
 
 
 class Listener:
     """One listening socket. ``run`` is its accept loop."""
 
-    def __init__(self, sock: socket.socket, front: Front, ceiling: int) -> None:
+    def __init__(self, sock: socket.socket, front: Front) -> None:
         self._sock = sock
         self._front = front
-        self._ceiling = ceiling
         self._is_unix = sock.family == socket.AF_UNIX
         self._path = sock.getsockname() if self._is_unix else ""
         if not self._is_unix:
@@ -73,7 +55,7 @@ class Listener:
         while True:
             await trio.lowlevel.wait_readable(self._sock)
             for turn in range(_BURST):
-                if len(front.connections) >= self._ceiling:
+                if not front.takes_connection:
                     # Only the first time it is known that somebody waits; room for nobody would cost the one who came last.
                     if not turn and not front.make_room():
                         # Every connection has a request in hand: newcomers wait in the kernel's queue.
@@ -99,7 +81,7 @@ class Listener:
 
         The kernel has told them that they are connected, and their requests may be here; closing the socket would reset them unread.
         """
-        for _ in range(self._ceiling - len(self._front.connections)):
+        while self._front.takes_connection:
             try:
                 sock, address = self._sock.accept()
             except BlockingIOError:
@@ -113,7 +95,11 @@ class Listener:
     def _begin(self, sock: socket.socket, address: tuple[str, int], clients: trio.Nursery) -> None:
         front = self._front
         front.accepted += 1
-        connection = self._connection(sock, address)
+        try:
+            connection = self._connection(sock, address)
+        except OSError:
+            sock.close()  # it broke, and the kernel cannot tell any more whose it was
+            return
         front.connections.add(connection)  # it counts from now on, and not when its task first runs
         clients.start_soon(connection.run)
 

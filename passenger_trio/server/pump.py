@@ -73,7 +73,7 @@ _EVENTS = re.compile(rb"text/event-stream\s*(;|$)", re.IGNORECASE)
 _MANY = 16
 """Pieces of one read that are sent as they are; more of them are small, and are copied together first."""
 _BULK = 256 * 1024
-"""Bytes that are worth a thread of their own."""
+"""Bytes that the file must have room for, so that it is worth a thread of its own."""
 _MANY_PARTS = 256
 """The same of what is sent; the kernel takes 1024."""
 
@@ -198,9 +198,9 @@ class _Pump:
                     count = stream.recv_into_nowait(scratch[:room])
                 except trio.WouldBlock:
                     room = await buffer.make_room()
-                    while self._wants_bulk():
-                        await stream.wait_hangup_or_data()
-                        received = await self._store_bulk()
+                    # In a thread only what is here already: a process that sends slowly is waited for where all are.
+                    while self._drained is not None and (bulk := buffer.wants_bulk(stream)) >= _BULK:
+                        received = await self._store_bulk(bulk)
                         if received.broken:
                             raise trio.BrokenResourceError from None
                         if received.untaken or received.error is not None:
@@ -209,8 +209,6 @@ class _Pump:
                             self._take(*event)
                             return  # a body that ends by its length ended there: nothing comes behind it
                         room = await buffer.make_room()
-                        if received.written < _BULK:
-                            break  # it comes slowly, or has ended: not worth a thread
                     count = await stream.recv_into(scratch[:room])
         except trio.BrokenResourceError:
             count, broken = 0, True
@@ -226,18 +224,11 @@ class _Pump:
         if taken < count:
             self.reader.feed(bytes(scratch[taken:count]))
 
-    def _wants_bulk(self) -> bool:
-        """Whether the client is so far behind that body goes to the disk past memory."""
-        return self._drained is not None and self.buffer.wants_bulk() >= _BULK
-
-    async def _store_bulk(self) -> Received:
+    async def _store_bulk(self, room: int) -> Received:
         """Body to the disk, framed in a thread. What came behind it goes to the reader.
 
         The reader and the response's side of the codec are the thread's for so long: who waits here has them both, and what else uses the codec reads requests.
         """
-        room = self.buffer.wants_bulk()
-        if not room:
-            return Received(0)  # something has happened to the file, or to the disk, while the process was waited for
         received = await self.buffer.store_coming(self.stream, room, self._frame)
         self._start_to_drain()
         if received.untaken:

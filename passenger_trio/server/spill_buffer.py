@@ -3,14 +3,15 @@
 One task puts bytes in, another gets them out; the buffer is not shared further. Memory is one ``bytearray``, so that a flood of tiny pieces costs its
 bytes and nothing more (R33). A batch that is being written is kept beside it until it is written.
 
-Disk trouble is never an exception of the producer: the batch stays in memory, the producer is paused, and the disk is tried again later (R35). Only
-bytes that are on disk and cannot be read back are lost, and with them the one response: ``SpillLost``.
+Disk trouble is never an exception of the producer, nor is want of a descriptor or of a thread: what was to be written stays in memory, as ``ledger.memory`` tells, the
+producer is paused, and the disk is tried again later (R35). Only bytes that are on disk and cannot be read back are lost, and with them the one response: ``SpillLost``.
 
 Laws: what comes out is what went in; a buffer whose consumer keeps up opens no file and enters no thread; after ``close`` its disk space is free.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -26,11 +27,14 @@ from passenger_trio.errors import SpillLost
 from passenger_trio.system import tempfiles
 from passenger_trio.system.sockets import RawStream
 from passenger_trio.system.tempfiles import Received, Take
+from passenger_trio.system.threads import NoThread, in_thread
 
 __all__ = ["Files", "SpillBuffer", "SpillSpace"]
 
 _SEND_AT_ONCE = 256 * 1024
 _RECEIVE_AT_ONCE = 4 * 1024 * 1024
+_WORTH_A_THREAD = 64 * 1024
+"""Bytes that must be here already, so that a thread is sent for them: it is one of four, and does not wait for a client."""
 _THREADS = 4
 """Writes at the same time. They have a limiter of their own, so that a slow disk holds up nothing but buffers."""
 _SHARE = 0.8
@@ -54,14 +58,29 @@ class Files(Protocol):
 class SpillSpace:
     """The disk, as all buffers of one server share it: the directory, the quota, the threads."""
 
-    def __init__(self, directory: str, limit: int, now: Callable[[], float], files: Files = tempfiles) -> None:
-        """:param directory: where the files are (``""``: where temporary files are). :param limit: bytes of all of them (0: most of what is free now)."""
+    def __init__(
+        self,
+        directory: str,
+        limit: int,
+        now: Callable[[], float],
+        files: Files = tempfiles,
+        *,
+        takes_file: Callable[[], bool] = lambda: True,
+        make_room: Callable[[], object] = lambda: None,
+    ) -> None:
+        """:param directory: where the files are (``""``: where temporary files are). :param limit: bytes of all of them (0: most of what is free now).
+        :param takes_file: whether there is a descriptor for one more file (``core.descriptors``). :param make_room: gives some back that are not needed.
+        """
         self.directory = directory or tempfile.gettempdir()
         self.quota = SpillQuota(limit or int(tempfiles.free_space(self.directory) * _SHARE))
         self.buffers: set[SpillBuffer] = set()
         """Those that hold something, or a file."""
+        self.open_files = 0
+        """Counted from the moment in which a thread is sent to open one."""
         self.now = now
         self.files = files
+        self._takes_file = takes_file
+        self._make_room = make_room
         self.limiter = trio.CapacityLimiter(_THREADS)
 
     @property
@@ -69,9 +88,9 @@ class SpillSpace:
         """Bytes that buffers hold in memory."""
         return sum(buffer.ledger.memory for buffer in self.buffers)
 
-    def usable(self) -> bool:
-        """Whether a write may be tried now."""
-        return self.quota.usable(self.now())
+    def usable(self, *, new_file: bool) -> bool:
+        """Whether a write may be tried now, or one to a file that is still to be opened."""
+        return self.quota.usable(self.now(), new_file=new_file) and (not new_file or self._takes_file())
 
     def paused(self) -> None:
         """A producer must wait."""
@@ -82,6 +101,14 @@ class SpillSpace:
             quota.errors["quota"] += 1
             if quota.worth_a_line(now):
                 _log.warning("buffers have reached %d bytes on disk, their limit: applications are paused", quota.limit)
+        elif not self._takes_file():
+            self._make_room()
+            quota.errors["no_descriptor"] += 1
+            if quota.worth_a_line(now):
+                _log.warning(
+                    "connections and buffers (%d) have reached what the limit on descriptors leaves them: applications are paused while their clients are slow",
+                    self.open_files,
+                )
 
     def failed(self, error: int) -> None:
         """A file could not be opened or written."""
@@ -136,7 +163,12 @@ class SpillBuffer:
         """Bytes that may be put in now."""
         ledger = self.ledger
         # Whether the disk is usable makes no difference to an empty buffer, and need not be asked.
-        return ledger.room(disk=not ledger.memory or self.space.usable())
+        return ledger.room(disk=not ledger.memory or self.usable)
+
+    @property
+    def usable(self) -> bool:
+        """Whether the disk may be tried now, for this buffer."""
+        return self.space.usable(new_file=self.file is None)
 
     @property
     def over_threshold(self) -> bool:
@@ -146,7 +178,7 @@ class SpillBuffer:
         """As ``room``, but not 0: writes to disk, or waits for the consumer or the disk. For a producer that has nothing more at once."""
         paused = False
         while True:
-            disk = self.space.usable()
+            disk = self.usable
             step = self.ledger.step(disk=disk, more=False)
             if step is Step.READ:
                 await trio.lowlevel.checkpoint()
@@ -163,37 +195,46 @@ class SpillBuffer:
                 await self._moved.wait()
             self._moved = None
 
-    async def store(self) -> bool:
-        """Write what is in memory to disk. False: not all of it, and it stays."""
+    async def store(self) -> None:
+        """Write what is in memory to disk, as far as the quota and the disk take it. ``ledger.memory`` tells what stays."""
         ledger, space = self.ledger, self.space
         granted = space.quota.reserve(ledger.memory)
         if not granted:
             await trio.lowlevel.checkpoint()
-            return False
+            return
         batch, self._tail = self._tail, bytearray()
         if granted < len(batch):
             self._tail += memoryview(batch)[granted:]
             del batch[granted:]
         self._batch = batch
         offset = ledger.begin_store(granted)
+        opens = self.file is None
+        space.open_files += opens
         written, error = 0, None
         try:
             # Not abandoned when cancelled: the thread has the descriptor.
-            self.file, written, error = await trio.to_thread.run_sync(self._write, batch, offset, limiter=space.limiter)
+            self.file, written, error = await in_thread(self._write, batch, offset, limiter=space.limiter)
+        except NoThread:
+            error = errno.EAGAIN
         finally:
+            space.open_files -= opens and self.file is None
             overtaken = ledger.sent - ledger.stored
             ledger.end_store(written)
-            space.quota.release(granted - written)
-            space.quota.spilled += written
-            self.spilled += written
             self._batch = None
             rest = max(written, overtaken)
             if rest < granted:
                 self._tail = batch[rest:] + self._tail
-            self._truncate_if_drained()
+            self._account(granted, written)
         if error is not None:
             space.failed(error)
-        return written == granted
+
+    def _account(self, granted: int, written: int) -> None:
+        """So much of what the quota had granted is on disk."""
+        quota = self.space.quota
+        quota.release(granted - written)
+        quota.spilled += written
+        self.spilled += written
+        self._truncate_if_drained()
 
     def _write(self, batch: bytearray, offset: int) -> tuple[int | None, int, int | None]:
         """In a thread: the file (which is made if there is none), bytes written, the error's number."""
@@ -202,19 +243,19 @@ class SpillBuffer:
             try:
                 file = files.open_unlinked(self.space.directory)
             except OSError as error:
-                return None, 0, error.errno or 0
+                return None, 0, error.errno or errno.EIO
         return file, *files.write_at(file, batch, offset)
 
-    def wants_bulk(self) -> int:
-        """Bytes that may come past memory, because the consumer is behind and the disk is in use already; 0: none."""
+    def wants_bulk(self, stream: RawStream) -> int:
+        """Bytes that may come from ``stream`` past memory, because the consumer is behind, the disk is in use already, and enough is here to send a thread for it; 0: none."""
         ledger = self.ledger
-        if self.file is None or not ledger.unread or ledger.memory or ledger.storing or not self.space.usable():
+        if self.file is None or not ledger.unread or not ledger.takes_bulk or not self.usable:
             return 0
-        return ledger.room_in_file()
+        return ledger.room_in_file() if stream.waiting >= _WORTH_A_THREAD else 0
 
     async def store_coming(self, stream: RawStream, most: int, take: Take | None = None) -> Received:
-        """Bulk from ``stream`` to the file in one thread, without coming through here. Memory must be empty, and there must be a file. The consumer may
-        go on meanwhile.
+        """What is here of ``stream``, and what comes while that is read, to the file in one thread, without coming through here. Memory must be empty, and there must be
+        a file. The consumer may go on meanwhile.
 
         :param most: bytes. :param take: see ``tempfiles.receive_at``; it is called in the thread, and nobody may use meanwhile what it uses.
 
@@ -222,21 +263,19 @@ class SpillBuffer:
         """
         ledger, space = self.ledger, self.space
         assert self.file is not None
-        granted = space.quota.reserve(min(most, _RECEIVE_AT_ONCE))
         offset = ledger.begin_coming()
+        granted = space.quota.reserve(min(most, _RECEIVE_AT_ONCE))
         received = Received(0)
         try:
-            received = await trio.to_thread.run_sync(
+            received = await in_thread(
                 space.files.receive_at, stream.socket, self.file, offset, granted, take, limiter=space.limiter
             )
+        except NoThread:
+            received = Received(0, error=errno.EAGAIN)
         finally:
-            written = received.written
-            ledger.take_stored(written)
-            space.quota.release(granted - written)
-            space.quota.spilled += written
-            self.spilled += written
-            self.space.buffers.add(self)
-            self._truncate_if_drained()
+            ledger.take_stored(received.written)
+            space.buffers.add(self)
+            self._account(granted, received.written)
         if received.error is not None:
             space.failed(received.error)
             self.put((received.rest,))
@@ -295,16 +334,18 @@ class SpillBuffer:
             try:
                 self.space.files.truncate(self.file)
             except OSError:
-                # Then its space is freed by closing it.
-                os.close(self.file)
-                self.file = None
+                self._close_file()  # that frees its space, too
             self.space.quota.release(ledger.truncated())
 
     def close(self) -> None:
         """Free memory and disk. No write may be under way."""
-        if self.file is not None:
-            os.close(self.file)
-            self.file = None
+        self._close_file()
         self.space.quota.release(self.ledger.forget_file())
         self._tail = bytearray()
         self.space.buffers.discard(self)
+
+    def _close_file(self) -> None:
+        if self.file is not None:
+            os.close(self.file)
+            self.file = None
+            self.space.open_files -= 1

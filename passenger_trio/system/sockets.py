@@ -11,11 +11,14 @@ Laws: one task reads and one task writes at a time; after ``close`` every call t
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import socket
 import stat
 import struct
+import sys
+import termios
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Protocol
@@ -139,6 +142,16 @@ class RawStream:
             raise trio.WouldBlock from None
         except OSError as exc:
             raise trio.BrokenResourceError(exc.strerror) from exc
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are here and not read (FIONREAD); 0 when that cannot be told."""
+        if self.fd < 0:
+            return 0
+        try:
+            return int.from_bytes(fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+        except OSError:
+            return 0
 
     def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
         """Hand to the kernel what it takes now: the number of bytes, 0 when it takes nothing. Never waits.

@@ -3,15 +3,14 @@
 ``open_unlinked`` asks for ``O_TMPFILE``, which never has a name; a file system that has no such thing (NFS, some FUSE) gets a file of a random name, created
 exclusively, that is unlinked before anything is written. The mode is 0600 either way, and ``O_EXCL`` keeps others from linking it (R34).
 
-These calls block; whoever has an event loop opens, writes and receives in a thread. ``send_file`` does not wait for a socket, but may for a disk, when
-what is to be read is no longer in the page cache.
+These calls wait for a disk, and never for a socket; whoever has an event loop opens, writes and receives in a thread. ``send_file`` waits when what is to be read is no longer
+in the page cache.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
@@ -37,8 +36,6 @@ _FLAGS = os.O_RDWR | os.O_EXCL | os.O_CLOEXEC
 # What a file system says that does not know O_TMPFILE; EISDIR is the answer of a kernel that does not.
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
 _AT_ONCE = 262144
-_MOMENT = 1
-"""Milliseconds."""
 ROOM = 1024
 """Bytes that framing may add to what came."""
 
@@ -123,18 +120,18 @@ class Received(NamedTuple):
 
 
 def receive_at(sock: socket.socket, descriptor: int, offset: int, most: int, take: Take | None = None) -> Received:
-    """Receive from a socket straight into a file, until about ``most`` bytes are written (never more) or none has come for a moment.
+    """Receive from a socket that does not block straight into a file, until about ``most`` bytes are written (never more) or the socket has no more now.
+
+    It does not wait for the network: a sender who is slow costs the thread nothing.
 
     :param take: makes of what came what is written, and of how many bytes of it; it is called no more when that was not all. It may add ``ROOM`` bytes.
 
     A good end of the connection is left to the next who reads it.
     """
-    readable = select.poll()
-    readable.register(sock, select.POLLIN)
     buffer = memoryview(bytearray(min(most, _AT_ONCE)))
     total = 0
     room = most if take is None else most - ROOM
-    while total < room and readable.poll(_MOMENT):
+    while total < room:
         try:
             count = sock.recv_into(buffer[: room - total])
         except BlockingIOError:

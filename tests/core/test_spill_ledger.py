@@ -178,6 +178,15 @@ class LedgerMachine(RuleBasedStateMachine):
     def consume(self, count: int) -> None:
         self.world.consume(count)
 
+    @rule()
+    def bulk_only_behind_everything_else(self) -> None:
+        """Fault 3: a file that took only a part left the rest in memory, and its buffer was believed to be empty. Who asks the ledger is told."""
+        ledger = self.world.ledger
+        assert ledger.takes_bulk <= (not ledger.memory)
+        if not ledger.takes_bulk:
+            with pytest.raises(InvariantBroken):
+                ledger.begin_coming()
+
     @rule(disk=st.booleans())
     def disk(self, disk: bool) -> None:
         self.world.disk = disk
@@ -224,10 +233,12 @@ def test_after_a_fault_the_disk_rests(error: int, word: str, wait: float) -> Non
     quota = SpillQuota(1024**3)
     assert quota.failed(error, 100.0) == word
     assert quota.errors == {word: 1}
-    assert not quota.usable(100.0 + wait - 0.01)
+    assert not quota.usable(100.0 + wait - 0.01, new_file=True)
+    # Want of a descriptor says nothing of files that are open.
+    assert quota.usable(100.0 + wait - 0.01) is (word == "no_descriptor")
     assert not quota.exhausted(100.0 + wait - 0.01)
     assert quota.retry_in(100.0) == wait
-    assert quota.usable(100.0 + wait)
+    assert quota.usable(100.0 + wait, new_file=True)
 
 
 def test_one_line_a_minute() -> None:

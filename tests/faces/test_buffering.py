@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -230,3 +232,74 @@ def test_uploads_that_are_stuck_delay_nobody(kind: str) -> None:
             assert client.read_response().text == f"{len(body)} {hashlib.sha256(body).hexdigest()}"
             client.close()
         assert server.status()["buffers"]["disk"] == 0
+
+
+@pytest.mark.parametrize("limit", ["132K", "300K"])
+def test_R35_one_post_where_the_quota_takes_only_a_part(limit: str) -> None:
+    """Fault 3 (KE1): the server ended. What the quota does not take stays in memory, and the body is streamed to its application."""
+    body = b"".join(hashlib.sha256(b"%d" % number).digest() * 1024 for number in range(32))
+    with Supervisor.start(APP, "-e", "production", "--data-buffer-max", limit) as server:
+        with server.connect() as client:
+            for chunked in (False, True, False):
+                if chunked:
+                    client.send(b"POST /digest HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+                    for at in range(0, len(body), 100_000):
+                        piece = body[at : at + 100_000]
+                        client.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+                    client.send(b"0\r\n\r\n")
+                else:
+                    client.send(b"POST /digest HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body))
+                    client.send(body)
+                answer = client.read_response()
+                assert (answer.status, answer.text) == (200, hashlib.sha256(body).hexdigest())
+        assert server.status()["buffers"]["disk"] == 0
+        assert not server.status()["requests"]["rejected"]
+
+
+def test_fault_3_one_client_that_fills_the_quota_costs_another_nothing() -> None:
+    """As with a limit of 64M that one client fills: its upload is unfinished, on disk, and leaves the others between a threshold and a batch."""
+    with Supervisor.start(APP, *TWO, "--data-buffer-max", "700K") as server:
+        filler = server.connect()
+        filler.send(b"POST /digest HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n")
+        filler.send(b"f" * 520_000)
+        eventually(lambda: server.status()["buffers"]["disk"] > 500_000)
+        assert server.post("/digest", b"x" * 600_000).text == hashlib.sha256(b"x" * 600_000).hexdigest()
+        filler.close()
+        eventually(lambda: server.status()["buffers"]["disk"] == 0)
+
+
+def test_fault_16_slow_senders_hold_up_no_other_upload_and_no_end() -> None:
+    """Threads waited for the network: four senders whose bytes came within a millisecond of each other had all of them, and the server could not even be ended."""
+    with Supervisor.start(APP, *TWO) as server:
+        senders = [server.connect() for _ in range(6)]
+        stop = threading.Event()
+
+        def send_slowly() -> None:
+            """Each has something on the way at any time, and never much."""
+            for sender in senders:
+                sender.send(
+                    b"POST /digest HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n" + b"s" * 400_000
+                )
+            while not stop.is_set():
+                for sender in senders:
+                    try:
+                        sender.send(b"s" * 500)
+                    except OSError:
+                        return  # the server has ended
+
+        sending = threading.Thread(target=send_slowly)
+        sending.start()
+        try:
+            eventually(lambda: server.status()["buffers"]["disk"] > 6 * 400_000)
+            for _ in range(3):
+                begun = time.monotonic()
+                assert server.post("/digest", b"x" * 1024**2).text == hashlib.sha256(b"x" * 1024**2).hexdigest()
+                assert time.monotonic() - begun < 10  # the time after which a body is late
+            server.send_signal(signal.SIGTERM)
+            server.wait_log("draining")
+            server.stop(signal.SIGTERM, timeout=10)
+        finally:
+            stop.set()
+            sending.join()
+            for sender in senders:
+                sender.close()

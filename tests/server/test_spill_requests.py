@@ -183,6 +183,23 @@ async def test_without_disk_an_upload_is_streamed(plan: dict[str, list[Any]], ch
         await world.until(lambda: world.front.spill.quota.used == 0)
 
 
+@pytest.mark.parametrize("piece", [1000, 200_000])
+async def test_fault_16_threads_take_only_what_is_here_and_are_few_all_the_same(piece: int) -> None:
+    """Counted, not timed: no hop moves less than a write costs, however small the pieces are in which the client sends."""
+    async with serving(respond(echo)) as world:
+        files = world.front.spill.files = FailingFiles()
+        client = world.connect()
+        body = BODY * (2 if piece < 10_000 else 16)
+        client.send(begin(body, False))
+        for at in range(0, len(body), piece):
+            await client.stream.send_all(body[at : at + piece])
+        assert (await client.answer()).body == body
+        hops = [*files.written, *files.received]
+        assert sum(hops) > len(body) - THRESHOLD - BATCH
+        assert min(files.received, default=THRESHOLD) >= 64 * 1024
+        assert len(hops) <= len(body) // (64 * 1024)
+
+
 async def test_a_body_on_disk_that_cannot_be_read_back_is_a_502_of_that_request() -> None:
     async with serving(respond(echo)) as world:
         world.front.spill.files = FailingFiles(sends=[errno.EIO])

@@ -166,6 +166,26 @@ async def test_F24_the_process_is_told_when_the_client_leaves_and_the_disk_is_fr
         assert (world.front.spill.quota.used, len(world.front.spill.buffers)) == (0, 0)
 
 
+@pytest.mark.parametrize("piece", [1000, 60_000])
+async def test_fault_16_small_pieces_to_a_slow_reader_take_few_threads(piece: int) -> None:
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for _ in requests(stream):
+            await stream.send_all(head(200))
+            for at in range(0, len(BODY), piece):
+                await stream.send_all(data(BODY[at : at + piece]))
+            await stream.send_all(end())
+
+    async with serving(serve) as world:
+        files = world.front.spill.files = FailingFiles()
+        client = world.connect()
+        client.send(get("/"))
+        await world.until(lambda: world.processed == 1)
+        hops = [*files.written, *files.received]
+        assert sum(hops) > len(BODY) - 2 * BATCH
+        assert len(hops) <= len(BODY) // (60 * 1024)
+        assert (await client.answer()).body == BODY
+
+
 async def test_F23_a_client_that_takes_nothing_is_closed_and_its_disk_is_free() -> None:
     async with serving(writes(), options=ServerOptions(write_timeout=0.5)) as world:
         client = world.connect()

@@ -90,7 +90,7 @@ async def websocket_server(directory: Path, **options: Any) -> AsyncIterator[Web
         nursery.start_soon(front.timekeeper.run)
         await nursery.start(front.switchboard.run)
         [socket] = listen_tcp("127.0.0.1", 0, 1024)
-        listener = Listener(socket, front, 20_000)
+        listener = Listener(socket, front)
         async with trio.open_nursery() as clients:
             accepting = trio.CancelScope()
 

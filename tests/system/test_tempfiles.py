@@ -45,6 +45,17 @@ def test_what_comes_is_written_until_nothing_comes(file: int, pair: Pair) -> Non
     assert content(file) == bytes(10) + b"x" * 100_000
 
 
+def test_fault_16_the_network_is_not_waited_for(file: int, pair: Pair) -> None:
+    """Counted by the kernel: a thread that waits for something gives the processor back."""
+    ours, theirs = pair
+    assert not ours.getblocking()
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    for number in range(200):
+        theirs.send(b"x")
+        assert tempfiles.receive_at(ours, file, number, 100) == Received(1)
+    assert resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before < 100
+
+
 def test_no_more_than_was_wanted_comes(file: int, pair: Pair) -> None:
     ours, theirs = pair
     theirs.sendall(b"abcdef")

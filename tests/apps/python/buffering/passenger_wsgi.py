@@ -72,3 +72,12 @@ def at_sum(environ, start_response, query):
 def at_hello(environ, start_response, query):
     start_response("200 OK", [("Content-Length", "5")])
     return [b"hello"]
+
+
+def at_digest(environ, start_response, query):
+    """Of the request body, which is read in small pieces."""
+    whole = hashlib.sha256()
+    while piece := environ["wsgi.input"].read(BLOCK):
+        whole.update(piece)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [whole.hexdigest().encode()]
