@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import os
-import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,10 +21,11 @@ import trio
 from passenger_trio import __version__
 from passenger_trio.admin import resources
 from passenger_trio.admin.operations import OPERATIONS, Operation, OperationRefused, failure_summary
+from passenger_trio.core.lobby import Lobby
 from passenger_trio.core.state import EnabledStatus
 from passenger_trio.core.statistics import GroupStatistics, ProcessStatistics
 from passenger_trio.spawning.app_spec import AppSpec
-from passenger_trio.system.callers import serve_callers
+from passenger_trio.system.callers import Caller, serve_callers
 from passenger_trio.system.gauges import ProcessGauge, measure
 from passenger_trio.system.sockets import RawStream, peer_credentials
 
@@ -36,6 +36,7 @@ __all__ = ["serve_admin"]
 
 _TIME = 10.0
 _MAX_CALLERS = 16
+_MAX_STAYING = 64
 _MAX_REQUEST = 16384
 
 _log = logging.getLogger("passenger_trio.admin")
@@ -52,8 +53,8 @@ async def serve_admin(
     await serve_callers(
         server.admin_socket,
         admin.serve_caller,
-        backlog=16,
-        most=_MAX_CALLERS,
+        admin,
+        backlog=128,
         failed=lambda exc: _log.warning("accept on the admin socket failed: %s", exc.strerror),
         task_status=task_status,
     )
@@ -72,9 +73,18 @@ class _Admin:
     specs: Sequence[AppSpec]
     started: float
     limiter: trio.CapacityLimiter = attrs.field(factory=partial(trio.CapacityLimiter, 1))
+    lobby: Lobby = attrs.field(factory=partial(Lobby, _MAX_CALLERS, _MAX_STAYING))
 
-    async def serve_caller(self, sock: socket.socket) -> None:
-        stream = RawStream(sock)
+    def arrive(self, caller: Caller) -> int | None:
+        """Who is to go for a new caller."""
+        return self.lobby.arrive(caller.number, caller.peer.pid)
+
+    def leave(self, number: int) -> None:
+        """A caller is gone."""
+        self.lobby.leave(number)
+
+    async def serve_caller(self, caller: Caller) -> None:
+        stream = RawStream(caller.socket)
         try:
             with trio.move_on_after(_TIME) as scope:
                 call = await self._receive(stream)

@@ -2,9 +2,9 @@
 
 A spawn first says whom it expects (``expect``: a fresh single-use token, and who may present it), then starts the program. A
 caller is believed when its token is expected and the kernel's credentials of its socket fit (R47: never what it says of itself). Everybody
-else is hung up on after ``_HELLO_TIME``, and no more than ``_MAX_CALLERS`` may wait for that at a time.
+else is hung up on after ``_HELLO_TIME``; when more than ``_MAX_CALLERS`` wait for that, strangers go first (KE5, ``core.lobby``).
 
-Laws: a token works once; an expectation that is given up takes its token with it; a stranger cannot use up a token.
+Laws: a token works once; an expectation that is given up takes its token with it; a stranger cannot use up a token, nor keep an expected caller out.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import attrs
 import trio
 
 from passenger_trio.codecs.control_protocol import Hello, LineReader, Message
+from passenger_trio.core.lobby import Lobby
 from passenger_trio.errors import SpawnServerError
-from passenger_trio.system.callers import serve_callers
+from passenger_trio.system.callers import Caller, serve_callers
 from passenger_trio.system.pidfd import PidFd
-from passenger_trio.system.sockets import PeerCredentials, RawStream, peer_credentials
+from passenger_trio.system.sockets import PeerCredentials, RawStream
 
 __all__ = ["ControlConnection", "Expectation", "Reception"]
 
@@ -140,6 +141,7 @@ class Reception:
     def __init__(self, path: str) -> None:
         self.path = path
         self._expected: dict[str, Expectation] = {}
+        self._lobby = Lobby(_MAX_CALLERS)
 
     @contextmanager
     def expect(self, role: str, accepts: Callable[[PeerCredentials], bool]) -> Iterator[Expectation]:
@@ -157,17 +159,32 @@ class Reception:
         await serve_callers(
             self.path,
             self._receive_caller,
+            self,
             backlog=128,
-            most=_MAX_CALLERS,
             failed=lambda exc: _log.warning("accept on the spawn socket failed: %s", exc.strerror),
             task_status=task_status,
         )
 
-    async def _receive_caller(self, sock: socket.socket) -> None:
-        stream = RawStream(sock)
+    def arrive(self, caller: Caller) -> int | None:
+        """Who is to go for a new caller."""
+        return self._lobby.arrive(caller.number, caller.peer.pid, expected=self._expects(caller.peer))
+
+    def leave(self, number: int) -> None:
+        """A caller has become a control connection, or is gone."""
+        self._lobby.leave(number)
+
+    def _expects(self, peer: PeerCredentials) -> bool:
+        """Whether it may be one of those who are waited for, by the kernel's word alone: it has not said anything yet."""
+        try:
+            return any(expectation.accepts(peer) for expectation in self._expected.values())
+        except OSError:
+            return False  # no descriptor is left to look at it
+
+    async def _receive_caller(self, caller: Caller) -> None:
+        stream = RawStream(caller.socket)
         pidfd: PidFd | None = None
         try:
-            credentials = peer_credentials(sock)
+            credentials = caller.peer
             # Pin the peer before reading from it: while it has not ended its pid names it and nobody else.
             pidfd = PidFd.open(credentials.pid)
             with trio.move_on_after(_HELLO_TIME):

@@ -1,40 +1,82 @@
-"""A private Unix socket: each caller has a task, and no more than so many are served at a time.
+"""A private Unix socket: each caller has a task and a number, and when more come than are served at a time, one of them is sent away.
 
-Laws: who comes when there are too many is hung up on; a failed ``accept`` (no descriptor is left) is told and tried again; the socket's file goes with the listener.
+It knows who the kernel says a caller is. It never knows whom to send away: it asks. Laws: a failed ``accept`` (no descriptor is left) is told and tried again;
+who is sent away is cancelled, whatever it waits for; the socket's file goes with the listener.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
+import attrs
 import trio
 
-from passenger_trio.system.sockets import listen_unix
+from passenger_trio.system.sockets import PeerCredentials, listen_unix, peer_credentials
 
-__all__ = ["serve_callers"]
+__all__ = ["Caller", "Order", "serve_callers"]
 
 _PAUSE = 0.1
 """Seconds of rest after an ``accept`` that failed."""
 
 
+class Order(Protocol):
+    """Decides who may stay."""
+
+    def arrive(self, caller: Caller) -> int | None:
+        """The number of who is to go for a new caller, which may be its own; None: nobody."""
+
+    def leave(self, number: int) -> None:
+        """A caller is gone."""
+
+
+@attrs.define(eq=False)
+class Caller:
+    """One connection.
+
+    :ivar socket: non-blocking. Whoever serves the caller closes it, or hands it on.
+    :ivar send_away: end the service of the caller with this number.
+    """
+
+    number: int
+    socket: socket.socket
+    peer: PeerCredentials
+    send_away: Callable[[int], None]
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+
+
 async def serve_callers(
     path: str,
-    serve: Callable[[socket.socket], Awaitable[None]],
+    serve: Callable[[Caller], Awaitable[None]],
+    order: Order,
     *,
     backlog: int,
-    most: int,
     failed: Callable[[OSError], None],
     task_status: trio.TaskStatus[None],
 ) -> None:
     """Listen at ``path``, for our user only, until cancelled.
 
-    :param serve: has a caller's non-blocking socket from its first moment, and closes it.
-    :param most: callers at a time.
+    :param serve: has a caller from its first moment, and its socket.
     :param failed: is told of an ``accept`` that failed.
     :raises OSError: the path cannot be listened on.
     """
+    numbers = itertools.count(1)
+    present: dict[int, Caller] = {}
+
+    def send_away(number: int) -> None:
+        present[number]._scope.cancel()
+
+    async def attend(caller: Caller) -> None:
+        try:
+            with caller._scope:
+                await serve(caller)
+        finally:
+            del present[caller.number]
+            order.leave(caller.number)
+
     listener = listen_unix(path, backlog, mode=0o600)
     try:
         async with trio.open_nursery() as callers:
@@ -49,11 +91,16 @@ async def serve_callers(
                     failed(exc)
                     await trio.sleep(_PAUSE)
                     continue
-                if len(callers.child_tasks) >= most:
+                sock.setblocking(False)
+                caller = Caller(next(numbers), sock, peer_credentials(sock), send_away)
+                goes = order.arrive(caller)
+                if goes == caller.number:
                     sock.close()
                     continue
-                sock.setblocking(False)
-                callers.start_soon(serve, sock)
+                if goes is not None:
+                    send_away(goes)
+                present[caller.number] = caller
+                callers.start_soon(attend, caller)
     finally:
         listener.close()
         try:

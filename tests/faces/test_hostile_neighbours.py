@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from faces_tools import APPS
+from faces_tools import APPS, run_command
 
 from passenger_trio.testing import Supervisor
 
@@ -56,3 +56,19 @@ def test_a_socket_that_somebody_else_has_bound_again_gets_no_request(tmp_path: P
         server.wait_log(f"on the socket of pid {before}")
     stolen = tmp_path / "stolen"
     assert not stolen.exists() or COOKIE.encode() not in stolen.read_bytes()
+
+
+def test_a_full_spawn_socket_keeps_no_loader_out(tmp_path: Path) -> None:
+    """KE5, fault 12: silent connections, kept and renewed, and loaders of another application come through, forked and started."""
+    with beside_a_hostile_one(tmp_path, WSGI, "--max-pool-size", "3") as server:
+        spawn_socket = server.instance_dir / "spawn.sock"
+        assert int(order(server, "fill", spawn_socket, 64)) >= 64
+        order(server, "fill", spawn_socket, 200)
+        [group] = [group for group in server.status()["groups"] if group["name"] == "behaviours"]
+        for _ in range(2):
+            done = run_command("restart", "behaviours", "--wait", "--instance", str(server.instance_dir))
+            assert done.returncode == 0, (done, server.log_tail)
+            assert server.get("/pid").status == 200
+        [after] = [group for group in server.status()["groups"] if group["name"] == "behaviours"]
+        assert after["generation"] == group["generation"] + 2
+        assert after["last_error"] is None

@@ -113,7 +113,7 @@ async def test_who_is_expected_is_believed(nothing_left: Path) -> None:
         assert os.stat(reception.path).st_mode & 0o777 == 0o600
         with reception.expect("preloader", accepts) as expectation:
             caller, connection = await meet(expectation, reception, "preloader")
-        assert seen == [PeerCredentials(os.getpid(), os.getuid(), os.getgid())]
+        assert set(seen) == {PeerCredentials(os.getpid(), os.getuid(), os.getgid())}
         assert connection.hello.pid == 4711, "what it says of itself is kept, for people"
         assert connection.pidfd.pid == os.getpid(), "and not believed"
         let_go(connection)
@@ -260,27 +260,51 @@ async def test_a_caller_has_five_seconds(nothing_left: Path, autojump_clock: Moc
             assert await is_hung_up(late)
 
 
-async def test_sixty_four_callers_may_wait_and_the_next_is_hung_up_on(
+async def test_more_silent_callers_than_may_wait_keep_no_loader_out(
     nothing_left: Path, autojump_clock: MockClock
 ) -> None:
+    """KE5, fault 12: the oldest stranger goes for a loader, which is expected by the kernel's word before it has said anything."""
+    who: list[Callable[[PeerCredentials], bool]] = [nobody]
     async with open_reception(nothing_left) as reception:
-        with reception.expect("worker", anybody) as expectation:
+        with reception.expect("worker", lambda peer: who[0](peer)) as expectation:
             waiting = []
-            for _ in range(MAX_CALLERS):
+            for _ in range(MAX_CALLERS + 1):
                 waiting.append(call(reception))
                 await wait_all_tasks_blocked()
-            assert await is_hung_up(call(reception, lines(hello(expectation.token))))
-            for stream in waiting[:-1]:
+            assert await is_hung_up(waiting.pop(0)), "one stranger more: the oldest went"
+            who[0] = anybody
+            caller = call(reception)
+            assert await is_hung_up(waiting.pop(0))
+            who[0] = nobody
+            for _ in range(2 * MAX_CALLERS):
+                waiting.append(call(reception))
+                await wait_all_tasks_blocked()
+            for stream in waiting[:-MAX_CALLERS]:
+                assert await is_hung_up(stream)
+            who[0] = anybody
+            assert caller.send_nowait(lines(hello(expectation.token)))
+            with trio.fail_after(1):
+                connection = await expectation.wait()
+            for stream in waiting[-MAX_CALLERS + 1 :]:
                 with pytest.raises(trio.WouldBlock):
                     stream.recv_nowait()
-            waiting.pop().close()
-            await wait_all_tasks_blocked()
-            caller, connection = await meet(expectation, reception)
             caller.close()
             let_go(connection)
             await trio.sleep(HELLO_TIME + 0.01)
-            for stream in waiting:
+            for stream in waiting[-MAX_CALLERS:]:
                 assert await is_hung_up(stream)
+
+
+async def test_where_all_are_expected_a_stranger_is_hung_up_on(nothing_left: Path, autojump_clock: MockClock) -> None:
+    who: list[Callable[[PeerCredentials], bool]] = [anybody]
+    async with open_reception(nothing_left) as reception:
+        with reception.expect("worker", lambda peer: who[0](peer)):
+            waiting = [call(reception) for _ in range(MAX_CALLERS)]
+            await wait_all_tasks_blocked()
+            who[0] = nobody
+            assert await is_hung_up(call(reception))
+            for stream in waiting:
+                assert not await is_hung_up(stream)
 
 
 @pytest.mark.os

@@ -1,0 +1,108 @@
+"""Who may stay at a private socket: the laws of ``core.lobby``."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from passenger_trio.core.lobby import Lobby
+
+
+def filled(lobby: Lobby, pids: list[int], **how: bool) -> Lobby:
+    """Callers 1, 2, ... of these processes; all find room."""
+    for number, pid in enumerate(pids, 1):
+        assert lobby.arrive(number, pid, **how) is None
+    return lobby
+
+
+def test_the_oldest_of_those_who_say_nothing_goes() -> None:
+    """KE4, KE5"""
+    lobby = filled(Lobby(3), [1, 2, 3])
+    lobby.speak(1)
+    assert lobby.arrive(4, 4) == 2
+    assert lobby.arrive(5, 5) == 3
+    assert lobby.present == 3
+
+
+def test_a_process_that_fills_the_place_pushes_out_itself() -> None:
+    lobby = filled(Lobby(4), [1, 7, 7, 2])
+    assert lobby.arrive(5, 3) == 2
+    assert lobby.arrive(6, 7) == 3, "the oldest of the two of 7"
+    assert lobby.arrive(7, 4) == 1, "all are alike: the oldest"
+
+
+def test_where_all_have_spoken_the_newest_does_not_go_for_its_silence() -> None:
+    lobby = filled(Lobby(2), [1, 1])
+    for number in (1, 2):
+        lobby.speak(number)
+    assert lobby.arrive(3, 2) == 1
+
+
+def test_who_is_expected_stays() -> None:
+    """KE5"""
+    lobby = filled(Lobby(2), [1, 2], expected=True)
+    assert lobby.arrive(3, 3) == 3, "a stranger finds no room"
+    lobby = filled(Lobby(2), [1, 2])
+    assert lobby.arrive(3, 1, expected=True) == 1
+    assert lobby.arrive(4, 1, expected=True) == 2
+    assert lobby.arrive(5, 1, expected=True) == 3
+
+
+def test_who_stays_for_long_keeps_nobody_out() -> None:
+    """KE4, fault 12: followers of events have a bound of their own."""
+    lobby = Lobby(2, 3)
+    for number in range(1, 5):
+        assert lobby.arrive(number, 9) is None
+        assert lobby.stay(number) == (None if number < 4 else 1)
+    assert (lobby.present, lobby.staying) == (0, 3)
+    assert lobby.arrive(5, 1) is None
+    assert lobby.arrive(6, 2) is None
+    lobby.leave(2)
+    assert (lobby.present, lobby.staying) == (2, 2)
+
+
+def test_who_was_sent_away_says_nothing_any_more() -> None:
+    lobby = filled(Lobby(1), [1])
+    assert lobby.arrive(2, 2) == 1
+    lobby.speak(1)
+    assert lobby.stay(1) is None
+    lobby.leave(1)
+    assert (lobby.present, lobby.staying) == (1, 0)
+
+
+STEP = st.tuples(st.sampled_from(("arrive", "speak", "stay", "leave")), st.integers(1, 20), st.booleans())
+
+
+@given(st.integers(1, 4), st.integers(1, 3), st.lists(STEP, max_size=60))
+def test_never_too_many_and_never_an_expected_one_before_a_stranger(
+    most: int, most_staying: int, steps: list[tuple[str, int, bool]]
+) -> None:
+    lobby = Lobby(most, most_staying)
+    expected: dict[int, bool] = {}
+    staying: set[int] = set()
+    number = 0
+    for what, value, flag in steps:
+        if what == "arrive":
+            number += 1
+            expected[number] = flag
+            goes = lobby.arrive(number, value % 4, expected=flag)
+            there = {caller: flag for caller, flag in expected.items() if caller not in staying}
+            if goes is not None:
+                assert len(there) == most + 1
+                assert not there[goes] or all(there.values())
+                del expected[goes]
+        elif what == "speak":
+            lobby.speak(value)
+        elif what == "stay" and value in expected and value not in staying:
+            staying.add(value)
+            goes = lobby.stay(value)
+            if goes is not None:
+                assert goes in staying
+                staying.discard(goes)
+                del expected[goes]
+        elif what == "leave":
+            lobby.leave(value)
+            expected.pop(value, None)
+            staying.discard(value)
+        assert lobby.present == len(expected) - len(staying) <= most
+        assert lobby.staying == len(staying) <= most_staying
