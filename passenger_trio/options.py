@@ -135,7 +135,7 @@ class AppOptions:
         kind="choice",
         choices=("wsgi", "asgi", "rack", "node", "generic"),
     )
-    startup_file: str = option("", "file to load, relative to the application's directory", kind="path")
+    startup_file: str = option("", "file to load, in the application's directory", kind="path")
     python: str = option("", "Python interpreter of the application (default: its virtual environment)", kind="path")
     ruby: str = option(
         "",
@@ -189,9 +189,7 @@ class AppOptions:
         kind="choice",
         choices=("asyncio", "trio"),
     )
-    env: tuple[tuple[str, str], ...] = option(
-        (), "environment variable of the application: NAME=VALUE, repeatable", kind="list"
-    )
+    env: tuple[tuple[str, str], ...] = option((), "variable of its environment: NAME=VALUE, repeatable", kind="list")
     host_name: tuple[str, ...] = option(
         (), "host name that is this application's, or *.example.com; repeatable (default: any)", kind="list"
     )

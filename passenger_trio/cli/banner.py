@@ -1,5 +1,5 @@
-"""What ``start`` says when it serves: at most six lines on standard error, or one JSON object with
-``--log-format json``.
+"""What ``start`` says when it serves: a few lines on standard error (one for each application where there are several), or one JSON object
+with ``--log-format json``.
 
 On standard error, because standard output is the access log's, and somebody may have piped that into a
 program.
@@ -18,9 +18,17 @@ if TYPE_CHECKING:
     from passenger_trio.spawning.detect import DetectedApp
     from passenger_trio.tree import RunningServer
 
-__all__ = ["as_json", "as_lines", "show"]
+__all__ = ["as_json", "as_lines", "mounted_at", "show"]
+
+_SHOWN = 100
+"""Applications that get a line of their own."""
 
 _BOLD, _SOFT, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[0m"
+
+
+def mounted_at(app: AppOptions) -> str:
+    """Where its requests go to: ``any host/``, ``example.com/shop``."""
+    return f"{' '.join(app.host_name) or 'any host'}{app.base_uri or '/'}"
 
 
 def show(server: RunningServer, fd: int = 2) -> None:
@@ -38,13 +46,8 @@ def show(server: RunningServer, fd: int = 2) -> None:
 def as_lines(server: RunningServer, *, coloured: bool = False) -> list[str]:
     """The banner for people."""
     bold, soft, reset = (_BOLD, _SOFT, _RESET) if coloured else ("", "", "")
-    config = server.config
-    first, app = server.apps[0], config.apps[0]
-    more = f" (and {len(server.apps) - 1} more)" if len(server.apps) > 1 else ""
-    rows = [
-        ("application", f"{first.root} ({app.environment}): {first.reason}{more}"),
-        ("interpreter", f"{first.python}: {first.python_reason}"),
-        ("pool", _limits(server)),
+    rows = _the_one(server) if len(server.apps) == 1 else _several(server)
+    rows += [
         ("admin", f"passenger-trio status; the socket is {server.admin_socket}"),
     ]
     return [
@@ -52,6 +55,26 @@ def as_lines(server: RunningServer, *, coloured: bool = False) -> list[str]:
         *(f"  {soft}{name:<11}{reset}  {text}" for name, text in rows),
         f"  {soft}{'':<11}{reset}  Ctrl-C stops",
     ]
+
+
+def _the_one(server: RunningServer) -> list[tuple[str, str]]:
+    found, app = server.apps[0], server.config.apps[0]
+    return [
+        ("application", f"{found.root} ({app.environment}): {found.reason}"),
+        ("interpreter", f"{found.python}: {found.python_reason}"),
+        ("pool", _limits(server)),
+    ]
+
+
+def _several(server: RunningServer) -> list[tuple[str, str]]:
+    """A line for each application, with its place. The first hundred of thousands are enough on a screen; ``status`` has all."""
+    rows = [
+        ("application", f"{mounted_at(app)}: {found.root} ({app.environment}): {found.reason}")
+        for app, found in list(zip(server.config.apps, server.apps, strict=True))[:_SHOWN]
+    ]
+    if len(server.apps) > _SHOWN:
+        rows.append(("", f"and {len(server.apps) - _SHOWN} more"))
+    return [*rows, ("pool", f"up to {server.config.pool.max_pool_size} processes for {len(server.apps)} applications")]
 
 
 def as_json(server: RunningServer) -> str:
@@ -99,6 +122,7 @@ def _limits(server: RunningServer) -> str:
 def _application(app: AppOptions, found: DetectedApp) -> dict[str, object]:
     return {
         "root": found.root,
+        "mounted_at": mounted_at(app),
         "environment": app.environment,
         "app_type": found.app_type,
         "reason": found.reason,

@@ -29,12 +29,12 @@ def config() -> None:
 @click.option("--config", "path", default="", metavar="FILE", help="Check this file instead of the one in DIR.")
 def check(directory: str, path: str) -> None:
     """Read the configuration as `start` would, and find its applications, but start nothing."""
+    from passenger_trio.cli.banner import mounted_at
     from passenger_trio.tree import examine
 
     settled = _settled(directory, path)
     for app, found in zip(settled.config.apps, examine(settled.config), strict=True):
-        where = " ".join(app.host_name) or "any host"
-        click.echo(f"{app.name or found.root}: {found.reason}; {where}{app.base_uri or '/'}")
+        click.echo(f"{app.name or found.root}: {found.reason}; {mounted_at(app)}")
     file = settled.file
     if file is not None and file.ignored:
         click.echo(f"{file.path}: these keys mean nothing to passenger-trio: {', '.join(file.ignored)}", err=True)

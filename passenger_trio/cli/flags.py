@@ -220,7 +220,7 @@ def click_option(flag: Flag) -> click.Option:
         details["type"] = _Number(LEAST.get(flag.name, 0), MOST.get(flag.name))
     elif flag.kind in ("duration", "size"):
         details["type"] = _Quantity(flag.kind, flag.name in NOT_ZERO)
-    default = ", else ".join([*(f"${variable}" for variable in flag.variables[:1]), flag.shown_default])
+    default = " or ".join([*(f"${variable}" for variable in flag.variables[:1]), flag.shown_default])
     help = f"{flag.help} [{default}]" if default else flag.help
     return click.Option([*spellings, flag.name], help=help, envvar=flag.env_name, **details)
 

@@ -15,6 +15,8 @@ _HEAD = """# Options of `passenger-trio start`
 
 `passenger-trio start [DIR] [TARGET]` serves the application in DIR (the current directory, if it is left out). TARGET names the
 application where it cannot be found by reading DIR's files: `module:object`, `module:factory()` or `file.py:object`.
+`--app WHERE=DIR` (or `WHERE=TARGET`) serves one more application at a path, a host name, or a path of a host: `--app /blog=../blog`,
+`--app wiki.example.com=wiki`, `--app example.com/shop=shop:app`. Options of applications hold for all of them.
 
 Each option can be given on the command line, or by an environment variable, or in a configuration file, or as a member of `AppOptions`,
 `PoolOptions` or `ServerOptions` in Python. The command line wins over the environment, and that over the file.

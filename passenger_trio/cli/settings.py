@@ -9,13 +9,14 @@ An option of an application that is given on the command line or in the environm
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 import click
 
+from passenger_trio.cli.applications import Mount
 from passenger_trio.cli.flags import Flag, click_option, flags
 from passenger_trio.core.config_text import ConfigText, Setting, read_passengerfile, read_toml
 from passenger_trio.errors import ConfigError
@@ -66,11 +67,15 @@ def settle(
     root: str,
     target: str,
     environ: Mapping[str, str],
+    mounts: Sequence[Mount] = (),
+    is_named: bool = True,
 ) -> Settled:
     """The configuration, and where it comes from.
 
     :param ctx: of ``start``: it knows which values were given.
     :param environ: the supervisor's environment, for the variables that take the place of a default.
+    :param mounts: applications besides those of the file, or besides ``root`` and ``target``.
+    :param is_named: whether somebody asks for ``root`` where the file names no application.
     :raises ConfigError: the file has a value that cannot be used.
     :raises click.ClickException: a variable has a value that cannot be used.
     :raises OptionError: two values do not go together.
@@ -101,7 +106,7 @@ def settle(
         listening["address"], origins["server.address"] = _EVERYWHERE, "environment PORT"
     server = ServerOptions(**listening)
     pool = PoolOptions(**members(PoolOptions, "pool", file.pool if file else {}))
-    tables = (file.apps if file else ()) or ({},)
+    tables = (file.apps if file else ()) or (({},) if is_named else ())
     base = os.path.dirname(file.path) or "." if file else root
     apps = []
     for number, said in enumerate(tables):
@@ -117,6 +122,11 @@ def settle(
                 root=os.path.join(base, where) if where else root, target=_text(said, "target", file) or target, **of
             )
         )
+    for number, one in enumerate(mounts, len(apps)):
+        table = f"app[{number}]"
+        of = members(AppOptions, table, {}) | attrs.asdict(one)
+        origins |= {f"{table}.{name}": "command line" for name in attrs.asdict(one)}
+        apps.append(AppOptions(**of))
     config = Config(server=server, pool=pool, apps=tuple(apps))
     check(config)
     return Settled(config, origins, file)

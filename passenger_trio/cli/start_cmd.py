@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from passenger_trio.cli.applications import Mount, mount, root_and_target
 from passenger_trio.cli.flags import ENV_PREFIX, SECTIONS, click_option, flags
-from passenger_trio.errors import NothingToServe
 
 if TYPE_CHECKING:
     from passenger_trio.cli.main import Outcome
@@ -69,8 +69,18 @@ def _start(ctx: click.Context, /, what: tuple[str, ...], **values: Any) -> None:
     outcome.log_level, outcome.log_format = values["log_level"], values["log_format"]
     from passenger_trio.cli.settings import find_config, settle
 
-    root, target = _root_and_target(what)
-    settled = settle(ctx, values, find_config(values.pop("config"), root), root=root, target=target, environ=os.environ)
+    root, target = root_and_target(what)
+    mounts: tuple[Mount, ...] = values.pop("app")
+    settled = settle(
+        ctx,
+        values,
+        find_config(values.pop("config"), root),
+        root=root,
+        target=target,
+        environ=os.environ,
+        mounts=mounts,
+        is_named=bool(what) or not mounts,
+    )
     config, file = settled.config, settled.file
     outcome.log_level, outcome.log_format = config.server.log_level, config.server.log_format
 
@@ -124,32 +134,6 @@ def _settle_memory() -> None:
         gc.set_threshold(20_000, 20, 50)
 
 
-def _root_and_target(what: tuple[str, ...]) -> tuple[str, str]:
-    """``[DIR] [TARGET]``: each may be left out. A file named with its directory is a target in that directory."""
-    if len(what) > 2:
-        raise click.UsageError(f"a directory and a target are enough: {' '.join(what)!r} are {len(what)} words")
-    if len(what) == 2:
-        return what[0], what[1]
-    word = what[0] if what else "."
-    if os.path.isdir(word):
-        return word, ""
-    from passenger_trio.spawning.node import is_node_file
-
-    file, colon, name = word.partition(".py:")
-    file = f"{file}.py" if colon else file
-    if file.endswith(".py") and (colon or os.path.exists(file)):
-        return os.path.dirname(file) or ".", f"{os.path.basename(file)}{':' if colon else ''}{name}"
-    if is_node_file(word):
-        return os.path.dirname(word) or ".", os.path.basename(word)
-    if ":" in word:
-        return ".", word
-    if all(part.isidentifier() for part in word.split(".")) and not os.path.exists(word):
-        raise NothingToServe(
-            f"there is no directory {word!r}; an application in a module is named like this: {word}:app"
-        )
-    return word, ""
-
-
 start = _StartCommand(
     "start",
     callback=_start,
@@ -159,6 +143,13 @@ start = _StartCommand(
     params=[
         click.Argument(["what"], nargs=-1, metavar="[DIR] [TARGET]"),
         *(click_option(flag) for flag in flags()),
+        click.Option(
+            ["--app"],
+            multiple=True,
+            metavar="WHERE=DIR",
+            callback=lambda ctx, param, texts: tuple(mount(text) for text in texts),
+            help="One more application: DIR or TARGET at /path, host or host/path; repeatable.",
+        ),
         click.Option(
             ["--config"],
             default="",

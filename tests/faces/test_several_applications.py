@@ -29,6 +29,14 @@ def two(tmp_path: Path, more: str = "") -> Path:
     return tmp_path
 
 
+def of_host(server: Supervisor, host: str, path: str) -> bytes:
+    client = http.client.HTTPConnection(*server.address, timeout=30)
+    client.request("GET", path, headers={"Host": host})
+    body = client.getresponse().read()
+    client.close()
+    return body
+
+
 def test_by_path_and_by_host_name(tmp_path: Path) -> None:
     (tmp_path / "wiki").mkdir()
     write_version(tmp_path / "wiki", "wiki")
@@ -36,11 +44,61 @@ def test_by_path_and_by_host_name(tmp_path: Path) -> None:
     with Supervisor.start(tmp_path) as server:
         names = [server.get(path).body.split()[0].decode() for path in ("/", "/blog/x", "/blogs")]
         assert names == ["shop", "blog", "shop"]
-        client = http.client.HTTPConnection(*server.address, timeout=30)
-        client.request("GET", "/blog", headers={"Host": "wiki.test"})
-        assert client.getresponse().read().startswith(b"wiki")
-        client.close()
+        assert of_host(server, "wiki.test", "/blog").startswith(b"wiki")
         assert [group["name"] for group in server.status()["groups"]] == ["shop", "blog", "wiki"]
+
+
+@pytest.mark.parametrize("first", ["positional", "option"])
+def test_several_on_the_command_line(tmp_path: Path, first: str) -> None:
+    """Section E of the earlier promises: what [[app]] tables say can be said on the command line, too."""
+    for name in ("shop", "blog", "wiki"):
+        (tmp_path / name).mkdir()
+        write_version(tmp_path / name, name)
+    arguments = [
+        "--app",
+        "/blog=blog",
+        "--app",
+        "wiki.test/w=wiki/passenger_wsgi.py:application",
+        "--max-pool-size",
+        "3",
+    ]
+    arguments = ["shop", *arguments] if first == "positional" else ["--app", "/=shop", *arguments]
+    with Supervisor.start(None, *arguments, cwd=tmp_path) as server:
+        names = [server.get(path).body.split()[0].decode() for path in ("/", "/blog/x", "/blogs")]
+        assert names == ["shop", "blog", "shop"]
+        assert of_host(server, "wiki.test", "/w").startswith(b"wiki")
+        assert [app["mounted_at"] for app in server.ready["applications"]] == [
+            "any host/",
+            "any host/blog",
+            "wiki.test/w",
+        ]
+
+
+def test_applications_of_the_command_line_join_those_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "wiki").mkdir()
+    write_version(tmp_path / "wiki", "wiki")
+    two(tmp_path)
+    with Supervisor.start(tmp_path, "--app", f"wiki.test={tmp_path}/wiki") as server:
+        assert [group["name"] for group in server.status()["groups"]] == ["shop", "blog", "wiki"]
+        assert of_host(server, "wiki.test", "/").startswith(b"wiki")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "complaint"),
+    [
+        ("blog", 2, "'blog' cannot be used: write WHERE=WHAT, for example /blog=../blog"),
+        ("/b log={}", 2, "a path as it stands in a URL"),
+        ("/blog=/nowhere/at/all", 4, "there is no directory /nowhere/at/all"),
+        ("/={}", 2, "another application"),
+    ],
+)
+def test_an_application_of_the_command_line_that_cannot_be(
+    tmp_path: Path, text: str, code: int, complaint: str
+) -> None:
+    write_version(tmp_path, "1")
+    told = run_command("start", str(tmp_path), "--app", text.format(tmp_path), "-p", "0")
+    assert told.returncode == code, told.stderr
+    assert complaint in told.stderr
 
 
 def test_the_command_line_comes_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:

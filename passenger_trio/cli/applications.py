@@ -1,0 +1,69 @@
+"""The words of ``start`` -> which applications are meant: a directory and a target, and for ``--app`` where they are mounted.
+
+Nothing is loaded here, and nothing is read but whether a directory or a file is there.
+"""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+import click
+
+from passenger_trio.errors import NothingToServe
+
+__all__ = ["Mount", "mount", "root_and_target"]
+
+
+@attrs.frozen
+class Mount:
+    """One application of ``--app WHERE=WHAT``.
+
+    :ivar host_name: the host that is this application's; ``()``: any.
+    :ivar base_uri: the path under which it is mounted; ``""``: the whole host.
+    """
+
+    root: str
+    target: str
+    host_name: tuple[str, ...]
+    base_uri: str
+
+
+def mount(text: str) -> Mount:
+    """``/blog=../blog``, ``shop.example.com=shop``, ``example.com/wiki=wiki:app``.
+
+    :raises click.BadParameter: it is not of this form. (Host and path are checked with those of the other applications.)
+    :raises NothingToServe: as ``root_and_target``.
+    """
+    where, equals, what = text.partition("=")
+    if not (where and equals and what):
+        raise click.BadParameter(f"{text!r} cannot be used: write WHERE=WHAT, for example /blog=../blog")
+    host, slash, path = where.partition("/")
+    root, target = root_and_target((what,))
+    return Mount(root, target, (host,) if host else (), f"/{path}".rstrip("/") if slash else "")
+
+
+def root_and_target(what: tuple[str, ...]) -> tuple[str, str]:
+    """``[DIR] [TARGET]``: each may be left out. A file named with its directory is a target in that directory."""
+    if len(what) > 2:
+        raise click.UsageError(f"a directory and a target are enough: {' '.join(what)!r} are {len(what)} words")
+    if len(what) == 2:
+        return what[0], what[1]
+    word = what[0] if what else "."
+    if os.path.isdir(word):
+        return word, ""
+    from passenger_trio.spawning.node import is_node_file
+
+    file, colon, name = word.partition(".py:")
+    file = f"{file}.py" if colon else file
+    if file.endswith(".py") and (colon or os.path.exists(file)):
+        return os.path.dirname(file) or ".", f"{os.path.basename(file)}{':' if colon else ''}{name}"
+    if is_node_file(word):
+        return os.path.dirname(word) or ".", os.path.basename(word)
+    if ":" in word:
+        return ".", word
+    if all(part.isidentifier() for part in word.split(".")) and not os.path.exists(word):
+        raise NothingToServe(
+            f"there is no directory {word!r}; an application in a module is named like this: {word}:app"
+        )
+    return word, ""
