@@ -67,6 +67,7 @@ _SIZE_UNITS = {
     "b": 1,
     **{unit: 1024**power for power, letter in enumerate("kmgt", 1) for unit in (letter, letter + "b", letter + "ib")},
 }
+_METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*\Z", re.ASCII)
 
 
@@ -261,6 +262,9 @@ class ServerOptions:
     max_header_field_size: int = option(16384, "one header field; longer: 431", kind="size")
     max_header_fields: int = option(100, "number of header fields; more: 431")
     max_request_body: int = option(128 * 1024**2, "longest request body; longer: 413 (0: no limit)", kind="size")
+    allowed_methods: tuple[str, ...] = option(
+        (), "the only methods that are served: GET, POST, ...; others: 501; repeatable (default: every method)"
+    )
     data_buffer_dir: str = option(
         "", "directory of the files that buffer responses and request bodies (default: $TMPDIR or /tmp)", kind="path"
     )
@@ -313,6 +317,11 @@ def check(config: Config) -> None:
     message = config.server.websocket_max_message_size
     if message > MAX_WEBSOCKET_MESSAGE:
         raise OptionError("--websocket-max-message-size", message, "a process takes at most 16M at once")
+    for method in config.server.allowed_methods:
+        if not _METHOD.fullmatch(method):
+            raise OptionError("--allowed-methods", method, "one method each, as it stands in a request: GET")
+        if method == "CONNECT":
+            raise OptionError("--allowed-methods", method, "this server is no proxy")
     for app in config.apps:
         if app.max_instances and app.min_instances > app.max_instances:
             raise OptionError(

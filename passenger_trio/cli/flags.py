@@ -119,6 +119,7 @@ _METAVAR_OF = {
     "app_start_command": "COMMAND",
     "env": "NAME=VALUE",
     "trusted_proxies": "ADDRESS",
+    "allowed_methods": "METHOD",
     "address": "HOST",
     "base_uri": "PATH",
     "host_name": "HOST",

@@ -3,10 +3,14 @@
 ``ChunkScan`` walks over the bytes once, in whatever pieces they come, and says how far they are good. Only
 those bytes go to h11, which decodes them; the two must agree on how much body that is. Accepted is::
 
-    1*16HEXDIG *( ";" token [ "=" ( token / quoted-string ) ] ) CRLF data CRLF ... 0 CRLF *( field CRLF ) CRLF
+    1*16HEXDIG *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] ) CRLF data CRLF ... 0 CRLF *( field CRLF ) CRLF
 
-and nothing else: no white space, no sign, no prefix, no separator in the number, no control character in an
-extension.
+and nothing else: no sign, no prefix, no separator in the number, no white space behind it but in front of an extension, no control
+character in an extension. White space in front of the first extension is right (BWS: RFC 9110 5.6.3), but h11 does not read it: so it is
+taken out of what h11 is given (``clean``), which therefore gets a line with an extension when it is whole.
+
+Trailers are read by the rules of fields, and dropped (RFC 9110 6.5.1). Those that would change how a message is framed, routed,
+authorised or decoded may not be sent, and are refused.
 """
 
 from __future__ import annotations
@@ -27,9 +31,9 @@ __all__ = ["FORBIDDEN_TRAILERS", "ChunkScan"]
 FORBIDDEN_TRAILERS = frozenset(
     b"transfer-encoding content-length trailer te connection keep-alive upgrade expect host forwarded "
     b"authorization cookie proxy-authorization proxy-authenticate set-cookie www-authenticate "
-    b"max-forwards cache-control range".split()
+    b"max-forwards cache-control range content-encoding content-range".split()
 )
-_FORBIDDEN_PREFIXES = (b"content-", b"x-forwarded-")
+_FORBIDDEN_PREFIX = b"x-forwarded-"
 
 MAX_SIZE_DIGITS = 16
 MAX_EXTENSION = 256
@@ -42,7 +46,8 @@ _PLAIN_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n")
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
-_EXTENSIONS = compiled(rb"(?:;%s(?:=(?:%s|%s))?+)*+" % (_TOKEN, _TOKEN, _QUOTED))
+_BWS = rb"[ \t]*+"
+_EXTENSIONS = compiled(rb"(?:%b;%b%b(?:%b=%b(?:%b|%b))?+)*+" % (_BWS, _BWS, _TOKEN, _BWS, _BWS, _TOKEN, _QUOTED))
 
 
 class _Expect(enum.Enum):
@@ -58,15 +63,18 @@ class ChunkScan:
     """The state of one chunked body."""
 
     __slots__ = (
+        "_clean",
         "_expect",
         "_extensions",
         "_floods",
+        "_given",
         "_left",
         "_limits",
         "_line",
         "_trailer_left",
         "_trailers",
         "chunks",
+        "clean",
         "failure",
         "total",
     )
@@ -81,6 +89,10 @@ class ChunkScan:
         self._extensions = 0
         self._trailers = 0
         self._trailer_left = max(0, limits.max_header_size - 2)  # of the next line, without its CRLF
+        self._clean: list[bytes] = []
+        self._given = 0
+        self.clean = b""
+        """What was good in the last ``scan``, as the other reader is to be given it: without white space in front of extensions."""
         self.total = 0
         """Bytes of body that were seen, without those of the framing."""
         self.chunks = 0
@@ -97,7 +109,7 @@ class ChunkScan:
         at a ``failure``.
         """
         at, end = 0, len(data)
-        good = 0
+        good = self._given = 0
         try:
             while at < end:
                 match self._expect:
@@ -132,6 +144,12 @@ class ChunkScan:
                 good = at
         except RequestError as error:
             self.failure = error
+        rest = data[self._given : good]
+        if self._clean:
+            self.clean = b"".join((*self._clean, rest))
+            self._clean.clear()
+        else:
+            self.clean = rest
         return good
 
     def _size(self, data: bytes, at: int) -> int:
@@ -140,11 +158,17 @@ class ChunkScan:
             at = plain.end()
             size = int(plain[1], 16)
         else:
+            if self._given < at:
+                self._clean.append(data[self._given : at])
             line, at = self._next_line(data, at, MAX_SIZE_DIGITS + MAX_EXTENSION, "chunk_line_too_long")
+            self._given = at  # not before it is whole, and right
             if line is None:
                 return at
             digits = _SIZE.match(line)
-            if digits is None or line[digits.end() : digits.end() + 1] not in (b"", b";"):
+            if digits is None:
+                raise refuse("bad_chunk_size")
+            behind = line[digits.end() :].lstrip(b" \t")
+            if behind[:1] != b";" and (behind or len(line) > digits.end()):
                 raise refuse("bad_chunk_size")
             extension = len(line) - digits.end()
             if extension > MAX_EXTENSION:
@@ -155,6 +179,7 @@ class ChunkScan:
             if self._extensions > MAX_EXTENSIONS:
                 raise refuse("chunk_extensions_too_large")
             size = int(digits[0], 16)
+            self._clean.append(digits[0] + behind + b"\r\n")
         if not size:
             self._expect = _Expect.TRAILER
             return at
@@ -184,7 +209,7 @@ class ChunkScan:
             raise refuse("too_many_fields")
         self._trailer_left = max(0, self._trailer_left - len(line) - 2)
         name = read_field(line)[0].lower()
-        if name in FORBIDDEN_TRAILERS or name.startswith(_FORBIDDEN_PREFIXES):
+        if name in FORBIDDEN_TRAILERS or name.startswith(_FORBIDDEN_PREFIX):
             raise refuse("forbidden_trailer")
         return at
 

@@ -18,16 +18,7 @@ from passenger_trio.codecs.head import Head, HttpLimits
 from passenger_trio.codecs.lines import TOKEN, LineScan, read_field
 from passenger_trio.codecs.refusals import refuse
 
-__all__ = ["KNOWN_METHODS", "SINGLETONS", "HeadScan", "check_head", "valid_host"]
-
-#: The registered methods (RFC 9110 16.1), and four that are common without. CONNECT and PRI are left out on
-#: purpose.
-KNOWN_METHODS = frozenset(
-    b"GET HEAD POST PUT DELETE OPTIONS PATCH TRACE QUERY PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK "
-    b"REPORT SEARCH ACL MKCALENDAR BIND REBIND UNBIND LINK UNLINK LABEL MERGE UPDATE CHECKIN CHECKOUT "
-    b"UNCHECKOUT MKACTIVITY MKWORKSPACE MKREDIRECTREF UPDATEREDIRECTREF ORDERPATCH BASELINE-CONTROL "
-    b"VERSION-CONTROL PURGE NOTIFY SUBSCRIBE UNSUBSCRIBE".split()
-)
+__all__ = ["SINGLETONS", "HeadScan", "check_head", "spoken_version", "valid_host"]
 
 #: Fields that mean nothing good when they come twice (R10).
 SINGLETONS = frozenset(
@@ -48,11 +39,12 @@ KNOWN_UPGRADES = frozenset((b"websocket",))
 
 _VERSION = re.compile(rb"HTTP/([0-9]\.[0-9])")
 _TARGET = re.compile(rb'[!"$-~]+')  # visible ASCII, no fragment
-_ABSOLUTE = re.compile(rb"(?i:(https?)://)([^/?]*)(/[^?]*)?(?:\?(.*))?")
-# A registered name is narrowed to what DNS and container names use: RFC 3986 also has %-escapes and
-# !$&'()*+,;= there, which no host needs and an application may print.
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{1,5}))?")
-_DEFAULT_PORT = {b"http": b":80", b"https": b":443"}
+_ABSOLUTE = re.compile(rb"(?i:https?://)([^/?]*)(/[^?]*)?(?:\?(.*))?")
+# RFC 3986 3.2.2, but for the comma, which is also what stands between two Host fields that somebody has joined
+# (RFC 9110 5.3), and two are refused (RFC 9112 3.2).
+_HOST = re.compile(
+    rb"(?:(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+|\[(?:([0-9A-Fa-f:.]+)|[vV][0-9A-Fa-f]+\.[A-Za-z0-9._~!$&'()*+;=:-]+)\])(?::([0-9]*))?"
+)
 _LENGTH = re.compile(rb"[0-9]{1,19}")
 
 
@@ -75,6 +67,11 @@ class HeadScan:
     def __len__(self) -> int:
         return len(self._lines.buffer)
 
+    @property
+    def asks_for_head(self) -> bool:
+        """Whether the method is HEAD, as far as bytes have come: the answer has no body, also if it is a refusal."""
+        return self._lines.buffer.startswith(b"HEAD ")
+
     def feed(self, data: bytes) -> bool:
         """Look at more bytes; True when the head is complete. No byte is looked at twice.
 
@@ -86,7 +83,7 @@ class HeadScan:
             line = lines.next_line(limits.max_request_line, "request_line_too_long")
             if line is None:
                 return False
-            self.request_line = read_request_line(line)
+            self.request_line = read_request_line(line, limits.methods)
         while True:
             if self._left < limits.max_header_field_size:
                 line = lines.next_line(self._left, "headers_too_large")
@@ -105,9 +102,15 @@ class HeadScan:
         return True
 
 
-def read_request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
-    """Method, target and version.
+def spoken_version(version: bytes) -> bytes:
+    """The version in which a client is answered whose own is this: of a later minor version our latest (RFC 9110 2.5)."""
+    return b"1.0" if version == b"1.0" else b"1.1"
 
+
+def read_request_line(line: bytes, methods: frozenset[bytes] = frozenset()) -> tuple[bytes, bytes, bytes]:
+    """Method, target and the version that is spoken.
+
+    :param methods: those that are served; none: every one (RFC 9110 16.1), but CONNECT.
     :raises RequestError: R2, R3, R4; RFC 9112 3. The version comes first: the preface of HTTP/2 gets 505.
     """
     parts = line.split(b" ")
@@ -117,17 +120,17 @@ def read_request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
     version = _VERSION.fullmatch(protocol)
     if version is None:
         raise refuse("bad_version")
-    if version[1] not in (b"1.1", b"1.0"):
+    if version[1][:1] != b"1":
         raise refuse("version_not_supported")
     if not TOKEN.fullmatch(method):
         raise refuse("bad_method")
     if method == b"CONNECT":
         raise refuse("connect_refused")
-    if method not in KNOWN_METHODS:
+    if methods and method not in methods:
         raise refuse("unknown_method")
     if not _TARGET.fullmatch(target):
         raise refuse("bad_target")
-    return method, target, version[1]
+    return method, target, spoken_version(version[1])
 
 
 def check_head(
@@ -181,14 +184,14 @@ def check_head(
 
 
 def read_target(method: bytes, target: bytes, host: bytes | None, version: bytes) -> tuple[bytes, bytes, bytes]:
-    """Path, query and authority of a target whose bytes were checked.
+    """Path, query and authority of a target whose bytes were checked. An empty Host is none (RFC 9112 3.2, 3.3).
 
     :raises RequestError: R3, R5; RFC 9112 3.2.
     """
     if host is None:
         if version == b"1.1":
             raise refuse("missing_host")
-    elif not valid_host(host):
+    elif host and not valid_host(host):
         raise refuse("bad_host")
     if target[:1] == b"/":
         path, _, query = target.partition(b"?")
@@ -198,23 +201,24 @@ def read_target(method: bytes, target: bytes, host: bytes | None, version: bytes
             raise refuse("bad_target")
         return b"*", b"", host or b""
     absolute = _ABSOLUTE.fullmatch(target)
-    if absolute is None or not valid_host(absolute[2]):
+    if absolute is None or not valid_host(absolute[1]):
         raise refuse("bad_target")
-    scheme, authority, maybe_path, maybe_query = absolute.groups()
-    port = _DEFAULT_PORT[scheme.lower()]
-    if host is not None and host.lower().removesuffix(port) != authority.lower().removesuffix(port):
-        raise refuse("host_mismatch")
+    # What Host says besides is not heard (RFC 9112 3.2.2).
+    authority, maybe_path, maybe_query = absolute.groups()
     if maybe_path is None and maybe_query is None and method == b"OPTIONS":
         return b"*", b"", authority  # RFC 9112 3.2.4
     return maybe_path or b"/", maybe_query or b"", authority
 
 
 def valid_host(value: bytes) -> bool:
-    """Whether this is ``uri-host [":" port]`` (R5): a name, an IPv4 address, or an IPv6 address in
-    brackets.
+    """Whether this is ``uri-host [":" port]`` (R5; RFC 9110 7.2): a name, which is not empty, an IPv4 address, or an address
+    in brackets. The port may be empty, but not one that there is not.
     """
     match = _HOST.fullmatch(value)
-    if match is None or (match[2] is not None and int(match[2]) > 65535):
+    if match is None:
+        return False
+    port = (match[2] or b"").lstrip(b"0")
+    if len(port) > 5 or int(port or b"0") > 65535:
         return False
     if match[1] is not None:
         try:

@@ -14,6 +14,7 @@ from typing import cast
 import h11
 
 from passenger_trio.codecs.chunked import ChunkScan
+from passenger_trio.codecs.edge import spoken_version
 from passenger_trio.codecs.head import Head, HttpLimits
 from passenger_trio.codecs.message import Fields, Message
 from passenger_trio.codecs.refusals import refuse
@@ -52,12 +53,13 @@ class H11Message(Message):
         scan = self._chunks
         if scan is None:
             piece = data[: self._to_read]
-            self._to_read -= len(piece)
-            expected, complete = len(piece), not self._to_read
+            used = expected = len(piece)
+            self._to_read -= used
+            complete = not self._to_read
         else:
             before = scan.total
-            good = scan.scan(data)
-            piece = data[:good]
+            used = scan.scan(data)
+            piece = scan.clean
             expected, complete = scan.total - before, scan.complete
         if piece:
             self._connection.receive_data(piece)
@@ -68,7 +70,7 @@ class H11Message(Message):
             if not body:
                 raise scan.failure
             self._failure = scan.failure
-        return body, len(piece)
+        return body, used
 
     def _collect(self) -> bytes:
         """The body that h11 has decoded since last time."""
@@ -122,7 +124,8 @@ def _same(request: h11.Request, head: Head) -> bool:
     """Whether h11 read what the strict check read. h11 writes ``chunked`` in lower case, else it keeps what
     it found.
     """
-    if (request.method, request.target, request.http_version) != (head.method, head.target, head.version):
+    version = spoken_version(request.http_version)
+    if (request.method, request.target, version) != (head.method, head.target, head.version):
         return False
     fields = head.fields
     if head.chunked:

@@ -41,9 +41,9 @@ class Head:
     query: bytes
     """Without the question mark."""
     version: bytes
-    """``1.0`` or ``1.1``."""
+    """``1.0`` or ``1.1``: what is spoken. A client of HTTP/1.2 speaks 1.1 with us."""
     host: bytes
-    """The authority that is asked: of an absolute target, else of the Host field; empty only in HTTP/1.0
+    """The authority that is asked: of an absolute target, else of the Host field; empty if that is, or in HTTP/1.0
     without one.
     """
     fields: list[tuple[bytes, bytes]]
@@ -74,6 +74,8 @@ class HttpLimits:
     max_header_field_size: int = 16384
     max_header_fields: int = 100
     max_request_body: int = 128 * 1024**2
+    methods: frozenset[bytes] = frozenset()
+    """Those that are served; empty: all."""
     lane_head: int = attrs.field(init=False)
     """A head up to this size keeps the three limits in bytes, whatever is in it: all that the lane needs to
     check.
@@ -91,4 +93,5 @@ class HttpLimits:
             max_header_field_size=options.max_header_field_size,
             max_header_fields=options.max_header_fields,
             max_request_body=options.max_request_body,
+            methods=frozenset(method.encode() for method in options.allowed_methods),
         )

@@ -83,6 +83,8 @@ def dropped_names(head: Head, trusted: bool) -> list[bytes]:
 def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: bool, request_id: bytes) -> bytes:
     """The payload of the ``H`` frame for a request (CONTRACT.md section 3). Each name occurs once.
 
+    The asterisk of ``OPTIONS *`` is no path, and ``PATH_INFO`` is empty (RFC 3875 4.1.5).
+
     :param connection_pairs: pairs that all requests of the connection share, joined and NUL-terminated.
     :param script_name: the base URI. A path that is not below it goes to ``PATH_INFO`` as a whole.
     :param trusted: whether the peer is a proxy that is believed (R11).
@@ -95,6 +97,8 @@ def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: 
             path = below
         else:
             script_name = b""
+    if path == b"*":
+        path = b""
     common = head.common
     if common is None or common.pairs is None:
         rest, names_request = _field_pairs(head, trusted)

@@ -49,6 +49,7 @@ class ClientSide:
         "_lane",
         "_limits",
         "_message",
+        "_mute",
         "_scan",
         "_skipped",
         "peer_closed",
@@ -64,6 +65,7 @@ class ClientSide:
         self._message: Message | None = None
         self._common: Common | None = None
         self._failure = ""
+        self._mute = False  # what was refused began with HEAD
         self._skipped = False
         self.peer_closed = False
         """The client has sent its end of file. What it sent before is still served (R28)."""
@@ -317,7 +319,9 @@ class ClientSide:
         # RFC 9110 7.8: who sends Upgrade says so in Connection.
         upgrade = b", upgrade" if any(name.lower() == b"upgrade" for name, _ in fields) else b""
         lines += (b"Content-Length: %d" % len(body), b"Connection: close" + upgrade, b"")
-        lines.append(b"" if message is not None and message.head.method == b"HEAD" else body)
+        # RFC 9110 9.3.2; a head need not be whole, or right, for that.
+        mute = self._mute if message is None else message.head.method == b"HEAD"
+        lines.append(b"" if mute else body)
         return b"\r\n".join(lines)
 
     @property
@@ -364,5 +368,7 @@ class ClientSide:
 
     def _fail(self, code: str) -> None:
         self._failure = code
+        if self._scan is not None:
+            self._mute = self._scan.asks_for_head
         self._scan = self._ahead = None
         self._data = b""

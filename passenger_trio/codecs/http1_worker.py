@@ -268,7 +268,8 @@ class HttpReader:
         assert connection is not None
         before = scan.total
         good = scan.scan(data)
-        connection.receive_data(data[:good])
+        if scan.clean:  # nothing would be the end
+            connection.receive_data(scan.clean)
         size, ended = 0, False
         try:
             while not ended and not isinstance(event := connection.next_event(), type(h11.NEED_DATA)):

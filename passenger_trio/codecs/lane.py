@@ -63,7 +63,7 @@ def recognise(data: bytes, limits: HttpLimits, last: Common | None = None) -> tu
     :param last: of a request that was recognised before, under the same limits.
     """
     line = _REQUEST_LINE.match(data)
-    if line is None:
+    if line is None or (limits.methods and line[1] not in limits.methods):
         return None
     start = line.end()
     if last is not None and data.startswith(last.raw, start):

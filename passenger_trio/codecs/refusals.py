@@ -23,9 +23,9 @@ REFUSALS: dict[str, tuple[int, str]] = {
     # The request line (R2, R3, R4)
     "bad_request_line": (400, "The request line is not a method, a target and a version."),
     "bad_version": (400, "The protocol version is not HTTP."),
-    "version_not_supported": (505, "Only HTTP/1.0 and HTTP/1.1 are spoken here."),
+    "version_not_supported": (505, "Only HTTP/1 is spoken here."),
     "bad_method": (400, "The method is not a token."),
-    "unknown_method": (501, "The method is not known."),
+    "unknown_method": (501, "The method is not one that is served here."),
     "connect_refused": (501, "This server is no proxy."),
     "bad_target": (400, "The request target cannot be used."),
     # Fields (R5, R7, R10)
@@ -37,7 +37,6 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "duplicate_field": (400, "A field that may occur once is repeated."),
     "missing_host": (400, "There is no Host field."),
     "bad_host": (400, "The Host is not a host name with or without a port."),
-    "host_mismatch": (400, "The request target and the Host field name different hosts."),
     # Framing (R12, R13, R14, R19, R20)
     "length_and_encoding": (400, "There are both Content-Length and Transfer-Encoding."),
     "bad_content_length": (400, "The Content-Length is not a number."),

@@ -457,6 +457,8 @@ def read_head(payload):
         method, target, root, path, query, protocol, host, port, peer, peer_port, scheme = take_required(found)
     except KeyError:
         return None
+    if not path and not root and method == b"OPTIONS":
+        path = b"*"  # the target itself, where CGI has no path
     if b"%" in path:
         raw, path = path, percent_decoded(path)
     else:

@@ -21,11 +21,13 @@ Event = tuple[Any, ...]
 class Exchange:
     """One connection; ``events`` grows, ``sent`` holds what was answered."""
 
-    def __init__(self, *, lane: bool = True, limits: HttpLimits | None = None) -> None:
+    def __init__(self, *, lane: bool = True, limits: HttpLimits | None = None, page: bytes = b"") -> None:
+        """:param page: the body of refusals."""
         self.client = ClientSide(limits or HttpLimits(), lane=lane)
         self.events: list[Event] = []
         self.sent = b""
         self.over = False
+        self._page = page
         self._body: list[bytes] | None = None
 
     def feed(self, data: bytes) -> None:
@@ -50,7 +52,7 @@ class Exchange:
                 self._body.append(data)
         except RequestError as error:
             self.events.append(("body so far", b"".join(self._body or ())))
-            self.sent += client.error_response(error.status, b"", list(error.headers), b"", DATE)
+            self.sent += client.error_response(error.status, b"", list(error.headers), self._page, DATE)
             self._finish("refused", error.status, error.code)
             return False
         self.events.append(("body", b"".join(self._body)))

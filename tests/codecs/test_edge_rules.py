@@ -32,8 +32,8 @@ def test_case_ids_are_unique_and_every_rule_has_one() -> None:
 
 
 def test_every_refusal_occurs_in_the_corpus() -> None:
-    # These two say that our readers differ, which no bytes are known to cause; the third is told, not read.
-    beyond_bytes = {"readers_disagree", "refused_by_h11", "connection_closing"}
+    # These two say that our readers differ, which no bytes are known to cause; the third is told, not read; the last needs a list of methods.
+    beyond_bytes = {"readers_disagree", "refused_by_h11", "connection_closing", "unknown_method"}
     assert {case.code for case in CASES if case.code} == set(REFUSALS) - beyond_bytes
 
 
@@ -316,3 +316,102 @@ def test_what_h11_alone_refuses_is_a_refusal() -> None:
         with pytest.raises(RequestError) as caught:
             H11Message(head, raw, HttpLimits())
         assert caught.value.code == code
+
+
+# Fault 26 (ED13): what the RFCs allow
+
+
+@pytest.mark.parametrize("lane", [True, False])
+class TestED13:
+    """Fault 26: each form as its RFC has it. Whole, byte by byte and split: the corpus (``test_verdict``), which has each of them."""
+
+    def test_fault_26_trailers_are_dropped(self, lane: bool) -> None:
+        data = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nContent-MD5: x\r\nX-User: y\r\n\r\n"
+        for pieces in splits(data):
+            events = exchange(pieces, lane=lane)
+            assert events[0][1].fields == [(b"Host", b"a"), (b"Transfer-Encoding", b"chunked")]
+            assert events[1:] == [("body", b"hello"), ("end",)]
+
+    @pytest.mark.parametrize(
+        ("first", "host"),
+        [
+            (b"GET http://other.example/x HTTP/1.1", b"other.example"),
+            (b"GET http://other.example:81/x HTTP/1.1", b"other.example:81"),
+            (b"OPTIONS http://other.example HTTP/1.1", b"other.example"),
+        ],
+    )
+    def test_fault_26_the_authority_of_the_target_wins_over_host(self, lane: bool, first: bytes, host: bytes) -> None:
+        data = first + b"\r\nHost: evil.example\r\n\r\n"
+        for pieces in splits(data):
+            assert exchange(pieces, lane=lane)[0][1].host == host
+
+    def test_fault_26_a_later_minor_version_is_served_as_1_1(self, lane: bool) -> None:
+        for pieces in splits(b"GET / HTTP/1.7\r\nHost: a\r\n\r\n"):
+            run = Exchange(lane=lane)
+            for piece in pieces:
+                run.feed(piece)
+            assert run.events[0][1].version == b"1.1"
+            assert run.events[0][1].keep_alive
+            assert run.sent.startswith(b"HTTP/1.1 200 OK\r\n")
+
+    def test_fault_26_white_space_in_front_of_extensions_is_nothing(self, lane: bool) -> None:
+        start = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for pieces in splits(start + b'5 ;a = b\r\nhello\r\n3\t;\tc="d ;"\r\nabc\r\n0 ; e\r\n\r\n'):
+            assert exchange(pieces, lane=lane)[1:] == [("body", b"helloabc"), ("end",)]
+
+    def test_fault_26_an_empty_host_is_none(self, lane: bool) -> None:
+        for pieces in splits(b"GET /x HTTP/1.1\r\nHost:\r\n\r\n"):
+            assert exchange(pieces, lane=lane)[0][1].host == b""
+
+    @pytest.mark.parametrize("method", [b"GET", b"BREW", b"get"])
+    def test_fault_26_a_list_of_methods_is_an_option(self, lane: bool, method: bytes) -> None:
+        limits = HttpLimits(methods=frozenset((b"GET", b"HEAD")))
+        for pieces in splits(method + b" / HTTP/1.1\r\nHost: a\r\n\r\n"):
+            expected = ("accept", "", 1) if method == b"GET" else (501, "unknown_method", 0)
+            assert verdict(exchange(pieces, lane=lane, limits=limits)) == expected
+            assert verdict(exchange(pieces, lane=lane)) == ("accept", "", 1)
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"HEAD / HTTP/1.1\r\n\r\n",
+            b"HEAD / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n",
+            b"HEAD / HTTP/2.0\r\n\r\n",
+            b"HEAD /" + b"a" * 9000,
+            b"HEAD / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 17000,
+            b"HEAD / HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n",
+            b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999999\r\n\r\n",
+            b"\r\nHEAD / HTTP/1.1\nHost: a\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\nHEAD / HTTP/1.1\r\n\r\n",
+            b"HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            b"HEAD / HTTP/1.1\r\nHost: a",
+        ],
+    )
+    def test_fault_26_a_refused_head_gets_no_body(self, lane: bool, data: bytes) -> None:
+        """RFC 9110 9.3.2: whatever is wrong with it, as far as it has come."""
+        for pieces in splits(data):
+            refusal = self._refusal(pieces, lane)
+            assert refusal.endswith(b"\r\n\r\n")
+            assert b"\r\nContent-Length: 8\r\n" in refusal
+
+    @pytest.mark.parametrize(
+        "data", [b"GET / HTTP/1.1\r\n\r\n", b"HEADER / HTTP/1.1\r\n\r\n", b"HEA\n", b"head / HTTP/2.0\r\n\r\n"]
+    )
+    def test_fault_26_and_no_other_method_goes_without(self, lane: bool, data: bytes) -> None:
+        for pieces in splits(data):
+            assert self._refusal(pieces, lane).endswith(b"\r\n\r\nthe body")
+
+    def test_fault_26_a_head_that_comes_too_late_gets_no_body(self, lane: bool) -> None:
+        """The 408 of a head that has not come whole: nothing was wrong with it."""
+        client = ClientSide(HttpLimits(), lane=lane)
+        client.receive(b"HEAD / HTTP/1.1\r\nHost: ")
+        assert client.next_head() is None
+        assert client.error_response(408, b"No", [], b"the body", DATE).endswith(b"\r\n\r\n")
+
+    @staticmethod
+    def _refusal(pieces: list[bytes], lane: bool) -> bytes:
+        run = Exchange(lane=lane, page=b"the body")
+        for piece in (*pieces, b""):
+            run.feed(piece)
+        assert run.events[-1][0] == "refused"
+        return run.sent[run.sent.rindex(b"HTTP/1.1 ") :]

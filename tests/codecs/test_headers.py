@@ -213,3 +213,12 @@ def test_R19_an_application_hears_of_an_upgrade_that_can_be_had_and_of_no_other(
     assert (found[b"HTTP_CONNECTION"], found[b"HTTP_UPGRADE"]) == (b"Upgrade", b"websocket")
     assert b"HTTP_X_MINE" not in found
     assert not {b"HTTP_CONNECTION", b"HTTP_UPGRADE"} & env(head_with(*wish)).keys()
+
+
+@pytest.mark.parametrize("target", [b"*", b"http://x"])
+@pytest.mark.parametrize("script_name", [b"", b"/shop"])
+def test_fault_26_the_asterisk_is_no_path(target: bytes, script_name: bytes) -> None:
+    """ED13; RFC 3875 4.1.5: PATH_INFO is empty or begins with a slash."""
+    head = Head(b"OPTIONS", target, b"*", b"", b"1.1", b"x", [(b"Host", b"x")])
+    pairs = env(head, script_name=script_name)
+    assert (pairs[b"SCRIPT_NAME"], pairs[b"PATH_INFO"], pairs[b"REQUEST_URI"]) == (b"", b"", target)

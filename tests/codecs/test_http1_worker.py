@@ -68,6 +68,11 @@ R = b"HTTP/1.1 200 OK\r\n"
 GOOD = {
     "by length": (R + b"Content-Length: 5\r\n\r\nhello", b"hello", b""),
     "no body": (R + b"Content-Length: 0\r\n\r\n", b"", b""),
+    "chunked, white space and a digest as trailer (fault 26)": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5 ; a = b\r\nhello\r\n0\t;c\r\nContent-Digest: x\r\n\r\n",
+        b"hello",
+        b"",
+    ),
     "chunked": (
         R + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3;a=b\r\nyou\r\n0\r\nX-T: 1\r\n\r\n",
         b"helloyou",

@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from passenger_trio.errors import OptionError
-from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions, parse_duration, parse_size
+from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions, check, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -91,3 +91,10 @@ def test_options_do_not_change() -> None:
 )
 def test_who_gets_error_pages_with_diagnosis(environment: str, pages: str, explains: bool) -> None:
     assert AppOptions(environment=environment, friendly_error_pages=pages).explains_errors is explains
+
+
+@pytest.mark.parametrize("method", ["", "GET,POST", "GE T", "GET\n", "CONNECT", "É"])
+def test_fault_26_a_list_of_methods_has_methods_in_it(method: str) -> None:
+    with pytest.raises(OptionError, match="--allowed-methods"):
+        check(Config(server=ServerOptions(allowed_methods=(method,))))
+    check(Config(server=ServerOptions(allowed_methods=("GET", "M-SEARCH", "brew"))))
