@@ -78,6 +78,7 @@ class AppSpec:
             "socket_name": socket_name,
             "base_uri": self.app.base_uri.rstrip("/"),
             "server_software": SERVER_SOFTWARE,
+            "shutdown_timeout": self.app.shutdown_timeout,
             "name": self.key.name,
         }
 

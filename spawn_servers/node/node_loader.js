@@ -26,6 +26,7 @@ const CONTRACT = 1;
 const MAX_LINE = 65536;
 const LAST_SECOND = 700; // milliseconds from the supervisor's end to ours; the contract allows 1000
 const FLUSH_TIME = 2000;
+const MOST_RESERVED = 15; // seconds, at the most, that a stop keeps for what comes behind the requests in hand
 const OURS = 'passenger_trio control connection';
 
 // The watchman: lines of the control connection to messages for the main thread, and back.
@@ -252,6 +253,11 @@ class Stopping {
     return found;
   }
 
+  // What is in hand has had its time.
+  cancel() {
+    for (const [socket, { busy }] of this.sockets) if (busy) socket.destroy();
+  }
+
   // A session is over with its response, also if nobody wanted the rest of its request. What came behind a whole request is the next head.
   endIdle() {
     for (const [socket, { busy, whole }] of this.sockets) if (!busy && (whole === -1 || whole === socket.bytesRead)) socket.destroy();
@@ -309,10 +315,16 @@ const life = {
       life.leaving = true;
       process.exit(life.stops > 1 ? 143 : 0);
     }
-    life.stopping.begin(() => {
+    const leave = () => {
       life.leaving = true;
       process.exit(0);
-    });
+    };
+    const timeout = life.options.shutdown_timeout;
+    const reserved = Math.min(timeout / 2, MOST_RESERVED);
+    setTimeout(() => life.stopping.cancel(), (timeout - reserved) * 1000).unref();
+    setTimeout(leave, (timeout - reserved / 3) * 1000).unref();
+    // The requests hear of their ends before: a handle tells of its end in the last phase of a turn of the event loop.
+    life.stopping.begin(() => setImmediate(() => setImmediate(leave)));
   },
 
   load() {

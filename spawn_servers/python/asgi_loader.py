@@ -112,8 +112,8 @@ SPECIFICATION = {"version": "3.0", "spec_version": "2.3"}
 HTTP_EXTENSIONS = ("http.response.early_hint",)
 WEBSOCKET_EXTENSIONS = ("websocket.http.response",)
 
-NORMAL, NO_STATUS, ABNORMAL, INTERNAL_ERROR = 1000, 1005, 1006, 1011
-"""Close codes of WebSockets (RFC 6455, 7.4.1)."""
+NORMAL, NO_STATUS, ABNORMAL, INTERNAL_ERROR, SERVICE_RESTART = 1000, 1005, 1006, 1011, 1012
+"""Close codes of WebSockets (RFC 6455, 7.4.1, and its registry)."""
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ class OnAsyncio:
             task.result()
         except BaseException:
             loop.set_exception_handler(lambda loop, context: None)  # The tasks that are left are no news.
-            if lifeline.leaving:
+            if lifeline.deserted:
                 say_no_more()
             raise
         left = asyncio.all_tasks(loop)
@@ -178,12 +178,16 @@ class OnAsyncio:
         task = self._loop.create_task(function())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def guard(self, session, function):
         await function()
 
     def interrupt(self, session):
         pass  # The application is told, and decides.
+
+    def cancel(self, session):
+        session.task.cancel()
 
     def is_ours(self, error):
         return False
@@ -285,7 +289,7 @@ class OnTrio:
         try:
             self._trio.run(self._main, main, lifeline)
         except BaseException:
-            if lifeline.leaving:
+            if lifeline.deserted:
                 say_no_more()
             raise
         finally:
@@ -310,13 +314,15 @@ class OnTrio:
 
     async def guard(self, session, function):
         with self._trio.CancelScope() as session.cancel_scope:
-            if session.gone:
+            if session.gone or session.cancelled:
                 session.cancel_scope.cancel()  # Before it began.
             await function()
 
     def interrupt(self, session):
         if session.cancel_scope is not None:
             session.cancel_scope.cancel()
+
+    cancel = interrupt
 
     def is_ours(self, error):
         """Whether it is the cancellation of everything."""
@@ -551,6 +557,23 @@ def is_farewell(error):
     return isinstance(error, OSError) or "Disconnect" in kind or kind == "CancelledError"
 
 
+def is_cancellation(error):
+    """Whether an exception is a task's cancellation, and nothing else."""
+    inner = getattr(error, "exceptions", None)
+    return all(map(is_cancellation, inner)) if inner else type(error).__name__ == "CancelledError"
+
+
+def whole_response(head, body):
+    return start(RESPONSE, len(head)) + head + start(DATA, len(body)) + body + THE_LAST
+
+
+TOO_LATE = whole_response(
+    b"503\0Service Unavailable\0content-type\0text/plain\0content-length\x0059\0",
+    b"The process is to end, and this request has taken too long.",
+)
+"""The answer to a request that is cancelled because the process is to end."""
+
+
 # ------------------------------------------------------------------------------------------------------------
 # Sessions
 
@@ -565,6 +588,9 @@ class Session:
 
     expects = b"DEA"
     cancel_scope = None
+    task = None
+    cancelled = False
+    """By us, because the process is to end."""
 
     def __init__(self, stream, scope):
         self.stream = stream
@@ -593,10 +619,16 @@ class Session:
             if self.worker.is_leaving or self.loop.is_ours(error):
                 raise
             self.over = True
-            self.failed(error)
+            if self.cancelled and not self.done and is_cancellation(error):
+                self.cut_short()
+            else:
+                self.failed(error)
         else:
             self.over = True
-            self.returned()
+            if self.cancelled and not self.done:
+                self.cut_short()
+            else:
+                self.returned()
         self.worker.forget(self)
 
     async def _call(self):
@@ -633,6 +665,17 @@ class Session:
         if time.monotonic() - self.gone_at > DEAF_TIME:
             raise ConnectionAbortedError("the client is gone, and this has been going on for %d s" % DEAF_TIME)
         await self.loop.pause()
+
+    def cut_short(self):
+        """It was cancelled, because the process is to end, and has not answered."""
+        if self.gone:
+            self.stream.end_last(not self.done)
+        elif self.begun:
+            self.cut()
+        else:
+            self.begun = self.done = True
+            self.stream.write(TOO_LATE)
+            self.stream.end_last(False)
 
     # An HTTP response
 
@@ -1001,6 +1044,12 @@ class WebSocket(Session):
         else:
             self._finish(INTERNAL_ERROR)
 
+    def cut_short(self):
+        if self._accepted:
+            self._finish(SERVICE_RESTART)
+        else:
+            super().cut_short()
+
     def _refused(self, error, told=False):
         if not told:
             say("passenger_trio: %s\n" % error)
@@ -1329,6 +1378,7 @@ class Lifespan:
     """Start-up and shutdown of the application, if it knows of them. ``state`` is what it keeps for its sessions."""
 
     cancel_scope = None
+    cancelled = False
     gone = False
 
     def __init__(self, worker):
@@ -1450,6 +1500,8 @@ class Worker:
         self._hangups = select.epoll()
         belongings.add(self._hangups)
         self._bell = None
+        self._given_up = False
+        """Nobody waits for the sessions any more."""
 
     @property
     def is_leaving(self):
@@ -1483,7 +1535,7 @@ class Worker:
         self._announce()
         self.loop.watch(self._hangups, self._on_hangups)
         self._accept()
-        while not self._all_accepted or self._streams or self._sessions:
+        while not self._given_up and (not self._all_accepted or self._streams or self._sessions):
             await self._bell.wait()
         self.loop.unwatch(self._hangups)
         await self.lifespan.end()
@@ -1551,7 +1603,7 @@ class Worker:
 
     def begin(self, session):
         self._sessions.add(session)
-        self.loop.start(session.run)
+        session.task = self.loop.start(session.run)
 
     def forget(self, session):
         self._sessions.discard(session)
@@ -1578,6 +1630,35 @@ class Worker:
         for stream in list(self._streams):
             stream.look_again()
         self._accept()
+
+    def cancel(self):
+        """The sessions in hand have had their time: their applications are cancelled. From any thread."""
+        self.loop.call_from_thread(self._cancel)
+
+    def _cancel(self):
+        sessions = list(self._sessions)
+        if sessions:
+            shown = ["%s %s" % (session.scope.get("method", "WebSocket"), session.scope["path"]) for session in sessions]
+            say(
+                "passenger_trio: the process is to end, and these %d requests are cancelled, which have not: %s\n"
+                % (len(sessions), ", ".join(shown[:5] + ["..."] * (len(shown) > 5)))
+            )
+        for session in sessions:
+            session.cancelled = True
+            self.loop.cancel(session)
+        for stream in list(self._streams):
+            if stream.session is None:
+                stream.close()  # A part of a head, whose rest has not come.
+
+    def give_up(self):
+        """What is cancelled and does not end is left alone. From any thread."""
+        self.loop.call_from_thread(self._give_up)
+
+    def _give_up(self):
+        self._given_up = True
+        for stream in list(self._streams):
+            stream.close()
+        self._bell.ring()
 
 
 # ------------------------------------------------------------------------------------------------------------

@@ -65,6 +65,8 @@ LEAVE_TIME = 0.3
 """How much of it the main thread has for running the exit hooks itself."""
 NUDGE_TIME = 0.1
 """How long it has for its way there before it is interrupted again."""
+MOST_RESERVED = 15.0
+"""Seconds, at the most, that a stop keeps for what comes behind the sessions in hand."""
 
 NOWHERE = os.open(os.devnull, os.O_WRONLY)
 """Open from the beginning: when it is needed, there may be no descriptor left."""
@@ -76,6 +78,17 @@ class Leave(SystemExit):
 
 class Hangup(Exception):
     """The control connection ended, or what came over it makes no sense."""
+
+
+def shares_of(timeout):
+    """How a worker that is told to stop divides its time: when sessions in hand are cancelled, when the application's
+    own shutdown begins at the latest, and when the exit hooks do. Seconds from the moment in which it was told.
+
+    :param timeout: seconds that it has for everything.
+    """
+    reserved = min(timeout / 2, MOST_RESERVED)
+    begun = timeout - reserved
+    return begun, begun + reserved / 3, begun + reserved * 2 / 3
 
 
 # What belongs to us in this process and not to a process that the application (or our preloader) forks from it: a
@@ -263,6 +276,14 @@ class Lifeline:
         """Told to stop, once there is one. Before that, to stop is to leave."""
         self.leaving = False
         """The process is to end now."""
+        self.deserted = False
+        """The supervisor is gone."""
+        self.timeout = 0.0
+        """Seconds that the process has to end when it is told to."""
+        self._pace = NUDGE_TIME
+        """Seconds from one interruption of the main thread to the next, while the supervisor waits for us."""
+        self._due = []
+        """What is to be done when, once it is told to: (time, function), the earliest last."""
         self._main = get_ident()
         self._interruptible = True
         self._raised = 0.0
@@ -270,6 +291,8 @@ class Lifeline:
         self._terms = 0
         self._released = False
         self._tasks = set()
+        self.stopping = False
+        """The worker has been told to stop."""
         self._thread_ended = allocate_lock()
         self._bell, self._alarm = socketpair()
         belongings.update((self._bell, self._alarm))
@@ -336,9 +359,9 @@ class Lifeline:
             if not self.leaving and not self._released and self.control.has_ended():
                 limit_life()
                 warnings.simplefilter("ignore")  # as in _farewell
-                self.leaving = True
+                self.leaving = self.deserted = True
             # What unwinds since the last time has a moment to do so undisturbed.
-            if self.leaving and time.monotonic() - self._raised > NUDGE_TIME:
+            if self.leaving and time.monotonic() - self._raised > (NUDGE_TIME if self.deserted else self._pace):
                 self._raised = time.monotonic()
                 raise Leave(0)
 
@@ -361,7 +384,8 @@ class Lifeline:
             arrivals.register(self.control, POLLIN)
             arrivals.register(self, POLLIN)
             while not self._released:
-                found = arrivals.poll(NUDGE_TIME * 1000 if self.leaving else None)
+                found = arrivals.poll(self._patience())
+                self._heed_time()
                 if self.leaving:
                     self._nudge()
                 for descriptor, _ in found:
@@ -392,11 +416,39 @@ class Lifeline:
                 self._stop()
 
     def _stop(self):
-        if self.worker is not None:
-            self.worker.stop()
-        elif not self.leaving:
-            self.leaving = True
-            self._nudge()
+        worker = self.worker
+        if worker is None:
+            if not self.leaving:
+                self.leave()
+            return
+        if not self.stopping:
+            self.stopping = True
+            now = time.monotonic()
+            cancel, give_up, leave = shares_of(self.timeout)
+            self._pace = max(NUDGE_TIME, (leave - cancel) / 2)  # What it interrupts has this long to tidy up.
+            self._due = [
+                (now + (leave + self.timeout) / 2, self._run_hooks),
+                (now + leave, self.leave),
+                (now + give_up, worker.give_up),
+                (now + cancel, worker.cancel),
+            ]
+        worker.stop()
+
+    def leave(self):
+        """The main thread is to leave what it is doing, and run the exit hooks. From any thread."""
+        self.leaving = True
+        self._nudge()
+
+    def _patience(self):
+        """Milliseconds until there is something to do; None: nothing is known of."""
+        times = [max(0.0, self._due[-1][0] - time.monotonic()) + 0.001] if self._due else []
+        if self.leaving and not self._hooks_begun:
+            times.append(self._pace)
+        return min(times) * 1000 if times else None
+
+    def _heed_time(self):
+        while self._due and self._due[-1][0] <= time.monotonic():
+            self._due.pop()[1]()
 
     def _nudge(self):
         """Interrupt the main thread. Once may not be enough: what is raised within a destructor is lost."""
@@ -407,7 +459,7 @@ class Lifeline:
         """The supervisor is gone. From here it is a race between the exit hooks and the last second."""
         limit_life()
         warnings.simplefilter("ignore")  # That coroutines are left in the middle of something is no news.
-        self.leaving = True
+        self.leaving = self.deserted = True
         if self.worker is not None:
             self.worker.stop()
             self.worker.remove_socket()
@@ -415,8 +467,11 @@ class Lifeline:
         while time.monotonic() < until and not self._hooks_begun:
             self._nudge()
             time.sleep(NUDGE_TIME)
+        self._run_hooks()
+
+    def _run_hooks(self):
+        """Unless the main thread has come to it: it is stuck in a call, or waits for a thread of the application's."""
         if not self._hooks_begun:
-            # The main thread is stuck in a call, or waits for a thread of the application's.
             self._hooks_begun = True
             try:
                 atexit._run_exitfuncs()
@@ -473,8 +528,10 @@ class Interface:
         raise NotImplementedError
 
     def worker(self, application, options, lifeline):
-        """What serves it: an object with ``listen``, ``socket_message``, ``run(announce)``, ``stop`` and
-        ``remove_socket``. ``run`` calls ``announce`` once, in the main thread, when the application may be served."""
+        """What serves it: an object with ``listen``, ``socket_message``, ``run(announce)``, ``stop``, ``cancel``,
+        ``give_up`` and ``remove_socket``. ``run`` calls ``announce`` once, in the main thread, when the application may
+        be served. Behind ``stop``, ``cancel`` says that sessions in hand have had their time, and ``give_up`` that
+        nobody waits for them any more; both come from the lifeline's thread."""
         raise NotImplementedError
 
 
@@ -531,6 +588,7 @@ REQUIRED_OPTIONS = {
     "socket_dir": str,
     "socket_name": str,
     "server_software": str,
+    "shutdown_timeout": (int, float),
     "name": str,
 }
 
@@ -1004,6 +1062,7 @@ def main(interface):
         try:
             with Step(control, "prepare_runtime"):
                 prepare_runtime(checked_options(options, interface))
+                lifeline.timeout = options["shutdown_timeout"]
                 interface.prepare(options)
                 name_process(options, role)
             with Step(control, "load_application"):
@@ -1028,6 +1087,7 @@ def main(interface):
                 lifeline.begin()
                 with Step(control, "after_fork", begun):
                     name_process(checked_options(options, interface), "worker")
+                    lifeline.timeout = options["shutdown_timeout"]
             worker = interface.worker(application, options, lifeline)
 
             def announce():

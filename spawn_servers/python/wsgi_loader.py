@@ -53,6 +53,7 @@ from passenger_trio_loader import (
     Unfit,
     belongings,
     cannot_listen,
+    class_name,
     error_payload,
     frame,
     is_coroutine_function,
@@ -716,6 +717,18 @@ def is_latin_1(text):
     return all(character <= "\xff" for character in text)
 
 
+def raise_in(threads, kind):
+    """Raise an exception in threads, wherever each of them next runs Python code."""
+    try:
+        from ctypes import c_ulong, py_object, pythonapi
+
+        for thread in threads:
+            if thread.is_alive():
+                pythonapi.PyThreadState_SetAsyncExc(c_ulong(thread.ident), py_object(kind))
+    except Exception as error:  # An interpreter without ctypes, or without this function: PyPy.
+        say("passenger_trio: %s: threads cannot be interrupted here\n" % class_name(error))
+
+
 # ------------------------------------------------------------------------------------------------------------
 # The worker
 
@@ -723,8 +736,9 @@ def is_latin_1(text):
 class Worker:
     """Serves sessions on a Unix socket, ``threads`` streams at a time."""
 
-    def __init__(self, application, options):
+    def __init__(self, application, options, lifeline=None):
         self.application = application
+        self._lifeline = lifeline
         self.threads = max(1, options["threads"])
         self.path = os.path.join(options["socket_dir"], options["socket_name"])
         self.stopping = False
@@ -801,6 +815,28 @@ class Worker:
                     conn.shutdown(SHUT_RD)
             except OSError:
                 pass  # Closed in this moment.
+
+    def cancel(self):
+        """The sessions in hand have had their time. From any thread.
+
+        What the main thread runs is left by a signal. In another thread, an exception can be raised that is seen when
+        it next runs Python code: what it waits for in C it waits for. Our own waits (for the request's body, for whoever
+        reads the response) end because the streams are shut down.
+        """
+        if not self._threads:
+            self._lifeline.leave()
+            return
+        if self._streams:
+            say("passenger_trio: the process is to end, and the requests that have not are cancelled\n")
+        raise_in(self._threads, Leave)
+        for conn in list(self._streams):
+            try:
+                conn.shutdown(SHUT_RDWR)
+            except OSError:
+                pass  # Closed in this moment.
+
+    def give_up(self):
+        pass  # The application has no shutdown of its own. The main thread waits until it is told to leave.
 
     def _serve(self):
         """One thread: accept a stream, serve it to its end, and again."""
@@ -949,7 +985,7 @@ class Wsgi(Interface):
         return found
 
     def worker(self, application, options, lifeline):
-        return Worker(application, options)
+        return Worker(application, options, lifeline)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ module PassengerTrio
   MAX_HEAD = 128 * 1024
   MAX_FRAME = 16 * 1024 * 1024
   LAST_SECOND = 0.7 # from the supervisor's end to ours; the contract allows 1
+  MOST_RESERVED = 15.0 # seconds, at the most, that a stop keeps for what comes behind the sessions in hand
   OWN_FILES = "#{__dir__}/"
 
   # Raised in the main thread, wherever it is, when the process is to end now.
@@ -334,6 +335,7 @@ module PassengerTrio
   # Watches the control connection and the signals, in a thread of its own, beside an application that may do anything.
   class Lifeline
     attr_writer :worker # told to stop, once there is one; before that, to stop is to leave
+    attr_writer :timeout # seconds that the process has to end when it is told to
     attr_reader :bell
 
     def initialize(control)
@@ -343,7 +345,9 @@ module PassengerTrio
       @lock = Mutex.new
       @interruptible = true
       @terms = 0
-      @ends = nil # when the supervisor is gone: the moment in which we are, too
+      @timeout = 0
+      @due = nil # once told to stop, what is to be done when: [time, block]
+      @ends = nil # when the supervisor is gone, or our time is over: the moment in which we are gone, too
     end
 
     # Called in the main thread.
@@ -403,7 +407,10 @@ module PassengerTrio
       Thread.current.report_on_exception = false
       @control.pending.each { |message| heed(message) }
       until @released
-        ready, = IO.select([@control.io, @bell])
+        ready, = IO.select([@control.io, @bell], nil, nil, patience)
+        heed_time
+        next unless ready
+
         signals.each_char { |byte| heed_signal(byte) } if ready.include?(@bell)
         @control.read.each { |message| heed(message) } if ready.include?(@control.io)
       end
@@ -428,7 +435,37 @@ module PassengerTrio
     end
 
     def stop
-      @worker ? @worker.stop : interrupt
+      return interrupt unless @worker
+
+      @due ||= plan(@worker, PassengerTrio.now)
+      @worker.stop
+    end
+
+    # The shares of a stop, as the contract has them: sessions finish, are cancelled, are given up; then come the exit hooks.
+    def plan(worker, now)
+      reserved = [@timeout / 2.0, MOST_RESERVED].min
+      cancel = now + @timeout - reserved
+      [
+        [cancel, -> { worker.cancel(Leave) || interrupt }],
+        [cancel + reserved / 3, -> { worker.interrupt || interrupt }],
+        [cancel + reserved * 2 / 3, -> { leave(now + @timeout) }]
+      ]
+    end
+
+    def patience
+      return if @due.nil? || @due.empty?
+
+      [@due.first.first - PassengerTrio.now, 0].max
+    end
+
+    def heed_time
+      @due.shift.last.call while @due && !@due.empty? && @due.first.first <= PassengerTrio.now
+    end
+
+    # Only the exit hooks are still waited for.
+    def leave(ends)
+      @ends = ends
+      interrupt
     end
 
     # An exception in that very thread also ends what it waits for: a sleep, a lock, a slow database.
@@ -460,7 +497,7 @@ module PassengerTrio
   module Runtime
     REQUIRED_OPTIONS = {
       "app_root" => String, "startup_file" => String, "threads" => Integer, "socket_dir" => String,
-      "socket_name" => String, "server_software" => String, "name" => String
+      "socket_name" => String, "server_software" => String, "shutdown_timeout" => Numeric, "name" => String
     }.freeze
     GEMFILES = %w[Gemfile gems.rb].freeze
 
@@ -1578,9 +1615,17 @@ module PassengerTrio
       @stop.close unless @stop.closed?
     end
 
-    # End the threads, sessions and all.
+    # Raise an exception in the sessions in hand. False: they are the main thread's.
+    def cancel(error)
+      return false if @threads == 1
+
+      PassengerTrio.say("passenger_trio: the process is to end, and the requests that have not are cancelled\n") unless @crew.empty?
+      @crew.dup.each { |thread| thread.raise(error) if thread.alive? }
+    end
+
+    # End the threads, sessions and all. False: there are none.
     def interrupt
-      @crew.each(&:kill)
+      @threads != 1 && @crew.each(&:kill)
     end
 
     # A stream is the application's from here: we neither close it nor wait for it.
@@ -1607,6 +1652,8 @@ module PassengerTrio
       @crew << Thread.new do
         begin
           serve
+          true
+        rescue Leave
           true
         ensure
           @ended << Thread.current
@@ -1817,6 +1864,7 @@ module PassengerTrio
         return 1 unless worker
 
         begin
+          lifeline.timeout = options["shutdown_timeout"]
           lifeline.worker = worker
           interruptible do
             control.tell("ready", sockets: worker.sockets, application: options["name"])

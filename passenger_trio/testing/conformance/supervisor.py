@@ -150,6 +150,7 @@ class FakeSupervisor:
             "socket_dir": str(self.directory),
             "base_uri": "",
             "server_software": "passenger_trio/test",
+            "shutdown_timeout": 60.0,
             "name": "conformance",
             **options,
         }
