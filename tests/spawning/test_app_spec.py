@@ -72,8 +72,8 @@ def test_one_application_sees_nothing_of_another() -> None:
 
 
 def test_the_options_are_those_of_the_contract_each_of_its_type() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (str|int|bool) \|", CONTRACT.read_text(), re.MULTILINE)
-    types = {"str": str, "int": int, "bool": bool}
+    rows = re.findall(r"^\| `(\w+)` \| (str|int|float|bool) \|", CONTRACT.read_text(), re.MULTILINE)
+    types = {"str": str, "int": int, "float": float, "bool": bool}
     options = spec(thread_count=3, base_uri="/shop/").loader_options("sock")
     assert {name: type(value) for name, value in options.items()} == {name: types[kind] for name, kind in rows}
     assert options["socket_dir"] == "/run/x"
