@@ -24,7 +24,8 @@ import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from functools import partial
 
 import attrs
 import trio
@@ -41,6 +42,7 @@ from passenger_trio.errors import (
     PassengerError,
     StartupAborted,
 )
+from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config, check
 from passenger_trio.pool.gauges import Gauges
 from passenger_trio.pool.hooks import Hooks, parse_hooks
@@ -126,13 +128,17 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[RunningServer] =
         await server.wait_stopping()
 
 
-@asynccontextmanager
-async def open_server(config: Config) -> AsyncIterator[RunningServer]:
+def open_server(config: Config) -> AbstractAsyncContextManager[RunningServer]:
     """A server, for as long as the block lasts. Raises as ``serve``.
 
     Leaving the block drains the server; leaving it with an exception ends everything at once, and the exception goes on as it is. Installs no
     signal handler and writes no global state; all its tasks are the caller's.
     """
+    return _open_server(config, ErrorKernel())
+
+
+@asynccontextmanager
+async def _open_server(config: Config, kernel: ErrorKernel) -> AsyncIterator[RunningServer]:
     with ExitStack() as resources:
         apps = examine(config)
         sockets = _listen(config, resources)
@@ -140,13 +146,13 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         resources.callback(instance.remove)
         hooks = parse_hooks(config.pool.hook)
         limits = _pool_limits(config)
-        pool = Pool(limits)
+        pool = Pool(limits, kernel)
         specs = [
             make_app_spec(app, found, os.environ, str(instance.path))
             for app, found in zip(config.apps, apps, strict=True)
         ]
         routes = [Route(spec.key, spec.app) for spec in specs]
-        access_log = AccessLog.open(config)
+        access_log = AccessLog.open(config, kernel)
         if access_log is not None:
             resources.callback(access_log.close)
         concurrencies = [spec.concurrency for spec in specs]
@@ -154,7 +160,7 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
         descriptors = Descriptors.measured(
             resource.getrlimit(resource.RLIMIT_NOFILE)[0], config.server.max_connections, sessions, limits.max_pool_size
         )
-        front = Front(config.server, pool, routes, access_log, descriptors)
+        front = Front(config.server, pool, routes, access_log, descriptors, kernel)
         listeners = [Listener(sock, front) for sock in sockets]
         for listener in listeners:
             resources.callback(listener.close)
@@ -162,43 +168,53 @@ async def open_server(config: Config) -> AsyncIterator[RunningServer]:
             config, [listener.url for listener in listeners], instance.admin_socket, apps, pool, front
         )
         instance.write(server.addresses)
-        failure: Exception | None = None
+        failure: BaseException | None = None
+        keep = kernel.supervise_started
         async with trio.open_nursery() as tree:
-            reception = Reception(instance.spawn_socket)
-            await tree.start(reception.serve)
+            reception = Reception(instance.spawn_socket, kernel)
+            await tree.start(partial(keep, "the reception", reception.serve, must_start=True))
             await tree.start(pool.run)
             if access_log is not None:
                 tree.start_soon(access_log.run)
-            await tree.start(serve_admin, server, specs)
+            await tree.start(partial(keep, "the admin socket", partial(serve_admin, server, specs), must_start=True))
             if hooks:
-                await tree.start(Hooks(pool.events, hooks).run)
-            tree.start_soon(Gauges(pool, config.pool.memory_check_interval).run)
+                await tree.start(keep, "the hooks", Hooks(pool.events, hooks, kernel).run)
+            gauges = Gauges(pool, config.pool.memory_check_interval)
+            tree.start_soon(kernel.supervise, "the memory gauges", gauges.run)
             if config.pool.stat_throttle_rate:
                 directories = {spec.key: os.path.join(spec.detected.root, spec.app.restart_dir) for spec in specs}
-                await tree.start(Watch(pool, directories, config.pool.stat_throttle_rate).run)
+                watch = Watch(pool, directories, config.pool.stat_throttle_rate)
+                await tree.start(keep, "the watch for restart.txt", watch.run)
             ports = Ports()
             for spec in specs:
                 await pool.add_group(
-                    spec.key, _group_limits(spec), _spawners(spec, reception, pool, ports), spec.app.shutdown_timeout
+                    spec.key,
+                    _group_limits(spec),
+                    _spawners(spec, reception, pool, ports, kernel),
+                    spec.app.shutdown_timeout,
                 )
             try:
                 await _wait_until_ready(config, pool)
-                tree.start_soon(front.timekeeper.run)
-                await tree.start(front.switchboard.run)
+                tree.start_soon(kernel.supervise, "the timekeeper", front.timekeeper.run)
+                await tree.start(partial(keep, "the switchboard", front.switchboard.run, must_start=True))
                 async with trio.open_nursery() as clients:
                     async with trio.open_nursery() as accepting:
                         for listener in listeners:
-                            accepting.start_soon(listener.run, clients)
+                            accepting.start_soon(kernel.supervise, "a listener", listener.run, clients)
                         try:
                             yield server
-                        except Exception as error:  # noqa: BLE001  the block's own: kept out of nurseries' groups, and raised below
+                        except trio.Cancelled:
+                            raise
+                        except BaseException as error:  # noqa: BLE001  the block's own: kept out of nurseries' groups, and raised below
                             failure = error
                             tree.cancel_scope.cancel()
                         accepting.cancel_scope.cancel()
                     _log.info("draining: %d requests are under way", front.active)
                     for listener in listeners:
-                        listener.accept_waiting(clients)
-                        listener.close()
+                        with kernel.contain("a listener"):
+                            listener.accept_waiting(clients)
+                        with kernel.contain("a listener"):
+                            listener.close()
                     front.drain()
                     clients.cancel_scope.deadline = trio.current_time() + config.server.shutdown_timeout
             except StartupAborted as error:
@@ -255,6 +271,7 @@ async def _main(
     config: Config, on_ready: Callable[[RunningServer], None], heeded: Sequence[int], unheard: Sequence[int]
 ) -> None:
     failure: PassengerError | None = None
+    kernel = ErrorKernel()
     had_terminal = has_terminal()
     with trio.open_signal_receiver(*heeded) as signals:
         async with trio.open_nursery() as program:
@@ -284,15 +301,17 @@ async def _main(
 
             async def listen() -> None:
                 async for number in signals:
-                    obey(number)
+                    with kernel.contain("a signal"):
+                        obey(number)
 
             for number in unheard:
                 obey(number)
             program.start_soon(listen)
-            program.start_soon(reap_strangers)
+            program.start_soon(kernel.supervise, "the reaper of strangers", reap_strangers)
             try:
-                async with open_server(config) as server:
-                    on_ready(server)
+                async with _open_server(config, kernel) as server:
+                    with kernel.contain("the banner"):
+                        on_ready(server)
                     if restart_wanted:
                         server.restart()
                     await server.wait_stopping()
@@ -391,7 +410,9 @@ def _group_limits(spec: AppSpec) -> GroupLimits:
     )
 
 
-def _spawners(spec: AppSpec, reception: Reception, pool: Pool, ports: Ports) -> Callable[[int], Spawner]:
+def _spawners(
+    spec: AppSpec, reception: Reception, pool: Pool, ports: Ports, kernel: ErrorKernel
+) -> Callable[[int], Spawner]:
     """What makes the spawner of each generation."""
 
     def on_line(pid: int, line: str) -> None:
@@ -412,6 +433,6 @@ def _spawners(spec: AppSpec, reception: Reception, pool: Pool, ports: Ports) -> 
         def on_preloader(number: int, started: bool) -> None:
             pool.preloader_changed(spec.key, generation, number, started)
 
-        return SmartSpawner(spec, reception, on_line, on_preloader=on_preloader)
+        return SmartSpawner(spec, reception, on_line, on_preloader=on_preloader, kernel=kernel)
 
     return make

@@ -56,6 +56,8 @@ async def serve_admin(
         admin,
         backlog=128,
         failed=lambda exc: _log.warning("accept on the admin socket failed: %s", exc.strerror),
+        kernel=server.front.kernel,
+        task="a caller on the admin socket",
         task_status=task_status,
     )
 

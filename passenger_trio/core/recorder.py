@@ -4,6 +4,8 @@ The policy is a function of its facts, so a recording from the beginning replays
 ``to_json`` and ``from_json`` are exact for every value that a fact or a command has. What people wrote (outputs, tracebacks) is in it as
 evidence of failures; it is shown to the operator only.
 
+A fact that raises is told to ``on_failure`` before the exception goes on to whoever told it: then the state is not to be believed any more.
+
 Laws: recording changes nothing; the oldest entry goes first, and then the recording says that it is not whole.
 """
 
@@ -71,8 +73,15 @@ class Entry:
 class RecordedPolicy(PoolPolicy):
     """A policy that remembers."""
 
-    def __init__(self, limits: PoolLimits, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self,
+        limits: PoolLimits,
+        capacity: int = CAPACITY,
+        *,
+        on_failure: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
         super().__init__(limits)
+        self._on_failure = on_failure
         # What one fact is made of is no fact: the wrapped methods are those of a policy that knows nothing of this one, and shares its state.
         plain = PoolPolicy(limits)
         self.state = plain.state
@@ -89,10 +98,15 @@ class RecordedPolicy(PoolPolicy):
 
     def _remembering(self, fact: str, method: Callable[..., Any]) -> Callable[..., Any]:
         remember_entry = self.recording.append
+        on_failure = self._on_failure
         if fact in _OF_REQUESTS:
 
             def remember_quickly(*arguments: Any) -> Any:
-                answer = method(*arguments)
+                try:
+                    answer = method(*arguments)
+                except Exception as error:
+                    on_failure(error)
+                    raise
                 if answer is not None:  # None: nobody could be borrowed, and nothing has changed
                     self.recorded += 1
                     remember_entry((fact, arguments, _NONE, answer))
@@ -101,7 +115,11 @@ class RecordedPolicy(PoolPolicy):
             return remember_quickly
 
         def remember(*arguments: Any, **named: Any) -> Any:
-            answer = method(*arguments, **named)
+            try:
+                answer = method(*arguments, **named)
+            except Exception as error:
+                on_failure(error)
+                raise
             self.recorded += 1
             remember_entry((fact, arguments, named, answer))
             return answer

@@ -24,20 +24,33 @@ class Clock:
         self._tick = tick
         self._sleep: trio.CancelScope | None = None
         self._earliest = -math.inf
+        self._stopped = False
 
     def recheck(self) -> None:
         """The deadline may have changed."""
         if self._sleep is not None:
-            deadline = max(self._next_deadline(), self._earliest)
+            deadline = self._deadline
             if deadline != self._sleep.deadline:
                 self._sleep.deadline = deadline
 
+    @property
+    def _deadline(self) -> float:
+        return -math.inf if self._stopped else max(self._next_deadline(), self._earliest)
+
+    def stop(self) -> None:
+        """``run`` ends; nothing is told any more."""
+        self._stopped = True
+        if self._sleep is not None:
+            self._sleep.cancel()
+
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until stopped, or cancelled."""
         while True:
-            with trio.CancelScope(deadline=max(self._next_deadline(), self._earliest)) as self._sleep:
+            with trio.CancelScope(deadline=self._deadline) as self._sleep:
                 await trio.sleep_forever()
             self._sleep = None
+            if self._stopped:
+                return
             now = trio.current_time()
             self._earliest = now + _FLOOR
             self._tick(now)

@@ -1,21 +1,27 @@
 """A group home: the task that owns the nursery of one application group, and the spawner of each of its generations.
 
-Spawn attempts and process keepers are started here, by ``pool/perform.py`` only. An attempt that fails becomes a fact; anything else that goes wrong is
-our bug and takes the tree down.
+Spawn attempts and process keepers are started here, by ``pool/perform.py`` only. An attempt that fails becomes a fact, also when it fails in a way that nobody foresaw (KE1): then
+it costs this one attempt, and the policy waits before the next.
+
+Law: the home is open until the pool says ``close``, also while it is cut off: another group's process may end late, and the policy, which has not heard of the cut yet, may
+order one here (fault 5). What is started in a home that is cut off ends at once, and is told of.
 
 A spawner lives from the first spawn of its generation until ``end_generation``, or until the home ends; its tasks are in the nursery named *service*.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from typing import Protocol
 
 import attrs
 import trio
 
-from passenger_trio.core.model import AttemptId, GroupKey, ProcessId
+from passenger_trio.core.journey import Journey, JourneyType
+from passenger_trio.core.model import AttemptId, ErrorCategory, GroupKey, ProcessId, SpawnFailure
 from passenger_trio.errors import SpawnError
+from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.keeper import Keeper
 from passenger_trio.pool.session import Process
 from passenger_trio.spawning.spawner import LiveProcess, PreloaderFacts, Spawner
@@ -42,15 +48,19 @@ class Generation:
     """A spawner while its generation lasts."""
 
     spawner: Spawner
+    kernel: ErrorKernel
     serves: trio.Event = attrs.field(factory=trio.Event)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     async def serve(self) -> None:
         """Until its scope is cancelled."""
         with self.scope:
-            async with trio.open_nursery() as keeping:
-                await keeping.start(self.spawner.serve)
-                self.serves.set()
+            await self.kernel.supervise("a spawner", self._serve)
+
+    async def _serve(self) -> None:
+        async with trio.open_nursery() as keeping:
+            await keeping.start(self.spawner.serve)
+            self.serves.set()
 
 
 @attrs.define(eq=False)
@@ -61,6 +71,7 @@ class GroupHome:
     make_spawner: MakeSpawner
     shutdown_timeout: float
     facts: GroupFacts
+    kernel: ErrorKernel
     keepers: dict[ProcessId, Keeper] = attrs.field(factory=dict)
     attempts: dict[AttemptId, trio.CancelScope] = attrs.field(factory=dict)
     generations: dict[int, Generation] = attrs.field(factory=dict)
@@ -76,7 +87,8 @@ class GroupHome:
             async with trio.open_nursery() as home:
                 self._nursery = home
                 task_status.started()
-                await self._closing.wait()
+                with trio.CancelScope(shield=True):  # bounded: the pool says it in the step in which it is cut off
+                    await self._closing.wait()
             self._nursery = self._service = None
             service.cancel_scope.cancel()
         self.ended.set()
@@ -112,7 +124,7 @@ class GroupHome:
     def keep(self, process: Process) -> Keeper:
         """Start the keeper of a process."""
         assert self._nursery is not None
-        keeper = self.keepers[process.id] = Keeper(process, self.shutdown_timeout, self._exited)
+        keeper = self.keepers[process.id] = Keeper(process, self.shutdown_timeout, self._exited, self.kernel)
         self._nursery.start_soon(keeper.keep)
         return keeper
 
@@ -120,7 +132,7 @@ class GroupHome:
         """The spawner of a generation, which serves; made when it is wanted for the first time."""
         generation = self.generations.get(number)
         if generation is None:
-            generation = self.generations[number] = Generation(self.make_spawner(number))
+            generation = self.generations[number] = Generation(self.make_spawner(number), self.kernel)
             assert self._service is not None
             # Not in the nursery of the attempt, which may be cancelled: others wait for it too.
             self._service.start_soon(generation.serve)
@@ -130,21 +142,38 @@ class GroupHome:
     async def _attempt(self, attempt: AttemptId, generation: int, scope: trio.CancelScope) -> None:
         live: LiveProcess | None = None
         failure: SpawnError | None = None
-        with scope:
-            # A home that is being cancelled is told of exits, and to replace what exited: nothing is started only to be killed.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            try:
-                spawner = await self._spawner(generation)
-                live = await spawner.spawn()
-            except SpawnError as error:
-                failure = error
-        # No checkpoint from here on: the fact is told in the step in which the attempt ends.
-        del self.attempts[attempt]
-        if live is not None:
-            self.facts.spawn_succeeded(self, attempt, live)
-        else:
-            self.facts.spawn_failed(self, attempt, failure)
+        try:
+            with scope, self.kernel.contain("a spawn attempt", "it counts as one that failed") as containment:
+                # A home that is being cancelled is told of exits, and to replace what exited: nothing is started only to be killed.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                try:
+                    spawner = await self._spawner(generation)
+                    live = await spawner.spawn()
+                except SpawnError as error:
+                    failure = error
+            if containment.error is not None:
+                failure = SpawnError(_unforeseen(containment.error))
+        finally:
+            # No checkpoint from here on: the fact is told in the step in which the attempt ends, also when the home is cut off.
+            del self.attempts[attempt]
+            with self.kernel.contain("a spawn attempt"):  # the policy's failure is the pool's, which has it already
+                if live is not None:
+                    self.facts.spawn_succeeded(self, attempt, live)
+                else:
+                    self.facts.spawn_failed(self, attempt, failure)
 
     def _exited(self, process: Process) -> None:
         del self.keepers[process.id]
         self.facts.process_exited(process)
+
+
+def _unforeseen(error: Exception) -> SpawnFailure:
+    """A spawn went wrong in a way that no spawner tells of."""
+    return SpawnFailure(
+        error_id=secrets.token_hex(4),
+        category=ErrorCategory.LOADER,
+        summary="No process can be started: the server met with an error that it did not foresee",
+        problem=f"It was {type(error).__name__}: {error}",
+        solution="It is tried again. The log has where it happened: please report it.",
+        journey=Journey.begin(JourneyType.SPAWN_DIRECTLY),
+    )

@@ -18,6 +18,7 @@ from typing import Any
 import trio
 
 from passenger_trio.errors import OptionError
+from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.events import EVENTS, Events
 
 __all__ = ["Hooks", "parse_hooks"]
@@ -48,8 +49,11 @@ def parse_hooks(texts: Sequence[str]) -> dict[str, list[tuple[str, ...]]]:
 class Hooks:
     """``run`` is its task."""
 
-    def __init__(self, events: Events, hooks: Mapping[str, Sequence[tuple[str, ...]]]) -> None:
+    def __init__(
+        self, events: Events, hooks: Mapping[str, Sequence[tuple[str, ...]]], kernel: ErrorKernel | None = None
+    ) -> None:
         self._events = events
+        self._kernel = kernel or ErrorKernel()
         self._hooks = dict(hooks)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -58,7 +62,8 @@ class Hooks:
             task_status.started()
             async for event in listener:
                 for command in self._hooks.get(event["event"], ()):
-                    await self._call(command, event)
+                    with self._kernel.contain("a hook"):
+                        await self._call(command, event)
 
     async def _call(self, command: tuple[str, ...], event: Mapping[str, Any]) -> None:
         environment = {**os.environ, "PASSENGER_TRIO_HOOK": event["event"]}

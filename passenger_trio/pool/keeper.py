@@ -3,6 +3,9 @@
 It reads the process's output and reports, watches its exit, and walks it down the ladder (``core.lifecycle``: ask, TERM, KILL) when it is to end. An
 exit is expected, whenever it comes: it is told to the policy at once, and the keeper ends normally. When the keeper is cancelled the process is
 killed; that is shielded, with a deadline.
+
+Law: whatever goes wrong here, the process is seen off and the policy is told, once. A reader that fails is started again, and if that is of no use, the process is ended: it would
+wait for room in a pipe that nobody reads. A ladder that fails ends in KILL, and so does a watch on the exit (KE1).
 """
 
 from __future__ import annotations
@@ -10,10 +13,12 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
 from passenger_trio.core.lifecycle import Action, Event, Life, step
+from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.session import Process
 from passenger_trio.spawning.handshake import describe_exit
 
@@ -24,14 +29,23 @@ _TERM_TIME = 2.0
 _KILL_TIME = 5.0
 """Seconds to wait for a process that was killed: only the kernel can hold it then."""
 
+_TASK = "a process keeper"
+
 _log = logging.getLogger("passenger_trio.pool")
 
 
 class Keeper:
     """:param on_exit: told once, at the moment when the exit is seen."""
 
-    def __init__(self, process: Process, shutdown_timeout: float, on_exit: Callable[[Process], None]) -> None:
+    def __init__(
+        self,
+        process: Process,
+        shutdown_timeout: float,
+        on_exit: Callable[[Process], None],
+        kernel: ErrorKernel | None = None,
+    ) -> None:
         self.process = process
+        self._kernel = kernel or ErrorKernel()
         self._shutdown_timeout = shutdown_timeout
         self._on_exit = on_exit
         self._state = Life.SERVING
@@ -51,29 +65,34 @@ class Keeper:
     async def keep(self) -> None:
         """Until the process is gone."""
         live = self.process.live
+        attend = partial(self._kernel.supervise, "a reader of an application's output", escalate=self._unread)
         try:
-            async with trio.open_nursery() as watchers:
-                watchers.start_soon(live.attend)
-                watchers.start_soon(self._walk_down)
-                await live.wait_exit()
-                self._gone()  # at once: the policy must not route to it for one step longer
-                watchers.cancel_scope.cancel()
+            with self._kernel.contain(_TASK, "the process is ended"):
+                async with trio.open_nursery() as watchers:
+                    watchers.start_soon(attend, live.attend)
+                    watchers.start_soon(self._walk_down)
+                    await live.wait_exit()
+                    self._gone()  # at once: the policy must not route to it for one step longer
+                    watchers.cancel_scope.cancel()
         finally:
             # Also when we are cancelled, and when we are cancelled in the step in which it ends.
             await self._see_off()
 
     async def _see_off(self) -> None:
+        """One step after the other, whatever becomes of each."""
         live = self.process.live
-        try:
-            if self._state is not Life.GONE:
-                self._why = self._why or "the pool is cut off"
+        if self._state is not Life.GONE:
+            self._why = self._why or "the pool is cut off"
+            with self._kernel.contain(_TASK):
                 self.process.leave()
-                with trio.move_on_after(_KILL_TIME, shield=True) as kill_time:
-                    self._happens(Event.KILL_NOW)
-                    await live.wait_exit()
-                if kill_time.cancelled_caught:
-                    _log.error("pid %d does not end although it was killed", live.pid)
+            with self._kernel.contain(_TASK), trio.move_on_after(_KILL_TIME, shield=True) as kill_time:
+                self._happens(Event.KILL_NOW)
+                await live.wait_exit()
+            if kill_time.cancelled_caught:
+                _log.error("pid %d does not end although it was killed", live.pid)
+            with self._kernel.contain(_TASK):
                 self._gone()
+        with self._kernel.contain(_TASK):
             with trio.CancelScope(shield=True):  # bounded: wait_exit_status takes a moment at most
                 status = await live.wait_exit_status()
             level = logging.INFO if self._why else logging.WARNING
@@ -81,20 +100,30 @@ class Keeper:
             _log.log(
                 level, "process %d of %s ended: %s%s", live.pid, self.process.group, describe_exit(status), because
             )
-        finally:
+        with self._kernel.contain(_TASK):
             # Whoever still reads from it drains what the kernel holds; new streams cannot be had.
             live.close()
 
     async def _walk_down(self) -> None:
         """The ladder. Ends when there is no rung left; the exit, whenever it comes, cancels it."""
-        await self._retire.wait()
-        self._happens(Event.RETIRE)
-        for wait in (self._shutdown_timeout, _TERM_TIME):
-            await trio.sleep(wait)
-            self._happens(Event.GRACE_EXPIRED)
+        with self._kernel.contain(_TASK, "the process is killed") as containment:
+            await self._retire.wait()
+            self._happens(Event.RETIRE)
+            for wait in (self._shutdown_timeout, _TERM_TIME):
+                await trio.sleep(wait)
+                self._happens(Event.GRACE_EXPIRED)
+        if containment.error is not None:
+            self._happens(Event.KILL_NOW)
+
+    def _unread(self) -> None:
+        self.kill("its output cannot be read")
 
     def _happens(self, event: Event) -> None:
         self._state, action = step(self._state, event)
+        with self._kernel.contain(_TASK):  # no rung is the last because of a signal that cannot be sent
+            self._act(action, event)
+
+    def _act(self, action: Action, event: Event) -> None:
         live = self.process.live
         if action is Action.ASK:
             if not live.ask_to_stop():
@@ -109,5 +138,6 @@ class Keeper:
 
     def _gone(self) -> None:
         self._state, _ = step(self._state, Event.EXITED)
-        self.process.live.signal_group(signal.SIGKILL)  # members of its group that outlived it
+        with self._kernel.contain(_TASK):
+            self.process.live.signal_group(signal.SIGKILL)  # members of its group that outlived it
         self._on_exit(self.process)

@@ -69,7 +69,7 @@ def perform(pool: Pool, commands: Iterable[Command]) -> None:
                 _tell_restart(pool, command)
                 pool.tell_change()
             case PoolEmpty():
-                pool.empty.set()
+                pool.pool_empty()
             case _:
                 assert_never(command)
 

@@ -32,6 +32,7 @@ from passenger_trio.core.recorder import RecordedPolicy
 from passenger_trio.core.state import Rejection
 from passenger_trio.core.statistics import PoolStatistics
 from passenger_trio.errors import CheckoutError, SpawnError
+from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.clock import Clock
 from passenger_trio.pool.events import Events
 from passenger_trio.pool.group_home import GroupHome, MakeSpawner
@@ -46,10 +47,16 @@ _log = logging.getLogger("passenger_trio.pool")
 
 
 class Pool:
-    """``run`` is its task. ``server/`` uses ``checkout_nowait``, ``checkout``, ``Session.close`` and ``statistics``."""
+    """``run`` is its task. What ``server/`` uses is in ARCHITECTURE.md (the pool seam).
 
-    def __init__(self, limits: PoolLimits) -> None:
-        self._policy = RecordedPolicy(limits)
+    It is the one thing that an unexpected exception ends (KE1): when the policy raises, or the performing of its commands, whoever called has it, and ``run``
+    raises it as well.
+    """
+
+    def __init__(self, limits: PoolLimits, kernel: ErrorKernel | None = None) -> None:
+        self._kernel = kernel or ErrorKernel()
+        self._failure: Exception | None = None
+        self._policy = RecordedPolicy(limits, on_failure=self._failed)
         self._places: dict[WaiterId, Place] = {}
         """Those that are not answered yet."""
         self._waiter_ids = itertools.count(1)
@@ -65,24 +72,60 @@ class Pool:
         self.changed = trio.Event()
         """Set, and replaced, when a process came or went or a spawn failed: for whoever waits for the pool to be ready."""
         self.empty = trio.Event()
+        """Set when nothing is left, after ``shut_down``."""
+        self._over = trio.Event()
+        """The same, or the policy has failed."""
         self.events = Events()
 
     # -- the tree -----------------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """The pool nursery. Ends when ``shut_down`` was called and everything is gone; when cancelled, everything is killed."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            self.now = trio.lowlevel.current_clock().current_time  # the same, with fewer calls
-            nursery.start_soon(self._clock.run)
-            task_status.started()
-            await self.empty.wait()
-            for home in self.homes.values():
-                home.close()
-            # The clock would run for ever; group homes end by themselves now that nothing is left in them.
-            for home in list(self.homes.values()):
-                await home.ended.wait()
+        """The pool nursery. Ends when ``shut_down`` was called and everything is gone; when cancelled, everything is killed.
+
+        :raises Exception: what the policy, or the performing of its commands, has raised.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self.now = trio.lowlevel.current_clock().current_time  # the same, with fewer calls
+                nursery.start_soon(self._run_clock)
+                task_status.started()
+                try:
+                    await self._over.wait()
+                finally:
+                    self._close(nursery)
+        finally:
+            self.empty.set()  # nothing is left, however it ended
+        if self._failure is not None:
+            raise self._failure
+
+    def _close(self, nursery: trio.Nursery) -> None:
+        """The end has come: in order, by the policy's failure, or by a cancellation. Every home ends when nothing is left in it."""
+        if self._failure is None and not self.empty.is_set():
+            # We are cut off. From here on no process that ends is replaced: what is started now would be killed, and homes are closed that are at rest.
+            try:
+                self.shut_down()
+            except Exception:  # noqa: BLE001  it is kept, see _failed
+                pass
+        for home in self.homes.values():
+            home.close()
+        # The clock would run for ever, and so would what a policy that has failed does not end.
+        if self._failure is not None or not self.empty.is_set():
             nursery.cancel_scope.cancel()
+        self._clock.stop()
+
+    async def _run_clock(self) -> None:
+        try:
+            await self._clock.run()
+        except Exception as error:  # noqa: BLE001  the pool's timer is a part of it
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        """Nothing that the policy decides can be believed any more."""
+        if self._failure is None:
+            self._failure = error
+            _log.critical("the pool has failed, and the server ends: %s: %s", type(error).__name__, error)
+        self._over.set()
 
     async def add_group(
         self, key: GroupKey, limits: GroupLimits, spawner: Spawner | MakeSpawner, shutdown_timeout: float
@@ -93,7 +136,7 @@ class Pool:
         """
         assert self._nursery is not None, "run() is not running"
         make = spawner if callable(spawner) else lambda generation: spawner
-        home = self.homes[key] = GroupHome(key, make, shutdown_timeout, self)
+        home = self.homes[key] = GroupHome(key, make, shutdown_timeout, self, self._kernel)
         await self._nursery.start(home.run)
         self._perform(self._policy.add_group(key, limits, self.now()))
 
@@ -167,7 +210,11 @@ class Pool:
         if not commands:
             return
         if len(commands) == 1 and type(command := commands[0]) is Grant and not self._policy.is_timed:
-            self.grant(command, now)  # which brings no deadline forward
+            try:
+                self.grant(command, now)  # which brings no deadline forward
+            except Exception as error:
+                self._failed(error)
+                raise
         else:
             self._perform(commands)
 
@@ -268,7 +315,11 @@ class Pool:
     # -- operators ----------------------------------------------------------------------------------------------
 
     def restart(self, key: GroupKey, *, hard: bool = False) -> int:
-        """Replace every process of a group; the generation that this leads to (see ``wait_restarted``)."""
+        """Replace every process of a group; the generation that this leads to (see ``wait_restarted``).
+
+        :raises KeyError: there is no such group.
+        """
+        self.homes[key]  # a caller's mistake is no failure of the policy
         self._perform(self._policy.restart(key, self.now(), hard=hard))
         self.tell_change()
         return self._policy.restart_target(key)
@@ -281,7 +332,11 @@ class Pool:
         return bool(commands)
 
     def always_restart(self, key: GroupKey, always: bool) -> None:
-        """Each request is to find fresh processes, or that is over."""
+        """Each request is to find fresh processes, or that is over.
+
+        :raises KeyError: there is no such group.
+        """
+        self.homes[key]
         self._perform(self._policy.always_restart(key, always, self.now()))
 
     async def wait_restarted(self, key: GroupKey, generation: int) -> Rejection | None:
@@ -342,11 +397,21 @@ class Pool:
             process.told_detached = True
             self.events.publish("process_detached", group=str(process.group), pid=process.live.pid, why=why)
             for tell in tuple(process.holders):
-                tell()
+                with self._kernel.contain("a step of a connection"):
+                    tell()
 
     def _perform(self, commands: Iterable[Command]) -> None:
-        perform(self, commands)
-        self._clock.recheck()
+        try:
+            perform(self, commands)
+            self._clock.recheck()
+        except Exception as error:
+            self._failed(error)
+            raise
+
+    def pool_empty(self) -> None:
+        """Nothing is left."""
+        self.empty.set()
+        self._over.set()
 
     def tell_change(self) -> None:
         """Wake whoever waits for something to have changed."""

@@ -13,6 +13,7 @@ Laws (F54, F55):
 * A line is written once or not at all. After a write that broke off in the middle of a line, the next begins
     on a new line.
 * ``reopen`` loses and repeats no line: what was recorded before may be in the old file or in the new one.
+* What goes wrong with one batch, by mistake, costs that batch (KE1).
 * When ``run`` is cancelled it writes what is left, for ``LAST_FLUSH`` seconds at most.
 """
 
@@ -26,6 +27,7 @@ import attrs
 import trio
 
 from passenger_trio.errors import OptionError
+from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config
 from passenger_trio.server.access_format import AccessRecord, format_combined, format_json
 from passenger_trio.system.syscalls import F_DUPFD_CLOEXEC
@@ -56,12 +58,20 @@ class AccessLogStatistics:
 class AccessLog:
     """One destination. Give ``run`` to a nursery that outlives the clients' one."""
 
-    def __init__(self, destination: str, format: str = "combined", *, max_backlog: int = MAX_BACKLOG) -> None:
+    def __init__(
+        self,
+        destination: str,
+        format: str = "combined",
+        *,
+        max_backlog: int = MAX_BACKLOG,
+        kernel: ErrorKernel | None = None,
+    ) -> None:
         """:param destination: a file, which is appended to, or ``-`` for standard output.
 
         :raises OptionError: the file cannot be opened.
         """
         self.destination = destination
+        self._kernel = kernel or ErrorKernel()
         self._format = _FORMATS[format]
         self._max_backlog = max_backlog
         try:
@@ -85,12 +95,12 @@ class AccessLog:
         self._limiter = trio.CapacityLimiter(1)
 
     @classmethod
-    def open(cls, config: Config) -> AccessLog | None:
+    def open(cls, config: Config, kernel: ErrorKernel | None = None) -> AccessLog | None:
         """The log that the options ask for, or None if they ask for none. Raises like the class."""
         destination = config.server.access_log
         if destination == "auto":
             destination = "-" if any(app.is_development for app in config.apps) else "off"
-        return None if destination == "off" else cls(destination, config.server.access_log_format)
+        return None if destination == "off" else cls(destination, config.server.access_log_format, kernel=kernel)
 
     def record(self, record: AccessRecord) -> None:
         """Log a request. Sync, and never waits: the line is written later."""
@@ -126,13 +136,9 @@ class AccessLog:
     async def run(self) -> None:
         """Write batches until cancelled; then write what is left, and close the file."""
         try:
-            while True:
-                await self._first.wait()
-                with trio.move_on_after(FLUSH_INTERVAL):
-                    await self._enough.wait()
-                await self._flush()
+            await self._kernel.supervise("the access log", self._write)
         finally:
-            with trio.move_on_after(LAST_FLUSH, shield=True) as last:
+            with self._kernel.contain("the access log"), trio.move_on_after(LAST_FLUSH, shield=True) as last:
                 if self._in_hand is not None:
                     # Cancelled in the middle of a batch: its writer holds the limiter until it is done.
                     async with self._limiter:
@@ -145,6 +151,17 @@ class AccessLog:
             if not last.cancelled_caught:
                 # Under a writer that is stuck it stays open: its number must not become another file's.
                 os.close(self._file.fd)
+
+    async def _write(self) -> None:
+        if self._in_hand is not None:
+            # We are started again: nobody knows what of it was written, and a line is not written twice.
+            self._in_hand.lost = len(self._in_hand.lines)
+            self._account()
+        while True:
+            await self._first.wait()
+            with trio.move_on_after(FLUSH_INTERVAL):
+                await self._enough.wait()
+            await self._flush()
 
     async def _flush(self) -> None:
         batch = self._in_hand = _Batch(self._lines, self._gathered, self._wants_reopen)

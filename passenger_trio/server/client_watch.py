@@ -41,7 +41,9 @@ class ClientWatch:
         if connection.codec.peer_closed:
             stream.probe_peer()
         try:
-            stream.line = connection.front.switchboard.connect(stream.fd, READABLE if self._listens else 0, self._heard)
+            stream.line = connection.front.switchboard.connect(
+                stream.fd, READABLE if self._listens else 0, self._heard, connection.give_up
+            )
         except OSError as error:
             # Then it is found out when something is written to it.
             connection.front.warn_rarely("clients that leave are not noticed: %s", error.strerror)

@@ -7,7 +7,8 @@ waits for bytes here is told of the cut before he reads them (``RawStream.recv``
 
 Laws: at most one request of a connection is under way (R31), and bytes behind it are read ahead no further than ``stage.READ_AHEAD``; after a refusal nothing more is
 read as a request (R18); a connection that ends while the client may still be sending lingers, so that the last response is not lost (R29); an exchange that is
-left for whatever reason gives its process back.
+left for whatever reason gives its process back; a fault of ours, a broken law among them, costs the one connection (KE1, F13), whoever ran into it: its task, the
+switchboard in a step for it, the timekeeper.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from passenger_trio.codecs.http1 import ClientSide
-from passenger_trio.errors import AppResponseError, CheckoutError, InvariantBroken, RequestError
+from passenger_trio.errors import AppResponseError, CheckoutError, RequestError
 from passenger_trio.server import answer_errors
 from passenger_trio.server.buffer_body import buffer_body
 from passenger_trio.server.checkout_session import abandon_session, checkout_session
@@ -35,6 +36,8 @@ from passenger_trio.system.sockets import RawStream
 
 __all__ = ["Connection"]
 
+_TASK = "a connection"
+"""For the error kernel."""
 _LINGER_TIME = 2.0
 _LINGER_BYTES = 256 * 1024
 
@@ -48,6 +51,7 @@ class Connection:
         "_lane",
         "_opened",
         "address_pairs",
+        "broken",
         "codec",
         "cut",
         "due",
@@ -86,6 +90,8 @@ class Connection:
         self.scope = trio.CancelScope()
         self.cut = False
         """Whether the scope is cancelled."""
+        self.broken = False
+        """Whether a step for it has failed: it is cut off, and not gone on with."""
         self.served = 0
         """Requests."""
         self._lane = FastLane(self)
@@ -121,6 +127,17 @@ class Connection:
         self.cut = True
         self.scope.cancel()
 
+    def give_up(self) -> None:
+        """A step for it has failed."""
+        self.broken = True
+        self.cut_off()
+
+    def break_off(self, error: Exception) -> None:
+        """A step for it has failed, which nobody knows yet. Raises nothing."""
+        self.front.kernel.report(_TASK, error, f"it is closed [{self.remote}]")
+        with self.front.kernel.contain(_TASK):
+            self.give_up()
+
     def overdue(self, now: float) -> None:
         """The stage should be over by now. Called by the timekeeper; runs no task."""
         exchange = self.exchange
@@ -138,41 +155,38 @@ class Connection:
 
     async def run(self) -> None:
         """Serve the connection until it ends."""
-        step: Callable[[], Awaitable[None]] | None = self._serve
-        self.front.connections.add(self)
+        front, kernel, consequence = self.front, self.front.kernel, f"it is closed [{self.remote}]"
+        front.connections.add(self)
         try:
-            while step is not None:
-                with self.scope:
-                    await step()
-                    return
-                # A cancellation that came from outside is not caught by our scope and goes on unwinding.
-                self.scope = trio.CancelScope()
-                self.cut = False
-                step = self._deadline_passed()
-        except ClientGone:
-            pass
-        except InvariantBroken:
-            raise  # nothing that the pool decides can be believed any more
-        except Exception:  # noqa: BLE001  a bug of ours costs one connection, and not the server (F13)
-            self._tell_bug()
-        finally:
-            self.front.connections.discard(self)
-            if self.exchange is not None and isinstance(self.exchange.relay, WebSocket):
-                self.exchange.relay.last_words()
-            self.stream.close()
-            if self.exchange is not None:
+            with kernel.contain(_TASK, consequence) as containment:
                 try:
-                    await self._leave(self.exchange)
-                except InvariantBroken:
-                    raise
-                except Exception:  # noqa: BLE001
-                    self._tell_bug()
+                    await self._run()
+                except ClientGone:
+                    pass
+        finally:
+            front.connections.discard(self)
+            if containment.error is not None or self.broken:
+                front.rejected["internal_error"] += 1
+            exchange = self.exchange
+            if exchange is not None and isinstance(exchange.relay, WebSocket):
+                with kernel.contain(_TASK, consequence):
+                    exchange.relay.last_words()
+            with kernel.contain(_TASK, consequence):
+                self.stream.close()
+            if exchange is not None:
+                with kernel.contain(_TASK, consequence):
+                    await self._leave(exchange)
 
-    def _tell_bug(self) -> None:
-        self.front.rejected["internal_error"] += 1
-        _log.exception(
-            "a connection is given up: this is a fault of passenger_trio, please report it [%s]", self.remote
-        )
+    async def _run(self) -> None:
+        step: Callable[[], Awaitable[None]] | None = self._serve
+        while step is not None:
+            with self.scope:
+                await step()
+                return
+            # A cancellation that came from outside is not caught by our scope and goes on unwinding.
+            self.scope = trio.CancelScope()
+            self.cut = False
+            step = None if self.broken else self._deadline_passed()
 
     def _deadline_passed(self) -> Callable[[], Awaitable[None]] | None:
         """What the expired deadline of the stage means: the next step, or None for closing."""
@@ -375,18 +389,21 @@ class Connection:
         """The connection is closed and the exchange was not finished: give its process back."""
         if not exchange.status:
             exchange.status = answer_errors.CLIENT_CLOSED
-        exchange.drop_upload()
-        try:
+        self.exchange = None
+        kernel = self.front.kernel
+        # One after the other, whatever becomes of each: nothing of it may be left.
+        with kernel.contain(_TASK):
+            exchange.drop_upload()
+        with kernel.contain(_TASK):
             if isinstance(exchange.relay, WebSocket):
                 exchange.relay.note_end()
             else:
                 self.log(exchange)
-        finally:
-            self.exchange = None
+        with kernel.contain(_TASK):
             if exchange.place is not None:
                 exchange.place.leave()
-            if exchange.session is not None:
-                await abandon_session(exchange)
+        if exchange.session is not None:
+            await abandon_session(exchange)
 
     def log(self, exchange: Exchange) -> None:
         """The access log's record of an exchange."""

@@ -23,6 +23,7 @@ from passenger_trio.codecs.head import HttpLimits
 from passenger_trio.codecs.websocket_frames import FrameLimits
 from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.errors import OptionError
+from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, ServerOptions
 from passenger_trio.pool.pool import Pool
 from passenger_trio.server.access_log import AccessLog
@@ -50,9 +51,11 @@ class Front:
         routes: Sequence[Route],
         access_log: AccessLog | None,
         descriptors: Descriptors | None = None,
+        kernel: ErrorKernel | None = None,
     ) -> None:
         """:param descriptors: what clients may hold; None: as many as they like."""
         self.options = options
+        self.kernel = kernel or ErrorKernel()
         self.limits = HttpLimits.from_options(options)
         self.frame_limits = FrameLimits(min(options.websocket_max_message_size, MAX_WEBSOCKET_MESSAGE))
         self.pool = pool
@@ -62,7 +65,7 @@ class Front:
         self.timekeeper = Timekeeper(self.connections)
         self.now = trio.lowlevel.current_clock().current_time
         """Monotonic seconds, as of ``trio.current_time``, with fewer calls."""
-        self.switchboard = Switchboard(self.now)
+        self.switchboard = Switchboard(self.now, self.kernel)
         self.spill = SpillSpace(
             options.data_buffer_dir,
             options.data_buffer_max,

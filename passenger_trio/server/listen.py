@@ -1,6 +1,6 @@
 """Stage 1: listening sockets to connections.
 
-One accept loop a listener. Laws: a connection that was accepted is served or closed, never forgotten; want of descriptors (R36, F31) closes connections that are
+One accept loop a listener. Laws: a connection that was accepted is served or closed, never forgotten, and what goes wrong with one costs that one (KE1); want of descriptors (R36, F31) closes connections that are
 idle, then lets the kernel's queue wait, and never spins; while the server drains the listener is not read, but who stood in its queue when that began is accepted
 first.
 """
@@ -95,13 +95,16 @@ class Listener:
     def _begin(self, sock: socket.socket, address: tuple[str, int], clients: trio.Nursery) -> None:
         front = self._front
         front.accepted += 1
-        try:
-            connection = self._connection(sock, address)
-        except OSError:
-            sock.close()  # it broke, and the kernel cannot tell any more whose it was
-            return
-        front.connections.add(connection)  # it counts from now on, and not when its task first runs
-        clients.start_soon(connection.run)
+        with front.kernel.contain("a new connection", "it is closed") as containment:
+            try:
+                connection = self._connection(sock, address)
+            except OSError:
+                sock.close()  # it broke, and the kernel cannot tell any more whose it was
+                return
+            front.connections.add(connection)  # it counts from now on, and not when its task first runs
+            clients.start_soon(connection.run)
+        if containment.error is not None:
+            sock.close()
 
     def close(self) -> None:
         """Idempotent: the path may be another server's by the second time."""

@@ -6,7 +6,7 @@ deadline of a cancel scope costs about 3 us, several times a request; writing a 
 ``_SCAN`` seconds, which is exact enough for limits of seconds, and those of the fast lane, which all have the same length and so come due in the order in which they
 were set, from a queue.
 
-Laws: no connection is cut off before its deadline, and none later than ``_SCAN`` after it; a stage that has ended in the meantime is not cut off
+Laws: what goes wrong with one connection's deadline ends that one (KE1); no connection is cut off before its deadline, and none later than ``_SCAN`` after it; a stage that has ended in the meantime is not cut off
 (``Connection.turn`` tells). The connection sees to it that a cut is delivered before anything is read, so it never costs bytes.
 """
 
@@ -54,12 +54,18 @@ class Timekeeper:
             while soon and soon[0][0] <= now:
                 _, turn, connection = soon.popleft()
                 if connection.turn == turn:
-                    connection.cut_off()
+                    try:
+                        connection.cut_off()
+                    except Exception as error:  # noqa: BLE001  the error kernel's
+                        connection.break_off(error)
             if now >= next_scan:
                 # overdue() runs no task: the set does not change under the loop.
                 for connection in self._connections:
-                    if connection.due <= now:
-                        connection.overdue(now)
+                    try:
+                        if connection.due <= now:
+                            connection.overdue(now)
+                    except Exception as error:  # noqa: BLE001  the error kernel's
+                        connection.break_off(error)
                 next_scan = now + _SCAN
             with trio.CancelScope(
                 deadline=max(now + _TICK, min(next_scan, soon[0][0]) if soon else next_scan)

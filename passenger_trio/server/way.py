@@ -1,12 +1,11 @@
 """One direction of a relay: what its source has goes to its sink, without a task of its own.
 
-Laws: it holds what its sink has not taken, and reads nothing meanwhile. It is called by the switchboard, and neither waits nor raises. A source that has ended is
+Laws: it holds what its sink has not taken, and reads nothing meanwhile. It is called by the switchboard, and does not wait; a fault in it ends the relay. A source that has ended is
 watched for a hang-up only; one that hung up while it is not read is not watched at all, for that would be told again and again.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import trio
@@ -16,8 +15,6 @@ from passenger_trio.system.sockets import RawStream
 from passenger_trio.system.switchboard import HUNG_UP, READABLE, WRITABLE, Switchboard
 
 __all__ = ["Down", "Up", "Way"]
-
-_log = logging.getLogger("passenger_trio.server")
 
 _STATUS_LINE = 12
 """Bytes of ``HTTP/1.1 101``."""
@@ -70,7 +67,7 @@ class Way:
         """
         wanted = (0 if self.ended or self.rest else READABLE) | (WRITABLE if self.back.rest else 0)
         if self._watched < 0:
-            self._switchboard.connect(self._source.fd, wanted, self._ready)
+            self._switchboard.connect(self._source.fd, wanted, self._ready, self._over)
         elif wanted != self._watched:
             self._switchboard.change(self._source.fd, wanted)
         self._watched = wanted
@@ -82,14 +79,10 @@ class Way:
             self._switchboard.disconnect(self._source.fd)
 
     def _ready(self, events: int) -> None:
-        try:
-            if events == READABLE:
-                self._read()
-            else:
-                self._attend(events)
-        except Exception:  # noqa: BLE001  a bug of ours costs one connection, and not all that the switchboard has (F13)
-            _log.exception("a relay is given up: this is a fault of passenger_trio, please report it")
-            self._over()
+        if events == READABLE:
+            self._read()
+        else:
+            self._attend(events)
 
     def _attend(self, events: int) -> None:
         if events & (WRITABLE | HUNG_UP) and self.back.rest:

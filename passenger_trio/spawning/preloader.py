@@ -4,7 +4,7 @@ It owns the program from ``ready`` to its end. Its processes are grandchildren o
 then, and live on when the preloader goes. The preloader reaps them and tells their exit statuses.
 
 Laws: when ``keep`` returns the program is gone and ``gone`` is set; every order for a fork is settled; a process that was forked when nobody
-waited for it any more is killed as soon as it is told of.
+waited for it any more is killed as soon as it is told of. That holds whatever goes wrong here: it costs this preloader, whose processes live on (KE1).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from passenger_trio.codecs.control_protocol import (
     encode_shutdown,
 )
 from passenger_trio.errors import SpawnServerError
+from passenger_trio.kernel import ErrorKernel
 from passenger_trio.spawning.handshake import Launch, describe_exit
 from passenger_trio.spawning.spawner import PreloaderFacts
 from passenger_trio.system.pidfd import PidFd, parent_of
@@ -34,6 +35,8 @@ __all__ = ["ForkOrder", "Preloader"]
 _SHUTDOWN_TIME = 5.0
 _KILL_TIME = 5.0
 _REMEMBERED_EXITS = 256
+
+_TASK = "a preloader keeper"
 
 _log = logging.getLogger("passenger_trio.spawning")
 
@@ -56,7 +59,8 @@ class ForkOrder:
 class Preloader:
     """Made of a ``Launch`` that ended in ready."""
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, kernel: ErrorKernel | None = None) -> None:
+        self._kernel = kernel or ErrorKernel()
         assert launch.pidfd is not None
         assert launch.control is not None
         self.pidfd = launch.pidfd
@@ -124,9 +128,10 @@ class Preloader:
 
     async def keep(self) -> None:
         """The preloader keeper: until the program is gone, by itself, retired, or because we are cancelled."""
+        kernel = self._kernel
         try:
             async with trio.open_nursery() as watchers:
-                watchers.start_soon(self._output.run)
+                watchers.start_soon(kernel.supervise, "a reader of an application's output", self._output.run)
                 watchers.start_soon(self._listen)
                 watchers.start_soon(self._see_out)
                 await self.pidfd.wait_exit()
@@ -139,19 +144,28 @@ class Preloader:
                     )
                 watchers.cancel_scope.cancel()
         finally:
-            with trio.move_on_after(_KILL_TIME, shield=True):
+            with kernel.contain(_TASK), trio.move_on_after(_KILL_TIME, shield=True):
                 if not self.pidfd.exited:
                     self.pidfd.signal_group(signal.SIGKILL)
                     await self.pidfd.wait_exit()
-            self._hear_last_words()
+            with kernel.contain(_TASK):
+                self._hear_last_words()
             self.gone.set()
             for order in self._orders.values():
                 if not order.refused.is_set():
                     self._refuse(order)
-            self._control.close()
-            self._output.close()
+            with kernel.contain(_TASK):
+                self._control.close()
+            with kernel.contain(_TASK):
+                self._output.close()
 
     async def _listen(self) -> None:
+        with self._kernel.contain(_TASK, "the preloader is let go"):
+            await self._hear()
+        # Without a control connection it cannot be asked for anything.
+        self._retired.set()
+
+    async def _hear(self) -> None:
         try:
             while (message := await self._control.receive()) is not None:
                 if isinstance(message, Forked):
@@ -167,13 +181,12 @@ class Preloader:
                     raise SpawnServerError(f"a preloader sent {type(message).__name__}")
         except SpawnServerError as exc:
             _log.warning("the preloader of %s (pid %d) is ended: %s", self.name, self.pid, exc)
-        # Without a control connection it cannot be asked for anything.
-        self._retired.set()
 
     async def _see_out(self) -> None:
         await self._retired.wait()
-        self._control.send_nowait(encode_shutdown())
-        await trio.sleep(_SHUTDOWN_TIME)
+        with self._kernel.contain(_TASK, "the preloader is killed"):
+            self._control.send_nowait(encode_shutdown())
+            await trio.sleep(_SHUTDOWN_TIME)
         self.pidfd.signal_group(signal.SIGKILL)
 
     def _forked(self, message: Forked) -> None:

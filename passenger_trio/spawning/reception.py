@@ -21,6 +21,7 @@ import trio
 from passenger_trio.codecs.control_protocol import Hello, LineReader, Message
 from passenger_trio.core.lobby import Lobby
 from passenger_trio.errors import SpawnServerError
+from passenger_trio.kernel import ErrorKernel
 from passenger_trio.system.callers import Caller, serve_callers
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.sockets import PeerCredentials, RawStream
@@ -138,8 +139,9 @@ class Expectation:
 class Reception:
     """The listener of one instance."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, kernel: ErrorKernel | None = None) -> None:
         self.path = path
+        self._kernel = kernel or ErrorKernel()
         self._expected: dict[str, Expectation] = {}
         self._lobby = Lobby(_MAX_CALLERS)
 
@@ -162,6 +164,8 @@ class Reception:
             self,
             backlog=128,
             failed=lambda exc: _log.warning("accept on the spawn socket failed: %s", exc.strerror),
+            kernel=self._kernel,
+            task="a caller on the spawn socket",
             task_status=task_status,
         )
 

@@ -20,6 +20,7 @@ from passenger_trio.codecs.http1_worker import DIALECTS
 from passenger_trio.core.journey import JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import SpawnError
+from passenger_trio.kernel import ErrorKernel
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.direct import DirectSpawner, OnLine, start_loader
 from passenger_trio.spawning.handshake import Launch
@@ -49,8 +50,10 @@ class SmartSpawner:
         *,
         on_preloader: Callable[[int, bool], None] = lambda number, started: None,
         fork_time: float = _FORK_TIME,
+        kernel: ErrorKernel | None = None,
     ) -> None:
         """:param on_preloader: told when a preloader has started (True) and when it has ended (False), and which: its number."""
+        self._kernel = kernel or ErrorKernel()
         self._spec = spec
         self._reception = reception
         self._on_line = on_line
@@ -83,6 +86,7 @@ class SmartSpawner:
                 task_status.started()
                 await trio.sleep_forever()
         finally:
+            self._keepers = None
             for group in self._left_groups:
                 group.signal_group(signal.SIGKILL)
                 group.close()
@@ -128,8 +132,14 @@ class SmartSpawner:
         done = False
         try:
             await start_loader(launch, self._reception, self._spec.preloader_command, "preloader", self._on_line)
-            assert self._keepers is not None, "serve() is not running"
-            preloader = Preloader(launch)
+            if self._keepers is None:
+                raise launch.failure(
+                    ErrorCategory.OPERATING_SYSTEM,
+                    "The preloader is not wanted any more",
+                    "Its generation ended, or the server does, in the moment in which it was ready.",
+                    "Nothing is to be done.",
+                )
+            preloader = Preloader(launch, self._kernel)
             # In this step: the pool hears of it before it hears how the spawn ended that started it.
             self._started += 1
             self._on_preloader(self._started, True)
@@ -142,14 +152,17 @@ class SmartSpawner:
 
     async def _keep(self, preloader: Preloader, number: int) -> None:
         try:
-            await preloader.keep()
+            with self._kernel.contain("a preloader keeper", "the preloader is ended"):
+                await preloader.keep()
         finally:
-            self._on_preloader(number, False)
-            groups = [*self._left_groups, preloader.pidfd]
-            self._left_groups = [group for group in groups if group.signal_group(0)]
-            for group in groups:
-                if group not in self._left_groups:
-                    group.close()
+            with self._kernel.contain("a preloader keeper"):
+                self._on_preloader(number, False)
+            with self._kernel.contain("a preloader keeper"):
+                groups = [*self._left_groups, preloader.pidfd]
+                self._left_groups = [group for group in groups if group.signal_group(0)]
+                for group in groups:
+                    if group not in self._left_groups:
+                        group.close()
 
     async def _spawn_through(self, preloader: Preloader, begun: float) -> SpawnedProcess:
         launch = Launch.begin(self._spec, JourneyType.SPAWN_THROUGH_PRELOADER)

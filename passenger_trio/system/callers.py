@@ -1,7 +1,7 @@
 """A private Unix socket: each caller has a task and a number, and when more come than are served at a time, one of them is sent away.
 
 It knows who the kernel says a caller is. It never knows whom to send away: it asks. Laws: a failed ``accept`` (no descriptor is left) is told and tried again;
-who is sent away is cancelled, whatever it waits for; the socket's file goes with the listener.
+what goes wrong with one caller costs that caller (KE1); who is sent away is cancelled, whatever it waits for; the socket's file goes with the listener.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Protocol
 import attrs
 import trio
 
+from passenger_trio.kernel import ErrorKernel
 from passenger_trio.system.sockets import PeerCredentials, listen_unix, peer_credentials
 
 __all__ = ["Caller", "Order", "serve_callers"]
@@ -55,12 +56,15 @@ async def serve_callers(
     *,
     backlog: int,
     failed: Callable[[OSError], None],
+    kernel: ErrorKernel,
+    task: str,
     task_status: trio.TaskStatus[None],
 ) -> None:
     """Listen at ``path``, for our user only, until cancelled.
 
     :param serve: has a caller from its first moment, and its socket.
     :param failed: is told of an ``accept`` that failed.
+    :param task: what a caller is, for the error kernel.
     :raises OSError: the path cannot be listened on.
     """
     numbers = itertools.count(1)
@@ -71,7 +75,7 @@ async def serve_callers(
 
     async def attend(caller: Caller) -> None:
         try:
-            with caller._scope:
+            with caller._scope, kernel.contain(task, "it is hung up on"):
                 await serve(caller)
         finally:
             del present[caller.number]
@@ -91,16 +95,19 @@ async def serve_callers(
                     failed(exc)
                     await trio.sleep(_PAUSE)
                     continue
-                sock.setblocking(False)
-                caller = Caller(next(numbers), sock, peer_credentials(sock), send_away)
-                goes = order.arrive(caller)
-                if goes == caller.number:
+                with kernel.contain(task, "it is hung up on") as containment:
+                    sock.setblocking(False)
+                    caller = Caller(next(numbers), sock, peer_credentials(sock), send_away)
+                    goes = order.arrive(caller)
+                    if goes == caller.number:
+                        sock.close()
+                        continue
+                    if goes is not None:
+                        send_away(goes)
+                    present[caller.number] = caller
+                    callers.start_soon(attend, caller)
+                if containment.error is not None:
                     sock.close()
-                    continue
-                if goes is not None:
-                    send_away(goes)
-                present[caller.number] = caller
-                callers.start_soon(attend, caller)
     finally:
         listener.close()
         try:

@@ -4,7 +4,8 @@ A task that waits for one socket costs a system call to wait with, and a turn of
 lane and of relays stay registered instead, with a poll set that has one waiter; a turn of that does what is to be done on all of them. Measured with 50 relays
 and messages of 100 bytes it is that turn, and not the message, that cost most.
 
-Laws: what is called on an event neither waits nor raises; a turn looks at no more than ``_TURN`` events, and then it is the turn of others; who hangs up hears
+Laws: what is called on an event does not wait; if it raises by mistake, that costs the one socket: its line is hung up, whoever has it is told (``failed``), and the
+others hear on (KE1). A turn looks at no more than ``_TURN`` events, and then it is the turn of others; who hangs up hears
 nothing of the socket any more, also not in the same turn. A socket is disconnected before it is closed (``RawStream.close`` sees to that for its ``line``).
 """
 
@@ -17,6 +18,8 @@ from collections.abc import Callable
 
 import trio
 from trio.lowlevel import wait_readable
+
+from passenger_trio.kernel import ErrorKernel
 
 __all__ = ["HUNG_UP", "READABLE", "WRITABLE", "Line", "Switchboard"]
 
@@ -32,13 +35,19 @@ Ready = Callable[[int], None]
 class Line:
     """A socket that is connected."""
 
-    __slots__ = ("_fd", "_switchboard", "ready")
+    __slots__ = ("_fd", "_switchboard", "events", "failed", "ready")
 
-    def __init__(self, switchboard: Switchboard, fd: int, ready: Ready) -> None:
+    def __init__(
+        self, switchboard: Switchboard, fd: int, events: int, ready: Ready, failed: Callable[[], None] | None
+    ) -> None:
         self._switchboard = switchboard
         self._fd = fd
+        self.events = events
+        """What is told of."""
         self.ready = ready
         """Called with what is so, as long as it is so."""
+        self.failed = failed
+        """Called when ``ready`` has raised, and nothing more is told."""
 
     def listen(self, events: int) -> None:
         """From now on, be told of these.
@@ -55,23 +64,25 @@ class Line:
 class Switchboard:
     """``run`` is its task."""
 
-    __slots__ = ("_lines", "_now", "_poll", "time")
+    __slots__ = ("_kernel", "_lines", "_now", "_poll", "time")
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], kernel: ErrorKernel | None = None) -> None:
         self._now = now
+        self._kernel = kernel or ErrorKernel()
         self._poll: select.epoll | None = None
-        """Is there while ``run`` runs."""
+        """Is there while ``run`` runs, and from one that failed to the next."""
         self._lines: dict[int, Line] = {}
         self.time = now()
         """When the events came that are told now, in monotonic seconds."""
 
-    def connect(self, fd: int, events: int, ready: Ready) -> Line:
+    def connect(self, fd: int, events: int, ready: Ready, failed: Callable[[], None] | None = None) -> Line:
         """``ready(events)`` is called as long as it is so.
 
+        :param failed: called when that has raised, and nothing more is told of the socket.
         :raises OSError: the kernel can watch no more sockets.
         """
         self._there().register(fd, events)
-        line = self._lines[fd] = Line(self, fd, ready)
+        line = self._lines[fd] = Line(self, fd, events, ready, failed)
         return line
 
     def change(self, fd: int, events: int) -> None:
@@ -80,6 +91,7 @@ class Switchboard:
         :raises OSError: nothing is told any more.
         """
         self._there().modify(fd, events)
+        self._lines[fd].events = events
 
     def disconnect(self, fd: int) -> None:
         """Nothing more is told. Idempotent."""
@@ -92,19 +104,53 @@ class Switchboard:
         return self._poll
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled. It has started when sockets can be connected."""
+        """Until cancelled. It has started when sockets can be connected. If it fails it may be run again: who is connected stays so."""
         lines = self._lines
+        if self._poll is None:
+            self._poll = select.epoll()
+        poll = self._poll
         try:
-            with select.epoll() as self._poll:
-                task_status.started()
-                while True:
-                    await wait_readable(self._poll.fileno())
-                    self.time = self._now()
-                    left = _TURN
-                    while left > 0 and (events := self._poll.poll(0, left)):
-                        left -= len(events)
-                        for fd, what in events:
-                            if (line := lines.get(fd)) is not None:
+            task_status.started()
+            while True:
+                await wait_readable(poll.fileno())
+                self.time = self._now()
+                left = _TURN
+                while left > 0 and (events := poll.poll(0, left)):
+                    left -= len(events)
+                    for fd, what in events:
+                        if (line := lines.get(fd)) is not None:
+                            try:
                                 line.ready(what)
-        finally:
+                            except Exception as error:  # noqa: BLE001  the error kernel's: it costs one socket
+                                self._failed(line, error)
+        except Exception:
+            self._renew()
+            raise
+        except BaseException:
             self._poll = None
+            poll.close()
+            raise
+
+    def _failed(self, line: Line, error: Exception) -> None:
+        self._kernel.report("a step of a connection", error, "nothing more is heard of its socket")
+        with self._kernel.contain("a step of a connection"):
+            line.hang_up()
+        if line.failed is not None:
+            with self._kernel.contain("a step of a connection"):
+                line.failed()
+
+    def _renew(self) -> None:
+        """``run`` has failed: a new poll set with the same sockets in it, if one can be had; else the next ``run`` goes on with the old one."""
+        try:
+            new = select.epoll()
+        except OSError:
+            return
+        old, self._poll = self._poll, new
+        if old is not None:
+            old.close()
+        for fd, line in list(self._lines.items()):
+            try:
+                new.register(fd, line.events)
+            except OSError as error:
+                self._lines.pop(fd)
+                self._failed(line, error)

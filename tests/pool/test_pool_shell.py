@@ -26,8 +26,8 @@ from trio.testing import MockClock, Sequencer, assert_checkpoints, wait_all_task
 
 from passenger_trio.core.backoff import CRASHES_TOLERATED, SPREAD
 from passenger_trio.core.commands import Reason, Refuse
-from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits, SessionOutcome, WaiterId
-from passenger_trio.errors import CheckoutError, PoolShutDown, RequestQueueFull, SpawnError
+from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits, SessionId, SessionOutcome, WaiterId
+from passenger_trio.errors import CheckoutError, InvariantBroken, PoolShutDown, RequestQueueFull, SpawnError
 from passenger_trio.pool.place import Place
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.session import Session
@@ -725,49 +725,99 @@ class Broken(DummyProcess):
     """A process of which something raises what nobody expects."""
 
     where = ""
+    error: Exception
+
+    def fail(self, where: str) -> None:
+        if self.where == where:
+            raise self.error
 
     async def attend(self) -> None:
-        if self.where == "attend":
-            raise ZeroDivisionError
+        self.fail("attend")
         await super().attend()
 
     async def wait_exit(self) -> None:
-        if self.where == "wait_exit" and self.exit_status is None and not self.signals:
+        if self.exit_status is None and not self.signals:
             await trio.sleep(1)
-            raise ZeroDivisionError
+            self.fail("wait_exit")
+        self.fail("wait_exit, always")
         await super().wait_exit()
 
     async def wait_exit_status(self) -> int | None:
-        if self.where == "wait_exit_status":
-            raise ZeroDivisionError
+        self.fail("wait_exit_status")
         return await super().wait_exit_status()
 
+    def ask_to_stop(self) -> bool:
+        self.fail("ask_to_stop")
+        return super().ask_to_stop()
 
-@pytest.mark.parametrize("where", ["attend", "wait_exit", "wait_exit_status", "spawn"])
-async def test_an_exception_that_nobody_expects_takes_the_tree_down_and_leaves_nothing(
-    where: str, autojump_clock: MockClock
+    def close(self) -> None:
+        super().close()
+        self.fail("close")
+
+
+UNEXPECTED = (OSError(24, "no"), RuntimeError("no"), ValueError("no"), ExceptionGroup("some", [OSError("no")]))
+
+
+@pytest.mark.parametrize("error", UNEXPECTED, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "where",
+    ["attend", "wait_exit", "wait_exit, always", "wait_exit_status", "ask_to_stop", "close", "spawn", "serve"],
+)
+async def test_an_exception_that_nobody_expects_costs_one_process_or_one_attempt(
+    where: str, error: Exception, autojump_clock: MockClock
 ) -> None:
+    """KE1: its keeper sees it off and tells the policy, which replaces it; the pool lives, and nothing is left."""
+
     class Spawner(DummySpawner):
+        runs = 0
+
+        async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+            self.runs += 1
+            if where == "serve" and self.runs == 1:
+                raise error
+            await super().serve(task_status=task_status)
+
         async def spawn(self) -> DummyProcess:
             process = await super().spawn()
             if self.processes.index(process) == 1:
                 if where == "spawn":
                     process.exit(0)
                     process.close()
-                    raise ZeroDivisionError
+                    raise error
                 process.__class__ = Broken
-                process.where = where  # type: ignore[attr-defined]
+                process.where, process.error = where, error  # type: ignore[attr-defined]
             return process
 
     spawner = Spawner()
+    async with running_pool(spawner, group=GroupLimits(min_instances=2)) as pool:
+        await trio.sleep(10)
+        assert len(pool.processes) == 2
+        if where == "ask_to_stop":
+            pool.restart(KEY)
+        elif where.startswith("wait_exit_") or where == "close":
+            spawner.processes[1].exit(0)
+        await trio.sleep(100)
+        assert spawner.processes[1].exit_status is not None or where == "serve"
+        assert len(pool.processes) == 2
+        assert pool._kernel.total >= 1
+        session = await pool.checkout(KEY)
+        session.close(SessionOutcome.DONE)
+
+
+async def test_a_failure_of_the_policy_ends_the_pool_and_leaves_nothing(autojump_clock: MockClock) -> None:
+    """KE1: of all that may go wrong it is the one thing that ends the server; whoever ran into it."""
+    spawner = DummySpawner()
     pool = Pool(PoolLimits())
-    with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
+    with pytest.RaisesGroup(InvariantBroken):
         async with trio.open_nursery() as nursery:
             await nursery.start(pool.run)
             await pool.add_group(KEY, GroupLimits(min_instances=2), spawner, GRACE)
-            await trio.sleep(5)
-            spawner.processes[1].exit(0)
-            await trio.sleep(5)
+            await until(pool, 2)
+            session = await pool.checkout(KEY)
+            with pool._kernel.contain("a caller"):
+                pool._policy.session_closed(SessionId(4711), SessionOutcome.DONE, 0.0)
+            session.close(SessionOutcome.DONE)
+            await trio.sleep_forever()
     check_end(pool, [spawner])
 
 

@@ -313,8 +313,30 @@ def test_F13_a_bug_in_a_step_costs_one_connection(where: str, queued: bool, monk
     run()
 
 
-def test_a_broken_law_of_the_pool_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+@simulated
+async def test_a_broken_law_of_one_exchange_costs_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """KE1, fault 3."""
+
     def broken(payload: bytes) -> None:
+        raise InvariantBroken("the test's")
+
+    async with serving(echo_path) as world:
+        client, other = world.connect(), world.connect()
+        await client.ask()
+        await other.ask()
+        with monkeypatch.context() as patch:
+            patch.setattr(fast_lane, "parse", broken)
+            client.send(get())
+            assert not await client.receive()
+        assert (await other.ask("/after")).body == b"/after"
+        assert world.front.kernel.faults["a connection"].count == 1
+
+
+@pytest.mark.parametrize("where", ["session_closed", "checkout_nowait"])
+def test_a_broken_law_of_the_pool_ends_the_server(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """KE1: nothing that it decides can be believed any more."""
+
+    def broken(*arguments: object) -> None:
         raise InvariantBroken("the test's")
 
     @simulated
@@ -322,9 +344,11 @@ def test_a_broken_law_of_the_pool_ends_the_server(monkeypatch: pytest.MonkeyPatc
         async with serving(echo_path) as world:
             client = world.connect()
             await client.ask()
-            monkeypatch.setattr(fast_lane, "parse", broken)
+            policy = world.pool._policy
+            monkeypatch.setattr(policy, where, policy._remembering(where, broken))
             client.send(get())
             await client.receive()
+            await trio.sleep_forever()
 
     with pytest.raises(InvariantBroken, match="the test's"):
         run()
@@ -337,10 +361,10 @@ class Full(Switchboard):
         super().__init__(now)
         self.most = most
 
-    def connect(self, fd: int, events: int, ready: Ready) -> Line:
+    def connect(self, fd: int, events: int, ready: Ready, failed: Callable[[], None] | None = None) -> Line:
         if len(self._lines) >= self.most:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return super().connect(fd, events, ready)
+        return super().connect(fd, events, ready, failed)
 
 
 @pytest.mark.parametrize("most", [0, 1])
