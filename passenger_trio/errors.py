@@ -230,7 +230,7 @@ class UnfitResponseHead(AppResponseError):
 
 
 class RequestTimeExceeded(AppResponseError):
-    """The request lasted for longer than ``max_request_time``; its process was killed."""
+    """The request lasted for longer than ``max_request_time``, or than ``max_drain_time`` in a process that was to go; its process was ended."""
 
     status = 504
     code = "request_time_exceeded"

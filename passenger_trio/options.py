@@ -175,6 +175,10 @@ class AppOptions:
     warmup_url: str = option(
         "", "path that a new process must answer before it serves and an old one goes", kind="text"
     )
+    max_drain_time: float = option(
+        300.0,
+        "time that a process which was replaced or detached has for the requests in hand; then it is ended (0: no limit)",
+    )
     restart_dir: str = option(
         "tmp", "where restart.txt is looked for, relative to the application's directory", kind="path"
     )

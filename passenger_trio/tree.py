@@ -400,6 +400,7 @@ def _group_limits(spec: AppSpec) -> GroupLimits:
         max_requests=app.max_requests,
         max_requests_jitter=app.max_requests_jitter,
         max_process_lifetime=app.max_process_lifetime,
+        max_drain_time=app.max_drain_time,
         max_request_time=app.max_request_time,
         max_request_queue_time=app.max_request_queue_time,
         memory_limit=app.memory_limit,

@@ -6,17 +6,23 @@ came of it. A name is matched exactly: ``shop`` never means ``shop2``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from passenger_trio.core.model import GroupKey, SpawnFailure
+from passenger_trio.core.state import Rejection
 
 if TYPE_CHECKING:
     from passenger_trio.tree import RunningServer
 
 __all__ = ["OPERATIONS", "Operation", "OperationRefused", "failure_summary"]
+
+
+_LONGEST_WAIT = 60.0
+"""Seconds."""
 
 
 class OperationRefused(Exception):
@@ -45,16 +51,34 @@ async def restart(server: RunningServer, order: Mapping[str, Any]) -> dict[str, 
     else:
 
         async def wait(key: GroupKey, generation: int) -> None:
-            rejection = await server.pool.wait_restarted(key, generation)
-            if rejection is None:
-                results.append(_result(key, generation, "restarted"))
-            else:
-                results.append(_result(key, generation, "rejected", failure_summary(rejection.failure)))
+            results.append(_ended(key, generation, await server.pool.wait_restarted(key, generation)))
 
         async with trio.open_nursery() as waiting:
             for key, generation in targets.items():
                 waiting.start_soon(wait, key, generation)
     return {"groups": sorted(results, key=lambda result: (result["name"], result["environment"]))}
+
+
+async def wait_restarted(server: RunningServer, order: Mapping[str, Any]) -> dict[str, Any]:
+    """``groups``: what ``restart`` answered. ``within``: seconds after which those that have not ended are "waiting", with what they wait for."""
+    within = order.get("within")
+    if not isinstance(within, int | float) or not 0 <= within <= _LONGEST_WAIT:
+        raise OperationRefused(422, f"within must be a number of seconds up to {_LONGEST_WAIT:g}")
+    targets = {_key(server, asked): asked["generation"] for asked in _asked(order)}
+    results = {key: _waiting(server, key, generation) for key, generation in targets.items()}
+
+    async def wait(key: GroupKey, generation: int) -> None:
+        rejection = await server.pool.wait_restarted(key, generation)
+        results[key] = _ended(key, generation, rejection)
+
+    with trio.move_on_after(within):
+        async with trio.open_nursery() as waiting:
+            for key, generation in targets.items():
+                waiting.start_soon(wait, key, generation)
+    for key, generation in targets.items():
+        if results[key]["result"] == "waiting":
+            results[key] = _waiting(server, key, generation)
+    return {"groups": [results[key] for key in sorted(results, key=lambda key: (key.name, key.environment))]}
 
 
 async def detach(server: RunningServer, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,6 +126,50 @@ def _result(key: GroupKey, generation: int, result: str, error: object = None) -
     }
 
 
+def _ended(key: GroupKey, generation: int, rejection: Rejection | None) -> dict[str, Any]:
+    if rejection is None:
+        return _result(key, generation, "restarted")
+    return _result(key, generation, "rejected", failure_summary(rejection.failure))
+
+
+def _waiting(server: RunningServer, key: GroupKey, generation: int) -> dict[str, Any]:
+    """A restart that has not ended: the processes that are in its way, or how long the new one has been starting."""
+    now = server.pool.now()
+    groups = server.pool.statistics().groups
+    [group] = [group for group in groups if group.key == key]
+    draining = [(of, process) for of in groups for process in of.processes if process.leaving is not None]
+    return {
+        **_result(key, generation, "waiting"),
+        "starting_for": max((now - attempt.begun for attempt in group.attempts), default=None),
+        "waits_for": [
+            {
+                "pid": server.pool.processes[process.id].live.pid,
+                "group": str(of.key),
+                "sessions": process.sessions,
+                "ends_in": None if process.drained_by == math.inf else process.drained_by - now,
+            }
+            for of, process in draining
+            if group.held_up
+        ],
+    }
+
+
+def _asked(order: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    asked = order.get("groups")
+    if not isinstance(asked, list) or not all(
+        isinstance(one, dict) and type(one.get("generation")) is int for one in asked
+    ):
+        raise OperationRefused(422, "groups must be a list of objects with name, environment and generation")
+    return asked
+
+
+def _key(server: RunningServer, asked: Mapping[str, Any]) -> GroupKey:
+    for key in server.pool.homes:
+        if (key.name, key.environment) == (asked.get("name"), asked.get("environment")):
+            return key
+    raise OperationRefused(404, f"there is no application {asked.get('name')!r} ({asked.get('environment')!r})")
+
+
 def _groups(server: RunningServer, order: Mapping[str, Any]) -> list[GroupKey]:
     wanted = order.get("group")
     every = list(server.pool.homes)
@@ -124,6 +192,7 @@ Operation = Callable[["RunningServer", Mapping[str, Any]], Awaitable[dict[str, A
 
 OPERATIONS: dict[str, Operation] = {
     "/v1/restart": restart,
+    "/v1/wait-restarted": wait_restarted,
     "/v1/detach": detach,
     "/v1/drain": drain,
     "/v1/resume": resume,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["human_age", "human_memory", "render_status"]
+__all__ = ["count_requests", "human_age", "human_memory", "render_status"]
 
 _RULE = 11
 
@@ -118,7 +118,7 @@ def _group(group: Mapping[str, Any]) -> list[str]:
     if error:
         lines.append(f"  Last error: {_text(error.get('summary'))} [{_text(error.get('id') or error.get('error_id'))}]")
     if group.get("restarting"):
-        lines.append("  Restarting...")
+        lines.append("  Restarting: waits for processes that are to go" if group.get("held_up") else "  Restarting...")
     rejected = _mapping(group.get("rejected"))
     if rejected:
         why = _mapping(rejected.get("error"))
@@ -143,8 +143,22 @@ def _process(process: Mapping[str, Any]) -> list[str]:
         f"    CPU: {_percent(process.get('cpu')):<8} Memory  : {_memory(process):<6} Last used: {_ago(process.get('last_used'))}",
     ]
     if process.get("state") not in (None, "running", "enabled"):
-        lines.append(f"    {_text(process.get('state')).capitalize()}...")
+        lines.append(f"    {_text(process.get('state')).capitalize()}{_drains(process)}")
     return lines
+
+
+def _drains(process: Mapping[str, Any]) -> str:
+    """What a process that is to go waits for, and for how long at most."""
+    if not process.get("leaving"):
+        return "..."
+    ends = process.get("ends_in")
+    limit = f", ended in {human_age(ends)} at the latest" if isinstance(ends, int | float) else ""
+    return f": {count_requests(process.get('sessions'))}{limit} ({_text(process.get('leaving'))})"
+
+
+def count_requests(number: Any) -> str:
+    """``1 request in hand``, ``2 requests in hand``."""
+    return f"{_text(number)} request{'' if number == 1 else 's'} in hand"
 
 
 def _memory(member: Mapping[str, Any]) -> str:

@@ -247,6 +247,7 @@ class _Admin:
             "last_error": failure_summary(failure),
             "generation": group.generation,
             "restarting": group.restarting,
+            "held_up": group.held_up,
             "rejected": None
             if rejection is None
             else {"age": now - rejection.at, "error": failure_summary(rejection.failure)},
@@ -272,6 +273,8 @@ class _Admin:
             "state": "running" if process.state is EnabledStatus.ENABLED else "stopping",
             "generation": process.generation,
             "worn": process.worn.value if process.worn else None,
+            "leaving": process.leaving.value if process.leaving else None,
+            "ends_in": process.drained_by - now if process.leaving and process.drained_by < math.inf else None,
             "sessions": process.sessions,
             "concurrency": process.concurrency,
             "processed": process.processed,

@@ -74,6 +74,7 @@ _SECTION_OF = {
     "unlimited_concurrency_paths": "Pool",
     "max_concurrent_requests_per_process": "Pool",
     "warmup_url": "Restarts",
+    "max_drain_time": "Restarts",
     "restart_dir": "Restarts",
     "stat_throttle_rate": "Restarts",
     "access_log": "Logs",

@@ -62,7 +62,7 @@ env = { DEBUG = "1" }
 ## Hooks
 
 `--hook EVENT=COMMAND` runs a program, without a shell, at an event of the pool: `process_attached`, `process_detached`, `process_exited`, `spawn_failed`,
-`queue_full`, `request_time_exceeded`, `memory_limit_exceeded`, `restart_ended`, `restart_rejected`. `PASSENGER_TRIO_HOOK` in its environment is the event, and
+`queue_full`, `request_time_exceeded`, `memory_limit_exceeded`, `drain_time_exceeded`, `restart_ended`, `restart_rejected`. `PASSENGER_TRIO_HOOK` in its environment is the event, and
 `PASSENGER_TRIO_HOOK_PID` and others say more. Hooks run one after another; one that takes longer than 30 s is killed.
 """
 

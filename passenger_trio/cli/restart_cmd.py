@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import click
 
 from passenger_trio.admin.client import order
+from passenger_trio.admin.render import count_requests, human_age
 from passenger_trio.cli.choose import choose, instance_option
 from passenger_trio.errors import AdminError
 
 __all__ = ["restart"]
 
+_TURN = 2.0
+"""Seconds for which the instance is asked to wait; what it waits for is looked at after each."""
+_SLOW = 5.0
+"""Seconds after which a start is told of."""
 _DONE = {"asked": "is being restarted", "restarted": "is restarted"}
 
 
@@ -27,7 +35,9 @@ def restart(app: str | None, wait: bool, hard: bool, instance: str | None) -> in
     tmp/restart.txt in the application's directory does the same.
     """
     chosen = choose(instance)
-    answer = order(chosen.admin_socket, "/v1/restart", {"group": app, "hard": hard, "wait": wait}, for_long=wait)
+    answer = order(chosen.admin_socket, "/v1/restart", {"group": app, "hard": hard})
+    if wait:
+        answer = {"groups": _wait(chosen.admin_socket, answer["groups"])}
     failed = False
     for group in answer["groups"]:
         name = f"{group['name']} ({group['environment']})"
@@ -45,3 +55,36 @@ def restart(app: str | None, wait: bool, hard: bool, instance: str | None) -> in
     if not answer["groups"]:
         raise AdminError("the instance has no application")
     return 1 if failed else 0
+
+
+def _wait(admin_socket: str, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Until every restart has ended; what each waits for is said when it begins to wait for that."""
+    ended: list[dict[str, Any]] = []
+    said: set[str] = set()
+    while groups:
+        answer = order(admin_socket, "/v1/wait-restarted", {"groups": groups, "within": _TURN})
+        groups = [group for group in answer["groups"] if group["result"] == "waiting"]
+        ended += [group for group in answer["groups"] if group["result"] != "waiting"]
+        for group in groups:
+            for reason, line in _waits_for(group):
+                if reason not in said:
+                    said.add(reason)
+                    click.echo(line, err=True)
+    return sorted(ended, key=lambda group: (group["name"], group["environment"]))
+
+
+def _waits_for(group: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a restart waits for, and a line that says so."""
+    name = f"{group['name']} ({group['environment']})"
+    for process in group["waits_for"]:
+        ends = process["ends_in"]
+        until = "" if ends is None else f", and is ended in {human_age(ends)} at the latest"
+        yield (
+            f"{name} {process['pid']}",
+            f"{name} waits for process {process['pid']} of {process['group']}, which has {count_requests(process['sessions'])}{until}",
+        )
+    if not group["waits_for"] and (group["starting_for"] or 0) >= _SLOW:
+        yield (
+            f"{name} {group['generation']}",
+            f"{name}: a new process has been starting for {group['starting_for']:.0f} s",
+        )

@@ -41,6 +41,7 @@ class Reason(enum.Enum):
     IDLE = "idle for longer than the pool idle time"
     SHUT_DOWN = "the pool is shutting down"
     FAILED = "it broke the session protocol"
+    DRAIN_TIME = "its requests took longer than the time in which it may drain"
     SURPLUS = "it came when no room was left"
     MAKE_ROOM = "another group needs its place"
     # refusals
@@ -102,10 +103,19 @@ class Detach:
 
 @attrs.frozen
 class Retire:
-    """End a process that has no sessions left, or broke one (the keeper's ladder: ask, TERM, KILL)."""
+    """End a process that has no sessions left, broke one, or had its time for them (the keeper's ladder: ask, TERM, KILL)."""
 
     process: ProcessId
     reason: Reason
+
+
+@attrs.frozen
+class StillDraining:
+    """Tell people that a detached process still has sessions, and how many seconds it has for them (infinity: any number)."""
+
+    process: ProcessId
+    sessions: int
+    seconds: float
 
 
 @attrs.frozen
@@ -155,6 +165,7 @@ Command = (
     | AbandonSpawn
     | Detach
     | Retire
+    | StillDraining
     | Kill
     | RetirePreloader
     | EndGeneration

@@ -86,6 +86,8 @@ def bookkeeping(state: PoolState) -> Iterator[str]:
         for process in group.detached.values():
             if process.leaving is not None and (process.killed or not process.sessions):
                 yield f"process {process.id} is detached and idle, and was not retired"
+            if process.leaving is not None and group.drain_due > process.drained_by:
+                yield f"process {process.id} drains until {process.drained_by}, but nobody looks before {group.drain_due}"
 
 
 def capacity(state: PoolState) -> Iterator[str]:
@@ -93,8 +95,8 @@ def capacity(state: PoolState) -> Iterator[str]:
     limits = state.limits
     if state.capacity_used > limits.max_pool_size:
         yield f"{state.capacity_used} processes and attempts, {limits.max_pool_size} are allowed"
-    if state.total > state.ceiling:
-        yield f"{state.total} processes and attempts with the retired ones, {state.ceiling} are allowed"
+    if state.total > state.ceiling + len(state.groups):
+        yield f"{state.total} processes and attempts with the retired ones, {state.ceiling} and a relief for each group are allowed"
     if len(state.attempts) > limits.max_concurrent_spawns:
         yield f"{len(state.attempts)} attempts, {limits.max_concurrent_spawns} are allowed"
     for group in state.groups.values():
@@ -173,12 +175,12 @@ def progress(state: PoolState) -> Iterator[str]:
 
 def quiet(state: PoolState) -> Iterator[str]:
     """No spawn that is wanted and possible was left for later. A back-off counts until somebody has seen its end."""
-    if not state.open or len(state.attempts) >= state.limits.max_concurrent_spawns or state.total >= state.ceiling:
+    if not state.open or len(state.attempts) >= state.limits.max_concurrent_spawns:
         return
     full = state.capacity_used >= state.limits.max_pool_size
     for group in state.groups.values():
-        wanted = scaling.wants(group, NOT_IN_FORCE)
-        if scaling.wants_relief(group, NOT_IN_FORCE):
+        wanted = state.total < state.ceiling and scaling.wants(group, NOT_IN_FORCE)
+        if scaling.wants_relief(group, NOT_IN_FORCE) and scaling.has_headroom(state, group):
             yield f"{group.key} could have a relief and has none coming"
         if wanted and (not full or (scaling.is_starved(group) and scaling.longest_idle(state) is not None)):
             yield f"{group.key} could have a process and has none coming"

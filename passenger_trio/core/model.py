@@ -71,6 +71,8 @@ class GroupLimits:
     max_requests_jitter: int = attrs.field(default=0, validator=_bounded(0))
     """Up to so many fewer, drawn for each process."""
     max_process_lifetime: float = attrs.field(default=0.0, validator=_bounded(_TICK, zero=True))
+    max_drain_time: float = attrs.field(default=300.0, validator=_bounded(_TICK, zero=True))
+    """A process that left routing has so long for its sessions. 0: no limit."""
     max_request_time: float = attrs.field(default=0.0, validator=_bounded(_TICK, zero=True))
     """The process of a request that lasts longer is killed. 0: no limit."""
     max_request_queue_time: float = attrs.field(default=0.0, validator=_bounded(_TICK, zero=True))

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import math
 
-from passenger_trio.core import recycling, restarting, routing, scaling, statistics, verdict, waitlist
+from passenger_trio.core import draining, recycling, restarting, routing, scaling, statistics, verdict, waitlist
 from passenger_trio.core.commands import AbandonSpawn, Command, Grant, PoolEmpty, Reason, Refuse, Retire
 from passenger_trio.core.model import (
     AttemptId,
@@ -175,7 +175,7 @@ class PoolPolicy:
         groups = state.groups.values()
         commands = waitlist.serve(state, process.group, now)
         if not state.open:
-            commands += self._retire_unneeded(process)
+            commands += self._retire_unneeded(process, now)
         elif proven or worn or (not process.sessions and any(map(scaling.is_starved, groups))):
             # The back-off is over; or this process is idle and another group has none, so that room may be made.
             commands += scaling.start_spawns(state, now, groups)
@@ -229,7 +229,7 @@ class PoolPolicy:
         if not state.open:
             routing.attach_detached(state, new)
             return [Retire(process, Reason.SHUT_DOWN)]
-        commands = restarting.admit(state, ended, new)
+        commands = restarting.admit(state, ended, new, now)
         if new.status is _ENABLED:
             group.expected_concurrency = concurrency
             recycling.attached(new, now, jitter)
@@ -339,7 +339,7 @@ class PoolPolicy:
         detached = self.state.processes.get(process)
         if detached is None or detached.status is not _ENABLED:
             return []
-        commands = scaling.retire(self.state, detached, Reason.DETACHED)
+        commands = scaling.retire(self.state, detached, Reason.DETACHED, now)
         return commands + self._left(detached, now, lost=detached.group)
 
     # --- restarts -------------------------------------------------------------------------------------------------
@@ -355,7 +355,7 @@ class PoolPolicy:
         group = state.groups[key]
         # Somebody says that it is mended: no waiting.
         group.backoff.lift()
-        commands = restarting.begin_hard(state, group) if hard else restarting.begin(group)
+        commands = restarting.begin_hard(state, group, now) if hard else restarting.begin(group)
         scaling.watch_idleness(state, group, now)
         return commands + scaling.start_spawns(state, now, state.groups.values())
 
@@ -371,13 +371,14 @@ class PoolPolicy:
     # --- time -----------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[Command]:
-        """Do what is due: refuse, kill, replace, retire what is idle, end back-offs. Harmless at any time."""
+        """Do what is due: refuse, kill, end what drained for too long, replace, retire what is idle, end back-offs. Harmless at any time."""
         state = self.state
         groups = state.groups.values()
         commands: list[Command] = []
         for group in groups:
             commands += waitlist.refuse_overdue(state, group, now)
             commands += recycling.end_overruns(state, group, now)
+            commands += draining.look(group, now)
         if not state.open:
             return commands + [refusal for group in groups for refusal in waitlist.refuse_hopeless(state, group, now)]
         for group in groups:
@@ -402,6 +403,8 @@ class PoolPolicy:
         due = math.inf
         for group in self.state.groups.values():
             due = min(due, waitlist.overdue(group), recycling.overrun_due(group))
+            if group.detached:
+                due = min(due, group.drain_due)
             if self.state.open:
                 due = min(due, group.idle_due, group.expiry_due, scaling.preloader_due(group))
                 if group.backoff.until > -math.inf:
@@ -430,7 +433,7 @@ class PoolPolicy:
         for group in state.groups.values():
             commands += waitlist.refuse_hopeless(state, group, now)
             for process in list(group.enabled.values()):
-                commands += self._retire_unneeded(process)
+                commands += self._retire_unneeded(process, now)
             for of in group.generations.values():
                 if of.has_preloader:
                     commands.append(restarting.retire_preloader(group, of, Reason.SHUT_DOWN))
@@ -447,7 +450,7 @@ class PoolPolicy:
         if self.state.open:
             # No jitter is at hand here; the wait is then the longest that this failure can ask for.
             verdict.blame(process, now, 0.0, self.state.limits, None)
-        retired = scaling.retire(self.state, process, Reason.FAILED)
+        retired = scaling.retire(self.state, process, Reason.FAILED, now)
         return retired + self._left(process, now, lost=process.group)
 
     def _left(self, process: ProcessState, now: float, lost: GroupState | None) -> list[Command]:
@@ -479,10 +482,10 @@ class PoolPolicy:
         group.backoff.attempt_ended_at = group.generations[ended.generation].preloader_used = now
         return ended
 
-    def _retire_unneeded(self, process: ProcessState) -> list[Command]:
+    def _retire_unneeded(self, process: ProcessState, now: float) -> list[Command]:
         """While shutting down: an idle process goes. (An idle one has no waiters: they would have been served.)"""
         if process.status is _ENABLED and not process.sessions:
-            return scaling.retire(self.state, process, Reason.SHUT_DOWN)
+            return scaling.retire(self.state, process, Reason.SHUT_DOWN, now)
         return []
 
     def _empty(self) -> list[Command]:

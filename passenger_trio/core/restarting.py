@@ -16,7 +16,8 @@ A rolling restart
 Laws:
 
 * Nothing is retired before what takes its place is up. So capacity never falls, and a group never stands empty.
-* One relief at a time in a group; the hard ceiling holds for reliefs too.
+* One relief at a time in a group. It may stand above the hard ceiling for the time that it needs (``scaling.has_headroom``): old processes that hang do
+  not keep the next version away. They have ``max_drain_time`` (``draining``).
 * A restart that is asked for while the candidate is on its way is done after it: at most one runs and one is remembered,
   however many are asked for. At any other time it begins at once, also when older processes are still worn.
 * A candidate's failure is no failure of the group: it does not back off, and nobody is refused for it.
@@ -61,7 +62,7 @@ def begin(group: GroupState) -> list[Command]:
     return []
 
 
-def begin_hard(pool: PoolState, group: GroupState) -> list[Command]:
+def begin_hard(pool: PoolState, group: GroupState, now: float) -> list[Command]:
     """Retire everything, and start afresh."""
     group.last_generation += 1
     group.candidate = None
@@ -72,7 +73,7 @@ def begin_hard(pool: PoolState, group: GroupState) -> list[Command]:
     for attempt in group.attempts.values():
         commands += abandon(attempt, Reason.RESTART)
     for process in list(group.enabled.values()):
-        commands += scaling.retire(pool, process, Reason.RESTART)
+        commands += scaling.retire(pool, process, Reason.RESTART, now)
     return commands + conclude(group)
 
 
@@ -99,7 +100,7 @@ def abandon(attempt: Attempt, reason: Reason) -> list[Command]:
     return [AbandonSpawn(attempt.group.key, attempt.id, reason)]
 
 
-def admit(pool: PoolState, ended: Attempt, new: ProcessState) -> list[Command]:
+def admit(pool: PoolState, ended: Attempt, new: ProcessState, now: float) -> list[Command]:
     """A process has come: attach it, and let it take the place of a worn one if that is what it came for."""
     group = ended.group
     if ended.abandoned:
@@ -109,7 +110,7 @@ def admit(pool: PoolState, ended: Attempt, new: ProcessState) -> list[Command]:
     commands: list[Command] = []
     if ended.reason in scaling.RELIEFS and group.worn:
         replaced = next(iter(group.worn))
-        commands += scaling.retire(pool, group.enabled[replaced], group.worn[replaced])
+        commands += scaling.retire(pool, group.enabled[replaced], group.worn[replaced], now)
     elif not scaling.has_place(pool, group):
         # The limits are tighter than when it was begun; or what it was to replace has gone, and is being replaced already.
         spare = next((attempt for attempt in group.attempts.values() if attempt.counts), None)

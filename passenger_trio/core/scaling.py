@@ -11,7 +11,7 @@ When a spawn is started
 Laws of capacity
     ======================================  ==================================================
     enabled + attempts, reliefs left out    at most ``max_pool_size``; by group ``max_instances``
-    enabled + detached + attempts           at most twice ``max_pool_size`` (the hard ceiling)
+    enabled + detached + attempts           at most twice ``max_pool_size`` (the hard ceiling); and one relief for each group
     attempts                                at most ``max_concurrent_spawns``
     ======================================  ==================================================
 
@@ -32,7 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from passenger_trio.core import routing
+from passenger_trio.core import draining, routing
 from passenger_trio.core.commands import Command, Detach, Reason, Retire, StartSpawn
 from passenger_trio.core.model import AttemptId
 from passenger_trio.core.state import Attempt, GroupState, PoolState, ProcessState
@@ -64,6 +64,19 @@ def has_place(pool: PoolState, group: GroupState, spare: int = 0) -> bool:
     if most and len(group.enabled) + under_way(group) - spare >= most:
         return False
     return pool.capacity_used - spare < pool.limits.max_pool_size
+
+
+def has_headroom(pool: PoolState, group: GroupState) -> bool:
+    """Whether one more process may exist for a while to take the place of another one.
+
+    Below the hard ceiling always. Above it one in each group may, while that has no more processes on their way out than processes that serve. So
+    processes that hang do not keep the next version from its first process, and not the restart of another application either.
+    """
+    if pool.total < pool.ceiling:
+        return True
+    serving = len(group.enabled) + under_way(group)
+    own = len(group.enabled) + len(group.detached) + len(group.attempts)
+    return own <= 2 * serving and pool.total < pool.ceiling + len(pool.groups)
 
 
 def is_starved(group: GroupState) -> bool:
@@ -119,9 +132,10 @@ def start_spawns(
     :param lost: the group that has just lost a process, if one has: its first attempt replaces that.
     """
     commands: list[Command] = []
-    while pool.open and len(pool.attempts) < pool.limits.max_concurrent_spawns and pool.total < pool.ceiling:
+    while pool.open and len(pool.attempts) < pool.limits.max_concurrent_spawns:
         full = pool.capacity_used >= pool.limits.max_pool_size
-        growing = [group for group in groups if wants(group, now) and (not full or is_starved(group))]
+        below = pool.total < pool.ceiling
+        growing = [group for group in groups if below and wants(group, now) and (not full or is_starved(group))]
         victim = longest_idle(pool) if full and growing else None
         if full and victim is None:
             growing = [group for group in growing if impatient_at(group) <= now]
@@ -129,12 +143,16 @@ def start_spawns(
             if victim is None:
                 growing = []
         wanting = [(not is_starved(group), group.turn, _begin_growth, group) for group in growing]
-        wanting += [(True, group.turn, _begin_relief, group) for group in groups if wants_relief(group, now)]
+        wanting += [
+            (True, group.turn, _begin_relief, group)
+            for group in groups
+            if wants_relief(group, now) and has_headroom(pool, group)
+        ]
         if not wanting:
             break
         _, _, begin, group = min(wanting, key=lambda wish: wish[:2])
         if victim is not None and begin is _begin_growth:
-            commands += retire(pool, victim, Reason.MAKE_ROOM)
+            commands += retire(pool, victim, Reason.MAKE_ROOM, now)
         commands.append(begin(pool, group, now, lost))
         if group is lost:
             lost = None
@@ -174,7 +192,7 @@ def _begin(pool: PoolState, attempt: Attempt) -> StartSpawn:
     return StartSpawn(group.key, attempt.id, attempt.reason, attempt.generation)
 
 
-def retire(pool: PoolState, process: ProcessState, reason: Reason) -> list[Command]:
+def retire(pool: PoolState, process: ProcessState, reason: Reason, now: float) -> list[Command]:
     """Take an enabled process out of routing, and end it as soon as it is idle; at once, if it broke its session.
 
     Only here is that done while it lives, so none is retired twice.
@@ -182,6 +200,7 @@ def retire(pool: PoolState, process: ProcessState, reason: Reason) -> list[Comma
     routing.detach(pool, process)
     if process.sessions and reason is not Reason.FAILED:
         process.leaving = reason
+        draining.begin(process, now)
         return [Detach(process.id, reason)]
     return [Retire(process.id, reason)]
 
@@ -237,7 +256,7 @@ def retire_idle(pool: PoolState, now: float) -> list[Command]:
     commands: list[Command] = []
     for process in idle:
         if len(process.group.enabled) > minimum(process.group):
-            commands += retire(pool, process, Reason.IDLE)
+            commands += retire(pool, process, Reason.IDLE, now)
     for group in groups:
         watch_idleness(pool, group, now)
     return commands

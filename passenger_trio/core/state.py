@@ -96,6 +96,11 @@ class ProcessState:
     killed: bool = False
     # Detached while it was busy, and why: its last session's end retires it. None: it is not, or it was told to go.
     leaving: Reason | None = None
+    # Only while it is leaving (draining): since when; when it goes although it is busy, and whether that was put off once; whether people were told.
+    left_at: float = math.inf
+    drained_by: float = math.inf
+    drain_extended: bool = False
+    told_draining: bool = False
 
 
 Rank = tuple[int, float, int, ProcessState]
@@ -152,6 +157,8 @@ class GroupState:
     lenient_until: float = -math.inf
     # Not later than the moment at which a process is next worn for its age.
     expiry_due: float = math.inf
+    # Not later than the moment at which something is to be done about a process that drains.
+    drain_due: float = math.inf
     # When tick last looked: no deadline for impatience before.
     looked_at: float = -math.inf
     # When its last spawn was begun, counted in spawns of the pool: the smallest has the next turn.
@@ -226,9 +233,10 @@ class PoolState:
 
     @property
     def total(self) -> int:
-        """What counts in the hard ceiling of twice ``max_pool_size``: retired processes still use memory."""
+        """What counts in the hard ceiling: retired processes still use memory."""
         return len(self.processes) + len(self.attempts)
 
     @property
     def ceiling(self) -> int:
+        """Where growth ends: twice ``max_pool_size``. A relief may stand above it (``scaling.has_headroom``)."""
         return 2 * self.limits.max_pool_size

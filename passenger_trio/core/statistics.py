@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import attrs
 
+from passenger_trio.core import scaling
 from passenger_trio.core.backoff import NOT_IN_FORCE
 from passenger_trio.core.commands import Reason
 from passenger_trio.core.model import AttemptId, GroupKey, GroupLimits, PoolLimits, ProcessId, SpawnFailure
@@ -31,6 +32,10 @@ class ProcessStatistics:
     generation: int
     worn: Reason | None
     """Why it is to be replaced, if it is."""
+    leaving: Reason | None
+    """Why it is to go with its last session, if it is."""
+    drained_by: float
+    """It goes then even if it has sessions; infinity: not for that reason."""
 
 
 @attrs.frozen
@@ -65,6 +70,8 @@ class GroupStatistics:
     generation: int
     restarting: bool
     """Whether a restart is under way."""
+    held_up: bool
+    """Whether what replaces the next process cannot be spawned before one that is to go has gone."""
     rejection: Rejection | None
     """The last restart, if it came to nothing."""
 
@@ -86,14 +93,14 @@ def describe(pool: PoolState) -> PoolStatistics:
     """The state of the pool as values."""
     return PoolStatistics(
         limits=pool.limits,
-        groups=tuple(_describe_group(group) for group in pool.groups.values()),
+        groups=tuple(_describe_group(pool, group) for group in pool.groups.values()),
         capacity_used=pool.capacity_used,
         detached=len(pool.processes) - pool.enabled_count,
         shutting_down=not pool.open,
     )
 
 
-def _describe_group(group: GroupState) -> GroupStatistics:
+def _describe_group(pool: PoolState, group: GroupState) -> GroupStatistics:
     return GroupStatistics(
         key=group.key,
         limits=group.limits,
@@ -108,6 +115,8 @@ def _describe_group(group: GroupState) -> GroupStatistics:
                 process.last_used,
                 process.generation,
                 group.worn.get(process.id),
+                process.leaving,
+                process.drained_by,
             )
             for process in (*group.enabled.values(), *group.detached.values())
         ),
@@ -120,5 +129,6 @@ def _describe_group(group: GroupState) -> GroupStatistics:
         last_failure=group.backoff.failure,
         generation=group.generation,
         restarting=group.rolling,
+        held_up=scaling.wants_relief(group, NOT_IN_FORCE) and not scaling.has_headroom(pool, group),
         rejection=group.rejection,
     )

@@ -24,6 +24,7 @@ EVENTS = (
     "queue_full",
     "request_time_exceeded",
     "memory_limit_exceeded",
+    "drain_time_exceeded",
     "restart_ended",
     "restart_rejected",
 )

@@ -26,6 +26,7 @@ from passenger_trio.core.commands import (
     Retire,
     RetirePreloader,
     StartSpawn,
+    StillDraining,
 )
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
@@ -57,7 +58,9 @@ def perform(pool: Pool, commands: Iterable[Command]) -> None:
             case Detach():
                 pool.detached(command.process, command.reason.value)
             case Retire():
-                pool.retire(command.process, command.reason.value)
+                pool.retire(command.process, command.reason)
+            case StillDraining():
+                pool.tell_draining(command)
             case Kill():
                 pool.kill(command)
             case RetirePreloader():

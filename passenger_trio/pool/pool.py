@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import random
 import secrets
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from typing import Any
 
 import trio
 
-from passenger_trio.core.commands import Command, Grant, Kill
+from passenger_trio.core.commands import Command, Grant, Kill, Reason, StillDraining
 from passenger_trio.core.model import (
     AttemptId,
     ErrorCategory,
@@ -385,12 +386,34 @@ class Pool:
         process.leave()
         self.homes[process.group].keepers[kill.process].kill(kill.reason.value)
 
-    def retire(self, id: ProcessId, why: str) -> None:
+    def tell_draining(self, draining: StillDraining) -> None:
+        """A process that was replaced or detached still has requests."""
+        process = self.processes[draining.process]
+        _log.warning(
+            "process %d of %s is to go and still has %s: %s",
+            process.live.pid,
+            process.group,
+            _requests(draining.sessions),
+            "it is waited for" if draining.seconds == math.inf else f"it is ended in {draining.seconds:.0f} s",
+        )
+
+    def retire(self, id: ProcessId, reason: Reason) -> None:
         """A process is to finish and end."""
         process = self.processes[id]
+        if reason is Reason.DRAIN_TIME:
+            process.drained = True
+            sessions = self._policy.state.processes[id].sessions
+            _log.warning(
+                "process %d of %s is ended with %s: %s",
+                process.live.pid,
+                process.group,
+                _requests(sessions),
+                reason.value,
+            )
+            self.events.publish("drain_time_exceeded", group=str(process.group), pid=process.live.pid)
         process.leave()
-        self._detached(process, why)
-        self.homes[process.group].keepers[id].retire(why)
+        self._detached(process, reason.value)
+        self.homes[process.group].keepers[id].retire(reason.value)
 
     def _detached(self, process: Process, why: str) -> None:
         if not process.told_detached:
@@ -417,3 +440,7 @@ class Pool:
         """Wake whoever waits for something to have changed."""
         changed, self.changed = self.changed, trio.Event()
         changed.set()
+
+
+def _requests(count: int) -> str:
+    return f"{count} request{'s' if count > 1 else ''} in hand"

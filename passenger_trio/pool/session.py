@@ -51,6 +51,8 @@ class Process:
     """Streams that are open, in use or idle; not those that the application has taken over, which occupy no place of the worker's."""
     overdue: set[SessionId] = attrs.field(factory=set)
     """Sessions that lasted too long: what the process was killed for."""
+    drained: bool = False
+    """It had its time for the sessions that it has still: what it was told to go for."""
     killed: bool = False
     """It was sent SIGKILL: where its streams end, nothing says that it had ended them."""
     told_detached: bool = False
@@ -135,8 +137,8 @@ class Session:
 
     @property
     def is_overdue(self) -> bool:
-        """Whether it lasted too long, and the process was killed for that."""
-        return self.id in self.process.overdue
+        """Whether it lasted too long, and the process was ended for that."""
+        return self.process.drained or self.id in self.process.overdue
 
     async def wait_left(self, seconds: float) -> None:
         """Return when the process is on its way out, or after so many seconds. For whoever met its end before that was noticed."""

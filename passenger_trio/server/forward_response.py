@@ -22,6 +22,7 @@ from passenger_trio.server.stage import Stage
 from passenger_trio.server.upgrade import relay
 
 if TYPE_CHECKING:
+    from passenger_trio.pool.session import Session
     from passenger_trio.server.connection import Connection
 
 __all__ = ["forward_response"]
@@ -46,8 +47,9 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
         return True
     except IncompleteResponse:
         if session.is_overdue:
+            problem = _overdue(connection, exchange, session)
             exchange.give_back(SessionOutcome.DONE)
-            raise RequestTimeExceeded(_overdue(connection, exchange)) from None
+            raise RequestTimeExceeded(problem) from None
         again = exchange.repeatable and (exchange.reader is None or not exchange.reader.begun)
         if again:
             # If it is dying, the second try must not go to it: until its exit is seen it may look like the best choice.
@@ -71,7 +73,8 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
         raise
 
 
-def _overdue(connection: Connection, exchange: Exchange) -> str:
+def _overdue(connection: Connection, exchange: Exchange, session: Session) -> str:
     seconds = connection.now() - exchange.started
     request = f"{exchange.head.method.decode()} {exchange.head.path.decode('latin-1')}"
-    return f"{request} was not finished after {seconds:.1f} s, and its process was killed"
+    end = "ended: it was to go" if session.process.drained else "killed"
+    return f"{request} was not finished after {seconds:.1f} s, and its process was {end}"

@@ -131,6 +131,9 @@ class DrivenPool:
     def restart(self, key: GroupKey = SHOP, *, hard: bool = False) -> list[Command]:
         return self.checked(self.policy.restart(key, self.now, hard=hard))
 
+    def detach(self, process: ProcessId) -> list[Command]:
+        return self.checked(self.policy.detach(process, self.now))
+
     def generations(self, key: GroupKey = SHOP) -> list[int]:
         """Of the processes that serve, oldest process first."""
         return [process.generation for process in self.policy.state.groups[key].enabled.values()]

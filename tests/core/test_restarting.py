@@ -109,14 +109,52 @@ class TestRolling:
         assert pool.generations() == [2]
         assert [reason for _, reason in retired(pool.spawned(replacement))] == [Reason.SURPLUS]
 
-    def test_the_ceiling_holds_while_old_processes_linger(self) -> None:
+    def test_a_second_restart_comes_through_while_an_old_process_hangs(self) -> None:
+        """Fault 19: one hung request in a pool of one, and six in a pool of six, kept every further version away."""
+        for size in (1, 6):
+            pool = a_pool(size, max_pool_size=size)
+            for _ in range(size):
+                pool.take()
+            pool.restart()
+            while pool.attempts():
+                pool.spawned()
+            assert len(pool.policy.state.processes) == 2 * size
+            assert spawns(pool.restart()) == [(SHOP, Reason.RESTART)]
+            pool.spawned()
+            assert pool.generations()[-1] == 3, "the new version serves"
+            while 2 in pool.generations():
+                for process in set(pool.policy.state.groups[SHOP].detached.values()):
+                    if not process.sessions:
+                        pool.exits(process.id)
+                while pool.attempts():
+                    pool.spawned()
+            assert pool.generations() == [3] * size
+
+    def test_above_the_ceiling_there_is_one_relief_and_it_holds_until_an_old_process_has_had_its_time(self) -> None:
         pool = a_pool(1, max_pool_size=1)
+        for _ in range(2):
+            pool.take()
+            pool.restart()
+            pool.spawned()
         pool.take()
-        [old] = pool.processes()
-        pool.restart()
-        pool.spawned()
-        assert spawns(pool.restart()) == []
-        assert spawns(pool.exits(old)) == [(SHOP, Reason.RESTART)]
+        assert spawns(pool.restart()) == [], "two hang already, and the third is busy"
+        [first, _] = pool.policy.state.groups[SHOP].detached
+        assert retired(pool.tick(300.0)) == [(first, Reason.DRAIN_TIME), (_, Reason.DRAIN_TIME)]
+        assert spawns(pool.exits(first)) == [(SHOP, Reason.RESTART)]
+
+    def test_processes_of_another_application_that_hang_do_not_delay_a_restart(self) -> None:
+        """KE13, fault 19."""
+        pool = DrivenPool(max_pool_size=2)
+        for key in (SHOP, BLOG):
+            pool.add(key, min_instances=1)
+            pool.spawned(key=key)
+        for _ in range(3):
+            pool.take(BLOG)
+            pool.restart(BLOG)
+            if pool.attempts(BLOG):
+                pool.spawned(key=BLOG)
+        assert not pool.attempts(BLOG), "its own restart waits for its own processes"
+        assert spawns(pool.restart(SHOP)) == [(SHOP, Reason.RESTART)]
 
     def test_a_group_without_processes_is_of_the_new_generation_at_once(self) -> None:
         pool = DrivenPool()

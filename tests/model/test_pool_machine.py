@@ -40,6 +40,7 @@ group_limits = st.builds(
     max_requests_jitter=st.sampled_from([0, 2]),
     max_process_lifetime=st.sampled_from([0.0, 0.0, 40.0]),
     max_request_time=st.sampled_from([0.0, 0.0, 4.0]),
+    max_drain_time=st.sampled_from([300.0, 3.0, 15.0, 0.0]),
     max_request_queue_time=st.sampled_from([0.0, 0.0, 2.0]),
     memory_limit=st.sampled_from([0, 100]),
     hard_memory_limit=st.sampled_from([0, 200]),

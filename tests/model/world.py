@@ -26,6 +26,7 @@ from passenger_trio.core.commands import (
     Retire,
     RetirePreloader,
     StartSpawn,
+    StillDraining,
 )
 from passenger_trio.core.invariants import check
 from passenger_trio.core.journey import Journey, JourneyType
@@ -73,6 +74,9 @@ class FakeProcess:
     """Busy when it was taken out of routing: it will be retired."""
     retired: bool = False
     killed: bool = False
+    detached_at: float = 0.0
+    told: bool = False
+    """People were told that it still drains."""
 
     @property
     def is_live(self) -> bool:
@@ -336,10 +340,24 @@ class FakeWorld:
                                 assert all(other.sessions for other in self._live(key)), "an idle one could go"
                         made_room = True
                     process.detached = True
+                    process.detached_at = self.now
+                case StillDraining():
+                    process = self.processes[command.process]
+                    assert process.detached
+                    assert not process.retired
+                    assert not process.told, "told twice"
+                    assert process.sessions == command.sessions > 0
+                    process.told = True
                 case Retire():
                     process = self.processes[command.process]  # KeyError: after its exit
                     assert not process.retired, "retired twice"
-                    assert not process.sessions or command.reason is Reason.FAILED, "retired while it serves"
+                    if command.reason is Reason.DRAIN_TIME:
+                        limit = self.groups[process.group].max_drain_time
+                        assert process.detached
+                        assert process.sessions, "an idle one goes at once"
+                        assert 0 < limit <= self.now - process.detached_at, "it has time still"
+                    else:
+                        assert not process.sessions or command.reason is Reason.FAILED, "retired while it serves"
                     if command.reason in (Reason.IDLE, Reason.MAKE_ROOM) and not process.detached:
                         assert len(self._live(process.group)) > self._minimum(process.group), "below the minimum"
                         self._longest_idle(process, command.reason)
@@ -461,7 +479,12 @@ class FakeWorld:
         limits: PoolLimits = state.limits
         if not self.shutting_down:
             assert sum(len(self._live(key)) for key in self.groups) + self._coming() <= limits.max_pool_size
-        assert len(self.processes) + len(self.attempts) <= 2 * limits.max_pool_size
+        assert len(self.processes) + len(self.attempts) <= 2 * limits.max_pool_size + len(self.groups)
+        for process in self.processes.values():
+            limit = self.groups[process.group].max_drain_time
+            if process.detached and not process.retired and limit:
+                due = max(process.detached_at + limit, self.now) + 1.0  # once put off for a clock that was late
+                assert self.policy.next_deadline() <= due, "it drains for ever (fault 19)"
 
     # --- the kind world ---------------------------------------------------------------------------------------
 
