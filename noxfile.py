@@ -27,6 +27,7 @@ if __name__ != "__main__":
     # Program -> Debian package, for what the tests drive the server with.
     TEST_PROGRAMS = {
         "curl": "curl",
+        "gcc": "gcc",
         "wrk": "wrk",
         "ruby": "ruby",
         "bundle": "ruby-bundler",

@@ -61,7 +61,7 @@ from passenger_trio.spawning.smart import SmartSpawner
 from passenger_trio.spawning.spawner import Spawner
 from passenger_trio.spawning.warm_up import WarmSpawner
 from passenger_trio.system import tempfiles
-from passenger_trio.system.children import become_subreaper, end_strays, reap_strangers
+from passenger_trio.system.children import become_subreaper, end_all_strays, reap_strangers
 from passenger_trio.system.ports import Ports
 from passenger_trio.system.sockets import holder_of_port, listen_tcp, listen_unix
 from passenger_trio.system.syscalls import cpus, pidfd_open
@@ -263,8 +263,7 @@ def run(config: Config, *, on_ready: Callable[[RunningServer], None]) -> None:
     try:
         trio.run(_main, config, on_ready, heeded, unheard)
     finally:
-        while end_strays():
-            pass
+        end_all_strays()
 
 
 async def _main(

@@ -32,6 +32,7 @@ LONG_ONES = (
     "test_python_wsgi_conformance",
     "test_ruby_rack_spec",
     "test_ruby_rails",
+    "test_short_of_resources",
     "test_buffering",
     "test_lane_equals_h11",
     "test_python_asgi_sessions",

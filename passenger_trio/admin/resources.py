@@ -10,6 +10,7 @@ import trio
 
 from passenger_trio.core.model import GroupKey
 from passenger_trio.system.gauges import ProcessGauge, measure
+from passenger_trio.system.threads import in_thread
 
 if TYPE_CHECKING:
     from passenger_trio.server.connection import Connection
@@ -50,14 +51,17 @@ def _relay(relay: Relay | WebSocket, now: float) -> dict[str, Any]:
 
 
 async def memory(server: RunningServer, limiter: trio.CapacityLimiter) -> dict[str, Any]:
-    """What each process costs, and what forking from a preloader saves: the pages that several of them share."""
+    """What each process costs, and what forking from a preloader saves: the pages that several of them share.
+
+    :raises NoThread: nothing can be measured now.
+    """
     pool = server.pool
     roles: dict[GroupKey, list[tuple[str, int]]] = {}
     for key, home in pool.homes.items():
         roles[key] = [("preloader", preloader.pid) for preloader in home.preloaders]
         roles[key] += [("process", process.live.pid) for process in pool.processes.values() if process.group == key]
     pids = [os.getpid(), *(pid for members in roles.values() for _, pid in members)]
-    gauges = await trio.to_thread.run_sync(_measure_all, pids, limiter=limiter)
+    gauges = await in_thread(_measure_all, pids, limiter=limiter)
     groups = []
     for key, members in roles.items():
         rows = [{"role": role, "pid": pid, **_sizes(gauges[pid])} for role, pid in members if pid in gauges]

@@ -28,6 +28,7 @@ from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.system.callers import Caller, serve_callers
 from passenger_trio.system.gauges import ProcessGauge, measure
 from passenger_trio.system.sockets import RawStream, peer_credentials
+from passenger_trio.system.threads import NoThread, in_thread
 
 if TYPE_CHECKING:
     from passenger_trio.tree import RunningServer
@@ -137,7 +138,13 @@ class _Admin:
         if found is None and ordered is None:
             return await self._reply(stream, connection, 404, {"error": "no such resource"})
         if found is not None and request.method == b"GET":
-            return await self._reply(stream, connection, 200, await found(self))
+            try:
+                shown = await found(self)
+            except NoThread as error:
+                return await self._reply(
+                    stream, connection, 503, {"error": f"no thread can be had for it now: {error}"}
+                )
+            return await self._reply(stream, connection, 200, shown)
         if ordered is None or request.method != b"POST":
             possible = "GET" if found is not None else "POST"
             return await self._reply(stream, connection, 405, {"error": f"only {possible} is possible"})
@@ -196,7 +203,10 @@ class _Admin:
         statistics = pool.statistics()
         pids = [process.live.pid for process in pool.processes.values()]
         pids += [preloader.pid for home in pool.homes.values() for preloader in home.preloaders]
-        gauges = await trio.to_thread.run_sync(_measure_all, pids, limiter=self.limiter)
+        try:
+            gauges = await in_thread(_measure_all, pids, limiter=self.limiter)
+        except NoThread:
+            gauges = {}  # everything else is known
         now = trio.current_time()
         front = server.front
         by_key = {spec.key: spec for spec in self.specs}
@@ -294,7 +304,7 @@ class _Admin:
 
     async def trace(self) -> dict[str, Any]:
         """What the pool was told and what it decided."""
-        return await trio.to_thread.run_sync(self.server.pool.trace(), limiter=self.limiter)
+        return await in_thread(self.server.pool.trace(), limiter=self.limiter)
 
 
 _RESOURCES: dict[str, Callable[[_Admin], Any]] = {

@@ -11,7 +11,6 @@ import logging
 import os
 import shlex
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,10 +19,13 @@ import trio
 from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.events import EVENTS, Events
+from passenger_trio.system.children import start_program
+from passenger_trio.system.pidfd import PidFd, pin_child
 
 __all__ = ["Hooks", "parse_hooks"]
 
 _TIME = 30.0
+_KILL_TIME = 5.0
 
 _log = logging.getLogger("passenger_trio.pool")
 
@@ -70,26 +72,26 @@ class Hooks:
         for name, value in event.items():
             environment[f"PASSENGER_TRIO_HOOK_{name.upper()}"] = "" if value is None else str(value)
         try:
-            with trio.move_on_after(_TIME) as scope:
-                done = await trio.run_process(
-                    command,
-                    env=environment,
-                    check=False,
-                    stdin=subprocess.DEVNULL,
-                    process_group=0,
-                    deliver_cancel=_kill_group,
-                )
-        except OSError as exc:
-            _log.error("the hook for %s cannot be run: %s: %s", event["event"], command[0], exc.strerror)
+            pidfd = pin_child(start_program(command, env=environment))
+        except (OSError, ValueError) as exc:  # ValueError: a NUL in the environment
+            why = exc.strerror if isinstance(exc, OSError) else str(exc)
+            _log.error("the hook for %s cannot be run: %s: %s", event["event"], command[0], why)
             return
-        if scope.cancelled_caught:
-            _log.error("the hook for %s took longer than %d s and was killed", event["event"], _TIME)
-        elif done.returncode:
-            _log.warning("the hook for %s ended with status %d", event["event"], done.returncode)
+        try:
+            with trio.move_on_after(_TIME):
+                await pidfd.wait_exit()
+        finally:
+            await _see_off(pidfd, event["event"])
 
 
-async def _kill_group(process: trio.Process) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+async def _see_off(pidfd: PidFd, event: str) -> None:
+    """What still runs is killed, and what comes of the program is told."""
+    in_time = pidfd.poll()
+    if not in_time:
+        pidfd.signal_group(signal.SIGKILL)
+        with trio.move_on_after(_KILL_TIME, shield=True):
+            await pidfd.wait_exit()
+        _log.error("the hook for %s took longer than %d s, or than the server, and was killed", event, _TIME)
+    elif pidfd.exit_status:
+        _log.warning("the hook for %s ended with status %d", event, pidfd.exit_status)
+    pidfd.close()

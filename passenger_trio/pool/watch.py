@@ -1,6 +1,7 @@
 """The watch: looks at ``restart.txt`` and ``always_restart.txt`` of every application, from time to time and off the request path.
 
-All looks of one turn are one thread hop, on a thread of their own: a file system that hangs stops the watch and nothing else. What is seen
+All looks of one turn are one thread hop, on a thread of their own: a file system that hangs stops the watch and nothing else. Where no thread can be had a turn is left
+out: a file that is touched meanwhile is noticed by the next. What is seen
 becomes facts (``core.restart_files``, ``PoolPolicy.always_restart``); nothing is decided here.
 """
 
@@ -15,6 +16,7 @@ import trio
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.restart_files import RestartFile
 from passenger_trio.pool.pool import Pool
+from passenger_trio.system.threads import NoThread, in_thread
 
 __all__ = ["Watch"]
 
@@ -33,13 +35,13 @@ class Watch:
         self._directories = dict(directories)
         self._interval = interval
         self._files = {key: RestartFile() for key in directories}
+        self._unseen = set(directories)
         self._always = dict.fromkeys(directories, False)
         self._limiter = trio.CapacityLimiter(1)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled. Started when everything was seen once: what changes from then on is noticed."""
-        for key, (mtime, _) in (await self._look()).items():
-            self._files[key].first_seen(mtime)
+        await self._look()
         task_status.started()
         while True:
             await trio.sleep(self._interval)
@@ -55,7 +57,15 @@ class Watch:
                     self._pool.restart(key)
 
     async def _look(self) -> _Seen:
-        return await trio.to_thread.run_sync(_stat, self._directories, limiter=self._limiter, abandon_on_cancel=True)
+        try:
+            seen = await in_thread(_stat, self._directories, limiter=self._limiter, abandon_on_cancel=True)
+        except NoThread as error:
+            _log.warning("restart.txt is not looked at this time: %s", error)
+            return {}
+        for key in self._unseen.intersection(seen):
+            self._files[key].first_seen(seen[key][0])
+        self._unseen.difference_update(seen)
+        return seen
 
 
 def _stat(directories: Mapping[GroupKey, str]) -> _Seen:

@@ -12,6 +12,7 @@ Laws (F54, F55):
     Nothing is raised.
 * A line is written once or not at all. After a write that broke off in the middle of a line, the next begins
     on a new line.
+* Where no thread can be had, what was gathered waits for one.
 * ``reopen`` loses and repeats no line: what was recorded before may be in the old file or in the new one.
 * What goes wrong with one batch, by mistake, costs that batch (KE1).
 * When ``run`` is cancelled it writes what is left, for ``LAST_FLUSH`` seconds at most.
@@ -31,6 +32,7 @@ from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config
 from passenger_trio.server.access_format import AccessRecord, format_combined, format_json
 from passenger_trio.system.syscalls import F_DUPFD_CLOEXEC
+from passenger_trio.system.threads import NoThread, in_thread
 
 __all__ = ["AccessLog", "AccessLogStatistics", "AccessRecord"]
 
@@ -38,6 +40,8 @@ FLUSH_INTERVAL = 0.2
 FLUSH_BYTES = 64 * 1024
 MAX_BACKLOG = 8 * 1024 * 1024
 LAST_FLUSH = 1.0
+_RETRY = 0.2
+"""Seconds until a thread is asked for again."""
 
 _FORMATS = {"combined": format_combined, "json": format_json}
 
@@ -140,9 +144,10 @@ class AccessLog:
         finally:
             with self._kernel.contain("the access log"), trio.move_on_after(LAST_FLUSH, shield=True) as last:
                 if self._in_hand is not None:
-                    # Cancelled in the middle of a batch: its writer holds the limiter until it is done.
+                    # Cancelled in the middle of a batch: its writer, if there is one, holds the limiter until it is done.
                     async with self._limiter:
-                        self._account()
+                        pass
+                    await self._write(self._in_hand)
                 await self._flush()
             self._ended = True
             self._dropped += len(self._lines) + (len(self._in_hand.lines) if self._in_hand else 0)
@@ -167,7 +172,17 @@ class AccessLog:
         batch = self._in_hand = _Batch(self._lines, self._gathered, self._wants_reopen)
         self._lines, self._gathered, self._wants_reopen = [], 0, False
         self._first, self._enough = trio.Event(), trio.Event()
-        await trio.to_thread.run_sync(self._file.write, batch, abandon_on_cancel=True, limiter=self._limiter)
+        await self._write(batch)
+
+    async def _write(self, batch: _Batch) -> None:
+        """Once, by a thread; and wait for one that can be had."""
+        while not batch.begun:
+            try:
+                await in_thread(self._file.write, batch, abandon_on_cancel=True, limiter=self._limiter)
+            except NoThread as error:
+                self._errors += 1
+                self._last_error = str(error)
+                await trio.sleep(_RETRY)
         self._account()
 
     def _account(self) -> None:
@@ -185,6 +200,8 @@ class _Batch:
     lines: list[bytes]
     size: int
     reopen: bool
+    begun: bool = False
+    """A thread has it."""
     lost: int = 0
     errors: list[str] = attrs.field(factory=list)
 
@@ -200,6 +217,7 @@ class _File:
 
     def write(self, batch: _Batch) -> None:
         """Everything that can block."""
+        batch.begun = True
         if batch.reopen and self.destination != "-":
             try:
                 fd, old = _open(self.destination), self.fd
@@ -235,5 +253,5 @@ def _open(destination: str) -> int:
     # O_NONBLOCK: a FIFO without a reader is an error here, and not a wait for one.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
     fd = os.open(destination, flags, 0o640)
-    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_NONBLOCK)
+    os.set_blocking(fd, True)
     return fd

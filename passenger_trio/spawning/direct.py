@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 
 import trio
@@ -18,10 +17,10 @@ from passenger_trio.spawning.handshake import Launch
 from passenger_trio.spawning.reception import Reception
 from passenger_trio.spawning.spawner import PreloaderFacts, SpawnedProcess
 from passenger_trio.system.children import start_program
-from passenger_trio.system.pidfd import PidFd
+from passenger_trio.system.pidfd import pin_child
 from passenger_trio.system.sockets import PeerCredentials
 
-__all__ = ["DirectSpawner", "pin_child", "start_loader"]
+__all__ = ["DirectSpawner", "start_loader"]
 
 OnLine = Callable[[int, str], None]
 """Called with a pid and a line of output."""
@@ -58,17 +57,6 @@ async def start_loader(
             output.on_line = lambda line: on_line(pid, line)
         launch.advance("start_program", "connect_back")
         return await launch.see_through(expectation, spec.app.start_timeout)
-
-
-def pin_child(pid: int) -> PidFd:
-    """The pidfd of a child of ours that nobody has waited for."""
-    # The child is not reaped by anybody else, so its pid is its own until we wait for it.
-    try:
-        return PidFd.open(pid)
-    except OSError:  # no descriptor is left
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
 
 
 def _cannot_start(launch: Launch, command: tuple[str, ...], exc: OSError | ValueError) -> SpawnError:

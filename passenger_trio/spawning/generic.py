@@ -25,12 +25,12 @@ from passenger_trio.core.model import ErrorCategory
 from passenger_trio.core.start_command import shell_text
 from passenger_trio.errors import SpawnError
 from passenger_trio.spawning.app_spec import AppSpec
-from passenger_trio.spawning.direct import OnLine, pin_child
+from passenger_trio.spawning.direct import OnLine
 from passenger_trio.spawning.handshake import Launch, describe_exit
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.spawner import PreloaderFacts, warn_of_stranger
 from passenger_trio.system.children import descendants, start_program
-from passenger_trio.system.pidfd import PidFd
+from passenger_trio.system.pidfd import PidFd, pin_child
 from passenger_trio.system.ports import Ports, connect_tcp_nowait, listener_uids
 from passenger_trio.system.sockets import PeerCredentials, RawStream, connect_unix_nowait, remove_unix_socket
 
@@ -328,17 +328,20 @@ def _belongs(pid: int, listener: PeerCredentials) -> bool:
 
 
 def _listens_on(pid: int) -> list[str]:
-    """Where a process and its descendants listen, for people."""
-    import psutil
-
+    """Where a process and its descendants listen, for people. Nowhere, where that cannot be told (no descriptor is left)."""
     found = set()
-    for member in (pid, *descendants(pid)):
-        try:
-            process = psutil.Process(member)
-            for connection in getattr(process, "net_connections", process.connections)("tcp"):
-                if connection.status == psutil.CONN_LISTEN:
-                    host = f"[{connection.laddr.ip}]" if ":" in connection.laddr.ip else connection.laddr.ip
-                    found.add(f"{host}:{connection.laddr.port}")
-        except psutil.Error:
-            continue  # gone by now
+    try:
+        import psutil
+
+        for member in (pid, *descendants(pid)):
+            try:
+                process = psutil.Process(member)
+                for connection in getattr(process, "net_connections", process.connections)("tcp"):
+                    if connection.status == psutil.CONN_LISTEN:
+                        host = f"[{connection.laddr.ip}]" if ":" in connection.laddr.ip else connection.laddr.ip
+                        found.add(f"{host}:{connection.laddr.port}")
+            except psutil.Error:
+                continue  # gone by now
+    except (OSError, ImportError):
+        pass
     return sorted(found)

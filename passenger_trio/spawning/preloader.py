@@ -193,7 +193,12 @@ class Preloader:
         # What is remembered under this number is of another process, which had it before.
         self._exits.pop(message.pid, None)
         order = self._orders.pop(message.token, None)
-        pidfd = self._pin(message.pid)
+        pidfd, problem = None, "The new process ended at once."
+        try:
+            pidfd = self._pin(message.pid)
+        except OSError as exc:
+            # It cannot be watched, and nobody may be signalled by a number: it finds that it is not expected any more, and ends.
+            problem = f"The new process cannot be watched: {exc.strerror}."
         if order is None:
             if pidfd is not None:
                 pidfd.signal_group(signal.SIGKILL)
@@ -202,18 +207,25 @@ class Preloader:
             order.on_forked(pidfd)
             order.settled.set()
         else:
-            self._refuse(order, "The new process ended at once.")
+            self._refuse(order, problem)
 
     def _pin(self, pid: int) -> PidFd | None:
+        """None: it has ended.
+
+        :raises OSError: no descriptor is left.
+        """
         try:
             pidfd = PidFd.open(pid)
-        except OSError:
+        except ProcessLookupError:
             return None
-        if parent_of(pid) == self.pid:
-            return pidfd
-        # R47: it is pinned now, and is no child of the preloader: that one has ended, or the preloader lies.
-        pidfd.close()
-        return None
+        is_its_child = False
+        try:
+            # R47: it is pinned now. If it is no child of the preloader, that one has ended, or the preloader lies.
+            is_its_child = parent_of(pid) == self.pid
+        finally:
+            if not is_its_child:
+                pidfd.close()
+        return pidfd if is_its_child else None
 
     @staticmethod
     def _refuse(order: ForkOrder, problem: str = "") -> None:

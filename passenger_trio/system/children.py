@@ -9,9 +9,13 @@ Programs are started from the main thread, with ``subprocess.Popen`` and never b
 from __future__ import annotations
 
 import ctypes
+import errno
+import logging
 import os
+import resource
 import signal
 import subprocess
+import time
 from collections.abc import Collection, Mapping, Sequence
 
 import trio
@@ -19,11 +23,16 @@ import trio
 from passenger_trio.system.pidfd import is_readable, parent_of
 from passenger_trio.system.syscalls import P_PID, P_PIDFD, WEXITED, pidfd_open, pidfd_send_signal, waitid
 
-__all__ = ["become_subreaper", "descendants", "end_strays", "reap_strangers", "start_program"]
+__all__ = ["become_subreaper", "descendants", "end_all_strays", "end_strays", "reap_strangers", "start_program"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _STRANGER_TIME = 1.0
 """Seconds for which nobody reaps a child that nobody watches: ours are reaped at once."""
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What is over by itself."""
+_PATIENCE, _PAUSE = 5.0, 0.05
+
+_log = logging.getLogger("passenger_trio")
 
 
 def become_subreaper() -> None:
@@ -37,13 +46,18 @@ def become_subreaper() -> None:
 
 
 def start_program(
-    command: Sequence[str], *, cwd: str, env: Mapping[str, str], output: int, stdin: int = subprocess.DEVNULL
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: str | None = None,
+    output: int | None = None,
+    stdin: int = subprocess.DEVNULL,
 ) -> int:
-    """Start a program in its own process group, stdin from nowhere (or ``stdin``), stdout and stderr on ``output``; its pid.
+    """Start a program in its own process group, stdin from nowhere (or ``stdin``), stdout and stderr on ``output`` (or ours); its pid.
 
-    The caller owns the child: it must pin it with a pidfd at once and reap it.
+    The caller owns the child: it must pin it with a pidfd at once and reap it (``pin_child``).
 
-    :raises OSError: the program cannot be started.
+    :raises OSError: the program cannot be started: it is not there, or no process, descriptor or memory is to be had.
     """
     child = subprocess.Popen(
         command,
@@ -81,6 +95,8 @@ def end_strays(keep: Collection[int] = ()) -> list[int]:
 
     Call it until it finds none. Who may not be killed (it runs as another user) is not counted. Only for the end of a
     supervisor that owns its process: an embedding program's other children must be in ``keep``.
+
+    :raises OSError: it cannot be told who there is: no descriptor is left, or no memory.
     """
     killed: list[int] = []
     pinned: list[tuple[int, int]] = []
@@ -114,22 +130,50 @@ def end_strays(keep: Collection[int] = ()) -> list[int]:
     return killed
 
 
+def end_all_strays() -> None:
+    """``end_strays`` until it finds none. Where it cannot be told who there is, that is waited for, for a while."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    deadline = time.monotonic() + _PATIENCE
+    try:
+        while True:
+            try:
+                if not end_strays():
+                    return
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    _log.error(
+                        "what the applications left running cannot be looked for, and may be there still: %s",
+                        error.strerror,
+                    )
+                    return
+                time.sleep(_PAUSE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 async def reap_strangers() -> None:
     """Reap the orphans that end as children of a subreaper, until cancelled; without this they stay as zombies (F38).
 
-    Only for a supervisor that owns its process: it takes SIGCHLD, and every child that is not watched by its pidfd.
+    Only for a supervisor that owns its process: it takes SIGCHLD, and every child that is not watched by its pidfd. When no descriptor is left to look
+    at /proc with, they stay for a second longer, and do no harm.
     """
     with trio.open_signal_receiver(signal.SIGCHLD) as deaths:
         async for _ in deaths:
             zombies = _reap_zombies(())
-            while zombies:
+            while zombies is None or zombies:
                 await trio.sleep(_STRANGER_TIME)
-                zombies = _reap_zombies(zombies)
+                zombies = _reap_zombies(zombies or ())
 
 
-def _reap_zombies(seen: Collection[int]) -> set[int]:
-    """Reap those that were there before; the new ones."""
-    zombies = {pid for pid in _children(os.getpid()) if _is_zombie(pid)}
+def _reap_zombies(seen: Collection[int]) -> set[int] | None:
+    """Reap those that were there before; the new ones. None: it cannot be told now."""
+    try:
+        zombies = {pid for pid in _children(os.getpid()) if _is_zombie(pid)}
+    except OSError as error:
+        if error.errno in _SHORT:
+            return None
+        raise
     for pid in zombies.intersection(seen):
         try:
             waitid(P_PID, pid, WEXITED | os.WNOHANG)

@@ -24,13 +24,13 @@ class ProcessGauge:
 
 
 def measure(pid: int) -> ProcessGauge | None:
-    """None when there is no such process."""
+    """None when there is no such process, or it cannot be told now: no descriptor is left, or no memory."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             stat = file.read()
         with open(f"/proc/{pid}/statm", "rb") as file:
             rss = int(file.read().split()[1]) * _PAGE
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError:
         return None
     fields = stat[stat.rindex(b")") + 2 :].split()
     cpu_time = (int(fields[11]) + int(fields[12])) / _TICK
@@ -43,6 +43,6 @@ def measure(pid: int) -> ProcessGauge | None:
                     pss = int(line.split()[1]) * 1024
                 elif line.startswith((b"Private_Clean:", b"Private_Dirty:")):
                     uss = (uss or 0) + int(line.split()[1]) * 1024
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
+    except OSError:
         pass
     return ProcessGauge(pid, rss, pss, uss, cpu_time)

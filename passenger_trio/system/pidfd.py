@@ -12,19 +12,23 @@ from __future__ import annotations
 import errno
 import os
 import select
+import signal
 
 import attrs
 import trio
 
 from passenger_trio.system.syscalls import CLD_EXITED, P_PIDFD, WEXITED, pidfd_open, pidfd_send_signal, waitid
 
-__all__ = ["PidFd", "is_readable", "parent_of"]
+__all__ = ["PidFd", "is_readable", "parent_of", "pin_child"]
 
 _PIDFD_SIGNAL_PROCESS_GROUP = 4
 
 
 def parent_of(pid: int) -> int | None:
-    """The parent's pid, or None when there is no such process (any more)."""
+    """The parent's pid, or None when there is no such process (any more).
+
+    :raises OSError: it cannot be told now: no descriptor is left (EMFILE, ENFILE), or no memory. Whoever asks whom to trust must not take that for a yes.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             stat = file.read(1024)
@@ -45,7 +49,9 @@ class PidFd:
 
     @classmethod
     def open(cls, pid: int) -> PidFd:
-        """:raises ProcessLookupError: there is no such process."""
+        """:raises ProcessLookupError: there is no such process.
+        :raises OSError: no descriptor is left (EMFILE, ENFILE), or no memory.
+        """
         return cls(pid, pidfd_open(pid))
 
     @property
@@ -138,3 +144,17 @@ def is_readable(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def pin_child(pid: int) -> PidFd:
+    """The pidfd of a child of ours that nobody has waited for.
+
+    :raises OSError: no descriptor is left; the child is killed.
+    """
+    # The child is not reaped by anybody else, so its pid is its own until we wait for it.
+    try:
+        return PidFd.open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise

@@ -30,7 +30,7 @@ class Ports:
     def take(self) -> int:
         """A port that nobody listens on.
 
-        :raises OSError: none is found (EADDRINUSE).
+        :raises OSError: none is found (EADDRINUSE), or no descriptor is left to look with.
         """
         highest = _lowest_ephemeral()
         for _ in range(_TRIES):
@@ -69,7 +69,7 @@ def connect_tcp_nowait(host: str, port: int) -> RawStream:
 
 
 def listener_uids(port: int) -> set[int]:
-    """The users whose sockets listen on a port, on any address."""
+    """The users whose sockets listen on a port, on any address; nobody where that cannot be told (no descriptor is left)."""
     found = set()
     for name in ("tcp", "tcp6"):
         try:
@@ -77,6 +77,8 @@ def listener_uids(port: int) -> set[int]:
                 lines = file.read().splitlines()[1:]
         except FileNotFoundError:
             continue  # no IPv6 here
+        except OSError:
+            return set()  # half of the truth might be taken for the whole
         for line in lines:
             words = line.split()
             if words[3] == _LISTEN and int(words[1].rpartition(":")[2], 16) == port:
@@ -103,6 +105,8 @@ def _is_free(port: int) -> bool:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind((address, port))
         except OSError as exc:
+            if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+                raise
             if exc.errno != errno.EAFNOSUPPORT and exc.errno != errno.EADDRNOTAVAIL:
                 return False
     return True

@@ -1,0 +1,209 @@
+"""No descriptor, no thread, no process, no memory (KE2, KE3): the server lives, says what it lacks, and is as before when it has it again.
+
+Some of it is real (``prlimit``, ``RLIMIT_NPROC``); in the rest one system call after another fails in the supervisor alone (``failing_calls``).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faces_tools import BEHAVIOURS
+from failing_calls import DESCRIPTORS, FailingCalls, failing_calls
+
+from passenger_trio.errors import PassengerError
+from passenger_trio.testing import Supervisor, eventually
+
+pytestmark = pytest.mark.os
+
+METHODS = pytest.mark.parametrize("method", ["smart", "direct"])
+TWO = ("--min-instances", "2", "--max-pool-size", "2", "-e", "production")
+BODY = b"b" * 400_000
+"""More than is kept in memory."""
+
+
+@contextmanager
+def failing(*options: str) -> Iterator[tuple[Supervisor, FailingCalls]]:
+    """A server whose calls can be made to fail. Its limit on memory is far away, and makes it look at each process's all the time."""
+    more = ("--memory-limit", "100G", "--memory-check-interval", "0.1", "--stat-throttle-rate", "0.1")
+    with failing_calls() as calls:
+        with Supervisor.start(BEHAVIOURS, *TWO, *more, *options, env=calls.environment) as server:
+            calls.aim(server)
+            try:
+                yield server, calls
+            finally:
+                calls.stop()
+
+
+def kill_one(server: Supervisor) -> None:
+    """A worker, as the kernel sees them: the admin socket may be out of order."""
+    family = [(pid, children_of(pid)) for pid in children_of(server.pid)]
+    for pid, below in family:
+        try:
+            if not below and b"sleep" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+                return
+        except OSError:
+            continue  # it has ended by itself
+
+
+def use_everything(server: Supervisor, fail: Callable[[], None]) -> None:
+    """Each thing that opens a descriptor or takes a thread, once; what comes of it does not matter. A client that is not answered waits for two seconds."""
+    stray = int(server.get("/daemon").text)
+    fail()
+    os.kill(stray, signal.SIGKILL)  # it is the supervisor's by now, and watched by nobody
+    kill_one(server)
+    server.send_signal(signal.SIGUSR1)
+    for method, path, body in (("GET", "/pid", b""), ("POST", "/echo", BODY)):
+        try:
+            with server.connect(2) as client:
+                client.request(method, path, body=body)
+        except (OSError, AssertionError):
+            continue
+    slow = server.connect(2)
+    slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.send(b"GET /big?3 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    try:
+        server.status()
+    except (OSError, PassengerError):
+        pass
+    time.sleep(0.1)
+    slow.close()
+
+
+def is_as_before(server: Supervisor) -> None:
+    """It lives; and it serves, starts processes and answers its operator."""
+    assert server.process.poll() is None, server.log_tail
+    eventually(lambda: server.process.poll() is not None or recovered(server), 45, "it is as before")
+    assert server.process.poll() is None, server.log_tail
+
+
+def recovered(server: Supervisor) -> bool:
+    try:
+        return (
+            len(server.pids) == 2
+            and server.get("/pid").status == 200
+            and server.post("/echo", BODY).body == BODY
+            and server.status()["buffers"]["disk"] == 0
+        )
+    except (OSError, PassengerError):
+        return False
+
+
+@METHODS
+def test_KE2_no_call_that_opens_a_descriptor_succeeds(method: str) -> None:
+    """Fault 1, by kind of call; then all of them, because the whole system has none."""
+    with failing("--spawn-method", method) as (server, calls):
+        for kinds, error in (
+            (("open", "opendir"), errno.EMFILE),
+            (("socket", "pipe2"), errno.EMFILE),
+            (("accept4",), errno.EMFILE),
+            (("pidfd_open",), errno.EMFILE),
+            (DESCRIPTORS, errno.ENFILE),
+        ):
+            use_everything(server, partial(calls.fail, *kinds, error=error))
+            eventually(lambda: calls.failed)
+            calls.stop()
+            is_as_before(server)
+        log = "\n".join(server.log)
+        assert "Traceback" not in log
+        assert "please report it" not in log
+
+
+@METHODS
+@pytest.mark.slow
+def test_KE2_each_call_that_opens_a_descriptor_fails_in_turn(method: str) -> None:
+    with failing("--spawn-method", method) as (server, calls):
+        number = 0
+        while True:
+            use_everything(server, partial(calls.fail, *DESCRIPTORS, skip=number, times=1))
+            is_as_before(server)
+            if not calls.stop():
+                break
+            number += 1
+        assert number > 20
+        log = "\n".join(server.log)
+        assert "Traceback" not in log
+        assert "please report it" not in log
+
+
+def children_of(pid: int) -> set[int]:
+    """Of the whole family, as the kernel sees it."""
+    found: set[int] = set()
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                found |= {child, *children_of(child)}
+    except OSError:
+        pass  # it has ended by itself
+    return found
+
+
+@METHODS
+def test_KE2_slow_clients_until_no_descriptor_is_left(method: str) -> None:
+    """Fault 1 as it was found: each client holds a socket and a file of 8 MB, more of them come than there is room for, and workers die meanwhile."""
+    limit = 256
+    options = ("--spawn-method", method, "--data-buffer-max", "3G")
+    with Supervisor.start(BEHAVIOURS, *TWO, *options, prefix=("prlimit", f"--nofile={limit}")) as server:
+        stray = int(server.get("/daemon").text)
+        clients = []
+        for _ in range(limit):
+            client = socket.socket()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(10)
+            client.connect(server.address)
+            client.sendall(b"GET /big?8 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            clients.append(client)
+        most = 0
+        for turn in range(4):
+            most = max(most, len(server.descriptors()))
+            kill_one(server)
+            if turn == 1:
+                os.kill(stray, signal.SIGKILL)
+            # The operator sees it: what clients may hold leaves enough for that.
+            status = eventually(lambda: recovered_status(server), 30)
+            assert status["connections"]["open"] + len(buffers(server)) <= limit - 64
+            time.sleep(0.5)
+        assert most > limit // 2
+        assert server.process.poll() is None
+        for client in clients:
+            client.close()
+        is_as_before(server)
+        assert not buffers(server)
+        log = "\n".join(server.log)
+        assert "Traceback" not in log
+        assert "please report it" not in log
+
+
+def recovered_status(server: Supervisor) -> dict[str, Any]:
+    try:
+        return server.status()
+    except (OSError, PassengerError):
+        return {}
+
+
+def buffers(server: Supervisor) -> list[str]:
+    """The files without a name that it has open."""
+    return [name for name in server.descriptors() if "(deleted)" in name]
+
+
+@METHODS
+def test_KE2_the_limit_itself_is_lowered_and_raised_again(method: str) -> None:
+    """Really no descriptor: what is open stays, and nothing can be opened. Then there is room, and the server is as before."""
+    with Supervisor.start(BEHAVIOURS, *TWO, "--spawn-method", method) as server:
+        soft, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        for _ in range(2):
+            use_everything(server, lambda: resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (8, hard)))
+            resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (soft, hard))
+            is_as_before(server)
+        assert "Traceback" not in "\n".join(server.log)
