@@ -147,7 +147,7 @@ class AccessLog:
                     # Cancelled in the middle of a batch: its writer, if there is one, holds the limiter until it is done.
                     async with self._limiter:
                         pass
-                    await self._write(self._in_hand)
+                    await self._hand_over(self._in_hand)
                 await self._flush()
             self._ended = True
             self._dropped += len(self._lines) + (len(self._in_hand.lines) if self._in_hand else 0)
@@ -159,9 +159,10 @@ class AccessLog:
 
     async def _write(self) -> None:
         if self._in_hand is not None:
-            # We are started again: nobody knows what of it was written, and a line is not written twice.
-            self._in_hand.lost = len(self._in_hand.lines)
-            self._account()
+            # We are started again: nobody knows what of it was written, if a thread had it, and a line is not written twice.
+            if self._in_hand.begun:
+                self._in_hand.lost = len(self._in_hand.lines)
+            await self._hand_over(self._in_hand)
         while True:
             await self._first.wait()
             with trio.move_on_after(FLUSH_INTERVAL):
@@ -172,9 +173,9 @@ class AccessLog:
         batch = self._in_hand = _Batch(self._lines, self._gathered, self._wants_reopen)
         self._lines, self._gathered, self._wants_reopen = [], 0, False
         self._first, self._enough = trio.Event(), trio.Event()
-        await self._write(batch)
+        await self._hand_over(batch)
 
-    async def _write(self, batch: _Batch) -> None:
+    async def _hand_over(self, batch: _Batch) -> None:
         """Once, by a thread; and wait for one that can be had."""
         while not batch.begun:
             try:
