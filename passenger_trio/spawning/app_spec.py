@@ -73,6 +73,7 @@ class AppSpec:
             "entry_is_factory": self.detected.entry_is_factory,
             "environment": self.app.environment,
             "threads": self.streams,
+            "unlimited": bool(self.app.unlimited_concurrency_paths),
             "loop": self.app.loop,
             "socket_dir": self.socket_dir,
             "socket_name": socket_name,

@@ -1478,7 +1478,7 @@ class Lifespan:
 
 
 class Worker:
-    """Serves sessions on a Unix socket, up to ``concurrency`` streams at a time (0: any number)."""
+    """Serves sessions on a Unix socket, up to ``concurrency`` streams at a time (0: any number) that the supervisor counts."""
 
     def __init__(self, application, options, lifeline, loop):
         self.application = application
@@ -1487,6 +1487,8 @@ class Worker:
         self.stopping = False
         self.path = os.path.join(options["socket_dir"], options["socket_name"])
         self.concurrency = options["threads"]
+        self._most_streams = 0 if options["unlimited"] else self.concurrency
+        """0: any number. The supervisor does not count all of them."""
         self._lifeline = lifeline
         self._announce = None
         self._listener = None
@@ -1508,7 +1510,7 @@ class Worker:
         return self._lifeline.leaving
 
     def listen(self):
-        self._listener = open_listener(self.path, max(128, self.concurrency or BACKLOG))
+        self._listener = open_listener(self.path, max(128, self._most_streams or BACKLOG))
         self._listener.setblocking(False)
 
     def socket_message(self):
@@ -1568,7 +1570,7 @@ class Worker:
 
     @property
     def _has_room(self):
-        return not self.concurrency or len(self._streams) < self.concurrency
+        return not self._most_streams or len(self._streams) < self._most_streams
 
     def _heed_listener(self, wanted):
         if wanted != self._is_listening:
@@ -1668,7 +1670,7 @@ class Worker:
 class Asgi(Interface):
     name = "ASGI"
     own_file = __file__
-    options = {"loop": str}
+    options = {"loop": str, "unlimited": bool}
 
     def __init__(self):
         self._loop = None

@@ -146,6 +146,7 @@ class FakeSupervisor:
             "entry_is_factory": False,
             "environment": "test",
             "threads": 1,
+            "unlimited": False,
             "loop": "asyncio",
             "socket_dir": str(self.directory),
             "base_uri": "",
