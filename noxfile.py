@@ -28,6 +28,8 @@ if __name__ != "__main__":
     TEST_PROGRAMS = {
         "curl": "curl",
         "gcc": "gcc",
+        "/usr/sbin/nginx": "nginx-light",
+        "openssl": "openssl",
         "wrk": "wrk",
         "ruby": "ruby",
         "bundle": "ruby-bundler",

@@ -278,7 +278,7 @@ class ServerOptions:
     max_connections: int = option(0, "client connections at the same time (0: from the file limit)")
     trusted_proxies: tuple[str, ...] = option(
         ("127.0.0.0/8", "::1"),
-        "peers whose X-Forwarded-* fields are believed: address, network, or unix for any peer on the socket; repeatable",
+        "peers whose X-Forwarded-* and Forwarded fields are believed: address, network, unix for any peer on the socket (our own user and root are), or *; repeatable",
     )
     shutdown_timeout: float = option(30.0, "time that requests in hand have to end when the server stops")
     websocket_max_message_size: int = option(

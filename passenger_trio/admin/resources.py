@@ -36,7 +36,7 @@ def _request(connection: Connection, now: float) -> dict[str, Any]:
         "method": exchange.head.method.decode("latin-1"),
         "path": exchange.head.path.decode("latin-1"),
         "group": exchange.route.group_name,
-        "client": connection.remote,
+        "client": exchange.client(connection.remote),
         "stage": connection.stage.value,
         "age": now - exchange.started,
         "in_stage": now - connection.since,

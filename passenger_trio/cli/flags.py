@@ -112,6 +112,9 @@ _COMMON = frozenset(
 _POSITIONAL = frozenset({"root", "target"})
 """Fields that are no flags: they are what ``start`` is given to start."""
 
+_OTHER_NAMES = {"trusted_proxies": ("--forwarded-allow-ips",)}
+"""What other servers call them."""
+
 _RENAMED = {(AppOptions, "shutdown_timeout"): "process_shutdown_timeout"}
 """Fields of two classes that have one name."""
 
@@ -209,6 +212,7 @@ def flags() -> list[Flag]:
 def click_option(flag: Flag) -> click.Option:
     """The flag as click knows it. Its value is what the field of the schema wants."""
     spellings = [f"{flag.long}/--no-{flag.long[2:]}" if flag.kind == "flag" else flag.long]
+    spellings += _OTHER_NAMES.get(flag.name, ())
     if flag.short:
         spellings.insert(0, f"-{flag.short}")
     details: dict[str, Any] = {"default": flag.default, "metavar": flag.metavar}

@@ -11,14 +11,14 @@ Tables first: what a request may be is data, and the functions below them apply 
 
 from __future__ import annotations
 
-import ipaddress
 import re
 
 from passenger_trio.codecs.head import Head, HttpLimits
+from passenger_trio.codecs.hosts import valid_host
 from passenger_trio.codecs.lines import TOKEN, LineScan, read_field
 from passenger_trio.codecs.refusals import refuse
 
-__all__ = ["SINGLETONS", "HeadScan", "check_head", "spoken_version", "valid_host"]
+__all__ = ["SINGLETONS", "HeadScan", "check_head", "spoken_version"]
 
 #: Fields that mean nothing good when they come twice (R10).
 SINGLETONS = frozenset(
@@ -40,11 +40,6 @@ KNOWN_UPGRADES = frozenset((b"websocket",))
 _VERSION = re.compile(rb"HTTP/([0-9]\.[0-9])")
 _TARGET = re.compile(rb'[!"$-~]+')  # visible ASCII, no fragment
 _ABSOLUTE = re.compile(rb"(?i:https?://)([^/?]*)(/[^?]*)?(?:\?(.*))?")
-# RFC 3986 3.2.2, but for the comma, which is also what stands between two Host fields that somebody has joined
-# (RFC 9110 5.3), and two are refused (RFC 9112 3.2).
-_HOST = re.compile(
-    rb"(?:(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+|\[(?:([0-9A-Fa-f:.]+)|[vV][0-9A-Fa-f]+\.[A-Za-z0-9._~!$&'()*+;=:-]+)\])(?::([0-9]*))?"
-)
 _LENGTH = re.compile(rb"[0-9]{1,19}")
 
 
@@ -208,24 +203,6 @@ def read_target(method: bytes, target: bytes, host: bytes | None, version: bytes
     if maybe_path is None and maybe_query is None and method == b"OPTIONS":
         return b"*", b"", authority  # RFC 9112 3.2.4
     return maybe_path or b"/", maybe_query or b"", authority
-
-
-def valid_host(value: bytes) -> bool:
-    """Whether this is ``uri-host [":" port]`` (R5; RFC 9110 7.2): a name, which is not empty, an IPv4 address, or an address
-    in brackets. The port may be empty, but not one that there is not.
-    """
-    match = _HOST.fullmatch(value)
-    if match is None:
-        return False
-    port = (match[2] or b"").lstrip(b"0")
-    if len(port) > 5 or int(port or b"0") > 65535:
-        return False
-    if match[1] is not None:
-        try:
-            ipaddress.IPv6Address(match[1].decode("ascii"))
-        except ValueError:
-            return False
-    return True
 
 
 def read_framing(version: bytes, once: dict[bytes, bytes], limits: HttpLimits) -> tuple[int | None, bool]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import attrs
 
+from passenger_trio.codecs.forwarded import Origin
 from passenger_trio.options import ServerOptions
 
 __all__ = ["Common", "Head", "HttpLimits"]
@@ -27,6 +28,9 @@ class Common:
     """What ``headers.cgi_pairs`` makes of the fields, once it has."""
     names_request: bool = False
     """Whether the request's id is among them."""
+    origin: Origin | None = None
+    """What they say of the client, once that was looked for."""
+    origin_read: bool = False
 
 
 @attrs.define(eq=True)
@@ -59,6 +63,9 @@ class Head:
 
     common: Common | None = attrs.field(default=None, eq=False, repr=False)
     """Shared with other requests of the connection. (They all have the same ``trusted`` and connection's pairs.)"""
+
+    origin: Origin | None = attrs.field(default=None, eq=False, repr=False)
+    """What a trusted proxy says of the client; ``host`` is then what that has asked for (``init_request``)."""
 
     @property
     def has_body(self) -> bool:

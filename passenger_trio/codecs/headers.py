@@ -85,7 +85,8 @@ def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: 
 
     The asterisk of ``OPTIONS *`` is no path, and ``PATH_INFO`` is empty (RFC 3875 4.1.5).
 
-    :param connection_pairs: pairs that all requests of the connection share, joined and NUL-terminated.
+    :param connection_pairs: pairs that all requests of the connection share, joined and NUL-terminated; what a trusted proxy says of the client
+        (``head.origin``) takes their place.
     :param script_name: the base URI. A path that is not below it goes to ``PATH_INFO`` as a whole.
     :param trusted: whether the peer is a proxy that is believed (R11).
     :param request_id: for ``HTTP_X_REQUEST_ID``, unless a trusted peer sent a sane one.
@@ -99,6 +100,8 @@ def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: 
             script_name = b""
     if path == b"*":
         path = b""
+    if head.origin is not None:
+        connection_pairs = head.origin.pairs(connection_pairs)
     common = head.common
     if common is None or common.pairs is None:
         rest, names_request = _field_pairs(head, trusted)
@@ -158,8 +161,8 @@ def forwarded_fields(
 ) -> list[tuple[bytes, bytes]]:
     """The fields of a request for a process that speaks HTTP, ``Host`` first, without framing. The same come through as in ``cgi_pairs``.
 
-    ``X-Forwarded-For``, ``-Proto`` and ``-Host`` are always there, once each: they go on what a trusted proxy says, and begin with the peer
-    otherwise (R11). The parameters are those of ``cgi_pairs``.
+    ``X-Forwarded-For``, ``-Proto`` and ``-Host`` are always there, once each, but for ``-For`` where no address is known (the peer of a Unix
+    socket): they go on what a trusted proxy says, and begin with the peer otherwise (R11). The parameters are those of ``cgi_pairs``.
     """
     peer = connection_pairs.split(b"\0")
     about = dict(zip(peer[::2], peer[1::2], strict=False))
@@ -183,15 +186,18 @@ def forwarded_fields(
     if nominated:
         words = {word.strip(b" \t") for word in nominated}
         fields = [fields[0], *(field for field in fields[1:] if not _is_withdrawn(field[0].lower(), words))]
-    hops = said[b"x-forwarded-for"]
+    origin = head.origin
+    hops = said[b"x-forwarded-for"] or ([origin.client.encode()] if origin is not None and origin.client else [])
     if address := about.get(b"REMOTE_ADDR", b""):
         hops.append(address)
-    proto = said[b"x-forwarded-proto"] or [about.get(b"REQUEST_SCHEME", b"http")]
+    scheme = (origin.scheme if origin is not None else b"") or about.get(b"REQUEST_SCHEME", b"http")
+    proto = said[b"x-forwarded-proto"] or [scheme]
     hosts = said[b"x-forwarded-host"] or [host]
     if head.upgrade:
         fields += [(b"Connection", b"Upgrade"), (b"Upgrade", head.upgrade)]
+    if hops:
+        fields.append((b"X-Forwarded-For", b", ".join(hops)))
     fields += [
-        (b"X-Forwarded-For", b", ".join(hops)),
         (b"X-Forwarded-Proto", b", ".join(proto)),
         (b"X-Forwarded-Host", b", ".join(hosts)),
         (b"X-Request-Id", sent_id if trusted and _SANE_ID.fullmatch(sent_id) else request_id),

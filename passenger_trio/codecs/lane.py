@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import re
 
-from passenger_trio.codecs.edge import valid_host
 from passenger_trio.codecs.head import Common, Head, HttpLimits
+from passenger_trio.codecs.hosts import valid_host
 from passenger_trio.codecs.patterns import compiled
 
 __all__ = ["recognise"]

@@ -106,7 +106,7 @@ def access_record(connection: Connection, exchange: Exchange, now: float) -> Acc
             referer = value
     duration = now - exchange.started
     return AccessRecord(
-        connection.remote,
+        exchange.client(connection.remote),
         time.time() - duration,
         head.method,
         head.target,

@@ -58,6 +58,7 @@ class Connection:
         "exchange",
         "front",
         "now",
+        "peer_user",
         "remote",
         "scope",
         "served",
@@ -68,15 +69,25 @@ class Connection:
         "turn",
     )
 
-    def __init__(self, front: Front, stream: RawStream, remote: str, trusted: bool, address_pairs: bytes) -> None:
+    def __init__(
+        self,
+        front: Front,
+        stream: RawStream,
+        remote: str,
+        trusted: bool,
+        address_pairs: bytes,
+        peer_user: int | None = None,
+    ) -> None:
         """:param remote: the peer's address. :param trusted: whether its forwarded fields are believed (R11).
         :param address_pairs: the connection's part of every request head for an application.
+        :param peer_user: on a Unix socket.
         """
         self.front = front
         self.stream = stream
         self.remote = remote
         self.address_pairs = address_pairs
         self.trusted = trusted
+        self.peer_user = peer_user
         self.codec = ClientSide(front.limits, lane=front.options.http_lane)
         self.exchange: Exchange | None = None
         self.now = front.now

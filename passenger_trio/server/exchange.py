@@ -104,6 +104,11 @@ class Exchange:
         self.response_begun = False
         self.bytes_sent = 0
 
+    def client(self, peer: str) -> str:
+        """Whose request it is: the ``peer``'s, unless that is a proxy which says more (ED1)."""
+        origin = self.head.origin
+        return peer if origin is None else origin.client or peer
+
     def hold(self, session: Session) -> None:
         """A process is borrowed."""
         self.session = session

@@ -85,7 +85,7 @@ class Front:
         self._id_prefix = secrets.token_hex(4).encode()
         self._ids = itertools.count(1)
         self._descriptors = descriptors or Descriptors.measured(-1, options.max_connections, 0, 0)
-        self._trusts_unix = "unix" in options.trusted_proxies
+        self._trusts_unix = bool({"unix", "*"} & set(_peers(options)))
         self._trusted = trusted_networks(options)
         self._warned = 0.0
 
@@ -158,13 +158,20 @@ class Front:
 
 def trusted_networks(options: ServerOptions) -> tuple[IPv4Network | IPv6Network, ...]:
     """:raises OptionError: one of the trusted proxies is none."""
-    networks = []
-    for text in options.trusted_proxies:
+    networks: list[IPv4Network | IPv6Network] = []
+    for text in _peers(options):
         try:
-            if text != "unix":
+            if text == "*":
+                networks += [ip_network("0.0.0.0/0"), ip_network("::/0")]
+            elif text != "unix":
                 networks.append(ip_network(text, strict=False))
         except ValueError:
             raise OptionError(
-                "--trusted-proxies", text, "an address, a network, or unix: 10.0.0.1, 10.0.0.0/8, ::1, unix"
+                "--trusted-proxies", text, "an address, a network, unix, or *: 10.0.0.1, 10.0.0.0/8, ::1, unix"
             ) from None
     return tuple(networks)
+
+
+def _peers(options: ServerOptions) -> list[str]:
+    """Also several in one, with commas: as gunicorn and uvicorn have them."""
+    return [peer.strip() for text in options.trusted_proxies for peer in text.split(",")]

@@ -36,6 +36,8 @@ class Listener:
         self._front = front
         self._is_unix = sock.family == socket.AF_UNIX
         self._path = sock.getsockname() if self._is_unix else ""
+        path = os.fsencode(self._path).replace(b"\0", b"@")  # of an abstract socket
+        self._unix_pairs = _own_pairs("localhost", 80) + b"REMOTE_ADDR\0\0REMOTE_PORT\0\0SERVER_SOCKET\0%b\0" % path
         if not self._is_unix:
             host, port = sock.getsockname()[:2]
             # Behind a wildcard each connection has an address of its own.
@@ -120,10 +122,11 @@ class Listener:
     def _connection(self, sock: socket.socket, address: tuple[str, int]) -> Connection:
         sock.setblocking(False)
         if self._is_unix:
-            # R11: the peer is judged by the kernel's word. Its address is what CGI wants to see for "this machine".
-            trusted = self._front.trusts_user(peer_credentials(sock).uid)
-            pairs = _own_pairs("localhost", 0) + b"REMOTE_ADDR\x00127.0.0.1\0REMOTE_PORT\x000\0"
-            return Connection(self._front, RawStream(sock), "unix", trusted, pairs)
+            # R11: the peer is judged by the kernel's word. It has no address, and none is invented (ED2).
+            user = peer_credentials(sock).uid
+            return Connection(
+                self._front, RawStream(sock), "unix", self._front.trusts_user(user), self._unix_pairs, peer_user=user
+            )
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         host, port = address[:2]
         own = self._own or _own_pairs(*sock.getsockname()[:2])

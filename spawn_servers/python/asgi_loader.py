@@ -451,6 +451,10 @@ def address(host, port):
     return (host.decode("latin-1"), int(port)) if host and port.isdigit() else None
 
 
+def decoded_path(found):
+    return found[b"SERVER_SOCKET"].decode(errors="surrogateescape")
+
+
 def read_head(payload):
     """A connection scope without ``state``; None if the head is not as the contract has it."""
     fields = payload.split(b"\0")
@@ -492,7 +496,7 @@ def read_head(payload):
         "root_path": root.decode("utf-8", "replace"),
         "headers": headers,
         "client": address(peer, peer_port),
-        "server": address(host, port),
+        "server": (decoded_path(found), None) if b"SERVER_SOCKET" in found else address(host, port),
     }
     if scheme in ("ws", "wss"):
         scope["type"] = "websocket"

@@ -1,0 +1,207 @@
+"""What a trusted proxy says of the client: ``X-Forwarded-*`` and ``Forwarded`` as a value (R11; RFC 7239).
+
+Who is trusted is decided elsewhere; here is what becomes of the words of one who is. Each proxy appends what it knows, so the right end
+of a list is the nearest, and only what a trusted one has written counts. The rules:
+
+* The client is the rightmost address that is not a trusted proxy's own; where all are, the leftmost. What is no address (``unknown``,
+  ``_hidden``) ends the search: the last address to its right is all that is known, or the peer.
+* ``X-Forwarded-Proto``, ``-Host`` and ``-Port`` with one value say that. With as many values as ``X-Forwarded-For`` has, the one in
+  the client's place counts; else the last.
+* ``Forwarded`` is heard where there is none of the others: proxies that write these often pass ``Forwarded`` on as the client sent it.
+  The element that names the client counts, as a whole. One that breaks the grammar says nothing.
+* Lines of one name are one list. A scheme that is not http, https, ws or wss, a host that is none, or a port beyond 1 to 65535 is not
+  heard; the others are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+
+import attrs
+
+from passenger_trio.codecs.hosts import name_of, port_of, valid_host
+from passenger_trio.codecs.patterns import compiled
+
+__all__ = ["Origin", "read_origin"]
+
+MAX_HOPS = 32
+"""Addresses that are looked at, from the right. More proxies than these nobody has."""
+
+_SCHEMES = {b"http": b"http", b"https": b"https", b"ws": b"http", b"wss": b"https"}
+_PORTS = {b"http": b"80", b"https": b"443"}
+_WEBSOCKET = {b"http": b"ws", b"https": b"wss"}
+_NAMES = {
+    b"x-forwarded-for": 0,
+    b"x-forwarded-proto": 1,
+    b"x-forwarded-host": 2,
+    b"x-forwarded-port": 3,
+    b"forwarded": 4,
+}
+_LONGEST, _SHORTEST = max(map(len, _NAMES)), min(map(len, _NAMES))
+_LONGEST_ADDRESS = 64
+_ADDRESS = compiled(rb'"?(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)|([0-9A-Fa-f:]+(?:[0-9]+(?:\.[0-9]+){3})?))"?')
+_ADDRESS_AND_PORT = compiled(rb'"?(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})"?')
+_PAIR = compiled(
+    rb"[ \t]*+([!#$%&'*+\-.^_`|~0-9A-Za-z]++)=(?:([!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]++)"
+    rb'|"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+)")[ \t]*+'
+)
+
+_Pairs = dict[bytes, bytes]
+
+
+@attrs.frozen
+class Origin:
+    """The request as it was before the proxies. What they have not said is empty."""
+
+    client: str = ""
+    """The client's address; one mapped from IPv4 as that."""
+    client_port: int = 0
+    """0 where it is not said."""
+    scheme: bytes = b""
+    """``http`` or ``https``."""
+    host: bytes = b""
+    """With its port, as for ``Host``."""
+    port: bytes = b""
+
+    def authority(self, host: bytes) -> bytes:
+        """What the client has asked for, where Host says ``host``: with the port that is only said beside it, unless that is the scheme's own."""
+        host = self.host or host
+        if not self.port or not host or port_of(host) or self.port == _PORTS.get(self.scheme or b"http"):
+            return host
+        return host.removesuffix(b":") + b":" + self.port
+
+    def pairs(self, connection_pairs: bytes) -> bytes:
+        """The pairs of the peer's connection as those of the client's (CONTRACT.md section 3)."""
+        parts = connection_pairs.split(b"\0")
+        pairs = dict(zip(parts[::2], parts[1::2], strict=False))
+        if self.client:
+            pairs[b"REMOTE_ADDR"] = self.client.encode()
+            pairs[b"REMOTE_PORT"] = b"%d" % self.client_port
+        if self.scheme:
+            websocket = pairs.get(b"REQUEST_SCHEME", b"").startswith(b"ws")
+            pairs[b"REQUEST_SCHEME"] = _WEBSOCKET[self.scheme] if websocket else self.scheme
+        own_port = _PORTS[self.scheme or b"http"]
+        if self.host:
+            pairs[b"SERVER_NAME"] = name_of(self.host)
+            pairs[b"SERVER_PORT"] = self.port or port_of(self.host) or own_port
+        elif self.port:
+            pairs[b"SERVER_PORT"] = self.port
+        elif self.scheme and b"SERVER_SOCKET" in pairs:
+            pairs[b"SERVER_PORT"] = own_port
+        return b"".join([b"%b\0%b\0" % pair for pair in pairs.items()])
+
+
+def read_origin(fields: Sequence[tuple[bytes, bytes]], trusts: Callable[[str], bool]) -> Origin | None:
+    """What the fields of a trusted peer say; None if there are none of these.
+
+    :param trusts: whether an address is a trusted proxy's.
+    """
+    said: list[list[bytes]] | None = None
+    for name, value in fields:
+        if _SHORTEST <= len(name) <= _LONGEST and (kind := _NAMES.get(name.lower())) is not None:
+            if said is None:
+                said = [[], [], [], [], []]
+            said[kind] += (value,) if kind == 4 else [word.strip(b" \t") for word in value.split(b",")]
+    if said is None:
+        return None
+    hops, schemes, hosts, ports, standard = ([word for word in words if word] for words in said)
+    if standard and not (hops or schemes or hosts or ports):
+        return _read_standard(b",".join(standard), trusts)
+    at, client = _client(hops, trusts)
+    port = _pick(ports, at, len(hops)).lstrip(b"0")
+    host = _pick(hosts, at, len(hops))
+    return Origin(
+        *client,
+        _SCHEMES.get(_pick(schemes, at, len(hops)).lower(), b""),
+        host if valid_host(host) else b"",
+        port if port.isdigit() and len(port) <= 5 and int(port) <= 65535 else b"",
+    )
+
+
+def _read_standard(value: bytes, trusts: Callable[[str], bool]) -> Origin | None:
+    elements = _elements(value)
+    if not elements:
+        return None
+    at, client = _client([element.get(b"for", b"") for element in elements], trusts)
+    element = elements[at]
+    host = element.get(b"host", b"")
+    return Origin(
+        *client,
+        _SCHEMES.get(element.get(b"proto", b"").lower(), b""),
+        host if valid_host(host) else b"",
+    )
+
+
+def _client(hops: Sequence[bytes], trusts: Callable[[str], bool]) -> tuple[int, tuple[str, int]]:
+    """Which of the hops is the client's, and its address and port."""
+    known = ("", 0)
+    at = len(hops)
+    for at in range(len(hops) - 1, max(-1, len(hops) - 1 - MAX_HOPS), -1):
+        found = _address(hops[at])
+        if found is None:
+            break
+        known = found
+        if not trusts(found[0]):
+            break
+    return at, known
+
+
+def _pick(words: Sequence[bytes], at: int, hops: int) -> bytes:
+    if not words:
+        return b""
+    return words[at] if len(words) == hops and at < hops else words[-1]
+
+
+def _address(text: bytes) -> tuple[str, int] | None:
+    if len(text) > _LONGEST_ADDRESS:
+        return None
+    match = _ADDRESS.fullmatch(text)
+    port = 0
+    if match is None:
+        match = _ADDRESS_AND_PORT.fullmatch(text)
+        if match is None:
+            return None
+        port = int(match[3])
+        host = match[1] or match[2]
+    else:
+        host = match[1] or match[2] or match[3]
+    try:
+        address = ip_address(host.decode("ascii"))
+    except ValueError:
+        return None
+    return (str(getattr(address, "ipv4_mapped", None) or address), port) if port <= 65535 else None
+
+
+def _elements(value: bytes) -> list[_Pairs] | None:
+    """The elements of a ``Forwarded`` (RFC 7239 section 4), without empty ones; None if it is none."""
+    elements: list[_Pairs] = [{}]
+    at = 0
+    after_pair = False
+    while at < len(value):
+        match = _PAIR.match(value, at)
+        if match is not None:
+            name = match[1].lower()
+            if after_pair or name in elements[-1]:
+                return None
+            text = match[2] if match[2] is not None else match[3]
+            elements[-1][name] = _unescaped(text)
+            at = match.end()
+            after_pair = True
+            continue
+        separator = value[at : at + 1]
+        if separator in (b",", b";"):
+            after_pair = False
+            if separator == b",":
+                elements.append({})
+            at += 1
+        elif separator in (b" ", b"\t"):
+            at = len(value) - len(value[at:].lstrip(b" \t"))
+        else:
+            return None
+    return [element for element in elements if element]
+
+
+def _unescaped(text: bytes) -> bytes:
+    parts = text.split(b"\\\\")
+    return b"\\".join(part.replace(b"\\", b"") for part in parts)
