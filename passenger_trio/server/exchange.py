@@ -136,6 +136,12 @@ class Exchange:
             self.spilled += upload.spilled
             upload.close()
 
+    def release_body(self) -> None:
+        """Free the request body as soon as nobody can want it again: the process has all of it, and it will be sent to no other (R30)."""
+        if self.body_sent and not self.repeatable:
+            self.body = b""
+            self.drop_upload()
+
     @property
     def repeatable(self) -> bool:
         """Whether the request may be sent to another process although one has had it (R30)."""

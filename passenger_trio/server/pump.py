@@ -295,6 +295,7 @@ class _Pump:
                 )
             )
             exchange.response_begun = True
+            exchange.release_body()
             if any(name.lower() == b"content-type" and _EVENTS.match(value) for name, value in app.fields):
                 self._drain_when_told()
         elif kind == INTERIM:
@@ -426,6 +427,7 @@ class _Pump:
     def attend_client(self) -> None:
         """The rest of the request body to the process; after that, watch the client's connection."""
         if self.exchange.body_sent:
+            self.exchange.release_body()
             self.watch.begin()
         else:
             self.nursery.start_soon(self._send_body)
@@ -442,6 +444,7 @@ class _Pump:
         except PassengerError as lost:
             self._fail(lost)
         else:
+            self.exchange.release_body()
             self.watch.begin()
 
     def _interim(self, data: bytes) -> None:

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faces_tools import BEHAVIOURS
+from faces_tools import BEHAVIOURS, write_app
 from failing_calls import DESCRIPTORS, FailingCalls, failing_calls
 
 from passenger_trio.errors import PassengerError
-from passenger_trio.testing import Supervisor, eventually
+from passenger_trio.system.sockets import reset_on_close
+from passenger_trio.testing import RawClient, Supervisor, eventually
 
 pytestmark = pytest.mark.os
 
@@ -207,3 +208,55 @@ def test_KE2_the_limit_itself_is_lowered_and_raised_again(method: str) -> None:
             resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (soft, hard))
             is_as_before(server)
         assert "Traceback" not in "\n".join(server.log)
+
+
+EVENTS = """
+async def app(scope, receive, send):
+    size, more = 0, True
+    while more:
+        message = await receive()
+        size, more = size + len(message.get("body", b"")), message.get("more_body", False)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+    await send({"type": "http.response.body", "body": b"data: %d\\n\\n" % size, "more_body": True})
+    if scope["path"] == "/stream":
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        return
+    await send({"type": "http.response.body", "body": b"data: end\\n\\n"})
+"""
+
+
+def test_fault_30_event_streams_after_posts_keep_no_bodies(tmp_path: Path) -> None:
+    """300 of them kept 59 MiB, and the disk of those that were longer."""
+    write_app(tmp_path, EVENTS, "asgi.py")
+    with Supervisor.start(tmp_path, "-e", "production", "--max-concurrent-requests-per-process", "400") as server:
+        assert server.post("/", BODY).status == 200
+        streams: list[RawClient] = []
+
+        def open_streams(count: int, size: int) -> None:
+            for _ in range(count):
+                client = server.connect()
+                client.send(b"POST /stream HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size)
+                client.send(b"x" * size)
+                seen = b""
+                while b"data: %d" % size not in seen:
+                    seen += client.receive()
+                streams.append(client)
+
+        open_streams(60, 120_000)
+        before = rss(server.pid)
+        open_streams(200, 120_000)
+        grown = rss(server.pid) - before
+        open_streams(5, 1_000_000)
+        assert server.status()["buffers"]["disk"] == 0
+        assert len(server.status()["groups"][0]["processes"]) == 1
+        # A connection in the slow lane costs 40 KB; with its body it was 200.
+        assert grown < 200 * 90_000, grown
+        for client in streams:
+            reset_on_close(client.socket)  # or it might still listen
+            client.close()
+        eventually(lambda: server.group()["processes"][0]["sessions"] == 0)
+
+
+def rss(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096

@@ -101,6 +101,43 @@ async def test_R30_a_body_on_disk_can_be_sent_again() -> None:
         assert world.records[0].retried == 1
 
 
+@pytest.mark.parametrize("size", [100_000, len(BODY)], ids=["in memory", "on disk"])
+@pytest.mark.parametrize(
+    ("method", "begins", "kept"),
+    [("POST", True, False), ("POST", False, False), ("PUT", True, False), ("PUT", False, True)],
+)
+async def test_R30_a_body_is_kept_as_long_as_it_may_be_sent_again_and_no_longer(
+    method: str, begins: bool, kept: bool, size: int
+) -> None:
+    """Fault 30: until the response had ended, which with an event stream is never."""
+    has_it, goes_on = trio.Event(), trio.Event()
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for request in requests(stream):
+            assert request.body == BODY[:size]
+            if begins:
+                await stream.send_all(head(200, b"Content-Type: text/event-stream") + data(b"first"))
+            has_it.set()
+            await goes_on.wait()
+            await stream.send_all((b"" if begins else head(200)) + data(b"last") + end())
+
+    async with serving(serve) as world:
+        client = world.connect()
+        client.send(begin(BODY[:size], False, method=method))
+        await send(client, BODY[:size], False)
+        await has_it.wait()
+        exchange = client.connection.exchange
+        assert exchange is not None
+        await world.until(lambda: kept or not (exchange.body or exchange.upload))
+        await trio.sleep(1)
+        assert bool(exchange.body or exchange.upload) is kept
+        assert bool(world.front.spill.quota.used) is (kept and size == len(BODY))
+        goes_on.set()
+        assert (await client.answer()).body.endswith(b"last")
+        await world.until(lambda: world.records)
+        assert bool(world.records[0].spilled) is (size == len(BODY))
+
+
 async def test_R30_a_body_that_was_streamed_cannot() -> None:
     seen: list[int] = []
 
