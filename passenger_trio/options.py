@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -331,8 +331,26 @@ def check(config: Config) -> None:
             raise OptionError(
                 "--min-instances", app.min_instances, f"--max-instances allows {app.max_instances} processes"
             )
-        if app.min_instances > most:
-            raise OptionError("--min-instances", app.min_instances, f"--max-pool-size allows {most} processes")
+    check_minimums([app.min_instances for app in config.apps], most)
+
+
+def check_minimums(minimums: Sequence[int], most: int) -> None:
+    """Whether the processes that are always kept fit into the pool (OP7). If not, somebody would wait for ever for what cannot come.
+
+    :param minimums: of each application. :param most: processes that the pool may hold.
+    :raises OptionError: they do not fit.
+    """
+    for least in minimums:
+        if least > most:
+            raise OptionError("--min-instances", least, f"--max-pool-size allows {most} processes")
+    together = sum(minimums)
+    if together > most:
+        raise OptionError(
+            "--max-pool-size",
+            most,
+            f"the minimums of the {len(minimums)} applications (--min-instances) are {together} processes together: "
+            f"allow {together} or more, or lower a minimum, to 0 if need be",
+        )
 
 
 def _check_value(name: str, value: Any, about: Mapping[str, Any]) -> None:

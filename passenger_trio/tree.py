@@ -12,7 +12,7 @@
          `- clients    on drain: deadline = now + grace
 
 ``open_server`` is the whole life of a server as a context: inside, it serves; leaving it normally drains it, leaving it with an exception or a
-cancellation ends everything at once. ``run`` adds what belongs to a process of its own: signals, orphans, exit codes.
+cancellation ends everything at once. ``program`` adds what belongs to a process of its own: signals, orphans.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ import errno
 import logging
 import os
 import resource
-import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from functools import partial
 
@@ -36,10 +35,8 @@ from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.model import GroupLimits, PoolLimits
 from passenger_trio.errors import (
     BindError,
-    EnvironmentUnfit,
     NothingToServe,
     OptionError,
-    PassengerError,
     StartupAborted,
 )
 from passenger_trio.kernel import ErrorKernel
@@ -61,19 +58,17 @@ from passenger_trio.spawning.smart import SmartSpawner
 from passenger_trio.spawning.spawner import Spawner
 from passenger_trio.spawning.warm_up import WarmSpawner
 from passenger_trio.system import tempfiles
-from passenger_trio.system.children import become_subreaper, end_all_strays, reap_strangers
 from passenger_trio.system.ports import Ports
 from passenger_trio.system.sockets import holder_of_port, listen_tcp, listen_unix
-from passenger_trio.system.syscalls import cpus, pidfd_open
-from passenger_trio.system.terminal import has_terminal
+from passenger_trio.system.syscalls import cpus
 
-__all__ = ["RunningServer", "examine", "open_server", "run", "serve"]
+__all__ = ["RunningServer", "examine", "open_server", "open_tree", "serve"]
 
 _POOL_TIME = 5.0
 """Seconds, beyond the longest shutdown timeout of an application, for the pool to become empty before it is cut off."""
 
-_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
-"""The signals that drain. A hangup that is ignored already (nohup) stays ignored."""
+MakeSpawners = Callable[[AppSpec, Reception, Pool, Ports, ErrorKernel], Callable[[int], Spawner]]
+"""For an application: what makes the spawner of each of its generations."""
 
 _log = logging.getLogger("passenger_trio")
 _app_log = logging.getLogger("passenger_trio.app")
@@ -134,11 +129,18 @@ def open_server(config: Config) -> AbstractAsyncContextManager[RunningServer]:
     Leaving the block drains the server; leaving it with an exception ends everything at once, and the exception goes on as it is. Installs no
     signal handler and writes no global state; all its tasks are the caller's.
     """
-    return _open_server(config, ErrorKernel())
+    return open_tree(config, ErrorKernel())
 
 
 @asynccontextmanager
-async def _open_server(config: Config, kernel: ErrorKernel) -> AsyncIterator[RunningServer]:
+async def open_tree(
+    config: Config, kernel: ErrorKernel, *, make_spawners: MakeSpawners | None = None
+) -> AsyncIterator[RunningServer]:
+    """``open_server`` in an error kernel of the caller's.
+
+    :param make_spawners: what makes the processes of an application, if they are not to be real ones.
+    """
+    make_spawners = make_spawners or _spawners
     with ExitStack() as resources:
         apps = examine(config)
         sockets = _listen(config, resources)
@@ -190,7 +192,7 @@ async def _open_server(config: Config, kernel: ErrorKernel) -> AsyncIterator[Run
                 await pool.add_group(
                     spec.key,
                     _group_limits(spec),
-                    _spawners(spec, reception, pool, ports, kernel),
+                    make_spawners(spec, reception, pool, ports, kernel),
                     spec.app.shutdown_timeout,
                 )
             try:
@@ -242,83 +244,6 @@ def examine(config: Config) -> list[DetectedApp]:
     if directory and not tempfiles.takes_files(directory):
         raise OptionError("--data-buffer-dir", directory, "no file can be made in it")
     return apps
-
-
-def run(config: Config, *, on_ready: Callable[[RunningServer], None]) -> None:
-    """Serve as the program itself: until SIGTERM, SIGINT or SIGQUIT, which drain; a second one ends at once. SIGHUP restarts the applications
-    (one that comes while they start, once they have), but when it says that the terminal is gone it drains. SIGUSR1 opens the log files anew.
-    Raises as ``serve``.
-    """
-    try:
-        os.close(pidfd_open(os.getpid()))
-    except OSError as error:
-        raise EnvironmentUnfit(f"passenger_trio needs Linux 5.9 or newer, which knows pidfd_open ({error})") from None
-    become_subreaper()
-    # What comes before Trio listens is heard when it does; what comes after that does not disturb the tidying up.
-    unheard: list[int] = []
-    heeded = [number for number in _ENDING if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
-    heeded.append(signal.SIGUSR1)
-    for number in heeded:
-        signal.signal(number, lambda number, _: unheard.append(number))
-    try:
-        trio.run(_main, config, on_ready, heeded, unheard)
-    finally:
-        end_all_strays()
-
-
-async def _main(
-    config: Config, on_ready: Callable[[RunningServer], None], heeded: Sequence[int], unheard: Sequence[int]
-) -> None:
-    failure: PassengerError | None = None
-    kernel = ErrorKernel()
-    had_terminal = has_terminal()
-    with trio.open_signal_receiver(*heeded) as signals:
-        async with trio.open_nursery() as program:
-            server: RunningServer | None = None
-            restart_wanted = False
-
-            def obey(number: int) -> None:
-                nonlocal restart_wanted
-                if number == signal.SIGUSR1:
-                    _log.info("SIGUSR1: opening the log files anew")
-                    if server is not None:
-                        server.reopen_logs()
-                elif number == signal.SIGHUP and (not had_terminal or has_terminal()):
-                    if server is not None:
-                        _log.info("SIGHUP: restarting")
-                        server.restart()
-                    elif not restart_wanted:
-                        # Whoever has deployed a new version while an older one is being loaded does not want the server to end.
-                        restart_wanted = True
-                        _log.info("SIGHUP: restarting, once everything has started")
-                elif server is None or server.stopping:
-                    _log.warning("%s: ending at once", signal.Signals(number).name)
-                    program.cancel_scope.cancel()
-                else:
-                    _log.info("%s: draining (once more: end at once)", signal.Signals(number).name)
-                    server.stop()
-
-            async def listen() -> None:
-                async for number in signals:
-                    with kernel.contain("a signal"):
-                        obey(number)
-
-            for number in unheard:
-                obey(number)
-            program.start_soon(listen)
-            program.start_soon(kernel.supervise, "the reaper of strangers", reap_strangers)
-            try:
-                async with _open_server(config, kernel) as server:
-                    with kernel.contain("the banner"):
-                        on_ready(server)
-                    if restart_wanted:
-                        server.restart()
-                    await server.wait_stopping()
-            except PassengerError as error:
-                failure = error
-            program.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
 
 
 async def _wait_until_ready(config: Config, pool: Pool) -> None:

@@ -24,7 +24,8 @@ ALLOWED: dict[str, set[str]] = {
     "server": {"server", "pool", "system", "kernel", "codecs", "core", "errors", "options", ""},
     "admin": {"admin", "spawning", "system", "kernel", "codecs", "core", "errors", "options", ""},
     "tree": {"admin", "server", "pool", "spawning", "system", "kernel", "codecs", "core", "errors", "options", ""},
-    "cli": {"cli", "tree", "admin", "spawning", "system", "core", "errors", "options", ""},
+    "program": {"tree", "system", "kernel", "errors", "options"},
+    "cli": {"cli", "program", "tree", "admin", "spawning", "system", "core", "errors", "options", ""},
     "testing": {
         "testing",
         "tree",

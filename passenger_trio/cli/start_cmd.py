@@ -96,7 +96,7 @@ def _start(ctx: click.Context, /, what: tuple[str, ...], **values: Any) -> None:
 
     _tell_of_misspelt(os.environ)
 
-    from passenger_trio.tree import run
+    from passenger_trio.program import run
 
     run(config, on_ready=_announce)
 

@@ -6,7 +6,16 @@ import attrs
 import pytest
 
 from passenger_trio.errors import OptionError
-from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions, check, parse_duration, parse_size
+from passenger_trio.options import (
+    AppOptions,
+    Config,
+    PoolOptions,
+    ServerOptions,
+    check,
+    check_minimums,
+    parse_duration,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -98,3 +107,18 @@ def test_fault_26_a_list_of_methods_has_methods_in_it(method: str) -> None:
     with pytest.raises(OptionError, match="--allowed-methods"):
         check(Config(server=ServerOptions(allowed_methods=(method,))))
     check(Config(server=ServerOptions(allowed_methods=("GET", "M-SEARCH", "brew"))))
+
+
+def test_minimums_that_do_not_fit_into_the_pool_are_told_with_both_numbers() -> None:
+    """OP7, fault 5: seven applications with the default minimum, in the default pool."""
+    with pytest.raises(
+        OptionError, match=r"--max-pool-size: 6 cannot be used.* 7 applications .* are 7 processes together"
+    ):
+        check(Config(apps=tuple(AppOptions(root=f"/a{number}") for number in range(7))))
+    check(Config(apps=tuple(AppOptions(root=f"/a{number}") for number in range(6))))
+    with pytest.raises(OptionError, match=r"--max-pool-size: 2 .*are 3 processes"):
+        check_minimums([2, 1], 2)
+    with pytest.raises(OptionError, match=r"--min-instances: 3 .*allows 2"):
+        check_minimums([3, 0], 2)
+    check_minimums([2, 0, 0], 2)
+    check_minimums([], 1)

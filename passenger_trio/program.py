@@ -1,0 +1,158 @@
+"""The server as a program of its own: signals, orphans, and the end of what is left.
+
+Every signal that an operator may send has an effect that is documented (docs/signals.md), and none ends the program without a word (OP19)::
+
+    TERM INT QUIT            drain; once more: end at once. While it starts: end at once
+    HUP                      restart the applications; drain, if the controlling terminal is gone with it
+    USR1                     open the log files anew
+    USR2 ALRM VTALRM PROF    nothing; said in the log, for what they would do by themselves is end the program
+    IO PWR STKFLT XCPU RT*
+    TTIN TTOU                likewise without a controlling terminal; with one they are the shell's, and stop the program until CONT
+    WINCH CHLD CONT URG      what they do to any program: nothing that is seen
+    PIPE XFSZ                ignored
+    TSTP STOP                stop the program until CONT, as they do any program
+    KILL, ABRT SEGV BUS ...  end it, as they do any program; what it has started ends by itself
+
+A hangup that whoever started us had ignored (nohup) stays ignored, and so do those that have no effect.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import signal
+from collections.abc import Callable, Mapping
+
+import trio
+
+from passenger_trio.errors import EnvironmentUnfit, PassengerError
+from passenger_trio.kernel import ErrorKernel
+from passenger_trio.options import Config
+from passenger_trio.system.children import become_subreaper, end_all_strays, reap_strangers
+from passenger_trio.system.syscalls import pidfd_open
+from passenger_trio.system.terminal import has_terminal
+from passenger_trio.tree import RunningServer, open_tree
+
+__all__ = ["Effect", "effects", "run"]
+
+_log = logging.getLogger("passenger_trio")
+
+
+class Effect(enum.Enum):
+    """What a signal does."""
+
+    DRAIN = "drain"
+    RESTART = "restart"
+    REOPEN = "open the log files anew"
+    NOTHING = "nothing"
+    """It is said in the log."""
+
+
+_EFFECTS = {
+    signal.SIGTERM: Effect.DRAIN,
+    signal.SIGINT: Effect.DRAIN,
+    signal.SIGQUIT: Effect.DRAIN,
+    signal.SIGHUP: Effect.RESTART,
+    signal.SIGUSR1: Effect.REOPEN,
+}
+_MEANINGLESS = ("SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGPWR", "SIGSTKFLT", "SIGXCPU")
+_OF_TERMINALS = (signal.SIGTTIN, signal.SIGTTOU)
+
+
+def effects(terminal: bool, disposition: Callable[[int], object] = signal.getsignal) -> dict[int, Effect]:
+    """The effect of each signal that we take.
+
+    :param terminal: whether there is a controlling terminal.
+    :param disposition: what is done with a signal before us, as of ``signal.getsignal``.
+    """
+    found: dict[int, Effect] = {int(number): effect for number, effect in _EFFECTS.items()}
+    if disposition(signal.SIGHUP) == signal.SIG_IGN:
+        del found[int(signal.SIGHUP)]
+    meaningless = [getattr(signal, name) for name in _MEANINGLESS if hasattr(signal, name)]
+    meaningless += range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
+    meaningless += () if terminal else _OF_TERMINALS
+    return found | {int(number): Effect.NOTHING for number in meaningless if disposition(number) == signal.SIG_DFL}
+
+
+def run(config: Config, *, on_ready: Callable[[RunningServer], None]) -> None:
+    """Serve as the program itself, until a signal ends it (see above). Raises as ``serve``."""
+    try:
+        os.close(pidfd_open(os.getpid()))
+    except OSError as error:
+        raise EnvironmentUnfit(f"passenger_trio needs Linux 5.9 or newer, which knows pidfd_open ({error})") from None
+    become_subreaper()
+    # What comes before Trio listens is heard when it does; what comes after that does not disturb the tidying up.
+    unheard: list[int] = []
+    heeded = effects(has_terminal())
+    for number in heeded:
+        signal.signal(number, lambda number, _: unheard.append(number))
+    try:
+        trio.run(_main, config, on_ready, heeded, unheard)
+    finally:
+        end_all_strays()
+
+
+async def _main(
+    config: Config, on_ready: Callable[[RunningServer], None], heeded: Mapping[int, Effect], unheard: list[int]
+) -> None:
+    failure: PassengerError | None = None
+    kernel = ErrorKernel()
+    had_terminal = has_terminal()
+    with trio.open_signal_receiver(*heeded) as signals:
+        async with trio.open_nursery() as program:
+            server: RunningServer | None = None
+            restart_wanted = False
+
+            def obey(number: int) -> None:
+                nonlocal restart_wanted
+                effect, name = heeded[number], _name(number)
+                if effect is Effect.NOTHING:
+                    _log.warning("%s has no effect (docs/signals.md says what each signal does)", name)
+                elif effect is Effect.REOPEN:
+                    _log.info("%s: opening the log files anew", name)
+                    if server is not None:
+                        server.reopen_logs()
+                elif effect is Effect.RESTART and (not had_terminal or has_terminal()):
+                    if server is not None:
+                        _log.info("%s: restarting", name)
+                        server.restart()
+                    elif not restart_wanted:
+                        # Whoever has deployed a new version while an older one is being loaded does not want the server to end.
+                        restart_wanted = True
+                        _log.info("%s: restarting, once everything has started", name)
+                elif server is None or server.stopping:
+                    _log.warning("%s: ending at once", name)
+                    program.cancel_scope.cancel()
+                else:
+                    _log.info("%s: draining (once more: end at once)", name)
+                    server.stop()
+
+            async def listen() -> None:
+                async for number in signals:
+                    with kernel.contain("a signal"):
+                        obey(number)
+
+            for number in unheard:
+                obey(number)
+            program.start_soon(listen)
+            program.start_soon(kernel.supervise, "the reaper of strangers", reap_strangers)
+            try:
+                async with open_tree(config, kernel) as server:
+                    with kernel.contain("the banner"):
+                        on_ready(server)
+                    if restart_wanted:
+                        server.restart()
+                    await server.wait_stopping()
+            except PassengerError as error:
+                failure = error
+            program.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
