@@ -129,7 +129,7 @@ def _result(key: GroupKey, generation: int, result: str, error: object = None) -
 def _ended(key: GroupKey, generation: int, rejection: Rejection | None) -> dict[str, Any]:
     if rejection is None:
         return _result(key, generation, "restarted")
-    return _result(key, generation, "rejected", failure_summary(rejection.failure))
+    return {**_result(key, generation, "rejected", failure_summary(rejection.failure)), "kept": rejection.kept}
 
 
 def _waiting(server: RunningServer, key: GroupKey, generation: int) -> dict[str, Any]:

@@ -122,7 +122,8 @@ def _group(group: Mapping[str, Any]) -> list[str]:
     rejected = _mapping(group.get("rejected"))
     if rejected:
         why = _mapping(rejected.get("error"))
-        lines.append(f"  The restart {_ago(rejected.get('age'))} failed, and the version before it serves on:")
+        kept = "nothing serves" if rejected.get("kept") is False else "the version before it serves on"
+        lines.append(f"  The restart {_ago(rejected.get('age'))} failed, and {kept}:")
         lines.append(f"    {_text(why.get('summary'))} [{_text(why.get('id'))}]")
     waits = group.get("backing_off_for")
     if isinstance(waits, int | float):

@@ -260,7 +260,7 @@ class _Admin:
             "held_up": group.held_up,
             "rejected": None
             if rejection is None
-            else {"age": now - rejection.at, "error": failure_summary(rejection.failure)},
+            else {"age": now - rejection.at, "kept": rejection.kept, "error": failure_summary(rejection.failure)},
             "preloader": None
             if preloader is None
             else {

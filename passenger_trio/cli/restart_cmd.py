@@ -24,7 +24,9 @@ _DONE = {"asked": "is being restarted", "restarted": "is restarted"}
 @click.command(short_help="Restart applications without losing a request.")
 @click.argument("app", required=False)
 @click.option(
-    "--wait", is_flag=True, help="Return when the restart has ended; exit code 1 if the new version did not start."
+    "--wait",
+    is_flag=True,
+    help="Return when a process of the new version was ready and no older one serves; exit code 1 if it did not start.",
 )
 @click.option("--hard", is_flag=True, help="End all processes at once; requests wait until the first new one is up.")
 @instance_option
@@ -44,10 +46,10 @@ def restart(app: str | None, wait: bool, hard: bool, instance: str | None) -> in
         if group["result"] == "rejected":
             failed = True
             error = group["error"] or {}
-            click.echo(
-                f"{name} is NOT restarted, the version before serves on: {error.get('summary', 'no reason is known')}",
-                err=True,
-            )
+            outcome = "is NOT restarted, the version before serves on"
+            if not group["kept"]:
+                outcome = "does NOT start, and there is no process of the version before"
+            click.echo(f"{name} {outcome}: {error.get('summary', 'no reason is known')}", err=True)
             if error.get("id"):
                 click.echo(f"  The log of the instance says more [error {error['id']}].", err=True)
         else:

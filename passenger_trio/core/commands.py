@@ -144,13 +144,17 @@ class EndGeneration:
 
 @attrs.frozen
 class RestartEnded:
-    """Tell whoever waits for it: every process is of ``generation``, or that one was rejected and the last good one serves on."""
+    """Tell whoever waits for it: a process of ``generation`` was ready and no older one serves, or that one did not start.
+
+    ``kept``: the version before it serves on; False: there was none to keep.
+    """
 
     group: GroupKey
     generation: int
     rejected: bool = False
     failure: SpawnFailure | None = None
     """Why it was rejected, if that is known."""
+    kept: bool = True
 
 
 @attrs.frozen

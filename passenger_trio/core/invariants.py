@@ -190,7 +190,7 @@ def deadlines(state: PoolState) -> Iterator[str]:
     """``idle_due`` is never too late."""
     idle_time = state.limits.pool_idle_time
     for group in state.groups.values():
-        frozen = not state.open or group.rejection is not None
+        frozen = not state.open or group.holds_on
         if idle_time and len(group.enabled) > scaling.minimum(group) and not frozen:
             idle = [process.last_used + idle_time for process in group.enabled.values() if not process.sessions]
             if idle and group.idle_due > min(idle):

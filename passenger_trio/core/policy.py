@@ -260,6 +260,8 @@ class PoolPolicy:
         elif not ended.abandoned:
             verdict.look_at_age(group, now, state.limits)
             group.backoff.record(now, jitter, state.limits, failure=failure, crash=False)
+            if ended.generation == group.generation:
+                commands += restarting.give_up(group, failure, now)
         commands += restarting.conclude(group)
         commands += waitlist.refuse_hopeless(state, group, now)
         return commands + scaling.start_spawns(state, now, state.groups.values())

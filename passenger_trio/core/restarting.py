@@ -24,6 +24,10 @@ Laws:
 * A generation ends when it neither serves nor is tried, and no attempt, no preloader and no process of it is left. (What an application has
   started while it was loaded ends with its spawner, and its processes use it to their end.)
 
+Where nothing serves that could be kept (the group is idle or does not start, or the restart is hard), the new generation is what is spawned from then on, and
+is *on trial*: one process of it is spawned in any case, also with a minimum of zero and in a full pool. So every restart has a true end: a process of the
+new generation was ready, or it does not start.
+
 A hard restart retires everything at once, and whoever comes meanwhile waits. ``always_restart`` (for development) puts one in
 front of each request that would not find fresh processes.
 """
@@ -51,8 +55,7 @@ def begin(group: GroupState) -> list[Command]:
         group.restart_again = group.relief is not None and group.relief.generation == group.candidate
         return []
     group.last_generation += 1
-    if not group.enabled and all(attempt.abandoned for attempt in group.attempts.values()):
-        # Nothing serves that could be kept.
+    if not _has_what_could_be_kept(group):
         group.rolling = True
         _serve(group, group.last_generation)
         return conclude(group)
@@ -60,6 +63,14 @@ def begin(group: GroupState) -> list[Command]:
     group.generations[group.candidate] = GenerationState(group.candidate)
     group.rolling = True
     return []
+
+
+def _has_what_could_be_kept(group: GroupState) -> bool:
+    """Whether the version before the restart serves, or could: a preloader of it can be forked from, unless its processes crash."""
+    if group.enabled or not all(attempt.abandoned for attempt in group.attempts.values()):
+        return True
+    serving = group.generations[group.generation]
+    return not group.backoff.failures and serving.has_preloader
 
 
 def begin_hard(pool: PoolState, group: GroupState, now: float) -> list[Command]:
@@ -105,8 +116,11 @@ def admit(pool: PoolState, ended: Attempt, new: ProcessState, now: float) -> lis
     group = ended.group
     if ended.abandoned:
         return _turn_away(pool, new)
+    group.generations[ended.generation].came = True
     if ended.generation == group.candidate:
         _accept(group)
+    elif group.rejection is not None and group.rejection.generation == ended.generation:
+        group.rejection = None  # it starts after all
     commands: list[Command] = []
     if ended.reason in scaling.RELIEFS and group.worn:
         replaced = next(iter(group.worn))
@@ -133,10 +147,20 @@ def reject(group: GroupState, failure: SpawnFailure | None, now: float) -> list[
     return [ended, *_begin_again(group)]
 
 
+def give_up(group: GroupState, failure: SpawnFailure | None, now: float) -> list[Command]:
+    """A spawn of the generation that serves failed. If a restart has led to it, and it has never started, the restart has failed."""
+    if not group.rolling or group.candidate is not None or group.generations[group.generation].came:
+        return []
+    group.rejection = Rejection(group.generation, now, failure, kept=False)
+    group.rolling = False
+    return [RestartEnded(group.key, group.generation, rejected=True, failure=failure, kept=False)]
+
+
 def conclude(group: GroupState) -> list[Command]:
     """What has come to its end by what has just happened: the restart, and generations."""
     commands: list[Command] = []
-    if group.rolling and group.candidate is None and Reason.RESTART not in group.worn.values():
+    came = group.generations[group.generation].came
+    if group.rolling and came and group.candidate is None and Reason.RESTART not in group.worn.values():
         group.rolling = False
         commands.append(RestartEnded(group.key, group.generation))
     if len(group.generations) > 1:

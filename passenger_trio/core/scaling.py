@@ -105,14 +105,25 @@ def wants(group: GroupState, now: float) -> bool:
 
 
 def wants_relief(group: GroupState, now: float) -> bool:
-    """Whether a process is to be replaced, and none is on its way for that."""
+    """Whether a process is to be replaced or tried, and none is on its way for that."""
     if group.relief is not None:
         return False
     if group.candidate is not None:
         return True  # also while the group backs off: the new version may be the remedy
-    if not group.worn or group.backoff.in_force(now):
+    if group.backoff.in_force(now):
+        return False
+    if is_on_trial(group):
+        return True
+    if not group.worn:
         return False
     return not (group.backoff.failures and group.attempts)
+
+
+def is_on_trial(group: GroupState) -> bool:
+    """Whether a restart has left nothing that serves, and its generation has not shown yet that it starts: one process is spawned for that."""
+    if not group.rolling or group.candidate is not None or group.enabled or group.generations[group.generation].came:
+        return False
+    return all(attempt.abandoned for attempt in group.attempts.values())
 
 
 def is_at_rest(pool: PoolState, group: GroupState) -> bool:
@@ -175,7 +186,7 @@ def _begin_relief(pool: PoolState, group: GroupState, now: float, lost: GroupSta
     if group.candidate is not None:
         reason, generation = Reason.RESTART, group.candidate
     else:
-        reason, generation = next(iter(group.worn.values())), group.generation
+        reason, generation = next(iter(group.worn.values()), Reason.RESTART), group.generation
     group.relief = Attempt(_next(pool), group, now, reason, generation, counts=False)
     return _begin(pool, group.relief)
 
@@ -245,7 +256,7 @@ def retire_idle(pool: PoolState, now: float) -> list[Command]:
     """Retire what has been idle for ``pool_idle_time``, longest idle first, and set the next time to look."""
     idle_time = pool.limits.pool_idle_time
     # Of a group whose new version was rejected nothing is idle: it could not be had again.
-    groups = [group for group in pool.groups.values() if group.idle_due <= now and group.rejection is None]
+    groups = [group for group in pool.groups.values() if group.idle_due <= now and not group.holds_on]
     idle = [
         process
         for group in groups
@@ -265,7 +276,7 @@ def retire_idle(pool: PoolState, now: float) -> list[Command]:
 def watch_idleness(pool: PoolState, group: GroupState, now: float) -> None:
     """Set ``group.idle_due`` from what is there. Who is busy now cannot be due before a whole idle time has passed."""
     idle_time = pool.limits.pool_idle_time
-    if idle_time and len(group.enabled) > minimum(group) and group.rejection is None:
+    if idle_time and len(group.enabled) > minimum(group) and not group.holds_on:
         group.idle_due = min(
             (now if process.sessions else process.last_used) + idle_time for process in group.enabled.values()
         )
@@ -277,7 +288,7 @@ def preloader_due(group: GroupState) -> float:
     """When the preloader may go because nothing was spawned through it. Never while something is."""
     idle_time = group.limits.max_preloader_idle_time
     serving = group.generations[group.generation]
-    if not idle_time or group.attempts or group.rejection is not None:
+    if not idle_time or group.attempts or group.holds_on:
         return math.inf
     if not serving.has_preloader:
         return math.inf

@@ -109,11 +109,12 @@ Rank = tuple[int, float, int, ProcessState]
 
 @attrs.frozen
 class Rejection:
-    """A generation that did not start and left the one before it serving."""
+    """A generation that did not start, and whether it left the one before it serving."""
 
     generation: int
     at: float
     failure: SpawnFailure | None
+    kept: bool = True
 
 
 @attrs.define(eq=False)
@@ -126,6 +127,8 @@ class GenerationState:
     preloaders: dict[PreloaderId, bool] = attrs.field(factory=dict)
     # When a preloader started, or a spawn last ended.
     preloader_used: float = -math.inf
+    # Whether a process of it was ready.
+    came: bool = False
 
     @property
     def has_preloader(self) -> bool:
@@ -191,6 +194,11 @@ class GroupState:
     def processes(self) -> Iterator[ProcessState]:
         """Enabled and detached ones."""
         return chain(self.enabled.values(), self.detached.values())
+
+    @property
+    def holds_on(self) -> bool:
+        """Whether what serves is kept, because the version after it did not start: it could not be had again."""
+        return self.rejection is not None and self.rejection.kept
 
     @property
     def preloaders(self) -> int:

@@ -84,7 +84,12 @@ def _tell_restart(pool: Pool, command: RestartEnded) -> None:
         _log.info("%s is restarted: generation %d serves", command.group, command.generation)
         return
     why = f": {command.failure.summary} [error {command.failure.error_id}]" if command.failure else ""
-    _log.error("the restart of %s is given up, and the version before it serves on%s", command.group, why)
+    if command.kept:
+        _log.error("the restart of %s is given up, and the version before it serves on%s", command.group, why)
+    else:
+        _log.error(
+            "%s is restarted, and does not start; there is no process of the version before%s", command.group, why
+        )
 
 
 def refusal(command: Refuse) -> CheckoutError:

@@ -156,13 +156,49 @@ class TestRolling:
         assert not pool.attempts(BLOG), "its own restart waits for its own processes"
         assert spawns(pool.restart(SHOP)) == [(SHOP, Reason.RESTART)]
 
-    def test_a_group_without_processes_is_of_the_new_generation_at_once(self) -> None:
+    def test_a_group_without_processes_is_restarted_when_one_of_the_new_generation_was_ready(self) -> None:
+        """Fault 18: it was told to be restarted at once, although nothing had been tried."""
         pool = DrivenPool()
         pool.add(min_instances=0)
-        assert ends(pool.restart()) == [(2, False)]
+        commands = pool.restart()
+        assert ends(commands) == []
+        assert spawns(commands) == [(SHOP, Reason.RESTART)]
+        assert ends(pool.spawned()) == [(2, False)]
+        assert pool.generations() == [2]
+
+    def test_a_group_without_processes_that_does_not_start_is_not_restarted(self) -> None:
+        """Fault 18."""
+        pool = DrivenPool()
+        pool.add(min_instances=0)
+        pool.restart()
+        assert RestartEnded(SHOP, 2, rejected=True, failure=FAILURE, kept=False) in pool.failed()
+        group = pool.policy.statistics().groups[0]
+        assert (group.restarting, group.rejection is not None and group.rejection.kept) == (False, False)
+        pool.now += 60
+        pool.wait()
+        pool.spawned()
+        assert pool.policy.statistics().groups[0].rejection is None, "it starts after all"
+
+    def test_in_a_full_pool_the_first_process_of_an_idle_group_is_tried_and_goes_again(self) -> None:
+        """Fault 18: whether a version starts does not depend on a place for it."""
+        pool = DrivenPool(max_pool_size=1)
+        pool.add(BLOG, min_instances=1)
+        pool.spawned(key=BLOG)
+        pool.add(min_instances=0)
+        assert spawns(pool.restart()) == [(SHOP, Reason.RESTART)]
+        commands = pool.spawned()
+        assert [reason for _, reason in retired(commands)] == [Reason.SURPLUS]
+        assert ends(commands) == [(2, False)]
+
+    def test_an_idle_group_keeps_the_version_that_its_preloader_holds(self) -> None:
+        pool = DrivenPool()
+        pool.add(min_instances=0)
+        pool.policy.preloader_started(SHOP, 1, FIRST, pool.now)
+        pool.restart()
+        assert RestartEnded(SHOP, 2, rejected=True, failure=FAILURE) in pool.failed()
         [command] = pool.checkout()
         assert isinstance(command, StartSpawn)
-        assert command.generation == 2
+        assert command.generation == 1
 
     def test_a_process_that_was_on_its_way_serves_and_is_replaced(self) -> None:
         """Passenger throws it away (PoolTest 72); here those who wait are served by it."""
@@ -254,6 +290,7 @@ class TestDeploymentErrors:
         pool.add(min_instances=1)
         pool.failed()
         assert spawns(pool.restart()) == [(SHOP, Reason.RETRY)]
+        assert ends(pool.spawned()) == [(2, False)], "fault 18: and it has not ended before"
 
 
 class TestRestartsDuringRestarts:
@@ -307,6 +344,14 @@ class TestHard:
         assert [reason for _, reason in retired(commands)] == [Reason.RESTART] * 2
         assert len(spawns(commands)) == 2
         assert pool.generations() == []
+        assert ends(commands) == [], "fault 18: nothing of the new version was ready"
+        assert ends(pool.spawned()) == [(2, False)]
+
+    def test_a_version_that_does_not_start_is_told(self) -> None:
+        """Fault 18: the command said "restarted" of it."""
+        pool = a_pool(1)
+        pool.restart(hard=True)
+        assert RestartEnded(SHOP, 2, rejected=True, failure=FAILURE, kept=False) in pool.failed()
 
     def test_requests_wait_and_busy_processes_finish(self) -> None:
         pool = a_pool(1)

@@ -127,6 +127,31 @@ def test_the_command_waits_and_says_what_came_of_it(tmp_path: Path) -> None:
         assert "there is no application 'sho'; there are: shop (development)" in unknown.stderr
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [("smart", ("--min-instances", "0"), ()), ("direct", ("--min-instances", "0"), ()), ("smart", (), ("--hard",))],
+)
+def test_a_version_that_raises_while_it_is_loaded_is_never_told_to_be_restarted(
+    method: str, options: tuple[str, ...], words: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Fault 18: where nothing served that could be kept, ``restart --wait`` said so at once, and nothing had been tried."""
+    write_version(tmp_path, "v1")
+    good = (tmp_path / "passenger_wsgi.py").read_text()
+    with Supervisor.start(tmp_path, "--spawn-method", method, *options) as server:
+        restart = ("restart", "--wait", "--instance", str(server.instance_dir), *words)
+        (tmp_path / "passenger_wsgi.py").write_text("import time\ntime.sleep(0.4)\nraise ValueError('bad')\n" + good)
+        refused = run_command(*restart)
+        assert refused.returncode == 1, refused
+        assert "does NOT start, and there is no process of the version before" in refused.stderr
+        assert "ValueError: bad" in refused.stderr
+        assert "failed, and nothing serves" in run_command("status", str(server.instance_dir)).stdout
+        write_version(tmp_path, "v2")
+        done = run_command(*restart)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert server.pids, "one of the new version was ready"
+        assert serving(server) == "v2"
+
+
 def test_a_new_process_must_answer_the_warm_up_url(tmp_path: Path) -> None:
     write_version(tmp_path, "v1")
     with Supervisor.start(tmp_path, "--warmup-url", "/warm?up=1") as server:

@@ -102,6 +102,8 @@ class FakeWorld:
     restarts: dict[GroupKey, int] = attrs.field(factory=dict)
     """The generation that the last restart asked for."""
     rejected: dict[GroupKey, int] = attrs.field(factory=dict)
+    came: set[tuple[GroupKey, int]] = attrs.field(factory=set)
+    """Generations of which a process was ready."""
     abandoned: set[AttemptId] = attrs.field(factory=set)
     # In the order in which they came.
     processes: dict[ProcessId, FakeProcess] = attrs.field(factory=dict)
@@ -201,6 +203,8 @@ class FakeWorld:
         self.abandoned.discard(attempt)
         self.preloader_used[key, generation] = self.now
         self.processes[process.id] = process
+        if not unwanted:
+            self.came.add((key, generation))
         commands = self.policy.spawn_succeeded(attempt, process.id, concurrency, self.now, jitter)
         self.perform(commands)
         assert process.retired or not self.shutting_down
@@ -398,6 +402,7 @@ class FakeWorld:
                 case RestartEnded(rejected=True):
                     self.rejected[command.group] = command.generation
                 case RestartEnded():
+                    assert (command.group, command.generation) in self.came, "nothing of it was ready (fault 18)"
                     assert all(p.generation == command.generation for p in self._live(command.group))
                 case PoolEmpty():
                     assert self.shutting_down

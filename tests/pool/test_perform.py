@@ -11,7 +11,7 @@ from trio.testing import MockClock, assert_no_checkpoints, wait_all_tasks_blocke
 
 from passenger_trio.core import commands
 from passenger_trio.core.commands import PoolEmpty, Reason, Refuse, RetirePreloader
-from passenger_trio.core.model import AttemptId, PoolLimits, SessionOutcome, WaiterId
+from passenger_trio.core.model import AttemptId, GroupLimits, PoolLimits, SessionOutcome, WaiterId
 from passenger_trio.errors import CheckoutError, PoolShutDown, RequestQueueFull, SpawnError
 from passenger_trio.pool.perform import perform, refusal
 from passenger_trio.pool.pool import Pool
@@ -97,6 +97,34 @@ async def test_the_simple_ones(autojump_clock: MockClock) -> None:
     assert other.empty.is_set()
 
 
+async def test_a_process_that_drains_is_told_of_and_then_told_to_go(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fault 19: the log names the process, and the time."""
+    spawner = DummySpawner()
+    async with running_pool(spawner, group=GroupLimits(max_drain_time=60.0)) as pool:
+        await until(pool, 1)
+        session = pool.checkout_nowait(KEY)
+        process = only(spawner)
+        pool.detach(session.process.id)
+        heard: list[str] = []
+        with pool.events.listen() as listener:
+            await trio.sleep(59)
+            assert (process.asked_to_stop, session.is_overdue) == (0, False)
+            assert (
+                f"process {process.pid} of {KEY} is to go and still has 1 request in hand: it is ended in 50 s"
+                in caplog.text
+            )
+            await trio.sleep(2)
+            with trio.move_on_after(1):
+                async for event in listener:
+                    heard.append(event["event"])
+        assert (process.asked_to_stop, session.is_overdue) == (1, True)
+        assert f"process {process.pid} of {KEY} is ended with 1 request in hand" in caplog.text
+        assert "drain_time_exceeded" in heard
+        session.close(SessionOutcome.DONE)
+
+
 def test_the_table_knows_every_command() -> None:
     """mypy says so by ``assert_never``; here the commands are counted, so that a new one comes with a test."""
-    assert len(typing.get_args(commands.Command)) == 11
+    assert len(typing.get_args(commands.Command)) == 12
