@@ -72,6 +72,8 @@ class Launch:
     exit_status: int | None = None
     _pinned: trio.Event = attrs.field(factory=trio.Event)
     _messages: int = 0
+    _hint: dict[str, str] = attrs.field(factory=dict)
+    """What the loader has said for the case that it is never ready."""
 
     @classmethod
     def begin(cls, spec: AppSpec, type: JourneyType) -> Launch:
@@ -216,6 +218,9 @@ class Launch:
                 self.journey = self.journey.errored(message.name, now, message.duration)
             return None
         if isinstance(message, AppEvent):
+            if message.name == "hint":
+                self._hint = {name: text for name, text in message.fields.items() if isinstance(text, str)}
+                return None
             _log.info("event from the loader of %s: %s %s", self.spec.key.name, message.name, dict(message.fields))
             return None
         if isinstance(message, Failed):
@@ -297,8 +302,10 @@ class Launch:
         return self.failure(
             ErrorCategory.TIMEOUT,
             f"The application was not ready within {timeout:g} seconds",
-            f"It was still at this step: {under_way}." if under_way else "It did not say what it was doing.",
-            "Look at the output for what it waits for. If it only needs longer, raise --start-timeout.",
+            self._hint.get("problem")
+            or (f"It was still at this step: {under_way}." if under_way else "It did not say what it was doing."),
+            self._hint.get("solution")
+            or "Look at the output for what it waits for. If it only needs longer, raise --start-timeout.",
         )
 
     async def abandon(self) -> None:

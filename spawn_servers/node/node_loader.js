@@ -130,7 +130,10 @@ class Redirection {
     const original = Server.prototype.listen;
     const redirection = this;
     Server.prototype.listen = function listen(...args) {
-      if (!(this instanceof http.Server)) return original.apply(this, args);
+      if (!(this instanceof http.Server)) {
+        if (redirection.server === null) hintAt(this, portOf(args));
+        return original.apply(this, args);
+      }
       if (redirection.server === null || redirection.server === this) return redirection.take(this, args, original);
       if (redirection.port && portOf(args) === redirection.port) { // 0 is another one each time
         // A second address of the same server, as for "localhost" in IPv4 and IPv6: whoever asks for it is served already.
@@ -156,6 +159,20 @@ class Redirection {
     this.listened(server);
     return original.call(server, { path: this.path, backlog: 2048, ...(signal && { signal }) }, typeof callback === 'function' ? callback : undefined);
   }
+}
+
+// If no HTTP server ever listens, a person wants to know what did.
+function hintAt(server, port) {
+  const kind = { Http2Server: 'HTTP/2', Http2SecureServer: 'HTTP/2 with TLS', Server: 'TLS' }[server.constructor.name];
+  if (!kind || (kind === 'TLS' && !(server instanceof require('tls').Server))) return;
+  const where = port === undefined ? '' : ` on port ${port}`;
+  life.control.tell('event', {
+    name: 'hint',
+    fields: {
+      problem: `A server for ${kind} listens${where}, and none for HTTP/1.1, which is what it is spoken to in: HTTP/2 and TLS end before the application.`,
+      solution: kind === 'HTTP/2 with TLS' ? 'Let http2.createSecureServer() be http.createServer(), with the same handler.' : `Let ${kind === 'TLS' ? 'https' : 'http2'}.createServer() be http.createServer(), with the same handler.`,
+    },
+  });
 }
 
 function portOf([first]) {

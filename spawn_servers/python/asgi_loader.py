@@ -747,6 +747,19 @@ class Session:
         if not complete or self.loop.always_pauses:
             await self.loop.pause()
 
+    def send_head_alone(self):
+        """The application has returned without any body."""
+        head = self.head
+        if self._length is None and not self._no_body:
+            head += b"content-length\x000\0"
+        self.begun = True
+        self.stream.write(start(RESPONSE, len(head)) + head)
+        if self._length and not self._no_body:
+            self._tell_short()
+        else:
+            self.done = True
+            self.stream.write(THE_END)
+
     def cut(self):
         """No end: the client must see that the response is incomplete."""
         self.done = True
@@ -849,6 +862,10 @@ class Http(Session):
     def returned(self):
         if self.gone:
             self.stream.end_last(not self.done)
+        elif not self.done and self.head is not None and not self.begun:
+            # A head, and no word of a body: that is what there is.
+            self.send_head_alone()
+            self.wire_over()
         elif not self.done:
             self._unfinished(RuntimeError("the application returned without sending a whole response"))
 

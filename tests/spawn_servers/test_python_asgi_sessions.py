@@ -151,7 +151,6 @@ def test_early_hints(tmp_path: Path, loop: str) -> None:
         ("await send({'type': 'websocket.accept'})", "cannot be sent in an HTTP session"),
         ("await send({})", "type"),
         ("pass", "returned without sending a whole response"),
-        ("await begin(send)", "returned without sending a whole response"),
     ],
 )
 def test_mistakes_are_the_applications_errors(tmp_path: Path, loop: str, serve: str, error: str) -> None:
@@ -163,6 +162,30 @@ def test_mistakes_are_the_applications_errors(tmp_path: Path, loop: str, serve: 
                 assert error in response.error[1]
                 assert response.complete
         assert worker.output.wait_for(error)
+
+
+@ON_BOTH
+@pytest.mark.parametrize(
+    ("headers", "method", "complete", "frames"),
+    [
+        ("[]", "GET", True, "RE"),
+        ("[(b'content-length', b'0')]", "GET", True, "RE"),
+        ("[(b'content-length', b'5')]", "GET", False, "R"),
+        ("[(b'content-length', b'5')]", "HEAD", True, "RE"),
+        ("[]", "HEAD", True, "RE"),
+    ],
+)
+def test_a_head_alone_is_a_response(
+    tmp_path: Path, loop: str, headers: str, method: str, complete: bool, frames: str
+) -> None:
+    """Fault 27, ED10: the application returns behind ``http.response.start``. The client gets that."""
+    serve = f"async def serve(scope, receive, send):\n    await begin(send, headers={headers})\n"
+    with serving(tmp_path, serve, loop) as worker, worker.open() as stream:
+        response = stream.request(method)
+        assert (response.status, response.complete) == (200, complete)
+        assert "".join(kind for kind, _ in response.frames) == frames
+        if complete:
+            assert stream.request(method).status == 200
 
 
 @ON_BOTH
