@@ -233,7 +233,9 @@ class PoolOptions:
 
     max_pool_size: int = option(6, "most application processes over all applications", variables=("WEB_CONCURRENCY",))
     pool_idle_time: float = option(300.0, "an idle process above the minimum is stopped after this time (0: never)")
-    max_concurrent_spawns: int = option(0, "spawns under way at the same time (0: one for each core)")
+    max_concurrent_spawns: int = option(
+        0, "programs that load an application at the same time, slow ones left out (0: one for each core)"
+    )
     memory_check_interval: float = option(
         5.0, "time between two measurements of the processes of applications with a memory limit"
     )

@@ -330,6 +330,7 @@ def _group_limits(spec: AppSpec) -> GroupLimits:
         memory_limit=app.memory_limit,
         hard_memory_limit=app.hard_memory_limit,
         force_concurrency=app.force_max_concurrent_requests_per_process,
+        preloads=spec.detected.app_type != "generic" and app.spawn_method != "direct",
         # A person who has just mended the file presses reload.
         retry_on_demand_after=1.0 if app.is_development else float("inf"),
     )

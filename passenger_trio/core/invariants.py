@@ -10,6 +10,7 @@ state: ``tests/model`` keeps that memory.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 
@@ -97,9 +98,12 @@ def capacity(state: PoolState) -> Iterator[str]:
         yield f"{state.capacity_used} processes and attempts, {limits.max_pool_size} are allowed"
     if state.total > state.ceiling + len(state.groups):
         yield f"{state.total} processes and attempts with the retired ones, {state.ceiling} and a relief for each group are allowed"
-    if len(state.attempts) > limits.max_concurrent_spawns:
-        yield f"{len(state.attempts)} attempts, {limits.max_concurrent_spawns} are allowed"
+    if state.slots_used > limits.max_concurrent_spawns + 1:
+        yield f"{state.slots_used} attempts have slots, {limits.max_concurrent_spawns} may, and one more"
     for group in state.groups.values():
+        for number, attempts in Counter(attempt.generation for attempt in group.attempts.values()).items():
+            if attempts > limits.max_concurrent_spawns:
+                yield f"{attempts} attempts of generation {number} of {group.key}, {limits.max_concurrent_spawns} are allowed"
         most = group.limits.max_instances
         if most and len(group.enabled) + scaling.under_way(group) > most:
             yield f"{len(group.enabled)} + {scaling.under_way(group)} processes and attempts of {group.key}, not {most}"
@@ -161,34 +165,47 @@ def queues(state: PoolState) -> Iterator[str]:
 def progress(state: PoolState) -> Iterator[str]:
     """Nobody waits for nothing: not beside a free place, and only where something is to come that may answer."""
     full = state.capacity_used >= state.limits.max_pool_size
-    no_slot = len(state.attempts) >= state.limits.max_concurrent_spawns
     for group in state.groups.values():
         if not group.waiters:
             continue
         if group.free:
             yield f"somebody waits for {group.key}, and process {group.free[0][3].id} has room"
         coming = group.attempts or group.backoff.until > NOT_IN_FORCE
-        hindered = full or no_slot or state.total >= state.ceiling
+        hindered = full or state.total >= state.ceiling or not scaling.may_begin(state, group, group.generation)
         if not group.enabled and not (state.open and (coming or hindered)):
             yield f"somebody waits for {group.key}, and nothing will come of it"
 
 
 def quiet(state: PoolState) -> Iterator[str]:
     """No spawn that is wanted and possible was left for later. A back-off counts until somebody has seen its end."""
-    if not state.open or len(state.attempts) >= state.limits.max_concurrent_spawns:
+    if not state.open:
         return
     full = state.capacity_used >= state.limits.max_pool_size
     for group in state.groups.values():
-        wanted = state.total < state.ceiling and scaling.wants(group, NOT_IN_FORCE)
-        if scaling.wants_relief(group, NOT_IN_FORCE) and scaling.has_headroom(state, group):
+        wanted = scaling.wants(group, NOT_IN_FORCE) and scaling.may_begin(state, group, group.generation)
+        wanted = wanted and state.total < state.ceiling
+        relief = scaling.wants_relief(group, NOT_IN_FORCE) and scaling.has_headroom(state, group)
+        if relief and scaling.may_begin(state, group, group.candidate or group.generation):
             yield f"{group.key} could have a relief and has none coming"
         if wanted and (not full or (scaling.is_starved(group) and scaling.longest_idle(state) is not None)):
             yield f"{group.key} could have a process and has none coming"
 
 
 def deadlines(state: PoolState) -> Iterator[str]:
-    """``idle_due`` is never too late."""
+    """``idle_due`` and ``spare_due`` are never too late, and what is slow has given up its slot."""
     idle_time = state.limits.pool_idle_time
+    for attempt in state.attempts.values():
+        if attempt.slow != (attempt.slow_at == math.inf) or (attempt.slow and attempt.has_slot):
+            yield f"attempt {attempt.id} is slow: {attempt.slow}, and nobody looks before {attempt.slow_at}"
+    full = state.capacity_used >= state.limits.max_pool_size
+    if state.open and full and state.total < state.ceiling and len(state.groups) > 1:
+        idle_at = scaling.longest_idle(state)
+        spare_at = idle_at.last_used + scaling.SPARE_AFTER if idle_at is not None else math.inf
+        for group in state.groups.values():
+            hungry = group.waiters and scaling.wants(group, NOT_IN_FORCE)
+            hungry = hungry and not scaling.is_starved(group) and scaling.may_begin(state, group, group.generation)
+            if hungry and (state.spare_due > spare_at or state.spare_due == math.inf):
+                yield f"{group.key} may have the place of another at {spare_at}, but nobody looks before {state.spare_due}"
     for group in state.groups.values():
         frozen = not state.open or group.holds_on
         if idle_time and len(group.enabled) > scaling.minimum(group) and not frozen:

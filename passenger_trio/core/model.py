@@ -83,6 +83,8 @@ class GroupLimits:
     """A process with more bytes is killed. 0: no limit."""
     force_concurrency: int = attrs.field(default=-1, validator=_bounded(-1))
     """Sessions that each process gets at a time, whatever it says of itself. 0: any number; -1: what it says."""
+    preloads: bool = False
+    """Its processes are forked by a preloader: spawns of one generation wait for one program that loads the application."""
     retry_on_demand_after: float = attrs.field(default=float("inf"), validator=_bounded(0))
     """While backing off: a request that comes this long after the last attempt starts a new one at once.
 
@@ -100,6 +102,7 @@ class PoolLimits:
     pool_idle_time: float = attrs.field(default=300.0, validator=_bounded(_TICK, zero=True))
     """0: idle processes are never retired for being idle."""
     max_concurrent_spawns: int = attrs.field(default=2, validator=_bounded(1))
+    """Programs that load an application at a time, those left out that are slow (``scaling``)."""
     backoff_first: float = attrs.field(default=0.1, validator=_bounded(_TICK))
     backoff_factor: float = attrs.field(default=3.0, validator=_bounded(1))
     """With these defaults an application that never starts costs 8 spawns in its worst minute (R42), and 2 in any later one."""

@@ -232,6 +232,7 @@ class PoolPolicy:
         commands = restarting.admit(state, ended, new, now)
         if new.status is _ENABLED:
             group.expected_concurrency = concurrency
+            group.grace = scaling.GRACE
             recycling.attached(new, now, jitter)
             scaling.watch_idleness(state, group, now)
             commands += waitlist.serve(state, group, now)
@@ -383,6 +384,9 @@ class PoolPolicy:
             commands += draining.look(group, now)
         if not state.open:
             return commands + [refusal for group in groups for refusal in waitlist.refuse_hopeless(state, group, now)]
+        scaling.notice_slow(state, now)
+        if state.spare_due <= now:
+            state.spare_due = math.inf
         for group in groups:
             group.looked_at = now
             group.backoff.expire(now)
@@ -402,7 +406,8 @@ class PoolPolicy:
 
         It may be early, never late. After ``tick(d)`` it is later than ``d``.
         """
-        due = math.inf
+        due = self.state.spare_due if self.state.open else math.inf
+        contended = False
         for group in self.state.groups.values():
             due = min(due, waitlist.overdue(group), recycling.overrun_due(group))
             if group.detached:
@@ -412,8 +417,15 @@ class PoolPolicy:
                 if group.backoff.until > -math.inf:
                     due = min(due, group.backoff.until)
                 impatient_at = scaling.impatient_at(group)
+                contended = contended or impatient_at < math.inf
                 if impatient_at > group.looked_at:
                     due = min(due, impatient_at)
+        if self.state.open:
+            for attempt in self.state.attempts.values():
+                due = min(due, attempt.slow_at)
+                gives_way_at = scaling.gives_way_at(attempt) if contended else math.inf
+                if gives_way_at > attempt.group.looked_at:
+                    due = min(due, gives_way_at)
         return due
 
     # --- the end --------------------------------------------------------------------------------------------------

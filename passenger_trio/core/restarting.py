@@ -36,7 +36,6 @@ from __future__ import annotations
 
 from passenger_trio.core import routing, scaling
 from passenger_trio.core.commands import (
-    AbandonSpawn,
     Command,
     EndGeneration,
     Reason,
@@ -82,7 +81,7 @@ def begin_hard(pool: PoolState, group: GroupState, now: float) -> list[Command]:
     _serve(group, group.last_generation)
     commands: list[Command] = []
     for attempt in group.attempts.values():
-        commands += abandon(attempt, Reason.RESTART)
+        commands += scaling.abandon(attempt, Reason.RESTART)
     for process in list(group.enabled.values()):
         commands += scaling.retire(pool, process, Reason.RESTART, now)
     return commands + conclude(group)
@@ -98,17 +97,6 @@ def target(group: GroupState) -> int:
     if group.candidate is None:
         return group.generation
     return group.last_generation + group.restart_again
-
-
-def abandon(attempt: Attempt, reason: Reason) -> list[Command]:
-    """Stop an attempt whose process is not wanted any more."""
-    if attempt.abandoned:
-        return []
-    attempt.abandoned = True
-    attempt.counts = False
-    if attempt.group.relief is attempt:
-        attempt.group.relief = None
-    return [AbandonSpawn(attempt.group.key, attempt.id, reason)]
 
 
 def admit(pool: PoolState, ended: Attempt, new: ProcessState, now: float) -> list[Command]:
@@ -130,7 +118,7 @@ def admit(pool: PoolState, ended: Attempt, new: ProcessState, now: float) -> lis
         spare = next((attempt for attempt in group.attempts.values() if attempt.counts), None)
         if spare is None or not scaling.has_place(pool, group, spare=1):
             return _turn_away(pool, new)
-        commands += abandon(spare, Reason.SURPLUS)
+        commands += scaling.abandon(spare, Reason.SURPLUS)
     routing.attach(pool, new)
     if new.generation < group.generation:
         group.worn[new.id] = Reason.RESTART

@@ -12,33 +12,60 @@ Laws of capacity
     ======================================  ==================================================
     enabled + attempts, reliefs left out    at most ``max_pool_size``; by group ``max_instances``
     enabled + detached + attempts           at most twice ``max_pool_size`` (the hard ceiling); and one relief for each group
-    attempts                                at most ``max_concurrent_spawns``
+    attempts with a slot                    at most ``max_concurrent_spawns``, and one more
+    attempts of one generation              at most ``max_concurrent_spawns``
     ======================================  ==================================================
 
+Slots: applications do not wait for each other
+    A slot bounds how many programs load at a time, so that restarts of all applications do not come down on the machine at once.
+    * Attempts that wait for one preloader take one slot: the first has it.
+    * One slot is kept for groups that have no process at all. So a crashed application is replaced, and a new one started, beside any other that loads.
+    * An attempt that has been loading for ``PATIENCE`` is *slow*, and gives its slot up: it may hang. The more are slow, the longer the next ones keep
+      theirs, for a machine that is slow itself is not helped by more programs that load.
+
 Fairness
-    When room appears, a group with waiters and nobody to serve them is first; then the group whose last spawn was
-    begun the longest ago. In a full pool such a *starved* group may take the place of another's process: the one that
-    has been idle the longest, in a group that is above its minimum. Is nobody idle, it waits for ``FAIR_WAIT`` seconds; then
-    the largest group that is above its minimum gives up a busy process, which finishes what it has. No one is retired before the spawn that needs the
-    place can really start.
+    When room appears, a group with waiters and nobody to serve them is first, then another without a process; then the group whose last spawn was
+    begun the longest ago. In a full pool room is made, from the first of these that there is:
+
+    ==============================================  =============================  ================================
+    what gives its place                            to a group with waiters and    when
+    ==============================================  =============================  ================================
+    idle the longest, in a group above its minimum  no process, no attempt         at once
+    the same, if it is *spare*                      any                            it is idle for ``SPARE_AFTER``
+    a slow attempt above its group's minimum        no process, no attempt         it has waited for ``FAIR_WAIT``
+    busy, of the largest group above its minimum    the same                       the same
+    any other process, one that is idle first       the same                       the same
+    the only attempt of a group without a process   the same                       it lasts for the group's ``grace``
+    ==============================================  =============================  ================================
+
+    What is busy finishes what it has. The last process of a group whose new version was rejected stays, for it could not be had again. The grace is
+    doubled each time it was not enough, so that an application that loads slowly comes to its end among others that do. No one is retired before
+    the spawn that needs the place can really start.
 
 Quiet
     No spawn that is wanted and possible is left for later: every step that can make one possible ends with
-    ``start_spawns``. So a step that changes one group's wish only has to look at that group.
+    ``start_spawns``. So a step that changes one group's wish only has to look at that group. What only time makes possible (slowness, spareness,
+    impatience) is seen by ``tick``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from passenger_trio.core import draining, routing
-from passenger_trio.core.commands import Command, Detach, Reason, Retire, StartSpawn
+from passenger_trio.core.commands import AbandonSpawn, Command, Detach, Reason, Retire, StartSpawn
 from passenger_trio.core.model import AttemptId
 from passenger_trio.core.state import Attempt, GroupState, PoolState, ProcessState
 
 FAIR_WAIT = 1.0
 """Seconds for which a starved group waits for an idle process of others before it takes a busy one's place."""
+SPARE_AFTER = 1.0
+"""Seconds after which an idle process above its group's minimum is spare. Under load the busiest moments come more often than that."""
+PATIENCE = 1.0
+"""Seconds for which an attempt keeps its slot, when nothing else is slow."""
+GRACE = 10.0
+"""``GroupState.grace`` of a group that has started well."""
 
 RELIEFS = frozenset({Reason.RESTART, Reason.MAX_REQUESTS, Reason.LIFETIME, Reason.MEMORY})
 """Why a process is worn, and why a relief of it is spawned."""
@@ -130,8 +157,36 @@ def is_at_rest(pool: PoolState, group: GroupState) -> bool:
     """Whether ``start_spawns`` would start nothing for the group, however many wait; False: it has to look. For the path of every request."""
     if not group.enabled or group.worn or group.candidate is not None:
         return False
-    most = group.limits.max_instances
-    return pool.enabled_count >= pool.limits.max_pool_size or 0 < most <= len(group.enabled)
+    if pool.enabled_count >= pool.limits.max_pool_size:
+        return pool.spare_due < math.inf or len(pool.groups) == 1
+    return 0 < group.limits.max_instances <= len(group.enabled)
+
+
+def may_begin(pool: PoolState, group: GroupState, generation: int) -> bool:
+    """Whether a slot is there for an attempt of that generation, or none is needed."""
+    siblings = [attempt for attempt in group.attempts.values() if attempt.generation == generation]
+    slots = pool.limits.max_concurrent_spawns
+    if len(siblings) >= slots:
+        return False
+    if group.limits.preloads and _waits_for_preloader(siblings):
+        return True
+    return pool.slots_used < slots + has_nobody(group)
+
+
+def _waits_for_preloader(siblings: Collection[Attempt]) -> bool:
+    return any(not attempt.abandoned for attempt in siblings)
+
+
+def has_nobody(group: GroupState) -> bool:
+    """It has no process, and none is on its way."""
+    return not group.enabled and all(attempt.abandoned for attempt in group.attempts.values())
+
+
+def notice_slow(pool: PoolState, now: float) -> None:
+    """Attempts that have been loading for long give up their slots."""
+    for attempt in pool.attempts.values():
+        if attempt.slow_at <= now:
+            attempt.slow, attempt.has_slot, attempt.slow_at = True, False, math.inf
 
 
 def start_spawns(
@@ -143,31 +198,46 @@ def start_spawns(
     :param lost: the group that has just lost a process, if one has: its first attempt replaces that.
     """
     commands: list[Command] = []
-    while pool.open and len(pool.attempts) < pool.limits.max_concurrent_spawns:
+    while pool.open:
         full = pool.capacity_used >= pool.limits.max_pool_size
         below = pool.total < pool.ceiling
-        growing = [group for group in groups if below and wants(group, now) and (not full or is_starved(group))]
-        victim = longest_idle(pool) if full and growing else None
-        if full and victim is None:
-            growing = [group for group in growing if impatient_at(group) <= now]
-            victim = least_missed(pool) if growing else None
-            if victim is None:
-                growing = []
-        wanting = [(not is_starved(group), group.turn, _begin_growth, group) for group in growing]
+        growing = [
+            group for group in groups if below and wants(group, now) and may_begin(pool, group, group.generation)
+        ]
+        room = Room(pool, now) if full and growing else None
+        wanting = [
+            (urgency(group), group.turn, _begin_growth, group)
+            for group in growing
+            if room is None or room.is_there_for(group)
+        ]
         wanting += [
-            (True, group.turn, _begin_relief, group)
+            (_LEAST, group.turn, _begin_relief, group)
             for group in groups
             if wants_relief(group, now) and has_headroom(pool, group)
+            if may_begin(pool, group, group.candidate or group.generation)
         ]
         if not wanting:
             break
         _, _, begin, group = min(wanting, key=lambda wish: wish[:2])
-        if victim is not None and begin is _begin_growth:
-            commands += retire(pool, victim, Reason.MAKE_ROOM, now)
+        if room is not None and begin is _begin_growth:
+            commands += room.make_for(group)
         commands.append(begin(pool, group, now, lost))
         if group is lost:
             lost = None
+    contended = pool.waiters and len(pool.groups) > 1
+    if contended and pool.spare_due == math.inf and pool.capacity_used >= pool.limits.max_pool_size:
+        pool.spare_due = spare_at(pool, now)
     return commands
+
+
+_LEAST = 2
+
+
+def urgency(group: GroupState) -> int:
+    """Who grows first: smaller is sooner."""
+    if not has_nobody(group):
+        return _LEAST
+    return 0 if group.waiters else 1
 
 
 def _begin_growth(pool: PoolState, group: GroupState, now: float, lost: GroupState | None) -> StartSpawn:
@@ -198,6 +268,10 @@ def _next(pool: PoolState) -> AttemptId:
 
 def _begin(pool: PoolState, attempt: Attempt) -> StartSpawn:
     group = attempt.group
+    siblings = [other for other in group.attempts.values() if other.generation == attempt.generation]
+    attempt.has_slot = not (group.limits.preloads and _waits_for_preloader(siblings))
+    slow = sum(other.slow for other in pool.attempts.values())
+    attempt.slow_at = attempt.begun + PATIENCE * (1 + slow / pool.limits.max_concurrent_spawns)
     pool.attempts[attempt.id] = group.attempts[attempt.id] = attempt
     group.turn = pool.last_attempt
     return StartSpawn(group.key, attempt.id, attempt.reason, attempt.generation)
@@ -216,19 +290,83 @@ def retire(pool: PoolState, process: ProcessState, reason: Reason, now: float) -
     return [Retire(process.id, reason)]
 
 
+def abandon(attempt: Attempt, reason: Reason) -> list[Command]:
+    """Stop an attempt whose process is not wanted any more."""
+    if attempt.abandoned:
+        return []
+    attempt.abandoned = True
+    attempt.counts = False
+    if attempt.group.relief is attempt:
+        attempt.group.relief = None
+    return [AbandonSpawn(attempt.group.key, attempt.id, reason)]
+
+
+class Room:
+    """Who gives a place in a full pool, at one moment. The table of fairness, above, as code; each line is looked up once at most."""
+
+    def __init__(self, pool: PoolState, now: float) -> None:
+        self._pool = pool
+        self._now = now
+        self._idle = longest_idle(pool)
+        self._found: ProcessState | Attempt | None = None
+        self._looked = False
+
+    def is_there_for(self, group: GroupState) -> bool:
+        return self._for(group) is not None
+
+    def make_for(self, group: GroupState) -> list[Command]:
+        """Take the place for the group."""
+        given = self._for(group)
+        assert given is not None
+        if isinstance(given, ProcessState):
+            return retire(self._pool, given, Reason.MAKE_ROOM, self._now)
+        if has_only_hope(given):
+            given.group.grace *= 2
+        return abandon(given, Reason.MAKE_ROOM)
+
+    def _for(self, group: GroupState) -> ProcessState | Attempt | None:
+        if is_starved(group):
+            return self._idle or (self._of_the_busy() if impatient_at(group) <= self._now else None)
+        if group.waiters and self._idle is not None and is_spare(self._idle, self._now):
+            return self._idle
+        return None
+
+    def _of_the_busy(self) -> ProcessState | Attempt | None:
+        if not self._looked:
+            self._looked = True
+            self._found = (
+                surplus_attempt(self._pool)
+                or least_missed(self._pool)
+                or last_resort(self._pool)
+                or hopeless_attempt(self._pool, self._now)
+            )
+        return self._found
+
+
 def longest_idle(pool: PoolState) -> ProcessState | None:
-    """The process that makes room for a starved group: idle the longest, in a group above its minimum."""
-    return min(
-        (
-            process
-            for group in pool.groups.values()
-            if len(group.enabled) > minimum(group)
-            for process in group.enabled.values()
-            if not process.sessions
-        ),
-        key=lambda process: (process.last_used, process.order),
-        default=None,
+    """The process that makes room first: idle the longest, in a group above its minimum."""
+    return min(_idle_above_minimum(pool), key=lambda process: (process.last_used, process.order), default=None)
+
+
+def _idle_above_minimum(pool: PoolState) -> Iterator[ProcessState]:
+    return (
+        process
+        for group in pool.groups.values()
+        if len(group.enabled) > minimum(group)
+        for process in group.enabled.values()
+        if not process.sessions
     )
+
+
+def is_spare(process: ProcessState, now: float) -> bool:
+    """Whether an idle process above its group's minimum may go for any group that waits."""
+    return process.last_used + SPARE_AFTER <= now
+
+
+def spare_at(pool: PoolState, now: float) -> float:
+    """When one may next be spare. Who is busy now cannot be before a whole time has passed. Infinity: one is, and whoever wants it takes it at once."""
+    due = min((process.last_used + SPARE_AFTER for process in _idle_above_minimum(pool)), default=now + SPARE_AFTER)
+    return due if due > now else math.inf
 
 
 def impatient_at(group: GroupState) -> float:
@@ -236,6 +374,20 @@ def impatient_at(group: GroupState) -> float:
     if not is_starved(group):
         return math.inf
     return next(iter(group.waiters.values())) + FAIR_WAIT
+
+
+def surplus_attempt(pool: PoolState) -> Attempt | None:
+    """A slow attempt above its group's minimum, and not its only hope: the one begun last."""
+    return max(
+        (
+            attempt
+            for attempt in pool.attempts.values()
+            if attempt.counts and attempt.slow and not has_only_hope(attempt)
+            if len(attempt.group.enabled) + under_way(attempt.group) > minimum(attempt.group)
+        ),
+        key=lambda attempt: attempt.id,
+        default=None,
+    )
 
 
 def least_missed(pool: PoolState) -> ProcessState | None:
@@ -250,6 +402,43 @@ def least_missed(pool: PoolState) -> ProcessState | None:
         key=lambda process: (-len(process.group.enabled), process.sessions, process.order),
         default=None,
     )
+
+
+def last_resort(pool: PoolState) -> ProcessState | None:
+    """A process that its group has as its minimum: idle the longest, or of the largest group the one with least to do."""
+    return min(
+        (
+            process
+            for group in pool.groups.values()
+            if group.rejection is None or len(group.enabled) > 1
+            for process in group.enabled.values()
+        ),
+        key=lambda process: (
+            process.sessions > 0,
+            -len(process.group.enabled) if process.sessions else process.last_used,
+            process.sessions,
+            process.order,
+        ),
+        default=None,
+    )
+
+
+def has_only_hope(attempt: Attempt) -> bool:
+    """Whether the group of the attempt has nothing else."""
+    group = attempt.group
+    return not group.enabled and under_way(group) == 1
+
+
+def gives_way_at(attempt: Attempt) -> float:
+    """When an attempt that is its group's only hope may be given up for another group; infinity: it is none."""
+    if attempt.counts and has_only_hope(attempt):
+        return attempt.begun + attempt.group.grace
+    return math.inf
+
+
+def hopeless_attempt(pool: PoolState, now: float) -> Attempt | None:
+    """The attempt that is given up for others although its group has nothing else: the one begun first."""
+    return next((attempt for attempt in pool.attempts.values() if gives_way_at(attempt) <= now), None)
 
 
 def retire_idle(pool: PoolState, now: float) -> list[Command]:

@@ -60,6 +60,12 @@ class Attempt:
     counts: bool = True
     # It was told to stop; a process that comes all the same is not attached.
     abandoned: bool = False
+    # Whether it has one of the spawn slots. Not: what waits for a preloader that another attempt has started, and what is slow.
+    has_slot: bool = True
+    # When it is slow, if it is under way still.
+    slow_at: float = math.inf
+    # That was seen (by ``tick``).
+    slow: bool = False
 
 
 @attrs.define(eq=False)
@@ -164,6 +170,8 @@ class GroupState:
     drain_due: float = math.inf
     # When tick last looked: no deadline for impatience before.
     looked_at: float = -math.inf
+    # Seconds for which an attempt that is its only hope is left its place in a full pool, when another group has nobody at all.
+    grace: float = 10.0
     # When its last spawn was begun, counted in spawns of the pool: the smallest has the next turn.
     turn: int = 0
     # Not later than the moment at which a process of it may next be retired for idleness. It may be too early, for
@@ -221,6 +229,9 @@ class PoolState:
     # Every waiter that was not answered: the keys of all group.waiters.
     waiters: dict[WaiterId, GroupState] = attrs.field(factory=dict)
     attempts: dict[AttemptId, Attempt] = attrs.field(factory=dict)
+    # Not later than the moment at which a process may next count as spare, while the pool is full and somebody waits for a process more
+    # (scaling). Infinity: nobody has looked yet.
+    spare_due: float = math.inf
     # How many of the processes are enabled.
     enabled_count: int = 0
     # Whether a group has a max_request_time.
@@ -238,6 +249,11 @@ class PoolState:
     def capacity_used(self) -> int:
         """What counts in ``max_pool_size``."""
         return self.enabled_count + sum(attempt.counts for attempt in self.attempts.values())
+
+    @property
+    def slots_used(self) -> int:
+        """What counts in ``max_concurrent_spawns``."""
+        return sum(attempt.has_slot for attempt in self.attempts.values())
 
     @property
     def total(self) -> int:

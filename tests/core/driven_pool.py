@@ -26,6 +26,7 @@ from passenger_trio.core.policy import PoolPolicy
 SHOP = GroupKey("shop", "test")
 BLOG = GroupKey("blog", "test")
 WIKI = GroupKey("wiki", "test")
+MAIL = GroupKey("mail", "test")
 
 FIRST, SECOND = PreloaderId(1), PreloaderId(2)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from driven_pool import BLOG, SHOP, DrivenPool, granted, retired, spawns
+from driven_pool import BLOG, SHOP, WIKI, DrivenPool, granted, retired, spawns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,13 +39,62 @@ def test_it_waits_for_an_idle_process_and_then_takes_a_busy_one_s_place() -> Non
     assert granted(pool.spawned(key=BLOG)) == [(waiter, pool.processes(BLOG)[0])]
 
 
-def test_nobody_goes_below_its_minimum_for_it() -> None:
-    pool = DrivenPool(max_pool_size=1)
-    pool.add(SHOP, min_instances=1, warm=1)
-    pool.add(BLOG, min_instances=0)
-    pool.take()
-    pool.wait(BLOG)
-    assert pool.tick(FAIR_WAIT) == []
+class TestBelowTheMinimum:
+    """A group goes below its minimum only for one that has nobody, and has waited."""
+
+    def test_after_the_wait_the_one_that_is_idle_the_longest_goes(self) -> None:
+        pool = DrivenPool(max_pool_size=2)
+        pool.add(SHOP, min_instances=1, warm=1)
+        pool.add(WIKI, min_instances=1, warm=1)
+        pool.add(BLOG, min_instances=0)
+        [idle] = pool.processes(SHOP)
+        pool.close(pool.take(WIKI).session)
+        pool.wait(BLOG)
+        assert pool.tick(FAIR_WAIT - 0.001) == []
+        commands = pool.tick(0.001)
+        assert retired(commands) == [(idle, Reason.MAKE_ROOM)]
+        assert spawns(commands) == [(BLOG, Reason.DEMAND)]
+
+    def test_a_busy_one_goes_when_it_is_done(self) -> None:
+        pool = DrivenPool(max_pool_size=1)
+        pool.add(SHOP, min_instances=1, warm=1)
+        pool.add(BLOG, min_instances=0)
+        busy = pool.take()
+        pool.wait(BLOG)
+        commands = pool.tick(FAIR_WAIT)
+        assert [command.process for command in commands if isinstance(command, Detach)] == [busy.process]
+        assert spawns(commands) == [(BLOG, Reason.DEMAND)]
+        assert retired(pool.close(busy.session)) == [(busy.process, Reason.MAKE_ROOM)]
+
+    def test_what_is_above_a_minimum_goes_first_although_it_is_busy(self) -> None:
+        pool = DrivenPool(max_pool_size=2)
+        pool.add(SHOP, min_instances=1, warm=1)
+        pool.add(WIKI, min_instances=0, warm=1)
+        pool.add(BLOG, min_instances=0)
+        pool.take(WIKI)
+        pool.wait(BLOG)
+        pool.tick(FAIR_WAIT)
+        assert (len(pool.processes(SHOP)), len(pool.processes(WIKI))) == (1, 0)
+
+    def test_who_was_taken_from_gets_it_back_when_there_is_room(self) -> None:
+        pool = DrivenPool(max_pool_size=1)
+        pool.add(SHOP, min_instances=1, warm=1)
+        pool.add(BLOG, min_instances=0)
+        waiter = pool.wait(BLOG)
+        [(first, _)] = retired(pool.tick(FAIR_WAIT))
+        pool.exits(first)
+        [(served, _)] = granted(pool.spawned(key=BLOG))
+        assert served == waiter
+        assert spawns(pool.exits(pool.processes(BLOG)[0])) == [(SHOP, Reason.MIN_INSTANCES)]
+
+    def test_the_last_one_of_a_rejected_deployment_stays_for_it_could_not_be_had_again(self) -> None:
+        pool = DrivenPool(max_pool_size=1)
+        pool.add(SHOP, min_instances=1, warm=1)
+        pool.restart()
+        pool.failed()
+        pool.add(BLOG, min_instances=0)
+        pool.wait(BLOG)
+        assert retired(pool.tick(FAIR_WAIT)) == []
 
 
 def test_two_greedy_groups_take_turns() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
-from driven_pool import BLOG, FAILURE, FIRST, SHOP, DrivenPool, granted, refused, retired, spawns
+from driven_pool import BLOG, FAILURE, FIRST, SHOP, WIKI, DrivenPool, granted, refused, retired, spawns
 
 from passenger_trio.core.commands import AbandonSpawn, Grant, PoolEmpty, Reason, Refuse, Retire, RetirePreloader
 from passenger_trio.core.model import AttemptId, GroupLimits, ProcessId, SessionId, SessionOutcome, WaiterId
+from passenger_trio.core.scaling import PATIENCE
 from passenger_trio.errors import InvariantBroken
 
 
@@ -286,7 +287,7 @@ class TestRefusal:
         pool.now += 0.1
         assert spawns(pool.checkout()) == [(SHOP, Reason.RETRY)]
         assert len(pool.queue()) == 1
-        assert pool.policy.next_deadline() == math.inf
+        assert pool.policy.next_deadline() == pool.now + PATIENCE
 
     def test_the_attempt_on_demand_that_fails_refuses_and_backs_off_for_longer(self) -> None:
         pool = DrivenPool(backoff_first=4.0)
@@ -301,6 +302,7 @@ class TestRefusal:
         pool.add(SHOP, min_instances=1, retry_on_demand_after=0.0)
         pool.failed(key=SHOP)
         pool.add(BLOG, min_instances=1)
+        pool.add(WIKI, min_instances=1)
         pool.wait(SHOP)
         assert spawns(pool.spawned(key=BLOG)) == [(SHOP, Reason.RETRY)]
 

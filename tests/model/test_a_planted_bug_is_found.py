@@ -57,7 +57,18 @@ class AFailureRefusesEverybody(PoolPolicy):
         return [*commands, *(Refuse(waiter, Reason.SPAWN_FAILED, failure, 1.0) for waiter in refused)]
 
 
-@pytest.mark.parametrize("policy", [AGrantIsNotCounted, AWaiterIsForgotten, AFailureRefusesEverybody])
+class WhoHangsKeepsItsSlot(PoolPolicy):
+    """Fault 14: what loads for ever keeps others from being loaded."""
+
+    def tick(self, now: float) -> list[Command]:
+        for attempt in self.state.attempts.values():
+            attempt.slow_at = 1e9
+        return super().tick(now)
+
+
+@pytest.mark.parametrize(
+    "policy", [AGrantIsNotCounted, AWaiterIsForgotten, AFailureRefusesEverybody, WhoHangsKeepsItsSlot]
+)
 def test_a_planted_bug_is_found(policy: type[PoolPolicy]) -> None:
     class Machine(PoolMachine):
         policy_class = policy

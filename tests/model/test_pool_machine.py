@@ -45,6 +45,7 @@ group_limits = st.builds(
     memory_limit=st.sampled_from([0, 100]),
     hard_memory_limit=st.sampled_from([0, 200]),
     force_concurrency=st.sampled_from([-1, -1, 0, 2]),
+    preloads=st.booleans(),
     retry_on_demand_after=st.sampled_from([float("inf"), 0.05, 0.0]),
 )
 concurrencies = st.sampled_from([1, 2, 0, 3])
@@ -244,9 +245,11 @@ class PoolMachine(RuleBasedStateMachine):
             for key in world.groups:
                 self.everything_asked_for_was_done(key)
         for key in set(world.waiting.values()):
-            # The one case in which somebody may wait: the minimum of other groups leaves no place at all.
+            # The one case in which somebody may wait: all places are of groups that have one process, which could not be had again.
             assert not any(process.group == key for process in world.processes.values())
             assert len(world.processes) == world.policy.state.limits.max_pool_size
+            for process in world.processes.values():
+                assert world.policy.state.groups[process.group].rejection is not None
         world.shut_down()
         world.play_to_quiescence()
         assert world.empty, "PoolEmpty never came"

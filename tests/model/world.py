@@ -44,7 +44,7 @@ from passenger_trio.core.model import (
     WaiterId,
 )
 from passenger_trio.core.policy import PoolPolicy
-from passenger_trio.core.scaling import RELIEFS
+from passenger_trio.core.scaling import FAIR_WAIT, PATIENCE, RELIEFS, SPARE_AFTER
 
 
 def a_failure(summary: str = "it does not start") -> SpawnFailure:
@@ -112,6 +112,8 @@ class FakeWorld:
     waiting: dict[WaiterId, GroupKey] = attrs.field(factory=dict)
     since: dict[WaiterId, float] = attrs.field(factory=dict)
     began: dict[SessionId, float] = attrs.field(factory=dict)
+    begun: dict[AttemptId, float] = attrs.field(factory=dict)
+    """Of every attempt that there ever was."""
     preloaders: dict[tuple[GroupKey, int], list[PreloaderId]] = attrs.field(factory=dict)
     """Oldest first. (Of each generation.)"""
     preloaders_told: dict[tuple[GroupKey, int], set[PreloaderId]] = attrs.field(factory=dict)
@@ -270,6 +272,7 @@ class FakeWorld:
         self.now = now
         self.perform(self.policy.tick(now))
         assert self.policy.next_deadline() > now, "the clock spins"
+        self._nobody_waits_for_another_s_loading()
 
     def shut_down(self) -> None:
         self.shutting_down = True
@@ -293,11 +296,26 @@ class FakeWorld:
             process.concurrency or 2**31
         ) + process.unbounded / 2**31
 
+    def _nobody_waits_for_another_s_loading(self) -> None:
+        """KE13: who has nobody has an attempt at once, unless more programs than the slots have *just* begun to load."""
+        state = self.policy.state
+        limits = state.limits
+        used = sum(len(self._live(key)) for key in self.groups) + self._coming()
+        if self.shutting_down or used >= limits.max_pool_size or state.total >= state.ceiling:
+            return
+        patience = PATIENCE * (1 + len(self.attempts) / limits.max_concurrent_spawns)
+        recent = sum(self.now < self.begun[attempt] + patience for attempt in self.attempts)
+        for key in self.groups:
+            mine = [attempt for attempt, group in self.attempts.items() if group == key]
+            wanted = key in self.waiting.values() or self._minimum(key)
+            if wanted and not mine and not self._live(key) and not state.groups[key].backoff.in_force(self.now):
+                assert recent > limits.max_concurrent_spawns, f"{key} waits for what others load"
+
     # --- commands ---------------------------------------------------------------------------------------------
 
     def perform(self, commands: Iterable[Command]) -> None:
         """Perform in order, holding each command to what it promises."""
-        made_room = False
+        made_room: str | None = None
         for command in commands:
             self.log.append(f"{self.now:.3f} {command}")
             assert not self.empty or isinstance(command, Retire | RetirePreloader | Refuse), "after PoolEmpty"
@@ -316,11 +334,16 @@ class FakeWorld:
                     assert not self.shutting_down
                     assert command.attempt not in self.attempts
                     assert command.group in self.groups
-                    if made_room:
+                    if made_room is not None:
                         assert command.group in self.waiting.values(), "it took a place and has no waiter"
-                        assert not self._live(command.group), "it took a place and has a process"
-                        assert command.group not in self.attempts.values(), "it took a place and has an attempt"
-                        made_room = False
+                        if made_room != "spare":
+                            assert not self._live(command.group), "it took a place and has a process"
+                            coming = [a for a, key in self.attempts.items() if key == command.group]
+                            assert self.abandoned.issuperset(coming), "it took a place and has an attempt"
+                        if made_room == "late":
+                            first = next(waiter for waiter, key in self.waiting.items() if key == command.group)
+                            assert self.since[first] + FAIR_WAIT <= self.now, "it did not wait"
+                        made_room = None
                     assert (command.group, command.generation) not in self.ended, "its generation has ended"
                     self.generations[command.attempt] = command.generation
                     if command.reason in RELIEFS:
@@ -328,9 +351,15 @@ class FakeWorld:
                         assert self._live(command.group) or command.reason is Reason.RESTART
                         self.reliefs[command.attempt] = command.group
                     self.attempts[command.attempt] = command.group
+                    self.begun[command.attempt] = self.now
                 case AbandonSpawn():
                     assert self.attempts[command.attempt] == command.group
                     assert command.attempt not in self.abandoned, "abandoned twice"
+                    if command.reason is Reason.MAKE_ROOM:
+                        assert self.begun[command.attempt] + PATIENCE <= self.now, "it has just begun"
+                        assert command.attempt not in self.reliefs
+                        self._nobody_idle_above_minimum()
+                        made_room = "late"
                     self.abandoned.add(command.attempt)
                     self.reliefs.pop(command.attempt, None)
                 case Detach():
@@ -338,11 +367,10 @@ class FakeWorld:
                     assert process.is_live
                     assert process.sessions, "an idle process is retired, not detached"
                     if command.reason is Reason.MAKE_ROOM:
-                        assert len(self._live(process.group)) > self._minimum(process.group), "below the minimum"
-                        for key in self.groups:
-                            if len(self._live(key)) > self._minimum(key):
-                                assert all(other.sessions for other in self._live(key)), "an idle one could go"
-                        made_room = True
+                        self._nobody_idle_above_minimum()
+                        if len(self._live(process.group)) <= self._minimum(process.group):
+                            self._is_last_resort(process)
+                        made_room = "late"
                     process.detached = True
                     process.detached_at = self.now
                 case StillDraining():
@@ -362,10 +390,16 @@ class FakeWorld:
                         assert 0 < limit <= self.now - process.detached_at, "it has time still"
                     else:
                         assert not process.sessions or command.reason is Reason.FAILED, "retired while it serves"
-                    if command.reason in (Reason.IDLE, Reason.MAKE_ROOM) and not process.detached:
+                    if command.reason is Reason.IDLE and not process.detached:
                         assert len(self._live(process.group)) > self._minimum(process.group), "below the minimum"
                         self._longest_idle(process, command.reason)
-                        made_room = command.reason is Reason.MAKE_ROOM
+                    if command.reason is Reason.MAKE_ROOM and not process.detached:
+                        if len(self._live(process.group)) > self._minimum(process.group):
+                            self._longest_idle(process, command.reason)
+                            made_room = "spare" if process.last_used + SPARE_AFTER <= self.now else "idle"
+                        else:
+                            self._is_last_resort(process)
+                            made_room = "late"
                     process.retired = True
                 case Kill():
                     process = self.processes[command.process]
@@ -410,7 +444,7 @@ class FakeWorld:
                     assert not self.attempts
                     assert not any(self.preloaders.values())
                     self.empty = True
-        assert not made_room, "a process was retired for nothing"
+        assert made_room is None, "a process was retired for nothing"
         self._check()
 
     def _live(self, key: GroupKey) -> list[FakeProcess]:
@@ -419,6 +453,21 @@ class FakeWorld:
     def _minimum(self, key: GroupKey) -> int:
         limits = self.groups[key]
         return min(limits.min_instances, limits.max_instances or limits.min_instances)
+
+    def _nobody_idle_above_minimum(self) -> None:
+        for key in self.groups:
+            if len(self._live(key)) > self._minimum(key):
+                assert all(other.sessions for other in self._live(key)), "an idle one could go"
+
+    def _is_last_resort(self, chosen: FakeProcess) -> None:
+        """It is one of its group's minimum: nobody has more than his, and nobody idle could go instead."""
+        for key in self.groups:
+            live = self._live(key)
+            assert len(live) <= self._minimum(key), f"{key} has one to spare"
+            kept = len(live) == 1 and self.policy.state.groups[key].rejection is not None
+            assert not kept or chosen not in live, "it could not be had again"
+            if chosen.sessions and not kept:
+                assert all(other.sessions for other in live), "an idle one could go"
 
     def _longest_idle(self, chosen: FakeProcess, reason: Reason) -> None:
         """Nobody who might have gone instead has been idle for longer."""
