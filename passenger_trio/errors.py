@@ -10,6 +10,7 @@ The tree (``status`` is what an HTTP client sees, ``exit_code`` what a shell see
      |- StartupAborted             exit 3   the application did not start, and that was to be fatal
      |- EnvironmentUnfit           exit 70  the machine lacks something (not Linux, kernel too old)
      |- AdminError                 exit 1   the admin socket cannot be reached or refused
+     |- AdminRefused               4xx      the admin API refuses a request
      |- RequestError               4xx/5xx  the client's bytes are refused
      |- CheckoutError              5xx      no process could be borrowed
      |   |- RequestQueueFull       503
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdminError",
+    "AdminRefused",
     "AppResponseError",
     "ApplicationRaised",
     "BindError",
@@ -131,6 +133,19 @@ class AdminError(PassengerError):
     """The admin socket of an instance cannot be reached, or the instance refused."""
 
     exit_code = 1
+
+
+class AdminRefused(PassengerError):
+    """What was asked of the admin API cannot be done.
+
+    :ivar status: of the answer.
+    :ivar allow: of a method that is not possible: those that are.
+    """
+
+    def __init__(self, status: int, text: str, *, allow: str = "") -> None:
+        super().__init__(text)
+        self.status = status
+        self.allow = allow
 
 
 class RequestError(PassengerError):

@@ -1,36 +1,30 @@
 """What an operator can order over the admin socket: POST, with a JSON object that says to whom or what.
 
-Each operation is a function of the running server and that object. It looks up what is meant, tells the pool, and answers with what
-came of it. A name is matched exactly: ``shop`` never means ``shop2``.
+Each operation is a function of the API's context and that object, which has the members that its route names (``admin/routes.py``). It looks up what is
+meant, tells the pool, and answers with what came of it. A name is matched exactly: ``shop`` never means ``shop2``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from passenger_trio.admin.context import Admin
 from passenger_trio.core.model import GroupKey, SpawnFailure
 from passenger_trio.core.state import Rejection
+from passenger_trio.errors import AdminRefused
 
 if TYPE_CHECKING:
     from passenger_trio.tree import RunningServer
 
-__all__ = ["OPERATIONS", "Operation", "OperationRefused", "failure_summary"]
+__all__ = ["detach", "drain", "failure_summary", "reopen_logs", "restart", "resume", "shutdown", "wait_restarted"]
 
 
 _LONGEST_WAIT = 60.0
 """Seconds."""
-
-
-class OperationRefused(Exception):
-    """It cannot be done; ``status`` is the answer's."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 def failure_summary(failure: SpawnFailure | None) -> dict[str, str] | None:
@@ -40,13 +34,14 @@ def failure_summary(failure: SpawnFailure | None) -> dict[str, str] | None:
     return {"id": failure.error_id, "category": failure.category.value, "summary": failure.summary}
 
 
-async def restart(server: RunningServer, order: Mapping[str, Any]) -> dict[str, Any]:
+async def restart(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     """``group``: one of them (default: all). ``hard``: at once. ``wait``: answer when it has ended."""
+    server = admin.server
     if server.stopping:
-        raise OperationRefused(409, "the instance is stopping")
-    targets = {key: server.pool.restart(key, hard=_flag(order, "hard")) for key in _groups(server, order)}
+        raise AdminRefused(409, "the instance is stopping")
+    targets = {key: server.pool.restart(key, hard=order.get("hard", False)) for key in _groups(admin, order)}
     results: list[dict[str, Any]] = []
-    if not _flag(order, "wait"):
+    if not order.get("wait"):
         results = [_result(key, generation, "asked") for key, generation in targets.items()]
     else:
 
@@ -59,12 +54,13 @@ async def restart(server: RunningServer, order: Mapping[str, Any]) -> dict[str, 
     return {"groups": sorted(results, key=lambda result: (result["name"], result["environment"]))}
 
 
-async def wait_restarted(server: RunningServer, order: Mapping[str, Any]) -> dict[str, Any]:
+async def wait_restarted(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     """``groups``: what ``restart`` answered. ``within``: seconds after which those that have not ended are "waiting", with what they wait for."""
-    within = order.get("within")
-    if not isinstance(within, int | float) or not 0 <= within <= _LONGEST_WAIT:
-        raise OperationRefused(422, f"within must be a number of seconds up to {_LONGEST_WAIT:g}")
-    targets = {_key(server, asked): asked["generation"] for asked in _asked(order)}
+    server = admin.server
+    within = order["within"]
+    if not 0 <= within <= _LONGEST_WAIT:
+        raise AdminRefused(422, f"within must be a number of seconds up to {_LONGEST_WAIT:g}")
+    targets = {_key(server, asked): asked["generation"] for asked in order["groups"]}
     results = {key: _waiting(server, key, generation) for key, generation in targets.items()}
 
     async def wait(key: GroupKey, generation: int) -> None:
@@ -81,38 +77,38 @@ async def wait_restarted(server: RunningServer, order: Mapping[str, Any]) -> dic
     return {"groups": [results[key] for key in sorted(results, key=lambda key: (key.name, key.environment))]}
 
 
-async def detach(server: RunningServer, order: Mapping[str, Any]) -> dict[str, Any]:
+async def detach(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     """``pid``: a process that serves."""
     pid = order.get("pid")
-    found = next((process for process in server.pool.processes.values() if process.live.pid == pid), None)
-    if found is None or not server.pool.detach(found.id):
-        raise OperationRefused(404, f"no process {pid!r} serves")
+    found = next((process for process in admin.server.pool.processes.values() if process.live.pid == pid), None)
+    if found is None or not admin.server.pool.detach(found.id):
+        raise AdminRefused(404, f"no process {pid!r} serves")
     return {"pid": pid, "group": str(found.group)}
 
 
-async def drain(server: RunningServer, order: Mapping[str, Any]) -> dict[str, Any]:
+async def drain(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     """Connections end after their response, until ``resume``."""
-    server.front.drain()
-    return {"draining": True, "active": server.front.active}
+    admin.server.front.drain()
+    return {"draining": True, "active": admin.server.front.active}
 
 
-async def resume(server: RunningServer, order: Mapping[str, Any]) -> dict[str, Any]:
+async def resume(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     """Connections are kept alive again."""
-    if server.stopping:
-        raise OperationRefused(409, "the instance is stopping")
-    server.front.draining = False
+    if admin.server.stopping:
+        raise AdminRefused(409, "the instance is stopping")
+    admin.server.front.draining = False
     return {"draining": False}
 
 
-async def shutdown(server: RunningServer, order: Mapping[str, Any]) -> dict[str, Any]:
+async def shutdown(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     """As SIGTERM."""
-    server.stop()
+    admin.server.stop()
     return {"stopping": True}
 
 
-async def reopen_logs(server: RunningServer, order: Mapping[str, Any]) -> dict[str, Any]:
+async def reopen_logs(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     """After a rotation."""
-    server.reopen_logs()
+    admin.server.reopen_logs()
     return {"reopened": True}
 
 
@@ -154,48 +150,19 @@ def _waiting(server: RunningServer, key: GroupKey, generation: int) -> dict[str,
     }
 
 
-def _asked(order: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    asked = order.get("groups")
-    if not isinstance(asked, list) or not all(
-        isinstance(one, dict) and type(one.get("generation")) is int for one in asked
-    ):
-        raise OperationRefused(422, "groups must be a list of objects with name, environment and generation")
-    return asked
-
-
 def _key(server: RunningServer, asked: Mapping[str, Any]) -> GroupKey:
     for key in server.pool.homes:
-        if (key.name, key.environment) == (asked.get("name"), asked.get("environment")):
+        if (key.name, key.environment) == (asked["name"], asked["environment"]):
             return key
-    raise OperationRefused(404, f"there is no application {asked.get('name')!r} ({asked.get('environment')!r})")
+    raise AdminRefused(404, f"there is no application {asked['name']!r} ({asked['environment']!r})")
 
 
-def _groups(server: RunningServer, order: Mapping[str, Any]) -> list[GroupKey]:
+def _groups(admin: Admin, order: Mapping[str, Any]) -> list[GroupKey]:
     wanted = order.get("group")
-    every = list(server.pool.homes)
+    every = list(admin.server.pool.homes)
     if wanted is None:
         return every
     found = [key for key in every if wanted in (key.name, str(key))]
     if not found:
-        raise OperationRefused(404, f"there is no application {wanted!r}; there are: {', '.join(map(str, every))}")
+        raise AdminRefused(404, f"there is no application {wanted!r}; there are: {', '.join(map(str, every))}")
     return found
-
-
-def _flag(order: Mapping[str, Any], name: str) -> bool:
-    value = order.get(name, False)
-    if not isinstance(value, bool):
-        raise OperationRefused(422, f"{name} must be true or false")
-    return value
-
-
-Operation = Callable[["RunningServer", Mapping[str, Any]], Awaitable[dict[str, Any]]]
-
-OPERATIONS: dict[str, Operation] = {
-    "/v1/restart": restart,
-    "/v1/wait-restarted": wait_restarted,
-    "/v1/detach": detach,
-    "/v1/drain": drain,
-    "/v1/resume": resume,
-    "/v1/shutdown": shutdown,
-    "/v1/reopen-logs": reopen_logs,
-}

@@ -1,13 +1,15 @@
-"""What can be seen of requests and memory over the admin socket: GET, answered with a JSON object."""
+"""What can be seen of requests, memory and decisions over the admin socket: GET, answered with a JSON object."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from passenger_trio.admin.context import Admin
 from passenger_trio.core.model import GroupKey
 from passenger_trio.system.gauges import ProcessGauge, measure
 from passenger_trio.system.threads import in_thread
@@ -16,15 +18,16 @@ if TYPE_CHECKING:
     from passenger_trio.server.connection import Connection
     from passenger_trio.server.upgrade import Relay
     from passenger_trio.server.websocket import WebSocket
-    from passenger_trio.tree import RunningServer
 
-__all__ = ["memory", "requests"]
+__all__ = ["memory", "requests", "trace"]
 
 
-def requests(server: RunningServer) -> dict[str, Any]:
+def requests(admin: Admin) -> dict[str, Any]:
     """Requests in flight, the oldest first. A query may hold secrets, so it is not shown."""
     now = trio.current_time()
-    found = [_request(connection, now) for connection in server.front.connections if connection.exchange is not None]
+    found = [
+        _request(connection, now) for connection in admin.server.front.connections if connection.exchange is not None
+    ]
     return {"requests": sorted(found, key=lambda request: -float(request["age"]))}
 
 
@@ -50,24 +53,33 @@ def _relay(relay: Relay | WebSocket, now: float) -> dict[str, Any]:
     return {"bytes_up": relay.bytes_up, "bytes_down": relay.bytes_down, "idle": now - relay.active}
 
 
-async def memory(server: RunningServer, limiter: trio.CapacityLimiter) -> dict[str, Any]:
+async def memory(admin: Admin) -> dict[str, Any]:
     """What each process costs, and what forking from a preloader saves: the pages that several of them share.
 
     :raises NoThread: nothing can be measured now.
     """
-    pool = server.pool
+    pool = admin.server.pool
     roles: dict[GroupKey, list[tuple[str, int]]] = {}
     for key, home in pool.homes.items():
         roles[key] = [("preloader", preloader.pid) for preloader in home.preloaders]
         roles[key] += [("process", process.live.pid) for process in pool.processes.values() if process.group == key]
     pids = [os.getpid(), *(pid for members in roles.values() for _, pid in members)]
-    gauges = await in_thread(_measure_all, pids, limiter=limiter)
+    gauges = await in_thread(_measure_all, pids, limiter=admin.limiter)
     groups = []
     for key, members in roles.items():
         rows = [{"role": role, "pid": pid, **_sizes(gauges[pid])} for role, pid in members if pid in gauges]
         groups.append({"name": key.name, "environment": key.environment, "processes": rows, "saved": _saved(rows)})
     own = gauges.get(os.getpid())
     return {"supervisor": None if own is None else {"pid": os.getpid(), **_sizes(own)}, "groups": groups}
+
+
+async def trace(admin: Admin) -> bytes:
+    """What the pool was told and what it decided, as JSON: there may be megabytes of it.
+
+    :raises NoThread: it cannot be made now.
+    """
+    dump = admin.server.pool.trace()
+    return await in_thread(lambda: json.dumps(dump()).encode(), limiter=admin.limiter)
 
 
 def _measure_all(pids: Iterable[int]) -> dict[int, ProcessGauge]:

@@ -1,7 +1,8 @@
 """The admin API of an instance: JSON over HTTP on its Unix socket.
 
-One request a connection; a caller has ``_TIME`` for it, and no more than ``_MAX_CALLERS`` are served at a time, so that a slow or hostile one costs
-nothing (F60). It answers from the first moment of the start until the last process is gone.
+One request a connection, and each caller costs itself only (KE4): it has ``_TIME`` to say what it wants and to take its answer; when more than ``_MAX_CALLERS``
+come, the silent and the greedy go first (``core.lobby``); who follows events, or waits for a restart, is counted apart. It answers from the first moment of
+the start until the last process is gone. What can be asked stands in ``routes``, what a request is in ``codecs.admin_api``.
 """
 
 from __future__ import annotations
@@ -10,25 +11,28 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import h11
 import trio
 
-from passenger_trio import __version__
-from passenger_trio.admin import resources
-from passenger_trio.admin.operations import OPERATIONS, Operation, OperationRefused, failure_summary
+from passenger_trio.admin.context import Admin
+from passenger_trio.admin.routes import Route, find_route
+from passenger_trio.codecs.admin_api import (
+    AdminReader,
+    AdminRequest,
+    encode_answer,
+    encode_stream_head,
+    read_order,
+)
 from passenger_trio.core.lobby import Lobby
-from passenger_trio.core.state import EnabledStatus
-from passenger_trio.core.statistics import GroupStatistics, ProcessStatistics
+from passenger_trio.errors import AdminRefused
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.system.callers import Caller, serve_callers
-from passenger_trio.system.gauges import ProcessGauge, measure
-from passenger_trio.system.sockets import RawStream, peer_credentials
-from passenger_trio.system.threads import NoThread, in_thread
+from passenger_trio.system.sockets import PeerCredentials, RawStream
+from passenger_trio.system.threads import NoThread
 
 if TYPE_CHECKING:
     from passenger_trio.tree import RunningServer
@@ -36,9 +40,11 @@ if TYPE_CHECKING:
 __all__ = ["serve_admin"]
 
 _TIME = 10.0
+"""Seconds for a request, and for its answer."""
 _MAX_CALLERS = 16
 _MAX_STAYING = 64
-_MAX_REQUEST = 16384
+_LINGER = 1.0
+"""Seconds in which a caller whose request was refused may go on sending: else the answer would be lost with the connection."""
 
 _log = logging.getLogger("passenger_trio.admin")
 
@@ -50,11 +56,11 @@ async def serve_admin(
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen on the instance's admin socket until cancelled."""
-    admin = _Admin(server, specs, trio.current_time())
+    desk = _Desk(Admin(server, specs, trio.current_time()))
     await serve_callers(
         server.admin_socket,
-        admin.serve_caller,
-        admin,
+        desk.serve_caller,
+        desk,
         backlog=128,
         failed=lambda exc: _log.warning("accept on the admin socket failed: %s", exc.strerror),
         kernel=server.front.kernel,
@@ -63,19 +69,16 @@ async def serve_admin(
     )
 
 
-@attrs.frozen
-class _Call:
-    connection: h11.Connection
-    request: h11.Request
-    body: bytes
+def may_steer(peer: PeerCredentials) -> bool:
+    """Whether a caller's user may see and order: ours, and the superuser (R49)."""
+    return peer.uid in (0, os.getuid())
 
 
 @attrs.define(eq=False)
-class _Admin:
-    server: RunningServer
-    specs: Sequence[AppSpec]
-    started: float
-    limiter: trio.CapacityLimiter = attrs.field(factory=partial(trio.CapacityLimiter, 1))
+class _Desk:
+    """Where callers are served."""
+
+    admin: Admin
     lobby: Lobby = attrs.field(factory=partial(Lobby, _MAX_CALLERS, _MAX_STAYING))
 
     def arrive(self, caller: Caller) -> int | None:
@@ -87,246 +90,126 @@ class _Admin:
         self.lobby.leave(number)
 
     async def serve_caller(self, caller: Caller) -> None:
+        """All that one caller gets."""
         stream = RawStream(caller.socket)
+        reader = AdminReader()
         try:
             with trio.move_on_after(_TIME) as scope:
-                call = await self._receive(stream)
-                if call is not None:
-                    await self._serve_call(stream, call, scope)
-        except (trio.BrokenResourceError, h11.RemoteProtocolError):
-            pass  # it did not wait for the answer, or does not speak HTTP
+                try:
+                    request = await _receive(stream, reader)
+                    self.lobby.speak(caller.number)
+                    await self._serve(stream, caller, request, scope)
+                except AdminRefused as refused:
+                    answer = {"error": str(refused)}
+                    await _reply(stream, refused.status, answer, is_head=reader.is_head, allow=refused.allow)
+                    await _linger(stream)
+        except (EOFError, trio.BrokenResourceError):
+            pass  # it said nothing, or did not wait for the answer
         finally:
             stream.close()
 
-    async def _receive(self, stream: RawStream) -> _Call | None:
-        """The whole request. None: there is none, or it was refused."""
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_REQUEST)
-        request: h11.Request | None = None
-        body = b""
-        size = 0
-        while True:
-            event = connection.next_event()
-            if event is h11.NEED_DATA:
-                data = await stream.recv()
-                size += len(data)
-                if size > _MAX_REQUEST:
-                    await self._reply(stream, connection, 413, {"error": "the request is too long"})
-                    return None
-                connection.receive_data(data)
-            elif isinstance(event, h11.Request):
-                request = event
-            elif isinstance(event, h11.Data):
-                body += event.data
-            elif isinstance(event, h11.EndOfMessage):
-                break
-            elif isinstance(event, h11.ConnectionClosed):
-                return None
-        assert request is not None
-        return _Call(connection, request, bytes(body))
-
-    async def _serve_call(self, stream: RawStream, call: _Call, scope: trio.CancelScope) -> None:
-        peer = peer_credentials(stream.socket)
-        connection, request = call.connection, call.request
-        if peer.uid not in (0, os.getuid()):
-            _log.warning("user %d (pid %d) was refused on the admin socket", peer.uid, peer.pid)
-            return await self._reply(stream, connection, 403, {"error": "this instance belongs to another user"})
-        path = request.target.partition(b"?")[0].decode("ascii", "replace")
-        if path == "/v1/events" and request.method == b"GET":
+    async def _serve(self, stream: RawStream, caller: Caller, request: AdminRequest, scope: trio.CancelScope) -> None:
+        """:raises AdminRefused: it cannot be done."""
+        if not may_steer(caller.peer):
+            _log.warning("user %d (pid %d) was refused on the admin socket", caller.peer.uid, caller.peer.pid)
+            raise AdminRefused(403, "this instance belongs to another user")
+        route = find_route(request.method, request.path)
+        is_head = request.method == "HEAD"
+        if route.run is None:
+            await stream.send_all(encode_stream_head())
+            if not is_head:
+                self._stay(caller)
+                scope.deadline = math.inf
+                await _while_there(stream, partial(self._stream_events, stream))
+            return
+        order = read_order(request.body, route.order) if route.method == "POST" else {}
+        if route.lasts(order):
+            # It is bounded by the start timeouts of the applications, not by a caller's slowness.
+            self._stay(caller)
             scope.deadline = math.inf
-            return await self._stream_events(stream, connection)
-        found, ordered = _RESOURCES.get(path), OPERATIONS.get(path)
-        if found is None and ordered is None:
-            return await self._reply(stream, connection, 404, {"error": "no such resource"})
-        if found is not None and request.method == b"GET":
-            try:
-                shown = await found(self)
-            except NoThread as error:
-                return await self._reply(
-                    stream, connection, 503, {"error": f"no thread can be had for it now: {error}"}
-                )
-            return await self._reply(stream, connection, 200, shown)
-        if ordered is None or request.method != b"POST":
-            possible = "GET" if found is not None else "POST"
-            return await self._reply(stream, connection, 405, {"error": f"only {possible} is possible"})
-        return await self._reply(stream, connection, *await self._perform(stream, ordered, call.body, scope))
+        answer = await self._perform(stream, route, order)
+        if answer is not None:
+            scope.deadline = trio.current_time() + _TIME
+            await _reply(stream, 200, answer, is_head=is_head)
 
-    async def _stream_events(self, stream: RawStream, connection: h11.Connection) -> None:
-        """One JSON object a line, as it happens, for as long as the caller listens."""
-        headers = [("Content-Type", "application/x-ndjson"), ("Connection", "close")]
-        begin = connection.send(h11.Response(status_code=200, headers=headers)) or b""
-        with self.server.pool.events.listen() as listener:
-            async with trio.open_nursery() as streaming:
-                streaming.start_soon(_until_gone, stream, streaming.cancel_scope)
-                await stream.send_all(begin)
-                async for event in listener:
-                    await stream.send_all(connection.send(h11.Data(data=json.dumps(event).encode() + b"\n")) or b"")
+    def _stay(self, caller: Caller) -> None:
+        goes = self.lobby.stay(caller.number)
+        if goes is not None:
+            caller.send_away(goes)
 
     async def _perform(
-        self, stream: RawStream, ordered: Operation, body: bytes, scope: trio.CancelScope
-    ) -> tuple[int, object]:
-        """Perform an operation, for as long as its caller waits for it."""
-        try:
-            order = json.loads(body or b"{}")
-        except ValueError:
-            order = None
-        if not isinstance(order, dict):
-            return 422, {"error": "the body must be a JSON object"}
-        result: tuple[int, object] = 408, {"error": "nobody waits for it any more"}
-        async with trio.open_nursery() as performing:
-            performing.start_soon(_until_gone, stream, performing.cancel_scope)
-            # What takes its time is bounded by the start timeouts of the applications, not by a caller's slowness.
-            scope.deadline = math.inf
+        self, stream: RawStream, route: Route, order: Mapping[str, Any]
+    ) -> dict[str, Any] | bytes | None:
+        """The answer; None: its caller has left. What is only looked at is finished all the same.
+
+        :raises AdminRefused: it cannot be done.
+        """
+        run = route.run
+        assert run is not None
+        if route.method != "POST":
             try:
-                result = 200, await ordered(self.server, order)
-            except OperationRefused as refused:
-                result = refused.status, {"error": str(refused)}
-            performing.cancel_scope.cancel()
-        return result
+                return await run(self.admin, order)
+            except NoThread as error:
+                raise AdminRefused(503, f"no thread can be had for it now: {error}") from error
+        answer: dict[str, Any] | bytes | None = None
+        refusal: AdminRefused | None = None
 
-    async def _reply(self, stream: RawStream, connection: h11.Connection, status: int, value: object) -> None:
-        body = json.dumps(value).encode() + b"\n"
-        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Connection", "close")]
-        out = [
-            connection.send(h11.Response(status_code=status, headers=headers)),
-            connection.send(h11.Data(data=body)),
-            connection.send(h11.EndOfMessage()),
-        ]
-        await stream.send_all(b"".join(piece for piece in out if piece))
-        stream.send_eof()
+        async def perform() -> None:
+            nonlocal answer, refusal
+            try:
+                answer = await run(self.admin, order)
+            except AdminRefused as refused:
+                refusal = refused
 
-    # -- resources ----------------------------------------------------------------------------------------------
+        await _while_there(stream, perform)
+        if refusal is not None:
+            raise refusal
+        return answer
 
-    async def status(self) -> dict[str, Any]:
-        """Everything that ``passenger-trio status`` shows."""
-        server = self.server
-        pool = server.pool
-        statistics = pool.statistics()
-        pids = [process.live.pid for process in pool.processes.values()]
-        pids += [preloader.pid for home in pool.homes.values() for preloader in home.preloaders]
-        try:
-            gauges = await in_thread(_measure_all, pids, limiter=self.limiter)
-        except NoThread:
-            gauges = {}  # everything else is known
-        now = trio.current_time()
-        front = server.front
-        by_key = {spec.key: spec for spec in self.specs}
-        return {
-            "version": __version__,
-            "pid": os.getpid(),
-            "uptime": now - self.started,
-            "stopping": server.stopping,
-            "draining": front.draining,
-            "addresses": server.addresses,
-            "pool": {
-                "max": statistics.limits.max_pool_size,
-                "size": statistics.capacity_used,
-                "detached": statistics.detached,
-                "spawning": sum(len(group.attempts) for group in statistics.groups),
-                "queue": sum(group.queue_length for group in statistics.groups),
-            },
-            "groups": [self._group(group, by_key[group.key], gauges, now) for group in statistics.groups],
-            "requests": {"total": front.requests, "active": front.active, "rejected": dict(front.rejected)},
-            "buffers": {
-                "directory": front.spill.directory,
-                "memory": front.spill.memory,
-                "disk": front.spill.quota.used,
-                "disk_max": front.spill.quota.limit,
-                "spilled": front.spill.quota.spilled,
-                "paused": front.spill.quota.paused,
-                "errors": dict(front.spill.quota.errors),
-            },
-            "connections": {"open": len(front.connections), "accepted": front.accepted, "upgraded": front.upgraded},
-        }
-
-    def _group(
-        self, group: GroupStatistics, spec: AppSpec, gauges: dict[int, ProcessGauge], now: float
-    ) -> dict[str, Any]:
-        preloader = next(iter(self.server.pool.homes[group.key].preloaders), None)
-        rejection = group.rejection
-        failure = group.last_failure
-        backing_off = group.backing_off_until
-        return {
-            "name": group.key.name,
-            "environment": group.key.environment,
-            "root": spec.detected.root,
-            "app_type": spec.detected.app_type,
-            "interpreter": spec.detected.python,
-            "queue": group.queue_length,
-            "spawning": len(group.attempts),
-            "backing_off_for": max(0.0, backing_off - now) if backing_off is not None else None,
-            "last_error": failure_summary(failure),
-            "generation": group.generation,
-            "restarting": group.restarting,
-            "held_up": group.held_up,
-            "rejected": None
-            if rejection is None
-            else {"age": now - rejection.at, "kept": rejection.kept, "error": failure_summary(rejection.failure)},
-            "preloader": None
-            if preloader is None
-            else {
-                "pid": preloader.pid,
-                "uptime": now - preloader.started,
-                "forks": preloader.forks,
-                "memory": _memory(gauges.get(preloader.pid)),
-            },
-            "processes": [self._process(process, gauges, now) for process in group.processes],
-        }
-
-    def _process(self, process: ProcessStatistics, gauges: dict[int, ProcessGauge], now: float) -> dict[str, Any]:
-        found = self.server.pool.processes.get(process.id)
-        pid = found.live.pid if found is not None else None
-        gauge = gauges.get(pid) if pid is not None else None
-        uptime = now - process.since
-        return {
-            "id": process.id,
-            "pid": pid,
-            "state": "running" if process.state is EnabledStatus.ENABLED else "stopping",
-            "generation": process.generation,
-            "worn": process.worn.value if process.worn else None,
-            "leaving": process.leaving.value if process.leaving else None,
-            "ends_in": process.drained_by - now if process.leaving and process.drained_by < math.inf else None,
-            "sessions": process.sessions,
-            "concurrency": process.concurrency,
-            "processed": process.processed,
-            "cpu": round(100 * gauge.cpu_time / max(uptime, 0.01), 1) if gauge is not None else None,
-            "memory": _memory(gauge),
-            "uptime": uptime,
-            "last_used": now - process.last_used,
-        }
-
-    async def requests(self) -> dict[str, Any]:
-        """See ``resources``."""
-        return resources.requests(self.server)
-
-    async def memory(self) -> dict[str, Any]:
-        """See ``resources``."""
-        return await resources.memory(self.server, self.limiter)
-
-    async def trace(self) -> dict[str, Any]:
-        """What the pool was told and what it decided."""
-        return await in_thread(self.server.pool.trace(), limiter=self.limiter)
+    async def _stream_events(self, stream: RawStream) -> None:
+        """One JSON object a line, as it happens, for as long as the caller listens."""
+        with self.admin.server.pool.events.listen() as listener:
+            async for event in listener:
+                await stream.send_all(json.dumps(event).encode() + b"\n")
 
 
-_RESOURCES: dict[str, Callable[[_Admin], Any]] = {
-    "/v1/status": _Admin.status,
-    "/v1/requests": _Admin.requests,
-    "/v1/memory": _Admin.memory,
-    "/v1/trace": _Admin.trace,
-}
+async def _receive(stream: RawStream, reader: AdminReader) -> AdminRequest:
+    """:raises AdminRefused: it is no request, or too long. :raises EOFError: there is none."""
+    while (request := reader.next_request()) is None:
+        if interim := reader.interim():
+            await stream.send_all(interim)
+        reader.feed(await stream.recv())
+    return request
 
 
-def _measure_all(pids: list[int]) -> dict[int, ProcessGauge]:
-    return {pid: gauge for pid in pids if (gauge := measure(pid)) is not None}
+async def _reply(
+    stream: RawStream, status: int, answer: dict[str, Any] | bytes, *, is_head: bool = False, allow: str = ""
+) -> None:
+    await stream.send_all(encode_answer(status, answer, is_head=is_head, allow=allow))
+    stream.send_eof()
 
 
-async def _until_gone(stream: RawStream, scope: trio.CancelScope) -> None:
-    try:
+async def _linger(stream: RawStream) -> None:
+    with trio.move_on_after(_LINGER):
         while await stream.recv():
             pass
-    except trio.BrokenResourceError:
-        pass
-    scope.cancel()
 
 
-def _memory(gauge: ProcessGauge | None) -> dict[str, int | None] | None:
-    return None if gauge is None else {"rss": gauge.rss, "pss": gauge.pss, "uss": gauge.uss}
+async def _while_there(stream: RawStream, work: Callable[[], Awaitable[None]]) -> None:
+    """Do something for as long as the caller is there: it leaves, or the connection breaks, and it is done with. What it says meanwhile is nothing to us."""
+
+    async def watch() -> None:
+        try:
+            while await stream.recv():
+                pass
+        except trio.BrokenResourceError:
+            pass
+        working.cancel_scope.cancel()
+
+    async with trio.open_nursery() as working:
+        working.start_soon(watch)
+        try:
+            await work()
+        except trio.BrokenResourceError:
+            pass
+        working.cancel_scope.cancel()

@@ -64,7 +64,8 @@ def _wait(admin_socket: str, groups: list[dict[str, Any]]) -> list[dict[str, Any
     ended: list[dict[str, Any]] = []
     said: set[str] = set()
     while groups:
-        answer = order(admin_socket, "/v1/wait-restarted", {"groups": groups, "within": _TURN})
+        asked = [{name: group[name] for name in ("name", "environment", "generation")} for group in groups]
+        answer = order(admin_socket, "/v1/wait-restarted", {"groups": asked, "within": _TURN})
         groups = [group for group in answer["groups"] if group["result"] == "waiting"]
         ended += [group for group in answer["groups"] if group["result"] != "waiting"]
         for group in groups:

@@ -1,0 +1,27 @@
+"""What the routes of the admin API are given: the running server, and what belongs to this API alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from passenger_trio.spawning.app_spec import AppSpec
+
+if TYPE_CHECKING:
+    from passenger_trio.tree import RunningServer
+
+__all__ = ["Admin"]
+
+
+@attrs.define(eq=False)
+class Admin:
+    """:ivar started: monotonic seconds. :ivar limiter: one thread for all that takes long to look at."""
+
+    server: RunningServer
+    specs: Sequence[AppSpec]
+    started: float
+    limiter: trio.CapacityLimiter = attrs.field(factory=partial(trio.CapacityLimiter, 1))

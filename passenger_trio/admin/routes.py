@@ -1,0 +1,191 @@
+"""The table of the admin API: what can be asked and ordered, by method and path.
+
+A new command is a function of (``Admin``, order) and a line here; the members of its order are checked before it is called, and its description (``openapi``)
+comes from the same line. Laws: an answer has exactly the members of its schema (a test holds it on a running server); what may last says so, so that it is
+counted among those who stay for long, and not among the callers of whom there may be few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import attrs
+
+from passenger_trio import __version__
+from passenger_trio.admin import operations, resources, schemas, status
+from passenger_trio.admin.context import Admin
+from passenger_trio.codecs.admin_api import Field
+from passenger_trio.errors import AdminRefused
+
+__all__ = ["ROUTES", "Route", "find_route", "openapi"]
+
+Run = Callable[[Admin, Mapping[str, Any]], Awaitable[dict[str, Any] | bytes]]
+"""The answer, or its JSON, where making that takes long."""
+
+
+@attrs.frozen
+class Route:
+    """:ivar run: None: the answer is a stream of events.
+    :ivar lasts: whether an order may last for as long as its caller waits. :ivar refusals: statuses besides those of every route.
+    """
+
+    method: str
+    path: str
+    summary: str
+    run: Run | None
+    answer: dict[str, Any]
+    order: Mapping[str, Field] = attrs.field(factory=dict)
+    lasts: Callable[[Mapping[str, Any]], bool] = lambda order: False
+    refusals: tuple[int, ...] = ()
+
+
+async def _openapi(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
+    return openapi()
+
+
+async def _status(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
+    return await status.status(admin)
+
+
+async def _requests(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
+    return resources.requests(admin)
+
+
+async def _memory(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
+    return await resources.memory(admin)
+
+
+async def _trace(admin: Admin, order: Mapping[str, Any]) -> bytes:
+    return await resources.trace(admin)
+
+
+ROUTES = (
+    Route("GET", "/v1/openapi.json", "This description.", _openapi, schemas.DESCRIPTION),
+    Route("GET", "/v1/status", "The pool, its processes, and what is counted.", _status, schemas.STATUS),
+    Route("GET", "/v1/requests", "Requests in flight, the oldest first.", _requests, schemas.REQUESTS),
+    Route("GET", "/v1/memory", "What each process costs.", _memory, schemas.MEMORY, refusals=(503,)),
+    Route(
+        "GET",
+        "/v1/trace",
+        "What the pool was told and what it decided; it replays.",
+        _trace,
+        schemas.TRACE,
+        refusals=(503,),
+    ),
+    Route("GET", "/v1/events", "Events as they happen, one JSON object a line.", None, schemas.EVENT),
+    Route(
+        *("POST", "/v1/restart", "Restart an application, or all of them.", operations.restart, schemas.RESTARTED),
+        order={
+            "group": Field("string", "its name, or its name and environment, as status shows it (default: all)"),
+            "hard": Field("boolean", "end all processes at once"),
+            "wait": Field("boolean", "answer when the restart has ended"),
+        },
+        lasts=lambda order: bool(order.get("wait")),
+        refusals=(404, 409),
+    ),
+    Route(
+        *("POST", "/v1/wait-restarted", "Wait for the end of restarts, for so long at most."),
+        *(operations.wait_restarted, schemas.WAITED),
+        order={
+            "groups": Field(
+                "array",
+                "of restart's answer",
+                is_needed=True,
+                items={
+                    "name": Field("string", "of a group", is_needed=True),
+                    "environment": Field("string", "of that group", is_needed=True),
+                    "generation": Field("integer", "that it is to have", is_needed=True),
+                },
+            ),
+            "within": Field("number", "seconds", is_needed=True),
+        },
+        lasts=lambda order: True,
+        refusals=(404,),
+    ),
+    Route(
+        *("POST", "/v1/detach", "Take a process out, after its requests.", operations.detach, schemas.DETACHED),
+        order={"pid": Field("integer", "of a process that serves", is_needed=True)},
+        refusals=(404,),
+    ),
+    Route("POST", "/v1/drain", "End connections after their response.", operations.drain, schemas.DRAINING),
+    Route("POST", "/v1/resume", "End a drain.", operations.resume, schemas.RESUMED, refusals=(409,)),
+    Route("POST", "/v1/shutdown", "As SIGTERM.", operations.shutdown, schemas.STOPPING),
+    Route("POST", "/v1/reopen-logs", "After a rotation.", operations.reopen_logs, schemas.REOPENED),
+)
+
+_BY_PATH: dict[str, dict[str, Route]] = {}
+for _route in ROUTES:
+    _BY_PATH.setdefault(_route.path, {})[_route.method] = _route
+
+
+def find_route(method: str, path: str) -> Route:
+    """:raises AdminRefused: there is none. HEAD is GET without the body of its answer."""
+    methods = _BY_PATH.get(path)
+    if methods is None:
+        raise AdminRefused(404, "no such resource")
+    found = methods.get("GET" if method == "HEAD" else method)
+    if found is None:
+        possible = sorted({*methods, *(("HEAD",) if "GET" in methods else ())})
+        raise AdminRefused(405, f"only {' and '.join(possible)} is possible", allow=", ".join(possible))
+    return found
+
+
+_EVERY = {
+    "400": "What came is no HTTP request.",
+    "403": "The caller's user is neither the instance's nor the superuser.",
+    "413": "The request is too long.",
+    "500": "The instance has failed to answer, which is its own fault.",
+}
+_OF_ORDERS = {"422": "The order is no JSON object, or has members that are not described."}
+_OF_SOME = {
+    "404": "Nothing has that name or number.",
+    "409": "The instance is stopping.",
+    "503": "No thread can be had for it now.",
+}
+
+
+def openapi() -> dict[str, Any]:
+    """The description of the API (OpenAPI 3.1)."""
+    paths: dict[str, dict[str, Any]] = {}
+    for route in ROUTES:
+        operation: dict[str, Any] = {
+            "operationId": f"{route.method.lower()}_{route.path.removeprefix('/v1/').replace('-', '_').replace('.', '_')}",
+            "summary": route.summary,
+            "responses": _responses(route),
+        }
+        if route.method == "POST":
+            operation["requestBody"] = {"content": {"application/json": {"schema": _order(route.order)}}}
+            operation["requestBody"]["required"] = any(field.is_needed for field in route.order.values())
+        paths.setdefault(route.path, {})[route.method.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "passenger_trio admin API",
+            "version": __version__,
+            "description": "JSON over HTTP/1.1 on the admin socket of an instance, one request a connection. HEAD is possible where GET is.",
+        },
+        "paths": paths,
+        "components": {"schemas": {"Error": schemas.ERROR}},
+    }
+
+
+def _responses(route: Route) -> dict[str, Any]:
+    kind = "application/x-ndjson" if route.run is None else "application/json"
+    refusals = {**_EVERY, **(_OF_ORDERS if route.method == "POST" else {})}
+    refusals |= {str(status): _OF_SOME[str(status)] for status in route.refusals}
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {
+        "200": {"description": route.summary, "content": {kind: {"schema": route.answer}}},
+        **{status: {"description": why, "content": error} for status, why in sorted(refusals.items())},
+    }
+
+
+def _order(fields: Mapping[str, Field]) -> dict[str, Any]:
+    members = {name: _member(field) for name, field in fields.items()}
+    return schemas.record(members, needed=[name for name, field in fields.items() if field.is_needed])
+
+
+def _member(field: Field) -> dict[str, Any]:
+    kind = {"type": field.kind if field.is_needed else [field.kind, "null"], "description": field.meaning}
+    return {**kind, "items": _order(field.items)} if field.kind == "array" else kind

@@ -1,0 +1,205 @@
+"""The shapes of the admin API's answers, as JSON Schema (2020-12, which is OpenAPI 3.1's).
+
+Values only. An object has exactly the members that stand here, so that a new one is described in the same change; where names are counted (errors by their
+code), any name is possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from passenger_trio.pool.events import EVENTS
+
+__all__ = [
+    "DESCRIPTION",
+    "DETACHED",
+    "DRAINING",
+    "ERROR",
+    "EVENT",
+    "MEMORY",
+    "REOPENED",
+    "REQUESTS",
+    "RESTARTED",
+    "RESUMED",
+    "STATUS",
+    "STOPPING",
+    "TRACE",
+    "WAITED",
+    "record",
+]
+
+Schema = dict[str, Any]
+
+
+def record(members: Mapping[str, Schema], *, needed: Sequence[str] | None = None) -> Schema:
+    """An object with these members and no others. :param needed: those that must be there (default: all)."""
+    return {
+        "type": "object",
+        "properties": dict(members),
+        "required": list(members if needed is None else needed),
+        "additionalProperties": False,
+    }
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _maybe(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _one_of(*values: str) -> Schema:
+    return {"type": "string", "enum": list(values)}
+
+
+TEXT: Schema = {"type": "string"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+BYTES: Schema = {"type": "integer", "minimum": 0, "description": "bytes"}
+SECONDS: Schema = {"type": "number", "description": "seconds"}
+FLAG: Schema = {"type": "boolean"}
+COUNTED: Schema = {"type": "object", "additionalProperties": COUNT}
+ALWAYS: Schema = {"const": True}
+
+ERROR = record({"error": TEXT})
+FAILURE = record({"id": TEXT, "category": TEXT, "summary": TEXT})
+DESCRIPTION: Schema = {"type": "object", "required": ["openapi", "info", "paths"]}
+
+_SIZES = record({"rss": BYTES, "pss": _maybe(BYTES), "uss": _maybe(BYTES)})
+_PROCESS = record(
+    {
+        "id": COUNT,
+        "pid": _maybe(COUNT),
+        "state": _one_of("running", "stopping"),
+        "generation": COUNT,
+        "worn": _maybe(TEXT),
+        "leaving": _maybe(TEXT),
+        "ends_in": _maybe(SECONDS),
+        "sessions": COUNT,
+        "concurrency": COUNT,
+        "processed": COUNT,
+        "cpu": _maybe({"type": "number", "minimum": 0}),
+        "memory": _maybe(_SIZES),
+        "uptime": SECONDS,
+        "last_used": SECONDS,
+    }
+)
+_GROUP = record(
+    {
+        "name": TEXT,
+        "environment": TEXT,
+        "root": TEXT,
+        "app_type": TEXT,
+        "interpreter": TEXT,
+        "queue": COUNT,
+        "spawning": COUNT,
+        "backing_off_for": _maybe(SECONDS),
+        "last_error": _maybe(FAILURE),
+        "generation": COUNT,
+        "restarting": FLAG,
+        "held_up": FLAG,
+        "rejected": _maybe(record({"age": SECONDS, "kept": FLAG, "error": _maybe(FAILURE)})),
+        "preloader": _maybe(record({"pid": COUNT, "uptime": SECONDS, "forks": COUNT, "memory": _maybe(_SIZES)})),
+        "processes": _list(_PROCESS),
+    }
+)
+STATUS = record(
+    {
+        "version": TEXT,
+        "pid": COUNT,
+        "uptime": SECONDS,
+        "stopping": FLAG,
+        "draining": FLAG,
+        "addresses": _list(TEXT),
+        "pool": record({"max": COUNT, "size": COUNT, "detached": COUNT, "spawning": COUNT, "queue": COUNT}),
+        "groups": _list(_GROUP),
+        "requests": record({"total": COUNT, "active": COUNT, "rejected": COUNTED}),
+        "buffers": record(
+            {
+                "directory": TEXT,
+                "memory": BYTES,
+                "disk": BYTES,
+                "disk_max": BYTES,
+                "spilled": COUNT,
+                "paused": COUNT,
+                "errors": COUNTED,
+            }
+        ),
+        "connections": record({"open": COUNT, "accepted": COUNT, "upgraded": COUNT}),
+    }
+)
+
+REQUESTS = record(
+    {
+        "requests": _list(
+            record(
+                {
+                    "id": TEXT,
+                    "method": TEXT,
+                    "path": TEXT,
+                    "group": TEXT,
+                    "client": TEXT,
+                    "stage": TEXT,
+                    "age": SECONDS,
+                    "in_stage": SECONDS,
+                    "pid": _maybe(COUNT),
+                    "relay": _maybe(record({"bytes_up": BYTES, "bytes_down": BYTES, "idle": SECONDS})),
+                }
+            )
+        )
+    }
+)
+
+_COST = {"rss": BYTES, "pss": _maybe(BYTES), "uss": _maybe(BYTES), "shared": _maybe(BYTES)}
+MEMORY = record(
+    {
+        "supervisor": _maybe(record({"pid": COUNT, **_COST})),
+        "groups": _list(
+            record(
+                {
+                    "name": TEXT,
+                    "environment": TEXT,
+                    "processes": _list(record({"role": _one_of("preloader", "process"), "pid": COUNT, **_COST})),
+                    "saved": _maybe(BYTES),
+                }
+            )
+        ),
+    }
+)
+
+TRACE = record({"limits": {"type": "object"}, "whole": FLAG, "entries": _list({"type": "array"})})
+
+EVENT: Schema = {
+    "type": "object",
+    "properties": {"event": _one_of(*EVENTS), "time": SECONDS, "lost_before": COUNT},
+    "required": ["event", "time"],
+}
+
+_RESULT = {"name": TEXT, "environment": TEXT, "generation": COUNT, "error": _maybe(FAILURE)}
+RESTARTED = record({"groups": _list(record({**_RESULT, "result": _one_of("asked", "restarted", "rejected")}))})
+_IN_THE_WAY = record({"pid": COUNT, "group": TEXT, "sessions": COUNT, "ends_in": _maybe(SECONDS)})
+WAITED = record(
+    {
+        "groups": _list(
+            {
+                "anyOf": [
+                    record({**_RESULT, "result": _one_of("restarted", "rejected")}),
+                    record(
+                        {
+                            **_RESULT,
+                            "result": _one_of("waiting"),
+                            "starting_for": _maybe(SECONDS),
+                            "waits_for": _list(_IN_THE_WAY),
+                        }
+                    ),
+                ]
+            }
+        )
+    }
+)
+DETACHED = record({"pid": COUNT, "group": TEXT})
+DRAINING = record({"draining": ALWAYS, "active": COUNT})
+RESUMED = record({"draining": {"const": False}})
+STOPPING = record({"stopping": ALWAYS})
+REOPENED = record({"reopened": ALWAYS})

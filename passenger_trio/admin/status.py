@@ -1,0 +1,129 @@
+"""What ``passenger-trio status`` shows: the pool, its processes, and what the front counts."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import trio
+
+from passenger_trio import __version__
+from passenger_trio.admin.context import Admin
+from passenger_trio.admin.operations import failure_summary
+from passenger_trio.core.state import EnabledStatus
+from passenger_trio.core.statistics import GroupStatistics, ProcessStatistics
+from passenger_trio.spawning.app_spec import AppSpec
+from passenger_trio.system.gauges import ProcessGauge, measure
+from passenger_trio.system.threads import NoThread, in_thread
+
+__all__ = ["status"]
+
+
+async def status(admin: Admin) -> dict[str, Any]:
+    """Everything that ``passenger-trio status`` shows."""
+    server = admin.server
+    pool = server.pool
+    statistics = pool.statistics()
+    pids = [process.live.pid for process in pool.processes.values()]
+    pids += [preloader.pid for home in pool.homes.values() for preloader in home.preloaders]
+    try:
+        gauges = await in_thread(_measure_all, pids, limiter=admin.limiter)
+    except NoThread:
+        gauges = {}  # everything else is known
+    now = trio.current_time()
+    front = server.front
+    by_key = {spec.key: spec for spec in admin.specs}
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "uptime": now - admin.started,
+        "stopping": server.stopping,
+        "draining": front.draining,
+        "addresses": server.addresses,
+        "pool": {
+            "max": statistics.limits.max_pool_size,
+            "size": statistics.capacity_used,
+            "detached": statistics.detached,
+            "spawning": sum(len(group.attempts) for group in statistics.groups),
+            "queue": sum(group.queue_length for group in statistics.groups),
+        },
+        "groups": [_group(admin, group, by_key[group.key], gauges, now) for group in statistics.groups],
+        "requests": {"total": front.requests, "active": front.active, "rejected": dict(front.rejected)},
+        "buffers": {
+            "directory": front.spill.directory,
+            "memory": front.spill.memory,
+            "disk": front.spill.quota.used,
+            "disk_max": front.spill.quota.limit,
+            "spilled": front.spill.quota.spilled,
+            "paused": front.spill.quota.paused,
+            "errors": dict(front.spill.quota.errors),
+        },
+        "connections": {"open": len(front.connections), "accepted": front.accepted, "upgraded": front.upgraded},
+    }
+
+
+def _group(
+    admin: Admin, group: GroupStatistics, spec: AppSpec, gauges: dict[int, ProcessGauge], now: float
+) -> dict[str, Any]:
+    preloader = next(iter(admin.server.pool.homes[group.key].preloaders), None)
+    rejection = group.rejection
+    failure = group.last_failure
+    backing_off = group.backing_off_until
+    return {
+        "name": group.key.name,
+        "environment": group.key.environment,
+        "root": spec.detected.root,
+        "app_type": spec.detected.app_type,
+        "interpreter": spec.detected.python,
+        "queue": group.queue_length,
+        "spawning": len(group.attempts),
+        "backing_off_for": max(0.0, backing_off - now) if backing_off is not None else None,
+        "last_error": failure_summary(failure),
+        "generation": group.generation,
+        "restarting": group.restarting,
+        "held_up": group.held_up,
+        "rejected": None
+        if rejection is None
+        else {"age": now - rejection.at, "kept": rejection.kept, "error": failure_summary(rejection.failure)},
+        "preloader": None
+        if preloader is None
+        else {
+            "pid": preloader.pid,
+            "uptime": now - preloader.started,
+            "forks": preloader.forks,
+            "memory": _memory(gauges.get(preloader.pid)),
+        },
+        "processes": [_process(admin, process, gauges, now) for process in group.processes],
+    }
+
+
+def _process(admin: Admin, process: ProcessStatistics, gauges: dict[int, ProcessGauge], now: float) -> dict[str, Any]:
+    found = admin.server.pool.processes.get(process.id)
+    pid = found.live.pid if found is not None else None
+    gauge = gauges.get(pid) if pid is not None else None
+    uptime = now - process.since
+    return {
+        "id": process.id,
+        "pid": pid,
+        "state": "running" if process.state is EnabledStatus.ENABLED else "stopping",
+        "generation": process.generation,
+        "worn": process.worn.value if process.worn else None,
+        "leaving": process.leaving.value if process.leaving else None,
+        "ends_in": process.drained_by - now if process.leaving and process.drained_by < math.inf else None,
+        "sessions": process.sessions,
+        "concurrency": process.concurrency,
+        "processed": process.processed,
+        "cpu": round(100 * gauge.cpu_time / max(uptime, 0.01), 1) if gauge is not None else None,
+        "memory": _memory(gauge),
+        "uptime": uptime,
+        "last_used": now - process.last_used,
+    }
+
+
+def _measure_all(pids: list[int]) -> dict[int, ProcessGauge]:
+    return {pid: gauge for pid in pids if (gauge := measure(pid)) is not None}
+
+
+def _memory(gauge: ProcessGauge | None) -> dict[str, int | None] | None:
+    return None if gauge is None else {"rss": gauge.rss, "pss": gauge.pss, "uss": gauge.uss}
