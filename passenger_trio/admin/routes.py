@@ -135,7 +135,6 @@ _EVERY = {
     "400": "What came is no HTTP request.",
     "403": "The caller's user is neither the instance's nor the superuser.",
     "413": "The request is too long.",
-    "500": "The instance has failed to answer, which is its own fault.",
 }
 _OF_ORDERS = {"422": "The order is no JSON object, or has members that are not described."}
 _OF_SOME = {

@@ -40,12 +40,10 @@ _REASONS = {
     403: b"Forbidden",
     404: b"Not Found",
     405: b"Method Not Allowed",
-    408: b"Request Timeout",
     409: b"Conflict",
     413: b"Content Too Large",
     422: b"Unprocessable Content",
     503: b"Service Unavailable",
-    500: b"Internal Server Error",
 }
 
 
