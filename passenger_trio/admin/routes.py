@@ -98,7 +98,7 @@ ROUTES = (
                     "generation": Field("integer", "that it is to have", is_needed=True),
                 },
             ),
-            "within": Field("number", "seconds", is_needed=True),
+            "within": Field("number", "seconds", is_needed=True, bounds=(0, operations.LONGEST_WAIT)),
         },
         lasts=lambda order: True,
         refusals=(404,),
@@ -186,5 +186,9 @@ def _order(fields: Mapping[str, Field]) -> dict[str, Any]:
 
 
 def _member(field: Field) -> dict[str, Any]:
-    kind = {"type": field.kind if field.is_needed else [field.kind, "null"], "description": field.meaning}
-    return {**kind, "items": _order(field.items)} if field.kind == "array" else kind
+    member: dict[str, Any] = {"type": field.kind if field.is_needed else [field.kind, "null"]}
+    if field.kind == "array":
+        member["items"] = _order(field.items)
+    if field.bounds is not None:
+        member["minimum"], member["maximum"] = field.bounds
+    return {**member, "description": field.meaning}

@@ -63,12 +63,14 @@ class Field:
     :ivar kind: as JSON Schema names it: ``string``, ``integer``, ``number``, ``boolean``, ``array``.
     :ivar is_needed: there is no order without it; otherwise it may also be null.
     :ivar items: of an array: the members of the objects in it.
+    :ivar bounds: of a number: the least and the greatest that is possible.
     """
 
     kind: str
     meaning: str
     is_needed: bool = False
     items: Mapping[str, Field] = attrs.field(factory=dict)
+    bounds: tuple[float, float] | None = None
 
 
 class AdminReader:
@@ -189,6 +191,8 @@ def _value(name: str, field: Field, value: Any) -> Any:
     fits = isinstance(value, _TYPES[field.kind]) and (field.kind == "boolean" or not isinstance(value, bool))
     if not fits or (field.kind == "array" and not all(isinstance(item, dict) for item in value)):
         raise AdminRefused(422, f"{name} must be {_WORDS[field.kind]}")
+    if field.bounds is not None and not field.bounds[0] <= value <= field.bounds[1]:
+        raise AdminRefused(422, f"{name} must be from {field.bounds[0]:g} to {field.bounds[1]:g}")
     return [_members(item, field.items) for item in value] if field.kind == "array" else value
 
 

@@ -24,7 +24,7 @@ FIELDS = {
     "group": Field("string", "its name"),
     "hard": Field("boolean", "at once"),
     "pid": Field("integer", "of a process", is_needed=True),
-    "within": Field("number", "seconds"),
+    "within": Field("number", "seconds", bounds=(0, 60)),
     "groups": Field("array", "some", items={"name": Field("string", "its", is_needed=True)}),
 }
 
@@ -94,6 +94,9 @@ def test_an_order(body: bytes, order: dict[str, Any]) -> None:
         (b'{"pid": 1, "group": []}', "group must be a text"),
         (b'{"pid": 1, "pit": 1}', "there is no member 'pit' here; there are: group, hard, pid, within, groups"),
         (b'{"pid": 1, "within": "1"}', "within must be a number"),
+        (b'{"pid": 1, "within": 61}', "within must be from 0 to 60"),
+        (b'{"pid": 1, "within": -1e9}', "within must be from 0 to 60"),
+        (b'{"pid": 1, "within": 1e999}', "within must be from 0 to 60"),
         (b'{"pid": 1, "groups": [1]}', "groups must be a list of objects"),
         (b'{"pid": 1, "groups": {}}', "groups must be a list of objects"),
         (b'{"pid": 1, "groups": [{}]}', "name is missing"),
