@@ -177,27 +177,21 @@ EVENT: Schema = {
 }
 
 _RESULT = {"name": TEXT, "environment": TEXT, "generation": COUNT, "error": _maybe(FAILURE)}
-RESTARTED = record({"groups": _list(record({**_RESULT, "result": _one_of("asked", "restarted", "rejected")}))})
 _IN_THE_WAY = record({"pid": COUNT, "group": TEXT, "sessions": COUNT, "ends_in": _maybe(SECONDS)})
-WAITED = record(
+_RESULTS = (
+    record({**_RESULT, "result": _one_of("asked", "restarted")}),
+    record({**_RESULT, "result": _one_of("rejected"), "kept": FLAG}),
+)
+_WAITING = record(
     {
-        "groups": _list(
-            {
-                "anyOf": [
-                    record({**_RESULT, "result": _one_of("restarted", "rejected")}),
-                    record(
-                        {
-                            **_RESULT,
-                            "result": _one_of("waiting"),
-                            "starting_for": _maybe(SECONDS),
-                            "waits_for": _list(_IN_THE_WAY),
-                        }
-                    ),
-                ]
-            }
-        )
+        **_RESULT,
+        "result": _one_of("waiting"),
+        "starting_for": _maybe(SECONDS),
+        "waits_for": _list(_IN_THE_WAY),
     }
 )
+RESTARTED = record({"groups": _list({"anyOf": list(_RESULTS)})})
+WAITED = record({"groups": _list({"anyOf": [*_RESULTS, _WAITING]})})
 DETACHED = record({"pid": COUNT, "group": TEXT})
 DRAINING = record({"draining": ALWAYS, "active": COUNT})
 RESUMED = record({"draining": {"const": False}})
