@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "spawning": {"spawning", "system", "kernel", "codecs", "core", "errors", "options", ""},
     "pool": {"pool", "spawning", "system", "kernel", "codecs", "core", "errors", "options"},
     "server": {"server", "pool", "system", "kernel", "codecs", "core", "errors", "options", ""},
-    "admin": {"admin", "spawning", "system", "kernel", "codecs", "core", "errors", "options", ""},
+    "admin": {"admin", "pool", "spawning", "system", "kernel", "codecs", "core", "errors", "options", ""},
     "tree": {"admin", "server", "pool", "spawning", "system", "kernel", "codecs", "core", "errors", "options", ""},
     "program": {"tree", "system", "kernel", "errors", "options"},
     "cli": {"cli", "program", "tree", "admin", "spawning", "system", "core", "errors", "options", ""},
