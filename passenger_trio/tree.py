@@ -31,6 +31,7 @@ import trio
 
 from passenger_trio.admin.registry import create_instance_dir
 from passenger_trio.admin.server import serve_admin
+from passenger_trio.core import readiness
 from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.model import GroupLimits, PoolLimits
 from passenger_trio.errors import (
@@ -196,7 +197,7 @@ async def open_tree(
                     spec.app.shutdown_timeout,
                 )
             try:
-                await _wait_until_ready(config, pool)
+                await _wait_until(config, pool, readiness.may_accept)
                 tree.start_soon(kernel.supervise, "the timekeeper", front.timekeeper.run)
                 await tree.start(partial(keep, "the switchboard", front.switchboard.run, must_start=True))
                 async with trio.open_nursery() as clients:
@@ -204,6 +205,11 @@ async def open_tree(
                         for listener in listeners:
                             accepting.start_soon(kernel.supervise, "a listener", listener.run, clients)
                         try:
+                            await _wait_until(config, pool, readiness.is_ready)
+                            for group in readiness.late(pool.statistics()):
+                                _log.warning(
+                                    "%s is still being loaded, and is not waited for: its requests wait", group.key
+                                )
                             yield server
                         except trio.Cancelled:
                             raise
@@ -246,21 +252,19 @@ def examine(config: Config) -> list[DetectedApp]:
     return apps
 
 
-async def _wait_until_ready(config: Config, pool: Pool) -> None:
-    """Until every group has its first processes, or has failed to start.
+async def _wait_until(config: Config, pool: Pool, reached: Callable[..., bool]) -> None:
+    """Until that is so of the pool (``readiness``).
 
-    :raises StartupAborted: it has failed, and that is to be fatal.
+    :raises StartupAborted: an application has failed to start, and that is to be fatal.
     """
+    fatal = config.server.abort_on_startup_error
     while True:
         changed = pool.changed
-        waiting = False
-        for group in pool.statistics().groups:
-            if group.last_failure is not None:
-                if config.server.abort_on_startup_error:
-                    raise StartupAborted(group.last_failure)
-            elif len(group.processes) < min(group.limits.min_instances, config.pool.max_pool_size):
-                waiting = True
-        if not waiting:
+        statistics = pool.statistics()
+        failure = readiness.startup_failure(statistics) if fatal else None
+        if failure is not None:
+            raise StartupAborted(failure)
+        if reached(statistics, all_or_nothing=fatal):
             return
         await changed.wait()
 

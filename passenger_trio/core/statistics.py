@@ -45,6 +45,8 @@ class AttemptStatistics:
     id: AttemptId
     begun: float
     reason: Reason
+    slow: bool
+    """Whether it has been loading for so long that others do not wait for it."""
 
 
 @attrs.frozen
@@ -120,7 +122,7 @@ def _describe_group(pool: PoolState, group: GroupState) -> GroupStatistics:
             )
             for process in (*group.enabled.values(), *group.detached.values())
         ),
-        attempts=tuple(AttemptStatistics(a.id, a.begun, a.reason) for a in group.attempts.values()),
+        attempts=tuple(AttemptStatistics(a.id, a.begun, a.reason, a.slow) for a in group.attempts.values()),
         queue_length=len(group.waiters),
         waiting_since=next(iter(group.waiters.values()), None),
         preloader=any(of.has_preloader for of in group.generations.values()),

@@ -71,7 +71,7 @@ class Pool:
         self.homes: dict[GroupKey, GroupHome] = {}
         self.processes: dict[ProcessId, Process] = {}
         self.changed = trio.Event()
-        """Set, and replaced, when a process came or went or a spawn failed: for whoever waits for the pool to be ready."""
+        """Set, and replaced, when a process came or went, a spawn failed, or time told something: for whoever waits for the pool to be ready."""
         self.empty = trio.Event()
         """Set when nothing is left, after ``shut_down``."""
         self._over = trio.Event()
@@ -356,6 +356,7 @@ class Pool:
 
     def _tick(self, now: float) -> None:
         self._perform(self._policy.tick(now))
+        self.tell_change()
 
     # -- effects: what perform() calls --------------------------------------------------------------------------
 

@@ -1,0 +1,66 @@
+"""Fault 14, KE13: at the start nobody waits for an application that hangs. The whole tree over fake processes; the clock jumps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from passenger_trio.core.scaling import PATIENCE
+from passenger_trio.kernel import ErrorKernel
+from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
+from passenger_trio.spawning.app_spec import AppSpec
+from passenger_trio.spawning.dummy import DummySpawner
+from passenger_trio.spawning.spawner import Spawner
+from passenger_trio.tree import open_tree
+
+HELLO = Path(__file__).resolve().parent.parent / "apps" / "python" / "hello"
+
+
+@pytest.mark.parametrize("fatal", [False, True])
+async def test_the_first_that_is_there_is_served_and_the_rest_is_not_waited_for(
+    tmp_path: Path, autojump_clock: MockClock, fatal: bool
+) -> None:
+    """Where a failed start is to be fatal, nobody is served before all have started."""
+    socket = tmp_path / "listen"
+    config = Config(
+        server=ServerOptions(
+            socket=str(socket), instance_dir=str(tmp_path / "i"), access_log="off", abort_on_startup_error=fatal
+        ),
+        pool=PoolOptions(stat_throttle_rate=0.0),
+        apps=tuple(AppOptions(root=str(HELLO), name=name, base_uri=f"/{name}") for name in ("hangs", "blog")),
+    )
+    delays = {"hangs": 30.0, "blog": 0.5}
+
+    def make_spawners(spec: AppSpec, *_: object) -> Callable[[int], Spawner]:
+        return lambda generation: DummySpawner(delays=(delays[spec.key.name],))
+
+    begun = trio.current_time()
+    answered_at = 0.0
+    answered = trio.Event()
+
+    async def ask() -> None:
+        nonlocal answered_at
+        stream = await trio.open_unix_socket(str(socket))
+        await stream.send_all(b"GET /nowhere HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert b" 404 " in await stream.receive_some()
+        answered_at = trio.current_time() - begun
+        answered.set()
+        await stream.aclose()
+
+    async with trio.open_nursery() as clients:
+        clients.start_soon(ask)
+        tree = open_tree(
+            config,
+            ErrorKernel(),
+            make_spawners=make_spawners,
+        )
+        async with tree as server:
+            ready = trio.current_time() - begun
+            await answered.wait()
+            assert [len(group.processes) for group in server.pool.statistics().groups] == ([1, 1] if fatal else [0, 1])
+    expected = (30.0, 30.0) if fatal else (0.5, PATIENCE)
+    assert (answered_at, ready) == pytest.approx(expected, abs=0.2)
