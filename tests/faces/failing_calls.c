@@ -31,6 +31,9 @@ __attribute__((constructor)) static void map_plan(void) {
     void *found = mmap(0, sizeof *plan, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     plan = found == MAP_FAILED ? 0 : found;
+    int64_t nobody = -1;
+    if (plan)
+        __atomic_compare_exchange_n(&plan->pid, &nobody, getpid(), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
 /* The number of the error with which this call fails, or 0. */

@@ -60,6 +60,10 @@ class FailingCalls:
     def aim(self, server: Supervisor) -> None:
         self._plan[_PID] = server.pid
 
+    def aim_at_first(self) -> None:
+        """The first process that is started with ``environment`` fails, from its first moment on."""
+        self._plan[_PID] = -1
+
     def fail(self, *kinds: str, skip: int = 0, times: int = _ALL, error: int = errno.EMFILE) -> None:
         """From now on: let ``skip`` calls of these kinds pass, then let so many fail."""
         self._plan[_KINDS] = 0

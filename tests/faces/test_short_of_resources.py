@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,12 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faces_tools import BEHAVIOURS, write_app
+from faces_tools import BEHAVIOURS, in_threads, write_app
 from failing_calls import DESCRIPTORS, FailingCalls, failing_calls
+from needs import needs
 
+from passenger_trio.admin.client import fetch
 from passenger_trio.errors import PassengerError
 from passenger_trio.system.sockets import reset_on_close
 from passenger_trio.testing import RawClient, Supervisor, eventually
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "storms"))
+
+from storm_tools import as_another_user, interpreter_of_another_user, limit
 
 pytestmark = pytest.mark.os
 
@@ -153,12 +160,12 @@ def children_of(pid: int) -> set[int]:
 @METHODS
 def test_KE2_slow_clients_until_no_descriptor_is_left(method: str) -> None:
     """Fault 1 as it was found: each client holds a socket and a file of 8 MB, more of them come than there is room for, and workers die meanwhile."""
-    limit = 256
+    most_open = 256
     options = ("--spawn-method", method, "--data-buffer-max", "3G")
-    with Supervisor.start(BEHAVIOURS, *TWO, *options, prefix=("prlimit", f"--nofile={limit}")) as server:
+    with Supervisor.start(BEHAVIOURS, *TWO, *options, prefix=("prlimit", f"--nofile={most_open}")) as server:
         stray = int(server.get("/daemon").text)
         clients = []
-        for _ in range(limit):
+        for _ in range(most_open):
             client = socket.socket()
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.settimeout(10)
@@ -173,9 +180,9 @@ def test_KE2_slow_clients_until_no_descriptor_is_left(method: str) -> None:
                 os.kill(stray, signal.SIGKILL)
             # The operator sees it: what clients may hold leaves enough for that.
             status = eventually(lambda: recovered_status(server), 30)
-            assert status["connections"]["open"] + len(buffers(server)) <= limit - 64
+            assert status["connections"]["open"] + len(buffers(server)) <= most_open - 64
             time.sleep(0.5)
-        assert most > limit // 2
+        assert most > most_open // 2
         assert server.process.poll() is None
         for client in clients:
             client.close()
@@ -202,10 +209,10 @@ def buffers(server: Supervisor) -> list[str]:
 def test_KE2_the_limit_itself_is_lowered_and_raised_again(method: str) -> None:
     """Really no descriptor: what is open stays, and nothing can be opened. Then there is room, and the server is as before."""
     with Supervisor.start(BEHAVIOURS, *TWO, "--spawn-method", method) as server:
-        soft, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         for _ in range(2):
-            use_everything(server, lambda: resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (8, hard)))
-            resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (soft, hard))
+            use_everything(server, lambda: limit(server, "nofile", 8))
+            limit(server, "nofile", soft)
             is_as_before(server)
         assert "Traceback" not in "\n".join(server.log)
 
@@ -260,3 +267,93 @@ def test_fault_30_event_streams_after_posts_keep_no_bodies(tmp_path: Path) -> No
 
 def rss(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+# -- no thread, no process ----------------------------------------------------------------------------------------
+
+
+@METHODS
+def test_KE3_no_thread_from_the_first_moment_on(method: str) -> None:
+    """Fault 2: the gauge, the access log's file, one ``status``, the restart file's poller ended the server. Here each of them, buffers and uploads have no thread."""
+    more = ("--memory-limit", "100G", "--memory-check-interval", "0.1", "--stat-throttle-rate", "0.1")
+    with failing_calls() as calls:
+        calls.fail("thread", error=errno.EAGAIN)
+        calls.aim_at_first()
+        with Supervisor.start(BEHAVIOURS, *TWO, *more, "--spawn-method", method, env=calls.environment) as server:
+            assert server.get("/pid").status == 200
+            assert server.post("/echo", BODY).body == BODY  # in memory, and streamed
+            slow = server.connect(60)
+            slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.send(b"GET /big?3 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            status = server.status()
+            assert status["groups"][0]["processes"][0]["memory"] is None
+            for resource_name in ("memory", "trace"):
+                with pytest.raises(PassengerError, match="no thread"):
+                    fetch(str(server.ready["admin_socket"]), f"/v1/{resource_name}")
+            kill_one(server)
+            server.send_signal(signal.SIGUSR1)
+            is_as_before(server)
+            assert not server.access_log()
+            for text in ("restart.txt is not looked at", "memory of the processes is not measured"):
+                server.wait_log(text)
+            assert calls.stop() > 5
+            # What has waited for one goes on.
+            server.wait_access_log("GET /pid")
+            server.wait_access_log("POST /echo")
+            assert len(slow.read_response().body) == 3 * 1024**2
+            slow.close()
+            eventually(lambda: server.status()["groups"][0]["processes"][0]["memory"])
+            assert fetch(str(server.ready["admin_socket"]), "/v1/memory")["supervisor"]["rss"] > 0
+            assert "please report it" not in "\n".join(server.log)
+
+
+@METHODS
+@pytest.mark.parametrize("error", [errno.EAGAIN, errno.ENOMEM], ids=["EAGAIN", "ENOMEM"])
+def test_KE3_no_process_can_be_made(method: str, error: int) -> None:
+    """By fork and Popen; who is there serves on, and the dead are replaced as soon as it can be."""
+    hook = "process_exited=/bin/true"
+    with failing("--spawn-method", method, "--hook", hook) as (server, calls):
+        calls.fail("fork", "thread", error=error)
+        if method == "smart":
+            os.kill(server.preloader_pid or 0, signal.SIGKILL)
+        first = server.pids[0]
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: calls.failed)
+        server.wait_log("cannot be started")
+        for _ in range(5):
+            assert server.get("/pid").status == 200
+        calls.stop()
+        is_as_before(server)
+        assert "please report it" not in "\n".join(server.log)
+
+
+def test_KE3_another_user_at_his_limit_on_processes() -> None:
+    """Really: RLIMIT_NPROC, which does not bind root. The limit is as low as it can be for the pool, then lower; requests, uploads and the operator are answered all the time."""
+    python = interpreter_of_another_user()
+    needs(bool(python), "root, which becomes another user by setpriv, and a Python that he may start")
+    options = (
+        *TWO,
+        "--python",
+        python,
+        "--spawn-method",
+        "direct",
+        "--memory-limit",
+        "100G",
+        "--memory-check-interval",
+        "0.1",
+    )
+    with Supervisor.start(BEHAVIOURS, *options, prefix=as_another_user()) as server:
+        limit(server, "nproc", 1)
+        victim, other = server.pids
+        os.kill(victim, signal.SIGKILL)
+        server.wait_log("cannot be started", timeout=30)
+        assert server.get("/pid").text == str(other)
+        # More at a time than there are threads that rest.
+        for answer in in_threads(
+            6, lambda _: (server.post("/echo", BODY).body == BODY, len(server.status()["groups"]))
+        ):
+            assert answer == (True, 1)
+        server.wait_log("can't start new thread")
+        limit(server, "nproc", 1000)
+        is_as_before(server)
+        assert "please report it" not in "\n".join(server.log)

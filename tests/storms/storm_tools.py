@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -92,6 +96,42 @@ class Load:
         self.outcomes.update(outcomes)
         self.bodies.update(bodies)
         self.latencies.extend(latencies)
+
+
+AS_ANOTHER_USER = 'for word; do case $word in */i) chown "$0" "${word%/i}";; esac; done; exec setpriv --reuid "$0" --regid "$0" --clear-groups "$@"'
+
+
+def can_be_another_user() -> bool:
+    return os.geteuid() == 0 and shutil.which("setpriv") is not None
+
+
+def as_another_user() -> tuple[str, ...]:
+    """What starts a supervisor as a user whom nobody else is: a limit on processes does not bind root. The directory of its instance becomes his."""
+    return ("sh", "-c", AS_ANOTHER_USER, str(54_000 + os.getpid() % 1000))
+
+
+def interpreter_of_another_user() -> str:
+    """A Python that he may start; ``""``: there is none. (The one that runs us may be in root's home.)"""
+    for path in (sys.executable, "/usr/bin/python3"):
+        words = [*as_another_user(), "sh", "-c", 'exec "$0" -c ""', path]
+        if (
+            can_be_another_user()
+            and subprocess.run(words, check=False, stderr=subprocess.DEVNULL, timeout=30).returncode == 0
+        ):
+            return path
+    return ""
+
+
+def limit(server: Supervisor, what: str, soft: int) -> None:
+    """Set a soft limit of a running supervisor, as its own user, who alone may do so everywhere.
+
+    :param what: ``nofile`` or ``nproc``.
+    """
+    owner = os.stat(f"/proc/{server.pid}")
+    change = ["prlimit", "--pid", str(server.pid), f"--{what}={soft}:"]
+    if owner.st_uid != os.geteuid():
+        change = ["setpriv", "--reuid", str(owner.st_uid), "--regid", str(owner.st_gid), "--clear-groups", *change]
+    subprocess.run(change, check=True, timeout=30)
 
 
 def percentile(values: list[float], part: float) -> float:
