@@ -309,8 +309,8 @@ def test_KE3_no_thread_from_the_first_moment_on(method: str) -> None:
 
 @METHODS
 @pytest.mark.parametrize("error", [errno.EAGAIN, errno.ENOMEM], ids=["EAGAIN", "ENOMEM"])
-def test_KE3_no_process_can_be_made(method: str, error: int) -> None:
-    """By fork and Popen; who is there serves on, and the dead are replaced as soon as it can be."""
+def test_KE3_F35_no_process_can_be_made(method: str, error: int) -> None:
+    """By fork and Popen (a hook is one, too); who is there serves on, and the dead are replaced as soon as it can be."""
     hook = "process_exited=/bin/true"
     with failing("--spawn-method", method, "--hook", hook) as (server, calls):
         calls.fail("fork", "thread", error=error)

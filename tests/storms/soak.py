@@ -114,6 +114,8 @@ DEEDS = ("exit", "segfault", "raise", "flood", "daemon", "headers", "garbage", "
 PHASES = ("calm", "kills", "calm", "restarts", "calm", "descriptors", "calm", "processes")
 PHASE = 6.0
 """Seconds."""
+WARM = 25
+"""Calm phases until everything has been used often: five minutes."""
 SHORT = {"descriptors": ("nofile", resource.RLIMIT_NOFILE), "processes": ("nproc", resource.RLIMIT_NPROC)}
 
 
@@ -418,8 +420,10 @@ def at_rest(server: Supervisor) -> bool:
 
 
 def grown(sizes: list[int]) -> float:
-    """From when everything had been used once to the end: the middle of a third each, so that one busy moment counts for nothing."""
-    used = sizes[len(PHASES) // 2 :] if len(sizes) > len(PHASES) else sizes[1:]
+    """From when everything had been used to the end: what fills once (the recorder of the pool, the allocator's arenas) is full after some minutes. The middle of a third each, so that one busy
+    moment counts for nothing.
+    """
+    used = sizes[min(len(sizes) // 2, WARM) :]
     third = max(1, len(used) // 3)
     return statistics.median(used[-third:]) / statistics.median(used[:third]) - 1 if len(used) > 1 else 0.0
 
