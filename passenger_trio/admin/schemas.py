@@ -168,7 +168,14 @@ MEMORY = record(
     }
 )
 
-TRACE = record({"limits": {"type": "object"}, "whole": FLAG, "entries": _list({"type": "array"})})
+TRACE = record(
+    {
+        "limits": {"type": "object"},
+        "whole": FLAG,
+        "state": _maybe({"type": "object"}),
+        "entries": _list({"type": "array"}),
+    }
+)
 
 EVENT: Schema = {
     "type": "object",

@@ -1,24 +1,26 @@
 """The flight recorder: what the policy was told, and what it commanded, as far back as there is room.
 
-The policy is a function of its facts, so a recording from the beginning replays: the same facts to a new policy give the same commands.
+The policy is a function of its state and its facts, so a recording replays: the same facts to a new policy, in the state in which the recording begins, give
+the same commands. It is kept in two parts; when the younger one is full it becomes the older, the one before is forgotten, and the state of that moment is kept as
+the beginning of the next (pickled, which is fast and forgets no field; ``snapshot`` makes JSON of it when somebody asks).
 ``to_json`` and ``from_json`` are exact for every value that a fact or a command has. What people wrote (outputs, tracebacks) is in it as
 evidence of failures; it is shown to the operator only.
 
 A fact that raises is told to ``on_failure`` before the exception goes on to whoever told it: then the state is not to be believed any more.
 
-Laws: recording changes nothing; the oldest entry goes first, and then the recording says that it is not whole.
+Laws: recording changes nothing; a dump replays whatever its length (KE10); when the oldest facts are gone the recording says that it is not whole.
 """
 
 from __future__ import annotations
 
 import enum
-from collections import deque
+import pickle
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
 
-from passenger_trio.core import commands, journey, model
+from passenger_trio.core import backoff, commands, journey, model, snapshot, state
 from passenger_trio.core.model import PoolLimits
 from passenger_trio.core.policy import PoolPolicy
 
@@ -51,10 +53,11 @@ _OF_REQUESTS = ("checkout_nowait", "checkout", "session_closed")
 _NONE: dict[str, Any] = {}
 
 CAPACITY = 10_000
+"""Facts that are remembered at the most, and half of them at the least; more only where the state is large, so that to keep it costs each fact little."""
 
 _CLASSES: dict[str, Any] = {
     name: value
-    for module in (commands, journey, model)
+    for module in (commands, journey, model, backoff, state)
     for name, value in vars(module).items()
     if isinstance(value, type) and (attrs.has(value) or issubclass(value, enum.Enum))
 }
@@ -68,6 +71,9 @@ class Entry:
     arguments: tuple[Any, ...]
     named: dict[str, Any]
     answer: Any
+
+
+_Recorded = tuple[str, tuple[Any, ...], dict[str, Any], Any]
 
 
 class RecordedPolicy(PoolPolicy):
@@ -86,18 +92,37 @@ class RecordedPolicy(PoolPolicy):
         plain = PoolPolicy(limits)
         self.state = plain.state
         # Plain tuples (an Entry's fields): this is on the way of every request.
-        self.recording: deque[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = deque(maxlen=capacity)
-        self.recorded = 0
+        self._recording: list[_Recorded] = []
+        self._begins: bytes | None = (
+            None  # the state before the first of them, pickled; None: they go back to the beginning
+        )
+        self._older: list[_Recorded] = []
+        self._older_begins: bytes | None = None
+        self._capacity = capacity
+        self._full = max(1, capacity // 2)
         for fact in FACTS:
             setattr(self, fact, self._remembering(fact, getattr(plain, fact)))
 
     @property
     def is_whole(self) -> bool:
         """Whether the recording goes back to the beginning."""
-        return self.recorded == len(self.recording)
+        return self._older_begins is None
+
+    @property
+    def length(self) -> int:
+        """Facts that are remembered."""
+        return len(self._older) + len(self._recording)
+
+    def _turn_over(self) -> None:
+        """Between two facts: what was recorded is the older part, and the younger begins with the state of now."""
+        self._older, self._older_begins = self._recording[:], self._begins
+        self._recording.clear()
+        self._begins = pickle.dumps(self.state, pickle.HIGHEST_PROTOCOL)
+        self._full = max(1, self._capacity // 2, len(self.state.sessions) + len(self.state.waiters))
 
     def _remembering(self, fact: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        remember_entry = self.recording.append
+        recording = self._recording
+        remember_entry = recording.append
         on_failure = self._on_failure
         if fact in _OF_REQUESTS:
 
@@ -108,8 +133,9 @@ class RecordedPolicy(PoolPolicy):
                     on_failure(error)
                     raise
                 if answer is not None:  # None: nobody could be borrowed, and nothing has changed
-                    self.recorded += 1
                     remember_entry((fact, arguments, _NONE, answer))
+                    if len(recording) >= self._full:
+                        self._turn_over()
                 return answer
 
             return remember_quickly
@@ -120,25 +146,29 @@ class RecordedPolicy(PoolPolicy):
             except Exception as error:
                 on_failure(error)
                 raise
-            self.recorded += 1
             remember_entry((fact, arguments, named, answer))
+            if len(recording) >= self._full:
+                self._turn_over()
             return answer
 
         return remember
 
     def dump(self) -> Callable[[], dict[str, Any]]:
         """What makes JSON values of the recording as it is now. That takes a while, and may be done in a thread."""
-        limits, whole, entries = self.state.limits, self.is_whole, list(self.recording)
+        limits, begins, entries = self.state.limits, self._older_begins, self._older + self._recording
         return lambda: {
             "limits": to_json(limits),
-            "whole": whole,
+            "whole": begins is None,
+            "state": None if begins is None else snapshot.encode(pickle.loads(begins)),
             "entries": [to_json(list(entry)) for entry in entries],
         }
 
 
 def replay(dump: dict[str, Any]) -> Iterable[tuple[Entry, Any]]:
-    """Tell a new policy every fact of a whole recording; each entry, and what is answered now."""
+    """Tell a new policy every fact of a recording, from the state in which that begins; each entry, and what is answered now."""
     policy = PoolPolicy(from_json(dump["limits"]))
+    if dump["state"] is not None:
+        policy.state = snapshot.decode(dump["state"], _CLASSES)
     for recorded in dump["entries"]:
         entry = Entry(*from_json(recorded))
         yield entry, getattr(policy, entry.fact)(*entry.arguments, **entry.named)

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
-from typing import ClassVar
+import random
+from typing import Any, ClassVar
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from test_pool_machine import PoolMachine
 
-from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits
+from passenger_trio.core.commands import Command, Grant, Retire, StartSpawn
+from passenger_trio.core.model import (
+    GroupKey,
+    GroupLimits,
+    PoolLimits,
+    ProcessId,
+    SessionId,
+    SessionOutcome,
+    WaiterId,
+)
 from passenger_trio.core.policy import PoolPolicy
-from passenger_trio.core.recorder import FACTS, RecordedPolicy, replay
+from passenger_trio.core.recorder import CAPACITY, FACTS, Entry, RecordedPolicy, from_json, replay
 
 SHOP = GroupKey("shop", "test")
 
@@ -46,14 +57,112 @@ def test_whatever_happens_a_dump_gives_the_same_commands_again() -> None:
     assert Machine.replayed > 1000
 
 
+def lively(policy: RecordedPolicy, facts: int) -> int:
+    """So many facts, of a world in which requests come and go and processes start, break and end; how many were answered with something."""
+    chance = random.Random(10)
+    now = 0.0
+    told = 0
+    sessions: list[SessionId] = []
+    commands: list[Command] = [
+        command
+        for name in ("shop", "blog")
+        for command in policy.add_group(GroupKey(name, "test"), GroupLimits(min_instances=1, max_requests=50), now)
+    ]
+    while told < facts:
+        told += 1
+        now += 0.001
+        if commands:
+            command = commands.pop(0)
+            if isinstance(command, Grant):
+                sessions.append(command.session)
+            elif isinstance(command, StartSpawn):
+                commands += policy.spawn_succeeded(command.attempt, ProcessId(told), chance.choice([1, 2, 0]), now)
+            elif isinstance(command, Retire):
+                commands += policy.process_exited(command.process, now, 0.0)
+            continue
+        key = GroupKey(chance.choice(["shop", "shop", "blog"]), "test")
+        if sessions and chance.random() < 0.5:
+            session = sessions.pop(chance.randrange(len(sessions)))
+            outcome = SessionOutcome.PROCESS_FAILED if chance.random() < 0.01 else SessionOutcome.DONE
+            commands += policy.session_closed(session, outcome, now)
+        elif chance.random() < 0.01:
+            commands += policy.restart(key, now)
+        elif chance.random() < 0.1:
+            commands += policy.tick(now)
+        elif (grant := policy.checkout_nowait(key, now)) is not None:
+            sessions.append(grant.session)
+        else:
+            commands += policy.checkout(WaiterId(told), key, now)
+    return told
+
+
+@pytest.mark.parametrize("capacity", [1, 6, 40])
+def test_a_dump_replays_from_the_middle(capacity: int) -> None:
+    """KE10: with a recording that is far too short for what happens, and whatever state it begins in. A field that a snapshot lost would be found here."""
+
+    class Recorded(RecordedPolicy):
+        def __init__(self, limits: PoolLimits, **how: Any) -> None:
+            super().__init__(limits, capacity, **how)
+
+    class Machine(PoolMachine):
+        policy_class = Recorded
+        replayed: ClassVar[int] = 0
+        cut: ClassVar[int] = 0
+
+        def teardown(self) -> None:
+            super().teardown()
+            if hasattr(self, "world"):
+                policy = self.world.policy
+                assert isinstance(policy, RecordedPolicy)
+                dump = json.loads(json.dumps(policy.dump()()))
+                Machine.cut += not dump["whole"]
+                for entry, answer in replay(dump):
+                    assert entry.answer == answer, entry
+                    Machine.replayed += 1
+
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Machine,
+        settings=settings(
+            max_examples=15,
+            stateful_step_count=40,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    assert Machine.cut > 10
+    assert Machine.replayed > 10
+
+
+def test_the_dump_after_twenty_thousand_facts_replays() -> None:
+    """KE10: with processes that serve, wait, go and come, and the capacity that a server has."""
+    policy = RecordedPolicy(PoolLimits(max_pool_size=4))
+    assert lively(policy, 20_000) >= 20_000
+    assert CAPACITY // 2 <= policy.length <= CAPACITY
+    dump = json.loads(json.dumps(policy.dump()()))
+    assert not dump["whole"]
+    entries = list(replay(dump))
+    assert len(entries) == policy.length
+    assert all(entry.answer == answer for entry, answer in entries)
+
+
 def test_the_oldest_goes_first_and_then_it_is_not_whole() -> None:
-    policy = RecordedPolicy(PoolLimits(), capacity=2)
+    policy = RecordedPolicy(PoolLimits(), capacity=4)
     policy.add_group(SHOP, GroupLimits(), 0.0)
-    assert policy.is_whole
     policy.tick(1.0)
-    policy.tick(2.0)
-    assert [arguments for _, arguments, _, _ in policy.recording] == [(1.0,), (2.0,)]
-    assert not policy.dump()()["whole"]
+    assert policy.is_whole
+    for number in range(2, 7):
+        policy.tick(float(number))
+    dump = policy.dump()()
+    assert (policy.is_whole, dump["whole"]) == (False, False)
+    assert [Entry(*from_json(entry)).arguments for entry in dump["entries"]] == [(4.0,), (5.0,), (6.0,)]
+
+
+def test_a_policy_has_nothing_but_its_state() -> None:
+    """KE10: what else it had would be in no snapshot."""
+    assert set(vars(PoolPolicy(PoolLimits()))) == {"state"}
 
 
 def test_every_fact_is_recorded() -> None:
