@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import re
 
+import attrs
+
 from passenger_trio.codecs.head import Head, HttpLimits
 from passenger_trio.codecs.hosts import valid_host
 from passenger_trio.codecs.lines import TOKEN, LineScan, read_field
 from passenger_trio.codecs.refusals import refuse
 
-__all__ = ["SINGLETONS", "HeadScan", "check_head", "spoken_version"]
+__all__ = ["SINGLETONS", "HeadScan", "Known", "check_head", "spoken_version"]
 
 #: Fields that mean nothing good when they come twice (R10).
 SINGLETONS = frozenset(
@@ -40,7 +42,19 @@ KNOWN_UPGRADES = frozenset((b"websocket",))
 _VERSION = re.compile(rb"HTTP/([0-9]\.[0-9])")
 _TARGET = re.compile(rb'[!"$-~]+')  # visible ASCII, no fragment
 _ABSOLUTE = re.compile(rb"(?i:https?://)([^/?]*)(/[^?]*)?(?:\?(.*))?")
+_LONGEST_KNOWN = 1024
+"""Bytes of a request line that is not whole, or not right, which go to the log."""
 _LENGTH = re.compile(rb"[0-9]{1,19}")
+
+
+@attrs.frozen
+class Known:
+    """What is known of a request that came to nothing. Not checked: for the log."""
+
+    method: bytes = b""
+    target: bytes = b""
+    version: bytes = b""
+    fields: list[tuple[bytes, bytes]] = attrs.field(factory=list)
 
 
 class HeadScan:
@@ -61,6 +75,18 @@ class HeadScan:
 
     def __len__(self) -> int:
         return len(self._lines.buffer)
+
+    def known(self) -> Known:
+        """Of a head that is refused, or late: as much as has come, and can be told."""
+        if self.request_line is not None:
+            return Known(*self.request_line, self.fields)
+        line = re.split(rb"[\r\n]", bytes(self._lines.buffer[:_LONGEST_KNOWN]), maxsplit=1)[0]
+        method, _, rest = line.partition(b" ")
+        target, _, protocol = rest.partition(b" ")
+        if not TOKEN.fullmatch(method):
+            return Known()
+        version = _VERSION.fullmatch(protocol)
+        return Known(method, target, version[1] if version is not None else b"")
 
     @property
     def asks_for_head(self) -> bool:

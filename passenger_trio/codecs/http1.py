@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from passenger_trio.codecs.edge import HeadScan
+from passenger_trio.codecs.edge import HeadScan, Known
 from passenger_trio.codecs.h11_message import H11Message
 from passenger_trio.codecs.head import Common, Head, HttpLimits
 from passenger_trio.codecs.lane import recognise
@@ -46,6 +46,7 @@ class ClientSide:
         "_common",
         "_data",
         "_failure",
+        "_known",
         "_lane",
         "_limits",
         "_message",
@@ -65,6 +66,7 @@ class ClientSide:
         self._message: Message | None = None
         self._common: Common | None = None
         self._failure = ""
+        self._known: Known | None = None
         self._mute = False  # what was refused began with HEAD
         self._skipped = False
         self.peer_closed = False
@@ -325,6 +327,14 @@ class ClientSide:
         return b"\r\n".join(lines)
 
     @property
+    def known(self) -> Known:
+        """What is known of the request that was refused, or is in hand: for the log."""
+        if self._message is not None:
+            head = self._message.head
+            return Known(head.method, head.target, head.version, head.fields)
+        return self._known or Known()
+
+    @property
     def must_close(self) -> bool:
         """The connection cannot be used again after this message."""
         return bool(self._failure) or (self._message is not None and self._message.must_close)
@@ -370,5 +380,6 @@ class ClientSide:
         self._failure = code
         if self._scan is not None:
             self._mute = self._scan.asks_for_head
+            self._known = self._scan.known()
         self._scan = self._ahead = None
         self._data = b""

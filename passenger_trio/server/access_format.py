@@ -10,6 +10,7 @@ ignore::
 that answered (0: none did), ``time`` the seconds from the request's first byte to the response's last,
 ``queue`` the seconds of them that were spent waiting for a process. ``retried=1`` follows where the request
 was sent to a second process, and ``spilled=`` with the bytes that were buffered on disk, where there were any. The size is that of the body.
+A request that was refused before it was anybody's has no ``id`` and no ``group``, but ``refused=`` with the reason, and ``host=`` if it named one.
 
 Law (R37): whatever a client sent, a line is one line of printable UTF-8. Control characters, bytes that are
 no UTF-8, and characters that do not print (also those that turn the direction of writing) become ``\xNN`` for
@@ -58,12 +59,16 @@ class AccessRecord(NamedTuple):
     """Bytes of the exchange that were on disk on their way."""
     received: int = 0
     """Bytes that the client sent over an upgraded connection."""
+    refusal: str = ""
+    """Of a request that was refused before it was anybody's: why, as a word (``codecs.refusals``)."""
+    host: bytes = b""
+    """Of such a request, as far as it is known."""
 
 
 def format_combined(record: AccessRecord) -> bytes:
     """The line, with its newline."""
     remote, time, method, target, version, status, size, referer, agent = record[:9]
-    duration, queue, pid, group, rid, retried, spilled, received = record[9:]
+    duration, queue, pid, group, rid, retried, spilled, received, refusal, host = record[9:]
     if (second := int(time)) != _combined_time[0]:
         _combined_time[:] = second, _common(second).encode()
     if (b"%b%b%b%b%b%b" % (method, target, version, referer, agent, rid)).translate(None, _PLAIN):
@@ -83,15 +88,17 @@ def format_combined(record: AccessRecord) -> bytes:
         _WORDS.get(group) or _word(group),
         duration,
         queue,
-        _rest(retried, spilled, received) if retried or spilled or received else b"",
+        _rest(retried, spilled, received, refusal, host) if retried or spilled or received or refusal else b"",
     )
 
 
-def _rest(retried: int, spilled: int, received: int) -> bytes:
+def _rest(retried: int, spilled: int, received: int, refusal: str, host: bytes) -> bytes:
     words = (
         " retried=1" if retried else "",
         f" spilled={spilled}" if spilled else "",
         f" received={received}" if received else "",
+        f" refused={refusal}" if refusal else "",
+        f" host={_one_word(host)}" if host else "",
     )
     return "".join(words).encode()
 
@@ -99,7 +106,7 @@ def _rest(retried: int, spilled: int, received: int) -> bytes:
 def format_json(record: AccessRecord) -> bytes:
     """The line, with its newline: an object with the names of ``AccessRecord``; ``time`` in ISO 8601."""
     remote, time, method, target, version, status, size, referer, agent = record[:9]
-    duration, queue, pid, group, rid, retried, spilled, received = record[9:]
+    duration, queue, pid, group, rid, retried, spilled, received, refusal, host = record[9:]
     if (second := int(time)) != _json_time[0]:
         _json_time[:] = (second, *_iso(second))
     parts = (remote.encode("utf-8", "surrogateescape"), method, target, version, referer, agent, rid)
@@ -115,8 +122,12 @@ def format_json(record: AccessRecord) -> bytes:
         f'"remote":"{remote}","method":"{method_}","target":"{target_}","version":"{version_}","status":{status},'
         f'"bytes_sent":{size},"referer":"{referer_}","agent":"{agent_}","duration":{duration:.6f},'
         f'"queue_time":{queue:.6f},"pid":{pid},"group":{_STRINGS.get(group) or _string(group)},'
-        f'"request_id":"{rid_}","retried":{retried:d},"spilled":{spilled},"received":{received}}}\n'
+        f'"request_id":"{rid_}","retried":{retried:d},"spilled":{spilled},"received":{received}{_refused(refusal, host)}}}\n'
     ).encode()
+
+
+def _refused(refusal: str, host: bytes) -> str:
+    return f',"refused":"{refusal}","host":{json.dumps(_escape(host), ensure_ascii=False)}' if refusal else ""
 
 
 _PLAIN = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
@@ -146,9 +157,14 @@ def _hex(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
+def _one_word(part: bytes) -> str:
+    """Without white space and quotes."""
+    return _escape(part).replace(" ", "\\x20").replace('"', "\\x22")
+
+
 def _word(group: str) -> bytes:
     """A group's name as one word, without quotes."""
-    word = _escape(group.encode("utf-8", "surrogateescape")).replace(" ", "\\x20").replace('"', "\\x22")
+    word = _one_word(group.encode("utf-8", "surrogateescape"))
     return _WORDS.setdefault(group, word.encode() or b"-")
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from passenger_trio.codecs.forwarded import read_origin
 from passenger_trio.errors import (
     ApplicationRaised,
     AppResponseError,
@@ -26,7 +28,7 @@ from passenger_trio.server.exchange import Exchange
 if TYPE_CHECKING:
     from passenger_trio.server.connection import Connection
 
-__all__ = ["CLIENT_CLOSED", "access_record", "answer", "refusal"]
+__all__ = ["CLIENT_CLOSED", "access_record", "answer", "refusal", "refusal_record"]
 
 CLIENT_CLOSED = 499
 """In the access log: the client was gone before there was a response."""
@@ -50,12 +52,12 @@ async def answer(connection: Connection, exchange: Exchange, error: CheckoutErro
         fields.append((b"Retry-After", b"%d" % error.retry_after))
     exchange.status = status
     exchange.response_begun = True
-    exchange.bytes_sent = len(page.body) if exchange.head.method != b"HEAD" else 0
     close = connection.ends_after_response or isinstance(error, PoolShutDown)
     data = connection.codec.whole_response(
         status, _reason(status), fields, page.body, date=connection.front.date(), close=close
     )
     await connection.send(data)
+    exchange.bytes_sent = len(page.body) if exchange.head.method != b"HEAD" else 0
 
 
 def _page(exchange: Exchange, error: CheckoutError | AppResponseError, accept: bytes) -> Page:
@@ -76,13 +78,14 @@ def _page(exchange: Exchange, error: CheckoutError | AppResponseError, accept: b
     return plain_error(error.status, error_id=id, accept=accept)
 
 
-def refusal(connection: Connection, error: RequestError) -> bytes:
-    """The connection's last response: the request is refused; ``b""`` when a response has begun already."""
+def refusal(connection: Connection, error: RequestError) -> tuple[bytes, int]:
+    """The connection's last response: the request is refused; ``b""`` when a response has begun already. And how much of it is body."""
     page = plain_error(error.status, text=error.text)
     fields = [(b"Content-Type", page.content_type), *error.headers]
-    return connection.codec.error_response(
+    data = connection.codec.error_response(
         error.status, _reason(error.status), fields, page.body, connection.front.date()
     )
+    return data, len(data.partition(b"\r\n\r\n")[2])
 
 
 def _reason(status: int) -> bytes:
@@ -97,13 +100,7 @@ def _field(exchange: Exchange, name: bytes) -> bytes:
 def access_record(connection: Connection, exchange: Exchange, now: float) -> AccessRecord:
     """What the access log keeps of an exchange that is over. ``now`` is monotonic."""
     head = exchange.head
-    referer = agent = b""
-    for name, value in head.fields:
-        length = len(name)
-        if length == 10 and name.lower() == b"user-agent":
-            agent = value
-        elif length == 7 and name.lower() == b"referer":
-            referer = value
+    referer, agent = _from_and_by(head.fields)
     duration = now - exchange.started
     return AccessRecord(
         exchange.client(connection.remote),
@@ -124,3 +121,44 @@ def access_record(connection: Connection, exchange: Exchange, now: float) -> Acc
         exchange.spilled,
         exchange.relay.bytes_up if exchange.relay is not None else 0,
     )
+
+
+def refusal_record(connection: Connection, error: RequestError, size: int, since: float, now: float) -> AccessRecord:
+    """The same of a request that was refused before it was anybody's: what is known of it (ED14).
+
+    :param size: of the body that it was answered with. :param since: when its first byte came, in monotonic seconds.
+    """
+    known = connection.codec.known
+    referer, agent = _from_and_by(known.fields)
+    host = next((value for name, value in known.fields if name.lower() == b"host"), b"")
+    origin = read_origin(known.fields, connection.front.trusts) if connection.trusted else None
+    return AccessRecord(
+        (origin.client if origin is not None else "") or connection.remote,
+        time.time() - (now - since),
+        known.method,
+        known.target,
+        known.version or b"?",
+        error.status,
+        size,
+        referer,
+        agent,
+        now - since,
+        0.0,
+        0,
+        "",
+        b"",
+        refusal=error.code,
+        host=host,
+    )
+
+
+def _from_and_by(fields: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+    """Referer and User-Agent."""
+    referer = agent = b""
+    for name, value in fields:
+        length = len(name)
+        if length == 10 and name.lower() == b"user-agent":
+            agent = value
+        elif length == 7 and name.lower() == b"referer":
+            referer = value
+    return referer, agent

@@ -173,7 +173,8 @@ class Connection:
                 try:
                     await self._run()
                 except ClientGone:
-                    pass
+                    if self.exchange is not None:
+                        self.exchange.bytes_sent = max(0, self.exchange.bytes_sent - self.stream.undelivered)
         finally:
             front.connections.discard(self)
             if containment.error is not None or self.broken:
@@ -280,8 +281,7 @@ class Connection:
             if exchange.session is not None:
                 await abandon_session(exchange)
         if exchange.dismissed:
-            # Its end is still to be told to the process, and may take a while: that comes when the connection has ended (_leave).
-            await self._linger()
+            await self._part(exchange)  # its end is still to be told to the process
             return False
         return await self._finish(exchange)
 
@@ -351,9 +351,21 @@ class Connection:
             return
         if error.code == "body_truncated":
             return  # of a request that was cut off nobody is left to be told
+        data, size = answer_errors.refusal(self, error)
         if exchange is not None:
             exchange.status = error.status
-        await self.send(answer_errors.refusal(self, error))
+            await self.send(data)
+            exchange.bytes_sent = size
+            await self._part(exchange)
+            return
+        since = self.since if self.stage is Stage.HEAD else self.now()
+        try:
+            await self.send(data)
+        except ClientGone:
+            size = 0
+            raise
+        finally:
+            self.front.log_refusal(answer_errors.refusal_record(self, error, size, since, self.now()))
         await self._linger()
 
     async def _refuse_late(self) -> None:
@@ -373,7 +385,27 @@ class Connection:
         if exchange.head.version == b"1.0":
             self.stream.reset_on_close()
         else:
+            await self._part(exchange)
+
+    async def _part(self, exchange: Exchange) -> None:
+        """The response is over, and the connection is to end, before the process is done with the request: each is let go by itself, so that a process
+        is not held for as long as the client is lingered for. The exchange is logged now.
+        """
+        self.exchange = None
+        exchange.drop_upload()
+        self.log(exchange)
+        if exchange.place is not None:
+            exchange.place.leave()
+        async with trio.open_nursery() as parting:
+            parting.start_soon(self._linger_and_close)
+            if exchange.session is not None:
+                await abandon_session(exchange)
+
+    async def _linger_and_close(self) -> None:
+        try:
             await self._linger()
+        finally:
+            self.stream.close()
 
     async def _linger(self, *, may_send: bool = False) -> None:
         """R29: let the client read the last response before the connection goes, by reading what it still sends.
@@ -390,9 +422,12 @@ class Connection:
                 dropped = len(self.stream.recv_nowait())
                 if not dropped:
                     return
-            self.enter(Stage.LINGER, self.now(), _LINGER_TIME)
-            while dropped < _LINGER_BYTES and (data := await self.stream.recv()):
-                dropped += len(data)
+            self.enter(Stage.LINGER, self.now())
+            with trio.move_on_after(
+                _LINGER_TIME
+            ):  # not the stage's deadline: that would cut whoever still ends a session, too
+                while dropped < _LINGER_BYTES and (data := await self.stream.recv()):
+                    dropped += len(data)
         except (trio.BrokenResourceError, trio.WouldBlock):
             pass
 

@@ -300,6 +300,7 @@ class FastLane:
         try:
             sent = connection.stream.send_nowait(data)
         except trio.BrokenResourceError:
+            exchange.bytes_sent = 0
             self._fail(ClientGone())
             return
         if sent < len(data):

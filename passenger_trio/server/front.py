@@ -26,7 +26,7 @@ from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, ServerOptions
 from passenger_trio.pool.pool import Pool
-from passenger_trio.server.access_log import AccessLog
+from passenger_trio.server.access_log import AccessLog, AccessRecord
 from passenger_trio.server.mounts import Mounts, Route
 from passenger_trio.server.spill_buffer import SpillSpace
 from passenger_trio.server.stage import SCRATCH
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 __all__ = ["Front", "trusted_networks"]
 
 _log = logging.getLogger("passenger_trio.server")
+
+
+REFUSALS_A_SECOND = 100
+"""Refused requests in the access log."""
 
 
 class Front:
@@ -88,6 +92,7 @@ class Front:
         self._trusts_unix = bool({"unix", "*"} & set(_peers(options)))
         self._trusted = trusted_networks(options)
         self._warned = 0.0
+        self._refusal_second = self._refusals = 0
 
     @property
     def active(self) -> int:
@@ -119,6 +124,19 @@ class Front:
     def trusts_user(self, uid: int) -> bool:
         """The same for a peer on our Unix socket: the superuser and our own user are, others when ``unix`` is listed."""
         return self._trusts_unix or uid in (0, os.getuid())
+
+    def log_refusal(self, record: AccessRecord) -> None:
+        """The access log's record of a request that was refused before it was anybody's; so many a second at most, for they cost who sends them nothing (ED14)."""
+        if self.access_log is None:
+            return
+        second = int(self.now())
+        if second != self._refusal_second:
+            if self._refusals > REFUSALS_A_SECOND:
+                _log.warning("%d refused requests are not in the access log", self._refusals - REFUSALS_A_SECOND)
+            self._refusal_second, self._refusals = second, 0
+        self._refusals += 1
+        if self._refusals <= REFUSALS_A_SECOND:
+            self.access_log.record(record)
 
     def warn_rarely(self, message: str, *arguments: object) -> None:
         """One line a second at most, whatever the message (F31)."""

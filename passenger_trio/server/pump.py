@@ -102,7 +102,7 @@ async def pump(connection: Connection, exchange: Exchange) -> None:
             response.nursery.cancel_scope.cancel()
     finally:
         response.watch.end()
-        exchange.bytes_sent = max(0, response.body - ledger.backlog)
+        exchange.bytes_sent = max(0, response.body - ledger.backlog - response.lost)
         exchange.spilled += buffer.spilled
         exchange.buffer = exchange.drain = None
         buffer.close()
@@ -121,6 +121,8 @@ class _Pump:
     failure: PassengerError | ClientGone | None = None
     body: int = 0
     """Body bytes that the process sent, and that may be on the wire (R23)."""
+    lost: int = 0
+    """Bytes of them for which there was no client any more."""
     watch: ClientWatch = attrs.field(init=False)
     _filling: trio.CancelScope | None = None
     """Of an event stream: its deadline is set when it has to end."""
@@ -391,6 +393,7 @@ class _Pump:
             try:
                 sent = stream.send_nowait(out[0]) if len(out) == 1 else stream.sendmsg_nowait(out)
             except trio.BrokenResourceError:
+                self.lost = sum(map(len, out))
                 raise ClientGone from None
             buffer.ledger.pass_through(sent)
             if sent == sum(map(len, out)):

@@ -153,6 +153,16 @@ class RawStream:
         except OSError:
             return 0
 
+    @property
+    def undelivered(self) -> int:
+        """Bytes that were sent and that the peer has not confirmed (SIOCOUTQ), also when it has broken the connection; 0 when that cannot be told."""
+        if self.fd < 0:
+            return 0
+        try:
+            return int.from_bytes(fcntl.ioctl(self.fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        except OSError:
+            return 0
+
     def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
         """Hand to the kernel what it takes now: the number of bytes, 0 when it takes nothing. Never waits.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -549,3 +551,20 @@ def test_an_address_that_is_not_ours_or_does_not_exist() -> None:
     for host in ("203.0.113.7", "no such host"):
         with pytest.raises(OSError, match=r"Cannot assign|known|resol|associated"):
             listen_tcp(host, 0, 5)
+
+
+def test_fault_31_what_a_peer_did_not_get_is_known_also_when_it_has_gone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        server, _ = listener.accept()
+        with server:
+            server.setblocking(False)
+            stream = RawStream(server)
+            sent = 0
+            while count := stream.send_nowait(b"x" * 65536):
+                sent += count
+            assert 0 < stream.undelivered < sent
+            undelivered = stream.undelivered
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            assert select.select([server], [], [], 10)[0]
+            assert stream.undelivered == undelivered
