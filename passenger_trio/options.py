@@ -146,10 +146,10 @@ class AppOptions:
     node: str = option("", "Node.js interpreter of the application (default: node in PATH)", kind="path")
     app_start_command: str = option("", "start a program that listens on $PORT (TCP) or $SOCKET (Unix)")
     spawn_method: str = option(
-        "smart",
-        "smart: fork from a preloader; direct: a fresh process each",
+        "auto",
+        "fork from a preloader: auto: if that is safe, smart: always, direct: never",
         kind="choice",
-        choices=("smart", "direct"),
+        choices=("auto", "smart", "direct"),
     )
     min_instances: int = option(1, "processes that are kept running")
     max_instances: int = option(0, "most processes of this application (0: the pool's limit)")

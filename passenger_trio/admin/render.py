@@ -110,6 +110,7 @@ def _group(group: Mapping[str, Any]) -> list[str]:
             [
                 ("App root", _text(group.get("root"))),
                 ("Interpreter", f"{_text(group.get('interpreter'))} ({_text(group.get('app_type'))})"),
+                *_spawn_method(_mapping(group.get("spawn_method"))),
                 ("Requests in queue", _text(group.get("queue"))),
             ]
         )
@@ -134,6 +135,16 @@ def _group(group: Mapping[str, Any]) -> list[str]:
     for process in _list(group.get("processes")):
         lines += _process(_mapping(process))
     return lines
+
+
+def _spawn_method(method: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """``direct (auto); not safe to fork: the thread APScheduler``."""
+    asked, used = method.get("asked"), method.get("used")
+    if not asked:
+        return []
+    found = [_text(_mapping(hazard).get("what")) for hazard in _list(method.get("hazards"))]
+    words = _text(asked) if used in (None, asked) else f"{_text(used)} ({_text(asked)})"
+    return [("Spawn method", f"{words}; not safe to fork: {', '.join(found)}" if found else words)]
 
 
 def _process(process: Mapping[str, Any]) -> list[str]:

@@ -92,6 +92,13 @@ _GROUP = record(
         "root": TEXT,
         "app_type": TEXT,
         "interpreter": TEXT,
+        "spawn_method": record(
+            {
+                "asked": _one_of("auto", "smart", "direct"),
+                "used": _maybe(_one_of("smart", "direct")),
+                "hazards": _list(record({"kind": TEXT, "what": TEXT})),
+            }
+        ),
         "queue": COUNT,
         "spawning": COUNT,
         "backing_off_for": _maybe(SECONDS),

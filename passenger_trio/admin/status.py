@@ -11,6 +11,7 @@ import trio
 from passenger_trio import __version__
 from passenger_trio.admin.context import Admin
 from passenger_trio.admin.operations import failure_summary
+from passenger_trio.core.fork_safety import AUTO, Forking
 from passenger_trio.core.state import EnabledStatus
 from passenger_trio.core.statistics import GroupStatistics, ProcessStatistics
 from passenger_trio.spawning.app_spec import AppSpec
@@ -63,6 +64,16 @@ async def status(admin: Admin) -> dict[str, Any]:
     }
 
 
+def _spawn_method(spec: AppSpec, forking: Forking | None) -> dict[str, Any]:
+    asked = spec.app.spawn_method
+    return {
+        "asked": asked,
+        # Of auto nothing is known before the first preloader was there.
+        "used": forking.method if forking is not None else None if asked == AUTO else asked,
+        "hazards": [{"kind": hazard.kind, "what": hazard.what} for hazard in (forking.hazards if forking else ())],
+    }
+
+
 def _group(
     admin: Admin, group: GroupStatistics, spec: AppSpec, gauges: dict[int, ProcessGauge], now: float
 ) -> dict[str, Any]:
@@ -76,6 +87,7 @@ def _group(
         "root": spec.detected.root,
         "app_type": spec.detected.app_type,
         "interpreter": spec.detected.python,
+        "spawn_method": _spawn_method(spec, admin.server.pool.homes[group.key].forking),
         "queue": group.queue_length,
         "spawning": len(group.attempts),
         "backing_off_for": max(0.0, backing_off - now) if backing_off is not None else None,

@@ -109,7 +109,11 @@ def _limits(server: RunningServer) -> str:
     else:
         each = f"{concurrency} threads each" if concurrency > 1 else "one thread each"
     method = app.spawn_method if server.apps[0].can_fork else "direct"
-    how = "forked from a preloader" if method == "smart" else "started one by one"
+    how = {
+        "auto": "forked from a preloader if that is safe",
+        "smart": "forked from a preloader",
+        "direct": "started one by one",
+    }[method]
     why = "" if server.apps[0].can_fork else f": {server.apps[0].why_not_forked}"
     queue = (
         f"{app.max_request_queue_size} requests may wait"

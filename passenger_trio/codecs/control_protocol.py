@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import attrs
 
+from passenger_trio.core.fork_safety import Hazard
 from passenger_trio.core.model import ErrorCategory
 from passenger_trio.errors import SpawnServerError
 
@@ -31,6 +32,7 @@ __all__ = [
     "StepReport",
     "encode_fork",
     "encode_options",
+    "encode_serve",
     "encode_shutdown",
 ]
 
@@ -39,6 +41,8 @@ MAX_LINE: Final = 65536
 """Longest line, its newline included, in bytes."""
 
 _MAX_SOCKETS = 16
+_MAX_HAZARDS = 64
+_MAX_HAZARD_TEXT = 500
 _MAX_DEPTH = 8
 """Levels of lists and objects in the fields of an event: whoever shows them walks them by recursion."""
 
@@ -73,6 +77,8 @@ class SocketSpec:
 class Ready:
     sockets: tuple[SocketSpec, ...]
     application: str
+    hazards: tuple[Hazard, ...] = ()
+    """Of a preloader: what the application holds that processes cannot share."""
 
 
 @attrs.frozen
@@ -149,6 +155,10 @@ def encode_options(options: Mapping[str, Any]) -> bytes:
 
 def encode_fork(token: str) -> bytes:
     return _encode({"type": "fork", "token": token})
+
+
+def encode_serve() -> bytes:
+    return _encode({"type": "serve"})
 
 
 def encode_shutdown() -> bytes:
@@ -282,7 +292,20 @@ def _ready(members: _Members) -> Ready:
                 spec.flag("websocket"),
             )
         )
-    return Ready(tuple(sockets), members.text("application", ""))
+    return Ready(tuple(sockets), members.text("application", ""), _hazards(members))
+
+
+def _hazards(members: _Members) -> tuple[Hazard, ...]:
+    found = members.value.get("hazards", [])
+    if not isinstance(found, list) or len(found) > _MAX_HAZARDS or not all(isinstance(item, dict) for item in found):
+        raise SpawnServerError("member 'hazards' of the control message 'ready' is not a short list of objects")
+    hazards = []
+    for item in found:
+        kind, what = _Members("ready", item).text("kind"), _Members("ready", item).text("what")
+        if not 0 < len(kind) <= 64:
+            raise SpawnServerError("member 'kind' of a hazard in 'ready' is not 1 to 64 characters long")
+        hazards.append(Hazard(kind, what[:_MAX_HAZARD_TEXT]))
+    return tuple(hazards)
 
 
 def _failed(members: _Members) -> Failed:

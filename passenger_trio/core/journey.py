@@ -107,6 +107,12 @@ class Journey:
     def errored(self, name: str, now: float, duration: float | None = None) -> Journey:
         return self._with(name, StepState.ERRORED, now, duration)
 
+    def gone_on(self) -> Journey:
+        """The preloader goes on as a process that serves: what it has done counts, and what is left of a direct spawn follows."""
+        done = {step.name: step for step in self.steps if step.name != "ready"}
+        steps = tuple(done.pop(name, Step(name)) for name in DIRECT)
+        return Journey(JourneyType.SPAWN_DIRECTLY, (*steps[:-2], *done.values(), *steps[-2:]))
+
     def failed(self, now: float) -> Journey:
         """The spawn failed and nobody said where: blame the step under way, else the one after the last performed.
 

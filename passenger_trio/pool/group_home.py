@@ -18,6 +18,7 @@ from typing import Protocol
 import attrs
 import trio
 
+from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import AttemptId, ErrorCategory, GroupKey, ProcessId, SpawnFailure
 from passenger_trio.errors import SpawnError
@@ -102,6 +103,12 @@ class GroupHome:
         """Those that are there now, the newest generation's first."""
         found = [self.generations[number].spawner.preloader for number in sorted(self.generations, reverse=True)]
         return [facts for facts in found if facts is not None]
+
+    @property
+    def forking(self) -> Forking | None:
+        """How the processes of the newest generation that has been looked at are made."""
+        found = [self.generations[number].spawner.forking for number in sorted(self.generations, reverse=True)]
+        return next((forking for forking in found if forking is not None), None)
 
     def start_attempt(self, attempt: AttemptId, generation: int) -> None:
         assert self._nursery is not None

@@ -9,6 +9,7 @@ import trio
 
 from passenger_trio.codecs.control_protocol import Ready
 from passenger_trio.codecs.http1_worker import DIALECTS
+from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.journey import JourneyType
 from passenger_trio.core.model import ErrorCategory
 from passenger_trio.errors import SpawnError
@@ -20,7 +21,7 @@ from passenger_trio.system.children import start_program
 from passenger_trio.system.pidfd import pin_child
 from passenger_trio.system.sockets import PeerCredentials
 
-__all__ = ["DirectSpawner", "start_loader"]
+__all__ = ["DirectSpawner", "process_of", "start_loader"]
 
 OnLine = Callable[[int, str], None]
 """Called with a pid and a line of output."""
@@ -73,6 +74,24 @@ def _cannot_start(launch: Launch, command: tuple[str, ...], exc: OSError | Value
     )
 
 
+def process_of(launch: Launch, ready: Ready, spawn_time: float) -> SpawnedProcess:
+    """What has come of the launch of a program that is ready to serve. Everything of the launch is the process's from here on."""
+    assert launch.pidfd is not None
+    assert launch.control is not None
+    return SpawnedProcess(
+        pidfd=launch.pidfd,
+        socket_path=launch.socket_path,
+        concurrency=ready.sockets[0].concurrency,
+        websocket=ready.sockets[0].websocket,
+        dialect=DIALECTS[ready.sockets[0].protocol],
+        control=launch.control,
+        output=launch.output,
+        journey=launch.journey,
+        spawn_time=spawn_time,
+        preloaded=False,
+    )
+
+
 class DirectSpawner:
     """Every process is a program of its own."""
 
@@ -88,20 +107,7 @@ class DirectSpawner:
         done = False
         try:
             ready = await start_loader(launch, self._reception, self._spec.command, "worker", self._on_line)
-            assert launch.pidfd is not None
-            assert launch.control is not None
-            process = SpawnedProcess(
-                pidfd=launch.pidfd,
-                socket_path=launch.socket_path,
-                concurrency=ready.sockets[0].concurrency,
-                websocket=ready.sockets[0].websocket,
-                dialect=DIALECTS[ready.sockets[0].protocol],
-                control=launch.control,
-                output=launch.output,
-                journey=launch.journey,
-                spawn_time=trio.current_time() - begun,
-                preloaded=False,
-            )
+            process = process_of(launch, ready, trio.current_time() - begun)
             done = True
             return process
         finally:
@@ -118,4 +124,8 @@ class DirectSpawner:
 
     @property
     def preloader(self) -> PreloaderFacts | None:
+        return None
+
+    @property
+    def forking(self) -> Forking | None:
         return None

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from passenger_trio.codecs.dialect import SESSION, Dialect
+from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import SpawnError
@@ -181,4 +182,8 @@ class DummySpawner:
 
     @property
     def preloader(self) -> PreloaderFacts | None:
+        return None
+
+    @property
+    def forking(self) -> Forking | None:
         return None

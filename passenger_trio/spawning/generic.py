@@ -20,6 +20,7 @@ import trio
 
 from passenger_trio.codecs.dialect import Dialect
 from passenger_trio.codecs.http1_worker import HTTP
+from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory
 from passenger_trio.core.start_command import shell_text
@@ -258,6 +259,10 @@ class GenericSpawner:
 
     @property
     def preloader(self) -> PreloaderFacts | None:
+        return None
+
+    @property
+    def forking(self) -> Forking | None:
         return None
 
     # What a person is told

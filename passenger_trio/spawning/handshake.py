@@ -112,7 +112,7 @@ class Launch:
 
     async def see_through(
         self,
-        expectation: Expectation,
+        expectation: Expectation | None,
         timeout: float,
         doom: Callable[[], Awaitable[SpawnError]] | None = None,
         *,
@@ -120,6 +120,7 @@ class Launch:
     ) -> Ready:
         """Wait for the program to connect, shake hands, and be ready.
 
+        :param expectation: None: it has connected and has its options, and was asked for something more.
         :param timeout: seconds left for all of it.
         :param doom: returns when somebody on whom the program depends has failed (the preloader that was asked to fork).
         :param connect_time: seconds, of those, in which it must have connected.
@@ -150,15 +151,15 @@ class Launch:
 
                 async def talk() -> None:
                     nonlocal result, time_limit
-                    control = await expectation.wait()
-                    self._adopt(control)
-                    if deadline.cancel_called:
-                        await trio.lowlevel.checkpoint()  # it came in the very step in which its time was over
-                    time_limit = timeout
-                    deadline.deadline = begun + time_limit
-                    self.advance("connect_back", "handshake")
-                    control.send_nowait(encode_options(self.spec.loader_options(self.socket_name)))
-                    self.journey = self.journey.performed("handshake", trio.current_time())
+                    if expectation is not None:
+                        self._adopt(await expectation.wait())
+                        if deadline.cancel_called:
+                            await trio.lowlevel.checkpoint()  # it came in the very step in which its time was over
+                        time_limit = timeout
+                        deadline.deadline = begun + time_limit
+                        self._shake_hands()
+                    control = self.control
+                    assert control is not None
                     while result is None:
                         message = await control.receive()
                         if message is None:
@@ -189,6 +190,12 @@ class Launch:
         if isinstance(result, SpawnError):
             raise result
         return result
+
+    def _shake_hands(self) -> None:
+        assert self.control is not None
+        self.advance("connect_back", "handshake")
+        self.control.send_nowait(encode_options(self.spec.loader_options(self.socket_name)))
+        self.journey = self.journey.performed("handshake", trio.current_time())
 
     def _adopt(self, control: ControlConnection) -> None:
         self.control = control

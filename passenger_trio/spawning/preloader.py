@@ -59,7 +59,8 @@ class ForkOrder:
 class Preloader:
     """Made of a ``Launch`` that ended in ready."""
 
-    def __init__(self, launch: Launch, kernel: ErrorKernel | None = None) -> None:
+    def __init__(self, launch: Launch, kernel: ErrorKernel | None = None, *, outlasts: bool = False) -> None:
+        """:param outlasts: it has exit hooks, or processes, which its forks use: when it is let go it stays until the last of them has ended."""
         self._kernel = kernel or ErrorKernel()
         assert launch.pidfd is not None
         assert launch.control is not None
@@ -72,6 +73,9 @@ class Preloader:
         self.started = trio.current_time()
         self.forks = 0
         self.gone = trio.Event()
+        self._outlasts = outlasts
+        self._forks: set[int] = set()
+        self._fewer_forks = trio.Event()
         self._retired = trio.Event()
         self._let_go = False
         self._orders: dict[str, ForkOrder] = {}
@@ -162,7 +166,9 @@ class Preloader:
     async def _listen(self) -> None:
         with self._kernel.contain(_TASK, "the preloader is let go"):
             await self._hear()
-        # Without a control connection it cannot be asked for anything.
+        # Without a control connection it cannot be asked for anything, and tells of nothing.
+        self._outlasts = False
+        self._fewer_forks.set()
         self._retired.set()
 
     async def _hear(self) -> None:
@@ -186,12 +192,15 @@ class Preloader:
         await self._retired.wait()
         with self._kernel.contain(_TASK, "the preloader is killed"):
             self._control.send_nowait(encode_shutdown())
+            while self._outlasts and self._forks:
+                await self._fewer_forks.wait()
             await trio.sleep(_SHUTDOWN_TIME)
         self.pidfd.signal_group(signal.SIGKILL)
 
     def _forked(self, message: Forked) -> None:
         # What is remembered under this number is of another process, which had it before.
         self._exits.pop(message.pid, None)
+        self._forks.add(message.pid)
         order = self._orders.pop(message.token, None)
         pidfd, problem = None, "The new process ended at once."
         try:
@@ -243,6 +252,9 @@ class Preloader:
             pass  # it has ended
 
     def _remember_exit(self, message: ChildExited) -> None:
+        self._forks.discard(message.pid)
+        fewer, self._fewer_forks = self._fewer_forks, trio.Event()
+        fewer.set()
         if len(self._exits) >= _REMEMBERED_EXITS:
             del self._exits[next(iter(self._exits))]
         code = message.status

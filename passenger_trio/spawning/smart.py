@@ -1,5 +1,8 @@
 """SmartSpawner: processes are forked from a preloader, which has loaded the application once and shares its memory with them.
 
+A preloader that is ready says what the application holds that processes cannot share. ``core.fork_safety`` judges: where forking is not safe
+(``--spawn-method auto``), the preloader goes on as the first process, so that nothing is loaded twice, and every other process is started directly.
+
 It keeps at most one preloader, starts it when the first process is ordered, and starts another when it is gone. Spawns that come while the
 preloader starts wait for that one start and share its failure. A preloader that does not come up with a process that connects in ``_FORK_TIME`` is stuck
 (F10): it is killed, and this one process is started directly instead. A process that has connected has the application's own time to be ready.
@@ -15,14 +18,15 @@ from functools import partial
 
 import trio
 
-from passenger_trio.codecs.control_protocol import SocketSpec
+from passenger_trio.codecs.control_protocol import SocketSpec, encode_serve
 from passenger_trio.codecs.http1_worker import DIALECTS
+from passenger_trio.core.fork_safety import DIRECT, Forking, judge
 from passenger_trio.core.journey import JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import SpawnError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.spawning.app_spec import AppSpec
-from passenger_trio.spawning.direct import DirectSpawner, OnLine, start_loader
+from passenger_trio.spawning.direct import DirectSpawner, OnLine, process_of, start_loader
 from passenger_trio.spawning.handshake import Launch
 from passenger_trio.spawning.preloader import Preloader
 from passenger_trio.spawning.reception import Reception
@@ -35,6 +39,9 @@ __all__ = ["SmartSpawner"]
 _FORK_TIME = 15.0
 _SETTLE_TIME = 1.0
 """Seconds for which a spawn that is given up waits to hear whether there is a process to be ended."""
+
+_OUTLASTING = ("exit_hook", "process")
+"""Kinds of hazards that a preloader has to see to when the last of its processes has ended."""
 
 _log = logging.getLogger("passenger_trio.spawning")
 
@@ -66,6 +73,8 @@ class SmartSpawner:
         self._started = 0
         """Preloaders that have started: the number of the last."""
         self._preloader: Preloader | None = None
+        self._forking: Forking | None = None
+        """The verdict, from the first preloader on: a spawner is for one generation."""
         self._keepers: trio.Nursery | None = None
         self._left_groups: list[PidFd] = []
         """Process groups that outlived their preloaders: what the application started while it was loaded, which its processes may still use."""
@@ -73,6 +82,14 @@ class SmartSpawner:
     @property
     def preloader(self) -> PreloaderFacts | None:
         return self._preloader.facts if self._preloader is not None and self._preloader.lives else None
+
+    @property
+    def forking(self) -> Forking | None:
+        return self._forking
+
+    @property
+    def _forks(self) -> bool:
+        return self._forking is None or self._forking.method != DIRECT
 
     def retire_preloader(self) -> None:
         if self._preloader is not None:
@@ -97,6 +114,10 @@ class SmartSpawner:
         begun = trio.current_time()
         for last_try in (False, True):
             preloader = await self._usable_preloader()
+            if isinstance(preloader, Launch):
+                return await self._let_serve(preloader, begun)
+            if preloader is None:
+                break
             try:
                 return await self._spawn_through(preloader, begun)
             except SpawnError as error:
@@ -104,34 +125,43 @@ class SmartSpawner:
                     continue  # it crashed, perhaps long ago and for no fault of ours: a new one gets one chance
                 if error.failure.category is not ErrorCategory.TIMEOUT or not _never_connected(error.failure):
                     raise
+            _log.warning(
+                "the preloader of %s (pid %d) is stuck: killed, and bypassed once", self._spec.key.name, preloader.pid
+            )
+            preloader.retire()
             break
-        _log.warning(
-            "the preloader of %s (pid %d) is stuck: killed, and bypassed once", self._spec.key.name, preloader.pid
-        )
-        preloader.retire()
         return await self._direct.spawn()
 
-    async def _usable_preloader(self) -> Preloader:
-        """The preloader; started when there is none. Whoever waited for a start that failed shares its failure."""
+    async def _usable_preloader(self) -> Preloader | Launch | None:
+        """The preloader; started when there is none. Whoever waited for a start that failed shares its failure.
+
+        A launch: it was started just now, is not safe to fork, and is the caller's to ``_let_serve``. None: there is none, for that reason.
+        """
         seen = self._failed_starts
         async with self._starting:
+            if not self._forks:
+                return None
             if self._preloader is not None and self._preloader.usable:
                 return self._preloader
             if self._start_failure is not None and self._failed_starts > seen:
                 raise SpawnError(self._start_failure)
             try:
-                self._preloader = await self._start_preloader()
+                started = await self._start_preloader()
             except SpawnError as error:
                 self._failed_starts += 1
                 self._start_failure = error.failure
                 raise
-            return self._preloader
+            if isinstance(started, Preloader):
+                self._preloader = started
+            return started
 
-    async def _start_preloader(self) -> Preloader:
+    async def _start_preloader(self) -> Preloader | Launch:
         launch = Launch.begin(self._spec, JourneyType.START_PRELOADER)
         done = False
         try:
-            await start_loader(launch, self._reception, self._spec.preloader_command, "preloader", self._on_line)
+            ready = await start_loader(
+                launch, self._reception, self._spec.preloader_command, "preloader", self._on_line
+            )
             if self._keepers is None:
                 raise launch.failure(
                     ErrorCategory.OPERATING_SYSTEM,
@@ -139,13 +169,39 @@ class SmartSpawner:
                     "Its generation ended, or the server does, in the moment in which it was ready.",
                     "Nothing is to be done.",
                 )
-            preloader = Preloader(launch, self._kernel)
+            self._judge(launch, judge(self._spec.app.spawn_method, ready.hazards))
+            if not self._forks:
+                done = True
+                return launch
+            outlasts = any(hazard.kind in _OUTLASTING for hazard in ready.hazards)
+            preloader = Preloader(launch, self._kernel, outlasts=outlasts)
             # In this step: the pool hears of it before it hears how the spawn ended that started it.
             self._started += 1
             self._on_preloader(self._started, True)
             self._keepers.start_soon(self._keep, preloader, self._started)
             done = True
             return preloader
+        finally:
+            if not done:
+                await launch.abandon()
+
+    def _judge(self, launch: Launch, forking: Forking) -> None:
+        if forking.warning and forking != self._forking:
+            pid = launch.pidfd.pid if launch.pidfd is not None else 0
+            _log.warning("%s %s", self._spec.key.name, forking.warning, extra={"app_pid": pid})
+        self._forking = forking
+
+    async def _let_serve(self, launch: Launch, begun: float) -> SpawnedProcess:
+        """A preloader that is not safe to fork goes on as a process: it has loaded the application as any other would."""
+        done = False
+        try:
+            assert launch.control is not None
+            launch.journey = launch.journey.gone_on()
+            launch.control.send_nowait(encode_serve())
+            ready = await launch.see_through(None, self._spec.app.start_timeout)
+            process = process_of(launch, ready, trio.current_time() - begun)
+            done = True
+            return process
         finally:
             if not done:
                 await launch.abandon()

@@ -19,6 +19,7 @@ import trio
 
 from passenger_trio.codecs.control_protocol import AppEvent, encode_shutdown
 from passenger_trio.codecs.dialect import SESSION, Dialect
+from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.journey import Journey
 from passenger_trio.errors import SpawnServerError
 from passenger_trio.spawning.handshake import EXIT_STATUS_TIME
@@ -200,3 +201,7 @@ class Spawner(Protocol):
     @property
     def preloader(self) -> PreloaderFacts | None:
         """The preloader that is there now."""
+
+    @property
+    def forking(self) -> Forking | None:
+        """How its processes are made; None while that is not known, or where nothing could be forked."""

@@ -14,6 +14,7 @@ import trio
 from passenger_trio.codecs.head import Head
 from passenger_trio.codecs.response_head import parse
 from passenger_trio.codecs.session_protocol import END, ERROR, HEAD, split_application_error
+from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import AppResponseError, SpawnError
 from passenger_trio.spawning.spawner import LiveProcess, PreloaderFacts, Spawner
@@ -38,6 +39,10 @@ class WarmSpawner:
     @property
     def preloader(self) -> PreloaderFacts | None:
         return self._spawner.preloader
+
+    @property
+    def forking(self) -> Forking | None:
+        return self._spawner.forking
 
     def retire_preloader(self) -> None:
         self._spawner.retire_preloader()

@@ -10,11 +10,12 @@ What it imports it imports before the application is loaded, under its own names
 
 The file is read from top to bottom:
 
+    on_event                    what applications may call
     Control                     the control connection
     Lifeline                    the thread that watches it, and the process's signals
     load_application, explain   from a file or a name to an application; from an exception to advice
     open_listener               a worker's socket
-    Preloader                   the loop that forks
+    Preloader                   the loop that forks (what it looks at before: passenger_trio_forking.py)
     main                        the order of it all
 
 Laws:
@@ -42,13 +43,17 @@ import signal
 import socket
 import struct
 import sys
-import time
 import warnings
 from _thread import allocate_lock, get_ident, start_new_thread
+from os import WNOHANG, _exit, close, dup2, fork, getpid, listdir, setpgid, waitpid
 from select import POLLIN, poll
+from select import select as wait_for_sockets
+from signal import getsignal, pthread_kill, pthread_sigmask, set_wakeup_fd
+from signal import signal as set_signal
 from socket import AF_UNIX, MSG_DONTWAIT, MSG_PEEK, SCM_RIGHTS, SOL_SOCKET
 from socket import socket as Socket
 from socket import socketpair
+from time import monotonic, sleep
 
 # Linux has them; PyPy has not the names.
 FASYNC = getattr(fcntl, "FASYNC", 0x2000)
@@ -105,11 +110,11 @@ def before_fork():
     In between, Python's C handler in the child would write the signal into *our* wake-up socket, which the child
     shares: the worker would stop, and the child, which then forgets what was pending, would not.
     """
-    masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
+    masks[get_ident()] = pthread_sigmask(signal.SIG_BLOCK, handlers)
 
 
 def after_fork():
-    signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop(get_ident()))
+    pthread_sigmask(signal.SIG_SETMASK, masks.pop(get_ident()))
 
 
 def disown():
@@ -117,17 +122,56 @@ def disown():
     for belonging in list(belongings):
         belonging.close()
     belongings.clear()
-    signal.set_wakeup_fd(-1)
-    for number, (ours, theirs) in handlers.items():
-        if signal.getsignal(number) == ours:
-            signal.signal(number, theirs)
-    handlers.clear()
+    give_back_signals()
     after_fork()
 
 
+def give_back_signals():
+    set_wakeup_fd(-1)
+    for number, (ours, theirs) in handlers.items():
+        if getsignal(number) == ours:
+            set_signal(number, theirs)
+    handlers.clear()
+
+
 def take_signal(number, ours):
-    handlers[number] = (ours, signal.getsignal(number) or signal.SIG_DFL)  # None: set by C code, and lost
-    signal.signal(number, ours)
+    handlers[number] = (ours, getsignal(number) or signal.SIG_DFL)  # None: set by C code, and lost
+    set_signal(number, ours)
+
+
+# ------------------------------------------------------------------------------------------------------------
+# What applications may call
+
+events = {"starting_worker_process": [], "stopping_worker_process": []}
+
+
+def on_event(name, function=None):
+    """For applications: ``from passenger_trio_events import on_event``, and then ``@on_event("starting_worker_process")``.
+
+    ``starting_worker_process`` is called in each process that will serve, before it serves, with whether it was
+    forked: the place for threads and connections of its own. What it raises is a start that failed.
+    ``stopping_worker_process`` is called, with nothing, when the process has served its last request, before the exit hooks.
+
+    :raises ValueError: there is no such event.
+    """
+    if name not in events:
+        raise ValueError("there is no event %r; there are: %s" % (name, ", ".join(sorted(events))))
+    if function is None:
+        return lambda function: on_event(name, function)
+    events[name].append(function)
+    return function
+
+
+def call_event(name, *arguments):
+    for function in events[name]:
+        function(*arguments)
+
+
+def offer_events():
+    """The module passenger_trio_events, which is no file: under another server an application does not find it."""
+    module = type(sys)("passenger_trio_events", on_event.__doc__)
+    module.on_event = on_event
+    sys.modules[module.__name__] = module
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -157,7 +201,7 @@ class Control:
         belongings.discard(self)
         self.socket.close()
         for descriptor in self.descriptors:
-            os.close(descriptor)
+            close(descriptor)
         self.descriptors.clear()
 
     def send(self, **message):
@@ -204,7 +248,7 @@ class Control:
         if sys.implementation.name != "cpython":
             version += " (%s)" % sys.implementation.name
         self.send(
-            type="hello", token=token, contract=CONTRACT, role=role, language="python", version=version, pid=os.getpid()
+            type="hello", token=token, contract=CONTRACT, role=role, language="python", version=version, pid=getpid()
         )
         while True:
             self.pending += self.read()
@@ -225,15 +269,66 @@ def one_line(message):
     return line
 
 
+class Bare:
+    """``with Bare(stream) as bare:`` a plain socket on the same descriptor.
+
+    A stream may be an object of gevent's or eventlet's, which waits where a plain one says that it would have to, and
+    which is not to be used in another thread than its own.
+
+    :raises OSError:
+    """
+
+    def __init__(self, stream):
+        number = stream.fileno()
+        if number < 0:
+            raise OSError(errno.EBADF, "it is closed")
+        self._bare = Socket(fileno=number)
+
+    def __enter__(self):
+        return self._bare
+
+    def __exit__(self, kind, error, traceback):
+        self._bare.detach()
+
+
 def nothing_to_read(stream):
     """Whether a read would wait. The end of a stream is something to read, and so is what has broken it."""
     try:
-        stream.recv(1, MSG_PEEK | MSG_DONTWAIT)
+        with Bare(stream) as bare:
+            bare.recv(1, MSG_PEEK | MSG_DONTWAIT)
     except BlockingIOError:
         return True
     except OSError:
         pass
     return False
+
+
+def is_green():
+    """Whether the application has replaced what waits for sockets by what lets others run meanwhile: gevent and eventlet do."""
+    return sys.modules["socket"].socket is not Socket and sys.modules["select"].select is not wait_for_sockets
+
+
+def has_green_threads():
+    return sys.modules["_thread"].start_new_thread is not start_new_thread
+
+
+class NativeThread:
+    """A thread of the operating system, whatever the application has made of ``threading``."""
+
+    def __init__(self, target):
+        self._ended = allocate_lock()
+        self._ended.acquire()
+        start_new_thread(self._run, (target,))
+
+    def _run(self, target):
+        try:
+            target()
+        finally:
+            self._ended.release()
+
+    def join(self):
+        with self._ended:
+            pass
 
 
 class Step:
@@ -246,13 +341,13 @@ class Step:
 
     def __enter__(self):
         if self.begun is None:
-            self.begun = time.monotonic()
+            self.begun = monotonic()
         self.control.send(type="step", name=self.name, state="in_progress")
 
     def __exit__(self, kind, error, traceback):
         if kind is not Leave:
             state = "performed" if error is None else "errored"
-            duration = time.monotonic() - self.begun
+            duration = monotonic() - self.begun
             self.control.send(type="step", name=self.name, state=state, duration=duration)
 
 
@@ -284,6 +379,7 @@ class Lifeline:
         """Seconds from one interruption of the main thread to the next, while the supervisor waits for us."""
         self._due = []
         """What is to be done when, once it is told to: (time, function), the earliest last."""
+        self.process = getpid()
         self._main = get_ident()
         self._interruptible = True
         self._raised = 0.0
@@ -307,7 +403,7 @@ class Lifeline:
         # Not SIG_IGN: that would be inherited by the programs that the application starts.
         take_signal(signal.SIGINT, self._on_signal)
         take_signal(signal.SIGIO, self._on_signal)
-        fcntl.fcntl(self.control, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(self.control, fcntl.F_SETOWN, getpid())
         self._ask_for_sigio(True)
         self._thread_ended.acquire()
         before = tasks()
@@ -316,7 +412,7 @@ class Lifeline:
 
     def take_wakeup(self, on=True):
         """Signals wake this thread, or (for a moment) nobody: an event loop may want the descriptor for itself."""
-        signal.set_wakeup_fd(self._alarm.fileno() if on else -1, warn_on_full_buffer=False)
+        set_wakeup_fd(self._alarm.fileno() if on else -1, warn_on_full_buffer=False)
 
     def release(self):
         """End the thread: the preloader watches for itself, and has one thread when it forks."""
@@ -327,9 +423,16 @@ class Lifeline:
             pass
         # It has said its last word; the kernel may still count it.
         while self._tasks & tasks() and not self.leaving:
-            time.sleep(0.0002)
+            sleep(0.0002)
         if self.leaving:
             raise Leave(0)  # The thread decided so before it heard of its release.
+
+    def give_way(self):
+        """Another one takes its place, in this process: a preloader goes on as a worker."""
+        give_back_signals()
+        for end in (self._bell, self._alarm):
+            belongings.discard(end)
+            end.close()
 
     def end(self):
         """The main thread has done what there was to do, and leaves."""
@@ -353,7 +456,7 @@ class Lifeline:
 
     def _on_signal(self, number, frame):
         # The application may have taken the wake-up descriptor, as asyncio does. It is taken back.
-        if signal.set_wakeup_fd(self._alarm.fileno(), warn_on_full_buffer=False) != self._alarm.fileno():
+        if set_wakeup_fd(self._alarm.fileno(), warn_on_full_buffer=False) != self._alarm.fileno():
             self._ring(number)
         if number == signal.SIGIO and self._interruptible:
             if not self.leaving and not self._released and self.control.has_ended():
@@ -361,8 +464,8 @@ class Lifeline:
                 warnings.simplefilter("ignore")  # as in _farewell
                 self.leaving = self.deserted = True
             # What unwinds since the last time has a moment to do so undisturbed.
-            if self.leaving and time.monotonic() - self._raised > (NUDGE_TIME if self.deserted else self._pace):
-                self._raised = time.monotonic()
+            if self.leaving and monotonic() - self._raised > (NUDGE_TIME if self.deserted else self._pace):
+                self._raised = monotonic()
                 raise Leave(0)
 
     def _ring(self, number):
@@ -412,7 +515,7 @@ class Lifeline:
             if number == signal.SIGTERM:
                 self._terms += 1
                 if self._terms > 1:
-                    os._exit(128 + signal.SIGTERM)
+                    _exit(128 + signal.SIGTERM)
                 self._stop()
 
     def _stop(self):
@@ -423,7 +526,7 @@ class Lifeline:
             return
         if not self.stopping:
             self.stopping = True
-            now = time.monotonic()
+            now = monotonic()
             cancel, give_up, leave = shares_of(self.timeout)
             self._pace = max(NUDGE_TIME, (leave - cancel) / 2)  # What it interrupts has this long to tidy up.
             self._due = [
@@ -441,19 +544,19 @@ class Lifeline:
 
     def _patience(self):
         """Milliseconds until there is something to do; None: nothing is known of."""
-        times = [max(0.0, self._due[-1][0] - time.monotonic()) + 0.001] if self._due else []
+        times = [max(0.0, self._due[-1][0] - monotonic()) + 0.001] if self._due else []
         if self.leaving and not self._hooks_begun:
             times.append(self._pace)
         return min(times) * 1000 if times else None
 
     def _heed_time(self):
-        while self._due and self._due[-1][0] <= time.monotonic():
+        while self._due and self._due[-1][0] <= monotonic():
             self._due.pop()[1]()
 
     def _nudge(self):
         """Interrupt the main thread. Once may not be enough: what is raised within a destructor is lost."""
-        if self._interruptible and signal.getsignal(signal.SIGIO) == self._on_signal:
-            signal.pthread_kill(self._main, signal.SIGIO)
+        if self._interruptible and getsignal(signal.SIGIO) == self._on_signal:
+            pthread_kill(self._main, signal.SIGIO)
 
     def _farewell(self):
         """The supervisor is gone. From here it is a race between the exit hooks and the last second."""
@@ -463,10 +566,10 @@ class Lifeline:
         if self.worker is not None:
             self.worker.stop()
             self.worker.remove_socket()
-        until = time.monotonic() + LEAVE_TIME
-        while time.monotonic() < until and not self._hooks_begun:
+        until = monotonic() + LEAVE_TIME
+        while monotonic() < until and not self._hooks_begun:
             self._nudge()
-            time.sleep(NUDGE_TIME)
+            sleep(NUDGE_TIME)
         self._run_hooks()
 
     def _run_hooks(self):
@@ -477,13 +580,13 @@ class Lifeline:
                 atexit._run_exitfuncs()
                 flush_output()
             finally:
-                os._exit(0)
+                _exit(0)
 
 
 def tasks():
     """What the kernel calls the threads of this process, also those that Python does not know of."""
     try:
-        return set(os.listdir("/proc/self/task"))
+        return set(listdir("/proc/self/task"))
     except OSError:
         return set()
 
@@ -689,7 +792,7 @@ def module_name(path, root):
 
 def what_is_in(directory):
     try:
-        files = sorted(name for name in os.listdir(directory) if name.endswith(".py"))
+        files = sorted(name for name in listdir(directory) if name.endswith(".py"))
     except OSError as error:
         return "It cannot be read: %s." % error
     return "Python files in it: %s." % (", ".join(files[:20]) or "none")
@@ -814,8 +917,16 @@ def frames_of_application(error):
     return frames
 
 
+def load_what_errors_need():
+    """Before it serves: when an error is to be told of, there may be no descriptor left to read a module with.
+
+    Nearly every application has loaded it already, with ``logging``.
+    """
+    import traceback  # noqa: F401
+
+
 def traceback_of(error):
-    import traceback  # 4 to 10 ms, which only errors have to pay
+    import traceback  # It is loaded already, unless the application has not come so far.
 
     try:
         lines = traceback.format_exception(type(error), error, frames_of_application(error))
@@ -905,19 +1016,25 @@ def error_payload(error, report):
 class Preloader:
     """Forks workers when it is asked to. It has one thread, and runs no event loop.
 
-    ``run`` returns in the preloader when it is to end (None), and once in each forked process (the token with which
-    it connects): a worker has climbed out of this loop before it does anything else.
+    ``run`` returns in the preloader when it is to end (``"end"``) or to be a worker itself (``"serve"``), and once in
+    each forked process (``"forked"``; ``token`` is that with which it connects): a worker has climbed out of this loop
+    before it does anything else.
     """
 
-    def __init__(self, control, lifeline):
+    def __init__(self, control, lifeline, forking, hazards):
+        """:param forking: the module passenger_trio_forking. :param hazards: what it found."""
+        self.token = ""
         self._control = control
         self._lifeline = lifeline
+        self._forking = forking
         self._children = set()
-        self._threads_told = False
+        self._has_hooks = any(hazard["kind"] in ("exit_hook", "process") for hazard in hazards)
+        """What it has is in use by its workers, and it must see to it when the last of them has ended."""
+        self._told_to_end = False
 
     def run(self):
         # Only to be woken: what a signal does is to write a byte.
-        if signal.getsignal(signal.SIGCHLD) in (signal.SIG_DFL, signal.SIG_IGN, None):
+        if getsignal(signal.SIGCHLD) in (signal.SIG_DFL, signal.SIG_IGN, None):
             take_signal(signal.SIGCHLD, lambda number, frame: None)
         arrivals = poll()
         arrivals.register(self._control, POLLIN)
@@ -926,21 +1043,35 @@ class Preloader:
         while True:
             for message in messages:
                 if message["type"] == "shutdown":
-                    return None
-                if message["type"] == "fork":
-                    token = str(message.get("token"))
-                    if self._fork(token):
-                        return token
+                    self._told_to_end = True
+                elif message["type"] == "serve":
+                    return "serve"
+                elif message["type"] == "fork" and not self._told_to_end:
+                    self.token = str(message.get("token"))
+                    if self._fork(self.token):
+                        return "forked"
             messages = []
+            if self._told_to_end and not (self._has_hooks and self._children):
+                return "end"
             for descriptor, _ in arrivals.poll():
                 if descriptor == self._control.fileno():
                     try:
                         messages = self._control.read()
                     except Hangup:
                         limit_life()
-                        return None
+                        self._wait_for_children()
+                        return "end"
                 elif signal.SIGTERM in self._lifeline.signals():
-                    return None
+                    if self._told_to_end:
+                        return "end"
+                    self._told_to_end = True
+            self._reap()
+
+    def _wait_for_children(self):
+        """The supervisor is gone, and so are they, soon."""
+        until = monotonic() + LEAVE_TIME
+        while self._has_hooks and self._children and monotonic() < until:
+            sleep(0.01)
             self._reap()
 
     @property
@@ -951,7 +1082,7 @@ class Preloader:
         # One by one: a child that the application started while it was loaded is the application's to wait for.
         for pid in list(self._children):
             try:
-                found, status = os.waitpid(pid, os.WNOHANG)
+                found, status = waitpid(pid, WNOHANG)
             except ChildProcessError:
                 self._children.discard(pid)  # The application waits for every child there is, and was faster.
                 continue
@@ -965,62 +1096,50 @@ class Preloader:
             self._control.send(type="fork_failed", token=token, problem="no descriptor came with the message")
             return False
         output = self._control.descriptors.pop(0)
-        self._tell_threads()
         flush_output()  # What is in a buffer now would be written by both.
         try:
             pid = quiet_fork()
         except OSError as error:
-            os.close(output)
+            close(output)
             self._control.send(type="fork_failed", token=token, problem="fork: %s" % error)
             return False
         if pid == 0:
-            os.setpgid(0, 0)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
+            setpgid(0, 0)
+            dup2(output, 1)
+            dup2(output, 2)
             if output > 2:
-                os.close(output)
-            reseed()
+                close(output)
+            self._forking.renew()
             return True
         try:
-            os.setpgid(pid, pid)  # As the child does: whoever of us is first.
+            setpgid(pid, pid)  # As the child does: whoever of us is first.
         except OSError:
             pass
-        os.close(output)
+        close(output)
         self._children.add(pid)
         self._control.send(type="forked", token=token, pid=pid)
         return False
 
-    def _tell_threads(self):
-        if self._threads_told:
-            return
-        self._threads_told = True
-        count = len(tasks()) - 1
-        if count > 0:
-            self._control.send(type="event", name="threads_at_fork", fields={"count": count})
+
+def load_forking():
+    """The module passenger_trio_forking, which is beside this one, and which only preloaders need."""
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+    try:
+        import passenger_trio_forking
+    finally:
+        del sys.path[0]
+    OWN_FILES.add(passenger_trio_forking.__file__)
+    return passenger_trio_forking
 
 
 def quiet_fork():
-    """``os.fork`` without the warning of Python 3.12 about threads: the supervisor has been told, as an event."""
+    """``os.fork`` without the warning of Python 3.12 about threads: the supervisor has been told, and has decided."""
     warnings = sys.modules.get("warnings")
     if warnings is None:
-        return os.fork()
+        return fork()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return os.fork()
-
-
-def reseed():
-    """Two workers must not draw the same numbers.
-
-    ``random`` sees to its own generator when the process forks, and so does OpenSSL (1.1.1, below every Python
-    since 3.8, knows of forks); ``secrets`` and ``uuid4`` ask the kernel. NumPy's global generator does not.
-    """
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        try:
-            numpy_random.seed()
-        except Exception:
-            pass
+        return fork()
 
 
 def share_memory():
@@ -1040,6 +1159,7 @@ def share_memory():
 def main(interface):
     """The exit status."""
     OWN_FILES.add(interface.own_file)
+    offer_events()
     try:
         path = os.environ.pop("PASSENGER_TRIO_SPAWN_SOCKET")
         token = os.environ.pop("PASSENGER_TRIO_SPAWN_TOKEN")
@@ -1065,29 +1185,44 @@ def main(interface):
                 lifeline.timeout = options["shutdown_timeout"]
                 interface.prepare(options)
                 name_process(options, role)
+            if role == "preloader":
+                forking = load_forking()
+                holdings = forking.Holdings()
             with Step(control, "load_application"):
                 application, shown = load_application(options, interface)
+                load_what_errors_need()
                 if role == "preloader":
+                    holdings.hooks.loaded()
+                    holdings.put_right()
                     share_memory()
             if role == "preloader":
                 lifeline.release()
-                control.send(type="ready", application=shown)
-                preloader = Preloader(control, lifeline)
-                token = preloader.run()
-                if token is None:
+                hazards = holdings.hazards()
+                control.send(type="ready", application=shown, hazards=hazards)
+                preloader = Preloader(control, lifeline, forking, hazards)
+                outcome = preloader.run()
+                if outcome == "end":
                     return leave_preloader(preloader, lifeline)
-                # From here this is a forked worker. Its preloader's control connection went with the fork (disown).
-                begun = time.monotonic()
-                try:
-                    control = Control(path)
-                    options = control.greet(token, "worker")
-                except (OSError, Hangup):
-                    return 1
+                if outcome == "serve":
+                    # From here this is a worker like any that was started: what it holds is its own.
+                    lifeline.give_way()
+                else:
+                    # From here this is a forked worker. Its preloader's control connection went with the fork (disown).
+                    begun = monotonic()
+                    try:
+                        control = Control(path)
+                        options = control.greet(preloader.token, "worker")
+                    except (OSError, Hangup):
+                        return 1
                 lifeline = Lifeline(control)
                 lifeline.begin()
-                with Step(control, "after_fork", begun):
-                    name_process(checked_options(options, interface), "worker")
-                    lifeline.timeout = options["shutdown_timeout"]
+                lifeline.timeout = checked_options(options, interface)["shutdown_timeout"]
+                if outcome == "forked":
+                    with Step(control, "after_fork", begun):
+                        call_event("starting_worker_process", True)
+                name_process(options, "worker")
+            if role == "worker" or outcome == "serve":
+                call_event("starting_worker_process", False)
             worker = interface.worker(application, options, lifeline)
 
             def announce():
@@ -1113,10 +1248,26 @@ def main(interface):
             return 1
     except Leave:
         pass
+    if lifeline.worker is not None and not is_copy(lifeline):
+        tell_stopping()
     lifeline.end()
     if worker is not None:
         worker.remove_socket()
     return 0
+
+
+def is_copy(lifeline):
+    """Whether this is a process that the application forked from ours, and that came back to us."""
+    return lifeline.process != getpid()
+
+
+def tell_stopping():
+    try:
+        call_event("stopping_worker_process")
+    except Leave:
+        pass
+    except BaseException as error:
+        say(traceback_of(error))
 
 
 def name_process(options, role):
@@ -1132,10 +1283,10 @@ def name_process(options, role):
 def leave_preloader(preloader, lifeline):
     """The exit hooks are the workers' while there are any: what they would remove is in use."""
     lifeline.end()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # The second one ends it at once.
+    set_signal(signal.SIGTERM, signal.SIG_DFL)  # The second one ends it at once.
     if preloader.has_children:
         flush_output()
-        os._exit(0)
+        _exit(0)
     return 0
 
 

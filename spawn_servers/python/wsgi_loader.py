@@ -29,10 +29,11 @@ import os
 import select
 import stat
 import sys
-import time
 from operator import itemgetter
+from os import fstat, pread, sendfile
 from select import POLLERR, POLLHUP, POLLIN, poll
 from socket import MSG_DONTWAIT, MSG_PEEK, SHUT_RD, SHUT_RDWR
+from time import monotonic, sleep
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 from passenger_trio_loader import (
@@ -48,15 +49,19 @@ from passenger_trio_loader import (
     THE_ABORT,
     THE_END,
     THE_LAST,
+    Bare,
     Interface,
     Leave,
+    NativeThread,
     Unfit,
     belongings,
     cannot_listen,
     class_name,
     error_payload,
     frame,
+    has_green_threads,
     is_coroutine_function,
+    is_green,
     nothing_to_read,
     open_listener,
     remove_file,
@@ -269,9 +274,9 @@ class Input:
         arrivals = poll()
         arrivals.register(self._conn, POLLIN)
         budget = DRAIN_BYTES
-        until = time.monotonic() + DRAIN_TIME
+        until = monotonic() + DRAIN_TIME
         while not (self.ended or self.aborted or self.broken):
-            wait = max(0.0, until - time.monotonic())
+            wait = max(0.0, until - monotonic())
             if budget <= 0 or not arrivals.poll(wait * 1000):
                 return False
             self._have = b""
@@ -310,13 +315,13 @@ class FileWrapper:
             return None
         try:
             descriptor = file.fileno()
-            status = os.fstat(descriptor)
+            status = fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 return None
             at = self.file.tell()
             size = max(0, status.st_size - at)
             # What the kernel makes up when it is read (/proc, /sys) has no blocks, and a size that says nothing.
-            if not status.st_blocks and size <= BLOCK and len(os.pread(descriptor, size + 1, at)) != size:
+            if not status.st_blocks and size <= BLOCK and len(pread(descriptor, size + 1, at)) != size:
                 return None
         except (OSError, ValueError):
             return None
@@ -573,7 +578,7 @@ class Session:
         # A file that is longer than the Content-Length is no mistake: ranges are sent like this.
         size = min(size, self._length)
         if size <= BLOCK:
-            self._send_whole(os.pread(descriptor, size, at))
+            self._send_whole(pread(descriptor, size, at))
             return
         end = at + size
         parts = start(RESPONSE, len(head)) + head
@@ -664,19 +669,21 @@ class Session:
                     del parts[0]
                 if sent:
                     parts[0] = memoryview(parts[0])[sent:]
+        except BlockingIOError:
+            self._push(b"".join(parts))  # A socket of eventlet's, which waits in ``sendall`` only.
         except OSError:
             self.gone = True
             raise
 
     def _push_file(self, descriptor, at, size):
         try:
-            return os.sendfile(self._conn.fileno(), descriptor, at, size)
+            return sendfile(self._conn.fileno(), descriptor, at, size)
         except ConnectionError:
             self.gone = True
             raise
         except OSError:
             # It is the file, not the stream. What cannot be sent from there may be readable; if not, the application is told so.
-            data = os.pread(descriptor, min(size, BLOCK), at)
+            data = pread(descriptor, min(size, BLOCK), at)
         self._push(data)
         return len(data)
 
@@ -745,6 +752,8 @@ class Worker:
         self._listener = None
         self._threads = []
         self._streams = {}
+        self._is_green = is_green()
+        self._accepting = None
         self._nothing = Input(None, THE_END)
         """The body of all requests that have none. It has no state that reading would change."""
         self._environ = {
@@ -767,14 +776,22 @@ class Worker:
             raise cannot_listen(self.path, error)
 
     def _start_threads(self):
+        if self._is_green:
+            # Who waits lets the others run, also in this wait: all of them are in the main thread, each is a greenlet.
+            self._listener.setblocking(False)
         if self.threads == 1:
             return  # The main thread it is: some libraries work in no other.
-        from threading import Thread
+        from threading import Lock, Thread
 
+        self._accepting = Lock()
         for number in range(1, self.threads + 1):
-            # Daemons, so that at the supervisor's end nobody waits for them. On a stop, ``run`` does.
-            thread = Thread(target=self._serve, name="passenger_trio-%d" % number, daemon=True)
-            thread.start()
+            if has_green_threads() and not self._is_green:
+                # It has made greenlets of threads and left the sockets as they are: the first that waits would stop all.
+                thread = NativeThread(self._serve)
+            else:
+                # Daemons, so that at the supervisor's end nobody waits for them. On a stop, ``run`` does.
+                thread = Thread(target=self._serve, name="passenger_trio-%d" % number, daemon=True)
+                thread.start()
             self._threads.append(thread)
 
     def socket_message(self):
@@ -812,7 +829,8 @@ class Worker:
         for conn, buffer in list(self._streams.items()):
             try:
                 if nothing_to_read(conn) and buffer[0] == 0:
-                    conn.shutdown(SHUT_RD)
+                    with Bare(conn) as bare:
+                        bare.shutdown(SHUT_RD)
             except OSError:
                 pass  # Closed in this moment.
 
@@ -842,14 +860,14 @@ class Worker:
         """One thread: accept a stream, serve it to its end, and again."""
         while True:
             try:
-                conn, _ = self._listener.accept()
+                conn, _ = self._accept() if self._is_green else self._listener.accept()
             except OSError as error:
                 if self.stopping:
                     return
                 if error.errno not in OUT_OF_SOMETHING:
                     raise
                 say("passenger_trio: cannot accept a connection: %s\n" % error)
-                time.sleep(0.1)
+                sleep(0.1)
                 continue
             # An application may have set a default timeout, which the new socket has inherited.
             conn.settimeout(None)
@@ -867,6 +885,22 @@ class Worker:
                 except OSError:
                     pass
                 conn.close()
+
+    def _accept(self):
+        """``accept`` of an application of gevent's or eventlet's: the wait is theirs, and what comes is a socket of theirs."""
+        if self._accepting is not None:
+            with self._accepting:
+                return self._accept_next()
+        return self._accept_next()
+
+    def _accept_next(self):
+        while True:
+            select.select([self._listener], [], [])
+            try:
+                return self._listener.accept()
+            except BlockingIOError:
+                if self.stopping:
+                    raise  # It was shut down, and nobody is in its queue any more.
 
     def _serve_stream(self, conn):
         """The hot loop. A request without a body: one recv, one pass over its head, the application, one send."""
@@ -887,14 +921,10 @@ class Worker:
                 behind = b""
             else:
                 buffer[0] = 0
-                if self.stopping:
-                    # A head that came before we were told to stop is served.
-                    try:
-                        size = receive(buffer, BLOCK, MSG_DONTWAIT)
-                    except BlockingIOError:
-                        return
-                else:
-                    size = receive(buffer)
+                if self.stopping and nothing_to_read(conn):
+                    return
+                # A head that came before we were told to stop is served.
+                size = receive(buffer)
             kind, length = read_start(buffer)
             end = 5 + length
             if size < end or size < 5 or kind != HEAD:

@@ -97,12 +97,16 @@ module PassengerTrio
     # Runs in every process forked from this one, before anything else.
     def disown
       @belongings.keys.each { |io| let_go(io) }
+      give_back_signals
+      Life.disown
+    end
+
+    def give_back_signals
       @handlers.each do |name, (ours, theirs)|
         found = trap(name, theirs || "DEFAULT")
         trap(name, found) unless found.equal?(ours)
       end
       @handlers.clear
-      Life.disown
     end
 
     def now
@@ -365,6 +369,12 @@ module PassengerTrio
       ring("0")
       @thread.join
       @released = false
+    end
+
+    # Another one takes its place, in this process: a preloader goes on as a worker.
+    def give_way
+      PassengerTrio.give_back_signals
+      [@bell, @alarm].each { |io| PassengerTrio.let_go(io) }
     end
 
     # Whether the main thread was told to leave what it does.

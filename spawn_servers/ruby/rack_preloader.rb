@@ -6,19 +6,27 @@
 #
 # Laws: it has one thread and runs no event loop when it forks; what a forked process does first is to let go of everything that is the
 # preloader's (PassengerTrio.disown, through the hook that every fork goes through); before the first fork the memory is made ready
-# to be shared, and no database connection is open.
+# to be shared, no database connection is open, and the supervisor knows what the application holds that processes cannot share.
 
 require_relative "rack_common"
+require_relative "rack_forking"
 
 module PassengerTrio
-  # +run+ returns in the preloader when it is to end (nil), and once in each forked process (the token with which it connects): a
-  # worker has climbed out of this loop before it does anything else.
+  # +run+ returns in the preloader when it is to end (:end) or to be a worker itself (:serve), and once in each forked process (:forked;
+  # +token+ is that with which it connects): a worker has climbed out of this loop before it does anything else.
   class Preloader
-    def initialize(control, lifeline)
+    LEAVE_TIME = 0.3 # seconds for the last workers to end, when the supervisor is gone
+
+    attr_reader :token
+
+    # :param hazards: what the application holds.
+    def initialize(control, lifeline, hazards)
       @control = control
       @lifeline = lifeline
       @children = []
-      @threads_told = false
+      # What it has is in use by its workers, and it must see to it when the last of them has ended.
+      @has_hooks = hazards.any? { |hazard| %w[exit_hook process].include?(hazard[:kind]) }
+      @told_to_end = false
     end
 
     def run
@@ -26,21 +34,31 @@ module PassengerTrio
       messages = @control.pending
       loop do
         messages.each do |message|
-          return nil if message["type"] == "shutdown"
-          next unless message["type"] == "fork"
+          case message["type"]
+          when "shutdown" then @told_to_end = true
+          when "serve" then return :serve
+          when "fork"
+            next if @told_to_end
 
-          token = message["token"].to_s
-          return token if fork_worker(token)
+            @token = message["token"].to_s
+            return :forked if fork_worker(@token)
+          end
         end
         messages = []
-        ready, = IO.select([@control.io, @lifeline.bell])
-        return nil if ready.include?(@lifeline.bell) && @lifeline.signals.include?("T")
+        return :end if @told_to_end && !(@has_hooks && children?)
 
+        ready, = IO.select([@control.io, @lifeline.bell])
+        if ready.include?(@lifeline.bell) && @lifeline.signals.include?("T")
+          return :end if @told_to_end
+
+          @told_to_end = true
+        end
         messages = @control.read if ready.include?(@control.io)
         reap
       end
     rescue Hangup
-      nil
+      wait_for_children
+      :end
     end
 
     def children?
@@ -48,6 +66,15 @@ module PassengerTrio
     end
 
     private
+
+    # The supervisor is gone, and so are they, soon.
+    def wait_for_children
+      till = PassengerTrio.now + LEAVE_TIME
+      while @has_hooks && children? && PassengerTrio.now < till
+        sleep 0.01
+        reap
+      end
+    end
 
     # Only to be woken: what the signal does is to write a byte. An application that has its own handler keeps it.
     def watch_children
@@ -78,7 +105,6 @@ module PassengerTrio
       output = @control.descriptors.shift
       return refuse(token, "no descriptor came with the message") if output.nil?
 
-      tell_threads
       begin
         pid = Process.fork # flushes Ruby's own buffers before
       rescue SystemCallError => e
@@ -110,28 +136,8 @@ module PassengerTrio
         stream.sync = true
       end
       @control.descriptors.each(&:close)
-      srand # Two workers must not draw the same numbers. (SecureRandom and OpenSSL see to it themselves.)
-      true
+      true # Two workers must not draw the same numbers: Ruby sees to its generator when it forks, and so do SecureRandom and OpenSSL.
     end
-
-    def tell_threads
-      return if @threads_told
-
-      @threads_told = true
-      count = Thread.list.size - 1
-      @control.tell("event", name: "threads_at_fork", fields: { count: count }) if count.positive?
-    end
-  end
-
-  # What must not be shared by two processes is closed before the first fork; it opens again where it is used.
-  def self.close_connections
-    if defined?(ActiveRecord::Base) && ActiveRecord::Base.respond_to?(:connection_handler)
-      handler = ActiveRecord::Base.connection_handler
-      handler.method(:clear_all_connections!).arity.zero? ? handler.clear_all_connections! : handler.clear_all_connections!(:all)
-    end
-    Sequel::DATABASES.each(&:disconnect) if defined?(Sequel::DATABASES)
-  rescue StandardError => e
-    say(Runtime.backtrace_of(e))
   end
 
   # What is garbage goes, and what stays becomes old: the collector does not look at it (which is to write to it) in a minor collection.
@@ -152,35 +158,46 @@ PassengerTrio::Life.lead("preloader") do |path, token|
   control = PassengerTrio::Control.new(path, "preloader")
   options = control.greet(token)
   lifeline = life.watch(control)
+  holdings = nil
   application = life.reporting(control) do
     life.interruptible do
       unless Process.respond_to?(:fork)
         raise PassengerTrio::Unfit.new("configuration", "#{RUBY_ENGINE} cannot fork", "A preloader forks its workers, and this Ruby has no fork.",
                                        "Use --spawn-method direct.")
       end
-      life.load(control, options, "preloader") do
-        PassengerTrio.close_connections
-        PassengerTrio.share_memory
+      holdings = PassengerTrio::Holdings.new
+      PassengerTrio::ExitHooks.watch do
+        life.load(control, options, "preloader") do
+          holdings.put_right
+          PassengerTrio.share_memory
+        end
       end
     end
   end
   next 1 unless application
 
   life.interruptible { lifeline.release }
-  control.tell("ready", application: options["name"])
-  preloader = PassengerTrio::Preloader.new(control, lifeline)
-  token = preloader.run
-  if token.nil?
+  hazards = holdings.hazards
+  control.tell("ready", application: options["name"], hazards: hazards)
+  preloader = PassengerTrio::Preloader.new(control, lifeline, hazards)
+  case preloader.run
+  when :end
     # The exit hooks are the workers' while there are any: what they would remove is in use.
     exit!(0) if preloader.children?
     next 0
+  when :serve
+    # From here this is a worker like any that was started: what it holds is its own.
+    lifeline.give_way
+    life.watch(control).tap { |another| lifeline = another }
+    life.name_process(options, "worker")
+    next life.work(control, lifeline, application, options, false)
   end
 
   # From here this is a forked worker. Its preloader's control connection went with the fork.
   begun = PassengerTrio.now
   begin
     control = PassengerTrio::Control.new(path, "worker")
-    options = control.greet(token)
+    options = control.greet(preloader.token)
   rescue SystemCallError
     next 1
   end

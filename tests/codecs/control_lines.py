@@ -36,7 +36,7 @@ ERROR: dict[str, Any] = {
 FORKED: dict[str, Any] = {"type": "forked", "token": "abc", "pid": 18}
 FORK_FAILED: dict[str, Any] = {"type": "fork_failed", "token": "abc", "problem": "EAGAIN"}
 CHILD_EXITED: dict[str, Any] = {"type": "child_exited", "pid": 18, "status": 256}
-EVENT: dict[str, Any] = {"type": "event", "name": "threads_at_fork", "fields": {"count": 2}}
+EVENT: dict[str, Any] = {"type": "event", "name": "moon", "fields": {"count": 2}}
 
 ALL = (HELLO, STEP, READY, ERROR, FORKED, FORK_FAILED, CHILD_EXITED, EVENT)
 

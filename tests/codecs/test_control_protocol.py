@@ -46,7 +46,7 @@ def test_every_message_is_read() -> None:
         Forked("abc", 18),
         ForkFailed("abc", "EAGAIN"),
         ChildExited(18, 256),
-        AppEvent("threads_at_fork", {"count": 2}),
+        AppEvent("moon", {"count": 2}),
     ]
 
 

@@ -296,13 +296,13 @@ class TestThePreloader:
             assert server.stop() == 0
             assert not is_running(preloader)
 
-    def test_with_threads_from_the_import_forks_all_the_same_and_says_so(self, tmp_path: Path) -> None:
+    def test_with_threads_from_the_import_forks_all_the_same_if_told_to_and_says_so(self, tmp_path: Path) -> None:
         source = (
             "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n" + HELLO
         )
-        with Supervisor.start(write_app(tmp_path / "app", source)) as server:
+        with Supervisor.start(write_app(tmp_path / "app", source), "--spawn-method", "smart") as server:
             assert server.get("/").body == b"hello"
-            server.wait_log("threads_at_fork")
+            server.wait_log("although that is not safe")
 
 
 class TestAWorkerThatDoesNotEnd:

@@ -288,13 +288,14 @@ def test_a_preloader_without_children_runs_its_hooks() -> None:
 def test_a_fork_that_the_system_refuses(tmp_path: Path) -> None:
     """fork_failed, and the preloader lives. The refusal is played by a limit on processes, which root is not bound by."""
     (tmp_path / "app.py").write_text(
-        "import errno, os\n"
-        "fork, calls = os.fork, []\n"
+        "import errno\n"
+        "import passenger_trio_loader as loader\n"
+        "fork, calls = loader.fork, []\n"
         "def refuse():\n"
         "    calls.append(1)\n"
         "    if len(calls) == 1: raise OSError(errno.EAGAIN, 'Resource temporarily unavailable')\n"
         "    return fork()\n"
-        "os.fork = refuse\n"
+        "loader.fork = refuse\n"
         "from wsgiref.simple_server import demo_app as app\n"
     )
     with FakeSupervisor() as supervisor:

@@ -336,14 +336,15 @@ async def test_what_the_application_started_while_it_was_loaded_outlives_the_pre
 ) -> None:
     """R40. The processes may use it: a cache, the manager of a multiprocessing program."""
     source = "import subprocess\nopen('helper', 'w').write(str(subprocess.Popen(['sleep', '600']).pid))\n" + HELLO
-    async with smart(written_spec(tmp_path, source, nothing_left)) as spawner:
+    async with smart(written_spec(tmp_path, source, nothing_left, spawn_method="smart")) as spawner:
         process = await spawn(spawner)
         helper = PidFd.open(int((tmp_path / "helper").read_text()))
         spawner.retire_preloader()
+        assert await ask(process) == b"hello"
+        assert spawner.changes == [True], "it has a process of its own, and stays for as long as its forks use that"
+        await end(process)
         await spawner.until([True, False])
         assert not helper.poll()
-        assert await ask(process) == b"hello"
-        await end(process)
     with trio.fail_after(SOON):
         await helper.wait_exit()
     helper.close()

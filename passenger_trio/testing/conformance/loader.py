@@ -126,7 +126,8 @@ class Loader:
 
     def open(self) -> Stream:
         """A new stream to a worker, in the protocol that it has named."""
-        ready = next((message for message in self.messages if message["type"] == "ready"), {})
+        # The last one: a preloader that was told to serve is ready twice.
+        ready = next((message for message in reversed(self.messages) if message["type"] == "ready"), {})
         speaks_http = any(found.get("protocol") == "http" for found in ready.get("sockets", ()))
         return HttpStream(self.socket_path) if speaks_http else Stream(self.socket_path)
 

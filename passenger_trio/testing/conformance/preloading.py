@@ -71,19 +71,30 @@ def gives_a_fork_its_output(stage: Stage) -> None:
 
 
 @check("forked")
-def tells_of_threads(stage: Stage) -> None:
-    """The event threads_at_fork comes before the first fork if the application has started threads, and only then."""
-    for start, wanted in (("thread", 1), ("", 0)):
+def tells_what_cannot_be_shared(stage: Stage) -> None:
+    """ready: a preloader names what the application holds that processes cannot share, and nothing else. It forks all the same when asked (OP15)."""
+    for start, wanted in (("thread", ["thread"]), ("", [])):
         preloader = stage.start(preload=True, env={"CONFORMANCE_START": start})
-        for _ in range(2):
-            stage.supervisor.fork(preloader)
-            preloader.expect("forked")
-        events = [message for message in preloader.messages if message.get("name") == "threads_at_fork"]
-        expect(len(events) == wanted, f"{events}")
-        if events:
-            expect(events[0].get("fields") == {"count": 1}, f"{events}")
-            kinds = [message["type"] for message in preloader.messages]
-            expect(kinds.index("event") < kinds.index("forked"), f"{kinds}")
+        hazards = preloader.messages[-1].get("hazards", [])
+        expect([hazard.get("kind") for hazard in hazards] == wanted, f"{hazards}")
+        expect(all(isinstance(hazard.get("what"), str) and hazard["what"] for hazard in hazards), f"{hazards}")
+        expect(stage.supervisor.fork(preloader).request().body == b"hello", "no fork")
+
+
+@check("forked")
+def serves_when_it_is_told_to(stage: Stage) -> None:
+    """serve: in place of its first fork a preloader goes on as a worker like any that was started, and ends as one (OP15)."""
+    preloader = stage.start(preload=True, env={"CONFORMANCE_START": "thread"})
+    preloader.send({"type": "serve"})
+    ready = preloader.expect("ready")
+    expect(
+        [found.get("address") for found in ready.get("sockets", ())] == [f"unix:{preloader.socket_path}"], f"{ready}"
+    )
+    facts = process_facts(preloader)
+    expect((facts["pid"], facts["loaded_by"]) == (str(preloader.pid),) * 2, f"{facts}")
+    preloader.shut_down()
+    expect(preloader.exit_status() == 0, f"exit status {preloader.exit_status()}")
+    expect(stage.hooks() == [preloader.pid], f"exit hooks were run in {stage.hooks()}, the worker is {preloader.pid}")
 
 
 @check("forked")
