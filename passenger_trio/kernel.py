@@ -73,6 +73,21 @@ class ErrorKernel:
         """All faults."""
         return sum(fault.count for fault in self.faults.values())
 
+    def statistics(self, now: float) -> dict[str, Any]:
+        """What ``status`` shows, as JSON has it."""
+        return {
+            "total": self.total,
+            "tasks": {
+                task: {
+                    "count": fault.count,
+                    "last": fault.last,
+                    "age": now - fault.at,
+                    "failing": fault.is_failing(now),
+                }
+                for task, fault in self.faults.items()
+            },
+        }
+
     def report(self, task: str, error: BaseException, consequence: str = "") -> None:
         """Log and count a fault. Raises nothing.
 

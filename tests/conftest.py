@@ -28,6 +28,7 @@ GONE_WITHIN = 2.0
 LONG_ONES = (
     "test_python_asgi_conformance",
     "test_ruby_rack_conformance",
+    "test_error_kernel_real",
     "test_process_faults",
     "test_python_wsgi_conformance",
     "test_ruby_rack_spec",

@@ -69,12 +69,26 @@ def render_status(answer: Mapping[str, Any], *, name: str = "", date: str = "") 
             ),
         ]
     )
+    lines += _faults(_mapping(answer.get("faults")))
     lines += ["", _rule("Application groups")]
     for group in groups:
         lines += [*_group(group), ""]
     if not groups:
         lines.append("(none)")
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _faults(faults: Mapping[str, Any]) -> list[str]:
+    """Of passenger_trio itself; there should be none."""
+    lines: list[str] = []
+    for task, about in _mapping(faults.get("tasks")).items():
+        fault = _mapping(about)
+        again = "; it fails again and again, and the server does without it" if fault.get("failing") else ""
+        lines.append(
+            f"Fault of passenger_trio, please report it (the log has where): {_text(task)}, {_text(fault.get('count'))} times, "
+            f"last {_ago(fault.get('age'))}: {_text(fault.get('last'))}{again}"
+        )
+    return ["", *lines] if lines else []
 
 
 def human_age(seconds: Any) -> str:

@@ -111,6 +111,7 @@ _GROUP = record(
         "processes": _list(_PROCESS),
     }
 )
+_FAULT = record({"count": COUNT, "last": TEXT, "age": SECONDS, "failing": FLAG})
 STATUS = record(
     {
         "version": TEXT,
@@ -134,6 +135,7 @@ STATUS = record(
             }
         ),
         "connections": record({"open": COUNT, "accepted": COUNT, "upgraded": COUNT}),
+        "faults": record({"total": COUNT, "tasks": {"type": "object", "additionalProperties": _FAULT}}),
     }
 )
 

@@ -61,6 +61,7 @@ async def status(admin: Admin) -> dict[str, Any]:
             "errors": dict(front.spill.quota.errors),
         },
         "connections": {"open": len(front.connections), "accepted": front.accepted, "upgraded": front.upgraded},
+        "faults": front.kernel.statistics(now),
     }
 
 

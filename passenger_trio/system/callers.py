@@ -81,33 +81,37 @@ async def serve_callers(
             del present[caller.number]
             order.leave(caller.number)
 
+    async def accept(callers: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                sock, _ = listener.accept()
+            except BlockingIOError:
+                continue
+            except OSError as exc:
+                failed(exc)
+                await trio.sleep(_PAUSE)
+                continue
+            with kernel.contain(task, "it is hung up on") as containment:
+                sock.setblocking(False)
+                caller = Caller(next(numbers), sock, peer_credentials(sock), send_away)
+                goes = order.arrive(caller)
+                if goes == caller.number:
+                    sock.close()
+                    continue
+                if goes is not None:
+                    send_away(goes)
+                present[caller.number] = caller
+                callers.start_soon(attend, caller)
+            if containment.error is not None:
+                sock.close()
+
     listener = listen_unix(path, backlog, mode=0o600)
     try:
         async with trio.open_nursery() as callers:
             task_status.started()
-            while True:
-                await trio.lowlevel.wait_readable(listener)
-                try:
-                    sock, _ = listener.accept()
-                except BlockingIOError:
-                    continue
-                except OSError as exc:
-                    failed(exc)
-                    await trio.sleep(_PAUSE)
-                    continue
-                with kernel.contain(task, "it is hung up on") as containment:
-                    sock.setblocking(False)
-                    caller = Caller(next(numbers), sock, peer_credentials(sock), send_away)
-                    goes = order.arrive(caller)
-                    if goes == caller.number:
-                        sock.close()
-                        continue
-                    if goes is not None:
-                        send_away(goes)
-                    present[caller.number] = caller
-                    callers.start_soon(attend, caller)
-                if containment.error is not None:
-                    sock.close()
+            # Who is here stays while accepting is started again, and who comes meanwhile waits in the kernel's queue.
+            await kernel.supervise(f"the listener for {task}", accept, callers)
     finally:
         listener.close()
         try:

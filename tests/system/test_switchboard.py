@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from passenger_trio.kernel import ErrorKernel
 from passenger_trio.system.sockets import RawStream
 from passenger_trio.system.switchboard import HUNG_UP, READABLE, WRITABLE, Switchboard
 
@@ -144,3 +145,77 @@ async def test_nothing_can_be_connected_while_it_does_not_run() -> None:
         ours.hang_up()
     ours.close()
     theirs.close()
+
+
+@pytest.mark.parametrize("error", [OSError(24, "no"), RuntimeError("no"), ExceptionGroup("some", [ValueError("no")])])
+async def test_what_raises_costs_its_own_socket_and_its_owner_is_told(error: Exception) -> None:
+    """KE1."""
+    kernel = ErrorKernel()
+    switchboard = Switchboard(trio.current_time, kernel)
+    ours, theirs = pair()
+    other, their_other = pair()
+    told: list[str] = []
+
+    def fail(events: int) -> None:
+        raise error
+
+    def hear(events: int) -> None:
+        other.recv_nowait()
+        told.append("heard")
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(switchboard.run)
+        ours.line = switchboard.connect(ours.fd, READABLE, fail, lambda: told.append("failed"))
+        other.line = switchboard.connect(other.fd, READABLE, hear)
+        theirs.send_nowait(b"x")
+        await a_moment()
+        assert told == ["failed"]
+        their_other.send_nowait(b"x")
+        await a_moment()
+        assert told == ["failed", "heard"]
+        assert kernel.total == 1
+        nursery.cancel_scope.cancel()
+    for stream in (ours, theirs, other, their_other):
+        stream.close()
+
+
+async def test_when_it_has_failed_and_is_run_again_who_was_connected_is() -> None:
+    """KE1: no event is lost, and no socket."""
+    kernel = ErrorKernel()
+    fails = False
+
+    def now() -> float:
+        nonlocal fails
+        if fails:
+            fails = False
+            raise RuntimeError("no")
+        return trio.current_time()
+
+    switchboard = Switchboard(now, kernel)
+    ours, theirs = pair()
+    quiet, theirs_too = pair()
+    told: list[bytes] = []
+    heard = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(kernel.supervise_started, "the switchboard", switchboard.run)
+
+        def hear(events: int) -> None:
+            told.append(ours.recv_nowait())
+            heard.set()
+
+        ours.line = switchboard.connect(ours.fd, READABLE, hear)
+        quiet.line = switchboard.connect(quiet.fd, READABLE, lambda events: told.append(quiet.recv_nowait()))
+        quiet.line.listen(0)
+        fails = True
+        theirs.send_nowait(b"while it fails")
+        theirs_too.send_nowait(b"not to be heard")
+        with trio.fail_after(10):
+            await heard.wait()
+        assert told == [b"while it fails"]
+        assert kernel.faults["the switchboard"].count == 1
+        quiet.line.listen(READABLE)
+        await a_moment()
+        assert told[1:] == [b"not to be heard"]
+        nursery.cancel_scope.cancel()
+    for stream in (ours, theirs, quiet, theirs_too):
+        stream.close()

@@ -1,0 +1,118 @@
+"""``passenger-trio`` with faults: a program that is started in place of Python (``faulty_server.py -m passenger_trio start ...``), and whose tasks raise when they are told to.
+
+It reads lines ``TASK ERROR`` from the FIFO that ``FAULTS`` names: the next time that the task comes to the place below, it raises that error, once, and says so on standard
+error (``fault: TASK ERROR``). Places are functions that the task calls by their names.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+ERRORS: dict[str, Callable[[], BaseException]] = {
+    "OSError": lambda: OSError(24, "Too many open files"),
+    "RuntimeError": lambda: RuntimeError("can't start new thread"),
+    "ValueError": lambda: ValueError("injected"),
+    "Group": lambda: BaseExceptionGroup("injected", [OSError(24, "no"), ExceptionGroup("more", [ValueError("no")])]),
+}
+
+# Task -> the place at which it raises: a module, and a name in it. A name of another module (trio) is stood in for, in this module only.
+PLACES = {
+    "the reaper": ("system.children", "_reap_zombies"),
+    "the reception": ("system.callers", "trio.lowlevel.wait_readable"),
+    "a new caller": ("system.callers", "peer_credentials"),
+    "a caller on the spawn socket": ("spawning.reception", "LineReader"),
+    "a caller on the admin socket": ("admin.server", "_Desk._serve"),
+    "an operation": ("admin.server", "_Desk._perform"),
+    "an event stream": ("admin.server", "_Desk._stream_events"),
+    "the watch": ("pool.watch", "_stat"),
+    "the watch's loop": ("pool.watch", "trio.sleep"),
+    "the gauges": ("pool.gauges", "_measure"),
+    "the gauges' loop": ("pool.gauges", "trio.sleep"),
+    "a hook": ("pool.hooks", "Hooks._call"),
+    "the access log": ("server.access_log", "_File.write"),
+    "the access log's loop": ("server.access_log", "AccessLog._flush"),
+    "the timekeeper": ("server.timekeeper", "trio.current_time"),
+    "a deadline": ("server.connection", "Connection.overdue"),
+    "the switchboard": ("system.switchboard", "wait_readable"),
+    "a listener": ("server.listen", "trio.lowlevel.wait_readable"),
+    "a new connection": ("server.listen", "Listener._connection"),
+    "a connection": ("server.answer_errors", "refusal"),
+    "a client that waits": ("server.client_watch", "ClientWatch._heard"),
+    "a reader of output": ("spawning.output", "OutputPipe._read"),
+    "a line of output": ("spawning.output", "OutputPipe._line"),
+    "a preloader": ("spawning.preloader", "Preloader._forked"),
+    "a spawn attempt": ("spawning.smart", "SmartSpawner._spawn_through"),
+    "the ladder": ("pool.keeper", "Keeper._act"),
+    "an exit status": ("spawning.spawner", "SpawnedProcess.wait_exit_status"),
+    "a signal": ("tree", "RunningServer.reopen_logs"),
+}
+
+armed: dict[str, str] = {}
+
+
+class StandIn:
+    """A module, or a part of one, of which one function may raise."""
+
+    def __init__(self, real: Any, name: str, function: Any) -> None:
+        self._real, self._name, self._function = real, name, function
+
+    def __getattr__(self, name: str) -> Any:
+        return self._function if name == self._name else getattr(self._real, name)
+
+
+def raising(task: str, original: Any) -> Any:
+    def call(*arguments: Any, **more: Any) -> Any:
+        error = armed.pop(task, "")
+        if error:
+            os.write(2, f"fault: {task} {error}\n".encode())
+            raise ERRORS[error]()
+        return original(*arguments, **more)
+
+    return call
+
+
+def plant(task: str, module_name: str, name: str) -> None:
+    module: Any = importlib.import_module(f"passenger_trio.{module_name}")
+    *owners, last = name.split(".")
+    if owners[:1] == ["trio"]:
+        path = [module.trio]
+        for owner in owners[1:]:
+            path.append(getattr(path[-1], owner))
+        stand_in: Any = raising(task, getattr(path[-1], last))
+        for real, part in zip(reversed(path), [last, *reversed(owners[1:])], strict=True):
+            stand_in = StandIn(real, part, stand_in)
+        module.trio = stand_in
+        return
+    owner: Any = module
+    for part in owners:
+        owner = getattr(owner, part)
+    setattr(owner, last, raising(task, getattr(owner, last)))
+
+
+def listen() -> None:
+    while True:
+        with open(os.environ["FAULTS"]) as orders:
+            for line in orders:
+                task, _, error = line.strip().rpartition(" ")
+                armed[task] = error
+                os.write(2, f"armed: {task} {error}\n".encode())
+
+
+def main() -> None:
+    from passenger_trio.cli.main import entry
+
+    for task, (module, name) in PLACES.items():
+        plant(task, module, name)
+    threading.Thread(target=listen, daemon=True).start()
+    del sys.argv[1:3]
+    sys.argv[0] = "passenger-trio"
+    entry()
+
+
+if __name__ == "__main__":
+    main()
