@@ -240,7 +240,10 @@ class PoolOptions:
         5.0, "time between two measurements of the processes of applications with a memory limit"
     )
     hook: tuple[str, ...] = option((), "command to run at an event of the pool: EVENT=COMMAND, repeatable", kind="list")
-    stat_throttle_rate: float = option(1.0, "time between two looks at restart.txt (0: it is not looked at)")
+    stat_throttle_rate: float = option(
+        1.0,
+        "time between two looks at restart.txt, and at the code of an application that crashes (0: they are not looked at)",
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -186,7 +186,8 @@ async def open_tree(
             tree.start_soon(kernel.supervise, "the memory gauges", gauges.run)
             if config.pool.stat_throttle_rate:
                 directories = {spec.key: os.path.join(spec.detected.root, spec.app.restart_dir) for spec in specs}
-                watch = Watch(pool, directories, config.pool.stat_throttle_rate)
+                roots = {spec.key: spec.detected.root for spec in specs}
+                watch = Watch(pool, directories, roots, config.pool.stat_throttle_rate)
                 await tree.start(keep, "the watch for restart.txt", watch.run)
             ports = Ports()
             for spec in specs:

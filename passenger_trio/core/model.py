@@ -116,6 +116,8 @@ class SessionOutcome(enum.Enum):
     DONE = "done"
     """The response was whole (or deliberately dropped) and the process is free again."""
     CLIENT_GONE = "client_gone"
+    BROKEN_OFF = "broken_off"
+    """The process hung up before its response was whole. Its exit, which mostly follows, says the rest."""
     PROCESS_FAILED = "process_failed"
     """The process broke the protocol or the connection: it is judged by the policy."""
     NOT_STARTED = "not_started"

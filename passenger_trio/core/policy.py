@@ -37,7 +37,17 @@ from __future__ import annotations
 
 import math
 
-from passenger_trio.core import draining, recycling, restarting, routing, scaling, statistics, verdict, waitlist
+from passenger_trio.core import (
+    draining,
+    mending,
+    recycling,
+    restarting,
+    routing,
+    scaling,
+    statistics,
+    verdict,
+    waitlist,
+)
 from passenger_trio.core.commands import AbandonSpawn, Command, Grant, PoolEmpty, Reason, Refuse, Retire
 from passenger_trio.core.model import (
     AttemptId,
@@ -59,6 +69,7 @@ from passenger_trio.errors import InvariantBroken
 _ENABLED = EnabledStatus.ENABLED
 _DONE = SessionOutcome.DONE
 _CLIENT_GONE = SessionOutcome.CLIENT_GONE
+_BROKEN_OFF = SessionOutcome.BROKEN_OFF
 _PROCESS_FAILED = SessionOutcome.PROCESS_FAILED
 
 
@@ -156,7 +167,11 @@ class PoolPolicy:
         if process.group.running:
             process.group.running.pop(session, None)
         proven = worn = False
-        if outcome is _DONE or outcome is _CLIENT_GONE:
+        if outcome is _DONE or outcome is _CLIENT_GONE or outcome is _BROKEN_OFF:
+            if outcome is _BROKEN_OFF:
+                mending.broken_off(process)
+            elif process.group.crashes and outcome is _DONE:
+                process.group.crashes = 0
             process.processed += 1
             proven = verdict.served(process)
             if process.processed == process.wears_at:
@@ -263,6 +278,7 @@ class PoolPolicy:
             group.backoff.record(now, jitter, state.limits, failure=failure, crash=False)
             if ended.generation == group.generation:
                 commands += restarting.give_up(group, failure, now)
+                commands += self._distrust(group)
         commands += restarting.conclude(group)
         commands += waitlist.refuse_hopeless(state, group, now)
         return commands + scaling.start_spawns(state, now, state.groups.values())
@@ -289,6 +305,9 @@ class PoolPolicy:
         elif state.open:
             verdict.blame(gone, now, jitter, state.limits, failure)
         routing.forget(state, gone)
+        if by_itself and state.open:
+            distrusted = self._distrust(gone.group)
+            return distrusted + self._left(gone, now, lost=gone.group)
         return self._left(gone, now, lost=gone.group if by_itself else None)
 
     def sampled(self, process: ProcessId, size: int, now: float) -> list[Command]:
@@ -361,6 +380,17 @@ class PoolPolicy:
         commands = restarting.begin_hard(state, group, now) if hard else restarting.begin(group)
         scaling.watch_idleness(state, group, now)
         return commands + scaling.start_spawns(state, now, state.groups.values())
+
+    def is_troubled(self, key: GroupKey, now: float) -> bool:
+        """Whether ``code_changed`` would do something: the group does not start, or crashes."""
+        return self.state.open and mending.is_troubled(self.state.groups[key], now)
+
+    def code_changed(self, key: GroupKey, now: float) -> list[Command]:
+        """The code on the disk is not what the group loaded. If it is troubled, that may be the remedy: a restart begins."""
+        if not self.is_troubled(key, now):
+            return []
+        self.state.groups[key].mended_at = now
+        return self.restart(key, now)
 
     def always_restart(self, key: GroupKey, always: bool, now: float) -> list[Command]:
         """From now on each request finds processes that have served nobody (or that is over)."""
@@ -466,6 +496,12 @@ class PoolPolicy:
             verdict.blame(process, now, 0.0, self.state.limits, None)
         retired = scaling.retire(self.state, process, Reason.FAILED, now)
         return retired + self._left(process, now, lost=process.group)
+
+    def _distrust(self, group: GroupState) -> list[Command]:
+        """The preloader goes if what it forks does not live."""
+        if not mending.distrusts_preloader(group):
+            return []
+        return [restarting.retire_preloader(group, group.generations[group.generation], Reason.CRASHES)]
 
     def _left(self, process: ProcessState, now: float, lost: GroupState | None) -> list[Command]:
         """A process has left routing, or the pool: who waits in vain, and what is to be spawned?"""

@@ -42,6 +42,7 @@ FACTS = (
     "preloader_ended",
     "detach",
     "restart",
+    "code_changed",
     "always_restart",
     "tick",
     "shut_down",

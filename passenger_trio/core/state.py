@@ -158,6 +158,10 @@ class GroupState:
     waiters: OrderedDict[WaiterId, float] = attrs.field(factory=OrderedDict)
     attempts: dict[AttemptId, Attempt] = attrs.field(factory=dict)
     backoff: Backoff = attrs.field(factory=Backoff)
+    # Processes in a row that hung up in their first session, since a session ended well or a preloader was let go for it (mending).
+    crashes: int = 0
+    # When a restart was begun because the code of a group that crashes had changed.
+    mended_at: float = -math.inf
     # How many sessions the next process will probably serve at a time: what the last one did. 0: unlimited.
     expected_concurrency: int = 1
     # Open sessions and when they were granted, oldest first; only where a request may not last for ever (recycling).

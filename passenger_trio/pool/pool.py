@@ -340,6 +340,19 @@ class Pool:
         self.homes[key]
         self._perform(self._policy.always_restart(key, always, self.now()))
 
+    def generation(self, key: GroupKey) -> int:
+        """The generation of a group that serves."""
+        return self._policy.state.groups[key].generation
+
+    def is_troubled(self, key: GroupKey) -> bool:
+        """Whether a group does not start, or crashes: then a change of its code is worth a restart."""
+        return self._policy.is_troubled(key, self.now())
+
+    def code_changed(self, key: GroupKey) -> None:
+        """The code of a group is not what it has loaded."""
+        self._perform(self._policy.code_changed(key, self.now()))
+        self.tell_change()
+
     async def wait_restarted(self, key: GroupKey, generation: int) -> Rejection | None:
         """Return when every process that serves is of that generation, or a newer one; or when it has been given up, and why."""
         while True:

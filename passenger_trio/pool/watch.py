@@ -1,4 +1,5 @@
-"""The watch: looks at ``restart.txt`` and ``always_restart.txt`` of every application, from time to time and off the request path.
+"""The watch: looks at ``restart.txt`` and ``always_restart.txt`` of every application, from time to time and off the request path; and at the code of those
+that crash or do not start, for mending it is to be enough (``core.mending``). How the code was is noted when a generation begins.
 
 All looks of one turn are one thread hop, on a thread of their own: a file system that hangs stops the watch and nothing else. Where no thread can be had a turn is left
 out: a file that is touched meanwhile is noticed by the next. What is seen
@@ -13,9 +14,10 @@ from collections.abc import Mapping
 
 import trio
 
-from passenger_trio.core.model import GroupKey
+from passenger_trio.core.model import FIRST_GENERATION, GroupKey
 from passenger_trio.core.restart_files import RestartFile
 from passenger_trio.pool.pool import Pool
+from passenger_trio.spawning.code_files import code_signature
 from passenger_trio.system.threads import NoThread, in_thread
 
 __all__ = ["Watch"]
@@ -29,10 +31,15 @@ _Seen = dict[GroupKey, tuple[int | None, bool]]
 class Watch:
     """``run`` is its task."""
 
-    def __init__(self, pool: Pool, directories: Mapping[GroupKey, str], interval: float) -> None:
-        """:param directories: where each application's files are. :param interval: seconds between two looks."""
+    def __init__(
+        self, pool: Pool, directories: Mapping[GroupKey, str], roots: Mapping[GroupKey, str], interval: float
+    ) -> None:
+        """:param directories: where each application's ``restart.txt`` is. :param roots: where its code is. :param interval: seconds between two looks."""
         self._pool = pool
         self._directories = dict(directories)
+        self._roots = dict(roots)
+        self._code: dict[GroupKey, tuple[int, int]] = {}
+        """The generation that served when the code was looked at, and its signature."""
         self._interval = interval
         self._files = {key: RestartFile() for key in directories}
         self._unseen = set(directories)
@@ -42,6 +49,7 @@ class Watch:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled. Started when everything was seen once: what changes from then on is noticed."""
         await self._look()
+        await self._look_at_code()
         task_status.started()
         while True:
             await trio.sleep(self._interval)
@@ -55,6 +63,33 @@ class Watch:
                 if self._files[key].seen(mtime):
                     _log.info("%s is restarted: restart.txt was touched", key)
                     self._pool.restart(key)
+            await self._look_at_code()
+
+    async def _look_at_code(self) -> None:
+        """Note how it is in a new generation; in one that is troubled, see whether it has changed."""
+        serving = {
+            key: self._pool.generation(key) if key in self._pool.homes else FIRST_GENERATION for key in self._roots
+        }
+        roots = {
+            key: root
+            for key, root in self._roots.items()
+            if self._code.get(key, (0, 0))[0] != serving[key]
+            or (key in self._pool.homes and self._pool.is_troubled(key))
+        }
+        if not roots:
+            return
+        try:
+            seen = await in_thread(_signatures, roots, limiter=self._limiter, abandon_on_cancel=True)
+        except NoThread as error:
+            _log.warning("changes of the code are not looked for this time: %s", error)
+            return
+        for key, signature in seen.items():
+            generation, before = self._code.get(key, (0, 0))
+            if generation != serving[key] or (signature != before and self._pool.is_troubled(key)):
+                self._code[key] = (serving[key], signature)
+                if generation == serving[key]:
+                    _log.info("%s is restarted: it crashes or does not start, and its code has changed", key)
+                    self._pool.code_changed(key)
 
     async def _look(self) -> _Seen:
         try:
@@ -73,6 +108,10 @@ def _stat(directories: Mapping[GroupKey, str]) -> _Seen:
         key: (_mtime(f"{directory}/restart.txt"), _mtime(f"{directory}/always_restart.txt") is not None)
         for key, directory in directories.items()
     }
+
+
+def _signatures(roots: Mapping[GroupKey, str]) -> dict[GroupKey, int]:
+    return {key: code_signature(root) for key, root in roots.items()}
 
 
 def _mtime(path: str) -> int | None:

@@ -56,7 +56,7 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
             connection.enter(Stage.SLOW_APP, connection.now())
             await session.wait_left(_DYING)
         # The process is not to blame before its exit has been seen: an application may raise in the middle of a response.
-        exchange.give_back(SessionOutcome.DONE)
+        exchange.give_back(SessionOutcome.BROKEN_OFF)
         if again:
             exchange.retried += 1
             exchange.reader = None

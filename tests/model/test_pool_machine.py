@@ -187,6 +187,10 @@ class PoolMachine(RuleBasedStateMachine):
         self.world.restart(pick(self.world.groups, number))
 
     @rule(number=numbers)
+    def code_changes(self, number: int) -> None:
+        self.world.code_changes(pick(self.world.groups, number))
+
+    @rule(number=numbers)
     def restart_hard(self, number: int) -> None:
         self.world.restart(pick(self.world.groups, number), hard=True)
 

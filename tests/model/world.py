@@ -250,6 +250,14 @@ class FakeWorld:
         if live and not hard:
             assert self._live(key) == live, "a rolling restart retires nobody when it begins"
 
+    def code_changes(self, key: GroupKey) -> None:
+        troubled = self.policy.is_troubled(key, self.now)
+        commands = self.policy.code_changed(key, self.now)
+        assert troubled or not commands, "new code alone restarts nothing"
+        self.perform(commands)
+        assert not self.policy.is_troubled(key, self.now), "twice at the same time"
+        self.restarts[key] = max(self.restarts.get(key, 1), self.policy.restart_target(key) if troubled else 1)
+
     def preloader_starts(self, key: GroupKey, generation: int) -> None:
         of = key, generation
         preloader = PreloaderId(self.next_id())
