@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "storms"))
 
 import kill_supervisor
 import kill_workers
+import many_open
 
 pytestmark = pytest.mark.os
 
@@ -27,3 +28,12 @@ def test_a_supervisor_that_is_killed_leaves_nothing_behind() -> None:
     outcome = kill_supervisor.storm(4)
     assert outcome.processes == []
     assert (outcome.ports, outcome.directories) == (0, 0)
+
+
+@pytest.mark.slow
+def test_F16_SIGTERM_with_a_thousand_websockets() -> None:
+    """Each gets its Close with 1001 and then the end; none is cut off, and requests beside them are answered until then."""
+    outcome = many_open.storm("websockets", 1000, 1.0)
+    assert (outcome.opened, outcome.alive) == (1000, 1000)
+    assert set(outcome.answers) == {"200"}
+    assert outcome.ends == {"closed with 1001": 1000}
