@@ -29,6 +29,7 @@ __all__ = [
     "ServerOptions",
     "check",
     "parse_duration",
+    "parse_mode",
     "parse_size",
 ]
 
@@ -68,6 +69,7 @@ _SIZE_UNITS = {
     **{unit: 1024**power for power, letter in enumerate("kmgt", 1) for unit in (letter, letter + "b", letter + "ib")},
 }
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*\Z", re.ASCII)
 
 
@@ -85,6 +87,18 @@ def parse_size(text: str | float, option: str = "size") -> int:
     :raises OptionError: the text is none of these.
     """
     return int(_quantity(text, option, _SIZE_UNITS, "a number of bytes, or with a unit: 64K, 512M, 1GiB"))
+
+
+def parse_mode(text: str, option: str = "mode") -> int:
+    """The mode of a file from ``0660`` or ``660``: octal, permissions only.
+
+    :raises OptionError: the text is none.
+    """
+    if not isinstance(text, str) or not _MODE.fullmatch(text):
+        raise OptionError(
+            option, text, "three octal digits, with a 0 before them or not: 0660 lets the owner and his group connect"
+        )
+    return int(text, 8)
 
 
 def _quantity(text: str | float, option: str, units: Mapping[str, float], hint: str) -> float:
@@ -107,7 +121,7 @@ def option(
 ) -> Any:
     """An attrs field with what the faces must know of it.
 
-    :param kind: ``duration``, ``size``, ``int``, ``flag``, ``path``, ``text``, ``list`` or ``choice``; from the default if left out.
+    :param kind: ``duration``, ``size``, ``int``, ``flag``, ``path``, ``text``, ``mode``, ``list`` or ``choice``; from the default if left out.
     :param variables: environment variables that other programs know, too. For the command, the first of them that is set takes the
         place of the default (OP10).
     """
@@ -253,6 +267,7 @@ class ServerOptions:
     address: str = option("127.0.0.1", "address to listen on", short="a")
     port: int = option(3000, "TCP port to listen on (0: any free one)", short="p", variables=("PORT",))
     socket: str = option("", "listen on this Unix socket instead", kind="path", short="S")
+    socket_mode: str = option("0666", "mode of that socket's file, octal: who may connect to it", kind="mode")
     socket_backlog: int = option(2048, "length of the kernel's queue of connections not yet accepted")
     instance_dir: str = option("", "directory for this instance's sockets (default: a new private one)", kind="path")
     http_lane: bool = option(True, "recognise plain requests in front of h11")
@@ -326,6 +341,7 @@ def check(config: Config) -> None:
     message = config.server.websocket_max_message_size
     if message > MAX_WEBSOCKET_MESSAGE:
         raise OptionError("--websocket-max-message-size", message, "a process takes at most 16M at once")
+    parse_mode(config.server.socket_mode, "--socket-mode")
     for method in config.server.allowed_methods:
         if not _METHOD.fullmatch(method):
             raise OptionError("--allowed-methods", method, "one method each, as it stands in a request: GET")

@@ -41,7 +41,7 @@ from passenger_trio.errors import (
     StartupAborted,
 )
 from passenger_trio.kernel import ErrorKernel
-from passenger_trio.options import Config, check
+from passenger_trio.options import Config, check, parse_mode
 from passenger_trio.pool.gauges import Gauges
 from passenger_trio.pool.hooks import Hooks, parse_hooks
 from passenger_trio.pool.pool import Pool
@@ -275,7 +275,7 @@ def _listen(config: Config, resources: ExitStack) -> list[socket.socket]:
     path = os.path.abspath(options.socket) if options.socket else ""
     try:
         if path:
-            sockets = [listen_unix(path, options.socket_backlog)]
+            sockets = [listen_unix(path, options.socket_backlog, mode=parse_mode(options.socket_mode))]
         else:
             sockets = listen_tcp(options.address, options.port, options.socket_backlog)
     except OSError as exc:

@@ -54,6 +54,7 @@ _SECTION_OF = {
     "address": "Listening",
     "port": "Listening",
     "socket": "Listening",
+    "socket_mode": "Listening",
     "socket_backlog": "Listening",
     "instance_dir": "Listening",
     "trusted_proxies": "Listening",
@@ -118,7 +119,7 @@ _OTHER_NAMES = {"trusted_proxies": ("--forwarded-allow-ips",)}
 _RENAMED = {(AppOptions, "shutdown_timeout"): "process_shutdown_timeout"}
 """Fields of two classes that have one name."""
 
-_METAVARS = {"duration": "TIME", "size": "SIZE", "int": "N", "path": "PATH", "text": "NAME"}
+_METAVARS = {"duration": "TIME", "size": "SIZE", "int": "N", "path": "PATH", "text": "NAME", "mode": "MODE"}
 _METAVAR_OF = {
     "app_start_command": "COMMAND",
     "env": "NAME=VALUE",

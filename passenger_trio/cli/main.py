@@ -5,7 +5,7 @@ Exit codes are those of ``errors``: 0 clean, 1 no instance answers, 2 usage, 3 t
 anything was served.
 
 This is the outermost boundary, and the one place that catches everything: a person gets one clear line and an
-exit code. The traceback of an internal error goes to the log, on one line; with ``--log-level debug`` it is
+exit code. The traceback of an internal error goes to the log, behind bars (in JSON: as a member); with ``--log-level debug`` it is
 shown as it is.
 """
 

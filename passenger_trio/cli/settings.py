@@ -179,6 +179,9 @@ def _convert(flag: Flag, setting: Setting, file: ConfigText) -> Any:
         flag.kind != "list" and isinstance(value, list)
     ):
         raise refuse(f" cannot be {value!r}")
+    if flag.kind == "mode" and not isinstance(value, str):
+        # 0o660 comes here as 432, and whoever writes 660 means it octal.
+        raise refuse(' must be a text: "0660"')
     option = click_option(flag)
     context = click.Context(click.Command("config"))
     try:

@@ -10,7 +10,7 @@ program's own handlers see the same records.
 the application wrote
 {"time":"2025-11-23T07:43:01.204Z","level":"info","logger":"passenger_trio.pool","event":"process 4711 ..."}
 
-What a caller passes as ``extra`` follows as ``key=value``, or becomes a member. Laws:
+What a caller passes as ``extra`` follows as ``key=value``, or becomes a member; an ``extra`` named ``traceback`` is shown as one. Laws:
 
 * An event is one line whatever is in it: control characters are escaped (R37). Only a traceback has more
     lines, each begun by a bar, so that none can pass for an event; in JSON it is a member.
@@ -102,8 +102,9 @@ class ConsoleFormatter(logging.Formatter):
         shown = (
             f"{_LEVEL_COLOURS[level]}{level:8}{_RESET}" if self._coloured and level in _LEVEL_COLOURS else f"{level:8}"
         )
+        traceback = str(extra.pop("traceback", "")) + _traceback(self, record)
         fields = "".join(f" {key}={_value(value)}" for key, value in extra.items())
-        return f"{self._second[1]} {shown} {_one_line(event)}{fields}{_bars(_traceback(self, record))}"
+        return f"{self._second[1]} {shown} {_one_line(event)}{fields}{_bars(traceback)}"
 
 
 class JsonFormatter(logging.Formatter):

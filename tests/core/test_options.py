@@ -14,6 +14,7 @@ from passenger_trio.options import (
     check,
     check_minimums,
     parse_duration,
+    parse_mode,
     parse_size,
 )
 
@@ -70,7 +71,7 @@ def test_every_option_says_what_a_face_must_know(options: type) -> None:
     for field in attrs.fields(options):
         about = field.metadata
         assert about["help"], field.name
-        assert about["kind"] in {"duration", "size", "int", "flag", "path", "text", "list", "choice"}
+        assert about["kind"] in {"duration", "size", "int", "flag", "path", "text", "mode", "list", "choice"}
         assert (about["kind"] == "choice") == bool(about["choices"])
         assert not about["choices"] or field.default in about["choices"] or field.default == ""
 
@@ -122,3 +123,16 @@ def test_minimums_that_do_not_fit_into_the_pool_are_told_with_both_numbers() -> 
         check_minimums([3, 0], 2)
     check_minimums([2, 0, 0], 2)
     check_minimums([], 1)
+
+
+@pytest.mark.parametrize(("text", "mode"), [("0660", 0o660), ("660", 0o660), ("0777", 0o777), ("000", 0)])
+def test_a_mode(text: str, mode: int) -> None:
+    """Fault 35"""
+    assert parse_mode(text) == mode
+    check(Config(server=ServerOptions(socket_mode=text)))
+
+
+@pytest.mark.parametrize("text", ["", "999", "0o660", "1777", "66", "06600", "rw-rw----", "0660 ", "-660", 432])
+def test_a_mode_that_is_none(text: str) -> None:
+    with pytest.raises(OptionError, match=r"--socket-mode.*three octal digits"):
+        check(Config(server=ServerOptions(socket_mode=text)))

@@ -98,6 +98,7 @@ class TestAsAProgram:
             (("start", "--env", "NAME"), 2, "write NAME=VALUE"),
             (("stop", "--timeout", "-1"), 2, "-1.0 is not in the range"),
             (("start", "a", "b", "c"), 2, "a directory and a target are enough"),
+            (("start", "tests/apps/python/demo", "--socket-mode", "rw"), 2, "'rw' cannot be used: three octal digits"),
             (("start", "/nowhere/at/all"), 4, "there is no directory /nowhere/at/all"),
             (("start", "no_such_directory"), 4, "no_such_directory:app"),
             (("start", "tests/apps/python/demo", "--data-buffer-dir", "/nowhere"), 2, "it is no directory"),
@@ -230,9 +231,11 @@ class TestTheBoundary:
     def test_a_fault_of_ours(self, fails_with: Any, capfd: pytest.CaptureFixture[str], error: Exception) -> None:
         fails_with(error)
         assert main.main(["start"]) == 70
-        log, first, *_ = capfd.readouterr().err.splitlines()
+        log, *rest = capfd.readouterr().err.splitlines()
         assert "internal error" in log
-        assert "ValueError: odd" in log
+        traceback = [line for line in rest if line.startswith("  | ")]
+        assert any(line.endswith("ValueError: odd") for line in traceback), "fault 35: in lines that can be read"
+        first = rest[len(traceback)]
         assert first == "passenger-trio: internal error: ValueError: odd"
 
     def test_a_fault_of_ours_with_its_traceback(
@@ -273,6 +276,7 @@ class TestFlags:
         "size": ("3K", 3072),
         "int": ("2", 2),
         "text": ("x", "x"),
+        "mode": ("0600", "0600"),
         "path": ("/x", "/x"),
     }
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import signal
 import socket
+import stat
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -868,6 +869,14 @@ class TestUnixSocket:
             assert client.read_response().text.startswith(hashlib.sha256(LARGE).hexdigest())
         assert server.stop() == 0
         assert not os.path.lexists(path)
+
+    @pytest.mark.parametrize(("arguments", "mode"), [((), 0o666), (("--socket-mode", "0660"), 0o660)])
+    def test_its_mode(self, start: Start, the_gate: Gate, arguments: tuple[str, ...], mode: int) -> None:
+        """Fault 35"""
+        path = os.path.join(os.path.dirname(the_gate.path), "s")
+        server = start("-S", path, *arguments)
+        assert stat.S_IMODE(os.lstat(path).st_mode) == mode
+        assert server.get("/").body == b"hello"
 
     def test_F58_a_stale_socket_is_replaced(self, start: Start, the_gate: Gate) -> None:
         path = os.path.join(os.path.dirname(the_gate.path), "s")

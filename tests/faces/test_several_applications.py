@@ -129,6 +129,8 @@ def test_check_says_what_is_served_or_what_is_wrong(tmp_path: Path) -> None:
         ),
         ("[pool]\nhook = ['nothing=true']\n[app]\nroot = 'shop'\n", "--hook: 'nothing=true' cannot be used"),
         ("[app]\nroot = 'shop'\nbase_uri = 'shop'\n", "--base-uri: 'shop' cannot be used"),
+        ("[server]\nsocket_mode = 0o660\n", ':2: socket_mode must be a text: "0660"'),
+        ("[server]\nsocket_mode = '99'\n", "--socket-mode: '99' cannot be used: three octal digits"),
         ("[server]\nport = [80]\n", ":2: port cannot be [80]"),
         ("[server]\naddress = ['a', 'b']\n", ":2: address cannot be ['a', 'b']"),
         ("[app]\nhost_name = [['a']]\n", ":2: host_name cannot have ['a'] in it"),

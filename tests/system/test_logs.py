@@ -94,6 +94,24 @@ def test_a_traceback_cannot_pass_for_an_event(pipe: Pipe) -> None:
     assert others[-1] == "  | 07:00:00 error    forged"
 
 
+def test_a_traceback_that_comes_as_a_text_is_readable_and_cannot_pass_for_an_event(pipe: Pipe) -> None:
+    """Fault 35 and R37: its lines are lines, each behind a bar, and what else is in them is escaped."""
+    configure(fd=pipe.writer)
+    POOL.error(
+        "internal error", extra={"traceback": "Traceback:\n  File x\x1b[2J\r07:00:00 error\nValueError", "id": "a\nb"}
+    )
+    first, *others = pipe.read().splitlines()
+    assert first.endswith('internal error id="a\\\\x0ab"')
+    assert others == ["  | Traceback:", "  |   File x\\x1b[2J", "  | 07:00:00 error", "  | ValueError"]
+
+
+def test_a_traceback_that_comes_as_a_text_is_a_member_in_json(pipe: Pipe) -> None:
+    configure(format="json", fd=pipe.writer)
+    POOL.error("internal error", extra={"traceback": "Traceback:\nValueError"})
+    text = pipe.read()
+    assert (text.count("\n"), json.loads(text)["traceback"]) == (1, "Traceback:\nValueError")
+
+
 def test_a_traceback_is_a_member_in_json(pipe: Pipe) -> None:
     configure(format="json", fd=pipe.writer)
     try:
