@@ -203,10 +203,10 @@ class AppOptions:
         "requests that each process of a type with an event loop or a server of its own gets at the same time (0: any number; -1: asgi and node 100, generic any number)",
     )
     loop: str = option(
-        "asyncio",
-        "event loop of an ASGI application; trio: the one of its own environment",
+        "auto",
+        "event loop of an ASGI application; trio: the one of its own environment; auto: trio for Quart-Trio, else asyncio",
         kind="choice",
-        choices=("asyncio", "trio"),
+        choices=("auto", "asyncio", "trio"),
     )
     env: tuple[tuple[str, str], ...] = option((), "variable of its environment: NAME=VALUE, repeatable", kind="list")
     host_name: tuple[str, ...] = option(

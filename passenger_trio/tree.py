@@ -211,6 +211,10 @@ async def open_tree(
                                 _log.warning(
                                     "%s is still being loaded, and is not waited for: its requests wait", group.key
                                 )
+                            apps[:] = [
+                                attrs.evolve(found, app_type=spec.app_type)
+                                for found, spec in zip(apps, specs, strict=True)
+                            ]
                             yield server
                         except trio.Cancelled:
                             raise

@@ -86,7 +86,7 @@ def _group(
         "name": group.key.name,
         "environment": group.key.environment,
         "root": spec.detected.root,
-        "app_type": spec.detected.app_type,
+        "app_type": spec.app_type,
         "interpreter": spec.detected.python,
         "spawn_method": _spawn_method(spec, admin.server.pool.homes[group.key].forking),
         "queue": group.queue_length,

@@ -104,7 +104,7 @@ def _limits(server: RunningServer) -> str:
         each = (
             f"up to {concurrency} requests at a time each" if concurrency else "any number of requests at a time each"
         )
-        if server.apps[0].app_type == "asgi":
+        if server.apps[0].app_type == "asgi" and app.loop != "auto":
             each += f", on {app.loop}"
     else:
         each = f"{concurrency} threads each" if concurrency > 1 else "one thread each"

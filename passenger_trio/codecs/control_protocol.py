@@ -79,6 +79,8 @@ class Ready:
     application: str
     hazards: tuple[Hazard, ...] = ()
     """Of a preloader: what the application holds that processes cannot share."""
+    app_type: str = ""
+    """What it turned out to be; ``""``: what it was taken for."""
 
 
 @attrs.frozen
@@ -292,7 +294,7 @@ def _ready(members: _Members) -> Ready:
                 spec.flag("websocket"),
             )
         )
-    return Ready(tuple(sockets), members.text("application", ""), _hazards(members))
+    return Ready(tuple(sockets), members.text("application", ""), _hazards(members), members.text("app_type", ""))
 
 
 def _hazards(members: _Members) -> tuple[Hazard, ...]:

@@ -47,6 +47,20 @@ class AppSpec:
     preloader_command: tuple[str, ...]
     environment: Mapping[str, str]
     socket_dir: str
+    found_out: dict[str, str] = attrs.field(factory=dict, eq=False, repr=False)
+    """What only running it has shown: ``app_type``, where that was guessed wrongly."""
+
+    @property
+    def app_type(self) -> str:
+        """What it is: as far as it was run, what it turned out to be."""
+        return self.found_out.get("app_type", self.detected.app_type)
+
+    def turned_out(self, app_type: str) -> bool:
+        """A process says what it serves. Whether that is news."""
+        if not (self.detected.is_guess and app_type in _LOADERS and app_type != self.app_type):
+            return False
+        self.found_out["app_type"] = app_type
+        return True
 
     @property
     def concurrency(self) -> int:
@@ -61,6 +75,13 @@ class AppSpec:
         forced = self.app.force_max_concurrent_requests_per_process
         return forced if self.detected.app_type in _CONCURRENCY and forced >= 0 else self.concurrency
 
+    @property
+    def _tasks(self) -> int:
+        """The same, if it turns out to be ASGI."""
+        forced = self.app.force_max_concurrent_requests_per_process
+        own = self.app.max_concurrent_requests_per_process
+        return forced if forced >= 0 else own if own >= 0 else _CONCURRENCY["asgi"]
+
     def loader_options(self, socket_name: str) -> dict[str, Any]:
         """The members of the ``options`` message."""
         return {
@@ -73,6 +94,8 @@ class AppSpec:
             "entry_is_factory": self.detected.entry_is_factory,
             "environment": self.app.environment,
             "threads": self.streams,
+            "guessed": self.detected.is_guess,
+            "tasks": self._tasks,
             "unlimited": bool(self.app.unlimited_concurrency_paths),
             "loop": self.app.loop,
             "socket_dir": self.socket_dir,

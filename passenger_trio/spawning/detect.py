@@ -79,6 +79,9 @@ class DetectedApp:
     can_fork: bool = True
     """Whether the interpreter can; JRuby cannot, and its processes are started one by one."""
 
+    is_guess: bool = False
+    """Nobody has said that it is WSGI, so the loader may find that it is ASGI."""
+
     @property
     def why_not_forked(self) -> str:
         """For people, where ``can_fork`` is not."""
@@ -153,6 +156,7 @@ def _detect(app: AppOptions, environ: Mapping[str, str]) -> DetectedApp:
         reason=choice.reason,
         candidates=choice.candidates,
         env_additions=choice.env_additions,
+        is_guess=not app.app_type and choice.interface != "asgi",
     )
 
 

@@ -237,6 +237,9 @@ class Launch:
         if isinstance(message, Ready):
             if self.journey.type is not JourneyType.START_PRELOADER:
                 self._check_socket(message)
+                if self.spec.turned_out(message.app_type):
+                    name, found = self.spec.key.name, message.app_type.upper()
+                    _log.info("%s turned out to be an %s application, and is served as that", name, found)
             self.journey = self.journey.performed("ready", now)
             return message
         raise SpawnServerError(f"the loader sent {type(message).__name__} before it was ready")

@@ -1501,13 +1501,13 @@ class Lifespan:
 class Worker:
     """Serves sessions on a Unix socket, up to ``concurrency`` streams at a time (0: any number) that the supervisor counts."""
 
-    def __init__(self, application, options, lifeline, loop):
+    def __init__(self, application, options, lifeline, loop, concurrency):
         self.application = application
         self.loop = loop
         self.lifespan = None
         self.stopping = False
         self.path = os.path.join(options["socket_dir"], options["socket_name"])
-        self.concurrency = options["threads"]
+        self.concurrency = concurrency
         self._most_streams = 0 if options["unlimited"] else self.concurrency
         """0: any number. The supervisor does not count all of them."""
         self._lifeline = lifeline
@@ -1691,20 +1691,26 @@ class Worker:
 class Asgi(Interface):
     name = "ASGI"
     own_file = __file__
-    options = {"loop": str, "unlimited": bool}
+    options = {"loop": str, "unlimited": bool, "app_type": str, "tasks": int}
 
     def __init__(self):
         self._loop = None
+        self._is_free = False
+        """The application says which loop it needs."""
 
     def prepare(self, options):
-        if options["loop"] not in LOOPS:
+        loop = options["loop"]
+        self._is_free = loop == "auto"
+        if self._is_free:
+            loop = "asyncio"
+        if loop not in LOOPS:
             raise Unfit(
                 "configuration",
                 "There is no event loop %r" % options["loop"],
                 "An ASGI application runs on asyncio or on Trio.",
                 "Give one of: --loop %s." % " or ".join(LOOPS),
             )
-        self._loop = LOOPS[options["loop"]]()
+        self._loop = LOOPS[loop]()
 
     def checked(self, found, name, where):
         if not callable(found):
@@ -1726,7 +1732,23 @@ class Asgi(Interface):
         return found
 
     def worker(self, application, options, lifeline):
-        return Worker(application, options, lifeline, self._loop)
+        loop = OnTrio() if self._is_free and needs_trio(application) else self._loop
+        # Where another interface was guessed, ``threads`` counts what this one does not need.
+        most = options["threads"] if options["app_type"] == "asgi" else options["tasks"]
+        return Worker(application, options, lifeline, loop, most)
+
+
+def needs_trio(found):
+    """Whether an application is a Quart-Trio one, or wraps one."""
+    for _ in range(10):
+        if any(kind.__module__.partition(".")[0] == "quart_trio" for kind in type(found).__mro__):
+            return True
+        inner = vars(found) if hasattr(found, "__dict__") else {}
+        found = next((inner[name] for name in ("app", "asgi_app", "_app", "application") if name in inner), None)
+        found = getattr(found, "__self__", found)  # app.asgi_app = Middleware(app.asgi_app)
+        if found is None:
+            return False
+    return False
 
 
 def takes_two(found):

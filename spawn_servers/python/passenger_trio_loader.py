@@ -630,6 +630,13 @@ class Interface:
         """
         raise NotImplementedError
 
+    def turned_out(self, application, options):
+        """The interface that the application has, which was loaded: this one, or another, where this one was guessed.
+
+        :raises Unfit: it can be served by neither.
+        """
+        return self
+
     def worker(self, application, options, lifeline):
         """What serves it: an object with ``listen``, ``socket_message``, ``run(announce)``, ``stop``, ``cancel``,
         ``give_up`` and ``remove_socket``. ``run`` calls ``announce`` once, in the main thread, when the application may
@@ -1190,6 +1197,7 @@ def main(interface):
                 holdings = forking.Holdings()
             with Step(control, "load_application"):
                 application, shown = load_application(options, interface)
+                interface = interface.turned_out(application, options)
                 load_what_errors_need()
                 if role == "preloader":
                     holdings.hooks.loaded()
@@ -1229,7 +1237,12 @@ def main(interface):
                 with Step(control, "listen"):
                     worker.listen()
                 lifeline.worker = worker
-                control.send(type="ready", sockets=[worker.socket_message()], application=shown)
+                control.send(
+                    type="ready",
+                    sockets=[worker.socket_message()],
+                    application=shown,
+                    app_type=interface.name.lower(),
+                )
 
             worker.run(announce)
         except Leave:

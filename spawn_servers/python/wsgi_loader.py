@@ -45,6 +45,7 @@ from passenger_trio_loader import (
     MAX_FRAME,
     MAX_HEAD,
     OUT_OF_SOMETHING,
+    OWN_FILES,
     RESPONSE,
     THE_ABORT,
     THE_END,
@@ -995,7 +996,28 @@ class Wsgi(Interface):
     name = "WSGI"
     own_file = __file__
 
+    def __init__(self):
+        self._may_be_other = False
+
+    def prepare(self, options):
+        self._may_be_other = bool(options.get("guessed"))
+
+    def turned_out(self, application, options):
+        if not (self._may_be_other and is_asgi(application)):
+            return self
+        # Only now: most applications are what they seem to be.
+        sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+        from asgi_loader import Asgi
+
+        del sys.path[0]
+        asgi = Asgi()
+        OWN_FILES.add(asgi.own_file)
+        asgi.prepare(options)
+        return asgi
+
     def checked(self, found, name, where):
+        if self._may_be_other and is_asgi(found):
+            return found
         if is_coroutine_function(found):
             raise Unfit(
                 "configuration",
@@ -1016,6 +1038,14 @@ class Wsgi(Interface):
 
     def worker(self, application, options, lifeline):
         return Worker(application, options, lifeline)
+
+
+def is_asgi(found):
+    """Whether something is an ASGI application, as far as its call can tell."""
+    if is_coroutine_function(found):
+        return True
+    code = getattr(found, "__code__", None)
+    return code is not None and code.co_varnames[: code.co_argcount] == ("scope", "receive", "send")
 
 
 if __name__ == "__main__":

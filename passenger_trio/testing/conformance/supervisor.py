@@ -146,6 +146,8 @@ class FakeSupervisor:
             "entry_is_factory": False,
             "environment": "test",
             "threads": 1,
+            "guessed": False,
+            "tasks": 100,
             "unlimited": False,
             "loop": "asyncio",
             "socket_dir": str(self.directory),
