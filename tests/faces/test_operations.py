@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,29 @@ def test_reopen_logs() -> None:
         server.wait_log("SIGUSR1: opening the log files anew")
         server.get("/pid?again")
         server.wait_access_log("/pid?again")
+
+
+def test_R50_a_rotation_under_load_loses_no_line_and_repeats_none() -> None:
+    """F55. Renamed, then SIGUSR1, again and again: each request has one line, in one of the files."""
+    asked = [f"/pid?{number}" for number in range(400)]
+    with Supervisor.start(BEHAVIOURS, "--min-instances", "2", "--max-pool-size", "2") as server:
+        with ThreadPoolExecutor(4) as pool:
+            answers = [pool.submit(server.get, path) for path in asked]
+            number = 0
+            while not all(answer.done() for answer in answers):
+                (server.home / "access.log").rename(server.home / f"access.log.{number}")
+                server.send_signal(signal.SIGUSR1)
+                eventually((server.home / "access.log").exists)
+                number += 1
+            assert number > 1
+            assert all(answer.result().status == 200 for answer in answers)
+
+        def logged() -> list[str]:
+            files = server.home.glob("access.log*")
+            return [found for path in files for found in re.findall(r"/pid\?\d+", path.read_text())]
+
+        eventually(lambda: len(logged()) >= len(asked))
+        assert sorted(logged()) == sorted(asked)
 
 
 def test_status_is_watched_until_the_instance_ends() -> None:

@@ -348,7 +348,18 @@ class TestWhatAnApplicationLeaves:
             server.stop()
             assert not is_running(second)
 
-    def test_strangers_that_become_our_children_do_no_harm(self) -> None:
+    @METHODS
+    @pytest.mark.parametrize("stopped", [False, True], ids=["it listens", "it cannot listen"])
+    def test_R39_workers_end_with_a_supervisor_that_is_killed(self, method: str, stopped: bool) -> None:
+        """Both ways: by the end of the lifeline, which reaches grandchildren; by the kernel's signal at a parent's death, which reaches a process that is not running."""
+        with Supervisor.start(BEHAVIOURS, *("--spawn-method", method, "--min-instances", "2")) as server:
+            if stopped:
+                for pid in server.pids:
+                    os.kill(pid, signal.SIGSTOP)
+            server.kill()
+            eventually(lambda: not server.marked_processes(), 10, "all are gone")
+
+    def test_R38_strangers_that_become_our_children_do_no_harm(self) -> None:
         """F38. As a subreaper we get orphans. That they end is nobody's business, but they may not stay as zombies for ever."""
         with Supervisor.start(BEHAVIOURS) as server:
             daemons = [int(server.get("/daemon").text) for _ in range(3)]
