@@ -340,6 +340,10 @@ class Pool:
         self.homes[key]
         self._perform(self._policy.always_restart(key, always, self.now()))
 
+    def rejection(self, key: GroupKey) -> Rejection | None:
+        """The last restart of a group, if it came to nothing."""
+        return self._policy.state.groups[key].rejection
+
     def generation(self, key: GroupKey) -> int:
         """The generation of a group that serves."""
         return self._policy.state.groups[key].generation

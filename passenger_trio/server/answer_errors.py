@@ -22,7 +22,7 @@ from passenger_trio.errors import (
     SpawnError,
 )
 from passenger_trio.server.access_log import AccessRecord
-from passenger_trio.server.error_page import Page, application_error_page, plain_error, spawn_failure_page
+from passenger_trio.server.error_page import Page, Rejected, application_error_page, plain_error, spawn_failure_page
 from passenger_trio.server.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ async def answer(connection: Connection, exchange: Exchange, error: CheckoutErro
 
     :raises ClientGone: the client's connection broke.
     """
-    page = _page(exchange, error, _field(exchange, b"accept"))
+    page = _page(connection, exchange, error, _field(exchange, b"accept"))
     status = error.status
     fields = [
         (b"Content-Type", page.content_type),
@@ -60,22 +60,37 @@ async def answer(connection: Connection, exchange: Exchange, error: CheckoutErro
     exchange.bytes_sent = len(page.body) if exchange.head.method != b"HEAD" else 0
 
 
-def _page(exchange: Exchange, error: CheckoutError | AppResponseError, accept: bytes) -> Page:
+def _page(connection: Connection, exchange: Exchange, error: CheckoutError | AppResponseError, accept: bytes) -> Page:
     explain = exchange.route.explains_errors
     id = exchange.request_id.decode()
     group = exchange.route.group_name
+    rejected = _rejected(connection, exchange) if explain else None
     if isinstance(error, SpawnError):
         # The failure was logged when it happened, under its own id.
-        return spawn_failure_page(error.failure, explain=explain, accept=accept, retry_after=error.retry_after)
+        return spawn_failure_page(
+            error.failure, explain=explain, accept=accept, retry_after=error.retry_after, rejected=rejected
+        )
     if isinstance(error, ApplicationRaised):
         # The traceback is in the application's output; this line joins it with the page's id.
         _log.error("%s raised %s: %s [request %s] [pid %d]", group, error.name, error.message, id, exchange.pid)
-        return application_error_page(id, error.name, error.message, error.traceback, explain=explain, accept=accept)
+        return application_error_page(
+            id, error.name, error.message, error.traceback, explain=explain, accept=accept, rejected=rejected
+        )
     if isinstance(error, AppResponseError):
         _log.error("%s: %s [request %s] [pid %d]", group, error, id, exchange.pid)
-        return plain_error(error.status, error_id=id, accept=accept, text=f"{error}." if explain else "")
+        return plain_error(
+            error.status, error_id=id, accept=accept, text=f"{error}." if explain else "", rejected=rejected
+        )
     _log.warning("%s: %s [request %s]", group, error, id)
-    return plain_error(error.status, error_id=id, accept=accept)
+    return plain_error(error.status, error_id=id, accept=accept, rejected=rejected)
+
+
+def _rejected(connection: Connection, exchange: Exchange) -> Rejected | None:
+    """The newer version of the application that did not start, if that is how things are."""
+    rejection = connection.front.pool.rejection(exchange.route.key)
+    if rejection is None or not rejection.kept:
+        return None
+    return Rejected(rejection.failure, connection.now() - rejection.at)
 
 
 def refusal(connection: Connection, error: RequestError) -> tuple[bytes, int]:

@@ -5,6 +5,8 @@ traceback. Without ``explain`` a page has a status, a sentence from a table, and
 the log; nothing of the exception, the environment or a path. No page repeats anything of the request. The
 environment of a ``SpawnFailure`` comes redacted.
 
+While the last restart is one that was rejected, a page that explains says so: what failed is the version before, and why the newer one did not come.
+
 Who sends a page adds status and framing; every ``Page`` has a content type and a body.
 """
 
@@ -13,6 +15,8 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from typing import Any
+
+import attrs
 
 from passenger_trio.core.journey import Journey, StepState
 from passenger_trio.core.model import SpawnFailure
@@ -27,7 +31,7 @@ from passenger_trio.server.page_layout import (
     wants_json,
 )
 
-__all__ = ["Page", "application_error_page", "plain_error", "spawn_failure_page"]
+__all__ = ["Page", "Rejected", "application_error_page", "plain_error", "spawn_failure_page"]
 
 _STATUS: dict[int, tuple[str, str]] = {
     400: ("Bad Request", "The request could not be understood."),
@@ -60,21 +64,39 @@ _WHY_SHOWN = (
 )
 
 
-def plain_error(status: int, *, error_id: str = "", accept: bytes = b"", text: str = "") -> Page:
-    """The page of a status, without any diagnosis.
+@attrs.frozen
+class Rejected:
+    """A newer version of the application that did not start, so that the one before it serves on."""
+
+    failure: SpawnFailure | None
+    age: float
+    """Seconds."""
+
+
+def plain_error(
+    status: int, *, error_id: str = "", accept: bytes = b"", text: str = "", rejected: Rejected | None = None
+) -> Page:
+    """The page of a status, without any diagnosis; but for ``rejected``, which only a page that explains is given.
 
     :param error_id: an id that is also in the log.
     :param accept: value of the request's ``Accept``.
     :param text: a sentence of ours to say in place of the table's; never anything that came with the request.
     """
     as_json = wants_json(accept) if accept else False
+    if rejected is not None:
+        return _with_rejection(status, error_id, as_json, text, rejected)
     if error_id:
         return _plain(status, error_id, as_json, text)
     return _plain_cached(status, as_json, text)
 
 
 def spawn_failure_page(
-    failure: SpawnFailure, *, explain: bool, accept: bytes = b"", retry_after: float | None = None
+    failure: SpawnFailure,
+    *,
+    explain: bool,
+    accept: bytes = b"",
+    retry_after: float | None = None,
+    rejected: Rejected | None = None,
 ) -> Page:
     """The page of an application that does not start (status 500).
 
@@ -85,7 +107,7 @@ def spawn_failure_page(
     if not explain:
         return plain_error(500, error_id=failure.error_id, accept=accept)
     if wants_json(accept):
-        return _json(_failure_members(failure, retry_after))
+        return _json({**_failure_members(failure, retry_after), **_rejected_members(rejected)})
     return document(
         failure.summary or "The application does not start",
         "The application does not start",
@@ -97,6 +119,7 @@ def spawn_failure_page(
                     paragraphs(failure.solution) + paragraphs(_next_attempt(retry_after)),
                     hopeful=True,
                 ),
+                _rejected_section(rejected),
                 section("Traceback", _traceback(failure.traceback)),
                 section("How far it came", _journey(failure.journey)),
                 section("What it wrote", _text("\n".join(failure.output))),
@@ -110,7 +133,14 @@ def spawn_failure_page(
 
 
 def application_error_page(
-    error_id: str, class_name: str, message: str, traceback: str, *, explain: bool, accept: bytes = b""
+    error_id: str,
+    class_name: str,
+    message: str,
+    traceback: str,
+    *,
+    explain: bool,
+    accept: bytes = b"",
+    rejected: Rejected | None = None,
 ) -> Page:
     """The page of a request for which the application raised an exception (status 500).
 
@@ -122,13 +152,49 @@ def application_error_page(
         return plain_error(500, error_id=error_id, accept=accept)
     if wants_json(accept):
         members = {"type": class_name, "message": message, "traceback": traceback}
-        return _json({"status": 500, "title": "The application raised an exception", "id": error_id, **members})
+        about = {"status": 500, "title": "The application raised an exception", "id": error_id}
+        return _json({**about, **members, **_rejected_members(rejected)})
     return document(
         f"{class_name}: {message}" if message else class_name,
         "The application raised an exception",
-        section("Traceback", _traceback(traceback)),
+        _rejected_section(rejected) + section("Traceback", _traceback(traceback)),
         f"Error ID: {error_id} (also in the log). {_WHY_SHOWN}",
     )
+
+
+def _with_rejection(status: int, error_id: str, as_json: bool, text: str, rejected: Rejected) -> Page:
+    title, usual_text = _STATUS.get(status, (f"Error {status}", "The request could not be served."))
+    if as_json:
+        members = {"status": status, "title": title, "detail": text or usual_text, "id": error_id}
+        return _json({**members, **_rejected_members(rejected)})
+    return document(
+        f"{status} {title}",
+        "The request was not served",
+        section("What happened", paragraphs(text or usual_text)) + _rejected_section(rejected),
+        f"Error ID: {error_id} (also in the log). {_WHY_SHOWN}",
+    )
+
+
+def _rejected_section(rejected: Rejected | None) -> str:
+    if rejected is None:
+        return ""
+    failure = rejected.failure
+    why = "" if failure is None else f"{failure.summary} (error {failure.error_id})"
+    return section(
+        "A newer version was rejected",
+        paragraphs(
+            f"The last restart, {_duration(rejected.age)} ago, came to nothing. The version before it serves on, and this page is of that one.\n\n{why}"
+        )
+        + ("" if failure is None else paragraphs(failure.problem) + _traceback(failure.traceback)),
+    )
+
+
+def _rejected_members(rejected: Rejected | None) -> dict[str, Any]:
+    if rejected is None:
+        return {}
+    failure = rejected.failure
+    why = {} if failure is None else {"id": failure.error_id, "summary": failure.summary, "problem": failure.problem}
+    return {"rejected": {"age": rejected.age, **why, "traceback": "" if failure is None else failure.traceback}}
 
 
 def _plain(status: int, error_id: str, as_json: bool, text: str) -> Page:

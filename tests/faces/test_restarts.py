@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -125,6 +126,31 @@ def test_the_command_waits_and_says_what_came_of_it(tmp_path: Path) -> None:
         unknown = run_command(*restart, "sho")
         assert unknown.returncode == 1
         assert "there is no application 'sho'; there are: shop (development)" in unknown.stderr
+
+
+def test_the_developers_page_tells_of_a_version_that_was_rejected(tmp_path: Path) -> None:
+    """Deployment-error resistance: in development our own pages, like ``status``, say that a newer version did not start, and why; in production they do not."""
+    for environment in ("development", "production"):
+        write_version(tmp_path, "v1")
+        fails = (tmp_path / "passenger_wsgi.py").read_text().replace("body = ", "environ['FAILS']\n    body = ")
+        (tmp_path / "passenger_wsgi.py").write_text(fails)
+        with Supervisor.start(tmp_path, "-e", environment) as server:
+            restart = ("restart", "--wait", "--instance", str(server.instance_dir))
+            told = "A newer version was rejected"
+            assert told not in server.get().text
+            write_version(tmp_path, "v2", broken=True)
+            assert run_command(*restart).returncode == 1
+            page = server.get()
+            assert page.status == 500
+            assert (told in page.text) == ("this version is broken" in page.text) == (environment == "development")
+            if environment == "development":
+                [error] = [json.loads(server.get(Accept="application/json").body)["error"]]
+                assert "this version is broken" in error["rejected"]["summary"]
+                assert error["rejected"]["id"] in page.text
+                assert "this version is broken" in run_command("status", str(server.instance_dir)).stdout
+            (tmp_path / "passenger_wsgi.py").write_text(fails)
+            assert run_command(*restart).returncode == 0
+            assert told not in server.get().text
 
 
 @pytest.mark.parametrize(

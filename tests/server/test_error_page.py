@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
-from passenger_trio.server.error_page import Page, application_error_page, plain_error, spawn_failure_page
+from passenger_trio.server.error_page import Page, Rejected, application_error_page, plain_error, spawn_failure_page
 from passenger_trio.server.page_layout import escape, wants_json
 
 EVIL = "<script>alert('x')</script>\"&\x00\x1b]0;title\x07"
@@ -195,6 +195,41 @@ class TestPlainPages:
         assert plain_error(502) is plain_error(502)
 
 
+class TestARejectedVersion:
+    """While the last restart is one that was rejected, the pages that explain say so."""
+
+    REJECTED = Rejected(failure(), 12.0)
+
+    def test_each_page_says_so_and_why(self) -> None:
+        for page in (
+            plain_error(502, error_id="e9", rejected=self.REJECTED),
+            plain_error(502, error_id="e9", rejected=Rejected(None, 12.0)),
+            application_error_page("e9", "E", "m", "t", explain=True, rejected=self.REJECTED),
+            spawn_failure_page(failure(), explain=True, rejected=self.REJECTED),
+        ):
+            text = read(page).text
+            assert "A newer version was rejected" in text
+            assert "The last restart, 12.0 s ago" in text
+
+    def test_as_json_too(self) -> None:
+        for page in (
+            plain_error(502, error_id="e9", accept=b"application/json", rejected=self.REJECTED),
+            application_error_page(
+                "e9", "E", "m", "t", explain=True, accept=b"application/json", rejected=self.REJECTED
+            ),
+        ):
+            rejected = json.loads(page.body)["error"]["rejected"]
+            assert (rejected["age"], rejected["summary"]) == (12.0, failure().summary)
+
+    def test_in_production_no_page_does(self) -> None:
+        for page in (
+            application_error_page("e9", "E", "m", "t", explain=False, rejected=self.REJECTED),
+            spawn_failure_page(failure(), explain=False, rejected=self.REJECTED),
+        ):
+            assert b"rejected" not in page.body
+            assert failure().summary.encode() not in page.body
+
+
 class TestNothingOfOthersIsHtml:
     @pytest.mark.parametrize(
         "page",
@@ -203,6 +238,9 @@ class TestNothingOfOthersIsHtml:
             application_error_page(EVIL, EVIL, EVIL, EVIL, explain=True),
             application_error_page(EVIL, EVIL, EVIL, EVIL, explain=False),
             plain_error(500, error_id=EVIL, text=EVIL),
+            plain_error(502, error_id=EVIL, text=EVIL, rejected=Rejected(failure(EVIL), 1.0)),
+            application_error_page("id", "E", "m", "t", explain=True, rejected=Rejected(failure(EVIL), 1.0)),
+            spawn_failure_page(failure(), explain=True, rejected=Rejected(failure(EVIL), 1.0)),
         ],
     )
     def test_in_every_place(self, page: Page) -> None:
