@@ -42,6 +42,7 @@ from passenger_trio.errors import (
 )
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config, check, parse_mode
+from passenger_trio.pool.events import Listener as EventListener
 from passenger_trio.pool.gauges import Gauges
 from passenger_trio.pool.hooks import Hooks, parse_hooks
 from passenger_trio.pool.pool import Pool
@@ -101,6 +102,14 @@ class RunningServer:
         """After a rotation. Returns at once."""
         if self.front.access_log is not None:
             self.front.access_log.reopen()
+
+    def events(self) -> EventListener:
+        """What happens from now on: ``async for event in server.events()`` gives values of ``passenger_trio.events``, in order, until the server has ended.
+
+        Whoever does not keep up loses the oldest: no more than 1000 events wait, and ``lost_before`` says how many are missing. It is for one task;
+        ``close`` it, or use it in a ``with`` block, or let it go.
+        """
+        return self.pool.events.listen()
 
     @property
     def stopping(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from passenger_trio.pool.events import EVENTS
+from passenger_trio.events import KINDS
 
 __all__ = [
     "DESCRIPTION",
@@ -188,7 +188,7 @@ TRACE = record(
 
 EVENT: Schema = {
     "type": "object",
-    "properties": {"event": _one_of(*EVENTS), "time": SECONDS, "lost_before": COUNT},
+    "properties": {"event": _one_of(*KINDS), "time": SECONDS, "lost_before": COUNT},
     "required": ["event", "time"],
 }
 

@@ -29,6 +29,7 @@ from passenger_trio.codecs.admin_api import (
 )
 from passenger_trio.core.lobby import Lobby
 from passenger_trio.errors import AdminRefused
+from passenger_trio.events import as_json
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.system.callers import Caller, serve_callers
 from passenger_trio.system.sockets import PeerCredentials, RawStream
@@ -170,7 +171,7 @@ class _Desk:
         """One JSON object a line, as it happens, for as long as the caller listens."""
         with self.admin.server.pool.events.listen() as listener:
             async for event in listener:
-                await stream.send_all(json.dumps(event).encode() + b"\n")
+                await stream.send_all(json.dumps(as_json(event)).encode() + b"\n")
 
 
 async def _receive(stream: RawStream, reader: AdminReader) -> AdminRequest:

@@ -1,79 +1,109 @@
-"""Events of the pool: what happened, told to whoever listens, without ever waiting for them.
+"""Who listens to what happens in the pool, without the pool ever waiting for them.
 
-An event is a name and a few plain values. A listener that does not keep up loses events, and is told how many; it never slows the pool.
-``passenger-trio events`` listens over the admin socket, hooks (``pool.hooks``) listen in the supervisor.
+Laws: what is published reaches every listener that is there, in order; a listener holds no more than its room, whatever it does: one that does not keep up loses the oldest,
+and the next that it hears says how many; one that nobody holds any more is forgotten. When the pool has ended a listener hears what it has not heard, and then the end.
+
+``passenger-trio events`` listens over the admin socket, hooks (``pool.hooks``) in the supervisor, programs by ``RunningServer.events``.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections import deque
+from types import TracebackType
+from weakref import WeakSet
 
 import attrs
 import trio
 
+from passenger_trio.events import KINDS, Event
+
 __all__ = ["EVENTS", "Events", "Listener"]
 
-EVENTS = (
-    "process_attached",
-    "process_detached",
-    "process_exited",
-    "spawn_failed",
-    "queue_full",
-    "request_time_exceeded",
-    "memory_limit_exceeded",
-    "drain_time_exceeded",
-    "restart_ended",
-    "restart_rejected",
-)
-"""Their names, which are stable."""
+EVENTS = tuple(KINDS)
+"""Their names."""
 
 _ROOM = 1000
+"""Events."""
 
-Event = dict[str, Any]
 
-
-@attrs.define(eq=False)
 class Listener:
-    """What somebody has not heard yet."""
+    """What somebody has not heard yet: ``async for event in listener``, for one task. It is closed by ``close``, or at the end of a ``with`` block, or when nobody holds it."""
 
-    _receive: trio.MemoryReceiveChannel[Event]
-    lost: int = 0
+    def __init__(self, room: int, ended: bool) -> None:
+        self._room = room
+        self._waiting: deque[Event] = deque()
+        self._lost = 0
+        self._ended = ended
+        self._stirred = trio.Event()
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        async for event in self._receive:
-            lost, self.lost = self.lost, 0
-            yield {**event, "lost_before": lost} if lost else event
+    def hear(self, event: Event) -> None:
+        """Called by ``Events``."""
+        if len(self._waiting) == self._room:
+            self._lost += 1 + self._waiting.popleft().lost_before
+        self._waiting.append(event)
+        self._stirred.set()
+
+    def close(self) -> None:
+        """Nothing more is heard. Idempotent."""
+        self._ended = True
+        self._stirred.set()
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+        self._waiting.clear()
+
+    def __aiter__(self) -> Listener:
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next event, when there is one. Always a checkpoint.
+
+        :raises StopAsyncIteration: it is closed, or the pool has ended.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self._waiting:
+            if self._ended:
+                raise StopAsyncIteration
+            self._stirred = trio.Event()
+            await self._stirred.wait()
+        event = self._waiting.popleft()
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            event = attrs.evolve(event, lost_before=lost)
+        return event
 
 
 class Events:
     """Made by the pool."""
 
     def __init__(self) -> None:
-        self._listeners: dict[Listener, trio.MemorySendChannel[Event]] = {}
+        self._listeners: WeakSet[Listener] = WeakSet()
+        self._ended = False
 
-    def publish(self, name: str, **fields: Any) -> None:
-        """Tell everybody, at once and in order."""
-        if not self._listeners:
-            return
-        event = {"event": name, "time": time.time(), **fields}
-        for listener, send in self._listeners.items():
-            try:
-                send.send_nowait(event)
-            except trio.WouldBlock:
-                listener.lost += 1
+    def publish(self, event: Event) -> None:
+        """Tell everybody, at once."""
+        for listener in list(self._listeners):
+            if listener._ended:
+                self._listeners.discard(listener)
+            else:
+                listener.hear(event)
 
-    @contextmanager
-    def listen(self, room: int = _ROOM) -> Iterator[Listener]:
-        """Within the block the listener hears what happens."""
-        send, receive = trio.open_memory_channel[Event](room)
-        listener = Listener(receive)
-        self._listeners[listener] = send
-        try:
-            yield listener
-        finally:
-            del self._listeners[listener]
-            send.close()
-            receive.close()
+    def listen(self, room: int = _ROOM) -> Listener:
+        """From now on it hears what happens.
+
+        :param room: events that it holds at most.
+        """
+        listener = Listener(room, self._ended)
+        self._listeners.add(listener)
+        return listener
+
+    def end(self) -> None:
+        """Nothing more will happen."""
+        self._ended = True
+        for listener in list(self._listeners):
+            listener.close()

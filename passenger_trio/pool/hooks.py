@@ -17,6 +17,7 @@ from typing import Any
 import trio
 
 from passenger_trio.errors import OptionError
+from passenger_trio.events import as_json
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.events import EVENTS, Events
 from passenger_trio.system.children import start_program
@@ -63,9 +64,9 @@ class Hooks:
         with self._events.listen() as listener:
             task_status.started()
             async for event in listener:
-                for command in self._hooks.get(event["event"], ()):
+                for command in self._hooks.get(event.name, ()):
                     with self._kernel.contain("a hook"):
-                        await self._call(command, event)
+                        await self._call(command, as_json(event))
 
     async def _call(self, command: tuple[str, ...], event: Mapping[str, Any]) -> None:
         environment = {**os.environ, "PASSENGER_TRIO_HOOK": event["event"]}

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, assert_never
 
+from passenger_trio import events
 from passenger_trio.core.commands import (
     AbandonSpawn,
     Command,
@@ -48,7 +49,7 @@ def perform(pool: Pool, commands: Iterable[Command]) -> None:
                 pool.grant(command, pool.now())
             case Refuse():
                 if command.reason is Reason.QUEUE_FULL:
-                    pool.events.publish("queue_full")
+                    pool.events.publish(events.QueueFull())
                 pool.refuse(command.waiter, refusal(command))
             case StartSpawn():
                 _log.debug("a process of %s is started: %s", command.group, command.reason.value)
@@ -78,8 +79,8 @@ def perform(pool: Pool, commands: Iterable[Command]) -> None:
 
 
 def _tell_restart(pool: Pool, command: RestartEnded) -> None:
-    name = "restart_rejected" if command.rejected else "restart_ended"
-    pool.events.publish(name, group=str(command.group), generation=command.generation)
+    kind = events.RestartRejected if command.rejected else events.RestartEnded
+    pool.events.publish(kind(group=str(command.group), generation=command.generation))
     if not command.rejected:
         _log.info("%s is restarted: generation %d serves", command.group, command.generation)
         return

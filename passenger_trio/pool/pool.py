@@ -33,6 +33,15 @@ from passenger_trio.core.recorder import RecordedPolicy
 from passenger_trio.core.state import Rejection
 from passenger_trio.core.statistics import PoolStatistics
 from passenger_trio.errors import CheckoutError, SpawnError
+from passenger_trio.events import (
+    DrainTimeExceeded,
+    MemoryLimitExceeded,
+    ProcessAttached,
+    ProcessDetached,
+    ProcessExited,
+    RequestTimeExceeded,
+    SpawnFailed,
+)
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.clock import Clock
 from passenger_trio.pool.events import Events
@@ -97,6 +106,7 @@ class Pool:
                     self._close(nursery)
         finally:
             self.empty.set()  # nothing is left, however it ended
+            self.events.end()
         if self._failure is not None:
             raise self._failure
 
@@ -256,7 +266,7 @@ class Pool:
             live.spawn_time * 1000,
             "forked" if live.preloaded else "started",
         )
-        self.events.publish("process_attached", group=str(home.key), pid=live.pid)
+        self.events.publish(ProcessAttached(group=str(home.key), pid=live.pid))
         self._perform(self._policy.spawn_succeeded(attempt, process.id, live.concurrency, now, random.random()))
         self.tell_change()
 
@@ -265,9 +275,8 @@ class Pool:
         if error is not None:
             self._log_failure(home.key, error.failure)
         summary = error.failure.summary if error else None
-        self.events.publish(
-            "spawn_failed", group=str(home.key), summary=summary, id=error.failure.error_id if error else None
-        )
+        error_id = error.failure.error_id if error else None
+        self.events.publish(SpawnFailed(group=str(home.key), summary=summary, id=error_id))
         self._perform(self._policy.spawn_failed(attempt, error.failure if error else None, self.now(), random.random()))
         self.tell_change()
 
@@ -285,7 +294,7 @@ class Pool:
         del self.processes[process.id]
         unasked = not process.leaving
         process.leave()
-        self.events.publish("process_exited", group=str(process.group), pid=process.live.pid)
+        self.events.publish(ProcessExited(group=str(process.group), pid=process.live.pid))
         # Should the policy hold it for a crash loop, this is what people are shown.
         evidence = SpawnFailure(
             error_id=secrets.token_hex(4),
@@ -396,8 +405,8 @@ class Pool:
         """A process is to end at once."""
         process = self.processes[kill.process]
         _log.warning("process %d of %s is killed: %s", process.live.pid, process.group, kill.reason.value)
-        exceeded = "memory_limit_exceeded" if kill.session is None else "request_time_exceeded"
-        self.events.publish(exceeded, group=str(process.group), pid=process.live.pid)
+        exceeded = MemoryLimitExceeded if kill.session is None else RequestTimeExceeded
+        self.events.publish(exceeded(group=str(process.group), pid=process.live.pid))
         if kill.session is not None:
             process.overdue.add(kill.session)
         self._detached(process, kill.reason.value)
@@ -428,7 +437,7 @@ class Pool:
                 _requests(sessions),
                 reason.value,
             )
-            self.events.publish("drain_time_exceeded", group=str(process.group), pid=process.live.pid)
+            self.events.publish(DrainTimeExceeded(group=str(process.group), pid=process.live.pid))
         process.leave()
         self._detached(process, reason.value)
         self.homes[process.group].keepers[id].retire(reason.value)
@@ -436,7 +445,7 @@ class Pool:
     def _detached(self, process: Process, why: str) -> None:
         if not process.told_detached:
             process.told_detached = True
-            self.events.publish("process_detached", group=str(process.group), pid=process.live.pid, why=why)
+            self.events.publish(ProcessDetached(group=str(process.group), pid=process.live.pid, why=why))
             for tell in tuple(process.holders):
                 with self._kernel.contain("a step of a connection"):
                     tell()

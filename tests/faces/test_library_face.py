@@ -23,6 +23,7 @@ import passenger_trio
 from passenger_trio import AppOptions, Config, PassengerError, PoolOptions, RunningServer, ServerOptions
 from passenger_trio.admin.client import fetch_status
 from passenger_trio.errors import BindError, NothingToServe, OptionError, StartupAborted
+from passenger_trio.events import Event, ProcessAttached, ProcessDetached, ProcessExited
 from passenger_trio.system.children import descendants
 from passenger_trio.testing import RawClient, Response, eventually
 
@@ -99,6 +100,49 @@ def nothing_left() -> Iterator[None]:
     before = belongings()
     yield
     assert belongings() == before
+
+
+def test_events_of_a_real_server() -> None:
+    """OB7: the same facts as those of the admin API's stream, as values."""
+    heard: list[Event] = []
+
+    async def program() -> None:
+        async with passenger_trio.open_server(config()) as server:
+            told = server.events()
+            (process,) = server.pool.processes.values()
+            os.kill(process.live.pid, signal.SIGKILL)
+            async for event in told:
+                heard.append(event)
+                if isinstance(event, ProcessAttached):
+                    break
+            later = server.events()
+        heard.extend([event async for event in later])
+
+    trio.run(program)
+    kinds = [type(event) for event in heard]
+    assert kinds[:2] == [ProcessExited, ProcessAttached]
+    assert kinds[2:] == [ProcessDetached, ProcessExited], "and what happened at the end is heard after it"
+
+
+BLOCKS_OWN = [ValueError("mine"), KeyboardInterrupt("mine"), SystemExit(3), BaseExceptionGroup("mine", [SystemExit(3)])]
+
+
+@pytest.mark.parametrize("error", BLOCKS_OWN, ids=lambda error: type(error).__name__)
+def test_whatever_the_block_raises_comes_out_as_it_is(error: BaseException) -> None:
+    """Fault 35: KeyboardInterrupt and SystemExit, too, and in no group that the block did not make."""
+    caught: list[BaseException] = []
+
+    async def program() -> None:
+        try:
+            async with passenger_trio.open_server(config()):
+                raise error
+        except BaseException as exc:  # noqa: BLE001  the test's own, looked at below
+            caught.append(exc)
+
+    with nothing_left():
+        trio.run(program)
+    assert caught == [error]
+    assert caught[0] is error
 
 
 class TestOpenServer:

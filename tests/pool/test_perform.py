@@ -118,7 +118,7 @@ async def test_a_process_that_drains_is_told_of_and_then_told_to_go(
             await trio.sleep(2)
             with trio.move_on_after(1):
                 async for event in listener:
-                    heard.append(event["event"])
+                    heard.append(event.name)
         assert (process.asked_to_stop, session.is_overdue) == (1, True)
         assert f"process {process.pid} of {KEY} is ended with 1 request in hand" in caplog.text
         assert "drain_time_exceeded" in heard

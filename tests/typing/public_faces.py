@@ -8,6 +8,7 @@ import trio
 
 import passenger_trio
 from passenger_trio import AppOptions, Config, PassengerError, PoolOptions, RunningServer, ServerOptions
+from passenger_trio.events import Event, ProcessExited
 from passenger_trio.testing import RawClient, Response, Supervisor, eventually
 
 
@@ -21,6 +22,10 @@ async def embeds() -> None:
         assert_type(server, RunningServer)
         assert_type(server.addresses, list[str])
         assert_type(server.admin_socket, str)
+        async for event in server.events():
+            assert_type(event, Event)
+            if isinstance(event, ProcessExited):
+                assert_type(event.pid, int)
         server.stop()
         await server.wait_stopping()
     async with trio.open_nursery() as nursery:
