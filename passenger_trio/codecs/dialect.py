@@ -34,6 +34,10 @@ class Reader(Protocol):
 
     begun: bool
 
+    @property
+    def ends_with_stream(self) -> bool:
+        """Whether the body that is read now ends with the stream, and not by itself."""
+
     def feed(self, data: bytes) -> None: ...
     def feed_eof(self, broken: bool = False) -> None:
         """The stream ended. :param broken: not in good order, so the end of the stream is not the end of a body."""

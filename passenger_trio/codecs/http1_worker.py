@@ -176,6 +176,10 @@ class HttpReader:
         self._flags = _KEEP
         self.begun = False
 
+    @property
+    def ends_with_stream(self) -> bool:
+        return self._state is _State.BODY and self._head is not None and self._head.body is Body.CLOSE
+
     def feed(self, data: bytes) -> None:
         """Bytes behind the end are dropped. What is wrong is told by ``next_event``, after what was good."""
         if not data:

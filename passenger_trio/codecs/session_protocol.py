@@ -183,6 +183,8 @@ class ResponseReader:
         self.begun = False
         """Whether any byte has come, one of an interim response too (R30: no retry after that)."""
 
+    ends_with_stream = False
+
     @property
     def complete(self) -> bool:
         return self._state == _DONE

@@ -384,6 +384,11 @@ class Connection:
         )
         if exchange.head.version == b"1.0":
             self.stream.reset_on_close()
+            if self.peer_user is not None:
+                # A Unix socket knows no reset.
+                self.front.warn_rarely(
+                    "an HTTP/1.0 client of the Unix socket cannot tell that; let the proxy speak HTTP/1.1 (nginx: proxy_http_version 1.1)"
+                )
         else:
             await self._part(exchange)
 

@@ -70,6 +70,9 @@ _log = logging.getLogger("passenger_trio.server")
 
 _EVENTS = re.compile(rb"text/event-stream\s*(;|$)", re.IGNORECASE)
 """Server-sent events (HTML Living Standard, section 9.2)."""
+_LAST_WORD = 0.05
+"""Seconds in which a shell ends after the program that it has started."""
+_LAST_LOOKS = 10
 _MANY = 16
 """Pieces of one read that are sent as they are; more of them are small, and are copied together first."""
 _BULK = 256 * 1024
@@ -215,9 +218,9 @@ class _Pump:
         except trio.BrokenResourceError:
             count, broken = 0, True
         if not count:
-            session = self.exchange.session
-            # The kernel ends the streams of a process that we killed in good order: a body without a length must not look whole by that.
-            self.reader.feed_eof(broken or (session is not None and session.process.killed))
+            if self.reader.ends_with_stream and not broken:
+                broken = await self._ended_badly()
+            self.reader.feed_eof(broken)
         # From here to the next checkpoint the scratch buffer is ours.
         pieces, taken = self.reader.take_body(scratch[:count])
         if pieces:
@@ -225,6 +228,28 @@ class _Pump:
             self._give()
         if taken < count:
             self.reader.feed(bytes(scratch[taken:count]))
+
+    def _look_for_endings(self) -> None:
+        session = self.exchange.session
+        if session is not None and session.process.live.endings is not None:
+            session.process.live.endings.look(self.connection.now())
+
+    async def _ended_badly(self) -> bool:
+        """Whether the stream has ended because its process has: the kernel ends the streams of a process that crashes, or is killed, in good order, and a
+        body without a length must not look whole by that (R25).
+        """
+        session = self.exchange.session
+        if session is None or session.process.killed:
+            return session is not None
+        endings = session.process.live.endings
+        if endings is None:
+            return False
+        for _ in range(_LAST_LOOKS):
+            badly = endings.verdict(self.exchange.started, self.connection.now())
+            if badly is not None:
+                return badly
+            await trio.sleep(_LAST_WORD / _LAST_LOOKS)
+        return False
 
     async def _store_bulk(self, room: int) -> Received:
         """Body to the disk, framed in a thread. What came behind it goes to the reader.
@@ -298,6 +323,8 @@ class _Pump:
             )
             exchange.response_begun = True
             exchange.release_body()
+            if self.reader.ends_with_stream:
+                self._look_for_endings()
             if any(name.lower() == b"content-type" and _EVENTS.match(value) for name, value in app.fields):
                 self._drain_when_told()
         elif kind == INTERIM:

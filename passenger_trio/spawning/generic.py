@@ -31,6 +31,7 @@ from passenger_trio.spawning.handshake import Launch, describe_exit
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.spawner import PreloaderFacts, warn_of_stranger
 from passenger_trio.system.children import descendants, start_program
+from passenger_trio.system.endings import Endings
 from passenger_trio.system.pidfd import PidFd, pin_child
 from passenger_trio.system.ports import Ports, connect_tcp_nowait, listener_uids
 from passenger_trio.system.sockets import PeerCredentials, RawStream, connect_unix_nowait, remove_unix_socket
@@ -103,6 +104,11 @@ class ListeningProcess:
     preloaded: bool = False
     dialect: Dialect = HTTP
     websocket: bool = False
+    endings: Endings = attrs.field(init=False)
+
+    @endings.default
+    def _(self) -> Endings:
+        return Endings(self.pidfd)
 
     @property
     def pid(self) -> int:

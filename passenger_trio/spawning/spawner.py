@@ -25,6 +25,7 @@ from passenger_trio.errors import SpawnServerError
 from passenger_trio.spawning.handshake import EXIT_STATUS_TIME
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.reception import ControlConnection
+from passenger_trio.system.endings import Endings
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.sockets import PeerCredentials, RawStream, connect_unix_nowait, remove_unix_socket
 
@@ -58,6 +59,9 @@ class LiveProcess(Protocol):
 
     @property
     def preloaded(self) -> bool: ...
+    @property
+    def endings(self) -> Endings | None:
+        """Where a response may end with its stream: what tells whether that was a good end."""
 
     @property
     def output_tail(self) -> tuple[str, ...]:
@@ -115,7 +119,12 @@ class SpawnedProcess:
     """Of a process that is not our child: waits until its parent tells, which it does once."""
     websocket: bool = False
     dialect: Dialect = SESSION
+    endings: Endings | None = attrs.field(init=False)
     _told: int | None = None
+
+    @endings.default
+    def _(self) -> Endings | None:
+        return Endings(self.pidfd) if self.dialect.name == "http" else None
 
     @property
     def pid(self) -> int:
