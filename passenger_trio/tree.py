@@ -5,11 +5,14 @@
     tree            starts top to bottom, stops bottom to top
      |- reception   where loaders connect back
      |- pool        clock, and a group home for each application
-     |- admin       answers until the last process is gone
      |- access log
-     `- server
-         |- accept loops
-         `- clients    on drain: deadline = now + grace
+     |- admin       answers until the last process is gone
+     |- hooks, gauges, watch
+     |- timekeeper, switchboard
+     `- clients     on drain: deadline = now + grace
+         `- accept loops
+
+Every task but the pool's is in the error kernel (``kernel``, ARCHITECTURE.md): what goes wrong in it by mistake does not come here.
 
 ``open_server`` is the whole life of a server as a context: inside, it serves; leaving it normally drains it, leaving it with an exception or a
 cancellation ends everything at once. ``program`` adds what belongs to a process of its own: signals, orphans.

@@ -142,6 +142,21 @@ def test_the_server_knows_the_pool_by_its_seam_only() -> None:
         }
 
 
+def test_the_server_calls_of_the_pool_what_the_seam_says() -> None:
+    """ARCHITECTURE.md, the pool seam."""
+    used = {
+        node.attr
+        for path in (PACKAGE / "server").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and (
+            (isinstance(node.value, ast.Attribute) and node.value.attr == "pool")
+            or (isinstance(node.value, ast.Name) and node.value.id == "pool")
+        )
+    }
+    assert used == {"checkout_or_queue", "rejection"}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "spawn_servers").rglob("*.py")), ids=lambda path: path.name)
 def test_loaders_import_the_standard_library_only(path: Path) -> None:
     tree = ast.parse(path.read_text(), feature_version=(3, 8))

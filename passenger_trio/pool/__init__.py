@@ -4,5 +4,5 @@ Facts go down to the policy as method calls, its commands come back and are perf
 about capacity, routing or retries. The nursery tree: the pool's nursery holds the clock and one *group home* for each application group; a group home holds the
 preloader keeper, the spawn attempts and the process keepers.
 
-``server/`` knows the pool by ``checkout_nowait``, ``checkout``, a session's ``close``, and ``statistics``: nothing else.
+What ``server/`` knows of the pool is in ARCHITECTURE.md (the pool seam). The policy, and the performing of its commands, are the one thing of which an unexpected exception ends the server (KE1).
 """
