@@ -21,7 +21,7 @@ def close_frame(code: int) -> bytes:
 class FrameEnds:
     """:param with_head: first comes the head of the response, as an application has written it by itself."""
 
-    __slots__ = ("_head", "_in_response", "_left", "between")
+    __slots__ = ("_head", "_in_response", "_left", "between", "frames")
 
     def __init__(self, *, with_head: bool = False) -> None:
         self._in_response = with_head
@@ -29,6 +29,8 @@ class FrameEnds:
         """Of the response or of a frame, as far as it has come."""
         self._left = 0
         """Bytes to come of the frame whose header has come."""
+        self.frames = 0
+        """Frames whose header was read, but for short ones that came alone."""
         self.between = not with_head
         """Whether all that was fed ends where a frame ends, and none of them was a Close: one may follow."""
 
@@ -72,6 +74,7 @@ class FrameEnds:
                     return
                 self._left = int.from_bytes(self._head[2:], "big") if wanted > 2 else self._head[1]
                 self._head = b""
+                self.frames += 1
         self.between = not self._left and not self._head
 
     def _lose(self) -> None:

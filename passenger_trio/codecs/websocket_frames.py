@@ -100,6 +100,7 @@ class FrameReader:
         "_told",
         "ended",
         "failed",
+        "frames",
     )
 
     def __init__(self, limits: FrameLimits, now: float, *, lane: bool = True) -> None:
@@ -116,6 +117,8 @@ class FrameReader:
         """Payload bytes of the frame that wsproto has begun to read and that have not come."""
         self._engine: FrameProtocol | None = None
         self._allowance = _BURST
+        self.frames = 0
+        """Frames whose header was read."""
         self._told = now
         self.ended = False
         """Nothing is read any more."""
@@ -170,6 +173,7 @@ class FrameReader:
             if head is None:
                 break
             opcode, final, start, size = head
+            self.frames += 1
             stop = start + size
             if opcode & 8:
                 if stop > end:

@@ -63,6 +63,8 @@ class Exchange:
     """Processes that could not be reached for this request."""
     # forward_response
     reader: Reader | None = None
+    unread: bytes = b""
+    """What the process sent and ``reader`` was not given yet: it may hold more pieces than one step can take."""
     answered = False
     """Whether the response is whole; ``tail`` is what the client has still to take of it."""
     tail: bytes | memoryview = b""

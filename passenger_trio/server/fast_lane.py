@@ -41,6 +41,7 @@ __all__ = ["FastLane"]
 
 _DONE = SessionOutcome.DONE
 _READ = 65536
+_FIRST = 1024
 _MOST = 2 * _READ
 """Bytes of a response that are joined: it is here already, and a nursery costs more. It is also what a client that takes nothing leaves in memory."""
 
@@ -277,7 +278,10 @@ class FastLane:
             else:
                 if data:
                     exchange.reader = exchange.new_reader(session)
-                    exchange.reader.feed(data)
+                    # A reader that parses what it is fed gets the rest in the slow lane, in steps.
+                    first = len(data) if session.dialect.keeps_idle else _FIRST
+                    exchange.reader.feed(data[:first])
+                    exchange.unread = data[first:]
                 self._end(True)  # of an end the slow lane hears, too
         except Exception as error:  # noqa: BLE001  see above
             self._fail(error)

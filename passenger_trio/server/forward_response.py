@@ -60,6 +60,7 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
         if again:
             exchange.retried += 1
             exchange.reader = None
+            exchange.unread = b""
             return False
         raise
     except MalformedResponse:

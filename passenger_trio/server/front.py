@@ -79,6 +79,8 @@ class Front:
         )
         self.scratch = memoryview(bytearray(SCRATCH))
         """Where bytes are received that are given on before the next checkpoint: one for all connections."""
+        self.turns = trio.Lock()
+        """Streams of many small pieces take their steps in turn: one for each turn of the event loop, and not all of them (KE7)."""
         self.accepted = 0
         self.requests = 0
         self.rejected: Counter[str] = Counter()
@@ -103,6 +105,11 @@ class Front:
     def upgraded(self) -> int:
         """Connections that are relayed now."""
         return sum(1 for c in self.connections if c.exchange is not None and c.exchange.relay is not None)
+
+    async def take_turn(self) -> None:
+        """Wait until the steps of other floods have had their turn. Always a checkpoint."""
+        async with self.turns:
+            await trio.lowlevel.checkpoint()
 
     def date(self) -> bytes:
         """The value of a ``Date`` field for now (RFC 9110 section 6.6.1)."""

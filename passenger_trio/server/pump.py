@@ -13,6 +13,9 @@ The bytes are framed before they are buffered: what the buffer holds is what the
 being looked at, and the end of a chunked body is in the buffer only if the process has ended its response. A response that is cut short, for whatever reason, cannot
 look whole.
 
+What a process sends in many small pieces (frames, chunks, interim responses) is handled ``STEP`` pieces at a time, and a response that goes on like that takes turns with
+all others that do (``core.read_size``, KE7): the clients of other applications do not wait for it.
+
 A client that keeps up costs nothing of this: body bytes are received into one buffer that all connections share, and are handed to the kernel from there, before
 the next checkpoint. No exception leaves a task: the first failure is noted, and raised when the nursery has ended.
 """
@@ -43,6 +46,7 @@ from passenger_trio.codecs.session_protocol import (
 )
 from passenger_trio.codecs.websocket_handshake import accept_fields
 from passenger_trio.core.model import SessionOutcome
+from passenger_trio.core.read_size import STEP, ReadSize
 from passenger_trio.core.spill import SpillLedger
 from passenger_trio.errors import (
     ApplicationRaised,
@@ -56,7 +60,7 @@ from passenger_trio.server.client_watch import ClientWatch
 from passenger_trio.server.exchange import Exchange
 from passenger_trio.server.send_body import send_body
 from passenger_trio.server.spill_buffer import SpillBuffer
-from passenger_trio.server.stage import ClientGone, Stage
+from passenger_trio.server.stage import SCRATCH, ClientGone, Stage
 from passenger_trio.server.websocket import WebSocket
 from passenger_trio.system.tempfiles import Received
 
@@ -77,6 +81,10 @@ _MANY = 16
 """Pieces of one read that are sent as they are; more of them are small, and are copied together first."""
 _BULK = 256 * 1024
 """Bytes that the file must have room for, so that it is worth a thread of its own."""
+_FIRST_READ, _LEAST_READ = 16 * 1024, 1024
+"""Bytes; see ``core.read_size``."""
+_MOST_INTERIM = 100
+"""Interim responses before a response. Real ones are one to three (RFC 9110 section 15.2, RFC 8297)."""
 _MANY_PARTS = 256
 """The same of what is sent; the kernel takes 1024."""
 
@@ -134,6 +142,10 @@ class _Pump:
     """A head of status 101, which is told to the client when the upgrade follows."""
     _out: list[bytes | memoryview] = attrs.field(factory=list)
     _over: bool = False
+    _size: ReadSize = attrs.field(factory=lambda: ReadSize(_FIRST_READ, _LEAST_READ, SCRATCH))
+    _pieces: int = 0
+    """Handled since the last read."""
+    _interim_count: int = 0
     _drained: trio.Event | None = None
     """Is there while ``drain`` is."""
 
@@ -180,19 +192,39 @@ class _Pump:
         """Until it is over; or until it turns out to be an event stream, whose time can be limited from there."""
         limited = self._filling
         while True:
+            in_step = 0
             while (event := self.reader.next_event()) is not None:
                 self._take(*event)
+                self._pieces += 1
+                in_step += 1
+                if in_step == STEP:
+                    self._give()
+                    await self.connection.front.take_turn()
+                    in_step = 0
             self._give()
             if self._over or self._filling is not limited:
                 break
-            await self._receive()
+            if self._size.is_flood:
+                await self.connection.front.take_turn()
+            if self.exchange.unread:
+                self._read_on()
+            else:
+                await self._receive()
+
+    def _read_on(self) -> None:
+        """More of what has come already."""
+        unread, size = self.exchange.unread, self._size.limit
+        self.exchange.unread = unread[size:]
+        self._size.found(min(size, len(unread)), self._pieces)
+        self._pieces = 0
+        self.reader.feed(unread[:size])
 
     async def _receive(self) -> None:
         """The next bytes of the process: body goes on at once, the rest to the reader."""
         stream, buffer, scratch = self.stream, self.buffer, self.connection.front.scratch
         broken = False
         try:
-            room = buffer.room()
+            room = min(buffer.room(), self._size.limit)
             if room and not buffer.over_threshold:
                 count = await stream.recv_into(scratch[:room])
             else:
@@ -204,7 +236,12 @@ class _Pump:
                 except trio.WouldBlock:
                     room = await buffer.make_room()
                     # In a thread only what is here already: a process that sends slowly is waited for where all are.
-                    while self._drained is not None and (bulk := buffer.wants_bulk(stream)) >= _BULK:
+                    # (And in small pieces: a thread would take the interpreter from all others.)
+                    while (
+                        self._drained is not None
+                        and not self._size.is_flood
+                        and (bulk := buffer.wants_bulk(stream)) >= _BULK
+                    ):
                         received = await self._store_bulk(bulk)
                         if received.broken:
                             raise trio.BrokenResourceError from None
@@ -214,7 +251,7 @@ class _Pump:
                             self._take(*event)
                             return  # a body that ends by its length ended there: nothing comes behind it
                         room = await buffer.make_room()
-                    count = await stream.recv_into(scratch[:room])
+                    count = await stream.recv_into(scratch[: min(room, self._size.limit)])
         except trio.BrokenResourceError:
             count, broken = 0, True
         if not count:
@@ -223,6 +260,8 @@ class _Pump:
             self.reader.feed_eof(broken)
         # From here to the next checkpoint the scratch buffer is ours.
         pieces, taken = self.reader.take_body(scratch[:count])
+        self._size.found(count, self._pieces + len(pieces))
+        self._pieces = 0
         if pieces:
             self._take_pieces(pieces)
             self._give()
@@ -328,6 +367,9 @@ class _Pump:
             if any(name.lower() == b"content-type" and _EVENTS.match(value) for name, value in app.fields):
                 self._drain_when_told()
         elif kind == INTERIM:
+            self._interim_count += 1
+            if self._interim_count > _MOST_INTERIM:
+                raise MalformedResponse(f"the process sent more than {_MOST_INTERIM} interim responses for one request")
             if interim := codec.interim(*parse_interim(payload)):
                 self._out.append(interim)
         elif kind == ERROR:
@@ -351,6 +393,8 @@ class _Pump:
     def _upgrade(self) -> None:
         """The application takes the connection over: what comes from here is for the relay (``upgrade``)."""
         exchange = self.exchange
+        unread, exchange.unread = exchange.unread, b""
+        self.reader.feed(unread)
         if not exchange.body_sent:
             raise MalformedResponse("the process has taken the connection over before it had the whole request")
         if self._switch is not None:
@@ -361,7 +405,10 @@ class _Pump:
     def _end(self, flags: int) -> None:
         """The process is done: it is free before the client has the last byte."""
         exchange = self.exchange
-        exchange.give_back(SessionOutcome.DONE, keep_stream=exchange.body_sent and not flags & FLAG_CLOSE)
+        exchange.give_back(
+            SessionOutcome.DONE, keep_stream=exchange.body_sent and not flags & FLAG_CLOSE and not exchange.unread
+        )
+        exchange.unread = b""
         self._over = True
         if self._raised is None:
             if end := self.connection.codec.end_response():

@@ -1,5 +1,7 @@
 """One direction of a relay: what its source has goes to its sink, without a task of its own.
 
+A read of a WebSocket's frames is the smaller the more frames come in one (``core.read_size``): they are counted one by one.
+
 Laws: it holds what its sink has not taken, and reads nothing meanwhile. It is called by the switchboard, and does not wait; a fault in it ends the relay. A source that has ended is
 watched for a hang-up only; one that hung up while it is not read is not watched at all, for that would be told again and again.
 """
@@ -11,11 +13,13 @@ from collections.abc import Callable
 import trio
 
 from passenger_trio.codecs.websocket_ends import FrameEnds
+from passenger_trio.core.read_size import ReadSize
 from passenger_trio.system.sockets import RawStream
 from passenger_trio.system.switchboard import HUNG_UP, READABLE, WRITABLE, Switchboard
 
 __all__ = ["Down", "Up", "Way"]
 
+_LEAST_READ = 1024
 _STATUS_LINE = 12
 """Bytes of ``HTTP/1.1 101``."""
 
@@ -27,6 +31,7 @@ class Way:
         "_over",
         "_piece",
         "_sink",
+        "_size",
         "_source",
         "_switchboard",
         "_watched",
@@ -47,6 +52,7 @@ class Way:
         self._switchboard = switchboard
         self._piece = piece
         self._over = over
+        self._size = ReadSize(len(piece), min(_LEAST_READ, len(piece)), len(piece))
         self._watched = -1
         """What the source is watched for; -1: it is not."""
         self.moved = 0
@@ -100,7 +106,7 @@ class Way:
 
     def _read(self) -> None:
         try:
-            count = self._source.recv_into_nowait(self._piece)
+            count = self._source.recv_into_nowait(self._piece[: self._size.limit])
         except trio.WouldBlock:
             return
         except trio.BrokenResourceError:
@@ -217,7 +223,9 @@ class Down(Way):
 
     def give(self, piece: bytes | memoryview) -> None:
         if self.frames is not None:
+            before = self.frames.frames
             self.frames.feed(piece)
+            self._size.found(len(piece), self.frames.frames - before)
         if self._found is not None:
             self._look(piece, self._found)
         super().give(piece)

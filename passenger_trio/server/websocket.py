@@ -41,6 +41,7 @@ from passenger_trio.codecs.websocket_frames import (
     is_close_payload,
 )
 from passenger_trio.core.model import SessionOutcome
+from passenger_trio.core.read_size import STEP, ReadSize
 from passenger_trio.core.websocket_life import (
     GOING_AWAY,
     INTERNAL_ERROR,
@@ -67,6 +68,9 @@ if TYPE_CHECKING:
 __all__ = ["WebSocket"]
 
 _LINGER_BYTES = 256 * 1024
+_READ = 65536
+_FIRST_READ, _LEAST_READ = 8192, 1024
+"""Bytes; see ``core.read_size``."""
 
 # Messages by the names that the two protocols have for them.
 _TO_WORKER = {TEXT: session_messages.TEXT, BINARY: session_messages.BINARY}
@@ -239,18 +243,32 @@ class WebSocket:
         assert self._to_client is not None
         reader = self._session_reader
         life = self._life
+        front = self._connection.front
+        size = ReadSize(_FIRST_READ, _LEAST_READ, _READ)
+        came = 0
         try:
             while True:
                 out: list[bytes] = []
+                messages = 0
                 while (event := reader.next_event()) is not None:
                     self._take_from_worker(*event, out)
+                    messages += 1
+                    if messages % STEP == 0:
+                        if out:
+                            self._send(b"".join(out))
+                            out.clear()
+                        await front.take_turn()
                 if out:
                     self._send(out[0] if len(out) == 1 else b"".join(out))
                 if life.worker is Side.GONE:
                     return
+                size.found(came, messages)
                 if life.client is _OPEN:
                     await self._to_client.wait_clear()
-                data = await stream.recv()
+                if size.is_flood:
+                    await front.take_turn()
+                data = await stream.recv(size.limit)
+                came = len(data)
                 if not data:
                     reader.feed_eof()
                 reader.feed(data)
@@ -307,13 +325,16 @@ class WebSocket:
         """The client's frames to the worker, until the client's side is over; then its connection is closed, and the session logged."""
         connection, life = self._connection, self._life
         stream = connection.stream
+        size = ReadSize(_FIRST_READ, _LEAST_READ, _READ)
         assert self._to_worker is not None
         try:
-            data = early
-            ended = connection.codec.peer_closed
+            data, early = early[: size.limit], early[size.limit :]
+            ended = not early and connection.codec.peer_closed
             while True:
                 if data:
+                    frames = self._reader.frames
                     self._take_from_client(data)
+                    size.found(len(data), self._reader.frames - frames)
                 if life.client is Side.ENDING:
                     await self._let_go()
                     break
@@ -322,7 +343,13 @@ class WebSocket:
                     break
                 if life.client is _OPEN:
                     await self._to_worker.wait_clear()
-                data = await stream.recv()
+                if size.is_flood:
+                    await connection.front.take_turn()
+                if early:
+                    data, early = early[: size.limit], early[size.limit :]
+                    ended = not early and connection.codec.peer_closed
+                    continue
+                data = await stream.recv(size.limit)
                 ended = not data
         except trio.BrokenResourceError:
             self._perform(life.client_lost(connection.now()))

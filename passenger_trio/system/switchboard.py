@@ -5,7 +5,8 @@ lane and of relays stay registered instead, with a poll set that has one waiter;
 and messages of 100 bytes it is that turn, and not the message, that cost most.
 
 Laws: what is called on an event does not wait; if it raises by mistake, that costs the one socket: its line is hung up, whoever has it is told (``failed``), and the
-others hear on (KE1). A turn looks at no more than ``_TURN`` events, and then it is the turn of others; who hangs up hears
+others hear on (KE1). A turn looks at no more than ``_TURN`` events, and at no more after
+``_TURN_TIME``, and then it is the turn of others (KE7); what it did not look at comes first in the next one; who hangs up hears
 nothing of the socket any more, also not in the same turn. A socket is disconnected before it is closed (``RawStream.close`` sees to that for its ``line``).
 """
 
@@ -27,7 +28,9 @@ READABLE, WRITABLE = select.EPOLLIN, select.EPOLLOUT
 HUNG_UP = select.EPOLLHUP | select.EPOLLERR
 """Told of whether it is asked for or not."""
 _TURN = 128
-"""Events; each costs some ten microseconds."""
+"""Events; each costs some ten microseconds, as a rule."""
+_TURN_TIME = 0.002
+"""Seconds."""
 
 Ready = Callable[[int], None]
 
@@ -64,7 +67,7 @@ class Line:
 class Switchboard:
     """``run`` is its task."""
 
-    __slots__ = ("_kernel", "_lines", "_now", "_poll", "time")
+    __slots__ = ("_kernel", "_lines", "_now", "_poll", "_served", "time")
 
     def __init__(self, now: Callable[[], float], kernel: ErrorKernel | None = None) -> None:
         self._now = now
@@ -72,6 +75,8 @@ class Switchboard:
         self._poll: select.epoll | None = None
         """Is there while ``run`` runs, and from one that failed to the next."""
         self._lines: dict[int, Line] = {}
+        self._served: set[int] = set()
+        """Sockets whose turn was over before all others had theirs."""
         self.time = now()
         """When the events came that are told now, in monotonic seconds."""
 
@@ -105,7 +110,6 @@ class Switchboard:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled. It has started when sockets can be connected. If it fails it may be run again: who is connected stays so."""
-        lines = self._lines
         if self._poll is None:
             self._poll = select.epoll()
         poll = self._poll
@@ -113,16 +117,7 @@ class Switchboard:
             task_status.started()
             while True:
                 await wait_readable(poll.fileno())
-                self.time = self._now()
-                left = _TURN
-                while left > 0 and (events := poll.poll(0, left)):
-                    left -= len(events)
-                    for fd, what in events:
-                        if (line := lines.get(fd)) is not None:
-                            try:
-                                line.ready(what)
-                            except Exception as error:  # noqa: BLE001  the error kernel's: it costs one socket
-                                self._failed(line, error)
+                self._turn(poll)
         except Exception:
             self._renew()
             raise
@@ -130,6 +125,29 @@ class Switchboard:
             self._poll = None
             poll.close()
             raise
+
+    def _turn(self, poll: select.epoll) -> None:
+        lines, now, served = self._lines, self._now, self._served
+        self.time = now()
+        end = self.time + _TURN_TIME
+        left = _TURN
+        while left > 0 and (events := poll.poll(0, left)):
+            left -= len(events)
+            if served:
+                # The kernel is asked anew: what was so in the last turn may not be so any more.
+                events.sort(key=lambda event: event[0] in served)
+                if events[0][0] in served:
+                    served.clear()
+            for number, (fd, what) in enumerate(events, 1):
+                if (line := lines.get(fd)) is not None:
+                    try:
+                        line.ready(what)
+                    except Exception as error:  # noqa: BLE001  the error kernel's: it costs one socket
+                        self._failed(line, error)
+                    if now() >= end:
+                        served.update(fd for fd, _ in events[:number])
+                        return
+        served.clear()
 
     def _failed(self, line: Line, error: Exception) -> None:
         self._kernel.report("a step of a connection", error, "nothing more is heard of its socket")

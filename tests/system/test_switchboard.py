@@ -219,3 +219,40 @@ async def test_when_it_has_failed_and_is_run_again_who_was_connected_is() -> Non
         nursery.cancel_scope.cancel()
     for stream in (ours, theirs, quiet, theirs_too):
         stream.close()
+
+
+async def test_KE7_a_turn_has_a_time_and_who_was_passed_over_comes_first() -> None:
+    """Each call takes the whole time of a turn: so each turn has one call, and all get theirs before anybody gets a second one."""
+    clock = [0.0]
+    switchboard = Switchboard(lambda: clock[0])
+    pairs = [pair() for _ in range(5)]
+    told: list[int] = []
+    most = 0
+
+    def answer(number: int) -> None:
+        told.append(number)
+        clock[0] += 1.0
+
+    async def count() -> None:
+        nonlocal most
+        while True:
+            before = len(told)
+            await trio.lowlevel.checkpoint()
+            most = max(most, len(told) - before)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(switchboard.run)
+        for number, (ours, theirs) in enumerate(pairs):
+            theirs.send_nowait(b"x")
+            ours.line = switchboard.connect(ours.fd, READABLE, lambda _, number=number: answer(number))  # type: ignore[misc]
+        nursery.start_soon(count)
+        with trio.fail_after(10):
+            while len(told) < 20:
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert most <= 2  # the order of tasks within a turn of the event loop is not told
+    for first in range(0, 20, 5):
+        assert set(told[first : first + 5]) == set(range(5))
+    for ours, theirs in pairs:
+        ours.close()
+        theirs.close()
