@@ -38,10 +38,7 @@ async def start_loader(
     launch.command = command
     pid = 0
 
-    def accepts(peer: PeerCredentials) -> bool:
-        return peer.pid == pid and peer.uid == os.getuid()
-
-    with reception.expect(role, accepts) as expectation:
+    with reception.expect(role, lambda peer: is_program(peer, pid)) as expectation:
         environment = {
             **spec.environment,
             "PASSENGER_TRIO_SPAWN_SOCKET": reception.path,
@@ -58,6 +55,11 @@ async def start_loader(
             output.on_line = lambda line: on_line(pid, line)
         launch.advance("start_program", "connect_back")
         return await launch.see_through(expectation, spec.app.start_timeout)
+
+
+def is_program(peer: PeerCredentials, pid: int) -> bool:
+    """Whether who connects is the program that was started, as our user (R47)."""
+    return peer.pid == pid and peer.uid == os.getuid()
 
 
 def _cannot_start(launch: Launch, command: tuple[str, ...], exc: OSError | ValueError) -> SpawnError:

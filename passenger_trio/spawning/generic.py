@@ -124,7 +124,7 @@ class ListeningProcess:
 
     def _is_listener(self, listener: PeerCredentials) -> bool:
         """Whether it is the program that listens, or what belongs to it (KE5)."""
-        believed = _belongs(self.pid, listener)
+        believed = belongs(self.pid, listener)
         if not believed:
             warn_of_stranger(self.pid, listener)
         return believed
@@ -315,7 +315,7 @@ def _probe(socket_path: str, port: int, pid: int) -> Endpoint | None:
     """
     for endpoint in (Endpoint(socket_path), Endpoint("127.0.0.1", port), Endpoint("::1", port)):
         try:
-            stream = endpoint.connect_nowait(partial(_belongs, pid))
+            stream = endpoint.connect_nowait(partial(belongs, pid))
         except OSError:
             continue
         stream.close()
@@ -328,8 +328,10 @@ def _probe(socket_path: str, port: int, pid: int) -> Endpoint | None:
     return None
 
 
-def _belongs(pid: int, listener: PeerCredentials) -> bool:
+def belongs(pid: int, listener: PeerCredentials) -> bool:
     """Whether who listens is a program, in its process group, or a descendant of it. Its user may be another than ours."""
+    if not listener.pid:
+        return False  # it lives where we do not see pids
     try:
         if listener.pid == pid or os.getpgid(listener.pid) == pid:
             return True

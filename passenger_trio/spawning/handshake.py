@@ -56,6 +56,16 @@ def describe_exit(status: int | None) -> str:
     return f"killed by signal {-status}{name}"
 
 
+def check_socket_file(path: str) -> None:
+    """:raises SpawnServerError: a path is no socket of our user's; a link to one is none (R47)."""
+    try:
+        found = os.lstat(path)
+    except OSError as exc:
+        raise SpawnServerError(f"the loader is ready, but its socket is not there ({exc.strerror})") from None
+    if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.getuid():
+        raise SpawnServerError("what the loader calls its socket is not a socket of ours")
+
+
 @attrs.define(eq=False)
 class Launch:
     """One program on its way to being ready."""
@@ -250,12 +260,7 @@ class Launch:
             raise SpawnServerError("the loader is ready without exactly one socket of a protocol that is spoken here")
         if ready.sockets[0].address != f"unix:{self.socket_path}":
             raise SpawnServerError("the loader listens somewhere else than it was told")
-        try:
-            found = os.lstat(self.socket_path)
-        except OSError as exc:
-            raise SpawnServerError(f"the loader is ready, but its socket is not there ({exc.strerror})") from None
-        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.getuid():
-            raise SpawnServerError("what the loader calls its socket is not a socket of ours")
+        check_socket_file(self.socket_path)
 
     def _last_words(self, control: ControlConnection) -> Ready | SpawnError | None:
         """What the program had still said when its end was noticed. A ``ready`` from the dead is worth nothing."""

@@ -252,9 +252,7 @@ class SmartSpawner:
         """Ask for a process and see it through; the socket on which it serves."""
 
         def accepts(peer: PeerCredentials) -> bool:
-            if peer.uid != os.getuid():
-                return False
-            return peer.pid == launch.pidfd.pid if launch.pidfd is not None else parent_of(peer.pid) == preloader.pid
+            return is_fork(peer, launch.pidfd.pid if launch.pidfd is not None else None, preloader.pid)
 
         with self._reception.expect("worker", accepts) as expectation:
             launch.advance("preparation", "ask_preloader")
@@ -298,6 +296,16 @@ class SmartSpawner:
             problem,
             "Check the limits on processes and memory of the account under which the server runs.",
         )
+
+
+def is_fork(peer: PeerCredentials, pid: int | None, preloader: int) -> bool:
+    """Whether who connects is the process that was ordered, as our user (R47).
+
+    :param pid: its pid, once the preloader has told; until then any child of the preloader may be it.
+    """
+    if peer.uid != os.getuid():
+        return False
+    return peer.pid == pid if pid is not None else parent_of(peer.pid) == preloader
 
 
 def _never_connected(failure: SpawnFailure) -> bool:

@@ -1,0 +1,111 @@
+"""Each predicate of trust at a start says yes to whom it is for, and no to everybody else (R47; "a test for yes and one for no")."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+from needs import needs
+
+from passenger_trio.admin.server import may_steer
+from passenger_trio.errors import SpawnServerError
+from passenger_trio.spawning.direct import is_program
+from passenger_trio.spawning.generic import belongs
+from passenger_trio.spawning.handshake import check_socket_file
+from passenger_trio.spawning.smart import is_fork
+from passenger_trio.system.pidfd import PidFd, parent_of
+from passenger_trio.system.sockets import PeerCredentials
+
+WE = PeerCredentials(os.getpid(), os.getuid(), os.getgid())
+STRANGER = os.getuid() + 1
+
+
+def test_a_program_that_was_started() -> None:
+    assert is_program(WE, WE.pid)
+    assert not is_program(WE, WE.pid + 1)
+    assert not is_program(WE, 0)
+    assert not is_program(attrs.evolve(WE, uid=STRANGER), WE.pid)
+
+
+def test_a_process_that_was_forked() -> None:
+    preloader = os.getppid()
+    assert is_fork(WE, None, preloader)
+    assert is_fork(WE, WE.pid, 1), "its pid is known, and says more"
+    assert not is_fork(WE, WE.pid + 1, preloader), "another child than the one that was ordered"
+    assert not is_fork(WE, None, preloader + 1)
+    assert not is_fork(attrs.evolve(WE, uid=STRANGER), None, preloader)
+    assert not is_fork(attrs.evolve(WE, uid=STRANGER), WE.pid, preloader)
+
+
+def test_who_may_steer() -> None:
+    """R49: our user and the superuser."""
+    assert may_steer(WE)
+    assert may_steer(attrs.evolve(WE, uid=0))
+    assert not may_steer(attrs.evolve(WE, uid=STRANGER))
+    assert not may_steer(attrs.evolve(WE, uid=65534 if os.getuid() != 65534 else 65533))
+
+
+@pytest.fixture
+def path(instance_dir: Path) -> Iterator[Path]:
+    path = instance_dir / "s"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        yield path
+
+
+def test_a_socket_of_ours(path: Path) -> None:
+    check_socket_file(str(path))
+
+
+def test_a_socket_of_another_user(path: Path) -> None:
+    needs(os.geteuid() == 0, "the superuser, to give a socket away")
+    os.chown(path, 65534, -1)
+    with pytest.raises(SpawnServerError, match="not a socket of ours"):
+        check_socket_file(str(path))
+
+
+def test_what_is_no_socket(path: Path) -> None:
+    link, file = path.with_name("link"), path.with_name("file")
+    link.symlink_to(path)
+    file.write_text("")
+    for other in (link, file, path.parent):
+        with pytest.raises(SpawnServerError, match="not a socket of ours"):
+            check_socket_file(str(other))
+    with pytest.raises(SpawnServerError, match="is not there"):
+        check_socket_file(str(path.with_name("missing")))
+
+
+def test_who_listens_for_a_program() -> None:
+    """KE5: the program, its process group, what descends from it; nobody else, and nobody who has ended."""
+    ours = os.getpgid(0)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, process_group=0) as other:
+        assert belongs(other.pid, attrs.evolve(WE, pid=other.pid))
+        assert belongs(ours, WE), "a member of its process group"
+        assert belongs(os.getpid(), attrs.evolve(WE, pid=other.pid)), "a child with a group of its own"
+        assert not belongs(other.pid, WE)
+        assert not belongs(other.pid, attrs.evolve(WE, pid=1))
+        other.communicate(b"\n")
+    assert not belongs(os.getpid(), attrs.evolve(WE, pid=other.pid)), "it has ended"
+    assert not belongs(os.getpgid(0), attrs.evolve(WE, pid=0)), "of a pid namespace that we do not see"
+
+
+async def test_a_pid_that_is_somebody_elses_by_now() -> None:
+    """What was pinned stays what it was: once its end was seen, its number means nothing (no signal, no group)."""
+    child = subprocess.Popen([sys.executable, "-c", "pass"], process_group=0)
+    pidfd = PidFd.open(child.pid)
+    child.wait()
+    assert parent_of(child.pid) is None
+    with pytest.raises(ProcessLookupError):
+        PidFd.open(child.pid)
+    assert pidfd.poll()
+    assert not pidfd.send_signal(0)
+    assert not pidfd.signal_group(0)
+    pidfd.close()
+    assert not pidfd.signal_group(signal.SIGKILL)
