@@ -9,9 +9,9 @@ wrong with it. Each file is read once in the life of an ``AppFiles``, that is on
 from __future__ import annotations
 
 import os
-import stat
 
 from passenger_trio.core.module_names import Module, read_module
+from passenger_trio.system.regular_files import read_regular
 
 __all__ = ["AppFiles"]
 
@@ -59,21 +59,11 @@ class AppFiles:
 
 def _read(path: str, package: str) -> Module | None:
     try:
-        # O_NONBLOCK: opening a FIFO does not wait for a writer.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        source = read_regular(path, _LONGEST + 1)
+    except OSError as exc:
+        return Module(syntax_error=f"it cannot be read: {exc.strerror}")
+    if source is None:
         return None
-    except OSError as exc:
-        return Module(syntax_error=f"it cannot be read: {exc.strerror}")
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
-        with open(fd, "rb", closefd=False) as file:
-            source = file.read(_LONGEST + 1)
-    except OSError as exc:
-        return Module(syntax_error=f"it cannot be read: {exc.strerror}")
-    finally:
-        os.close(fd)
     if len(source) > _LONGEST:
         return Module(syntax_error="it is longer than 1 MiB and was not read")
     return read_module(source, package=package)

@@ -24,6 +24,7 @@ from passenger_trio.core.node_project import (
     started_file,
 )
 from passenger_trio.errors import NothingToServe, OptionError
+from passenger_trio.system.regular_files import read_regular
 
 __all__ = ["OLDEST", "STARTUP_FILES", "NodeFile", "choose_node", "is_node_file", "named_file", "node_file"]
 
@@ -182,7 +183,6 @@ def _resolved(root: str, name: str) -> str:
 
 def _text(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(_LONGEST)
+        return (read_regular(path, _LONGEST) or b"").decode("utf-8", "replace")
     except OSError:
         return ""

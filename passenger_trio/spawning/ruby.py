@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 import attrs
 
 from passenger_trio.errors import NothingToServe, OptionError
+from passenger_trio.system.regular_files import read_regular
 
 __all__ = ["OLDEST", "STARTUP_FILE", "Ruby", "choose_ruby", "rack_file"]
 
@@ -234,12 +235,8 @@ def _old_enough(ruby: Ruby) -> Ruby:
 
 
 def _text(root: str, name: str) -> str:
-    path = os.path.join(root, name)
-    if not os.path.isfile(path):
-        return ""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(_LONGEST)
+        return (read_regular(os.path.join(root, name), _LONGEST) or b"").decode("utf-8", "replace")
     except OSError:
         return ""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from faces_tools import APPS, run_command
 
-from passenger_trio.testing import Supervisor
+from passenger_trio.testing import RawClient, Supervisor
 
 pytestmark = pytest.mark.os
 
@@ -27,13 +27,15 @@ VICTIMS = {
 
 
 @contextmanager
-def beside_a_hostile_one(tmp_path: Path, victim: dict[str, str], *arguments: str) -> Iterator[Supervisor]:
+def beside_a_hostile_one(
+    tmp_path: Path, victim: dict[str, str], *arguments: str, env: dict[str, str | None] | None = None
+) -> Iterator[Supervisor]:
     """The victim is at ``/``, the hostile application below ``/hostile``."""
     lines = [f"{name} = {json.dumps(value)}" for name, value in victim.items()]
     lines += ["[[app]]", f"root = {json.dumps(str(APPS / 'hostile'))}", "base_uri = '/hostile'"]
     lines += [f"env = {{ STOLEN = {json.dumps(str(tmp_path / 'stolen'))} }}"]
     (tmp_path / "passenger-trio.toml").write_text("\n".join(["[[app]]", *lines, ""]))
-    with Supervisor.start(tmp_path, *arguments) as server:
+    with Supervisor.start(tmp_path, *arguments, env=env) as server:
         yield server
 
 
@@ -72,3 +74,42 @@ def test_a_full_spawn_socket_keeps_no_loader_out(tmp_path: Path) -> None:
         [after] = [group for group in server.status()["groups"] if group["name"] == "behaviours"]
         assert after["generation"] == group["generation"] + 2
         assert after["last_error"] is None
+
+
+def test_R48_nothing_of_one_application_is_in_the_other(tmp_path: Path) -> None:
+    """What is in an environment or on a command line can be read by every program of the same user: each application's has its own variables only."""
+    with beside_a_hostile_one(tmp_path, WSGI, env={"OF_THE_SERVER": "s", "PASSENGER_TRIO_TOKEN": "t"}) as server:
+        status = server.status()
+        by_name = {
+            group["name"]: [process["pid"] for process in group["processes"]] + [group["preloader"]["pid"]]
+            for group in status["groups"]
+        }
+        ours = f"STOLEN={tmp_path / 'stolen'}"
+        for name, pids in by_name.items():
+            for pid in pids:
+                environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
+                assert (ours in environment) == (name == "hostile")
+                assert "PASSENGER_TRIO_TOKEN=t" not in environment, "what is meant for the server stays there"
+                command = Path(f"/proc/{pid}/cmdline").read_text()
+                assert str(tmp_path / "stolen") not in command
+                assert "token" not in command.lower()
+        seen = json.loads(server.get("/env").body)
+        assert not [name for name in seen if "TOKEN" in name or "SPAWN" in name or name == "STOLEN"]
+        # What the loaders were given to introduce themselves with works once: nobody else gets in by it.
+        [given] = [
+            word.partition("=")[2]
+            for word in Path(f"/proc/{by_name['behaviours'][-1]}/environ").read_text().split("\0")
+            if word.startswith("PASSENGER_TRIO_SPAWN_TOKEN=")
+        ]
+        with RawClient(str(server.instance_dir / "spawn.sock")) as caller:
+            hello = {
+                "type": "hello",
+                "token": given,
+                "contract": 1,
+                "role": "preloader",
+                "language": "x",
+                "version": "x",
+            }
+            caller.send(json.dumps({**hello, "pid": 1}).encode() + b"\n")
+            assert caller.receive_all() == b""
+        server.wait_log("is not whom anybody expects")

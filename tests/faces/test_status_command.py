@@ -176,6 +176,7 @@ class TestTheAdminSocket:
     """F60."""
 
     def test_is_for_its_owner(self) -> None:
+        """R49: the file's mode and its directory's; there is no password that could be empty, and nothing listens on TCP for it."""
         with Supervisor.start(BEHAVIOURS) as server:
             path = Path(server.ready["admin_socket"])
             assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import socket
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -125,3 +126,19 @@ def no_signal() -> Iterator[None]:
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     yield
     signal.signal(signal.SIGXFSZ, before)
+
+
+def test_R34_nobody_can_give_it_a_name_or_read_it(tmp_path: Path) -> None:
+    """It is ours alone (0600), has no name, and gets none: not by a link through /proc either (``O_EXCL``)."""
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    for opened in (tempfiles.open_unlinked, tempfiles.open_and_unlink):
+        descriptor = opened(str(tmp_path))
+        try:
+            status = os.fstat(descriptor)
+            assert (stat.S_IMODE(status.st_mode), status.st_nlink, list(tmp_path.iterdir())) == (0o600, 0, [])
+            with pytest.raises(FileNotFoundError):
+                # With a directory's descriptor it is linkat, which alone can follow that link.
+                os.link(f"/proc/self/fd/{descriptor}", "name", dst_dir_fd=directory, follow_symlinks=True)
+        finally:
+            os.close(descriptor)
+    os.close(directory)
