@@ -22,7 +22,8 @@ module PassengerTrio
     SETTLE_TIME = 0.05 # seconds for threads and processes that are about to end
     KINDS = { "eventpoll" => "epoll", "inotify" => "inotify" }.freeze # of anonymous inodes; any other: "descriptor"
     HARMLESS = %w[pidfd].freeze
-    FORK_AWARE = ["Timeout stdlib thread"].freeze # a new one is started where the old one is gone
+    # Threads of libraries that start a new one where the old one is gone, or that do without (concurrent-ruby's frees what threads leave).
+    FORK_AWARE = [/@Timeout stdlib thread/, %r{concurrent/atomic/ruby_thread_local_var\.rb}].freeze
 
     def initialize
       @threads = Thread.list
@@ -58,11 +59,11 @@ module PassengerTrio
 
     def threads
       found = Thread.list.reject { |thread| @threads.include?(thread) || thread == Thread.main || fork_safe?(thread) }
-      found.map { |thread| { kind: "thread", what: "the thread #{thread.name || thread.inspect[/[^@ ]+:\d+/] || 'without a name'}" } }
+      found.map { |thread| { kind: "thread", what: "the thread #{thread.name || thread.inspect[/ ([^ ]+:\d+) /, 1] || 'without a name'}" } }
     end
 
     def fork_safe?(thread)
-      thread.thread_variable_get(:fork_safe) || FORK_AWARE.include?(thread.name)
+      thread.thread_variable_get(:fork_safe) || FORK_AWARE.any? { |known| known.match?(thread.inspect) }
     end
 
     def processes
