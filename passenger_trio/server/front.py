@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Front", "trusted_networks"]
 
+_JUST_COME = 1.0
+"""Seconds in which a new client is given the time to send its first request."""
+
 _log = logging.getLogger("passenger_trio.server")
 
 
@@ -161,10 +164,11 @@ class Front:
         return self._descriptors.takes_file(len(self.connections), self.spill.open_files)
 
     def make_room(self, wanted: int = 1) -> int:
-        """Close the connections that have been idle longest (R36); how many were closed."""
-        idle = sorted((c for c in self.connections if c.is_idle), key=lambda c: c.since)[
-            : max(wanted, len(self.connections) // 50)
-        ]
+        """Close the connections that have been idle longest (R36); how many were closed. Who has only just come is about to ask, and is not told to come again."""
+        newest = self.now() - _JUST_COME
+        idle = sorted(
+            (c for c in self.connections if c.is_idle and (c.served or c.since < newest)), key=lambda c: c.since
+        )[: max(wanted, len(self.connections) // 50)]
         for connection in idle:
             connection.close_idle()
         return len(idle)

@@ -357,3 +357,21 @@ def test_KE3_another_user_at_his_limit_on_processes() -> None:
         limit(server, "nproc", 1000)
         is_as_before(server)
         assert "please report it" not in "\n".join(server.log)
+
+
+@METHODS
+def test_KE3_memory_is_short(method: str) -> None:
+    """Really ENOMEM: there is room for what a request needs, and none for the stack of a thread. (Where the interpreter gets none for its own small things, no Python program lives on.)"""
+    with Supervisor.start(
+        BEHAVIOURS, *TWO, "--spawn-method", method, prefix=("prlimit", f"--stack={256 * 1024**2}")
+    ) as server:
+        size = int(Path(f"/proc/{server.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        use_everything(server, lambda: limit(server, "as", size + 48 * 1024**2))
+        for answer in in_threads(
+            6, lambda _: (server.post("/echo", BODY).body == BODY, len(server.status()["groups"]))
+        ):
+            assert answer == (True, 1)
+        eventually(lambda: any("can't start new thread" in line or "no_thread" in line for line in server.log))
+        limit(server, "as", "unlimited")
+        is_as_before(server)
+        assert "please report it" not in "\n".join(server.log)

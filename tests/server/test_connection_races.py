@@ -571,12 +571,16 @@ async def test_R36_make_room_ends_those_that_are_idle_longest_and_counts_none_tw
         busy = clients[0]
         busy.send(b"GET /")
         await settled()
+        assert world.front.make_room(2) == 0, "they have only just come, and are about to ask"
+        await trio.sleep(2)
         assert world.front.make_room(2) == 2
         assert world.front.make_room(2) == 2
         await settled()
         assert [client.ended.is_set() for client in clients] == [False, True, True, True, True, False]
         busy.send(get()[5:])
         assert (await busy.answer()).body == b"ok"
+        await settled()
+        assert world.front.make_room(2) == 2, "who has had an answer knows that the connection may end"
 
 
 @simulated

@@ -122,10 +122,10 @@ def interpreter_of_another_user() -> str:
     return ""
 
 
-def limit(server: Supervisor, what: str, soft: int) -> None:
+def limit(server: Supervisor, what: str, soft: int | str) -> None:
     """Set a soft limit of a running supervisor, as its own user, who alone may do so everywhere.
 
-    :param what: ``nofile`` or ``nproc``.
+    :param what: ``nofile``, ``nproc`` or ``as``. :param soft: a number, or ``"unlimited"``.
     """
     owner = os.stat(f"/proc/{server.pid}")
     change = ["prlimit", "--pid", str(server.pid), f"--{what}={soft}:"]
