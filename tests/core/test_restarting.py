@@ -1,4 +1,4 @@
-"""Restarts: nothing goes before what takes its place is up, a version that does not start changes nothing, none is lost."""
+"""Restarts: nothing goes before what takes its place is up, a version that does not start changes nothing, none is lost (R43)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""WebSockets at their limits: protocol errors on the wire, sides that take nothing, pings, draining. In simulated time, with the test's own worker."""
+"""WebSockets at their limits: protocol errors on the wire, sides that take nothing, pings, draining. In simulated time, with the test's own worker.
+
+F47: invalid UTF-8, a bad opcode, a message that is too long and a flood of fragments are closed with 1007, 1002, 1009 and 1008.
+"""
 
 from __future__ import annotations
 

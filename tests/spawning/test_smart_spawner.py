@@ -263,7 +263,7 @@ async def test_a_preloader_that_is_killed_while_it_forks(nothing_left: Path) -> 
 
 
 async def test_a_preloader_that_is_stopped_is_gone_round_and_ended(nothing_left: Path) -> None:
-    """F10."""
+    """F10, R44: "fork request to connected" has a deadline of its own; the preloader is killed, and this one process is started directly."""
     async with smart(hello_spec(nothing_left), fork_time=0.4) as spawner:
         first = await spawn(spawner)
         stuck = PidFd.open(spawner.current.pid)
