@@ -296,6 +296,10 @@ class ClientSide:
         """
         return self._current().interim(status, reason, fields)
 
+    def probe(self) -> bytes:
+        """What says nothing, but is answered by the kernel of a client that is gone; ``b""``: there is nothing. Only between two pieces of the response."""
+        return self._current().probe()
+
     def switch_protocols(self, reason: bytes, fields: Fields) -> bytes:
         """The head of status 101 (``response_head.parse_switch``); ``hand_over`` follows."""
         return self._current().switch(reason, fields)

@@ -31,6 +31,7 @@ class Message:
         "_chunked",
         "_left",
         "_muted",
+        "_probed",
         "begun",
         "body_complete",
         "continued",
@@ -53,7 +54,7 @@ class Message:
         """Bytes that the application sent beyond its declared length."""
         self.short = False
         """The response ended before its declared length."""
-        self._muted = self._chunked = False
+        self._muted = self._chunked = self._probed = False
         self._left: int | None = None
 
     def read(self, data: bytes) -> tuple[bytes, int]:
@@ -156,6 +157,19 @@ class Message:
         if status == 100:
             self.continued = True
         return self._write_interim(status, reason, kept)
+
+    def probe(self) -> bytes:
+        """What says nothing to a client, to be sent between two pieces of its response: the kernel of one that is gone answers it. ``b""``: there is nothing.
+
+        Before the head that is a ``100 Continue``, which a client that did not ask for it discards (RFC 9110 15.2.1). In a chunked body it is a leading zero of the
+        size that comes next (RFC 9112 7.1: ``1*HEXDIG``, and ``1*"0"`` for the last). Once a response; nothing before or in a body of another framing.
+        """
+        if self._probed or self.ended:
+            return b""
+        self._probed = True
+        if not self.begun:
+            return self.interim(100, b"Continue", [])
+        return b"0" if self._chunked else b""
 
     def switch(self, reason: bytes, fields: Fields) -> bytes:
         """The head of status 101: behind it is no HTTP any more, in either direction.

@@ -1,8 +1,8 @@
 """Watching a client that waits for its response: whether it is still there. It takes no task: the switchboard tells.
 
 What it sends ahead meanwhile is read, up to a limit, and no byte more (R31), for a hang-up cannot be told from what stands before it. A half-close is none: who has said all that he
-has to say still waits for an answer (R28). One who has closed altogether looks the same at first, and is found out by the kernel's probes (``RawStream.probe_peer``), which say nothing
-to the client.
+has to say still waits for an answer (R28). One who has closed altogether looks the same at first, and is found out when something is written to him (``half_closed`` is who can do that), or
+in a minute or so by the kernel's probes (``RawStream.probe_peer``), which say nothing to the client.
 
 Law: between ``begin`` and ``end`` nobody else reads from the client. After it was told once, nothing more is.
 """
@@ -24,11 +24,16 @@ __all__ = ["ClientWatch"]
 
 
 class ClientWatch:
-    """:param gone: called when the client's connection broke; it neither waits nor raises."""
+    """:param gone: called when the client's connection broke; it neither waits nor raises.
+    :param half_closed: the same, when the client has ended its side.
+    """
 
-    __slots__ = ("_connection", "_gone", "_listens")
+    __slots__ = ("_connection", "_gone", "_half_closed", "_listens")
 
-    def __init__(self, connection: Connection, gone: Callable[[], None]) -> None:
+    def __init__(
+        self, connection: Connection, gone: Callable[[], None], half_closed: Callable[[], None] | None = None
+    ) -> None:
+        self._half_closed = half_closed
         self._connection = connection
         self._gone = gone
         self._listens = False
@@ -39,7 +44,7 @@ class ClientWatch:
         stream = connection.stream
         self._listens = self._has_room
         if connection.codec.peer_closed:
-            stream.probe_peer()
+            self._notice_end()
         try:
             stream.line = connection.front.switchboard.connect(
                 stream.fd, READABLE if self._listens else 0, self._heard, connection.give_up
@@ -71,9 +76,14 @@ class ClientWatch:
                 self._listens = False
                 stream.line.listen(0)
                 if codec.peer_closed:
-                    stream.probe_peer()
+                    self._notice_end()
         elif events & HUNG_UP:
             self._leave()
+
+    def _notice_end(self) -> None:
+        self._connection.stream.probe_peer()
+        if self._half_closed is not None:
+            self._half_closed()
 
     def _leave(self) -> None:
         self.end()

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -74,6 +75,8 @@ _log = logging.getLogger("passenger_trio.server")
 
 _EVENTS = re.compile(rb"text/event-stream\s*(;|$)", re.IGNORECASE)
 """Server-sent events (HTML Living Standard, section 9.2)."""
+_ASK_AFTER = 0.5
+"""Seconds from a client's end of its side to the question whether it is there still. Most responses are quicker."""
 _LAST_WORD = 0.05
 """Seconds in which a shell ends after the program that it has started."""
 _LAST_LOOKS = 10
@@ -150,10 +153,32 @@ class _Pump:
     """Is there while ``drain`` is."""
 
     def __attrs_post_init__(self) -> None:
-        self.watch = ClientWatch(self.connection, self._leave)
+        self.watch = ClientWatch(self.connection, self._leave, self._find_out_soon)
 
     def _leave(self) -> None:
         self._fail(ClientGone())
+
+    def _find_out_soon(self) -> None:
+        if self.connection.stream.socket.family != socket.AF_UNIX:  # which tells of a close at once
+            self.nursery.start_soon(self._find_out)
+
+    async def _find_out(self) -> None:
+        """Whether a client that has ended its side is there still (R28), or has left: then its kernel answers what is written, and the watch hears of that."""
+        await trio.sleep(_ASK_AFTER)
+        if (
+            self._over
+            or self._out
+            or self._switch is not None
+            or self.buffer.ledger.backlog
+            or self._drained is not None
+        ):
+            return  # it is written to anyway, or about to be
+        if probe := self.connection.codec.probe():
+            # As any other piece of the response, so that it stays in its place among them.
+            try:
+                self._give_pieces([probe])
+            except ClientGone as gone:
+                self._fail(gone)
 
     def _fail(self, failure: PassengerError | ClientGone) -> None:
         """End the response now."""
