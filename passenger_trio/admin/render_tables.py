@@ -21,6 +21,7 @@ def render_requests(answer: Mapping[str, Any]) -> str:
             str(request.get("group", "-")),
             str(request.get("client", "-")),
             f"{request.get('method', '-')} {request.get('path', '-')}",
+            *_buffered(request.get("buffered") or {}),
             *_relayed(request.get("relay") or {}),
             str(request.get("id", "-")),
         )
@@ -28,7 +29,24 @@ def render_requests(answer: Mapping[str, Any]) -> str:
     ]
     if not rows:
         return "No request is in flight.\n"
-    return _table(("AGE", "IN STAGE", "STAGE", "PID", "GROUP", "CLIENT", "REQUEST", "UP", "DOWN", "SILENT", "ID"), rows)
+    return _table(
+        (
+            "AGE",
+            "IN STAGE",
+            "STAGE",
+            "PID",
+            "GROUP",
+            "CLIENT",
+            "REQUEST",
+            "HELD UP",
+            "HELD DOWN",
+            "UP",
+            "DOWN",
+            "SILENT",
+            "ID",
+        ),
+        rows,
+    )
 
 
 def render_memory(answer: Mapping[str, Any]) -> str:
@@ -56,6 +74,27 @@ def _sizes(process: Mapping[str, Any]) -> tuple[str, ...]:
         str(process.get("pid", "-")),
         *(human_memory(process.get(name)) for name in ("pss", "uss", "rss", "shared")),
     )
+
+
+def _buffered(buffered: Mapping[str, Any]) -> tuple[str, str]:
+    """What is held on its way to the application, and to the client: ``64K+3.0M`` is in memory and on disk; ``-``: nothing."""
+    return _held(buffered.get("request") or {}), _held(buffered.get("response") or {})
+
+
+def _held(held: Mapping[str, Any]) -> str:
+    memory, disk = held.get("memory"), held.get("disk")
+    if not memory and not disk:
+        return "-"
+    return _bytes(memory) + (f"+{_bytes(disk)}" if disk else "")
+
+
+def _bytes(size: Any) -> str:
+    if not isinstance(size, int):
+        return "-"
+    for unit, scale in (("G", 1024**3), ("M", 1024**2), ("K", 1024)):
+        if size >= scale:
+            return f"{size / scale:.1f}".removesuffix(".0") + unit
+    return str(size)
 
 
 def _relayed(relay: Mapping[str, Any]) -> tuple[str, str, str]:

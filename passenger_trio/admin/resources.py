@@ -16,6 +16,7 @@ from passenger_trio.system.threads import in_thread
 
 if TYPE_CHECKING:
     from passenger_trio.server.connection import Connection
+    from passenger_trio.server.exchange import Exchange
     from passenger_trio.server.upgrade import Relay
     from passenger_trio.server.websocket import WebSocket
 
@@ -44,7 +45,17 @@ def _request(connection: Connection, now: float) -> dict[str, Any]:
         "age": now - exchange.started,
         "in_stage": now - connection.since,
         "pid": exchange.pid or None,
+        "buffered": _buffered(exchange),
         "relay": None if exchange.relay is None else _relay(exchange.relay, now),
+    }
+
+
+def _buffered(exchange: Exchange) -> dict[str, dict[str, int]]:
+    """What is held for a request, in bytes, each way."""
+    up_memory, up_disk, down_memory, down_disk = exchange.buffered()
+    return {
+        "request": {"memory": up_memory, "disk": up_disk},
+        "response": {"memory": down_memory, "disk": down_disk},
     }
 
 

@@ -139,6 +139,7 @@ STATUS = record(
     }
 )
 
+_HELD = record({"memory": BYTES, "disk": BYTES})
 REQUESTS = record(
     {
         "requests": _list(
@@ -153,6 +154,7 @@ REQUESTS = record(
                     "age": SECONDS,
                     "in_stage": SECONDS,
                     "pid": _maybe(COUNT),
+                    "buffered": record({"request": _HELD, "response": _HELD}),
                     "relay": _maybe(record({"bytes_up": BYTES, "bytes_down": BYTES, "idle": SECONDS})),
                 }
             )

@@ -85,12 +85,14 @@ async def buffer_body(connection: Connection, exchange: Exchange) -> bool:
             else:
                 pieces.append(piece)
                 size += len(piece)
+                exchange.coming = size
                 if size > BUFFERED and buffers:
                     if not connection.front.spill.usable(new_file=True):
                         break
                     exchange.upload = upload = SpillBuffer(connection.front.spill, SpillLedger())
                     upload.put(pieces)
                     pieces.clear()
+                    exchange.coming = 0
         elif piece is not None:
             exchange.body_whole = True
             break
@@ -105,6 +107,7 @@ async def buffer_body(connection: Connection, exchange: Exchange) -> bool:
                 await connection.send(interim)
             await _receive(connection, clock)
     exchange.body = b"".join(pieces)
+    exchange.coming = 0
     if exchange.body_whole and exchange.head.chunked:
         exchange.head.content_length = (
             size if exchange.upload is None else exchange.upload.ledger.taken

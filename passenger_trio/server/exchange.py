@@ -37,6 +37,8 @@ class Exchange:
     body_clock: BodyClock | None = None
     """Made when the client is waited for; goes on where the body is sent on while it arrives."""
     body = b""
+    coming = 0
+    """Bytes of it that are here already, while the rest is waited for."""
     upload: SpillBuffer | None = None
     """The request body instead of ``body``, if it is too long for memory."""
     # checkout_session
@@ -143,6 +145,16 @@ class Exchange:
         if self.body_sent and not self.repeatable:
             self.body = b""
             self.drop_upload()
+
+    def buffered(self) -> tuple[int, int, int, int]:
+        """Bytes that are held for it: of the request in memory and on disk, of the response in memory and on disk."""
+        up = [len(self.body) + self.coming + len(self.unsent), 0]
+        down = [len(self.unread) + len(self.tail), 0]
+        for held, buffer in ((up, self.upload), (down, self.buffer)):
+            if buffer is not None:
+                held[0] += buffer.ledger.memory
+                held[1] += buffer.ledger.file_length
+        return up[0], up[1], down[0], down[1]
 
     @property
     def repeatable(self) -> bool:

@@ -44,6 +44,30 @@ def test_requests_in_flight() -> None:
             assert answer.result().status == 200
 
 
+def test_requests_tell_what_is_held_for_each_in_memory_and_on_disk() -> None:
+    """Section E: a short body that is still coming, a long one that is on disk, and a response whose client does not read."""
+
+    def held(path: str, way: str, where: str) -> int:
+        requests = json.loads(ask(server, "requests", "--json"))["requests"]
+        return next((int(one["buffered"][way][where]) for one in requests if one["path"] == path), 0)
+
+    with Supervisor.start(BEHAVIOURS, "--min-instances", "2") as server:
+        short, long, reader = server.connect(), server.connect(), server.connect()
+        with short, long, reader:
+            short.send(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * 5000)
+            long.send(b"POST /pid HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 2_000_000)
+            reader.send(b"GET /big?24 HTTP/1.1\r\nHost: x\r\n\r\n")
+            eventually(lambda: held("/echo", "request", "memory") == 5000)
+            eventually(lambda: held("/pid", "request", "disk") + held("/pid", "request", "memory") == 2_000_000)
+            assert held("/pid", "request", "disk") > 1_500_000
+            eventually(lambda: held("/big", "response", "disk") > 8_000_000)
+            assert held("/big", "response", "memory") < 1_000_000
+            assert held("/big", "request", "disk") == held("/echo", "request", "disk") == 0
+            text = ask(server, "requests")
+            assert "HELD UP" in text
+            assert " 4.9K " in text
+
+
 def test_memory_of_each_process_and_what_copy_on_write_saves() -> None:
     with Supervisor.start(BEHAVIOURS, "--min-instances", "2") as server:
         text = ask(server, "memory")

@@ -28,6 +28,7 @@ from websocket_world import (
     websockets,
 )
 
+from passenger_trio.admin.context import Admin
 from passenger_trio.admin.render_tables import render_requests
 from passenger_trio.admin.resources import requests
 from passenger_trio.core.model import GroupLimits, PoolLimits
@@ -406,12 +407,12 @@ async def test_requests_lists_websockets_with_bytes_each_way_and_the_last_activi
         client.send(masked(TEXT, b"12345"))
         assert await client.frame() == Frame(TEXT, b"12345")
         await trio.sleep(7)
-        [listed] = requests(server)["requests"]
+        [listed] = requests(Admin(server, [], 0.0))["requests"]
         assert (listed["stage"], listed["path"], listed["pid"]) == ("websocket", "/chat", 1001)
         assert listed["age"] >= 7
         assert listed["relay"] == {"bytes_up": 11, "bytes_down": 7, "idle": pytest.approx(7, abs=0.1)}
         line = render_requests({"requests": [listed]}).splitlines()[1].split()
-        assert line[-5:-1] == ["/chat", "11", "7", "7.00s"]
+        assert line[-7:-1] == ["/chat", "-", "-", "11", "7", "7.00s"]
         assert world.front.upgraded == 1
         client.send(close())
         assert await client.closed() == 1000
