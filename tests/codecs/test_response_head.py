@@ -217,3 +217,14 @@ def test_a_switch_that_cannot_be(head: bytes, asked: bytes, code: str) -> None:
     with pytest.raises(AppResponseError) as caught:
         parse_switch(head, asked)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("name", [b"Set-Cookie", b"set-cookie", b"SET-COOKIE"])
+def test_a_head_with_a_cookie_is_not_remembered_and_others_are(name: bytes) -> None:
+    """It is one client's, and a secret."""
+    secret, plain = payload(b"X-Unlike", b"any other", name, b"a=secret"), payload(b"X-Unlike", b"any other")
+    assert parse(secret).fields[-1] == (name, b"a=secret")
+    assert parse(secret) is not parse(secret)
+    assert secret not in response_head._KNOWN
+    assert not [known for known in response_head._KNOWN if b"secret" in known]
+    assert parse(plain) is parse(plain)

@@ -241,21 +241,30 @@ async def test_an_upgrade_that_is_not_in_the_contract_is_the_processs_error(begi
         await world.until(lambda: first.asked_to_stop)
 
 
+@pytest.mark.parametrize("begin", [UPGRADE, head(200) + UPGRADE])
 @simulated
-async def test_an_upgrade_before_the_whole_request_was_sent_is_the_processs_error() -> None:
+async def test_an_upgrade_before_the_whole_request_was_sent_is_the_processs_error(begin: bytes) -> None:
+    """Raw bytes would stand where the process still expects the request's: they would be body to it."""
+    told: list[bytes] = []
+
     async def serve(process: DummyProcess, stream: RawStream) -> None:
         await stream.recv()
-        await stream.send_all(UPGRADE)
-        await nothing(stream)
+        await stream.send_all(begin)
+        while piece := await receive(stream):
+            told.append(piece)
 
-    async with serving(serve) as world:
+    async with serving(serve, app=AppOptions(request_buffering=False)) as world:
         first = world.process
         client = world.connect()
-        client.send(get("/", "Content-Length: 500000", method="POST"), b"x" * 150000)
-        await trio.testing.wait_all_tasks_blocked()
-        client.send_eof()
-        assert (await client.receive_all())[9:12] in (b"", b"502")
-        await world.until(lambda: first.asked_to_stop or world.sessions == 0)
+        client.send(get("/", "Content-Length: 500", method="POST"), b"x" * 100)
+        if begin == UPGRADE:
+            assert (await client.answer()).status == 502
+        else:
+            assert not (await client.answer()).complete
+        await world.until(lambda: first.asked_to_stop)
+        client.send(b"raw")
+        await client.ended.wait()
+        assert b"raw" not in b"".join(told)
 
 
 # -- no byte is lost ------------------------------------------------------------------------------------------------
