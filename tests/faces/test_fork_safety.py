@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socketserver
 import tempfile
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from faces_tools import APPS, run_command, write_app
+from needs import needs
 
 from passenger_trio.testing import Supervisor
 from passenger_trio.testing.harness import eventually, is_running
@@ -243,3 +245,57 @@ def test_exit_hooks_run_once_and_in_the_right_process(tmp_path: Path, kind: str,
             eventually(lambda: not there(before[retired]), what="its own is removed with it")
         names |= set(kept_things(server, 1).values())
     eventually(lambda: not any(map(there, names)), what="what is left at the end")
+
+
+@pytest.mark.parametrize("method", ["auto", "smart"])
+def test_what_ruby_makes_at_its_start_survives_a_retirement(tmp_path: Path, method: str) -> None:
+    """Fault 8, for Ruby: ``mktmpdir`` with ``at_exit``."""
+    needs(shutil.which("ruby") is not None, "Ruby")
+    (tmp_path / "config.ru").write_text(
+        "require 'tmpdir'\nrequire 'fileutils'\nDIR = Dir.mktmpdir\nat_exit { FileUtils.remove_entry(DIR) }\n"
+        "run ->(_) { sleep 0.02; [200, { 'content-type' => 'text/plain' }, [\"#{Process.pid} #{DIR}\"]] }\n"
+    )
+    options = ("--min-instances", "2", "--max-pool-size", "2", "--max-preloader-idle-time", "200ms")
+    with Supervisor.start(tmp_path, "--spawn-method", method, *options) as server:
+        before = kept_things(server, 2)
+        names = set(before.values())
+        assert len(names) == (2 if method == "auto" else 1)
+        retired, *others = before
+        os.kill(retired, 15)
+        eventually(lambda: not is_running(retired))
+        assert all(there(before[pid]) for pid in others), "a sibling lost what it uses"
+        assert there(before[retired]) == (method == "smart")
+        eventually(lambda: len(server.pids) == 2)
+        names |= set(kept_things(server, 1).values())
+    eventually(lambda: not any(map(there, names)), what="what is left at the end")
+
+
+def test_an_asgi_application_with_a_thread(tmp_path: Path) -> None:
+    """Fault 7, on an event loop: the preloader goes on as a process whose lifespan is run, and the thread with it."""
+    source = """
+import os, threading, time
+ticks = []
+def tick():
+    while True:
+        ticks.append(1)
+        time.sleep(0.01)
+threading.Thread(target=tick, daemon=True).start()
+started = []
+async def application(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        started.append(os.getpid())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        return await send({"type": "lifespan.shutdown.complete"})
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"%d %d %s" % (os.getpid(), len(ticks), repr(started).encode())})
+"""
+    write_app(tmp_path, source, "passenger_asgi.py")
+    with Supervisor.start(tmp_path, "--min-instances", "2") as server:
+        assert spawn_method(server) == ("direct", ["thread"])
+        pid = server.get("/").body.split()[0].decode()
+        assert pid.isdecimal()
+        assert server.get("/").body.split()[2] in (b"[%d]" % number for number in server.pids)
+        eventually(lambda: int(server.get("/").body.split()[1]) > 5)
+        assert len(server.pids) == 2

@@ -16,6 +16,7 @@ from real_apps import FAKE_LOADER, HELLO, SOON, ask, end, hello_spec, open_recep
 from trio.testing import wait_all_tasks_blocked
 
 from passenger_trio.codecs.control_protocol import ChildExited
+from passenger_trio.core.journey import JourneyType, StepState
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import SpawnError
 from passenger_trio.spawning.app_spec import AppSpec
@@ -358,6 +359,64 @@ async def test_the_end_of_the_spawner_ends_the_preloader(nothing_left: Path) -> 
     assert parent_of(pid) is None
     assert await ask(process) == b"hello", "what it forked lives on"
     await end(process)
+
+
+# --- OP15: what is not safe to fork -----------------------------------------------------------------------------------
+
+THREAD = "import threading\nopen('loads', 'a').write('x')\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+
+
+async def test_a_preloader_that_is_not_safe_to_fork_is_the_first_process(nothing_left: Path, tmp_path: Path) -> None:
+    """OP15: spawns that come together load the application as often as there are processes, and the pool hears of no preloader."""
+    async with smart(written_spec(tmp_path, THREAD + HELLO, nothing_left)) as spawner:
+        assert spawner.forking is None, "nothing is known yet"
+        processes: list[SpawnedProcess] = []
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+
+                @nursery.start_soon
+                async def one() -> None:
+                    processes.append(await spawn(spawner))
+
+        assert (tmp_path / "loads").read_text() == "xxx"
+        assert spawner.forking is not None
+        assert spawner.forking.method == "direct"
+        assert [hazard.kind for hazard in spawner.forking.hazards] == ["thread"]
+        assert (spawner.preloader, spawner.changes) == (None, [])
+        assert {parent_of(process.pid) for process in processes} == {os.getpid()}
+        for process in processes:
+            assert not process.preloaded
+            assert process.journey.type is JourneyType.SPAWN_DIRECTLY
+            assert {step.state for step in process.journey.steps} == {StepState.PERFORMED}
+            assert await ask(process) == b"hello"
+        await end(*processes)
+
+
+async def test_smart_forks_what_is_not_safe_to_fork(nothing_left: Path, tmp_path: Path) -> None:
+    async with smart(written_spec(tmp_path, THREAD + HELLO, nothing_left, spawn_method="smart")) as spawner:
+        processes = [await spawn(spawner) for _ in range(2)]
+        assert (tmp_path / "loads").read_text() == "x"
+        assert spawner.forking is not None
+        assert spawner.forking.method == "smart"
+        assert spawner.forking.hazards
+        await end(*processes)
+
+
+async def test_a_preloader_that_does_not_come_to_serve(nothing_left: Path, tmp_path: Path) -> None:
+    """It is not safe to fork, and its start as a process fails: evidence, nothing is left, and the next spawn is a direct one."""
+    source = THREAD + (
+        "import os\nfrom passenger_trio_events import on_event\n"
+        "@on_event('starting_worker_process')\ndef start(forked):\n"
+        "    if not os.path.exists('well'): raise ValueError('not yet')\n"
+    )
+    async with smart(written_spec(tmp_path, source + HELLO, nothing_left)) as spawner:
+        failure = await failure_of(spawner)
+        assert "not yet" in failure.summary
+        assert failure.journey.type is JourneyType.SPAWN_DIRECTLY
+        (tmp_path / "well").touch()
+        process = await spawn(spawner)
+        assert await ask(process) == b"hello"
+        await end(process)
 
 
 # --- R47: whom it says that it has forked -----------------------------------------------------------------------------
