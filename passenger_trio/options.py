@@ -165,6 +165,13 @@ class AppOptions:
         kind="choice",
         choices=("auto", "smart", "direct"),
     )
+    retry: str = option(
+        "idempotent",
+        "requests that a second process gets when the first has left them unanswered, by their method: safe ones (GET, HEAD, OPTIONS, TRACE), "
+        "idempotent ones (PUT and DELETE, too), or none (off)",
+        kind="choice",
+        choices=("safe", "idempotent", "off"),
+    )
     min_instances: int = option(1, "processes that are kept running")
     max_instances: int = option(0, "most processes of this application (0: the pool's limit)")
     max_request_queue_size: int = option(100, "requests that may wait for a process (0: no limit)")

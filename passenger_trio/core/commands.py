@@ -42,6 +42,7 @@ class Reason(enum.Enum):
     SHUT_DOWN = "the pool is shutting down"
     FAILED = "it broke the session protocol"
     CRASHES = "the processes that it forks crash, and its code may have been mended since"
+    UNANSWERED = "it ends connections without an answer"
     DRAIN_TIME = "its requests took longer than the time in which it may drain"
     SURPLUS = "it came when no room was left"
     MAKE_ROOM = "another group needs its place"

@@ -76,6 +76,8 @@ def bookkeeping(state: PoolState) -> Iterator[str]:
     if state.enabled_count != sum(len(group.enabled) for group in state.groups.values()):
         yield f"{state.enabled_count} enabled processes are counted"
     for group in state.groups.values():
+        if not group.avoiding.keys() <= group.waiters.keys():
+            yield f"somebody who avoids a process of {group.key} does not wait"
         if any(state.waiters.get(waiter) is not group for waiter in group.waiters):
             yield f"a waiter of {group.key} belongs to another group"
         for status, processes in ((EnabledStatus.ENABLED, group.enabled), (EnabledStatus.DETACHED, group.detached)):
@@ -168,8 +170,10 @@ def progress(state: PoolState) -> Iterator[str]:
     for group in state.groups.values():
         if not group.waiters:
             continue
-        if group.free:
-            yield f"somebody waits for {group.key}, and process {group.free[0][3].id} has room"
+        for *_, process in group.free:
+            taken_by = [waiter for waiter in group.waiters if group.avoiding.get(waiter) != process.id]
+            if taken_by or len(group.enabled) == 1:
+                yield f"somebody waits for {group.key}, and process {process.id} has room"
         coming = group.attempts or group.backoff.until > NOT_IN_FORCE
         hindered = full or state.total >= state.ceiling or not scaling.may_begin(state, group, group.generation)
         if not group.enabled and not (state.open and (coming or hindered)):

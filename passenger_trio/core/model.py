@@ -117,9 +117,11 @@ class SessionOutcome(enum.Enum):
     """The response was whole (or deliberately dropped) and the process is free again."""
     CLIENT_GONE = "client_gone"
     BROKEN_OFF = "broken_off"
-    """The process hung up before its response was whole. Its exit, which mostly follows, says the rest."""
+    """The process hung up before its response was whole, and after its first byte. Its exit, if that follows, says the rest."""
     PROCESS_FAILED = "process_failed"
     """The process broke the protocol or the connection: it is judged by the policy."""
+    UNANSWERED = "unanswered"
+    """The process ended a new stream without a byte of a response. Once may happen to anybody; the policy counts."""
     NOT_STARTED = "not_started"
     """Nothing reached the process, and it is not to blame: it stays in routing. (It refused? PROCESS_FAILED.)"""
 

@@ -71,6 +71,7 @@ _DONE = SessionOutcome.DONE
 _CLIENT_GONE = SessionOutcome.CLIENT_GONE
 _BROKEN_OFF = SessionOutcome.BROKEN_OFF
 _PROCESS_FAILED = SessionOutcome.PROCESS_FAILED
+_UNANSWERED = SessionOutcome.UNANSWERED
 
 
 class PoolPolicy:
@@ -105,6 +106,11 @@ class PoolPolicy:
         """Whether somebody waits for a process of the group."""
         return bool(self.state.groups[key].waiters)
 
+    def is_alone(self, process: ProcessId) -> bool:
+        """Whether no other process of its group serves."""
+        known = self.state.processes.get(process)
+        return known is None or not known.group.enabled.keys() - {process}
+
     def checkout_nowait(self, key: GroupKey, now: float) -> Grant | None:
         """A session on the least busy process, or None: ``checkout`` has to be asked. Never overtakes a waiter."""
         group = self.state.groups[key]
@@ -115,8 +121,11 @@ class PoolPolicy:
             return None
         return waitlist.grant(self.state, process, None, now)
 
-    def checkout(self, waiter: WaiterId, key: GroupKey, now: float) -> list[Command]:
-        """A session for ``waiter``: granted at once, refused at once, or the waiter is queued and answered later."""
+    def checkout(self, waiter: WaiterId, key: GroupKey, now: float, avoided: ProcessId | None = None) -> list[Command]:
+        """A session for ``waiter``: granted at once, refused at once, or the waiter is queued and answered later.
+
+        :param avoided: a process that left the request unanswered: any other is wanted, and that one only where there is no other.
+        """
         state = self.state
         group = state.groups[key]
         if waiter in state.waiters:
@@ -125,8 +134,8 @@ class PoolPolicy:
             return [waitlist.refusal(state, group, waiter, now)]
         if group.always_restart and restarting.is_used(group):
             restarted = self.restart(key, now, hard=True)
-            return restarted + self.checkout(waiter, key, now)
-        process = None if group.waiters else routing.take(group)
+            return restarted + self.checkout(waiter, key, now, avoided)
+        process = None if group.waiters else routing.take_other(group, avoided)
         if process is not None:
             return [waitlist.grant(state, process, waiter, now)]
         if waitlist.is_full(group):
@@ -137,7 +146,10 @@ class PoolPolicy:
                 backoff.lift()
             elif waitlist.is_hopeless(state, group, now):
                 return [waitlist.refusal(state, group, waiter, now)]
-        waitlist.append(state, group, waiter, now)
+        waitlist.append(state, group, waiter, avoided, now)
+        if group.avoiding:
+            served = waitlist.serve(state, group, now)
+            return served + scaling.start_spawns(state, now, (group,))
         return [] if scaling.is_at_rest(state, group) else scaling.start_spawns(state, now, (group,))
 
     def abandon(self, waiter: WaiterId, now: float) -> list[Command]:
@@ -183,6 +195,10 @@ class PoolPolicy:
             if process.leaving is not None:
                 process.leaving = None
                 return [Retire(process.id, Reason.FAILED)]
+        elif outcome is _UNANSWERED:
+            mending.broken_off(process)
+            if verdict.left_unanswered(process) and process.status is _ENABLED:
+                return self._process_failed(process, now, Reason.UNANSWERED)
         if process.leaving is not None and not process.sessions:
             return self._last_session_ended(process, proven, now)
         if not proven and not worn and not state.waiters and state.open:
@@ -412,6 +428,8 @@ class PoolPolicy:
             commands += waitlist.refuse_overdue(state, group, now)
             commands += recycling.end_overruns(state, group, now)
             commands += draining.look(group, now)
+            if group.avoiding:
+                commands += waitlist.serve(state, group, now)
         if not state.open:
             return commands + [refusal for group in groups for refusal in waitlist.refuse_hopeless(state, group, now)]
         scaling.notice_slow(state, now)
@@ -489,12 +507,12 @@ class PoolPolicy:
 
     # --- steps ----------------------------------------------------------------------------------------------------
 
-    def _process_failed(self, process: ProcessState, now: float) -> list[Command]:
-        """An enabled process broke the session protocol."""
+    def _process_failed(self, process: ProcessState, now: float, reason: Reason = Reason.FAILED) -> list[Command]:
+        """An enabled process broke the session protocol, or answers nobody."""
         if self.state.open:
             # No jitter is at hand here; the wait is then the longest that this failure can ask for.
             verdict.blame(process, now, 0.0, self.state.limits, None)
-        retired = scaling.retire(self.state, process, Reason.FAILED, now)
+        retired = scaling.retire(self.state, process, reason, now)
         return retired + self._left(process, now, lost=process.group)
 
     def _distrust(self, group: GroupState) -> list[Command]:
@@ -507,6 +525,8 @@ class PoolPolicy:
         """A process has left routing, or the pool: who waits in vain, and what is to be spawned?"""
         state = self.state
         refused = waitlist.refuse_hopeless(state, process.group, now)
+        if process.group.avoiding:
+            refused += waitlist.serve(state, process.group, now)
         if not state.open:
             return refused + self._empty()
         refused += restarting.conclude(process.group)

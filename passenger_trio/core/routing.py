@@ -10,6 +10,7 @@ Laws:
   process, whose caches are warm, and the younger ones become idle and can go.
 * Busyness is open sessions divided by concurrency. A process without a limit counts as one with room for 2**31, and so
   does any process for sessions that are unbounded: these take no room, and make a difference only between equals.
+* A request that a process has left unanswered goes to another one, where there is another: it waits for that rather than try the same again.
 * A totally busy process is never chosen. None chosen means that every enabled process is totally busy, or there is
   none.
 * No scan. ``group.free`` is a sorted list that holds exactly the processes with room. Finding a place in it is a
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 
+from passenger_trio.core.model import ProcessId
 from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, ProcessState
 
 UNLIMITED = 2**31
@@ -50,6 +52,19 @@ def take(group: GroupState) -> ProcessState | None:
         process.rank = None
     else:
         _insert(process)
+    return process
+
+
+def take_other(group: GroupState, avoided: ProcessId | None) -> ProcessState | None:
+    """The same, but not that process, unless it is the only one that serves."""
+    if avoided is None or len(group.enabled) == 1:
+        return take(group)
+    process = next((rank[3] for rank in group.free if rank[3].id != avoided), None)
+    if process is not None:
+        _remove(process)
+        process.sessions += 1
+        if has_room(process):
+            _insert(process)
     return process
 
 

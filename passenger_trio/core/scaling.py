@@ -53,7 +53,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator
 
-from passenger_trio.core import draining, routing
+from passenger_trio.core import draining, routing, waitlist
 from passenger_trio.core.commands import AbandonSpawn, Command, Detach, Reason, Retire, StartSpawn
 from passenger_trio.core.model import AttemptId
 from passenger_trio.core.state import Attempt, GroupState, PoolState, ProcessState
@@ -319,7 +319,9 @@ class Room:
         given = self._for(group)
         assert given is not None
         if isinstance(given, ProcessState):
-            return retire(self._pool, given, Reason.MAKE_ROOM, self._now)
+            retired = retire(self._pool, given, Reason.MAKE_ROOM, self._now)
+            # Who avoids the only one that is left has nobody else to wait for.
+            return retired + waitlist.serve(self._pool, given.group, self._now)
         if has_only_hope(given):
             given.group.grace *= 2
         return abandon(given, Reason.MAKE_ROOM)

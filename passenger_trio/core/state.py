@@ -92,6 +92,9 @@ class ProcessState:
     processed: int = 0
     # The key under which it stands in group.free; None: it does not stand there (totally busy, or not enabled).
     rank: Rank | None = attrs.field(default=None, repr=False)
+    # Sessions in a row that it ended without an answer, and how many it had served then: another number, and the row is over.
+    unanswered: int = 0
+    unanswered_at: int = 0
     # When its end was counted as a failure of the group; None: it was not. At most once.
     blamed_at: float | None = None
     # With the last of so many served sessions it is worn; 0: never.
@@ -154,8 +157,10 @@ class GroupState:
     detached: dict[ProcessId, ProcessState] = attrs.field(factory=dict)
     # Exactly the enabled processes that are not totally busy, sorted by rank: the first one is the next one (routing).
     free: list[Rank] = attrs.field(factory=list, repr=False)
-    # Who waits, longest first, and since when. Not empty => free is empty.
+    # Who waits, longest first, and since when. Not empty => free is empty, but for a process that all of them avoid.
     waiters: OrderedDict[WaiterId, float] = attrs.field(factory=OrderedDict)
+    # Those of them that want any process but one, which left their request unanswered; that one too if it is the only one.
+    avoiding: dict[WaiterId, ProcessId] = attrs.field(factory=dict)
     attempts: dict[AttemptId, Attempt] = attrs.field(factory=dict)
     backoff: Backoff = attrs.field(factory=Backoff)
     # Processes in a row that hung up in their first session, since a session ended well or a preloader was let go for it (mending).

@@ -6,6 +6,8 @@ Laws:
 
 * A process that goes away by itself, unproven, is a crash: a failed start, though its spawn succeeded.
 * Proven is a process that has served a session to its end, or has lived for ``backoff_max`` seconds.
+* A process that leaves ``UNANSWERED_TOLERATED`` sessions in a row unanswered is no use, although it lives: it is replaced, and if it is
+  unproven its group has failed to start.
 * Two facts about one process may come in either order (its exit, the end of its last session); the verdict is the
   same in the end. So a program that ends by itself after each request is not mistaken for one that crashes.
 """
@@ -14,6 +16,8 @@ from __future__ import annotations
 
 from passenger_trio.core.model import PoolLimits, SpawnFailure
 from passenger_trio.core.state import GroupState, ProcessState
+
+UNANSWERED_TOLERATED = 3
 
 
 def blame(process: ProcessState, now: float, jitter: float, limits: PoolLimits, failure: SpawnFailure | None) -> None:
@@ -44,6 +48,15 @@ def served(process: ProcessState) -> bool:
         backoff.succeed()
         return True
     return backoff.proven(process.since)
+
+
+def left_unanswered(process: ProcessState) -> bool:
+    """A process has ended a session without an answer. Returns whether it has done nothing else for so long that it is no use."""
+    if process.unanswered_at != process.processed:
+        process.unanswered_at = process.processed
+        process.unanswered = 0
+    process.unanswered += 1
+    return process.unanswered >= UNANSWERED_TOLERATED
 
 
 def look_at_age(group: GroupState, now: float, limits: PoolLimits) -> None:

@@ -4,7 +4,8 @@ It knows the queue of each group and makes the grants. It never knows why a proc
 
 Laws:
 
-* First come, first served, within a group: nobody overtakes, and nobody waits beside a free place.
+* First come, first served, within a group: nobody overtakes, and nobody waits beside a free place. But who avoids the process that has it
+  (``routing``) is passed over, and waits for another.
 * A waiter leaves the queue in the step that answers it, so it is answered at most once.
 * A grant is counted in the step that makes it: the place at the process by ``routing.take``, the session here.
 * Refused are only those who have waited for as long as they may, and those whom nobody will serve. While one process lives, or a spawn is under way, they wait.
@@ -16,7 +17,7 @@ import math
 
 from passenger_trio.core import routing
 from passenger_trio.core.commands import Command, Grant, Reason, Refuse
-from passenger_trio.core.model import SessionId, WaiterId
+from passenger_trio.core.model import ProcessId, SessionId, WaiterId
 from passenger_trio.core.state import GroupState, PoolState, ProcessState
 
 
@@ -36,8 +37,10 @@ def is_full(group: GroupState) -> bool:
     return 0 < group.limits.max_request_queue_size <= len(group.waiters)
 
 
-def append(pool: PoolState, group: GroupState, waiter: WaiterId, now: float) -> None:
+def append(pool: PoolState, group: GroupState, waiter: WaiterId, avoided: ProcessId | None, now: float) -> None:
     """``waiter`` is the last in the queue."""
+    if avoided is not None:
+        group.avoiding[waiter] = avoided
     group.waiters[waiter] = now
     pool.waiters[waiter] = group
 
@@ -46,12 +49,20 @@ def leave(pool: PoolState, waiter: WaiterId) -> None:
     """``waiter`` is gone. Nothing happens if it is not in a queue."""
     group = pool.waiters.pop(waiter, None)
     if group is not None:
-        del group.waiters[waiter]
+        _forget(pool, group, waiter)
+
+
+def _forget(pool: PoolState, group: GroupState, waiter: WaiterId) -> None:
+    pool.waiters.pop(waiter, None)
+    del group.waiters[waiter]
+    group.avoiding.pop(waiter, None)
 
 
 def serve(pool: PoolState, group: GroupState, now: float) -> list[Command]:
     """Give every free place to a waiter, longest wait first."""
     commands: list[Command] = []
+    if group.avoiding:
+        return _serve_the_choosy(pool, group, now)
     while group.waiters:
         process = routing.take(group)
         if process is None:
@@ -59,6 +70,19 @@ def serve(pool: PoolState, group: GroupState, now: float) -> list[Command]:
         waiter, _ = group.waiters.popitem(last=False)
         del pool.waiters[waiter]
         commands.append(grant(pool, process, waiter, now))
+    return commands
+
+
+def _serve_the_choosy(pool: PoolState, group: GroupState, now: float) -> list[Command]:
+    """The same where some avoid a process."""
+    commands: list[Command] = []
+    for waiter in list(group.waiters):
+        if not group.free:
+            break
+        process = routing.take_other(group, group.avoiding.get(waiter))
+        if process is not None:
+            _forget(pool, group, waiter)
+            commands.append(grant(pool, process, waiter, now))
     return commands
 
 
@@ -73,8 +97,8 @@ def refuse_overdue(pool: PoolState, group: GroupState, now: float) -> list[Comma
     """Refuse those who have waited for too long."""
     commands: list[Command] = []
     while overdue(group) <= now:
-        waiter, _ = group.waiters.popitem(last=False)
-        del pool.waiters[waiter]
+        waiter = next(iter(group.waiters))
+        _forget(pool, group, waiter)
         commands.append(Refuse(waiter, Reason.QUEUE_TIME))
     return commands
 
@@ -91,9 +115,8 @@ def refuse_hopeless(pool: PoolState, group: GroupState, now: float) -> list[Comm
     if not group.waiters or not is_hopeless(pool, group, now):
         return []
     waiters = list(group.waiters)
-    group.waiters.clear()
     for waiter in waiters:
-        del pool.waiters[waiter]
+        _forget(pool, group, waiter)
     return [refusal(pool, group, waiter, now) for waiter in waiters]
 
 

@@ -167,11 +167,13 @@ class Pool:
             raise trio.WouldBlock
         return found
 
-    def checkout_or_queue(self, key: GroupKey, now: float) -> Session | Place:
+    def checkout_or_queue(self, key: GroupKey, now: float, avoided: ProcessId | None = None) -> Session | Place:
         """Borrow a process that is free now, or take a place in the queue of the group; that may be answered already.
 
-        :param now: the time, of whoever has just looked.
+        :param now: the time, of whoever has just looked. :param avoided: a process that left the request unanswered.
         """
+        if avoided is not None:
+            return self._queue_up(key, now, others_wait=False, avoided=avoided)
         if self._policy.has_queue(key):
             return self._queue_up(key, now, others_wait=True)
         return self._take(key, now) or self._queue_up(key, now, others_wait=False)
@@ -202,9 +204,9 @@ class Pool:
         """Take a place in the queue of a group; it may be answered already."""
         return self._queue_up(key, self.now(), others_wait=self._policy.has_queue(key))
 
-    def _queue_up(self, key: GroupKey, now: float, *, others_wait: bool) -> Place:
+    def _queue_up(self, key: GroupKey, now: float, *, others_wait: bool, avoided: ProcessId | None = None) -> Place:
         place = Place(self, WaiterId(next(self._waiter_ids)))
-        commands = self._policy.checkout(place.id, key, now)
+        commands = self._policy.checkout(place.id, key, now, avoided)
         self._places[place.id] = place
         if commands or not others_wait:
             self._perform(commands)
@@ -228,6 +230,10 @@ class Pool:
                 raise
         else:
             self._perform(commands)
+
+    def is_alone(self, process: Process) -> bool:
+        """Whether no other process of its group serves."""
+        return self._policy.is_alone(process.id)
 
     def session_held(self, session: Session) -> None:
         """Called by ``Session.hold``."""

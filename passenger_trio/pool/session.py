@@ -136,6 +136,11 @@ class Session:
         return self.stream
 
     @property
+    def is_alone(self) -> bool:
+        """Whether no other process of the application serves."""
+        return self._pool.is_alone(self.process)
+
+    @property
     def is_overdue(self) -> bool:
         """Whether it lasted too long, and the process was ended for that."""
         return self.process.drained or self.id in self.process.overdue

@@ -31,7 +31,7 @@ async def checkout_session(connection: Connection, exchange: Exchange) -> None:
     place = exchange.place
     if place is None:
         now = connection.now()
-        found = connection.front.pool.checkout_or_queue(exchange.route.key, now)
+        found = connection.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided)
         if type(found) is Session:
             exchange.hold(found)
             return

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from passenger_trio.codecs.dialect import SESSION_FRAMING, Framing, Reader
 from passenger_trio.codecs.head import Head
-from passenger_trio.core.model import SessionOutcome
+from passenger_trio.core.model import ProcessId, SessionOutcome
 from passenger_trio.pool.place import Place
 from passenger_trio.pool.session import Session
 from passenger_trio.server.mounts import Route
@@ -22,10 +22,7 @@ if TYPE_CHECKING:
     from passenger_trio.server.upgrade import Relay
     from passenger_trio.server.websocket import WebSocket
 
-__all__ = ["IDEMPOTENT", "Exchange"]
-
-IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
-"""Methods that may be sent a second time (RFC 9110 section 9.2.2)."""
+__all__ = ["Exchange"]
 
 
 class Exchange:
@@ -61,6 +58,8 @@ class Exchange:
     body_sent = False
     """Whether the process has the whole request, so that its stream is at a boundary when the response ends."""
     retried = 0
+    avoided: ProcessId | None = None
+    """A process that left the request unanswered: another one is to have it."""
     unreachable = 0
     """Processes that could not be reached for this request."""
     # forward_response
@@ -159,4 +158,9 @@ class Exchange:
     @property
     def repeatable(self) -> bool:
         """Whether the request may be sent to another process although one has had it (R30)."""
-        return self.body_whole and not self.response_begun and self.retried == 0 and self.head.method in IDEMPOTENT
+        return (
+            self.body_whole
+            and not self.response_begun
+            and self.retried == 0
+            and self.head.method in self.route.retried_methods
+        )

@@ -203,7 +203,7 @@ class FastLane:
 
     def _borrow(self, exchange: Exchange, now: float) -> None:
         connection = self._connection
-        found = connection.front.pool.checkout_or_queue(exchange.route.key, now)
+        found = connection.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided)
         if type(found) is Session:
             exchange.hold(found)
             self._send(exchange, now)

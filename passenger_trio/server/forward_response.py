@@ -50,14 +50,20 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
             problem = _overdue(connection, exchange, session)
             exchange.give_back(SessionOutcome.DONE)
             raise RequestTimeExceeded(problem) from None
-        again = exchange.repeatable and (exchange.reader is None or not exchange.reader.begun)
-        if again:
-            # If it is dying, the second try must not go to it: until its exit is seen it may look like the best choice.
+        # The process is not to blame before its exit has been seen: an application may raise in the middle of a response.
+        outcome = SessionOutcome.BROKEN_OFF
+        again = False
+        if exchange.reader is None or not exchange.reader.begun:
+            # A stream that was used before may have been ended between two requests, which is anybody's right.
+            outcome = SessionOutcome.NOT_STARTED if session.reused else SessionOutcome.UNANSWERED
+            again = exchange.repeatable
+        if again and session.is_alone:
+            # If it is dying, the second try must not go to it: until its exit is seen it is the only choice.
             connection.enter(Stage.SLOW_APP, connection.now())
             await session.wait_left(_DYING)
-        # The process is not to blame before its exit has been seen: an application may raise in the middle of a response.
-        exchange.give_back(SessionOutcome.BROKEN_OFF)
+        exchange.give_back(outcome)
         if again:
+            exchange.avoided = session.process.id
             exchange.retried += 1
             exchange.reader = None
             exchange.unread = b""

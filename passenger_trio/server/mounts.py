@@ -20,6 +20,11 @@ _BASE_URI = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+"
 """No empty segment, and none that clients would resolve away."""
 _HOST_NAME = re.compile(rb"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 
+_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
+"""RFC 9110 section 9.2.1."""
+_RETRIED = {"off": frozenset[bytes](), "safe": _SAFE, "idempotent": _SAFE | {b"PUT", b"DELETE"}}
+"""By ``--retry``. Idempotent: RFC 9110 section 9.2.2."""
+
 
 class Route:
     """Where the requests of one application go. Raises OptionError for a host name or a path that no request could have."""
@@ -30,6 +35,7 @@ class Route:
         "group_name",
         "host_names",
         "key",
+        "retried_methods",
         "script_name",
         "streamed_paths",
         "unlimited_paths",
@@ -49,6 +55,8 @@ class Route:
         self.script_name = base.encode("ascii")
         self.host_names = tuple(_host_name(host) for host in app.host_name)
         self.explains_errors = app.explains_errors
+        self.retried_methods = _RETRIED[app.retry]
+        """Methods of requests that may be sent to a second process although one has had it (R30)."""
         self.streamed_paths = _paths("--streamed-paths", app.streamed_paths)
         self.unlimited_paths = _paths("--unlimited-concurrency-paths", app.unlimited_concurrency_paths)
 

@@ -10,7 +10,7 @@ from passenger_trio.codecs.websocket_handshake import check_key
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import CheckoutError, ProcessUnreachable, RequestError
 from passenger_trio.pool.session import Session
-from passenger_trio.server.exchange import IDEMPOTENT, Exchange
+from passenger_trio.server.exchange import Exchange
 from passenger_trio.server.stage import SHORT_OF_DESCRIPTORS
 from passenger_trio.system.sockets import RawStream
 
@@ -111,7 +111,9 @@ def _stream(connection: Connection, session: Session, exchange: Exchange) -> Raw
     One that was given straight from one request to the next in the queue is not looked at, if the process speaks by a loader of ours: under load that is
     every one, and a look costs as much as a read.
     """
-    fresh = exchange.retried > 0 or not (session.dialect.keeps_idle or exchange.head.method in IDEMPOTENT)
+    fresh = exchange.retried > 0 or not (
+        session.dialect.keeps_idle or exchange.head.method in exchange.route.retried_methods
+    )
     stream = session.connect_nowait(fresh=fresh)
     handed_on = exchange.queued and session.dialect.keeps_idle
     while session.reused and not (handed_on and connection.now() - stream.idle_since < _STILL_WARM):

@@ -7,7 +7,8 @@ from driven_pool import FAILURE, SHOP, DrivenPool, granted, refused, retired, sp
 
 from passenger_trio.core.backoff import CRASHES_TOLERATED
 from passenger_trio.core.commands import Reason, Refuse
-from passenger_trio.core.model import SessionOutcome
+from passenger_trio.core.model import SessionOutcome, WaiterId
+from passenger_trio.core.verdict import UNANSWERED_TOLERATED
 
 
 def failures(pool: DrivenPool) -> int:
@@ -253,3 +254,62 @@ def test_an_application_that_never_starts_costs_at_most_eight_spawns_a_minute(ji
         begun += [pool.now] * (pool.policy.state.last_attempt - before)
     for start in begun:
         assert sum(start <= moment < start + 60.0 for moment in begun) <= 8
+
+
+class TestUnanswered:
+    """KE6, fault 10: a process that ends sessions without an answer, and lives."""
+
+    def test_after_a_few_in_a_row_it_is_replaced(self) -> None:
+        pool = a_fresh_process()
+        pool.close(pool.take().session)
+        [process] = pool.processes()
+        for _ in range(UNANSWERED_TOLERATED - 1):
+            assert pool.close(pool.take().session, SessionOutcome.UNANSWERED) == []
+        commands = pool.close(pool.take().session, SessionOutcome.UNANSWERED)
+        assert retired(commands) == [(process, Reason.UNANSWERED)]
+        assert spawns(commands) == [(SHOP, Reason.REPLACE)]
+
+    def test_an_answer_in_between_begins_a_new_row(self) -> None:
+        pool = a_fresh_process()
+        for _ in range(4):
+            for _ in range(UNANSWERED_TOLERATED - 1):
+                assert pool.close(pool.take().session, SessionOutcome.UNANSWERED) == []
+            pool.close(pool.take().session)
+        assert len(pool.processes()) == 1
+
+    def test_one_that_never_answered_has_failed_to_start(self) -> None:
+        """So an application of which every process is like this is not spawned as fast as it is asked for."""
+        pool = a_fresh_process()
+        for _ in range(UNANSWERED_TOLERATED):
+            pool.close(pool.take().session, SessionOutcome.UNANSWERED)
+        assert failures(pool) == 1
+        assert pool.attempts() == []
+
+    def test_the_second_try_goes_to_another_and_waits_for_it(self) -> None:
+        pool = DrivenPool(max_pool_size=2)
+        pool.add(min_instances=2)
+        pool.spawned()
+        pool.spawned()
+        bad, well = pool.processes()
+        tried, busy = pool.take(), pool.take()
+        assert (tried.process, busy.process) == (bad, well)
+        pool.close(tried.session, SessionOutcome.UNANSWERED)
+        again = WaiterId(99)
+        assert pool.checked(pool.policy.checkout(again, SHOP, pool.now, bad)) == []
+        assert granted(pool.checkout()) == [(WaiterId(3), bad)], "who does not avoid it need not wait"
+        assert granted(pool.close(busy.session)) == [(again, well)]
+
+    @pytest.mark.parametrize("how", ["exit", "detach"])
+    def test_it_goes_to_the_same_if_that_is_the_only_one_that_is_left(self, how: str) -> None:
+        pool = DrivenPool(max_pool_size=2)
+        pool.add(min_instances=2)
+        pool.spawned()
+        pool.spawned()
+        bad, well = pool.processes()
+        tried = pool.take()
+        pool.take()
+        pool.close(tried.session, SessionOutcome.UNANSWERED)
+        again = WaiterId(99)
+        pool.checked(pool.policy.checkout(again, SHOP, pool.now, bad))
+        commands = pool.exits(well) if how == "exit" else pool.checked(pool.policy.detach(well, pool.now))
+        assert granted(commands) == [(again, bad)]

@@ -101,6 +101,14 @@ class PoolMachine(RuleBasedStateMachine):
         self.world.close(pick(self.world.sessions, number), outcome)
 
     @precondition(lambda self: self.world.sessions)
+    @rule(number=numbers, times=st.integers(1, 3))
+    def a_request_is_left_unanswered(self, number: int, times: int) -> None:
+        """And tried again with another process; and more of the same."""
+        process = self.world.sessions[pick(self.world.sessions, number)]
+        for session in [one for one, of in self.world.sessions.items() if of is process][:times]:
+            self.world.retry(session)
+
+    @precondition(lambda self: self.world.sessions)
     @rule(number=numbers)
     def hold(self, number: int) -> None:
         self.world.hold(pick(self.world.sessions, number))

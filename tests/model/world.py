@@ -45,6 +45,7 @@ from passenger_trio.core.model import (
 )
 from passenger_trio.core.policy import PoolPolicy
 from passenger_trio.core.scaling import FAIR_WAIT, PATIENCE, RELIEFS, SPARE_AFTER
+from passenger_trio.core.verdict import UNANSWERED_TOLERATED
 
 
 def a_failure(summary: str = "it does not start") -> SpawnFailure:
@@ -70,6 +71,8 @@ class FakeProcess:
     generation: int
     sessions: int = 0
     unbounded: int = 0
+    unanswered: int = 0
+    """Sessions in a row."""
     detached: bool = False
     """Busy when it was taken out of routing: it will be retired."""
     retired: bool = False
@@ -111,6 +114,7 @@ class FakeWorld:
     unbounded: set[SessionId] = attrs.field(factory=set)
     waiting: dict[WaiterId, GroupKey] = attrs.field(factory=dict)
     since: dict[WaiterId, float] = attrs.field(factory=dict)
+    avoiding: dict[WaiterId, ProcessId] = attrs.field(factory=dict)
     began: dict[SessionId, float] = attrs.field(factory=dict)
     begun: dict[AttemptId, float] = attrs.field(factory=dict)
     """Of every attempt that there ever was."""
@@ -152,11 +156,13 @@ class FakeWorld:
         self._check()
         return grant
 
-    def checkout(self, key: GroupKey) -> WaiterId:
+    def checkout(self, key: GroupKey, avoided: ProcessId | None = None) -> WaiterId:
         waiter = WaiterId(self.next_id())
+        if avoided is not None:
+            self.avoiding[waiter] = avoided
         self.waiting[waiter] = key
         self.since[waiter] = self.now
-        self.perform(self.policy.checkout(waiter, key, self.now))
+        self.perform(self.policy.checkout(waiter, key, self.now, avoided))
         if waiter in self.waiting:
             assert not self.shutting_down
             limit = self.groups[key].max_request_queue_size
@@ -174,16 +180,30 @@ class FakeWorld:
         process.sessions -= 1
         process.unbounded -= session in self.unbounded
         process.last_used = self.now
+        if outcome is SessionOutcome.UNANSWERED:
+            process.unanswered += 1
+        elif outcome in (SessionOutcome.DONE, SessionOutcome.CLIENT_GONE):
+            process.unanswered = 0
         commands = self.policy.session_closed(session, outcome, self.now)
         assert commands or self.policy.next_deadline() >= deadline
         self.perform(commands)
+        if outcome is SessionOutcome.UNANSWERED and process.unanswered >= UNANSWERED_TOLERATED:
+            assert not process.is_live, "KE6: it answers nobody, and serves"
+
+    def retry(self, session: SessionId) -> None:
+        """R30: it was left unanswered, and another process is to have the request."""
+        process = self.sessions[session]
+        self.close(session, SessionOutcome.UNANSWERED)
+        self.checkout(process.group, process.id)
 
     def unbind(self, session: SessionId) -> None:
         """It does not count any more; who waits gets its place."""
         self.unbounded.add(session)
         process = self.sessions[session]
         process.unbounded += 1
-        waiting = list(self.waiting.values()).count(process.group)
+        alone = len(self._live(process.group)) == 1
+        queue = [waiter for waiter, key in self.waiting.items() if key == process.group]
+        waiting = sum(alone or self.avoiding.get(waiter) != process.id for waiter in queue)
         commands = self.policy.session_unbounded(session, self.now)
         assert len(commands) == min(waiting, process.is_live), "a place is free, and one waits for it"
         self.perform(commands)
@@ -288,11 +308,12 @@ class FakeWorld:
 
     # --- the naive twin ---------------------------------------------------------------------------------------
 
-    def choice(self, key: GroupKey) -> FakeProcess | None:
+    def choice(self, key: GroupKey, avoided: ProcessId | None = None) -> FakeProcess | None:
         """Whom a pool that looks at every process would choose: newest generation, least busy, oldest."""
         best: FakeProcess | None = None
+        alone = len(self._live(key)) == 1
         for process in self.processes.values():
-            if process.group != key or not process.has_room:
+            if process.group != key or not process.has_room or (process.id == avoided and not alone):
                 continue
             if best is None or self._rank(process) < self._rank(best):
                 best = process
@@ -331,10 +352,11 @@ class FakeWorld:
                 case Grant():
                     assert command.waiter is not None
                     key = self.waiting[command.waiter]
-                    first = next(waiter for waiter, group in self.waiting.items() if group == key)
+                    queue = [waiter for waiter, group in self.waiting.items() if group == key]
+                    first = next(waiter for waiter in queue if self.choice(key, self.avoiding.get(waiter)))
                     assert command.waiter == first, "not first come, first served"
                     del self.waiting[command.waiter]
-                    self._granted(command, key, self.choice(key))
+                    self._granted(command, key, self.choice(key, self.avoiding.get(first)))
                 case Refuse():
                     key = self.waiting.pop(command.waiter)  # KeyError: answered twice
                     self._refused(command, key)
@@ -398,6 +420,8 @@ class FakeWorld:
                         assert 0 < limit <= self.now - process.detached_at, "it has time still"
                     else:
                         assert not process.sessions or command.reason is Reason.FAILED, "retired while it serves"
+                    if command.reason is Reason.UNANSWERED and not process.detached:
+                        assert process.unanswered == UNANSWERED_TOLERATED
                     if command.reason is Reason.IDLE and not process.detached:
                         assert len(self._live(process.group)) > self._minimum(process.group), "below the minimum"
                         self._longest_idle(process, command.reason)

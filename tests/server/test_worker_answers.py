@@ -29,7 +29,8 @@ from dummy_front import (
     whole,
 )
 
-from passenger_trio.core.model import PoolLimits
+from passenger_trio.core.model import GroupLimits, PoolLimits
+from passenger_trio.options import AppOptions
 from passenger_trio.spawning.dummy import DummyProcess
 from passenger_trio.system.sockets import RawStream
 
@@ -396,6 +397,7 @@ async def test_R30_an_idempotent_request_goes_to_a_second_process_once(method: s
         answer = await client.answer(method)
         assert answer.status == 200
         assert seen == [(1001, "hi"), (1002, "hi")]
+        await trio.testing.wait_all_tasks_blocked()  # what comes by the slow lane is recorded a step later
         assert [record.retried for record in world.records] == [1]
 
 
@@ -418,6 +420,7 @@ async def test_R30_other_requests_are_never_sent_twice(method: str) -> None:
         assert (await client.answer(method)).status == 502
         assert seen == [1001]
         assert (await client.ask()).status == 200
+        await trio.testing.wait_all_tasks_blocked()  # what comes by the slow lane is recorded a step later
         assert [record.retried for record in world.records] == [0, 0]
 
 
@@ -438,7 +441,91 @@ async def test_R30_a_request_that_kills_every_process_is_retried_exactly_once() 
         assert (await client.ask("/kill")).status == 502
         assert len(seen) == 2
         assert (await client.ask()).body == b"ok"
+        await trio.testing.wait_all_tasks_blocked()  # what comes by the slow lane is recorded a step later
         assert [(record.status, record.retried) for record in world.records] == [(502, 1), (200, 0)]
+
+
+@pytest.mark.parametrize(
+    ("retry", "twice"),
+    [("safe", {"GET", "HEAD", "OPTIONS"}), ("idempotent", {"GET", "HEAD", "OPTIONS", "PUT", "DELETE"}), ("off", set())],
+)
+@simulated
+async def test_R30_which_requests_are_tried_again_is_an_option(retry: str, twice: set[str]) -> None:
+    """KE6: ``--retry``."""
+    seen: list[str] = []
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for request in requests(stream):
+            method = request.pairs["REQUEST_METHOD"]
+            seen.append(method)
+            if seen.count(method) == 1:
+                return
+            await stream.send_all(whole())
+
+    async with serving(serve, app=AppOptions(retry=retry)) as world:
+        for method in ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST"):
+            client = world.connect()
+            client.send(get(method=method))
+            assert (await client.answer(method)).status == (200 if method in twice else 502)
+            assert seen.count(method) == 1 + (method in twice)
+            assert (await world.connect().ask()).status == 200
+
+
+@simulated
+async def test_KE6_what_a_process_leaves_unanswered_goes_to_another_and_in_the_end_so_does_the_process() -> None:
+    """Fault 10: the second try went to it again, and it was never retired."""
+    asked: list[int] = []
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for _ in requests(stream):
+            asked.append(process.pid)
+            if process.pid == 1001:
+                return
+            await stream.send_all(whole())
+
+    async with serving(serve, limits=GroupLimits(min_instances=3), pool_limits=PoolLimits(max_pool_size=3)) as world:
+        while len(world.pool.processes) < 3:
+            await world.pool.changed.wait()
+        for _ in range(30):
+            assert (await world.connect().ask()).status == 200
+        await trio.testing.wait_all_tasks_blocked()
+        assert asked.count(1001) == 3
+        assert [record.retried for record in world.records].count(1) == 3
+        assert 1001 not in {process.live.pid for process in world.pool.processes.values()}
+
+
+@simulated
+async def test_KE6_it_waits_for_another_rather_than_try_the_same_again() -> None:
+    asked: list[int] = []
+    gates = {"/a": trio.Event(), "/b": trio.Event()}
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for request in requests(stream):
+            if request.path in gates:
+                await gates[request.path].wait()
+            else:
+                asked.append(process.pid)
+                if process.pid == 1001:
+                    return
+            await stream.send_all(whole(b"%d" % process.pid))
+
+    async with serving(serve, limits=GroupLimits(min_instances=2), pool_limits=PoolLimits(max_pool_size=2)) as world:
+        while len(world.pool.processes) < 2:
+            await world.pool.changed.wait()
+        busy = {path: world.connect() for path in gates}
+        for path, client in busy.items():
+            client.send(get(path))
+            await trio.testing.wait_all_tasks_blocked()
+        gates["/a"].set()
+        assert (await busy["/a"].answer()).body == b"1001"
+        other = world.connect()
+        other.send(get("/short", "Connection: close"))
+        await trio.sleep(1)
+        assert asked == [1001]
+        gates["/b"].set()
+        assert (await busy["/b"].answer()).body == b"1002"
+        assert (await other.answer()).body == b"1002"
+        assert asked == [1001, 1002]
 
 
 @simulated
@@ -498,6 +585,7 @@ async def test_R30_a_stale_stream_is_not_used_for_a_post() -> None:
         client.send(post(b"hi", "/second"))
         assert (await client.answer()).body == b"ok"
         assert seen == ["/first", "/second"]
+        await trio.testing.wait_all_tasks_blocked()  # what comes by the slow lane is recorded a step later
         assert [record.retried for record in world.records] == [0, 0]
 
 
