@@ -50,7 +50,7 @@ def render_status(answer: Mapping[str, Any], *, name: str = "", date: str = "") 
             ("Requests in queue", _text(pool.get("queue"))),
             (
                 "Requests",
-                f"{_text(requests.get('total'))} served, {_text(requests.get('active'))} active, {_text(refused)} refused",
+                f"{_served(requests)} served, {_text(requests.get('active'))} active, {_text(refused)} refused",
             ),
             *(
                 [
@@ -171,6 +171,12 @@ def _process(process: Mapping[str, Any]) -> list[str]:
     if process.get("state") not in (None, "running", "enabled"):
         lines.append(f"    {_text(process.get('state')).capitalize()}{_drains(process)}")
     return lines
+
+
+def _served(requests: Mapping[str, Any]) -> str:
+    """Those that have ended: what is under way is not served yet."""
+    total, active = requests.get("total"), requests.get("active")
+    return str(max(0, total - active)) if isinstance(total, int) and isinstance(active, int) else _text(total)
 
 
 def _drains(process: Mapping[str, Any]) -> str:

@@ -290,6 +290,8 @@ class TestFlags:
             text, value = ("0", False) if flag.default else ("1", True)
         elif flag.name == "env":
             text, value = "A=b=c", (("A", "b=c"),)
+        elif flag.name == "allowed_methods":
+            text, value = "PROPFIND", ("PROPFIND",)
         elif flag.kind == "list":
             text, value = "10.0.0.0/8", ("10.0.0.0/8",)
         if source == "environment":

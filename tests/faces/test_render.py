@@ -72,7 +72,7 @@ Max pool size     : 6
 App groups        : 1
 Processes         : 2 (spawning 1 new process...)
 Requests in queue : 3
-Requests          : 1300 served, 1 active, 3 refused
+Requests          : 1299 served, 1 active, 3 refused
 Connections       : 4 open, 90 accepted
 
 ----------- Application groups -----------
@@ -91,6 +91,13 @@ shop (development): (spawning 1 new process...)
 
 def test_the_whole_text() -> None:
     assert render_status(ANSWER, name="k3x9ab", date="2025-11-23 07:43:01 +0000") == EXPECTED
+
+
+def test_a_request_under_way_is_not_served_yet() -> None:
+    """OP25"""
+    for total, active, words in ((1, 1, "0 served, 1 active"), (7, 0, "7 served, 0 active"), (0, 1, "0 served, 1")):
+        assert words in render_status({**ANSWER, "requests": {"total": total, "active": active, "rejected": {}}})
+    assert "- served, - active" in render_status({**ANSWER, "requests": {}})
 
 
 def test_an_application_that_does_not_start() -> None:
