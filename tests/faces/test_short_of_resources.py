@@ -375,3 +375,55 @@ def test_KE3_memory_is_short(method: str) -> None:
         limit(server, "as", "unlimited")
         is_as_before(server)
         assert "please report it" not in "\n".join(server.log)
+
+
+GENERIC = """
+import os
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b"%d" % os.getpid()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+def test_KE2_KE3_programs_that_serve_http(tmp_path: Path) -> None:
+    """What starts them opens more: a lifeline, probes of ports, /proc/net. By kind of call, and then no process at all."""
+    write_app(tmp_path, GENERIC, "program.py")
+    words = ("--app-start-command", f"exec {sys.executable} program.py", "--max-pool-size", "1", "-e", "production")
+    with failing_calls() as calls:
+        with Supervisor.start(tmp_path, *words, env=calls.environment) as server:
+            calls.aim(server)
+
+            def serves() -> int:
+                try:
+                    answer = server.get("/")
+                except OSError:
+                    return 0
+                return int(answer.text) if answer.status == 200 else 0
+
+            pid = serves()
+            for kinds, error in (
+                (("open", "opendir"), errno.EMFILE),
+                (("socket",), errno.EMFILE),
+                (("pipe2", "pidfd_open"), errno.EMFILE),
+                (("fork",), errno.EAGAIN),
+            ):
+                calls.fail(*kinds, error=error)
+                os.kill(pid, signal.SIGKILL)
+                eventually(lambda: calls.failed)
+                time.sleep(0.5)
+                calls.stop()
+                old, pid = pid, eventually(serves, 60)
+                assert old != pid
+            assert server.process.poll() is None
+            assert "please report it" not in "\n".join(server.log)
