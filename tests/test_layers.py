@@ -167,6 +167,15 @@ def test_loaders_import_the_standard_library_only(path: Path) -> None:
         assert name.split(".")[0] in sys.stdlib_module_names | own, name
 
 
+def test_one_module_asks_for_threads_and_one_starts_programs() -> None:
+    """KE3: so there is one place where it is known that none may be had. (What looks for an interpreter does so before the server starts.)"""
+    asks = {str(path.relative_to(PACKAGE)) for path in modules() if ".to_thread." in path.read_text()}
+    assert asks == {"system/threads.py"}
+    words = ("subprocess.Popen(", "run_process(", "open_process(", "os.fork(")
+    starts = {str(path.relative_to(PACKAGE)) for path in modules() if any(word in path.read_text() for word in words)}
+    assert {name for name in starts if not name.startswith("testing/")} == {"system/children.py"}
+
+
 def test_no_word_of_fashion_names_a_class() -> None:
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text())):

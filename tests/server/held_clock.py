@@ -11,7 +11,7 @@ import math
 import trio
 import trio.testing
 
-__all__ = ["HeldClock"]
+__all__ = ["HeldClock", "NoThreads"]
 
 
 class HeldClock:
@@ -37,3 +37,18 @@ class HeldClock:
             self._inside -= 1
             if not self._inside:
                 clock.autojump_threshold = self._threshold
+
+
+class NoThreads(HeldClock):
+    """The same at a limit on processes: some of the times, counted from 1, no thread can be had, and the error is the interpreter's."""
+
+    def __init__(self, *times: int) -> None:
+        super().__init__()
+        self._times = times
+        self.asked = 0
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        self.asked += 1
+        if self.asked in self._times:
+            raise RuntimeError("can't start new thread")
+        await super().acquire_on_behalf_of(borrower)

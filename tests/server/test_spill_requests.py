@@ -10,6 +10,7 @@ import pytest
 import trio
 from dummy_front import Client, Request, data, end, get, head, requests, respond, serving, whole
 from failing_files import FailingFiles
+from held_clock import NoThreads
 
 from passenger_trio.core.spill import BATCH, THRESHOLD
 from passenger_trio.options import AppOptions, ServerOptions
@@ -235,6 +236,25 @@ async def test_fault_16_threads_take_only_what_is_here_and_are_few_all_the_same(
         assert sum(hops) > len(body) - THRESHOLD - BATCH
         assert min(files.received, default=THRESHOLD) >= 64 * 1024
         assert len(hops) <= len(body) // (64 * 1024)
+
+
+@pytest.mark.parametrize("time", range(1, 8))
+@ways
+async def test_KE3_an_upload_arrives_whichever_thread_cannot_be_had(chunked: bool, time: int) -> None:
+    """Fault 2: the first has no file yet; another leaves part of the body on disk, and the rest in memory and in the client."""
+    async with serving(respond(echo)) as world:
+        threads = NoThreads(time)
+        world.front.spill.limiter = threads  # type: ignore[assignment]
+        client = world.connect()
+        client.send(begin(BODY * 2, chunked))
+        await send(client, BODY * 2, chunked)
+        if chunked:
+            client.send(b"0\r\n\r\n")
+        assert (await client.answer()).body == BODY * 2
+        assert threads.asked >= time
+        assert world.front.spill.quota.errors == {"no_thread": 1}
+        await world.until(lambda: world.front.spill.quota.used == 0)
+        assert world.front.spill.open_files == 0
 
 
 async def test_a_body_on_disk_that_cannot_be_read_back_is_a_502_of_that_request() -> None:

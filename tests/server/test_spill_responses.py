@@ -9,6 +9,7 @@ import pytest
 import trio
 from dummy_front import Worker, data, end, get, head, requests, serving, wait_end, whole
 from failing_files import FailingFiles
+from held_clock import NoThreads
 
 from passenger_trio.core.spill import BATCH, THRESHOLD
 from passenger_trio.options import AppOptions, ServerOptions
@@ -164,6 +165,20 @@ async def test_F24_the_process_is_told_when_the_client_leaves_and_the_disk_is_fr
         await told.wait()
         await client.ended.wait()
         assert (world.front.spill.quota.used, len(world.front.spill.buffers)) == (0, 0)
+
+
+@pytest.mark.parametrize("time", [1, 2, 3, 5, 8])
+async def test_KE3_a_response_arrives_whichever_thread_cannot_be_had(time: int) -> None:
+    async with serving(writes()) as world:
+        threads = NoThreads(time, time + 1)
+        world.front.spill.limiter = threads  # type: ignore[assignment]
+        client = world.connect()
+        client.send(get("/"))
+        await world.until(lambda: world.processed == 1)
+        assert threads.asked > time
+        assert (await client.answer()).body == BODY
+        assert world.front.spill.quota.errors == {"no_thread": 2}
+        await world.until(lambda: (world.front.spill.quota.used, world.front.spill.open_files) == (0, 0))
 
 
 @pytest.mark.parametrize("piece", [1000, 60_000])
