@@ -51,6 +51,10 @@ LONG_ONES = (
     "test_generic_programs",
     "test_ruby_several",
     "test_smart_spawner",
+    "test_fork_safety",
+    "test_python_forking",
+    "test_ruby_forking",
+    "test_python_patched",
 )
 """Modules that take long, the longest first: `pytest --durations=100` says which they are."""
 

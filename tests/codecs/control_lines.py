@@ -23,6 +23,7 @@ READY: dict[str, Any] = {
     "type": "ready",
     "sockets": [{"address": "unix:/tmp/a", "protocol": "session", "concurrency": 4}],
     "application": "app:application",
+    "hazards": [{"kind": "thread", "what": "the thread APScheduler"}],
 }
 ERROR: dict[str, Any] = {
     "type": "error",

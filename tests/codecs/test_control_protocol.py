@@ -25,8 +25,10 @@ from passenger_trio.codecs.control_protocol import (
     StepReport,
     encode_fork,
     encode_options,
+    encode_serve,
     encode_shutdown,
 )
+from passenger_trio.core.fork_safety import Hazard
 from passenger_trio.core.model import ErrorCategory
 from passenger_trio.errors import SpawnServerError
 
@@ -41,7 +43,11 @@ def test_every_message_is_read() -> None:
     assert found == [
         Hello("abc", 1, "worker", "python", "3.12.1", 17),
         StepReport("listen", "performed", 0.5),
-        Ready((SocketSpec("unix:/tmp/a", "session", 4),), "app:application"),
+        Ready(
+            (SocketSpec("unix:/tmp/a", "session", 4),),
+            "app:application",
+            (Hazard("thread", "the thread APScheduler"),),
+        ),
         Failed(ErrorCategory.APPLICATION, "It raised", "a problem", "a solution", "Traceback ...", "details"),
         Forked("abc", 18),
         ForkFailed("abc", "EAGAIN"),
@@ -120,6 +126,20 @@ def test_a_socket_may_say_that_it_takes_websockets() -> None:
     for wrong in (1, "true", None, []):
         with pytest.raises(SpawnServerError):
             read_one({**READY, "sockets": [{**READY["sockets"][0], "websocket": wrong}]})
+
+
+@pytest.mark.parametrize("name", ["kind", "what"])
+def test_every_member_of_a_hazard_has_its_type(name: str) -> None:
+    """OP15: what a preloader found is short, and text. A kind that nobody knows is kept: loaders of other languages have their own."""
+    for wrong in WRONG[str]:
+        with pytest.raises(SpawnServerError):
+            read_one({**READY, "hazards": [{**READY["hazards"][0], name: wrong}]})
+    with pytest.raises(SpawnServerError):
+        read_one({**READY, "hazards": READY["hazards"] * 65})
+    for kind in ("", "x" * 65):
+        with pytest.raises(SpawnServerError):
+            read_one({**READY, "hazards": [{"kind": kind, "what": "x"}]})
+    assert read_one({**READY, "hazards": [{"kind": "moon", "what": "x" * 501}]}).hazards == (Hazard("moon", "x" * 500),)
 
 
 @pytest.mark.parametrize("name", ["address", "protocol", "concurrency"])
@@ -314,6 +334,7 @@ def test_any_json_at_all_is_a_message_or_is_refused(value: Any) -> None:
 
 def test_what_is_written_is_one_line_of_ascii() -> None:
     assert encode_shutdown() == b'{"type":"shutdown"}\n'
+    assert encode_serve() == b'{"type":"serve"}\n'
     assert json.loads(encode_fork("a\nb")) == {"type": "fork", "token": "a\nb"}
     options = {"app_root": "/srv/\u00e9\udcff\n", "threads": 3, "entry_is_factory": False}
     raw = encode_options(options)
