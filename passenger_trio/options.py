@@ -176,7 +176,10 @@ class AppOptions:
     max_instances: int = option(0, "most processes of this application (0: the pool's limit)")
     max_request_queue_size: int = option(100, "requests that may wait for a process (0: no limit)")
     max_request_queue_time: float = option(0.0, "time that a request may wait for a process; longer: 504 (0: no limit)")
-    max_requests: int = option(0, "a process that has served so many requests is replaced (0: never)")
+    max_requests: int = option(
+        0,
+        "a process is replaced after about so many requests; its replacement is begun early, to be there by then (0: never)",
+    )
     max_requests_jitter: int = option(0, "up to so many requests fewer, drawn for each process")
     max_process_lifetime: float = option(0.0, "a process that has lived for so long is replaced (0: never)")
     max_request_time: float = option(

@@ -186,7 +186,7 @@ class PoolPolicy:
                 process.group.crashes = 0
             process.processed += 1
             proven = verdict.served(process)
-            if process.processed == process.wears_at:
+            if process.processed == process.looks_at and recycling.is_time(process, now):
                 recycling.wear(process, Reason.MAX_REQUESTS)
                 worn = True
         elif outcome is _PROCESS_FAILED:
@@ -264,6 +264,7 @@ class PoolPolicy:
         if new.status is _ENABLED:
             group.expected_concurrency = concurrency
             group.grace = scaling.GRACE
+            group.spawn_time = now - ended.begun
             recycling.attached(new, now, jitter)
             scaling.watch_idleness(state, group, now)
             commands += waitlist.serve(state, group, now)

@@ -4,6 +4,8 @@ It knows how long and how much. It never knows what a request is, or how memory 
 
 Laws:
 
+* The number of requests is kept as well as it can be: the replacement is begun so early that it is there when they have been served. Where more are
+  served during one spawn than a process may serve at all, each serves those that come during one spawn.
 * Soft limits (requests, age, memory) make a process *worn*: it serves until its relief is up (``restarting``). So they hold
   roughly, and cost nobody a request.
 * Hard limits (memory, the time of a request) kill: the process gets no more sessions from that step on, and what it has ends
@@ -22,6 +24,7 @@ from passenger_trio.core.model import SessionId
 from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, ProcessState
 
 LATE = 1.0
+_INSTANT = 1e-3
 SPREAD = 0.1
 """The part of a lifetime that the jitter may take off."""
 
@@ -32,9 +35,33 @@ def attached(process: ProcessState, now: float, jitter: float) -> None:
     limits = group.limits
     if limits.max_requests:
         process.wears_at = max(1, limits.max_requests - int(limits.max_requests_jitter * jitter))
+        process.looks_at = 1
+        process.look_time = now
     if limits.max_process_lifetime:
         process.expires = now + limits.max_process_lifetime * (1 - SPREAD * jitter)
         group.expiry_due = min(group.expiry_due, process.expires)
+
+
+def is_time(process: ProcessState, now: float) -> bool:
+    """Whether the replacement of a process is to be begun, so that it is there when the process has served as many requests as it may.
+
+    As far as can be told: from how fast requests come, since it was ready and since the last look, and how long the last spawn took. If not, the next
+    look is set, no further ahead than half of the way, so that the path of a request has one comparison.
+    """
+    left = process.wears_at - process.processed
+    if left <= 0:
+        return True
+    group = process.group
+    rate = max(
+        process.processed / max(now - process.since, _INSTANT),
+        (process.processed - process.look_count) / max(now - process.look_time, _INSTANT),
+    )
+    ahead = rate * group.spawn_time * (1 + len(group.worn))
+    if left <= ahead:
+        return True
+    process.look_time, process.look_count = now, process.processed
+    process.looks_at = process.processed + max(1, min(left // 2, int(left - ahead)))
+    return False
 
 
 def wear(process: ProcessState, reason: Reason) -> None:

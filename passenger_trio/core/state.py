@@ -97,8 +97,13 @@ class ProcessState:
     unanswered_at: int = 0
     # When its end was counted as a failure of the group; None: it was not. At most once.
     blamed_at: float | None = None
-    # With the last of so many served sessions it is worn; 0: never.
+    # With the last of so many served sessions it is worn at the latest; 0: never.
     wears_at: int = 0
+    # With the last of so many it is looked at whether it is time to replace it; 0: never.
+    looks_at: int = 0
+    # When that was done last, and how many it had served then.
+    look_time: float = 0.0
+    look_count: int = 0
     # When it is worn for its age.
     expires: float = math.inf
     # It was told to end at once.
@@ -169,6 +174,8 @@ class GroupState:
     mended_at: float = -math.inf
     # How many sessions the next process will probably serve at a time: what the last one did. 0: unlimited.
     expected_concurrency: int = 1
+    # How long its last successful spawn took: seconds.
+    spawn_time: float = 0.0
     # Open sessions and when they were granted, oldest first; only where a request may not last for ever (recycling).
     running: dict[SessionId, float] = attrs.field(factory=dict)
     # After a pause of ours: no request counts as too long before.

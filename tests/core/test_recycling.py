@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from driven_pool import SHOP, DrivenPool, granted, refused, retired, spawns
 
+from passenger_trio.core import recycling
 from passenger_trio.core.commands import Kill, Reason, Refuse
 from passenger_trio.core.model import ProcessId
+from passenger_trio.core.state import ProcessState
 
 
 class TestWorn:
@@ -62,6 +65,75 @@ class TestWorn:
         pool.failed()
         assert pool.processes() == [old]
         assert spawns(pool.tick(5.0)) == [(SHOP, Reason.MAX_REQUESTS)]
+
+
+class TestInAdvance:
+    """Fault 32: with ``--max-requests 5`` and one process it was 7 to 13 requests forked, 66 to 96 direct."""
+
+    def served(self, most: int, rate: float, spawn_time: float, processes: int = 8) -> list[int]:
+        """How many requests each process serves of a steady stream, one at a time."""
+        pool = DrivenPool(max_pool_size=1)
+        pool.add(min_instances=1, max_requests=most)
+        pool.now += spawn_time
+        pool.spawned()
+        counts: list[int] = []
+        begun: float | None = None
+        count = 0
+        while len(counts) < processes:
+            [serves] = pool.processes()
+            pool.now += 1 / rate
+            count += 1
+            if spawns(pool.close(pool.take().session)):
+                begun = pool.now
+            if begun is not None and pool.now >= begun + spawn_time - 1e-9:
+                for process, _ in retired(pool.spawned()):
+                    pool.exits(process)
+                begun = None
+            if pool.processes() != [serves]:
+                counts.append(count)
+                count = 0
+        return counts
+
+    @pytest.mark.parametrize("rate", [1.0, 50.0, 300.0])
+    @pytest.mark.parametrize("spawn_time", [0.01, 0.3])
+    def test_a_process_serves_about_as_many_as_it_may(self, rate: float, spawn_time: float) -> None:
+        for counts in (self.served(200, rate, spawn_time), self.served(1000, rate, spawn_time, 3)):
+            most = 200 if len(counts) == 8 else 1000
+            assert all(0.9 * most <= count <= 1.05 * most for count in counts), counts
+
+    def test_where_a_spawn_lasts_longer_than_its_requests_it_serves_those_that_come_during_one(self) -> None:
+        assert max(self.served(5, 300.0, 0.3)) <= 300 * 0.3 + 2
+
+    def test_a_forked_one_keeps_a_small_number_too(self) -> None:
+        counts = self.served(5, 250.0, 0.012)
+        assert all(4 <= count <= 6 for count in counts), counts
+
+    def test_a_burst_after_a_quiet_hour_is_seen_in_time(self) -> None:
+        pool = DrivenPool(max_pool_size=1)
+        pool.add(min_instances=1, max_requests=1000)
+        pool.now += 0.3
+        pool.spawned()
+        pool.close(pool.take().session)
+        pool.tick(3600.0)
+        count = 1
+        while not pool.attempts():
+            pool.now += 1 / 300
+            pool.close(pool.take().session)
+            count += 1
+        assert 890 <= count <= 920
+
+    def test_most_requests_cost_no_look(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        looks = 0
+        is_time = recycling.is_time
+
+        def counted(process: ProcessState, now: float) -> bool:
+            nonlocal looks
+            looks += 1
+            return is_time(process, now)
+
+        monkeypatch.setattr(recycling, "is_time", counted)
+        self.served(10_000, 100.0, 0.3, 1)
+        assert looks < 40
 
 
 class TestKilled:
