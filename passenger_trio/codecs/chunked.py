@@ -24,7 +24,7 @@ from passenger_trio.codecs.patterns import compiled
 from passenger_trio.codecs.refusals import refuse
 from passenger_trio.errors import RequestError
 
-__all__ = ["FORBIDDEN_TRAILERS", "ChunkScan"]
+__all__ = ["FORBIDDEN_TRAILERS", "ChunkScan", "may_trail"]
 
 #: Fields that change how a message is framed, routed, authorised or decoded. In a trailer they deceive (R17;
 #: RFC 9110 6.5.1).
@@ -48,6 +48,11 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
 _BWS = rb"[ \t]*+"
 _EXTENSIONS = compiled(rb"(?:%b;%b%b(?:%b=%b(?:%b|%b))?+)*+" % (_BWS, _BWS, _TOKEN, _BWS, _BWS, _TOKEN, _QUOTED))
+
+
+def may_trail(name: bytes) -> bool:
+    """Whether a field of this name (in lower case) may stand behind a body."""
+    return name not in FORBIDDEN_TRAILERS and not name.startswith(_FORBIDDEN_PREFIX)
 
 
 class _Expect(enum.Enum):
@@ -209,7 +214,7 @@ class ChunkScan:
             raise refuse("too_many_fields")
         self._trailer_left = max(0, self._trailer_left - len(line) - 2)
         name = read_field(line)[0].lower()
-        if name in FORBIDDEN_TRAILERS or name.startswith(_FORBIDDEN_PREFIX):
+        if not may_trail(name):
             raise refuse("forbidden_trailer")
         return at
 

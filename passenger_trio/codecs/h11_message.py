@@ -116,8 +116,8 @@ class H11Message(Message):
         # h11 hands on what has a length, and looks no further.
         return self._connection.send_with_data_passthrough(h11.Data(data=cast(bytes, data))) or ()
 
-    def _write_end(self) -> bytes:
-        return self._connection.send(h11.EndOfMessage())
+    def _write_end(self, trailers: Fields) -> bytes:
+        return self._connection.send(h11.EndOfMessage(headers=trailers))
 
 
 def _same(request: h11.Request, head: Head) -> bool:

@@ -146,6 +146,8 @@ def _field_pairs(head: Head, trusted: bool) -> tuple[bytes, bool]:
             pairs[cgi] = value
     if nominated:
         _withdraw(pairs, head.fields, {word.strip(b" \t") for word in nominated})
+    if head.common is None and head.version == b"1.1" and _takes_trailers(head):
+        pairs[b"HTTP_TE"] = b"trailers"
     if head.upgrade:
         # What they say besides was for us; an application looks for these two words.
         pairs[b"HTTP_CONNECTION"] = b"Upgrade"
@@ -154,6 +156,14 @@ def _field_pairs(head: Head, trusted: bool) -> tuple[bytes, bool]:
     if not names_request:
         pairs.pop(b"HTTP_X_REQUEST_ID", None)
     return b"".join([b"%b\0%b\0" % pair for pair in pairs.items()]), names_request
+
+
+def _takes_trailers(head: Head) -> bool:
+    """Whether the client says so (RFC 9110 10.1.4). We pass them on, so the application is told this one word of a field that ends here."""
+    return any(
+        name.lower() == b"te" and b"trailers" in [word.strip(b" \t") for word in value.lower().split(b",")]
+        for name, value in head.fields
+    )
 
 
 def forwarded_fields(

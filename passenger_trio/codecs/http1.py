@@ -264,9 +264,9 @@ class ClientSide:
         """The pieces to send for ``data``: none for HEAD, 204, 304; none beyond the declared length (R23, R24)."""
         return self._current().body(data)
 
-    def end_response(self) -> bytes:
-        """What is to be sent last. After fewer bytes than declared: ``short``, and must close (R24)."""
-        return self._current().end()
+    def end_response(self, trailers: Fields | None = None) -> bytes:
+        """What is to be sent last; trailers where there can be any. After fewer bytes than declared: ``short``, and must close (R24)."""
+        return self._current().end(trailers) if trailers else self._current().end()
 
     def whole_response(
         self,

@@ -113,7 +113,9 @@ class LaneMessage(Message):
             return (b"%x\r\n" % len(data), data, b"\r\n")
         return (data,)
 
-    def _write_end(self) -> bytes:
+    def _write_end(self, trailers: Fields) -> bytes:
+        if trailers:
+            return _LINES([b"0", *map(_FIELD, trailers), b"", b""])
         return b"0\r\n\r\n" if self._chunked else b""
 
     def _write_interim(self, status: int, reason: bytes, fields: Fields) -> bytes:

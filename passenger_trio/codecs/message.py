@@ -24,6 +24,9 @@ __all__ = ["Fields", "Message"]
 Fields = list[tuple[bytes, bytes]]
 
 
+_NONE: Fields = []
+
+
 class Message:
     """The common half. The four ``_write`` methods and ``read`` make a kind."""
 
@@ -109,8 +112,8 @@ class Message:
             self._left = left - len(data)
         return self._write_data(data)
 
-    def end(self) -> bytes:
-        """What ends the response. After too few bytes that is nothing, and the connection must close (R24)."""
+    def end(self, trailers: Fields = _NONE) -> bytes:
+        """What ends the response, with trailers if they can be sent: in a chunked body (RFC 9112 7.1.2). After too few bytes that is nothing, and the connection must close (R24)."""
         if not self.begun or self.ended:
             raise InvariantBroken("the end of a response that is not under way")
         self.ended = True
@@ -118,7 +121,7 @@ class Message:
             self.short = True
             self.must_close = True
             return b""
-        return self._write_end()
+        return self._write_end(trailers if self._chunked else _NONE)
 
     def whole(
         self,
@@ -192,7 +195,7 @@ class Message:
     def _write_data(self, data: bytes | memoryview) -> Sequence[bytes | memoryview]:
         raise NotImplementedError
 
-    def _write_end(self) -> bytes:
+    def _write_end(self, trailers: Fields) -> bytes:
         raise NotImplementedError
 
     def _write_interim(self, status: int, reason: bytes, fields: Fields) -> bytes:

@@ -16,10 +16,11 @@ import re
 
 import attrs
 
+from passenger_trio.codecs.chunked import may_trail
 from passenger_trio.codecs.patterns import compiled
 from passenger_trio.errors import MalformedResponse, UnfitResponseHead
 
-__all__ = ["AppHead", "Fields", "check_fields", "parse", "parse_interim", "parse_switch"]
+__all__ = ["AppHead", "Fields", "check_fields", "parse", "parse_interim", "parse_switch", "parse_trailers"]
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -169,6 +170,19 @@ def parse_switch(payload: bytes, asked: bytes) -> tuple[bytes, Fields]:
     if protocol.lower() != asked:
         raise _malformed("upgrade_not_asked", "it switches to a protocol that the client did not ask for")
     return parts[1], [(b"Upgrade", protocol), (b"Connection", b"Upgrade"), *check_fields(parts[1], fields)]
+
+
+def parse_trailers(payload: bytes) -> Fields:
+    """The fields in the payload of an ``L`` frame, without those that mean nothing, or too much, behind a body (RFC 9110 6.5.1).
+
+    :raises MalformedResponse: it is no pairs.
+    :raises UnfitResponseHead: a name is no token, or a value has a control character.
+    """
+    parts = payload.split(b"\0")
+    if parts.pop() or len(parts) % 2:
+        raise MalformedResponse("the process sent trailers that are no pairs")
+    fields = check_fields(b"", list(zip(parts[0::2], parts[1::2], strict=True)))
+    return [field for field in fields if may_trail(field[0].lower())]
 
 
 def check_fields(reason: bytes, fields: Fields) -> Fields:

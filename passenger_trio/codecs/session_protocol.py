@@ -28,6 +28,7 @@ __all__ = [
     "INTERIM",
     "MAX_FRAME",
     "MAX_HEAD",
+    "TRAILERS",
     "UPGRADE",
     "ResponseReader",
     "encode_data",
@@ -49,6 +50,8 @@ ERROR: Final = ord("X")
 ACCEPT: Final = ord("W")
 """A WebSocket is accepted: what follows is read by ``session_messages``."""
 UPGRADE: Final = ord("U")
+TRAILERS: Final = ord("L")
+"""Fields behind the body of a response."""
 
 FLAG_CLOSE: Final = 1
 FLAG_OOB_WORK: Final = 2
@@ -69,16 +72,19 @@ _LIMITS: Final = {
     DATA: MAX_FRAME,
     END: 1,
     UPGRADE: 0,
+    TRAILERS: MAX_HEAD,
 }
 
 # What may follow what. The state is named for what has been seen.
-_START, _RESPONDING, _FAILED, _DONE, _SWITCHING, _RAW, _ASKED = range(7)
+_START, _RESPONDING, _FAILED, _DONE, _SWITCHING, _RAW, _ASKED, _TRAILED = range(8)
 _FOLLOWS: Final = {
     (_START, INTERIM): _START,
     (_START, HEAD): _RESPONDING,
     (_START, ERROR): _FAILED,
     (_RESPONDING, DATA): _RESPONDING,
     (_RESPONDING, END): _DONE,
+    (_RESPONDING, TRAILERS): _TRAILED,
+    (_TRAILED, END): _DONE,
     (_FAILED, END): _DONE,
     # _ASKED is the start of a session that was asked for as a WebSocket.
     (_ASKED, INTERIM): _ASKED,

@@ -32,7 +32,7 @@ import attrs
 import trio
 
 from passenger_trio.codecs.dialect import Reader
-from passenger_trio.codecs.response_head import Fields, parse, parse_interim, parse_switch
+from passenger_trio.codecs.response_head import Fields, parse, parse_interim, parse_switch, parse_trailers
 from passenger_trio.codecs.response_lines import with_standard_fields
 from passenger_trio.codecs.session_protocol import (
     ACCEPT,
@@ -42,6 +42,7 @@ from passenger_trio.codecs.session_protocol import (
     FLAG_CLOSE,
     HEAD,
     INTERIM,
+    TRAILERS,
     UPGRADE,
     split_application_error,
 )
@@ -143,6 +144,7 @@ class _Pump:
     _raised: ApplicationRaised | None = None
     _switch: tuple[bytes, Fields] | None = None
     """A head of status 101, which is told to the client when the upgrade follows."""
+    _trailers: Fields | None = None
     _out: list[bytes | memoryview] = attrs.field(factory=list)
     _over: bool = False
     _size: ReadSize = attrs.field(factory=lambda: ReadSize(_FIRST_READ, _LEAST_READ, SCRATCH))
@@ -401,6 +403,8 @@ class _Pump:
             self._raised = ApplicationRaised(*split_application_error(payload))
         elif kind == END:
             self._end(payload[0] if payload else 0)
+        elif kind == TRAILERS:
+            self._trailers = parse_trailers(payload)
         elif kind == ACCEPT:
             self._accept(payload)
         elif kind == UPGRADE:
@@ -436,7 +440,7 @@ class _Pump:
         exchange.unread = b""
         self._over = True
         if self._raised is None:
-            if end := self.connection.codec.end_response():
+            if end := self.connection.codec.end_response(self._trailers):
                 self._out.append(end)
             if self.connection.codec.short:
                 raise IncompleteResponse("the application sent less than the Content-Length that it declared")

@@ -81,7 +81,7 @@ del sys.path[0]
 
 EPOLLRDHUP = getattr(select, "EPOLLRDHUP", 0x2000)  # Linux has it; PyPy may not have the name.
 
-INTERIM, ACCEPT, TEXT, BINARY, CLOSE = b"IWTBC"
+INTERIM, ACCEPT, TEXT, BINARY, CLOSE, TRAILERS = b"IWTBCL"
 LIMITS = {
     HEAD: (1, MAX_HEAD),
     DATA: (1, MAX_FRAME),
@@ -108,8 +108,9 @@ DEAF_TIME = 10.0
 by itself."""
 
 SPECIFICATION = {"version": "3.0", "spec_version": "2.3"}
-# Not http.response.trailers: the session protocol has no frame for them.
 HTTP_EXTENSIONS = ("http.response.early_hint",)
+TRAILERS_EXTENSION = "http.response.trailers"
+"""Only where the client takes them (``TE``)."""
 WEBSOCKET_EXTENSIONS = ("websocket.http.response",)
 
 NORMAL, NO_STATUS, ABNORMAL, INTERNAL_ERROR, SERVICE_RESTART = 1000, 1005, 1006, 1011, 1012
@@ -506,6 +507,8 @@ def read_head(payload):
         scope["extensions"] = {name: {} for name in WEBSOCKET_EXTENSIONS}
     else:
         scope["extensions"] = {name: {} for name in HTTP_EXTENSIONS}
+        if b"HTTP_TE" in found:
+            scope["extensions"][TRAILERS_EXTENSION] = {}
     return scope
 
 
@@ -613,6 +616,9 @@ class Session:
         self._length = None
         """What the response head says of the body's length."""
         self._sent = 0
+        self._trailers = None
+        """Fields behind the body, once the head has promised them."""
+        self._body_ended = False
 
     async def run(self):
         try:
@@ -692,6 +698,8 @@ class Session:
         fields, self._length = encoded_fields(message.get("headers", ()))
         self.head = b"%d\0%s\0%s" % (status, REASONS.get(status, b""), fields)
         self._no_body = self._is_head or status in (204, 304)
+        if message.get("trailers") and message["type"] == "http.response.start":
+            self._trailers = []
 
     async def take_body(self, message):
         if self.head is None:
@@ -707,7 +715,7 @@ class Session:
         if not self.begun:
             head = self.head
             # Nothing is known of the body of a HEAD request's GET from an empty one.
-            if not more and self._length is None and (not self._no_body or (self._is_head and size)):
+            if not more and self._trailers is None and self._length is None and (not self._no_body or (self._is_head and size)):
                 head += b"content-length\0%d\0" % size
                 self._length = size
             parts += (start(RESPONSE, len(head)), head)
@@ -724,6 +732,9 @@ class Session:
                     size -= excess
             self._sent += size
             complete = self._sent == self._length if self._length is not None else not more
+            if self._trailers is not None and complete:
+                complete = False
+                more = self._body_ended = True
         for at in range(0, size, MAX_FRAME):
             piece = body if size <= MAX_FRAME else memoryview(body)[at : at + MAX_FRAME]
             parts += (start(DATA, len(piece)), piece)
@@ -759,6 +770,25 @@ class Session:
         else:
             self.done = True
             self.stream.write(THE_END)
+
+    def take_trailers(self, message):
+        if self._trailers is None:
+            raise RuntimeError("trailers are sent, but http.response.start has not said that there would be any")
+        if not self._body_ended:
+            raise RuntimeError("trailers were sent before the end of the body")
+        self._trailers += message.get("headers", ())
+        if not message.get("more_trailers", False):
+            self.end_with_trailers()
+
+    def end_with_trailers(self):
+        data = b""
+        if self._trailers and TRAILERS_EXTENSION in self.scope["extensions"]:
+            fields, _ = encoded_fields(self._trailers)
+            data = start(TRAILERS, len(fields)) + fields
+        self.done = True
+        self.stream.write(data + THE_END)
+        self.bell.ring()
+        self.wire_over()
 
     def cut(self):
         """No end: the client must see that the response is incomplete."""
@@ -846,6 +876,8 @@ class Http(Session):
             await self.take_body(message)
         elif kind == "http.response.start":
             self.take_start(message)
+        elif kind == "http.response.trailers":
+            self.take_trailers(message)
         elif kind == "http.response.early_hint":
             self._hint(message)
         else:
@@ -862,6 +894,8 @@ class Http(Session):
     def returned(self):
         if self.gone:
             self.stream.end_last(not self.done)
+        elif self._body_ended and not self.done:
+            self.end_with_trailers()  # They were promised, and there are none.
         elif not self.done and self.head is not None and not self.begun:
             # A head, and no word of a body: that is what there is.
             self.send_head_alone()

@@ -19,6 +19,7 @@ from passenger_trio.codecs.session_protocol import (
     INTERIM,
     MAX_FRAME,
     MAX_HEAD,
+    TRAILERS,
     ResponseReader,
     encode_data,
     encode_head,
@@ -338,3 +339,22 @@ def test_another_form_of_error_is_malformed(payload: bytes) -> None:
     with pytest.raises(MalformedResponse, match="a form"):
         split_application_error(payload)
     assert read([frame(b"X", payload) + E]) == ([(ERROR, payload), (END, b"")], "complete")
+
+
+def test_trailers_stand_behind_the_body_and_in_front_of_the_end() -> None:
+    """ED10."""
+    wire = frame(b"R", b"200\0OK\0") + frame(b"D", b"x") + frame(b"L", b"a\0b\0") + frame(b"E", b"")
+    for size in (1, len(wire)):
+        reader = ResponseReader()
+        events = []
+        for at in range(0, len(wire), size):
+            reader.feed(wire[at : at + size])
+            while (event := reader.next_event()) is not None:
+                events.append(event)
+        assert events[2:] == [(TRAILERS, b"a\0b\0"), (END, b"")]
+        assert reader.complete
+    for wrong in (frame(b"L", b""), frame(b"R", b"200\0OK\0") + frame(b"L", b"") + frame(b"D", b"x")):
+        reader = ResponseReader()
+        reader.feed(wrong)
+        with pytest.raises(MalformedResponse):
+            list(iter(reader.next_event, None))
