@@ -430,3 +430,37 @@ class TestTheInstanceDirectory:
             assert server.get("/pid").status in (200, 500)  # no process can be reached, and no new one can call back
             server.process.terminate()
             assert server.process.wait(30) == 0
+
+
+class TestFromEveryState:
+    """KE8, fault 5, on real processes."""
+
+    @METHODS
+    def test_several_applications_of_which_some_never_come(self, tmp_path: Path, method: str) -> None:
+        """Never ready, or ready without some of them: SIGTERM ends it, with 0 and no traceback."""
+        hangs = HELLO + "\nprint('loading', flush=True)\nimport time; time.sleep(600)\n"
+        arguments: list[str] = []
+        for number in range(4):
+            write_app(tmp_path / f"app{number}", HELLO if number == 0 else hangs)
+            arguments += ["--app", f"/{number}={tmp_path / f'app{number}'}"]
+        options = ("--spawn-method", method, "--max-pool-size", "4", "--max-concurrent-spawns", "4")
+        with Supervisor.start(None, *arguments, *options, cwd=tmp_path, wait=False) as server:
+            eventually(lambda: sum("loading" in line for line in server.log) >= 3)
+            assert server.stop() == 0
+            assert "Traceback" not in server.log_tail
+            assert "failed" not in server.log_tail, server.log_tail
+
+    def test_minimums_that_do_not_fit_are_told_and_nothing_hangs(self, tmp_path: Path) -> None:
+        """OP7: seven applications in the default pool; `start` and `config check` say the same."""
+        arguments: list[str] = []
+        for number in range(7):
+            write_app(tmp_path / f"app{number}")
+            arguments += ["--app", f"/{number}={tmp_path / f'app{number}'}"]
+        message = told(run_command("start", *arguments, cwd=tmp_path), 2)
+        assert "--max-pool-size: 6 cannot be used: the minimums of the 7 applications" in message
+        assert "are 7 processes together" in message
+        tables = "".join(f'[[app]]\nroot = "app{number}"\nbase_uri = "/{number}"\n' for number in range(7))
+        (tmp_path / "passenger-trio.toml").write_text(tables)
+        checked = run_command("config", "check", str(tmp_path))
+        assert checked.returncode == 2
+        assert "are 7 processes together" in checked.stderr
