@@ -33,8 +33,9 @@ _DONE = {"asked": "is being restarted", "restarted": "is restarted"}
 def restart(app: str | None, wait: bool, hard: bool, instance: str | None) -> int:
     """Restart APP (its name as `passenger-trio status` shows it), or all applications of an instance.
 
-    A new process is up before an old one goes. If the new version does not start, the old one serves on. Touching
-    tmp/restart.txt in the application's directory does the same.
+    A new process is up before an old one goes. If the new version does not start, the old one serves on. Where no
+    process is running, one is started to see whether the version starts. A process that is replaced has
+    --max-drain-time for its requests. Touching tmp/restart.txt in the application's directory does the same.
     """
     chosen = choose(instance)
     answer = order(chosen.admin_socket, "/v1/restart", {"group": app, "hard": hard})
