@@ -327,6 +327,10 @@ class ServerOptions:
     log_level: str = option(
         "info", "least serious message that is logged", kind="choice", choices=("debug", "info", "warning", "error")
     )
+    disable_log_prefix: bool = option(
+        False,
+        "lines that applications write come out as they are, without time, name and pid (with --log-format json: those that are JSON objects)",
+    )
     log_format: str = option(
         "console", "format of the log on standard error", kind="choice", choices=("console", "json")
     )

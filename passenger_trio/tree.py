@@ -59,10 +59,12 @@ from passenger_trio.spawning.detect import DetectedApp, detect
 from passenger_trio.spawning.direct import DirectSpawner
 from passenger_trio.spawning.generic import GenericSpawner
 from passenger_trio.spawning.reception import Reception
+from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.smart import SmartSpawner
 from passenger_trio.spawning.spawner import Spawner
 from passenger_trio.spawning.warm_up import WarmSpawner
 from passenger_trio.system import tempfiles
+from passenger_trio.system.logs import AppOutput
 from passenger_trio.system.ports import Ports
 from passenger_trio.system.sockets import holder_of_port, listen_tcp, listen_unix
 from passenger_trio.system.syscalls import cpus
@@ -72,11 +74,10 @@ __all__ = ["RunningServer", "examine", "open_server", "open_tree", "serve"]
 _POOL_TIME = 5.0
 """Seconds, beyond the longest shutdown timeout of an application, for the pool to become empty before it is cut off."""
 
-MakeSpawners = Callable[[AppSpec, Reception, Pool, Ports, ErrorKernel], Callable[[int], Spawner]]
+MakeSpawners = Callable[[AppSpec, Reception, Pool, Ports, ErrorKernel, Remains], Callable[[int], Spawner]]
 """For an application: what makes the spawner of each of its generations."""
 
 _log = logging.getLogger("passenger_trio")
-_app_log = logging.getLogger("passenger_trio.app")
 
 
 @attrs.define(eq=False)
@@ -187,6 +188,8 @@ async def open_tree(
         keep = kernel.supervise_started
         async with trio.open_nursery() as tree:
             reception = Reception(instance.spawn_socket, kernel)
+            remains = Remains(kernel)
+            await tree.start(remains.serve)
             await tree.start(partial(keep, "the reception", reception.serve, must_start=True))
             await tree.start(pool.run)
             if access_log is not None:
@@ -206,7 +209,7 @@ async def open_tree(
                 await pool.add_group(
                     spec.key,
                     _group_limits(spec),
-                    make_spawners(spec, reception, pool, ports, kernel),
+                    make_spawners(spec, reception, pool, ports, kernel, remains),
                     spec.app.shutdown_timeout,
                 )
             try:
@@ -247,6 +250,7 @@ async def open_tree(
             pool.shut_down()
             with trio.move_on_after(max(spec.app.shutdown_timeout for spec in specs) + _POOL_TIME):
                 await pool.empty.wait()
+                await remains.wait_no_groups()
             tree.cancel_scope.cancel()
         if failure is not None:
             raise failure
@@ -358,12 +362,10 @@ def _group_limits(spec: AppSpec) -> GroupLimits:
 
 
 def _spawners(
-    spec: AppSpec, reception: Reception, pool: Pool, ports: Ports, kernel: ErrorKernel
+    spec: AppSpec, reception: Reception, pool: Pool, ports: Ports, kernel: ErrorKernel, remains: Remains
 ) -> Callable[[int], Spawner]:
     """What makes the spawner of each generation."""
-
-    def on_line(pid: int, line: str) -> None:
-        _app_log.info("%s", line, extra={"group": spec.key.name, "app_pid": pid})
+    sink = AppOutput(spec.key.name)
 
     def make(generation: int) -> Spawner:
         spawner = make_cold(generation)
@@ -373,13 +375,13 @@ def _spawners(
 
     def make_cold(generation: int) -> Spawner:
         if spec.detected.app_type == "generic":
-            return GenericSpawner(spec, ports, on_line)
+            return GenericSpawner(spec, ports, sink, remains)
         if spec.app.spawn_method == "direct":
-            return DirectSpawner(spec, reception, on_line)
+            return DirectSpawner(spec, reception, sink, remains)
 
         def on_preloader(number: int, started: bool) -> None:
             pool.preloader_changed(spec.key, generation, number, started)
 
-        return SmartSpawner(spec, reception, on_line, on_preloader=on_preloader, kernel=kernel)
+        return SmartSpawner(spec, reception, sink, on_preloader=on_preloader, kernel=kernel, remains=remains)
 
     return make

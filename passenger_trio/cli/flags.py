@@ -81,6 +81,7 @@ _SECTION_OF = {
     "access_log": "Logs",
     "access_log_format": "Logs",
     "log_level": "Logs",
+    "disable_log_prefix": "Logs",
     "log_format": "Logs",
 }
 _COMMON = frozenset(

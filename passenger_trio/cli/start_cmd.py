@@ -86,7 +86,8 @@ def _start(ctx: click.Context, /, what: tuple[str, ...], **values: Any) -> None:
 
     from passenger_trio.system import logs
 
-    logs.configure(config.server.log_level, config.server.log_format)
+    server = config.server
+    logs.configure(server.log_level, server.log_format, bare=server.disable_log_prefix)
     if file is not None and file.ignored:
         import logging
 

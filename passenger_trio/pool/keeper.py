@@ -138,6 +138,4 @@ class Keeper:
 
     def _gone(self) -> None:
         self._state, _ = step(self._state, Event.EXITED)
-        with self._kernel.contain(_TASK):
-            self.process.live.signal_group(signal.SIGKILL)  # members of its group that outlived it
         self._on_exit(self.process)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
 import trio
 
@@ -16,19 +17,27 @@ from passenger_trio.errors import SpawnError
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.handshake import Launch
 from passenger_trio.spawning.reception import Reception
+from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawner import PreloaderFacts, SpawnedProcess
 from passenger_trio.system.children import start_program
 from passenger_trio.system.pidfd import pin_child
 from passenger_trio.system.sockets import PeerCredentials
 
-__all__ = ["DirectSpawner", "process_of", "start_loader"]
+__all__ = ["DirectSpawner", "Sink", "process_of", "start_loader"]
 
-OnLine = Callable[[int, str], None]
-"""Called with a pid and a line of output."""
+
+class Sink(Protocol):
+    """Where the output of processes goes."""
+
+    def write(self, pid: int, lines: list[str]) -> None:
+        """Lines of one process, in order."""
+
+    def has_room(self) -> bool:
+        """Whether they can be written now, without any being lost."""
 
 
 async def start_loader(
-    launch: Launch, reception: Reception, command: tuple[str, ...], role: str, on_line: OnLine | None
+    launch: Launch, reception: Reception, command: tuple[str, ...], role: str, sink: Sink | None
 ) -> Ready:
     """Start a loader and see it through until it is ready.
 
@@ -51,8 +60,9 @@ async def start_loader(
         except (OSError, ValueError) as exc:  # ValueError: a NUL in the environment, ...
             raise _cannot_start(launch, command, exc) from exc
         output.close_writing_end()
-        if on_line is not None:
-            output.on_line = lambda line: on_line(pid, line)
+        if sink is not None:
+            output.on_lines = partial(sink.write, pid)
+            output.has_room = sink.has_room
         launch.advance("start_program", "connect_back")
         return await launch.see_through(expectation, spec.app.start_timeout)
 
@@ -76,7 +86,7 @@ def _cannot_start(launch: Launch, command: tuple[str, ...], exc: OSError | Value
     )
 
 
-def process_of(launch: Launch, ready: Ready, spawn_time: float) -> SpawnedProcess:
+def process_of(launch: Launch, ready: Ready, spawn_time: float, remains: Remains | None) -> SpawnedProcess:
     """What has come of the launch of a program that is ready to serve. Everything of the launch is the process's from here on."""
     assert launch.pidfd is not None
     assert launch.control is not None
@@ -91,16 +101,21 @@ def process_of(launch: Launch, ready: Ready, spawn_time: float) -> SpawnedProces
         journey=launch.journey,
         spawn_time=spawn_time,
         preloaded=False,
+        remains=remains,
+        grace=launch.spec.app.shutdown_timeout,
     )
 
 
 class DirectSpawner:
     """Every process is a program of its own."""
 
-    def __init__(self, spec: AppSpec, reception: Reception, on_line: OnLine | None = None) -> None:
+    def __init__(
+        self, spec: AppSpec, reception: Reception, sink: Sink | None = None, remains: Remains | None = None
+    ) -> None:
         self._spec = spec
         self._reception = reception
-        self._on_line = on_line
+        self._sink = sink
+        self._remains = remains
 
     async def spawn(self) -> SpawnedProcess:
         """See ``Spawner``."""
@@ -108,8 +123,8 @@ class DirectSpawner:
         launch = Launch.begin(self._spec, JourneyType.SPAWN_DIRECTLY)
         done = False
         try:
-            ready = await start_loader(launch, self._reception, self._spec.command, "worker", self._on_line)
-            process = process_of(launch, ready, trio.current_time() - begun)
+            ready = await start_loader(launch, self._reception, self._spec.command, "worker", self._sink)
+            process = process_of(launch, ready, trio.current_time() - begun, self._remains)
             done = True
             return process
         finally:

@@ -26,10 +26,11 @@ from passenger_trio.core.model import ErrorCategory
 from passenger_trio.core.start_command import shell_text
 from passenger_trio.errors import SpawnError
 from passenger_trio.spawning.app_spec import AppSpec
-from passenger_trio.spawning.direct import OnLine
+from passenger_trio.spawning.direct import Sink
 from passenger_trio.spawning.handshake import Launch, describe_exit
 from passenger_trio.spawning.output import OutputPipe
-from passenger_trio.spawning.spawner import PreloaderFacts, warn_of_stranger
+from passenger_trio.spawning.remains import Remains
+from passenger_trio.spawning.spawner import PreloaderFacts, leave_behind, warn_of_stranger
 from passenger_trio.system.children import descendants, start_program
 from passenger_trio.system.endings import Endings
 from passenger_trio.system.pidfd import PidFd, pin_child
@@ -101,6 +102,8 @@ class ListeningProcess:
     port: int
     _ports: Ports
     _lifeline: Lifeline
+    _remains: Remains | None = None
+    _grace: float = 0.0
     preloaded: bool = False
     dialect: Dialect = HTTP
     websocket: bool = False
@@ -148,18 +151,18 @@ class ListeningProcess:
     def close(self) -> None:
         self._lifeline.close()
         self._ports.release(self.port)
-        self.output.close()
-        self.pidfd.close()
+        leave_behind(self._remains, self.output, self.pidfd, self._grace)
         remove_unix_socket(self.socket_path)
 
 
 class GenericSpawner:
     """Starts the application's command, once for each process; see ``Spawner``."""
 
-    def __init__(self, spec: AppSpec, ports: Ports, on_line: OnLine | None = None) -> None:
+    def __init__(self, spec: AppSpec, ports: Ports, sink: Sink | None = None, remains: Remains | None = None) -> None:
         self._spec = spec
         self._ports = ports
-        self._on_line = on_line
+        self._sink = sink
+        self._remains = remains
 
     async def spawn(self) -> ListeningProcess:
         """See ``Spawner``."""
@@ -188,6 +191,8 @@ class GenericSpawner:
                 port=port,
                 ports=self._ports,
                 lifeline=lifeline,
+                remains=self._remains,
+                grace=self._spec.app.shutdown_timeout,
             )
             done = True
             return process
@@ -216,9 +221,9 @@ class GenericSpawner:
             raise self._cannot_start(launch, exc) from exc
         lifeline.close_reading_end()
         output.close_writing_end()
-        on_line = self._on_line
-        if on_line is not None:
-            output.on_line = lambda line: on_line(pid, line)
+        if self._sink is not None:
+            output.on_lines = partial(self._sink.write, pid)
+            output.has_room = self._sink.has_room
         launch.advance("start_program", "probe")
 
     async def _wait_listening(self, launch: Launch, port: int) -> Endpoint:

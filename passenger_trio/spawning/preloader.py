@@ -27,6 +27,7 @@ from passenger_trio.codecs.control_protocol import (
 from passenger_trio.errors import SpawnServerError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.spawning.handshake import Launch, describe_exit
+from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawner import PreloaderFacts
 from passenger_trio.system.pidfd import PidFd, parent_of
 
@@ -59,8 +60,15 @@ class ForkOrder:
 class Preloader:
     """Made of a ``Launch`` that ended in ready."""
 
-    def __init__(self, launch: Launch, kernel: ErrorKernel | None = None, *, outlasts: bool = False) -> None:
-        """:param outlasts: it has exit hooks, or processes, which its forks use: when it is let go it stays until the last of them has ended."""
+    def __init__(
+        self,
+        launch: Launch,
+        kernel: ErrorKernel | None = None,
+        *,
+        outlasts: bool = False,
+        remains: Remains | None = None,
+    ) -> None:
+        """:param remains: who reads on what programs write that it had started. :param outlasts: it has exit hooks, or processes, which its forks use: when it is let go it stays until the last of them has ended."""
         self._kernel = kernel or ErrorKernel()
         assert launch.pidfd is not None
         assert launch.control is not None
@@ -74,6 +82,7 @@ class Preloader:
         self.forks = 0
         self.gone = trio.Event()
         self._outlasts = outlasts
+        self._remains = remains
         self._forks: set[int] = set()
         self._fewer_forks = trio.Event()
         self._retired = trio.Event()
@@ -94,6 +103,11 @@ class Preloader:
     def lives(self) -> bool:
         """Whether its end has not been seen: from there its pid may be somebody else's, also while ``keep`` still tidies up."""
         return not self.pidfd.exited and not self.gone.is_set()
+
+    @property
+    def has_forks(self) -> bool:
+        """Whether a process that it forked has not ended, as far as it has told."""
+        return bool(self._forks)
 
     @property
     def usable(self) -> bool:
@@ -161,7 +175,10 @@ class Preloader:
             with kernel.contain(_TASK):
                 self._control.close()
             with kernel.contain(_TASK):
-                self._output.close()
+                if self._remains is not None:
+                    self._remains.adopt_output(self._output)
+                else:
+                    self._output.close()
 
     async def _listen(self) -> None:
         with self._kernel.contain(_TASK, "the preloader is let go"):

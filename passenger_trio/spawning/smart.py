@@ -26,10 +26,11 @@ from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import SpawnError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.spawning.app_spec import AppSpec
-from passenger_trio.spawning.direct import DirectSpawner, OnLine, process_of, start_loader
+from passenger_trio.spawning.direct import DirectSpawner, Sink, process_of, start_loader
 from passenger_trio.spawning.handshake import Launch
 from passenger_trio.spawning.preloader import Preloader
 from passenger_trio.spawning.reception import Reception
+from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawner import PreloaderFacts, SpawnedProcess
 from passenger_trio.system.pidfd import PidFd, parent_of
 from passenger_trio.system.sockets import PeerCredentials
@@ -53,20 +54,22 @@ class SmartSpawner:
         self,
         spec: AppSpec,
         reception: Reception,
-        on_line: OnLine | None = None,
+        sink: Sink | None = None,
         *,
         on_preloader: Callable[[int, bool], None] = lambda number, started: None,
         fork_time: float = _FORK_TIME,
         kernel: ErrorKernel | None = None,
+        remains: Remains | None = None,
     ) -> None:
         """:param on_preloader: told when a preloader has started (True) and when it has ended (False), and which: its number."""
         self._kernel = kernel or ErrorKernel()
         self._spec = spec
         self._reception = reception
-        self._on_line = on_line
+        self._sink = sink
+        self._remains = remains
         self._on_preloader = on_preloader
         self._fork_time = fork_time
-        self._direct = DirectSpawner(spec, reception, on_line)
+        self._direct = DirectSpawner(spec, reception, sink, remains)
         self._starting = trio.Lock()
         self._start_failure: SpawnFailure | None = None
         self._failed_starts = 0
@@ -105,9 +108,15 @@ class SmartSpawner:
         finally:
             self._keepers = None
             for group in self._left_groups:
-                group.signal_group(signal.SIGKILL)
-                group.close()
+                self._end_group(group)
             self._left_groups.clear()
+
+    def _end_group(self, group: PidFd) -> None:
+        if self._remains is not None:
+            self._remains.adopt_group(group, self._spec.app.shutdown_timeout)
+        else:
+            group.signal_group(signal.SIGKILL)
+            group.close()
 
     async def spawn(self) -> SpawnedProcess:
         """See ``Spawner``."""
@@ -159,9 +168,7 @@ class SmartSpawner:
         launch = Launch.begin(self._spec, JourneyType.START_PRELOADER)
         done = False
         try:
-            ready = await start_loader(
-                launch, self._reception, self._spec.preloader_command, "preloader", self._on_line
-            )
+            ready = await start_loader(launch, self._reception, self._spec.preloader_command, "preloader", self._sink)
             if self._keepers is None:
                 raise launch.failure(
                     ErrorCategory.OPERATING_SYSTEM,
@@ -174,7 +181,7 @@ class SmartSpawner:
                 done = True
                 return launch
             outlasts = any(hazard.kind in _OUTLASTING for hazard in ready.hazards)
-            preloader = Preloader(launch, self._kernel, outlasts=outlasts)
+            preloader = Preloader(launch, self._kernel, outlasts=outlasts, remains=self._remains)
             # In this step: the pool hears of it before it hears how the spawn ended that started it.
             self._started += 1
             self._on_preloader(self._started, True)
@@ -199,7 +206,7 @@ class SmartSpawner:
             launch.journey = launch.journey.gone_on()
             launch.control.send_nowait(encode_serve())
             ready = await launch.see_through(None, self._spec.app.start_timeout)
-            process = process_of(launch, ready, trio.current_time() - begun)
+            process = process_of(launch, ready, trio.current_time() - begun, self._remains)
             done = True
             return process
         finally:
@@ -215,6 +222,8 @@ class SmartSpawner:
                 self._on_preloader(number, False)
             with self._kernel.contain("a preloader keeper"):
                 groups = [*self._left_groups, preloader.pidfd]
+                if not preloader.has_forks:
+                    self._end_group(groups.pop())  # nobody is left who could use what it had started
                 self._left_groups = [group for group in groups if group.signal_group(0)]
                 for group in groups:
                     if group not in self._left_groups:
@@ -241,6 +250,8 @@ class SmartSpawner:
                 spawn_time=trio.current_time() - begun,
                 preloaded=True,
                 told_exit_status=partial(preloader.wait_exit_status, launch.pidfd.pid),
+                remains=self._remains,
+                grace=self._spec.app.shutdown_timeout,
             )
             done = True
             return process
@@ -261,9 +272,12 @@ class SmartSpawner:
                 raise self._preloader_gone(launch)
             launch.output.close_writing_end()
             launch.advance("ask_preloader", "connect_back")
-            on_line = self._on_line
-            if on_line is not None:
-                launch.output.on_line = lambda line: on_line(launch.pidfd.pid if launch.pidfd else preloader.pid, line)
+            sink = self._sink
+            if sink is not None:
+                launch.output.on_lines = lambda lines: sink.write(
+                    launch.pidfd.pid if launch.pidfd else preloader.pid, lines
+                )
+                launch.output.has_room = sink.has_room
 
             async def refusal() -> SpawnError:
                 await order.refused.wait()

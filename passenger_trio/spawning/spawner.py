@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -25,11 +26,12 @@ from passenger_trio.errors import SpawnServerError
 from passenger_trio.spawning.handshake import EXIT_STATUS_TIME
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.reception import ControlConnection
+from passenger_trio.spawning.remains import Remains
 from passenger_trio.system.endings import Endings
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.sockets import PeerCredentials, RawStream, connect_unix_nowait, remove_unix_socket
 
-__all__ = ["LiveProcess", "PreloaderFacts", "SpawnedProcess", "Spawner", "warn_of_stranger"]
+__all__ = ["LiveProcess", "PreloaderFacts", "SpawnedProcess", "Spawner", "leave_behind", "warn_of_stranger"]
 
 _log = logging.getLogger("passenger_trio.spawning")
 
@@ -95,6 +97,17 @@ class LiveProcess(Protocol):
         """Let go of everything that belongs to it."""
 
 
+def leave_behind(remains: Remains | None, output: OutputPipe, pidfd: PidFd, grace: float) -> None:
+    """A process has ended: hand over its output and its process group, or end both now where nobody takes them."""
+    if remains is not None:
+        remains.adopt_output(output)
+        remains.adopt_group(pidfd, grace)
+    else:
+        output.close()
+        pidfd.signal_group(signal.SIGKILL)
+        pidfd.close()
+
+
 def warn_of_stranger(pid: int, listener: PeerCredentials) -> None:
     """Somebody else listens on a process's socket."""
     _log.warning(
@@ -119,6 +132,10 @@ class SpawnedProcess:
     """Of a process that is not our child: waits until its parent tells, which it does once."""
     websocket: bool = False
     dialect: Dialect = SESSION
+    remains: Remains | None = None
+    """Who has what it leaves behind."""
+    grace: float = 0.0
+    """Seconds for that to end."""
     endings: Endings | None = attrs.field(init=False)
     _told: int | None = None
 
@@ -177,8 +194,7 @@ class SpawnedProcess:
 
     def close(self) -> None:
         self.control.close()
-        self.output.close()
-        self.pidfd.close()
+        leave_behind(self.remains, self.output, self.pidfd, self.grace)
         remove_unix_socket(self.socket_path)
 
 

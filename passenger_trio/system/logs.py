@@ -17,7 +17,8 @@ What a caller passes as ``extra`` follows as ``key=value``, or becomes a member;
 * Writing never blocks and never raises (F54): what the reader of standard error does not take at once is
     dropped and counted, and the next line that comes through says how many were.
 * The lines of applications (logger ``passenger_trio.app``, with ``group`` and ``app_pid``) come out at every
-    level.
+    level. Many come at once, so they are not made records of where nobody but us would see those (``AppOutput``).
+* ``bare``: they come out as they are, without time, group and pid; in JSON those that are JSON objects themselves.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import re
 import select
 import time
 
-__all__ = ["APP_LOGGER", "ROOT_LOGGER", "LogOutput", "configure"]
+__all__ = ["APP_LOGGER", "ROOT_LOGGER", "AppOutput", "LogOutput", "configure"]
 
 ROOT_LOGGER = "passenger_trio"
 APP_LOGGER = "passenger_trio.app"
@@ -53,12 +54,13 @@ _LEVEL_COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[
 _RESET = "\x1b[0m"
 
 
-def configure(level: str = "info", format: str = "console", *, fd: int = 2) -> LogOutput:
+def configure(level: str = "info", format: str = "console", *, bare: bool = False, fd: int = 2) -> LogOutput:
     """Let the loggers of passenger_trio write to a descriptor, standard error by default. A second call
     replaces the first.
 
     :param level: the least serious message that is logged: ``debug``, ``info``, ``warning`` or ``error``.
     :param format: ``console`` or ``json``.
+    :param bare: lines of applications come out as they are.
     """
     root = logging.getLogger(ROOT_LOGGER)
     for handler in root.handlers[:]:
@@ -66,7 +68,7 @@ def configure(level: str = "info", format: str = "console", *, fd: int = 2) -> L
             root.removeHandler(handler)
     coloured = os.isatty(fd) and "NO_COLOR" not in os.environ
     output = LogOutput(fd)
-    output.setFormatter(JsonFormatter() if format == "json" else ConsoleFormatter(coloured))
+    output.setFormatter(JsonFormatter(bare) if format == "json" else ConsoleFormatter(coloured, bare))
     root.addHandler(output)
     root.setLevel(_LEVELS[level])
     root.propagate = False
@@ -77,44 +79,66 @@ def configure(level: str = "info", format: str = "console", *, fd: int = 2) -> L
 class ConsoleFormatter(logging.Formatter):
     """``HH:MM:SS level event key=value``; ``HH:MM:SS [group pid] line`` for the lines of applications."""
 
-    def __init__(self, coloured: bool = False) -> None:
+    def __init__(self, coloured: bool = False, bare: bool = False) -> None:
         super().__init__()
         self._coloured = coloured
+        self._bare = bare
         self._second = (-1, "")
 
-    def format(self, record: logging.LogRecord) -> str:
-        second = int(record.created)
+    def lines(self, created: float, group: str, pid: int, lines: list[str]) -> list[str]:
+        """Lines of an application, as they come out."""
+        prefix = "" if self._bare else f"{self._time(created)} [{_one_line(group)} {pid}] "
+        return [
+            prefix + (line if line.isascii() and line.isprintable() else self._with_colours(line)) for line in lines
+        ]
+
+    def _with_colours(self, line: str) -> str:
+        """Its colours are the application's own affair, on a terminal."""
+        line = line if self._coloured and "\x1b" in line else _COLOUR.sub("", line)
+        words = _COLOUR.split(line)
+        if len(words) == 1:
+            return _one_line(line)
+        colours = [*_COLOUR.findall(line), _RESET]
+        return "".join(_one_line(word) + colour for word, colour in zip(words, colours, strict=True))
+
+    def _time(self, created: float) -> str:
+        second = int(created)
         if second != self._second[0]:
             self._second = (second, time.strftime("%H:%M:%S", time.localtime(second)))
+        return self._second[1]
+
+    def format(self, record: logging.LogRecord) -> str:
         extra = _extra(record)
         event = _message(record)
         if record.name == APP_LOGGER and "app_pid" in extra:
-            # Its colours are the application's own affair, on a terminal.
-            event = event if self._coloured and "\x1b" in event else _COLOUR.sub("", event)
-            words = _COLOUR.split(event)
-            if len(words) > 1:
-                colours = [*_COLOUR.findall(event), _RESET]
-                event = "".join(_one_line(word) + colour for word, colour in zip(words, colours, strict=True))
-            else:
-                event = _one_line(event)
-            return f"{self._second[1]} [{_one_line(str(extra.get('group', '')))} {extra['app_pid']}] {event}"
+            return self.lines(record.created, str(extra.get("group", "")), int(str(extra["app_pid"])), [event])[0]
         level = record.levelname.lower()
         shown = (
             f"{_LEVEL_COLOURS[level]}{level:8}{_RESET}" if self._coloured and level in _LEVEL_COLOURS else f"{level:8}"
         )
         traceback = str(extra.pop("traceback", "")) + _traceback(self, record)
         fields = "".join(f" {key}={_value(value)}" for key, value in extra.items())
-        return f"{self._second[1]} {shown} {_one_line(event)}{fields}{_bars(traceback)}"
+        return f"{self._time(record.created)} {shown} {_one_line(event)}{fields}{_bars(traceback)}"
 
 
 class JsonFormatter(logging.Formatter):
     """One object a line; times in UTC with milliseconds."""
 
+    def __init__(self, bare: bool = False) -> None:
+        super().__init__()
+        self._bare = bare
+
+    def lines(self, created: float, group: str, pid: int, lines: list[str]) -> list[str]:
+        """Lines of an application, as they come out."""
+        before = f'{{"time":"{_stamp(created)}","level":"info","logger":"{APP_LOGGER}","event":'
+        behind = f',"group":{json.dumps(group)},"app_pid":{pid}}}'
+        return [
+            line if self._bare and _is_json_object(line) else f"{before}{json.dumps(line)}{behind}" for line in lines
+        ]
+
     def format(self, record: logging.LogRecord) -> str:
-        second, fraction = divmod(record.created, 1.0)
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         members = {
-            "time": f"{stamp}.{int(fraction * 1000):03d}Z",
+            "time": _stamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": _message(record),
@@ -126,8 +150,24 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(members, default=str, separators=(",", ":"))
 
 
+def _stamp(created: float) -> str:
+    second, fraction = divmod(created, 1.0)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{int(fraction * 1000):03d}Z"
+
+
+def _is_json_object(line: str) -> bool:
+    if not (line.startswith("{") and line.endswith("}") and line.isprintable()):
+        return False
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 class LogOutput(logging.Handler):
     """Writes lines to a descriptor that it does not own, without ever waiting for it."""
+
+    formatter: ConsoleFormatter | JsonFormatter | None
 
     def __init__(self, fd: int) -> None:
         super().__init__()
@@ -140,16 +180,32 @@ class LogOutput(logging.Handler):
         self._unsaid = 0
 
     def emit(self, record: logging.LogRecord) -> None:
+        self._put([self.format(record)])
+
+    def write_lines(self, group: str, pid: int, lines: list[str]) -> None:
+        """Lines of an application, in one step: a record for each would cost twenty times as much."""
+        formatter = self.formatter
+        assert formatter is not None
+        self._put(formatter.lines(time.time(), group, pid, lines))
+
+    def has_room(self) -> bool:
+        """Whether the next 4096 bytes (``PIPE_BUF``) would be taken."""
+        try:
+            return bool(self._poll.poll(0))
+        except OSError:
+            return True  # it will be lost, whenever that is
+
+    def _put(self, lines: list[str]) -> None:
         lost = ""
         if self._unsaid:
             lost = f"{self._unsaid} line{'s' if self._unsaid > 1 else ''} of the log"
             lost += f" {'were' if self._unsaid > 1 else 'was'} lost here\n"
-        text = ("\n" if self._torn else "") + lost + self.format(record) + "\n"
+        text = ("\n" if self._torn else "") + lost + "\n".join(lines) + "\n"
         if self._write(text.encode("utf-8", "backslashreplace")):
             self._unsaid = 0
         else:
-            self.dropped += 1
-            self._unsaid += 1
+            self.dropped += len(lines)
+            self._unsaid += len(lines)
 
     def _write(self, data: bytes) -> bool:
         """Whether all of it was taken."""
@@ -163,6 +219,37 @@ class LogOutput(logging.Handler):
                 return False  # nobody reads, or no space is left
         self._torn = False
         return True
+
+
+class AppOutput:
+    """Where the lines of one application go: through ``logging``, or straight to ``LogOutput`` where that is all there is."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+        self._logger = logging.getLogger(APP_LOGGER)
+
+    def write(self, pid: int, lines: list[str]) -> None:
+        """Lines of one process, in order."""
+        output = self._output()
+        if output is not None:
+            output.write_lines(self._group, pid, lines)
+            return
+        for line in lines:
+            self._logger.info("%s", line, extra={"group": self._group, "app_pid": pid})
+
+    def has_room(self) -> bool:
+        """Whether they would be written now; for handlers of others nobody can tell."""
+        output = self._output()
+        return output is None or output.has_room()
+
+    def _output(self) -> LogOutput | None:
+        """What the program itself has configured, if nobody else is listening."""
+        root = logging.getLogger(ROOT_LOGGER)
+        if self._logger.handlers or self._logger.filters or root.propagate or len(root.handlers) != 1:
+            return None
+        handler = root.handlers[0]
+        is_ours = isinstance(handler, LogOutput) and not handler.filters and self._logger.isEnabledFor(logging.INFO)
+        return handler if is_ours and isinstance(handler, LogOutput) else None
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -24,13 +24,26 @@ from passenger_trio.spawning.spawner import SpawnedProcess
 pytestmark = [pytest.mark.os, pytest.mark.usefixtures("nothing_left")]
 
 
+@attrs.frozen
+class Lines:
+    """Keeps what processes write."""
+
+    lines: list[tuple[int, str]]
+
+    def write(self, pid: int, lines: list[str]) -> None:
+        self.lines += [(pid, line) for line in lines]
+
+    def has_room(self) -> bool:
+        return True
+
+
 async def spawn(spec: AppSpec, lines: list[tuple[int, str]] | None = None) -> SpawnedProcess:
     failure: SpawnError | None = None
     async with open_reception(Path(spec.socket_dir)) as reception:
-        on_line = (lambda pid, line: lines.append((pid, line))) if lines is not None else None
+        sink = Lines(lines) if lines is not None else None
         with trio.fail_after(SOON * 2):
             try:
-                return await DirectSpawner(spec, reception, on_line).spawn()
+                return await DirectSpawner(spec, reception, sink).spawn()
             except SpawnError as error:
                 failure = error
     assert failure is not None

@@ -19,14 +19,14 @@ from passenger_trio.spawning.output import MAX_LINE, TAIL_LINES, OutputPipe
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 BURST = 65536
-LINES = 200
-PAUSE = 0.02
+LINES = 1000
+PAUSE = 0.002
 Opened = tuple[OutputPipe, list[str]]
 
 
 def pipe() -> Opened:
     lines: list[str] = []
-    return OutputPipe(lines.append), lines
+    return OutputPipe(lines.extend), lines
 
 
 @pytest.fixture
@@ -102,11 +102,11 @@ async def test_without_a_listener_the_tail_is_kept_all_the_same() -> None:
 
 async def test_whoever_listens_may_come_later(opened: Opened) -> None:
     output, lines = opened
-    output.on_line = None
+    output.on_lines = None
     write(output, b"a\n")
     output.drain()
     later: list[str] = []
-    output.on_line = later.append
+    output.on_lines = later.extend
     write(output, b"b\n")
     output.drain()
     assert (lines, later) == ([], ["b"])
@@ -201,7 +201,7 @@ async def test_a_flood_of_bytes_slows_its_writer_down(opened: Opened, autojump_c
 async def test_a_flood_of_empty_lines_is_given_a_few_at_a_time(opened: Opened, autojump_clock: MockClock) -> None:
     output, _ = opened
     times: Counter[float] = Counter()
-    output.on_line = lambda line: times.update([trio.current_time()])
+    output.on_lines = lambda given: times.update([trio.current_time()] * len(given))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(output.run)
         await flood(output, b"\n" * 10_000)
@@ -213,7 +213,7 @@ async def test_a_flood_of_empty_lines_is_given_a_few_at_a_time(opened: Opened, a
 async def test_a_flood_of_small_writes_wakes_nobody_for_each(opened: Opened, autojump_clock: MockClock) -> None:
     output, _ = opened
     times: Counter[float] = Counter()
-    output.on_line = lambda line: times.update([trio.current_time()])
+    output.on_lines = lambda given: times.update([trio.current_time()] * len(given))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(output.run)
         for _ in range(200):
@@ -254,7 +254,7 @@ async def test_the_end_of_a_flood_is_told_by_its_tail_and_a_number() -> None:
 async def test_a_grandchild_that_holds_the_pipe_holds_up_the_reader_but_not_the_close() -> None:
     output, lines = pipe()
     came = trio.Event()
-    output.on_line = lambda line: (lines.append(line), came.set())  # type: ignore[func-returns-value]
+    output.on_lines = lambda given: (lines.extend(given), came.set())  # type: ignore[func-returns-value]
     child = subprocess.Popen(
         ["/bin/sh", "-c", "sleep 60 & echo from the child"], stdout=output.writing_end, process_group=0
     )
