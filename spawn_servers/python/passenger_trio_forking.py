@@ -75,8 +75,11 @@ class Holdings:
         found = [{"kind": "thread", "what": what} for what in self._threads()]
         found += [{"kind": "process", "what": what} for what in child_processes()]
         known = harmless_descriptors()
+        of_gevent = 1 if gevent_hub() is not None else 0
         for number, (mode, target) in sorted(self._new_descriptors().items()):
-            if number not in known:
+            if target == "anon_inode:[eventfd]" and of_gevent:
+                of_gevent -= 1  # with which its loop wakes itself
+            elif number not in known:
                 hazard = judge_descriptor(number, mode, target)
                 if hazard:
                     found.append({"kind": hazard[0], "what": hazard[1]})
@@ -266,17 +269,22 @@ def green_hubs():
     try:
         hubs = sys.modules.get("eventlet.hubs")
         hub = getattr(getattr(hubs, "_threadlocal", None), "hub", None)
-        if hub is not None:
+        # A new one knows nothing of what waits in the old.
+        if hub is not None and not (hub.timers or hub.next_timers or any(hub.listeners.values())):
             yield hub.poll.fileno()
     except Exception:
         pass
     try:
-        local = sys.modules.get("gevent._hub_local")
-        hub = local.get_hub_if_exists() if local is not None else None
+        hub = gevent_hub()
         if hub is not None:
             yield hub.loop.fileno()
     except Exception:
         pass
+
+
+def gevent_hub():
+    local = sys.modules.get("gevent._hub_local")
+    return local.get_hub_if_exists() if local is not None else None
 
 
 def idle_loop():

@@ -131,6 +131,23 @@ def test_a_hook_of_each_process_and_one_of_the_preloaders(tmp_path: Path) -> Non
         assert not (tmp_path / "shared").exists()
 
 
+def test_the_supervisors_end_is_the_preloaders_and_its_hooks_run(tmp_path: Path) -> None:
+    """A preloader that has hooks to run waits for its workers, but no longer than the last second allows."""
+    source = "import atexit, os, shutil\nos.mkdir('shared')\natexit.register(shutil.rmtree, 'shared')\n"
+    with preloader_of(tmp_path, source) as (supervisor, preloader):
+        worker = supervisor.fork(preloader)
+        worker.hang_up()
+        preloader.hang_up()
+        assert preloader.wait_gone() < 1.0
+        assert not (tmp_path / "shared").exists()
+    with preloader_of(tmp_path, source) as (supervisor, preloader):
+        worker = supervisor.fork(preloader)
+        preloader.hang_up()
+        assert preloader.wait_gone() < 1.0
+        assert (tmp_path / "shared").is_dir(), "a worker that lives on uses it"
+        assert worker.request().body == b"hello"
+
+
 def test_a_named_temporary_file_is_its_makers(tmp_path: Path) -> None:
     """Fault 8, its kin: it has no exit hook, but is removed when the object ends, as it does with any process."""
     source = "import tempfile\nf = tempfile.NamedTemporaryFile(dir='.')\ndef answer(): return f.name\n"

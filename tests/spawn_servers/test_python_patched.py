@@ -106,6 +106,24 @@ def test_one_thread_lets_background_work_run(root: Path) -> None:
         assert worker.wait_gone() < 10
 
 
+@pytest.mark.parametrize("library", ["gevent", "eventlet"])
+def test_what_runs_since_the_import(tmp_path: Path, library: str) -> None:
+    """OP15: gevent's hub is made anew in each process, with its greenlets, which are memory. In a new hub of eventlet's what waits would be lost."""
+    source = textwrap.dedent(APP).format(patch=PATCHES[library])
+    source += f"import {library}\n{library}.spawn(tick)\n{library}.sleep(0.02)\n"
+    (tmp_path / "app.py").write_text(source)
+    with FakeSupervisor() as supervisor:
+        preloader = supervisor.start(command(preload=True), tmp_path, "app.py")
+        hazards = [hazard["kind"] for hazard in preloader.messages[-1]["hazards"]]
+        assert hazards == ([] if library == "gevent" else ["epoll"])
+        if library == "eventlet":
+            return
+        for worker in [supervisor.fork(preloader) for _ in range(2)]:
+            before = int(worker.request("GET", "/ticks").body)
+            assert eventually(lambda worker=worker, before=before: int(worker.request("GET", "/ticks").body) > before)
+            assert at_once(worker, "/large", 2) == [b"x" * 3000000] * 2
+
+
 @pytest.mark.parametrize("root", ["gevent", "eventlet"], indirect=True)
 def test_the_preloader_reaps(root: Path) -> None:
     """Fault 9: ``os.waitpid`` is the kernel's own, so no zombie is left, and every exit is told."""
