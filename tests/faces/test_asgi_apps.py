@@ -83,13 +83,14 @@ def test_one_process_serves_many_requests_at_a_time(tmp_path: Path) -> None:
 def leave_in_the_middle(server: Supervisor) -> float:
     """Seconds from the end of a client's connection to the moment at which the application noticed."""
     client = RawClient(server.address)
+    before = len(server.log)
     client.send(b"GET /ticks HTTP/1.1\r\nHost: x\r\n\r\n")
     received = b""
     while received.count(b"tick") < 3:
         received += client.receive()
     left = time.monotonic()
     client.close()
-    said = server.wait_log("left at")
+    said = server.wait_log("left at", start=before)
     found = re.search(r"left at ([0-9.]+)", said)
     assert found is not None
     return float(found[1]) - left
@@ -101,11 +102,16 @@ def leave_in_the_middle(server: Supervisor) -> float:
 def test_a_client_that_leaves_in_the_middle_of_a_response_is_noticed(
     app: Path, options: tuple[str, ...], record_property: pytest.RecordProperty
 ) -> None:
-    """The goal is 100 ms; it is measured, and printed, and no verdict."""
+    """Within 100 ms. A machine that is busy may be late, but not five times in a row; what looks only now and then is late every time."""
     with Supervisor.start(app, *options) as server:
-        took = leave_in_the_middle(server)
+        tries = 0
+        took = 1.0
+        while took > 0.1 and tries < 5:
+            took = leave_in_the_middle(server)
+            tries += 1
         print(f"noticed after {took * 1000:.1f} ms")
         record_property("noticed_after_ms", round(took * 1000, 1))
+        assert took <= 0.1
         eventually(lambda: server.group()["processes"][0]["sessions"] == 0)
         assert "Traceback" not in server.log_tail
 

@@ -170,13 +170,16 @@ def test_one_that_crashes_at_every_start_costs_the_other_nothing(tmp_path: Path)
     with Supervisor.start(tmp_path) as server:
         eventually(lambda: server.status()["groups"][1]["last_error"])
         with Load(server, 4) as load:
+            times = []
             for _ in range(20):
                 begun = time.monotonic()
                 assert server.get("/blog").status in (500, 503)
-                assert time.monotonic() - begun < 5
+                times.append(time.monotonic() - begun)
         assert set(load.outcomes) == {"200"}
         spawns = sum("does not start" in line for line in server.log)
         assert spawns <= 8, spawns
+        # At once: most answers waited for no spawn, for there were not so many; and whatever else would hold them up would hold up the quickest.
+        assert min(times) < 0.1, times
         write_version(tmp_path / "blog", "mended")
         assert run_command("restart", "blog", "--instance", str(server.instance_dir)).returncode == 0
         eventually(lambda: server.get("/blog").status == 200)

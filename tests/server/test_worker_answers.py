@@ -528,6 +528,41 @@ async def test_KE6_it_waits_for_another_rather_than_try_the_same_again() -> None
         assert asked == [1001, 1002]
 
 
+@pytest.mark.parametrize("every", [0.03, 0.5, 1000.0])
+@simulated
+async def test_F24_a_process_hears_within_100_ms_that_the_client_has_left_in_the_middle_of_a_response(
+    every: float,
+) -> None:
+    """However rarely it sends something. In simulated time: what is waited for, or looked at only now and then, would be seen in full."""
+    heard_at = 0.0
+    heard = trio.Event()
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        nonlocal heard_at
+        async for _ in requests(stream):
+            await stream.send_all(head())
+            try:
+                while True:
+                    await stream.send_all(data(b"a piece"))
+                    with trio.move_on_after(every):
+                        if not await stream.recv():
+                            break
+            except trio.BrokenResourceError:
+                pass
+            heard_at = trio.current_time()
+            heard.set()
+            return
+
+    async with serving(serve) as world:
+        client = world.connect()
+        client.send(get())
+        await trio.sleep(0.71)
+        left_at = trio.current_time()
+        client.close()
+        await heard.wait()
+        assert heard_at - left_at <= 0.1
+
+
 @simulated
 async def test_R30_never_after_a_response_byte() -> None:
     seen: list[int] = []
