@@ -7,8 +7,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 from needs import needs
@@ -164,47 +166,109 @@ http {{
 """
 
 
-@pytest.mark.parametrize("kind", ["tcp", "unix"])
-def test_ED1_behind_nginx_with_tls(tmp_path: Path, kind: str, server: Supervisor, unix_server: Supervisor) -> None:
-    """The configuration of docs/connections.md; what the client itself says of who it is counts for nothing."""
-    nginx = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
-    needs(nginx is not None, "nginx")
+LIES = (
+    "X-Forwarded-Proto: gopher",
+    "X-Forwarded-For: 198.51.100.66",
+    "X-Forwarded-Host: evil.example",
+    "Forwarded: for=198.51.100.66",
+    "X-Forwarded-Port: 81",
+)
+"""What a client says of itself, who is none."""
+
+
+@contextmanager
+def nginx(home: Path, behind: Supervisor) -> Iterator[Callable[[str], tuple[str, str]]]:
+    """nginx with TLS in front; gives what asks a URL of it: head and body of the answer."""
+    program = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
+    needs(program is not None, "nginx")
     needs(shutil.which("openssl") is not None and shutil.which("curl") is not None, "openssl and curl")
-    behind = server if kind == "tcp" else unix_server
     address = behind.address
     upstream = f"unix:{address}:" if isinstance(address, str) else f"{address[0]}:{address[1]}"
     user = "user root;" if os.getuid() == 0 else ""
-    (tmp_path / "nginx.conf").write_text(NGINX.format(home=tmp_path, upstream=upstream, user=user))
+    (home / "nginx.conf").write_text(NGINX.format(home=home, upstream=upstream, user=user))
     made = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=wsgi.test -keyout key.pem -out cert.pem"
-    subprocess.run(made.split(), cwd=tmp_path, check=True, capture_output=True)
-    with subprocess.Popen(
-        [str(nginx), "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")], stderr=subprocess.DEVNULL
-    ) as proxy:
+    subprocess.run(made.split(), cwd=home, check=True, capture_output=True)
+
+    def ask(url: str) -> tuple[str, str]:
+        fields = [f"-H{field}" for field in ("X-Test-Client: 203.0.113.9", *LIES)]
+        command = ["curl", "-sSki", "--unix-socket", str(home / "tls"), *fields, url]
+        told = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout.decode()
+        head, _, body = told.partition("\r\n\r\n")
+        return head, body
+
+    command = [str(program), "-p", str(home), "-c", str(home / "nginx.conf")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as proxy:
         try:
-            eventually((tmp_path / "tls").exists)
-            for name in BY_PATH:
-                lies = [
-                    f"-H{field}"
-                    for field in (
-                        "X-Forwarded-Proto: gopher",
-                        "X-Forwarded-For: 198.51.100.66",
-                        "X-Forwarded-Host: evil.example",
-                        "Forwarded: for=198.51.100.66",
-                        "X-Forwarded-Port: 81",
-                    )
-                ]
-                command = [
-                    "curl",
-                    "-sSk",
-                    "--unix-socket",
-                    str(tmp_path / "tls"),
-                    "-HX-Test-Client: 203.0.113.9",
-                    *lies,
-                    f"https://{name}.test/x",
-                ]
-                told = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout.decode()
-                assert '"https"' in told, told
-                assert "203.0.113.9" in told
-                assert facts(json.loads(told), name)[:3] == ("https", "203.0.113.9", f"{name}.test")
+            eventually((home / "tls").exists)
+            yield ask
         finally:
             proxy.terminate()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_ED1_behind_nginx_with_tls(tmp_path: Path, kind: str, server: Supervisor, unix_server: Supervisor) -> None:
+    """The configuration of docs/connections.md; what the client itself says of who it is counts for nothing."""
+    with nginx(tmp_path, server if kind == "tcp" else unix_server) as ask:
+        for name in BY_PATH:
+            _, told = ask(f"https://{name}.test/x")
+            assert facts(json.loads(told), name)[:3] == ("https", "203.0.113.9", f"{name}.test"), told
+
+
+FLASK = """
+from flask import Flask, redirect, request, url_for
+
+application = Flask(__name__)
+
+@application.get("/here")
+def here():
+    return f"{url_for('here', _external=True)} {request.remote_addr} {request.is_secure}"
+
+@application.get("/folder/")
+def folder():
+    return ""
+"""
+DJANGO = """
+import os
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpResponse
+from django.urls import path
+
+settings.configure(ALLOWED_HOSTS=["django.test"], ROOT_URLCONF=__name__, SECRET_KEY="x", MIDDLEWARE=["django.middleware.common.CommonMiddleware"])
+
+def here(request):
+    return HttpResponse(f"{request.build_absolute_uri()} {request.META['REMOTE_ADDR']} {request.is_secure()}")
+
+urlpatterns = [path("here", here), path("folder/", here)]
+application = get_wsgi_application()
+"""
+STARLETTE = """
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+async def here(request):
+    return PlainTextResponse(f"{request.url_for('here')} {request.client.host} {request.url.scheme == 'https'}")
+
+application = Starlette(routes=[Route("/here", here, name="here"), Route("/folder/", here)])
+"""
+
+
+def test_ED1_frameworks_behind_nginx_with_tls(tmp_path: Path) -> None:
+    """External URLs, redirects and is_secure(), of frameworks as they are: no ProxyFix, no SECURE_PROXY_SSL_HEADER, no middleware."""
+    sources = {"flask": ("wsgi", FLASK), "django": ("wsgi", DJANGO), "starlette": ("asgi", STARLETTE)}
+    config = ""
+    for name, (kind, text) in sources.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"passenger_{kind}.py").write_text(text)
+        config += f'[[app]]\nroot = "{name}"\nhost_name = ["{name}.test"]\n'
+    (tmp_path / "passenger-trio.toml").write_text(config)
+    with (
+        Supervisor.start(tmp_path, "--max-pool-size", "3", "-e", "production") as server,
+        nginx(tmp_path, server) as ask,
+    ):
+        for name in sources:
+            assert ask(f"https://{name}.test/here")[1] == f"https://{name}.test/here 203.0.113.9 True"
+            head, _ = ask(f"https://{name}.test/folder")
+            place = next(line for line in head.splitlines() if line.lower().startswith("location: "))[10:]
+            assert urljoin(f"https://{name}.test/folder", place) == f"https://{name}.test/folder/"

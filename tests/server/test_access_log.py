@@ -90,6 +90,24 @@ class TestCombined:
         assert b'"GET ' + logged + b" HTTP/1.1" in format_combined(RECORD._replace(target=sent))
 
 
+class TestRefused:
+    """ED14: a request that was refused before it was anybody's says why, and whom it asked for as far as that is known."""
+
+    REFUSED = RECORD._replace(group="", request_id=b"", pid=0, refusal="missing_host")
+
+    def test_ED14_combined(self) -> None:
+        assert format_combined(self.REFUSED).endswith(
+            b" id=- pid=0 group=- time=0.012 queue=0.001 refused=missing_host\n"
+        )
+        line = format_combined(self.REFUSED._replace(host=b'a" b\n\xff'))
+        assert line.endswith(b" refused=missing_host host=a\\x22\\x20b\\x0a\\xff\n"), "R37"
+
+    def test_ED14_json(self) -> None:
+        said = json.loads(format_json(self.REFUSED._replace(host=b'a" b\n\xff')))
+        assert (said["refused"], said["host"]) == ("missing_host", 'a" b\\x0a\\xff')
+        assert "refused" not in json.loads(format_json(RECORD))
+
+
 class TestJson:
     def test_a_line(self) -> None:
         line = format_json(RECORD)
