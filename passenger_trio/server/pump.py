@@ -111,10 +111,13 @@ async def pump(connection: Connection, exchange: Exchange) -> None:
     response = _Pump(connection, exchange, session.stream, exchange.reader, buffer)
     try:
         async with trio.open_nursery() as response.nursery:
-            response.attend_client()
-            await response.fill()
-            await response.wait_drained()
-            response.nursery.cancel_scope.cancel()
+            try:
+                response.attend_client()
+                await response.fill()
+                await response.wait_drained()
+                response.nursery.cancel_scope.cancel()
+            finally:
+                response.watch.end()  # before the nursery is closed: what the watch hears may start a task in it
     finally:
         response.watch.end()
         exchange.bytes_sent = max(0, response.body - ledger.backlog - response.lost)
