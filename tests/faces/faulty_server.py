@@ -44,7 +44,7 @@ PLACES = {
     "a connection": ("server.answer_errors", "refusal"),
     "a client that waits": ("server.client_watch", "ClientWatch._heard"),
     "a reader of output": ("spawning.output", "OutputPipe._read"),
-    "a line of output": ("spawning.output", "OutputPipe._line"),
+    "a line of output": ("spawning.output", "OutputPipe._hand_over"),
     "a preloader": ("spawning.preloader", "Preloader._forked"),
     "a spawn attempt": ("spawning.smart", "SmartSpawner._spawn_through"),
     "the ladder": ("pool.keeper", "Keeper._act"),
