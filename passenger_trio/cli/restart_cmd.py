@@ -14,7 +14,7 @@ from passenger_trio.errors import AdminError
 
 __all__ = ["restart"]
 
-_TURN = 2.0
+_TURN = 0.5
 """Seconds for which the instance is asked to wait; what it waits for is looked at after each."""
 _SLOW = 5.0
 """Seconds after which a start is told of."""
