@@ -34,6 +34,7 @@ LONG_ONES = (
     "test_ruby_rack_spec",
     "test_ruby_rails",
     "test_short_of_resources",
+    "test_no_thread_no_process",
     "test_buffering",
     "test_lane_equals_h11",
     "test_python_asgi_sessions",
