@@ -77,16 +77,19 @@ class Remains:
             await self._kernel.supervise("a reader of an application's output", partial(output.run))
         finally:
             self.pipes -= 1
-            output.close()
+            with self._kernel.contain("what a process has left"):
+                output.close()
 
     async def _end(self, pidfd: PidFd, grace: float) -> None:
         try:
-            with trio.move_on_after(grace):
+            with self._kernel.contain("what a process has left", "it is killed"), trio.move_on_after(grace):
                 while pidfd.signal_group(0):  # noqa: ASYNC110  the kernel tells of the end of a process, not of a group
                     await trio.sleep(_LOOK)
         finally:
-            pidfd.signal_group(signal.SIGKILL)
-            pidfd.close()
+            with self._kernel.contain("what a process has left"):
+                pidfd.signal_group(signal.SIGKILL)
+            with self._kernel.contain("what a process has left"):
+                pidfd.close()
             self.groups -= 1
             fewer, self._fewer = self._fewer, trio.Event()
             fewer.set()
