@@ -463,30 +463,6 @@ async def test_an_exit_while_sessions_are_open_is_told_at_once_and_the_sessions_
         session.close(DONE)
 
 
-async def test_members_of_the_group_that_outlived_it_are_killed(autojump_clock: MockClock) -> None:
-    class Leader(DummyProcess):
-        group_kills = 0
-
-        def signal_group(self, number: int) -> bool:
-            self.group_kills += self.exit_status is not None and number == signal.SIGKILL
-            return super().signal_group(number)
-
-    class Spawner(DummySpawner):
-        async def spawn(self) -> DummyProcess:
-            process = await super().spawn()
-            process.__class__ = Leader
-            return process
-
-    spawner = Spawner()
-    async with running_pool(spawner, group=GroupLimits(min_instances=1)) as pool:
-        await until(pool, 1)
-        process = only(spawner)
-        process.exit(0)
-        await until(pool, 0)
-        assert isinstance(process, Leader)
-        assert process.group_kills == 1
-
-
 # --- the ladder -------------------------------------------------------------------------------------------------------
 
 

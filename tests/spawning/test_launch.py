@@ -31,7 +31,7 @@ class Lines:
     lines: list[tuple[int, str]]
 
     def write(self, pid: int, lines: list[str]) -> None:
-        self.lines += [(pid, line) for line in lines]
+        self.lines.extend((pid, line) for line in lines)
 
     def has_room(self) -> bool:
         return True
