@@ -81,8 +81,17 @@ if __name__ != "__main__":
         session.install("-q", "-e", ".[test]")
         session.run("python", "tests/node_packages.py")  # now, and not within the time of a test
         # Most tests wait for processes, so there is one more than cores: it does something meanwhile. What a module shares stays together.
-        # The order is that of tests/conftest.py: what lasts long begins first.
-        spread = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "loadscope", "--no-loadscope-reorder")
+        # The order is that of tests/conftest.py: what lasts long begins first; the quick half is shuffled, and the heading has the seed
+        # (``--randomly-seed=N`` has the same order again).
+        spread = (
+            "-p",
+            "randomly",
+            "-n",
+            str((os.cpu_count() or 1) + 1),
+            "--dist",
+            "loadscope",
+            "--no-loadscope-reorder",
+        )
         session.run("python", "-m", "pytest", *spread, *session.posargs)
 
     @nox.session
@@ -152,6 +161,13 @@ if __name__ != "__main__":
         for target in sorted((ROOT / "fuzz").glob("*.py")):
             if target.name != "driver.py":
                 session.run("python", str(target.relative_to(ROOT)), "--seconds", seconds)
+
+    @nox.session
+    def mutation(session: nox.Session) -> None:
+        """Plant the small faults of tests/mutants, one at a time, in a copy, and see that the tests find them. Arguments go to tests/mutation.py."""
+        _need_programs(session, TEST_PROGRAMS)
+        session.install("-q", "-e", ".[test]")
+        session.run("python", "tests/mutation.py", *session.posargs)
 
     @nox.session
     def bench(session: nox.Session) -> None:

@@ -68,17 +68,31 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several processes share the tests: what lasts long begins first, lest one of them has it to itself at the end.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """The order. Where it is shuffled (``-p randomly``, as in CI, with the seed in the heading), that is for the quick half: what is marked ``os`` keeps its
+    order, for its modules share servers that take long to start.
 
-    They are given out by class or module (``--dist loadscope``). Of those that are not long, the ones with the most tests come first.
+    Where several processes share the tests, what lasts long begins first, lest one of them has it to itself at the end. They are given out by class or
+    module (``--dist loadscope``). Of those that are not long, the ones with the most tests come first.
     """
+    written = {id(item): number for number, item in enumerate(items)}
+    yield
+    shuffled = config.pluginmanager.hasplugin("randomly")
+    if shuffled:
+        keeps = [item.get_closest_marker("os") is not None for item in items]
+        real = sorted(
+            (item for item, kept in zip(items, keeps, strict=True) if kept), key=lambda item: written[id(item)]
+        )
+        items[:] = real + [item for item, kept in zip(items, keeps, strict=True) if not kept]
     if not hasattr(config, "workerinput"):
         return
     scopes = Counter(item.nodeid.rpartition("::")[0] for item in items)
     rank = {name: place for place, name in enumerate(LONG_ONES)}
 
     def place(item: pytest.Item) -> tuple[int, int, str]:
+        if shuffled and item.get_closest_marker("os") is None:
+            return rank.get(item.path.stem, len(rank) + 1), 0, ""
         scope = item.nodeid.rpartition("::")[0]
         return rank.get(item.path.stem, len(rank)), -scopes[scope], scope
 

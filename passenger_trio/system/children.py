@@ -1,7 +1,7 @@
 """Children: starting programs, becoming the parent of orphans, ending what is left.
 
-Programs are started from the main thread, with ``subprocess.Popen`` and never by forking a running Trio program:
-``PR_SET_PDEATHSIG``, which loaders ask for, fires when the *thread* that started them ends.
+Programs are started with ``subprocess.Popen``, and never by forking a running Trio program; from the main thread, for a program may ask for
+``PR_SET_PDEATHSIG``, which fires when the *thread* that started it ends. Loaders do not: they see our end on their control connection (CONTRACT.md).
 
 ``become_subreaper`` makes the kernel hand us descendants whose parents died, so that ``end_strays`` finds what escaped.
 """

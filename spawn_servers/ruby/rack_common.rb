@@ -3,7 +3,7 @@
 # What rack_loader.rb and rack_preloader.rb share: everything but the order of things and the forking.
 #
 # They run a Rack application for passenger_trio, in the application's own interpreter, and keep spawn_servers/CONTRACT.md,
-# which is the text to read first. They run on CRuby 2.6 and everything after it and on JRuby 9.3, on the standard library alone.
+# which is the text to read first. They use what Ruby 2.6 has, for JRuby 9.3 is one; CRuby is tried from 3.1 on. They need the standard library alone.
 #
 # The file is read from top to bottom:
 #

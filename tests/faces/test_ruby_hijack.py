@@ -121,7 +121,7 @@ def test_a_process_that_dies_in_it(server: Supervisor) -> None:
 
 
 def test_a_websocket(server: Supervisor, log: Path) -> None:
-    with websocket(server) as client:
+    with websocket(server, "/socket?whole") as client:
         client.send("hello")
         assert client.recv(10) == "HELLO"
         client.send(b"\0\1" * 100_000)
@@ -132,7 +132,7 @@ def test_a_websocket(server: Supervisor, log: Path) -> None:
             client.recv(10)
         assert closed.value.rcvd is not None
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4000, "as you wish")
-    assert '"status":101' in (line := server.wait_access_log('"target":"/socket"'))
+    assert '"status":101' in (line := server.wait_access_log('"target":"/socket?whole"'))
     assert '"received":200' in line
     eventually(lambda: "closed 4000" in notes(log))
 

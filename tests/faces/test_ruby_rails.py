@@ -203,8 +203,8 @@ def test_action_cable(server: Supervisor, application: Path) -> None:
         while json.loads(ada.socket.recv(60)).get("type") != "ping":
             pass  # the server's own heart-beat
         assert ada.speak("again")["text"] == "again"
-    came_and_went = application / "log/cable"
-    eventually(lambda: came_and_went.read_text() == "ada came\nada went\n")
+    lines = application / "log/cable"  # others come and go, too
+    eventually(lambda: [line for line in lines.read_text().splitlines() if "ada" in line] == ["ada came", "ada went"])
     eventually(lambda: server.status()["connections"]["upgraded"] == 0)
 
 

@@ -77,7 +77,7 @@ def closing(client: ClientConnection) -> tuple[int, str] | None:
 
 
 def test_an_echo(server: Supervisor) -> None:
-    with websocket(server, subprotocols=[Subprotocol("other"), Subprotocol("echo")]) as client:
+    with websocket(server, "/ws?an-echo", subprotocols=[Subprotocol("other"), Subprotocol("echo")]) as client:
         assert client.subprotocol == "echo"
         assert talk(client, "hello") == "hello"
         for size in (0, 1, 125, 126, 65535, 65536, 700_000):
@@ -89,7 +89,7 @@ def test_an_echo(server: Supervisor) -> None:
         client.ping().wait(10)
         client.send("bye")
         assert closing(client) == (4000, "as you wish")
-    line = json.loads(server.wait_access_log('"target":"/ws"'))
+    line = json.loads(server.wait_access_log('"target":"/ws?an-echo"'))
     assert line["status"] == 101
     assert line["received"] > 2000  # it was compressed on its way
     eventually(lambda: not server.status()["connections"]["upgraded"])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
+from needs import needs
 
 from passenger_trio.core.model import GroupKey, PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
@@ -53,3 +56,32 @@ async def test_a_peer_by_its_user() -> None:
     assert not ordinary.trusts_user(65534)
     assert not front("10.0.0.0/8").trusts_user(os.getuid() + 1)
     assert front("10.0.0.0/8", "unix").trusts_user(os.getuid() + 1)
+
+
+AS_ANOTHER_USER = """
+import os, trio
+from passenger_trio.admin.server import may_steer
+from passenger_trio.core.model import GroupKey, PoolLimits
+from passenger_trio.options import AppOptions, ServerOptions
+from passenger_trio.pool.pool import Pool
+from passenger_trio.server.front import Front
+from passenger_trio.server.mounts import Route
+from passenger_trio.system.sockets import PeerCredentials
+os.setuid(65534)
+async def main():
+    front = Front(ServerOptions(), Pool(PoolLimits()), [Route(GroupKey("shop", "test"), AppOptions())], None)
+    for uid in (0, 65534, 1, 65533):
+        print(uid, front.trusts_user(uid), may_steer(PeerCredentials(1, uid, uid)))
+trio.run(main)
+"""
+
+
+def test_a_server_that_is_not_the_superusers() -> None:
+    """The superuser may all, our own user may all; another may nothing, though it be of our group."""
+    needs(os.geteuid() == 0, "the superuser, to become another user")
+    done = subprocess.run(
+        [sys.executable, "-c", AS_ANOTHER_USER], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.splitlines() == ["0 True True", "65534 True True", "1 False False", "65533 False False"], (
+        done.stderr
+    )

@@ -216,6 +216,6 @@ def test_there_is_a_node_to_check_and_enough_to_check() -> None:
 
 def test_it_uses_the_standard_library_of_node_16_only() -> None:
     text = LOADER.read_text()
-    assert set(re.findall(r"require\('([^']+)'\)", text)) == {"cluster", "fs", "http", "module", "net", "path", "url", "worker_threads"}
+    assert set(re.findall(r"require\('([^']+)'\)", text)) == {"cluster", "fs", "http", "module", "net", "path", "tls", "url", "worker_threads"}
     for newer in (r"structuredClone", r"\bfetch\(", r"\.at\(-?\d", r"Object\.hasOwn", r"\.closeIdleConnections\(", r"\.findLast", r"node:test"):
         assert not re.search(newer, text), newer

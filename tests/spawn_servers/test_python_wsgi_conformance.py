@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,10 @@ def test_this_interpreter_is_always_among_them() -> None:
     assert INTERPRETERS["this"] == sys.executable
 
 
-FILES = (LOADER, LOADER.with_name("passenger_trio_loader.py"))
+FILES = (LOADER, LOADER.with_name("passenger_trio_loader.py"), LOADER.with_name("passenger_trio_forking.py"))
 """The loader, and what it shares with the other one for Python."""
+
+OURS = {path.stem for path in LOADER.parent.glob("*.py")}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -57,15 +60,19 @@ def test_syntax_of_the_oldest_version(file: Path) -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_imports_the_standard_library_only(file: Path) -> None:
     """And of that what every version has (distutils and its kind are gone in newer ones)."""
-    imported = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    tree = ast.parse(file.read_text())
+    assert imported_by(ast.walk(tree)) - OURS <= set(sys.stdlib_module_names)
+    slow = {"typing", "logging", "argparse", "email", "http", "urllib", "inspect", "ctypes"}
+    assert imported_by(tree.body).isdisjoint(slow), "slow to start; where it is needed is early enough"
+
+
+def imported_by(nodes: Iterable[ast.AST]) -> set[str]:
+    found = set()
+    for node in nodes:
         if isinstance(node, ast.Import):
-            imported.update(alias.name.partition(".")[0] for alias in node.names)
+            found.update(alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
             assert node.module is not None
-            imported.add(node.module.partition(".")[0])
-    assert imported - {"passenger_trio_loader"} <= set(sys.stdlib_module_names)
-    assert imported.isdisjoint({"typing", "logging", "argparse", "email", "http", "urllib", "inspect", "ctypes"}), (
-        "slow to start"
-    )
+            found.add(node.module.partition(".")[0])
+    return found

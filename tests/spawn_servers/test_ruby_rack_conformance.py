@@ -49,6 +49,7 @@ def test_no_gem_is_loaded_before_the_application_is_asked() -> None:
         assert early in (
             [],
             ['require_relative "rack_common"'],
+            ['require_relative "rack_common"', 'require_relative "rack_forking"'],
             ['RUBY_ENGINE == "jruby" ? require("socket") : require("socket.so")'],
         )
 

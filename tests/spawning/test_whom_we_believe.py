@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -17,9 +18,10 @@ from needs import needs
 from passenger_trio.admin.server import may_steer
 from passenger_trio.errors import SpawnServerError
 from passenger_trio.spawning.direct import is_program
-from passenger_trio.spawning.generic import belongs
+from passenger_trio.spawning.generic import ListeningProcess, belongs
 from passenger_trio.spawning.handshake import check_socket_file
 from passenger_trio.spawning.smart import is_fork
+from passenger_trio.spawning.spawner import SpawnedProcess
 from passenger_trio.system.pidfd import PidFd, parent_of
 from passenger_trio.system.sockets import PeerCredentials
 
@@ -91,9 +93,33 @@ def test_who_listens_for_a_program() -> None:
         assert belongs(os.getpid(), attrs.evolve(WE, pid=other.pid)), "a child with a group of its own"
         assert not belongs(other.pid, WE)
         assert not belongs(other.pid, attrs.evolve(WE, pid=1))
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, process_group=other.pid) as member:
+            assert belongs(other.pid, attrs.evolve(WE, pid=member.pid)), "of its group, though another has started it"
+            assert not belongs(member.pid, attrs.evolve(WE, pid=other.pid)), "the group's leader is not its member's"
+            member.communicate()
         other.communicate(b"\n")
     assert not belongs(os.getpid(), attrs.evolve(WE, pid=other.pid)), "it has ended"
     assert not belongs(os.getpgid(0), attrs.evolve(WE, pid=0)), "of a pid namespace that we do not see"
+
+
+async def test_who_listens_where_a_process_is_to(caplog: pytest.LogCaptureFixture) -> None:
+    """KE5, fault 13: the worker itself, as our user; of a program whoever belongs to it. Whoever runs as our user can bind another socket to a path."""
+    nothing: Any = None
+    pidfd = PidFd.open(WE.pid)
+    try:
+        worker = SpawnedProcess(pidfd, "", 1, nothing, nothing, nothing, 0.0, False)
+        assert worker._is_listener(WE)
+        assert not caplog.records
+        assert not worker._is_listener(attrs.evolve(WE, pid=os.getppid()))
+        assert not worker._is_listener(attrs.evolve(WE, uid=STRANGER))
+        assert len(caplog.records) == 2, "it is told of"
+        program = ListeningProcess(pidfd, nothing, 1, nothing, nothing, 0.0, "", 0, nothing, nothing)
+        assert program._is_listener(WE)
+        assert program._is_listener(attrs.evolve(WE, uid=STRANGER)), "it may become another user"
+        assert not program._is_listener(attrs.evolve(WE, pid=1))
+        assert len(caplog.records) == 3
+    finally:
+        pidfd.close()
 
 
 async def test_a_pid_that_is_somebody_elses_by_now() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from needs import needs
 
 from passenger_trio.system.gauges import measure
 from passenger_trio.system.syscalls import P_PID, WEXITED, WNOWAIT, waitid
@@ -30,6 +31,39 @@ def test_of_this_process() -> None:
         assert after.uss <= after.pss <= after.rss + MIB
         assert after.uss - before.uss > 60 * MIB
     assert len(ballast) == 64 * MIB
+
+
+def test_what_is_shared_counts_in_parts() -> None:
+    """Section F: of pages that two processes have, each has half in its proportional size (PSS), nothing in its own (USS), and all in its resident size."""
+    # Shared between parent and child from the start, so nothing of it is ever copied.
+    shared = mmap.mmap(-1, 64 * MIB, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+    shared[:: os.sysconf("SC_PAGE_SIZE")] = b"x" * (len(shared) // os.sysconf("SC_PAGE_SIZE"))
+    alone = measure(os.getpid())
+    ready, tell = os.pipe()
+    until, end = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(end)
+        assert sum(shared[:: os.sysconf("SC_PAGE_SIZE")])  # its own page table has them, too
+        os.write(tell, b"x")
+        os.read(until, 1)
+        os._exit(0)
+    try:
+        os.read(ready, 1)
+        both = measure(os.getpid())
+    finally:
+        for fd in (ready, tell, until, end):
+            os.close(fd)
+        os.waitpid(child, 0)
+    assert alone is not None
+    assert both is not None
+    needs(both.pss is not None, "a kernel that tells the proportional size")
+    assert alone.pss is not None
+    assert both.pss is not None
+    assert both.uss is not None
+    assert abs(both.rss - alone.rss) < 8 * MIB
+    assert alone.pss - both.pss > 28 * MIB
+    assert both.rss - both.uss > 60 * MIB
 
 
 def test_processor_time_grows_with_work() -> None:

@@ -19,6 +19,7 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from passenger_trio.system.sockets import (
     MAX_UNIX_PATH,
+    PeerCredentials,
     RawStream,
     connect_unix_nowait,
     holder_of_port,
@@ -342,6 +343,29 @@ def connect(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
     sock.connect(str(path))
     return sock
+
+
+async def test_R47_who_listens_is_asked_before_anything_is_sent(nothing_left: Path) -> None:
+    """KE5, fault 13: a path says nothing of who has bound it."""
+    path = nothing_left / "sock"
+    asked: list[tuple[int, int, int]] = []
+
+    def believe(answer: bool) -> Callable[[PeerCredentials], bool]:
+        def it(listener: PeerCredentials) -> bool:
+            asked.append((listener.pid, listener.uid, listener.gid))
+            return answer
+
+        return it
+
+    with listen_unix(str(path), 5) as listener:
+        connect_unix_nowait(str(path), believe(True)).close()
+        with pytest.raises(PermissionError, match=f"pid {os.getpid()} listens on its socket"):
+            connect_unix_nowait(str(path), believe(False))
+        assert asked == [(os.getpid(), os.getuid(), os.getgid())] * 2
+        for _ in range(2):
+            with listener.accept()[0] as server:
+                assert server.recv(1) == b""
+    path.unlink()
 
 
 async def test_listen_unix_and_connect(nothing_left: Path) -> None:
