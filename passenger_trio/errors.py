@@ -8,7 +8,7 @@ The tree (``status`` is what an HTTP client sees, ``exit_code`` what a shell see
      |- NothingToServe             exit 4   no application was found where one was asked for
      |- BindError                  exit 5   an address cannot be listened on
      |- StartupAborted             exit 3   the application did not start, and that was to be fatal
-     |- EnvironmentUnfit           exit 70  the machine lacks something (not Linux, kernel too old)
+     |- EnvironmentUnfit           exit 70  the machine lacks something (not Linux, kernel too old, no /proc)
      |- AdminError                 exit 1   the admin socket cannot be reached or refused
      |- AdminRefused               4xx      the admin API refuses a request
      |- RequestError               4xx/5xx  the client's bytes are refused

@@ -39,6 +39,7 @@ from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.model import GroupLimits, PoolLimits
 from passenger_trio.errors import (
     BindError,
+    EnvironmentUnfit,
     NothingToServe,
     OptionError,
     StartupAborted,
@@ -65,6 +66,7 @@ from passenger_trio.spawning.spawner import Spawner
 from passenger_trio.spawning.warm_up import WarmSpawner
 from passenger_trio.system import tempfiles
 from passenger_trio.system.logs import AppOutput
+from passenger_trio.system.pidfd import why_no_processes
 from passenger_trio.system.ports import Ports
 from passenger_trio.system.sockets import holder_of_port, listen_tcp, listen_unix
 from passenger_trio.system.syscalls import cpus
@@ -131,6 +133,7 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[RunningServer] =
     :raises OptionError: an option has a value that cannot be used.
     :raises BindError: an address cannot be listened on.
     :raises StartupAborted: the application did not start, and that is to be fatal.
+    :raises EnvironmentUnfit: there is no /proc.
     """
     async with open_server(config) as server:
         task_status.started(server)
@@ -156,6 +159,8 @@ async def open_tree(
     """
     make_spawners = make_spawners or _spawners
     with ExitStack() as resources:
+        if missing := why_no_processes():
+            raise EnvironmentUnfit(f"passenger_trio needs /proc: {missing}")
         apps = examine(config)
         sockets = _listen(config, resources)
         instance = create_instance_dir(config.server.instance_dir)
@@ -292,7 +297,10 @@ async def _wait_until(config: Config, pool: Pool, reached: Callable[..., bool]) 
 
 def _listen(config: Config, resources: ExitStack) -> list[socket.socket]:
     options = config.server
-    path = os.path.abspath(options.socket) if options.socket else ""
+    try:
+        path = os.path.abspath(options.socket) if options.socket else ""
+    except FileNotFoundError:
+        raise OptionError("--socket", options.socket, "it is relative, and the working directory was removed") from None
     try:
         if path:
             sockets = [listen_unix(path, options.socket_backlog, mode=parse_mode(options.socket_mode))]

@@ -120,7 +120,7 @@ def create_instance_dir(explicit: str = "", *, base: str = "") -> InstanceDir:
         long.
     """
     if explicit:
-        return _take(os.path.abspath(explicit))
+        return _take(_absolute(explicit))
     base = _make_base([base]) if base else default_base()
     _check_length(os.path.join(base, "x" * 6))
     _remove_stale(base)
@@ -151,11 +151,22 @@ def _make_base(candidates: Sequence[str]) -> str:
     for base in candidates:
         try:
             make_private(base)
+            if not os.access(base, os.W_OK | os.X_OK):
+                raise PermissionError(
+                    errno.EACCES, "nothing can be made in it"
+                )  # also of root: the file system is read-only
         except OSError as exc:
             problems.append(f"{base}: {exc.strerror}")
         else:
             return base
     raise OptionError(_OPTION, "", f"there is no safe place for it ({'; '.join(problems)}); give one")
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise OptionError(_OPTION, path, "it is relative, and the working directory was removed") from None
 
 
 def _take(path: str) -> InstanceDir:

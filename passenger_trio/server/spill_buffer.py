@@ -15,7 +15,6 @@ import errno
 import logging
 import os
 import socket
-import tempfile
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -71,7 +70,7 @@ class SpillSpace:
         """:param directory: where the files are (``""``: where temporary files are). :param limit: bytes of all of them (0: most of what is free now).
         :param takes_file: whether there is a descriptor for one more file (``core.descriptors``). :param make_room: gives some back that are not needed.
         """
-        self.directory = directory or tempfile.gettempdir()
+        self.directory = directory or tempfiles.default_directory()
         self.quota = SpillQuota(limit or int(tempfiles.free_space(self.directory) * _SHARE))
         self.buffers: set[SpillBuffer] = set()
         """Those that hold something, or a file."""

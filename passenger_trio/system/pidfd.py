@@ -19,7 +19,7 @@ import trio
 
 from passenger_trio.system.syscalls import CLD_EXITED, P_PIDFD, WEXITED, pidfd_open, pidfd_send_signal, waitid
 
-__all__ = ["PidFd", "is_readable", "parent_of", "pin_child"]
+__all__ = ["PidFd", "is_readable", "parent_of", "pin_child", "why_no_processes"]
 
 _PIDFD_SIGNAL_PROCESS_GROUP = 4
 
@@ -36,6 +36,19 @@ def parent_of(pid: int) -> int | None:
         return None
     # The command name may hold spaces and parentheses: count from the last one.
     return int(stat[stat.rindex(b")") + 2 :].split()[1])
+
+
+def why_no_processes(proc: str = "/proc") -> str:
+    """``""``, or why /proc cannot tell who is whose parent, and so whom to trust, with the way out."""
+    try:
+        own = os.readlink(f"{proc}/self")
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            return ""
+        return "it is not mounted here (mount -t proc proc /proc)"
+    if own != str(os.getpid()):
+        return f"it is that of another pid namespace, where this process is {own} (mount -t proc proc /proc)"
+    return ""
 
 
 @attrs.define(eq=False)

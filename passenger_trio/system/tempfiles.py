@@ -22,6 +22,7 @@ __all__ = [
     "ROOM",
     "Received",
     "Take",
+    "default_directory",
     "free_space",
     "open_and_unlink",
     "open_unlinked",
@@ -62,6 +63,16 @@ def takes_files(directory: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def default_directory() -> str:
+    """Where temporary files are: ``$TMPDIR``, or the first of ``/tmp`` and ``/var/tmp`` that takes a file, or ``/tmp``.
+
+    (``tempfile.gettempdir`` would take the working directory as well, which is often the application, and raises where there is none.)
+    """
+    candidates = [os.environ.get("TMPDIR", ""), "/tmp", "/var/tmp"]
+    found = (path for path in candidates if os.path.isabs(path) and takes_files(path))
+    return next(found, "/tmp")
 
 
 def open_and_unlink(directory: str) -> int:
