@@ -28,7 +28,7 @@ class ClientWatch:
     :param half_closed: the same, when the client has ended its side.
     """
 
-    __slots__ = ("_connection", "_gone", "_half_closed", "_listens")
+    __slots__ = ("_connection", "_ended", "_gone", "_half_closed", "_listens")
 
     def __init__(
         self, connection: Connection, gone: Callable[[], None], half_closed: Callable[[], None] | None = None
@@ -38,8 +38,12 @@ class ClientWatch:
         self._gone = gone
         self._listens = False
         """Whether more may be read of it."""
+        self._ended = False
 
     def begin(self) -> None:
+        """Not after its end: what is left of an exchange, the sending of its request body, may find out late that it is done."""
+        if self._ended:
+            return
         connection = self._connection
         stream = connection.stream
         self._listens = self._has_room
@@ -54,7 +58,8 @@ class ClientWatch:
             connection.front.warn_rarely("clients that leave are not noticed: %s", error.strerror)
 
     def end(self) -> None:
-        """Idempotent."""
+        """Idempotent, and for good."""
+        self._ended = True
         self._connection.stream.hang_up()
 
     @property

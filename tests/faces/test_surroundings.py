@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from faces_tools import run_command, write_app
 from needs import needs
+
 from passenger_trio.testing import Supervisor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "storms"))
@@ -64,7 +65,8 @@ def serves(kept: Path, prefix: tuple[str, ...], env: Mapping[str, str | None], b
         kept, "--instance-dir", str(home), "--access-log", str(kept / "access.log"), prefix=prefix, env=env
     ) as server:
         assert server.get("/").status == 200
-        assert server.post("/", b"x" * 300_000).status == 200
+        for _ in range(8):
+            assert server.post("/", b"x" * 300_000).status == 200
     assert not home.exists()
     assert not [line for line in server.log if "Traceback" in line], server.log_tail
     assert not [line for line in server.log if '"level":"error"' in line and but not in line], server.log_tail
