@@ -42,6 +42,8 @@ _OPTIONS = (
     "--no-header",
     "-p",
     "no:cacheprovider",
+    "-o",
+    "timeout=60",
     *(word for plugin in _PLUGINS for word in ("-p", plugin)),
 )
 

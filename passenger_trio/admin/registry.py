@@ -181,7 +181,10 @@ def _take(path: str) -> InstanceDir:
         raise OptionError(_OPTION, path, "it has other files in it; give a new or an empty directory")
     for _ in range(20):
         # Whoever lists instances holds the lock for a moment; an instance holds it on.
-        lock = _lock(path, wait=False)
+        try:
+            lock = _lock(path, wait=False)
+        except OSError as exc:
+            raise OptionError(_OPTION, path, f"its lock cannot be had: {exc.strerror}") from None
         if lock is not None:
             _empty(path, keep=LOCK)
             return InstanceDir(path, lock, made)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ import passenger_trio
 from passenger_trio.admin.registry import (
     LONGEST_SOCKET_NAME,
     LONGEST_SOCKET_PATH,
+    _lock,
     base_directories,
     create_instance_dir,
     default_base,
@@ -26,6 +29,7 @@ from passenger_trio.admin.registry import (
 )
 from passenger_trio.errors import OptionError
 from passenger_trio.system.private_dirs import make_private, why_insecure
+from passenger_trio.testing.harness import eventually
 
 ROOT = Path(passenger_trio.__file__).parents[1]
 
@@ -127,6 +131,21 @@ class TestTheDead:
         assert find_instance(instance.path) is None
         instance.remove()
 
+    def test_a_lock_that_was_tidied_away_while_it_was_waited_for(self, base: str) -> None:
+        path = os.path.join(base, "lock")
+        with open(path, "w") as held, ThreadPoolExecutor(1) as pool:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            waits = pool.submit(_lock, base, wait=True)
+            # The kernel says who waits for it.
+            inode = os.stat(path).st_ino
+            eventually(lambda: re.search(rf"-> FLOCK .*:{inode} ", Path("/proc/locks").read_text()))
+            os.unlink(path)
+            fcntl.flock(held, fcntl.LOCK_UN)
+            assert waits.result(30) is None
+        lock = _lock(base, wait=True)
+        assert lock is not None
+        os.close(lock)
+
 
 class TestAChosenDirectory:
     def test_a_new_one_is_made_and_removed(self, base: str) -> None:
@@ -209,8 +228,13 @@ class TestWhatIsNotPrivate:
             create_instance_dir(os.path.join(above, "mine"))
         assert "sticky" in str(caught.value)
         assert os.listdir(above) == []
-        os.chmod(above, 0o1777)
-        create_instance_dir(os.path.join(above, "mine")).remove()
+        for mode in (0o720, 0o702):
+            os.chmod(above, mode)
+            with pytest.raises(OptionError, match="sticky"):
+                create_instance_dir(os.path.join(above, "mine"))
+        for mode in (0o1777, 0o755):
+            os.chmod(above, mode)
+            create_instance_dir(os.path.join(above, "mine")).remove()
 
     def test_of_another_user(self, base: str) -> None:
         path = "/usr"
@@ -232,6 +256,45 @@ class TestWhatIsNotPrivate:
             fcntl.flock(held, fcntl.LOCK_EX)
             os.symlink(outside, os.path.join(place, "lock"))
             assert find_instance(place) is None
+
+    def test_a_link_for_a_lock_is_not_taken(self, base: str) -> None:
+        """Neither one to nothing, where the other end would be made, nor one of what looks like a dead instance: that would be removed."""
+        place, outside = os.path.join(base, "abcdef"), os.path.join(base, "outside")
+        os.mkdir(place, 0o700)
+        os.symlink(outside, os.path.join(place, "lock"))
+        with pytest.raises(OptionError, match="its lock cannot be had"):
+            create_instance_dir(place)
+        assert not os.path.exists(outside)
+        Path(outside).write_text("")
+        Path(place, "kept").write_text("")
+        instance = create_instance_dir(base=base)
+        assert sorted(os.listdir(place)) == ["kept", "lock"]
+        instance.remove()
+
+    def test_a_link_for_a_description_is_neither_read_nor_written_through(self, base: str) -> None:
+        outside = Path(base, "outside")
+        instance = create_instance_dir(os.path.join(base, "mine"))
+        instance.write(["http://a"])
+        os.rename(os.path.join(instance.path, "instance.json"), outside)
+        os.symlink(outside, os.path.join(instance.path, "instance.json"))
+        found = find_instance(instance.path)
+        assert found is not None
+        assert (found.pid, found.addresses) == (0, ())
+        before = outside.read_text()
+        os.symlink(outside, os.path.join(instance.path, "instance.json.new"))
+        with pytest.raises(OptionError):
+            instance.write(["http://b"])
+        assert outside.read_text() == before
+        instance.remove()
+
+    def test_what_is_in_a_directory_that_is_not_safe_is_not_listed(self, base: str) -> None:
+        instance = create_instance_dir(base=base)
+        instance.write(["http://a"])
+        assert [found.name for found in list_instances([base])] == [instance.name]
+        os.chmod(base, 0o755)
+        assert list_instances([base]) == []
+        os.chmod(base, 0o700)
+        instance.remove()
 
 
 class TestTheBase:
