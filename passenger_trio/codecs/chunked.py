@@ -165,6 +165,7 @@ class ChunkScan:
         else:
             if self._given < at:
                 self._clean.append(data[self._given : at])
+                self._given = at  # also if the line is refused: what is good is given once
             line, at = self._next_line(data, at, MAX_SIZE_DIGITS + MAX_EXTENSION, "chunk_line_too_long")
             self._given = at  # not before it is whole, and right
             if line is None:

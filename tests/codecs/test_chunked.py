@@ -37,6 +37,18 @@ def test_R15_good_bytes_in_front_of_bad_ones() -> None:
     assert scan.total == 5
 
 
+@pytest.mark.parametrize(
+    "bad", [b"1;" + b"a" * 400, b"1;a\nb", b"1;a\x01", b"1;a\rb"], ids=["long", "lf", "control", "cr"]
+)
+def test_ED13_what_is_good_is_given_once_also_before_an_extension_that_is_refused(bad: bytes) -> None:
+    """Fault 26: of a line that is refused before it is whole, too."""
+    good = b"5\r\nhello\r\n1;a=b\r\nx\r\n"
+    scan = ChunkScan(LIMITS)
+    assert scan.scan(good + bad) == len(good)
+    assert scan.failure is not None
+    assert scan.clean == good
+
+
 def test_R16_no_line_is_copied_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines with extensions leave the short way; each of their bytes is fed once, however many are in one read."""
     fed = 0
