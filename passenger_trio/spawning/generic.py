@@ -5,7 +5,8 @@ as it accepts a connection. It speaks HTTP, is asked to stop by SIGTERM (to its 
 
 Its lifeline is a pipe: ``_SHELL`` leaves a shell beside the program, in its process group, that waits for the end of the pipe and then kills the group. So
 whatever ends the supervisor ends the program, and what that has started (PR_SET_PDEATHSIG would be for the first process only, and lost in a set-uid exec). The
-shell is no child of the program, which may wait for all of its own.
+shell is no child of the program, which may wait for all of its own. When the program has ended, the shell is told so by a line, and ends: what the program has
+left behind is ``remains``' to end.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import attrs
@@ -41,7 +43,7 @@ __all__ = ["GenericSpawner"]
 
 _SHELL = """\
 exec 3<&0 </dev/null
-( ( trap '' HUP INT QUIT TERM; exec >/dev/null 2>&1; read -r _ <&3; kill -s KILL -- "-$$" ) & )
+( ( trap '' HUP INT QUIT TERM; exec >/dev/null 2>&1; read -r _ <&3 || kill -s KILL -- "-$$" ) & )
 exec 3<&-
 exec /bin/sh -c "$1"
 """
@@ -80,6 +82,12 @@ class Lifeline:
         fd, self.reading_end = self.reading_end, -1
         if fd >= 0:
             os.close(fd)
+
+    def let_go(self) -> None:
+        """The program has ended: nobody is killed when the pipe is closed."""
+        with suppress(OSError):  # the shell is gone as well
+            os.write(self.writing_end, b"\n")
+        self.close()
 
     def close(self) -> None:
         self.close_reading_end()
@@ -149,7 +157,7 @@ class ListeningProcess:
         await self.output.run()
 
     def close(self) -> None:
-        self._lifeline.close()
+        self._lifeline.let_go()
         self._ports.release(self.port)
         leave_behind(self._remains, self.output, self.pidfd, self._grace)
         remove_unix_socket(self.socket_path)

@@ -15,6 +15,7 @@ from passenger_trio.codecs.http1_worker import HTTP
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import SpawnError
 from passenger_trio.spawning.generic import GenericSpawner, ListeningProcess
+from passenger_trio.spawning.remains import Remains
 from passenger_trio.system.ports import Ports
 from passenger_trio.testing.harness import is_running
 
@@ -133,3 +134,27 @@ async def test_its_standard_input_is_empty_and_no_descriptor_is_passed_on(nothin
     code = "import os,sys; print(sys.stdin.read() == '', sorted(os.listdir('/proc/self/fd')))"
     failure = await failure_of(nothing_left, f'{sys.executable} -c "{code}"')
     assert failure.output == ("True ['0', '1', '2', '3']",)  # 3 is the directory's, just now
+
+
+async def test_KE14_what_a_program_has_left_gets_TERM_and_its_time(nothing_left: Path) -> None:
+    """The lifeline kills the whole group; it is for the death of the server, and not for the end of the program."""
+    job = 'trap "sleep 0.3; echo told; exit" TERM; echo ready; while :; do sleep 0.05; done'
+    lines: list[str] = []
+    remains = Remains()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(remains.serve)
+        spec = command_spec(nothing_left, f"({job}) & exec {{python}} {{program}} --port $PORT", shutdown_timeout=60.0)
+        with trio.fail_after(SOON * 2):
+            process = await GenericSpawner(spec, Ports(), remains=remains).spawn()
+        process.output.on_lines = lines.extend
+        with trio.fail_after(SOON * 2):
+            while "ready" not in (*process.output_tail, *lines):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            process.pidfd.send_signal(signal.SIGKILL)
+            await process.wait_exit()
+            process.close()
+            await remains.wait_no_groups()
+            while remains.pipes:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert "told" in lines
