@@ -292,7 +292,8 @@ const life = {
   ready: false,
   failed: false,
   leaving: false,
-  stops: 0,
+  asked: false, // by a message that is being acted on, and not by a signal
+  terms: 0, // signals: a service manager may send one beside the message
   loaded: false,
 
   receive(message) {
@@ -304,7 +305,12 @@ const life = {
         break;
       case 'shutdown':
         // As if it had come as a signal: the application may listen for that, and may have removed all that did.
-        if (!process.emit('SIGTERM', 'SIGTERM', 15)) life.stop();
+        life.asked = true;
+        try {
+          if (!process.emit('SIGTERM', 'SIGTERM', 15)) life.stop();
+        } finally {
+          life.asked = false;
+        }
         break;
       case 'gone':
         life.leaving = true;
@@ -327,11 +333,12 @@ const life = {
   },
 
   stop() {
-    life.stops += 1;
-    if (life.stops > 1 || !life.ready) {
+    if (!life.asked) life.terms += 1;
+    if (life.terms > 1 || !life.ready) {
       life.leaving = true;
-      process.exit(life.stops > 1 ? 143 : 0);
+      process.exit(life.terms > 1 ? 143 : 0);
     }
+    if (life.stopping.begun) return;
     const leave = () => {
       life.leaving = true;
       process.exit(0);

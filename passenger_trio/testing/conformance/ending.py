@@ -93,6 +93,23 @@ def obeys_sigterm(stage: Stage) -> None:
 
 
 @check()
+def takes_shutdown_and_a_sigterm_for_one_stop(stage: Stage) -> None:
+    """SIGTERM: the same as shutdown. Both come when a service manager signals every process of the server: the sessions in hand are finished."""
+    worker = stage.worker()
+    gate = stage.supervisor.directory / "gate"
+    with worker.open() as stream:
+        stream.begin("GET", f"/gate?{gate}")
+        expect(stream.next_frame() is not None and stream.next_frame() == ("D", b"one"), "no first chunk")
+        worker.kill(signal.SIGTERM)
+        expect(eventually(lambda: not accepts(worker.socket_path)), "it still accepts streams after SIGTERM")
+        worker.shut_down()
+        expect(not eventually(lambda: worker.is_gone, 0.3), "it did not wait for the session in hand")
+        gate.touch()
+        expect(stream.next_frame() == ("D", b"two"), "the session in hand was not finished")
+        expect_clean_exit(stage, worker)
+
+
+@check()
 def obeys_a_second_sigterm_at_once(stage: Stage) -> None:
     """A second SIGTERM ends it at once."""
     worker = stage.worker()
