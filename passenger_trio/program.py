@@ -29,6 +29,7 @@ import trio
 from passenger_trio.errors import EnvironmentUnfit, PassengerError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config
+from passenger_trio.system.cgroups import enter_own_cgroup
 from passenger_trio.system.children import become_subreaper, end_all_strays, reap_strangers
 from passenger_trio.system.syscalls import pidfd_open
 from passenger_trio.system.terminal import has_terminal
@@ -87,10 +88,13 @@ def run(config: Config, *, on_ready: Callable[[RunningServer], None]) -> None:
     heeded = effects(has_terminal())
     for number in heeded:
         signal.signal(number, lambda number, _: unheard.append(number))
+    cgroup = enter_own_cgroup()
     try:
         trio.run(_main, config, on_ready, heeded, unheard)
     finally:
         end_all_strays()
+        if cgroup is not None:
+            cgroup.leave()
 
 
 async def _main(

@@ -1,0 +1,202 @@
+"""A cgroup of our own (version 2) for a supervisor and all that descends from it, so that all of it can be ended when the supervisor was killed (KE12).
+
+A daemon with a session of its own has no parent, no group and no pipe that would tell it of our end; only its cgroup still says whose it is. So the supervisor
+moves into a cgroup that it makes below its own, and everything that it starts is born there. Beside it, outside of that cgroup, a shell waits for the end of a pipe whose other
+end only the supervisor has: then it gives everybody the time of the loaders' last second, and writes to ``cgroup.kill``.
+
+Laws: everything here is silent where it cannot be had (version 1, a read-only /sys, no delegation, a kernel before 5.14): then there is no such cgroup, and what has escaped
+stays, as docs/signals.md says. What is killed is a cgroup whose name is ours, whose owner is ours, and whose supervisor, by pid and start time in this
+very pid namespace, is gone; a name that does not say so is none of ours. A cgroup is never killed while we are in it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+
+import attrs
+
+from passenger_trio.system.children import start_program
+
+__all__ = ["OwnCgroup", "enter_own_cgroup", "kill_abandoned"]
+
+_NAME = re.compile(r"passenger-trio\.(\d+)\.(\d+)\.(\d+)")
+"""Pid namespace, pid, start time."""
+_MOST_TRIES, _PAUSE = 20, 0.02
+
+_WATCHDOG = """\
+trap '' HUP INT QUIT TERM
+read -r _
+sleep 0.75 || sleep 1
+echo 1 >"$1/cgroup.kill"
+for n in 1 2 3 4 5 6 7 8 9 10; do rmdir "$1" && exit; sleep 0.02 || sleep 1; done
+"""
+"""Nothing is ever written to its standard input. Loaders have gone after 0.7 seconds, and run exit hooks until then."""
+
+
+@attrs.define(eq=False)
+class OwnCgroup:
+    """The cgroup that this process is in. The watchdog beside it is a child of ours, which ends with the other strays (``children.end_all_strays``)."""
+
+    path: str
+    _above: str
+    _lifeline: int
+
+    def leave(self) -> None:
+        """Go back to where we came from, and remove it. Idempotent; raises nothing. A watchdog that runs still ends who is left in it."""
+        if self._lifeline >= 0:
+            if _write(f"{self._above}/cgroup.procs", os.getpid()):
+                _remove(self.path)
+            fd, self._lifeline = self._lifeline, -1
+            os.close(fd)
+
+
+def enter_own_cgroup(above: str = "", proc: str = "/proc") -> OwnCgroup | None:
+    """Kill what dead supervisors have left beside us, make a cgroup and go into it; None where that cannot be done.
+
+    :param above: the directory of the cgroup that we are in; by default it is looked up.
+    """
+    above = above or _own_directory(proc)
+    identity = _identity(os.getpid(), proc)
+    if not above or not identity:
+        return None
+    kill_abandoned(above, proc)
+    path = f"{above}/passenger-trio.{identity}"
+    try:
+        os.mkdir(path, 0o755)
+    except OSError:
+        return None  # the usual case of a user to whom nothing was delegated
+    if os.access(f"{path}/cgroup.kill", os.W_OK):
+        try:
+            watchdog, lifeline = _start_watchdog(path)
+        except OSError:
+            pass  # no process, or no descriptor, is to be had
+        else:
+            if _write(f"{path}/cgroup.procs", os.getpid()):
+                return OwnCgroup(path, above, lifeline)
+            os.kill(watchdog, signal.SIGKILL)  # nobody else reaps it yet
+            os.waitpid(watchdog, 0)
+            os.close(lifeline)
+    _rmdir(path)
+    return None
+
+
+def _start_watchdog(path: str) -> tuple[int, int]:
+    """Its pid, and the end of the pipe whose end it waits for.
+
+    :raises OSError: it cannot be started.
+    """
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            command = ("/bin/sh", "-c", _WATCHDOG, "sh", path)
+            return start_program(command, env=os.environ, cwd="/", output=nowhere, stdin=reading), writing
+        finally:
+            os.close(nowhere)
+    except OSError:
+        os.close(writing)
+        raise
+    finally:
+        os.close(reading)
+
+
+def kill_abandoned(above: str, proc: str = "/proc") -> list[str]:
+    """Kill and remove cgroups in ``above`` whose supervisor is dead; their names."""
+    killed = []
+    try:
+        names = os.listdir(above)
+    except OSError:
+        return []
+    for name in names:
+        path = f"{above}/{name}"
+        if _is_abandoned(name, path, proc) and _write(f"{path}/cgroup.kill", 1):
+            killed.append(name)
+            _remove(path)
+    return killed
+
+
+def _is_abandoned(name: str, path: str, proc: str) -> bool:
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return False
+    try:
+        if os.lstat(path).st_uid != os.geteuid() or os.stat(f"{proc}/self/ns/pid").st_ino != int(match[1]):
+            return False
+        _start_time(os.getpid(), proc)  # where nothing can be told of anybody, nobody is dead
+    except OSError:
+        return False
+    try:
+        return _start_time(int(match[2]), proc) != int(match[3])
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except OSError:
+        return False  # it cannot be told now
+
+
+def _identity(pid: int, proc: str) -> str:
+    try:
+        return f"{os.stat(f'{proc}/self/ns/pid').st_ino}.{pid}.{_start_time(pid, proc)}"
+    except OSError:
+        return ""
+
+
+def _start_time(pid: int, proc: str) -> int:
+    """In ticks since the machine started.
+
+    :raises OSError: there is no such process, or it cannot be told.
+    """
+    with open(f"{proc}/{pid}/stat", "rb", buffering=0) as file:
+        stat = file.read(1024)
+    return int(stat[stat.rindex(b")") + 2 :].split()[19])
+
+
+def _own_directory(proc: str) -> str:
+    """The directory of our cgroup of version 2, or ``""``."""
+    try:
+        with open(f"{proc}/self/cgroup") as file:
+            inside = next((line[3:].rstrip("\n") for line in file if line.startswith("0::/")), "")
+        with open(f"{proc}/self/mountinfo") as file:
+            mounts = [line.split() for line in file]
+    except OSError:
+        return ""
+    for fields in mounts:
+        # id parent device root mount-point options [optional ...] - type source options
+        if "-" in fields and fields[fields.index("-") + 1] == "cgroup2":
+            root = fields[3].rstrip("/")
+            if inside and (inside + "/").startswith(root + "/"):
+                path = (fields[4] + inside[len(root) :]).rstrip("/")
+                return path if os.path.isfile(f"{path}/cgroup.procs") else ""
+    return ""
+
+
+def _write(path: str, number: int) -> bool:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.write(fd, b"%d" % number)
+        finally:
+            os.close(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _remove(path: str) -> None:
+    """As soon as nobody is in it: a process that was killed takes a moment."""
+    for _ in range(_MOST_TRIES):
+        if _rmdir(path):
+            return
+        time.sleep(_PAUSE)
+
+
+def _rmdir(path: str) -> bool:
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
