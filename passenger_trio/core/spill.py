@@ -117,11 +117,13 @@ class SpillLedger:
 
     def take(self, count: int) -> None:
         """The producer brought ``count`` bytes, which are in memory now."""
+        if self.coming and count:
+            raise InvariantBroken("bytes overtook those that are on their way to the file")
         self.taken += count
 
     def pass_through(self, count: int) -> None:
         """``count`` bytes went to the consumer at once."""
-        if self.backlog:
+        if self.backlog or self.coming:
             raise InvariantBroken("bytes overtook those that came before them")
         self.taken += count
         self.sent += count

@@ -175,6 +175,7 @@ class _Pump:
             or self._out
             or self._switch is not None
             or self.buffer.ledger.backlog
+            or self.buffer.ledger.coming  # in a thread, which has the codec, and whose bytes would be overtaken
             or self._drained is not None
         ):
             return  # it is written to anyway, or about to be

@@ -143,6 +143,19 @@ def test_what_cannot_be_is_our_bug() -> None:
         ledger.begin_store(5)  # drained, and not truncated
 
 
+def test_nothing_overtakes_what_is_on_its_way_to_the_file() -> None:
+    """Fault 29: neither through memory nor at once, also when all that was there before is gone."""
+    ledger = SpillLedger()
+    ledger.begin_coming()
+    with pytest.raises(InvariantBroken):
+        ledger.pass_through(1)
+    with pytest.raises(InvariantBroken):
+        ledger.take(1)
+    ledger.take_stored(3)
+    ledger.take(1)
+    assert (ledger.unread, ledger.memory) == (3, 1)
+
+
 class LedgerMachine(RuleBasedStateMachine):
     world = SpillWorld()
 

@@ -237,6 +237,10 @@ class Client:
         except trio.BrokenResourceError:
             return b""
 
+    def put_back(self, data: bytes) -> None:
+        """Received, and to be received again."""
+        self._data = data + self._data
+
     async def receive_all(self) -> bytes:
         pieces = []
         while piece := await self.receive():
@@ -317,6 +321,12 @@ class Records:
         self.records.append(record)
 
 
+def _tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        return listener.accept()[0], theirs
+
+
 @attrs.define(eq=False)
 class World:
     """A front, its pool, and who is connected."""
@@ -328,12 +338,12 @@ class World:
     records: list[AccessRecord]
     clients: list[Client] = attrs.field(factory=list)
 
-    def connect(self, *, send_buffer: int = 0, trusted: bool = True) -> Client:
+    def connect(self, *, send_buffer: int = 0, trusted: bool = True, tcp: bool = False) -> Client:
         """A client on a socket pair.
 
-        :param send_buffer: of the server's side, in bytes; 0 leaves the system's.
+        :param send_buffer: of the server's side, in bytes; 0 leaves the system's. :param tcp: on a connection of the loopback.
         """
-        ours, theirs = socket.socketpair()
+        ours, theirs = _tcp_pair() if tcp else socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
         if send_buffer:

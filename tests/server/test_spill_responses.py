@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import random
+import socket
+import threading
 
 import pytest
 import trio
@@ -15,6 +17,7 @@ from passenger_trio.core.spill import BATCH, THRESHOLD
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.spawning.dummy import DummyProcess
 from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.tempfiles import Received, Take
 
 BODY = random.Random(3).randbytes(3 * 1024**2)
 PIECE = 50_000
@@ -308,6 +311,54 @@ async def test_a_long_frame_goes_to_the_disk_past_memory(error: int | None, read
         assert sum(files.received) > (0 if reads_meanwhile or error else 8 * 1024**2)
         await world.until(lambda: world.front.spill.quota.used == 0)
         assert world.front.spill.memory == 0
+
+
+class HeldFiles(FailingFiles):
+    """Receptions wait until they are let go; what was there before is the client's in the meantime."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = threading.Event()
+        self.go = threading.Event()
+
+    def receive_at(
+        self, sock: socket.socket, descriptor: int, offset: int, most: int, take: Take | None = None
+    ) -> Received:
+        self.held.set()
+        self.go.wait(10)
+        return super().receive_at(sock, descriptor, offset, most, take)
+
+
+async def test_fault_29_a_client_is_not_asked_while_a_thread_has_its_response() -> None:
+    """It has taken all that there was, ends its side, and the question would overtake what the thread has."""
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        async for _ in requests(stream):
+            await stream.send_all(
+                head(200) + b"".join(data(LONG[at : at + PIECE]) for at in range(0, len(LONG), PIECE))
+            )
+            await stream.send_all(end())
+
+    files = HeldFiles()
+    async with serving(serve) as world:
+        world.front.spill.files = files
+        client = world.connect(tcp=True)
+        client.send(get())
+        await world.until(files.held.is_set)
+        exchange = client.connection.exchange
+        assert exchange is not None
+        assert exchange.buffer is not None
+        came = b""
+        while exchange.buffer.ledger.backlog:
+            came += await client.receive()
+        client.send_eof()
+        with trio.move_on_after(1):  # longer than it takes to ask
+            while piece := await client.receive():
+                came += piece
+        files.go.set()
+        client.put_back(came)
+        answer = await client.answer()
+        assert (answer.body == LONG, answer.complete) == (True, True)
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
