@@ -236,6 +236,22 @@ def test_who_may_not_be_killed_does_not_hold_up_the_end() -> None:
     )
 
 
+def test_a_pid_that_is_somebody_elses_by_the_time_it_is_pinned() -> None:
+    """Section F: who was seen has ended, and its number was given to a process that is none of ours. It is pinned, looked at, and let be."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as stranger:
+        assert (
+            in_a_process_of_its_own(f"""
+            from passenger_trio.system import children
+            seen = children.descendants
+            children.descendants = lambda root, keep=(): [*seen(root, keep), {stranger.pid}]
+            mine = shell("exec sleep 60")
+            print(end_strays() == [mine.pid], end_strays(), gone({stranger.pid}))
+        """)
+            == "True [] False\n"
+        )
+        assert stranger.poll() is None
+
+
 def test_no_descriptor_is_left_of_it() -> None:
     assert (
         in_a_process_of_its_own("""

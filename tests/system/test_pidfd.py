@@ -245,6 +245,29 @@ def test_the_parent_is_found_whatever_the_process_is_called() -> None:
         assert parent_of(child.pid) == os.getpid()
 
 
+async def test_an_older_kernel_and_a_pid_that_was_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Section F: where groups have no name but a pid, that is nobody's once its end was seen: another may lead a group of that number by now."""
+
+    def older(fd: int, number: int, info: None = None, flags: int = 0) -> None:
+        if flags:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        pidfd_send_signal(fd, number)
+
+    monkeypatch.setattr("passenger_trio.system.pidfd.pidfd_send_signal", older)
+    with shell("exit 0") as ended, shell("echo; read x") as other:
+        first_line(other)
+        leads = PidFd.open(other.pid)
+        assert leads.signal_group(0)
+        leads.close()
+        was = PidFd.open(ended.pid)
+        await was.wait_exit()
+        was.pid = other.pid
+        assert not was.signal_group(signal.SIGKILL)
+        assert not was.send_signal(signal.SIGKILL)
+        was.close()
+        assert other.poll() is None
+
+
 def test_this_kernel_names_groups_by_pidfd() -> None:
     """The tests above are of that way; on an older kernel they are of the other (EINVAL)."""
     with shell("read x") as child:

@@ -396,6 +396,28 @@ def test_the_umask_is_as_it_was(nothing_left: Path) -> None:
         (nothing_left / "sock").unlink()
 
 
+def test_nobody_may_connect_before_the_mode_is_set(nothing_left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R47: between ``bind`` and ``chmod`` the socket is its owner's alone, whatever mode it is to have."""
+    path = nothing_left / "sock"
+    seen: list[int] = []
+
+    set_mode = os.chmod
+
+    def chmod(name: str, mode: int) -> None:
+        seen.append(os.stat(name).st_mode & 0o777)
+        set_mode(name, mode)
+
+    before = os.umask(0)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr("passenger_trio.system.sockets.os.chmod", chmod)
+            listen_unix(str(path), 5).close()
+    finally:
+        os.umask(before)
+        path.unlink()
+    assert seen == [0o600]
+
+
 def test_a_live_socket_is_left_alone(nothing_left: Path) -> None:
     path = nothing_left / "sock"
     with listen_unix(str(path), 5):
