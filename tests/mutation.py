@@ -92,7 +92,7 @@ class Copy:
         # The copy's modules come before those of an editable installation, also in the processes that tests start.
         self._env = {**os.environ, "PYTHONPATH": str(self.root), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
-    def run(self, tests: tuple[str, ...]) -> tuple[bool, str]:
+    def run(self, tests: tuple[str, ...], patience: float = PATIENCE) -> tuple[bool, str]:
         """(Whether they all pass, the end of what pytest said.)"""
         command = [sys.executable, "-m", "pytest", *_OPTIONS, *tests]
         with subprocess.Popen(
@@ -105,10 +105,10 @@ class Copy:
             start_new_session=True,
         ) as process:
             try:
-                said, _ = process.communicate(timeout=PATIENCE)
+                said, _ = process.communicate(timeout=patience)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                said = process.communicate()[0] + f"\nnot done within {PATIENCE:g} s"
+                said = process.communicate()[0] + f"\nnot done within {patience:g} s"
         return process.returncode == 0, "\n".join(said.splitlines()[-25:])
 
     def try_one(self, mutant: Mutant) -> tuple[bool, str]:
@@ -135,7 +135,7 @@ def results(mutants: list[Mutant], jobs: int) -> Iterator[tuple[Mutant, bool, st
         for number in range(jobs):
             copies.put(Copy(Path(place, str(number))))
         first = copies.get()
-        passed, said = first.run(tests)
+        passed, said = first.run(tests, 12 * PATIENCE)
         copies.put(first)
         if not passed:
             raise ValueError(f"the tests fail although nothing is planted:\n{said}")

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from passenger_trio.codecs import response_head
-from passenger_trio.codecs.response_head import AppHead, check_fields, parse, parse_interim, parse_switch
+from passenger_trio.codecs.response_head import (
+    AppHead,
+    check_fields,
+    parse,
+    parse_interim,
+    parse_switch,
+    parse_trailers,
+)
 from passenger_trio.errors import AppResponseError, MalformedResponse, UnfitResponseHead
 
 
@@ -176,8 +183,17 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(10000):
         parse(payload(b"X-Bounded-%d" % number, b"y"))
         assert len(response_head._ACTIONS) <= response_head._MOST_KNOWN
+        assert len(response_head._KNOWN) <= response_head._MOST_KNOWN_HEADS
     parse(payload(b"X" * 500, b"y"))
     assert max(map(len, response_head._ACTIONS)) <= response_head._LONGEST_KNOWN
+
+
+def test_ED10_trailers_that_mean_too_much_behind_a_body_are_left_out() -> None:
+    """RFC 9110 6.5.1: framing, routing, cookies, and what the client was to know before the body."""
+    kept = [(b"Content-Digest", b"sha-256=:x:"), (b"X-Rows", b"7")]
+    others = [(b"Set-Cookie", b"a=b"), (b"Content-Length", b"3"), (b"Transfer-Encoding", b"chunked"), (b"Host", b"a")]
+    fields = [kept[0], *others, kept[1]]
+    assert parse_trailers(b"".join(name + b"\0" + value + b"\0" for name, value in fields)) == kept
 
 
 def test_a_switch_of_protocols() -> None:

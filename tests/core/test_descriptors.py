@@ -40,6 +40,13 @@ def test_KE2_clients_never_take_what_the_server_needs(
         assert not configured or connections <= configured
 
 
+def test_each_process_takes_a_part_of_what_the_server_keeps() -> None:
+    """Its output, its control connection, its pidfd, and what is opened when it is started: four for each, once they are many."""
+    few, some, many = (Descriptors.measured(4096, 0, 10, processes).together for processes in (1, 6, 106))
+    assert few == some
+    assert some - many == 4 * 100
+
+
 def test_files_and_connections_share_what_is_left() -> None:
     room = Descriptors.measured(256, 0, 2, 2)
     assert room.takes_connection(100, 80)

@@ -143,6 +143,7 @@ class TestKilled:
         pool.spawned()
         [process] = pool.processes()
         pool.take()
+        assert pool.checked(pool.policy.sampled(process, 100, pool.now)) == [], "as much as it may have"
         commands = pool.checked(pool.policy.sampled(process, 101, pool.now))
         assert commands[0] == Kill(process, Reason.MEMORY)
         assert spawns(commands) == [(SHOP, Reason.REPLACE)]
