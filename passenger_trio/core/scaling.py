@@ -157,9 +157,11 @@ def is_at_rest(pool: PoolState, group: GroupState) -> bool:
     """Whether ``start_spawns`` would start nothing for the group, however many wait; False: it has to look. For the path of every request."""
     if not group.enabled or group.worn or group.candidate is not None:
         return False
-    if pool.enabled_count >= pool.limits.max_pool_size:
-        return pool.spare_due < math.inf or len(pool.groups) == 1
-    return 0 < group.limits.max_instances <= len(group.enabled)
+    if 0 < group.limits.max_instances <= len(group.enabled):
+        return True
+    if pool.enabled_count < pool.limits.max_pool_size:
+        return False
+    return len(pool.groups) == 1 or (pool.spare_due < math.inf and not pool.spare_seen)
 
 
 def may_begin(pool: PoolState, group: GroupState, generation: int) -> bool:
@@ -225,8 +227,9 @@ def start_spawns(
         if group is lost:
             lost = None
     contended = pool.waiters and len(pool.groups) > 1
-    if contended and pool.spare_due == math.inf and pool.capacity_used >= pool.limits.max_pool_size:
-        pool.spare_due = spare_at(pool, now)
+    unseen = pool.spare_due == math.inf or pool.spare_seen
+    if contended and unseen and pool.capacity_used >= pool.limits.max_pool_size:
+        look_for_spare(pool, now)
     return commands
 
 
@@ -365,10 +368,12 @@ def is_spare(process: ProcessState, now: float) -> bool:
     return process.last_used + SPARE_AFTER <= now
 
 
-def spare_at(pool: PoolState, now: float) -> float:
-    """When one may next be spare. Who is busy now cannot be before a whole time has passed. Infinity: one is, and whoever wants it takes it at once."""
-    due = min((process.last_used + SPARE_AFTER for process in _idle_above_minimum(pool)), default=now + SPARE_AFTER)
-    return due if due > now else math.inf
+def look_for_spare(pool: PoolState, now: float) -> None:
+    """Note whether a process is spare, and when one more may next be. Who is busy now cannot be before a whole time has passed."""
+    idle = list(_idle_above_minimum(pool))
+    pool.spare_seen = any(is_spare(process, now) for process in idle)
+    coming = min((process.last_used for process in idle if not is_spare(process, now)), default=now) + SPARE_AFTER
+    pool.spare_due = min(pool.spare_due, coming)
 
 
 def impatient_at(group: GroupState) -> float:

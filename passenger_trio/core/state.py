@@ -248,6 +248,8 @@ class PoolState:
     # Not later than the moment at which a process may next count as spare, while the pool is full and somebody waits for a process more
     # (scaling). Infinity: nobody has looked yet.
     spare_due: float = math.inf
+    # Whether one was spare then, and wanted by nobody: who comes has to look, for it may have been used since, or be there for him.
+    spare_seen: bool = False
     # How many of the processes are enabled.
     enabled_count: int = 0
     # Whether a group has a max_request_time.

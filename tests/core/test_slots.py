@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from passenger_trio.core.commands import AbandonSpawn, Grant, Reason
 from passenger_trio.core.model import GroupKey, SessionId
-from passenger_trio.core.scaling import FAIR_WAIT, GRACE, PATIENCE, SPARE_AFTER
+from passenger_trio.core.scaling import FAIR_WAIT, GRACE, PATIENCE, SPARE_AFTER, is_at_rest
 
 
 class TestSlots:
@@ -146,6 +146,31 @@ class TestSpare:
         while not pool.attempts(BLOG):
             pool.tick_at_deadline()
         assert pool.now - begun == pytest.approx(SPARE_AFTER)
+
+    def test_a_queue_at_its_own_maximum_is_at_rest_beside_what_is_spare(self) -> None:
+        """KE13: whoever queues there costs no look at every process, although one is spare that the group may not have."""
+        pool = DrivenPool(max_pool_size=6)
+        pool.add(SHOP, min_instances=1, warm=5)
+        pool.add(BLOG, min_instances=1, max_instances=1, warm=1)
+        pool.tick(60.0)
+        pool.take(BLOG)
+        pool.wait(BLOG)
+        assert is_at_rest(pool.policy.state, pool.policy.state.groups[BLOG])
+
+    def test_who_joins_a_queue_silently_never_brings_the_deadline_forward(self) -> None:
+        """KE13: the pool does not ask again then (the contract of ``policy``), and would let what is spare pass unseen."""
+        pool = DrivenPool(max_pool_size=3, max_concurrent_spawns=2)
+        pool.add(SHOP, min_instances=0, warm=1)
+        pool.add(BLOG, min_instances=1, warm=1)
+        pool.tick(60.0)
+        pool.take(BLOG)
+        assert spawns(pool.checkout(BLOG)) == [(BLOG, Reason.DEMAND)]
+        pool.tick_at_deadline()  # it hangs
+        pool.now += 0.5
+        pool.close(pool.take(SHOP).session)
+        promised = pool.policy.next_deadline()
+        assert pool.checkout(BLOG) == []
+        assert pool.policy.next_deadline() >= promised
 
     def test_a_rejected_deployment_s_processes_are_taken_for_who_has_nobody_only(self) -> None:
         pool, session = self.a_full_pool()
