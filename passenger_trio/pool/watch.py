@@ -47,10 +47,12 @@ class Watch:
         self._limiter = trio.CapacityLimiter(1)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled. Started when everything was seen once: what changes from then on is noticed."""
+        """Until cancelled. Started when every ``restart.txt`` was seen once: what changes from then on is noticed. The code of thousands of applications may take
+        longer to look at than to serve, so nothing waits for that.
+        """
         await self._look()
-        await self._look_at_code()
         task_status.started()
+        await self._look_at_code()
         while True:
             await trio.sleep(self._interval)
             for key, (mtime, always) in (await self._look()).items():

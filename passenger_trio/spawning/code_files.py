@@ -1,35 +1,45 @@
 """Has the code of an application changed? A signature of the files that hold code, to compare with one of before.
 
-Only looking: names, sizes and times of modification, never contents. What an application writes (logs, data, caches), what is installed beside it
-(virtual environments, packages) and hidden directories are left out. It takes a few milliseconds for thousands of files, so call it in a thread.
+Only looking: names, sizes and times of modification, never contents; and never at more than ``_MOST`` entries, for an application may have a million
+uploads. What an application writes (logs, data, caches), what is installed beside it (virtual environments, packages) and hidden directories are left
+out. It takes a few milliseconds for thousands of files, so call it in a thread.
 """
 
 from __future__ import annotations
 
 import os
 import zlib
+from collections import deque
+from itertools import islice
 
 __all__ = ["code_signature"]
 
 _CODE = (".py", ".rb", ".ru", ".js", ".mjs", ".cjs", ".ts", ".php", ".pl")
 _NOT_CODE = frozenset({"node_modules", "__pycache__", "tmp", "log", "logs", "site-packages", "bundle"})
 _MOST = 20_000
-"""Files; a larger application is looked at in part."""
+"""Files and directories, of whatever kind; a larger application is looked at in part, what is nearest to its root first."""
 
 
-def code_signature(root: str) -> int:
+def code_signature(root: str, most: int = _MOST) -> int:
     """A number that changes when a file with code appears, changes or goes. What cannot be read is left out."""
     found: list[str] = []
-    for directory, below, files in os.walk(root):
-        if "pyvenv.cfg" in files:
-            below.clear()
+    directories = deque([root])
+    seen = 0
+    while directories and seen < most:
+        try:
+            with os.scandir(directories.popleft()) as entries:
+                listed = sorted(islice(entries, most - seen), key=lambda entry: entry.name)
+        except OSError:
             continue
-        below[:] = sorted(name for name in below if not name.startswith(".") and name not in _NOT_CODE)
-        for name in sorted(files):
-            if name.endswith(_CODE):
-                found.append(_look(f"{directory}/{name}"))
-        if len(found) > _MOST:
-            break
+        seen += len(listed) + 1
+        if any(entry.name == "pyvenv.cfg" for entry in listed):
+            continue
+        for entry in listed:
+            if entry.is_dir(follow_symlinks=False):
+                if not entry.name.startswith(".") and entry.name not in _NOT_CODE:
+                    directories.append(entry.path)
+            elif entry.name.endswith(_CODE):
+                found.append(_look(entry.path))
     return zlib.crc32("\n".join(found).encode("utf-8", "surrogateescape"))
 
 

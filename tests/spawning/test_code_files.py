@@ -50,3 +50,16 @@ def test_what_cannot_be_read_breaks_nothing(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff.py")).write_text("x")
     assert code_signature(str(tmp_path)) == code_signature(str(tmp_path))
     assert code_signature(str(tmp_path / "no such directory")) == code_signature("/proc/self/fd/no")
+
+
+def test_what_is_looked_at_has_a_bound_and_code_near_the_root_is_seen_before_uploads(tmp_path: Path) -> None:
+    """KE9: an application with a million uploads costs no more than one with thousands, and its own code is still seen."""
+    for number in range(50):
+        write(tmp_path, f"a_media/{number % 5}/{number}.jpg")
+    code = write(tmp_path, "site/app.py")
+    far = write(tmp_path, "a_media/9/z.py")
+    before = code_signature(str(tmp_path), 20)
+    far.write_text("changed")
+    assert code_signature(str(tmp_path), 20) == before
+    code.write_text("changed")
+    assert code_signature(str(tmp_path), 20) != before
