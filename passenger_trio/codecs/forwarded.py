@@ -46,6 +46,7 @@ _PAIR = compiled(
     rb"[ \t]*+([!#$%&'*+\-.^_`|~0-9A-Za-z]++)=(?:([!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]++)"
     rb'|"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+)")[ \t]*+'
 )
+_SEPARATORS = compiled(rb"[ \t]*+[,;][ \t,;]*+")
 
 _Pairs = dict[bytes, bytes]
 
@@ -189,16 +190,14 @@ def _elements(value: bytes) -> list[_Pairs] | None:
             at = match.end()
             after_pair = True
             continue
-        separator = value[at : at + 1]
-        if separator in (b",", b";"):
-            after_pair = False
-            if separator == b",":
-                elements.append({})
-            at += 1
-        elif separator in (b" ", b"\t"):
-            at = len(value) - len(value[at:].lstrip(b" \t"))
-        else:
+        # All that stand together in one step, without a copy of what follows: they may be a client's, and as many as fit into a head.
+        separators = _SEPARATORS.match(value, at)
+        if separators is None:
             return None
+        after_pair = False
+        if b"," in separators[0]:
+            elements.append({})
+        at = separators.end()
     return [element for element in elements if element]
 
 

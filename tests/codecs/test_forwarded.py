@@ -56,6 +56,15 @@ def test_ED1_the_client_is_the_rightmost_that_is_not_trusted(value: bytes, expec
     assert client(b"X-Forwarded-For: " + value) == expected
 
 
+@pytest.mark.parametrize("filler", [b", ", b";\t", b";  ", b" ,\t"])
+def test_ED1_a_long_forwarded_of_nothing_but_separators(filler: bytes) -> None:
+    """Each separator by itself took 0.4 s for 64 KiB."""
+    found = origin(
+        *[b"Forwarded: " + filler * (16000 // len(filler))] * 3, b"Forwarded: ,;for=192.0.2.1;" + filler * 5000
+    )
+    assert found == Origin(client="192.0.2.1")
+
+
 def test_ED1_lines_of_one_name_are_one_list() -> None:
     assert (
         client(b"X-Forwarded-For: 192.0.2.66", b"x-forwarded-for: 192.0.2.1", b"X-FORWARDED-FOR: 10.0.0.1")[0]
