@@ -7,7 +7,8 @@ This program keeps spawn_servers/CONTRACT.md, which is the text to read first. W
 passenger_trio_loader.py, beside it; what is here is the session protocol (frames) and the ASGI specification: HTTP,
 WebSocket and lifespan, on asyncio or on Trio. It runs on Python 3.8 and everything after it, on the standard library
 alone (and on the Trio of the application's environment, where that is asked for), and imports nothing of the
-supervisor. What it imports it imports before the application is loaded, under its own names.
+supervisor. What it imports it imports before the application is loaded, under its own names; where WSGI was guessed this
+file is itself imported after it, so what applications replace (gevent has no ``epoll``) comes from passenger_trio_loader.py.
 
 The file is read from top to bottom:
 
@@ -40,7 +41,6 @@ import errno
 import os
 import select
 import sys
-import time
 from collections import deque
 from http import HTTPStatus
 from operator import itemgetter
@@ -64,9 +64,11 @@ from passenger_trio_loader import (
     Unfit,
     belongings,
     class_name,
+    epoll,
     error_payload,
     frame,
     is_coroutine_function,
+    monotonic,
     nothing_to_read,
     open_listener,
     remove_file,
@@ -649,7 +651,7 @@ class Session:
         if self.gone:
             return
         self.gone = True
-        self.gone_at = time.monotonic()
+        self.gone_at = monotonic()
         self.bell.ring()
         if not self.done:
             self.loop.interrupt(self)
@@ -672,7 +674,7 @@ class Session:
 
     async def drop(self):
         """Something was sent that nobody takes any more."""
-        if time.monotonic() - self.gone_at > DEAF_TIME:
+        if monotonic() - self.gone_at > DEAF_TIME:
             raise ConnectionAbortedError("the client is gone, and this has been going on for %d s" % DEAF_TIME)
         await self.loop.pause()
 
@@ -975,7 +977,7 @@ class WebSocket(Session):
         if len(payload) == 1:
             raise ValueError("half a close code")
         self._heard_close = (int.from_bytes(payload[:2], "big"), payload[2:].decode()) if payload else (NO_STATUS, "")
-        self.gone_at = self.gone_at or time.monotonic()
+        self.gone_at = self.gone_at or monotonic()
         self._expect()
         self.bell.ring()
         self.wire_over()
@@ -1554,7 +1556,7 @@ class Worker:
         self._streams = set()
         self._sessions = set()
         """Also those that are over on the wire, but whose application has not returned."""
-        self._hangups = select.epoll()
+        self._hangups = epoll()
         belongings.add(self._hangups)
         self._bell = None
         self._given_up = False

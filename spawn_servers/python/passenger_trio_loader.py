@@ -46,7 +46,7 @@ import sys
 import warnings
 from _thread import allocate_lock, get_ident, start_new_thread
 from os import WNOHANG, _exit, close, dup2, fork, getpid, listdir, setpgid, waitpid
-from select import POLLIN, poll
+from select import POLLIN, epoll, poll  # noqa: F401  epoll: asgi_loader.py's, which may be imported after the application
 from select import select as wait_for_sockets
 from signal import getsignal, pthread_kill, pthread_sigmask, set_wakeup_fd
 from signal import signal as set_signal

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from python_asgi import command as asgi_command
 from python_wsgi import command
 
 from passenger_trio.testing.conformance import FakeSupervisor, Loader, eventually
@@ -173,3 +174,26 @@ def test_an_error_is_told_where_no_descriptor_is_left(tmp_path: Path) -> None:
         assert response.error is not None
         assert response.error[:2] == ("RuntimeError", "nothing is left")
         assert worker.output.wait_for("RuntimeError: nothing is left")
+
+
+@pytest.mark.parametrize("how", ["asgi", "forked", "guessed to be wsgi"])
+def test_an_ASGI_application_that_gevent_has_patched(tmp_path: Path, how: str) -> None:
+    """Fault 9, its kin: gevent takes ``epoll`` out of ``select``, and the ASGI loader looked it up when it served; where WSGI was guessed it is itself imported then."""
+    (tmp_path / "app.py").write_text(
+        textwrap.dedent("""
+            from gevent import monkey; monkey.patch_all()
+            async def application(scope, receive, send):
+                assert scope["type"] == "http"
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": b"hello"})
+        """)
+    )
+    with FakeSupervisor() as supervisor:
+        interface = {"app_type": "wsgi", "guessed": True} if "wsgi" in how else {"app_type": "asgi"}
+        make = command if "wsgi" in how else asgi_command
+        loader = supervisor.start(make(preload=how == "forked"), tmp_path, "app.py", **interface)
+        worker = supervisor.fork(loader) if how == "forked" else loader
+        with worker.open() as stream:
+            assert stream.request("GET", "/hello").body == b"hello"
+        worker.shut_down()
+        worker.wait_gone()
