@@ -384,6 +384,9 @@ class Lifeline:
         self._interruptible = True
         self._raised = 0.0
         self._hooks_begun = False
+        self._hooks_claim = allocate_lock()
+        self._hooks_runner = 0
+        """The thread that runs the exit hooks, which has the claim."""
         self._terms = 0
         self._released = False
         self._tasks = set()
@@ -475,7 +478,18 @@ class Lifeline:
             pass  # Full: it rings already.
 
     def _note_hooks(self):
+        self._claim_hooks()
+        # Another thread runs them, because we were stuck, and ends the process behind them: they run once.
+        while self._hooks_runner != get_ident() and getpid() == self.process:
+            sleep(1)
+
+    def _claim_hooks(self):
+        """True for the first who comes."""
+        if not self._hooks_claim.acquire(False):
+            return False
         self._hooks_begun = True
+        self._hooks_runner = get_ident()
+        return True
 
     # The thread
 
@@ -574,8 +588,7 @@ class Lifeline:
 
     def _run_hooks(self):
         """Unless the main thread has come to it: it is stuck in a call, or waits for a thread of the application's."""
-        if not self._hooks_begun:
-            self._hooks_begun = True
+        if self._claim_hooks():
             try:
                 atexit._run_exitfuncs()
                 flush_output()

@@ -269,6 +269,28 @@ def test_a_thread_of_the_application_that_never_ends(tmp_path: Path) -> None:
         assert events(tmp_path) == ["atexit"]
 
 
+def test_a_main_thread_that_comes_back_while_its_exit_hooks_are_run_for_it_does_not_run_them_again(tmp_path: Path) -> None:
+    """Fault 20: a call into C that nothing interrupts (SIGIO, here) ends in the last share, in which another thread runs the hooks."""
+    source = WSGI.replace('"atexit")', '"atexit")\natexit.register(time.sleep, 0.8)') + textwrap.dedent("""
+        import signal
+        def application(environ, start_response):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
+            note("began")
+            while "first" not in open(os.environ["EVENTS"]).read():
+                time.sleep(0.01)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGIO})
+            start_response("200 OK", [])
+            return [b"late"]
+        atexit.register(note, "first")
+        """)
+    with ExitStack() as streams, serving(tmp_path, source, threads=1) as worker:
+        begin(worker, streams, "/")
+        assert eventually(lambda: events(tmp_path) == ["began"])
+        worker.shut_down()
+        assert worker.exit_status() == 0
+        assert events(tmp_path) == ["began", "first", "atexit"]
+
+
 @pytest.mark.parametrize("timeout", [0.0, 0.5, 4.0, 10.0, 60.0, 3600.0])
 def test_the_shares(timeout: float) -> None:
     """Sessions have half of the time at least; what comes behind them has three equal parts of the rest, 15 s in all at most."""
