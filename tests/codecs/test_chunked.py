@@ -70,6 +70,23 @@ def test_R16_no_line_is_copied_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         assert fed <= 2000 * len(b"10;a\r\n")
 
 
+def test_R17_a_body_of_just_what_is_allowed() -> None:
+    scan = ChunkScan(HttpLimits(max_request_body=8))
+    scan.scan(b"5\r\nhello\r\n3\r\nabc\r\n0\r\n\r\n")
+    assert scan.complete
+    assert scan.failure is None
+    scan = ChunkScan(HttpLimits(max_request_body=7))
+    scan.scan(b"5\r\nhello\r\n3\r\nabc\r\n")
+    assert scan.failure is not None
+
+
+def test_R16_a_few_small_chunks_are_no_flood() -> None:
+    scan = ChunkScan(LIMITS)
+    few = b"1\r\nx\r\n" * FREE_CHUNKS
+    assert scan.scan(few) == len(few)
+    assert scan.failure is None
+
+
 def test_R16_small_chunks_in_any_number_if_they_carry_something() -> None:
     scan = ChunkScan(HttpLimits(max_request_body=0))
     chunk = b"8\r\n01234567\r\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from passenger_trio.core.descriptors import Descriptors
@@ -20,6 +20,7 @@ def test_each_connection_may_have_a_session(sessions: int) -> None:
     assert most > 280
 
 
+@settings(deadline=None)  # it counts to a hundred thousand
 @given(st.integers(128, 100_000), st.integers(0, 5000), st.integers(0, 5000), st.integers(1, 12), st.data())
 def test_KE2_clients_never_take_what_the_server_needs(
     limit: int, configured: int, sessions: int, processes: int, data: st.DataObject
