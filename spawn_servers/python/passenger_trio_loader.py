@@ -318,7 +318,10 @@ class NativeThread:
     def __init__(self, target):
         self._ended = allocate_lock()
         self._ended.acquire()
-        start_new_thread(self._run, (target,))
+        self.ident = start_new_thread(self._run, (target,))
+
+    def is_alive(self):
+        return self._ended.locked()
 
     def _run(self, target):
         try:

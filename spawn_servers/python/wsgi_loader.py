@@ -850,7 +850,8 @@ class Worker:
         raise_in(self._threads, Leave)
         for conn in list(self._streams):
             try:
-                conn.shutdown(SHUT_RDWR)
+                with Bare(conn) as bare:
+                    bare.shutdown(SHUT_RDWR)
             except OSError:
                 pass  # Closed in this moment.
 

@@ -260,6 +260,18 @@ def test_wsgi_handlers_in_threads(tmp_path: Path) -> None:
         assert found.count("atexit") == 1
 
 
+def test_wsgi_handlers_in_threads_of_our_own(tmp_path: Path) -> None:
+    """Fault 20: where gevent has made greenlets of threads and left sockets as they are, the loader has threads of the operating system, and interrupts those."""
+    source = "from gevent import monkey; monkey.patch_thread()\n" + WSGI
+    with ExitStack() as streams, serving(tmp_path, source, threads=2) as worker:
+        begin_upload(worker, streams, "/computes")
+        assert eventually(lambda: "began /computes" in events(tmp_path))
+        worker.shut_down()
+        assert worker.exit_status() == 0
+        assert events(tmp_path) == ["began /computes", "ended /computes", "atexit"]
+        assert "cannot be interrupted" not in worker.output.text()
+
+
 def test_a_thread_of_the_application_that_never_ends(tmp_path: Path) -> None:
     """Fault 20: the interpreter would wait for it before it runs the exit hooks."""
     source = WSGI + "threading.Thread(target=time.sleep, args=(600,)).start()\n"
