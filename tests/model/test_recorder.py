@@ -136,6 +136,21 @@ def test_a_dump_replays_from_the_middle(capacity: int) -> None:
     assert Machine.replayed > 10
 
 
+def test_the_state_is_kept_the_more_seldom_the_larger_it_is() -> None:
+    """KE10, OP5: to keep it takes a time for each group, so with thousands of applications each fact would cost more."""
+    policy = RecordedPolicy(PoolLimits(max_pool_size=4), capacity=10)
+    for number in range(50):
+        policy.add_group(GroupKey(f"shop{number}", "test"), GroupLimits(min_instances=0), 0.0)
+    longest = 0
+    for number in range(400):
+        policy.tick(float(number))
+        longest = max(longest, policy.length)
+    assert longest >= 4 * 50
+    dump = json.loads(json.dumps(policy.dump()()))
+    assert not dump["whole"]
+    assert all(entry.answer == answer for entry, answer in replay(dump))
+
+
 def test_the_dump_after_twenty_thousand_facts_replays() -> None:
     """KE10: with processes that serve, wait, go and come, and the capacity that a server has."""
     policy = RecordedPolicy(PoolLimits(max_pool_size=4))
