@@ -25,6 +25,8 @@ from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, Proc
 
 LATE = 1.0
 _INSTANT = 1e-3
+_FORESIGHT = 16
+"""From so many times fewer requests it is told how fast they come: the first one alone, which had waited for the process, says nothing of 500."""
 SPREAD = 0.1
 """The part of a lifetime that the jitter may take off."""
 
@@ -57,10 +59,12 @@ def is_time(process: ProcessState, now: float) -> bool:
         (process.processed - process.look_count) / max(now - process.look_time, _INSTANT),
     )
     ahead = rate * group.spawn_time * (1 + len(group.worn))
-    if left <= ahead:
+    is_known = left <= _FORESIGHT * process.processed
+    if left <= ahead and is_known:
         return True
     process.look_time, process.look_count = now, process.processed
-    process.looks_at = process.processed + max(1, min(left // 2, int(left - ahead)))
+    far = int(left - ahead) if is_known else process.processed
+    process.looks_at = process.processed + max(1, min(left // 2, far))
     return False
 
 

@@ -8,7 +8,7 @@ import pytest
 from driven_pool import SHOP, DrivenPool, granted, refused, retired, spawns
 
 from passenger_trio.core import recycling
-from passenger_trio.core.commands import Kill, Reason, Refuse
+from passenger_trio.core.commands import Grant, Kill, Reason, Refuse
 from passenger_trio.core.model import ProcessId
 from passenger_trio.core.state import ProcessState
 
@@ -121,6 +121,16 @@ class TestInAdvance:
             pool.close(pool.take().session)
             count += 1
         assert 890 <= count <= 920
+
+    def test_the_request_for_which_a_process_was_started_does_not_wear_it(self) -> None:
+        """Fault 32: it comes at once, and ends soon; that is no rate at which requests come."""
+        pool = DrivenPool()
+        pool.add(min_instances=0, max_requests=500)
+        pool.wait()
+        pool.now += 1.0
+        [grant] = [command for command in pool.spawned() if isinstance(command, Grant)]
+        pool.now += 0.002
+        assert pool.close(grant.session) == []
 
     def test_most_requests_cost_no_look(self, monkeypatch: pytest.MonkeyPatch) -> None:
         looks = 0
