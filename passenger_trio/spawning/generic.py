@@ -157,7 +157,10 @@ class ListeningProcess:
         await self.output.run()
 
     def close(self) -> None:
-        self._lifeline.let_go()
+        if self.pidfd.signal_group(0):
+            self._lifeline.let_go()
+        else:
+            self._lifeline.close()  # nobody is left, or (before Linux 6.9) only the shell can signal who is
         self._ports.release(self.port)
         leave_behind(self._remains, self.output, self.pidfd, self._grace)
         remove_unix_socket(self.socket_path)

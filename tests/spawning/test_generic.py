@@ -158,3 +158,19 @@ async def test_KE14_what_a_program_has_left_gets_TERM_and_its_time(nothing_left:
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
     assert "told" in lines
+
+
+async def test_KE14_before_Linux_6_9_what_a_program_has_left_is_killed_by_its_lifeline(
+    nothing_left: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that does not know the flag refuses it, as this one refuses another that it does not know."""
+    monkeypatch.setattr("passenger_trio.system.pidfd._PIDFD_SIGNAL_PROCESS_GROUP", 1 << 20)
+    process = await spawn(nothing_left, "sleep 600 & echo job $!; exec {python} {program} --port $PORT")
+    job = next(int(line.split()[1]) for line in process.output_tail if line.startswith("job "))
+    assert is_running(job)
+    process.pidfd.send_signal(signal.SIGKILL)
+    await process.wait_exit()
+    process.close()
+    with trio.fail_after(SOON):
+        while is_running(job):  # noqa: ASYNC110 - it is nobody's child
+            await trio.sleep(0.01)
