@@ -61,25 +61,25 @@ class Mutant:
     survives: str = ""
 
 
-def read_mutants() -> list[Mutant]:
-    """:raises ValueError: the list is wrong: a text is not in its file, or there more than once; a name is there twice."""
+def read_mutants() -> tuple[list[Mutant], list[str]]:
+    """Those that can be planted, and what is wrong with the others: a text that is not in its file (any more), or there more than once; a name that is there twice."""
     found: list[Mutant] = []
+    wrong: list[str] = []
+    names: set[str] = set()
     for path in sorted(MUTANTS.glob("*.toml")):
         for entry in tomllib.loads(path.read_text())["mutant"]:
-            found.append(Mutant(path.stem, **{**entry, "tests": tuple(entry["tests"])}))
-    names = Counter(mutant.name for mutant in found)
-    wrong = [f"there are {count} mutants {name!r}" for name, count in names.items() if count > 1]
-    for mutant in found:
-        times = (ROOT / mutant.file).read_text().count(mutant.before)
-        if times != 1:
-            wrong.append(
-                f"{mutant.name!r}: the text before is {times} times in {mutant.file}, and has to be there once"
-            )
-        if mutant.before == mutant.after or not mutant.tests:
-            wrong.append(f"{mutant.name!r} changes nothing, or has no tests")
-    if wrong:
-        raise ValueError("\n".join(wrong))
-    return found
+            mutant = Mutant(path.stem, **{**entry, "tests": tuple(entry["tests"])})
+            times = (ROOT / mutant.file).read_text().count(mutant.before)
+            if times != 1:
+                wrong.append(
+                    f"{mutant.name!r}: the text before is {times} times in {mutant.file}, and has to be there once"
+                )
+            elif mutant.before == mutant.after or not mutant.tests or mutant.name in names:
+                wrong.append(f"{mutant.name!r} changes nothing, has no tests, or is there twice")
+            else:
+                found.append(mutant)
+            names.add(mutant.name)
+    return found, wrong
 
 
 class Copy:
@@ -158,17 +158,17 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="how many at the same time")
     options = parser.parse_args()
     try:
+        there, wrong = read_mutants()
         mutants = [
-            mutant
-            for mutant in read_mutants()
-            if any(options.only in text for text in (mutant.name, mutant.file, mutant.kind))
+            mutant for mutant in there if any(options.only in text for text in (mutant.name, mutant.file, mutant.kind))
         ]
         if options.list or not mutants:
             for mutant in mutants:
                 print(f"{mutant.kind:8} {mutant.file}: {mutant.name}")
-            return 0 if mutants else 2
+            for text in wrong:
+                print(text, file=sys.stderr)
+            return 0 if mutants and not wrong else 2
         killed: Counter[str] = Counter()
-        wrong: list[str] = []
         for mutant, survived, said in results(mutants, options.jobs):
             verdict = "survived" if survived else "killed"
             print(f"{verdict:8} {mutant.kind:8} {mutant.name}", flush=True)
