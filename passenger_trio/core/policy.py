@@ -207,7 +207,7 @@ class PoolPolicy:
         commands = waitlist.serve(state, process.group, now)
         if not state.open:
             commands += self._retire_unneeded(process, now)
-        elif proven or worn or (not process.sessions and any(map(scaling.is_starved, groups))):
+        elif proven or worn or (not process.sessions and scaling.somebody_is_starved(state)):
             # The back-off is over; or this process is idle and another group has none, so that room may be made.
             commands += scaling.start_spawns(state, now, groups)
         return commands

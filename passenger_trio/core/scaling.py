@@ -113,6 +113,12 @@ def is_starved(group: GroupState) -> bool:
     return all(attempt.abandoned for attempt in group.attempts.values())
 
 
+def somebody_is_starved(pool: PoolState) -> bool:
+    """Whether some group is. For the path of a request: thousands of groups are not looked at for the few in which somebody waits."""
+    groups = pool.groups.values() if len(pool.groups) <= len(pool.waiters) else pool.waiters.values()
+    return any(map(is_starved, groups))
+
+
 def demand(group: GroupState) -> int:
     """How many more attempts than those under way the waiters call for. Not above zero: enough are under way."""
     if not group.waiters:

@@ -7,9 +7,11 @@ from driven_pool import BLOG, MAIL, SHOP, WIKI, DrivenPool, granted, retired, sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from passenger_trio.core import scaling
 from passenger_trio.core.commands import AbandonSpawn, Grant, Reason
-from passenger_trio.core.model import GroupKey, SessionId
+from passenger_trio.core.model import GroupKey, SessionId, SessionOutcome
 from passenger_trio.core.scaling import FAIR_WAIT, GRACE, PATIENCE, SPARE_AFTER, is_at_rest
+from passenger_trio.core.state import GroupState
 
 
 class TestSlots:
@@ -156,6 +158,29 @@ class TestSpare:
         pool.take(BLOG)
         pool.wait(BLOG)
         assert is_at_rest(pool.policy.state, pool.policy.state.groups[BLOG])
+
+    def test_a_request_that_ends_while_somebody_waits_costs_no_look_at_every_application(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """KE13, OP5: one of a thousand applications is loaded, and the others serve."""
+        pool = DrivenPool(max_pool_size=6)
+        pool.add(SHOP, warm=1)
+        for number in range(50):
+            pool.add(GroupKey(f"idle{number}", "test"), min_instances=0)
+        pool.add(BLOG, min_instances=0)
+        pool.wait(BLOG)
+        session = pool.take(SHOP).session
+        looks = 0
+        is_starved = scaling.is_starved
+
+        def counted(group: GroupState) -> bool:
+            nonlocal looks
+            looks += 1
+            return is_starved(group)
+
+        monkeypatch.setattr(scaling, "is_starved", counted)
+        pool.policy.session_closed(session, SessionOutcome.DONE, pool.now)
+        assert looks == 1
 
     def test_who_joins_a_queue_silently_never_brings_the_deadline_forward(self) -> None:
         """KE13: the pool does not ask again then (the contract of ``policy``), and would let what is spare pass unseen."""
