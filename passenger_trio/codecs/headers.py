@@ -74,7 +74,7 @@ def cgi_name(name: bytes) -> bytes | None:
 
 
 def dropped_names(head: Head, trusted: bool) -> list[bytes]:
-    """The names that R9 and R11 keep from the application, for those who count them."""
+    """The names that R9 and R11 keep from the application. The request path does not ask; tests do, and whoever wants to know what a client sent in vain."""
     names = _TRUSTED if trusted else _UNTRUSTED
     silent = _ENDS_HERE - {b"proxy"}
     return [name for name, _ in head.fields if names[name] is None and name.lower() not in silent]
