@@ -169,9 +169,8 @@ class TestAWorkerDiesByItself:
 class TestTheSupervisorIsKilled:
     def all_end(self, server: Supervisor) -> None:
         begun = time.monotonic()
-        eventually(
-            lambda: not server.marked_processes(), 1.0, "no process is left 1 second after the supervisor was killed"
-        )
+        """KE12. (``tests/storms/kill_supervisor.py`` measures how long it takes: within a second, where the machine has time for it.)"""
+        eventually(lambda: not server.marked_processes(), 15.0, "no process is left after the supervisor was killed")
         print(f"all gone after {time.monotonic() - begun:.3f} s")
 
     @METHODS
@@ -307,14 +306,14 @@ class TestThePreloader:
 
 class TestAWorkerThatDoesNotEnd:
     @METHODS
-    def test_is_killed_when_its_time_is_over(self, method: str) -> None:
+    def test_ends_when_its_time_is_over(self, method: str) -> None:
+        """Also one that ignores SIGTERM: its loader ends it (fault 20)."""
         options = ("--process-shutdown-timeout", "300ms", "--shutdown-timeout", "300ms", "--spawn-method", method)
         with gate() as it, clients(1) as send, Supervisor.start(BEHAVIOURS, *options, *it.arguments) as server:
             answer = send(server, "/ignore-term")
             pid = it.wait_arrival()
             assert server.stop() == 0
             assert not is_running(pid)
-            server.wait_log("did not end in time and is killed")
             got = answer.exception() or answer.result()
             assert not isinstance(got, Response) or got.status >= 500
 
@@ -325,6 +324,7 @@ class TestAWorkerThatDoesNotEnd:
             for pid in server.pids:
                 os.kill(pid, signal.SIGSTOP)
             assert server.stop() == 0
+            server.wait_log("did not end in time and is killed")
 
 
 class TestWhatAnApplicationLeaves:
@@ -532,7 +532,8 @@ def application(environ, start_response):
         root = write_app(tmp_path / "app", self.SOURCE)
         with Supervisor.start(root, "--stat-throttle-rate", "50ms") as server:
             assert server.get("/well").status == 200
-            assert server.get("/").status == 502
+            # Not a GET: a second try of that (R30) would crash a process that has served nothing yet.
+            assert server.post("/", b"").status == 502
             eventually(lambda: server.pids)
             write_app(root, self.MENDED)
             time.sleep(0.5)  # several looks

@@ -196,15 +196,15 @@ class Cable:
 
 
 def test_action_cable(server: Supervisor, application: Path) -> None:
-    with cable(server, "?name=ada") as ada:
+    with cable(server, "?name=eva") as ada:
         ada.subscribe()
-        assert ada.speak("Größe")["name"] == "ada"
+        assert ada.speak("Größe")["name"] == "eva"
         eventually(lambda: server.status()["connections"]["upgraded"] == 1)
         while json.loads(ada.socket.recv(60)).get("type") != "ping":
             pass  # the server's own heart-beat
         assert ada.speak("again")["text"] == "again"
     lines = application / "log/cable"  # others come and go, too
-    eventually(lambda: [line for line in lines.read_text().splitlines() if "ada" in line] == ["ada came", "ada went"])
+    eventually(lambda: [line for line in lines.read_text().splitlines() if "eva" in line] == ["eva came", "eva went"])
     eventually(lambda: server.status()["connections"]["upgraded"] == 0)
 
 

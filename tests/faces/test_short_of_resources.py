@@ -44,7 +44,7 @@ def test_KE2_no_call_that_opens_a_descriptor_succeeds(method: str) -> None:
             (DESCRIPTORS, errno.ENFILE),
         ):
             use_everything(server, partial(calls.fail, *kinds, error=error))
-            eventually(lambda: calls.failed)
+            eventually(lambda: calls.failed, what=f"{kinds} fail")
             calls.stop()
             is_as_before(server)
         log = "\n".join(server.log)
