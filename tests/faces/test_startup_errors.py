@@ -51,7 +51,6 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "KeyError: 'database'",
         "Mend the application",
     ),
-    "an async application": ("exec('async def application(scope, receive, send): ...')\n", "ASGI", "WSGI"),
 }
 
 
