@@ -332,10 +332,10 @@ async def test_a_preloader_that_cannot_fork_says_so_and_lives_on(nothing_left: P
         assert spawner.changes == [True]
 
 
-async def test_what_the_application_started_while_it_was_loaded_outlives_the_preloader_but_not_the_spawner(
+async def test_what_the_application_started_while_it_was_loaded_lives_as_long_as_the_last_fork(
     nothing_left: Path, tmp_path: Path
 ) -> None:
-    """R40. The processes may use it: a cache, the manager of a multiprocessing program."""
+    """R40, KE14. The processes may use it: a cache, the manager of a multiprocessing program."""
     source = "import subprocess\nopen('helper', 'w').write(str(subprocess.Popen(['sleep', '600']).pid))\n" + HELLO
     async with smart(written_spec(tmp_path, source, nothing_left, spawn_method="smart")) as spawner:
         process = await spawn(spawner)
@@ -343,11 +343,11 @@ async def test_what_the_application_started_while_it_was_loaded_outlives_the_pre
         spawner.retire_preloader()
         assert await ask(process) == b"hello"
         assert spawner.changes == [True], "it has a process of its own, and stays for as long as its forks use that"
+        assert not helper.poll()
         await end(process)
         await spawner.until([True, False])
-        assert not helper.poll()
-    with trio.fail_after(SOON):
-        await helper.wait_exit()
+        with trio.fail_after(SOON):
+            await helper.wait_exit()
     helper.close()
 
 
