@@ -19,7 +19,7 @@ import pytest
 from faces_tools import BEHAVIOURS, FLASK, HELLO, clients, gate, in_threads, keep_alive, write_app
 
 from passenger_trio.testing import LeftBehind, RawClient, Response, Supervisor, eventually
-from passenger_trio.testing.harness import is_running
+from passenger_trio.testing.harness import _MARK, is_running
 
 pytestmark = pytest.mark.os
 
@@ -146,15 +146,17 @@ class TestTheHarness:
     def test_a_process_that_is_left_is_noticed(self) -> None:
         server = Supervisor.start(BEHAVIOURS)
         try:
-            stray = int(server.get("/daemon").text)
-            server.kill()  # a supervisor that is killed cannot end what escaped it
+            # Outside of the server's cgroup, so that nothing of the server's ends it.
+            stray = subprocess.Popen(["sleep", "600"], env={**os.environ, _MARK: server._mark})
+            server.kill()
             eventually(lambda: len(server.marked_processes()) == 1)
-            with pytest.raises(LeftBehind, match=rf"\b{stray} sleep 600"):
+            with pytest.raises(LeftBehind, match=rf"\b{stray.pid} sleep 600"):
                 server.check_nothing_left()
+            stray.kill()
+            stray.wait()
         finally:
             server.kill()
             server._clean()
-        eventually(lambda: not is_running(stray))
 
     def test_a_directory_that_is_left_is_noticed(self) -> None:
         server = Supervisor.start(FLASK)
