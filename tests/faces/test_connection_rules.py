@@ -148,7 +148,7 @@ class TestWhatComesBehind:
             request("/note?first", "X : y"),
             request("/note?first", "Content-Length: 5", "Transfer-Encoding: chunked", method="POST"),
             request("/note?first", version="2.0"),
-            request("/note?first", method="BREW"),
+            request("/note?first", method="BR(EW"),
         ],
     )
     def test_R18_nothing_behind_an_error_is_served(self, start: Start, notes: Notes, first: bytes) -> None:

@@ -255,7 +255,7 @@ async def test_KE3_an_upload_arrives_whichever_thread_cannot_be_had(chunked: boo
         assert threads.asked >= min(time, 2)
         assert world.front.spill.quota.errors == ({"no_thread": 1} if threads.asked >= time else {})
         await world.until(lambda: world.front.spill.quota.used == 0)
-        assert world.front.spill.open_files == 0
+        await world.until(lambda: world.front.spill.open_files == 0)
 
 
 async def test_a_body_on_disk_that_cannot_be_read_back_is_a_502_of_that_request() -> None:
