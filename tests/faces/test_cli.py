@@ -321,7 +321,7 @@ class TestFlags:
         assert configuration("--port", "5000").server.port == 5000
 
     def test_OP10_variables_of_the_platform_take_the_place_of_a_default(self) -> None:
-        """Fault 24: RAILS_ENV=production ran as development."""
+        """OP10, fault 24: RAILS_ENV=production ran as development."""
         config = configuration(PORT="4000", WEB_CONCURRENCY="3", NODE_ENV="test")
         assert (config.server.address, config.server.port) == ("0.0.0.0", 4000)
         assert config.pool.max_pool_size == 3

@@ -216,7 +216,7 @@ class TestDevelopment:
 class TestProduction:
     @pytest.mark.parametrize("variable", ["RAILS_ENV", "RACK_ENV", "NODE_ENV", "PASSENGER_APP_ENV"])
     def test_OP10_the_platform_says_that_it_is_production(self, variable: str, tmp_path: Path) -> None:
-        """Fault 24: it ran as development, and the page showed a traceback to the world."""
+        """OP10, fault 24: it ran as development, and the page showed a traceback to the world."""
         root = write_app(tmp_path / "app", HELLO + "\nraise ValueError('the moon is full')\n")
         with Supervisor.start(root, env={variable: "production"}) as server:
             answer = server.get("/")
