@@ -1,16 +1,19 @@
 """One application floods, and another one's clients are timed: alone, and beside each flood (KE7). Prints a table; it decides nothing.
 
+Where there are fewer cores than busy processes the kernel's scheduler delays everybody: the first line beside "alone" shows how much of it is that.
+
 Run by hand on a quiet machine: ``python tests/storms/floods.py [SECONDS]``.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import socket
 import struct
 import sys
 import tempfile
-import threading
 import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from storm_tools import Load, percentile, write_version
@@ -18,6 +21,8 @@ from storm_tools import Load, percentile, write_version
 from passenger_trio.testing import Supervisor
 
 FLOODS = {
+    # What the machine costs: as many busy processes as a flood has (its client and its worker), and nothing of it goes through the server.
+    "no flood, two busy processes": ("spin", 2),
     "1-byte chunks": ("chunks", 1),
     "1-byte chunks, 20 of them": ("chunks", 20),
     "200 000 writes of Node's kind": ("node", 1),
@@ -64,8 +69,8 @@ require('http').createServer((request, response) => {
 """
 
 
-def flood(server: Supervisor, kind: str, stop: threading.Event) -> None:
-    """One client of the flooder; it reads all that comes."""
+def flood(server: Supervisor, kind: str, stop: Event) -> None:
+    """One client of the flooder; it reads all that comes. A process of its own: as a thread it would hold the clock of those that are timed."""
     host, port = server.address
     path = {"node": "/node/write", "interim": "/node/interim"}.get(kind, f"/flood/{kind}")
     while not stop.is_set():
@@ -91,6 +96,12 @@ def flood(server: Supervisor, kind: str, stop: threading.Event) -> None:
                 pass
 
 
+def spin(stop: Event) -> None:
+    """Keeps a core busy and sends nothing."""
+    while not stop.is_set():
+        pass
+
+
 def measure(server: Supervisor, seconds: float) -> tuple[float, float, int]:
     with Load(server, 4, paths=("/",), pause=0.002) as load:
         time.sleep(seconds)
@@ -99,6 +110,7 @@ def measure(server: Supervisor, seconds: float) -> tuple[float, float, int]:
 
 
 def main() -> None:
+    apart = multiprocessing.get_context("fork")
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
@@ -114,15 +126,18 @@ def main() -> None:
             p99, worst, count = measure(server, seconds)
             print(f"{'alone':45} p99 {p99 * 1e3:7.1f} ms  max {worst * 1e3:7.1f} ms  {count} requests", flush=True)
             for name, (kind, clients) in FLOODS.items():
-                stop = threading.Event()
-                threads = [threading.Thread(target=flood, args=(server, kind, stop)) for _ in range(clients)]
-                for thread in threads:
-                    thread.start()
+                stop = apart.Event()
+                if kind == "spin":
+                    floods = [apart.Process(target=spin, args=(stop,)) for _ in range(clients)]
+                else:
+                    floods = [apart.Process(target=flood, args=(server, kind, stop)) for _ in range(clients)]
+                for process in floods:
+                    process.start()
                 time.sleep(0.5)
                 beside, worst, count = measure(server, seconds)
                 stop.set()
-                for thread in threads:
-                    thread.join()
+                for process in floods:
+                    process.join()
                 print(
                     f"{name:45} p99 {beside * 1e3:7.1f} ms ({beside / p99:.2f}x)  max {worst * 1e3:7.1f} ms  {count} requests",
                     flush=True,
