@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from passenger_trio.version import __version__
 
 if TYPE_CHECKING:
     from passenger_trio.errors import PassengerError as PassengerError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from passenger_trio.options import Config as Config
     from passenger_trio.options import PoolOptions as PoolOptions
     from passenger_trio.options import ServerOptions as ServerOptions
-    from passenger_trio.tree import RunningServer as RunningServer
+    from passenger_trio.running import RunningServer as RunningServer
     from passenger_trio.tree import open_server as open_server
     from passenger_trio.tree import serve as serve
 
@@ -26,7 +26,7 @@ _HOMES = {
     "Config": "options",
     "PoolOptions": "options",
     "ServerOptions": "options",
-    "RunningServer": "tree",
+    "RunningServer": "running",
     "open_server": "tree",
     "serve": "tree",
 }

@@ -29,11 +29,12 @@ import trio
 from passenger_trio.errors import EnvironmentUnfit, PassengerError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config
+from passenger_trio.running import RunningServer
 from passenger_trio.system.cgroups import enter_own_cgroup
 from passenger_trio.system.children import become_subreaper, end_all_strays, reap_strangers
 from passenger_trio.system.syscalls import pidfd_open
 from passenger_trio.system.terminal import has_terminal
-from passenger_trio.tree import RunningServer, open_tree
+from passenger_trio.tree import open_tree
 
 __all__ = ["Effect", "effects", "run"]
 

@@ -46,11 +46,11 @@ from passenger_trio.errors import (
 )
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config, check, parse_mode
-from passenger_trio.pool.events import Listener as EventListener
 from passenger_trio.pool.gauges import Gauges
 from passenger_trio.pool.hooks import Hooks, parse_hooks
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.watch import Watch
+from passenger_trio.running import RunningServer
 from passenger_trio.server.access_log import AccessLog
 from passenger_trio.server.front import Front, trusted_networks
 from passenger_trio.server.listen import Listener
@@ -71,7 +71,7 @@ from passenger_trio.system.ports import Ports
 from passenger_trio.system.sockets import holder_of_port, listen_tcp, listen_unix
 from passenger_trio.system.syscalls import cpus
 
-__all__ = ["RunningServer", "examine", "open_server", "open_tree", "serve"]
+__all__ = ["examine", "open_server", "open_tree", "serve"]
 
 _POOL_TIME = 5.0
 """Seconds, beyond the longest shutdown timeout of an application, for the pool to become empty before it is cut off."""
@@ -80,50 +80,6 @@ MakeSpawners = Callable[[AppSpec, Reception, Pool, Ports, ErrorKernel, Remains],
 """For an application: what makes the spawner of each of its generations."""
 
 _log = logging.getLogger("passenger_trio")
-
-
-@attrs.define(eq=False)
-class RunningServer:
-    """A server that accepts connections."""
-
-    config: Config
-    addresses: list[str]
-    """URLs, with the real port when any free one was asked for."""
-    admin_socket: str
-    apps: list[DetectedApp]
-    pool: Pool
-    front: Front
-    _stop: trio.Event = attrs.field(factory=trio.Event)
-
-    def stop(self) -> None:
-        """Drain: no new connection, finish what is under way, then end. Returns at once; ``serve`` or the context ends when it is done."""
-        self._stop.set()
-
-    def restart(self) -> None:
-        """Restart every application, rolling. Returns at once."""
-        for key in self.pool.homes:
-            self.pool.restart(key)
-
-    def reopen_logs(self) -> None:
-        """After a rotation. Returns at once."""
-        if self.front.access_log is not None:
-            self.front.access_log.reopen()
-
-    def events(self) -> EventListener:
-        """What happens from now on: ``async for event in server.events()`` gives values of ``passenger_trio.events``, in order, until the server has ended.
-
-        Whoever does not keep up loses the oldest: no more than 1000 events wait, and ``lost_before`` says how many are missing. It is for one task;
-        ``close`` it, or use it in a ``with`` block, or let it go.
-        """
-        return self.pool.events.listen()
-
-    @property
-    def stopping(self) -> bool:
-        return self._stop.is_set()
-
-    async def wait_stopping(self) -> None:
-        """Return when ``stop`` was called."""
-        await self._stop.wait()
 
 
 async def serve(config: Config, *, task_status: trio.TaskStatus[RunningServer] = trio.TASK_STATUS_IGNORED) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
+from passenger_trio.running import RunningServer
 from passenger_trio.spawning.app_spec import AppSpec
-
-if TYPE_CHECKING:
-    from passenger_trio.tree import RunningServer
 
 __all__ = ["Admin"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 
@@ -16,9 +16,7 @@ from passenger_trio.admin.context import Admin
 from passenger_trio.core.model import GroupKey, SpawnFailure
 from passenger_trio.core.state import Rejection
 from passenger_trio.errors import AdminRefused
-
-if TYPE_CHECKING:
-    from passenger_trio.tree import RunningServer
+from passenger_trio.running import RunningServer
 
 __all__ = [
     "LONGEST_WAIT",

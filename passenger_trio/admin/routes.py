@@ -12,11 +12,11 @@ from typing import Any
 
 import attrs
 
-from passenger_trio import __version__
 from passenger_trio.admin import operations, resources, schemas, status
 from passenger_trio.admin.context import Admin
 from passenger_trio.codecs.admin_api import Field
 from passenger_trio.errors import AdminRefused
+from passenger_trio.version import __version__
 
 __all__ = ["ROUTES", "Route", "find_route", "openapi"]
 

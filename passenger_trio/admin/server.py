@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import trio
@@ -30,13 +30,11 @@ from passenger_trio.codecs.admin_api import (
 from passenger_trio.core.lobby import Lobby
 from passenger_trio.errors import AdminRefused
 from passenger_trio.events import as_json
+from passenger_trio.running import RunningServer
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.system.callers import Caller, serve_callers
 from passenger_trio.system.sockets import PeerCredentials, RawStream
 from passenger_trio.system.threads import NoThread
-
-if TYPE_CHECKING:
-    from passenger_trio.tree import RunningServer
 
 __all__ = ["serve_admin"]
 

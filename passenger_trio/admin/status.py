@@ -8,7 +8,6 @@ from typing import Any
 
 import trio
 
-from passenger_trio import __version__
 from passenger_trio.admin.context import Admin
 from passenger_trio.admin.operations import failure_summary
 from passenger_trio.core.fork_safety import AUTO, Forking
@@ -17,6 +16,7 @@ from passenger_trio.core.statistics import GroupStatistics, ProcessStatistics
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.system.gauges import ProcessGauge, measure
 from passenger_trio.system.threads import NoThread, in_thread
+from passenger_trio.version import __version__
 
 __all__ = ["status"]
 

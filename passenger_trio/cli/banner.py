@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from passenger_trio import __version__
 from passenger_trio.spawning.app_spec import concurrency_of
+from passenger_trio.version import __version__
 
 if TYPE_CHECKING:
     from passenger_trio.options import AppOptions
+    from passenger_trio.running import RunningServer
     from passenger_trio.spawning.detect import DetectedApp
-    from passenger_trio.tree import RunningServer
 
 __all__ = ["as_json", "as_lines", "mounted_at", "show"]
 

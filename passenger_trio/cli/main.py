@@ -75,7 +75,7 @@ class _LazyGroup(click.Group):
 
 def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from passenger_trio import __version__
+        from passenger_trio.version import __version__
 
         click.echo(f"passenger-trio {__version__}")
         ctx.exit()

@@ -14,7 +14,7 @@ from passenger_trio.cli.flags import ENV_PREFIX, SECTIONS, click_option, flags
 
 if TYPE_CHECKING:
     from passenger_trio.cli.main import Outcome
-    from passenger_trio.tree import RunningServer
+    from passenger_trio.running import RunningServer
 
 __all__ = ["start"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, assert_never
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, assert_never
 
 from passenger_trio import events
 from passenger_trio.core.commands import (
@@ -30,18 +30,47 @@ from passenger_trio.core.commands import (
     StillDraining,
 )
 from passenger_trio.core.journey import Journey, JourneyType
-from passenger_trio.core.model import ErrorCategory, SpawnFailure
+from passenger_trio.core.model import ErrorCategory, GroupKey, ProcessId, SpawnFailure, WaiterId
 from passenger_trio.errors import CheckoutError, PoolShutDown, RequestQueueFull, RequestQueueTimeout, SpawnError
+from passenger_trio.pool.events import Events
+from passenger_trio.pool.group_home import GroupHome
 
-if TYPE_CHECKING:
-    from passenger_trio.pool.pool import Pool
-
-__all__ = ["perform"]
+__all__ = ["Effects", "perform"]
 
 _log = logging.getLogger("passenger_trio.pool")
 
 
-def perform(pool: Pool, commands: Iterable[Command]) -> None:
+class Effects(Protocol):
+    """What performing a command needs of the pool: one method for each kind of effect."""
+
+    @property
+    def now(self) -> Callable[[], float]:
+        """The time, in monotonic seconds."""
+
+    @property
+    def events(self) -> Events: ...
+
+    @property
+    def homes(self) -> Mapping[GroupKey, GroupHome]: ...
+
+    def grant(self, grant: Grant, now: float) -> None: ...
+
+    def refuse(self, id: WaiterId, error: CheckoutError) -> None: ...
+
+    def detached(self, id: ProcessId, why: str) -> None: ...
+
+    def retire(self, id: ProcessId, reason: Reason) -> None: ...
+
+    def tell_draining(self, draining: StillDraining) -> None: ...
+
+    def kill(self, kill: Kill) -> None: ...
+
+    def tell_change(self) -> None: ...
+
+    def pool_empty(self) -> None: ...
+
+
+def perform(pool: Effects, commands: Iterable[Command]) -> None:
     """Perform every command, in order."""
     for command in commands:
         match command:
@@ -78,7 +107,7 @@ def perform(pool: Pool, commands: Iterable[Command]) -> None:
                 assert_never(command)
 
 
-def _tell_restart(pool: Pool, command: RestartEnded) -> None:
+def _tell_restart(pool: Effects, command: RestartEnded) -> None:
     kind = events.RestartRejected if command.rejected else events.RestartEnded
     pool.events.publish(kind(group=str(command.group), generation=command.generation))
     if not command.rejected:

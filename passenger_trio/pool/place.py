@@ -8,7 +8,7 @@ Laws: it is answered once, with a session or an error; whoever leaves it after i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import outcome
 import trio
@@ -17,10 +17,14 @@ from passenger_trio.core.model import SessionOutcome, WaiterId
 from passenger_trio.errors import CheckoutError
 from passenger_trio.pool.session import Session
 
-if TYPE_CHECKING:
-    from passenger_trio.pool.pool import Pool
+__all__ = ["Place", "Queue"]
 
-__all__ = ["Place"]
+
+class Queue(Protocol):
+    """What a place needs of its pool."""
+
+    def left(self, place: Place) -> None:
+        """Nobody waits in the place any more. Called when it has not been answered."""
 
 
 class Place:
@@ -28,7 +32,7 @@ class Place:
 
     __slots__ = ("_pool", "_task", "error", "id", "session", "tell")
 
-    def __init__(self, pool: Pool, id: WaiterId) -> None:
+    def __init__(self, pool: Queue, id: WaiterId) -> None:
         self._pool = pool
         self._task: trio.lowlevel.Task | None = None
         self.id = id

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import attrs
 import trio
@@ -23,10 +23,7 @@ from passenger_trio.errors import ProcessUnreachable
 from passenger_trio.spawning.spawner import LiveProcess
 from passenger_trio.system.sockets import RawStream
 
-if TYPE_CHECKING:
-    from passenger_trio.pool.pool import Pool
-
-__all__ = ["Process", "Session"]
+__all__ = ["Process", "Session", "SessionOwner"]
 
 _DONE = SessionOutcome.DONE
 _MOST_IDLE = 32
@@ -96,12 +93,28 @@ class Process:
         return 0 < self.live.concurrency < self.streams
 
 
+class SessionOwner(Protocol):
+    """What a session needs of its pool. Each call is a fact for the policy, and is made once."""
+
+    @property
+    def now(self) -> Callable[[], float]:
+        """The time, in monotonic seconds."""
+
+    def is_alone(self, process: Process) -> bool: ...
+
+    def session_held(self, session: Session) -> None: ...
+
+    def session_unbounded(self, session: Session) -> None: ...
+
+    def session_closed(self, session: Session, outcome: SessionOutcome, now: float) -> None: ...
+
+
 class Session:
     """Made by the pool when the policy grants it."""
 
     __slots__ = ("_closed", "_holder", "_pool", "_taken_over", "dialect", "id", "pid", "process", "reused", "stream")
 
-    def __init__(self, pool: Pool, id: SessionId, process: Process) -> None:
+    def __init__(self, pool: SessionOwner, id: SessionId, process: Process) -> None:
         self._pool = pool
         self._closed = False
         self._holder: Callable[[], None] | None = None

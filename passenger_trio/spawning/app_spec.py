@@ -13,12 +13,12 @@ from typing import Any
 
 import attrs
 
-from passenger_trio import __version__
 from passenger_trio.codecs.control_protocol import CONTRACT_VERSION
 from passenger_trio.core.model import GroupKey
 from passenger_trio.options import AppOptions
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.system.spawn_servers import find_loader
+from passenger_trio.version import __version__
 
 __all__ = ["SERVER_SOFTWARE", "AppSpec", "concurrency_of", "group_key", "make_app_spec"]
 

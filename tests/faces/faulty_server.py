@@ -49,7 +49,7 @@ PLACES = {
     "a spawn attempt": ("spawning.smart", "SmartSpawner._spawn_through"),
     "the ladder": ("pool.keeper", "Keeper._act"),
     "an exit status": ("spawning.spawner", "SpawnedProcess.wait_exit_status"),
-    "a signal": ("tree", "RunningServer.reopen_logs"),
+    "a signal": ("running", "RunningServer.reopen_logs"),
 }
 
 armed: dict[str, str] = {}

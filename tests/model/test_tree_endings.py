@@ -23,8 +23,9 @@ from passenger_trio.core.model import GroupKey, SessionOutcome
 from passenger_trio.errors import CheckoutError, StartupAborted
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
+from passenger_trio.running import RunningServer
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner, dummy_failure
-from passenger_trio.tree import RunningServer, open_tree
+from passenger_trio.tree import open_tree
 
 HELLO = Path(__file__).resolve().parent.parent / "apps" / "python" / "hello"
 LONGEST = 400.0

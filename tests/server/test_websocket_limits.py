@@ -33,7 +33,7 @@ from passenger_trio.admin.render_tables import render_requests
 from passenger_trio.admin.resources import requests
 from passenger_trio.core.model import GroupLimits, PoolLimits
 from passenger_trio.options import Config, ServerOptions
-from passenger_trio.tree import RunningServer
+from passenger_trio.running import RunningServer
 
 SMALL = ServerOptions(websocket_max_message_size=1000)
 
