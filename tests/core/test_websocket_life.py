@@ -91,6 +91,7 @@ def test_a_worker_that_is_lost_is_a_restart_and_one_that_breaks_its_protocol_an_
 
 
 def test_a_silent_client_is_pinged_and_given_up_on() -> None:
+    """F48."""
     it = life()
     assert it.due() == 20.0
     assert it.tick(19.9) == []

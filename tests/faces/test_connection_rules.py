@@ -230,6 +230,7 @@ class TestContinue:
 class TestResponses:
     @pytest.mark.parametrize("status", ["204", "304"])
     def test_R23_no_body_where_there_can_be_none(self, start: Start, status: str) -> None:
+        """F42."""
         server = start()
         with server.connect() as client:
             for _ in range(2):
@@ -242,6 +243,7 @@ class TestResponses:
             assert wire.endswith(b"\r\n\r\n")
 
     def test_R24_a_body_that_is_short_cannot_be_taken_for_whole(self, start: Start) -> None:
+        """F41."""
         server = start()
         with server.connect() as client:
             client.send(request("/length?10:5") + request("/"))
@@ -250,6 +252,7 @@ class TestResponses:
             assert client.at_end()
 
     def test_R24_a_body_that_is_long_is_cut_off(self, start: Start) -> None:
+        """F41."""
         server = start()
         with server.connect() as client:
             client.send(request("/length?3:50"))
@@ -258,6 +261,7 @@ class TestResponses:
         assert server.get("/").body == b"hello"
 
     def test_R21_a_header_that_would_split_the_response_is_a_500_and_the_process_lives(self, start: Start) -> None:
+        """F40."""
         server = start()
         pid = server.get("/pid").text
         with server.connect() as client:
@@ -374,6 +378,7 @@ class TestTime:
 class TestHalfClose:
     @pytest.mark.parametrize("version", ["1.0", "1.1"])
     def test_R28_a_client_that_has_said_all_is_answered(self, start: Start, the_gate: Gate, version: str) -> None:
+        """F26."""
         server = start()
         with server.connect() as first, server.connect() as queued:
             first.send(request("/gate", version=version))

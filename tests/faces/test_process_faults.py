@@ -1,4 +1,4 @@
-"""Processes that die, hang, escape and flood (faults F1-F17, F33-F39, F56, F61): what the client sees, what is left, what the pool does next."""
+"""Processes that die, hang, escape and flood (faults F1 to F17, F33 to F39, F56): what the client sees, what is left, what the pool does next."""
 
 from __future__ import annotations
 
@@ -168,8 +168,8 @@ class TestAWorkerDiesByItself:
 
 class TestTheSupervisorIsKilled:
     def all_end(self, server: Supervisor) -> None:
+        """F12, KE12. (``tests/storms/kill_supervisor.py`` measures how long it takes: within a second, where the machine has time for it.)"""
         begun = time.monotonic()
-        """KE12. (``tests/storms/kill_supervisor.py`` measures how long it takes: within a second, where the machine has time for it.)"""
         eventually(lambda: not server.marked_processes(), 15.0, "no process is left after the supervisor was killed")
         print(f"all gone after {time.monotonic() - begun:.3f} s")
 
@@ -256,6 +256,7 @@ class TestTheSupervisorIsKilled:
 
 class TestThePreloader:
     def test_that_is_killed_is_started_anew_when_it_is_needed_and_its_processes_live_on(self) -> None:
+        """F11."""
         with (
             gate() as it,
             clients(2) as send,
@@ -307,7 +308,7 @@ class TestThePreloader:
 class TestAWorkerThatDoesNotEnd:
     @METHODS
     def test_ends_when_its_time_is_over(self, method: str) -> None:
-        """Also one that ignores SIGTERM: its loader ends it (fault 20)."""
+        """F4. Also one that ignores SIGTERM: its loader ends it (fault 20)."""
         options = ("--process-shutdown-timeout", "300ms", "--shutdown-timeout", "300ms", "--spawn-method", method)
         with gate() as it, clients(1) as send, Supervisor.start(BEHAVIOURS, *options, *it.arguments) as server:
             answer = send(server, "/ignore-term")

@@ -33,6 +33,7 @@ def test_a_process_is_replaced_after_its_lifetime() -> None:
 
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_a_request_that_lasts_too_long_is_answered_504_and_its_process_is_killed(threads: str) -> None:
+    """F3."""
     with (
         gate() as at_gate,
         Supervisor.start(
@@ -78,6 +79,7 @@ def test_who_waits_too_long_for_a_process_is_answered_504() -> None:
 
 
 def test_a_process_that_grew_is_replaced() -> None:
+    """F34."""
     with Supervisor.start(BEHAVIOURS, "--memory-limit", "80M", "--memory-check-interval", "100ms") as server:
         first = pid(server)
         server.get("/grow?120")

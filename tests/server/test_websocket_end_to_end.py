@@ -95,6 +95,7 @@ async def test_the_applications_close_and_a_message_that_is_too_big(nothing_left
 
 @pytest.mark.parametrize("how", ["exit", "kill"])
 async def test_a_process_that_dies_closes_with_1012(nothing_left: Path, how: str) -> None:
+    """F50."""
     async with websocket_server(nothing_left) as server:
         pid = server.pids[0]
 

@@ -182,6 +182,7 @@ async def test_a_worker_that_takes_nothing_for_too_long_loses_the_client_with_10
 
 @simulated
 async def test_a_client_that_takes_nothing_pauses_the_worker_and_is_closed_in_the_end() -> None:
+    """F49."""
     sent = 0
 
     async def talk(session: Talk) -> None:
