@@ -30,7 +30,7 @@ def config() -> None:
 def check(directory: str, path: str) -> None:
     """Read the configuration as `start` would, and find its applications, but start nothing."""
     from passenger_trio.cli.banner import mounted_at
-    from passenger_trio.tree import examine
+    from passenger_trio.preflight import examine
 
     settled = _settled(directory, path)
     for app, found in zip(settled.config.apps, examine(settled.config), strict=True):

@@ -26,7 +26,8 @@ import math
 
 import attrs
 
-from passenger_trio.core.model import PoolLimits, SpawnFailure
+from passenger_trio.core.limits import PoolLimits
+from passenger_trio.core.model import SpawnFailure
 
 CRASHES_TOLERATED = 3
 """So many crashes in a row leave the circuit closed. With the usual limits their waits are 0.1, 0.3 and 0.9 seconds."""

@@ -49,11 +49,10 @@ from passenger_trio.core import (
     waitlist,
 )
 from passenger_trio.core.commands import AbandonSpawn, Command, Grant, PoolEmpty, Reason, Refuse, Retire
+from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import (
     AttemptId,
     GroupKey,
-    GroupLimits,
-    PoolLimits,
     PreloaderId,
     ProcessId,
     SessionId,

@@ -21,7 +21,7 @@ from typing import Any
 import attrs
 
 from passenger_trio.core import backoff, commands, journey, model, snapshot, state
-from passenger_trio.core.model import PoolLimits
+from passenger_trio.core.limits import PoolLimits
 from passenger_trio.core.policy import PoolPolicy
 
 __all__ = ["FACTS", "Entry", "RecordedPolicy", "from_json", "replay", "to_json"]

@@ -23,12 +23,11 @@ import attrs
 
 from passenger_trio.core.backoff import Backoff
 from passenger_trio.core.commands import Reason
+from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import (
     FIRST_GENERATION,
     AttemptId,
     GroupKey,
-    GroupLimits,
-    PoolLimits,
     PreloaderId,
     ProcessId,
     SessionId,

@@ -10,7 +10,8 @@ import attrs
 from passenger_trio.core import scaling
 from passenger_trio.core.backoff import NOT_IN_FORCE
 from passenger_trio.core.commands import Reason
-from passenger_trio.core.model import AttemptId, GroupKey, GroupLimits, PoolLimits, ProcessId, SpawnFailure
+from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.model import AttemptId, GroupKey, ProcessId, SpawnFailure
 from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, Rejection
 
 

@@ -14,7 +14,8 @@ Laws:
 
 from __future__ import annotations
 
-from passenger_trio.core.model import PoolLimits, SpawnFailure
+from passenger_trio.core.limits import PoolLimits
+from passenger_trio.core.model import SpawnFailure
 from passenger_trio.core.state import GroupState, ProcessState
 
 UNANSWERED_TOLERATED = 3

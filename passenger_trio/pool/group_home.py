@@ -12,7 +12,6 @@ A spawner lives from the first spawn of its generation until ``end_generation``,
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from typing import Protocol
 
 import attrs
@@ -25,13 +24,10 @@ from passenger_trio.errors import SpawnError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.keeper import Keeper
 from passenger_trio.pool.session import Process
+from passenger_trio.spawning.choose_spawner import MakeSpawner
 from passenger_trio.spawning.spawner import LiveProcess, PreloaderFacts, Spawner
 
-__all__ = ["GroupFacts", "GroupHome", "MakeSpawner"]
-
-
-MakeSpawner = Callable[[int], Spawner]
-"""The spawner of a generation. What it spawns is the code as it is from then on."""
+__all__ = ["GroupFacts", "GroupHome"]
 
 
 class GroupFacts(Protocol):

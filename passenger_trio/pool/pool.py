@@ -17,12 +17,11 @@ from typing import Any
 import trio
 
 from passenger_trio.core.commands import Command, Grant, Kill, Reason, StillDraining
+from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import (
     AttemptId,
     ErrorCategory,
     GroupKey,
-    GroupLimits,
-    PoolLimits,
     PreloaderId,
     ProcessId,
     SessionOutcome,
@@ -45,10 +44,11 @@ from passenger_trio.events import (
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.clock import Clock
 from passenger_trio.pool.events import Events
-from passenger_trio.pool.group_home import GroupHome, MakeSpawner
+from passenger_trio.pool.group_home import GroupHome
 from passenger_trio.pool.perform import perform
 from passenger_trio.pool.place import Place
 from passenger_trio.pool.session import Process, Session
+from passenger_trio.spawning.choose_spawner import MakeSpawner
 from passenger_trio.spawning.spawner import LiveProcess, Spawner
 
 __all__ = ["Pool"]

@@ -17,7 +17,8 @@ import trio.testing
 from trio.lowlevel import wait_readable
 
 from passenger_trio.codecs.dialect import SESSION
-from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits
+from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.model import GroupKey
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.pool.pool import Pool
 from passenger_trio.server.access_log import AccessLog

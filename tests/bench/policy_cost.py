@@ -13,7 +13,8 @@ import time
 from measure import Figures, table
 
 from passenger_trio.core.commands import StartSpawn
-from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits, ProcessId, SessionOutcome, WaiterId
+from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.model import GroupKey, ProcessId, SessionOutcome, WaiterId
 from passenger_trio.core.policy import PoolPolicy
 
 SHAPES = ((1, 1), (10, 5), (10, 50))

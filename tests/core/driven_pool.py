@@ -8,12 +8,11 @@ from typing import Any
 from passenger_trio.core.commands import Command, Grant, Reason, Refuse, Retire, StartSpawn
 from passenger_trio.core.invariants import check
 from passenger_trio.core.journey import Journey, JourneyType
+from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import (
     AttemptId,
     ErrorCategory,
     GroupKey,
-    GroupLimits,
-    PoolLimits,
     PreloaderId,
     ProcessId,
     SessionId,

@@ -9,7 +9,7 @@ from driven_pool import BLOG, FAILURE, SHOP, WIKI, DrivenPool, refused, spawns
 
 from passenger_trio.core.backoff import CRASHES_TOLERATED, Backoff
 from passenger_trio.core.commands import Reason
-from passenger_trio.core.model import PoolLimits
+from passenger_trio.core.limits import PoolLimits
 from passenger_trio.core.scaling import PATIENCE
 
 LIMITS = PoolLimits(backoff_first=0.1, backoff_factor=2.0, backoff_max=30.0)

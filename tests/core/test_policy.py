@@ -8,7 +8,8 @@ import pytest
 from driven_pool import BLOG, FAILURE, FIRST, SHOP, WIKI, DrivenPool, granted, refused, retired, spawns
 
 from passenger_trio.core.commands import AbandonSpawn, Grant, PoolEmpty, Reason, Refuse, Retire, RetirePreloader
-from passenger_trio.core.model import AttemptId, GroupLimits, ProcessId, SessionId, SessionOutcome, WaiterId
+from passenger_trio.core.limits import GroupLimits
+from passenger_trio.core.model import AttemptId, ProcessId, SessionId, SessionOutcome, WaiterId
 from passenger_trio.core.scaling import PATIENCE
 from passenger_trio.errors import InvariantBroken
 

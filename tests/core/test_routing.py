@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from passenger_trio.core import routing
 from passenger_trio.core.invariants import check
-from passenger_trio.core.model import GroupLimits, PoolLimits, ProcessId, SessionOutcome
+from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.model import ProcessId, SessionOutcome
 from passenger_trio.core.state import GroupState, PoolState, ProcessState
 
 

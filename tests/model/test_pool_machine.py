@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from world import FakeWorld, a_failure
 
-from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits, SessionOutcome
+from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.model import GroupKey, SessionOutcome
 from passenger_trio.core.policy import PoolPolicy
 
 T = TypeVar("T")

@@ -12,10 +12,9 @@ from hypothesis.stateful import run_state_machine_as_test
 from test_pool_machine import PoolMachine
 
 from passenger_trio.core.commands import Command, Grant, Retire, StartSpawn
+from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import (
     GroupKey,
-    GroupLimits,
-    PoolLimits,
     ProcessId,
     SessionId,
     SessionOutcome,

@@ -30,12 +30,11 @@ from passenger_trio.core.commands import (
 )
 from passenger_trio.core.invariants import check
 from passenger_trio.core.journey import Journey, JourneyType
+from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import (
     AttemptId,
     ErrorCategory,
     GroupKey,
-    GroupLimits,
-    PoolLimits,
     PreloaderId,
     ProcessId,
     SessionId,

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 import trio
 
 from passenger_trio.core import invariants
-from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits
+from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.model import GroupKey
 from passenger_trio.pool.pool import Pool
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
 

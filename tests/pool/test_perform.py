@@ -11,7 +11,8 @@ from trio.testing import MockClock, assert_no_checkpoints, wait_all_tasks_blocke
 
 from passenger_trio.core import commands
 from passenger_trio.core.commands import PoolEmpty, Reason, Refuse, RetirePreloader
-from passenger_trio.core.model import AttemptId, GroupLimits, PoolLimits, SessionOutcome, WaiterId
+from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.model import AttemptId, SessionOutcome, WaiterId
 from passenger_trio.errors import CheckoutError, PoolShutDown, RequestQueueFull, SpawnError
 from passenger_trio.pool.perform import perform, refusal
 from passenger_trio.pool.pool import Pool

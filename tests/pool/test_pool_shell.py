@@ -26,7 +26,8 @@ from trio.testing import MockClock, Sequencer, assert_checkpoints, wait_all_task
 
 from passenger_trio.core.backoff import CRASHES_TOLERATED, SPREAD
 from passenger_trio.core.commands import Reason, Refuse
-from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits, SessionId, SessionOutcome, WaiterId
+from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.model import GroupKey, SessionId, SessionOutcome, WaiterId
 from passenger_trio.errors import CheckoutError, InvariantBroken, PoolShutDown, RequestQueueFull, SpawnError
 from passenger_trio.pool.place import Place
 from passenger_trio.pool.pool import Pool

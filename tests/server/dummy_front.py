@@ -22,7 +22,8 @@ import trio
 import trio.testing
 from held_clock import HeldClock
 
-from passenger_trio.core.model import GroupKey, GroupLimits, PoolLimits
+from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.model import GroupKey
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.pool.pool import Pool
 from passenger_trio.server.access_log import AccessRecord

@@ -18,7 +18,7 @@ from dummy_front import data, end, error, get, head, interim, requests, serving,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from passenger_trio.core.model import PoolLimits
+from passenger_trio.core.limits import PoolLimits
 from passenger_trio.options import ServerOptions
 from passenger_trio.server.stage import PATIENCE
 from passenger_trio.spawning.dummy import DummyProcess

@@ -29,7 +29,7 @@ from dummy_front import (
     whole,
 )
 
-from passenger_trio.core.model import PoolLimits
+from passenger_trio.core.limits import PoolLimits
 from passenger_trio.server.connection import Connection
 from passenger_trio.server.stage import PATIENCE, Stage
 from passenger_trio.spawning.dummy import DummyProcess

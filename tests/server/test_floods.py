@@ -17,7 +17,7 @@ from dummy_front import (
     simulated,
 )
 
-from passenger_trio.core.model import PoolLimits
+from passenger_trio.core.limits import PoolLimits
 from passenger_trio.core.read_size import STEP
 from passenger_trio.spawning.dummy import DummyProcess
 from passenger_trio.system.sockets import RawStream

@@ -31,7 +31,7 @@ from dummy_front import (
 )
 
 from passenger_trio.codecs.websocket_ends import close_frame
-from passenger_trio.core.model import GroupLimits, PoolLimits
+from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.server.stage import Stage
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner

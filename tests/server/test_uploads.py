@@ -26,7 +26,7 @@ from dummy_front import (
     whole,
 )
 
-from passenger_trio.core.model import PoolLimits
+from passenger_trio.core.limits import PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.server.stage import BUFFERED, READ_AHEAD
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner

@@ -9,7 +9,8 @@ import sys
 import pytest
 from needs import needs
 
-from passenger_trio.core.model import GroupKey, PoolLimits
+from passenger_trio.core.limits import PoolLimits
+from passenger_trio.core.model import GroupKey
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.pool.pool import Pool
 from passenger_trio.server.front import Front

@@ -1,0 +1,136 @@
+"""What the policy must know of the options: the limits of the pool and of each group, and the one mapping from options to them.
+
+A limit that is an option has the option's default, so that each default is written once, in ``options``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+from passenger_trio.options import AppOptions, PoolOptions
+
+__all__ = ["GroupLimits", "PoolLimits", "group_limits", "pool_limits", "session_limit"]
+
+_APP, _POOL = AppOptions(), PoolOptions()
+"""The defaults."""
+
+_RETRY_IN_DEVELOPMENT = 1.0
+"""Seconds. Somebody who has just mended the file presses reload."""
+
+
+def _bounded(least: float, *, zero: bool = False) -> Callable[[object, attrs.Attribute[Any], float], None]:
+    """A number that is at least ``least``, or zero where zero has a meaning of its own. Not a number: refused too."""
+
+    def check(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
+        if not (value >= least or (zero and value == 0)):
+            raise ValueError(f"{attribute.name} must be at least {least}{' (or 0)' if zero else ''}, not {value!r}")
+
+    return check
+
+
+_TICK = 0.001
+"""Shortest time that a limit may ask for: below it, ``now + time`` might equal ``now``, and the clock would spin."""
+
+
+@attrs.frozen
+class GroupLimits:
+    """What the policy must know of one application group. Times are seconds.
+
+    :raises ValueError: a limit makes no sense.
+    """
+
+    min_instances: int = attrs.field(default=_APP.min_instances, validator=_bounded(0))
+    """Kept running, as far as ``max_instances`` and the pool have room for them."""
+    max_instances: int = attrs.field(default=_APP.max_instances, validator=_bounded(0))
+    """0: only the pool's own limit."""
+    max_request_queue_size: int = attrs.field(default=_APP.max_request_queue_size, validator=_bounded(0))
+    """0: unbounded."""
+    max_preloader_idle_time: float = attrs.field(
+        default=_APP.max_preloader_idle_time, validator=_bounded(_TICK, zero=True)
+    )
+    """0: never retired."""
+    max_requests: int = attrs.field(default=_APP.max_requests, validator=_bounded(0))
+    """A process that has served so many is replaced. 0: never."""
+    max_requests_jitter: int = attrs.field(default=_APP.max_requests_jitter, validator=_bounded(0))
+    """Up to so many fewer, drawn for each process."""
+    max_process_lifetime: float = attrs.field(default=_APP.max_process_lifetime, validator=_bounded(_TICK, zero=True))
+    max_drain_time: float = attrs.field(default=_APP.max_drain_time, validator=_bounded(_TICK, zero=True))
+    """A process that left routing has so long for its sessions. 0: no limit."""
+    max_request_time: float = attrs.field(default=_APP.max_request_time, validator=_bounded(_TICK, zero=True))
+    """The process of a request that lasts longer is killed. 0: no limit."""
+    max_request_queue_time: float = attrs.field(
+        default=_APP.max_request_queue_time, validator=_bounded(_TICK, zero=True)
+    )
+    """Who waits longer is refused. 0: no limit."""
+    memory_limit: int = attrs.field(default=_APP.memory_limit, validator=_bounded(0))
+    """A process with more bytes is replaced. 0: no limit."""
+    hard_memory_limit: int = attrs.field(default=_APP.hard_memory_limit, validator=_bounded(0))
+    """A process with more bytes is killed. 0: no limit."""
+    force_concurrency: int = attrs.field(default=_APP.force_max_concurrent_requests_per_process, validator=_bounded(-1))
+    """Sessions that each process gets at a time, whatever it says of itself. 0: any number; -1: what it says."""
+    preloads: bool = False
+    """Its processes are forked by a preloader: spawns of one generation wait for one program that loads the application."""
+    retry_on_demand_after: float = attrs.field(default=float("inf"), validator=_bounded(0))
+    """While backing off: a request that comes this long after the last attempt starts a new one at once.
+
+    Finite in development, where a person who has just mended the file presses reload."""
+
+
+@attrs.frozen
+class PoolLimits:
+    """What bounds the whole pool. Times are seconds.
+
+    :raises ValueError: a limit makes no sense.
+    """
+
+    max_pool_size: int = attrs.field(default=_POOL.max_pool_size, validator=_bounded(1))
+    pool_idle_time: float = attrs.field(default=_POOL.pool_idle_time, validator=_bounded(_TICK, zero=True))
+    """0: idle processes are never retired for being idle."""
+    max_concurrent_spawns: int = attrs.field(default=2, validator=_bounded(1))
+    """Programs that load an application at a time, those left out that are slow (``scaling``)."""
+    backoff_first: float = attrs.field(default=0.1, validator=_bounded(_TICK))
+    backoff_factor: float = attrs.field(default=3.0, validator=_bounded(1))
+    """With these defaults an application that never starts costs 8 spawns in its worst minute (R42), and 2 in any later one."""
+    backoff_max: float = attrs.field(default=30.0, validator=_bounded(_TICK))
+    """No wait between spawns is longer. A process that has lived for so long counts as one that starts well."""
+
+
+def pool_limits(options: PoolOptions, cores: int) -> PoolLimits:
+    """:param cores: processor cores that the server may use: so many programs load at a time, where the options do not say."""
+    return PoolLimits(
+        max_pool_size=options.max_pool_size,
+        pool_idle_time=options.pool_idle_time,
+        max_concurrent_spawns=options.max_concurrent_spawns or cores,
+    )
+
+
+def group_limits(options: AppOptions, *, preloads: bool) -> GroupLimits:
+    """:param preloads: whether a preloader forks the application's processes."""
+    return GroupLimits(
+        min_instances=options.min_instances,
+        max_instances=options.max_instances,
+        max_request_queue_size=options.max_request_queue_size,
+        max_preloader_idle_time=options.max_preloader_idle_time,
+        max_requests=options.max_requests,
+        max_requests_jitter=options.max_requests_jitter,
+        max_process_lifetime=options.max_process_lifetime,
+        max_drain_time=options.max_drain_time,
+        max_request_time=options.max_request_time,
+        max_request_queue_time=options.max_request_queue_time,
+        memory_limit=options.memory_limit,
+        hard_memory_limit=options.hard_memory_limit,
+        force_concurrency=options.force_max_concurrent_requests_per_process,
+        preloads=preloads,
+        retry_on_demand_after=_RETRY_IN_DEVELOPMENT if options.is_development else float("inf"),
+    )
+
+
+def session_limit(concurrencies: Sequence[int], max_pool_size: int) -> int:
+    """The most sessions that can be open at a time; 0: any number.
+
+    :param concurrencies: sessions that a process of each application serves at a time; 0: any number.
+    """
+    return max_pool_size * max(concurrencies) if all(concurrencies) else 0

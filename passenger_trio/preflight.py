@@ -1,0 +1,36 @@
+"""What would be served: the checks before anything is opened or started.
+
+``start`` makes them first, and ``passenger-trio config check`` makes them only. They read the applications' files and change nothing.
+"""
+
+from __future__ import annotations
+
+import os
+
+from passenger_trio.errors import NothingToServe, OptionError
+from passenger_trio.options import Config, check
+from passenger_trio.pool.hooks import parse_hooks
+from passenger_trio.server.front import trusted_networks
+from passenger_trio.server.mounts import Route, check_apart
+from passenger_trio.spawning.app_spec import group_key
+from passenger_trio.spawning.detect import DetectedApp, detect
+from passenger_trio.system import tempfiles
+
+__all__ = ["examine"]
+
+
+def examine(config: Config) -> list[DetectedApp]:
+    """What would be served. Opens and starts nothing; raises ``NothingToServe`` and ``OptionError`` as ``serve``."""
+    check(config)
+    if not config.apps:
+        raise NothingToServe("there is no application: the configuration has none")
+    apps = [detect(app) for app in config.apps]
+    check_apart([Route(group_key(app, found), app) for app, found in zip(config.apps, apps, strict=True)])
+    parse_hooks(config.pool.hook)
+    trusted_networks(config.server)
+    directory = config.server.data_buffer_dir
+    if directory and not os.path.isdir(directory):
+        raise OptionError("--data-buffer-dir", directory, "it is no directory")
+    if directory and not tempfiles.takes_files(directory):
+        raise OptionError("--data-buffer-dir", directory, "no file can be made in it")
+    return apps
