@@ -45,10 +45,10 @@ from passenger_trio.pool.startup import wait_until
 from passenger_trio.pool.watch import Watch
 from passenger_trio.preflight import examine
 from passenger_trio.running import RunningServer
-from passenger_trio.server.access_log import AccessLog
-from passenger_trio.server.bind import bind
 from passenger_trio.server.front import Front
-from passenger_trio.server.listen import Listener
+from passenger_trio.server.listening.bind import bind
+from passenger_trio.server.listening.listener import Listener
+from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.app_spec import AppSpec, make_app_spec
 from passenger_trio.spawning.choose_spawner import MakeSpawner, OnPreloader, SpawnerParts, spawners_of, uses_preloader

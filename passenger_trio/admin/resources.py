@@ -15,10 +15,10 @@ from passenger_trio.system.gauges import ProcessGauge, measure
 from passenger_trio.system.threads import in_thread
 
 if TYPE_CHECKING:
-    from passenger_trio.server.connection import Connection
-    from passenger_trio.server.exchange import Exchange
-    from passenger_trio.server.upgrade import Relay
-    from passenger_trio.server.websocket import WebSocket
+    from passenger_trio.server.http.connection import Connection
+    from passenger_trio.server.http.exchange import Exchange
+    from passenger_trio.server.upgraded.relay import Relay
+    from passenger_trio.server.upgraded.websocket import WebSocket
 
 __all__ = ["memory", "requests", "trace"]
 

@@ -1,7 +1,7 @@
 """The life of one WebSocket, between a client and a worker: who has closed, who has to be told, and what is due when.
 
 It knows two sides, each of which is told of the other's end, and the time. It never knows a socket, a frame or a task. Facts come in as calls, what is to be
-done comes out as a list of orders; the shell (``server/websocket``) does them at once and in their order.
+done comes out as a list of orders; the shell (``server/upgraded/websocket``) does them at once and in their order.
 
 The two sides::
 

@@ -26,15 +26,15 @@ from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, ServerOptions
 from passenger_trio.pool.pool import Pool
-from passenger_trio.server.access_log import AccessLog, AccessRecord
+from passenger_trio.server.http.deadline_scanner import Timekeeper
+from passenger_trio.server.http.stage import SCRATCH
+from passenger_trio.server.logs.access_log import AccessLog, AccessRecord
 from passenger_trio.server.mounts import Mounts, Route
-from passenger_trio.server.spill_buffer import SpillSpace
-from passenger_trio.server.stage import SCRATCH
-from passenger_trio.server.timekeeper import Timekeeper
+from passenger_trio.server.spill.spill_buffer import SpillSpace
 from passenger_trio.system.switchboard import Switchboard
 
 if TYPE_CHECKING:
-    from passenger_trio.server.connection import Connection
+    from passenger_trio.server.http.connection import Connection
 
 __all__ = ["Front", "trusted_networks"]
 

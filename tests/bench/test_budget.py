@@ -23,11 +23,11 @@ from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.pool.pool import Pool
-from passenger_trio.server import fast_lane as lane_module
-from passenger_trio.server.connection import Connection
-from passenger_trio.server.exchange import Exchange
-from passenger_trio.server.fast_lane import FastLane
 from passenger_trio.server.front import Front
+from passenger_trio.server.http import fast_path as lane_module
+from passenger_trio.server.http.connection import Connection
+from passenger_trio.server.http.exchange import Exchange
+from passenger_trio.server.http.fast_path import FastLane
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
 from passenger_trio.system import switchboard as switchboard_module

@@ -1,0 +1,1 @@
+"""One HTTP connection: its state, and a file for each stage of a request."""

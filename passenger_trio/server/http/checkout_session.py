@@ -1,0 +1,107 @@
+"""Stage 6: borrow a process. At once when one is free; else wait in the pool's queue, and watch the client meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from passenger_trio.core.model import SessionOutcome
+from passenger_trio.errors import CheckoutError
+from passenger_trio.pool.place import Place
+from passenger_trio.pool.session import Session
+from passenger_trio.server.http.client_watch import ClientWatch
+from passenger_trio.server.http.exchange import Exchange
+from passenger_trio.server.http.stage import ClientGone, Stage
+
+if TYPE_CHECKING:
+    from passenger_trio.server.http.connection import Connection
+
+__all__ = ["abandon_session", "checkout_session"]
+
+
+async def checkout_session(connection: Connection, exchange: Exchange) -> None:
+    """Borrow a process into ``exchange.session``, and see the client's connection break meanwhile.
+
+    It goes on in the place that the fast lane took, if that did.
+
+    :raises CheckoutError: none can be had.
+    :raises ClientGone: the client did not wait for it.
+    """
+    place = exchange.place
+    if place is None:
+        now = connection.now()
+        found = connection.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided)
+        if type(found) is Session:
+            exchange.hold(found)
+            return
+        assert type(found) is Place
+        exchange.place = place = found
+        exchange.queued = now
+    connection.enter(Stage.SLOW_QUEUE, connection.now())
+    if place.answered:
+        await _wait(connection, exchange, place)
+    else:
+        await _wait_and_watch(connection, exchange, place)
+    connection.enter(Stage.SLOW_APP, connection.now())
+
+
+async def _wait(connection: Connection, exchange: Exchange, place: Place) -> None:
+    """Wait in a place, which is over when this returns or raises anything but a cancellation.
+
+    What it was granted is the exchange's in the same step: a cancellation that comes with it must not lose it.
+    """
+    try:
+        session = await place.wait()
+    except CheckoutError:
+        exchange.place = None
+        raise
+    exchange.place = None
+    exchange.hold(session)
+    exchange.queue_time += connection.now() - exchange.queued
+
+
+async def _wait_and_watch(connection: Connection, exchange: Exchange, place: Place) -> None:
+    waiting = trio.CancelScope()
+    gone = False
+
+    def leave() -> None:
+        nonlocal gone
+        gone = True
+        waiting.cancel()
+
+    watch = ClientWatch(connection, leave)
+    watch.begin()
+    try:
+        with waiting:
+            await _wait(connection, exchange, place)
+    finally:
+        watch.end()
+    if gone:
+        # Whatever was granted in the same moment is given back unused, when the connection ends.
+        raise ClientGone
+
+
+async def abandon_session(exchange: Exchange) -> None:
+    """Nobody waits for the response any more: tell the worker, and give the process back when it is done with it.
+
+    The end of the stream is the word for "abort" (spawn_servers/CONTRACT.md, section 3). Until the worker ends its side it is busy, and
+    counts as busy. Over HTTP there is no such word but closing the stream, and nobody says when it was heard.
+    """
+    session, exchange.session = exchange.session, None
+    assert session is not None
+    outcome = SessionOutcome.NOT_STARTED
+    try:
+        if exchange.upgraded:
+            # The stream is the application's own, which is told by the end of both directions.
+            outcome = SessionOutcome.CLIENT_GONE
+        elif session.stream is not None:
+            outcome = SessionOutcome.CLIENT_GONE
+            if session.dialect.awaits_end:
+                session.stream.send_eof()
+                while await session.stream.recv():
+                    pass
+    except trio.BrokenResourceError:
+        pass
+    finally:
+        session.close(outcome)

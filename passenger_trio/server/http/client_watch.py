@@ -1,0 +1,95 @@
+"""Watching a client that waits for its response: whether it is still there. It takes no task: the switchboard tells.
+
+What it sends ahead meanwhile is read, up to a limit, and no byte more (R31), for a hang-up cannot be told from what stands before it. A half-close is none: who has said all that he
+has to say still waits for an answer (R28). One who has closed altogether looks the same at first, and is found out when something is written to him (``half_closed`` is who can do that), or
+in a minute or so by the kernel's probes (``RawStream.probe_peer``), which say nothing to the client.
+
+Law: between ``begin`` and ``end`` nobody else reads from the client. After it was told once, nothing more is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from passenger_trio.server.http.stage import READ_AHEAD
+from passenger_trio.system.switchboard import HUNG_UP, READABLE
+
+if TYPE_CHECKING:
+    from passenger_trio.server.http.connection import Connection
+
+__all__ = ["ClientWatch"]
+
+
+class ClientWatch:
+    """:param gone: called when the client's connection broke; it neither waits nor raises.
+    :param half_closed: the same, when the client has ended its side.
+    """
+
+    __slots__ = ("_connection", "_ended", "_gone", "_half_closed", "_listens")
+
+    def __init__(
+        self, connection: Connection, gone: Callable[[], None], half_closed: Callable[[], None] | None = None
+    ) -> None:
+        self._half_closed = half_closed
+        self._connection = connection
+        self._gone = gone
+        self._listens = False
+        """Whether more may be read of it."""
+        self._ended = False
+
+    def begin(self) -> None:
+        """Not after its end: what is left of an exchange, the sending of its request body, may find out late that it is done."""
+        if self._ended:
+            return
+        connection = self._connection
+        stream = connection.stream
+        self._listens = self._has_room
+        if connection.codec.peer_closed:
+            self._notice_end()
+        try:
+            stream.line = connection.front.switchboard.connect(
+                stream.fd, READABLE if self._listens else 0, self._heard, connection.give_up
+            )
+        except OSError as error:
+            # Then it is found out when something is written to it.
+            connection.front.warn_rarely("clients that leave are not noticed: %s", error.strerror)
+
+    def end(self) -> None:
+        """Idempotent, and for good."""
+        self._ended = True
+        self._connection.stream.hang_up()
+
+    @property
+    def _has_room(self) -> bool:
+        codec = self._connection.codec
+        return codec.buffered < READ_AHEAD and not codec.peer_closed
+
+    def _heard(self, events: int) -> None:
+        codec, stream = self._connection.codec, self._connection.stream
+        if self._listens:
+            try:
+                codec.receive(stream.recv_nowait(READ_AHEAD - codec.buffered))
+            except trio.WouldBlock:
+                return
+            except trio.BrokenResourceError:
+                self._leave()
+                return
+            if not self._has_room and stream.line is not None:
+                self._listens = False
+                stream.line.listen(0)
+                if codec.peer_closed:
+                    self._notice_end()
+        elif events & HUNG_UP:
+            self._leave()
+
+    def _notice_end(self) -> None:
+        self._connection.stream.probe_peer()
+        if self._half_closed is not None:
+            self._half_closed()
+
+    def _leave(self) -> None:
+        self.end()
+        self._gone()

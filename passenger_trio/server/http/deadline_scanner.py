@@ -1,0 +1,73 @@
+"""The timekeeper: one task that holds every connection to its deadline.
+
+A connection's deadline is a number (``Connection.due``), which a stage writes when it begins; when it has passed, the connection's cancel scope is cancelled (a WebSocket,
+which has something to do from time to time, does it instead). Moving the
+deadline of a cancel scope costs about 3 us, several times a request; writing a number costs nothing. So the numbers are looked at from time to time: all of them every
+``_SCAN`` seconds, which is exact enough for limits of seconds, and those of the fast lane, which all have the same length and so come due in the order in which they
+were set, from a queue.
+
+Laws: what goes wrong with one connection's deadline ends that one (KE1); no connection is cut off before its deadline, and none later than ``_SCAN`` after it; a stage that has ended in the meantime is not cut off
+(``Connection.turn`` tells). The connection sees to it that a cut is delivered before anything is read, so it never costs bytes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from passenger_trio.server.http.connection import Connection
+
+__all__ = ["Timekeeper"]
+
+_SCAN = 0.25
+_TICK = 0.005
+"""Seconds between two looks at the queue, at the least."""
+
+
+class Timekeeper:
+    """``run`` is its task."""
+
+    __slots__ = ("_connections", "_sleep", "_soon")
+
+    def __init__(self, connections: set[Connection]) -> None:
+        """:param connections: the open connections; their owner adds and removes."""
+        self._connections = connections
+        self._soon: deque[tuple[float, int, Connection]] = deque()
+        self._sleep = trio.CancelScope()
+
+    def soon(self, connection: Connection) -> None:
+        """``connection.due`` is one patience from now, and will be kept within ``_TICK``."""
+        if not self._soon and connection.due < self._sleep.deadline:
+            # The first after a while without any: the task sleeps longer than that. Under load this is never so.
+            self._sleep.deadline = connection.due
+        self._soon.append((connection.due, connection.turn, connection))
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        soon = self._soon
+        next_scan = trio.current_time() + _SCAN
+        while True:
+            now = trio.current_time()
+            while soon and soon[0][0] <= now:
+                _, turn, connection = soon.popleft()
+                if connection.turn == turn:
+                    try:
+                        connection.cut_off()
+                    except Exception as error:  # noqa: BLE001  the error kernel's
+                        connection.break_off(error)
+            if now >= next_scan:
+                # overdue() runs no task: the set does not change under the loop.
+                for connection in self._connections:
+                    try:
+                        if connection.due <= now:
+                            connection.overdue(now)
+                    except Exception as error:  # noqa: BLE001  the error kernel's
+                        connection.break_off(error)
+                next_scan = now + _SCAN
+            with trio.CancelScope(
+                deadline=max(now + _TICK, min(next_scan, soon[0][0]) if soon else next_scan)
+            ) as self._sleep:
+                await trio.sleep_forever()

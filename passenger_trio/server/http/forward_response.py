@@ -1,0 +1,87 @@
+"""Stages 9 to 11 in the slow lane: the response, from the process to the client, by ``pump``, which forwards each piece as it comes.
+
+Laws: the process is given back before the client has taken the last byte; a request is sent to a second process only while no byte of a response has
+come, only once, and only when that is safe (R30); whatever is wrong with a response is judged here, once: what the pool is told, what the client sees.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from passenger_trio.core.model import SessionOutcome
+from passenger_trio.errors import (
+    AppResponseError,
+    IncompleteResponse,
+    MalformedResponse,
+    RequestTimeExceeded,
+    UnfitResponseHead,
+)
+from passenger_trio.server.http.exchange import Exchange
+from passenger_trio.server.http.response_forwarder import pump
+from passenger_trio.server.http.stage import Stage
+from passenger_trio.server.upgraded.relay import relay
+
+if TYPE_CHECKING:
+    from passenger_trio.pool.session import Session
+    from passenger_trio.server.http.connection import Connection
+
+__all__ = ["forward_response"]
+
+_DYING = 0.2
+"""Seconds in which the exit of a process that has hung up is waited for, before the request is sent to another. Most take a few milliseconds."""
+
+
+async def forward_response(connection: Connection, exchange: Exchange) -> bool:
+    """Forward the response. False: the process went away before it answered, and the request may be sent to another.
+
+    :raises AppResponseError: the response is none, or not whole; the process has been given back, unless it still computes.
+    :raises RequestError: the rest of the request body is not what it should be.
+    :raises ClientGone: the client's connection broke.
+    """
+    session = exchange.session
+    assert session is not None
+    try:
+        await pump(connection, exchange)
+        if exchange.upgraded:
+            await relay(connection, exchange)
+        return True
+    except IncompleteResponse:
+        if session.is_overdue:
+            problem = _overdue(connection, exchange, session)
+            exchange.give_back(SessionOutcome.DONE)
+            raise RequestTimeExceeded(problem) from None
+        # The process is not to blame before its exit has been seen: an application may raise in the middle of a response.
+        outcome = SessionOutcome.BROKEN_OFF
+        again = False
+        if exchange.reader is None or not exchange.reader.begun:
+            # A stream that was used before may have been ended between two requests, which is anybody's right.
+            outcome = SessionOutcome.NOT_STARTED if session.reused else SessionOutcome.UNANSWERED
+            again = exchange.repeatable
+        if again and session.is_alone:
+            # If it is dying, the second try must not go to it: until its exit is seen it is the only choice.
+            connection.enter(Stage.SLOW_APP, connection.now())
+            await session.wait_left(_DYING)
+        exchange.give_back(outcome)
+        if again:
+            exchange.avoided = session.process.id
+            exchange.retried += 1
+            exchange.reader = None
+            exchange.unread = b""
+            return False
+        raise
+    except MalformedResponse:
+        exchange.give_back(SessionOutcome.PROCESS_FAILED)
+        raise
+    except UnfitResponseHead:
+        # The process is well, and may be at the rest of its response: whoever tells the client sees to both.
+        raise
+    except AppResponseError:
+        exchange.give_back(SessionOutcome.DONE)
+        raise
+
+
+def _overdue(connection: Connection, exchange: Exchange, session: Session) -> str:
+    seconds = connection.now() - exchange.started
+    request = f"{exchange.head.method.decode()} {exchange.head.path.decode('latin-1')}"
+    end = "ended: it was to go" if session.process.drained else "killed"
+    return f"{request} was not finished after {seconds:.1f} s, and its process was {end}"

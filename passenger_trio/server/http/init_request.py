@@ -1,0 +1,48 @@
+"""Stage 4: from a request head to an ``Exchange``: who asks, whose request is it, and what is it called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from passenger_trio.codecs.forwarded import Origin, read_origin
+from passenger_trio.codecs.head import Head
+from passenger_trio.errors import RequestError
+from passenger_trio.server.http.exchange import Exchange
+
+if TYPE_CHECKING:
+    from passenger_trio.server.http.connection import Connection
+
+__all__ = ["init_request"]
+
+
+def init_request(connection: Connection, head: Head, now: float) -> Exchange:
+    """:raises RequestError: 404, no application is mounted at the path."""
+    front = connection.front
+    if connection.trusted:
+        common = head.common
+        origin = common.origin if common is not None and common.origin_read else _origin(connection, head)
+        if origin is not None:
+            head.origin = origin
+            head.host = origin.authority(head.host)
+    elif connection.served == 1 and connection.peer_user is not None:
+        _warn_of_doubt(connection, head)
+    route = front.mounts.find(head.host, head.path)
+    if route is not None:
+        return Exchange(head, route, front.next_request_id(), now)
+    raise RequestError(404, "no_application", "No application is mounted at this path.")
+
+
+def _origin(connection: Connection, head: Head) -> Origin | None:
+    origin = read_origin(head.fields, connection.front.trusts)
+    if head.common is not None:
+        head.common.origin, head.common.origin_read = origin, True
+    return origin
+
+
+def _warn_of_doubt(connection: Connection, head: Head) -> None:
+    """A peer on the Unix socket who is not trusted, and would be by an option: what it says of its client is removed, but not silently (ED2)."""
+    if read_origin(head.fields, connection.front.trusts) is not None:
+        connection.front.warn_rarely(
+            "X-Forwarded-* fields of user %d on the Unix socket are removed; if that is your proxy: --trusted-proxies unix",
+            connection.peer_user,
+        )

@@ -1,0 +1,568 @@
+"""The slow lane of a response: everything that is not one whole response in one read, or that outlasts the patience of the fast lane.
+
+Its tasks, which live as long as the response:
+
+* ``fill`` takes the process's frames and gives their bytes to the client at once. What the client does not take goes to the response's buffer
+  (``spill_buffer``), so the process is free as soon as it has written its response, and not when the client has read it;
+* ``drain`` is there while the buffer holds something, and gives it to the client;
+* ``_send_body`` gives the process what is left of the request body; after that, or if nothing is left, the client is watched, which takes no task (``client_watch``);
+* when an event stream has to end, because its process or the server is to go, ``fill`` gets a deadline. Such a stream has no end by itself, and its client connects anew: so it gets
+  ``websocket_drain`` seconds, and then a good end. Any other response is waited for.
+
+The bytes are framed before they are buffered: what the buffer holds is what the client gets, byte for byte, so that it can go from the file to the socket without
+being looked at, and the end of a chunked body is in the buffer only if the process has ended its response. A response that is cut short, for whatever reason, cannot
+look whole.
+
+What a process sends in many small pieces (frames, chunks, interim responses) is handled ``STEP`` pieces at a time, and a response that goes on like that takes turns with
+all others that do (``core.read_size``, KE7): the clients of other applications do not wait for it.
+
+A client that keeps up costs nothing of this: body bytes are received into one buffer that all connections share, and are handed to the kernel from there, before
+the next checkpoint. No exception leaves a task: the first failure is noted, and raised when the nursery has ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from passenger_trio.codecs.dialect import Reader
+from passenger_trio.codecs.response_head import Fields, parse, parse_interim, parse_switch, parse_trailers
+from passenger_trio.codecs.response_lines import with_standard_fields
+from passenger_trio.codecs.session_protocol import (
+    ACCEPT,
+    DATA,
+    END,
+    ERROR,
+    FLAG_CLOSE,
+    HEAD,
+    INTERIM,
+    TRAILERS,
+    UPGRADE,
+    split_application_error,
+)
+from passenger_trio.codecs.websocket_handshake import accept_fields
+from passenger_trio.core.model import SessionOutcome
+from passenger_trio.core.read_size import STEP, ReadSize
+from passenger_trio.core.spill import SpillLedger
+from passenger_trio.errors import (
+    ApplicationRaised,
+    IncompleteResponse,
+    MalformedResponse,
+    PassengerError,
+    RequestError,
+    UnfitResponseHead,
+)
+from passenger_trio.server.http.client_watch import ClientWatch
+from passenger_trio.server.http.exchange import Exchange
+from passenger_trio.server.http.send_body import send_body
+from passenger_trio.server.http.stage import SCRATCH, ClientGone, Stage
+from passenger_trio.server.spill.spill_buffer import SpillBuffer
+from passenger_trio.server.upgraded.websocket import WebSocket
+from passenger_trio.system.tempfiles import Received
+
+if TYPE_CHECKING:
+    from passenger_trio.server.http.connection import Connection
+    from passenger_trio.system.sockets import RawStream
+
+__all__ = ["pump"]
+
+_log = logging.getLogger("passenger_trio.server")
+
+_EVENTS = re.compile(rb"text/event-stream\s*(;|$)", re.IGNORECASE)
+"""Server-sent events (HTML Living Standard, section 9.2)."""
+_ASK_AFTER = 0.5
+"""Seconds from a client's end of its side to the question whether it is there still. Most responses are quicker."""
+_LAST_WORD = 0.05
+"""Seconds in which a shell ends after the program that it has started."""
+_LAST_LOOKS = 10
+_MANY = 16
+"""Pieces of one read that are sent as they are; more of them are small, and are copied together first."""
+_BULK = 256 * 1024
+"""Bytes that the file must have room for, so that it is worth a thread of its own."""
+_FIRST_READ, _LEAST_READ = 16 * 1024, 1024
+"""Bytes; see ``core.read_size``."""
+_MOST_INTERIM = 100
+"""Interim responses before a response. Real ones are one to three (RFC 9110 section 15.2, RFC 8297)."""
+_MANY_PARTS = 256
+"""The same of what is sent; the kernel takes 1024."""
+
+
+async def pump(connection: Connection, exchange: Exchange) -> None:
+    """Forward what is left of the response, and of the request body.
+
+    :raises AppResponseError: see ``forward_response``. What was buffered before has gone to the client.
+    :raises RequestError: the rest of the request body is not what it should be.
+    :raises ClientGone: the client's connection broke.
+    """
+    session = exchange.session
+    assert session is not None
+    assert session.stream is not None
+    if exchange.reader is None:
+        exchange.reader = exchange.new_reader(session)
+    connection.enter(Stage.SLOW_APP, trio.current_time())
+    ledger = SpillLedger(exchange.route.app.response_buffer_high_watermark)
+    exchange.buffer = buffer = SpillBuffer(connection.front.spill, ledger)
+    response = _Pump(connection, exchange, session.stream, exchange.reader, buffer)
+    try:
+        async with trio.open_nursery() as response.nursery:
+            try:
+                response.attend_client()
+                await response.fill()
+                await response.wait_drained()
+                response.nursery.cancel_scope.cancel()
+            finally:
+                response.watch.end()  # before the nursery is closed: what the watch hears may start a task in it
+    finally:
+        response.watch.end()
+        exchange.bytes_sent = max(0, response.body - ledger.backlog - response.lost)
+        exchange.spilled += buffer.spilled
+        exchange.buffer = exchange.drain = None
+        buffer.close()
+    if response.failure is not None:
+        raise response.failure
+
+
+@attrs.define(eq=False)
+class _Pump:
+    connection: Connection
+    exchange: Exchange
+    stream: RawStream
+    reader: Reader
+    buffer: SpillBuffer
+    nursery: trio.Nursery = attrs.field(init=False)
+    failure: PassengerError | ClientGone | None = None
+    body: int = 0
+    """Body bytes that the process sent, and that may be on the wire (R23)."""
+    lost: int = 0
+    """Bytes of them for which there was no client any more."""
+    watch: ClientWatch = attrs.field(init=False)
+    _filling: trio.CancelScope | None = None
+    """Of an event stream: its deadline is set when it has to end."""
+    _raised: ApplicationRaised | None = None
+    _switch: tuple[bytes, Fields] | None = None
+    """A head of status 101, which is told to the client when the upgrade follows."""
+    _trailers: Fields | None = None
+    _out: list[bytes | memoryview] = attrs.field(factory=list)
+    _over: bool = False
+    _size: ReadSize = attrs.field(factory=lambda: ReadSize(_FIRST_READ, _LEAST_READ, SCRATCH))
+    _pieces: int = 0
+    """Handled since the last read."""
+    _interim_count: int = 0
+    _drained: trio.Event | None = None
+    """Is there while ``drain`` is."""
+
+    def __attrs_post_init__(self) -> None:
+        self.watch = ClientWatch(self.connection, self._leave, self._find_out_soon)
+
+    def _leave(self) -> None:
+        self._fail(ClientGone())
+
+    def _find_out_soon(self) -> None:
+        if self.connection.stream.socket.family != socket.AF_UNIX:  # which tells of a close at once
+            self.nursery.start_soon(self._find_out)
+
+    async def _find_out(self) -> None:
+        """Whether a client that has ended its side is there still (R28), or has left: then its kernel answers what is written, and the watch hears of that."""
+        await trio.sleep(_ASK_AFTER)
+        if (
+            self._over
+            or self._out
+            or self._switch is not None
+            or self.buffer.ledger.backlog
+            or self.buffer.ledger.coming  # in a thread, which has the codec, and whose bytes would be overtaken
+            or self._drained is not None
+        ):
+            return  # it is written to anyway, or about to be
+        if probe := self.connection.codec.probe():
+            # As any other piece of the response, so that it stays in its place among them.
+            try:
+                self._give_pieces([probe])
+            except ClientGone as gone:
+                self._fail(gone)
+
+    def _fail(self, failure: PassengerError | ClientGone) -> None:
+        """End the response now."""
+        if self.failure is None:
+            self.failure = failure
+        self.nursery.cancel_scope.cancel()
+
+    # -- from the process ---------------------------------------------------------------------------------------
+
+    async def fill(self) -> None:
+        """Frames of the process to bytes for the client, until the response is over or cannot be."""
+        try:
+            await self._fill()
+            if self._filling is not None:
+                with self._filling:
+                    await self._fill()
+                if not self._over:
+                    self._dismiss()
+            if self._raised is not None:
+                raise self._raised
+        except ClientGone as gone:
+            self._fail(gone)
+        except PassengerError as error:
+            self.failure = error
+            # What was good before is still the client's (R25), who has been told nothing yet, perhaps not even a status ...
+            try:
+                self._give()
+            except ClientGone:
+                return
+            if self.buffer.ledger.backlog and not isinstance(error, UnfitResponseHead):
+                # ... and the process does not wait for that.
+                malformed = isinstance(error, MalformedResponse)
+                self.exchange.give_back(SessionOutcome.PROCESS_FAILED if malformed else SessionOutcome.DONE)
+
+    async def _fill(self) -> None:
+        """Until it is over; or until it turns out to be an event stream, whose time can be limited from there."""
+        limited = self._filling
+        while True:
+            in_step = 0
+            while (event := self.reader.next_event()) is not None:
+                self._take(*event)
+                self._pieces += 1
+                in_step += 1
+                if in_step == STEP:
+                    self._give()
+                    await self.connection.front.take_turn()
+                    in_step = 0
+            self._give()
+            if self._over or self._filling is not limited:
+                break
+            if self._size.is_flood:
+                await self.connection.front.take_turn()
+            if self.exchange.unread:
+                self._read_on()
+            else:
+                await self._receive()
+
+    def _read_on(self) -> None:
+        """More of what has come already."""
+        unread, size = self.exchange.unread, self._size.limit
+        self.exchange.unread = unread[size:]
+        self._size.found(min(size, len(unread)), self._pieces)
+        self._pieces = 0
+        self.reader.feed(unread[:size])
+
+    async def _receive(self) -> None:
+        """The next bytes of the process: body goes on at once, the rest to the reader."""
+        stream, buffer, scratch = self.stream, self.buffer, self.connection.front.scratch
+        broken = False
+        try:
+            room = min(buffer.room(), self._size.limit)
+            if room and not buffer.over_threshold:
+                count = await stream.recv_into(scratch[:room])
+            else:
+                # The buffer is about to be written to disk: first collect what is there.
+                try:
+                    if not room:
+                        raise trio.WouldBlock
+                    count = stream.recv_into_nowait(scratch[:room])
+                except trio.WouldBlock:
+                    room = await buffer.make_room()
+                    # In a thread only what is here already: a process that sends slowly is waited for where all are.
+                    # (And in small pieces: a thread would take the interpreter from all others.)
+                    while (
+                        self._drained is not None
+                        and not self._size.is_flood
+                        and (bulk := buffer.wants_bulk(stream)) >= _BULK
+                    ):
+                        received = await self._store_bulk(bulk)
+                        if received.broken:
+                            raise trio.BrokenResourceError from None
+                        if received.untaken or received.error is not None:
+                            return  # what the reader was given comes first
+                        if (event := self.reader.next_event()) is not None:
+                            self._take(*event)
+                            return  # a body that ends by its length ended there: nothing comes behind it
+                        room = await buffer.make_room()
+                    count = await stream.recv_into(scratch[: min(room, self._size.limit)])
+        except trio.BrokenResourceError:
+            count, broken = 0, True
+        if not count:
+            if self.reader.ends_with_stream and not broken:
+                broken = await self._ended_badly()
+            self.reader.feed_eof(broken)
+        # From here to the next checkpoint the scratch buffer is ours.
+        pieces, taken = self.reader.take_body(scratch[:count])
+        self._size.found(count, self._pieces + len(pieces))
+        self._pieces = 0
+        if pieces:
+            self._take_pieces(pieces)
+            self._give()
+        if taken < count:
+            self.reader.feed(bytes(scratch[taken:count]))
+
+    def _look_for_endings(self) -> None:
+        session = self.exchange.session
+        if session is not None and session.process.live.endings is not None:
+            session.process.live.endings.look(self.connection.now())
+
+    async def _ended_badly(self) -> bool:
+        """Whether the stream has ended because its process has: the kernel ends the streams of a process that crashes, or is killed, in good order, and a
+        body without a length must not look whole by that (R25).
+        """
+        session = self.exchange.session
+        if session is None or session.process.killed:
+            return session is not None
+        endings = session.process.live.endings
+        if endings is None:
+            return False
+        for _ in range(_LAST_LOOKS):
+            badly = endings.verdict(self.exchange.started, self.connection.now())
+            if badly is not None:
+                return badly
+            await trio.sleep(_LAST_WORD / _LAST_LOOKS)
+        return False
+
+    async def _store_bulk(self, room: int) -> Received:
+        """Body to the disk, framed in a thread. What came behind it goes to the reader.
+
+        The reader and the response's side of the codec are the thread's for so long: who waits here has them both, and what else uses the codec reads requests.
+        """
+        received = await self.buffer.store_coming(self.stream, room, self._frame)
+        self._start_to_drain()
+        if received.untaken:
+            self.reader.feed(received.untaken)
+        return received
+
+    def _frame(self, view: memoryview) -> tuple[Sequence[bytes | memoryview], int]:
+        """In a thread: the body at the front of what came, as the client gets it."""
+        pieces, taken = self.reader.take_body(view)
+        codec = self.connection.codec
+        if len(pieces) > _MANY:
+            pieces = [memoryview(b"".join(pieces))]
+        out: list[bytes | memoryview] = []
+        for piece in pieces:
+            cut = codec.overrun
+            if framed := codec.response_body(piece):
+                self.body += len(piece) - (codec.overrun - cut)
+                out += framed
+        return out, taken
+
+    def _start_to_drain(self) -> None:
+        if self._drained is None and self.buffer.ledger.backlog:
+            self._drained = trio.Event()
+            self.nursery.start_soon(self._drain, self._drained)
+
+    def _take_pieces(self, pieces: Sequence[memoryview]) -> None:
+        if len(pieces) > _MANY:
+            self._take(DATA, b"".join(pieces))
+        else:
+            for piece in pieces:
+                self._take(DATA, piece)
+
+    def _take(self, kind: int, payload: bytes | memoryview) -> None:
+        exchange = self.exchange
+        codec = self.connection.codec
+        if self._switch is not None and kind != UPGRADE:
+            raise UnfitResponseHead(
+                "the application's response cannot be sent: its status is 101, but it is a response"
+            )
+        if kind == DATA:
+            cut = codec.overrun
+            if pieces := codec.response_body(payload):
+                self.body += len(payload) - (codec.overrun - cut)
+                self._out += pieces
+            return
+        assert isinstance(payload, bytes)
+        if kind == HEAD and payload.startswith(b"101\0"):
+            try:
+                self._switch = parse_switch(payload, exchange.head.upgrade)
+            except UnfitResponseHead:
+                exchange.give_back(SessionOutcome.DONE)  # what the process sends next may be raw, and without an end
+                raise
+        elif kind == HEAD:
+            app = parse(payload)
+            exchange.status = app.status
+            self._out.append(
+                codec.begin_response(
+                    app.status,
+                    app.reason,
+                    app.fields,
+                    length=app.content_length,
+                    date=self.connection.front.date(),
+                    close=self.connection.ends_after_response,
+                )
+            )
+            exchange.response_begun = True
+            exchange.release_body()
+            if self.reader.ends_with_stream:
+                self._look_for_endings()
+            if any(name.lower() == b"content-type" and _EVENTS.match(value) for name, value in app.fields):
+                self._drain_when_told()
+        elif kind == INTERIM:
+            self._interim_count += 1
+            if self._interim_count > _MOST_INTERIM:
+                raise MalformedResponse(f"the process sent more than {_MOST_INTERIM} interim responses for one request")
+            if interim := codec.interim(*parse_interim(payload)):
+                self._out.append(interim)
+        elif kind == ERROR:
+            self._raised = ApplicationRaised(*split_application_error(payload))
+        elif kind == END:
+            self._end(payload[0] if payload else 0)
+        elif kind == TRAILERS:
+            self._trailers = parse_trailers(payload)
+        elif kind == ACCEPT:
+            self._accept(payload)
+        elif kind == UPGRADE:
+            self._upgrade()
+
+    def _accept(self, payload: bytes) -> None:
+        """The process accepts a WebSocket: what comes from here is for that (``websocket``)."""
+        exchange, connection = self.exchange, self.connection
+        fields = with_standard_fields(accept_fields(exchange.head, payload), connection.front.date())
+        self._out.append(connection.codec.switch_protocols(b"Switching Protocols", fields))
+        exchange.status = 101
+        exchange.response_begun = self._over = True
+        exchange.relay = WebSocket(connection, exchange)
+
+    def _upgrade(self) -> None:
+        """The application takes the connection over: what comes from here is for the relay (``upgrade``)."""
+        exchange = self.exchange
+        unread, exchange.unread = exchange.unread, b""
+        self.reader.feed(unread)
+        if not exchange.body_sent:
+            raise MalformedResponse("the process has taken the connection over before it had the whole request")
+        if self._switch is not None:
+            exchange.status = 101
+            self._out.append(self.connection.codec.switch_protocols(*self._switch))
+        exchange.response_begun = exchange.upgraded = self._over = True
+
+    def _end(self, flags: int) -> None:
+        """The process is done: it is free before the client has the last byte."""
+        exchange = self.exchange
+        exchange.give_back(
+            SessionOutcome.DONE, keep_stream=exchange.body_sent and not flags & FLAG_CLOSE and not exchange.unread
+        )
+        exchange.unread = b""
+        self._over = True
+        if self._raised is None:
+            if end := self.connection.codec.end_response(self._trailers):
+                self._out.append(end)
+            if self.connection.codec.short:
+                raise IncompleteResponse("the application sent less than the Content-Length that it declared")
+
+    # -- an event stream has to end -----------------------------------------------------------------------------
+
+    def _drain_when_told(self) -> None:
+        exchange = self.exchange
+        self._filling = trio.CancelScope()
+        exchange.drain = self.drain
+        if exchange.session is not None:
+            exchange.session.tell_of_end(self.drain)
+        if self.connection.front.draining:
+            self.drain()
+
+    def drain(self) -> None:
+        """The process, or the server, is to go. Idempotent; it may also be called when the response is over, for the session can last longer."""
+        filling = self._filling
+        assert filling is not None
+        filling.deadline = min(filling.deadline, trio.current_time() + self.connection.front.options.websocket_drain)
+
+    def _dismiss(self) -> None:
+        """Its time is over. Called where nothing else of the response is under way."""
+        exchange = self.exchange
+        self._over = exchange.dismissed = True
+        _log.info(
+            "an event stream of %s is ended: its process, or the server, is to go [request %s]",
+            exchange.route.group_name,
+            exchange.request_id.decode(),
+        )
+        if end := self.connection.codec.end_response():
+            self._out.append(end)
+            self._give()
+
+    # -- to the client ------------------------------------------------------------------------------------------
+
+    def _give(self) -> None:
+        """What was taken goes to the client as far as it takes it, and to the buffer.
+
+        :raises ClientGone: the connection is broken.
+        """
+        out, self._out = self._out, []
+        if len(out) > _MANY_PARTS:
+            out = [b"".join(out)]
+        if out:
+            self._give_pieces(out)
+
+    def _give_pieces(self, out: Sequence[bytes | memoryview]) -> None:
+        buffer = self.buffer
+        sent = 0
+        if not buffer.ledger.backlog:
+            stream = self.connection.stream
+            try:
+                sent = stream.send_nowait(out[0]) if len(out) == 1 else stream.sendmsg_nowait(out)
+            except trio.BrokenResourceError:
+                self.lost = sum(map(len, out))
+                raise ClientGone from None
+            buffer.ledger.pass_through(sent)
+            if sent == sum(map(len, out)):
+                return
+        buffer.put(out, sent)
+        self._start_to_drain()
+
+    async def _drain(self, drained: trio.Event) -> None:
+        """Give the buffer to the client, until it is empty. Each progress gives the client its whole time again (R27)."""
+        connection, buffer = self.connection, self.buffer
+        timeout = connection.front.options.write_timeout
+        try:
+            while buffer.ledger.backlog:
+                connection.enter(Stage.WRITE, connection.now(), timeout)
+                await trio.lowlevel.wait_writable(connection.stream.socket)
+                buffer.send_nowait(connection.stream)
+        except trio.BrokenResourceError:
+            self._fail(ClientGone())
+            return
+        except PassengerError as lost:
+            self._fail(lost)
+            return
+        connection.enter(Stage.SLOW_APP, connection.now())
+        self._drained = None
+        drained.set()
+
+    async def wait_drained(self) -> None:
+        """Return when the client has been given everything."""
+        if self._drained is not None:
+            await self._drained.wait()
+
+    # -- from the client ----------------------------------------------------------------------------------------
+
+    def attend_client(self) -> None:
+        """The rest of the request body to the process; after that, watch the client's connection."""
+        if self.exchange.body_sent:
+            self.exchange.release_body()
+            self.watch.begin()
+        else:
+            self.nursery.start_soon(self._send_body)
+
+    async def _send_body(self) -> None:
+        try:
+            await send_body(self.connection, self.exchange, self.stream, self._interim)
+        except RequestError as failure:
+            # A process that has ended its response has no use for the rest: its client may stop sending that, and still gets what the process has said.
+            if not self._over:
+                self._abandon(failure)
+        except ClientGone as gone:
+            self._abandon(gone)
+        except PassengerError as lost:
+            self._fail(lost)
+        else:
+            self.exchange.release_body()
+            self.watch.begin()
+
+    def _interim(self, data: bytes) -> None:
+        """An interim response of ours, in its place among what the client is to get."""
+        self._give_pieces([data])
+
+    def _abandon(self, failure: RequestError | ClientGone) -> None:
+        if self.buffer.ledger.backlog:
+            # Part of something is on the wire already: nothing else can be told.
+            self.exchange.response_begun = True
+        self._fail(failure)

@@ -1,0 +1,115 @@
+"""The rest of a request body, from wherever it is to the process, beside its response: an application may answer before it has read all.
+
+First what is buffered on disk, which goes from file to socket within pieces (``sendfile``), and what was in memory behind it; then what the client still sends,
+as it comes.
+
+Law: ``exchange.body_sent`` is set only when the process has been given the end of the body; before that the stream is not at a boundary, and is not used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from passenger_trio.codecs.dialect import Framing
+from passenger_trio.errors import RequestError
+from passenger_trio.server.http.buffer_body import BodyClock
+from passenger_trio.server.http.exchange import Exchange
+from passenger_trio.server.http.stage import SCRATCH, ClientGone
+from passenger_trio.server.spill.spill_buffer import SpillBuffer
+
+if TYPE_CHECKING:
+    from passenger_trio.server.http.connection import Connection
+    from passenger_trio.system.sockets import RawStream
+
+__all__ = ["send_body"]
+
+
+async def send_body(
+    connection: Connection, exchange: Exchange, stream: RawStream, interim: Callable[[bytes], None]
+) -> None:
+    """Give the rest of the body to the process.
+
+    :param interim: sends ``100 Continue``.
+    :raises RequestError: it is not a body (400), or comes too slowly (408).
+    :raises SpillLost: what was buffered cannot be read back.
+    :raises ClientGone: the client's connection broke.
+    """
+    unsent, exchange.unsent = exchange.unsent, b""
+    reading = not unsent or await _send(
+        stream, unsent
+    )  # whether the worker still takes the body; if not, its response tells why
+    if exchange.body_whole and exchange.upload is None:
+        exchange.body_sent = reading  # all that was left was ``unsent``
+        return
+    if reading and exchange.upload is not None:
+        reading = await _send_buffered(stream, exchange.upload, exchange.framing)
+    if not exchange.body_whole:
+        reading = await _send_coming(connection, exchange, stream, interim, reading)
+    if reading and await _send(stream, exchange.framing.end):
+        exchange.body_sent = True
+
+
+async def _send_buffered(stream: RawStream, upload: SpillBuffer, framing: Framing) -> bool:
+    """Nothing is taken out of the buffer: the request may have to be sent again (R30)."""
+    at, end = 0, upload.ledger.file_length
+    while at < end:
+        piece_end = min(end, at + framing.most)
+        if not await _send(stream, framing.before(piece_end - at)):
+            return False
+        while at < piece_end:
+            try:
+                await stream.wait_writable()
+                at += upload.send_stored(stream, at, piece_end - at)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return False
+        if not await _send(stream, framing.after):
+            return False
+    tail = upload.tail
+    return not tail or await _send(stream, framing.piece(tail))
+
+
+async def _send_coming(
+    connection: Connection, exchange: Exchange, stream: RawStream, interim: Callable[[bytes], None], reading: bool
+) -> bool:
+    codec = connection.codec
+    clock = exchange.body_clock
+    assert clock is not None
+    while True:
+        piece = codec.read_body()
+        if piece == b"":
+            return reading
+        if piece is None:
+            if waits := codec.continue_bytes():
+                interim(waits)
+            codec.receive(await _receive(connection, clock))
+        elif reading:
+            reading = await _send(stream, exchange.framing.piece(piece))
+
+
+async def _receive(connection: Connection, clock: BodyClock) -> bytes:
+    begun = trio.current_time()
+    with trio.move_on_after(clock.remaining()) as patience:
+        try:
+            data = await connection.stream.recv(SCRATCH)
+        except trio.BrokenResourceError:
+            raise ClientGone from None
+        clock.waited(trio.current_time() - begun, len(data))
+        return data
+    assert patience.cancelled_caught
+    raise RequestError(408, "body_timeout", "The body of the request did not arrive in time.")
+
+
+async def _send(stream: RawStream, data: bytes | memoryview) -> bool:
+    """False: the worker takes nothing any more."""
+    if not data:
+        return True
+    try:
+        sent = stream.send_nowait(data)
+        if sent < len(data):
+            await stream.send_all(memoryview(data)[sent:])
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return False
+    return True

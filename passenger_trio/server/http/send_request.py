@@ -1,0 +1,128 @@
+"""Stages 7 and 8: take a stream to the process, and write head, body and end of the request in one write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from passenger_trio.codecs.websocket_handshake import check_key
+from passenger_trio.core.model import SessionOutcome
+from passenger_trio.errors import CheckoutError, ProcessUnreachable, RequestError
+from passenger_trio.pool.session import Session
+from passenger_trio.server.http.exchange import Exchange
+from passenger_trio.server.http.stage import SHORT_OF_DESCRIPTORS
+from passenger_trio.system.sockets import RawStream
+
+if TYPE_CHECKING:
+    from passenger_trio.server.http.connection import Connection
+
+__all__ = ["send_request", "try_process"]
+
+_STILL_WARM = 0.001
+"""Seconds in which nothing is expected to have happened to an idle stream."""
+_CONNECT_TRIES = 3
+"""Processes that are tried when nothing could be sent to any (R30)."""
+
+
+def send_request(connection: Connection, exchange: Exchange) -> RawStream:
+    """Write the request, as far as it is here, to ``exchange.session``; the stream that has it. Does not call the pool, and may be tried again if it raises.
+
+    :raises ProcessUnreachable: the process does not take a stream.
+    :raises RequestError: the head is longer than a worker takes (431), or the key of a WebSocket is none (400).
+    """
+    session = exchange.session
+    assert session is not None
+    head, upload = exchange.head, exchange.upload
+    address_pairs = connection.address_pairs
+    if head.upgrade:
+        address_pairs = _ask_for_websocket(exchange, session, address_pairs)
+    whole = exchange.body_whole and upload is None
+    data, exchange.framing = session.dialect.request(
+        head,
+        address_pairs,
+        exchange.route.script_name,
+        connection.trusted,
+        exchange.request_id,
+        exchange.body,
+        whole,  # what is not here follows beside the response (send_body)
+        head.content_length,
+    )
+    stream = session.stream or _stream(connection, session, exchange)
+    exchange.sent = True
+    exchange.unsent = b""
+    exchange.body_sent = whole
+    try:
+        sent = stream.send_nowait(data)
+        if sent < len(data):
+            # The pump sends the rest while it takes the response: a worker that answers without reading must not wait for us while we wait for it.
+            exchange.unsent = memoryview(data)[sent:]
+            exchange.body_sent = False
+    except trio.BrokenResourceError:
+        # The response side sees the end of the stream and judges it; there may even be a response.
+        pass
+    return stream
+
+
+def try_process(connection: Connection, exchange: Exchange) -> bool:
+    """``send_request``, and judge the process. False: it could not be reached, check out another.
+
+    :raises ProcessUnreachable: as many as allowed could not be reached.
+    :raises CheckoutError: no descriptor is left for a stream.
+    :raises RequestError: see ``send_request``.
+    """
+    try:
+        send_request(connection, exchange).hang_up()  # from here its task hears for it
+    except RequestError:
+        exchange.give_back(SessionOutcome.NOT_STARTED)
+        raise
+    except ProcessUnreachable as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in SHORT_OF_DESCRIPTORS:
+            # It is we who are short of something (F32): the process is not to blame.
+            exchange.give_back(SessionOutcome.NOT_STARTED)
+            connection.front.warn_rarely("a process cannot be connected to: %s", error.__cause__.strerror)
+            connection.front.make_room(8)
+            raise CheckoutError(f"no stream to a process can be opened: {error.__cause__.strerror}") from error
+        # Nothing was sent: any request may go elsewhere. The process is judged by the policy.
+        exchange.give_back(SessionOutcome.PROCESS_FAILED)
+        exchange.unreachable += 1
+        if exchange.unreachable >= _CONNECT_TRIES:
+            raise
+        return False
+    return True
+
+
+def _ask_for_websocket(exchange: Exchange, session: Session, address_pairs: bytes) -> bytes:
+    """The connection's pairs as a process that takes WebSockets is to see them; for another it is an ordinary request.
+
+    :raises RequestError: the handshake has no key.
+    """
+    exchange.wants_websocket = exchange.head.upgrade == b"websocket" and session.process.live.websocket
+    if not exchange.wants_websocket:
+        return address_pairs
+    check_key(exchange.head)
+    return address_pairs.replace(b"REQUEST_SCHEME\0http", b"REQUEST_SCHEME\0ws", 1)
+
+
+def _stream(connection: Connection, session: Session, exchange: Exchange) -> RawStream:
+    """A stream to the process: one that it keeps, unless that has ended meanwhile, or says what nobody has asked for (R41). A new one for a second try, and
+    for what could not have a second try where the first might meet a process that ends its idle streams (R30).
+
+    One that was given straight from one request to the next in the queue is not looked at, if the process speaks by a loader of ours: under load that is
+    every one, and a look costs as much as a read.
+    """
+    fresh = exchange.retried > 0 or not (
+        session.dialect.keeps_idle or exchange.head.method in exchange.route.retried_methods
+    )
+    stream = session.connect_nowait(fresh=fresh)
+    handed_on = exchange.queued and session.dialect.keeps_idle
+    while session.reused and not (handed_on and connection.now() - stream.idle_since < _STILL_WARM):
+        try:
+            stream.recv_nowait(1)
+        except trio.WouldBlock:
+            break
+        except trio.BrokenResourceError:
+            pass
+        session.drop_stream()
+        stream = session.connect_nowait()
+    return stream

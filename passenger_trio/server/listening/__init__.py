@@ -1,0 +1,1 @@
+"""Listening sockets and accepting: from the kernel's queue to a connection."""

@@ -1,0 +1,138 @@
+"""Stage 1: listening sockets to connections.
+
+One accept loop a listener. Laws: a connection that was accepted is served or closed, never forgotten, and what goes wrong with one costs that one (KE1); want of descriptors (R36, F31) closes connections that are
+idle, then lets the kernel's queue wait, and never spins; while the server drains the listener is not read, but who stood in its queue when that began is accepted
+first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+
+import trio
+
+from passenger_trio.server.front import Front
+from passenger_trio.server.http.connection import Connection
+from passenger_trio.server.http.stage import SHORT_OF_DESCRIPTORS
+from passenger_trio.system.sockets import RawStream, peer_credentials
+
+__all__ = ["Listener"]
+
+_BURST = 32
+"""Connections accepted before other tasks get their turn."""
+_PAUSE = 0.1
+"""Seconds until accepting is tried again when descriptors are short."""
+
+_log = logging.getLogger("passenger_trio.server")
+
+
+class Listener:
+    """One listening socket. ``run`` is its accept loop."""
+
+    def __init__(self, sock: socket.socket, front: Front) -> None:
+        self._sock = sock
+        self._front = front
+        self._is_unix = sock.family == socket.AF_UNIX
+        self._path = sock.getsockname() if self._is_unix else ""
+        path = os.fsencode(self._path).replace(b"\0", b"@")  # of an abstract socket
+        self._unix_pairs = _own_pairs("localhost", 80) + b"REMOTE_ADDR\0\0REMOTE_PORT\0\0SERVER_SOCKET\0%b\0" % path
+        if not self._is_unix:
+            host, port = sock.getsockname()[:2]
+            # Behind a wildcard each connection has an address of its own.
+            self._own = None if host in ("0.0.0.0", "::") else _own_pairs(host, port)
+
+    @property
+    def url(self) -> str:
+        """The address, for people."""
+        if self._is_unix:
+            return f"unix:{self._path}"
+        host, port = self._sock.getsockname()[:2]
+        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+    async def run(self, clients: trio.Nursery) -> None:
+        """Accept until cancelled; connections run in ``clients``."""
+        front = self._front
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            for turn in range(_BURST):
+                if not front.takes_connection:
+                    # Only the first time it is known that somebody waits; room for nobody would cost the one who came last.
+                    if not turn and not front.make_room():
+                        # Every connection has a request in hand: newcomers wait in the kernel's queue.
+                        await trio.sleep(_PAUSE)
+                    # Those that were told to end are there until their tasks have run.
+                    break
+                try:
+                    sock, address = self._sock.accept()
+                except BlockingIOError:
+                    break
+                except OSError as exc:
+                    # Others than these are about a connection that broke before it was accepted.
+                    if exc.errno in SHORT_OF_DESCRIPTORS:
+                        front.rejected["fd_exhausted"] += 1
+                        front.warn_rarely("connections cannot be accepted: %s", exc.strerror)
+                        front.make_room(8)
+                        await trio.sleep(_PAUSE)
+                    break
+                self._begin(sock, address, clients)
+
+    def accept_waiting(self, clients: trio.Nursery) -> None:
+        """The server drains: accept who has come by now, up to the ceiling.
+
+        The kernel has told them that they are connected, and their requests may be here; closing the socket would reset them unread.
+        """
+        while self._front.takes_connection:
+            try:
+                sock, address = self._sock.accept()
+            except BlockingIOError:
+                break
+            except OSError as exc:
+                if exc.errno in SHORT_OF_DESCRIPTORS:
+                    break
+                continue
+            self._begin(sock, address, clients)
+
+    def _begin(self, sock: socket.socket, address: tuple[str, int], clients: trio.Nursery) -> None:
+        front = self._front
+        front.accepted += 1
+        with front.kernel.contain("a new connection", "it is closed") as containment:
+            try:
+                connection = self._connection(sock, address)
+            except OSError:
+                sock.close()  # it broke, and the kernel cannot tell any more whose it was
+                return
+            front.connections.add(connection)  # it counts from now on, and not when its task first runs
+            clients.start_soon(connection.run)
+        if containment.error is not None:
+            sock.close()
+
+    def close(self) -> None:
+        """Idempotent: the path may be another server's by the second time."""
+        if self._sock.fileno() < 0:
+            return
+        self._sock.close()
+        if self._is_unix:
+            try:
+                os.unlink(self._path)
+            except FileNotFoundError:
+                pass
+
+    def _connection(self, sock: socket.socket, address: tuple[str, int]) -> Connection:
+        sock.setblocking(False)
+        if self._is_unix:
+            # R11: the peer is judged by the kernel's word. It has no address, and none is invented (ED2).
+            user = peer_credentials(sock).uid
+            return Connection(
+                self._front, RawStream(sock), "unix", self._front.trusts_user(user), self._unix_pairs, peer_user=user
+            )
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        host, port = address[:2]
+        own = self._own or _own_pairs(*sock.getsockname()[:2])
+        pairs = b"%sREMOTE_ADDR\0%s\0REMOTE_PORT\0%d\0" % (own, host.encode(), port)
+        return Connection(self._front, RawStream(sock), host, self._front.trusts(host), pairs)
+
+
+def _own_pairs(host: str, port: int) -> bytes:
+    return b"REQUEST_SCHEME\0http\0SERVER_NAME\0%s\0SERVER_PORT\0%d\0" % (host.encode(), port)

@@ -1,0 +1,1 @@
+"""Connections that stay open in another protocol: WebSockets, and relays of raw bytes."""

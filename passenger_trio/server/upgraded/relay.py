@@ -1,0 +1,204 @@
+"""The upgrade relay: raw bytes between a client and an application that has taken the connection over, for as long as both want.
+
+It begins behind the process's ``U`` frame (CONTRACT.md section 3): after a head of status 101, which the pump has given to the client; or without one, and
+then the application writes its response by itself (Rack's full hijack). With a process that speaks HTTP it begins behind the 101. The two directions are
+*up* and *down* (``way``); the switchboard calls them, so the connection's task only waits for the end.
+
+Laws:
+
+* No byte is lost, doubled or changed: first goes what came with the handshake, in either direction.
+* A side that takes nothing pauses the other: a direction holds no more than one piece, and reads the next one when that is gone. The scratch buffer is used
+  within one step only.
+* The end of one direction is passed on as a half-close. It is over when both have ended, when the client's connection breaks, or when the application
+  has closed its side altogether (or its process has died); what it had written before is still the client's.
+* The client of a WebSocket is told why it ends if the application cannot: 1012 when its process dies or has to go, 1001 when the server stops, or when nothing
+  came for too long. That needs the end of a frame (``websocket_ends``): in the middle of one, there is only the end of the connection.
+* The session is held until then, so the process counts as busy.
+* There are two limits: ``upgrade_idle_timeout`` without a byte in either direction, and ``websocket_drain`` from the moment in which the process is to go, or
+  the server drains. The timekeeper asks when ``Connection.due`` has come (``is_due``): a byte that is passed on changes no timer.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+import trio
+
+from passenger_trio.codecs.websocket_ends import FrameEnds, close_frame
+from passenger_trio.core.model import SessionOutcome
+from passenger_trio.server.http.stage import Stage
+from passenger_trio.server.upgraded.relay_direction import Down, Up
+
+if TYPE_CHECKING:
+    from passenger_trio.server.http.connection import Connection
+    from passenger_trio.server.http.exchange import Exchange
+    from passenger_trio.system.sockets import RawStream
+
+__all__ = ["Relay", "relay"]
+
+_PIECE = 65536
+"""Bytes that are moved at once, which is also what a direction holds at the most."""
+_DYING = 0.2
+"""Seconds in which the exit of a process is waited for that has ended a WebSocket without a word."""
+_GOING_AWAY, _RESTART = 1001, 1012
+
+_log = logging.getLogger("passenger_trio.server")
+
+
+async def relay(connection: Connection, exchange: Exchange) -> None:
+    """Pass bytes on until it is over; whatever ends it, the session is closed. Never fails."""
+    session = exchange.session
+    assert session is not None
+    assert session.stream is not None
+    assert exchange.reader is not None
+    it = exchange.relay = Relay(connection, exchange, session.stream)
+    connection.enter(Stage.RELAY, connection.now())
+    connection.due = it.due
+    session.hold(it.drain)
+    if connection.front.draining:
+        it.drain()
+    try:
+        it.begin(connection.codec.hand_over(), exchange.reader.take_rest())
+        await it.stirred.wait()
+        while not it.over:
+            await it.judge()
+            await it.stirred.wait()
+    except trio.Cancelled:
+        restarts = connection.now() >= it.ends and not connection.front.draining
+        it.say_end(_RESTART if restarts else _GOING_AWAY)
+        raise
+    finally:
+        it.finish()
+        exchange.bytes_sent += it.bytes_down
+        exchange.status = exchange.status or 101
+        exchange.give_back(SessionOutcome.DONE)
+
+
+class Relay:
+    """One connection that is not HTTP any more."""
+
+    __slots__ = ("_connection", "_down", "_exchange", "_idle", "_up", "ends", "over", "stirred")
+
+    def __init__(self, connection: Connection, exchange: Exchange, process: RawStream) -> None:
+        front = connection.front
+        self._connection = connection
+        self._exchange = exchange
+        self._idle = front.options.upgrade_idle_timeout or math.inf
+        self.ends = math.inf
+        """When it is cut off, because its process is to go or the server drains."""
+        self.over = False
+        self.stirred = trio.Event()
+        """It is over, or the end of what the process sends is to be judged."""
+        itself = not exchange.status
+        """The application writes its response."""
+        piece = front.scratch[:_PIECE]
+        self._up = Up(connection.stream, process, front.switchboard, piece, self.finish)
+        self._down = Down(
+            process,
+            connection.stream,
+            front.switchboard,
+            piece,
+            self.finish,
+            frames=FrameEnds(with_head=itself) if exchange.head.upgrade == b"websocket" else None,
+            found=self._found if itself else None,
+            in_doubt=self._in_doubt,
+        )
+        self._up.back, self._down.back = self._down, self._up
+        self._up.active = self._down.active = front.switchboard.time = connection.now()
+
+    def begin(self, client_sent: bytes, process_sent: bytes) -> None:
+        """Pass on what came with the handshake, and from here on what comes."""
+        up, down = self._up, self._down
+        try:
+            up.watch()
+            down.watch()
+        except OSError as error:
+            self._connection.front.warn_rarely("a connection cannot be relayed: %s", error.strerror)
+            self.finish()
+            return
+        # What fits into no socket's buffer is kept, so the order does not matter.
+        if client_sent:
+            up.give(client_sent)
+        if process_sent and not self.over:
+            down.give(process_sent)
+
+    def finish(self) -> None:
+        """It is over. Idempotent."""
+        self.over = True
+        self._up.unwatch()
+        self._down.unwatch()
+        self.stirred.set()
+
+    @property
+    def bytes_up(self) -> int:
+        """Given to the application."""
+        return self._up.moved
+
+    @property
+    def bytes_down(self) -> int:
+        """Given to the client."""
+        return self._down.moved
+
+    @property
+    def active(self) -> float:
+        """When a byte was passed on last, in monotonic seconds."""
+        return max(self._up.active, self._down.active)
+
+    def _found(self, status: int) -> None:
+        self._exchange.status = status
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    @property
+    def due(self) -> float:
+        """When it is cut off if nothing comes, in monotonic seconds."""
+        return min(self.active + self._idle, self.ends)
+
+    def is_due(self, now: float) -> bool:
+        """For the timekeeper: whether it is cut off now. If not, it is asked again when that may be so."""
+        self._connection.due = due = self.due
+        return due <= now
+
+    def drain(self) -> None:
+        """It has a last time to end by itself."""
+        connection = self._connection
+        self.ends = min(self.ends, connection.now() + connection.front.options.websocket_drain)
+        connection.due = min(connection.due, self.ends)
+
+    def tell_end(self) -> None:
+        """Log why it was cut off."""
+        why = "its process is to go" if self._connection.now() >= self.ends else "nothing came over it for too long"
+        _log.info(
+            "an upgraded connection to %s is closed: %s [request %s]",
+            self._exchange.route.group_name,
+            why,
+            self._exchange.request_id.decode(),
+        )
+
+    def _in_doubt(self) -> None:
+        self.stirred.set()
+
+    async def judge(self) -> None:
+        """The process has ended a WebSocket without a word. If it is dying, the client is told so; if not, that is what the application wants."""
+        session = self._exchange.session
+        assert session is not None
+        self.stirred = trio.Event()
+        await session.wait_left(_DYING)
+        if self.over:
+            return
+        if session.process.leaving:
+            self.say_end(_RESTART)
+            self.finish()
+        else:
+            self._down.end_now()
+
+    def say_end(self, code: int) -> None:
+        """Tell the client of a WebSocket, if that can be done, which is where a frame has ended and no Close has gone. Nothing may follow."""
+        down = self._down
+        if down.frames is not None and down.frames.between and not down.rest:
+            try:
+                self._connection.stream.send_nowait(close_frame(code))
+            except trio.BrokenResourceError:
+                pass

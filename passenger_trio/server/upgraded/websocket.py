@@ -1,0 +1,450 @@
+"""A WebSocket that ends here: frames with the client, messages with the worker, for as long as both want.
+
+It begins behind the worker's ``W`` (CONTRACT.md, section 3), which the pump has made a 101. Its tasks are ``_from_client`` and ``_from_worker``; beside them an
+``Outflow`` to each side has one while that side takes nothing. When something is due the timekeeper calls ``tick``, which needs no task either. What happens when, and
+who is told, is decided in ``core/websocket_life``; what a frame is, in ``codecs/websocket_frames``, the only module that knows the WebSocket library.
+
+Laws:
+
+* Back-pressure goes through: while a side takes nothing, the other is not read. What is held for a connection is one read and one message in each direction.
+* Control frames are not held up by that: a Ping is answered as soon as its sender takes the answer; of several that wait, the last is answered (RFC 6455, 5.5.3).
+* The client's descriptor is closed as soon as the client's side is over; the process is given back when the worker says that its application has ended, and
+  counts as busy until then.
+* No end of the worker, of the server or of its tasks lets the client's connection end without a Close, as long as that can be written.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import trio
+
+from passenger_trio.codecs import session_messages
+from passenger_trio.codecs.session_messages import MessageReader, encode_message
+from passenger_trio.codecs.session_protocol import END, FLAG_CLOSE, ResponseReader
+from passenger_trio.codecs.websocket_frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    FAILURE,
+    PING,
+    PONG,
+    TEXT,
+    FrameReader,
+    close_code,
+    close_payload,
+    encode_frame,
+    is_close_payload,
+)
+from passenger_trio.core.model import SessionOutcome
+from passenger_trio.core.read_size import STEP, ReadSize
+from passenger_trio.core.websocket_life import (
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    SERVICE_RESTART,
+    AbortWorker,
+    CutClient,
+    LeaveWorker,
+    Order,
+    Ping,
+    Side,
+    TellClient,
+    TellWorker,
+    Times,
+    WebSocketLife,
+)
+from passenger_trio.errors import IncompleteResponse, MalformedResponse
+from passenger_trio.server.http.stage import Stage
+from passenger_trio.server.upgraded.send_queue import Outflow
+
+if TYPE_CHECKING:
+    from passenger_trio.server.http.connection import Connection
+    from passenger_trio.server.http.exchange import Exchange
+
+__all__ = ["WebSocket"]
+
+_LINGER_BYTES = 256 * 1024
+_READ = 65536
+_FIRST_READ, _LEAST_READ = 8192, 1024
+"""Bytes; see ``core.read_size``."""
+
+# Messages by the names that the two protocols have for them.
+_TO_WORKER = {TEXT: session_messages.TEXT, BINARY: session_messages.BINARY}
+_TO_CLIENT = {session_messages.TEXT: TEXT, session_messages.BINARY: BINARY}
+
+_OPEN = Side.OPEN
+
+_log = logging.getLogger("passenger_trio.server")
+
+
+class WebSocket:
+    """One WebSocket, from the 101 on."""
+
+    __slots__ = (
+        "_aborted",
+        "_connection",
+        "_exchange",
+        "_life",
+        "_pong",
+        "_reader",
+        "_session_reader",
+        "_to_client",
+        "_to_worker",
+        "_within",
+        "active",
+        "bytes_up",
+        "logged",
+    )
+
+    def __init__(self, connection: Connection, exchange: Exchange) -> None:
+        front = connection.front
+        options = front.options
+        now = connection.now()
+        self._connection = connection
+        self._exchange = exchange
+        self._life = WebSocketLife(
+            Times(
+                options.websocket_ping_interval,
+                options.websocket_ping_timeout,
+                options.write_timeout,
+                options.websocket_drain,
+            ),
+            now,
+        )
+        self._reader = FrameReader(front.frame_limits, now)
+        self._session_reader = MessageReader()
+        self._to_client: Outflow | None = None
+        self._to_worker: Outflow | None = None
+        self._pong: bytes | None = None
+        """The payload of the last Ping that could not be answered yet."""
+        self._aborted = False
+        """The worker was told by the end of its stream, which is not used again."""
+        self._within = False
+        """A message to the client was begun, in a frame that is not its last."""
+        self.bytes_up = 0
+        """Bytes from the client, of frames."""
+        self.active = now
+        """When a message last passed, in monotonic seconds."""
+        self.logged = False
+
+    # -- its life -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until both sides have ended. The session is given back before; the client's connection is closed."""
+        connection, exchange = self._connection, self._exchange
+        session = exchange.session
+        assert session is not None
+        assert session.stream is not None
+        assert isinstance(exchange.reader, ResponseReader)  # no other dialect has it
+        connection.enter(Stage.WEBSOCKET, connection.now())
+        self._session_reader = MessageReader(exchange.reader.take_rest())
+        exchange.reader = None
+        early = connection.codec.hand_over()
+        async with trio.open_nursery() as nursery:
+            self._to_client = Outflow(connection.stream, nursery, connection.now, self._client_moved)
+            self._to_worker = Outflow(session.stream, nursery, connection.now, self._worker_moved)
+            session.hold(self._process_goes, taken_over=False)
+            if connection.front.draining:
+                self.drain()
+            self._set_due()
+            nursery.start_soon(self._from_client, early)
+            await self._from_worker()
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes given to the client's connection, behind the 101."""
+        return 0 if self._to_client is None else self._to_client.sent
+
+    def drain(self) -> None:
+        """The server is to end: it has a last time to end by itself."""
+        self._life.drain(GOING_AWAY, self._connection.now(), random.random())
+        self._set_due()
+
+    def _process_goes(self) -> None:
+        self._life.drain(SERVICE_RESTART, self._connection.now(), random.random())
+        self._set_due()
+
+    def tick(self, now: float) -> None:
+        """Something may be due. Called by the timekeeper."""
+        self._perform(self._life.tick(now))
+
+    def last_words(self) -> None:
+        """Its tasks are being cancelled: the client is told, if that can be done at once."""
+        if self._life.client is _OPEN and (self._to_client is None or not self._to_client.kept):
+            code = GOING_AWAY if self._connection.front.draining else INTERNAL_ERROR
+            try:
+                self._connection.stream.send_nowait(encode_frame(CLOSE, close_payload(code)))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+
+    def _set_due(self) -> None:
+        if self._to_client is not None:  # else the connection is still at the stage before
+            self._connection.due = self._life.due()
+
+    def _client_moved(self, since: float) -> None:
+        life = self._life
+        life.client_stuck = since
+        if since == math.inf:
+            life.heard = self._connection.now()
+            pong, self._pong = self._pong, None
+            if pong is not None:
+                self._send(encode_frame(PONG, pong))
+        self._set_due()
+
+    def _worker_moved(self, since: float) -> None:
+        self._life.worker_stuck = since
+        if since == math.inf:
+            self._life.heard = self._connection.now()
+        self._set_due()
+
+    def _perform(self, orders: Iterable[Order]) -> None:
+        for order in orders:
+            match order:
+                case Ping():
+                    self._send(encode_frame(PING, b""))
+                case TellClient(code, reason):
+                    self._close_client(code, reason)
+                case TellWorker(code, reason):
+                    self._tell_worker(b"" if code == 1005 else close_payload(code, reason))
+                case CutClient():
+                    _log.info("the client of a WebSocket is given up on [%s]", self._connection.remote)
+                    self._connection.stream.send_eof()
+                    self._connection.stream.close()
+                    assert self._to_worker is not None
+                    self._to_worker.release()
+                case AbortWorker():
+                    self._abort_worker()
+                case LeaveWorker():
+                    self._exchange.give_back(SessionOutcome.CLIENT_GONE)
+        self._set_due()
+
+    # -- to the client --------------------------------------------------------------------------------------------
+
+    def _send(self, data: bytes) -> None:
+        assert self._to_client is not None
+        self._to_client.put(data)
+
+    def _close_client(self, code: int, reason: str) -> None:
+        self._send(encode_frame(CLOSE, b"" if code == 1005 else close_payload(code, reason)))
+        # Its answer is read also while the worker takes nothing.
+        assert self._to_worker is not None
+        self._to_worker.release()
+
+    async def _from_worker(self) -> None:
+        """The worker's messages to the client, until its session or its stream has ended."""
+        session = self._exchange.session
+        assert session is not None
+        stream = session.stream
+        assert stream is not None
+        assert self._to_client is not None
+        reader = self._session_reader
+        life = self._life
+        front = self._connection.front
+        size = ReadSize(_FIRST_READ, _LEAST_READ, _READ)
+        came = 0
+        try:
+            while True:
+                out: list[bytes] = []
+                messages = 0
+                while (event := reader.next_event()) is not None:
+                    self._take_from_worker(*event, out)
+                    messages += 1
+                    if messages % STEP == 0:
+                        if out:
+                            self._send(b"".join(out))
+                            out.clear()
+                        await front.take_turn()
+                if out:
+                    self._send(out[0] if len(out) == 1 else b"".join(out))
+                if life.worker is Side.GONE:
+                    return
+                size.found(came, messages)
+                if life.client is _OPEN:
+                    await self._to_client.wait_clear()
+                if size.is_flood:
+                    await front.take_turn()
+                data = await stream.recv(size.limit)
+                came = len(data)
+                if not data:
+                    reader.feed_eof()
+                reader.feed(data)
+        except (IncompleteResponse, trio.BrokenResourceError):
+            self._worker_gone(False)
+        except trio.ClosedResourceError:
+            pass  # the process was given back already
+        except MalformedResponse as error:
+            _log.error("%s: %s [pid %d]", self._exchange.route.group_name, error, self._exchange.pid)
+            self._worker_gone(True)
+
+    def _take_from_worker(self, kind: int, payload: bytes, last: bool, out: list[bytes]) -> None:
+        life = self._life
+        opcode = _TO_CLIENT.get(kind)
+        now = self._connection.now()
+        if opcode is not None:
+            if life.client is _OPEN:  # else nobody wants it any more
+                out.append(encode_frame(CONTINUATION if self._within else opcode, payload, final=last))
+                self._within = not last
+                self.active = now
+            return
+        # What was said before comes first.
+        if out:
+            self._send(b"".join(out))
+            out.clear()
+        if kind == END:
+            life.worker_ends()
+            flags = payload[0] if payload else 0
+            assert self._to_worker is not None
+            at_boundary = not (flags & FLAG_CLOSE or self._aborted or self._to_worker.kept)
+            self._exchange.give_back(SessionOutcome.DONE, keep_stream=at_boundary)
+            self._set_due()
+            return
+        code, reason = close_code(payload), payload[2:].decode()
+        if not is_close_payload(payload):
+            _log.error(
+                "%s closed a WebSocket with the code %d, which cannot be sent [request %s]",
+                self._exchange.route.group_name,
+                code,
+                self._exchange.request_id.decode(),
+            )
+            code, reason = INTERNAL_ERROR, ""
+        self._perform(life.worker_closes(code, reason, now))
+
+    def _worker_gone(self, broken: bool) -> None:
+        if self._life.worker is not Side.GONE:
+            self._perform(self._life.worker_lost(self._connection.now(), broken=broken))
+            # The process is not to blame for its end before its exit has been seen.
+            self._exchange.give_back(SessionOutcome.PROCESS_FAILED if broken else SessionOutcome.DONE)
+
+    # -- to the worker --------------------------------------------------------------------------------------------
+
+    async def _from_client(self, early: bytes) -> None:
+        """The client's frames to the worker, until the client's side is over; then its connection is closed, and the session logged."""
+        connection, life = self._connection, self._life
+        stream = connection.stream
+        size = ReadSize(_FIRST_READ, _LEAST_READ, _READ)
+        assert self._to_worker is not None
+        try:
+            data, early = early[: size.limit], early[size.limit :]
+            ended = not early and connection.codec.peer_closed
+            while True:
+                if data:
+                    frames = self._reader.frames
+                    self._take_from_client(data)
+                    size.found(len(data), self._reader.frames - frames)
+                if life.client is Side.ENDING:
+                    await self._let_go()
+                    break
+                if ended:
+                    self._perform(life.client_lost(connection.now()))
+                    break
+                if life.client is _OPEN:
+                    await self._to_worker.wait_clear()
+                if size.is_flood:
+                    await connection.front.take_turn()
+                if early:
+                    data, early = early[: size.limit], early[size.limit :]
+                    ended = not early and connection.codec.peer_closed
+                    continue
+                data = await stream.recv(size.limit)
+                ended = not data
+        except trio.BrokenResourceError:
+            self._perform(life.client_lost(connection.now()))
+        except trio.ClosedResourceError:
+            pass  # it was given up on
+        self._client_over()
+
+    def _take_from_client(self, data: bytes) -> None:
+        life = self._life
+        now = self._connection.now()
+        life.heard = now
+        self.bytes_up += len(data)
+        out: list[bytes] = []
+        for opcode, payload in self._reader.receive(data, now):
+            kind = _TO_WORKER.get(opcode)
+            if kind is not None:
+                if life.worker is _OPEN:
+                    out.append(encode_message(kind, payload))
+                    self.active = now
+            elif opcode == PING:
+                if life.client is _OPEN:
+                    self._answer_ping(payload)
+            elif opcode in (CLOSE, FAILURE):
+                if out:  # what was said before comes first
+                    self._put_to_worker(b"".join(out))
+                    out.clear()
+                code, reason = close_code(payload), payload[2:].decode()
+                if opcode == FAILURE:
+                    _log.info("a WebSocket is closed with %d: %s [%s]", code, reason, self._connection.remote)
+                    self._connection.front.rejected[f"websocket_{code}"] += 1
+                    self._perform(life.client_fails(code, reason, now))
+                else:
+                    self._perform(life.client_closes(code, reason, now))
+        if out:
+            self._put_to_worker(out[0] if len(out) == 1 else b"".join(out))
+
+    def _answer_ping(self, payload: bytes) -> None:
+        assert self._to_client is not None
+        if self._to_client.kept:
+            self._pong = payload
+        else:
+            self._send(encode_frame(PONG, payload))
+
+    def _put_to_worker(self, data: bytes) -> None:
+        assert self._to_worker is not None
+        self._to_worker.put(data)
+
+    def _tell_worker(self, payload: bytes) -> None:
+        self._session_reader.closing = True
+        self._put_to_worker(encode_message(session_messages.CLOSE, payload))
+
+    def _abort_worker(self) -> None:
+        assert self._to_worker is not None
+        session = self._exchange.session
+        assert session is not None
+        assert session.stream is not None
+        _log.warning(
+            "%s takes no messages of a WebSocket, which is closed [request %s]",
+            self._exchange.route.group_name,
+            self._exchange.request_id.decode(),
+        )
+        self._session_reader.closing = self._aborted = True
+        session.stream.send_eof()
+        self._to_worker.drop()
+
+    # -- the client's end -----------------------------------------------------------------------------------------
+
+    async def _let_go(self) -> None:
+        """Let the client read the Close before its connection goes (R29). The life's deadline is around this.
+
+        :raises trio.ClosedResourceError: it had its time.
+        """
+        assert self._to_client is not None
+        stream = self._connection.stream
+        await self._to_client.wait_clear()
+        stream.send_eof()
+        dropped = 0
+        try:
+            if self._reader.failed:
+                while dropped < _LINGER_BYTES and (data := await stream.recv()):
+                    dropped += len(data)
+            else:
+                stream.recv_nowait()  # unread bytes would become a reset, which can overtake the Close
+        except (trio.WouldBlock, trio.BrokenResourceError):
+            pass
+
+    def _client_over(self) -> None:
+        self._life.client_let_go()
+        self._connection.stream.close()
+        self._set_due()
+        self.note_end()
+
+    def note_end(self) -> None:
+        """The access log's record of it, once."""
+        if not self.logged:
+            self.logged = True
+            self._exchange.bytes_sent = self.bytes_down
+            self._connection.log(self._exchange)
