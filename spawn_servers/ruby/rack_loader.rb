@@ -1,10 +1,10 @@
 # frozen_string_literal: true
 
-# Runs a Rack application for passenger_trio: loads it and serves it. See rack_common.rb, and spawn_servers/CONTRACT.md.
+# Runs a Rack application for passenger_trio: loads it and serves it. See passenger_trio.rb, and spawn_servers/CONTRACT.md.
 #
 #     ruby rack_loader.rb
 
-require_relative "rack_common"
+require_relative "passenger_trio"
 
 PassengerTrio::Life.lead("worker") do |path, token|
   life = PassengerTrio::Life

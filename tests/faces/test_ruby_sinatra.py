@@ -63,7 +63,7 @@ def test_an_exception_has_rubys_backtrace(client: httpx.Client) -> None:
     assert answer.status_code == 500
     assert "sinatra raised" in answer.text
     assert "sinatra_login/config.ru:" in answer.text
-    assert "rack_common.rb" not in answer.text
+    assert "spawn_servers/ruby" not in answer.text
     assert client.get("/login").status_code == 200
 
 

@@ -215,7 +215,21 @@ def test_there_is_a_node_to_check_and_enough_to_check() -> None:
 
 
 def test_it_uses_the_standard_library_of_node_16_only() -> None:
-    text = LOADER.read_text()
-    assert set(re.findall(r"require\('([^']+)'\)", text)) == {"cluster", "fs", "http", "module", "net", "path", "tls", "url", "worker_threads"}
-    for newer in (r"structuredClone", r"\bfetch\(", r"\.at\(-?\d", r"Object\.hasOwn", r"\.closeIdleConnections\(", r"\.findLast", r"node:test"):
+    """HO2: beside it the loader requires its own files, each of them, none longer than 500 lines."""
+    files = sorted(LOADER.parent.rglob("*.js"))
+    text = "\n".join(file.read_text() for file in files)
+    required = set(re.findall(r"require(?:\.resolve)?\('([^']+)'\)", text))
+    own = {name for name in required if name.startswith(".")}
+    assert required - own == {"cluster", "fs", "http", "module", "net", "path", "tls", "url", "worker_threads"}
+    assert {Path(name).name for name in own} == {file.name for file in files} - {LOADER.name}
+    assert all(len(file.read_text().splitlines()) <= 500 for file in files)
+    for newer in (
+        r"structuredClone",
+        r"\bfetch\(",
+        r"\.at\(-?\d",
+        r"Object\.hasOwn",
+        r"\.closeIdleConnections\(",
+        r"\.findLast",
+        r"node:test",
+    ):
         assert not re.search(newer, text), newer

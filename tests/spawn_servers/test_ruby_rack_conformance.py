@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from ruby_rack import LOADERS, can_fork, rubies, subject
@@ -44,19 +45,37 @@ def test_there_is_a_ruby_to_check() -> None:
 
 def test_no_gem_is_loaded_before_the_application_is_asked() -> None:
     """A default gem that is loaded is one that a Gemfile.lock cannot choose any more."""
-    for file in LOADERS.glob("*.rb"):
-        early = [line for line in file.read_text().splitlines() if re.match(r"(RUBY_ENGINE.*)?require", line)]
-        assert early in (
-            [],
-            ['require_relative "rack_common"'],
-            ['require_relative "rack_common"', 'require_relative "rack_forking"'],
-            ['RUBY_ENGINE == "jruby" ? require("socket") : require("socket.so")'],
-        )
+    for file in LOADERS.rglob("*.rb"):
+        early = [
+            line for line in file.read_text().splitlines() if re.match(r"(RUBY_ENGINE.*)?require(?!_relative)", line)
+        ]
+        socket = ['RUBY_ENGINE == "jruby" ? require("socket") : require("socket.so")']
+        assert early == (socket if file.name == "passenger_trio.rb" else []), file
+
+
+@pytest.mark.parametrize("entry", ["rack_loader.rb", "rack_preloader.rb"])
+def test_a_reader_finds_every_file_in_the_order_of_its_entry(entry: str) -> None:
+    """HO2: the entry requires each file once, all of them, and none is longer than 500 lines."""
+    required = _required_by(LOADERS / entry)
+    assert len(required) == len(set(required)), required
+    files = set(LOADERS.rglob("*.rb")) - {LOADERS / "rack_loader.rb", LOADERS / "rack_preloader.rb"}
+    if entry == "rack_preloader.rb":
+        assert set(required) == files
+    assert set(required) <= files
+    assert all(len(file.read_text().splitlines()) <= 500 for file in files)
+
+
+def _required_by(file: Path) -> list[Path]:
+    found = []
+    for name in re.findall(r'^require_relative "(.+?)"', file.read_text(), re.MULTILINE):
+        path = (file.parent / f"{name}.rb").resolve()
+        found += [path, *_required_by(path)]
+    return found
 
 
 def test_the_syntax_is_that_of_ruby_2_6() -> None:
     """JRuby 9.3 reads it as Ruby 2.6 does; where it is not at hand, the newer words are looked for."""
-    for file in LOADERS.glob("*.rb"):
+    for file in LOADERS.rglob("*.rb"):
         text = file.read_text()
         for newer in (
             r"\.filter_map\b",

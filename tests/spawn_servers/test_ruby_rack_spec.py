@@ -334,7 +334,7 @@ def test_errors_have_rubys_backtrace_and_their_cause(worker: Loader) -> None:
     assert error[:2] == ("RuntimeError", "the outer error")
     assert "features/config.ru:" in error[2]
     assert "Caused by:" in error[2]
-    assert "rack_common.rb" not in error[2]
+    assert "spawn_servers/ruby" not in error[2]
     assert worker.request("GET", "/nothing").error is not None
 
 
@@ -376,7 +376,7 @@ def test_a_failed_start_is_explained(ruby: str, file: str, category: str, summar
         assert message["category"] == category, message
         assert summary in message["summary"], message
         assert hint in message["solution"], message
-        assert "rack_common.rb" not in message["traceback"]
+        assert "spawn_servers/ruby" not in message["traceback"]
         if file == "raises.ru":
             assert (
                 message["traceback"].splitlines()[0].endswith("raises.ru:2:in `deep': it is broken (ArgumentError)")

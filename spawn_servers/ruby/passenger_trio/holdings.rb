@@ -1,19 +1,6 @@
 # frozen_string_literal: true
 
-# What a Rack application holds when it has been loaded, and whether its processes can be forked. Loaded by rack_preloader.rb, before the
-# application. It knows processes and Ruby's libraries; what it finds is told by its caller.
-#
-# A fork copies memory and one thread, and shares every open descriptor. What can be put right is put right (the connections of
-# ActiveRecord and Sequel are closed, and open again where they are used; Ruby sees to its random numbers and locks itself). What forked
-# processes may share is no news: files, threads that are marked as +fork_safe+ (as ActiveRecord marks its reaper). The rest is a *hazard*,
-# which the supervisor is told of.
-#
-# Laws:
-#
-# * To look is cheap: a listing of two directories of /proc, and only of what was found more than that.
-# * What cannot be understood is a hazard.
-# * An exit hook that removes files or ends processes belongs to the process that registered it. In no other is it run. Every other hook is
-#   run in each process.
+# What a Rack application holds when it has been loaded, and whether its processes can be forked.
 
 module PassengerTrio
   # What the process holds more than at the moment in which this was made.
@@ -140,58 +127,4 @@ module PassengerTrio
       ""
     end
   end
-
-  # Which of the hooks that the application registers while it is loaded remove what others use.
-  module ExitHooks
-    # What methods are called that remove files and directories, or end processes.
-    REMOVERS = /mid:(?:remove_entry\w*|remove_dir|remove_file|rm|rm_r|rm_f|rm_rf|rmtree|rmdir|unlink|safe_unlink|kill|terminate|cleanup)\b/.freeze
-    DELETERS = /getconstant.*:(?:File|Dir)\b.*mid:(?:delete)\b/m.freeze
-
-    @removing = []
-    @loading = false
-
-    class << self
-      # Note what is registered while the block runs.
-      def watch
-        @loading = true
-        yield
-      ensure
-        @loading = false
-      end
-
-      def removing
-        @removing.map { |block| "the exit hook at #{block.source_location.join(':')}" }
-      end
-
-      # +block+, or one that does the same in this process only.
-      def owned(block)
-        return block unless @loading && removes?(block)
-
-        @removing << block
-        owner = Process.pid
-        proc { block.call if Process.pid == owner }
-      end
-
-      private
-
-      def removes?(block)
-        code = RubyVM::InstructionSequence.of(block)
-        return false if code.nil?
-
-        text = code.disasm
-        REMOVERS.match?(text) || DELETERS.match?(text)
-      rescue StandardError, NotImplementedError
-        false
-      end
-    end
-  end
-end
-
-module Kernel
-  original = Kernel.method(:at_exit)
-  define_method(:at_exit) do |&block|
-    original.call(&(block && PassengerTrio::ExitHooks.owned(block)))
-    block
-  end
-  module_function :at_exit
 end
