@@ -51,7 +51,7 @@ from passenger_trio.server.listening.listener import Listener
 from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.app_spec import AppSpec, make_app_spec
-from passenger_trio.spawning.choose_spawner import MakeSpawner, OnPreloader, SpawnerParts, spawners_of, uses_preloader
+from passenger_trio.spawning.choose_spawner import MakeSpawner, SpawnerFacts, SpawnerParts, spawners_of, uses_preloader
 from passenger_trio.spawning.reception import Reception
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.system.pidfd import why_no_processes
@@ -63,7 +63,7 @@ __all__ = ["open_server", "open_tree", "serve"]
 _POOL_TIME = 5.0
 """Seconds, beyond the longest shutdown timeout of an application, for the pool to become empty before it is cut off."""
 
-MakeSpawners = Callable[[AppSpec, SpawnerParts, OnPreloader], MakeSpawner]
+MakeSpawners = Callable[[AppSpec, SpawnerParts, SpawnerFacts], MakeSpawner]
 """For an application: what makes the spawner of each of its generations."""
 
 _log = logging.getLogger("passenger_trio")
@@ -156,7 +156,11 @@ async def open_tree(
                 await pool.add_group(
                     spec.key,
                     group_limits(spec.app, preloads=uses_preloader(spec)),
-                    make_spawners(spec, parts, partial(pool.preloader_changed, spec.key)),
+                    make_spawners(
+                        spec,
+                        parts,
+                        SpawnerFacts(partial(pool.preloader_changed, spec.key), partial(pool.found_unsafe, spec.key)),
+                    ),
                     spec.app.shutdown_timeout,
                 )
             try:

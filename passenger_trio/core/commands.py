@@ -44,6 +44,7 @@ class Reason(enum.Enum):
     CRASHES = "the processes that it forks crash, and its code may have been mended since"
     UNANSWERED = "it ends connections without an answer"
     DRAIN_TIME = "its requests took longer than the time in which it may drain"
+    NO_SLOT = "it would load the application by itself, and others are loading"
     SURPLUS = "it came when no room was left"
     MAKE_ROOM = "another group needs its place"
     # refusals

@@ -103,6 +103,11 @@ def capacity(state: PoolState) -> Iterator[str]:
     if state.slots_used > limits.max_concurrent_spawns + 1:
         yield f"{state.slots_used} attempts have slots, {limits.max_concurrent_spawns} may, and one more"
     for group in state.groups.values():
+        for attempt in group.attempts.values():
+            if attempt.waits and (attempt.has_slot or not group.generations[attempt.generation].forks):
+                yield f"attempt {attempt.id} waits for a preloader, and has a slot, or will be started directly"
+            if not (attempt.waits or attempt.has_slot or attempt.slow or attempt.abandoned):
+                yield f"attempt {attempt.id} loads the application without a slot"
         for number, attempts in Counter(attempt.generation for attempt in group.attempts.values()).items():
             if attempts > limits.max_concurrent_spawns:
                 yield f"{attempts} attempts of generation {number} of {group.key}, {limits.max_concurrent_spawns} are allowed"
@@ -175,7 +180,7 @@ def progress(state: PoolState) -> Iterator[str]:
             if taken_by or len(group.enabled) == 1:
                 yield f"somebody waits for {group.key}, and process {process.id} has room"
         coming = group.attempts or group.backoff.until > NOT_IN_FORCE
-        hindered = full or state.total >= state.ceiling or not scaling.may_begin(state, group, group.generation)
+        hindered = full or not (scaling.has_ground(state) and scaling.may_begin(state, group, group.generation))
         if not group.enabled and not (state.open and (coming or hindered)):
             yield f"somebody waits for {group.key}, and nothing will come of it"
 
@@ -187,7 +192,7 @@ def quiet(state: PoolState) -> Iterator[str]:
     full = state.capacity_used >= state.limits.max_pool_size
     for group in state.groups.values():
         wanted = scaling.wants(group, NOT_IN_FORCE) and scaling.may_begin(state, group, group.generation)
-        wanted = wanted and state.total < state.ceiling
+        wanted = wanted and scaling.has_ground(state)
         relief = scaling.wants_relief(group, NOT_IN_FORCE) and scaling.has_headroom(state, group)
         if relief and scaling.may_begin(state, group, group.candidate or group.generation):
             yield f"{group.key} could have a relief and has none coming"
@@ -202,7 +207,7 @@ def deadlines(state: PoolState) -> Iterator[str]:
         if attempt.slow != (attempt.slow_at == math.inf) or (attempt.slow and attempt.has_slot):
             yield f"attempt {attempt.id} is slow: {attempt.slow}, and nobody looks before {attempt.slow_at}"
     full = state.capacity_used >= state.limits.max_pool_size
-    if state.open and full and state.total < state.ceiling and len(state.groups) > 1:
+    if state.open and full and scaling.has_ground(state) and len(state.groups) > 1:
         idle_at = scaling.longest_idle(state)
         spare_at = idle_at.last_used + scaling.SPARE_AFTER if idle_at is not None else math.inf
         for group in state.groups.values():

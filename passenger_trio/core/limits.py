@@ -72,7 +72,7 @@ class GroupLimits:
     force_concurrency: int = attrs.field(default=_APP.force_max_concurrent_requests_per_process, validator=_bounded(-1))
     """Sessions that each process gets at a time, whatever it says of itself. 0: any number; -1: what it says."""
     preloads: bool = False
-    """Its processes are forked by a preloader: spawns of one generation wait for one program that loads the application."""
+    """Its processes are forked by a preloader, unless it turns out unsafe to fork: spawns of one generation wait for one program that loads the application."""
     retry_on_demand_after: float = attrs.field(default=float("inf"), validator=_bounded(0))
     """While backing off: a request that comes this long after the last attempt starts a new one at once.
 

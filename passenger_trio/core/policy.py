@@ -91,7 +91,7 @@ class PoolPolicy:
             raise InvariantBroken(f"group {key} is added twice")
         state.groups[key] = group = GroupState(key, limits)
         state.timed = state.timed or limits.max_request_time > 0
-        group.generations[group.generation] = GenerationState(group.generation)
+        group.generations[group.generation] = GenerationState(group.generation, limits.preloads)
         return scaling.start_spawns(state, now, (group,))
 
     # --- borrowing a process --------------------------------------------------------------------------------------
@@ -355,6 +355,19 @@ class PoolPolicy:
             return [restarting.retire_preloader(group, of, Reason.SHUT_DOWN)]
         return restarting.conclude(group)
 
+    def found_unsafe(self, key: GroupKey, generation: int, now: float) -> list[Command]:
+        """The preloader of a generation has loaded the application, which is not safe to fork: from now on each of its processes loads it.
+
+        :raises InvariantBroken: the generation has ended.
+        """
+        state = self.state
+        group = state.groups[key]
+        of = group.generations.get(generation)
+        if of is None:
+            raise InvariantBroken(f"generation {generation} of {key} is unsafe to fork, but has ended")
+        commands = scaling.fork_apart(state, group, of, now)
+        return commands + scaling.start_spawns(state, now, state.groups.values())
+
     def preloader_ended(self, key: GroupKey, generation: int, preloader: PreloaderId, now: float) -> list[Command]:
         """A preloader of the group is gone, expected or not. Nothing replaces it before a spawn needs one.
 
@@ -549,6 +562,7 @@ class PoolPolicy:
         del group.attempts[attempt]
         if group.relief is ended:
             group.relief = None
+        scaling.hand_over(self.state, ended, now)
         group.backoff.attempt_ended_at = group.generations[ended.generation].preloader_used = now
         return ended
 

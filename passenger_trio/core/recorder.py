@@ -40,6 +40,7 @@ FACTS = (
     "sampled",
     "preloader_started",
     "preloader_ended",
+    "found_unsafe",
     "detach",
     "restart",
     "code_changed",

@@ -19,7 +19,8 @@ Laws:
 * One relief at a time in a group. It may stand above the hard ceiling for the time that it needs (``scaling.has_headroom``): old processes that hang do
   not keep the next version away. They have ``max_drain_time`` (``draining``).
 * A restart that is asked for while the candidate is on its way is done after it: at most one runs and one is remembered,
-  however many are asked for. At any other time it begins at once, also when older processes are still worn.
+  however many are asked for. At any other time it begins at once, also when older processes are still worn; and where nothing serves it takes the place of the
+  one that is on its way, which may hang.
 * A candidate's failure is no failure of the group: it does not back off, and nobody is refused for it.
 * A generation ends when it neither serves nor is tried, and no attempt, no preloader and no process of it is left. (What an application has
   started while it was loaded ends with its spawner, and its processes use it to their end.)
@@ -49,19 +50,25 @@ from passenger_trio.core.state import Attempt, GenerationState, GroupState, Pool
 
 def begin(group: GroupState) -> list[Command]:
     """Ask for a rolling restart."""
-    if group.candidate is not None:
+    commands: list[Command] = []
+    if group.relief is not None and not group.enabled:
+        # It may hang, and nothing would serve until it has had its start timeout: the version that is asked for now is tried in its stead.
+        commands += scaling.abandon(group.relief, Reason.RESTART)
+    elif group.candidate is not None:
         # Not begun yet: it will be the code as it is then.
         group.restart_again = group.relief is not None and group.relief.generation == group.candidate
         return []
     group.last_generation += 1
+    group.candidate = None
+    group.restart_again = False
     if not _has_what_could_be_kept(group):
         group.rolling = True
         _serve(group, group.last_generation)
-        return conclude(group)
+        return commands + conclude(group)
     group.candidate = group.last_generation
-    group.generations[group.candidate] = GenerationState(group.candidate)
+    group.generations[group.candidate] = GenerationState(group.candidate, group.limits.preloads)
     group.rolling = True
-    return []
+    return commands + conclude(group)
 
 
 def _has_what_could_be_kept(group: GroupState) -> bool:
@@ -180,7 +187,7 @@ def _begin_again(group: GroupState) -> list[Command]:
 
 def _serve(group: GroupState, generation: int) -> None:
     group.generation = generation
-    group.generations.setdefault(generation, GenerationState(generation))
+    group.generations.setdefault(generation, GenerationState(generation, group.limits.preloads))
     group.rejection = None
 
 

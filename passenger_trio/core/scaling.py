@@ -18,7 +18,8 @@ Laws of capacity
 
 Slots: applications do not wait for each other
     A slot bounds how many programs load at a time, so that restarts of all applications do not come down on the machine at once.
-    * Attempts that wait for one preloader take one slot: the first has it.
+    * Attempts that wait for one preloader take one slot: the first has it, and when it ends the next that waits. Where the application turns out unsafe to
+      fork each takes one (``fork_apart``).
     * One slot is kept for groups that have no process at all. So a crashed application is replaced, and a new one started, beside any other that loads.
     * An attempt that has been loading for ``PATIENCE`` is *slow*, and gives its slot up: it may hang. The more are slow, the longer the next ones keep
       theirs, for a machine that is slow itself is not helped by more programs that load.
@@ -56,7 +57,7 @@ from collections.abc import Collection, Iterator
 from passenger_trio.core import draining, routing, waitlist
 from passenger_trio.core.commands import AbandonSpawn, Command, Detach, Reason, Retire, StartSpawn
 from passenger_trio.core.model import AttemptId
-from passenger_trio.core.state import Attempt, GroupState, PoolState, ProcessState
+from passenger_trio.core.state import Attempt, GenerationState, GroupState, PoolState, ProcessState
 
 FAIR_WAIT = 1.0
 """Seconds for which a starved group waits for an idle process of others before it takes a busy one's place."""
@@ -104,6 +105,13 @@ def has_headroom(pool: PoolState, group: GroupState) -> bool:
     serving = len(group.enabled) + under_way(group)
     own = len(group.enabled) + len(group.detached) + len(group.attempts)
     return own <= 2 * serving and pool.total < pool.ceiling + len(pool.groups)
+
+
+def has_ground(pool: PoolState) -> bool:
+    """Whether a group may grow, seen from the hard ceiling. Reliefs that are slow are not counted: they may hang, and others do not wait for them."""
+    return pool.total - sum(attempt.slow and attempt is attempt.group.relief for attempt in pool.attempts.values()) < (
+        pool.ceiling
+    )
 
 
 def is_starved(group: GroupState) -> bool:
@@ -176,13 +184,50 @@ def may_begin(pool: PoolState, group: GroupState, generation: int) -> bool:
     slots = pool.limits.max_concurrent_spawns
     if len(siblings) >= slots:
         return False
-    if group.limits.preloads and _waits_for_preloader(siblings):
+    if _waits_for_preloader(group, generation, siblings):
         return True
     return pool.slots_used < slots + has_nobody(group)
 
 
-def _waits_for_preloader(siblings: Collection[Attempt]) -> bool:
-    return any(not attempt.abandoned for attempt in siblings)
+def _waits_for_preloader(group: GroupState, generation: int, siblings: Collection[Attempt]) -> bool:
+    of = group.generations.get(generation)
+    return of is not None and of.forks and any(not attempt.abandoned for attempt in siblings)
+
+
+def hand_over(pool: PoolState, ended: Attempt, now: float) -> None:
+    """An attempt has ended. If others wait for the preloader, the first of them goes on in its stead: with its slot, or slow as it was."""
+    if ended.waits:
+        return
+    group = ended.group
+    for next_one in group.attempts.values():
+        if next_one.generation == ended.generation and next_one.waits and not next_one.abandoned:
+            next_one.waits = False
+            if ended.has_slot:
+                _take_slot(pool, next_one, now)
+            else:
+                next_one.slow, next_one.slow_at = True, math.inf
+            return
+
+
+def fork_apart(pool: PoolState, group: GroupState, generation: GenerationState, now: float) -> list[Command]:
+    """What was to be forked is started one by one from now on: who waits for the preloader takes a slot, and is begun again later where there is none."""
+    generation.forks = False
+    commands: list[Command] = []
+    for attempt in group.attempts.values():
+        if attempt.generation != generation.number or not attempt.waits or attempt.abandoned:
+            continue
+        attempt.waits = False
+        if pool.slots_used < pool.limits.max_concurrent_spawns:
+            _take_slot(pool, attempt, now)
+        else:
+            commands += abandon(attempt, Reason.NO_SLOT)
+    return commands
+
+
+def _take_slot(pool: PoolState, attempt: Attempt, now: float) -> None:
+    slow = sum(other.slow for other in pool.attempts.values())
+    attempt.has_slot, attempt.slow = True, False
+    attempt.slow_at = now + PATIENCE * (1 + slow / pool.limits.max_concurrent_spawns)
 
 
 def has_nobody(group: GroupState) -> bool:
@@ -208,7 +253,7 @@ def start_spawns(
     commands: list[Command] = []
     while pool.open:
         full = pool.capacity_used >= pool.limits.max_pool_size
-        below = pool.total < pool.ceiling
+        below = has_ground(pool)
         growing = [
             group for group in groups if below and wants(group, now) and may_begin(pool, group, group.generation)
         ]
@@ -278,9 +323,9 @@ def _next(pool: PoolState) -> AttemptId:
 def _begin(pool: PoolState, attempt: Attempt) -> StartSpawn:
     group = attempt.group
     siblings = [other for other in group.attempts.values() if other.generation == attempt.generation]
-    attempt.has_slot = not (group.limits.preloads and _waits_for_preloader(siblings))
-    slow = sum(other.slow for other in pool.attempts.values())
-    attempt.slow_at = attempt.begun + PATIENCE * (1 + slow / pool.limits.max_concurrent_spawns)
+    _take_slot(pool, attempt, attempt.begun)
+    attempt.waits = _waits_for_preloader(group, attempt.generation, siblings)
+    attempt.has_slot = not attempt.waits
     pool.attempts[attempt.id] = group.attempts[attempt.id] = attempt
     group.turn = pool.last_attempt
     return StartSpawn(group.key, attempt.id, attempt.reason, attempt.generation)

@@ -61,6 +61,8 @@ class Attempt:
     abandoned: bool = False
     # Whether it has one of the spawn slots. Not: what waits for a preloader that another attempt has started, and what is slow.
     has_slot: bool = True
+    # It waits for that preloader.
+    waits: bool = False
     # When it is slow, if it is under way still.
     slow_at: float = math.inf
     # That was seen (by ``tick``).
@@ -135,6 +137,8 @@ class GenerationState:
     """What spawns processes of one generation: in the shell, one spawner."""
 
     number: int
+    # Whether its processes are forked by a preloader, so that spawns wait for one program. Not any more when the application has turned out unsafe to fork.
+    forks: bool = False
     # Preloaders that live, and whether each was told to go. One at a time, save that a new one may start before the
     # retired one has ended; and whichever of the two may be the first to end.
     preloaders: dict[PreloaderId, bool] = attrs.field(factory=dict)

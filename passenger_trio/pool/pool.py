@@ -328,6 +328,10 @@ class Pool:
         told = self._policy.preloader_started if started else self._policy.preloader_ended
         self._perform(told(key, generation, PreloaderId(preloader), self.now()))
 
+    def found_unsafe(self, key: GroupKey, generation: int) -> None:
+        """The application of a generation is not safe to fork: its processes are started directly."""
+        self._perform(self._policy.found_unsafe(key, generation, self.now()))
+
     # -- operators ----------------------------------------------------------------------------------------------
 
     def restart(self, key: GroupKey, *, hard: bool = False) -> int:

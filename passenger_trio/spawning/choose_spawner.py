@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import attrs
 
@@ -28,13 +29,22 @@ from passenger_trio.spawning.warm_up import WarmSpawner
 from passenger_trio.system.logs import AppOutput
 from passenger_trio.system.ports import Ports
 
-__all__ = ["MakeSpawner", "OnPreloader", "SpawnerParts", "spawners_of", "uses_preloader"]
+__all__ = ["MakeSpawner", "SpawnerFacts", "SpawnerParts", "spawners_of", "uses_preloader"]
 
 MakeSpawner = Callable[[int], Spawner]
 """The spawner of a generation. What it spawns is the code as it is from then on."""
 
-OnPreloader = Callable[[int, int, bool], None]
-"""Told when a preloader has started (True) or ended (False): its generation, and its number in that."""
+
+@attrs.frozen
+class SpawnerFacts:
+    """Whom the spawners of one application tell of their preloaders.
+
+    :ivar on_preloader: when a preloader has started (True) or ended (False): its generation, and its number in that.
+    :ivar on_unsafe: when the application of a generation turns out unsafe to fork.
+    """
+
+    on_preloader: Callable[[int, int, bool], None]
+    on_unsafe: Callable[[int], None]
 
 
 @attrs.frozen(eq=False)
@@ -52,7 +62,7 @@ def uses_preloader(spec: AppSpec) -> bool:
     return spec.detected.app_type != "generic" and spec.app.spawn_method != "direct"
 
 
-def spawners_of(spec: AppSpec, parts: SpawnerParts, on_preloader: OnPreloader) -> MakeSpawner:
+def spawners_of(spec: AppSpec, parts: SpawnerParts, facts: SpawnerFacts) -> MakeSpawner:
     """What makes the spawner of each generation of an application."""
     sink = AppOutput(spec.key.name)
 
@@ -68,7 +78,8 @@ def spawners_of(spec: AppSpec, parts: SpawnerParts, on_preloader: OnPreloader) -
                 spec,
                 parts.reception,
                 sink,
-                on_preloader=lambda number, started: on_preloader(generation, number, started),
+                on_preloader=partial(facts.on_preloader, generation),
+                on_unsafe=partial(facts.on_unsafe, generation),
                 kernel=parts.kernel,
                 remains=parts.remains,
             )

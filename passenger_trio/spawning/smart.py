@@ -57,17 +57,21 @@ class SmartSpawner:
         sink: Sink | None = None,
         *,
         on_preloader: Callable[[int, bool], None] = lambda number, started: None,
+        on_unsafe: Callable[[], None] = lambda: None,
         fork_time: float = _FORK_TIME,
         kernel: ErrorKernel | None = None,
         remains: Remains | None = None,
     ) -> None:
-        """:param on_preloader: told when a preloader has started (True) and when it has ended (False), and which: its number."""
+        """:param on_preloader: told when a preloader has started (True) and when it has ended (False), and which: its number.
+        :param on_unsafe: told once, when it turns out that every process has to be started directly; before who waits for the preloader goes on.
+        """
         self._kernel = kernel or ErrorKernel()
         self._spec = spec
         self._reception = reception
         self._sink = sink
         self._remains = remains
         self._on_preloader = on_preloader
+        self._on_unsafe = on_unsafe
         self._fork_time = fork_time
         self._direct = DirectSpawner(spec, reception, sink, remains)
         self._starting = trio.Lock()
@@ -197,6 +201,8 @@ class SmartSpawner:
             pid = launch.pidfd.pid if launch.pidfd is not None else 0
             _log.warning("%s %s", self._spec.key.name, forking.warning, extra={"app_pid": pid})
         self._forking = forking
+        if not self._forks:
+            self._on_unsafe()
 
     async def _let_serve(self, launch: Launch, begun: float) -> SpawnedProcess:
         """A preloader that is not safe to fork goes on as a process: it has loaded the application as any other would."""

@@ -110,9 +110,17 @@ class DrivenPool:
         return self.checked(self.policy.spawn_succeeded(attempt, ProcessId(self._next()), concurrency, self.now))
 
     def failed(
-        self, failure: SpawnFailure | None = FAILURE, key: GroupKey = SHOP, jitter: float = 0.0
+        self,
+        failure: SpawnFailure | None = FAILURE,
+        key: GroupKey = SHOP,
+        jitter: float = 0.0,
+        attempt: AttemptId | None = None,
     ) -> list[Command]:
-        return self.checked(self.policy.spawn_failed(self.attempts(key)[0], failure, self.now, jitter))
+        attempt = self.attempts(key)[0] if attempt is None else attempt
+        return self.checked(self.policy.spawn_failed(attempt, failure, self.now, jitter))
+
+    def unsafe(self, key: GroupKey = SHOP, generation: int = 1) -> list[Command]:
+        return self.checked(self.policy.found_unsafe(key, generation, self.now))
 
     def exits(self, process: ProcessId, failure: SpawnFailure | None = None) -> list[Command]:
         return self.checked(self.policy.process_exited(process, self.now, 0.0, failure))

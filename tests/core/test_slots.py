@@ -68,6 +68,67 @@ class TestSlots:
         assert spawns(pool.add(WIKI, min_instances=1)) == [(WIKI, Reason.MIN_INSTANCES)], "who has nobody has one more"
         assert spawns(pool.add(MAIL, min_instances=1)) == []
 
+    def test_what_turns_out_unsafe_to_fork_takes_one_each(self) -> None:
+        """KE13: with ``--spawn-method auto`` three programs loaded an application at a time, and one slot was counted for them."""
+        pool = DrivenPool(max_concurrent_spawns=2)
+        pool.add(SHOP, min_instances=3, preloads=True)
+        pool.add(BLOG, min_instances=1, warm=1)
+        first, second = pool.attempts(SHOP)
+        pool.restart(BLOG)
+        assert pool.policy.state.slots_used == 2
+        assert pool.unsafe() == [AbandonSpawn(SHOP, second, Reason.NO_SLOT)]
+        pool.failed(None, attempt=second)
+        assert pool.attempts(SHOP) == [first], "the other slot has the restart"
+        assert spawns(pool.spawned(key=BLOG)) == [(SHOP, Reason.MIN_INSTANCES)]
+        assert pool.policy.state.slots_used == 2
+        assert spawns(pool.restart(BLOG)) == [], "each of the two has one"
+        assert pool.policy.statistics().groups[0].failures == 0
+
+    def test_what_turns_out_unsafe_to_fork_goes_on_where_slots_are_free(self) -> None:
+        """KE13: nobody who waits for the preloader begins anew for nothing; the next generation is looked at again."""
+        pool = DrivenPool(max_concurrent_spawns=2)
+        pool.add(SHOP, min_instances=2, preloads=True)
+        assert pool.policy.state.slots_used == 1
+        assert pool.unsafe() == []
+        assert pool.policy.state.slots_used == 2
+        pool.restart()
+        assert pool.policy.state.groups[SHOP].generations[2].forks
+
+    def test_the_next_who_waits_for_a_preloader_has_the_slot_of_the_first(self) -> None:
+        """KE13: it loads the application when the first was given up."""
+        pool = DrivenPool(max_concurrent_spawns=2)
+        pool.add(SHOP, min_instances=2, preloads=True)
+        first, second = pool.attempts()
+        pool.spawned(first)
+        assert pool.policy.state.attempts[second].has_slot
+        assert pool.policy.state.slots_used == 1
+
+    def test_who_hangs_under_the_ceiling_keeps_nobody_from_being_replaced(self) -> None:
+        """KE13: restarts of applications without a process hang, and as many as the pool may have at all kept another from being replaced for ``start_timeout``."""
+        pool = DrivenPool(max_pool_size=1, max_concurrent_spawns=2)
+        pool.add(SHOP, warm=1)
+        for key in (BLOG, WIKI):
+            pool.add(key, min_instances=0)
+            pool.restart(key)
+        while not pool.attempts(WIKI):
+            pool.tick_at_deadline()
+        pool.tick(60.0)
+        assert spawns(pool.exits(pool.processes()[0])) == [(SHOP, Reason.REPLACE)]
+
+    def test_a_restart_takes_the_place_of_one_that_hangs_where_nothing_serves(self) -> None:
+        """KE13: the version that was to mend it waited for the ``start_timeout`` of the one that hangs."""
+        pool = DrivenPool()
+        pool.add(min_instances=0)
+        pool.restart()
+        [hangs] = pool.attempts()
+        commands = pool.restart()
+        assert AbandonSpawn(SHOP, hangs, Reason.RESTART) in commands
+        assert spawns(commands) == [(SHOP, Reason.RESTART)]
+        assert pool.policy.restart_target(SHOP) == 3
+        pool.failed(None)
+        pool.spawned()
+        assert pool.generations() == [3]
+
     def test_without_a_preloader_each_takes_one(self) -> None:
         pool = DrivenPool(max_concurrent_spawns=2)
         pool.add(SHOP, min_instances=3)

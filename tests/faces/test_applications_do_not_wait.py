@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
-from faces_tools import BEHAVIOURS, HELLO, clients, gate, run_command
+from faces_tools import BEHAVIOURS, HELLO, clients, gate, run_command, write_app
 
+from passenger_trio.core.policy import PoolPolicy
+from passenger_trio.core.recorder import Entry, from_json
 from passenger_trio.testing import Supervisor, eventually
 
 pytestmark = pytest.mark.os
@@ -75,3 +79,52 @@ def test_an_idle_process_makes_room_for_a_request_that_waits_beside_its_own(tmp_
             at_gate.open()
             assert [answer.result().status for answer in answers] == [200] * count
         eventually(lambda: len(server.pids) == 4)
+
+
+THREADED = "import threading, time\nthreading.Thread(target=time.sleep, args=(3600,), daemon=True).start()\n" + PID
+
+
+def test_what_turns_out_unsafe_to_fork_takes_a_slot_for_each_that_loads(tmp_path: Path) -> None:
+    """KE13: with ``--spawn-method auto`` those that had waited for the preloader loaded the application all at once, and counted as one."""
+    write(tmp_path, "max_concurrent_spawns = 2", shop=THREADED, blog=THREADED)
+    with Supervisor.start(tmp_path, "--min-instances", "2", "--max-pool-size", "4") as server:
+        eventually(lambda: len(server.pids) == 4, 30.0)
+        dump = json.loads(run_command("trace", "--instance", str(server.instance_dir)).stdout)
+    policy = PoolPolicy(from_json(dump["limits"]))
+    told = []
+    for recorded in dump["entries"]:
+        entry = Entry(*from_json(recorded))
+        assert getattr(policy, entry.fact)(*entry.arguments, **entry.named) == entry.answer
+        assert policy.state.slots_used <= 3, "one more than there are, for who has nobody"
+        if entry.fact == "found_unsafe":
+            told.append(entry.arguments[0].name)
+        for attempt in policy.state.attempts.values():
+            if attempt.group.key.name in told and not attempt.abandoned:
+                assert attempt.has_slot or attempt.slow, "it loads the application by itself, and takes no slot"
+    assert sorted(told) == ["blog", "shop"]
+
+
+def test_beside_restarts_that_hang_in_a_pool_of_one_a_process_is_replaced_and_what_is_mended_comes(
+    tmp_path: Path,
+) -> None:
+    """KE13: what hangs fills the pool's hard ceiling; and the restart that mends it does not wait for the start timeout either."""
+    write(tmp_path, "max_pool_size = 1", blog=PID)
+    with (tmp_path / "passenger-trio.toml").open("a") as configuration:
+        for name in ("one", "two"):
+            write_app(tmp_path / name, HANGS)
+            configuration.write(
+                f'[[app]]\nroot = "{name}"\nbase_uri = "/{name}"\nmin_instances = 0\nstart_timeout = "600s"\n'
+            )
+    with Supervisor.start(tmp_path) as server:
+        pid = int(server.get("/blog").body)
+        for name in ("one", "two"):
+            run_command("restart", name, "--instance", str(server.instance_dir))
+        eventually(lambda: group(server, "one")["spawning"] == group(server, "two")["spawning"] == 1)
+        time.sleep(1.2)  # they hang, and do not just begin
+        os.kill(pid, signal.SIGKILL)
+        assert int(server.get("/blog").body) != pid
+        write_app(tmp_path / "one", PID)
+        asked = run_command("restart", "one", "--wait", "--instance", str(server.instance_dir))
+        assert asked.returncode == 0, asked
+        server.kill()
+        eventually(lambda: not server.marked_processes())

@@ -189,6 +189,15 @@ class PoolMachine(RuleBasedStateMachine):
         """Whichever: where two live, the new one may be the first to end."""
         self.world.preloader_ends(*pick(self.world.living_preloaders, number))
 
+    @rule(number=numbers, which=numbers)
+    def an_application_turns_out_unsafe_to_fork(self, number: int, which: int) -> None:
+        """While its preloader starts: one attempt has it, and others may wait for it."""
+        key = pick(self.world.groups, number)
+        generation = pick(self.world.policy.state.groups[key].generations, which)
+        coming = {self.world.generations[attempt] for attempt, of in self.world.attempts.items() if of == key}
+        if generation in coming:
+            self.world.unsafe(key, generation)
+
     # --- operators --------------------------------------------------------------------------------------------
 
     @rule(number=numbers)

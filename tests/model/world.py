@@ -99,6 +99,10 @@ class FakeWorld:
     attempts: dict[AttemptId, GroupKey] = attrs.field(factory=dict)
     generations: dict[AttemptId, int] = attrs.field(factory=dict)
     """Of every attempt that there ever was."""
+    begun_generations: set[tuple[GroupKey, int]] = attrs.field(factory=set)
+    """Those of which a process was ordered."""
+    unsafe_ones: set[tuple[GroupKey, int]] = attrs.field(factory=set)
+    """Generations that are not safe to fork."""
     reliefs: dict[AttemptId, GroupKey] = attrs.field(factory=dict)
     ended: set[tuple[GroupKey, int]] = attrs.field(factory=set)
     restarts: dict[GroupKey, int] = attrs.field(factory=dict)
@@ -284,6 +288,24 @@ class FakeWorld:
         self.preloader_used[of] = self.now
         self.perform(self.policy.preloader_started(key, generation, preloader, self.now))
 
+    def unsafe(self, key: GroupKey, generation: int) -> None:
+        """KE13: from now on its processes load the application one by one, each with a slot."""
+        before = set(self.abandoned)
+        self.perform(self.policy.found_unsafe(key, generation, self.now))
+        self.unsafe_ones.add((key, generation))
+        state = self.policy.state
+        for attempt in self.abandoned - before:
+            assert (self.attempts[attempt], self.generations[attempt]) == (key, generation)
+            assert state.slots_used >= state.limits.max_concurrent_spawns, "it is begun again although a slot is there"
+        self._each_that_loads_has_a_slot()
+
+    def _each_that_loads_has_a_slot(self) -> None:
+        state = self.policy.state
+        for attempt in self.attempts.keys() - self.abandoned:
+            of = state.attempts[attempt]
+            if (self.attempts[attempt], of.generation) in self.unsafe_ones:
+                assert of.has_slot or of.slow, "it loads the application by itself, and takes no slot"
+
     def preloader_ends(self, key: GroupKey, generation: int, preloader: PreloaderId) -> None:
         of = key, generation
         self.preloaders[of].remove(preloader)
@@ -325,19 +347,37 @@ class FakeWorld:
         ) + process.unbounded / 2**31
 
     def _nobody_waits_for_another_s_loading(self) -> None:
-        """KE13: who has nobody has an attempt at once, unless more programs than the slots have *just* begun to load."""
+        """KE13: who has nobody has an attempt at once, and so has a restart, unless more programs than the slots have *just* begun to load.
+
+        What hangs under the ceiling is not in the way of others either.
+        """
         state = self.policy.state
         limits = state.limits
-        used = sum(len(self._live(key)) for key in self.groups) + self._coming()
-        if self.shutting_down or used >= limits.max_pool_size or state.total >= state.ceiling:
+        if self.shutting_down:
             return
         patience = PATIENCE * (1 + len(self.attempts) / limits.max_concurrent_spawns)
         recent = sum(self.now < self.begun[attempt] + patience for attempt in self.attempts)
-        for key in self.groups:
-            mine = [attempt for attempt, group in self.attempts.items() if group == key]
+        full = sum(len(self._live(key)) for key in self.groups) + self._coming() >= limits.max_pool_size
+        total = len(self.processes) + len(self.attempts)
+        crowd = total - sum(self.begun[attempt] + patience <= self.now for attempt in self.reliefs)
+        for key, group in state.groups.items():
+            mine = [attempt for attempt, of in self.attempts.items() if of == key]
+            left = [process for process in self.processes.values() if process.group == key and not process.is_live]
             wanted = key in self.waiting.values() or self._minimum(key)
-            if wanted and not mine and not self._live(key) and not state.groups[key].backoff.in_force(self.now):
+            has_place = not full and crowd < 2 * limits.max_pool_size
+            if wanted and has_place and not mine and not self._live(key) and not group.backoff.in_force(self.now):
                 assert recent > limits.max_concurrent_spawns, f"{key} waits for what others load"
+            asked = self.restarts.get(key, 1) > max(self.generations_begun(key), self.rejected.get(key, 0))
+            relieved = key in self.reliefs.values()
+            in_order = len(left) + len(mine) <= len(self._live(key)) and total < state.ceiling + len(self.groups)
+            in_order = in_order or total < state.ceiling
+            if asked and in_order and not relieved and not group.backoff.in_force(self.now):
+                assert recent >= limits.max_concurrent_spawns, f"the restart of {key} waits for what others load"
+
+    def generations_begun(self, key: GroupKey) -> int:
+        """The newest generation of which a process was spawned, or tried."""
+        begun = [generation for of, generation in self.begun_generations if of == key]
+        return max(begun, default=1)
 
     # --- commands ---------------------------------------------------------------------------------------------
 
@@ -375,6 +415,7 @@ class FakeWorld:
                         made_room = None
                     assert (command.group, command.generation) not in self.ended, "its generation has ended"
                     self.generations[command.attempt] = command.generation
+                    self.begun_generations.add((command.group, command.generation))
                     if command.reason in RELIEFS:
                         assert command.group not in self.reliefs.values(), "two reliefs"
                         assert self._live(command.group) or command.reason is Reason.RESTART
@@ -416,7 +457,8 @@ class FakeWorld:
                         limit = self.groups[process.group].max_drain_time
                         assert process.detached
                         assert process.sessions, "an idle one goes at once"
-                        assert 0 < limit <= self.now - process.detached_at, "it has time still"
+                        assert limit
+                        assert process.detached_at + limit <= self.now, "it has time still"
                     else:
                         assert not process.sessions or command.reason is Reason.FAILED, "retired while it serves"
                     if command.reason is Reason.UNANSWERED and not process.detached:
@@ -551,6 +593,7 @@ class FakeWorld:
     def _check(self) -> None:
         """After each step: the laws of the state, and that the policy's books are ours."""
         check(self.policy.state)
+        self._each_that_loads_has_a_slot()
         state = self.policy.state
         assert state.waiters.keys() == self.waiting.keys()
         assert state.attempts.keys() == self.attempts.keys()
