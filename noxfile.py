@@ -164,10 +164,17 @@ if __name__ != "__main__":
 
     @nox.session
     def mutation(session: nox.Session) -> None:
-        """Plant the small faults of tests/mutants, one at a time, in a copy, and see that the tests find them. Arguments go to tests/mutation.py."""
+        """Plant small faults, one at a time, and see that the tests find them: those of tests/mutants, then ten a module of core/ and codecs/.
+
+        With arguments it is what they say; they go to tests/mutation.py.
+        """
         _need_programs(session, TEST_PROGRAMS)
         session.install("-q", "-e", ".[test]")
-        session.run("python", "tests/mutation.py", *session.posargs)
+        if session.posargs:
+            session.run("python", "tests/mutation.py", *session.posargs)
+        else:
+            session.run("python", "tests/mutation.py")
+            session.run("python", "tests/mutation.py", "--sample", "10")
 
     @nox.session
     def bench(session: nox.Session) -> None:

@@ -1,12 +1,14 @@
 """Do the tests see it when the code is wrong? Applies each mutant of tests/mutants/*.toml to a copy of the tree and runs the tests that must fail.
 
-    python tests/mutation.py [--only WORD] [--list] [--jobs N]
+    python tests/mutation.py [--kind KIND] [--only WORD] [--list] [--jobs N]
+    python tests/mutation.py --sample N [--only WORD] [--seed TEXT] [--results FILE] [--jobs N]
 
-A mutant is a small fault: a file, the text before and the text after it, and the tests that are to see it. A kept list, and not a generator: it
-plants what would matter most (who is believed, what is bounded), each in both directions, and its run takes minutes.
+A mutant is a small fault: a file, the text before and the text after it, and the tests that are to see it. The kept list plants what would matter most (who is
+believed, what is bounded), each in both directions. Files and tests are named without their folders, so that they may move; of several files of one name it is the
+one that has the text, and if none has it, it is the file of another name that does. With ``--sample`` it is not the list: so many faults a module of ``core/`` and ``codecs/``, wherever there can be one (mutation_sample.py).
 
 Laws: the tree itself is never changed; the tests named pass on the copy before anything is planted in it, or nothing that follows would mean anything; the text
-before is in the file exactly once; a run that is hung counts as seen, for the suite has a time limit, too; a survivor has its reason in the list
+before is there exactly once (kept by test_mutants.py); a run that is hung counts as seen, for the suite has a time limit, too; a survivor has its reason in the list
 (``survives``), or the run fails, and a reason that no longer holds makes it fail, too.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,9 +30,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
+
+import mutation_sample
 
 ROOT = Path(__file__).resolve().parent.parent
 MUTANTS = ROOT / "tests" / "mutants"
+CODE = ("passenger_trio", "spawn_servers")
 PATIENCE = 300.0
 """Seconds for the tests of one mutant."""
 _NOT_COPIED = shutil.ignore_patterns(
@@ -50,7 +57,9 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class Mutant:
-    """:ivar survives: the reason why no test can see it; "" for one that must be killed."""
+    """:ivar file: Its path in the tree; in the list, its name.
+    :ivar tests: Test modules, or tests, by their paths in the tree; in the list, without folders.
+    :ivar survives: the reason why no test can see it; "" for one that must be killed."""
 
     kind: str
     name: str
@@ -62,24 +71,59 @@ class Mutant:
 
 
 def read_mutants() -> tuple[list[Mutant], list[str]]:
-    """Those that can be planted, and what is wrong with the others: a text that is not in its file (any more), or there more than once; a name that is there twice."""
+    """Those that can be planted, and what is wrong with the others: a text that is not in its file (any more), or there more than once; a test that is not
+    there; a name that is there twice."""
     found: list[Mutant] = []
     wrong: list[str] = []
     names: set[str] = set()
-    for path in sorted(MUTANTS.glob("*.toml")):
-        for entry in tomllib.loads(path.read_text())["mutant"]:
-            mutant = Mutant(path.stem, **{**entry, "tests": tuple(entry["tests"])})
-            times = (ROOT / mutant.file).read_text().count(mutant.before)
-            if times != 1:
-                wrong.append(
-                    f"{mutant.name!r}: the text before is {times} times in {mutant.file}, and has to be there once"
-                )
-            elif mutant.before == mutant.after or not mutant.tests or mutant.name in names:
-                wrong.append(f"{mutant.name!r} changes nothing, has no tests, or is there twice")
+    texts: dict[str, dict[str, str]] = {}
+    for path in (
+        path for folder in CODE for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".rb", ".js")
+    ):
+        texts.setdefault(path.name, {})[str(path.relative_to(ROOT))] = path.read_text()
+    modules = {path.name: path for path in (ROOT / "tests").rglob("test_*.py")}
+    for kind, entry in read_entries():
+        named = entry["name"]
+        times = _found(entry["before"], texts.get(entry["file"], {}))
+        if not times:  # it has moved into another file
+            times = _found(entry["before"], {path: text for named in texts.values() for path, text in named.items()})
+        tests = []
+        for test in entry["tests"]:
+            module, _, name = test.partition("::")
+            if module not in modules or not all(_defines(modules[module], word) for word in name.split("::") if name):
+                wrong.append(f"{named!r}: there is no test {test}")
             else:
-                found.append(mutant)
-            names.add(mutant.name)
+                tests.append(str(modules[module].relative_to(ROOT)) + test.removeprefix(module))
+        if sum(times.values()) != 1:
+            wrong.append(
+                f"{named!r}: the text before is {sum(times.values())} times in {entry['file']}, and has to be there once"
+            )
+        elif entry["before"] == entry["after"] or not entry["tests"] or named in names:
+            wrong.append(f"{named!r} changes nothing, has no tests, or is there twice")
+        elif len(tests) == len(entry["tests"]):
+            (file,) = times
+            found.append(Mutant(kind, **{**entry, "file": file, "tests": tuple(tests)}))
+        names.add(named)
     return found, wrong
+
+
+def read_entries() -> Iterator[tuple[str, dict[str, Any]]]:
+    """(Kind, what the list has), for each mutant."""
+    for path in sorted(MUTANTS.glob("*.toml")):
+        for entry in tomllib.loads(path.read_text()).get("mutant", ()):
+            yield path.stem, entry
+
+
+def _found(wanted: str, texts: dict[str, str]) -> dict[str, int]:
+    """Path -> how many times, of those where it is."""
+    return {path: count for path, text in texts.items() if (count := text.count(wanted))}
+
+
+def _defines(module: Path, name: str) -> bool:
+    return (
+        re.search(rf"^ *(?:async def|def|class) {name.partition('[')[0]}\b", module.read_text(), re.MULTILINE)
+        is not None
+    )
 
 
 class Copy:
@@ -154,13 +198,24 @@ def results(mutants: list[Mutant], jobs: int) -> Iterator[tuple[Mutant, bool, st
 def main() -> int:
     parser = argparse.ArgumentParser(description="Plant small faults and see whether the tests find them.")
     parser.add_argument("--only", default="", help="a part of the names, files or kinds of those that are tried")
+    parser.add_argument("--kind", default="", help="only those of tests/mutants/KIND.toml")
     parser.add_argument("--list", action="store_true", help="only print them")
     parser.add_argument("--jobs", type=int, default=2, help="how many at the same time")
+    parser.add_argument(
+        "--sample", type=int, default=0, help="instead of the list: so many faults in each module of core/ and codecs/"
+    )
+    parser.add_argument("--seed", default="1", help="another text, another sample")
+    parser.add_argument("--results", type=Path, help="a file to which each verdict on a sample is added, as JSON")
     options = parser.parse_args()
     try:
+        if options.sample:
+            return mutation_sample.run(options.sample, options.seed, options.only, options.jobs, options.results)
         there, wrong = read_mutants()
         mutants = [
-            mutant for mutant in there if any(options.only in text for text in (mutant.name, mutant.file, mutant.kind))
+            mutant
+            for mutant in there
+            if options.kind in ("", mutant.kind)
+            and any(options.only in text for text in (mutant.name, mutant.file, mutant.kind))
         ]
         if options.list or not mutants:
             for mutant in mutants:

@@ -1,0 +1,435 @@
+"""Plants a sample of the faults that ``mutation_sites`` finds in ``core/`` and ``codecs/``, and runs the tests that reach the place of each.
+
+First every test of ``TESTS`` runs once with modules that tell which blocks of statements run: that is the table "block -> tests". Then one forked process
+a fault runs the tests of its block, the quickest first, until one fails. Nothing is written: a fault is planted in the module while it is imported.
+
+Laws: tests are the same each time (Hypothesis is derandomized); a fault with which the module cannot be imported is none, and another takes its place;
+a fault that no test reaches has survived; one that makes the tests take ten times as long is killed, for the suite has its time limits, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import resource
+import selectors
+import signal
+import sys
+import tempfile
+import time
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+from mutation_sites import HITS, Site, instrumented, planted, sample, sites
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("passenger_trio/core", "passenger_trio/codecs")
+TESTS = ("tests/core", "tests/codecs", "tests/model/test_pool_machine.py", "tests/model/test_recorder.py")
+"""What shows that these packages are right: without an event loop, a process or a clock."""
+REASONS = ROOT / "tests" / "mutants" / "sampled.toml"
+"""Survivors that no test can see, each with its reason."""
+EXAMPLES = 40
+"""Hypothesis' examples for each test that does not say how many."""
+LONGEST = 15.0
+"""Seconds that the tests of one fault may take together where there are many of them: the quickest are chosen."""
+_MOST_MEMORY = 3 << 30
+_OPTIONS = (
+    *("-x", "-q", "--no-header", "--no-summary", "-p", "no:cacheprovider", "-o", "timeout=60", "-m", "not os"),
+    *("-p", "pytest_trio.plugin", "-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin"),
+)
+Verdict = str
+"""killed, survived, or "cannot be imported"."""
+
+
+# In a forked process
+
+
+class _Changed(importlib.abc.MetaPathFinder):
+    """Finds modules whose code is made from a tree that was changed."""
+
+    def __init__(self, change: Callable[[Path], CodeType | None], prepare: Callable[[ModuleType, Path], None]) -> None:
+        self._change = change
+        self._prepare = prepare
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
+        if not fullname.startswith("passenger_trio."):
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+            return spec
+        code = self._change(Path(spec.origin))
+        if code is not None:
+            spec.loader = _Loader(fullname, spec.origin, code, self._prepare)
+        return spec
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    def __init__(self, name: str, path: str, code: CodeType, prepare: Callable[[ModuleType, Path], None]) -> None:
+        super().__init__(name, path)
+        self._code = code
+        self._prepare = prepare
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self._code
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._prepare(module, Path(self.path))
+        super().exec_module(module)
+
+
+class _Recorder:
+    """A pytest plugin: which blocks each test reaches, and how long it takes."""
+
+    def __init__(self, hits: dict[str, set[int]]) -> None:
+        self._hits = hits
+        self.reached: dict[str, dict[str, list[int]]] = {}
+        self.seconds: dict[str, float] = {}
+        self.failed: list[str] = []
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        for numbers in self._hits.values():
+            numbers.clear()
+        self._began = time.perf_counter()
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            self.failed.append(report.nodeid)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self.seconds[nodeid] = time.perf_counter() - self._began
+        self.reached[nodeid] = {name: sorted(numbers) for name, numbers in self._hits.items() if numbers}
+
+
+class _Chosen:
+    """A pytest plugin: runs these tests only, in this order, and tells which one has failed."""
+
+    def __init__(self, tests: Sequence[str]) -> None:
+        self._rank = {test: place for place, test in enumerate(tests)}
+        self.failed = ""
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items[:] = sorted(
+            (item for item in items if item.nodeid in self._rank), key=lambda item: self._rank[item.nodeid]
+        )
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed and not self.failed:
+            self.failed = report.nodeid
+
+    def pytest_collectreport(self, report: Any) -> None:
+        if report.failed and not self.failed:
+            self.failed = f"{report.nodeid} (while it is imported)"
+
+
+def _same_each_time() -> None:
+    from hypothesis import HealthCheck, settings
+
+    checks = list(HealthCheck)
+    settings.register_profile(
+        "mutation", derandomize=True, database=None, deadline=None, max_examples=EXAMPLES, suppress_health_check=checks
+    )
+    settings.load_profile("mutation")
+
+
+def _pytest(arguments: Iterable[str], plugins: list[Any]) -> int:
+    import pytest
+
+    _same_each_time()
+    os.chdir(ROOT)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    os.environ["PASSENGER_TRIO_MODEL_EXAMPLES"] = str(EXAMPLES)
+    return int(pytest.main([*_OPTIONS, *arguments], plugins))
+
+
+def _record(tests: str) -> dict[str, Any]:
+    hits: dict[str, set[int]] = defaultdict(set)
+    inside = [ROOT / package for package in PACKAGES]
+
+    def change(path: Path) -> CodeType | None:
+        return (
+            compile(instrumented(path.read_text()), path, "exec", dont_inherit=True) if path.parent in inside else None
+        )
+
+    def prepare(module: ModuleType, path: Path) -> None:
+        if path.parent in inside:
+            setattr(module, HITS, hits[str(path.relative_to(ROOT))])
+
+    sys.meta_path.insert(0, _Changed(change, prepare))
+    recorder = _Recorder(hits)
+    status = _pytest([word for word in tests.split() if word] + ["-o", "timeout=600", "--maxfail=1000"], [recorder])
+    return {"status": status, "reached": recorder.reached, "seconds": recorder.seconds, "failed": recorder.failed}
+
+
+def _try(file: str, site: Site, tests: Sequence[str]) -> dict[str, Any]:
+    path = ROOT / file
+    code = compile(planted(path.read_text(), site), path, "exec", dont_inherit=True)
+    sys.meta_path.insert(0, _Changed(lambda wanted: code if wanted == path else None, lambda module, of: None))
+    sys.path.insert(0, str(ROOT))
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+    try:
+        importlib.import_module(file.removesuffix(".py").replace("/", "."))
+    except Exception as exc:  # noqa: BLE001 - whatever it is: there is nothing that could be tested
+        return {"verdict": "cannot be imported", "by": repr(exc)}
+    chosen = _Chosen(tests)
+    status = _pytest(dict.fromkeys(test.partition("::")[0] for test in tests), [chosen])
+    if status not in (0, 1, 2):
+        return {"verdict": "", "by": f"pytest ends with {status}"}
+    return {"verdict": "killed" if status else "survived", "by": chosen.failed}
+
+
+# In the process that forks them
+
+
+@dataclass
+class _Child:
+    pid: int
+    said: int
+    deadline: float
+    what: Any
+    answer: bytearray = field(default_factory=bytearray)
+
+
+def _forked(
+    work: Iterable[tuple[Any, Callable[[], dict[str, Any]], float]], jobs: int
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """(What, what came out) of each piece of work (what, how, seconds), as they end. One that takes too long, or ends without an answer, says so."""
+    waiting = iter(work)
+    selector = selectors.DefaultSelector()
+    alive: dict[int, _Child] = {}
+    try:
+        while True:
+            while len(alive) < jobs and (one := next(waiting, None)) is not None:
+                child = _fork(*one)
+                alive[child.said] = child
+                selector.register(child.said, selectors.EVENT_READ)
+            if not alive:
+                return
+            for key, _ in selector.select(0.2):
+                child = alive[key.fd]
+                data = os.read(key.fd, 1 << 16)
+                child.answer += data
+                if not data:
+                    yield _ended(selector, alive, child, "")
+            for child in [child for child in alive.values() if child.deadline < time.monotonic()]:
+                os.killpg(child.pid, signal.SIGKILL)
+                yield _ended(selector, alive, child, "time")
+    finally:
+        for child in alive.values():
+            os.killpg(child.pid, signal.SIGKILL)
+            os.waitpid(child.pid, 0)
+
+
+def _fork(what: Any, how: Callable[[], dict[str, Any]], seconds: float) -> _Child:
+    mine, its = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(its)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.setpgid(pid, pid)
+        return _Child(pid, mine, time.monotonic() + seconds, what)
+    try:
+        os.setpgid(0, 0)
+        os.close(mine)
+        with tempfile.TemporaryFile() as said:
+            for number in (1, 2):
+                os.dup2(said.fileno(), number)
+            answer = json.dumps(how())
+        with os.fdopen(its, "w") as file:
+            file.write(answer)
+    finally:
+        os._exit(0)
+
+
+def _ended(
+    selector: selectors.BaseSelector, alive: dict[int, _Child], child: _Child, why: str
+) -> tuple[Any, dict[str, Any]]:
+    selector.unregister(child.said)
+    del alive[child.said]
+    os.close(child.said)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    os.waitpid(child.pid, 0)
+    if why:
+        return child.what, {"verdict": "killed", "by": why}
+    return child.what, json.loads(child.answer) if child.answer else {"verdict": "killed", "by": "the process ended"}
+
+
+class Reach:
+    """Which tests reach which block. What is known from an earlier run is kept in a file, and holds while a test module and the packages are the same."""
+
+    def __init__(self, jobs: int, memory: Path) -> None:
+        files = [
+            path for name in TESTS for path in ([ROOT / name] if name.endswith(".py") else (ROOT / name).glob("*.py"))
+        ]
+        helpers = [path for path in files if not path.name.startswith("test_")]
+        files = [path for path in files if path not in helpers]
+        packages = [ROOT / name for name in modules()]
+        common = hashlib.sha256(b"".join(path.read_bytes() for path in (*helpers, *packages, Path(__file__))))
+        marks = {}
+        for path in files:
+            mark = common.copy()
+            mark.update(path.read_bytes())
+            marks[path] = mark.hexdigest()
+        known: dict[str, Any] = json.loads(memory.read_text()) if memory.exists() else {}
+        known = {mark: came for mark, came in known.items() if mark in marks.values()}
+        work = [
+            (path, partial(_record, str(path.relative_to(ROOT))), 1800.0)
+            for path in sorted(files, key=lambda path: path.stat().st_size, reverse=True)
+            if marks[path] not in known
+        ]
+        self.seconds: dict[str, float] = {}
+        self._of: dict[tuple[str, int], set[str]] = defaultdict(set)
+        self._of_file: dict[str, set[str]] = defaultdict(set)
+        self._texts = {str(path.relative_to(ROOT)): path.read_text() for path in files}
+        for path, came in _forked(work, jobs):
+            if came.get("failed") or "seconds" not in came or came["status"] not in (0, 5):
+                raise ValueError(f"{path}: tests fail although nothing is planted: {came.get('failed') or came}")
+            known[marks[path]] = came
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            memory.write_text(json.dumps(known))
+        for came in known.values():
+            self.seconds.update(came["seconds"])
+            for test, reached in came["reached"].items():
+                for file, blocks in reached.items():
+                    self._of_file[file].add(test)
+                    for block in blocks:
+                        self._of[file, block].add(test)
+
+    def tests(self, file: str, site: Site) -> list[str]:
+        """The tests that reach a site, the quickest first. What runs at import is reached by the tests of all functions of the module, and by those of
+        modules that name it."""
+        found = self._of[file, site.block]
+        if not site.block:
+            name = Path(file).stem
+            naming = {test for test in self.seconds if name in self._texts[test.partition("::")[0]]}
+            found = self._of_file[file] | naming
+            if not self._of_file[file]:
+                users = [
+                    user
+                    for user in self._of_file
+                    if f"{name} import" in (text := (ROOT / user).read_text()) or f"import {name}" in text
+                ]
+                found = found.union(*(self._of_file[user] for user in users))
+        chosen: list[str] = []
+        together = 0.0
+        for test in sorted(found, key=lambda test: (self.seconds[test], test)):
+            together += self.seconds[test]
+            if chosen and together > LONGEST:
+                break
+            chosen.append(test)
+        return chosen
+
+    def patience(self, tests: Sequence[str]) -> float:
+        return 30.0 + 10.0 * sum(self.seconds[test] for test in tests)
+
+
+def reasons() -> dict[tuple[str, str], str]:
+    """(File, key of a site) -> why no test can see it."""
+    entries = tomllib.loads(REASONS.read_text()).get("survivor", []) if REASONS.exists() else []
+    found = {}
+    for entry in entries:
+        site = Site(entry["where"], entry["fault"], entry["before"], entry["after"], entry.get("nth", 0), 0, 0)
+        found[entry["file"], site.key] = entry["reason"]
+    return found
+
+
+def modules(only: str = "") -> list[str]:
+    found = [str(path.relative_to(ROOT)) for package in PACKAGES for path in sorted((ROOT / package).glob("*.py"))]
+    return [name for name in found if only in name]
+
+
+def run(count: int, seed: str, only: str, jobs: int, results: Path | None) -> int:
+    """As many faults as that a module. Prints each verdict, then the figures.
+
+    :param results: A file to which each verdict is added, a line of JSON each.
+    :returns: 1 if something survived without a reason, or a reason no longer holds.
+    """
+    _preload()
+    began = time.monotonic()
+    reach = Reach(jobs, ROOT / ".nox" / "mutation" / "reach.json")
+    print(f"{len(reach.seconds)} tests reach what is planted; {time.monotonic() - began:.0f} s", flush=True)
+    reason_of = reasons()
+    planted_in: Counter[str] = Counter()
+    killed: Counter[str] = Counter()
+    wrong: list[str] = []
+    excused: list[str] = []
+    spare = {name: sample(sites((ROOT / name).read_text()), 10**6, seed) for name in modules(only)}
+
+    def work() -> Iterator[tuple[Any, Callable[[], dict[str, Any]], float]]:
+        for name, found in spare.items():
+            for _ in range(count):
+                if (site := next(found, None)) is not None:
+                    yield piece(name, site)
+            while again[name]:
+                again[name] -= 1
+                if (site := next(found, None)) is not None:
+                    yield piece(name, site)
+        for name, found in spare.items():
+            for _ in range(again[name]):
+                if (site := next(found, None)) is not None:
+                    yield piece(name, site)
+
+    def piece(name: str, site: Site) -> tuple[Any, Callable[[], dict[str, Any]], float]:
+        tests = reach.tests(name, site)
+        if not tests:
+            return (name, site), lambda: {"verdict": "survived", "by": "no test reaches it"}, 30.0
+        return (name, site), lambda: _try(name, site, tests), reach.patience(tests)
+
+    again: Counter[str] = Counter()
+    with open(results, "a") if results else contextlib.nullcontext() as kept:
+        for (name, site), came in _forked(work(), jobs):
+            verdict, by = came["verdict"], came["by"]
+            if verdict == "cannot be imported":
+                again[name] += 1
+                continue
+            if not verdict:
+                raise ValueError(f"{name}: {site}: {by}")
+            planted_in[name] += 1
+            killed[name] += verdict == "killed"
+            text = f"{name}:{site.line} {site.where}: {site.fault}: {_short(site.before)} -> {_short(site.after)}"
+            print(f"{verdict:8} {text}" + (f" ({by})" if by else ""), flush=True)
+            if kept:
+                line = {
+                    "file": name,
+                    **{key: getattr(site, key) for key in ("where", "fault", "before", "after", "nth", "line")},
+                    **came,
+                }
+                print(json.dumps(line), file=kept, flush=True)
+            reason = reason_of.get((name, site.key))
+            if verdict == "survived" and reason is None:
+                wrong.append(f"survives: {text}" + (f" ({by})" if by else ""))
+            elif verdict == "survived":
+                excused.append(f"with a reason: {text}: {reason}")
+            elif reason is not None:
+                wrong.append(f"is killed, strike its reason: {text}")
+    print()
+    for package in PACKAGES:
+        of = sum(number for name, number in planted_in.items() if name.startswith(package))
+        if of:
+            dead = sum(number for name, number in killed.items() if name.startswith(package))
+            alike = sum(package in text for text in excused)
+            print(f"{package}: {dead} of {of} killed ({100 * dead / of:.0f} %), {alike} survive with a reason")
+    for text in (*excused, *wrong):
+        print(text)
+    return 1 if wrong else 0
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 90 else f"{line[:87]}..."
+
+
+def _preload() -> None:
+    """What every process needs and is not ours, nor a plugin of pytest: it is loaded once."""
+    for name in ("attrs", "h11", "hypothesis.stateful", "hypothesis.strategies", "pytest", "trio.testing", "wsproto"):
+        importlib.import_module(name)
