@@ -243,14 +243,47 @@ def test_the_server_calls_of_the_pool_what_the_seam_says() -> None:
     assert used == {"checkout_or_queue", "rejection"}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "spawn_servers").rglob("*.py")), ids=lambda path: path.name)
+LOADERS = ROOT / "spawn_servers"
+PYTHON_LOADER = LOADERS / "python" / "passenger_trio_loader"
+
+
+def name_of_loader(path: Path) -> str:
+    return path.relative_to(LOADERS).as_posix()
+
+
+@pytest.mark.parametrize("path", sorted(LOADERS.rglob("*.py")), ids=name_of_loader)
 def test_loaders_import_the_standard_library_only(path: Path) -> None:
+    """HO2: nothing of ours, but the package beside the programs; and the Trio of an application that is to run on it."""
     tree = ast.parse(path.read_text(), feature_version=(3, 8))
     assert tree.body
-    # A file beside it that it shares with others, and the Trio of an application that is to run on it.
-    own = {other.stem for other in path.parent.glob("*.py")} | ({"trio"} if path.name == "asgi_loader.py" else set())
+    own = {PYTHON_LOADER.name} | ({"trio"} if path == PYTHON_LOADER / "asgi/on_trio.py" else set())
     for name in imports(path):
         assert name.split(".")[0] in sys.stdlib_module_names | own, name
+
+
+def test_the_python_loader_is_in_layers() -> None:
+    """HO2: no circle, and what every interface needs knows none of them."""
+    modules = {
+        path.relative_to(PYTHON_LOADER.parent).with_suffix("").as_posix().replace("/", "."): path
+        for path in PYTHON_LOADER.rglob("*.py")
+    }
+    imported = {module: set(imports(path)) & set(modules) for module, path in modules.items()}
+    root = PYTHON_LOADER.name
+    parts = {module: module.split(".")[1] for module in modules}
+    allowed = {"process": {"preloading"}, "wsgi": {"wsgi", "asgi"}, "asgi": {"asgi"}, "preloading": {"preloading"}}
+    for module, names in imported.items():
+        rooms = {parts[name] for name in names} & {"asgi", "preloading", "process", "wsgi"}
+        assert rooms <= allowed.get(parts[module], set()), module
+        if "asgi" in rooms and parts[module] == "wsgi":
+            assert module == f"{root}.wsgi.interface", "where a guess was wrong, and nowhere else"
+    assert not circles(imported)
+
+
+@pytest.mark.parametrize("path", sorted(LOADERS.rglob("*.py")), ids=name_of_loader)
+def test_a_file_of_the_python_loader_can_be_read_in_one_sitting(path: Path) -> None:
+    """HO2: no file over 500 lines, and each opens with what it is."""
+    assert len(path.read_text().splitlines()) <= 500
+    assert ast.get_docstring(ast.parse(path.read_text()))
 
 
 def test_one_module_asks_for_threads_and_one_starts_programs() -> None:

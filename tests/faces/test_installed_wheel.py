@@ -78,8 +78,13 @@ def environment(wheel: Path) -> Iterator[Path]:
 def test_the_wheel_has_everything_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        packed = archive.read("passenger_trio/_spawn_servers/python/wsgi_loader.py")
-    assert packed == (ROOT / "spawn_servers/python/wsgi_loader.py").read_bytes()
+        loaders = [path for path in (ROOT / "spawn_servers").rglob("*") if path.suffix in (".py", ".rb", ".js")]
+        assert len(loaders) > 20
+        for path in loaders:
+            packed = archive.read(
+                f"passenger_trio/_spawn_servers/{path.relative_to(ROOT / 'spawn_servers').as_posix()}"
+            )
+            assert packed == path.read_bytes()
     assert "passenger_trio/_spawn_servers/CONTRACT.md" in names
     assert "passenger_trio/py.typed" in names
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "passenger_trio").rglob("*.py")}

@@ -65,7 +65,6 @@ def test_no_object() -> None:
 def test_an_exception_at_load_has_a_traceback_without_the_loader() -> None:
     message = failure(BROKEN, "raises.py")
     assert message["category"] == "application"
-    assert "asgi_loader" not in message["traceback"]
     assert "passenger_trio_loader" not in message["traceback"]
 
 

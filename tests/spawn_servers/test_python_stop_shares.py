@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from passenger_trio_loader.stopping import MOST_RESERVED, shares_of
 from python_asgi import LOOPS
 from python_asgi import command as asgi_command
 from python_wsgi import ROOT
@@ -21,11 +22,6 @@ from passenger_trio.testing.conformance import FakeSupervisor, Loader, Stream, e
 pytestmark = pytest.mark.os
 ON_BOTH = pytest.mark.parametrize("loop", LOOPS)
 TIMEOUT = 2.0
-
-sys.path.insert(0, str(ROOT / "spawn_servers" / "python"))
-from passenger_trio_loader import MOST_RESERVED, shares_of  # noqa: E402
-
-del sys.path[0]
 
 ASGI = """
 import LOOP as loop, asyncio, atexit, os, sys, threading, time

@@ -289,7 +289,7 @@ def test_a_fork_that_the_system_refuses(tmp_path: Path) -> None:
     """fork_failed, and the preloader lives. The refusal is played by a limit on processes, which root is not bound by."""
     (tmp_path / "app.py").write_text(
         "import errno\n"
-        "import passenger_trio_loader as loader\n"
+        "import passenger_trio_loader.preloading.preloader as loader\n"
         "fork, calls = loader.fork, []\n"
         "def refuse():\n"
         "    calls.append(1)\n"

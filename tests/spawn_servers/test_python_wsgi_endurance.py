@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.util
 import io
 import itertools
 import random
@@ -16,13 +15,16 @@ import termios
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from urllib.parse import unquote_to_bytes
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from python_wsgi import IS_PYPY, LOADER, worker_of
+from passenger_trio_loader.control_connection import one_line
+from passenger_trio_loader.wsgi.head import percent_decoded
+from passenger_trio_loader.wsgi.input import Input
+from passenger_trio_loader.wsgi.worker import Worker
+from python_wsgi import IS_PYPY, worker_of
 
 from passenger_trio.testing.conformance import Loader, eventually, frame, request_head
 
@@ -172,16 +174,6 @@ def test_a_large_upload_may_be_held_in_memory() -> None:
 # The input against a file, in this process
 
 
-@pytest.fixture(scope="module")
-def loader() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("wsgi_loader_under_test", LOADER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 CALLS = st.one_of(
     st.tuples(st.sampled_from(["read", "readline", "readlines"]), st.integers(-1, 40)),
     st.tuples(st.sampled_from(["read", "readline", "readlines"]), st.none()),
@@ -192,12 +184,12 @@ CHUNKS = st.lists(st.binary(min_size=1, max_size=20).map(lambda data: data.repla
 @given(chunks=CHUNKS, cuts=st.lists(st.integers(0, 200), max_size=6), calls=st.lists(CALLS, max_size=12))
 @settings(max_examples=300, deadline=None)
 def test_input_is_a_file(
-    loader: ModuleType, chunks: list[bytes], cuts: list[int], calls: list[tuple[str, int | None]]
+    chunks: list[bytes], cuts: list[int], calls: list[tuple[str, int | None]]
 ) -> None:
     """However the body is cut into frames, and the frames into reads, it gives what a file of the same bytes gives."""
     wire = b"".join(frame("D", chunk) for chunk in chunks) + frame("E")
     pieces = _cut(wire, cuts)
-    body = loader.Input(_Pieces(pieces[1:]), pieces[0])
+    body = Input(_Pieces(pieces[1:]), pieces[0])
     file = io.BytesIO(b"".join(chunks))
     for name, argument in calls:
         arguments = () if argument is None else (argument,)
@@ -212,11 +204,11 @@ def test_input_is_a_file(
 
 @given(wire=st.binary(max_size=60), cuts=st.lists(st.integers(0, 60), max_size=4))
 @settings(max_examples=300, deadline=None)
-def test_input_of_anything_ends(loader: ModuleType, wire: bytes, cuts: list[int]) -> None:
+def test_input_of_anything_ends(wire: bytes, cuts: list[int]) -> None:
     """Garbage, or a broken-off body: an OSError that frameworks know, or the end; and nothing is read that is no payload."""
     pieces = _cut(wire, cuts)
-    body = loader.Input(_Pieces(pieces[1:]), pieces[0])
-    whole = loader.Input(_Pieces([]), wire)
+    body = Input(_Pieces(pieces[1:]), pieces[0])
+    whole = Input(_Pieces([]), wire)
     results = []
     for source in (body, whole):
         try:
@@ -243,24 +235,24 @@ def _cut(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 @given(text=st.text(alphabet=st.characters(max_codepoint=255), max_size=30))
-def test_percent_decoding_is_that_of_urllib(loader: ModuleType, text: str) -> None:
-    assert loader.percent_decoded(text) == unquote_to_bytes(text.encode("latin-1")).decode("latin-1")
+def test_percent_decoding_is_that_of_urllib(text: str) -> None:
+    assert percent_decoded(text) == unquote_to_bytes(text.encode("latin-1")).decode("latin-1")
 
 
 @given(text=st.text(max_size=200_000 // 12), filler=st.integers(0, 70_000))
 @settings(max_examples=30, deadline=None)
-def test_no_line_is_too_long(loader: ModuleType, text: str, filler: int) -> None:
+def test_no_line_is_too_long(text: str, filler: int) -> None:
     """And what is kept is the end."""
-    line = sys.modules["passenger_trio_loader"].one_line({"type": "error", "traceback": "x" * filler + text * 12 + "the end", "summary": "s"})
+    line = one_line({"type": "error", "traceback": "x" * filler + text * 12 + "the end", "summary": "s"})
     assert len(line) <= 65536
     assert line.endswith(b'"summary": "s"}\n')
     assert b'the end", "summary"' in line
 
 
-def test_a_stream_of_one_byte_at_a_time_through_a_socket(loader: ModuleType) -> None:
+def test_a_stream_of_one_byte_at_a_time_through_a_socket() -> None:
     """The whole worker in this process: its hot loop sees every possible cut of a head."""
     ours, theirs = socket.socketpair()
-    worker = loader.Worker(_application, {"threads": 1, "socket_dir": "/", "socket_name": "x", "server_software": "x"})
+    worker = Worker(_application, {"threads": 1, "socket_dir": "/", "socket_name": "x", "server_software": "x"})
     thread = threading.Thread(target=worker._serve_stream, args=(theirs,))
     thread.start()
     with ours, theirs:

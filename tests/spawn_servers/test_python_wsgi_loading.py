@@ -189,7 +189,7 @@ def test_a_missing_module() -> None:
     assert message["traceback"].startswith(
         f'Traceback (most recent call last):\n  File "{BROKEN / "import_error.py"}", line 1'
     )
-    assert "wsgi_loader" not in message["traceback"]
+    assert "passenger_trio_loader" not in message["traceback"]
     assert "importlib" not in message["traceback"]
 
 

@@ -277,7 +277,7 @@ def test_what_start_response_refuses(workers: dict[str, Loader], path: str, erro
         assert response.error is not None
         assert f"{response.error[0]}: {response.error[1]}".startswith(error)
         # The traceback shows the application's part; a report that consists of our frames alone has none.
-        assert "wsgi_loader.py" not in response.error[2].partition("app.py")[0]
+        assert "passenger_trio_loader" not in response.error[2].partition("app.py")[0]
         assert stream.request("GET", "/ok").body == b"body"
 
 

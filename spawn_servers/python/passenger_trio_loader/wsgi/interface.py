@@ -1,0 +1,57 @@
+"""What the rest of the loader must know of WSGI."""
+
+from passenger_trio_loader.interface import Interface, Unfit
+from passenger_trio_loader.loading import is_coroutine_function
+from passenger_trio_loader.wsgi.worker import Worker
+
+
+class Wsgi(Interface):
+    name = "WSGI"
+
+    def __init__(self):
+        self._may_be_other = False
+
+    def prepare(self, options):
+        self._may_be_other = bool(options.get("guessed"))
+
+    def turned_out(self, application, options):
+        if not (self._may_be_other and is_asgi(application)):
+            return self
+        # Only now: most applications are what they seem to be.
+        from passenger_trio_loader.asgi.interface import Asgi
+
+        asgi = Asgi()
+        asgi.prepare(options)
+        return asgi
+
+    def checked(self, found, name, where):
+        if self._may_be_other and is_asgi(found):
+            return found
+        if is_coroutine_function(found):
+            raise Unfit(
+                "configuration",
+                "%s in %s is an ASGI application, not a WSGI application" % (name, where),
+                "It is an async callable: WSGI would call it as a function and get a coroutine instead of a response.",
+                "Serve it as ASGI (--app-type asgi), or name a WSGI application instead, as in module:object.",
+            )
+        if not callable(found):
+            raise Unfit(
+                "configuration",
+                "%s in %s is not a WSGI application: it cannot be called" % (name, where),
+                "It is of the type %s. A WSGI application is called with an environ and a start_response function."
+                % type(found).__name__,
+                "Name the object that is the application, as in module:object"
+                " (a function that makes one: module:factory()).",
+            )
+        return found
+
+    def worker(self, application, options, lifeline):
+        return Worker(application, options, lifeline)
+
+
+def is_asgi(found):
+    """Whether something is an ASGI application, as far as its call can tell."""
+    if is_coroutine_function(found):
+        return True
+    code = getattr(found, "__code__", None)
+    return code is not None and code.co_varnames[: code.co_argcount] == ("scope", "receive", "send")

@@ -1,0 +1,279 @@
+"""A WSGI worker: the socket, the streams, the threads."""
+
+import os
+import select
+import sys
+from socket import SHUT_RD, SHUT_RDWR
+from time import sleep
+
+from passenger_trio_loader.at_fork import belongings
+from passenger_trio_loader.listener import OUT_OF_SOMETHING, cannot_listen, open_listener, remove_file
+from passenger_trio_loader.originals import Bare, NativeThread, has_green_threads, is_green, nothing_to_read
+from passenger_trio_loader.output import say
+from passenger_trio_loader.session_frames import BLOCK, HEAD, MAX_HEAD, THE_END, THE_LAST, frame
+from passenger_trio_loader.stopping import Leave
+from passenger_trio_loader.tracebacks import class_name
+from passenger_trio_loader.wsgi.file_wrapper import FileWrapper
+from passenger_trio_loader.wsgi.head import percent_decoded, take_required
+from passenger_trio_loader.wsgi.input import Input
+from passenger_trio_loader.wsgi.response import Session
+
+
+def raise_in(threads, kind):
+    """Raise an exception in threads, wherever each of them next runs Python code."""
+    try:
+        from ctypes import c_ulong, py_object, pythonapi
+
+        for thread in threads:
+            if thread.is_alive():
+                pythonapi.PyThreadState_SetAsyncExc(c_ulong(thread.ident), py_object(kind))
+    except Exception as error:  # An interpreter without ctypes, or without this function: PyPy.
+        say("passenger_trio: %s: threads cannot be interrupted here\n" % class_name(error))
+
+
+class Worker:
+    """Serves sessions on a Unix socket, ``threads`` streams at a time."""
+
+    def __init__(self, application, options, lifeline=None):
+        self.application = application
+        self._lifeline = lifeline
+        self.threads = max(1, options["threads"])
+        self.path = os.path.join(options["socket_dir"], options["socket_name"])
+        self.stopping = False
+        self._listener = None
+        self._threads = []
+        self._streams = {}
+        self._is_green = is_green()
+        self._accepting = None
+        self._nothing = Input(None, THE_END)
+        """The body of all requests that have none. It has no state that reading would change."""
+        self._environ = {
+            "GATEWAY_INTERFACE": "CGI/1.1",
+            "SERVER_SOFTWARE": options["server_software"],
+            "wsgi.version": (1, 0),
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": self.threads > 1,
+            "wsgi.multiprocess": True,
+            "wsgi.run_once": False,
+            "wsgi.file_wrapper": FileWrapper,
+            "wsgi.input_terminated": True,
+        }
+
+    def listen(self):
+        self._listener = open_listener(self.path)
+        try:
+            self._start_threads()
+        except (OSError, RuntimeError) as error:
+            raise cannot_listen(self.path, error)
+
+    def _start_threads(self):
+        if self._is_green:
+            # Who waits lets the others run, also in this wait: all of them are in the main thread, each is a greenlet.
+            self._listener.setblocking(False)
+        if self.threads == 1:
+            return  # The main thread it is: some libraries work in no other.
+        from threading import Lock, Thread
+
+        self._accepting = Lock()
+        for number in range(1, self.threads + 1):
+            if has_green_threads() and not self._is_green:
+                # It has made greenlets of threads and left the sockets as they are: the first that waits would stop all.
+                thread = NativeThread(self._serve)
+            else:
+                # Daemons, so that at the supervisor's end nobody waits for them. On a stop, ``run`` does.
+                thread = Thread(target=self._serve, name="passenger_trio-%d" % number, daemon=True)
+                thread.start()
+            self._threads.append(thread)
+
+    def socket_message(self):
+        return {"address": "unix:" + self.path, "protocol": "session", "concurrency": self.threads}
+
+    def remove_socket(self):
+        remove_file(self.path)
+
+    def run(self, announce):
+        """Until ``stop``, and until the sessions in hand are finished. In the main thread."""
+        announce()
+        if self.threads == 1:
+            self._serve()
+        for thread in self._threads:
+            thread.join()
+
+    def stop(self):
+        """Take no new sessions; finish those whose heads have arrived. From any thread, any number of times.
+
+        Threads that wait in ``accept`` are woken by shutting the listener down: the kernel still gives out what is
+        in the queue, then fails. Threads that wait for a head are woken by shutting down the reading side of their
+        stream, but only if it is certain that they have no head. The byte ``buffer[0]`` says so: it is 0 from
+        before the wait on, and the kernel writes the first byte of what arrived there *before* it takes that from
+        the socket's queue. So a stream whose queue is empty (looked at first) and whose byte is 0 (looked at
+        second) had nothing when we looked, and whatever the supervisor sent before it told us to stop was there by
+        then.
+        """
+        self.stopping = True
+        if self._listener is None:
+            return
+        try:
+            self._listener.shutdown(SHUT_RDWR)
+        except OSError:
+            pass
+        for conn, buffer in list(self._streams.items()):
+            try:
+                if nothing_to_read(conn) and buffer[0] == 0:
+                    with Bare(conn) as bare:
+                        bare.shutdown(SHUT_RD)
+            except OSError:
+                pass  # Closed in this moment.
+
+    def cancel(self):
+        """The sessions in hand have had their time. From any thread.
+
+        What the main thread runs is left by a signal. In another thread, an exception can be raised that is seen when
+        it next runs Python code: what it waits for in C it waits for. Our own waits (for the request's body, for whoever
+        reads the response) end because the streams are shut down.
+        """
+        if not self._threads:
+            self._lifeline.leave()
+            return
+        if self._streams:
+            say("passenger_trio: the process is to end, and the requests that have not are cancelled\n")
+        raise_in(self._threads, Leave)
+        for conn in list(self._streams):
+            try:
+                with Bare(conn) as bare:
+                    bare.shutdown(SHUT_RDWR)
+            except OSError:
+                pass  # Closed in this moment.
+
+    def give_up(self):
+        pass  # The application has no shutdown of its own. The main thread waits until it is told to leave.
+
+    def _serve(self):
+        """One thread: accept a stream, serve it to its end, and again."""
+        while True:
+            try:
+                conn, _ = self._accept() if self._is_green else self._listener.accept()
+            except OSError as error:
+                if self.stopping:
+                    return
+                if error.errno not in OUT_OF_SOMETHING:
+                    raise
+                say("passenger_trio: cannot accept a connection: %s\n" % error)
+                sleep(0.1)
+                continue
+            # An application may have set a default timeout, which the new socket has inherited.
+            conn.settimeout(None)
+            belongings.add(conn)
+            try:
+                self._serve_stream(conn)
+            except OSError:
+                pass  # The stream broke between two sessions.
+            finally:
+                belongings.discard(conn)
+                self._streams.pop(conn, None)
+                try:
+                    # A process that the application forked may hold a copy, so closing alone would not end it.
+                    conn.shutdown(SHUT_RDWR)
+                except OSError:
+                    pass
+                conn.close()
+
+    def _accept(self):
+        """``accept`` of an application of gevent's or eventlet's: the wait is theirs, and what comes is a socket of theirs."""
+        if self._accepting is not None:
+            with self._accepting:
+                return self._accept_next()
+        return self._accept_next()
+
+    def _accept_next(self):
+        while True:
+            select.select([self._listener], [], [])
+            try:
+                return self._listener.accept()
+            except BlockingIOError:
+                if self.stopping:
+                    raise  # It was shut down, and nobody is in its queue any more.
+
+    def _serve_stream(self, conn):
+        """The hot loop. A request without a body: one recv, one pass over its head, the application, one send."""
+        buffer = bytearray(BLOCK)
+        view = memoryview(buffer)
+        self._streams[conn] = buffer
+        receive = conn.recv_into
+        application = self.application
+        common = self._environ
+        nothing = self._nothing
+        read_start = frame.unpack_from
+        behind = b""
+        while True:
+            if behind:
+                # Its first byte stands in the buffer all the time: ``stop`` sees that a head has come.
+                size = len(behind)
+                view[:size] = behind
+                behind = b""
+            else:
+                buffer[0] = 0
+                if self.stopping and nothing_to_read(conn):
+                    return
+                # A head that came before we were told to stop is served.
+                size = receive(buffer)
+            kind, length = read_start(buffer)
+            end = 5 + length
+            if size < end or size < 5 or kind != HEAD:
+                head, arrived = self._slow_head(conn, bytes(view[:size]))
+                if head is None:
+                    return
+                text = head.decode("latin-1")
+                body = Input(conn, arrived)
+            else:
+                text = str(view[5:end], "latin-1")
+                if size == end + 5 and buffer[end:size] == THE_END:
+                    body = nothing
+                else:
+                    body = Input(conn, bytes(view[end:size]))
+            texts = text.split("\0")
+            if texts.pop() or len(texts) % 2 or body.broken:
+                return
+            environ = common.copy()
+            names = iter(texts)
+            for name in names:
+                environ[name] = next(names)
+            # As many new names as pairs: none came twice, and none has taken the place of one of ours.
+            if len(environ) - len(common) != len(texts) // 2 or "" in environ:
+                return
+            try:
+                method, path, scheme, _, _, _, _, _, _, _, _ = take_required(environ)
+            except KeyError:
+                return
+            if body.aborted:
+                conn.sendall(THE_LAST)
+                return
+            if "%" in path:
+                environ["PATH_INFO"] = percent_decoded(path)
+            if scheme == "https":
+                environ["HTTPS"] = "on"
+            environ["wsgi.url_scheme"] = scheme
+            environ["wsgi.input"] = body
+            if not Session(conn, body, method == "HEAD").run(application, environ):
+                return
+            if body is not nothing:
+                behind = body.behind
+
+    @staticmethod
+    def _slow_head(conn, data):
+        """(payload of the head, what came behind it) of a head that came in pieces; (None, b"") if it is none."""
+        while True:
+            # The type and the length are judged as soon as they are here: garbage is not waited for.
+            if data[:1] not in (b"", b"H"):
+                break
+            if len(data) >= 5:
+                end = 5 + frame.unpack_from(data)[1]
+                if end > 5 + MAX_HEAD:
+                    break
+                if len(data) >= end:
+                    return data[5:end], data[end:]
+            more = conn.recv(BLOCK)
+            if not more:
+                break
+            data += more
+        return None, b""
