@@ -66,11 +66,16 @@ def kill_one(server: Supervisor) -> None:
 
 
 def use_everything(server: Supervisor, fail: Callable[[], None]) -> None:
-    """Each thing that opens a descriptor or takes a thread, once; what comes of it does not matter. A client that is not answered waits for two seconds."""
+    """Each thing that opens a descriptor or takes a thread, once; what comes of it does not matter. A client that is not answered waits for two seconds.
+
+    The worker that is killed has served a request to its end. Of one that has not, its group would say that it does not start, and wait longer each time.
+    """
     stray = int(server.get("/daemon").text)
+    victim = int(server.get("/pid").text)
+    eventually(lambda: served(server, victim))
     fail()
     os.kill(stray, signal.SIGKILL)  # it is the supervisor's by now, and watched by nobody
-    kill_one(server)
+    os.kill(victim, signal.SIGKILL)
     server.send_signal(signal.SIGUSR1)
     for method, path, body in (("GET", "/pid", b""), ("POST", "/echo", BODY)):
         try:
@@ -87,6 +92,11 @@ def use_everything(server: Supervisor, fail: Callable[[], None]) -> None:
         pass
     time.sleep(0.1)
     slow.close()
+
+
+def served(server: Supervisor, pid: int) -> bool:
+    """Whether a worker has served a session to its end."""
+    return any(process["pid"] == pid and process["processed"] for process in server.group()["processes"])
 
 
 def is_as_before(server: Supervisor) -> None:

@@ -168,13 +168,12 @@ def test_a_limit_on_concurrency_starts_more_programs() -> None:
     ],
 )
 def test_nothing_outlives_a_supervisor_that_is_killed(command: str) -> None:
+    """KE12. (``tests/storms/kill_supervisor.py`` measures how long it takes.)"""
     with Supervisor.start(APPS, "--app-start-command", command) as server:
         pids = [int(line.split()[0]) for line in server.marked_processes()]
         assert len(pids) >= 3
         server.kill()
-        killed = time.monotonic()
-        eventually(lambda: not any(map(is_running, pids)), 5.0)
-        assert time.monotonic() - killed < 1.0
+        eventually(lambda: not any(map(is_running, pids)), what="everything is gone")
 
 
 FAULTS = {

@@ -162,9 +162,7 @@ def test_nothing_outlives_a_supervisor_that_is_killed(express: Path, path: str) 
             eventually(lambda: server.group()["processes"][0]["sessions"] == 1 or path == "/")
             eventually(lambda: path == "/" or cpu_time(pid) > before + 0.1)
             server.kill()
-            killed = time.monotonic()
-            eventually(lambda: not is_running(pid), 5.0)
-            assert time.monotonic() - killed < 1.0
+            eventually(lambda: not is_running(pid), what="it is gone")
 
 
 def test_fastify_as_a_module_on_two_addresses(tmp_path: Path) -> None:

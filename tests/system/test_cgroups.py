@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from needs import needs
 
-from passenger_trio.system.cgroups import _own_directory, enter_own_cgroup, kill_abandoned
+from passenger_trio.system.cgroups import _WATCHDOG, _own_directory, enter_own_cgroup, kill_abandoned
 
 NAMESPACE = os.stat("/proc/self/ns/pid").st_ino
 
@@ -49,6 +49,25 @@ def test_KE12_also_where_its_pid_is_somebody_else_now(tmp_path: Path) -> None:
     directory = cgroup(tmp_path, f"passenger-trio.{NAMESPACE}.{os.getpid()}.{start_time('self') - 1}")
     kill_abandoned(str(tmp_path))
     assert killed(directory)
+
+
+def test_KE12_the_watchdog_does_not_wait_when_nobody_is_left(tmp_path: Path) -> None:
+    """As a shell sees it: its ``sleep`` is one that leaves a mark."""
+    programs, group = tmp_path / "bin", cgroup(tmp_path, "a")
+    programs.mkdir()
+    (programs / "sleep").write_text('#!/bin/sh\necho "$1" >>"$MARKS"\n')
+    (programs / "sleep").chmod(0o755)
+    marks = tmp_path / "marks"
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "MARKS": str(marks)}
+    for populated, waits in ((1, 0.75), (0, 0.0)):
+        marks.write_text("")
+        (group / "cgroup.kill").write_text("")
+        (group / "cgroup.events").write_text(f"populated {populated}\nfrozen 0\n")
+        subprocess.run(["/bin/sh", "-c", _WATCHDOG, "sh", str(group)], stdin=subprocess.DEVNULL, env=environment)
+        assert (group / "cgroup.kill").read_text() == "1\n"
+        waited = [float(line) for line in marks.read_text().split()]
+        # Then it tries to remove the directory, ten times, which is no cgroup and has files.
+        assert sum(waited[:-10]) == pytest.approx(waits)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,10 @@ def shell(script: str) -> Iterator[tuple[Endings, subprocess.Popen[bytes]]]:
             pidfd.close()
 
 
+def name_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
 def go(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     process.stdin.write(b"\n")
@@ -60,6 +64,8 @@ async def test_fault_28_of_what_it_started_a_crash_is(end: int, verdict: bool | 
         pidfd = PidFd.open(process.pid)
         endings = Endings(pidfd)
         try:
+            # A shell that still is one would reap it.
+            eventually(lambda: all(name_of(pid) == "sleep" for pid in (process.pid, child)))
             endings.look(1.0)
             assert endings.verdict(1.0, 1.0) is False
             os.kill(child, end)
