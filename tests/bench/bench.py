@@ -2,7 +2,7 @@
 
 Ratios count, figures do not: load generator, server and application share one machine. Run it on a quiet one. The peers are started from
 what is installed; one that is missing is named and left out. A JSON file with all samples is written to ``.bench/``; ``report.py`` makes
-the README's section of one.
+the figures in the documents of one.
 
 Each work may last for three minutes, and all together for twenty: a work that is cut short, or left out, is named.
 """

@@ -1,9 +1,9 @@
-"""The README's performance section, made of ``docs/performance.json``.
+"""The figures of ``docs/performance.md``, and the few of the README, made of ``docs/performance.json``.
 
-    python tests/bench/report.py                      write the section anew
+    python tests/bench/report.py                      write both sections again
     python tests/bench/report.py .bench/RUN.json ...  take the figures of these runs first; a later one wins, work by work
 
-``docs/performance.json`` is the summary of a run: everything but the single samples. ``tests/bench/test_report.py`` holds the README to it.
+``docs/performance.json`` is the summary of a run: everything but the single samples. ``tests/bench/test_report.py`` holds both documents to it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent.parent
 SUMMARY = ROOT / "docs" / "performance.json"
 README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "performance.md"
 PLOT = ROOT / "docs" / "growth.svg"
 BEGIN = "<!-- performance: made by tests/bench/report.py from docs/performance.json -->"
 END = "<!-- end of performance -->"
@@ -90,8 +91,43 @@ TABLES: dict[str, tuple[str, dict[str, Cell]]] = {
 }
 
 
+# Lines of the README: work, what it is called there, its figures.
+BRIEF: tuple[tuple[str, str, Cell], ...] = (
+    ("wsgi", "Hello world, WSGI, requests/s", number("requests_per_second")),
+    ("rack", "Hello world, Rack, requests/s", number("requests_per_second")),
+    ("websocket", "WebSocket echo, ASGI, messages/s", number("messages_per_second")),
+    ("download", "A response of 100 MiB, MB/s", number("mb_per_second")),
+    ("spawn", "A further process is ready, ms", number("ms")),
+    ("start", "From the command to the first answer, ms", number("ms")),
+)
+
+
+def _listed(figures: list[tuple[str, str]]) -> str:
+    """``name: figure; name: figure``; ours without its name."""
+    named = [(name.removeprefix("passenger_trio").removeprefix(", "), figure) for name, figure in figures]
+    return "; ".join(f"{name}: {figure}" if name else figure for name, figure in named)
+
+
+def brief(summary: Figures) -> str:
+    """The README's section: a line for each work, ours first, whoever is faster."""
+    parts = [
+        f"Measured on {summary['date']}: load generator, server and application share a machine of two cores, two processes each.",
+        "Compare the figures of one line only. All tables, and how to repeat them: [docs/performance.md](docs/performance.md).",
+        "",
+        "| | passenger_trio | others |",
+        "|---|---:|---|",
+    ]
+    for work, heading, cell in BRIEF:
+        if work in summary["works"]:
+            figures = [(name, cell(row)) for name, row in summary["works"][work]["rows"].items()]
+            ours = [(name, figure) for name, figure in figures if name.startswith("passenger_trio")]
+            others = [(name, figure) for name, figure in figures if not name.startswith("passenger_trio")]
+            parts.append(f"| {heading} | {_listed(ours)} | {_listed(others)} |")
+    return "\n".join(parts)
+
+
 def section(summary: Figures) -> str:
-    """What stands between the markers."""
+    """The tables of docs/performance.md."""
     supervisors = " and on ".join(summary["supervisors"].values())
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     parts = [
@@ -101,8 +137,6 @@ def section(summary: Figures) -> str:
         + f"Load of the machine before it began: {summary['load_before']:g}.",
         '"Server" is what runs no application: ours and Passenger\'s; with the others the workers are the server.',
         f"Versions: {versions}.",
-        "",
-        "What a request costs, and how to measure it again: [docs/performance.md](docs/performance.md).",
     ]
     for work, (heading, columns) in TABLES.items():
         if work in summary["works"]:
@@ -110,19 +144,19 @@ def section(summary: Figures) -> str:
             for name, row in summary["works"][work]["rows"].items():
                 parts.append(f"| {name} | {' | '.join(cell(row) for cell in columns.values())} |")
     if "growth" in summary["works"]:
-        parts += ["", "![CPU for each request as groups, processes and connections grow](docs/growth.svg)"]
+        parts += ["", "![CPU for each request as groups, processes and connections grow](growth.svg)"]
     return "\n".join(parts)
 
 
 def with_section(text: str, made: str) -> str:
-    """The README with another section.
+    """The document ``text`` with another section.
 
     :raises ValueError: the markers are not there.
     """
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError("README.md has no markers for the performance section")
+        raise ValueError(f"a document has no markers for its performance section: {BEGIN} and {END}")
     return f"{before}{BEGIN}\n\n{made}\n\n{END}{after}"
 
 
@@ -144,7 +178,9 @@ def main() -> None:
             shutil.copy(Path(path).parent / "growth.svg", PLOT)
     if sys.argv[1:]:
         SUMMARY.write_text(json.dumps(_rounded(summary), indent=1) + "\n")
-    README.write_text(with_section(README.read_text(), section(json.loads(SUMMARY.read_text()))))
+    summary = json.loads(SUMMARY.read_text())
+    for document, made in ((README, brief(summary)), (PAGE, section(summary))):
+        document.write_text(with_section(document.read_text(), made))
 
 
 def _rounded(value: Any) -> Any:

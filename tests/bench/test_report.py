@@ -1,4 +1,4 @@
-"""The README's performance section is what ``report.py`` makes of ``docs/performance.json``, and the plot is SVG."""
+"""The figures in docs/performance.md and in the README are what ``report.py`` makes of ``docs/performance.json``, and the plot is SVG."""
 
 from __future__ import annotations
 
@@ -12,12 +12,24 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from plot import Line, plot
-from report import PLOT, README, SUMMARY, section, summarised, with_section
+from report import BRIEF, PAGE, PLOT, README, SUMMARY, brief, section, summarised, with_section
 
 
-def test_the_readme_says_what_was_measured() -> None:
-    text = README.read_text()
-    assert with_section(text, section(json.loads(SUMMARY.read_text()))) == text
+def test_the_documents_say_what_was_measured() -> None:
+    summary = json.loads(SUMMARY.read_text())
+    for document, made in ((README, brief(summary)), (PAGE, section(summary))):
+        text = document.read_text()
+        assert with_section(text, made) == text, f"{document.name}: run python tests/bench/report.py"
+
+
+def test_the_readme_leaves_out_nobody_who_was_measured() -> None:
+    """Also who is faster."""
+    works = json.loads(SUMMARY.read_text())["works"]
+    made = brief({"date": "today", "works": works})
+    for work, heading, cell in BRIEF:
+        [line] = [line for line in made.splitlines() if line.startswith(f"| {heading} |")]
+        for name, row in works[work]["rows"].items():
+            assert f"{name.removeprefix('passenger_trio, ')}: {cell(row)}" in line or f"| {cell(row)} |" in line
 
 
 def test_another_figure_is_another_section() -> None:
@@ -38,7 +50,7 @@ def test_no_sample_is_published() -> None:
     assert '"all"' not in SUMMARY.read_text()
 
 
-def test_a_readme_without_markers_is_left_alone() -> None:
+def test_a_document_without_markers_is_left_alone() -> None:
     with pytest.raises(ValueError, match="markers"):
         with_section("nothing", "section")
 

@@ -1,6 +1,6 @@
 """What is measured. Each work is a function of (rounds, seconds) that prints its table and returns figures for the JSON file.
 
-A work's figures are ``{"rows": {peer: {figure: number}}, ...}``; ``report.py`` makes the README's table of them.
+A work's figures are ``{"rows": {peer: {figure: number}}, ...}``; ``report.py`` makes the tables of docs/performance.md of them.
 """
 
 from __future__ import annotations

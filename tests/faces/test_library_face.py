@@ -409,14 +409,18 @@ class TestTheProgramAroundIt:
         thread.join(60)
         assert results == [200]
 
-    def test_the_readme(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_example_of_the_documents(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Its program as it stands there, but for the minute that it sleeps."""
-        readme = (APPS.parent.parent.parent / "README.md").read_text()
-        [source] = [block.partition("```")[0] for block in readme.split("```python\n")[1:] if "trio.run(main)" in block]
+        page = (APPS.parent.parent.parent / "docs" / "embedding.md").read_text()
+        [source] = [block.partition("```")[0] for block in page.split("```python\n")[1:] if "trio.run(main)" in block]
         monkeypatch.chdir(APPS.parent.parent.parent)
         assert "await trio.sleep(60)" in source
         with nothing_left():
-            exec(compile(source.replace("await trio.sleep(60)", "pass"), "README.md", "exec"), {"__name__": "readme"})
+            exec(
+                compile(source.replace("await trio.sleep(60)", "pass"), "embedding.md", "exec"), {"__name__": "readme"}
+            )
         assert "http://127.0.0.1:" in capsys.readouterr().out
 
 
