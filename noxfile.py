@@ -65,7 +65,7 @@ if __name__ != "__main__":
     # What shows that the supervisor is itself under PyPy: all that has no process in it, and the whole server with real ones.
     PYPY_TESTS = ("core", "codecs", "model", "pool", "system", "server", "test_layers.py")
     # It looks for what backtracks in the structure of patterns that are never compiled there.
-    NOT_ON_PYPY = "tests/codecs/test_lane.py::test_the_walker_sees_a_repeat_that_backtracks"
+    NOT_ON_PYPY = "tests/codecs/test_plain_request.py::test_the_walker_sees_a_repeat_that_backtracks"
     PYPY_FACES = ("serving", "process_faults", "buffering", "connection_rules", "ending", "restarts", "asgi_websockets")
 
     @nox.session

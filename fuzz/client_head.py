@@ -1,4 +1,4 @@
-"""Whole, byte by byte or cut anywhere, with the lane or without: the same requests, then the same end or a documented refusal.
+"""Whole, byte by byte or cut anywhere, with the plain-request parser or without: the same requests, then the same end or a documented refusal.
 
 The input is what a client sends on one connection, ended by its end of file. Run: ``python fuzz/client_head.py --seconds 60``.
 """
@@ -23,7 +23,7 @@ OUR_BUGS = {"readers_disagree", "refused_by_h11", "connection_closing"}
 
 
 def client_head(data: bytes) -> None:
-    expected = exchange([data], lane=False)
+    expected = exchange([data], plain_parser=False)
     last = expected[-1]
     if last[0] == "refused":
         assert REFUSALS[last[2]][0] == last[1]
@@ -38,7 +38,7 @@ def client_head(data: bytes) -> None:
         [data[at : at + 7] for at in range(0, len(data), 7)],
     ):
         assert exchange(pieces) == expected, pieces
-    assert exchange(singles, lane=False) == expected
+    assert exchange(singles, plain_parser=False) == expected
 
 
 if __name__ == "__main__":

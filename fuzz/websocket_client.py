@@ -1,6 +1,6 @@
 """Whole, byte by byte or cut anywhere: the same events of a WebSocket client; nothing beyond the limits is held, and every failure can be told.
 
-The lane is a part of wsproto: what it reads, wsproto reads, which may see a wrong byte of a text earlier. Run:
+The plain-request parser is a part of wsproto: what it reads, wsproto reads, which may see a wrong byte of a text earlier. Run:
 ``python fuzz/websocket_client.py --seconds 60``.
 """
 
@@ -29,8 +29,8 @@ CORPUS = HERE / "corpora" / "websocket_client"
 LIMIT = 500
 
 
-def read(data: bytes, size: int, *, lane: bool = True) -> list[tuple[int, bytes]]:
-    reader = FrameReader(FrameLimits(LIMIT), 0.0, lane=lane)
+def read(data: bytes, size: int, *, plain_parser: bool = True) -> list[tuple[int, bytes]]:
+    reader = FrameReader(FrameLimits(LIMIT), 0.0, plain_parser=plain_parser)
     events = []
     for at in range(0, len(data), size):
         piece = data[at : at + size]
@@ -50,7 +50,7 @@ def websocket_client(data: bytes) -> None:
         if opcode in (CLOSE, FAILURE):
             assert is_close_payload(payload)
             payload[2:].decode()
-    by_wsproto = read(data, max(1, len(data)), lane=False)
+    by_wsproto = read(data, max(1, len(data)), plain_parser=False)
     assert by_wsproto[: len(events)] == events
     assert all(event[0] == FAILURE and close_code(event[1]) == 1007 for event in by_wsproto[len(events) :])
 

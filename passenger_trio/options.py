@@ -280,7 +280,7 @@ class ServerOptions:
     socket_mode: str = option("0666", "mode of that socket's file, octal: who may connect to it", kind="mode")
     socket_backlog: int = option(2048, "length of the kernel's queue of connections not yet accepted")
     instance_dir: str = option("", "directory for this instance's sockets (default: a new private one)", kind="path")
-    http_lane: bool = option(True, "recognise plain requests in front of h11")
+    plain_parser: bool = option(True, "try the plain-request parser before h11")
     header_timeout: float = option(10.0, "time for a request head, from its first byte")
     body_timeout: float = option(10.0, "grace for a request body, before its minimum rate is demanded")
     body_min_rate: int = option(500, "bytes a second that a request body must reach after its grace", kind="size")

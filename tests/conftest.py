@@ -36,7 +36,7 @@ LONG_ONES = (
     "test_short_of_resources",
     "test_no_thread_no_process",
     "test_buffering",
-    "test_lane_equals_h11",
+    "test_plain_request_equals_h11",
     "test_python_asgi_sessions",
     "test_node_conformance",
     "test_upgrade",

@@ -1,9 +1,14 @@
-"""The admin API's bytes: one request a connection in, one answer out. Sans-I/O.
+"""The admin API's bytes: one request per connection, then one response. Sans-I/O.
 
-It knows HTTP (by h11, as a server that closes after its answer) and JSON. It never knows what a request is about: the table of routes does (``admin/routes.py``).
+Knows HTTP (through h11, as a server that closes after its response) and JSON. Does not know what a request
+means: the table of routes does (``admin/routes.py``).
 
-Laws: whatever comes, there is a request, a refusal with its status, or nothing yet; and that is the same however the bytes are cut (up to ``MAX_REQUEST``). What is kept of a caller is
-bounded by ``MAX_REQUEST``; an order's nesting by ``MAX_NESTING``, long before an interpreter's recursion is.
+Laws:
+
+* Any input gives a request, a refusal with its status, or nothing yet; splitting the bytes differently
+  changes nothing, up to ``MAX_REQUEST``.
+* ``MAX_REQUEST`` bounds the memory a caller can use. ``MAX_NESTING`` bounds the nesting of its JSON, well
+  below the interpreter's recursion limit.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
 """The strict check of a chunked body, in front of h11 (R15, R16, R17; RFC 9112 7.1).
 
-``ChunkScan`` walks over the bytes once, in whatever pieces they come, and says how far they are good. Only
-those bytes go to h11, which decodes them; the two must agree on how much body that is. Accepted is::
+``ChunkScan`` looks at each byte once and returns how many bytes are valid. Only those bytes go to h11, which
+decodes them. The two must agree on the length of the body. The accepted grammar is::
 
-    1*16HEXDIG *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] ) CRLF data CRLF ... 0 CRLF *( field CRLF ) CRLF
+    1*16HEXDIG *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] ) CRLF data CRLF ...
+    0 CRLF *( field CRLF ) CRLF
 
-and nothing else: no sign, no prefix, no separator in the number, no white space behind it but in front of an extension, no control
-character in an extension. White space in front of the first extension is right (BWS: RFC 9110 5.6.3), but h11 does not read it: so it is
-taken out of what h11 is given (``clean``), which therefore gets a line with an extension when it is whole.
+Everything else is refused: a sign, a prefix or a separator in the number, white space behind the number
+unless an extension follows, control characters in an extension. White space before the first extension is
+valid (BWS, RFC 9110 5.6.3), but h11 does not accept it. ``clean`` is the input for h11 without that white
+space, so h11 gets a line with an extension only when the line is complete.
 
-Trailers are read by the rules of fields, and dropped (RFC 9110 6.5.1). Those that would change how a message is framed, routed,
-authorised or decoded may not be sent, and are refused.
+Trailers are checked like header fields and then dropped (RFC 9110 6.5.1). A trailer that would change how the
+message is framed, routed, authorised or decoded is refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The control connection between the supervisor and a loader: lines of JSON (``spawn_servers/CONTRACT.md``, section 2).
+"""The control connection between supervisor and loader: lines of JSON (``spawn_servers/CONTRACT.md``, section 2).
 
-Sans-I/O: bytes in, frozen messages out. Nothing that a loader says is trusted to be of the right type, size or order of magnitude;
-whatever is not in the contract raises ``SpawnServerError``, which names the member. Whole, byte by byte and any split give the same messages.
+Sans-I/O: bytes in, frozen messages out. Type, size, order and magnitude of everything a loader sends are
+checked. A message outside the contract raises ``SpawnServerError``, which names the member. Splitting the
+bytes differently gives the same messages.
 """
 
 from __future__ import annotations

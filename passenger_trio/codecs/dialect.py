@@ -1,10 +1,12 @@
-"""How a process is spoken to: the session protocol or HTTP/1.1, behind one face.
+"""How the supervisor speaks to a worker: the session protocol or HTTP/1.1, behind one interface.
 
-A ``Dialect`` belongs to a process and is chosen when it is spawned (``ready``, in CONTRACT.md, names the protocol of its socket). It makes the
-bytes of a request, and readers of responses. Every reader gives the events of the session protocol (``INTERIM``, ``HEAD`` as pairs, ``DATA``,
-``ERROR``, ``END`` with flags), so whoever forwards a response does not know which dialect it came in.
+A ``Dialect`` belongs to a worker and is chosen at spawn (``ready``, in CONTRACT.md, names the protocol of its
+socket). It makes the bytes of a request, and readers of responses. Every reader returns the events of the
+session protocol (``INTERIM``, ``HEAD`` as pairs, ``DATA``, ``ERROR``, ``END`` with flags), so the code that
+forwards a response does not depend on the protocol.
 
-A request body is framed by the ``Framing`` that comes with the head: its pieces may go by ``sendfile`` between what ``before`` and ``after`` give.
+The ``Framing`` that comes with the head encodes the request body: its pieces may be sent with ``sendfile``
+between the bytes of ``before`` and ``after``.
 """
 
 from __future__ import annotations

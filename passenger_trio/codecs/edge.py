@@ -1,12 +1,11 @@
 """The strict check of a request head, in front of h11 (R1 to R14, R19, R20).
 
-h11 frames what it accepts without a mistake, but it accepts more than a server next to others on a request's
-way may: bare LF, folded lines, two lengths that agree, a length next to a transfer coding, any version, any
-Host. Each such leniency is a place where two servers can read one request in two ways. So a head passes here
-first: line by line as it comes in (``HeadScan``), then as a whole (``check_head``), and only then does h11
-see it.
+h11 frames correctly what it accepts, but it accepts more than is safe behind or in front of another server:
+bare LF, folded lines, two equal lengths, a length beside a transfer coding, any version, any Host. Two servers
+can read such a request in two ways. So each head is checked first, line by line as it arrives (``HeadScan``),
+then as a whole (``check_head``). Only then does h11 see it.
 
-Tables first: what a request may be is data, and the functions below them apply it.
+Tables first: they say what a request may be, and the functions below apply them.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
-"""What a trusted proxy says of the client: ``X-Forwarded-*`` and ``Forwarded`` as a value (R11; RFC 7239).
+"""What a trusted proxy says about the client: ``X-Forwarded-*`` and ``Forwarded`` as a value (R11; RFC 7239).
 
-Who is trusted is decided elsewhere; here is what becomes of the words of one who is. Each proxy appends what it knows, so the right end
-of a list is the nearest, and only what a trusted one has written counts. The rules:
+The caller decides which peers are trusted. Each proxy appends what it knows, so the right end of a list is
+the nearest, and only the part written by trusted proxies counts. The rules:
 
-* The client is the rightmost address that is not a trusted proxy's own; where all are, the leftmost. What is no address (``unknown``,
-  ``_hidden``) ends the search: the last address to its right is all that is known, or the peer.
-* ``X-Forwarded-Proto``, ``-Host`` and ``-Port`` with one value say that. With as many values as ``X-Forwarded-For`` has, the one in
-  the client's place counts; else the last.
-* ``Forwarded`` is heard where there is none of the others: proxies that write these often pass ``Forwarded`` on as the client sent it.
-  The element that names the client counts, as a whole. One that breaks the grammar says nothing.
-* Lines of one name are one list. A scheme that is not http, https, ws or wss, a host that is none, or a port beyond 1 to 65535 is not
-  heard; the others are.
+* The client is the rightmost address that is not a trusted proxy; if all are trusted, the leftmost. An
+  element that is not an address (``unknown``, ``_hidden``) ends the search: the result is the last address to
+  its right, or the peer.
+* ``X-Forwarded-Proto``, ``-Host`` and ``-Port`` with one value give that value. With as many values as
+  ``X-Forwarded-For``, the one at the client's position counts; otherwise the last.
+* ``Forwarded`` is used only if none of the others is there: proxies that write the others often pass
+  ``Forwarded`` on unchanged from the client. The element that names the client counts, as a whole. A value
+  that breaks the grammar is ignored.
+* Lines with the same name form one list. A scheme other than http, https, ws and wss, an invalid host and a
+  port outside 1 to 65535 are ignored; the other fields still count.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A message that h11 frames: all that the lane did not recognise.
+"""A message that h11 frames: every message that the plain-request parser did not parse.
 
-h11 sees only bytes that the strict check has passed, from the first byte of the message to its last and none
-of the next. It parses the head again, it decodes the body, and what it finds must be what the strict check
-found: two readers that disagree are a refusal, not a choice. Its connection object lives as long as the
+h11 gets only bytes that the strict check accepted: the first byte of the message to its last, and none of
+the next message. It parses the head again and decodes the body. Its result must equal that of the strict
+check; if the two readers disagree, the request is refused. The h11 connection object lives as long as the
 message; between messages there is none.
 """
 

@@ -1,7 +1,7 @@
-"""The head of a request as a value, and the limits it was held to.
+"""The head of a request as a value, and the limits it was checked against.
 
-A ``Head`` says what the request is, not how it was written: both readers make the same one of the same bytes.
-It is made once for each request, so it is a plain record with slots.
+A ``Head`` says what the request is, not how it was written: both readers make the same value from the same
+bytes. It is made once per request, so it is a plain record with slots.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import attrs
 from passenger_trio.codecs.forwarded import Origin
 from passenger_trio.options import ServerOptions
 
-__all__ = ["Common", "Head", "HttpLimits"]
+__all__ = ["Head", "HeaderCache", "HttpLimits"]
 
 
 @attrs.define(eq=False)
-class Common:
+class HeaderCache:
     """What requests of one connection have in common if their field lines are the same to the last byte, as those of browsers and proxies often are."""
 
     raw: bytes
@@ -61,7 +61,7 @@ class Head:
     upgrade: bytes = b""
     """The protocol to upgrade to in lower case, empty when none is asked for that can be had (R19)."""
 
-    common: Common | None = attrs.field(default=None, eq=False, repr=False)
+    header_cache: HeaderCache | None = attrs.field(default=None, eq=False, repr=False)
     """Shared with other requests of the connection. (They all have the same ``trusted`` and connection's pairs.)"""
 
     origin: Origin | None = attrs.field(default=None, eq=False, repr=False)
@@ -84,7 +84,7 @@ class HttpLimits:
     methods: frozenset[bytes] = frozenset()
     """Those that are served; empty: all."""
     lane_head: int = attrs.field(init=False)
-    """A head up to this size keeps the three limits in bytes, whatever is in it: all that the lane needs to
+    """A head up to this size keeps the three limits in bytes, whatever is in it: all that the plain-request parser needs to
     check.
     """
 

@@ -1,12 +1,12 @@
-"""Request fields as an application sees them: CGI names, and who is believed.
+"""Request fields as the application sees them: CGI names, and which proxy fields it gets.
 
-Two fields whose names differ only in ``-`` and ``_`` become one CGI name, and an attacker needs no more than
-that to speak in the name of a proxy. So names with anything but letters, digits and dashes do not come
-through (R9), and the form with dashes always wins. ``Proxy`` never comes through (httpoxy). Fields of one
-connection end here (R22), save that an application is told of the upgrade that is asked for (R19). Fields in which a proxy says who the client is come through only from a peer that
-is trusted (R11): all of them, or none.
+Two fields whose names differ only in ``-`` and ``_`` become the same CGI name. With that, a client could
+forge a proxy's field. So fields whose names have anything but letters, digits and dashes are dropped (R9), and
+``Proxy`` is dropped (httpoxy). Connection-specific fields are dropped (R22), except that an application is
+told which upgrade the client asks for (R19). Fields in which a proxy describes the client pass only if the
+peer is trusted (R11): all of them, or none.
 
-What becomes of a name is remembered, up to a bound; clients use few.
+The mapping of field names is cached, up to a bound; clients use few names.
 """
 
 from __future__ import annotations
@@ -102,13 +102,13 @@ def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: 
         path = b""
     if head.origin is not None:
         connection_pairs = head.origin.pairs(connection_pairs)
-    common = head.common
-    if common is None or common.pairs is None:
+    cache = head.header_cache
+    if cache is None or cache.pairs is None:
         rest, names_request = _field_pairs(head, trusted)
-        if common is not None:
-            common.pairs, common.names_request = rest, names_request
+        if cache is not None:
+            cache.pairs, cache.names_request = rest, names_request
     else:
-        rest, names_request = common.pairs, common.names_request
+        rest, names_request = cache.pairs, cache.names_request
     return (
         b"%bREQUEST_METHOD\0%b\0REQUEST_URI\0%b\0SCRIPT_NAME\0%b\0PATH_INFO\0%b\0QUERY_STRING\0%b\0"
         b"SERVER_PROTOCOL\0HTTP/%b\0%b%b"
@@ -146,7 +146,7 @@ def _field_pairs(head: Head, trusted: bool) -> tuple[bytes, bool]:
             pairs[cgi] = value
     if nominated:
         _withdraw(pairs, head.fields, {word.strip(b" \t") for word in nominated})
-    if head.common is None and head.version == b"1.1" and _takes_trailers(head):
+    if head.header_cache is None and head.version == b"1.1" and _takes_trailers(head):
         pairs[b"HTTP_TE"] = b"trailers"
     if head.upgrade:
         # What they say besides was for us; an application looks for these two words.

@@ -1,4 +1,7 @@
-"""What a host with or without a port looks like (R5; RFC 9110 7.2, RFC 3986 3.2.2): of Host, of an absolute target, and of what a proxy says."""
+"""The syntax of a host with an optional port (R5; RFC 9110 7.2, RFC 3986 3.2.2).
+
+Used for Host, for the authority of an absolute target, and for the host that a proxy names.
+"""
 
 from __future__ import annotations
 

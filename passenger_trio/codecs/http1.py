@@ -1,20 +1,19 @@
 """One client connection: bytes in, heads and bodies out, responses back to bytes.
 
-The life of a connection is one message after another, never two at a time::
+A connection handles one message after another, never two at a time::
 
     receive -> next_head -> read_body ... -> begin_response, response_body ..., end_response ->
     start_next_cycle -> next_head
 
-``receive`` only keeps bytes; the reading methods take as much as they need, so pipelined requests wait where
-they are. A refusal is final: after it no byte is looked at any more (R18), and only ``error_response`` can
-still be written.
+``receive`` only stores bytes. The reading methods consume what they need, so pipelined requests stay in the
+buffer. A refusal is final: no byte after it is read (R18), and only ``error_response`` can still be written.
 
-A connection between two requests holds its limits, a few flags, the field lines of its last plain request and nothing
-else: no parser, no buffer, no message.
+Between two requests a connection holds its limits, a few flags and the field lines of its last plain request:
+no parser, no buffer, no message.
 
-Which reader a head gets: the lane is asked when the first bytes of a head have come, and once more, if they
-were not the whole head, when the strict check has found its end. So a head that comes byte by byte is looked
-at no more than three times.
+Choosing the reader of a head: the plain-request parser is tried when the first bytes of a head arrive. If they
+were not the whole head, it is tried once more when the strict check finds the end. So a head that arrives
+byte by byte is scanned at most three times.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from collections.abc import Sequence
 
 from passenger_trio.codecs.edge import HeadScan, Known
 from passenger_trio.codecs.h11_message import H11Message
-from passenger_trio.codecs.head import Common, Head, HttpLimits
-from passenger_trio.codecs.lane import recognise
-from passenger_trio.codecs.lane_message import LaneMessage
+from passenger_trio.codecs.head import Head, HeaderCache, HttpLimits
 from passenger_trio.codecs.message import Fields, Message
+from passenger_trio.codecs.plain_message import PlainMessage
+from passenger_trio.codecs.plain_request import parse_plain_request
 from passenger_trio.codecs.refusals import refuse
 from passenger_trio.codecs.response_head import AppHead
 from passenger_trio.codecs.response_lines import status_line, with_standard_fields
@@ -38,33 +37,33 @@ __all__ = ["ClientSide"]
 class ClientSide:
     """The server's side of one HTTP/1 connection with a client, without I/O.
 
-    :param lane: whether plain requests may pass by h11.
+    :param plain_parser: whether plain requests may pass by h11.
     """
 
     __slots__ = (
         "_ahead",
-        "_common",
         "_data",
         "_failure",
+        "_header_cache",
         "_known",
-        "_lane",
         "_limits",
         "_message",
         "_mute",
+        "_plain_parser",
         "_scan",
         "_skipped",
         "peer_closed",
     )
 
-    def __init__(self, limits: HttpLimits, *, lane: bool = True) -> None:
+    def __init__(self, limits: HttpLimits, *, plain_parser: bool = True) -> None:
         self._limits = limits
-        self._lane = lane
+        self._plain_parser = plain_parser
         self._data = b""
         # What came after _data, which was not read yet: appended in place, so that small pieces cost no copies.
         self._ahead: bytearray | None = None
         self._scan: HeadScan | None = None
         self._message: Message | None = None
-        self._common: Common | None = None
+        self._header_cache: HeaderCache | None = None
         self._failure = ""
         self._known: Known | None = None
         self._mute = False  # what was refused began with HEAD
@@ -110,27 +109,27 @@ class ClientSide:
         if self._message is not None:
             raise InvariantBroken("the next head is asked for while a request is in hand")
         data = self._data
-        lane = self._lane
-        if data and lane and self._scan is None and self._ahead is None:
+        plain_parser = self._plain_parser
+        if data and plain_parser and self._scan is None and self._ahead is None:
             # Nearly always a plain request, and all of it: at once what is done below in steps. (After a failure there is no data.)
-            found = recognise(data, self._limits, self._common)
+            found = parse_plain_request(data, self._limits, self._header_cache)
             if found is not None:
                 head, length = found
-                self._common = head.common
-                message = self._message = LaneMessage(head)
+                self._header_cache = head.header_cache
+                message = self._message = PlainMessage(head)
                 self._skipped = False
                 self._data = (
                     b"" if length == len(data) or (message.must_close and message.body_complete) else data[length:]
                 )
                 return head
-            lane = data.startswith(b"\r")  # what an empty line hides
+            plain_parser = data.startswith(b"\r")  # what an empty line hides
         try:
-            return self._next_head(lane)
+            return self._next_head(plain_parser)
         except RequestError as error:
             self._fail(error.code)
             raise
 
-    def _next_head(self, lane: bool) -> Head | None:
+    def _next_head(self, plain_parser: bool) -> Head | None:
         if self._failure:
             raise refuse(self._failure)
         data = self._take()
@@ -145,24 +144,24 @@ class ClientSide:
                     return None
             if not data:
                 return None
-            if lane:
-                found = recognise(data, self._limits, self._common)
+            if plain_parser:
+                found = parse_plain_request(data, self._limits, self._header_cache)
                 if found is not None:
                     head, length = found
-                    self._common = head.common
-                    return self._start(LaneMessage(head), data[length:])
+                    self._header_cache = head.header_cache
+                    return self._start(PlainMessage(head), data[length:])
             self._scan = scan = HeadScan(self._limits)
             again = False
         else:
             scan = self._scan
-            again = self._lane
+            again = self._plain_parser
         if not scan.feed(data):
             if self.peer_closed:
                 raise refuse("head_truncated")
             return None
-        found = recognise(scan.raw, self._limits) if again else None
+        found = parse_plain_request(scan.raw, self._limits) if again else None
         if found is not None:
-            return self._start(LaneMessage(found[0]), scan.rest)
+            return self._start(PlainMessage(found[0]), scan.rest)
         assert scan.head is not None
         return self._start(H11Message(scan.head, scan.raw, self._limits), scan.rest)
 

@@ -1,12 +1,15 @@
-"""HTTP/1.1 with a process: the dialect of Node.js and of programs that know nothing of us. The client's side of HTTP, without I/O.
+"""HTTP/1.1 to a worker: the client's side of HTTP for Node.js and for programs that know nothing of us. Sans-I/O.
 
-A response passes the strict check first (``http1_worker_head``, ``chunked``: R24), then h11 reads what has something to read: heads and chunked
-bodies; a body that ends by its length or with the stream is counted here. What h11 finds must be what the check found. A plain response that
-came in one read is recognised without h11; ``tests/codecs`` holds that to be equal.
+A response passes the strict check first (``http1_worker_head``, ``chunked``: R24). Then h11 parses heads and
+chunked bodies; a body that ends by its length or with the stream is counted here. Both must agree. A plain
+response that arrives in one read is parsed without h11; ``tests/codecs`` shows that the result is equal.
 
-Laws: all at once and byte by byte give the same events; body bytes are never held back; a stream is kept only after a response that ended by itself
-and has nothing behind it. Bytes behind the end are never anybody's response: they cost the stream, and nothing else. A 101 ends HTTP on the stream
-if the request asked for it, and is no response otherwise.
+Laws:
+
+* All at once and byte by byte give the same events. Body bytes are never held back.
+* A stream is reused only after a response that ended by itself, with no bytes behind it. Bytes behind the end
+  belong to no response: they cost the stream, and nothing else.
+* A 101 ends HTTP on the stream if the request asked for an upgrade; otherwise it is malformed.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from passenger_trio.codecs.chunked import ChunkScan
 from passenger_trio.codecs.dialect import SESSION, Dialect, Framing, Reader
 from passenger_trio.codecs.head import Head, HttpLimits
 from passenger_trio.codecs.headers import forwarded_fields
-from passenger_trio.codecs.http1_worker_head import Body, HeadScan, WorkerHead, malformed, recognise
+from passenger_trio.codecs.http1_worker_head import Body, HeadScan, WorkerHead, malformed, parse_plain_head
 from passenger_trio.codecs.session_protocol import DATA, END, FLAG_CLOSE, HEAD, INTERIM, MAX_HEAD, UPGRADE
 from passenger_trio.errors import IncompleteResponse, MalformedResponse
 
@@ -100,7 +103,7 @@ class _HttpDialect:
 
     def whole_response(self, data: bytes, method: bytes) -> tuple[bytes, bytes, int] | None:
         try:
-            found = recognise(data, method)
+            found = parse_plain_head(data, method)
         except MalformedResponse:
             return None  # the reader tells
         if found is None:

@@ -1,8 +1,9 @@
-"""The strict check of the head of a response, in front of h11 (R24): for processes that speak HTTP.
+"""The strict check of a response head, in front of h11 (R24), for workers that speak HTTP.
 
-h11 takes two lengths that agree, a length beside a transfer coding, bare LF, folded lines; each can be read in two ways, and where two read in two
-ways one client is given another's response. So what is wrong here is no response: ``MalformedResponse``. What is right becomes the pairs of the session
-protocol's ``R`` and ``I``, and from there on goes the way of every other head (``response_head``).
+h11 accepts two equal lengths, a length beside a transfer coding, bare LF and folded lines. Each can be read in
+two ways, and then one client could get another client's response. Such a head raises ``MalformedResponse``. A
+valid head becomes the pairs of the session protocol's ``R`` and ``I`` frames and is handled like every other
+head from there on (``response_head``).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from passenger_trio.codecs.response_lines import NO_BODY
 from passenger_trio.codecs.session_protocol import MAX_HEAD
 from passenger_trio.errors import MalformedResponse, RequestError
 
-__all__ = ["Body", "HeadScan", "WorkerHead", "malformed", "read_head", "recognise"]
+__all__ = ["Body", "HeadScan", "WorkerHead", "malformed", "parse_plain_head", "read_head"]
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -108,7 +109,7 @@ def read_head(status_line: bytes, fields: Fields, method: bytes) -> WorkerHead:
     return WorkerHead(status, b"\0".join(parts), fields, b"1." + version, reason, body, length, keep)
 
 
-def recognise(data: bytes, method: bytes) -> tuple[WorkerHead, int] | None:
+def parse_plain_head(data: bytes, method: bytes) -> tuple[WorkerHead, int] | None:
     """A plain final head at the start of ``data``, and its length; None: let ``HeadScan`` look. It says the same of what is recognised here.
 
     :raises MalformedResponse: see ``read_head``.

@@ -1,10 +1,9 @@
-"""Lines that end in CRLF, cut from bytes that come in any pieces; and the grammar of a field line.
+"""Lines that end in CRLF, from bytes in any split; and the grammar of a field line.
 
-``LineScan`` looks at each byte once. What is wrong is found at the byte that makes it wrong, and that byte is
-the same whether the bytes come together or one by one: a line is too long at the first byte beyond its limit,
-a control character is refused where it stands, a CR when its successor is not LF, an LF when its predecessor
-was not CR (R1, R7). Only what needs a whole line is decided at the end of the line. So the verdict on a
-stream of bytes does not depend on its pieces.
+``LineScan`` looks at each byte once. An error is found at the byte that causes it, however the bytes are
+split: a line is too long at the first byte beyond its limit; a control character is refused at its position,
+a CR when the next byte is not LF, an LF when the previous byte was not CR (R1, R7). Checks that need the whole
+line run at its end. So the result for a stream of bytes does not depend on the split.
 """
 
 from __future__ import annotations

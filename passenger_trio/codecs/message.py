@@ -1,13 +1,12 @@
-"""One request and its response: what both kinds of message decide alike.
+"""One request and its response: what both kinds of message have in common.
 
-A message is made with its ``Head`` and gone at the end of its response. Its kind is that of the reader that
-made the head: ``LaneMessage`` reads and writes by itself, ``H11Message`` leaves both to an h11 connection.
-The decisions about framing are made here, once, for both: whether a body may be on the wire at all (R23), how
-it is framed, whether the connection can live on, and what happens when an application declares one length and
-sends another (R24).
+A message is made with its ``Head`` and ends with its response. The reader that made the head determines the
+kind: ``PlainMessage`` reads and writes by itself, ``H11Message`` leaves both to an h11 connection. The framing
+decisions are made here, once for both: whether a body may be sent at all (R23), how it is framed, whether the
+connection is kept, and what happens when an application declares one length and sends another (R24).
 
-Order of calls: ``begin``, ``body`` as often as there is some, ``end``; or ``whole`` instead of the three.
-Another order is our bug and raises ``InvariantBroken``.
+Order of calls: ``begin``, then ``body`` any number of times, then ``end``; or ``whole`` instead of the three.
+Any other order is our bug and raises ``InvariantBroken``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Regular expressions with possessive quantifiers, on every interpreter.
 
-A possessive quantifier gives nothing back, so a head that does not match is given up at once, and a match keeps no record of where it
-could give back. PyPy 3.11 misreads them (``X++`` matches the empty string there, nested ones match too little), so it gets the same
-pattern with greedy ones. That is the same language only while what follows a repetition cannot begin with what it repeats: keep it so.
+A possessive quantifier does not backtrack. So a head that does not match fails at once, and a match stores no
+backtracking points. PyPy 3.11 compiles them wrongly (``X++`` matches the empty string, nested ones match too
+little), so PyPy gets the same pattern with greedy quantifiers. Both mean the same only while the text behind
+a repetition cannot begin with what it repeats: keep it so.
 """
 
 from __future__ import annotations

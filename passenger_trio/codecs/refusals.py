@@ -1,7 +1,7 @@
-"""Every reason for which a request is refused: one stable word, its status, and what the client is told.
+"""Every reason to refuse a request: a stable word, its status, and the text for the client.
 
-The word goes to logs and counters; the text goes to the client and never repeats a byte of what it sent
-(R26). There is no other place where a status for a bad request is chosen.
+The word goes to logs and counters. The text goes to the client and repeats no byte of the request (R26). No
+other place chooses the status for a bad request.
 """
 
 from __future__ import annotations

@@ -1,13 +1,11 @@
-"""The head of an application's response: the payload of an ``R`` or ``I`` frame as a value (CONTRACT.md
-section 3).
+"""The head of an application's response: the payload of an ``R`` or ``I`` frame as a value (CONTRACT.md, section 3).
 
-Nothing that an application says reaches a client unchecked (R21): names are tokens, values have no control
-character, so that no response can be split. Framing and all that belongs to one connection is ours (R22):
-hop-by-hop fields are taken out, and the length is taken aside, to be declared by whoever frames the body. An
-error names the field and never shows its value.
+Everything from an application is checked before a client gets it (R21): names are tokens and values have no
+control characters, so a response cannot be split. Framing and connection fields are the server's (R22):
+hop-by-hop fields are removed, and the length is stored for whoever frames the body. An error names the field
+and never shows its value.
 
-This is on the way of every response: one regular expression looks at all bytes, and what a name means is
-remembered.
+Every response passes here: one regular expression checks all bytes, and the meaning of field names is cached.
 """
 
 from __future__ import annotations

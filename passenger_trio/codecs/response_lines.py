@@ -1,8 +1,8 @@
 """The lines of a response head, as every writer here makes them.
 
-One shape for all of them: status line, the application's fields in their order, ``Date`` and ``Server`` where
-it gave none, then framing and ``Connection``. So nobody can tell from a response which reader had made the
-request's head.
+All responses have the same shape: status line, the application's fields in order, ``Date`` and ``Server`` if
+the application set none, then framing and ``Connection``. So a response does not show which reader parsed the
+request.
 """
 
 from __future__ import annotations

@@ -1,10 +1,15 @@
-"""The session protocol after a ``W``: the messages of a WebSocket, both ways (``spawn_servers/CONTRACT.md``, section 3).
+"""The session protocol after a ``W`` frame: WebSocket messages in both directions (``spawn_servers/CONTRACT.md``, section 3).
 
-Sans-I/O. A message is one frame, ``T`` or ``B``; ``C`` closes; ``E`` ends the session when both sides have closed. A message of at most ``WHOLE`` bytes is one event;
-of a longer one each piece is, as soon as it is here, so that nobody holds the whole of it.
+Sans-I/O. A message is one frame, ``T`` or ``B``. ``C`` closes; ``E`` ends the session after both sides closed. A
+message of at most ``WHOLE`` bytes is one event. Of a longer message each piece is an event as soon as it
+arrives, so no whole message is held.
 
-Laws: all at once and byte by byte give the same messages; whatever does not follow the contract raises ``MalformedResponse``, an early end
-``IncompleteResponse``, and nothing comes after either; no text that is not UTF-8 is given out as whole.
+Laws:
+
+* All at once and byte by byte give the same messages.
+* Input outside the contract raises ``MalformedResponse``, an early end ``IncompleteResponse``; no event follows
+  either.
+* Text that is not UTF-8 is never returned as a whole message.
 """
 
 from __future__ import annotations

@@ -1,11 +1,17 @@
-"""The session protocol between the supervisor and a worker: the supervisor's side (``spawn_servers/CONTRACT.md``, section 3).
+"""The session protocol between supervisor and worker: the supervisor's side (``spawn_servers/CONTRACT.md``, section 3).
 
-Sans-I/O: bytes in, events out. A frame is a type byte, a 32-bit big-endian length, a payload. ``whole_response`` takes the common case,
-a response that came in one read, in a handful of operations; ``ResponseReader`` takes everything else, and gives the same answers.
+Sans-I/O: bytes in, events out. A frame is a type byte, a 32-bit big-endian length and a payload.
+``whole_response`` handles the common case, a response that arrives in one read, in a few operations;
+``ResponseReader`` handles everything else with the same results.
 
-Laws: all at once and byte by byte give the same events (adjacent body pieces may be cut differently, their concatenation is equal; bytes
-behind the end are told in place of the end when they come with it). Whatever does not follow the contract raises ``MalformedResponse``, an early end ``IncompleteResponse``, and nothing comes after either. Body bytes are
-never held back: a piece of a ``D`` frame is an event as soon as it is here.
+Laws:
+
+* All at once and byte by byte give the same events. (Adjacent body pieces may be split differently; their
+  concatenation is equal. If bytes arrive behind the end together with it, they are reported instead of the
+  end.)
+* Input outside the contract raises ``MalformedResponse``, an early end ``IncompleteResponse``; no event follows
+  either.
+* Body bytes are never held back: a piece of a ``D`` frame is an event as soon as it arrives.
 """
 
 from __future__ import annotations

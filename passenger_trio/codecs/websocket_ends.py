@@ -1,7 +1,8 @@
-"""Where a server's WebSocket frames end, for whoever passes them on and may have to end the connection in the application's place.
+"""Where a server's WebSocket frames end, for a relay that may have to close the connection on the application's behalf.
 
-A Close frame may stand between two frames of the other side's, also between the fragments of a message, and nowhere else (RFC 6455 section 5.4). So of each frame
-the header is looked at, and nothing is changed, kept or refused: what is no frame of a server's ends the looking, and then nobody says anything.
+A Close frame may stand between two frames of a side, also between the fragments of a message, and nowhere else
+(RFC 6455 section 5.4). So the header of each frame is parsed. Nothing is changed, kept or refused. Bytes that
+are not a server's frames stop the parsing, and then no Close frame is sent.
 """
 
 from __future__ import annotations

@@ -1,12 +1,16 @@
-"""WebSocket frames: a client's bytes to events, and our frames to bytes (RFC 6455, sections 5 to 7). The one module that knows the WebSocket library.
+"""WebSocket frames: a client's bytes to events, and our frames to bytes (RFC 6455, sections 5 to 7).
 
-As with HTTP, a strict check stands in front of an engine. The check reads each frame's header, as soon as there is a byte of it, and holds it to the rules and
-to the limits (R33), so a frame that is too long is refused before its first payload byte. Control frames, which are short, and messages that are one frame of at
-most ``WHOLE`` bytes are unmasked here. What is fragmented or longer goes through wsproto as it comes, and never becomes more than the one message that is
-being put together.
+This is the only module that knows the WebSocket library. As with HTTP, a strict check stands in front of it. The
+check reads each frame's header as soon as its bytes arrive and applies the rules and the limits (R33), so a
+frame that is too long is refused before its first payload byte. Control frames, which are short, and messages of
+one frame of at most ``WHOLE`` bytes are unmasked here. Fragmented or longer messages go through wsproto piece by
+piece; at most one message is being assembled at a time.
 
-Laws: whole, byte by byte and any other split give the same events; an event is given when its last byte is here; a violation is an event (``FAILURE``, with the payload
-of the Close frame that answers it), and so is the client's Close: behind either nothing is read any more.
+Laws:
+
+* Whole, byte by byte and any other split give the same events. An event is returned when its last byte arrives.
+* A violation is an event: ``FAILURE``, with the payload of the Close frame that answers it. The client's Close
+  is an event, too. Nothing is read after either.
 """
 
 from __future__ import annotations
@@ -82,7 +86,7 @@ class _Violation(Exception):
 class FrameReader:
     """What one client sends. It holds nothing between two messages but its limits.
 
-    :param lane: whether messages of one short frame may pass by wsproto.
+    :param plain_parser: whether messages of one short frame may pass by wsproto.
     """
 
     __slots__ = (
@@ -92,10 +96,10 @@ class FrameReader:
         "_engine",
         "_fragments",
         "_kind",
-        "_lane",
         "_left",
         "_limits",
         "_message",
+        "_plain_parser",
         "_size",
         "_told",
         "ended",
@@ -103,9 +107,9 @@ class FrameReader:
         "frames",
     )
 
-    def __init__(self, limits: FrameLimits, now: float, *, lane: bool = True) -> None:
+    def __init__(self, limits: FrameLimits, now: float, *, plain_parser: bool = True) -> None:
         self._limits = limits
-        self._lane = lane
+        self._plain_parser = plain_parser
         self._buffer = b""
         self._kind = 0
         """The opcode of the message that is being put together; 0: none is."""
@@ -183,7 +187,7 @@ class FrameReader:
                 if opcode == CLOSE:
                     break
             else:
-                plain = final and not self._kind and opcode and size <= WHOLE and self._lane
+                plain = final and not self._kind and opcode and size <= WHOLE and self._plain_parser
                 if plain:
                     if size > self._limits.max_message_size:
                         raise _Violation(1009, "the message is too big")

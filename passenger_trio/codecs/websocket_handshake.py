@@ -1,7 +1,8 @@
-"""The opening handshake of a WebSocket: what the client asks (RFC 6455, section 4.2.1), what the worker's ``W`` says, and the 101 that follows.
+"""The opening handshake of a WebSocket: the client's request (RFC 6455, section 4.2.1), the worker's ``W`` frame, and the 101.
 
-That the request is a GET of HTTP/1.1 without a body, with ``Upgrade: websocket``, ``Connection: upgrade`` and version 13, ``edge`` has checked for every kind of
-application (R19); the key means something only where the process takes WebSockets. No extension is ever negotiated (R33): what cannot be inflated cannot be inflated without bounds.
+``edge`` checks for every kind of application that the request is a GET of HTTP/1.1 without a body, with
+``Upgrade: websocket``, ``Connection: upgrade`` and version 13 (R19). The key is checked only if the worker takes
+WebSockets. No extension is negotiated (R33), so nothing can be inflated without bounds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The budget of the fast lane, counted and not timed: task steps, tasks, nurseries, cancel scopes and thread hops of one warm keep-alive request.
+"""The budget of the fast@plain_parser, counted and not timed: task steps, tasks, nurseries, cancel scopes and thread hops of one warm keep-alive request.
 
-The guard is exact. Whoever adds one of these to the fast lane has to change the numbers here, with a measurement. Steps and tasks are told by an
+The guard is exact. Whoever adds one of these to the fast@plain_parser has to change the numbers here, with a measurement. Steps and tasks are told by an
 instrument; nurseries, cancel scopes and threads are counted where they are made, so that one that is gone by the end of a step is counted, too.
 What the timekeeper does is not of a request: it wakes by the clock, and its own scopes are left out.
 """
@@ -211,13 +211,13 @@ async def test_the_guard_sees_what_is_awaited_for_a_request(
     attend, borrow = Connection._attend, FastLane._borrow
     seen: set[Exchange] = set()
 
-    def detour(lane: FastLane, exchange: Exchange, now: float) -> None:
+    def detour(plain_parser: FastLane, exchange: Exchange, now: float) -> None:
         """The ride ends, and goes on with the next."""
         if exchange in seen:
-            borrow(lane, exchange, now)
+            borrow(plain_parser, exchange, now)
         else:
             seen.add(exchange)
-            lane._end(True)
+            plain_parser._end(True)
 
     async def slower(connection: Connection) -> bool:
         await added()

@@ -321,7 +321,7 @@ _FULL = (b"X: " + b"a" * 10000, b"Y: " + b"a" * 10000, b"Z: " + b"a" * (32768 - 
 _case(8, "fullest-headers", _get(*_FULL), "accept", note="32768 bytes with their CRLFs, Host takes 19 of them")
 _case(8, "one-byte-too-full", _get(*_FULL[:2], _FULL[2] + b"a"), 431, "headers_too_large")
 _case(8, "headers-60-kb", _get(*(b"X: " + b"a" * 1000 for _ in range(60))), 431, "headers_too_large")
-_case(8, "large-cookie", _get(b"Cookie: " + b"a=b; " * 1600), "accept", note="8 KB, beyond the lane")
+_case(8, "large-cookie", _get(b"Cookie: " + b"a=b; " * 1600), "accept", note="8 KB, beyond the plain-request parser")
 
 # R9: names that are not CGI-safe are dropped for the application, not refused
 _case(

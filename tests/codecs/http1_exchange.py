@@ -21,9 +21,9 @@ Event = tuple[Any, ...]
 class Exchange:
     """One connection; ``events`` grows, ``sent`` holds what was answered."""
 
-    def __init__(self, *, lane: bool = True, limits: HttpLimits | None = None, page: bytes = b"") -> None:
+    def __init__(self, *, plain_parser: bool = True, limits: HttpLimits | None = None, page: bytes = b"") -> None:
         """:param page: the body of refusals."""
-        self.client = ClientSide(limits or HttpLimits(), lane=lane)
+        self.client = ClientSide(limits or HttpLimits(), plain_parser=plain_parser)
         self.events: list[Event] = []
         self.sent = b""
         self.over = False
@@ -69,8 +69,8 @@ class Exchange:
         self.over = True
 
 
-def exchange(pieces: Iterable[bytes], *, lane: bool = True, limits: HttpLimits | None = None) -> list[Event]:
-    run = Exchange(lane=lane, limits=limits)
+def exchange(pieces: Iterable[bytes], *, plain_parser: bool = True, limits: HttpLimits | None = None) -> list[Event]:
+    run = Exchange(plain_parser=plain_parser, limits=limits)
     for piece in pieces:
         run.feed(piece)
     run.feed(b"")

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for request heads: plain ones that the lane must recognise, and their damaged neighbours."""
+"""Hypothesis strategies for request heads: plain ones that the plain-request parser must parse, and their damaged neighbours."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLAIN_FIELDS = st.tuples(PLAIN_NAMES, st.sampled_from([b":", b": ", b":\t "]), t
 
 @st.composite
 def plain_heads(draw: st.DrawFn) -> bytes:
-    """A head in the lane's language."""
+    """A head in the plain-request parser's language."""
     target = b"/" + draw(text_of(TARGET_CHARS, 20))
     fields = draw(st.lists(PLAIN_FIELDS, max_size=6))
     fields.append(draw(st.sampled_from([b"Host: ", b"host:", b"HOST:\t"])) + draw(HOSTS))

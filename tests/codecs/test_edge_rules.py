@@ -1,4 +1,4 @@
-"""Every case of the corpus: one verdict, whole or in pieces, with the lane or without."""
+"""Every case of the corpus: one verdict, whole or in pieces, with the plain-request parser or without."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def test_verdict(case: Case) -> None:
     expected = exchange([case.data])
     assert verdict(expected) == (case.expected, case.code, case.before)
     for pieces in splits(case.data):
-        for lane in (True, False):
-            assert exchange(pieces, lane=lane) == expected
+        for plain_parser in (True, False):
+            assert exchange(pieces, plain_parser=plain_parser) == expected
 
 
 def test_case_ids_are_unique_and_every_rule_has_one() -> None:
@@ -37,19 +37,19 @@ def test_every_refusal_occurs_in_the_corpus() -> None:
     assert {case.code for case in CASES if case.code} == set(REFUSALS) - beyond_bytes
 
 
-def head_of(data: bytes, *, lane: bool = True) -> Head:
-    client = ClientSide(HttpLimits(), lane=lane)
+def head_of(data: bytes, *, plain_parser: bool = True) -> Head:
+    client = ClientSide(HttpLimits(), plain_parser=plain_parser)
     client.receive(data)
     head = client.next_head()
     assert head is not None
     return head
 
 
-@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("plain_parser", [True, False])
 class TestHead:
-    def test_R03_origin_form(self, lane: bool) -> None:
+    def test_R03_origin_form(self, plain_parser: bool) -> None:
         data = b"GET /a%20b?c=d?e HTTP/1.1\r\nHost: x:80\r\nX-A: \t1 \r\n\r\n"
-        assert head_of(data, lane=lane) == Head(
+        assert head_of(data, plain_parser=plain_parser) == Head(
             method=b"GET",
             target=b"/a%20b?c=d?e",
             path=b"/a%20b",
@@ -71,13 +71,13 @@ class TestHead:
             (b"GET //y/z HTTP/1.1", b"//y/z", b"", b"x:80"),
         ],
     )
-    def test_R03_other_forms(self, lane: bool, first: bytes, path: bytes, query: bytes, host: bytes) -> None:
-        head = head_of(first + b"\r\nHost: x:80\r\n\r\n", lane=lane)
+    def test_R03_other_forms(self, plain_parser: bool, first: bytes, path: bytes, query: bytes, host: bytes) -> None:
+        head = head_of(first + b"\r\nHost: x:80\r\n\r\n", plain_parser=plain_parser)
         assert (head.path, head.query, head.host) == (path, query, host)
         assert head.target == first.split(b" ")[1]
 
-    def test_R03_authority_wins_in_1_0(self, lane: bool) -> None:
-        assert head_of(b"GET http://x/ HTTP/1.0\r\n\r\n", lane=lane).host == b"x"
+    def test_R03_authority_wins_in_1_0(self, plain_parser: bool) -> None:
+        assert head_of(b"GET http://x/ HTTP/1.0\r\n\r\n", plain_parser=plain_parser).host == b"x"
 
     @pytest.mark.parametrize(
         ("fields", "keep_alive"),
@@ -89,20 +89,25 @@ class TestHead:
             (b"Connection: closed\r\n", True),
         ],
     )
-    def test_R18_keep_alive(self, lane: bool, fields: bytes, keep_alive: bool) -> None:
-        assert head_of(b"GET / HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n", lane=lane).keep_alive is keep_alive
-        assert head_of(b"GET / HTTP/1.0\r\nHost: x\r\n" + fields + b"\r\n", lane=lane).keep_alive is False
+    def test_R18_keep_alive(self, plain_parser: bool, fields: bytes, keep_alive: bool) -> None:
+        assert (
+            head_of(b"GET / HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n", plain_parser=plain_parser).keep_alive
+            is keep_alive
+        )
+        assert (
+            head_of(b"GET / HTTP/1.0\r\nHost: x\r\n" + fields + b"\r\n", plain_parser=plain_parser).keep_alive is False
+        )
 
-    def test_R19_upgrade(self, lane: bool) -> None:
+    def test_R19_upgrade(self, plain_parser: bool) -> None:
         ask = b"Connection: upgrade\r\nUpgrade: %s\r\nSec-WebSocket-Version: 13\r\n\r\n"
         start = b"%s / HTTP/%s\r\nHost: x\r\n"
-        assert head_of(start % (b"GET", b"1.1") + ask % b"WebSocket", lane=lane).upgrade == b"websocket"
-        assert head_of(start % (b"GET", b"1.1") + ask % b"h2c", lane=lane).upgrade == b""
-        assert head_of(start % (b"POST", b"1.1") + ask % b"websocket", lane=lane).upgrade == b""
-        assert head_of(start % (b"GET", b"1.0") + ask % b"websocket", lane=lane).upgrade == b""
+        assert head_of(start % (b"GET", b"1.1") + ask % b"WebSocket", plain_parser=plain_parser).upgrade == b"websocket"
+        assert head_of(start % (b"GET", b"1.1") + ask % b"h2c", plain_parser=plain_parser).upgrade == b""
+        assert head_of(start % (b"POST", b"1.1") + ask % b"websocket", plain_parser=plain_parser).upgrade == b""
+        assert head_of(start % (b"GET", b"1.0") + ask % b"websocket", plain_parser=plain_parser).upgrade == b""
 
-    def test_R19_bytes_after_the_handshake_are_held(self, lane: bool) -> None:
-        client = ClientSide(HttpLimits(), lane=lane)
+    def test_R19_bytes_after_the_handshake_are_held(self, plain_parser: bool) -> None:
+        client = ClientSide(HttpLimits(), plain_parser=plain_parser)
         client.receive(
             b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n\x81\x00"
         )
@@ -112,13 +117,13 @@ class TestHead:
         assert client.read_body() == b""
         assert client.buffered == 2
 
-    def test_R13_body(self, lane: bool) -> None:
+    def test_R13_body(self, plain_parser: bool) -> None:
         start = b"POST / HTTP/1.1\r\nHost: x\r\n"
-        assert not head_of(start + b"\r\n", lane=lane).has_body
-        assert not head_of(start + b"Content-Length: 0\r\n\r\n", lane=lane).has_body
-        five = head_of(start + b"Content-Length: 05\r\n\r\n", lane=lane)
+        assert not head_of(start + b"\r\n", plain_parser=plain_parser).has_body
+        assert not head_of(start + b"Content-Length: 0\r\n\r\n", plain_parser=plain_parser).has_body
+        five = head_of(start + b"Content-Length: 05\r\n\r\n", plain_parser=plain_parser)
         assert (five.has_body, five.content_length, five.chunked) == (True, 5, False)
-        chunked = head_of(start + b"Transfer-Encoding: Chunked\r\n\r\n", lane=lane)
+        chunked = head_of(start + b"Transfer-Encoding: Chunked\r\n\r\n", plain_parser=plain_parser)
         assert (chunked.has_body, chunked.content_length, chunked.chunked) == (True, None, True)
 
 
@@ -179,7 +184,7 @@ def test_R08_limits_are_the_options() -> None:
         max_request_line=20, max_header_size=50, max_header_field_size=30, max_header_fields=2, max_request_body=3
     )
     start = b"GET / HTTP/1.1\r\nHost: a\r\n"
-    for lane in (True, False):
+    for plain_parser in (True, False):
         for data, code in (
             (b"GET /aaaaaaa HTTP/1.1\r\nHost: a\r\n\r\n", "request_line_too_long"),
             (start + b"X: y\r\nY: z\r\n\r\n", "too_many_fields"),
@@ -187,14 +192,17 @@ def test_R08_limits_are_the_options() -> None:
             (start[:-2] + b"b" * 20 + b"\r\nX: " + b"y" * 25 + b"\r\n\r\n", "headers_too_large"),
             (start + b"Content-Length: 4\r\n\r\nabcd", "body_too_large"),
         ):
-            assert verdict(exchange([data], lane=lane, limits=limits))[1] == code
-        assert verdict(exchange([start + b"Content-Length: 3\r\n\r\nabc"], lane=lane, limits=limits))[0] == "accept"
+            assert verdict(exchange([data], plain_parser=plain_parser, limits=limits))[1] == code
+        assert (
+            verdict(exchange([start + b"Content-Length: 3\r\n\r\nabc"], plain_parser=plain_parser, limits=limits))[0]
+            == "accept"
+        )
 
 
 def test_R13_no_limit_of_the_body() -> None:
     limits = HttpLimits(max_request_body=0)
-    for lane in (True, False):
-        client = ClientSide(limits, lane=lane)
+    for plain_parser in (True, False):
+        client = ClientSide(limits, plain_parser=plain_parser)
         client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775807\r\n\r\nabc")
         head = client.next_head()
         assert head is not None
@@ -202,10 +210,10 @@ def test_R13_no_limit_of_the_body() -> None:
         assert client.read_body() == b"abc"
 
 
-@pytest.mark.parametrize("lane", [True, False])
-def test_R20_continue(lane: bool) -> None:
+@pytest.mark.parametrize("plain_parser", [True, False])
+def test_R20_continue(plain_parser: bool) -> None:
     def client_with(data: bytes) -> ClientSide:
-        client = ClientSide(HttpLimits(), lane=lane)
+        client = ClientSide(HttpLimits(), plain_parser=plain_parser)
         client.receive(data)
         assert client.next_head() is not None
         return client
@@ -226,9 +234,9 @@ def test_R20_continue(lane: bool) -> None:
     assert answered.continue_bytes() == b"", "the final response takes its place"
 
 
-@pytest.mark.parametrize("lane", [True, False])
-def test_R31_pipelined_bytes_are_counted_and_kept(lane: bool) -> None:
-    run = Exchange(lane=lane)
+@pytest.mark.parametrize("plain_parser", [True, False])
+def test_R31_pipelined_bytes_are_counted_and_kept(plain_parser: bool) -> None:
+    run = Exchange(plain_parser=plain_parser)
     client = run.client
     request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
     client.receive(request)
@@ -264,9 +272,9 @@ def test_R01_a_skipped_crlf_leaves_the_connection_idle() -> None:
     assert not client.mid_head
 
 
-@pytest.mark.parametrize("lane", [True, False])
-def test_R28_end_of_file_behind_a_request_is_no_abort(lane: bool) -> None:
-    client = ClientSide(HttpLimits(), lane=lane)
+@pytest.mark.parametrize("plain_parser", [True, False])
+def test_R28_end_of_file_behind_a_request_is_no_abort(plain_parser: bool) -> None:
+    client = ClientSide(HttpLimits(), plain_parser=plain_parser)
     client.receive(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
     client.receive(b"")
     for _ in range(2):
@@ -290,7 +298,7 @@ def test_readers_that_disagree_on_a_head_are_a_refusal(monkeypatch: pytest.Monke
         return head
 
     monkeypatch.setattr(edge, "check_head", misread)
-    assert verdict(exchange([b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"], lane=False)) == (400, "readers_disagree", 0)
+    assert verdict(exchange([b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"], plain_parser=False)) == (400, "readers_disagree", 0)
 
 
 @pytest.mark.parametrize("surplus", [-1, 1])
@@ -321,14 +329,14 @@ def test_what_h11_alone_refuses_is_a_refusal() -> None:
 # Fault 26 (ED13): what the RFCs allow
 
 
-@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("plain_parser", [True, False])
 class TestED13:
     """Fault 26: each form as its RFC has it. Whole, byte by byte and split: the corpus (``test_verdict``), which has each of them."""
 
-    def test_fault_26_trailers_are_dropped(self, lane: bool) -> None:
+    def test_fault_26_trailers_are_dropped(self, plain_parser: bool) -> None:
         data = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nContent-MD5: x\r\nX-User: y\r\n\r\n"
         for pieces in splits(data):
-            events = exchange(pieces, lane=lane)
+            events = exchange(pieces, plain_parser=plain_parser)
             assert events[0][1].fields == [(b"Host", b"a"), (b"Transfer-Encoding", b"chunked")]
             assert events[1:] == [("body", b"hello"), ("end",)]
 
@@ -340,36 +348,38 @@ class TestED13:
             (b"OPTIONS http://other.example HTTP/1.1", b"other.example"),
         ],
     )
-    def test_fault_26_the_authority_of_the_target_wins_over_host(self, lane: bool, first: bytes, host: bytes) -> None:
+    def test_fault_26_the_authority_of_the_target_wins_over_host(
+        self, plain_parser: bool, first: bytes, host: bytes
+    ) -> None:
         data = first + b"\r\nHost: evil.example\r\n\r\n"
         for pieces in splits(data):
-            assert exchange(pieces, lane=lane)[0][1].host == host
+            assert exchange(pieces, plain_parser=plain_parser)[0][1].host == host
 
-    def test_fault_26_a_later_minor_version_is_served_as_1_1(self, lane: bool) -> None:
+    def test_fault_26_a_later_minor_version_is_served_as_1_1(self, plain_parser: bool) -> None:
         for pieces in splits(b"GET / HTTP/1.7\r\nHost: a\r\n\r\n"):
-            run = Exchange(lane=lane)
+            run = Exchange(plain_parser=plain_parser)
             for piece in pieces:
                 run.feed(piece)
             assert run.events[0][1].version == b"1.1"
             assert run.events[0][1].keep_alive
             assert run.sent.startswith(b"HTTP/1.1 200 OK\r\n")
 
-    def test_fault_26_white_space_in_front_of_extensions_is_nothing(self, lane: bool) -> None:
+    def test_fault_26_white_space_in_front_of_extensions_is_nothing(self, plain_parser: bool) -> None:
         start = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
         for pieces in splits(start + b'5 ;a = b\r\nhello\r\n3\t;\tc="d ;"\r\nabc\r\n0 ; e\r\n\r\n'):
-            assert exchange(pieces, lane=lane)[1:] == [("body", b"helloabc"), ("end",)]
+            assert exchange(pieces, plain_parser=plain_parser)[1:] == [("body", b"helloabc"), ("end",)]
 
-    def test_fault_26_an_empty_host_is_none(self, lane: bool) -> None:
+    def test_fault_26_an_empty_host_is_none(self, plain_parser: bool) -> None:
         for pieces in splits(b"GET /x HTTP/1.1\r\nHost:\r\n\r\n"):
-            assert exchange(pieces, lane=lane)[0][1].host == b""
+            assert exchange(pieces, plain_parser=plain_parser)[0][1].host == b""
 
     @pytest.mark.parametrize("method", [b"GET", b"BREW", b"get"])
-    def test_fault_26_a_list_of_methods_is_an_option(self, lane: bool, method: bytes) -> None:
+    def test_fault_26_a_list_of_methods_is_an_option(self, plain_parser: bool, method: bytes) -> None:
         limits = HttpLimits(methods=frozenset((b"GET", b"HEAD")))
         for pieces in splits(method + b" / HTTP/1.1\r\nHost: a\r\n\r\n"):
             expected = ("accept", "", 1) if method == b"GET" else (501, "unknown_method", 0)
-            assert verdict(exchange(pieces, lane=lane, limits=limits)) == expected
-            assert verdict(exchange(pieces, lane=lane)) == ("accept", "", 1)
+            assert verdict(exchange(pieces, plain_parser=plain_parser, limits=limits)) == expected
+            assert verdict(exchange(pieces, plain_parser=plain_parser)) == ("accept", "", 1)
 
     @pytest.mark.parametrize(
         "data",
@@ -387,30 +397,30 @@ class TestED13:
             b"HEAD / HTTP/1.1\r\nHost: a",
         ],
     )
-    def test_fault_26_a_refused_head_gets_no_body(self, lane: bool, data: bytes) -> None:
+    def test_fault_26_a_refused_head_gets_no_body(self, plain_parser: bool, data: bytes) -> None:
         """RFC 9110 9.3.2: whatever is wrong with it, as far as it has come."""
         for pieces in splits(data):
-            refusal = self._refusal(pieces, lane)
+            refusal = self._refusal(pieces, plain_parser)
             assert refusal.endswith(b"\r\n\r\n")
             assert b"\r\nContent-Length: 8\r\n" in refusal
 
     @pytest.mark.parametrize(
         "data", [b"GET / HTTP/1.1\r\n\r\n", b"HEADER / HTTP/1.1\r\n\r\n", b"HEA\n", b"head / HTTP/2.0\r\n\r\n"]
     )
-    def test_fault_26_and_no_other_method_goes_without(self, lane: bool, data: bytes) -> None:
+    def test_fault_26_and_no_other_method_goes_without(self, plain_parser: bool, data: bytes) -> None:
         for pieces in splits(data):
-            assert self._refusal(pieces, lane).endswith(b"\r\n\r\nthe body")
+            assert self._refusal(pieces, plain_parser).endswith(b"\r\n\r\nthe body")
 
-    def test_fault_26_a_head_that_comes_too_late_gets_no_body(self, lane: bool) -> None:
+    def test_fault_26_a_head_that_comes_too_late_gets_no_body(self, plain_parser: bool) -> None:
         """The 408 of a head that has not come whole: nothing was wrong with it."""
-        client = ClientSide(HttpLimits(), lane=lane)
+        client = ClientSide(HttpLimits(), plain_parser=plain_parser)
         client.receive(b"HEAD / HTTP/1.1\r\nHost: ")
         assert client.next_head() is None
         assert client.error_response(408, b"No", [], b"the body", DATE).endswith(b"\r\n\r\n")
 
     @staticmethod
-    def _refusal(pieces: list[bytes], lane: bool) -> bytes:
-        run = Exchange(lane=lane, page=b"the body")
+    def _refusal(pieces: list[bytes], plain_parser: bool) -> bytes:
+        run = Exchange(plain_parser=plain_parser, page=b"the body")
         for piece in (*pieces, b""):
             run.feed(piece)
         assert run.events[-1][0] == "refused"

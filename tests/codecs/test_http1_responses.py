@@ -15,14 +15,19 @@ from passenger_trio.codecs.http1 import ClientSide
 from passenger_trio.errors import InvariantBroken, RequestError, UnfitResponseHead
 
 FIELDS = [(b"Content-Type", b"text/plain"), (b"X-A", b"b c"), (b"Set-Cookie", b"a=b"), (b"Set-Cookie", b"c=d")]
-LANES = pytest.mark.parametrize("lane", [True, False])
+BOTH_PARSERS = pytest.mark.parametrize("plain_parser", [True, False])
 
 
 def client_after(
-    method: bytes = b"GET", *, lane: bool = True, version: bytes = b"1.1", fields: bytes = b"", body: bytes = b""
+    method: bytes = b"GET",
+    *,
+    plain_parser: bool = True,
+    version: bytes = b"1.1",
+    fields: bytes = b"",
+    body: bytes = b"",
 ) -> ClientSide:
     """A connection that has read one request."""
-    client = ClientSide(HttpLimits(), lane=lane)
+    client = ClientSide(HttpLimits(), plain_parser=plain_parser)
     client.receive(b"%s / HTTP/%s\r\nHost: a\r\n%s\r\n%s" % (method, version, fields, body))
     assert client.next_head() is not None
     while client.read_body():
@@ -72,8 +77,8 @@ def write(
 def test_R23_both_writers_write_the_same(method: bytes, status: int, length: int | None, request_fields: bytes) -> None:
     parts = [b"he", b"", b"llo"] if length != 0 else []
     sent = []
-    for lane in (True, False):
-        client = client_after(method, lane=lane, fields=request_fields)
+    for plain_parser in (True, False):
+        client = client_after(method, plain_parser=plain_parser, fields=request_fields)
         sent.append(write(client, status, FIELDS, parts, length))
         assert client.reusable is (not request_fields)
     assert sent[0] == sent[1]
@@ -110,8 +115,8 @@ def test_R24_any_response(
     if length == -1:
         length = sum(map(len, parts))
     outcomes = []
-    for lane in (True, False):
-        client = client_after(method, lane=lane)
+    for plain_parser in (True, False):
+        client = client_after(method, plain_parser=plain_parser)
         out = [client.begin_response(status, b"", list(fields), length=length, date=DATE, close=close)]
         for part in parts:
             out += client.response_body(part)
@@ -133,9 +138,9 @@ def test_R24_any_response(
     assert outcomes[0] == outcomes[1]
 
 
-@LANES
-def test_R24_fewer_bytes_than_declared(lane: bool) -> None:
-    client = client_after(lane=lane)
+@BOTH_PARSERS
+def test_R24_fewer_bytes_than_declared(plain_parser: bool) -> None:
+    client = client_after(plain_parser=plain_parser)
     data = write(client, 200, [], [b"abc"], 5)
     assert data.endswith(b"\r\n\r\nabc")
     assert client.short
@@ -145,34 +150,34 @@ def test_R24_fewer_bytes_than_declared(lane: bool) -> None:
         client.start_next_cycle()
 
 
-@LANES
-def test_R24_more_bytes_than_declared(lane: bool) -> None:
-    client = client_after(lane=lane)
+@BOTH_PARSERS
+def test_R24_more_bytes_than_declared(plain_parser: bool) -> None:
+    client = client_after(plain_parser=plain_parser)
     data = write(client, 200, [], [b"abc", b"def", b"ghi"], 5)
     assert data.endswith(b"\r\n\r\nabcde")
     assert (client.overrun, client.short, client.must_close, client.reusable) == (4, False, True, False)
 
 
-@LANES
-def test_R25_without_an_end_there_is_no_last_chunk(lane: bool) -> None:
-    client = client_after(lane=lane)
+@BOTH_PARSERS
+def test_R25_without_an_end_there_is_no_last_chunk(plain_parser: bool) -> None:
+    client = client_after(plain_parser=plain_parser)
     data = client.begin_response(200, b"OK", [], length=None, date=DATE) + b"".join(client.response_body(b"abc"))
     assert data.endswith(b"\r\n\r\n3\r\nabc\r\n")
     assert read_back(data)[-1] == ("unfinished", b"abc")
     assert not client.reusable
 
 
-@LANES
-def test_R24_data_is_passed_through_uncopied(lane: bool) -> None:
+@BOTH_PARSERS
+def test_R24_data_is_passed_through_uncopied(plain_parser: bool) -> None:
     data = bytes(1000)
     for length in (None, 1000):
-        client = client_after(lane=lane)
+        client = client_after(plain_parser=plain_parser)
         client.begin_response(200, b"OK", [], length=length, date=DATE)
         assert any(piece is data for piece in client.response_body(data))
 
 
-@LANES
-def test_R23_whole_response_is_the_three_in_one(lane: bool) -> None:
+@BOTH_PARSERS
+def test_R23_whole_response_is_the_three_in_one(plain_parser: bool) -> None:
     for method, status, body, length in [
         (b"GET", 200, b"hello", None),
         (b"GET", 200, b"", None),
@@ -186,7 +191,10 @@ def test_R23_whole_response_is_the_three_in_one(lane: bool) -> None:
         (b"GET", 304, b"", None),
     ]:
         for close in (False, True):
-            one, three = client_after(method, lane=lane), client_after(method, lane=lane)
+            one, three = (
+                client_after(method, plain_parser=plain_parser),
+                client_after(method, plain_parser=plain_parser),
+            )
             bodiless = method == b"HEAD" or status in (204, 304)
             declared = length if length is not None or bodiless else len(body)
             out = [three.begin_response(status, b"OK", FIELDS, length=declared, date=DATE, close=close)]
@@ -197,28 +205,30 @@ def test_R23_whole_response_is_the_three_in_one(lane: bool) -> None:
             assert (one.reusable, one.short, one.overrun) == (three.reusable, three.short, three.overrun)
 
 
-@LANES
-def test_R23_head_keeps_the_length_that_get_would_have(lane: bool) -> None:
-    data = client_after(b"HEAD", lane=lane).whole_response(200, b"OK", [], b"", date=DATE, length=1234)
+@BOTH_PARSERS
+def test_R23_head_keeps_the_length_that_get_would_have(plain_parser: bool) -> None:
+    data = client_after(b"HEAD", plain_parser=plain_parser).whole_response(200, b"OK", [], b"", date=DATE, length=1234)
     assert b"\r\nContent-Length: 1234\r\n" in data
     assert data.endswith(b"\r\n\r\n")
 
 
-@LANES
-def test_date_and_server_of_the_application_win(lane: bool) -> None:
-    data = client_after(lane=lane).whole_response(200, b"OK", [(b"DATE", b"then"), (b"server", b"me")], b"", date=DATE)
+@BOTH_PARSERS
+def test_date_and_server_of_the_application_win(plain_parser: bool) -> None:
+    data = client_after(plain_parser=plain_parser).whole_response(
+        200, b"OK", [(b"DATE", b"then"), (b"server", b"me")], b"", date=DATE
+    )
     assert data == b"HTTP/1.1 200 OK\r\nDATE: then\r\nserver: me\r\nContent-Length: 0\r\n\r\n"
 
 
-@LANES
-def test_http_1_0(lane: bool) -> None:
-    client = client_after(lane=lane, version=b"1.0", fields=b"Connection: keep-alive\r\n")
+@BOTH_PARSERS
+def test_http_1_0(plain_parser: bool) -> None:
+    client = client_after(plain_parser=plain_parser, version=b"1.0", fields=b"Connection: keep-alive\r\n")
     data = client.whole_response(200, b"OK", [], b"hello", date=DATE)
     assert read_back(data)[1:] == [("body", b"hello"), ("keeps", False)]
     assert b"\r\nContent-Length: 5\r\nConnection: close\r\n" in data
     assert not client.reusable
 
-    client = client_after(lane=lane, version=b"1.0")
+    client = client_after(plain_parser=plain_parser, version=b"1.0")
     data = write(client, 200, [], [b"hel", b"lo"], None)
     assert b"Transfer-Encoding" not in data
     assert b"\r\nConnection: close\r\n\r\nhello" in data
@@ -226,14 +236,14 @@ def test_http_1_0(lane: bool) -> None:
     assert not client.reusable
 
 
-@LANES
-def test_R18_an_unread_request_body_ends_the_connection(lane: bool) -> None:
+@BOTH_PARSERS
+def test_R18_an_unread_request_body_ends_the_connection(plain_parser: bool) -> None:
     for fields, body in (
         (b"Content-Length: 5\r\n", b""),
         (b"Content-Length: 5\r\n", b"hello"),
         (b"Transfer-Encoding: chunked\r\n", b""),
     ):
-        client = ClientSide(HttpLimits(), lane=lane)
+        client = ClientSide(HttpLimits(), plain_parser=plain_parser)
         client.receive(b"POST / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n" + body)
         client.next_head()
         assert not client.body_complete
@@ -242,9 +252,9 @@ def test_R18_an_unread_request_body_ends_the_connection(lane: bool) -> None:
         assert not client.reusable
 
 
-@LANES
-def test_a_body_that_is_read_while_the_response_is_written(lane: bool) -> None:
-    client = ClientSide(HttpLimits(), lane=lane)
+@BOTH_PARSERS
+def test_a_body_that_is_read_while_the_response_is_written(plain_parser: bool) -> None:
+    client = ClientSide(HttpLimits(), plain_parser=plain_parser)
     client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe")
     client.next_head()
     data = client.begin_response(200, b"OK", [], length=None, date=DATE)
@@ -258,9 +268,9 @@ def test_a_body_that_is_read_while_the_response_is_written(lane: bool) -> None:
     assert not client.reusable, "the head has said so"
 
 
-@LANES
-def test_close_is_the_callers_word(lane: bool) -> None:
-    client = client_after(lane=lane)
+@BOTH_PARSERS
+def test_close_is_the_callers_word(plain_parser: bool) -> None:
+    client = client_after(plain_parser=plain_parser)
     assert b"\r\nConnection: close\r\n\r\n" in client.whole_response(200, b"OK", [], b"", date=DATE, close=True)
     assert client.must_close
 
@@ -268,9 +278,9 @@ def test_close_is_the_callers_word(lane: bool) -> None:
 # Interim responses
 
 
-@LANES
-def test_R21_interim_responses(lane: bool) -> None:
-    client = client_after(lane=lane)
+@BOTH_PARSERS
+def test_R21_interim_responses(plain_parser: bool) -> None:
+    client = client_after(plain_parser=plain_parser)
     hints = client.interim(
         103,
         b"Early Hints",
@@ -285,12 +295,12 @@ def test_R21_interim_responses(lane: bool) -> None:
         client.interim(103, b"", [])
 
 
-@LANES
-def test_R20_no_interim_response_to_http_1_0(lane: bool) -> None:
-    assert client_after(lane=lane, version=b"1.0").interim(103, b"Early Hints", []) == b""
+@BOTH_PARSERS
+def test_R20_no_interim_response_to_http_1_0(plain_parser: bool) -> None:
+    assert client_after(plain_parser=plain_parser, version=b"1.0").interim(103, b"Early Hints", []) == b""
 
 
-@LANES
+@BOTH_PARSERS
 @pytest.mark.parametrize(
     ("status", "reason", "fields"),
     [
@@ -306,9 +316,9 @@ def test_R20_no_interim_response_to_http_1_0(lane: bool) -> None:
     ],
 )
 def test_R21_interim_responses_that_are_none(
-    lane: bool, status: int, reason: bytes, fields: list[tuple[bytes, bytes]]
+    plain_parser: bool, status: int, reason: bytes, fields: list[tuple[bytes, bytes]]
 ) -> None:
-    client = client_after(lane=lane)
+    client = client_after(plain_parser=plain_parser)
     with pytest.raises(UnfitResponseHead):
         client.interim(status, reason, fields)
     client.whole_response(500, b"", [], b"", date=DATE)
@@ -328,9 +338,9 @@ def test_R26_an_error_response_without_a_head() -> None:
         client.next_head()
 
 
-@LANES
-def test_R26_an_error_response_after_a_refused_body(lane: bool) -> None:
-    client = ClientSide(HttpLimits(), lane=lane)
+@BOTH_PARSERS
+def test_R26_an_error_response_after_a_refused_body(plain_parser: bool) -> None:
+    client = ClientSide(HttpLimits(), plain_parser=plain_parser)
     client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
     client.next_head()
     for _ in range(2):
@@ -345,22 +355,22 @@ def test_R26_an_error_response_after_a_refused_body(lane: bool) -> None:
     assert not client.reusable
 
 
-@LANES
-def test_R26_an_error_response_after_the_response_has_begun_is_nothing(lane: bool) -> None:
-    client = client_after(lane=lane)
+@BOTH_PARSERS
+def test_R26_an_error_response_after_the_response_has_begun_is_nothing(plain_parser: bool) -> None:
+    client = client_after(plain_parser=plain_parser)
     client.begin_response(200, b"OK", [], length=None, date=DATE)
     assert client.error_response(500, b"", [], b"oops", DATE) == b""
 
 
-@LANES
-def test_R23_an_error_response_to_head_has_no_body(lane: bool) -> None:
-    data = client_after(b"HEAD", lane=lane).error_response(503, b"", [], b"sorry", DATE)
+@BOTH_PARSERS
+def test_R23_an_error_response_to_head_has_no_body(plain_parser: bool) -> None:
+    data = client_after(b"HEAD", plain_parser=plain_parser).error_response(503, b"", [], b"sorry", DATE)
     assert data.endswith(b"\r\n\r\n")
     assert b"\r\nContent-Length: 5\r\n" in data
 
 
 def test_R21_h11_refuses_what_nobody_has_validated() -> None:
-    client = client_after(lane=False)
+    client = client_after(plain_parser=False)
     with pytest.raises(UnfitResponseHead):
         client.begin_response(200, b"OK", [(b"X", b"a\r\nb")], length=0, date=DATE)
     assert client.error_response(500, b"", [], b"", DATE).startswith(b"HTTP/1.1 500 ")
@@ -369,14 +379,14 @@ def test_R21_h11_refuses_what_nobody_has_validated() -> None:
 # Order
 
 
-@LANES
-def test_calls_out_of_order_are_our_bug(lane: bool) -> None:
-    idle = ClientSide(HttpLimits(), lane=lane)
+@BOTH_PARSERS
+def test_calls_out_of_order_are_our_bug(plain_parser: bool) -> None:
+    idle = ClientSide(HttpLimits(), plain_parser=plain_parser)
     for call in (idle.read_body, idle.end_response, idle.continue_bytes, idle.start_next_cycle):
         with pytest.raises(InvariantBroken):
             call()
     assert not idle.reusable
-    client = client_after(lane=lane)
+    client = client_after(plain_parser=plain_parser)
     for early in (client.next_head, client.end_response, client.start_next_cycle):
         with pytest.raises(InvariantBroken):
             early()

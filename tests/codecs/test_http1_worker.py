@@ -287,7 +287,7 @@ def test_small_chunks_of_our_own_processes_are_no_flood() -> None:
     assert (events[1], end) == ((DATA, b"x" * 20_000), "whole")
 
 
-# The lane
+# The plain-request parser
 
 FIELDS = st.lists(
     st.tuples(

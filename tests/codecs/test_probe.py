@@ -11,8 +11,8 @@ from passenger_trio.codecs.http1 import ClientSide
 DATE = b"Sun, 29 Nov 2026 16:00:00 GMT"
 
 
-def side(lane: bool, version: bytes = b"1.1", method: bytes = b"GET") -> ClientSide:
-    made = ClientSide(HttpLimits(), lane=lane)
+def side(plain_parser: bool, version: bytes = b"1.1", method: bytes = b"GET") -> ClientSide:
+    made = ClientSide(HttpLimits(), plain_parser=plain_parser)
     made.receive(method + b" / HTTP/" + version + b"\r\nHost: x\r\n\r\n")
     assert made.next_head() is not None
     return made
@@ -35,10 +35,10 @@ def read(wire: bytes) -> tuple[list[int], bytes]:
             return statuses, body
 
 
-@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("plain_parser", [True, False])
 @pytest.mark.parametrize("at", range(4))
-def test_a_client_reads_the_same_wherever_it_comes(lane: bool, at: int) -> None:
-    made = side(lane)
+def test_a_client_reads_the_same_wherever_it_comes(plain_parser: bool, at: int) -> None:
+    made = side(plain_parser)
     steps = [
         lambda: made.begin_response(200, b"OK", [], length=None, date=DATE),
         lambda: b"".join(made.response_body(b"one" * 10)),
@@ -56,12 +56,12 @@ def test_a_client_reads_the_same_wherever_it_comes(lane: bool, at: int) -> None:
     assert read(wire) == ([200] if at else [100, 200], b"one" * 10 + b"two")
 
 
-@pytest.mark.parametrize("lane", [True, False])
-def test_where_there_is_nothing_to_say(lane: bool) -> None:
-    assert side(lane, b"1.0").probe() == b""
-    sized = side(lane)
+@pytest.mark.parametrize("plain_parser", [True, False])
+def test_where_there_is_nothing_to_say(plain_parser: bool) -> None:
+    assert side(plain_parser, b"1.0").probe() == b""
+    sized = side(plain_parser)
     sized.begin_response(200, b"OK", [], length=5, date=DATE)
     assert sized.probe() == b""
-    muted = side(lane, method=b"HEAD")
+    muted = side(plain_parser, method=b"HEAD")
     muted.begin_response(200, b"OK", [], length=None, date=DATE)
     assert muted.probe() == b""

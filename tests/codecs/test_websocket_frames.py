@@ -68,8 +68,8 @@ def code(number: int) -> bytes:
     return struct.pack("!H", number)
 
 
-def read(data: bytes, size: int, *, lane: bool = True, limit: int = 0) -> list[Event]:
-    reader = FrameReader(FrameLimits(limit or LIMIT), 0.0, lane=lane)
+def read(data: bytes, size: int, *, plain_parser: bool = True, limit: int = 0) -> list[Event]:
+    reader = FrameReader(FrameLimits(limit or LIMIT), 0.0, plain_parser=plain_parser)
     events: list[Event] = []
     for at in range(0, len(data), size):
         events += reader.receive(data[at : at + size], 0.0)
@@ -158,13 +158,18 @@ ERRORS: dict[str, tuple[int, bytes]] = {
 }
 
 
-@pytest.mark.parametrize("lane", [True, False], ids=["lane", "wsproto"])
+@pytest.mark.parametrize("plain_parser", [True, False], ids=["plain_parser", "wsproto"])
 @pytest.mark.parametrize("size", [1 << 20, 1, 2, 3, 7], ids=lambda size: "whole" if size > 9 else f"by {size}")
 @pytest.mark.parametrize("what", ERRORS)
-def test_each_error_has_its_code(what: str, size: int, lane: bool) -> None:
+def test_each_error_has_its_code(what: str, size: int, plain_parser: bool) -> None:
     right, wire = ERRORS[what]
     behind = text(b"never read")
-    events = read(text(b"before") + wire + behind, size, lane=lane, limit=5000 if what == "too many fragments" else 0)
+    events = read(
+        text(b"before") + wire + behind,
+        size,
+        plain_parser=plain_parser,
+        limit=5000 if what == "too many fragments" else 0,
+    )
     assert events[0] == (TEXT, b"before")
     assert events[-1][0] == FAILURE
     assert close_code(events[-1][1]) == right
@@ -219,12 +224,12 @@ RIGHT: dict[str, tuple[list[Event], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("lane", [True, False], ids=["lane", "wsproto"])
+@pytest.mark.parametrize("plain_parser", [True, False], ids=["plain_parser", "wsproto"])
 @pytest.mark.parametrize("size", [1 << 20, 1, 2, 3, 7], ids=lambda size: "whole" if size > 9 else f"by {size}")
 @pytest.mark.parametrize("what", RIGHT)
-def test_what_is_right_is_read(what: str, size: int, lane: bool) -> None:
+def test_what_is_right_is_read(what: str, size: int, plain_parser: bool) -> None:
     events, wire = RIGHT[what]
-    assert read(wire, size, lane=lane) == events
+    assert read(wire, size, plain_parser=plain_parser) == events
 
 
 @pytest.mark.parametrize("size", [WHOLE - 1, WHOLE, WHOLE + 1, 300_000])
@@ -287,10 +292,10 @@ def conversations(draw: st.DrawFn) -> tuple[list[Event], bytes]:
 
 @given(conversations(), st.lists(st.integers(0, 2000), max_size=8), st.booleans())
 def test_any_split_gives_the_same_messages(
-    conversation: tuple[list[Event], bytes], places: list[int], lane: bool
+    conversation: tuple[list[Event], bytes], places: list[int], plain_parser: bool
 ) -> None:
     events, wire = conversation
-    reader = FrameReader(FrameLimits(LIMIT), 0.0, lane=lane)
+    reader = FrameReader(FrameLimits(LIMIT), 0.0, plain_parser=plain_parser)
     cuts = sorted({0, len(wire), *(min(place, len(wire)) for place in places)})
     found: list[Event] = []
     for a, b in pairwise(cuts):
@@ -303,8 +308,8 @@ def test_any_split_gives_the_same_messages(
 def test_any_bytes_are_read_alike_however_they_come(data: bytes) -> None:
     whole = read(data, 1 << 20)
     assert read(data, 1) == whole
-    # wsproto sees a wrong byte of a text before its frame is whole; else the lane is a part of it.
-    by_wsproto = read(data, 1 << 20, lane=False)
+    # wsproto sees a wrong byte of a text before its frame is whole; else the plain-request parser is a part of it.
+    by_wsproto = read(data, 1 << 20, plain_parser=False)
     assert by_wsproto[: len(whole)] == whole
     for event in by_wsproto[len(whole) :]:
         assert event[0] == FAILURE

@@ -66,7 +66,7 @@ class TestAsAProgram:
         assert len(short.stdout.splitlines()) <= 70
         assert "--max-pool-size N" in short.stdout
         assert "--help-all" in short.stdout
-        assert "--http-lane" not in short.stdout
+        assert "--plain-parser" not in short.stdout
         for flag in flags():
             assert flag.long in full.stdout
         for section in SECTIONS:
@@ -137,7 +137,7 @@ class TestAsAProgram:
         ("variable", "value", "part"),
         [
             ("PASSENGER_TRIO_MAX_POOL_SIZE", "many", "'many' is not a number"),
-            ("PASSENGER_TRIO_HTTP_LANE", "perhaps", "'perhaps' is not"),
+            ("PASSENGER_TRIO_PLAIN_PARSER", "perhaps", "'perhaps' is not"),
             ("PASSENGER_TRIO_ENV", "A=1 B", "write NAME=VALUE"),
             ("PORT", "http", "'http' is not a number"),
             ("WEB_CONCURRENCY", "0", "it must be 1 or more"),

@@ -586,7 +586,7 @@ class TestOneAfterTheOther:
             the_gate.open()
             assert newcomer.read_response().text == "8"
             assert [client.read_response().text for client in greedy] == [str(number) for number in range(8)]
-            # Among the second ones there is no order that is promised: who outlasted the patience of the fast lane asks again some turns of Trio later.
+            # Among the second ones there is no order that is promised: who outlasted the patience of the fast@plain_parser asks again some turns of Trio later.
             assert sorted(int(client.read_response().text) for client in greedy) == list(range(9, 17))
 
 
@@ -631,14 +631,14 @@ class TestKeepAlive:
 # -- bodies -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lane", ["--http-lane", "--no-http-lane"])
+@pytest.mark.parametrize("plain_parser", ["--plain-parser", "--no-plain-parser"])
 class TestBodies:
     SIZE = 10 << 20
 
     @pytest.mark.parametrize("buffering", ["--request-buffering", "--no-request-buffering"])
-    def test_ten_MB_up(self, start: Start, lane: str, buffering: str) -> None:
+    def test_ten_MB_up(self, start: Start, plain_parser: str, buffering: str) -> None:
         """A chunked body has a length once it is here, and none where it is passed on as it comes."""
-        server = start(lane, buffering)
+        server = start(plain_parser, buffering)
         body = (LARGE * 33)[: self.SIZE]
         with server.connect() as client:
             client.send(request("/digest", method="POST", body=body))
@@ -649,8 +649,8 @@ class TestBodies:
                 assert client.read_response().text == f"{hashlib.sha256(body).hexdigest()} {len(body)} {length}"
 
     @pytest.mark.parametrize("query", ["10", "length:10"])
-    def test_ten_MB_down(self, start: Start, lane: str, query: str) -> None:
-        server = start(lane)
+    def test_ten_MB_down(self, start: Start, plain_parser: str, query: str) -> None:
+        server = start(plain_parser)
         expected = hashlib.sha256(bytes(range(256)) * 256 * 160).hexdigest()
         with server.connect() as client:
             for _ in range(2):
@@ -658,9 +658,9 @@ class TestBodies:
                 assert answer.complete
                 assert hashlib.sha256(answer.body).hexdigest() == expected
 
-    def test_a_slow_application_and_a_slow_queue(self, start: Start, the_gate: Gate, lane: str) -> None:
-        """Both outlast the patience of the fast lane."""
-        server = start(lane)
+    def test_a_slow_application_and_a_slow_queue(self, start: Start, the_gate: Gate, plain_parser: str) -> None:
+        """Both outlast the patience of the fast@plain_parser."""
+        server = start(plain_parser)
         with server.connect() as client:
             for _ in range(3):
                 assert client.get("/slow?0.2").text == "at last"

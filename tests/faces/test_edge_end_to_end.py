@@ -1,4 +1,4 @@
-"""The corpus of the edge (R1 to R20, F45, F46) against a real server: one verdict for each case, whole or in pieces, with the lane or without.
+"""The corpus of the edge (R1 to R20, F45, F46) against a real server: one verdict for each case, whole or in pieces, with the plain-request parser or without.
 
 All cases of one way are sent at the same time, each on a connection of its own: the pieces go out in rounds, the first of every case, then the second
 of every case. Between two rounds a request on another connection is answered, so that the server has read one piece before the next comes. Whether
@@ -59,7 +59,7 @@ WAYS: dict[str, Callable[[bytes], list[bytes]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=["--http-lane", "--no-http-lane"])
+@pytest.fixture(scope="module", params=["--plain-parser", "--no-plain-parser"])
 def server(request: pytest.FixtureRequest) -> Iterator[Supervisor]:
     options = ["--max-pool-size", "2", "--min-instances", "2", "--max-request-queue-size", "0", "--log-level", "error"]
     options += ["--header-timeout", "5m", "--body-timeout", "5m", "--keep-alive-timeout", "5m", request.param]

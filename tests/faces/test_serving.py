@@ -48,11 +48,11 @@ class TestAFlaskApplication:
             assert curl("-d", "name=you", server.url + "/greet") == '{"greeting":"Hello, you"}\n'
             assert curl("-o", "/dev/null", "-w", "%{http_code}", server.url + "/nowhere") == "404"
 
-    @pytest.mark.parametrize("lane", ["--http-lane", "--no-http-lane"])
+    @pytest.mark.parametrize("plain_parser", ["--plain-parser", "--no-plain-parser"])
     def test_a_thousand_keep_alive_requests_over_32_connections_without_an_error_and_counts_that_add_up(
-        self, lane: str
+        self, plain_parser: str
     ) -> None:
-        with Supervisor.start(FLASK, lane, "--max-pool-size", "3") as server:
+        with Supervisor.start(FLASK, plain_parser, "--max-pool-size", "3") as server:
             results = keep_alive(server, "/", connections=32, requests=32)
             assert len(results) == 1024
             assert Counter(r.status if isinstance(r, Response) else repr(r) for r in results) == {200: 1024}

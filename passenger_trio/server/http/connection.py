@@ -88,7 +88,7 @@ class Connection:
         self.address_pairs = address_pairs
         self.trusted = trusted
         self.peer_user = peer_user
-        self.codec = ClientSide(front.limits, lane=front.options.http_lane)
+        self.codec = ClientSide(front.limits, plain_parser=front.options.plain_parser)
         self.exchange: Exchange | None = None
         self.now = front.now
         self.stage = Stage.IDLE

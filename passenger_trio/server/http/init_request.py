@@ -19,8 +19,8 @@ def init_request(connection: Connection, head: Head, now: float) -> Exchange:
     """:raises RequestError: 404, no application is mounted at the path."""
     front = connection.front
     if connection.trusted:
-        common = head.common
-        origin = common.origin if common is not None and common.origin_read else _origin(connection, head)
+        cache = head.header_cache
+        origin = cache.origin if cache is not None and cache.origin_read else _origin(connection, head)
         if origin is not None:
             head.origin = origin
             head.host = origin.authority(head.host)
@@ -34,8 +34,8 @@ def init_request(connection: Connection, head: Head, now: float) -> Exchange:
 
 def _origin(connection: Connection, head: Head) -> Origin | None:
     origin = read_origin(head.fields, connection.front.trusts)
-    if head.common is not None:
-        head.common.origin, head.common.origin_read = origin, True
+    if head.header_cache is not None:
+        head.header_cache.origin, head.header_cache.origin_read = origin, True
     return origin
 
 

@@ -28,11 +28,11 @@ async def until_the_end(_: DummyProcess, stream: RawStream) -> None:
             received = b""
 
 
-@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("plain_parser", [True, False])
 @simulated
-async def test_fault_31_a_refused_streamed_body_does_not_hold_its_process(lane: bool) -> None:
+async def test_fault_31_a_refused_streamed_body_does_not_hold_its_process(plain_parser: bool) -> None:
     """It was held, and the request logged, when its client had been lingered for: 2 s later, with a size of 0."""
-    async with serving(until_the_end, app=STREAMED, options=ServerOptions(http_lane=lane)) as world:
+    async with serving(until_the_end, app=STREAMED, options=ServerOptions(plain_parser=plain_parser)) as world:
         refused, other = world.connect(), world.connect()
         refused.send(UPLOAD)
         await trio.sleep(1)
@@ -74,7 +74,7 @@ async def test_fault_31_nor_does_a_truncated_response() -> None:
         assert (world.records[0].status, world.records[0].bytes_sent) == (200, 5)
 
 
-@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("plain_parser", [True, False])
 @pytest.mark.parametrize("way", ["whole", "byte by byte"])
 @pytest.mark.parametrize(
     ("sent", "status", "refusal", "method", "target", "host"),
@@ -113,9 +113,9 @@ async def test_fault_31_nor_does_a_truncated_response() -> None:
 )
 @simulated
 async def test_ED14_a_refused_request_is_in_the_log(
-    sent: bytes, status: int, refusal: str, method: bytes, target: bytes, host: bytes, way: str, lane: bool
+    sent: bytes, status: int, refusal: str, method: bytes, target: bytes, host: bytes, way: str, plain_parser: bool
 ) -> None:
-    async with serving(app=AppOptions(base_uri="/shop"), options=ServerOptions(http_lane=lane)) as world:
+    async with serving(app=AppOptions(base_uri="/shop"), options=ServerOptions(plain_parser=plain_parser)) as world:
         client = world.connect()
         if way == "whole" or len(sent) > 1000:
             client.send(sent)

@@ -1,7 +1,7 @@
 """However the bytes come, from the client and from the worker, at once or in pieces, quickly or slowly: the client gets the same.
 
 Pipelined requests on one side, their responses as frames on the other; both cut anywhere, with pauses anywhere, so that the patience of the fast
-lane ends anywhere. The run that is compared with has no cuts and no pauses.
+plain_parser ends anywhere. The run that is compared with has no cuts and no pauses.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ async def put(stream: RawStream, pieces: list[tuple[bytes, float]]) -> None:
 
 
 @simulated
-async def play(scene: Scene, client_cuts: Cuts, worker_cuts: Cuts, lane: bool, result: list[bytes]) -> None:
+async def play(scene: Scene, client_cuts: Cuts, worker_cuts: Cuts, plain_parser: bool, result: list[bytes]) -> None:
     asked: list[int] = []
 
     async def serve(process: DummyProcess, stream: RawStream) -> None:
@@ -87,7 +87,9 @@ async def play(scene: Scene, client_cuts: Cuts, worker_cuts: Cuts, lane: bool, r
             if closes:
                 return
 
-    async with serving(serve, options=ServerOptions(http_lane=lane), pool_limits=PoolLimits(max_pool_size=1)) as world:
+    async with serving(
+        serve, options=ServerOptions(plain_parser=plain_parser), pool_limits=PoolLimits(max_pool_size=1)
+    ) as world:
         client = world.connect()
         async with trio.open_nursery() as nursery:
 
@@ -105,9 +107,9 @@ async def play(scene: Scene, client_cuts: Cuts, worker_cuts: Cuts, lane: bool, r
         result.append(without_date(wire))
 
 
-def played(scene: Scene, client_cuts: Cuts = Cuts(), worker_cuts: Cuts = Cuts(), lane: bool = True) -> bytes:
+def played(scene: Scene, client_cuts: Cuts = Cuts(), worker_cuts: Cuts = Cuts(), plain_parser: bool = True) -> bytes:
     result: list[bytes] = []
-    play(scene, client_cuts, worker_cuts, lane, result)
+    play(scene, client_cuts, worker_cuts, plain_parser, result)
     return result[0]
 
 
@@ -177,8 +179,8 @@ def scenes(draw: st.DrawFn, declared: bool, faults: bool) -> Scene:
 
 @settings(max_examples=120, deadline=None)
 @given(scenes(declared=True, faults=False), cuts, cuts, st.booleans())
-def test_any_split_gives_the_same_bytes(scene: Scene, client: Cuts, worker: Cuts, lane: bool) -> None:
-    assert played(scene, client, worker, lane) == played(scene)
+def test_any_split_gives_the_same_bytes(scene: Scene, client: Cuts, worker: Cuts, plain_parser: bool) -> None:
+    assert played(scene, client, worker, plain_parser) == played(scene)
 
 
 def understood(scene: Scene, wire: bytes) -> list[object]:
@@ -217,16 +219,16 @@ def understood(scene: Scene, wire: bytes) -> list[object]:
 @settings(max_examples=120, deadline=None)
 @given(scenes(declared=False, faults=False), cuts, cuts, st.booleans())
 def test_any_split_is_understood_alike_when_no_length_is_declared(
-    scene: Scene, client: Cuts, worker: Cuts, lane: bool
+    scene: Scene, client: Cuts, worker: Cuts, plain_parser: bool
 ) -> None:
     """A body that is here at once gets a length, one that comes in pieces is chunked: the framing may differ, nothing else."""
-    assert understood(scene, played(scene, client, worker, lane)) == understood(scene, played(scene))
+    assert understood(scene, played(scene, client, worker, plain_parser)) == understood(scene, played(scene))
 
 
 @settings(max_examples=200, deadline=None)
 @given(scenes(declared=True, faults=True), cuts, cuts, st.booleans())
 def test_any_split_gives_the_same_bytes_also_when_workers_fail(
-    scene: Scene, client: Cuts, worker: Cuts, lane: bool
+    scene: Scene, client: Cuts, worker: Cuts, plain_parser: bool
 ) -> None:
     """What is not a response is not one however it is cut; and what was good before the fault is not kept back in one case and sent in another."""
-    assert played(scene, client, worker, lane) == played(scene)
+    assert played(scene, client, worker, plain_parser) == played(scene)

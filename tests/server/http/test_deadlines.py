@@ -218,8 +218,8 @@ def test_R27_the_body_clock_counts_waiting_only_and_never_saves_up() -> None:
 BIG = b"0123456789abcdef" * 65536
 
 
-def big(lane: str) -> bytes:
-    if lane == "chunked":
+def big(plain_parser: str) -> bytes:
+    if plain_parser == "chunked":
         return head() + data(BIG) + end()
     return head(200, b"Content-Length: %d" % len(BIG)) + data(BIG) + end()
 
@@ -337,7 +337,7 @@ async def test_connections_have_a_greatest_age_and_a_most_of_requests() -> None:
 
 @simulated
 async def test_the_patience_is_kept_exactly_also_when_nothing_else_goes_on() -> None:
-    """The slow lane sees a client leave; so it must not begin late."""
+    """The slow@plain_parser sees a client leave; so it must not begin late."""
     cut: list[float] = []
 
     async def serve(process: DummyProcess, stream: RawStream) -> None:

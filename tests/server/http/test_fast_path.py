@@ -1,4 +1,4 @@
-"""The fast lane: what it serves by itself, what ends a ride, and that nothing is lost or left where the two meet.
+"""The fast@plain_parser: what it serves by itself, what ends a ride, and that nothing is lost or left where the two meet.
 
 That a request costs no step of its connection's task is counted in ``tests/bench/test_budget.py``; cuts and deadlines are in ``test_connection_races`` and ``test_deadlines``.
 """
@@ -248,7 +248,7 @@ async def test_a_stream_that_the_lane_has_used_may_be_the_slow_lanes_next() -> N
     async with serving(serve) as world:
         clients = [world.connect() for _ in range(6)]
         for round in range(3):
-            # From the third on they outlast their patience in the queue; the second leaves a stream that the lane has used.
+            # From the third on they outlast their patience in the queue; the second leaves a stream that the plain-request parser has used.
             for number, client in enumerate(clients):
                 client.send(get(f"/{round}/{number}"))
             for number, client in enumerate(clients):
@@ -277,7 +277,7 @@ async def test_after_its_process_has_gone_an_idempotent_request_takes_the_lane_a
     async with serving(serve, pool_limits=PoolLimits(max_pool_size=2)) as world:
         client = world.connect()
         assert (await client.ask("/again")).body == b"/again"
-        await world.until(lambda: world.records)  # the slow lane records a step after the client has its answer
+        await world.until(lambda: world.records)  # the slow@plain_parser records a step after the client has its answer
         assert [record.retried for record in world.records] == [1]
 
 

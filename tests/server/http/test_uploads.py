@@ -51,11 +51,11 @@ SIZES = [0, 1, 65535, 65536, BUFFERED - 1, BUFFERED, BUFFERED + 1, BUFFERED + 65
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("plain_parser", [True, False])
 @simulated
-async def test_a_body_of_any_size_arrives_as_it_is_and_the_connection_lives_on(lane: bool, size: int) -> None:
+async def test_a_body_of_any_size_arrives_as_it_is_and_the_connection_lives_on(plain_parser: bool, size: int) -> None:
     body = LARGE[:size]
-    async with serving(digest(), options=ServerOptions(http_lane=lane)) as world:
+    async with serving(digest(), options=ServerOptions(plain_parser=plain_parser)) as world:
         client = world.connect()
         wires = (
             [post(body), chunked(body, 70_000), chunked(body, 4096), post(body)]

@@ -1,8 +1,7 @@
-"""A message whose head the lane recognised: its body has a plain length or none, and its response is written
-here.
+"""A message with a plain head: its body has a Content-Length or is empty, and its response is written here.
 
-The writer is small because so little can be asked of it: the client speaks HTTP/1.1. Each response it makes
-is held to h11's client side, and to the bytes of the h11 writer, by ``tests/codecs/test_http1_responses.py``.
+The writer is small because the client always speaks HTTP/1.1. ``tests/codecs/test_http1_responses.py`` checks
+each response against h11's client side and against the bytes of the h11 writer.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from passenger_trio.codecs.response_head import AppHead
 from passenger_trio.codecs.response_lines import NO_BODY, SERVER, status_line, with_standard_fields
 from passenger_trio.errors import InvariantBroken
 
-__all__ = ["LaneMessage"]
+__all__ = ["PlainMessage"]
 
 _FIELD = b": ".join
 _LINES = b"\r\n".join
 _END_OF_HEAD = b"\r\nServer: %b\r\nContent-Length: %%d\r\n\r\n%%b" % SERVER
 
 
-class LaneMessage(Message):
+class PlainMessage(Message):
     __slots__ = ("_to_read",)
 
     def __init__(self, head: Head) -> None:

@@ -1,27 +1,27 @@
-"""The recogniser: plain requests, whose meaning cannot be in doubt, become a ``Head`` at once.
+"""The plain-request parser: makes a ``Head`` of a request that can be read in one way only.
 
-It answers with the ``Head`` that the strict check and h11 would have made of the same bytes, or it does not
-answer; it never refuses anything. So it accepts a subset of their language, and a differential test and a
-fuzz target hold it to that (``tests/codecs/test_lane_equals_h11.py``, ``fuzz/client_head.py``). In doubt,
-leave it out: what is not here is merely slower. It is another reader on purpose, and shares with the strict
-one only what a valid host is.
+It returns the ``Head`` that the strict check and h11 would make of the same bytes, or None; it refuses
+nothing. So it accepts a subset of their language. A differential test and a fuzz target check that
+(``tests/codecs/test_plain_request_equals_h11.py``, ``fuzz/client_head.py``). When in doubt, leave a feature
+out: the strict check handles it, only slower. This is a second reader on purpose; it shares only the syntax of
+a host with the strict check.
 
-Two regular expressions make the language, one for the request line and one for a field line, both with
-possessive repeats only, so that they look at each byte once. A field line means the same whenever it comes,
-and clients send the same lines again and again: lines that were recognised are remembered, up to a bound, and
-then cost one look into a dict. Lines that carry secrets are never kept there. And requests of one connection mostly have all lines in
-common: the last ones stay with the connection, and are compared as a whole.
+Two regular expressions define the language: one for the request line, one for a field line. Their repeats are
+possessive, so each byte is looked at once. Clients send the same field lines again and again, so parsed lines
+are cached, up to a bound; a cached line costs one dict lookup. Lines with secrets are never cached there. Most
+requests of one connection have identical field lines: the connection keeps the last ones (``HeaderCache``) and
+compares them as a whole.
 """
 
 from __future__ import annotations
 
 import re
 
-from passenger_trio.codecs.head import Common, Head, HttpLimits
+from passenger_trio.codecs.head import Head, HeaderCache, HttpLimits
 from passenger_trio.codecs.hosts import valid_host
 from passenger_trio.codecs.patterns import compiled
 
-__all__ = ["recognise"]
+__all__ = ["parse_plain_request"]
 
 _REQUEST_LINE = compiled(
     rb"(GET|POST|HEAD|PUT|DELETE|PATCH|OPTIONS|PROPFIND|REPORT|QUERY)"
@@ -52,7 +52,7 @@ _MOST_KNOWN_LINES = 4096
 _LONGEST_KNOWN_LINE = 255
 
 
-def recognise(data: bytes, limits: HttpLimits, last: Common | None = None) -> tuple[Head, int] | None:
+def parse_plain_request(data: bytes, limits: HttpLimits, last: HeaderCache | None = None) -> tuple[Head, int] | None:
     """The head at the start of ``data`` and its length in bytes, or None if it is not complete or not plain.
 
     Plain is: a common method, origin-form, HTTP/1.1, CRLF, token names, no control character, one valid Host,
@@ -101,10 +101,10 @@ def recognise(data: bytes, limits: HttpLimits, last: Common | None = None) -> tu
                     return None
     if not host or len(fields) > limits.max_header_fields:
         return None
-    return _head(line, Common(data[start : end + 4], fields, host, length, keep_alive)), end + 4
+    return _head(line, HeaderCache(data[start : end + 4], fields, host, length, keep_alive)), end + 4
 
 
-def _head(line: re.Match[bytes], common: Common) -> Head:
+def _head(line: re.Match[bytes], cache: HeaderCache) -> Head:
     method, target, path, query = line.groups(b"")
     return Head(
         method,
@@ -112,14 +112,14 @@ def _head(line: re.Match[bytes], common: Common) -> Head:
         path,
         query,
         b"1.1",
-        common.host,
-        common.fields,
-        common.content_length,
+        cache.host,
+        cache.fields,
+        cache.content_length,
         False,
         False,
-        common.keep_alive,
+        cache.keep_alive,
         b"",
-        common,
+        cache,
     )
 
 

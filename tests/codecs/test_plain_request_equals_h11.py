@@ -1,4 +1,4 @@
-"""The lane's language is a subset of that of the strict check and h11, and says the same: by generated heads."""
+"""The plain-request parser's language is a subset of that of the strict check and h11, and says the same: by generated heads."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from passenger_trio.codecs.edge import HeadScan
 from passenger_trio.codecs.h11_message import H11Message
 from passenger_trio.codecs.head import HttpLimits
-from passenger_trio.codecs.lane import recognise
+from passenger_trio.codecs.plain_request import parse_plain_request
 
 LIMITS = HttpLimits()
 
 
 def agree(data: bytes, limits: HttpLimits = LIMITS) -> bool:
-    """Whether the lane recognised ``data``; if so, the others must have made the same of it."""
-    found = recognise(data, limits)
+    """Whether the plain-request parser recognised ``data``; if so, the others must have made the same of it."""
+    found = parse_plain_request(data, limits)
     if found is None:
         return False
     head, length = found
@@ -50,23 +50,23 @@ def test_what_the_lane_recognises_is_equal(data: bytes) -> None:
 @settings(max_examples=300, deadline=None)
 @given(data=near_heads(), draw=st.data())
 def test_lane_and_pieces_change_nothing(data: bytes, draw: st.DataObject) -> None:
-    expected = exchange([data], lane=False)
+    expected = exchange([data], plain_parser=False)
     assert exchange([data]) == expected
     pieces = draw.draw(pieces_of(data))
     assert exchange(pieces) == expected
-    assert exchange(pieces, lane=False) == expected
+    assert exchange(pieces, plain_parser=False) == expected
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(plain_heads(), min_size=2, max_size=4), st.data())
 def test_pipelines(heads: list[bytes], draw: st.DataObject) -> None:
     data = b"".join(heads) + b"x" * 20
-    expected = exchange([data], lane=False)
+    expected = exchange([data], plain_parser=False)
     pieces = draw.draw(pieces_of(data))
-    assert exchange(pieces) == exchange(pieces, lane=False) == expected
+    assert exchange(pieces) == exchange(pieces, plain_parser=False) == expected
     sent = []
-    for lane in (True, False):
-        run = Exchange(lane=lane)
+    for plain_parser in (True, False):
+        run = Exchange(plain_parser=plain_parser)
         for piece in pieces:
             run.feed(piece)
         sent.append(run.sent)

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from passenger_trio.codecs import edge, lane, lines, response_head
+from passenger_trio.codecs import edge, lines, plain_request, response_head
 from passenger_trio.codecs.edge import HeadScan
-from passenger_trio.codecs.head import Common, Head, HttpLimits
+from passenger_trio.codecs.head import Head, HeaderCache, HttpLimits
 from passenger_trio.codecs.headers import cgi_pairs
 from passenger_trio.codecs.http1 import ClientSide
-from passenger_trio.codecs.lane import recognise
-from passenger_trio.codecs.lane_message import LaneMessage
 from passenger_trio.codecs.lines import LineScan
+from passenger_trio.codecs.plain_message import PlainMessage
+from passenger_trio.codecs.plain_request import parse_plain_request
 
 LIMITS = HttpLimits()
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -25,7 +25,7 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 def test_a_plain_request() -> None:
     data = b"POST /x/y%20z?q=1 HTTP/1.1\r\nhost: a:80\r\nX-A:  b \t\r\nContent-Length: 3\r\nConnection: Close\r\n\r\nabcGET"
-    assert recognise(data, LIMITS) == (
+    assert parse_plain_request(data, LIMITS) == (
         Head(
             b"POST",
             b"/x/y%20z?q=1",
@@ -70,7 +70,7 @@ def test_a_plain_request() -> None:
 )
 def test_what_it_leaves(field: bytes) -> None:
     for _ in range(2):
-        assert recognise(GET[:-2] + field + b"\r\n\r\n", LIMITS) is None
+        assert parse_plain_request(GET[:-2] + field + b"\r\n\r\n", LIMITS) is None
 
 
 @pytest.mark.parametrize(
@@ -97,49 +97,51 @@ def test_what_it_leaves(field: bytes) -> None:
     ],
 )
 def test_what_it_leaves_whole(data: bytes) -> None:
-    assert recognise(data, LIMITS) is None
+    assert parse_plain_request(data, LIMITS) is None
 
 
 def test_singletons_twice() -> None:
     for name in edge.SINGLETONS:
         line = name + b": 1\r\n"
         assert (
-            recognise(b"GET / HTTP/1.1\r\n" + (b"" if name == b"host" else b"Host: a\r\n") + line * 2 + b"\r\n", LIMITS)
+            parse_plain_request(
+                b"GET / HTTP/1.1\r\n" + (b"" if name == b"host" else b"Host: a\r\n") + line * 2 + b"\r\n", LIMITS
+            )
             is None
         )
-    assert recognise(GET[:-2] + b"Connection: close\r\nConnection: close\r\n\r\n", LIMITS) is None
+    assert parse_plain_request(GET[:-2] + b"Connection: close\r\nConnection: close\r\n\r\n", LIMITS) is None
 
 
 def test_the_limits() -> None:
-    assert recognise(GET, HttpLimits(max_request_line=len(GET))) is not None
+    assert parse_plain_request(GET, HttpLimits(max_request_line=len(GET))) is not None
     for name in ("max_request_line", "max_header_size", "max_header_field_size"):
-        assert recognise(GET, HttpLimits(**{name: len(GET) - 1})) is None
+        assert parse_plain_request(GET, HttpLimits(**{name: len(GET) - 1})) is None
     two = GET[:-2] + b"X: y\r\n\r\n"
-    assert recognise(two, HttpLimits(max_header_fields=2)) is not None
-    assert recognise(two, HttpLimits(max_header_fields=1)) is None
+    assert parse_plain_request(two, HttpLimits(max_header_fields=2)) is not None
+    assert parse_plain_request(two, HttpLimits(max_header_fields=1)) is None
     body = GET[:-2] + b"Content-Length: 9\r\n\r\n"
-    assert recognise(body, HttpLimits(max_request_body=9)) is not None
-    assert recognise(body, HttpLimits(max_request_body=8)) is None
-    assert recognise(body, HttpLimits(max_request_body=0)) is not None
+    assert parse_plain_request(body, HttpLimits(max_request_body=9)) is not None
+    assert parse_plain_request(body, HttpLimits(max_request_body=8)) is None
+    assert parse_plain_request(body, HttpLimits(max_request_body=0)) is not None
 
 
 def test_its_memory_is_bounded_and_keeps_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     known: dict[bytes, Any] = {}
-    monkeypatch.setattr(lane, "_KNOWN_LINES", known)
-    monkeypatch.setattr(lane, "_MOST_KNOWN_LINES", 10)
+    monkeypatch.setattr(plain_request, "_KNOWN_LINES", known)
+    monkeypatch.setattr(plain_request, "_MOST_KNOWN_LINES", 10)
     for number in range(100):
         data = GET[:-2] + b"X: %d\r\nCookie: secret=%d\r\nAuthorization: secret%d\r\n\r\n" % (number, number, number)
-        found = recognise(data, LIMITS)
+        found = parse_plain_request(data, LIMITS)
         assert found is not None
         assert found[0].fields[1] == (b"X", b"%d" % number)
         assert len(known) <= 10
         assert not any(b"secret" in line for line in known)
-    recognise(GET[:-2] + b"Long: " + b"x" * 300 + b"\r\n\r\n", LIMITS)
+    parse_plain_request(GET[:-2] + b"Long: " + b"x" * 300 + b"\r\n\r\n", LIMITS)
     assert all(len(line) < 256 for line in known)
 
 
 def test_remembered_heads_do_not_share_a_list() -> None:
-    first, second = recognise(GET, LIMITS), recognise(GET, LIMITS)
+    first, second = parse_plain_request(GET, LIMITS), parse_plain_request(GET, LIMITS)
     assert first is not None
     assert second is not None
     first[0].fields.append((b"X", b"y"))
@@ -147,32 +149,32 @@ def test_remembered_heads_do_not_share_a_list() -> None:
 
 
 def test_which_reader_a_head_gets() -> None:
-    def reader(*pieces: bytes, lane: bool = True) -> type:
-        client = ClientSide(LIMITS, lane=lane)
+    def reader(*pieces: bytes, plain_parser: bool = True) -> type:
+        client = ClientSide(LIMITS, plain_parser=plain_parser)
         for piece in pieces:
             client.receive(piece)
             client.next_head()
         return type(client._message)
 
-    assert reader(GET) is LaneMessage
-    assert reader(b"\r\n" + GET) is LaneMessage
-    assert reader(GET[:9], GET[9:]) is LaneMessage
-    assert reader(*(GET[at : at + 1] for at in range(len(GET)))) is LaneMessage
-    assert reader(GET, lane=False) is not LaneMessage
-    assert reader(GET.replace(b"1.1", b"1.0")) is not LaneMessage
+    assert reader(GET) is PlainMessage
+    assert reader(b"\r\n" + GET) is PlainMessage
+    assert reader(GET[:9], GET[9:]) is PlainMessage
+    assert reader(*(GET[at : at + 1] for at in range(len(GET)))) is PlainMessage
+    assert reader(GET, plain_parser=False) is not PlainMessage
+    assert reader(GET.replace(b"1.1", b"1.0")) is not PlainMessage
 
 
 def test_an_idle_connection_holds_nothing_but_the_field_lines_of_its_last_plain_request() -> None:
     for data in (GET, GET.replace(b"GET", b"TRACE")):
         client = ClientSide(LIMITS)
-        held = [name for name in ClientSide.__slots__ if name != "_common"]
+        held = [name for name in ClientSide.__slots__ if name != "_header_cache"]
         before = [getattr(client, name) for name in held]
         client.receive(data)
         client.next_head()
         client.whole_response(200, b"OK", [], b"x", date=b"now")
         client.start_next_cycle()
         assert [getattr(client, name) for name in held] == before
-        assert client._common is None or client._common.raw == data.partition(b"\r\n")[2]
+        assert client._header_cache is None or client._header_cache.raw == data.partition(b"\r\n")[2]
         assert not hasattr(client, "__dict__")
 
 
@@ -192,12 +194,12 @@ def test_each_byte_of_a_head_is_looked_at_once() -> None:
 def test_the_lane_is_asked_twice_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
 
-    def counting(data: bytes, limits: HttpLimits, last: Common | None = None) -> tuple[Head, int] | None:
+    def counting(data: bytes, limits: HttpLimits, last: HeaderCache | None = None) -> tuple[Head, int] | None:
         nonlocal asked
         asked += 1
-        return recognise(data, limits, last)
+        return parse_plain_request(data, limits, last)
 
-    monkeypatch.setattr("passenger_trio.codecs.http1.recognise", counting)
+    monkeypatch.setattr("passenger_trio.codecs.http1.parse_plain_request", counting)
     client = ClientSide(LIMITS)
     for at in range(len(GET)):
         client.receive(GET[at : at + 1])
@@ -228,7 +230,14 @@ def unbounded_repeats(pattern: re.Pattern[bytes]) -> list[str]:
 
 @pytest.mark.parametrize(
     "pattern",
-    [lane._REQUEST_LINE, lane._FIELD_LINE, lane._LENGTH, response_head._RESPONSE, response_head._INTERIM, edge._LENGTH],
+    [
+        plain_request._REQUEST_LINE,
+        plain_request._FIELD_LINE,
+        plain_request._LENGTH,
+        response_head._RESPONSE,
+        response_head._INTERIM,
+        edge._LENGTH,
+    ],
 )
 def test_expressions_on_the_hot_way_cannot_backtrack(pattern: re.Pattern[bytes]) -> None:
     assert set(unbounded_repeats(pattern)) <= {"POSSESSIVE_REPEAT"}
@@ -253,7 +262,7 @@ def test_a_line_is_cut_in_linear_steps() -> None:
 
 @given(st.lists(st.sampled_from([b"/", b"/a?b", b"/c"]), min_size=1, max_size=4), st.data())
 def test_lines_in_common_change_nothing(targets: list[bytes], data: st.DataObject) -> None:
-    """What the lane makes of a head is the same whatever head came before it on the connection."""
+    """What the plain-request parser makes of a head is the same whatever head came before it on the connection."""
     blocks = [
         b"Host: a\r\n\r\n",
         b"Host: a\r\nCookie: b=c\r\n\r\n",
@@ -268,8 +277,8 @@ def test_lines_in_common_change_nothing(targets: list[bytes], data: st.DataObjec
         block = data.draw(st.sampled_from(blocks))
         raw = b"GET " + target + b" HTTP/1.1\r\n" + block
         limits = HttpLimits(max_header_size=data.draw(st.sampled_from([len(raw) - 1, len(raw), 8192])))
-        alone, found = recognise(raw + b"rest", limits), recognise(raw + b"rest", limits, last)
+        alone, found = parse_plain_request(raw + b"rest", limits), parse_plain_request(raw + b"rest", limits, last)
         assert alone == found
         if found is not None and alone is not None:
             assert cgi_pairs(alone[0], b"", b"", trusted, b"id") == cgi_pairs(found[0], b"", b"", trusted, b"id")
-            last = found[0].common
+            last = found[0].header_cache
