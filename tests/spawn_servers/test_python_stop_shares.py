@@ -256,6 +256,46 @@ def test_wsgi_handlers_in_threads(tmp_path: Path) -> None:
         assert found.count("atexit") == 1
 
 
+def test_a_wsgi_handler_in_a_thread_where_no_descriptor_is_left(tmp_path: Path) -> None:
+    """Fault 34: what interrupts threads is loaded before the application is; loaded at the stop it was not to be had."""
+    source = WSGI.replace(
+        "            while True:\n                sum(range(1000))\n",
+        textwrap.indent(
+            textwrap.dedent("""
+                kept = []
+                try:
+                    while True:
+                        try:
+                            kept.append(os.open("/dev/null", os.O_RDONLY))
+                        except OSError:
+                            pass
+                finally:
+                    for descriptor in kept:
+                        os.close(descriptor)
+            """),
+            " " * 12,
+        ),
+    )
+    assert source != WSGI
+    (tmp_path / "app.py").write_text(source)
+    with ExitStack() as streams, FakeSupervisor() as supervisor:
+        worker = supervisor.start(
+            ("prlimit", "--nofile=64", *wsgi_command()),
+            tmp_path,
+            "app.py",
+            env={"EVENTS": str(tmp_path / "events")},
+            app_type="wsgi",
+            threads=2,
+            shutdown_timeout=TIMEOUT,
+        )
+        begin_upload(worker, streams, "/computes")
+        eventually(lambda: "began /computes" in events(tmp_path))
+        worker.shut_down()
+        worker.exit_status()
+        assert "ended /computes" in events(tmp_path)
+        assert "cannot be interrupted" not in worker.output.text()
+
+
 def test_wsgi_handlers_in_threads_of_our_own(tmp_path: Path) -> None:
     """Fault 20: where gevent has made greenlets of threads and left sockets as they are, the loader has threads of the operating system, and interrupts those."""
     source = "from gevent import monkey; monkey.patch_thread()\n" + WSGI

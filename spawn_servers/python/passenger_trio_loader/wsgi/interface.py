@@ -2,7 +2,7 @@
 
 from passenger_trio_loader.interface import Interface, Unfit
 from passenger_trio_loader.loading import is_coroutine_function
-from passenger_trio_loader.wsgi.worker import Worker
+from passenger_trio_loader.wsgi.worker import Worker, load_what_interrupting_needs
 
 
 class Wsgi(Interface):
@@ -13,6 +13,8 @@ class Wsgi(Interface):
 
     def prepare(self, options):
         self._may_be_other = bool(options.get("guessed"))
+        if options["threads"] > 1:
+            load_what_interrupting_needs()
 
     def turned_out(self, application, options):
         if not (self._may_be_other and is_asgi(application)):

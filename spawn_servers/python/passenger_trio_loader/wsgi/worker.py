@@ -12,23 +12,35 @@ from passenger_trio_loader.originals import Bare, NativeThread, has_green_thread
 from passenger_trio_loader.output import say
 from passenger_trio_loader.session_frames import BLOCK, HEAD, MAX_HEAD, THE_END, THE_LAST, frame
 from passenger_trio_loader.stopping import Leave
-from passenger_trio_loader.tracebacks import class_name
 from passenger_trio_loader.wsgi.file_wrapper import FileWrapper
 from passenger_trio_loader.wsgi.head import percent_decoded, take_required
 from passenger_trio_loader.wsgi.input import Input
 from passenger_trio_loader.wsgi.response import Session
 
 
-def raise_in(threads, kind):
-    """Raise an exception in threads, wherever each of them next runs Python code."""
+INTERRUPTING = []
+"""What ``raise_in`` needs: called with a thread's number and an exception's class."""
+
+
+def load_what_interrupting_needs():
+    """Before the application is loaded: when it is needed there may be no descriptor left to load it with."""
     try:
         from ctypes import c_ulong, py_object, pythonapi
 
+        set_exception = pythonapi.PyThreadState_SetAsyncExc
+    except Exception:  # An interpreter without ctypes, or without this function: PyPy.
+        return
+    INTERRUPTING.append(lambda number, kind: set_exception(c_ulong(number), py_object(kind)))
+
+
+def raise_in(threads, kind):
+    """Raise an exception in threads, wherever each of them next runs Python code."""
+    if not INTERRUPTING:
+        say("passenger_trio: threads cannot be interrupted by this interpreter\n")
+    for interrupt in INTERRUPTING:
         for thread in threads:
             if thread.is_alive():
-                pythonapi.PyThreadState_SetAsyncExc(c_ulong(thread.ident), py_object(kind))
-    except Exception as error:  # An interpreter without ctypes, or without this function: PyPy.
-        say("passenger_trio: %s: threads cannot be interrupted here\n" % class_name(error))
+                interrupt(thread.ident, kind)
 
 
 class Worker:
