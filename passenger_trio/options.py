@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -27,7 +27,6 @@ __all__ = [
     "Config",
     "PoolOptions",
     "ServerOptions",
-    "check",
     "parse_duration",
     "parse_mode",
     "parse_size",
@@ -68,7 +67,6 @@ _SIZE_UNITS = {
     "b": 1,
     **{unit: 1024**power for power, letter in enumerate("kmgt", 1) for unit in (letter, letter + "b", letter + "ib")},
 }
-_METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*\Z", re.ASCII)
 
@@ -343,65 +341,3 @@ class Config:
     server: ServerOptions = attrs.field(factory=ServerOptions)
     pool: PoolOptions = attrs.field(factory=PoolOptions)
     apps: tuple[AppOptions, ...] = attrs.field(factory=lambda: (AppOptions(),))
-
-
-def check(config: Config) -> None:
-    """:raises OptionError: a value cannot be used, or two do not go together."""
-    every: tuple[attrs.AttrsInstance, ...] = (config.server, config.pool, *config.apps)
-    for options in every:
-        for field in attrs.fields(type(options)):
-            _check_value(field.name, getattr(options, field.name), field.metadata)
-    most = config.pool.max_pool_size
-    message = config.server.websocket_max_message_size
-    if message > MAX_WEBSOCKET_MESSAGE:
-        raise OptionError("--websocket-max-message-size", message, "a process takes at most 16M at once")
-    parse_mode(config.server.socket_mode, "--socket-mode")
-    for method in config.server.allowed_methods:
-        if not _METHOD.fullmatch(method):
-            raise OptionError("--allowed-methods", method, "one method each, as it stands in a request: GET")
-        if method == "CONNECT":
-            raise OptionError("--allowed-methods", method, "this server is no proxy")
-    for app in config.apps:
-        if app.max_instances and app.min_instances > app.max_instances:
-            raise OptionError(
-                "--min-instances", app.min_instances, f"--max-instances allows {app.max_instances} processes"
-            )
-    check_minimums([app.min_instances for app in config.apps], most)
-
-
-def check_minimums(minimums: Sequence[int], most: int) -> None:
-    """Whether the processes that are always kept fit into the pool (OP7). If not, somebody would wait for ever for what cannot come.
-
-    :param minimums: of each application. :param most: processes that the pool may hold.
-    :raises OptionError: they do not fit.
-    """
-    for least in minimums:
-        if least > most:
-            raise OptionError("--min-instances", least, f"--max-pool-size allows {most} processes")
-    together = sum(minimums)
-    if together > most:
-        raise OptionError(
-            "--max-pool-size",
-            most,
-            f"the minimums of the {len(minimums)} applications (--min-instances) are {together} processes together: "
-            f"allow {together} or more, or lower a minimum, to 0 if need be",
-        )
-
-
-def _check_value(name: str, value: Any, about: Mapping[str, Any]) -> None:
-    option = "--" + name.replace("_", "-")
-    if about["kind"] in ("int", "size", "duration"):
-        least, most = LEAST.get(name, 0), MOST.get(name, math.inf)
-        if not isinstance(value, int if about["kind"] == "int" else (int, float)):
-            raise OptionError(option, value, "it must be a number")
-        if not least <= value <= most:
-            raise OptionError(
-                option, value, f"it must be {f'from {least} to {most}' if name in MOST else f'{least} or more'}"
-            )
-        if name in NOT_ZERO and not value:
-            raise OptionError(option, value, "it cannot be 0")
-    elif about["kind"] == "list":
-        if not isinstance(value, tuple | list):
-            raise OptionError(option, value, "it must be a tuple, also of one")
-    elif about["kind"] == "choice" and value and value not in about["choices"]:
-        raise OptionError(option, value, f"there are: {', '.join(about['choices'])}")

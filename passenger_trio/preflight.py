@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 
+from passenger_trio.core.option_checks import check, check_types
 from passenger_trio.errors import NothingToServe, OptionError
-from passenger_trio.options import Config, check
+from passenger_trio.options import Config
 from passenger_trio.pool.hooks import parse_hooks
 from passenger_trio.server.front import trusted_networks
 from passenger_trio.server.mounts import Route, check_apart
@@ -25,6 +26,11 @@ def examine(config: Config) -> list[DetectedApp]:
     if not config.apps:
         raise NothingToServe("there is no application: the configuration has none")
     apps = [detect(app) for app in config.apps]
+    check_types(
+        config.apps,
+        [found.possible_types for found in apps],
+        [None if found.can_fork else found.why_not_forked for found in apps],
+    )
     check_apart([Route(group_key(app, found), app) for app, found in zip(config.apps, apps, strict=True)])
     parse_hooks(config.pool.hook)
     trusted_networks(config.server)

@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "spawning": {"spawning", "system", "kernel", "codecs", "core", "errors", "options", "version"},
     "pool": {"pool", "spawning", "system", "kernel", "codecs", "core", "events", "errors", "options"},
     "server": {"server", "pool", "system", "kernel", "codecs", "core", "errors", "options"},
-    "preflight": {"server", "pool", "spawning", "system", "errors", "options"},
+    "preflight": {"server", "pool", "spawning", "system", "core", "errors", "options"},
     "running": {"server", "pool", "spawning", "options"},
     "admin": {
         "admin",

@@ -33,7 +33,9 @@ def check(directory: str, path: str) -> None:
     from passenger_trio.preflight import examine
 
     settled = _settled(directory, path)
-    for app, found in zip(settled.config.apps, examine(settled.config), strict=True):
+    with settled.naming_places():
+        apps = examine(settled.config)
+    for app, found in zip(settled.config.apps, apps, strict=True):
         click.echo(f"{app.name or found.root}: {found.reason}; {mounted_at(app)}")
     file = settled.file
     if file is not None and file.ignored:

@@ -8,6 +8,7 @@ is common enough for the short help. Defaults are shown as people write them
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -230,7 +231,8 @@ def click_option(flag: Flag) -> click.Option:
         details["type"] = _Quantity(flag.kind, flag.name in NOT_ZERO)
     default = " or ".join([*(f"${variable}" for variable in flag.variables[:1]), flag.shown_default])
     help = f"{flag.help} [{default}]" if default else flag.help
-    return click.Option([*spellings, flag.name], help=help, envvar=flag.env_name, **details)
+    option = click.Option if flag.kind == "list" else _OnceOption
+    return option([*spellings, flag.name], help=help, envvar=flag.env_name, **details)
 
 
 def human_duration(seconds: float) -> str:
@@ -250,6 +252,27 @@ def human_size(size: int) -> str:
         if size >= scale and size % scale == 0:
             return f"{size // scale}{unit}"
     return str(size)
+
+
+class _OnceOption(click.Option):
+    """An option that is given once. Given again with another value is a mistake: one of the two would not count."""
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        # The parser keeps every value, as for an option that may be repeated; ``consume_value`` makes one of them.
+        self.multiple = True
+        try:
+            super().add_to_parser(parser, ctx)
+        finally:
+            self.multiple = False
+
+    def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, click.core.ParameterSource]:
+        values = opts.get(self.name or "")
+        if isinstance(values, list):
+            if any(value != values[0] for value in values):
+                said = " and ".join(map(repr, dict.fromkeys(values)))
+                raise click.BadParameter(f"it is given more than once, as {said}: give it once", ctx, self)
+            opts = {**opts, self.name or "": values[0]}
+        return super().consume_value(ctx, opts)
 
 
 class _Number(_ParamType):

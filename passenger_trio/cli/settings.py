@@ -9,7 +9,8 @@ An option of an application that is given on the command line or in the environm
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ import click
 from passenger_trio.cli.applications import Mount
 from passenger_trio.cli.flags import Flag, click_option, flags
 from passenger_trio.core.config_text import ConfigText, Setting, read_passengerfile, read_toml
-from passenger_trio.errors import ConfigError
-from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions, check
+from passenger_trio.core.option_checks import check
+from passenger_trio.errors import ConfigError, OptionError, PassengerError
+from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 
 __all__ = ["Origins", "Settled", "find_config", "settle"]
 
@@ -36,6 +38,49 @@ class Settled:
     config: Config
     origins: Origins
     file: ConfigText | None
+
+    @contextmanager
+    def naming_places(self) -> Iterator[None]:
+        """An option that cannot be used is named by where its value comes from: a line of the file, a variable.
+
+        :raises ConfigError: instead of an ``OptionError``, where the value comes from the file.
+        """
+        try:
+            yield
+        except OptionError as error:
+            raise self._located(error) from error
+
+    def _located(self, error: OptionError) -> PassengerError:
+        flag = next((flag for flag in flags() if error.option in (flag.long, flag.field)), None)
+        field = flag.field if flag is not None else error.option
+        for name, setting in self._settings(field, flag.owner if flag is not None else AppOptions):
+            table, number = name
+            options = self.config.apps[number] if table == "app" else getattr(self.config, table)
+            value = getattr(options, field)
+            if value != error.value and not (isinstance(value, tuple) and error.value in value):
+                continue
+            origin = self.origins[f"app[{number}].{field}" if table == "app" else f"{table}.{field}"]
+            if setting is not None and self.file is not None and origin == self.file.where(setting):
+                return ConfigError(
+                    self.file.path, setting.line, f"{field}: {error.value!r} cannot be used: {error.hint}"
+                )
+            if origin.startswith("environment "):
+                variable = origin.removeprefix("environment ")
+                return OptionError(f"{variable} in the environment", error.value, error.hint)
+        return error
+
+    def _settings(self, field: str, owner: type[Any]) -> list[tuple[tuple[str, int], Setting | None]]:
+        """Where an option may be said: its table, which one of these, and what the file says there."""
+        file = self.file
+        if owner is not AppOptions:
+            table = "server" if owner is ServerOptions else "pool"
+            said = {} if file is None else file.server if table == "server" else file.pool
+            return [((table, 0), said.get(field))]
+        tables = file.apps if file is not None else ()
+        return [
+            (("app", number), tables[number].get(field) if number < len(tables) else None)
+            for number in range(len(self.config.apps))
+        ]
 
 
 def find_config(explicit: str, root: str) -> ConfigText | None:
@@ -104,6 +149,12 @@ def settle(
     if (origins["server.port"], origins["server.address"]) == ("environment PORT", "default"):
         # A platform that names the port comes from outside (gunicorn does the same).
         listening["address"], origins["server.address"] = _EVERYWHERE, "environment PORT"
+    if listening["socket"] and origins["server.port"] == "environment PORT":
+        # What a platform says takes the place of a default, and a socket needs none.
+        defaults = ServerOptions()
+        listening["port"], origins["server.port"] = defaults.port, "default"
+        if origins["server.address"] == "environment PORT":
+            listening["address"], origins["server.address"] = defaults.address, "default"
     server = ServerOptions(**listening)
     pool = PoolOptions(**members(PoolOptions, "pool", file.pool if file else {}))
     tables = (file.apps if file else ()) or (({},) if is_named else ())
@@ -113,6 +164,12 @@ def settle(
         table = f"app[{number}]"
         where = _text(said, "root", file)
         of = members(AppOptions, table, said)
+        if target and file and "target" in said and said["target"].value != target:
+            raise ConfigError(
+                file.path,
+                said["target"].line,
+                f"target: the command line names another, {target!r}: give one of the two",
+            )
         origins[f"{table}.root"] = file.where(said["root"]) if file and "root" in said else "command line"
         origins[f"{table}.target"] = (
             file.where(said["target"]) if file and "target" in said else "command line" if target else "default"
@@ -127,9 +184,15 @@ def settle(
         of = members(AppOptions, table, {}) | attrs.asdict(one)
         origins |= {f"{table}.{name}": "command line" for name in attrs.asdict(one)}
         apps.append(AppOptions(**of))
-    config = Config(server=server, pool=pool, apps=tuple(apps))
-    check(config)
-    return Settled(config, origins, file)
+    settled = Settled(Config(server=server, pool=pool, apps=tuple(apps)), origins, file)
+    with settled.naming_places():
+        check(settled.config)
+        for name in ("port", "address"):
+            if server.socket and origins[f"server.{name}"] != "default":  # also where it is what the default is
+                raise OptionError(
+                    f"--{name}", getattr(server, name), f"--socket listens on no {name}: give one of the two"
+                )
+    return settled
 
 
 def _given(ctx: click.Context, flag: Flag) -> str:

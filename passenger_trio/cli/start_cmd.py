@@ -23,7 +23,7 @@ _HELP = """Serve the application in DIR (default: the current directory) until C
 The application is found by reading DIR's files: passenger_wsgi.py, wsgi.py, app.py, main.py, Django's manage.py, config.ru, package.json, app.js,
 server.js, index.js. Or name it: module:object, module:factory(), file.py:object, file.js.
 """
-_EPILOG = """Times are written 30, 30s, 5m, 2h, 250ms; sizes 65536, 64K, 512M, 1GiB. Brackets show defaults. Each option can also be set by
+_EPILOG = """Times are written 30, 30s, 5m, 2h, 250ms; sizes 65536, 64K, 512M, 1GiB. An option is given once, unless it is repeatable. Brackets show defaults. Each option can also be set by
 an environment variable: --max-pool-size by PASSENGER_TRIO_MAX_POOL_SIZE.
 """
 
@@ -99,7 +99,8 @@ def _start(ctx: click.Context, /, what: tuple[str, ...], **values: Any) -> None:
 
     from passenger_trio.program import run
 
-    run(config, on_ready=_announce)
+    with settled.naming_places():
+        run(config, on_ready=_announce)
 
 
 def _tell_of_misspelt(environ: Mapping[str, str]) -> None:

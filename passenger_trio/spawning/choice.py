@@ -42,6 +42,8 @@ class Choice:
     env_additions: tuple[tuple[str, str], ...] = ()
     interface: str = ""
     """``wsgi`` or ``asgi``: what the text shows, or else what the file is called after."""
+    is_certain: bool = False
+    """Whether the text shows the interface."""
     unseen_module: str = ""
     """A module that is not among the application's files, so that nothing is known of it."""
 
@@ -134,6 +136,7 @@ def choose_named(module: Module, file: str, path: str, is_factory: bool, load: L
         reason=f"{plain.reason}: {finding.what}",
         entry_object=finding.path,
         interface=_INTERFACES.get(finding.verdict, plain.interface),
+        is_certain=finding.verdict in _INTERFACES,
     )
 
 
@@ -143,7 +146,11 @@ def _choice(file: str, finding: Finding, *, only: bool = False) -> Choice:
     if interface == "asgi" and not only:
         words += " (ASGI)"
     return Choice(
-        f"{file} {words}", entry_object=finding.path, entry_is_factory=finding.is_factory, interface=interface
+        f"{file} {words}",
+        entry_object=finding.path,
+        entry_is_factory=finding.is_factory,
+        interface=interface,
+        is_certain=finding.verdict in _INTERFACES,
     )
 
 

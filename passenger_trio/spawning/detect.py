@@ -82,6 +82,14 @@ class DetectedApp:
     is_guess: bool = False
     """Nobody has said that it is WSGI, so the loader may find that it is ASGI."""
 
+    is_certain: bool = True
+    """Whether somebody has said its type, or the text of the application shows it."""
+
+    @property
+    def possible_types(self) -> tuple[str, ...]:
+        """What it may turn out to be when it is loaded; first what it is taken for."""
+        return (self.app_type, "asgi") if self.is_guess and not self.is_certain else (self.app_type,)
+
     @property
     def why_not_forked(self) -> str:
         """For people, where ``can_fork`` is not."""
@@ -98,23 +106,7 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
     :raises NothingToServe: there is no application, or none of a kind that can be served.
     :raises OptionError: an option names something that cannot be used.
     """
-    detected = _detect(app, os.environ if environ is None else environ)
-    if app.max_concurrent_requests_per_process >= 0 and detected.app_type in ("wsgi", "rack"):
-        raise OptionError(
-            "--max-concurrent-requests-per-process",
-            app.max_concurrent_requests_per_process,
-            "a WSGI or Rack process serves as many requests at a time as it has threads: --thread-count",
-        )
-    if app.thread_count > 1 and detected.app_type in ("node", "generic"):
-        raise OptionError(
-            "--thread-count",
-            app.thread_count,
-            "the processes of this application have no threads to count: --max-concurrent-requests-per-process",
-        )
-    return detected
-
-
-def _detect(app: AppOptions, environ: Mapping[str, str]) -> DetectedApp:
+    environ = os.environ if environ is None else environ
     root = _root(app.root, environ)
     search = _Search(AppFiles(root, os.path.join(root, "src")), app, environ)
     if app.target and app.startup_file:
@@ -157,6 +149,7 @@ def _detect(app: AppOptions, environ: Mapping[str, str]) -> DetectedApp:
         candidates=choice.candidates,
         env_additions=choice.env_additions,
         is_guess=not app.app_type and choice.interface != "asgi",
+        is_certain=bool(app.app_type) or choice.is_certain,
     )
 
 

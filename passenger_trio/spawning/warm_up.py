@@ -32,7 +32,7 @@ class WarmSpawner:
     def __init__(self, spawner: Spawner, url: str, base_uri: str, timeout: float) -> None:
         """:param url: path and query, below ``base_uri``. :param timeout: seconds for the answer."""
         self._spawner = spawner
-        self._url = url if url.startswith("/") else f"/{url}"
+        self._url = url
         self._base_uri = base_uri.rstrip("/")
         self._timeout = timeout
 

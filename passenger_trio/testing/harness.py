@@ -110,7 +110,7 @@ class Supervisor:
         """Start a server for the application in ``root`` on a free port and wait until it is ready.
 
         :param root: directory of the application; None: what ``arguments`` say, or the working directory.
-        :param arguments: more arguments for ``passenger-trio start``; later ones win.
+        :param arguments: more arguments for ``passenger-trio start``.
         :param cwd: the server's working directory (default: this program's).
         :param env: more environment variables; None takes one away.
         :param wait: False returns at once; ``wait_ready`` is the caller's then.
@@ -127,13 +127,17 @@ class Supervisor:
             "passenger_trio",
             "start",
             *([] if root is None else [str(root)]),
-            "--port",
-            "0",
-            "--log-format",
-            "json",
+            *arguments,
         ]
-        command += ["--instance-dir", str(home / "i"), "--access-log", str(home / "access.log"), *arguments]
-        environment: dict[str, str | None] = {**os.environ, _MARK: mark, **(env or {})}
+        # What the arguments say wins over variables.
+        settings = {
+            "PASSENGER_TRIO_LOG_FORMAT": "json",
+            "PASSENGER_TRIO_INSTANCE_DIR": str(home / "i"),
+            "PASSENGER_TRIO_ACCESS_LOG": str(home / "access.log"),
+        }
+        if not {"-S", "--socket"} & set(arguments):
+            settings["PASSENGER_TRIO_PORT"] = "0"
+        environment: dict[str, str | None] = {**os.environ, _MARK: mark, **settings, **(env or {})}
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

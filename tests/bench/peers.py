@@ -68,7 +68,9 @@ def ours(python: str = sys.executable, name: str = "passenger_trio", *more: str)
 
     def command(app: Path, port: int, processes: int) -> list[str]:
         words = [python, "-m", "passenger_trio", "start", str(app), "-p", str(port), "-e", "production"]
-        words += ["--python", sys.executable, "--access-log", "off", "--max-request-body", "0"]
+        words += ["--access-log", "off", "--max-request-body", "0"]
+        if any(app.glob("passenger_*.py")):
+            words += ["--python", sys.executable]
         words += ["--spawn-method", "smart", "--max-pool-size", str(processes), "--min-instances", str(processes)]
         words += ["--max-requests-per-connection", "0"]  # the peers have no such limit, or a higher one
         return [*words, *more]

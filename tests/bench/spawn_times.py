@@ -52,7 +52,9 @@ def _ours(python: str, app: Path, method: str, rounds: int) -> Figures:
     sizes: list[float] = []
     options = ("--spawn-method", method, "--min-instances", str(_PROCESSES), "--max-pool-size", str(_PROCESSES))
     for _ in range(rounds):
-        environment = {"RAILS_ENV": "production", "PASSENGER_TRIO_PYTHON": OURS_ALL[0].program}
+        environment = {"RAILS_ENV": "production"}
+        if any(app.glob("*.py")):
+            environment["PASSENGER_TRIO_PYTHON"] = OURS_ALL[0].program
         with Supervisor.start(
             app, *options, "--max-concurrent-spawns", "1", "-e", "production", env=environment, python=python
         ) as server:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import attrs
 import pytest
 
+from passenger_trio.core.option_checks import check, check_minimums
 from passenger_trio.errors import OptionError
 from passenger_trio.options import (
     AppOptions,
     Config,
     PoolOptions,
     ServerOptions,
-    check,
-    check_minimums,
     parse_duration,
     parse_mode,
     parse_size,
@@ -129,7 +128,7 @@ def test_minimums_that_do_not_fit_into_the_pool_are_told_with_both_numbers() -> 
 def test_a_mode(text: str, mode: int) -> None:
     """Fault 35"""
     assert parse_mode(text) == mode
-    check(Config(server=ServerOptions(socket_mode=text)))
+    check(Config(server=ServerOptions(socket="/s", socket_mode=text)))
 
 
 @pytest.mark.parametrize("text", ["", "999", "0o660", "1777", "66", "06600", "rw-rw----", "0660 ", "-660", 432])

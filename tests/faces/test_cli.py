@@ -95,6 +95,14 @@ class TestAsAProgram:
             (("start", "--min-instances", "9"), 2, "--max-pool-size allows 6 processes"),
             (("start", "--websocket-max-message-size", "17M"), 2, "a process takes at most 16M at once"),
             (("start", "--spawn-method", "slow"), 2, "smart"),
+            (("start", "-a", "::1", "-a", "127.0.0.1"), 2, "'--address': it is given more than once"),
+            (("start", "-p", "3000", "-S", "/tmp/x"), 2, "--socket listens on no port: give one of the two"),
+            (("start", "--max-requests-jitter", "5"), 2, "give --max-requests, and more than this"),
+            (("start", "--memory-limit", "2K", "--hard-memory-limit", "1K"), 2, "make it the larger one"),
+            (("start", "--warmup-url", "nopath"), 2, "from its first slash on: /health?deep=1"),
+            (("start", "tests/apps/python/demo", "--loop", "trio"), 2, "is a WSGI application: only ASGI"),
+            (("start", "tests/apps/python/demo", "--ruby", "ruby"), 2, "this option is for Rack applications"),
+            (("start", "tests/apps/python/demo", "--node", "node"), 2, "this option is for Node.js applications"),
             (("start", "--env", "NAME"), 2, "write NAME=VALUE"),
             (("stop", "--timeout", "-1"), 2, "-1.0 is not in the range"),
             (("start", "a", "b", "c"), 2, "a directory and a target are enough"),
@@ -279,6 +287,12 @@ class TestFlags:
         "mode": ("0600", "0600"),
         "path": ("/x", "/x"),
     }
+    BESIDES: ClassVar[dict[str, dict[str, Any]]] = {
+        "socket_mode": {"socket": "/s"},
+        "memory_check_interval": {"memory_limit": 4096},
+        "max_requests_jitter": {"max_requests": 9},
+    }
+    """What an option needs to have an effect."""
 
     @pytest.mark.parametrize("flag", flags(), ids=lambda flag: flag.name)
     @pytest.mark.parametrize("source", ["command line", "environment"])
@@ -288,32 +302,62 @@ class TestFlags:
             text = value = flag.choices[-1]
         elif flag.kind == "flag":
             text, value = ("0", False) if flag.default else ("1", True)
+        elif flag.name == "warmup_url":
+            text = value = "/x"
         elif flag.name == "env":
             text, value = "A=b=c", (("A", "b=c"),)
         elif flag.name == "allowed_methods":
             text, value = "PROPFIND", ("PROPFIND",)
         elif flag.kind == "list":
             text, value = "10.0.0.0/8", ("10.0.0.0/8",)
+        besides = self.BESIDES.get(flag.name, {})
+        more = [word for name, content in besides.items() for word in (f"--{name.replace('_', '-')}", str(content))]
         if source == "environment":
             monkeypatch.setenv(flag.env_name, text)
-            config = configuration()
+            config = configuration(*more)
         elif flag.kind == "flag":
             config = configuration(f"--no-{flag.long[2:]}" if flag.default else flag.long)
         else:
-            config = configuration(flag.long, text)
+            config = configuration(flag.long, text, *more)
         owners = {ServerOptions: config.server, PoolOptions: config.pool, AppOptions: config.apps[0]}
-        changed = attrs.evolve(flag.owner(), **{flag.field: value})
+        own = {name: content for name, content in besides.items() if hasattr(flag.owner(), name)}
+        changed = attrs.evolve(flag.owner(), **{flag.field: value, **own})
         assert owners[flag.owner] == changed
 
     def test_short_flags(self) -> None:
-        config = configuration("-a", "0.0.0.0", "-p", "80", "-e", "production", "-S", "/x.sock")
-        assert (config.server.address, config.server.port, config.server.socket) == ("0.0.0.0", 80, "/x.sock")
+        config = configuration("-a", "0.0.0.0", "-p", "80", "-e", "production")
+        assert (config.server.address, config.server.port) == ("0.0.0.0", 80)
+        assert configuration("-S", "/x.sock").server.socket == "/x.sock"
         assert config.apps[0].environment == "production"
 
     def test_what_can_be_repeated(self) -> None:
         config = configuration("--env", "A=1", "--env", "B=2 3", "--trusted-proxies", "::1")
         assert config.apps[0].env == (("A", "1"), ("B", "2 3"))
         assert config.server.trusted_proxies == ("::1",)
+
+    @pytest.mark.parametrize(
+        "words",
+        [("-a", "::1", "-a", "127.0.0.1"), ("--port", "1", "-p", "2"), ("--http-lane", "--no-http-lane")],
+    )
+    def test_what_cannot_be_repeated(self, words: tuple[str, ...]) -> None:
+        """Issue 14: the first of two was passed over without a word."""
+        with pytest.raises(click.BadParameter, match=r"given more than once, as .* and .*: give it once"):
+            configuration(*words)
+
+    def test_to_say_the_same_twice_is_no_contradiction(self) -> None:
+        assert configuration("-p", "80", "--port", "80", "--http-lane", "--http-lane").server.port == 80
+
+    @pytest.mark.parametrize("words", [("-p", "3000"), ("-p", "80"), ("-a", "127.0.0.1")])
+    def test_a_socket_has_no_port_and_no_address(self, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also where they are the defaults, and wherever they are said; but a platform's PORT only takes the place of a default."""
+        with pytest.raises(OptionError, match="give one of the two"):
+            configuration(*words, "-S", "/x.sock")
+        assert configuration(*words, "-S", "").server.socket == ""
+        given = configuration("-S", "/x.sock", PORT="4000").server
+        assert (given.socket, given.port, given.address) == ("/x.sock", 3000, "127.0.0.1")
+        monkeypatch.setenv("PASSENGER_TRIO_PORT", "4000")
+        with pytest.raises(OptionError, match="PASSENGER_TRIO_PORT in the environment: 4000 cannot be used"):
+            configuration("-S", "/x.sock")
 
     def test_the_command_line_wins_over_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PASSENGER_TRIO_PORT", "4000")

@@ -61,8 +61,7 @@ def start(the_gate: Gate, notes: Notes) -> Iterator[Start]:
 
     def run(*options: str) -> Supervisor:
         arguments = [
-            "--max-pool-size",
-            "1",
+            *(() if "--max-pool-size" in options else ("--max-pool-size", "1")),
             "--env",
             f"NOTES={notes.path}",
             "--log-level",

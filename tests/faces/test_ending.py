@@ -255,7 +255,7 @@ class TestExitCodes:
         ],
     )
     def test_2_an_option_that_cannot_be_used(self, arguments: list[str], words: str, app: Path) -> None:
-        assert words in told(run_command("start", str(app), "-p", "0", *arguments), 2)
+        assert words in told(run_command("start", str(app), *arguments, env={"PORT": "0"}), 2)
 
     def test_2_an_unknown_command(self) -> None:
         assert "strat" in told(run_command("strat"), 2)

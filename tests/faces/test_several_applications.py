@@ -183,3 +183,28 @@ def test_one_that_crashes_at_every_start_costs_the_other_nothing(tmp_path: Path)
         write_version(tmp_path / "blog", "mended")
         assert run_command("restart", "blog", "--instance", str(server.instance_dir)).returncode == 0
         eventually(lambda: server.get("/blog").status == 200)
+
+
+@pytest.mark.parametrize(
+    ("lines", "place"),
+    [
+        ('[[app]]\nroot = "shop"\nloop = "trio"\n', ":3: loop: 'trio' cannot be used: "),
+        ('[[app]]\nroot = "shop"\n[[app]]\nname = "b"\nbase_uri = "/b"\nroot = "shop"\nruby = "x"\n', ":7: ruby: 'x' "),
+        ('[server]\nport = 80\nsocket = "s"\n', ":2: port: 80 cannot be used: --socket listens on no port"),
+        ('[[app]]\nroot = "shop"\nmax_requests_jitter = 5\n', ":3: max_requests_jitter: 5 cannot be used"),
+        ("[pool]\nmemory_check_interval = '9s'\n", ":2: memory_check_interval: 9.0 cannot be used"),
+        ('[[app]]\nroot = "shop"\ntarget = "app:app"\n', ":3: target: the command line names another, 'shop:app'"),
+    ],
+    ids=lambda value: value.split(":")[2].strip() if value.startswith(":") else "",
+)
+def test_a_contradiction_in_the_file_is_named_by_its_line(tmp_path: Path, lines: str, place: str) -> None:
+    """Issue 14: by the name of the file, as other mistakes in it are; `start` and `config check` say the same."""
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop/app.py").write_text("from flask import Flask\napp = Flask(__name__)\n")
+    (tmp_path / "passenger-trio.toml").write_text(lines)
+    words = [str(tmp_path), "shop:app"] if "target" in lines else [str(tmp_path)]
+    commands = [("start", *words)] if "target" in lines else [("start", *words), ("config", "check", *words)]
+    for command in commands:
+        told = run_command(*command)
+        assert told.returncode == 2
+        assert told.stderr.startswith(f"passenger-trio: {tmp_path}/passenger-trio.toml{place}")

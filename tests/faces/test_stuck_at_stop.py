@@ -118,12 +118,10 @@ def test_whatever_ends_the_process(tmp_path: Path, loop: str, cause: str) -> Non
         "2s",
         "--min-instances",
         "1",
-        "--memory-check-interval",
-        "100ms",
     ]
     options += {
         "max-requests": ["--max-requests", "1"],
-        "memory-limit": ["--memory-limit", "120M"],
+        "memory-limit": ["--memory-limit", "120M", "--memory-check-interval", "100ms"],
     }.get(cause, [])
     env = {"EVENTS": str(tmp_path / "events"), "HOARD": "150000000" if cause == "memory-limit" else "0"}
     with Supervisor.start(tmp_path, *options, env=env) as server:

@@ -77,7 +77,9 @@ def says(
     prefix: tuple[str, ...], cwd: Path, *arguments: str, env: Mapping[str, str | None] | None = None
 ) -> tuple[int, str]:
     """The exit code, and the one line, of a server that does not start."""
-    words = [*prefix, sys.executable, "-m", "passenger_trio", "start", *arguments, "--port", "0"]
+    words = [*prefix, sys.executable, "-m", "passenger_trio", "start", *arguments]
+    if "--socket" not in arguments:
+        words += ["--port", "0"]
     done = subprocess.run(
         words,
         cwd=cwd,

@@ -1,0 +1,257 @@
+"""Which values of options cannot be used, and which do not go together.
+
+Three kinds of checks: each value alone (bounds, choices, form), options that contradict each other, and options without an effect. An option that is
+set and does nothing is an error, because somebody relies on it: ``RULES`` says of each such option what it needs besides, and ``_TYPES`` for which types
+of applications it is.
+
+Pure. Every error is an ``OptionError`` that names the option, its value and the way out; who knows where the value comes from (a line of a file, a
+variable) adds that (``cli.settings``).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from passenger_trio.errors import OptionError
+from passenger_trio.options import (
+    LEAST,
+    MAX_WEBSOCKET_MESSAGE,
+    MOST,
+    NOT_ZERO,
+    AppOptions,
+    Config,
+    PoolOptions,
+    ServerOptions,
+    parse_mode,
+)
+
+__all__ = ["check", "check_minimums", "check_types"]
+
+_METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_WARMUP_URL = re.compile(r"/[!-\"$-~]*")
+"""Path and query as they stand in a request: visible ASCII, no fragment."""
+
+
+@attrs.frozen
+class _Needs:
+    """An option that has an effect only where something else is so.
+
+    :ivar holds: of the configuration, and of the options that the option is among.
+    """
+
+    owner: type[Any]
+    field: str
+    holds: Callable[[Config, Any], bool]
+    hint: str
+
+
+RULES = (
+    _Needs(
+        ServerOptions,
+        "port",
+        lambda config, server: not server.socket,
+        "--socket listens on no port: give one of the two",
+    ),
+    _Needs(
+        ServerOptions,
+        "address",
+        lambda config, server: not server.socket,
+        "--socket listens on no address: give one of the two",
+    ),
+    _Needs(
+        ServerOptions,
+        "socket_mode",
+        lambda config, server: bool(server.socket),
+        "it is the mode of a Unix socket: give --socket, too",
+    ),
+    _Needs(
+        ServerOptions,
+        "websocket_ping_timeout",
+        lambda config, server: server.websocket_ping_interval > 0,
+        "nobody is pinged: --websocket-ping-interval is 0",
+    ),
+    _Needs(
+        ServerOptions, "access_log_format", lambda config, server: server.access_log != "off", "--access-log is off"
+    ),
+    _Needs(
+        ServerOptions,
+        "abort_on_startup_error",
+        lambda config, server: not config.apps or any(app.min_instances for app in config.apps),
+        "nothing is started before the first request: --min-instances is 0",
+    ),
+    _Needs(
+        PoolOptions,
+        "memory_check_interval",
+        lambda config, pool: any(app.memory_limit or app.hard_memory_limit for app in config.apps),
+        "no application has a memory limit: give --memory-limit or --hard-memory-limit, too",
+    ),
+    _Needs(
+        AppOptions,
+        "max_requests_jitter",
+        lambda config, app: app.max_requests > app.max_requests_jitter,
+        "so many requests fewer than --max-requests: give --max-requests, and more than this",
+    ),
+    _Needs(
+        AppOptions,
+        "streamed_paths",
+        lambda config, app: app.request_buffering,
+        "with --no-request-buffering every request body is streamed",
+    ),
+    _Needs(
+        AppOptions,
+        "restart_dir",
+        lambda config, app: config.pool.stat_throttle_rate > 0,
+        "restart.txt is not looked at: --stat-throttle-rate is 0",
+    ),
+    _Needs(
+        AppOptions,
+        "max_preloader_idle_time",
+        lambda config, app: app.spawn_method != "direct",
+        "there is no preloader: --spawn-method is direct",
+    ),
+)
+"""What else an option needs to have an effect. Only options that are not at their defaults are looked at."""
+
+_KINDS = {
+    "wsgi": "a WSGI application",
+    "asgi": "an ASGI application",
+    "rack": "a Rack application",
+    "node": "a Node.js application",
+    "generic": "a program with a server of its own (--app-start-command)",
+}
+_FORKED = ("wsgi", "asgi", "rack")
+_TYPES: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("python", ("wsgi", "asgi"), "this option is for Python applications"),
+    ("ruby", ("rack",), "this option is for Rack applications"),
+    ("node", ("node",), "this option is for Node.js applications"),
+    ("loop", ("asgi",), "only ASGI applications have an event loop to choose"),
+    (
+        "thread_count",
+        ("wsgi", "rack"),
+        "its requests at the same time are set by --max-concurrent-requests-per-process",
+    ),
+    (
+        "max_concurrent_requests_per_process",
+        ("asgi", "node", "generic"),
+        "its requests at the same time are set by --thread-count",
+    ),
+    ("max_preloader_idle_time", _FORKED, "it has no preloader"),
+)
+"""Option, the types of applications that it is for, and what to say where it is set for another."""
+
+
+def check(config: Config) -> None:
+    """:raises OptionError: a value cannot be used, or two do not go together."""
+    every: tuple[attrs.AttrsInstance, ...] = (config.server, config.pool, *config.apps)
+    for options in every:
+        for field in attrs.fields(type(options)):
+            _check_value(field.name, getattr(options, field.name), field.metadata)
+    most = config.pool.max_pool_size
+    message = config.server.websocket_max_message_size
+    if message > MAX_WEBSOCKET_MESSAGE:
+        raise OptionError("--websocket-max-message-size", message, "a process takes at most 16M at once")
+    parse_mode(config.server.socket_mode, "--socket-mode")
+    for method in config.server.allowed_methods:
+        if not _METHOD.fullmatch(method):
+            raise OptionError("--allowed-methods", method, "one method each, as it stands in a request: GET")
+        if method == "CONNECT":
+            raise OptionError("--allowed-methods", method, "this server is no proxy")
+    for app in config.apps:
+        _check_app(app)
+    for rule in RULES:
+        for options in every:
+            value = getattr(options, rule.field) if isinstance(options, rule.owner) else None
+            if value is not None and value != _default(rule.owner, rule.field) and not rule.holds(config, options):
+                raise OptionError(_flag(rule.field), value, rule.hint)
+    check_minimums([app.min_instances for app in config.apps], most)
+
+
+def check_types(
+    apps: Sequence[AppOptions], types: Sequence[Collection[str]], cannot_fork: Sequence[str | None]
+) -> None:
+    """Whether each option is set for an application that it is for. One that holds for several applications (from the command line) need be for one of them only.
+
+    :param types: of each application: its type; several, if only loading it will show which. :param cannot_fork: of each application: why its processes cannot be forked; None: they can.
+    :raises OptionError: an option has no effect.
+    """
+    for field, wanted, hint in _TYPES:
+        served = {getattr(app, field) for app, possible in zip(apps, types, strict=True) if set(wanted) & set(possible)}
+        for app, possible in zip(apps, types, strict=True):
+            value = getattr(app, field)
+            if value != _default(AppOptions, field) and value not in served:
+                kind = _KINDS[next(iter(possible))]
+                raise OptionError(_flag(field), value, f"{app.name or app.root} is {kind}: {hint}")
+    if not any(app.spawn_method == "smart" and why is None for app, why in zip(apps, cannot_fork, strict=True)):
+        for app, why in zip(apps, cannot_fork, strict=True):
+            if app.spawn_method == "smart":
+                raise OptionError("--spawn-method", "smart", f"{why}: leave it out, or give direct")
+
+
+def _check_app(app: AppOptions) -> None:
+    """What the options of one application say to each other."""
+    if app.max_instances and app.min_instances > app.max_instances:
+        raise OptionError("--min-instances", app.min_instances, f"--max-instances allows {app.max_instances} processes")
+    if app.hard_memory_limit and app.hard_memory_limit < app.memory_limit:
+        raise OptionError(
+            "--hard-memory-limit",
+            app.hard_memory_limit,
+            f"a process is killed at it before it is replaced at --memory-limit ({app.memory_limit} bytes): make it the larger one",
+        )
+    if app.warmup_url and not _WARMUP_URL.fullmatch(app.warmup_url):
+        raise OptionError(
+            "--warmup-url", app.warmup_url, "a path as it stands in a request, from its first slash on: /health?deep=1"
+        )
+
+
+def check_minimums(minimums: Sequence[int], most: int) -> None:
+    """Whether the processes that are always kept fit into the pool (OP7). If not, somebody would wait for ever for what cannot come.
+
+    :param minimums: of each application. :param most: processes that the pool may hold.
+    :raises OptionError: they do not fit.
+    """
+    for least in minimums:
+        if least > most:
+            raise OptionError("--min-instances", least, f"--max-pool-size allows {most} processes")
+    together = sum(minimums)
+    if together > most:
+        raise OptionError(
+            "--max-pool-size",
+            most,
+            f"the minimums of the {len(minimums)} applications (--min-instances) are {together} processes together: "
+            f"allow {together} or more, or lower a minimum, to 0 if need be",
+        )
+
+
+def _check_value(name: str, value: Any, about: Mapping[str, Any]) -> None:
+    option = _flag(name)
+    if about["kind"] in ("int", "size", "duration"):
+        least, most = LEAST.get(name, 0), MOST.get(name, math.inf)
+        if not isinstance(value, int if about["kind"] == "int" else (int, float)):
+            raise OptionError(option, value, "it must be a number")
+        if not least <= value <= most:
+            raise OptionError(
+                option, value, f"it must be {f'from {least} to {most}' if name in MOST else f'{least} or more'}"
+            )
+        if name in NOT_ZERO and not value:
+            raise OptionError(option, value, "it cannot be 0")
+    elif about["kind"] == "list":
+        if not isinstance(value, tuple | list):
+            raise OptionError(option, value, "it must be a tuple, also of one")
+    elif about["kind"] == "choice" and value and value not in about["choices"]:
+        raise OptionError(option, value, f"there are: {', '.join(about['choices'])}")
+
+
+def _default(owner: type[Any], field: str) -> Any:
+    return getattr(_DEFAULTS[owner], field)
+
+
+_DEFAULTS: dict[type[Any], Any] = {owner: owner() for owner in (ServerOptions, PoolOptions, AppOptions)}
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")
