@@ -53,7 +53,10 @@ def _changed(code: str, old: str, new: str) -> Callable[[str], str]:
         (lambda text: text + _row("R28") + "\n", "R28 is defined 2 times"),
         (_changed("R34", "`system/tempfiles.py`", "`system/no_such_file.py`"), "which does not exist"),
         (_changed("R34", "`test_tempfiles.py`", "`test_no_such_file.py`"), "does not exist"),
-        (_changed("R34", "`test_tempfiles.py`", "`test_lane.py`"), "the test test_lane.py does not mention R34"),
+        (
+            _changed("R34", "`test_tempfiles.py`", "`test_plain_request.py`"),
+            "the test test_plain_request.py does not mention R34",
+        ),
         (_changed("R34", "`system/tempfiles.py`", rules.NOTHING), "no module is named that keeps it"),
         (
             lambda text: text.replace(_row("R34"), str(rules.Row("R34", "rule", "source", (), ()))),
