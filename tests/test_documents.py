@@ -173,3 +173,71 @@ def test_the_readme_is_short_and_has_its_picture() -> None:
     data = (ROOT / picture).read_bytes()
     assert data.startswith(b"\x89PNG")
     assert len(data) < 150 * 1024
+
+
+# -- HO4: ARCHITECTURE.md --------------------------------------------------------------------------------------------------
+
+ARCHITECTURE = ROOT / "ARCHITECTURE.md"
+PACKAGE = ROOT / "passenger_trio"
+
+
+def chapter(heading: str) -> str:
+    [text] = re.findall(
+        rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", ARCHITECTURE.read_text(), re.DOTALL | re.MULTILINE
+    )
+    return text
+
+
+def table(heading: str) -> list[list[str]]:
+    """The rows of a chapter's last table, without its heading."""
+    lines = [line for line in chapter(heading).splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def test_HO4_no_line_is_too_long() -> None:
+    assert [line for line in ARCHITECTURE.read_text().splitlines() if len(line) > 120] == []
+
+
+def test_HO4_where_a_change_belongs_exists() -> None:
+    rows = table("Where do I change ...?")
+    assert len(rows) >= 12
+    assert len({change for change, _ in rows}) == len(rows)
+    for change, cell in rows:
+        files = re.findall("`([^`]+)`", cell)
+        assert files, change
+        for file in files:
+            assert (PACKAGE / file).is_file(), f"{change}: {file}"
+
+
+def test_HO4_each_pattern_can_be_seen_where_it_is_said_to_be() -> None:
+    rows = table("Trio patterns in this code")
+    assert len(rows) >= 12
+    for pattern, file, sign in rows:
+        text = (PACKAGE / file.strip("`")).read_text()
+        assert sign.strip("`") in text, f"{pattern}: {sign} is not in {file}"
+
+
+def test_HO4_every_nursery_is_in_the_nursery_tree() -> None:
+    tree = re.findall(r"^```\n(.*?)^```$", chapter("The nursery tree"), re.DOTALL | re.MULTILINE)[0]
+    named = set(re.findall(r"[\w/]+\.py", tree))
+    fakes = {"testing", "dummy.py"}
+    opening = [
+        path
+        for path in PACKAGE.rglob("*.py")
+        if "open_nursery()" in path.read_text() and not fakes & set(path.relative_to(PACKAGE).parts)
+    ]
+    assert len(opening) > 10
+    for path in opening:
+        name = str(path.relative_to(PACKAGE))
+        assert name in named or path.name in named, f"{name} opens a nursery that is not in the tree"
+    for name in named:
+        assert (PACKAGE / name).exists() or len(list(PACKAGE.rglob(name))) == 1, name
+
+
+def test_HO4_the_words_of_our_own_are_few_and_used() -> None:
+    words = [word for word, _ in table("Glossary")]
+    assert len(words) < 25
+    texts = [path.read_text().lower() for path in PACKAGE.rglob("*.py")]
+    for word in words:
+        ways = {way for part in word.lower().split(", ") for way in (part, part.replace(" ", "_"))}
+        assert sum(any(way in text for way in ways) for text in texts) >= 2, f"{word} is no word of the code"
