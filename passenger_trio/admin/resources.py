@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 
 from passenger_trio.admin.context import Admin
 from passenger_trio.core.model import GroupKey
+from passenger_trio.server.front import OpenConnection
+from passenger_trio.server.http.exchange import Exchange, Upgraded
 from passenger_trio.system.gauges import ProcessGauge, measure
 from passenger_trio.system.threads import in_thread
-
-if TYPE_CHECKING:
-    from passenger_trio.server.http.connection import Connection
-    from passenger_trio.server.http.exchange import Exchange
-    from passenger_trio.server.upgraded.relay import Relay
-    from passenger_trio.server.upgraded.websocket import WebSocket
 
 __all__ = ["memory", "requests", "trace"]
 
@@ -32,7 +28,7 @@ def requests(admin: Admin) -> dict[str, Any]:
     return {"requests": sorted(found, key=lambda request: -float(request["age"]))}
 
 
-def _request(connection: Connection, now: float) -> dict[str, Any]:
+def _request(connection: OpenConnection, now: float) -> dict[str, Any]:
     exchange = connection.exchange
     assert exchange is not None
     return {
@@ -40,7 +36,7 @@ def _request(connection: Connection, now: float) -> dict[str, Any]:
         "method": exchange.head.method.decode("latin-1"),
         "path": exchange.head.path.decode("latin-1"),
         "group": exchange.route.group_name,
-        "client": exchange.client(connection.remote),
+        "client": exchange.client(connection.peer.address),
         "stage": connection.stage.value,
         "age": now - exchange.started,
         "in_stage": now - connection.since,
@@ -59,7 +55,7 @@ def _buffered(exchange: Exchange) -> dict[str, dict[str, int]]:
     }
 
 
-def _relay(relay: Relay | WebSocket, now: float) -> dict[str, Any]:
+def _relay(relay: Upgraded, now: float) -> dict[str, Any]:
     """An upgraded connection: bytes each way, and seconds since the last of them."""
     return {"bytes_up": relay.bytes_up, "bytes_down": relay.bytes_down, "idle": now - relay.active}
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from email.utils import formatdate
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import trio
 
@@ -26,17 +26,16 @@ from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, ServerOptions
 from passenger_trio.pool.pool import Pool
-from passenger_trio.server.http.deadline_scanner import Timekeeper
-from passenger_trio.server.http.stage import SCRATCH
+from passenger_trio.server.http.deadline_scanner import HasDeadline, Timekeeper
+from passenger_trio.server.http.exchange import Exchange
+from passenger_trio.server.http.peer import Peer
+from passenger_trio.server.http.stage import SCRATCH, Stage
 from passenger_trio.server.logs.access_log import AccessLog, AccessRecord
 from passenger_trio.server.mounts import Mounts, Route
 from passenger_trio.server.spill.spill_buffer import SpillSpace
 from passenger_trio.system.switchboard import Switchboard
 
-if TYPE_CHECKING:
-    from passenger_trio.server.http.connection import Connection
-
-__all__ = ["Front", "trusted_networks"]
+__all__ = ["Front", "OpenConnection", "trusted_networks"]
 
 _JUST_COME = 1.0
 """Seconds in which a new client is given the time to send its first request."""
@@ -46,6 +45,26 @@ _log = logging.getLogger("passenger_trio.server")
 
 REFUSALS_A_SECOND = 100
 """Refused requests in the access log."""
+
+
+class OpenConnection(HasDeadline, Protocol):
+    """What the front, and the admin API, know of a connection."""
+
+    peer: Peer
+    exchange: Exchange | None
+    """The request under way."""
+    stage: Stage
+    since: float
+    """When the stage began, in monotonic seconds."""
+    served: int
+    """Requests that were begun."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Between two requests, and not told to end."""
+
+    def close_idle(self) -> None:
+        """End the connection, which must be idle."""
 
 
 class Front:
@@ -68,7 +87,7 @@ class Front:
         self.pool = pool
         self.mounts = Mounts(routes)
         self.access_log = access_log
-        self.connections: set[Connection] = set()
+        self.connections: set[OpenConnection] = set()
         self.timekeeper = Timekeeper(self.connections)
         self.now = trio.lowlevel.current_clock().current_time
         """Monotonic seconds, as of ``trio.current_time``, with fewer calls."""

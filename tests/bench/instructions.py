@@ -23,6 +23,7 @@ from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.pool.pool import Pool
 from passenger_trio.server.front import Front
 from passenger_trio.server.http.connection import Connection
+from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
@@ -77,7 +78,7 @@ async def _serve(connections: int, request: bytes, count: int) -> None:
             ours, theirs = socket.socketpair()
             ours.setblocking(False)
             theirs.setblocking(False)
-            nursery.start_soon(Connection(front, RawStream(ours), "127.0.0.1", True, _PAIRS).run)
+            nursery.start_soon(Connection(front, RawStream(ours), Peer("127.0.0.1", True, _PAIRS)).run)
             nursery.start_soon(ask, theirs)
 
 

@@ -28,6 +28,7 @@ from passenger_trio.server.http import fast_path as lane_module
 from passenger_trio.server.http.connection import Connection
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.fast_path import FastLane
+from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
 from passenger_trio.system import switchboard as switchboard_module
@@ -129,7 +130,9 @@ async def measure(kind: str = "wsgi, rack") -> Meter:
         ours.setblocking(False)
         theirs.setblocking(False)
         pairs = b"SERVER_NAME\0localhost\0"
-        nursery.start_soon(Connection(front, RawStream(ours), "127.0.0.1", True, pairs).run, name="the connection")
+        nursery.start_soon(
+            Connection(front, RawStream(ours), Peer("127.0.0.1", True, pairs)).run, name="the connection"
+        )
         nursery.start_soon(front.timekeeper.run)
         client = RawStream(theirs)
         for count, counting in ((WARM, nullcontext()), (MEASURED, meter.counting())):

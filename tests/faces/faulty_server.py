@@ -41,7 +41,7 @@ PLACES = {
     "the switchboard": ("system.switchboard", "wait_readable"),
     "a listener": ("server.listening.listener", "trio.lowlevel.wait_readable"),
     "a new connection": ("server.listening.listener", "Listener._connection"),
-    "a connection": ("server.answers.answer_errors", "refusal"),
+    "a connection": ("server.http.endings", "refusal"),
     "a client that waits": ("server.http.client_watch", "ClientWatch._heard"),
     "a reader of output": ("spawning.output", "OutputPipe._read"),
     "a line of output": ("spawning.output", "OutputPipe._hand_over"),

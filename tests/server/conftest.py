@@ -1,1 +1,7 @@
-"""Because this file is here, pytest lets the tests in the folders below import what they share: ``dummy_front``, ``failing_files``, ``held_clock``."""
+"""The tests in the folders below share ``dummy_front``, ``failing_files`` and ``held_clock``, which are here, and the applications of two test modules."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path += [str(HERE / "http"), str(HERE / "upgraded")]

@@ -28,6 +28,7 @@ from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.pool.pool import Pool
 from passenger_trio.server.front import Front
 from passenger_trio.server.http.connection import Connection
+from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.logs.access_log import AccessRecord
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
@@ -350,7 +351,7 @@ class World:
         if send_buffer:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         pairs = b"SERVER_NAME\0localhost\0"
-        connection = Connection(self.front, RawStream(ours), "127.0.0.1", trusted, pairs)
+        connection = Connection(self.front, RawStream(ours), Peer("127.0.0.1", trusted, pairs))
         client = Client(RawStream(theirs), connection)
         self.nursery.start_soon(self._run, client)
         self.clients.append(client)

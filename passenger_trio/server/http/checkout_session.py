@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import trio
 
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import CheckoutError
 from passenger_trio.pool.place import Place
 from passenger_trio.pool.session import Session
+from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.client_watch import ClientWatch
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.stage import ClientGone, Stage
 
-if TYPE_CHECKING:
-    from passenger_trio.server.http.connection import Connection
-
 __all__ = ["abandon_session", "checkout_session"]
 
 
-async def checkout_session(connection: Connection, exchange: Exchange) -> None:
+async def checkout_session(client: Client, exchange: Exchange) -> None:
     """Borrow a process into ``exchange.session``, and see the client's connection break meanwhile.
 
     It goes on in the place that the fast lane took, if that did.
@@ -30,23 +26,23 @@ async def checkout_session(connection: Connection, exchange: Exchange) -> None:
     """
     place = exchange.place
     if place is None:
-        now = connection.now()
-        found = connection.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided)
+        now = client.now()
+        found = client.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided)
         if type(found) is Session:
             exchange.hold(found)
             return
         assert type(found) is Place
         exchange.place = place = found
         exchange.queued = now
-    connection.enter(Stage.SLOW_QUEUE, connection.now())
+    client.enter(Stage.SLOW_QUEUE, client.now())
     if place.answered:
-        await _wait(connection, exchange, place)
+        await _wait(client, exchange, place)
     else:
-        await _wait_and_watch(connection, exchange, place)
-    connection.enter(Stage.SLOW_APP, connection.now())
+        await _wait_and_watch(client, exchange, place)
+    client.enter(Stage.SLOW_APP, client.now())
 
 
-async def _wait(connection: Connection, exchange: Exchange, place: Place) -> None:
+async def _wait(client: Client, exchange: Exchange, place: Place) -> None:
     """Wait in a place, which is over when this returns or raises anything but a cancellation.
 
     What it was granted is the exchange's in the same step: a cancellation that comes with it must not lose it.
@@ -58,10 +54,10 @@ async def _wait(connection: Connection, exchange: Exchange, place: Place) -> Non
         raise
     exchange.place = None
     exchange.hold(session)
-    exchange.queue_time += connection.now() - exchange.queued
+    exchange.queue_time += client.now() - exchange.queued
 
 
-async def _wait_and_watch(connection: Connection, exchange: Exchange, place: Place) -> None:
+async def _wait_and_watch(client: Client, exchange: Exchange, place: Place) -> None:
     waiting = trio.CancelScope()
     gone = False
 
@@ -70,11 +66,11 @@ async def _wait_and_watch(connection: Connection, exchange: Exchange, place: Pla
         gone = True
         waiting.cancel()
 
-    watch = ClientWatch(connection, leave)
+    watch = ClientWatch(client, leave)
     watch.begin()
     try:
         with waiting:
-            await _wait(connection, exchange, place)
+            await _wait(client, exchange, place)
     finally:
         watch.end()
     if gone:

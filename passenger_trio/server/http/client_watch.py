@@ -10,15 +10,12 @@ Law: between ``begin`` and ``end`` nobody else reads from the client. After it w
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import trio
 
+from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.stage import READ_AHEAD
 from passenger_trio.system.switchboard import HUNG_UP, READABLE
-
-if TYPE_CHECKING:
-    from passenger_trio.server.http.connection import Connection
 
 __all__ = ["ClientWatch"]
 
@@ -28,13 +25,11 @@ class ClientWatch:
     :param half_closed: the same, when the client has ended its side.
     """
 
-    __slots__ = ("_connection", "_ended", "_gone", "_half_closed", "_listens")
+    __slots__ = ("_client", "_ended", "_gone", "_half_closed", "_listens")
 
-    def __init__(
-        self, connection: Connection, gone: Callable[[], None], half_closed: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, client: Client, gone: Callable[[], None], half_closed: Callable[[], None] | None = None) -> None:
         self._half_closed = half_closed
-        self._connection = connection
+        self._client = client
         self._gone = gone
         self._listens = False
         """Whether more may be read of it."""
@@ -44,31 +39,31 @@ class ClientWatch:
         """Not after its end: what is left of an exchange, the sending of its request body, may find out late that it is done."""
         if self._ended:
             return
-        connection = self._connection
-        stream = connection.stream
+        client = self._client
+        stream = client.stream
         self._listens = self._has_room
-        if connection.codec.peer_closed:
+        if client.codec.peer_closed:
             self._notice_end()
         try:
-            stream.line = connection.front.switchboard.connect(
-                stream.fd, READABLE if self._listens else 0, self._heard, connection.give_up
+            stream.line = client.front.switchboard.connect(
+                stream.fd, READABLE if self._listens else 0, self._heard, client.give_up
             )
         except OSError as error:
             # Then it is found out when something is written to it.
-            connection.front.warn_rarely("clients that leave are not noticed: %s", error.strerror)
+            client.front.warn_rarely("clients that leave are not noticed: %s", error.strerror)
 
     def end(self) -> None:
         """Idempotent, and for good."""
         self._ended = True
-        self._connection.stream.hang_up()
+        self._client.stream.hang_up()
 
     @property
     def _has_room(self) -> bool:
-        codec = self._connection.codec
+        codec = self._client.codec
         return codec.buffered < READ_AHEAD and not codec.peer_closed
 
     def _heard(self, events: int) -> None:
-        codec, stream = self._connection.codec, self._connection.stream
+        codec, stream = self._client.codec, self._client.stream
         if self._listens:
             try:
                 codec.receive(stream.recv_nowait(READ_AHEAD - codec.buffered))
@@ -86,7 +81,7 @@ class ClientWatch:
             self._leave()
 
     def _notice_end(self) -> None:
-        self._connection.stream.probe_peer()
+        self._client.stream.probe_peer()
         if self._half_closed is not None:
             self._half_closed()
 

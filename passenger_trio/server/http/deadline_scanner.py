@@ -1,30 +1,46 @@
 """The timekeeper: one task that holds every connection to its deadline.
 
-A connection's deadline is a number (``Connection.due``), which a stage writes when it begins; when it has passed, the connection's cancel scope is cancelled (a WebSocket,
+A connection's deadline is a number (``Client.due``), which a stage writes when it begins; when it has passed, the connection's cancel scope is cancelled (a WebSocket,
 which has something to do from time to time, does it instead). Moving the
 deadline of a cancel scope costs about 3 us, several times a request; writing a number costs nothing. So the numbers are looked at from time to time: all of them every
 ``_SCAN`` seconds, which is exact enough for limits of seconds, and those of the fast lane, which all have the same length and so come due in the order in which they
 were set, from a queue.
 
 Laws: what goes wrong with one connection's deadline ends that one (KE1); no connection is cut off before its deadline, and none later than ``_SCAN`` after it; a stage that has ended in the meantime is not cut off
-(``Connection.turn`` tells). The connection sees to it that a cut is delivered before anything is read, so it never costs bytes.
+(``Client.turn`` tells). The connection sees to it that a cut is delivered before anything is read, so it never costs bytes.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from typing import Protocol
 
 import trio
 
-if TYPE_CHECKING:
-    from passenger_trio.server.http.connection import Connection
-
-__all__ = ["Timekeeper"]
+__all__ = ["HasDeadline", "Timekeeper"]
 
 _SCAN = 0.25
 _TICK = 0.005
 """Seconds between two looks at the queue, at the least."""
+
+
+class HasDeadline(Protocol):
+    """What the timekeeper knows of a connection."""
+
+    due: float
+    """When its stage must be over, in monotonic seconds; infinity: never."""
+    turn: int
+    """The number of its stage."""
+
+    def overdue(self, now: float) -> None:
+        """The stage should be over by now. Runs no task."""
+
+    def cut_off(self) -> None:
+        """The stage is over."""
+
+    def break_off(self, error: Exception) -> None:
+        """One of these has failed. Raises nothing."""
 
 
 class Timekeeper:
@@ -32,13 +48,13 @@ class Timekeeper:
 
     __slots__ = ("_connections", "_sleep", "_soon")
 
-    def __init__(self, connections: set[Connection]) -> None:
+    def __init__(self, connections: Collection[HasDeadline]) -> None:
         """:param connections: the open connections; their owner adds and removes."""
         self._connections = connections
-        self._soon: deque[tuple[float, int, Connection]] = deque()
+        self._soon: deque[tuple[float, int, HasDeadline]] = deque()
         self._sleep = trio.CancelScope()
 
-    def soon(self, connection: Connection) -> None:
+    def soon(self, connection: HasDeadline) -> None:
         """``connection.due`` is one patience from now, and will be kept within ``_TICK``."""
         if not self._soon and connection.due < self._sleep.deadline:
             # The first after a while without any: the task sleeps longer than that. Under load this is never so.

@@ -7,22 +7,50 @@ the next step goes on from there. Each fact has one writer: the stage that its c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from passenger_trio.codecs.dialect import SESSION_FRAMING, Framing, Reader
 from passenger_trio.codecs.head import Head
 from passenger_trio.core.model import ProcessId, SessionOutcome
 from passenger_trio.pool.place import Place
 from passenger_trio.pool.session import Session
+from passenger_trio.server.http.body_clock import BodyClock
 from passenger_trio.server.mounts import Route
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
 
-if TYPE_CHECKING:
-    from passenger_trio.server.http.buffer_body import BodyClock
-    from passenger_trio.server.upgraded.relay import Relay
-    from passenger_trio.server.upgraded.websocket import WebSocket
+__all__ = ["Exchange", "Upgraded"]
 
-__all__ = ["Exchange"]
+
+class Upgraded(Protocol):
+    """What a connection carries behind the response that has upgraded it: a WebSocket, or a relay of raw bytes."""
+
+    @property
+    def active(self) -> float:
+        """When something last passed, in monotonic seconds."""
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes from the client."""
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes to the client, behind the head of the response."""
+
+    @property
+    def lingers(self) -> bool:
+        """Whether the client's connection is still open when ``run`` returns."""
+
+    async def run(self) -> None:
+        """Until it is over. The session has been given back then. Raises nothing."""
+
+    def drain(self) -> None:
+        """The server is to end: it has a last time to end by itself."""
+
+    def last_words(self) -> None:
+        """The connection is about to be closed: tell the client why, if that can be done at once."""
+
+    def note_end(self) -> None:
+        """The access log's record of it. Idempotent."""
 
 
 class Exchange:
@@ -87,7 +115,7 @@ class Exchange:
     """Whether the response has ended although the process goes on with it, and is to be told so."""
     upgraded = False
     """Whether the application has taken the connection over: from there the process's stream carries raw bytes."""
-    relay: Relay | WebSocket | None = None
+    relay: Upgraded | None = None
 
     def __init__(self, head: Head, route: Route, request_id: bytes, started: float) -> None:
         self.head = head

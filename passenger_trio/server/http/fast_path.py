@@ -14,8 +14,6 @@ wrong is kept for the task (``failure``), which knows what it means; where the t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import outcome
 import trio
 
@@ -27,15 +25,13 @@ from passenger_trio.errors import IncompleteResponse, PassengerError, RequestErr
 from passenger_trio.pool.place import Place
 from passenger_trio.pool.session import Session
 from passenger_trio.server.http.buffer_body import take_body_nowait
+from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.init_request import init_request
 from passenger_trio.server.http.send_request import send_request
 from passenger_trio.server.http.stage import ClientGone, Stage
+from passenger_trio.system.sockets import RawStream
 from passenger_trio.system.switchboard import HUNG_UP, READABLE, Line
-
-if TYPE_CHECKING:
-    from passenger_trio.server.http.connection import Connection
-    from passenger_trio.system.sockets import RawStream
 
 __all__ = ["FastLane"]
 
@@ -49,10 +45,10 @@ _MOST = 2 * _READ
 class FastLane:
     """One connection's."""
 
-    __slots__ = ("_connection", "_deaf", "_line", "_needed", "_task", "failure")
+    __slots__ = ("_client", "_deaf", "_line", "_needed", "_task", "failure")
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, client: Client) -> None:
+        self._client = client
         self._task: trio.lowlevel.Task | None = None
         """While it sleeps."""
         self._line: Line | None = None
@@ -69,24 +65,24 @@ class FastLane:
 
         It begins with the exchange in hand, if its request is here and no process was borrowed; else with the next request.
         """
-        connection = self._connection
+        client = self._client
         try:
             self._connect()
         except OSError as error:
-            connection.front.warn_rarely("a client cannot be heard: %s", error.strerror)
+            client.front.warn_rarely("a client cannot be heard: %s", error.strerror)
             await trio.lowlevel.checkpoint()
             return False
         try:
-            if connection.exchange is None:
-                self._next(connection.now())
+            if client.exchange is None:
+                self._next(client.now())
             else:
-                self._borrow(connection.exchange, connection.now())
+                self._borrow(client.exchange, client.now())
             if self._needed is None:
                 self._task = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._cut_off)
             else:
                 await trio.lowlevel.checkpoint()
-            if connection.cut:
+            if client.cut:
                 await (
                     trio.lowlevel.checkpoint()
                 )  # the cut came in the same step: it is heard here, and not in the middle of something else
@@ -96,8 +92,8 @@ class FastLane:
         return self._needed
 
     def _connect(self) -> None:
-        stream = self._connection.stream
-        self._line = stream.line = self._connection.front.switchboard.connect(stream.fd, READABLE, self._heard)
+        stream = self._client.stream
+        self._line = stream.line = self._client.front.switchboard.connect(stream.fd, READABLE, self._heard)
         self._deaf = False
         self._needed = None
 
@@ -109,9 +105,9 @@ class FastLane:
 
     def _end(self, needed: bool) -> None:
         """The ride ends."""
-        connection = self._connection
+        client = self._client
         self._needed = needed
-        connection.enter(Stage.SLOW_APP, connection.now())  # which is not cut off
+        client.enter(Stage.SLOW_APP, client.now())  # which is not cut off
         self._disconnect()
         task, self._task = self._task, None
         if task is not None:
@@ -123,10 +119,10 @@ class FastLane:
 
     def _disconnect(self) -> None:
         """Nothing is heard any more. Idempotent."""
-        connection = self._connection
+        client = self._client
         self._line = None
-        connection.stream.hang_up()
-        exchange = connection.exchange
+        client.stream.hang_up()
+        exchange = client.exchange
         if exchange is not None:
             if exchange.place is not None:
                 exchange.place.tell = None
@@ -137,17 +133,17 @@ class FastLane:
 
     def _heard(self, events: int) -> None:
         """The client has sent something, or has ended."""
-        connection = self._connection
+        client = self._client
         try:
-            if connection.exchange is None:
+            if client.exchange is None:
                 try:
-                    connection.codec.receive(connection.stream.recv_nowait())
+                    client.codec.receive(client.stream.recv_nowait())
                 except trio.WouldBlock:
                     return
                 except trio.BrokenResourceError:
                     self._end(False)
                     return
-                self._next(connection.now())
+                self._next(client.now())
             elif events & HUNG_UP:
                 self._end(True)  # the slow lane will see it
             elif not self._deaf and self._line is not None:
@@ -158,19 +154,19 @@ class FastLane:
 
     def _next(self, now: float) -> None:
         """The next request, if it is here."""
-        connection = self._connection
+        client = self._client
         try:
-            head = connection.codec.next_head()
+            head = client.codec.next_head()
             if head is None:
                 self._await_head(now)
                 return
             # No deadline before the next stage sets its own: there is no wait until then.
-            connection.stage = Stage.APP
-            connection.served += 1
-            front = connection.front
+            client.stage = Stage.APP
+            client.served += 1
+            front = client.front
             front.requests += 1
-            connection.exchange = exchange = init_request(connection, head, now)
-            if not exchange.body_whole and not take_body_nowait(connection, exchange):
+            client.exchange = exchange = init_request(client, head, now)
+            if not exchange.body_whole and not take_body_nowait(client.codec, exchange):
                 self._end(True)
                 return
         except RequestError as error:
@@ -180,30 +176,30 @@ class FastLane:
 
     def _await_head(self, now: float) -> None:
         """Set the timer for the next head (R27): absolute from its first byte; before that, the time to be idle."""
-        connection = self._connection
-        front = connection.front
-        codec = connection.codec
+        client = self._client
+        front = client.front
+        codec = client.codec
         if codec.peer_closed:
             self._end(False)
-        elif front.draining and connection.served and not codec.mid_head:
+        elif front.draining and client.served and not codec.mid_head:
             # What has come by now was sent in good faith, and is served; its response says that it is the last.
             try:
-                codec.receive(connection.stream.recv_nowait())
+                codec.receive(client.stream.recv_nowait())
             except (trio.WouldBlock, trio.BrokenResourceError):
                 self._end(False)
             else:
                 self._next(now)
         elif not codec.mid_head:
-            keep_alive = front.options.keep_alive_timeout if connection.served else front.options.header_timeout
-            connection.enter(Stage.IDLE, now, keep_alive)
-        elif connection.stage is not Stage.HEAD:
-            connection.enter(Stage.HEAD, now, front.options.header_timeout)
+            keep_alive = front.options.keep_alive_timeout if client.served else front.options.header_timeout
+            client.enter(Stage.IDLE, now, keep_alive)
+        elif client.stage is not Stage.HEAD:
+            client.enter(Stage.HEAD, now, front.options.header_timeout)
 
     # -- the process --------------------------------------------------------------------------------------------
 
     def _borrow(self, exchange: Exchange, now: float) -> None:
-        connection = self._connection
-        found = connection.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided)
+        client = self._client
+        found = client.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided)
         if type(found) is Session:
             exchange.hold(found)
             self._send(exchange, now)
@@ -211,7 +207,7 @@ class FastLane:
             assert type(found) is Place
             exchange.place = found
             exchange.queued = now
-            connection.enter_patiently(Stage.QUEUE, now)
+            client.enter_fast_path(Stage.QUEUE, now)
             if found.answered:
                 self._granted(now)
             else:
@@ -219,9 +215,9 @@ class FastLane:
 
     def _granted(self, now: float) -> None:
         """The place in the queue was answered."""
-        connection = self._connection
+        client = self._client
         try:
-            exchange = connection.exchange
+            exchange = client.exchange
             assert exchange is not None
             place = exchange.place
             assert place is not None
@@ -236,9 +232,9 @@ class FastLane:
             self._fail(error)
 
     def _send(self, exchange: Exchange, now: float) -> None:
-        connection = self._connection
+        client = self._client
         try:
-            stream = send_request(connection, exchange)
+            stream = send_request(client, exchange)
         except PassengerError:
             self._end(True)  # the task tries the same, and judges the process
             return
@@ -249,17 +245,17 @@ class FastLane:
             stream.line.ready = self._answered
         else:
             try:
-                stream.line = connection.front.switchboard.connect(stream.fd, READABLE, self._answered)
+                stream.line = client.front.switchboard.connect(stream.fd, READABLE, self._answered)
             except OSError:
                 self._end(True)  # the slow lane has a poll set of its own
                 return
-        connection.enter_patiently(Stage.APP, now)
+        client.enter_fast_path(Stage.APP, now)
 
     def _answered(self, events: int) -> None:
         """The process has sent something, or has ended."""
-        connection = self._connection
+        client = self._client
         try:
-            exchange = connection.exchange
+            exchange = client.exchange
             assert exchange is not None
             session = exchange.session
             assert session is not None
@@ -289,20 +285,20 @@ class FastLane:
     # -- the response -------------------------------------------------------------------------------------------
 
     def _forward(self, exchange: Exchange, session: Session, payload: bytes, body: bytes, flags: int) -> None:
-        connection = self._connection
+        client = self._client
         exchange.session = None
         # The response is here: whatever becomes of it, the process is free.
-        now = connection.now()
+        now = client.now()
         session.close(_DONE, keep_stream=not flags & FLAG_CLOSE, now=now)
         app = parse(payload)
-        codec = connection.codec
-        data = codec.answer(app, body, date=connection.front.date(), close=connection.ends_after_response)
+        codec = client.codec
+        data = codec.answer(app, body, date=client.front.date(), close=client.ends_after_response)
         exchange.status = app.status
         exchange.response_begun = True
         if exchange.head.method != b"HEAD" and app.status not in NO_BODY:
             exchange.bytes_sent = len(body) - codec.overrun
         try:
-            sent = connection.stream.send_nowait(data)
+            sent = client.stream.send_nowait(data)
         except trio.BrokenResourceError:
             exchange.bytes_sent = 0
             self._fail(ClientGone())
@@ -312,8 +308,8 @@ class FastLane:
             exchange.behind = min(exchange.bytes_sent, len(exchange.tail))
             exchange.bytes_sent -= exchange.behind
         elif codec.is_ready_again():
-            connection.log(exchange)
-            connection.exchange = None
+            client.log(exchange)
+            client.exchange = None
             if self._deaf and self._line is not None:
                 self._deaf = False
                 self._line.listen(READABLE)

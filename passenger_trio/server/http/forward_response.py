@@ -6,8 +6,6 @@ come, only once, and only when that is safe (R30); whatever is wrong with a resp
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import (
     AppResponseError,
@@ -16,14 +14,12 @@ from passenger_trio.errors import (
     RequestTimeExceeded,
     UnfitResponseHead,
 )
+from passenger_trio.pool.session import Session
+from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.response_forwarder import pump
 from passenger_trio.server.http.stage import Stage
-from passenger_trio.server.upgraded.relay import relay
-
-if TYPE_CHECKING:
-    from passenger_trio.pool.session import Session
-    from passenger_trio.server.http.connection import Connection
+from passenger_trio.server.upgraded.relay import Relay
 
 __all__ = ["forward_response"]
 
@@ -31,7 +27,7 @@ _DYING = 0.2
 """Seconds in which the exit of a process that has hung up is waited for, before the request is sent to another. Most take a few milliseconds."""
 
 
-async def forward_response(connection: Connection, exchange: Exchange) -> bool:
+async def forward_response(client: Client, exchange: Exchange) -> bool:
     """Forward the response. False: the process went away before it answered, and the request may be sent to another.
 
     :raises AppResponseError: the response is none, or not whole; the process has been given back, unless it still computes.
@@ -41,13 +37,14 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
     session = exchange.session
     assert session is not None
     try:
-        await pump(connection, exchange)
+        await pump(client, exchange)
         if exchange.upgraded:
-            await relay(connection, exchange)
+            assert session.stream is not None
+            exchange.relay = Relay(client, exchange, session.stream)
         return True
     except IncompleteResponse:
         if session.is_overdue:
-            problem = _overdue(connection, exchange, session)
+            problem = _overdue(client, exchange, session)
             exchange.give_back(SessionOutcome.DONE)
             raise RequestTimeExceeded(problem) from None
         # The process is not to blame before its exit has been seen: an application may raise in the middle of a response.
@@ -59,7 +56,7 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
             again = exchange.repeatable
         if again and session.is_alone:
             # If it is dying, the second try must not go to it: until its exit is seen it is the only choice.
-            connection.enter(Stage.SLOW_APP, connection.now())
+            client.enter(Stage.SLOW_APP, client.now())
             await session.wait_left(_DYING)
         exchange.give_back(outcome)
         if again:
@@ -80,8 +77,8 @@ async def forward_response(connection: Connection, exchange: Exchange) -> bool:
         raise
 
 
-def _overdue(connection: Connection, exchange: Exchange, session: Session) -> str:
-    seconds = connection.now() - exchange.started
+def _overdue(client: Client, exchange: Exchange, session: Session) -> str:
+    seconds = client.now() - exchange.started
     request = f"{exchange.head.method.decode()} {exchange.head.path.decode('latin-1')}"
     end = "ended: it was to go" if session.process.drained else "killed"
     return f"{request} was not finished after {seconds:.1f} s, and its process was {end}"

@@ -2,47 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from passenger_trio.codecs.forwarded import Origin, read_origin
 from passenger_trio.codecs.head import Head
 from passenger_trio.errors import RequestError
+from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
-
-if TYPE_CHECKING:
-    from passenger_trio.server.http.connection import Connection
 
 __all__ = ["init_request"]
 
 
-def init_request(connection: Connection, head: Head, now: float) -> Exchange:
+def init_request(client: Client, head: Head, now: float) -> Exchange:
     """:raises RequestError: 404, no application is mounted at the path."""
-    front = connection.front
-    if connection.trusted:
+    front = client.front
+    if client.peer.trusted:
         cache = head.header_cache
-        origin = cache.origin if cache is not None and cache.origin_read else _origin(connection, head)
+        origin = cache.origin if cache is not None and cache.origin_read else _origin(client, head)
         if origin is not None:
             head.origin = origin
             head.host = origin.authority(head.host)
-    elif connection.served == 1 and connection.peer_user is not None:
-        _warn_of_doubt(connection, head)
+    elif client.served == 1 and client.peer.user is not None:
+        _warn_of_doubt(client, head)
     route = front.mounts.find(head.host, head.path)
     if route is not None:
         return Exchange(head, route, front.next_request_id(), now)
     raise RequestError(404, "no_application", "No application is mounted at this path.")
 
 
-def _origin(connection: Connection, head: Head) -> Origin | None:
-    origin = read_origin(head.fields, connection.front.trusts)
+def _origin(client: Client, head: Head) -> Origin | None:
+    origin = read_origin(head.fields, client.front.trusts)
     if head.header_cache is not None:
         head.header_cache.origin, head.header_cache.origin_read = origin, True
     return origin
 
 
-def _warn_of_doubt(connection: Connection, head: Head) -> None:
+def _warn_of_doubt(client: Client, head: Head) -> None:
     """A peer on the Unix socket who is not trusted, and would be by an option: what it says of its client is removed, but not silently (ED2)."""
-    if read_origin(head.fields, connection.front.trusts) is not None:
-        connection.front.warn_rarely(
+    if read_origin(head.fields, client.front.trusts) is not None:
+        client.front.warn_rarely(
             "X-Forwarded-* fields of user %d on the Unix socket are removed; if that is your proxy: --trusted-proxies unix",
-            connection.peer_user,
+            client.peer.user,
         )

@@ -26,7 +26,6 @@ import logging
 import re
 import socket
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -58,17 +57,15 @@ from passenger_trio.errors import (
     RequestError,
     UnfitResponseHead,
 )
+from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.client_watch import ClientWatch
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.send_body import send_body
 from passenger_trio.server.http.stage import SCRATCH, ClientGone, Stage
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
 from passenger_trio.server.upgraded.websocket import WebSocket
+from passenger_trio.system.sockets import RawStream
 from passenger_trio.system.tempfiles import Received
-
-if TYPE_CHECKING:
-    from passenger_trio.server.http.connection import Connection
-    from passenger_trio.system.sockets import RawStream
 
 __all__ = ["pump"]
 
@@ -93,7 +90,7 @@ _MANY_PARTS = 256
 """The same of what is sent; the kernel takes 1024."""
 
 
-async def pump(connection: Connection, exchange: Exchange) -> None:
+async def pump(client: Client, exchange: Exchange) -> None:
     """Forward what is left of the response, and of the request body.
 
     :raises AppResponseError: see ``forward_response``. What was buffered before has gone to the client.
@@ -105,10 +102,10 @@ async def pump(connection: Connection, exchange: Exchange) -> None:
     assert session.stream is not None
     if exchange.reader is None:
         exchange.reader = exchange.new_reader(session)
-    connection.enter(Stage.SLOW_APP, trio.current_time())
+    client.enter(Stage.SLOW_APP, trio.current_time())
     ledger = SpillLedger(exchange.route.app.response_buffer_high_watermark)
-    exchange.buffer = buffer = SpillBuffer(connection.front.spill, ledger)
-    response = _Pump(connection, exchange, session.stream, exchange.reader, buffer)
+    exchange.buffer = buffer = SpillBuffer(client.front.spill, ledger)
+    response = _Pump(client, exchange, session.stream, exchange.reader, buffer)
     try:
         async with trio.open_nursery() as response.nursery:
             try:
@@ -130,7 +127,7 @@ async def pump(connection: Connection, exchange: Exchange) -> None:
 
 @attrs.define(eq=False)
 class _Pump:
-    connection: Connection
+    client: Client
     exchange: Exchange
     stream: RawStream
     reader: Reader
@@ -158,13 +155,13 @@ class _Pump:
     """Is there while ``drain`` is."""
 
     def __attrs_post_init__(self) -> None:
-        self.watch = ClientWatch(self.connection, self._leave, self._find_out_soon)
+        self.watch = ClientWatch(self.client, self._leave, self._find_out_soon)
 
     def _leave(self) -> None:
         self._fail(ClientGone())
 
     def _find_out_soon(self) -> None:
-        if self.connection.stream.socket.family != socket.AF_UNIX:  # which tells of a close at once
+        if self.client.stream.socket.family != socket.AF_UNIX:  # which tells of a close at once
             self.nursery.start_soon(self._find_out)
 
     async def _find_out(self) -> None:
@@ -179,7 +176,7 @@ class _Pump:
             or self._drained is not None
         ):
             return  # it is written to anyway, or about to be
-        if probe := self.connection.codec.probe():
+        if probe := self.client.codec.probe():
             # As any other piece of the response, so that it stays in its place among them.
             try:
                 self._give_pieces([probe])
@@ -230,13 +227,13 @@ class _Pump:
                 in_step += 1
                 if in_step == STEP:
                     self._give()
-                    await self.connection.front.take_turn()
+                    await self.client.front.take_turn()
                     in_step = 0
             self._give()
             if self._over or self._filling is not limited:
                 break
             if self._size.is_flood:
-                await self.connection.front.take_turn()
+                await self.client.front.take_turn()
             if self.exchange.unread:
                 self._read_on()
             else:
@@ -252,7 +249,7 @@ class _Pump:
 
     async def _receive(self) -> None:
         """The next bytes of the process: body goes on at once, the rest to the reader."""
-        stream, buffer, scratch = self.stream, self.buffer, self.connection.front.scratch
+        stream, buffer, scratch = self.stream, self.buffer, self.client.front.scratch
         broken = False
         try:
             room = min(buffer.room(), self._size.limit)
@@ -302,7 +299,7 @@ class _Pump:
     def _look_for_endings(self) -> None:
         session = self.exchange.session
         if session is not None and session.process.live.endings is not None:
-            session.process.live.endings.look(self.connection.now())
+            session.process.live.endings.look(self.client.now())
 
     async def _ended_badly(self) -> bool:
         """Whether the stream has ended because its process has: the kernel ends the streams of a process that crashes, or is killed, in good order, and a
@@ -315,7 +312,7 @@ class _Pump:
         if endings is None:
             return False
         for _ in range(_LAST_LOOKS):
-            badly = endings.verdict(self.exchange.started, self.connection.now())
+            badly = endings.verdict(self.exchange.started, self.client.now())
             if badly is not None:
                 return badly
             await trio.sleep(_LAST_WORD / _LAST_LOOKS)
@@ -335,7 +332,7 @@ class _Pump:
     def _frame(self, view: memoryview) -> tuple[Sequence[bytes | memoryview], int]:
         """In a thread: the body at the front of what came, as the client gets it."""
         pieces, taken = self.reader.take_body(view)
-        codec = self.connection.codec
+        codec = self.client.codec
         if len(pieces) > _MANY:
             pieces = [memoryview(b"".join(pieces))]
         out: list[bytes | memoryview] = []
@@ -360,7 +357,7 @@ class _Pump:
 
     def _take(self, kind: int, payload: bytes | memoryview) -> None:
         exchange = self.exchange
-        codec = self.connection.codec
+        codec = self.client.codec
         if self._switch is not None and kind != UPGRADE:
             raise UnfitResponseHead(
                 "the application's response cannot be sent: its status is 101, but it is a response"
@@ -387,8 +384,8 @@ class _Pump:
                     app.reason,
                     app.fields,
                     length=app.content_length,
-                    date=self.connection.front.date(),
-                    close=self.connection.ends_after_response,
+                    date=self.client.front.date(),
+                    close=self.client.ends_after_response,
                 )
             )
             exchange.response_begun = True
@@ -416,12 +413,12 @@ class _Pump:
 
     def _accept(self, payload: bytes) -> None:
         """The process accepts a WebSocket: what comes from here is for that (``websocket``)."""
-        exchange, connection = self.exchange, self.connection
-        fields = with_standard_fields(accept_fields(exchange.head, payload), connection.front.date())
-        self._out.append(connection.codec.switch_protocols(b"Switching Protocols", fields))
+        exchange, client = self.exchange, self.client
+        fields = with_standard_fields(accept_fields(exchange.head, payload), client.front.date())
+        self._out.append(client.codec.switch_protocols(b"Switching Protocols", fields))
         exchange.status = 101
         exchange.response_begun = self._over = True
-        exchange.relay = WebSocket(connection, exchange)
+        exchange.relay = WebSocket(client, exchange)
 
     def _upgrade(self) -> None:
         """The application takes the connection over: what comes from here is for the relay (``upgrade``)."""
@@ -432,7 +429,7 @@ class _Pump:
             raise MalformedResponse("the process has taken the connection over before it had the whole request")
         if self._switch is not None:
             exchange.status = 101
-            self._out.append(self.connection.codec.switch_protocols(*self._switch))
+            self._out.append(self.client.codec.switch_protocols(*self._switch))
         exchange.response_begun = exchange.upgraded = self._over = True
 
     def _end(self, flags: int) -> None:
@@ -444,9 +441,9 @@ class _Pump:
         exchange.unread = b""
         self._over = True
         if self._raised is None:
-            if end := self.connection.codec.end_response(self._trailers):
+            if end := self.client.codec.end_response(self._trailers):
                 self._out.append(end)
-            if self.connection.codec.short:
+            if self.client.codec.short:
                 raise IncompleteResponse("the application sent less than the Content-Length that it declared")
 
     # -- an event stream has to end -----------------------------------------------------------------------------
@@ -457,14 +454,14 @@ class _Pump:
         exchange.drain = self.drain
         if exchange.session is not None:
             exchange.session.tell_of_end(self.drain)
-        if self.connection.front.draining:
+        if self.client.front.draining:
             self.drain()
 
     def drain(self) -> None:
         """The process, or the server, is to go. Idempotent; it may also be called when the response is over, for the session can last longer."""
         filling = self._filling
         assert filling is not None
-        filling.deadline = min(filling.deadline, trio.current_time() + self.connection.front.options.websocket_drain)
+        filling.deadline = min(filling.deadline, trio.current_time() + self.client.front.options.websocket_drain)
 
     def _dismiss(self) -> None:
         """Its time is over. Called where nothing else of the response is under way."""
@@ -475,7 +472,7 @@ class _Pump:
             exchange.route.group_name,
             exchange.request_id.decode(),
         )
-        if end := self.connection.codec.end_response():
+        if end := self.client.codec.end_response():
             self._out.append(end)
             self._give()
 
@@ -496,7 +493,7 @@ class _Pump:
         buffer = self.buffer
         sent = 0
         if not buffer.ledger.backlog:
-            stream = self.connection.stream
+            stream = self.client.stream
             try:
                 sent = stream.send_nowait(out[0]) if len(out) == 1 else stream.sendmsg_nowait(out)
             except trio.BrokenResourceError:
@@ -510,20 +507,19 @@ class _Pump:
 
     async def _drain(self, drained: trio.Event) -> None:
         """Give the buffer to the client, until it is empty. Each progress gives the client its whole time again (R27)."""
-        connection, buffer = self.connection, self.buffer
-        timeout = connection.front.options.write_timeout
+        client, buffer = self.client, self.buffer
         try:
             while buffer.ledger.backlog:
-                connection.enter(Stage.WRITE, connection.now(), timeout)
-                await trio.lowlevel.wait_writable(connection.stream.socket)
-                buffer.send_nowait(connection.stream)
+                client.enter_write(client.now())
+                await trio.lowlevel.wait_writable(client.stream.socket)
+                buffer.send_nowait(client.stream)
         except trio.BrokenResourceError:
             self._fail(ClientGone())
             return
         except PassengerError as lost:
             self._fail(lost)
             return
-        connection.enter(Stage.SLOW_APP, connection.now())
+        client.enter(Stage.SLOW_APP, client.now())
         self._drained = None
         drained.set()
 
@@ -544,7 +540,7 @@ class _Pump:
 
     async def _send_body(self) -> None:
         try:
-            await send_body(self.connection, self.exchange, self.stream, self._interim)
+            await send_body(self.client, self.exchange, self.stream, self._interim)
         except RequestError as failure:
             # A process that has ended its response has no use for the rest: its client may stop sending that, and still gets what the process has said.
             if not self._over:

@@ -9,27 +9,19 @@ Law: ``exchange.body_sent`` is set only when the process has been given the end 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import trio
 
 from passenger_trio.codecs.dialect import Framing
-from passenger_trio.errors import RequestError
-from passenger_trio.server.http.buffer_body import BodyClock
+from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
-from passenger_trio.server.http.stage import SCRATCH, ClientGone
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
-
-if TYPE_CHECKING:
-    from passenger_trio.server.http.connection import Connection
-    from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.sockets import RawStream
 
 __all__ = ["send_body"]
 
 
-async def send_body(
-    connection: Connection, exchange: Exchange, stream: RawStream, interim: Callable[[bytes], None]
-) -> None:
+async def send_body(client: Client, exchange: Exchange, stream: RawStream, interim: Callable[[bytes], None]) -> None:
     """Give the rest of the body to the process.
 
     :param interim: sends ``100 Continue``.
@@ -47,7 +39,7 @@ async def send_body(
     if reading and exchange.upload is not None:
         reading = await _send_buffered(stream, exchange.upload, exchange.framing)
     if not exchange.body_whole:
-        reading = await _send_coming(connection, exchange, stream, interim, reading)
+        reading = await _send_coming(client, exchange, stream, interim, reading)
     if reading and await _send(stream, exchange.framing.end):
         exchange.body_sent = True
 
@@ -72,9 +64,9 @@ async def _send_buffered(stream: RawStream, upload: SpillBuffer, framing: Framin
 
 
 async def _send_coming(
-    connection: Connection, exchange: Exchange, stream: RawStream, interim: Callable[[bytes], None], reading: bool
+    client: Client, exchange: Exchange, stream: RawStream, interim: Callable[[bytes], None], reading: bool
 ) -> bool:
-    codec = connection.codec
+    codec = client.codec
     clock = exchange.body_clock
     assert clock is not None
     while True:
@@ -84,22 +76,9 @@ async def _send_coming(
         if piece is None:
             if waits := codec.continue_bytes():
                 interim(waits)
-            codec.receive(await _receive(connection, clock))
+            codec.receive(await clock.receive(client.stream))
         elif reading:
             reading = await _send(stream, exchange.framing.piece(piece))
-
-
-async def _receive(connection: Connection, clock: BodyClock) -> bytes:
-    begun = trio.current_time()
-    with trio.move_on_after(clock.remaining()) as patience:
-        try:
-            data = await connection.stream.recv(SCRATCH)
-        except trio.BrokenResourceError:
-            raise ClientGone from None
-        clock.waited(trio.current_time() - begun, len(data))
-        return data
-    assert patience.cancelled_caught
-    raise RequestError(408, "body_timeout", "The body of the request did not arrive in time.")
 
 
 async def _send(stream: RawStream, data: bytes | memoryview) -> bool:

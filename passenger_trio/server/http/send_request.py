@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import trio
 
 from passenger_trio.codecs.websocket_handshake import check_key
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import CheckoutError, ProcessUnreachable, RequestError
 from passenger_trio.pool.session import Session
+from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.stage import SHORT_OF_DESCRIPTORS
 from passenger_trio.system.sockets import RawStream
-
-if TYPE_CHECKING:
-    from passenger_trio.server.http.connection import Connection
 
 __all__ = ["send_request", "try_process"]
 
@@ -25,7 +21,7 @@ _CONNECT_TRIES = 3
 """Processes that are tried when nothing could be sent to any (R30)."""
 
 
-def send_request(connection: Connection, exchange: Exchange) -> RawStream:
+def send_request(client: Client, exchange: Exchange) -> RawStream:
     """Write the request, as far as it is here, to ``exchange.session``; the stream that has it. Does not call the pool, and may be tried again if it raises.
 
     :raises ProcessUnreachable: the process does not take a stream.
@@ -34,7 +30,8 @@ def send_request(connection: Connection, exchange: Exchange) -> RawStream:
     session = exchange.session
     assert session is not None
     head, upload = exchange.head, exchange.upload
-    address_pairs = connection.address_pairs
+    peer = client.peer
+    address_pairs = peer.pairs
     if head.upgrade:
         address_pairs = _ask_for_websocket(exchange, session, address_pairs)
     whole = exchange.body_whole and upload is None
@@ -42,13 +39,13 @@ def send_request(connection: Connection, exchange: Exchange) -> RawStream:
         head,
         address_pairs,
         exchange.route.script_name,
-        connection.trusted,
+        peer.trusted,
         exchange.request_id,
         exchange.body,
         whole,  # what is not here follows beside the response (send_body)
         head.content_length,
     )
-    stream = session.stream or _stream(connection, session, exchange)
+    stream = session.stream or _stream(client, session, exchange)
     exchange.sent = True
     exchange.unsent = b""
     exchange.body_sent = whole
@@ -64,7 +61,7 @@ def send_request(connection: Connection, exchange: Exchange) -> RawStream:
     return stream
 
 
-def try_process(connection: Connection, exchange: Exchange) -> bool:
+def try_process(client: Client, exchange: Exchange) -> bool:
     """``send_request``, and judge the process. False: it could not be reached, check out another.
 
     :raises ProcessUnreachable: as many as allowed could not be reached.
@@ -72,7 +69,7 @@ def try_process(connection: Connection, exchange: Exchange) -> bool:
     :raises RequestError: see ``send_request``.
     """
     try:
-        send_request(connection, exchange).hang_up()  # from here its task hears for it
+        send_request(client, exchange).hang_up()  # from here its task hears for it
     except RequestError:
         exchange.give_back(SessionOutcome.NOT_STARTED)
         raise
@@ -80,8 +77,8 @@ def try_process(connection: Connection, exchange: Exchange) -> bool:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in SHORT_OF_DESCRIPTORS:
             # It is we who are short of something (F32): the process is not to blame.
             exchange.give_back(SessionOutcome.NOT_STARTED)
-            connection.front.warn_rarely("a process cannot be connected to: %s", error.__cause__.strerror)
-            connection.front.make_room(8)
+            client.front.warn_rarely("a process cannot be connected to: %s", error.__cause__.strerror)
+            client.front.make_room(8)
             raise CheckoutError(f"no stream to a process can be opened: {error.__cause__.strerror}") from error
         # Nothing was sent: any request may go elsewhere. The process is judged by the policy.
         exchange.give_back(SessionOutcome.PROCESS_FAILED)
@@ -104,7 +101,7 @@ def _ask_for_websocket(exchange: Exchange, session: Session, address_pairs: byte
     return address_pairs.replace(b"REQUEST_SCHEME\0http", b"REQUEST_SCHEME\0ws", 1)
 
 
-def _stream(connection: Connection, session: Session, exchange: Exchange) -> RawStream:
+def _stream(client: Client, session: Session, exchange: Exchange) -> RawStream:
     """A stream to the process: one that it keeps, unless that has ended meanwhile, or says what nobody has asked for (R41). A new one for a second try, and
     for what could not have a second try where the first might meet a process that ends its idle streams (R30).
 
@@ -116,7 +113,7 @@ def _stream(connection: Connection, session: Session, exchange: Exchange) -> Raw
     )
     stream = session.connect_nowait(fresh=fresh)
     handed_on = exchange.queued and session.dialect.keeps_idle
-    while session.reused and not (handed_on and connection.now() - stream.idle_since < _STILL_WARM):
+    while session.reused and not (handed_on and client.now() - stream.idle_since < _STILL_WARM):
         try:
             stream.recv_nowait(1)
         except trio.WouldBlock:

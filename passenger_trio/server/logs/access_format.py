@@ -70,7 +70,7 @@ def format_combined(record: AccessRecord) -> bytes:
     remote, time, method, target, version, status, size, referer, agent = record[:9]
     duration, queue, pid, group, rid, retried, spilled, received, refusal, host = record[9:]
     if (second := int(time)) != _combined_time[0]:
-        _combined_time[:] = second, _header_cache(second).encode()
+        _combined_time[:] = second, _stamp(second).encode()
     if (b"%b%b%b%b%b%b" % (method, target, version, referer, agent, rid)).translate(None, _PLAIN):
         method, target, version, referer, agent, rid = [
             _escape(part).replace('"', '\\"').encode() for part in (method, target, version, referer, agent, rid)
@@ -177,7 +177,7 @@ def _string(group: str) -> str:
     return _STRINGS.setdefault(group, json.dumps(group))
 
 
-def _header_cache(second: int) -> str:
+def _stamp(second: int) -> str:
     now = clock.localtime(second)
     offset = now.tm_gmtoff // 60
     sign = "-" if offset < 0 else "+"

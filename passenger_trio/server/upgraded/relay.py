@@ -15,28 +15,25 @@ Laws:
   came for too long. That needs the end of a frame (``websocket_ends``): in the middle of one, there is only the end of the connection.
 * The session is held until then, so the process counts as busy.
 * There are two limits: ``upgrade_idle_timeout`` without a byte in either direction, and ``websocket_drain`` from the moment in which the process is to go, or
-  the server drains. The timekeeper asks when ``Connection.due`` has come (``is_due``): a byte that is passed on changes no timer.
+  the server drains. The timekeeper asks when ``Client.due`` has come (``_on_due``): a byte that is passed on changes no timer.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING
 
 import trio
 
 from passenger_trio.codecs.websocket_ends import FrameEnds, close_frame
 from passenger_trio.core.model import SessionOutcome
+from passenger_trio.server.http.client import Client
+from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.stage import Stage
 from passenger_trio.server.upgraded.relay_direction import Down, Up
+from passenger_trio.system.sockets import RawStream
 
-if TYPE_CHECKING:
-    from passenger_trio.server.http.connection import Connection
-    from passenger_trio.server.http.exchange import Exchange
-    from passenger_trio.system.sockets import RawStream
-
-__all__ = ["Relay", "relay"]
+__all__ = ["Relay"]
 
 _PIECE = 65536
 """Bytes that are moved at once, which is also what a direction holds at the most."""
@@ -47,57 +44,31 @@ _GOING_AWAY, _RESTART = 1001, 1012
 _log = logging.getLogger("passenger_trio.server")
 
 
-async def relay(connection: Connection, exchange: Exchange) -> None:
-    """Pass bytes on until it is over; whatever ends it, the session is closed. Never fails."""
-    session = exchange.session
-    assert session is not None
-    assert session.stream is not None
-    assert exchange.reader is not None
-    it = exchange.relay = Relay(connection, exchange, session.stream)
-    connection.enter(Stage.RELAY, connection.now())
-    connection.due = it.due
-    session.hold(it.drain)
-    if connection.front.draining:
-        it.drain()
-    try:
-        it.begin(connection.codec.hand_over(), exchange.reader.take_rest())
-        await it.stirred.wait()
-        while not it.over:
-            await it.judge()
-            await it.stirred.wait()
-    except trio.Cancelled:
-        restarts = connection.now() >= it.ends and not connection.front.draining
-        it.say_end(_RESTART if restarts else _GOING_AWAY)
-        raise
-    finally:
-        it.finish()
-        exchange.bytes_sent += it.bytes_down
-        exchange.status = exchange.status or 101
-        exchange.give_back(SessionOutcome.DONE)
-
-
 class Relay:
     """One connection that is not HTTP any more."""
 
-    __slots__ = ("_connection", "_down", "_exchange", "_idle", "_up", "ends", "over", "stirred")
+    __slots__ = ("_client", "_down", "_exchange", "_idle", "_logged", "_up", "ends", "over", "stirred")
 
-    def __init__(self, connection: Connection, exchange: Exchange, process: RawStream) -> None:
-        front = connection.front
-        self._connection = connection
+    lingers = True
+
+    def __init__(self, client: Client, exchange: Exchange, process: RawStream) -> None:
+        front = client.front
+        self._client = client
         self._exchange = exchange
         self._idle = front.options.upgrade_idle_timeout or math.inf
         self.ends = math.inf
         """When it is cut off, because its process is to go or the server drains."""
         self.over = False
+        self._logged = False
         self.stirred = trio.Event()
         """It is over, or the end of what the process sends is to be judged."""
         itself = not exchange.status
         """The application writes its response."""
         piece = front.scratch[:_PIECE]
-        self._up = Up(connection.stream, process, front.switchboard, piece, self.finish)
+        self._up = Up(client.stream, process, front.switchboard, piece, self.finish)
         self._down = Down(
             process,
-            connection.stream,
+            client.stream,
             front.switchboard,
             piece,
             self.finish,
@@ -106,7 +77,29 @@ class Relay:
             in_doubt=self._in_doubt,
         )
         self._up.back, self._down.back = self._down, self._up
-        self._up.active = self._down.active = front.switchboard.time = connection.now()
+        self._up.active = self._down.active = front.switchboard.time = client.now()
+
+    async def run(self) -> None:
+        """Pass bytes on until it is over; whatever ends it, the session is closed. Never fails."""
+        client, exchange = self._client, self._exchange
+        session = exchange.session
+        assert session is not None
+        assert exchange.reader is not None
+        client.enter(Stage.RELAY, client.now(), on_due=self._on_due)
+        client.due = self.due
+        session.hold(self.drain)
+        if client.front.draining:
+            self.drain()
+        try:
+            self.begin(client.codec.hand_over(), exchange.reader.take_rest())
+            await self.stirred.wait()
+            while not self.over:
+                await self.judge()
+                await self.stirred.wait()
+        finally:
+            self.finish()
+            exchange.status = exchange.status or 101
+            exchange.give_back(SessionOutcome.DONE)
 
     def begin(self, client_sent: bytes, process_sent: bytes) -> None:
         """Pass on what came with the handshake, and from here on what comes."""
@@ -115,7 +108,7 @@ class Relay:
             up.watch()
             down.watch()
         except OSError as error:
-            self._connection.front.warn_rarely("a connection cannot be relayed: %s", error.strerror)
+            self._client.front.warn_rarely("a connection cannot be relayed: %s", error.strerror)
             self.finish()
             return
         # What fits into no socket's buffer is kept, so the order does not matter.
@@ -156,26 +149,37 @@ class Relay:
         """When it is cut off if nothing comes, in monotonic seconds."""
         return min(self.active + self._idle, self.ends)
 
-    def is_due(self, now: float) -> bool:
-        """For the timekeeper: whether it is cut off now. If not, it is asked again when that may be so."""
-        self._connection.due = due = self.due
-        return due <= now
-
-    def drain(self) -> None:
-        """It has a last time to end by itself."""
-        connection = self._connection
-        self.ends = min(self.ends, connection.now() + connection.front.options.websocket_drain)
-        connection.due = min(connection.due, self.ends)
-
-    def tell_end(self) -> None:
-        """Log why it was cut off."""
-        why = "its process is to go" if self._connection.now() >= self.ends else "nothing came over it for too long"
+    def _on_due(self, now: float) -> bool:
+        """Whether it is cut off now. If not, it is asked again when that may be so."""
+        self._client.due = due = self.due
+        if now < due:
+            return False
+        why = "its process is to go" if now >= self.ends else "nothing came over it for too long"
         _log.info(
             "an upgraded connection to %s is closed: %s [request %s]",
             self._exchange.route.group_name,
             why,
             self._exchange.request_id.decode(),
         )
+        return True
+
+    def drain(self) -> None:
+        """It has a last time to end by itself."""
+        client = self._client
+        self.ends = min(self.ends, client.now() + client.front.options.websocket_drain)
+        client.due = min(client.due, self.ends)
+
+    def last_words(self) -> None:
+        """Tell the client of a WebSocket why it ends, if that can be done at once."""
+        restarts = self._client.now() >= self.ends and not self._client.front.draining
+        self.say_end(_RESTART if restarts else _GOING_AWAY)
+
+    def note_end(self) -> None:
+        """The access log's record of it, once."""
+        if not self._logged:
+            self._logged = True
+            self._exchange.bytes_sent += self.bytes_down
+            self._client.log(self._exchange)
 
     def _in_doubt(self) -> None:
         self.stirred.set()
@@ -199,6 +203,6 @@ class Relay:
         down = self._down
         if down.frames is not None and down.frames.between and not down.rest:
             try:
-                self._connection.stream.send_nowait(close_frame(code))
+                self._client.stream.send_nowait(close_frame(code))
             except trio.BrokenResourceError:
                 pass

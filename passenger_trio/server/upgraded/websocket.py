@@ -19,7 +19,6 @@ import logging
 import math
 import random
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -58,12 +57,10 @@ from passenger_trio.core.websocket_life import (
     WebSocketLife,
 )
 from passenger_trio.errors import IncompleteResponse, MalformedResponse
+from passenger_trio.server.http.client import Client
+from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.stage import Stage
 from passenger_trio.server.upgraded.send_queue import Outflow
-
-if TYPE_CHECKING:
-    from passenger_trio.server.http.connection import Connection
-    from passenger_trio.server.http.exchange import Exchange
 
 __all__ = ["WebSocket"]
 
@@ -84,9 +81,11 @@ _log = logging.getLogger("passenger_trio.server")
 class WebSocket:
     """One WebSocket, from the 101 on."""
 
+    lingers = False  # it has done so itself (``_let_go``)
+
     __slots__ = (
         "_aborted",
-        "_connection",
+        "_client",
         "_exchange",
         "_life",
         "_pong",
@@ -100,11 +99,11 @@ class WebSocket:
         "logged",
     )
 
-    def __init__(self, connection: Connection, exchange: Exchange) -> None:
-        front = connection.front
+    def __init__(self, client: Client, exchange: Exchange) -> None:
+        front = client.front
         options = front.options
-        now = connection.now()
-        self._connection = connection
+        now = client.now()
+        self._client = client
         self._exchange = exchange
         self._life = WebSocketLife(
             Times(
@@ -135,20 +134,20 @@ class WebSocket:
 
     async def run(self) -> None:
         """Until both sides have ended. The session is given back before; the client's connection is closed."""
-        connection, exchange = self._connection, self._exchange
+        client, exchange = self._client, self._exchange
         session = exchange.session
         assert session is not None
         assert session.stream is not None
         assert isinstance(exchange.reader, ResponseReader)  # no other dialect has it
-        connection.enter(Stage.WEBSOCKET, connection.now())
+        client.enter(Stage.WEBSOCKET, client.now(), on_due=self._on_due)
         self._session_reader = MessageReader(exchange.reader.take_rest())
         exchange.reader = None
-        early = connection.codec.hand_over()
+        early = client.codec.hand_over()
         async with trio.open_nursery() as nursery:
-            self._to_client = Outflow(connection.stream, nursery, connection.now, self._client_moved)
-            self._to_worker = Outflow(session.stream, nursery, connection.now, self._worker_moved)
+            self._to_client = Outflow(client.stream, nursery, client.now, self._client_moved)
+            self._to_worker = Outflow(session.stream, nursery, client.now, self._worker_moved)
             session.hold(self._process_goes, taken_over=False)
-            if connection.front.draining:
+            if client.front.draining:
                 self.drain()
             self._set_due()
             nursery.start_soon(self._from_client, early)
@@ -161,35 +160,36 @@ class WebSocket:
 
     def drain(self) -> None:
         """The server is to end: it has a last time to end by itself."""
-        self._life.drain(GOING_AWAY, self._connection.now(), random.random())
+        self._life.drain(GOING_AWAY, self._client.now(), random.random())
         self._set_due()
 
     def _process_goes(self) -> None:
-        self._life.drain(SERVICE_RESTART, self._connection.now(), random.random())
+        self._life.drain(SERVICE_RESTART, self._client.now(), random.random())
         self._set_due()
 
-    def tick(self, now: float) -> None:
-        """Something may be due. Called by the timekeeper."""
+    def _on_due(self, now: float) -> bool:
+        """Something may be due. Called by the timekeeper. The connection is never cut off by that: the life decides."""
         self._perform(self._life.tick(now))
+        return False
 
     def last_words(self) -> None:
         """Its tasks are being cancelled: the client is told, if that can be done at once."""
         if self._life.client is _OPEN and (self._to_client is None or not self._to_client.kept):
-            code = GOING_AWAY if self._connection.front.draining else INTERNAL_ERROR
+            code = GOING_AWAY if self._client.front.draining else INTERNAL_ERROR
             try:
-                self._connection.stream.send_nowait(encode_frame(CLOSE, close_payload(code)))
+                self._client.stream.send_nowait(encode_frame(CLOSE, close_payload(code)))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
 
     def _set_due(self) -> None:
         if self._to_client is not None:  # else the connection is still at the stage before
-            self._connection.due = self._life.due()
+            self._client.due = self._life.due()
 
     def _client_moved(self, since: float) -> None:
         life = self._life
         life.client_stuck = since
         if since == math.inf:
-            life.heard = self._connection.now()
+            life.heard = self._client.now()
             pong, self._pong = self._pong, None
             if pong is not None:
                 self._send(encode_frame(PONG, pong))
@@ -198,7 +198,7 @@ class WebSocket:
     def _worker_moved(self, since: float) -> None:
         self._life.worker_stuck = since
         if since == math.inf:
-            self._life.heard = self._connection.now()
+            self._life.heard = self._client.now()
         self._set_due()
 
     def _perform(self, orders: Iterable[Order]) -> None:
@@ -211,9 +211,9 @@ class WebSocket:
                 case TellWorker(code, reason):
                     self._tell_worker(b"" if code == 1005 else close_payload(code, reason))
                 case CutClient():
-                    _log.info("the client of a WebSocket is given up on [%s]", self._connection.remote)
-                    self._connection.stream.send_eof()
-                    self._connection.stream.close()
+                    _log.info("the client of a WebSocket is given up on [%s]", self._client.peer.address)
+                    self._client.stream.send_eof()
+                    self._client.stream.close()
                     assert self._to_worker is not None
                     self._to_worker.release()
                 case AbortWorker():
@@ -243,7 +243,7 @@ class WebSocket:
         assert self._to_client is not None
         reader = self._session_reader
         life = self._life
-        front = self._connection.front
+        front = self._client.front
         size = ReadSize(_FIRST_READ, _LEAST_READ, _READ)
         came = 0
         try:
@@ -283,7 +283,7 @@ class WebSocket:
     def _take_from_worker(self, kind: int, payload: bytes, last: bool, out: list[bytes]) -> None:
         life = self._life
         opcode = _TO_CLIENT.get(kind)
-        now = self._connection.now()
+        now = self._client.now()
         if opcode is not None:
             if life.client is _OPEN:  # else nobody wants it any more
                 out.append(encode_frame(CONTINUATION if self._within else opcode, payload, final=last))
@@ -315,7 +315,7 @@ class WebSocket:
 
     def _worker_gone(self, broken: bool) -> None:
         if self._life.worker is not Side.GONE:
-            self._perform(self._life.worker_lost(self._connection.now(), broken=broken))
+            self._perform(self._life.worker_lost(self._client.now(), broken=broken))
             # The process is not to blame for its end before its exit has been seen.
             self._exchange.give_back(SessionOutcome.PROCESS_FAILED if broken else SessionOutcome.DONE)
 
@@ -323,13 +323,13 @@ class WebSocket:
 
     async def _from_client(self, early: bytes) -> None:
         """The client's frames to the worker, until the client's side is over; then its connection is closed, and the session logged."""
-        connection, life = self._connection, self._life
-        stream = connection.stream
+        client, life = self._client, self._life
+        stream = client.stream
         size = ReadSize(_FIRST_READ, _LEAST_READ, _READ)
         assert self._to_worker is not None
         try:
             data, early = early[: size.limit], early[size.limit :]
-            ended = not early and connection.codec.peer_closed
+            ended = not early and client.codec.peer_closed
             while True:
                 if data:
                     frames = self._reader.frames
@@ -339,27 +339,27 @@ class WebSocket:
                     await self._let_go()
                     break
                 if ended:
-                    self._perform(life.client_lost(connection.now()))
+                    self._perform(life.client_lost(client.now()))
                     break
                 if life.client is _OPEN:
                     await self._to_worker.wait_clear()
                 if size.is_flood:
-                    await connection.front.take_turn()
+                    await client.front.take_turn()
                 if early:
                     data, early = early[: size.limit], early[size.limit :]
-                    ended = not early and connection.codec.peer_closed
+                    ended = not early and client.codec.peer_closed
                     continue
                 data = await stream.recv(size.limit)
                 ended = not data
         except trio.BrokenResourceError:
-            self._perform(life.client_lost(connection.now()))
+            self._perform(life.client_lost(client.now()))
         except trio.ClosedResourceError:
             pass  # it was given up on
         self._client_over()
 
     def _take_from_client(self, data: bytes) -> None:
         life = self._life
-        now = self._connection.now()
+        now = self._client.now()
         life.heard = now
         self.bytes_up += len(data)
         out: list[bytes] = []
@@ -378,8 +378,8 @@ class WebSocket:
                     out.clear()
                 code, reason = close_code(payload), payload[2:].decode()
                 if opcode == FAILURE:
-                    _log.info("a WebSocket is closed with %d: %s [%s]", code, reason, self._connection.remote)
-                    self._connection.front.rejected[f"websocket_{code}"] += 1
+                    _log.info("a WebSocket is closed with %d: %s [%s]", code, reason, self._client.peer.address)
+                    self._client.front.rejected[f"websocket_{code}"] += 1
                     self._perform(life.client_fails(code, reason, now))
                 else:
                     self._perform(life.client_closes(code, reason, now))
@@ -423,7 +423,7 @@ class WebSocket:
         :raises trio.ClosedResourceError: it had its time.
         """
         assert self._to_client is not None
-        stream = self._connection.stream
+        stream = self._client.stream
         await self._to_client.wait_clear()
         stream.send_eof()
         dropped = 0
@@ -438,7 +438,7 @@ class WebSocket:
 
     def _client_over(self) -> None:
         self._life.client_let_go()
-        self._connection.stream.close()
+        self._client.stream.close()
         self._set_due()
         self.note_end()
 
@@ -447,4 +447,4 @@ class WebSocket:
         if not self.logged:
             self.logged = True
             self._exchange.bytes_sent = self.bytes_down
-            self._connection.log(self._exchange)
+            self._client.log(self._exchange)

@@ -11,7 +11,7 @@ import trio.testing
 from dummy_front import Client, data, end, get, head, post, requests, respond, serving, simulated, whole
 
 from passenger_trio.options import AppOptions, ServerOptions
-from passenger_trio.server.http.buffer_body import BodyClock
+from passenger_trio.server.http.body_clock import BodyClock
 from passenger_trio.server.http.deadline_scanner import Timekeeper
 from passenger_trio.server.http.stage import PATIENCE, Stage
 from passenger_trio.spawning.dummy import DummyProcess

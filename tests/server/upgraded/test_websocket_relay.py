@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -67,7 +68,8 @@ async def test_the_scheme_is_ws_or_wss() -> None:
     async with websockets(talk) as world:
         for scheme in (b"http", b"https"):
             client = world.connect()
-            client.connection.address_pairs = b"REQUEST_SCHEME\0" + scheme + b"\0SERVER_NAME\0localhost\0"
+            pairs = b"REQUEST_SCHEME\0" + scheme + b"\0SERVER_NAME\0localhost\0"
+            client.connection.peer = attrs.evolve(client.connection.peer, pairs=pairs)
             client.send(handshake())
             await connected(client)
     assert schemes == ["ws", "wss"]

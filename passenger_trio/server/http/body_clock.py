@@ -1,0 +1,51 @@
+"""How long a request body may still be waited for (R27), and the one place where it is waited for."""
+
+from __future__ import annotations
+
+import trio
+
+from passenger_trio.errors import RequestError
+from passenger_trio.server.http.stage import SCRATCH, ClientGone
+from passenger_trio.system.sockets import RawStream
+
+__all__ = ["BodyClock"]
+
+
+class BodyClock:
+    """A grace, and after that a minimum rate.
+
+    The grace is a balance: waiting spends it, bytes earn it back at the minimum rate, and it never grows beyond what it was at first. So a client
+    that was fast for a while may not stop for ever after that. Only time that we waited for the client counts: an application that does not read is
+    not the client's fault, nor is a disk that is slow. A rate of 0 demands nothing.
+    """
+
+    __slots__ = ("_grace", "_left", "_rate")
+
+    def __init__(self, grace: float, rate: int) -> None:
+        self._grace = self._left = grace
+        self._rate = rate
+
+    def waited(self, seconds: float, received: int) -> None:
+        """The client was waited for, and sent something, or nothing."""
+        if self._rate:
+            self._left = min(self._grace, self._left - seconds + received / self._rate)
+
+    def remaining(self) -> float:
+        """Seconds until the body is late."""
+        return max(0.0, self._left) if self._rate else float("inf")
+
+    async def receive(self, stream: RawStream) -> bytes:
+        """Wait for the next bytes of the client; ``b""`` at its end.
+
+        :raises RequestError: the body is late (408).
+        :raises ClientGone: the client's connection broke.
+        """
+        begun = trio.current_time()
+        with trio.move_on_after(self.remaining()):
+            try:
+                data = await stream.recv(SCRATCH)
+            except trio.BrokenResourceError:
+                raise ClientGone from None
+            self.waited(trio.current_time() - begun, len(data))
+            return data
+        raise RequestError(408, "body_timeout", "The body of the request did not arrive in time.")

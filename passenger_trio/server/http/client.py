@@ -1,0 +1,174 @@
+"""A client's connection: its streams, its codec, its stage and the stage's deadline. It knows no stage's code.
+
+Each stage says what it is and how long it may last (``enter``). When the deadline has passed, the deadline scanner calls ``on_deadline``, which cancels the
+scope around the stage, unless the stage has said what it does instead. ``connection.py`` looks up what comes then.
+
+Laws: only ``enter`` and ``enter_fast_path`` begin a stage; what they are given is all that is known of its deadline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import trio
+
+from passenger_trio.codecs.http1 import ClientSide
+from passenger_trio.server.front import Front
+from passenger_trio.server.http.exchange import Exchange
+from passenger_trio.server.http.peer import Peer
+from passenger_trio.server.http.stage import PATIENCE, ClientGone, Stage
+from passenger_trio.server.logs.records import exchange_record
+from passenger_trio.system.sockets import RawStream
+
+__all__ = ["TASK", "Client"]
+
+TASK = "a connection"
+"""The name of a connection's task, for the error kernel."""
+
+
+class Client:
+    """The state of one client connection. Its stages take it as their first argument."""
+
+    __slots__ = (
+        "_on_due",
+        "_opened",
+        "broken",
+        "codec",
+        "cut",
+        "due",
+        "exchange",
+        "front",
+        "now",
+        "peer",
+        "scope",
+        "served",
+        "since",
+        "stage",
+        "stream",
+        "turn",
+    )
+
+    def __init__(self, front: Front, stream: RawStream, peer: Peer) -> None:
+        self.front = front
+        self.stream = stream
+        self.peer = peer
+        self.codec = ClientSide(front.limits, plain_parser=front.options.plain_parser)
+        self.exchange: Exchange | None = None
+        """The request under way."""
+        self.now = front.now
+        """Reads the monotonic clock, in seconds."""
+        self.stage = Stage.IDLE
+        self.since = self._opened = self.now()
+        """When the stage began, in monotonic seconds."""
+        self.due = math.inf
+        """When the stage must be over. The deadline scanner reads it."""
+        self._on_due: Callable[[float], bool] | None = None
+        self.turn = 0
+        """Counts stages, so that a deadline can tell whether its stage is still there."""
+        self.scope = trio.CancelScope()
+        """Around each step of the connection's task."""
+        self.cut = False
+        """Whether the scope is cancelled."""
+        self.broken = False
+        """Whether a step for it has failed: it is cut off, and not gone on with."""
+        self.served = 0
+        """Requests that were begun."""
+
+    # -- the stage and its deadline -----------------------------------------------------------------------------
+
+    def enter(
+        self, stage: Stage, now: float, seconds: float = math.inf, on_due: Callable[[float], bool] | None = None
+    ) -> None:
+        """A stage begins, and may last for ``seconds``.
+
+        :param on_due: called with the time when they are over; True: the stage has timed out. If it is not given, it has.
+        """
+        self.stage = stage
+        self.since = now
+        self.due = now + seconds
+        self._on_due = on_due
+        self.turn += 1
+
+    def enter_fast_path(self, stage: Stage, now: float) -> None:
+        """A stage of the fast path begins: it lasts for ``PATIENCE``, which is kept more exactly."""
+        self.stage = stage
+        self.since = now
+        self.due = now + PATIENCE
+        self._on_due = None
+        self.turn += 1
+        self.front.timekeeper.soon(self)
+
+    def enter_write(self, now: float) -> None:
+        """The client takes nothing: that may last for the write timeout (R27)."""
+        self.enter(Stage.WRITE, now, self.front.options.write_timeout, self._takes_nothing)
+
+    def _takes_nothing(self, now: float) -> bool:
+        # Whoever waits for room is told in this very step, and gives the client its whole time again: a cut would end the connection behind what he sends.
+        return not self.stream.takes_more
+
+    def overdue(self, now: float) -> None:
+        """The stage should be over by now. Called by the deadline scanner; runs no task."""
+        on_due = self._on_due
+        if on_due is None or on_due(now):
+            self.cut_off()
+
+    @property
+    def is_idle(self) -> bool:
+        """Between two requests, and not told to end."""
+        return self.stage is Stage.IDLE and not self.cut
+
+    def close_idle(self) -> None:
+        """End the connection, which must be idle."""
+        self.cut_off()
+
+    def cut_off(self) -> None:
+        """The stage is over, whatever it waits for."""
+        self.cut = True
+        self.scope.cancel()
+
+    def give_up(self) -> None:
+        """A step for it has failed."""
+        self.broken = True
+        self.cut_off()
+
+    def break_off(self, error: Exception) -> None:
+        """A step for it has failed, which nobody knows yet. Raises nothing."""
+        self.front.kernel.report(TASK, error, f"it is closed [{self.peer.address}]")
+        with self.front.kernel.contain(TASK):
+            self.give_up()
+
+    # -- the response -------------------------------------------------------------------------------------------
+
+    @property
+    def ends_after_response(self) -> bool:
+        """Whether the response under way is the connection's last, for reasons of ours."""
+        options = self.front.options
+        return (
+            self.front.draining
+            or 0 < options.max_requests_per_connection <= self.served
+            or 0 < options.max_connection_age <= self.since - self._opened
+        )
+
+    async def send(self, data: bytes | memoryview) -> None:
+        """Give bytes to the client; waits while it takes none, for which a deadline is set (R27).
+
+        :raises ClientGone: the connection is broken.
+        """
+        try:
+            sent = self.stream.send_nowait(data)
+            if sent < len(data):
+                rest = memoryview(data)[sent:]
+                stage = self.stage
+                while rest:
+                    self.enter_write(self.now())
+                    await trio.lowlevel.wait_writable(self.stream.socket)
+                    rest = rest[self.stream.send_nowait(rest) :]
+                self.enter(stage, self.now())
+        except trio.BrokenResourceError:
+            raise ClientGone from None
+
+    def log(self, exchange: Exchange) -> None:
+        """Give the access log the record of an exchange that is over."""
+        if self.front.access_log is not None:
+            self.front.access_log.record(exchange_record(exchange, self.peer.address, self.now()))

@@ -1,0 +1,21 @@
+"""Who is at the other end of a client connection."""
+
+from __future__ import annotations
+
+import attrs
+
+__all__ = ["Peer"]
+
+
+@attrs.frozen
+class Peer:
+    """Who is at the other end of a connection. Never changes."""
+
+    address: str
+    """For logs: the IP address, or ``unix``."""
+    trusted: bool
+    """Whether its forwarded fields are believed (R11)."""
+    pairs: bytes
+    """The connection's part of every request head for an application."""
+    user: int | None = None
+    """The user id of a peer on a Unix socket; None on TCP."""

@@ -1,0 +1,84 @@
+"""What the access log keeps of a request: of one that is over, and of one that was refused before it was anybody's.
+
+A new field of the log is filled here, named in ``access_format.AccessRecord``, and written by that module's formats.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from passenger_trio.codecs.edge import Known
+from passenger_trio.errors import RequestError
+from passenger_trio.server.http.exchange import Exchange
+from passenger_trio.server.logs.access_format import AccessRecord
+
+__all__ = ["exchange_record", "refusal_record"]
+
+
+def exchange_record(exchange: Exchange, peer: str, now: float) -> AccessRecord:
+    """The record of an exchange that is over.
+
+    :param peer: the address of the connection's other end. :param now: monotonic, in seconds.
+    """
+    head = exchange.head
+    referer, agent = _from_and_by(head.fields)
+    duration = now - exchange.started
+    return AccessRecord(
+        exchange.client(peer),
+        time.time() - duration,
+        head.method,
+        head.target,
+        head.version,
+        exchange.status,
+        exchange.bytes_sent,
+        referer,
+        agent,
+        duration,
+        exchange.queue_time,
+        exchange.pid,
+        exchange.route.group_name,
+        exchange.request_id,
+        exchange.retried,
+        exchange.spilled,
+        exchange.relay.bytes_up if exchange.relay is not None else 0,
+    )
+
+
+def refusal_record(known: Known, client: str, error: RequestError, size: int, since: float, now: float) -> AccessRecord:
+    """The record of a request that was refused: what is known of it (ED14).
+
+    :param size: of the body that it was answered with. :param since: when its first byte came, in monotonic seconds.
+    """
+    referer, agent = _from_and_by(known.fields)
+    host = next((value for name, value in known.fields if name.lower() == b"host"), b"")
+    return AccessRecord(
+        client,
+        time.time() - (now - since),
+        known.method,
+        known.target,
+        known.version or b"?",
+        error.status,
+        size,
+        referer,
+        agent,
+        now - since,
+        0.0,
+        0,
+        "",
+        b"",
+        refusal=error.code,
+        host=host,
+    )
+
+
+def _from_and_by(fields: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+    """Referer and User-Agent."""
+    referer = agent = b""
+    for name, value in fields:
+        length = len(name)
+        if length == 10 and name.lower() == b"user-agent":
+            agent = value
+        elif length == 7 and name.lower() == b"referer":
+            referer = value
+    return referer, agent
