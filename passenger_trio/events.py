@@ -60,17 +60,25 @@ class ProcessAttached(ProcessEvent):
 
 @attrs.frozen(kw_only=True)
 class ProcessDetached(ProcessEvent):
-    """It gets no more requests. :ivar why: for people."""
+    """It gets no more requests. :ivar reason: why, for people."""
 
     name = "process_detached"
-    why: str
+    reason: str
 
 
 @attrs.frozen(kw_only=True)
 class ProcessExited(ProcessEvent):
-    """It is gone."""
+    """It is gone.
+
+    :ivar exit_status: what it has given to ``exit``; None: a signal has ended it, or nobody can tell.
+    :ivar signal: the name of that signal, ``SIGSEGV``; None: none has, or nobody can tell.
+    :ivar reason: why it was to end, for people; ``""``: nobody had asked it to.
+    """
 
     name = "process_exited"
+    exit_status: int | None = None
+    signal: str | None = None
+    reason: str = ""
 
 
 @attrs.frozen(kw_only=True)

@@ -63,7 +63,18 @@ env = { DEBUG = "1" }
 
 `--hook EVENT=COMMAND` runs a program, without a shell, at an event of the pool: `process_attached`, `process_detached`, `process_exited`, `spawn_failed`,
 `queue_full`, `request_time_exceeded`, `memory_limit_exceeded`, `drain_time_exceeded`, `restart_ended`, `restart_rejected`. `PASSENGER_TRIO_HOOK` in its environment is the event, and
-`PASSENGER_TRIO_HOOK_PID` and others say more. Hooks run one after another; one that takes longer than 30 s is killed.
+its members are variables, empty where there is nothing to say. Hooks run one after another; one that takes longer than 30 s is killed.
+
+| variable | of | says |
+|---|---|---|
+| `PASSENGER_TRIO_HOOK_GROUP` | all but `queue_full` | the application and its environment: `shop (production)` |
+| `PASSENGER_TRIO_HOOK_PID` | what happens to a process | its pid |
+| `PASSENGER_TRIO_HOOK_REASON` | `process_detached`, `process_exited` | why it was to go, for people; empty: nobody had asked it to |
+| `PASSENGER_TRIO_HOOK_EXIT_STATUS` | `process_exited` | its exit status; empty: a signal has ended it, or nobody can tell |
+| `PASSENGER_TRIO_HOOK_SIGNAL` | `process_exited` | the signal that has ended it: `SIGSEGV` |
+| `PASSENGER_TRIO_HOOK_SUMMARY`, `PASSENGER_TRIO_HOOK_ID` | `spawn_failed` | what went wrong, and how the log calls it |
+| `PASSENGER_TRIO_HOOK_GENERATION` | `restart_ended`, `restart_rejected` | which restart of the application it is; 2 is the first |
+| `PASSENGER_TRIO_HOOK_TIME` | all | seconds since the epoch |
 """
 
 _TAIL = """

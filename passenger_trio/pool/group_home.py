@@ -37,7 +37,11 @@ class GroupFacts(Protocol):
 
     def spawn_failed(self, home: GroupHome, attempt: AttemptId, error: SpawnError | None) -> None: ...
 
-    def process_exited(self, process: Process) -> None: ...
+    def process_exited(self, process: Process) -> None:
+        """At once."""
+
+    def process_ended(self, process: Process, status: int | None, reason: str) -> None:
+        """Soon after: how, and why if somebody had asked it to."""
 
 
 @attrs.define(eq=False)
@@ -127,7 +131,9 @@ class GroupHome:
     def keep(self, process: Process) -> Keeper:
         """Start the keeper of a process."""
         assert self._nursery is not None
-        keeper = self.keepers[process.id] = Keeper(process, self.shutdown_timeout, self._exited, self.kernel)
+        keeper = self.keepers[process.id] = Keeper(
+            process, self.shutdown_timeout, self._exited, self.facts.process_ended, self.kernel
+        )
         self._nursery.start_soon(keeper.keep)
         return keeper
 

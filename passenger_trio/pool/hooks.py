@@ -1,7 +1,7 @@
 """Hooks: commands of the operator that are run when something happens in the pool.
 
 A hook is a program and its arguments, without a shell. What happened is in its environment: ``PASSENGER_TRIO_HOOK`` is the event's name, and each
-field is a variable (``PASSENGER_TRIO_HOOK_PID`` ...). Hooks run one after another, so that a storm of events is no storm of programs; one that takes too
+field is a variable (``PASSENGER_TRIO_HOOK_EXIT_STATUS`` ...; OB7). Hooks run one after another, so that a storm of events is no storm of programs; one that takes too
 long is killed; what comes of one is logged and changes nothing.
 """
 

@@ -42,12 +42,14 @@ class Keeper:
         process: Process,
         shutdown_timeout: float,
         on_exit: Callable[[Process], None],
+        on_end: Callable[[Process, int | None, str], None] = lambda process, status, why: None,
         kernel: ErrorKernel | None = None,
     ) -> None:
         self.process = process
         self._kernel = kernel or ErrorKernel()
         self._shutdown_timeout = shutdown_timeout
         self._on_exit = on_exit
+        self._on_end = on_end
         self._state = Life.SERVING
         self._retire = trio.Event()
         self._why = ""
@@ -92,14 +94,17 @@ class Keeper:
                 _log.error("pid %d does not end although it was killed", live.pid)
             with self._kernel.contain(_TASK):
                 self._gone()
+        status = None
+        with self._kernel.contain(_TASK), trio.CancelScope(shield=True):  # bounded: it takes a moment at most
+            status = await live.wait_exit_status()
         with self._kernel.contain(_TASK):
-            with trio.CancelScope(shield=True):  # bounded: wait_exit_status takes a moment at most
-                status = await live.wait_exit_status()
             level = logging.INFO if self._why else logging.WARNING
             because = f" ({self._why})" if self._why else ""
             _log.log(
                 level, "process %d of %s ended: %s%s", live.pid, self.process.group, describe_exit(status), because
             )
+        with self._kernel.contain(_TASK):
+            self._on_end(self.process, status, self._why)
         with self._kernel.contain(_TASK):
             # Whoever still reads from it drains what the kernel holds; new streams cannot be had.
             live.close()

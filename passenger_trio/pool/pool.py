@@ -49,6 +49,7 @@ from passenger_trio.pool.perform import perform
 from passenger_trio.pool.place import Place
 from passenger_trio.pool.session import Process, Session
 from passenger_trio.spawning.choose_spawner import MakeSpawner
+from passenger_trio.spawning.handshake import signal_name
 from passenger_trio.spawning.spawner import LiveProcess, Spawner
 
 __all__ = ["Pool"]
@@ -300,7 +301,6 @@ class Pool:
         del self.processes[process.id]
         unasked = not process.leaving
         process.leave()
-        self.events.publish(ProcessExited(group=str(process.group), pid=process.live.pid))
         # Should the policy hold it for a crash loop, this is what people are shown.
         evidence = SpawnFailure(
             error_id=secrets.token_hex(4),
@@ -318,6 +318,19 @@ class Pool:
             )
         self._perform(commands)
         self.tell_change()
+
+    def process_ended(self, process: Process, status: int | None, reason: str) -> None:
+        """See ``GroupFacts``."""
+        by_signal = status is not None and status < 0
+        self.events.publish(
+            ProcessExited(
+                group=str(process.group),
+                pid=process.live.pid,
+                exit_status=None if by_signal else status,
+                signal=signal_name(-status) if status is not None and by_signal else None,
+                reason=reason,
+            )
+        )
 
     def sampled(self, id: ProcessId, size: int) -> None:
         """A process uses so many bytes."""
@@ -455,7 +468,7 @@ class Pool:
     def _detached(self, process: Process, why: str) -> None:
         if not process.told_detached:
             process.told_detached = True
-            self.events.publish(ProcessDetached(group=str(process.group), pid=process.live.pid, why=why))
+            self.events.publish(ProcessDetached(group=str(process.group), pid=process.live.pid, reason=why))
             for tell in tuple(process.holders):
                 with self._kernel.contain("a step of a connection"):
                     tell()

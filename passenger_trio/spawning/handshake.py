@@ -49,11 +49,16 @@ def describe_exit(status: int | None) -> str:
         return "its exit status is not known"
     if status >= 0:
         return f"exit status {status}"
+    name = signal_name(-status)
+    return f"killed by signal {-status}" + (f" ({name})" if not name.isdigit() else "")
+
+
+def signal_name(number: int) -> str:
+    """``"SIGSEGV"``; the number where a signal has no name."""
     try:
-        name = f" ({signal.Signals(-status).name})"
+        return signal.Signals(number).name
     except ValueError:
-        name = ""
-    return f"killed by signal {-status}{name}"
+        return str(number)
 
 
 def check_socket_file(path: str) -> None:

@@ -209,6 +209,26 @@ def test_events_are_followed_and_hooks_are_run(instance_dir: Path) -> None:
     assert (refused.returncode, "the events are process_attached" in refused.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("method", ["smart", "direct"])
+def test_a_hook_is_told_how_a_process_has_ended_and_why(instance_dir: Path, method: str) -> None:
+    """OB7: exit status, signal, reason and group, of a process that crashed, one that ended by itself and one that was to go."""
+    seen = instance_dir / "seen"
+    members = "$PASSENGER_TRIO_HOOK_".join(["", "EXIT_STATUS|", "SIGNAL|", "REASON|", "GROUP"])
+    hook = f"process_exited=/bin/sh -c 'echo \"{members}\" >> {seen}'"
+    with Supervisor.start(BEHAVIOURS, "--hook", hook, "--spawn-method", method, "--retry", "off") as server:
+
+        def told(count: int) -> str:
+            return eventually(lambda: (seen.read_text().splitlines() if seen.exists() else [])[count:])[0]
+
+        os.kill(server.pids[0], signal.SIGSEGV)
+        assert told(0) == "|SIGSEGV||behaviours (development)"
+        assert server.get("/exit?4").status == 502
+        assert told(1) == "4|||behaviours (development)"
+        eventually(lambda: server.pids)
+        ask(server, "detach", str(server.pids[0]))
+        assert told(2) == "0||an operator detached it|behaviours (development)"
+
+
 def test_the_trace_of_a_server_replays() -> None:
     with Supervisor.start(BEHAVIOURS) as server:
         server.get("/pid")

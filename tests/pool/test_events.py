@@ -97,8 +97,8 @@ def test_every_kind_has_a_name_of_its_own_and_is_json() -> None:
     assert {kind.__name__ for kind in events.KINDS.values()} | {"Event", "ProcessEvent", "KINDS", "as_json"} == set(
         events.__all__
     )
-    sent = json.loads(json.dumps(events.as_json(ProcessDetached(group="shop (test)", pid=7, why="idle", time=1.5))))
-    assert sent == {"event": "process_detached", "time": 1.5, "group": "shop (test)", "pid": 7, "why": "idle"}
+    sent = json.loads(json.dumps(events.as_json(ProcessDetached(group="shop (test)", pid=7, reason="idle", time=1.5))))
+    assert sent == {"event": "process_detached", "time": 1.5, "group": "shop (test)", "pid": 7, "reason": "idle"}
     assert events.as_json(QueueFull(lost_before=4))["lost_before"] == 4
 
 
@@ -109,7 +109,27 @@ async def test_what_a_process_that_ends_unasked_says(autojump_clock: trio.testin
         with pool.events.listen() as listener:
             only(spawner).exit(3)
             event = await anext(listener)
-    assert event == ProcessExited(group=str(KEY), pid=only_first(spawner), time=event.time)
+    assert event == ProcessExited(group=str(KEY), pid=only_first(spawner), exit_status=3, time=event.time)
+
+
+@pytest.mark.parametrize(("status", "told"), [(0, (0, None)), (-9, (None, "SIGKILL")), (-64, (None, "SIGRTMAX"))])
+async def test_how_a_process_has_ended_and_why(
+    autojump_clock: trio.testing.MockClock, status: int, told: tuple[int | None, str | None]
+) -> None:
+    """OB7: exit status, signal, reason and group are in the event, also of a process that was asked to go."""
+    spawner = DummySpawner()
+    async with running_pool(spawner) as pool:
+        await until(pool, 1)
+        with pool.events.listen() as listener:
+            spawner.processes[0].obeys = False
+            pool.detach(next(iter(pool.processes)))
+            assert isinstance(await anext(listener), ProcessDetached)
+            spawner.processes[0].exit(status)
+            while not isinstance(event := await anext(listener), ProcessExited):
+                pass
+    assert (event.exit_status, event.signal) == told
+    assert event.reason == "an operator detached it"
+    assert event.group == str(KEY)
 
 
 def only_first(spawner: DummySpawner) -> int:
