@@ -20,6 +20,7 @@ import struct
 from typing import Final
 
 from passenger_trio.errors import IncompleteResponse, MalformedResponse
+from passenger_trio.options import MAX_WEBSOCKET_MESSAGE
 
 __all__ = [
     "ABORT",
@@ -45,7 +46,7 @@ __all__ = [
     "whole_response",
 ]
 
-MAX_FRAME: Final = 16 * 1024 * 1024
+MAX_FRAME: Final = MAX_WEBSOCKET_MESSAGE
 MAX_HEAD: Final = 128 * 1024
 
 HEAD: Final = ord("R")

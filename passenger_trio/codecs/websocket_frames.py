@@ -22,6 +22,8 @@ from typing import Final
 import attrs
 from wsproto.frame_protocol import FrameProtocol, ParseFailed
 
+from passenger_trio.options import ServerOptions
+
 __all__ = [
     "BINARY",
     "CLOSE",
@@ -71,7 +73,7 @@ _SHORT, _LONG = struct.Struct("!H"), struct.Struct("!Q")
 class FrameLimits:
     """What a client may send (R33)."""
 
-    max_message_size: int = 1024**2
+    max_message_size: int = ServerOptions().websocket_max_message_size
     """Bytes of one message, in all its fragments; more: 1009."""
 
 

@@ -26,6 +26,8 @@ import math
 
 import attrs
 
+from passenger_trio.options import ServerOptions
+
 __all__ = [
     "GOING_AWAY",
     "LOST",
@@ -71,11 +73,21 @@ class Side(enum.Enum):
 class Times:
     """Seconds; a ping time of 0 is none."""
 
-    ping_interval: float = 20.0
-    ping_timeout: float = 20.0
-    stall: float = 60.0
+    ping_interval: float
+    ping_timeout: float
+    stall: float
     """How long a side may take nothing."""
-    drain: float = 5.0
+    drain: float
+
+    @classmethod
+    def of(cls, options: ServerOptions) -> Times:
+        """As the options of the server say."""
+        return cls(
+            options.websocket_ping_interval,
+            options.websocket_ping_timeout,
+            options.write_timeout,
+            options.websocket_drain,
+        )
 
 
 @attrs.frozen

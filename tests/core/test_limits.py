@@ -5,9 +5,12 @@ from __future__ import annotations
 import attrs
 import pytest
 
+from passenger_trio.codecs.session_protocol import MAX_FRAME
+from passenger_trio.codecs.websocket_frames import FrameLimits
 from passenger_trio.core.limits import GroupLimits, PoolLimits, group_limits, pool_limits, session_limit
 from passenger_trio.core.model import GroupKey
-from passenger_trio.options import AppOptions, PoolOptions
+from passenger_trio.core.websocket_life import Times
+from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, AppOptions, PoolOptions, ServerOptions
 
 
 @pytest.mark.parametrize(
@@ -99,3 +102,13 @@ def test_a_request_in_development_retries_an_application_that_does_not_start() -
 @pytest.mark.parametrize(("concurrencies", "most"), [([1, 4], 24), ([1, 0], 0), ([0], 0), ([100], 600)])
 def test_sessions_at_a_time_have_a_limit_unless_an_application_has_none(concurrencies: list[int], most: int) -> None:
     assert session_limit(concurrencies, 6) == most
+
+
+def test_the_numbers_of_websockets_come_from_their_options() -> None:
+    """HO1: none of them is written a second time."""
+    options = ServerOptions(
+        websocket_ping_interval=1.0, websocket_ping_timeout=2.0, write_timeout=3.0, websocket_drain=4.0
+    )
+    assert Times.of(options) == Times(ping_interval=1.0, ping_timeout=2.0, stall=3.0, drain=4.0)
+    assert FrameLimits().max_message_size == ServerOptions().websocket_max_message_size
+    assert MAX_FRAME == MAX_WEBSOCKET_MESSAGE

@@ -131,10 +131,10 @@ def test_a_client_is_not_blamed_for_what_we_do_not_read() -> None:
 
 
 def test_pings_can_be_left_out_and_not_be_waited_for() -> None:
-    it = life(times=Times(ping_interval=0.0))
+    it = life(times=attrs.evolve(TIMES, ping_interval=0.0))
     assert it.due() == math.inf
     assert it.tick(1e6) == []
-    it = life(times=Times(ping_timeout=0.0))
+    it = life(times=attrs.evolve(TIMES, ping_timeout=0.0))
     assert it.tick(20.0) == [Ping()]
     assert it.due() == math.inf
     assert it.tick(1e6) == []

@@ -101,19 +101,10 @@ class WebSocket:
 
     def __init__(self, client: Client, exchange: Exchange) -> None:
         front = client.front
-        options = front.options
         now = client.now()
         self._client = client
         self._exchange = exchange
-        self._life = WebSocketLife(
-            Times(
-                options.websocket_ping_interval,
-                options.websocket_ping_timeout,
-                options.write_timeout,
-                options.websocket_drain,
-            ),
-            now,
-        )
+        self._life = WebSocketLife(Times.of(front.options), now)
         self._reader = FrameReader(front.frame_limits, now)
         self._session_reader = MessageReader()
         self._to_client: Outflow | None = None
