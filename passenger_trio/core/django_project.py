@@ -10,8 +10,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from passenger_trio.core.entry_points import Load
-from passenger_trio.core.module_names import Module, string_of
+from passenger_trio.core.python_entry_points import Load
+from passenger_trio.core.python_names import Module, string_of
 
 __all__ = ["SETTINGS_VARIABLE", "django_application", "django_modules", "settings_module", "uses_channels"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from passenger_trio.core.module_names import Module, read_module
+from passenger_trio.core.python_names import Module, read_module
 from passenger_trio.system.regular_files import read_regular
 
 __all__ = ["AppFiles"]

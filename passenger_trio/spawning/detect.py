@@ -23,16 +23,16 @@ from passenger_trio.core.django_project import (
     settings_module,
     uses_channels,
 )
-from passenger_trio.core.entry_points import FACTORY_NAMES, OBJECT_NAMES
-from passenger_trio.core.module_names import Module
+from passenger_trio.core.python_entry_points import FACTORY_NAMES, OBJECT_NAMES
+from passenger_trio.core.python_names import Module
 from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.options import AppOptions
 from passenger_trio.spawning.app_files import AppFiles
-from passenger_trio.spawning.choice import Choice, Miss, choose_named, choose_usual, interface_of_name
-from passenger_trio.spawning.interpreter import choose_interpreter, finds_module
 from passenger_trio.spawning.near_misses import foreign_files, nothing_found, subdirectories
 from passenger_trio.spawning.node import STARTUP_FILES as NODE_FILES
 from passenger_trio.spawning.node import NodeFile, choose_node, is_node_file, named_file, node_file
+from passenger_trio.spawning.python_choice import Choice, Miss, choose_named, choose_usual, interface_of_name
+from passenger_trio.spawning.python_interpreter import choose_interpreter, finds_module
 from passenger_trio.spawning.ruby import STARTUP_FILE as RACK_FILE
 from passenger_trio.spawning.ruby import choose_ruby, rack_file
 from passenger_trio.system.paths import absolute_path

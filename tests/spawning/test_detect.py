@@ -13,7 +13,7 @@ import pytest
 from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.options import AppOptions
 from passenger_trio.spawning.detect import DetectedApp, detect
-from passenger_trio.spawning.interpreter import choose_interpreter
+from passenger_trio.spawning.python_interpreter import choose_interpreter
 
 FLASK = "from flask import Flask\napp = Flask(__name__)\n"
 FASTAPI = "from fastapi import FastAPI\napp = FastAPI()\n"

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from passenger_trio.core.django_project import django_application, django_modules, settings_module, uses_channels
-from passenger_trio.core.entry_points import Finding, judge, other_applications, usual_entry_points
-from passenger_trio.core.frameworks import Verdict
-from passenger_trio.core.module_names import Module, read_module, string_of
+from passenger_trio.core.python_entry_points import Finding, judge, other_applications, usual_entry_points
+from passenger_trio.core.python_frameworks import Verdict
+from passenger_trio.core.python_names import Module, read_module, string_of
 
 
 def nothing(name: str) -> Module | None:

@@ -1,10 +1,10 @@
-"""The names of a module -> which of them is an application that can be served, and how sure that is.
+"""The names of a Python module -> which of them is an application that can be served, and how sure that is.
 
 A name gets a *verdict*: WSGI or ASGI (the text shows it), PROBABLE (something that only running the module
 would show, such as the result of an unknown call), or NEITHER (a module, a string, a Celery application). Imports are followed as far as the caller's ``load`` finds their text, because ``from
 shop.web import app`` says nothing by itself.
 
-What the frameworks' classes are is a table in ``frameworks``. A verdict is advice to the command line: the
+What the frameworks' classes are is a table in ``python_frameworks``. A verdict is advice to the command line: the
 loader, which runs the code, has the last word.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import attrs
 
-from passenger_trio.core.frameworks import (
+from passenger_trio.core.python_frameworks import (
     Opinion,
     Verdict,
     asgi,
@@ -25,7 +25,7 @@ from passenger_trio.core.frameworks import (
     probable,
     wsgi,
 )
-from passenger_trio.core.module_names import (
+from passenger_trio.core.python_names import (
     Binding,
     ImportedModule,
     ImportedName,

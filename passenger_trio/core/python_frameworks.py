@@ -1,9 +1,9 @@
-"""What the classes and functions of well-known frameworks make: an application, of which interface, or
+"""What the classes and functions of well-known Python frameworks make: an application, of which interface, or
 something else.
 
 Keyed by top-level package and last name, because people import ``Flask`` from ``flask`` and from
 ``flask.app``; a whole dotted name goes first where the two would clash (``falcon.asgi.App``). Tables and
-nothing else: who asks them is ``entry_points``.
+nothing else: who asks them is ``python_entry_points``.
 """
 
 from __future__ import annotations

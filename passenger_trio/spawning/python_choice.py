@@ -1,7 +1,7 @@
-"""One file -> the entry point in it that is taken, with the sentence that says why; or the sentence that says
+"""One Python file -> the entry point in it that is taken, with the sentence that says why; or the sentence that says
 why none is.
 
-Both answers are words for a person. ``core.entry_points`` judges names; here the judgements become a choice.
+Both answers are words for a person. ``core.python_entry_points`` judges names; here the judgements become a choice.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 import attrs
 
-from passenger_trio.core.entry_points import (
+from passenger_trio.core.python_entry_points import (
     FACTORY_NAMES,
     OBJECT_NAMES,
     Finding,
@@ -19,8 +19,8 @@ from passenger_trio.core.entry_points import (
     other_applications,
     usual_entry_points,
 )
-from passenger_trio.core.frameworks import Verdict
-from passenger_trio.core.module_names import Module
+from passenger_trio.core.python_frameworks import Verdict
+from passenger_trio.core.python_names import Module
 from passenger_trio.errors import NothingToServe
 
 __all__ = ["Choice", "Miss", "choose_named", "choose_usual", "interface_of_name"]
