@@ -1,7 +1,9 @@
 """Plants a sample of the faults that ``mutation_sites`` finds in ``core/`` and ``codecs/``, and runs the tests that reach the place of each.
 
 First every test of ``TESTS`` runs once with modules that tell which blocks of statements run: that is the table "block -> tests". Then one forked process
-a fault runs the tests of its block, the quickest first, until one fails. Nothing is written: a fault is planted in the module while it is imported.
+a fault runs the tests of its block, the quickest first, until one fails. Nothing is written. A fault in a function is planted in a process that has everything
+imported and collected: the function gets another code. What survives that, and a fault outside of functions, is planted while the module is imported, in a process of
+its own that has imported nothing yet.
 
 Laws: tests are the same each time (Hypothesis is derandomized); a fault with which the module cannot be imported is none, and another takes its place;
 a fault that no test reaches has survived; one that makes the tests take ten times as long is killed, for the suite has its time limits, too.
@@ -13,13 +15,14 @@ import contextlib
 import hashlib
 import importlib.abc
 import importlib.machinery
+import inspect
+import itertools
 import json
 import os
 import resource
 import selectors
 import signal
 import sys
-import tempfile
 import time
 import tomllib
 from collections import Counter, defaultdict
@@ -27,7 +30,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from mutation_sites import HITS, Site, instrumented, planted, sample, sites
@@ -146,6 +149,7 @@ def _pytest(arguments: Iterable[str], plugins: list[Any]) -> int:
 
     _same_each_time()
     os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))  # before an installed one
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     os.environ["PASSENGER_TRIO_MODEL_EXAMPLES"] = str(EXAMPLES)
     return int(pytest.main([*_OPTIONS, *arguments], plugins))
@@ -174,10 +178,10 @@ def _try(file: str, site: Site, tests: Sequence[str]) -> dict[str, Any]:
     path = ROOT / file
     code = compile(planted(path.read_text(), site), path, "exec", dont_inherit=True)
     sys.meta_path.insert(0, _Changed(lambda wanted: code if wanted == path else None, lambda module, of: None))
-    sys.path.insert(0, str(ROOT))
+    sys.path.insert(0, str(ROOT))  # before an installed one
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
     try:
-        importlib.import_module(file.removesuffix(".py").replace("/", "."))
+        importlib.import_module(_name(file))
     except Exception as exc:  # noqa: BLE001 - whatever it is: there is nothing that could be tested
         return {"verdict": "cannot be imported", "by": repr(exc)}
     chosen = _Chosen(tests)
@@ -187,7 +191,88 @@ def _try(file: str, site: Site, tests: Sequence[str]) -> dict[str, Any]:
     return {"verdict": "killed" if status else "survived", "by": chosen.failed}
 
 
+class _Collected:
+    """A pytest plugin: instead of running the tests, plants fault after fault in functions and runs, in a fork, the tests of each."""
+
+    def __init__(self, faults: Sequence[Fault], jobs: int, tell: Callable[[dict[str, Any]], None]) -> None:
+        self._faults = faults
+        self._jobs = jobs
+        self._tell = tell
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        self._items = {item.nodeid: item for item in session.items}
+        work = ((number, partial(self._try, fault), fault.patience) for number, fault in enumerate(self._faults))
+        for number, came in _forked(work, self._jobs):
+            self._tell({"number": number, **came})
+        return True
+
+    def _try(self, fault: Fault) -> dict[str, Any]:
+        path = ROOT / fault.file
+        code = compile(planted(path.read_text(), fault.site), path, "exec", dont_inherit=True)
+        function, changed = _function(sys.modules[_name(fault.file)], fault.site), _code(code, fault.site)
+        if function is None or changed is None or len(changed.co_freevars) != len(function.__code__.co_freevars):
+            return {"verdict": "not here", "by": ""}
+        function.__code__ = changed
+        resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+        chosen = _Chosen(fault.tests)
+        for test in fault.tests:
+            item = self._items[test]
+            item.config.pluginmanager.register(chosen)
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+            item.config.pluginmanager.unregister(chosen)
+            if chosen.failed:
+                return {"verdict": "killed", "by": chosen.failed}
+        return {"verdict": "survived", "by": ""}
+
+
+def _function(module: ModuleType, site: Site) -> FunctionType | None:
+    """The outermost function that a site is in, as it is in the imported module."""
+    found: Any = module
+    for name in site.where.split("."):
+        found = vars(found).get(name)
+        for inner in ("__func__", "fget", "func", "__wrapped__"):
+            found = getattr(found, inner, None) or found
+        if isinstance(found, FunctionType):
+            return found
+        if not isinstance(found, type):
+            return None
+    return None
+
+
+def _code(code: CodeType, site: Site) -> CodeType | None:
+    """The same in a module's code."""
+    for name in site.where.split("."):
+        inner = [one for one in code.co_consts if isinstance(one, CodeType) and one.co_name == name]
+        before = [one for one in inner if one.co_firstlineno <= site.line]
+        if not before:
+            return None
+        code = max(before, key=lambda one: one.co_firstlineno)
+        if code.co_flags & inspect.CO_NEWLOCALS:
+            return code
+    return None
+
+
+def _name(file: str) -> str:
+    return file.removesuffix(".py").replace("/", ".")
+
+
 # In the process that forks them
+
+
+@dataclass(frozen=True)
+class Fault:
+    """:ivar tests: Those that reach it, the quickest first.
+    :ivar patience: Seconds after which they are taken for failed.
+    """
+
+    file: str
+    site: Site
+    tests: tuple[str, ...]
+    patience: float
+
+    def __str__(self) -> str:
+        site = self.site
+        return f"{self.file}:{site.line} {site.where}: {site.fault}: {_short(site.before)} -> {_short(site.after)}"
 
 
 @dataclass
@@ -240,14 +325,18 @@ def _fork(what: Any, how: Callable[[], dict[str, Any]], seconds: float) -> _Chil
     try:
         os.setpgid(0, 0)
         os.close(mine)
-        with tempfile.TemporaryFile() as said:
-            for number in (1, 2):
-                os.dup2(said.fileno(), number)
-            answer = json.dumps(how())
+        _quiet()
+        answer = json.dumps(how())
         with os.fdopen(its, "w") as file:
             file.write(answer)
     finally:
         os._exit(0)
+
+
+def _quiet() -> None:
+    with open(os.devnull, "w") as nothing:
+        for number in (1, 2):
+            os.dup2(nothing.fileno(), number)
 
 
 def _ended(
@@ -274,7 +363,7 @@ class Reach:
         helpers = [path for path in files if not path.name.startswith("test_")]
         files = [path for path in files if path not in helpers]
         packages = [ROOT / name for name in modules()]
-        common = hashlib.sha256(b"".join(path.read_bytes() for path in (*helpers, *packages, Path(__file__))))
+        common = hashlib.sha256(b"".join(path.read_bytes() for path in (*helpers, *packages)))
         marks = {}
         for path in files:
             mark = common.copy()
@@ -348,6 +437,58 @@ def modules(only: str = "") -> list[str]:
     return [name for name in found if only in name]
 
 
+def verdicts(faults: Sequence[Fault], jobs: int) -> Iterator[tuple[Fault, dict[str, Any]]]:
+    """Each fault, with whether it is killed, and by what."""
+    left = []
+    for fault in faults:
+        if not fault.tests:
+            yield fault, {"verdict": "survived", "by": "no test reaches it"}
+        elif not fault.site.block:
+            left.append(fault)
+    inside = [fault for fault in faults if fault.tests and fault.site.block]
+    for fault, came in _in_functions(inside, jobs):
+        if came["verdict"] == "killed":
+            yield fault, came
+        else:
+            left.append(fault)
+    yield from _forked(
+        ((fault, partial(_try, fault.file, fault.site, fault.tests), fault.patience) for fault in left), jobs
+    )
+
+
+def _in_functions(faults: Sequence[Fault], jobs: int) -> Iterator[tuple[Fault, dict[str, Any]]]:
+    if not faults:
+        return
+    ours, its = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.close(ours)
+            _quiet()
+
+            def tell(came: dict[str, Any]) -> None:
+                os.write(its, (json.dumps(came) + "\n").encode())
+
+            needed = dict.fromkeys(test.partition("::")[0] for fault in faults for test in fault.tests)
+            _pytest(needed, [_Collected(faults, jobs, tell)])
+        finally:
+            os._exit(0)
+    os.close(its)
+    told = 0
+    try:
+        with os.fdopen(ours) as lines:
+            for line in lines:
+                told += 1
+                came = json.loads(line)
+                yield faults[came["number"]], came
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        os.waitpid(pid, 0)
+    if told < len(faults):
+        raise ValueError(f"pytest ended after {told} of {len(faults)} faults")
+
+
 def run(count: int, seed: str, only: str, jobs: int, results: Path | None) -> int:
     """As many faults as that a module. Prints each verdict, then the figures.
 
@@ -359,62 +500,43 @@ def run(count: int, seed: str, only: str, jobs: int, results: Path | None) -> in
     reach = Reach(jobs, ROOT / ".nox" / "mutation" / "reach.json")
     print(f"{len(reach.seconds)} tests reach what is planted; {time.monotonic() - began:.0f} s", flush=True)
     reason_of = reasons()
-    planted_in: Counter[str] = Counter()
+    tried: Counter[str] = Counter()
     killed: Counter[str] = Counter()
     wrong: list[str] = []
     excused: list[str] = []
     spare = {name: sample(sites((ROOT / name).read_text()), 10**6, seed) for name in modules(only)}
-
-    def work() -> Iterator[tuple[Any, Callable[[], dict[str, Any]], float]]:
-        for name, found in spare.items():
-            for _ in range(count):
-                if (site := next(found, None)) is not None:
-                    yield piece(name, site)
-            while again[name]:
-                again[name] -= 1
-                if (site := next(found, None)) is not None:
-                    yield piece(name, site)
-        for name, found in spare.items():
-            for _ in range(again[name]):
-                if (site := next(found, None)) is not None:
-                    yield piece(name, site)
-
-    def piece(name: str, site: Site) -> tuple[Any, Callable[[], dict[str, Any]], float]:
-        tests = reach.tests(name, site)
-        if not tests:
-            return (name, site), lambda: {"verdict": "survived", "by": "no test reaches it"}, 30.0
-        return (name, site), lambda: _try(name, site, tests), reach.patience(tests)
-
-    again: Counter[str] = Counter()
     with open(results, "a") if results else contextlib.nullcontext() as kept:
-        for (name, site), came in _forked(work(), jobs):
-            verdict, by = came["verdict"], came["by"]
-            if verdict == "cannot be imported":
-                again[name] += 1
-                continue
-            if not verdict:
-                raise ValueError(f"{name}: {site}: {by}")
-            planted_in[name] += 1
-            killed[name] += verdict == "killed"
-            text = f"{name}:{site.line} {site.where}: {site.fault}: {_short(site.before)} -> {_short(site.after)}"
-            print(f"{verdict:8} {text}" + (f" ({by})" if by else ""), flush=True)
-            if kept:
-                line = {
-                    "file": name,
-                    **{key: getattr(site, key) for key in ("where", "fault", "before", "after", "nth", "line")},
-                    **came,
-                }
-                print(json.dumps(line), file=kept, flush=True)
-            reason = reason_of.get((name, site.key))
-            if verdict == "survived" and reason is None:
-                wrong.append(f"survives: {text}" + (f" ({by})" if by else ""))
-            elif verdict == "survived":
-                excused.append(f"with a reason: {text}: {reason}")
-            elif reason is not None:
-                wrong.append(f"is killed, strike its reason: {text}")
+        while faults := [
+            Fault(name, site, tests, reach.patience(tests))
+            for name, found in spare.items()
+            for site in itertools.islice(found, count - tried[name])
+            if (tests := tuple(reach.tests(name, site))) is not None
+        ]:
+            for fault, came in verdicts(faults, jobs):
+                verdict, by = came["verdict"], came["by"]
+                if verdict == "cannot be imported":
+                    continue
+                if not verdict:
+                    raise ValueError(f"{fault}: {by}")
+                tried[fault.file] += 1
+                killed[fault.file] += verdict == "killed"
+                text = f"{fault} ({by})" if by else str(fault)
+                print(f"{verdict:8} {text}", flush=True)
+                if kept:
+                    of_site = {
+                        key: getattr(fault.site, key) for key in ("where", "fault", "before", "after", "nth", "line")
+                    }
+                    print(json.dumps({"file": fault.file, **of_site, **came}), file=kept, flush=True)
+                reason = reason_of.get((fault.file, fault.site.key))
+                if verdict == "survived" and reason is None:
+                    wrong.append(f"survives: {text}")
+                elif verdict == "survived":
+                    excused.append(f"with a reason: {fault}: {reason}")
+                elif reason is not None:
+                    wrong.append(f"is killed, strike its reason: {text}")
     print()
     for package in PACKAGES:
-        of = sum(number for name, number in planted_in.items() if name.startswith(package))
+        of = sum(number for name, number in tried.items() if name.startswith(package))
         if of:
             dead = sum(number for name, number in killed.items() if name.startswith(package))
             alike = sum(package in text for text in excused)

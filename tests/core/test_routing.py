@@ -123,6 +123,21 @@ def test_an_unbounded_session_takes_no_room_and_makes_none() -> None:
     assert takes(group, 2) == [0, None]
 
 
+def test_room_is_counted_without_unbounded_sessions() -> None:
+    """Also where more of them are open than the process takes of others."""
+    group = a_group(2)
+    process = group.enabled[ProcessId(0)]
+    for _ in range(3):
+        assert takes(group, 1) == [0]
+        routing.set_free(process)
+    assert takes(group, 3) == [0, 0, None]
+    routing.give_back_unbounded(process)
+    assert takes(group, 1) == [None]
+    routing.give_back(process)
+    routing.give_back_unbounded(process)
+    assert takes(group, 2) == [0, None]
+
+
 def test_unbounded_sessions_are_spread() -> None:
     group = a_group(1, 1, 1)
     chosen = []
