@@ -59,6 +59,7 @@ _OPTIONS = (
 class Mutant:
     """:ivar file: Its path in the tree; in the list, its name.
     :ivar tests: Test modules, or tests, by their paths in the tree; in the list, without folders.
+    :ivar select: Which of them: an expression as that of ``pytest -k``; "" for all.
     :ivar survives: the reason why no test can see it; "" for one that must be killed."""
 
     kind: str
@@ -67,7 +68,13 @@ class Mutant:
     before: str
     after: str
     tests: tuple[str, ...]
+    select: str = ""
     survives: str = ""
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What pytest is told to run."""
+        return (*self.tests, "-k", self.select) if self.select else self.tests
 
 
 def read_mutants() -> tuple[list[Mutant], list[str]]:
@@ -163,7 +170,7 @@ class Copy:
         # Compiled modules are known by size and second: each text has a second of its own.
         os.utime(path, (times.st_mtime, times.st_mtime + 10 + time.monotonic() % 1e6))
         try:
-            return self.run(mutant.tests)
+            return self.run(mutant.arguments)
         finally:
             path.write_bytes(original)
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -171,7 +178,7 @@ class Copy:
 
 def results(mutants: list[Mutant], jobs: int) -> Iterator[tuple[Mutant, bool, str]]:
     """(A mutant, whether it survived, what pytest said), in the order of the list."""
-    tests = tuple(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
+    tests = tuple(dict.fromkeys(test for mutant in mutants for test in mutant.tests if not mutant.select))
     # A module and a test of it: the module has it.
     tests = tuple(test for test in tests if "::" not in test or test.partition("::")[0] not in tests)
     with tempfile.TemporaryDirectory(prefix="pt-mutation-") as place:
@@ -179,10 +186,11 @@ def results(mutants: list[Mutant], jobs: int) -> Iterator[tuple[Mutant, bool, st
         for number in range(jobs):
             copies.put(Copy(Path(place, str(number))))
         first = copies.get()
-        passed, said = first.run(tests, 12 * PATIENCE)
+        for those in dict.fromkeys((tests, *(mutant.arguments for mutant in mutants if mutant.select))):
+            passed, said = first.run(those, 12 * PATIENCE) if those else (True, "")
+            if not passed:
+                raise ValueError(f"the tests fail although nothing is planted:\n{said}")
         copies.put(first)
-        if not passed:
-            raise ValueError(f"the tests fail although nothing is planted:\n{said}")
 
         def one(mutant: Mutant) -> tuple[Mutant, bool, str]:
             copy = copies.get()
