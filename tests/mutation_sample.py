@@ -6,7 +6,8 @@ imported and collected: the function gets another code. What survives that, and 
 its own that has imported nothing yet.
 
 Laws: tests are the same each time (Hypothesis is derandomized); a fault with which the module cannot be imported is none, and another takes its place;
-a fault that no test reaches has survived; one that makes the tests take ten times as long is killed, for the suite has its time limits, too.
+a fault that no test reaches has survived; one that makes the tests take ten times as long is killed, for the suite has its time limits, too. Times are those of
+the processor: how busy the machine is decides nothing.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ import sys
 import time
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, cast
 
-from mutation_sites import HITS, Site, instrumented, planted, sample, sites
+from mutation_sites import HITS, Site, instrumented, place, planted, sample, sites
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("passenger_trio/core", "passenger_trio/codecs")
-TESTS = ("tests/core", "tests/codecs", "tests/model/test_pool_machine.py", "tests/model/test_recorder.py")
+TESTS = ("tests/core", "tests/codecs", "tests/model/test_recorder.py")
 """What shows that these packages are right: without an event loop, a process or a clock."""
 REASONS = ROOT / "tests" / "mutants" / "sampled.toml"
 """Survivors that no test can see, each with its reason."""
@@ -45,9 +46,11 @@ EXAMPLES = 40
 """Hypothesis' examples for each test that does not say how many."""
 LONGEST = 15.0
 """Seconds that the tests of one fault may take together where there are many of them: the quickest are chosen."""
-_MOST_MEMORY = 3 << 30
+_MOST_MEMORY = 2 << 30
+_WALL = 60.0
+"""So many times what it may take of the processor's is a fault that waits for ever."""
 _OPTIONS = (
-    *("-x", "-q", "--no-header", "--no-summary", "-p", "no:cacheprovider", "-o", "timeout=60", "-m", "not os"),
+    *("-x", "-q", "--no-header", "--no-summary", "-p", "no:cacheprovider", "-o", "timeout=0", "-m", "not os"),
     *("-p", "pytest_trio.plugin", "-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin"),
 )
 Verdict = str
@@ -102,14 +105,14 @@ class _Recorder:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         for numbers in self._hits.values():
             numbers.clear()
-        self._began = time.perf_counter()
+        self._began = time.process_time()
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.failed:
             self.failed.append(report.nodeid)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        self.seconds[nodeid] = time.perf_counter() - self._began
+        self.seconds[nodeid] = time.process_time() - self._began
         self.reached[nodeid] = {name: sorted(numbers) for name, numbers in self._hits.items() if numbers}
 
 
@@ -151,7 +154,6 @@ def _pytest(arguments: Iterable[str], plugins: list[Any]) -> int:
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))  # before an installed one
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    os.environ["PASSENGER_TRIO_MODEL_EXAMPLES"] = str(EXAMPLES)
     return int(pytest.main([*_OPTIONS, *arguments], plugins))
 
 
@@ -170,16 +172,24 @@ def _record(tests: str) -> dict[str, Any]:
 
     sys.meta_path.insert(0, _Changed(change, prepare))
     recorder = _Recorder(hits)
-    status = _pytest([word for word in tests.split() if word] + ["-o", "timeout=600", "--maxfail=1000"], [recorder])
+    status = _pytest([word for word in tests.split() if word], [recorder])
     return {"status": status, "reached": recorder.reached, "seconds": recorder.seconds, "failed": recorder.failed}
 
 
-def _try(file: str, site: Site, tests: Sequence[str]) -> dict[str, Any]:
+def _limit(seconds: float) -> None:
+    """From here the process is ended if it takes more than that of the processor's time, or too much memory."""
+    most = int(time.process_time() + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (most, most + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+
+
+def _try(fault: Fault) -> dict[str, Any]:
+    file, tests = fault.file, fault.tests
     path = ROOT / file
-    code = compile(planted(path.read_text(), site), path, "exec", dont_inherit=True)
+    code = fault.code()
     sys.meta_path.insert(0, _Changed(lambda wanted: code if wanted == path else None, lambda module, of: None))
     sys.path.insert(0, str(ROOT))  # before an installed one
-    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+    _limit(fault.patience)
     try:
         importlib.import_module(_name(file))
     except Exception as exc:  # noqa: BLE001 - whatever it is: there is nothing that could be tested
@@ -201,19 +211,20 @@ class _Collected:
 
     def pytest_runtestloop(self, session: Any) -> bool:
         self._items = {item.nodeid: item for item in session.items}
-        work = ((number, partial(self._try, fault), fault.patience) for number, fault in enumerate(self._faults))
+        work = (
+            (number, partial(self._try, fault), _WALL * fault.patience) for number, fault in enumerate(self._faults)
+        )
         for number, came in _forked(work, self._jobs):
             self._tell({"number": number, **came})
         return True
 
     def _try(self, fault: Fault) -> dict[str, Any]:
-        path = ROOT / fault.file
-        code = compile(planted(path.read_text(), fault.site), path, "exec", dont_inherit=True)
-        function, changed = _function(sys.modules[_name(fault.file)], fault.site), _code(code, fault.site)
+        code = fault.code()
+        function, changed = _function(sys.modules[_name(fault.file)], fault.where), _code(code, fault.where, fault.line)
         if function is None or changed is None or len(changed.co_freevars) != len(function.__code__.co_freevars):
             return {"verdict": "not here", "by": ""}
         function.__code__ = changed
-        resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+        _limit(fault.patience)
         chosen = _Chosen(fault.tests)
         for test in fault.tests:
             item = self._items[test]
@@ -225,10 +236,10 @@ class _Collected:
         return {"verdict": "survived", "by": ""}
 
 
-def _function(module: ModuleType, site: Site) -> FunctionType | None:
-    """The outermost function that a site is in, as it is in the imported module."""
+def _function(module: ModuleType, where: str) -> FunctionType | None:
+    """The outermost function of a qualified name, as it is in the imported module."""
     found: Any = module
-    for name in site.where.split("."):
+    for name in where.split("."):
         found = vars(found).get(name)
         for inner in ("__func__", "fget", "func", "__wrapped__"):
             found = getattr(found, inner, None) or found
@@ -239,11 +250,11 @@ def _function(module: ModuleType, site: Site) -> FunctionType | None:
     return None
 
 
-def _code(code: CodeType, site: Site) -> CodeType | None:
-    """The same in a module's code."""
-    for name in site.where.split("."):
+def _code(code: CodeType, where: str, line: int) -> CodeType | None:
+    """The same in a module's code. (A property has several of one name.)"""
+    for name in where.split("."):
         inner = [one for one in code.co_consts if isinstance(one, CodeType) and one.co_name == name]
-        before = [one for one in inner if one.co_firstlineno <= site.line]
+        before = [one for one in inner if one.co_firstlineno <= line]
         if not before:
             return None
         code = max(before, key=lambda one: one.co_firstlineno)
@@ -261,18 +272,44 @@ def _name(file: str) -> str:
 
 @dataclass(frozen=True)
 class Fault:
-    """:ivar tests: Those that reach it, the quickest first.
-    :ivar patience: Seconds after which they are taken for failed.
+    """:ivar what: What it is, for its reader.
+    :ivar code: Compiles the module with the fault in it.
+    :ivar block: As that of a site.
+    :ivar tests: Those that reach it, the quickest first.
+    :ivar patience: Seconds of the processor's time after which they are taken for failed.
     """
 
+    what: Any
     file: str
-    site: Site
+    where: str
+    line: int
+    block: int
+    code: Callable[[], CodeType]
     tests: tuple[str, ...]
     patience: float
 
-    def __str__(self) -> str:
-        site = self.site
-        return f"{self.file}:{site.line} {site.where}: {site.fault}: {_short(site.before)} -> {_short(site.after)}"
+    @classmethod
+    def at(cls, site: Site, file: str, reach: Reach) -> Fault:
+        path = ROOT / file
+
+        def code() -> CodeType:
+            return cast(CodeType, compile(planted(path.read_text(), site), path, "exec", dont_inherit=True))
+
+        tests = reach.tests(file, site.block)
+        return cls(site, file, site.where, site.line, site.block, code, tests, reach.patience(tests))
+
+    @classmethod
+    def of_text(cls, what: Any, file: str, before: str, after: str, modules: Collection[str], reach: Reach) -> Fault:
+        """:param modules: The test modules that are to see it, by their paths."""
+        path = ROOT / file
+        text = path.read_text()
+        changed = text.replace(before, after)
+        same = next(at for at, (old, new) in enumerate(zip(text, changed, strict=False)) if old != new)
+        line = text.count("\n", 0, same) + 1
+        where, block = place(text, line)
+        tests = reach.tests(file, block, modules)
+        code = partial(compile, changed, path, "exec", dont_inherit=True)
+        return cls(what, file, where, line, block, code, tests, reach.patience(tests))
 
 
 @dataclass
@@ -350,7 +387,10 @@ def _ended(
     os.waitpid(child.pid, 0)
     if why:
         return child.what, {"verdict": "killed", "by": why}
-    return child.what, json.loads(child.answer) if child.answer else {"verdict": "killed", "by": "the process ended"}
+    return child.what, json.loads(child.answer) if child.answer else {
+        "verdict": "killed",
+        "by": "time, memory, or the end of the process",
+    }
 
 
 class Reach:
@@ -394,11 +434,14 @@ class Reach:
                     for block in blocks:
                         self._of[file, block].add(test)
 
-    def tests(self, file: str, site: Site) -> list[str]:
-        """The tests that reach a site, the quickest first. What runs at import is reached by the tests of all functions of the module, and by those of
-        modules that name it."""
-        found = self._of[file, site.block]
-        if not site.block:
+    def tests(self, file: str, block: int, modules: Collection[str] = ()) -> tuple[str, ...]:
+        """The tests that reach a block, the quickest first. What runs at import is reached by the tests of all functions of the module, and by those of
+        modules that name it.
+
+        :param modules: Only those of these test modules, all of them.
+        """
+        found = self._of[file, block]
+        if not block:
             name = Path(file).stem
             naming = {test for test in self.seconds if name in self._texts[test.partition("::")[0]]}
             found = self._of_file[file] | naming
@@ -412,14 +455,16 @@ class Reach:
         chosen: list[str] = []
         together = 0.0
         for test in sorted(found, key=lambda test: (self.seconds[test], test)):
+            if modules and test.partition("::")[0] not in modules:
+                continue
             together += self.seconds[test]
-            if chosen and together > LONGEST:
+            if chosen and together > LONGEST and not modules:
                 break
             chosen.append(test)
-        return chosen
+        return tuple(chosen)
 
     def patience(self, tests: Sequence[str]) -> float:
-        return 30.0 + 10.0 * sum(self.seconds[test] for test in tests)
+        return 4.0 + 10.0 * sum(self.seconds[test] for test in tests)
 
 
 def reasons() -> dict[tuple[str, str], str]:
@@ -443,17 +488,15 @@ def verdicts(faults: Sequence[Fault], jobs: int) -> Iterator[tuple[Fault, dict[s
     for fault in faults:
         if not fault.tests:
             yield fault, {"verdict": "survived", "by": "no test reaches it"}
-        elif not fault.site.block:
+        elif not fault.block:
             left.append(fault)
-    inside = [fault for fault in faults if fault.tests and fault.site.block]
+    inside = [fault for fault in faults if fault.tests and fault.block]
     for fault, came in _in_functions(inside, jobs):
         if came["verdict"] == "killed":
             yield fault, came
         else:
             left.append(fault)
-    yield from _forked(
-        ((fault, partial(_try, fault.file, fault.site, fault.tests), fault.patience) for fault in left), jobs
-    )
+    yield from _forked(((fault, partial(_try, fault), _WALL * fault.patience) for fault in left), jobs)
 
 
 def _in_functions(faults: Sequence[Fault], jobs: int) -> Iterator[tuple[Fault, dict[str, Any]]]:
@@ -489,16 +532,23 @@ def _in_functions(faults: Sequence[Fault], jobs: int) -> Iterator[tuple[Fault, d
         raise ValueError(f"pytest ended after {told} of {len(faults)} faults")
 
 
+def known_reach(jobs: int) -> Reach:
+    """Call it before anything of the package is imported."""
+    for name in ("attrs", "h11", "hypothesis.stateful", "hypothesis.strategies", "pytest", "trio.testing", "wsproto"):
+        importlib.import_module(name)  # what every process needs and is not ours, nor a plugin of pytest
+    began = time.monotonic()
+    reach = Reach(jobs, ROOT / ".nox" / "mutation" / "reach.json")
+    print(f"{len(reach.seconds)} tests reach what is planted; {time.monotonic() - began:.0f} s", flush=True)
+    return reach
+
+
 def run(count: int, seed: str, only: str, jobs: int, results: Path | None) -> int:
     """As many faults as that a module. Prints each verdict, then the figures.
 
     :param results: A file to which each verdict is added, a line of JSON each.
     :returns: 1 if something survived without a reason, or a reason no longer holds.
     """
-    _preload()
-    began = time.monotonic()
-    reach = Reach(jobs, ROOT / ".nox" / "mutation" / "reach.json")
-    print(f"{len(reach.seconds)} tests reach what is planted; {time.monotonic() - began:.0f} s", flush=True)
+    reach = known_reach(jobs)
     reason_of = reasons()
     tried: Counter[str] = Counter()
     killed: Counter[str] = Counter()
@@ -507,31 +557,30 @@ def run(count: int, seed: str, only: str, jobs: int, results: Path | None) -> in
     spare = {name: sample(sites((ROOT / name).read_text()), 10**6, seed) for name in modules(only)}
     with open(results, "a") if results else contextlib.nullcontext() as kept:
         while faults := [
-            Fault(name, site, tests, reach.patience(tests))
+            Fault.at(site, name, reach)
             for name, found in spare.items()
             for site in itertools.islice(found, count - tried[name])
-            if (tests := tuple(reach.tests(name, site))) is not None
         ]:
             for fault, came in verdicts(faults, jobs):
                 verdict, by = came["verdict"], came["by"]
                 if verdict == "cannot be imported":
                     continue
                 if not verdict:
-                    raise ValueError(f"{fault}: {by}")
+                    raise ValueError(f"{fault.what}: {by}")
                 tried[fault.file] += 1
                 killed[fault.file] += verdict == "killed"
-                text = f"{fault} ({by})" if by else str(fault)
+                site = fault.what
+                named = f"{fault.file}:{site.line} {site.where}: {site.fault}: {_short(site.before)} -> {_short(site.after)}"
+                text = f"{named} ({by})" if by else named
                 print(f"{verdict:8} {text}", flush=True)
                 if kept:
-                    of_site = {
-                        key: getattr(fault.site, key) for key in ("where", "fault", "before", "after", "nth", "line")
-                    }
+                    of_site = {key: getattr(site, key) for key in ("where", "fault", "before", "after", "nth", "line")}
                     print(json.dumps({"file": fault.file, **of_site, **came}), file=kept, flush=True)
-                reason = reason_of.get((fault.file, fault.site.key))
+                reason = reason_of.get((fault.file, site.key))
                 if verdict == "survived" and reason is None:
                     wrong.append(f"survives: {text}")
                 elif verdict == "survived":
-                    excused.append(f"with a reason: {fault}: {reason}")
+                    excused.append(f"with a reason: {named}: {reason}")
                 elif reason is not None:
                     wrong.append(f"is killed, strike its reason: {text}")
     print()
@@ -549,9 +598,3 @@ def run(count: int, seed: str, only: str, jobs: int, results: Path | None) -> in
 def _short(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= 90 else f"{line[:87]}..."
-
-
-def _preload() -> None:
-    """What every process needs and is not ours, nor a plugin of pytest: it is loaded once."""
-    for name in ("attrs", "h11", "hypothesis.stateful", "hypothesis.strategies", "pytest", "trio.testing", "wsproto"):
-        importlib.import_module(name)

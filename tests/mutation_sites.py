@@ -85,6 +85,8 @@ class _Walk:
         self.blocks = 0
         self.starts: list[tuple[list[ast.stmt], int]] = []
         """The blocks of statements inside functions, with their numbers."""
+        self.statements: list[tuple[int, int, str, int]] = []
+        """First line, last line, where, block of each; what is in another comes behind it."""
         self._names: list[str] = []
         self._alike: Counter[tuple[str, ...]] = Counter()
         self._block = 0
@@ -104,6 +106,9 @@ class _Walk:
         self._block = block
 
     def _statement(self, body: list[ast.stmt], index: int, statement: ast.stmt) -> None:
+        self.statements.append(
+            (statement.lineno, statement.end_lineno or statement.lineno, ".".join(self._names), self._block)
+        )
         match statement:
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 if statement.name in _ONLY_FOR_READERS or _is_overload(statement):
@@ -293,6 +298,14 @@ class _Walk:
 def sites(text: str) -> list[Site]:
     """All of a module, in the order of its text."""
     return [site for site, _ in _Walk(ast.parse(text)).found]
+
+
+def place(text: str, line: int) -> tuple[str, int]:
+    """The function or class, and the block, of the statement in a line."""
+    around = [
+        (where, block) for first, last, where, block in _Walk(ast.parse(text)).statements if first <= line <= last
+    ]
+    return around[-1] if around else ("", 0)
 
 
 def sample(found: list[Site], count: int, seed: str) -> Iterator[Site]:

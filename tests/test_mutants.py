@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import os
+import signal
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from mutation import read_entries, read_mutants
-from mutation_sample import modules, reasons
-from mutation_sites import HITS, instrumented, planted, sample, sites
+from mutation_sample import _code, _forked, _function, modules, reasons
+from mutation_sites import HITS, instrumented, place, planted, sample, sites
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -126,3 +129,74 @@ def test_blocks_tell_that_they_run() -> None:
 def test_what_cannot_be_planted_is_an_error() -> None:
     with pytest.raises(LookupError):
         planted("a = 1", sites(TEXT)[0].__class__("", "constant", "5", "6", 0, 1, 0))
+
+
+FUNCTIONS = """
+import functools
+
+class Room:
+    @property
+    def left(self):
+        return self.size + 1
+
+    @left.setter
+    def left(self, count):
+        self.size = count - 1
+
+    @staticmethod
+    def largest(rooms):
+        def size(room):
+            return room.size + 1
+        return max(rooms, key=size)
+
+    @classmethod
+    def small(cls):
+        return cls(1)
+
+    @functools.cached_property
+    def name(self):
+        return 1
+
+    @functools.lru_cache
+    def cached(self):
+        return 2
+"""
+
+
+def test_a_function_is_found_in_its_module_and_in_the_changed_code() -> None:
+    module = ModuleType("rooms")
+    exec(FUNCTIONS, vars(module))
+    found = [site for site in sites(FUNCTIONS) if site.block]
+    assert {site.where.partition(".")[2] for site in found} == {
+        "left",
+        "largest",
+        "largest.size",
+        "small",
+        "name",
+        "cached",
+    }
+    for site in found:
+        function = _function(module, site.where)
+        code = _code(compile(planted(FUNCTIONS, site), "rooms", "exec"), site.where, site.line)
+        assert function is not None
+        assert code is not None
+        assert function.__name__ == code.co_name == site.where.split(".")[1]
+        assert code.co_firstlineno <= site.line, "of two of one name it is the one with the site"
+
+
+def test_a_line_is_in_a_function_and_a_block() -> None:
+    line = TEXT.splitlines().index('            raise ValueError(f"no room for {count + 1}")') + 1
+    (raised,) = (site for site in sites(TEXT) if site.before.startswith("raise"))
+    assert place(TEXT, line) == ("Room.takes", raised.block)
+    assert place(TEXT, 3) == ("", 0)
+    assert place(TEXT, line + 1) == ("Room.takes", sites(TEXT)[-1].block)
+
+
+@pytest.mark.parametrize("answer", ["killed", "survived"])
+def test_whom_a_fork_is_asked_answers(answer: str) -> None:
+    assert list(_forked([("it", lambda: {"verdict": answer}, 60.0)], 1)) == [("it", {"verdict": answer})]
+
+
+def test_a_fork_that_ends_or_lasts_is_a_fault_that_is_seen() -> None:
+    work = [("ends", lambda: os._exit(3), 60.0), ("lasts", lambda: signal.pause() or {}, 0.5)]
+    assert {what: came["verdict"] for what, came in _forked(work, 2)} == {"ends": "killed", "lasts": "killed"}

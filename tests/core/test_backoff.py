@@ -53,6 +53,22 @@ def test_a_crash_loop_is_spawned_at_most_three_times_a_minute_in_the_end() -> No
     assert fail(backoff, now, jitter=0.999, crash=True) > 20.0
 
 
+def test_a_failure_says_whether_it_counted() -> None:
+    backoff = Backoff()
+    assert backoff.record(10.0, 0.0, LIMITS, failure=None, crash=True)
+    assert not backoff.record(10.05, 0.0, LIMITS, failure=None, crash=True), "the same trouble"
+    assert backoff.record(backoff.until, 0.0, LIMITS, failure=None, crash=True)
+
+
+def test_who_lifts_it_tries_again_and_the_next_failure_waits_for_longer() -> None:
+    backoff = Backoff()
+    fail(backoff, 10.0)
+    backoff.lift()
+    assert not backoff.in_force(10.0)
+    assert math.isinf(backoff.until), "it is a deadline no more"
+    assert fail(backoff, 10.0) == pytest.approx(0.2)
+
+
 def test_what_fails_while_a_failure_is_waited_for_is_the_same_trouble() -> None:
     backoff = Backoff()
     fail(backoff, 10.0)

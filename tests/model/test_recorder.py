@@ -131,7 +131,7 @@ def test_a_dump_replays_from_the_middle(capacity: int) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
-    assert Machine.cut > 10
+    assert Machine.cut > 5
     assert Machine.replayed > 10
 
 
