@@ -18,6 +18,7 @@ Laws:
 * A fault is logged with its traceback the first time that it comes from its place, then without it when it has come twice as often; it is always counted.
 * How long a failed task waits, and when its failing is past an accident, is decided in ``core/restarts.py``. What is past it is told to who has the task
   (``escalate``), else to the operator: an error in the log, and ``status`` names the task for as long as it lasts. It is tried again for ever.
+* What is logged is told to ``on_logged`` as well: the pool has it recorded, so that a dump of the flight recorder shows the fault among what the pool was told.
 * Nothing here raises.
 """
 
@@ -66,6 +67,8 @@ class ErrorKernel:
     def __init__(self) -> None:
         self.faults: dict[str, Fault] = {}
         """By the name of the task."""
+        self.on_logged: Callable[[str, str, int], None] = lambda task, what, times: None
+        """Told of each fault that is logged: the task, the fault, and how often it has come from its place."""
         self._places: dict[_Place, int] = {}
 
     @property
@@ -104,6 +107,8 @@ class ErrorKernel:
         if len(self._places) > _PLACES:
             del self._places[next(iter(self._places))]
         more = f" ({consequence})" if consequence else ""
+        if times & (times - 1) == 0:
+            self._tell(task, text, times)
         if times == 1:
             _log.error(
                 "%s failed%s: %s; this is a fault of passenger_trio, please report it",
@@ -114,6 +119,12 @@ class ErrorKernel:
             )
         elif times & (times - 1) == 0:
             _log.error("%s failed%s, for the %dth time like this: %s", task, more, times, text)
+
+    def _tell(self, task: str, text: str, times: int) -> None:
+        try:
+            self.on_logged(task, text, times)
+        except Exception:  # noqa: BLE001  this is the error kernel: who listens does not make it fail
+            _log.exception("a fault cannot be recorded")
 
     def contain(self, task: str, consequence: str = "") -> Containment:
         """A context: what the block raises by mistake ends here, and with it the block."""

@@ -209,6 +209,21 @@ async def test_what_is_remembered_is_bounded(kernel: ErrorKernel) -> None:
     assert kernel.total == 2000
 
 
+async def test_who_listens_to_faults_does_not_make_the_kernel_fail(
+    kernel: ErrorKernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """KE1."""
+
+    def on_logged(task: str, what: str, times: int) -> None:
+        raise ValueError("full")
+
+    kernel.on_logged = on_logged
+    with kernel.contain("a hook"):
+        raise OSError("no")
+    assert kernel.total == 1
+    assert "a fault cannot be recorded" in caplog.text
+
+
 async def test_an_exception_that_cannot_be_told_is_told(
     kernel: ErrorKernel, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -421,6 +421,13 @@ class PoolPolicy:
         self.state.groups[key].mended_at = now
         return self.restart(key, now)
 
+    def fault_contained(self, task: str, what: str, times: int, now: float) -> list[Command]:
+        """Something failed outside of the pool, and cost what it was for. Nothing is decided; it is a fact, so that a recording shows when it was (KE1).
+
+        :param times: how often it has come from the same place.
+        """
+        return []
+
     def always_restart(self, key: GroupKey, always: bool, now: float) -> list[Command]:
         """From now on each request finds processes that have served nobody (or that is over)."""
         self.state.groups[key].always_restart = always

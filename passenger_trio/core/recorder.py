@@ -47,8 +47,9 @@ FACTS = (
     "always_restart",
     "tick",
     "shut_down",
+    "fault_contained",
 )
-"""The methods of the policy that change it."""
+"""The methods of the policy that change it, and the one that is told what went wrong beside it."""
 
 _OF_REQUESTS = ("checkout_nowait", "checkout", "session_closed")
 """Those of every request. They have no arguments by name."""

@@ -66,6 +66,7 @@ class Pool:
 
     def __init__(self, limits: PoolLimits, kernel: ErrorKernel | None = None) -> None:
         self._kernel = kernel or ErrorKernel()
+        self._kernel.on_logged = self._fault_contained
         self._failure: Exception | None = None
         self._policy = RecordedPolicy(limits, on_failure=self._failed)
         self._places: dict[WaiterId, Place] = {}
@@ -125,6 +126,9 @@ class Pool:
         if self._failure is not None or not self.empty.is_set():
             nursery.cancel_scope.cancel()
         self._clock.stop()
+
+    def _fault_contained(self, task: str, what: str, times: int) -> None:
+        self._policy.fault_contained(task, what, times, self.now())
 
     async def _run_clock(self) -> None:
         try:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faces_tools import BEHAVIOURS, Load
+from faces_tools import BEHAVIOURS, Load, run_command
 from faulty_server import ERRORS, PLACES
 
 from passenger_trio.admin.client import order
+from passenger_trio.core.recorder import replay
 from passenger_trio.errors import AdminError
 from passenger_trio.testing import RawClient, Response, Supervisor, eventually
 
@@ -179,6 +180,7 @@ def running(server: Supervisor) -> list[int]:
 
 
 def test_a_fault_is_logged_with_its_traceback_once_and_counted(tmp_path: Path) -> None:
+    """KE1: it is in the flight recorder, too, as often as in the log."""
     with faulty(tmp_path) as it:
         for _ in range(3):
             before = it.arm("a signal", "ValueError")
@@ -191,4 +193,11 @@ def test_a_fault_is_logged_with_its_traceback_once_and_counted(tmp_path: Path) -
         assert [bool(line.get("traceback")) for line in of_it] == [True, False]
         with RawClient(it.server.address) as client:
             assert client.get("/pid").status == 200
+        dump = json.loads(run_command("trace", "--instance", str(it.server.instance_dir)).stdout)
+        replayed = list(replay(dump))
+        assert all(entry.answer == answer for entry, answer in replayed), "KE10"
+        faults = [entry.arguments[:3] for entry, _ in replayed if entry.fact == "fault_contained"]
+        assert [fault for fault in faults if fault[0] == "a signal"] == [
+            ("a signal", "ValueError: injected", times) for times in (1, 2)
+        ]
         assert it.server.stop() == 0

@@ -231,6 +231,13 @@ class PoolMachine(RuleBasedStateMachine):
             if mine:
                 self.world.spawned(mine[0], concurrency)
 
+    @rule(times=st.integers(1, 3))
+    def a_fault_is_contained(self, times: int) -> None:
+        """KE1: it is a fact, and nothing follows from it."""
+        deadline = self.world.policy.next_deadline()
+        assert self.world.policy.fault_contained("a hook", "OSError: no", times, self.world.now) == []
+        assert self.world.policy.next_deadline() == deadline
+
     # --- time -------------------------------------------------------------------------------------------------
 
     @rule(seconds=st.sampled_from([0.01, 0.1, 1.0, 10.0, 100.0]))

@@ -10,6 +10,7 @@ import trio
 from passenger_trio.core import invariants
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey
+from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.pool import Pool
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
 
@@ -41,9 +42,10 @@ async def running_pool(
     *,
     limits: PoolLimits | None = None,
     group: GroupLimits | None = None,
+    kernel: ErrorKernel | None = None,
 ) -> AsyncIterator[Pool]:
     """The pool, with one group; cut off at the end of the block, and checked."""
-    pool = Pool(limits or PoolLimits())
+    pool = Pool(limits or PoolLimits(), kernel)
     async with trio.open_nursery() as nursery:
         await nursery.start(pool.run)
         await pool.add_group(KEY, group or GroupLimits(), spawner, GRACE)
