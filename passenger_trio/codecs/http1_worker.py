@@ -19,14 +19,14 @@ import enum
 import h11
 
 from passenger_trio.codecs.chunked import ChunkScan
-from passenger_trio.codecs.dialect import SESSION, Dialect, Framing, Reader
 from passenger_trio.codecs.head import Head, HttpLimits
 from passenger_trio.codecs.headers import forwarded_fields
 from passenger_trio.codecs.http1_worker_head import Body, HeadScan, WorkerHead, malformed, parse_plain_head
 from passenger_trio.codecs.session_protocol import DATA, END, FLAG_CLOSE, HEAD, INTERIM, MAX_HEAD, UPGRADE
+from passenger_trio.codecs.worker_protocol import SESSION, BodyEncoding, Reader, WorkerProtocol
 from passenger_trio.errors import IncompleteResponse, MalformedResponse
 
-__all__ = ["DIALECTS", "HTTP", "HttpReader"]
+__all__ = ["HTTP", "WORKER_PROTOCOLS", "HttpReader"]
 
 _LIMITS = HttpLimits(max_header_size=MAX_HEAD, max_header_field_size=MAX_HEAD, max_request_body=0)
 """Of the trailer of a chunked body."""
@@ -36,7 +36,7 @@ _KEEP, _CLOSE = b"", bytes([FLAG_CLOSE])
 _USUALLY_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
-class _Plain(Framing):
+class _Plain(BodyEncoding):
     """A body of a length that the head has told."""
 
     __slots__ = ()
@@ -51,7 +51,7 @@ class _Plain(Framing):
         return b""
 
 
-class _Chunks(Framing):
+class _Chunks(BodyEncoding):
     __slots__ = ()
 
     after = b"\r\n"
@@ -84,12 +84,12 @@ class _HttpDialect:
         body: bytes,
         whole: bool,
         length: int | None,
-    ) -> tuple[bytes, Framing]:
+    ) -> tuple[bytes, BodyEncoding]:
         """``script_name`` is not told: the target goes as it came, as proxies do it."""
         target = head.path + b"?" + head.query if head.query or head.target.endswith(b"?") else head.path
         lines = [b"%b %b HTTP/1.1" % (head.method, target)]
         lines += [b"%b: %b" % field for field in forwarded_fields(head, connection_pairs, trusted, request_id)]
-        framing: Framing = _PLAIN
+        framing: BodyEncoding = _PLAIN
         if length is not None:
             lines.append(b"Content-Length: %d" % length)
         elif head.has_body:
@@ -124,8 +124,8 @@ class _HttpDialect:
         return HttpReader(method, upgrade=upgrade)
 
 
-HTTP: Dialect = _HttpDialect()
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (SESSION, HTTP)}
+HTTP: WorkerProtocol = _HttpDialect()
+WORKER_PROTOCOLS: dict[str, WorkerProtocol] = {protocol.name: protocol for protocol in (SESSION, HTTP)}
 """By the ``protocol`` of a socket in CONTRACT.md."""
 
 

@@ -112,7 +112,18 @@ class SessionOwner(Protocol):
 class Session:
     """Made by the pool when the policy grants it."""
 
-    __slots__ = ("_closed", "_holder", "_pool", "_taken_over", "dialect", "id", "pid", "process", "reused", "stream")
+    __slots__ = (
+        "_closed",
+        "_holder",
+        "_pool",
+        "_taken_over",
+        "id",
+        "pid",
+        "process",
+        "reused",
+        "stream",
+        "worker_protocol",
+    )
 
     def __init__(self, pool: SessionOwner, id: SessionId, process: Process) -> None:
         self._pool = pool
@@ -122,7 +133,7 @@ class Session:
         self.id = id
         self.process = process
         self.pid = process.live.pid
-        self.dialect = process.live.dialect
+        self.worker_protocol = process.live.worker_protocol
         self.stream: RawStream | None = None
         self.reused = False
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import trio
 
 from passenger_trio.codecs.control_protocol import Ready
-from passenger_trio.codecs.http1_worker import DIALECTS
+from passenger_trio.codecs.http1_worker import WORKER_PROTOCOLS
 from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.journey import JourneyType
 from passenger_trio.core.model import ErrorCategory
@@ -95,7 +95,7 @@ def process_of(launch: Launch, ready: Ready, spawn_time: float, remains: Remains
         socket_path=launch.socket_path,
         concurrency=ready.sockets[0].concurrency,
         websocket=ready.sockets[0].websocket,
-        dialect=DIALECTS[ready.sockets[0].protocol],
+        worker_protocol=WORKER_PROTOCOLS[ready.sockets[0].protocol],
         control=launch.control,
         output=launch.output,
         journey=launch.journey,

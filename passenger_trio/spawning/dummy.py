@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from passenger_trio.codecs.dialect import SESSION, Dialect
+from passenger_trio.codecs.worker_protocol import SESSION, WorkerProtocol
 from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
@@ -25,7 +25,7 @@ from passenger_trio.system.sockets import RawStream
 __all__ = ["DummyProcess", "DummySpawner", "dummy_failure"]
 
 Serve = Callable[["DummyProcess", RawStream], Awaitable[None]]
-"""Serves one stream of a process: the worker's side of its dialect."""
+"""Serves one stream of a process: the worker's side of its worker protocol."""
 
 
 def dummy_failure(summary: str = "the dummy was told to fail") -> SpawnFailure:
@@ -44,13 +44,18 @@ class DummyProcess:
     """A process without a program."""
 
     def __init__(
-        self, pid: int, concurrency: int, streams: trio.Nursery, serve: Serve | None, dialect: Dialect = SESSION
+        self,
+        pid: int,
+        concurrency: int,
+        streams: trio.Nursery,
+        serve: Serve | None,
+        worker_protocol: WorkerProtocol = SESSION,
     ) -> None:
         self.pid = pid
         self.concurrency = concurrency
         self.websocket = False
         self.endings: Endings | None = None
-        self.dialect = dialect
+        self.worker_protocol = worker_protocol
         self.journey = Journey.begin(JourneyType.SPAWN_DIRECTLY)
         self.spawn_time = 0.0
         self.preloaded = False
@@ -140,7 +145,7 @@ class DummySpawner:
         concurrency: int = 1,
         serve: Serve | None = None,
         websocket: bool = False,
-        dialect: Dialect = SESSION,
+        worker_protocol: WorkerProtocol = SESSION,
         delays: tuple[float, ...] = (0.0,),
         failures: tuple[SpawnFailure | None, ...] = (None,),
     ) -> None:
@@ -151,7 +156,7 @@ class DummySpawner:
         self._concurrency = concurrency
         self._serve = serve
         self._websocket = websocket
-        self._dialect = dialect
+        self._worker_protocol = worker_protocol
         self._delays = itertools.chain(delays, itertools.repeat(delays[-1]))
         self._failures = itertools.chain(failures, itertools.repeat(failures[-1]))
         self._pids = itertools.count(1001)
@@ -173,7 +178,7 @@ class DummySpawner:
         if failure is not None:
             raise SpawnError(failure)
         assert self._streams is not None, "serve() is not running"
-        process = DummyProcess(next(self._pids), self._concurrency, self._streams, self._serve, self._dialect)
+        process = DummyProcess(next(self._pids), self._concurrency, self._streams, self._serve, self._worker_protocol)
         process.websocket = self._websocket
         self.processes.append(process)
         return process

@@ -20,8 +20,8 @@ from functools import partial
 import attrs
 import trio
 
-from passenger_trio.codecs.dialect import Dialect
 from passenger_trio.codecs.http1_worker import HTTP
+from passenger_trio.codecs.worker_protocol import WorkerProtocol
 from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory
@@ -113,7 +113,7 @@ class ListeningProcess:
     _remains: Remains | None = None
     _grace: float = 0.0
     preloaded: bool = False
-    dialect: Dialect = HTTP
+    worker_protocol: WorkerProtocol = HTTP
     websocket: bool = False
     endings: Endings = attrs.field(init=False)
 

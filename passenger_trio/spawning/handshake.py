@@ -19,7 +19,7 @@ import attrs
 import trio
 
 from passenger_trio.codecs.control_protocol import AppEvent, Failed, Message, Ready, StepReport, encode_options
-from passenger_trio.codecs.http1_worker import DIALECTS
+from passenger_trio.codecs.http1_worker import WORKER_PROTOCOLS
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.core.redaction import redact
@@ -261,7 +261,7 @@ class Launch:
 
     def _check_socket(self, ready: Ready) -> None:
         """R47: trust nothing that a child reports. The socket is where we said, is a socket, and is ours."""
-        if len(ready.sockets) != 1 or ready.sockets[0].protocol not in DIALECTS:
+        if len(ready.sockets) != 1 or ready.sockets[0].protocol not in WORKER_PROTOCOLS:
             raise SpawnServerError("the loader is ready without exactly one socket of a protocol that is spoken here")
         if ready.sockets[0].address != f"unix:{self.socket_path}":
             raise SpawnServerError("the loader listens somewhere else than it was told")

@@ -19,7 +19,7 @@ from functools import partial
 import trio
 
 from passenger_trio.codecs.control_protocol import SocketSpec, encode_serve
-from passenger_trio.codecs.http1_worker import DIALECTS
+from passenger_trio.codecs.http1_worker import WORKER_PROTOCOLS
 from passenger_trio.core.fork_safety import DIRECT, Forking, judge
 from passenger_trio.core.journey import JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
@@ -249,7 +249,7 @@ class SmartSpawner:
                 socket_path=launch.socket_path,
                 concurrency=socket.concurrency,
                 websocket=socket.websocket,
-                dialect=DIALECTS[socket.protocol],
+                worker_protocol=WORKER_PROTOCOLS[socket.protocol],
                 control=launch.control,
                 output=launch.output,
                 journey=launch.journey,

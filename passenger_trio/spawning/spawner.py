@@ -19,7 +19,7 @@ import attrs
 import trio
 
 from passenger_trio.codecs.control_protocol import AppEvent, encode_shutdown
-from passenger_trio.codecs.dialect import SESSION, Dialect
+from passenger_trio.codecs.worker_protocol import SESSION, WorkerProtocol
 from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.journey import Journey
 from passenger_trio.errors import SpawnServerError
@@ -50,7 +50,7 @@ class LiveProcess(Protocol):
         """Whether it takes WebSocket sessions."""
 
     @property
-    def dialect(self) -> Dialect:
+    def worker_protocol(self) -> WorkerProtocol:
         """How its sessions are spoken."""
 
     @property
@@ -131,7 +131,7 @@ class SpawnedProcess:
     told_exit_status: Callable[[], Awaitable[int]] | None = None
     """Of a process that is not our child: waits until its parent tells, which it does once."""
     websocket: bool = False
-    dialect: Dialect = SESSION
+    worker_protocol: WorkerProtocol = SESSION
     remains: Remains | None = None
     """Who has what it leaves behind."""
     grace: float = 0.0
@@ -141,7 +141,7 @@ class SpawnedProcess:
 
     @endings.default
     def _(self) -> Endings | None:
-        return Endings(self.pidfd) if self.dialect.name == "http" else None
+        return Endings(self.pidfd) if self.worker_protocol.name == "http" else None
 
     @property
     def pid(self) -> int:

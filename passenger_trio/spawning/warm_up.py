@@ -89,7 +89,7 @@ class WarmSpawner:
         """What is wrong with the answer; ``""``: nothing."""
         stream = live.connect_nowait()
         try:
-            request, _ = live.dialect.request(
+            request, _ = live.worker_protocol.request(
                 self._head(),
                 _PEER,
                 self._base_uri.encode(),
@@ -100,7 +100,7 @@ class WarmSpawner:
                 None,
             )
             await stream.send_all(request)
-            reader = live.dialect.reader(b"GET")
+            reader = live.worker_protocol.reader(b"GET")
             status, kind = 0, 0
             while kind != END:
                 event = reader.next_event()

@@ -16,7 +16,7 @@ import trio
 import trio.testing
 from trio.lowlevel import wait_readable
 
-from passenger_trio.codecs.dialect import SESSION
+from passenger_trio.codecs.worker_protocol import SESSION
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey
 from passenger_trio.options import AppOptions, ServerOptions
@@ -58,7 +58,7 @@ async def _serve(connections: int, request: bytes, count: int) -> None:
     pool, key = Pool(PoolLimits(max_pool_size=2)), GroupKey("hello", "test")
     async with trio.open_nursery() as nursery:
         await nursery.start(pool.run)
-        await pool.add_group(key, GroupLimits(min_instances=2), DummySpawner(serve=_work, dialect=SESSION), 1.0)
+        await pool.add_group(key, GroupLimits(min_instances=2), DummySpawner(serve=_work, worker_protocol=SESSION), 1.0)
         while len(pool.processes) < 2:
             await pool.changed.wait()
         front = Front(ServerOptions(), pool, [Route(key, AppOptions())], AccessLog(os.devnull))

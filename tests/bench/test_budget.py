@@ -16,9 +16,9 @@ import pytest
 import trio
 from trio.lowlevel import start_thread_soon
 
-from passenger_trio.codecs.dialect import SESSION
 from passenger_trio.codecs.http1_worker import HTTP
 from passenger_trio.codecs.session_protocol import BODY_END
+from passenger_trio.codecs.worker_protocol import SESSION
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey
 from passenger_trio.options import AppOptions, ServerOptions
@@ -109,18 +109,18 @@ async def http_worker(process: DummyProcess, stream: RawStream) -> None:
 
 
 SPAWNERS = {"wsgi, rack": (worker, SESSION, 1), "asgi": (worker, SESSION, 100), "http": (http_worker, HTTP, 100)}
-"""Application type -> its worker, the dialect, the requests that it takes at a time."""
+"""Application type -> its worker, the worker protocol, the requests that it takes at a time."""
 
 
 async def measure(kind: str = "wsgi, rack") -> Meter:
-    serve, dialect, concurrency = SPAWNERS[kind]
+    serve, worker_protocol, concurrency = SPAWNERS[kind]
     meter = Meter()
     pool = Pool(PoolLimits())
     key = GroupKey("hello", "test")
     async with trio.open_nursery() as nursery:
         await nursery.start(pool.run)
         await pool.add_group(
-            key, GroupLimits(), DummySpawner(serve=serve, dialect=dialect, concurrency=concurrency), 1.0
+            key, GroupLimits(), DummySpawner(serve=serve, worker_protocol=worker_protocol, concurrency=concurrency), 1.0
         )
         while not pool.processes:
             await pool.changed.wait()
@@ -214,13 +214,13 @@ async def test_the_guard_sees_what_is_awaited_for_a_request(
     attend, borrow = Connection._attend, FastLane._borrow
     seen: set[Exchange] = set()
 
-    def detour(plain_parser: FastLane, exchange: Exchange, now: float) -> None:
+    def detour(path: FastLane, exchange: Exchange, now: float) -> None:
         """The ride ends, and goes on with the next."""
         if exchange in seen:
-            borrow(plain_parser, exchange, now)
+            borrow(path, exchange, now)
         else:
             seen.add(exchange)
-            plain_parser._end(True)
+            path._end(True)
 
     async def slower(connection: Connection) -> bool:
         await added()

@@ -8,10 +8,10 @@ from http1_strategies import pieces_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from passenger_trio.codecs.dialect import Framing
 from passenger_trio.codecs.head import Head
 from passenger_trio.codecs.http1_worker import HTTP, HttpReader
 from passenger_trio.codecs.session_protocol import DATA, END, HEAD, INTERIM, UPGRADE
+from passenger_trio.codecs.worker_protocol import BodyEncoding
 from passenger_trio.errors import IncompleteResponse, MalformedResponse
 
 Outcome = tuple[list[tuple[int, bytes]], str]
@@ -366,7 +366,7 @@ def head(method: bytes = b"GET", target: bytes = b"/a?b", *fields: tuple[bytes, 
     return Head(method, target, path, query, b"1.1", b"shop.test", [(b"Host", b"shop.test"), *fields], **more)  # type: ignore[arg-type]
 
 
-def request(of: Head, body: bytes = b"", *, whole: bool = True, trusted: bool = False) -> tuple[bytes, Framing]:
+def request(of: Head, body: bytes = b"", *, whole: bool = True, trusted: bool = False) -> tuple[bytes, BodyEncoding]:
     return HTTP.request(of, PEER, b"", trusted, b"id-1", body, whole, of.content_length)
 
 

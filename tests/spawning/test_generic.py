@@ -46,7 +46,7 @@ async def failure_of(directory: Path, command: str, **options: object) -> SpawnF
 )
 async def test_a_program_is_found_where_it_listens(nothing_left: Path, command: str, forked: bool) -> None:
     process = await spawn(nothing_left, command)
-    assert (process.dialect, process.concurrency, process.preloaded) == (HTTP, 0, False)
+    assert (process.worker_protocol, process.concurrency, process.preloaded) == (HTTP, 0, False)
     assert await ask(process) == b"hello"
     pid, group = map(int, (await ask(process, "/pid")).split())
     assert group == process.pid

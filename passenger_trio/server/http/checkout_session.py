@@ -93,7 +93,7 @@ async def abandon_session(exchange: Exchange) -> None:
             outcome = SessionOutcome.CLIENT_GONE
         elif session.stream is not None:
             outcome = SessionOutcome.CLIENT_GONE
-            if session.dialect.awaits_end:
+            if session.worker_protocol.awaits_end:
                 session.stream.send_eof()
                 while await session.stream.recv():
                     pass

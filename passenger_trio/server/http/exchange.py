@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from passenger_trio.codecs.dialect import SESSION_FRAMING, Framing, Reader
 from passenger_trio.codecs.head import Head
+from passenger_trio.codecs.worker_protocol import SESSION_ENCODING, BodyEncoding, Reader
 from passenger_trio.core.model import ProcessId, SessionOutcome
 from passenger_trio.pool.place import Place
 from passenger_trio.pool.session import Session
@@ -77,7 +77,7 @@ class Exchange:
     # send_request, pump
     wants_websocket = False
     """Whether the process that has the request was asked for a WebSocket, and may accept it."""
-    framing: Framing = SESSION_FRAMING
+    framing: BodyEncoding = SESSION_ENCODING
     """How what is left of the body is written to the process that has the head."""
     unsent: bytes | memoryview = b""
     """What of the request the kernel has not taken yet."""
@@ -151,7 +151,7 @@ class Exchange:
     def new_reader(self, session: Session) -> Reader:
         """What reads the response of the process."""
         head = self.head
-        return session.dialect.reader(head.method, upgrade=bool(head.upgrade), websocket=self.wants_websocket)
+        return session.worker_protocol.reader(head.method, upgrade=bool(head.upgrade), websocket=self.wants_websocket)
 
     def give_back(self, outcome: SessionOutcome, *, keep_stream: bool = False) -> None:
         """End the session, if there is one still."""

@@ -266,16 +266,16 @@ class FastLane:
                 return
             except trio.BrokenResourceError:
                 data = b""
-            if len(data) == _READ and session.dialect.keeps_idle:
+            if len(data) == _READ and session.worker_protocol.keeps_idle:
                 data = _read_on(session.stream, data)
-            whole = session.dialect.whole_response(data, exchange.head.method)
+            whole = session.worker_protocol.whole_response(data, exchange.head.method)
             if whole is not None:
                 self._forward(exchange, session, *whole)
             else:
                 if data:
                     exchange.reader = exchange.new_reader(session)
                     # A reader that parses what it is fed gets the rest in the slow lane, in steps.
-                    first = len(data) if session.dialect.keeps_idle else _FIRST
+                    first = len(data) if session.worker_protocol.keeps_idle else _FIRST
                     exchange.reader.feed(data[:first])
                     exchange.unread = data[first:]
                 self._end(True)  # of an end the slow lane hears, too

@@ -30,7 +30,6 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from passenger_trio.codecs.dialect import Reader
 from passenger_trio.codecs.response_head import Fields, parse, parse_interim, parse_switch, parse_trailers
 from passenger_trio.codecs.response_lines import with_standard_fields
 from passenger_trio.codecs.session_protocol import (
@@ -46,6 +45,7 @@ from passenger_trio.codecs.session_protocol import (
     split_application_error,
 )
 from passenger_trio.codecs.websocket_handshake import accept_fields
+from passenger_trio.codecs.worker_protocol import Reader
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.core.read_size import STEP, ReadSize
 from passenger_trio.core.spill import SpillLedger

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import trio
 
-from passenger_trio.codecs.dialect import Framing
+from passenger_trio.codecs.worker_protocol import BodyEncoding
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
@@ -44,7 +44,7 @@ async def send_body(client: Client, exchange: Exchange, stream: RawStream, inter
         exchange.body_sent = True
 
 
-async def _send_buffered(stream: RawStream, upload: SpillBuffer, framing: Framing) -> bool:
+async def _send_buffered(stream: RawStream, upload: SpillBuffer, framing: BodyEncoding) -> bool:
     """Nothing is taken out of the buffer: the request may have to be sent again (R30)."""
     at, end = 0, upload.ledger.file_length
     while at < end:

@@ -35,7 +35,7 @@ def send_request(client: Client, exchange: Exchange) -> RawStream:
     if head.upgrade:
         address_pairs = _ask_for_websocket(exchange, session, address_pairs)
     whole = exchange.body_whole and upload is None
-    data, exchange.framing = session.dialect.request(
+    data, exchange.framing = session.worker_protocol.request(
         head,
         address_pairs,
         exchange.route.script_name,
@@ -109,10 +109,10 @@ def _stream(client: Client, session: Session, exchange: Exchange) -> RawStream:
     every one, and a look costs as much as a read.
     """
     fresh = exchange.retried > 0 or not (
-        session.dialect.keeps_idle or exchange.head.method in exchange.route.retried_methods
+        session.worker_protocol.keeps_idle or exchange.head.method in exchange.route.retried_methods
     )
     stream = session.connect_nowait(fresh=fresh)
-    handed_on = exchange.queued and session.dialect.keeps_idle
+    handed_on = exchange.queued and session.worker_protocol.keeps_idle
     while session.reused and not (handed_on and client.now() - stream.idle_since < _STILL_WARM):
         try:
             stream.recv_nowait(1)

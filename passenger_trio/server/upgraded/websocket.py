@@ -129,7 +129,7 @@ class WebSocket:
         session = exchange.session
         assert session is not None
         assert session.stream is not None
-        assert isinstance(exchange.reader, ResponseReader)  # no other dialect has it
+        assert isinstance(exchange.reader, ResponseReader)  # no other worker protocol has it
         client.enter(Stage.WEBSOCKET, client.now(), on_due=self._on_due)
         self._session_reader = MessageReader(exchange.reader.take_rest())
         exchange.reader = None

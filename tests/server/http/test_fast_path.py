@@ -416,7 +416,7 @@ async def test_a_process_over_http_that_breaks_off_is_not_taken_for_one_that_has
         await stream.send_all(front + b"x" * (size - len(front)))
         stream.close()  # with something unread
 
-    async with serving(spawner=DummySpawner(serve=serve, dialect=HTTP)) as world:
+    async with serving(spawner=DummySpawner(serve=serve, worker_protocol=HTTP)) as world:
         for _ in range(5):
             client = world.connect(send_buffer=4096 if size > 100_000 else 0)
             client.send(post(b"b" * 100))

@@ -77,7 +77,7 @@ class asked:
 
 
 def speaking(serve: Serve, *, concurrency: int = 1) -> DummySpawner:
-    return DummySpawner(serve=serve, dialect=HTTP, concurrency=concurrency)
+    return DummySpawner(serve=serve, worker_protocol=HTTP, concurrency=concurrency)
 
 
 def answering(*pieces: bytes, close: bool = False) -> DummySpawner:
@@ -510,7 +510,7 @@ async def test_an_answer_that_is_there_before_the_stored_body_is_sent() -> None:
             process.connect_nowait = connect  # type: ignore[method-assign]
             return process
 
-    async with serving(spawner=Hasty(dialect=HTTP)) as world:
+    async with serving(spawner=Hasty(worker_protocol=HTTP)) as world:
         client = world.connect()
         for _ in range(20):
             async with trio.open_nursery() as nursery:

@@ -1,6 +1,6 @@
 """The upgrade relay in front of processes that speak HTTP: what begins it, what refuses it, and that no byte around the 101 is lost.
 
-What the relay does from there on does not depend on the process's dialect: ``test_upgrade.py``.
+What the relay does from there on does not depend on the process's worker protocol: ``test_upgrade.py``.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """How the supervisor speaks to a worker: the session protocol or HTTP/1.1, behind one interface.
 
-A ``Dialect`` belongs to a worker and is chosen at spawn (``ready``, in CONTRACT.md, names the protocol of its
+A ``WorkerProtocol`` belongs to a worker and is chosen at spawn (``ready``, in CONTRACT.md, names the protocol of its
 socket). It makes the bytes of a request, and readers of responses. Every reader returns the events of the
 session protocol (``INTERIM``, ``HEAD`` as pairs, ``DATA``, ``ERROR``, ``END`` with flags), so the code that
 forwards a response does not depend on the protocol.
 
-The ``Framing`` that comes with the head encodes the request body: its pieces may be sent with ``sendfile``
+The ``BodyEncoding`` that comes with the head encodes the request body: its pieces may be sent with ``sendfile``
 between the bytes of ``before`` and ``after``.
 """
 
@@ -28,7 +28,7 @@ from passenger_trio.codecs.session_protocol import (
 )
 from passenger_trio.errors import RequestError
 
-__all__ = ["SESSION", "SESSION_FRAMING", "Dialect", "Framing", "Reader"]
+__all__ = ["SESSION", "SESSION_ENCODING", "BodyEncoding", "Reader", "WorkerProtocol"]
 
 
 class Reader(Protocol):
@@ -50,7 +50,7 @@ class Reader(Protocol):
         """After ``UPGRADE``: the raw bytes that came behind it."""
 
 
-class Framing:
+class BodyEncoding:
     """How the pieces of a request body are written. This one is the session protocol's, and the base of the others."""
 
     __slots__ = ()
@@ -71,10 +71,10 @@ class Framing:
         return encode_data_head(size)
 
 
-SESSION_FRAMING = Framing()
+SESSION_ENCODING = BodyEncoding()
 
 
-class Dialect(Protocol):
+class WorkerProtocol(Protocol):
     """One way of speaking to processes; has no state."""
 
     @property
@@ -101,7 +101,7 @@ class Dialect(Protocol):
         body: bytes,
         whole: bool,
         length: int | None,
-    ) -> tuple[bytes, Framing]:
+    ) -> tuple[bytes, BodyEncoding]:
         """The request, as far as it is here: all of it, if ``body`` is the ``whole`` body. More pieces go by the framing.
 
         :param connection_pairs: see ``headers.cgi_pairs``, as for the three that follow.
@@ -133,15 +133,15 @@ class _SessionDialect:
         body: bytes,
         whole: bool,
         length: int | None,
-    ) -> tuple[bytes, Framing]:
+    ) -> tuple[bytes, BodyEncoding]:
         pairs = cgi_pairs(head, connection_pairs, script_name, trusted, request_id)
         if len(pairs) > MAX_HEAD:
             # Only limits that were set far above their defaults let such a head come here.
             raise RequestError(431, "headers_too_large", "The header fields are too large together.")
         if whole:
-            return encode_request(pairs, body), SESSION_FRAMING
+            return encode_request(pairs, body), SESSION_ENCODING
         data = encode_head(pairs)
-        return data + encode_data(body) if body else data, SESSION_FRAMING
+        return data + encode_data(body) if body else data, SESSION_ENCODING
 
     def whole_response(self, data: bytes, method: bytes) -> tuple[bytes, bytes, int] | None:
         return whole_response(data)
@@ -150,4 +150,4 @@ class _SessionDialect:
         return ResponseReader(websocket=websocket)
 
 
-SESSION: Dialect = _SessionDialect()
+SESSION: WorkerProtocol = _SessionDialect()
