@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from passenger_trio_loader.control_connection import one_line
+from passenger_trio_loader.session_frames import FrameReader
 from passenger_trio_loader.wsgi.head import percent_decoded
 from passenger_trio_loader.wsgi.input import Input
 from passenger_trio_loader.wsgi.worker import Worker
@@ -189,7 +190,7 @@ def test_input_is_a_file(
     """However the body is cut into frames, and the frames into reads, it gives what a file of the same bytes gives."""
     wire = b"".join(frame("D", chunk) for chunk in chunks) + frame("E")
     pieces = _cut(wire, cuts)
-    body = Input(_Pieces(pieces[1:]), pieces[0])
+    body = Input(_Pieces(pieces[1:]), FrameReader(pieces[0]))
     file = io.BytesIO(b"".join(chunks))
     for name, argument in calls:
         arguments = () if argument is None else (argument,)
@@ -207,8 +208,8 @@ def test_input_is_a_file(
 def test_input_of_anything_ends(wire: bytes, cuts: list[int]) -> None:
     """Garbage, or a broken-off body: an OSError that frameworks know, or the end; and nothing is read that is no payload."""
     pieces = _cut(wire, cuts)
-    body = Input(_Pieces(pieces[1:]), pieces[0])
-    whole = Input(_Pieces([]), wire)
+    body = Input(_Pieces(pieces[1:]), FrameReader(pieces[0]))
+    whole = Input(_Pieces([]), FrameReader(wire))
     results = []
     for source in (body, whole):
         try:

@@ -1,13 +1,29 @@
-"""The frames of the session protocol (CONTRACT.md, section 3): a type byte, a 32-bit length, and the payload."""
+"""The frames of the session protocol (CONTRACT.md, section 3): a type byte, a 32-bit length, and the payload.
+
+This is the only reader of what the supervisor sends on a worker's socket. It does no I/O: whoever has received bytes
+feeds them, and asks for frames until there are no more.
+
+Laws:
+
+* The same bytes give the same payloads, whole or in any pieces, one byte at a time included.
+* Garbage is not waited for: a type is judged when its byte is here, a length when its four bytes are.
+* Bodies and messages are given out as they come. Heads and closes, which are short, are given out whole.
+"""
 
 import struct
 
 MAX_HEAD = 128 * 1024
 MAX_FRAME = 16 * 1024 * 1024
-frame = struct.Struct(">BI")
-start = frame.pack
+BLOCK = 65536
+"""Bytes asked from the kernel at a time. A body up to this size is copied next to its head, to be one write."""
+
+frame_start = struct.Struct(">BI")
+start = frame_start.pack
+read_start = frame_start.unpack_from
+START_SIZE = frame_start.size
+
 HEAD, DATA, END, ABORT, ERROR = b"HDEAX"
-INTERIM, ACCEPT, TEXT, BINARY, CLOSE, TRAILERS = b"IWTBCL"
+RESPONSE, INTERIM, ACCEPT, TEXT, BINARY, CLOSE, TRAILERS = b"RIWTBCL"
 LIMITS = {
     HEAD: (1, MAX_HEAD),
     DATA: (1, MAX_FRAME),
@@ -18,16 +34,92 @@ LIMITS = {
     CLOSE: (0, 125),
 }
 """Frames to a worker: least and greatest length."""
-RESPONSE = ord("R")
+NEVER_CUT = (HEAD, CLOSE)
+A_HEAD = bytes((HEAD,))
+"""The types that may come between sessions."""
+
 THE_END = start(END, 0)
 THE_LAST = start(END, 1) + b"\1"
 """The end of a response, and of the stream."""
 THE_ABORT = start(ABORT, 0)
 
 
+class ProtocolViolation(Exception):
+    """What came is not in the contract. Its stream is closed, and not answered."""
+
+
+class FrameReader:
+    """Frames out of bytes that come in any pieces."""
+
+    __slots__ = ("_at", "_data", "_left", "_type")
+
+    def __init__(self, data=b""):
+        self._data = data
+        self._at = 0
+        self._type = 0
+        """Type of the frame that is given out in pieces,"""
+        self._left = 0
+        """and bytes of it that have not been given out."""
+
+    def feed(self, data):
+        """Add what has come."""
+        self._data = self._data[self._at :] + data if self._at < len(self._data) else data
+        self._at = 0
+
+    def next_frame(self, expected):
+        """The next frame, or a piece of it: (type, payload, whether that is its end). None: more bytes are needed.
+
+        :param expected: the types that may come now, as bytes. Not asked in the middle of a frame.
+        :raises ProtocolViolation:
+        """
+        data = self._data
+        at = self._at
+        size = len(data)
+        if at == size:
+            self._data = b""  # A stream that waits for its next head holds no memory.
+            self._at = 0
+            return None
+        left = self._left
+        if left:
+            kind = self._type
+            end = at + left
+        else:
+            kind = data[at]
+            if kind not in expected:
+                raise ProtocolViolation("the frame type %r is not expected here" % data[at : at + 1])
+            if size - at < START_SIZE:
+                return None
+            _, length = read_start(data, at)
+            least, most = LIMITS[kind]
+            if not least <= length <= most:
+                raise ProtocolViolation("a frame of type %r has a length of %d" % (data[at : at + 1], length))
+            payload = at + START_SIZE
+            end = payload + length
+            if end > size and (payload == size or kind in NEVER_CUT):
+                return None
+            at = payload
+        if end <= size:
+            self._at = end
+            self._left = 0
+            return kind, data[at:end], True
+        self._at = size
+        self._left = end - size
+        self._type = kind
+        return kind, data[at:] if at else data, False
+
+    @property
+    def is_between_frames(self):
+        """Whether no part of a frame has come whose rest has not."""
+        return not self._left and self._at == len(self._data)
+
+    def take_rest(self):
+        """What has come behind the last frame that was given out, which this reader forgets."""
+        rest = self._data[self._at :]
+        self._data = b""
+        self._at = 0
+        return rest
+
+
 def whole_response(head, body):
+    """A response and the end of its stream, as one write."""
     return start(RESPONSE, len(head)) + head + start(DATA, len(body)) + body + THE_LAST
-
-
-BLOCK = 65536
-"""Bytes asked from the kernel at a time. A body up to this size is copied next to its head, to be one write."""

@@ -2,6 +2,8 @@
 
 from operator import itemgetter
 
+from passenger_trio_loader.session_frames import ProtocolViolation
+
 SPECIFICATION = {"version": "3.0", "spec_version": "2.3"}
 HTTP_EXTENSIONS = ("http.response.early_hint",)
 TRAILERS_EXTENSION = "http.response.trailers"
@@ -51,17 +53,20 @@ def decoded_path(found):
 
 
 def read_head(payload):
-    """A connection scope without ``state``; None if the head is not as the contract has it."""
+    """A connection scope without ``state``.
+
+    :raises ProtocolViolation: the head is not as the contract has it.
+    """
     fields = payload.split(b"\0")
     if fields.pop() or len(fields) % 2:
-        return None
+        raise ProtocolViolation("the head is not pairs of NUL-terminated strings")
     found = dict(zip(fields[0::2], fields[1::2]))
     if len(found) != len(fields) // 2 or b"" in found:
-        return None
+        raise ProtocolViolation("a name in the head is empty, or comes twice")
     try:
         method, target, root, path, query, protocol, host, port, peer, peer_port, scheme = take_required(found)
-    except KeyError:
-        return None
+    except KeyError as missing:
+        raise ProtocolViolation("the head lacks %s" % missing) from None
     if not path and not root and method == b"OPTIONS":
         path = b"*"  # the target itself, where CGI has no path
     if b"%" in path:

@@ -8,7 +8,17 @@ from passenger_trio_loader.asgi.scope import read_head
 from passenger_trio_loader.asgi.websocket_session import WebSocket
 from passenger_trio_loader.at_fork import belongings
 from passenger_trio_loader.originals import nothing_to_read
-from passenger_trio_loader.session_frames import ABORT, BLOCK, CLOSE, END, HEAD, LIMITS, THE_LAST, frame
+from passenger_trio_loader.session_frames import (
+    A_HEAD,
+    ABORT,
+    BLOCK,
+    CLOSE,
+    END,
+    HEAD,
+    THE_LAST,
+    FrameReader,
+    ProtocolViolation,
+)
 
 
 class Stream:
@@ -19,10 +29,8 @@ class Stream:
         "_conn",
         "_drained",
         "_ended",
+        "_frames",
         "_fresh",
-        "_kind",
-        "_left",
-        "_partial",
         "_paused",
         "_pending",
         "session",
@@ -33,11 +41,7 @@ class Stream:
         self.worker = worker
         self.session = None
         self._conn = conn
-        self._partial = b""
-        """What came of a frame that is not cut into pieces, or of the first five bytes of one that is."""
-        self._kind = 0
-        self._left = 0
-        """Bytes of the frame under way that have not come."""
+        self._frames = FrameReader()
         self._fresh = None
         """A session whose application has not been called."""
         self._pending = deque()
@@ -80,7 +84,7 @@ class Stream:
         """The worker is to stop: a stream without a head ends, one with a part of a head is in hand. What has come is looked at first."""
         if self.session is None and not self._ended:
             self.on_readable()
-            if self.session is None and not self._partial and not self._ended:
+            if self.session is None and self._frames.is_between_frames and not self._ended:
                 self._read_no_more()
                 self.end_last(False)  # Behind the rest of the last response.
         elif self.session is not None and self.session.done and not self.session.ended:
@@ -91,55 +95,29 @@ class Stream:
                 self.end_last(False)
 
     def _take(self, data):
-        at = 0
-        if self._left:
-            piece = data[: self._left]
-            at = len(piece)
-            self._left -= at
-            if not self._hand_over(piece):
-                return
-        elif self._partial:
-            data = self._partial + data
-            self._partial = b""
-        size = len(data)
-        while at < size and not self._ended:
-            session = self.session
-            kind = data[at]
-            # Garbage is not waited for.
-            if kind not in (b"H" if session is None else session.expects):
-                self._refuse()
-                return
-            if size - at < 5:
-                break
-            length = frame.unpack_from(data, at)[1]
-            least, most = LIMITS[kind]
-            if not least <= length <= most:
-                self._refuse()
-                return
-            begin = at + 5
-            if kind == HEAD or kind == CLOSE:
-                if size - begin < length:
+        frames = self._frames
+        frames.feed(data)
+        try:
+            while not self._ended:
+                session = self.session
+                found = frames.next_frame(A_HEAD if session is None else session.expects)
+                if found is None:
                     break
-                at = begin + length
-                if not (self._begin if kind == HEAD else self._hear_close)(data[begin:at]):
-                    self._refuse()
-                    return
-            elif kind == END:
-                at = begin
-                session.take_end()
-            elif kind == ABORT:
-                self._read_no_more()
-                session.lost()
-                break
-            else:
-                piece = data[begin : begin + length]
-                at = begin + len(piece)
-                self._kind = kind
-                self._left = length - len(piece)
-                if not self._hand_over(piece):
-                    return
-        if at < size and not self._ended:
-            self._partial = data[at:]
+                kind, payload, is_whole = found
+                if kind == HEAD:
+                    self._begin(payload)
+                elif kind == END:
+                    session.take_end()
+                elif kind == ABORT:
+                    self._read_no_more()
+                    session.lost()
+                elif kind == CLOSE:
+                    session.take_close(payload)
+                else:
+                    session.take_piece(kind, payload, is_whole)
+        except ProtocolViolation:
+            self._refuse()
+            return
         session = self._fresh
         if session is not None:
             self._fresh = None
@@ -148,28 +126,11 @@ class Stream:
             else:
                 self.worker.begin(session)
 
-    def _hand_over(self, piece):
-        try:
-            self.session.take_piece(self._kind, piece, not self._left)
-        except ValueError:
-            self._refuse()
-            return False
-        return not self._ended
-
-    def _hear_close(self, payload):
-        try:
-            self.session.take_close(payload)
-        except ValueError:
-            return False
-        return True
-
     def _begin(self, payload):
+        """:raises ProtocolViolation:"""
         scope = read_head(payload)
-        if scope is None:
-            return False
         scope["state"] = self.worker.lifespan.state.copy()
         self.session = self._fresh = (WebSocket if scope["type"] == "websocket" else Http)(self, scope)
-        return True
 
     def _refuse(self):
         """Something came that is not in the contract."""

@@ -6,7 +6,17 @@ from passenger_trio_loader.asgi.header_fields import encoded_fields
 from passenger_trio_loader.asgi.session import HIGH_WATER, Session
 from passenger_trio_loader.originals import monotonic
 from passenger_trio_loader.output import say
-from passenger_trio_loader.session_frames import ACCEPT, BINARY, BLOCK, CLOSE, MAX_FRAME, TEXT, THE_END, start
+from passenger_trio_loader.session_frames import (
+    ACCEPT,
+    BINARY,
+    BLOCK,
+    CLOSE,
+    MAX_FRAME,
+    TEXT,
+    THE_END,
+    ProtocolViolation,
+    start,
+)
 
 NORMAL, NO_STATUS, ABNORMAL, INTERNAL_ERROR, SERVICE_RESTART = 1000, 1005, 1006, 1011, 1012
 """Close codes of WebSockets (RFC 6455, 7.4.1, and its registry)."""
@@ -47,14 +57,14 @@ class WebSocket(Session):
             self.expects = b"TBCA" if self._accepted and self._heard_close is None else b"A"
 
     def take_piece(self, kind, piece, is_last):
-        """:raises ValueError: a text is not UTF-8."""
+        """:raises ProtocolViolation: a text is not UTF-8."""
         self._parts.append(piece)
         if not is_last:
             return
         data = b"".join(self._parts)
         self._parts.clear()
         if kind == TEXT:
-            message = {"type": "websocket.receive", "text": data.decode()}
+            message = {"type": "websocket.receive", "text": text_in(data)}
         else:
             message = {"type": "websocket.receive", "bytes": data}
         if self.over or self._said_close is not None:
@@ -66,10 +76,10 @@ class WebSocket(Session):
             self.stream.pause()
 
     def take_close(self, payload):
-        """:raises ValueError: it is no code and a reason."""
+        """:raises ProtocolViolation: it is no code and a reason."""
         if len(payload) == 1:
-            raise ValueError("half a close code")
-        self._heard_close = (int.from_bytes(payload[:2], "big"), payload[2:].decode()) if payload else (NO_STATUS, "")
+            raise ProtocolViolation("half a close code")
+        self._heard_close = (int.from_bytes(payload[:2], "big"), text_in(payload[2:])) if payload else (NO_STATUS, "")
         self.gone_at = self.gone_at or monotonic()
         self._expect()
         self.bell.ring()
@@ -218,3 +228,11 @@ class WebSocket(Session):
             self._messages.clear()
             self.stream.resume()
             self.wire_over()
+
+
+def text_in(data):
+    """:raises ProtocolViolation: it is not UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ProtocolViolation("a text is not UTF-8") from error

@@ -7,6 +7,7 @@ Reading order:
     file_wrapper.py   wsgi.file_wrapper
     response.py       start_response, and everything that goes out: one request and its response
     worker.py         the socket, the streams, the threads
+    interrupting.py   raises an exception in a thread, to cancel its request
     interface.py      what the rest of the loader must know of WSGI
 
 Laws:

@@ -5,11 +5,13 @@ from select import POLLIN, poll
 from socket import MSG_DONTWAIT, MSG_PEEK
 from time import monotonic
 
-from passenger_trio_loader.session_frames import ABORT, BLOCK, DATA, END, MAX_FRAME, THE_ABORT, frame
+from passenger_trio_loader.session_frames import ABORT, BLOCK, DATA, END, THE_ABORT, ProtocolViolation
 
 DRAIN_BYTES = 1024 * 1024
 DRAIN_TIME = 0.2
 """How much of a body that the application has not read is dropped to save the stream, which costs 0.1 ms."""
+OF_A_BODY = bytes((DATA, END, ABORT))
+"""Types of the frames that may follow a head."""
 
 
 class Input:
@@ -19,17 +21,14 @@ class Input:
     that, reading raises ``ConnectionAbortedError``.
     """
 
-    __slots__ = ("_at", "_conn", "_have", "_left", "_partial", "aborted", "answered", "behind", "broken", "ended")
+    __slots__ = ("_at", "_conn", "_frames", "_have", "aborted", "answered", "behind", "broken", "ended")
 
-    def __init__(self, conn, arrived):
-        """:param arrived: what came behind the head."""
+    def __init__(self, conn, frames):
+        """:param frames: the stream's ``FrameReader``, which has what came behind the head."""
         self._conn = conn
         self._have = b""
         self._at = 0
-        self._left = 0
-        """Bytes of the frame under way that have not come."""
-        self._partial = b""
-        """The first bytes of the next frame's five."""
+        self._frames = frames
         self.ended = False
         self.aborted = False
         """The supervisor sent ``A``, or hung up."""
@@ -39,7 +38,7 @@ class Input:
         """The end of the response is on its way: the next head may follow, also while the body is still being read."""
         self.behind = b""
         """What has come of that."""
-        self._take_in(arrived)
+        self._take_in()
 
     def read(self, size=-1):
         have = self._have
@@ -111,59 +110,47 @@ class Input:
         except OSError:
             data = b""
         if data:
-            self._take_in(data)
+            self._frames.feed(data)
+            self._take_in()
         else:
             self.aborted = True
 
-    def _take_in(self, data):
-        """Append the payloads in ``data`` to ``_have``."""
-        left = self._left
-        if len(data) <= left:
-            # The middle of a large frame: nothing to cut.
-            self._left = left - len(data)
-            self._have += data
-            return
-        if self._partial:
-            data = self._partial + data
-            self._partial = b""
-        pieces = [self._have, data[:left]]
-        at = left
-        while True:
-            left = 0
-            if len(data) - at < 5:
-                self._partial = data[at:]
-                # Garbage is not waited for.
-                self.broken = at < len(data) and data[at] not in (DATA, END, ABORT)
-                break
-            kind, left = frame.unpack_from(data, at)
-            at += 5
-            if kind == DATA and 0 < left <= MAX_FRAME:
-                pieces.append(data[at : at + left])
-                at += left
-                if at > len(data):
-                    left = at - len(data)
+    def _take_in(self):
+        """Append the payloads that have come to ``_have``."""
+        frames = self._frames
+        pieces = [self._have] if self._have else []
+        try:
+            while True:
+                found = frames.next_frame(OF_A_BODY)
+                if found is None:
                     break
-                continue
-            if kind == END and left == 0:
-                self.ended = True
-                # The client may be gone already. Nothing else can follow before the response has ended: there is no pipelining.
-                behind = data[at:]
-                self.aborted = bool(behind) and THE_ABORT.startswith(behind)
-                if not self.aborted:
-                    self.behind = behind
-                    self.broken = bool(behind) and not self.answered
-            elif kind == ABORT and left == 0:
+                kind, payload, _ = found
+                if kind == DATA:
+                    pieces.append(payload)
+                    continue
+                if kind == END:
+                    self._on_end()
+                else:
+                    self.aborted = True
+                break
+        except ProtocolViolation:
+            self.broken = True
+        self._have = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _on_end(self):
+        self.ended = True
+        # The client may be gone already. Nothing else can follow before the response has ended: there is no pipelining.
+        behind = self._frames.take_rest()
+        if behind:
+            if THE_ABORT.startswith(behind):
                 self.aborted = True
             else:
-                self.broken = True
-            left = 0
-            break
-        self._left = left
-        self._have = b"".join(pieces)
+                self.behind = behind
+                self.broken = not self.answered
 
     def abort_is_next(self):
         """Something has come, and the body has not ended: is it an abort? One behind more of the body is not seen."""
-        if not self._left and not self._partial:
+        if self._frames.is_between_frames:
             try:
                 if self._conn.recv(1, MSG_PEEK | MSG_DONTWAIT) == b"A":
                     self._receive()

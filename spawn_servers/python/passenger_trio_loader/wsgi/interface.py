@@ -2,7 +2,7 @@
 
 from passenger_trio_loader.interface import Interface, Unfit
 from passenger_trio_loader.loading import is_coroutine_function
-from passenger_trio_loader.wsgi.worker import Worker, load_what_interrupting_needs
+from passenger_trio_loader.wsgi.worker import Worker
 
 
 class Wsgi(Interface):
@@ -14,7 +14,7 @@ class Wsgi(Interface):
     def prepare(self, options):
         self._may_be_other = bool(options.get("guessed"))
         if options["threads"] > 1:
-            load_what_interrupting_needs()
+            import passenger_trio_loader.wsgi.interrupting  # noqa: F401  which takes time, and one thread needs none of it
 
     def turned_out(self, application, options):
         if not (self._may_be_other and is_asgi(application)):

@@ -10,37 +10,21 @@ from passenger_trio_loader.at_fork import belongings
 from passenger_trio_loader.listener import OUT_OF_SOMETHING, cannot_listen, open_listener, remove_file
 from passenger_trio_loader.originals import Bare, NativeThread, has_green_threads, is_green, nothing_to_read
 from passenger_trio_loader.output import say
-from passenger_trio_loader.session_frames import BLOCK, HEAD, MAX_HEAD, THE_END, THE_LAST, frame
+from passenger_trio_loader.session_frames import (
+    A_HEAD,
+    BLOCK,
+    HEAD,
+    THE_END,
+    THE_LAST,
+    FrameReader,
+    ProtocolViolation,
+    read_start,
+)
 from passenger_trio_loader.stopping import Leave
 from passenger_trio_loader.wsgi.file_wrapper import FileWrapper
 from passenger_trio_loader.wsgi.head import percent_decoded, take_required
 from passenger_trio_loader.wsgi.input import Input
 from passenger_trio_loader.wsgi.response import Session
-
-
-INTERRUPTING = []
-"""What ``raise_in`` needs: called with a thread's number and an exception's class."""
-
-
-def load_what_interrupting_needs():
-    """Before the application is loaded: when it is needed there may be no descriptor left to load it with."""
-    try:
-        from ctypes import c_ulong, py_object, pythonapi
-
-        set_exception = pythonapi.PyThreadState_SetAsyncExc
-    except Exception:  # An interpreter without ctypes, or without this function: PyPy.
-        return
-    INTERRUPTING.append(lambda number, kind: set_exception(c_ulong(number), py_object(kind)))
-
-
-def raise_in(threads, kind):
-    """Raise an exception in threads, wherever each of them next runs Python code."""
-    if not INTERRUPTING:
-        say("passenger_trio: threads cannot be interrupted by this interpreter\n")
-    for interrupt in INTERRUPTING:
-        for thread in threads:
-            if thread.is_alive():
-                interrupt(thread.ident, kind)
 
 
 class Worker:
@@ -57,7 +41,7 @@ class Worker:
         self._streams = {}
         self._is_green = is_green()
         self._accepting = None
-        self._nothing = Input(None, THE_END)
+        self._nothing = Input(None, FrameReader(THE_END))
         """The body of all requests that have none. It has no state that reading would change."""
         self._environ = {
             "GATEWAY_INTERFACE": "CGI/1.1",
@@ -149,6 +133,8 @@ class Worker:
             return
         if self._streams:
             say("passenger_trio: the process is to end, and the requests that have not are cancelled\n")
+        from passenger_trio_loader.wsgi.interrupting import raise_in  # loaded already: see Wsgi.prepare
+
         raise_in(self._threads, Leave)
         for conn in list(self._streams):
             try:
@@ -215,7 +201,7 @@ class Worker:
         application = self.application
         common = self._environ
         nothing = self._nothing
-        read_start = frame.unpack_from
+        frames = FrameReader()
         behind = b""
         while True:
             if behind:
@@ -232,17 +218,19 @@ class Worker:
             kind, length = read_start(buffer)
             end = 5 + length
             if size < end or size < 5 or kind != HEAD:
-                head, arrived = self._slow_head(conn, bytes(view[:size]))
+                frames.feed(bytes(view[:size]))
+                head = self._slow_head(conn, frames)
                 if head is None:
                     return
                 text = head.decode("latin-1")
-                body = Input(conn, arrived)
+                body = Input(conn, frames)
             else:
                 text = str(view[5:end], "latin-1")
                 if size == end + 5 and buffer[end:size] == THE_END:
                     body = nothing
                 else:
-                    body = Input(conn, bytes(view[end:size]))
+                    frames.feed(bytes(view[end:size]))
+                    body = Input(conn, frames)
             texts = text.split("\0")
             if texts.pop() or len(texts) % 2 or body.broken:
                 return
@@ -272,20 +260,17 @@ class Worker:
                 behind = body.behind
 
     @staticmethod
-    def _slow_head(conn, data):
-        """(payload of the head, what came behind it) of a head that came in pieces; (None, b"") if it is none."""
-        while True:
-            # The type and the length are judged as soon as they are here: garbage is not waited for.
-            if data[:1] not in (b"", b"H"):
-                break
-            if len(data) >= 5:
-                end = 5 + frame.unpack_from(data)[1]
-                if end > 5 + MAX_HEAD:
+    def _slow_head(conn, frames):
+        """The payload of a head that came in pieces; None if it is no head. What came behind it is in ``frames``."""
+        try:
+            while True:
+                found = frames.next_frame(A_HEAD)
+                if found is not None:
+                    return found[1]
+                data = conn.recv(BLOCK)
+                if not data:
                     break
-                if len(data) >= end:
-                    return data[5:end], data[end:]
-            more = conn.recv(BLOCK)
-            if not more:
-                break
-            data += more
-        return None, b""
+                frames.feed(data)
+        except ProtocolViolation:
+            pass
+        return None
