@@ -78,13 +78,12 @@ def environment(wheel: Path) -> Iterator[Path]:
 def test_the_wheel_has_everything_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        loaders = [path for path in (ROOT / "spawn_servers").rglob("*") if path.suffix in (".py", ".rb", ".js")]
-        assert len(loaders) > 20
-        for path in loaders:
-            packed = archive.read(
-                f"passenger_trio/_spawn_servers/{path.relative_to(ROOT / 'spawn_servers').as_posix()}"
-            )
-            assert packed == path.read_bytes()
+        loaders = [path for path in (ROOT / "spawn_servers").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+        packed = {f"passenger_trio/_{path.relative_to(ROOT).as_posix()}": path for path in loaders}
+        assert len(packed) > 20
+        assert packed.keys() == {name for name in names if name.startswith("passenger_trio/_spawn_servers/")}
+        for name, path in packed.items():
+            assert archive.read(name) == path.read_bytes()
     assert "passenger_trio/_spawn_servers/CONTRACT.md" in names
     assert "passenger_trio/py.typed" in names
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "passenger_trio").rglob("*.py")}

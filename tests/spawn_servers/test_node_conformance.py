@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 from node_http import LOADER, nodes, subject, supervisor_of
 
-from passenger_trio.testing.conformance import CHECKS, Check, eventually
+from passenger_trio.testing.conformance import CHECKS, Check, FakeSupervisor, eventually
 
 NODES = nodes()
 CASES = [
@@ -208,6 +209,22 @@ server.listen(3000);
             assert worker.request("GET", "/outer").body == b"inner"
         worker.shut_down()
         assert worker.exit_status() == 0
+
+
+@pytest.mark.os
+@pytest.mark.parametrize("node", NODES.values(), ids=NODES)
+def test_installed_in_a_project_of_es_modules(node: str, tmp_path: Path) -> None:
+    """HO2: in PROJECT/.venv the nearest package.json would be the project's, and with "type": "module" the loader's files would be ES modules."""
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "app.js").write_text("""
+import http from 'node:http';
+http.createServer((request, response) => response.end('served')).listen(0);
+""")
+    installed = tmp_path / ".venv" / "node"
+    shutil.copytree(LOADER.parent, installed)
+    with FakeSupervisor() as supervisor:
+        worker = supervisor.start((node, str(installed / LOADER.name)), tmp_path, "app.js", app_type="node")
+        assert worker.request("GET", "/").body == b"served"
 
 
 def test_there_is_a_node_to_check_and_enough_to_check() -> None:
