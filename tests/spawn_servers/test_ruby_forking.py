@@ -129,9 +129,33 @@ def test_a_preloader_that_serves_removes_what_is_its_own(ruby: str, tmp_path: Pa
 
 
 def test_random_numbers_differ(ruby: str, tmp_path: Path) -> None:
-    """Section F: workers draw different numbers, also where the application has seeded them and drawn some."""
-    with preloader_of(ruby, tmp_path, "srand(1)\nrand\ndef answer; rand; end\n") as (supervisor, preloader):
-        assert len({supervisor.fork(preloader).request().body for _ in range(3)}) == 3
+    """Section F: each worker draws other numbers from every generator of Ruby's, also after the application has seeded and used it.
+
+    Ruby and OpenSSL notice the fork and seed themselves anew. A generator of the application's own is copied with its state,
+    so it draws the same in all workers: this shows that the test sees a generator that nobody has seeded anew.
+    """
+    source = """
+        require "openssl"
+        require "securerandom"
+        srand(1)
+        OWN = Random.new(1)
+        GENERATORS = {
+          "Kernel.rand" => -> { rand }, "Random.rand" => -> { Random.rand }, "Array#shuffle" => -> { (1..50).to_a.shuffle },
+          "SecureRandom" => -> { SecureRandom.hex }, "OpenSSL" => -> { OpenSSL::Random.random_bytes(16).unpack("H*") },
+          "a copy" => -> { OWN.rand }
+        }
+        GENERATORS.each_value(&:call)
+        def answer; GENERATORS.map { |name, draw| "#{name}: #{draw.call}" }.join("\n"); end
+    """
+    drawn: dict[str, set[str]] = {}
+    with preloader_of(ruby, tmp_path, source) as (supervisor, preloader):
+        for _ in range(3):
+            for line in supervisor.fork(preloader).request().body.decode().splitlines():
+                name, _, value = line.partition(": ")
+                drawn.setdefault(name, set()).add(value)
+    different = {name: len(values) for name, values in drawn.items()}
+    assert different.pop("a copy") == 1
+    assert different == dict.fromkeys(("Kernel.rand", "Random.rand", "Array#shuffle", "SecureRandom", "OpenSSL"), 3)
 
 
 def test_connections_of_active_record_are_closed_before_the_fork(ruby: str, tmp_path: Path) -> None:

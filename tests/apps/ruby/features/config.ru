@@ -92,6 +92,16 @@ RAW = {
     end
     [200, TEXT.dup, body]
   end,
+  "/joined" => lambda do |_env|
+    body = proc do |stream|
+      stream.write("one")
+      Thread.new do
+        stream.write("two")
+        stream.close
+      end.join
+    end
+    [200, TEXT.dup, body]
+  end,
   "/partial" => ->(_env) { [200, TEXT.merge("rack.hijack" => ->(io) { io.write("hijacked"); io.close }), []] },
   "/tunnel" => lambda do |_env|
     talk = lambda do |io|
