@@ -1,16 +1,20 @@
 # frozen_string_literal: true
 
-# Runs a Rack application for passenger_trio: loads it and serves it. See passenger_trio.rb, and spawn_servers/CONTRACT.md.
+# Runs a Rack application for passenger_trio: loads it and serves it.
 #
 #     ruby rack_loader.rb
+#
+# Read ../CONTRACT.md first, then passenger_trio.rb, which states the reading order of the other files.
 
 require_relative "passenger_trio"
 
-PassengerTrio::Life.lead("worker") do |path, token|
-  life = PassengerTrio::Life
-  control = PassengerTrio::Control.new(path, "worker")
-  options = control.greet(token)
-  lifeline = life.watch(control)
-  application = life.reporting(control) { life.interruptible { life.load(control, options, "worker") } }
-  application ? life.work(control, lifeline, application, options, false) : 1
+PassengerTrio::LoaderProcess.run do |path, token|
+  process = PassengerTrio::LoaderProcess
+  control = PassengerTrio::ControlConnection.new(path, "worker")
+  options = control.shake_hands(token)
+  death_pipe = process.start_death_pipe(control)
+  application = process.report_errors(control) do
+    process.interruptible { process.load_application(control, options, "worker") }
+  end
+  application ? process.serve(control, death_pipe, application, options, false) : 1
 end

@@ -1,75 +1,82 @@
 # frozen_string_literal: true
 
-# Loads a Rack application once, and forks workers of it when passenger_trio asks. See passenger_trio.rb, and spawn_servers/CONTRACT.md.
+# Loads a Rack application once for passenger_trio, and forks workers of it on request.
 #
 #     ruby rack_preloader.rb --preload
 #
-# Laws: it has one thread and runs no event loop when it forks; what a forked process does first is to let go of everything that is the
-# preloader's (PassengerTrio.disown, through the hook that every fork goes through); before the first fork the memory is made ready
-# to be shared, no database connection is open, and the supervisor knows what the application holds that processes cannot share.
+# Read ../CONTRACT.md first, then passenger_trio.rb, which states the reading order of the other files.
+#
+# Laws:
+#
+# * One thread and no event loop when it forks.
+# * A forked process first closes and resets what belongs to the preloader (fork_hook.rb).
+# * Before the first fork the memory is prepared for sharing, no database connection is open, and the supervisor knows the
+#   application's hazards.
 
 require_relative "passenger_trio"
-require_relative "passenger_trio/exit_hooks" # whose they are
-require_relative "passenger_trio/holdings" # what an application holds that processes cannot share
+require_relative "passenger_trio/exit_hooks" # hooks that belong to one process
+require_relative "passenger_trio/hazards" # what forked processes cannot share
 require_relative "passenger_trio/preloader" # the loop that forks
 
-PassengerTrio::Life.lead("preloader") do |path, token|
-  life = PassengerTrio::Life
-  control = PassengerTrio::Control.new(path, "preloader")
-  options = control.greet(token)
-  lifeline = life.watch(control)
-  holdings = nil
-  application = life.reporting(control) do
-    life.interruptible do
+PassengerTrio::LoaderProcess.run do |path, token|
+  process = PassengerTrio::LoaderProcess
+  control = PassengerTrio::ControlConnection.new(path, "preloader")
+  options = control.shake_hands(token)
+  death_pipe = process.start_death_pipe(control)
+  held = nil
+  application = process.report_errors(control) do
+    process.interruptible do
       unless Process.respond_to?(:fork)
-        raise PassengerTrio::Unfit.new("configuration", "#{RUBY_ENGINE} cannot fork", "A preloader forks its workers, and this Ruby has no fork.",
-                                       "Use --spawn-method direct.")
+        raise PassengerTrio::StartupError.new(
+          "configuration", "#{RUBY_ENGINE} cannot fork", "A preloader forks its workers, and this Ruby has no fork.",
+          "Use --spawn-method direct."
+        )
       end
-      holdings = PassengerTrio::Holdings.new
+      held = PassengerTrio::HeldResources.new
       PassengerTrio::ExitHooks.watch do
-        life.load(control, options, "preloader") do
-          holdings.put_right
-          PassengerTrio.share_memory
+        process.load_application(control, options, "preloader") do
+          held.close_database_connections
+          PassengerTrio.prepare_shared_memory
         end
       end
     end
   end
   next 1 unless application
 
-  life.interruptible { lifeline.release }
-  hazards = holdings.hazards
-  control.tell("ready", application: options["name"], hazards: hazards)
-  preloader = PassengerTrio::Preloader.new(control, lifeline, hazards)
+  process.interruptible { death_pipe.stop_thread }
+  hazards = held.hazards
+  control.send_message("ready", application: options["name"], hazards: hazards)
+  preloader = PassengerTrio::Preloader.new(control, death_pipe, hazards)
   case preloader.run
   when :end
-    # The exit hooks are the workers' while there are any: what they would remove is in use.
+    # Exit hooks would remove what the workers use.
     exit!(0) if preloader.children?
     next 0
   when :serve
-    # From here this is a worker like any that was started: what it holds is its own.
-    lifeline.give_way
-    life.watch(control).tap { |another| lifeline = another }
-    life.name_process(options, "worker")
-    next life.work(control, lifeline, application, options, false)
+    # From here on this is a worker like any other: what the application holds is its own.
+    death_pipe.close
+    death_pipe = process.start_death_pipe(control)
+    process.set_process_title(options, "worker")
+    next process.serve(control, death_pipe, application, options, false)
   end
 
-  # From here this is a forked worker. Its preloader's control connection went with the fork.
-  begun = PassengerTrio.now
+  # From here on this is a forked worker. The fork hook has closed the preloader's control connection.
+  started_at = PassengerTrio.now
   begin
-    control = PassengerTrio::Control.new(path, "worker")
-    options = control.greet(preloader.token)
+    control = PassengerTrio::ControlConnection.new(path, "worker")
+    options = control.shake_hands(preloader.token)
   rescue SystemCallError
     next 1
   end
-  lifeline = life.watch(control)
-  ready = life.reporting(control) do
-    life.interruptible do
-      control.step("after_fork", begun) do
-        life.name_process(options, "worker")
+  death_pipe = process.start_death_pipe(control)
+  ready = process.report_errors(control) do
+    process.interruptible do
+      control.step("after_fork", started_at) do
+        process.set_process_title(options, "worker")
         PassengerTrio.call_event(:starting_worker_process, true)
         true
       end
     end
   end
-  ready ? life.work(control, lifeline, application, options, true) : 1
+  ready ? process.serve(control, death_pipe, application, options, true) : 1
 end

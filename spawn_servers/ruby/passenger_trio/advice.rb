@@ -1,18 +1,22 @@
 # frozen_string_literal: true
 
-# From an exception to advice.
+# From an exception to what a person is told: the members of an "error" message, and backtraces.
+#
+# Knows Ruby's and Bundler's exceptions. Changes nothing.
+#
+# Law: whatever was raised, the answer is text. An exception whose message raises has a message, too.
 
 module PassengerTrio
-  module Runtime
+  module Advice
     class << self
-      # The members of the +error+ message for whatever came of loading.
+      # The members of the +error+ message for an exception that was raised while the application was loaded.
       def explain(error)
         summary = "The application raised #{error.class}: #{message_of(error)}"
         category = "application"
         problem = "The exception was raised while the application was loaded. The backtrace says where."
         solution = "Mend the application. It is started again with the next request, or when it is restarted."
         case error
-        when Unfit
+        when StartupError
           return members(error.category, error.message, error.problem, error.solution, "")
         when LoadError
           problem = "#{(error.path || message_of(error)).inspect} cannot be found by Ruby #{RUBY_VERSION} (#{ruby})."
@@ -33,15 +37,17 @@ module PassengerTrio
         members(category, summary, problem, solution, backtrace_of(error))
       end
 
-      # Ruby's own, without the frames of these files, and with what caused it.
+      # Ruby's backtrace without the frames of the loader, and with the causes.
       def backtrace_of(error)
         text = +""
         seen = []
         while error && !seen.include?(error)
           seen << error
-          # Names of files come in any encoding.
-          first, *rest = (error.backtrace || []).map { |line| PassengerTrio.utf8(line) }.reject { |line| line.start_with?(OWN_FILES) }
-          text << (seen.size > 1 ? "Caused by:\n" : "") << "#{first || '(no backtrace)'}: #{message_of(error)} (#{error.class})\n"
+          # File names come in any encoding.
+          lines = (error.backtrace || []).map { |line| PassengerTrio.utf8(line) }
+          first, *rest = lines.reject { |line| line.start_with?(LOADER_FILES) }
+          text << "Caused by:\n" if seen.size > 1
+          text << "#{first || '(no backtrace)'}: #{message_of(error)} (#{error.class})\n"
           rest.each { |line| text << "\tfrom #{line}\n" }
           error = error.cause
         end
@@ -54,17 +60,30 @@ module PassengerTrio
         "(its message cannot be shown)"
       end
 
-      private
-
-      def members(category, summary, problem, solution, traceback)
-        details = "Ruby #{RUBY_VERSION} (#{RUBY_ENGINE}), #{ruby}\nGemfile: #{ENV['BUNDLE_GEMFILE'] || 'none'}\nload path: #{$LOAD_PATH.map { |path| PassengerTrio.utf8(path.to_s) }.join(':')}"
-        { category: category, summary: summary, problem: problem, solution: solution, traceback: traceback, details: details }
-      end
-
+      # The interpreter's path.
       def ruby
         Gem.ruby
       rescue NameError
-        "ruby"
+        "ruby" # started with --disable-gems
+      end
+
+      # :param path: what `require` did not find.
+      def how_to_install(path)
+        gem = path.split("/").first
+        gem = "NAME" if gem.nil? || gem.empty?
+        return "add `gem #{gem.inspect}` to #{ENV['BUNDLE_GEMFILE']} and run `bundle install`." if ENV["BUNDLE_GEMFILE"]
+
+        "install it with `#{ruby} -S gem install #{gem}`, or from a package of the system."
+      end
+
+      private
+
+      def members(category, summary, problem, solution, traceback)
+        load_path = $LOAD_PATH.map { |path| PassengerTrio.utf8(path.to_s) }.join(":")
+        details = "Ruby #{RUBY_VERSION} (#{RUBY_ENGINE}), #{ruby}\n" \
+                  "Gemfile: #{ENV['BUNDLE_GEMFILE'] || 'none'}\n" \
+                  "load path: #{load_path}"
+        { category: category, summary: summary, problem: problem, solution: solution, traceback: traceback, details: details }
       end
 
       # [category, problem, solution] of an error of Bundler's, or nil.
@@ -72,11 +91,14 @@ module PassengerTrio
         return unless defined?(Bundler::BundlerError) && error.is_a?(Bundler::BundlerError)
 
         solution = case error.class.name
-                   when "Bundler::RubyVersionMismatch" then "Choose the Ruby that the Gemfile asks for with --ruby, or change the Gemfile."
-                   when "Bundler::GemfileNotFound" then "Check BUNDLE_GEMFILE."
+                   when "Bundler::RubyVersionMismatch"
+                     "Choose the Ruby that the Gemfile asks for with --ruby, or change the Gemfile."
+                   when "Bundler::GemfileNotFound"
+                     "Check BUNDLE_GEMFILE."
                    when "Bundler::GemNotFound", "Bundler::SolveFailure", "Bundler::VersionConflict", "Bundler::GitError"
                      "Run `bundle install` with this Ruby (#{ruby}), or choose the one that has the gems with --ruby."
-                   else "Run `bundle install` in the application's directory with #{ruby}: it says more."
+                   else
+                     "Run `bundle install` in the application's directory with #{ruby}: it says more."
                    end
         ["configuration", "Bundler cannot make the gems of #{ENV['BUNDLE_GEMFILE']} available to Ruby #{RUBY_VERSION}.", solution]
       end

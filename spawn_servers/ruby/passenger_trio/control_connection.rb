@@ -1,68 +1,77 @@
 # frozen_string_literal: true
 
-# The control connection.
+# The control connection to the supervisor: CONTRACT.md, part "The control connection".
+#
+# Knows the lines, the handshake and the steps of a start. What a message orders is decided by its reader:
+# death_pipe.rb in a worker, preloader.rb in a preloader.
+#
+# Laws:
+#
+# * Sending never raises. The reader of the connection notices that the supervisor is gone, and acts.
+# * No line is longer than MAX_LINE. The longest text is cut at its front: its end says what happened.
 
 module PassengerTrio
-  # Messages to and from the supervisor: one JSON object a line.
-  class Control
-    attr_reader :io, :descriptors
-    # Messages that came while nobody was there to act on them.
-    attr_reader :pending
+  class ControlConnection
+    attr_reader :io
+    attr_reader :descriptors # one per "fork" message, in order
+    attr_reader :pending # messages that arrived during the handshake
 
-    # :raises SystemCallError: nobody listens there.
+    # :raises SystemCallError: nobody listens on +path+.
     def initialize(path, role)
       @io = UNIXSocket.new(path)
       @role = role
-      @partial = "".b
+      @partial_line = "".b
       @pending = []
-      @descriptors = [] # each "fork" message brought one, in order
-      PassengerTrio.own(@io)
+      @descriptors = []
+      PassengerTrio.close_on_fork(@io)
     end
 
-    def tell(type, **members)
-      @io.write(one_line({ type: type }.merge(members)))
+    def send_message(type, **members)
+      @io.write(encode_line({ type: type }.merge(members)))
     rescue SystemCallError, IOError
-      nil # The supervisor is gone. Whoever reads from this connection learns it there, and acts.
+      nil
     end
 
-    # Wait for messages: one or more, or none when only a part of a line came.
+    # Wait for data. Returns the messages that are complete: none, if only a part of a line arrived.
     #
-    # :raises Hangup:
-    def read
-      @partial << receive
-      *lines, @partial = @partial.split("\n", -1)
-      raise Hangup if @partial.nil? || @partial.bytesize >= MAX_LINE
+    # :raises ControlConnectionLost:
+    def read_messages
+      @partial_line << receive
+      *lines, @partial_line = @partial_line.split("\n", -1)
+      raise ControlConnectionLost if @partial_line.nil? || @partial_line.bytesize >= MAX_LINE
 
-      lines.map { |line| Json.read(line.force_encoding(Encoding::UTF_8)) }.select { |message| message.fetch("type") }
+      messages = lines.map { |line| Json.parse(line.force_encoding(Encoding::UTF_8)) }
+      messages.select { |message| message.fetch("type") }
     rescue SystemCallError, IOError, ArgumentError, KeyError, NoMethodError
-      raise Hangup
+      raise ControlConnectionLost
     end
 
-    # Say hello; return the options.
+    # Send "hello", wait for "options" and return them.
     #
-    # :raises Hangup:
-    def greet(token)
-      version = RUBY_ENGINE == "ruby" ? RUBY_VERSION : "#{RUBY_VERSION} (#{RUBY_ENGINE} #{RUBY_ENGINE_VERSION})"
-      tell("hello", token: token, contract: CONTRACT, role: @role, language: "ruby", version: version, pid: Process.pid)
+    # :raises ControlConnectionLost:
+    def shake_hands(token)
+      version = RUBY_VERSION
+      version += " (#{RUBY_ENGINE} #{RUBY_ENGINE_VERSION})" unless RUBY_ENGINE == "ruby"
+      send_message("hello", token: token, contract: CONTRACT_VERSION, role: @role, language: "ruby", version: version, pid: Process.pid)
       loop do
-        @pending.concat(read)
-        at = @pending.index { |message| message["type"] == "options" }
-        return @pending.delete_at(at) if at
+        @pending.concat(read_messages)
+        index = @pending.index { |message| message["type"] == "options" }
+        return @pending.delete_at(index) if index
       end
     end
 
-    # Report a step of the journey.
-    def step(name, begun = PassengerTrio.now)
-      tell("step", name: name, state: "in_progress")
+    # Run the block and report it as a step of the start.
+    def step(name, started_at = PassengerTrio.now)
+      send_message("step", name: name, state: "in_progress")
       state = "errored"
       result = yield
       state = "performed"
       result
-    rescue Leave
+    rescue ProcessStopping
       state = nil
       raise
     ensure
-      tell("step", name: name, state: state, duration: PassengerTrio.now - begun) if state
+      send_message("step", name: name, state: state, duration: PassengerTrio.now - started_at) if state
     end
 
     private
@@ -70,23 +79,22 @@ module PassengerTrio
     def receive
       return PassengerTrio.read_some(@io) unless @role == "preloader" && RUBY_ENGINE == "ruby"
 
-      # What socket.rb calls recvmsg.
+      # BasicSocket#recvmsg of socket.rb calls this. We load only socket.so (see passenger_trio.rb).
       data, _, _, *controls = @io.__send__(:__recvmsg, MAX_LINE, 0, 256, true)
       controls.each { |control| @descriptors.concat(control.unix_rights || []) }
-      raise Hangup if data.nil? || data.empty?
+      raise ControlConnectionLost if data.nil? || data.empty?
 
       data
     end
 
-    # What would be too long is cut at the front of its longest text: the end says what happened.
-    def one_line(message)
-      line = "#{Json.write(message)}\n"
+    def encode_line(message)
+      line = "#{Json.generate(message)}\n"
       while line.bytesize > MAX_LINE
         name, text = message.max_by { |_, member| member.is_a?(String) ? member.bytesize : 0 }
         text = PassengerTrio.utf8(text)
-        # One character takes up to 6 bytes in JSON, so this may need a few rounds.
+        # A character takes up to 6 bytes in JSON, so one cut may not be enough.
         message[name] = "[...]#{text[(5 + [64, [line.bytesize - MAX_LINE, text.length / 2].min].max)..-1]}"
-        line = "#{Json.write(message)}\n"
+        line = "#{Json.generate(message)}\n"
       end
       line
     end

@@ -1,80 +1,94 @@
 # frozen_string_literal: true
 
-# The thread that watches the control connection, and the process's signals.
+# The death pipe: the end of the control connection ends this process. A thread of its own watches it, and the signals.
+#
+# Knows the control connection, the process's signals and how to interrupt the main thread. It knows the worker only as
+# something that can be stopped, and never looks at a session.
+#
+# Laws:
+#
+# * After the supervisor's end the process is gone within EXIT_TIMEOUT. The main thread is interrupted until it runs the
+#   exit hooks; then this thread ends the process, whatever is left.
+# * Nothing is interrupted once the main thread has finished its work (stop_interrupting).
+# * A signal handler takes no lock: it writes a byte to the wake-up pipe.
+# * A second SIGTERM ends the process at once.
+#
+# This thread needs Ruby's global lock. CRuby takes the lock from a computing thread after 100 ms. A C extension that
+# never releases the lock stops this thread, too.
 
 module PassengerTrio
-  # Watches the control connection and the signals, in a thread of its own, beside an application that may do anything.
-  class Lifeline
-    attr_writer :worker # told to stop, once there is one; before that, to stop is to leave
-    attr_writer :timeout # seconds that the process has to end when it is told to
-    attr_reader :bell
+  class DeathPipe
+    EXIT_TIMEOUT = 0.7 # seconds from the supervisor's end to ours; the contract allows 1
+    INTERRUPT_INTERVAL = 0.05 # seconds
+
+    attr_writer :worker # is stopped by "shutdown"; without a worker, the main thread is interrupted
+    attr_writer :timeout # seconds that the process has to end after "shutdown"
+    attr_reader :wakeup # readable when a signal came
+    attr_reader :interrupted # whether the main thread was interrupted
 
     def initialize(control)
       @control = control
-      @bell, @alarm = IO.pipe
-      PassengerTrio.own(@bell, @alarm)
+      @wakeup, @wakeup_writer = IO.pipe
+      PassengerTrio.close_on_fork(@wakeup, @wakeup_writer)
       @lock = Mutex.new
       @interruptible = true
-      @terms = 0
+      @sigterm_count = 0
       @timeout = 0
-      @due = nil # once told to stop, what is to be done when: [time, block]
-      @ends = nil # when the supervisor is gone, or our time is over: the moment in which we are gone, too
+      @plan = nil # a StopPlan, once the worker is told to stop
+      @exit_deadline = nil # set when the exit hooks are all that is waited for
     end
 
     # Called in the main thread.
-    def begin
-      PassengerTrio.take_signal("TERM") { ring("T") }
-      # Not ignored: that would be inherited by the programs that the application starts.
-      PassengerTrio.take_signal("INT") { nil }
+    def start
+      PassengerTrio.handle_signal("TERM") { wake("T") }
+      # A handler, because programs that the application starts would inherit "ignored".
+      PassengerTrio.handle_signal("INT") { nil }
       @thread = Thread.new { watch }
       self
     end
 
-    # End the thread: the preloader watches for itself, and has one thread when it forks.
-    def release
+    # End the thread. A preloader watches by itself, and has one thread when it forks.
+    def stop_thread
       @released = true
-      ring("0")
+      wake("0")
       @thread.join
       @released = false
     end
 
-    # Another one takes its place, in this process: a preloader goes on as a worker.
-    def give_way
-      PassengerTrio.give_back_signals
-      [@bell, @alarm].each { |io| PassengerTrio.let_go(io) }
+    # Make room for another death pipe in this process: a preloader goes on as a worker.
+    def close
+      PassengerTrio.restore_signal_handlers
+      [@wakeup, @wakeup_writer].each { |io| PassengerTrio.close_quietly(io) }
     end
 
-    # Whether the main thread was told to leave what it does.
-    attr_reader :interrupted
-
-    # The main thread has done what there was to do, and leaves: nothing interrupts it from here. Called with interrupts masked.
-    def end
+    # The main thread has finished its work: interrupt it no more. Called with interrupts masked.
+    def stop_interrupting
       @lock.synchronize { @interruptible = false }
-      Thread.handle_interrupt(Leave => :immediate) { Thread.pass }
-    rescue Leave
+      Thread.handle_interrupt(ProcessStopping => :immediate) { Thread.pass }
+    rescue ProcessStopping
       nil
     end
 
-    # The last of all exit hooks. Ruby would wait for threads of the application's that do not want to end.
-    def part
-      return unless @ends
+    # The last of all exit hooks. Ruby would wait for threads of the application that do not end.
+    def exit_in_time
+      return unless @exit_deadline
 
       others = Thread.list - [Thread.current, @thread]
       others.each(&:kill)
-      others.each { |thread| thread.join([@ends - PassengerTrio.now, 0].max) }
+      others.each { |thread| thread.join([@exit_deadline - PassengerTrio.now, 0].max) }
       exit!(0) if others.any?(&:alive?)
     end
 
-    # From a signal handler: no locks here.
-    def ring(byte)
-      @alarm.write_nonblock(byte, exception: false)
+    # Wake up whoever waits for +wakeup+. Called by signal handlers.
+    def wake(byte)
+      @wakeup_writer.write_nonblock(byte, exception: false)
     rescue SystemCallError, IOError
       nil
     end
 
-    # The signals that came since the last call.
+    # The bytes given to +wake+ since the last call.
     def signals
-      bytes = @bell.read_nonblock(4096, exception: false)
+      bytes = @wakeup.read_nonblock(4096, exception: false)
       bytes.is_a?(String) ? bytes : ""
     end
 
@@ -82,89 +96,70 @@ module PassengerTrio
 
     def watch
       Thread.current.report_on_exception = false
-      @control.pending.each { |message| heed(message) }
+      @control.pending.each { |message| handle_message(message) }
       until @released
-        ready, = IO.select([@control.io, @bell], nil, nil, patience)
-        heed_time
+        ready, = IO.select([@control.io, @wakeup], nil, nil, @plan&.seconds_left(PassengerTrio.now))
+        @plan&.run_due_steps(PassengerTrio.now)
         next unless ready
 
-        signals.each_char { |byte| heed_signal(byte) } if ready.include?(@bell)
-        @control.read.each { |message| heed(message) } if ready.include?(@control.io)
+        signals.each_char { |byte| handle_wakeup(byte) } if ready.include?(@wakeup)
+        @control.read_messages.each { |message| handle_message(message) } if ready.include?(@control.io)
       end
-    rescue Hangup
-      farewell
+    rescue ControlConnectionLost
+      end_process
     rescue Exception => e # rubocop:disable Lint/RescueException
-      # A bug of ours. A worker that nobody watches must not live on.
-      PassengerTrio.say(Runtime.backtrace_of(e))
-      farewell
+      # A bug of ours. A worker without a death pipe must not live on.
+      PassengerTrio.log(Advice.backtrace_of(e))
+      end_process
     end
 
-    def heed(message)
+    def handle_message(message)
       stop if message["type"] == "shutdown"
     end
 
-    def heed_signal(byte)
+    def handle_wakeup(byte)
       return unless byte == "T"
 
-      @terms += 1
-      exit!(143) if @terms > 1
+      @sigterm_count += 1
+      exit!(143) if @sigterm_count > 1
       stop
     end
 
     def stop
       return interrupt unless @worker
 
-      @due ||= plan(@worker, PassengerTrio.now)
+      @plan ||= StopPlan.new(
+        @timeout, PassengerTrio.now,
+        cancel: -> { @worker.cancel(ProcessStopping) || interrupt },
+        give_up: -> { @worker.kill_threads || interrupt },
+        exit_by: lambda do |deadline|
+          @exit_deadline = deadline
+          interrupt
+        end
+      )
       @worker.stop
     end
 
-    # The shares of a stop, as the contract has them: sessions finish, are cancelled, are given up; then come the exit hooks.
-    def plan(worker, now)
-      reserved = [@timeout / 2.0, MOST_RESERVED].min
-      cancel = now + @timeout - reserved
-      [
-        [cancel, -> { worker.cancel(Leave) || interrupt }],
-        [cancel + reserved / 3, -> { worker.interrupt || interrupt }],
-        [cancel + reserved * 2 / 3, -> { leave(now + @timeout) }]
-      ]
-    end
-
-    def patience
-      return if @due.nil? || @due.empty?
-
-      [@due.first.first - PassengerTrio.now, 0].max
-    end
-
-    def heed_time
-      @due.shift.last.call while @due && !@due.empty? && @due.first.first <= PassengerTrio.now
-    end
-
-    # Only the exit hooks are still waited for.
-    def leave(ends)
-      @ends = ends
-      interrupt
-    end
-
-    # An exception in that very thread also ends what it waits for: a sleep, a lock, a slow database.
+    # Raise an exception in the main thread. It also ends a sleep, a wait for a lock, or a slow query.
     def interrupt
       @lock.synchronize do
         next unless @interruptible
 
         @interrupted = true
-        Thread.main.raise(Leave)
+        Thread.main.raise(ProcessStopping)
       end
     end
 
-    # The supervisor is gone. From here it is a race between the exit hooks and the last second.
-    def farewell
-      @ends = PassengerTrio.now + LAST_SECOND
+    # The supervisor is gone.
+    def end_process
+      @exit_deadline = PassengerTrio.now + EXIT_TIMEOUT
       if @worker
         @worker.stop
-        @worker.interrupt
+        @worker.kill_threads
       end
-      while PassengerTrio.now < @ends
-        interrupt # again and again: an application may rescue Exception and go on
-        sleep 0.05
+      while PassengerTrio.now < @exit_deadline
+        interrupt # An application may rescue Exception and go on, so more than once.
+        sleep INTERRUPT_INTERVAL
       end
       exit!(0)
     end

@@ -1,24 +1,26 @@
 # frozen_string_literal: true
 
-# What applications may call.
+# The hooks that an application can register: CONTRACT.md, "Hooks".
+#
+# Knows the names and the blocks. Who calls a hook, and when, is in loader_process.rb, worker.rb and rack_preloader.rb.
 
 module PassengerTrio
-  @events = Hash.new { |events, name| events[name] = [] }
+  @hooks = {}
 
   class << self
-    # For applications: +:starting_worker_process+ (called with whether the process was forked), +:stopping_worker_process+,
-    # +:starting_request_handler_thread+.
+    # For applications. Events: +:starting_worker_process+ (its block gets whether the process was forked),
+    # +:stopping_worker_process+, +:starting_request_handler_thread+.
     def on_event(name, &block)
-      @events[name.to_sym] << block
+      (@hooks[name.to_sym] ||= []) << block
     end
 
     def call_event(name, *arguments)
-      @events[name].each { |block| block.call(*arguments) }
+      @hooks[name]&.each { |block| block.call(*arguments) }
     end
   end
 end
 
-# Applications written for Passenger say this name.
+# Applications written for Passenger use this name.
 module PhusionPassenger
   class << self
     def on_event(name, &block)

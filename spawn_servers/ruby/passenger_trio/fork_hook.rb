@@ -1,56 +1,68 @@
 # frozen_string_literal: true
 
-# What is this process's alone, and not that of a process which is forked from it.
+# What a process must not pass on to the processes that are forked from it, by the application or by our preloader.
+#
+# Knows the descriptors and signal handlers that the other files registered, and nothing of what they are for.
+#
+# Laws:
+#
+# * A forked process closes our descriptors before anything else. We close a stream to say "this response is incomplete";
+#   a copy in a child would keep it open.
+# * A forked process has the signal handlers that it would have without us. With ours, SIGTERM would not end it.
 
 module PassengerTrio
-  @belongings = {}
-  @handlers = {}
+  @close_on_fork = {}
+  @signal_handlers = {}
 
   class << self
-    # What belongs to us in this process, and not to one that the application (or our preloader) forks from it: a child that
-    # kept our streams would hold them open when we close them to say "this response is incomplete".
-    def own(*ios)
-      ios.each { |io| @belongings[io] = true }
+    # JRuby does not fork. There, this table would only be one that threads change at the same time, which its Hash does not allow.
+    if Process.respond_to?(:fork)
+      def close_on_fork(*ios)
+        ios.each { |io| @close_on_fork[io] = true }
+      end
+    else
+      def close_on_fork(*) end
     end
 
-    def disclaim(io)
-      @belongings.delete(io)
+    def keep_open_on_fork(io)
+      @close_on_fork.delete(io)
     end
 
-    def let_go(io)
-      @belongings.delete(io)
+    def close_quietly(io)
+      @close_on_fork.delete(io)
       io.close unless io.closed?
     rescue SystemCallError, IOError
       nil
     end
 
-    # Also ours alone: a child that kept our signal handlers could not be ended with SIGTERM.
-    def take_signal(name, &ours)
-      @handlers[name] = [ours, trap(name, &ours)]
+    # Handle a signal in this process only.
+    def handle_signal(name, &handler)
+      @signal_handlers[name] = [handler, trap(name, &handler)]
     end
 
-    # Runs in every process forked from this one, before anything else.
-    def disown
-      @belongings.keys.each { |io| let_go(io) }
-      give_back_signals
-      Life.disown
+    # Called in every forked process, before anything else.
+    def after_fork_in_child
+      @close_on_fork.keys.each { |io| close_quietly(io) }
+      restore_signal_handlers
+      LoaderProcess.forget_death_pipe
     end
 
-    def give_back_signals
-      @handlers.each do |name, (ours, theirs)|
-        found = trap(name, theirs || "DEFAULT")
-        trap(name, found) unless found.equal?(ours)
+    # Put back the handlers that ours replaced, unless the application has replaced ours.
+    def restore_signal_handlers
+      @signal_handlers.each do |name, (ours, previous)|
+        current = trap(name, previous || "DEFAULT")
+        trap(name, current) unless current.equal?(ours)
       end
-      @handlers.clear
+      @signal_handlers.clear
     end
   end
 
-  # Ruby 3.1 has one place through which every fork goes; before, there are three names for it.
-  module Forks
+  # Since Ruby 3.1 every fork calls Process._fork. Older Rubies have three methods that fork.
+  module ForkHook
     if Process.respond_to?(:_fork)
       def _fork
         pid = super
-        PassengerTrio.disown if pid.zero?
+        PassengerTrio.after_fork_in_child if pid.zero?
         pid
       end
       Process.singleton_class.prepend(self)
@@ -58,12 +70,12 @@ module PassengerTrio
       def fork
         if block_given?
           super() do
-            PassengerTrio.disown
+            PassengerTrio.after_fork_in_child
             yield
           end
         else
           pid = super()
-          PassengerTrio.disown if pid.nil?
+          PassengerTrio.after_fork_in_child if pid.nil?
           pid
         end
       end

@@ -1,56 +1,72 @@
 # frozen_string_literal: true
 
-# What a Rack application holds when it has been loaded, and whether its processes can be forked.
+# Hazards: what a loaded application holds that forked processes cannot share. Used by rack_preloader.rb.
+#
+# Knows /proc and Ruby's libraries. What it finds is reported by its caller; the supervisor decides (CONTRACT.md, "A preloader").
+#
+# A fork copies memory and one thread, and shares every open descriptor. What can be repaired is repaired: connections of
+# ActiveRecord and Sequel are closed, and open again where they are used; Ruby itself renews its random numbers and locks.
+# Files can be shared, and threads that are marked as +fork_safe+, as ActiveRecord marks its reaper. The rest is a hazard.
+#
+# Laws:
+#
+# * Looking is cheap: it lists two directories of /proc, and reads more only about what it found.
+# * What it does not understand is a hazard.
 
 module PassengerTrio
-  # What the process holds more than at the moment in which this was made.
-  class Holdings
-    MOST_FOUND = 20
+  # What the process holds now and did not hold when this object was made.
+  class HeldResources
+    MAX_HAZARDS = 20 # reported
     SETTLE_TIME = 0.05 # seconds for threads and processes that are about to end
     KINDS = { "eventpoll" => "epoll", "inotify" => "inotify" }.freeze # of anonymous inodes; any other: "descriptor"
     HARMLESS = %w[pidfd].freeze
-    # Threads of libraries that start a new one where the old one is gone, or that do without (concurrent-ruby's frees what threads leave).
-    FORK_AWARE = [/@Timeout stdlib thread/, %r{concurrent/atomic/ruby_thread_local_var\.rb}].freeze
+    # Threads of libraries that start another after a fork (Timeout), or do not need it there (concurrent-ruby's collects garbage).
+    FORK_SAFE_THREADS = [/@Timeout stdlib thread/, %r{concurrent/atomic/ruby_thread_local_var\.rb}].freeze
 
     def initialize
       @threads = Thread.list
       @descriptors = descriptors
     end
 
-    # Whatever goes wrong here is found by +hazards+.
-    def put_right
+    # Errors are only logged: a connection that is still open is a hazard, and found.
+    def close_database_connections
       if defined?(ActiveRecord::Base) && ActiveRecord::Base.respond_to?(:connection_handler)
         handler = ActiveRecord::Base.connection_handler
-        handler.method(:clear_all_connections!).arity.zero? ? handler.clear_all_connections! : handler.clear_all_connections!(:all)
+        clear = handler.method(:clear_all_connections!)
+        clear.arity.zero? ? clear.call : clear.call(:all)
       end
       Sequel::DATABASES.each(&:disconnect) if defined?(Sequel::DATABASES)
     rescue StandardError => e
-      PassengerTrio.say(Runtime.backtrace_of(e))
+      PassengerTrio.log(Advice.backtrace_of(e))
     end
 
-    # What must not be shared by processes. What is about to end is given a moment.
+    # A list of {kind:, what:}. Threads and processes that are about to end get a moment for that.
     def hazards
-      found = look
+      found = find
       if found.any? { |hazard| %w[thread process].include?(hazard[:kind]) }
         sleep SETTLE_TIME
-        found = look
+        found = find
       end
-      found.first(MOST_FOUND)
+      found.first(MAX_HAZARDS)
     end
 
     private
 
-    def look
+    def find
       threads + processes + open_descriptors + ExitHooks.removing.map { |what| { kind: "exit_hook", what: what } }
     end
 
     def threads
       found = Thread.list.reject { |thread| @threads.include?(thread) || thread == Thread.main || fork_safe?(thread) }
-      found.map { |thread| { kind: "thread", what: "the thread #{thread.name || thread.inspect[/ ([^ ]+:\d+) /, 1] || 'without a name'}" } }
+      found.map { |thread| { kind: "thread", what: "the thread #{name_of(thread)}" } }
+    end
+
+    def name_of(thread)
+      thread.name || thread.inspect[/ ([^ ]+:\d+) /, 1] || "without a name"
     end
 
     def fork_safe?(thread)
-      thread.thread_variable_get(:fork_safe) || FORK_AWARE.any? { |known| known.match?(thread.inspect) }
+      thread.thread_variable_get(:fork_safe) || FORK_SAFE_THREADS.any? { |known| known.match?(thread.inspect) }
     end
 
     def processes
@@ -69,23 +85,23 @@ module PassengerTrio
       descriptors.map do |number, target|
         next if @descriptors[number] == target || reserved?(number)
 
-        kind, what = judge(number, target)
+        kind, what = classify(number, target)
         kind && { kind: kind, what: what }
       end.compact
     end
 
-    # Number => what it is, of all that are open, but for plain files and devices.
+    # Number => target, of all open descriptors but those of files, directories and devices.
     def descriptors
       Dir.children("/proc/self/fd").each_with_object({}) do |number, found|
         target = File.readlink("/proc/self/fd/#{number}")
         stat = File.stat("/proc/self/fd/#{number}")
         found[number.to_i] = target unless stat.file? || stat.directory? || stat.chardev? || stat.blockdev?
       rescue SystemCallError
-        next # It was the listing's own.
+        next # the descriptor with which the directory is listed
       end
     end
 
-    # Ruby's own, with which its threads wake each other.
+    # Descriptors of Ruby itself, with which its threads wake each other.
     def reserved?(number)
       IO.for_fd(number, autoclose: false)
       false
@@ -95,7 +111,7 @@ module PassengerTrio
       false
     end
 
-    def judge(number, target)
+    def classify(number, target)
       case target
       when /\Asocket:/ then ["socket", describe_socket(number)]
       when /\Aanon_inode:\[?([^\]]*)/
@@ -109,15 +125,15 @@ module PassengerTrio
     def describe_socket(number)
       socket = Socket.for_fd(number)
       socket.autoclose = false
-      return "a socket that listens on #{shown(socket.local_address)}" if socket.getsockopt(:SOCKET, :ACCEPTCONN).int == 1
+      return "a socket that listens on #{show(socket.local_address)}" if socket.getsockopt(:SOCKET, :ACCEPTCONN).int == 1
 
-      peer = shown(socket.remote_address)
+      peer = show(socket.remote_address)
       peer.empty? ? "one of two connected sockets" : "a connection to #{peer}"
     rescue StandardError
       "a socket (descriptor #{number})"
     end
 
-    def shown(address)
+    def show(address)
       address.unix? ? address.unix_path : address.inspect_sockaddr
     end
 

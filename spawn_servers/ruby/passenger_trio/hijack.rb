@@ -1,74 +1,85 @@
 # frozen_string_literal: true
 
-# Streaming bodies, the partial and the full hijack.
+# Bodies that the application writes itself: streaming bodies (Rack 3), the partial and the full hijack, upgrades.
+#
+# Knows who owns a stream: the session; another thread, until it closes the body (the worker keeps a "handed over" stream
+# in its table); or the application for good (after UPGRADE).
+#
+# Laws:
+#
+# * Whether a streaming body is closed by the session or handed over to another thread is decided under the lock of its
+#   ResponseStream. If it was closed before the application returned, the stream carries the next session.
+# * A stream that was handed over, or given away, is never used for another session.
 
 module PassengerTrio
   class Session
-    # +env["rack.hijack"].call+: the application takes the connection over, before or instead of a response.
+    # +env["rack.hijack"].call+: the application takes the connection over, before or in place of a response.
     def call
       return @env["rack.hijack_io"] if @handed_over
       raise IOError, "the response has begun" if @begun
 
-      take_over
-      push([UPGRADE, 0].pack("CN"))
+      give_stream_away
+      write([UPGRADE, 0].pack("CN"))
       @env["rack.hijack_io"] = @conn
     end
 
-    # For ResponseStream: a part of the body.
+    # For ResponseStream.
     def stream_write(chunk)
-      raise ClientGone, "the client is gone" if @gone
+      raise ClientGone, "the client is gone" if @client_gone
       raise IOError, "the stream is closed" if @closed
 
       send_chunk(chunk)
-      raise ClientGone, "the client is gone" if @gone
+      raise ClientGone, "the client is gone" if @client_gone
     ensure
-      # Whoever writes may end by that, and close nothing.
-      release if @gone && @handed_over
+      # The exception may end the thread that writes, so nobody may close the body.
+      release if @client_gone && @handed_over
     end
 
+    # For ResponseStream.
     def stream_close
       return if @closed
 
       @closed = true
-      @flags |= 1 if @handed_over
+      @flags |= CLOSE_STREAM if @handed_over
       begin
-        send_end unless @done || @gone
+        send_end unless @done || @client_gone
       ensure
         release if @handed_over
       end
     end
 
-    def stream_read
+    # For ResponseStream.
+    def stream_input
       @rack_input
     end
 
     private
 
-    # A body that writes for itself (Rack 3), or the partial hijack. Of a 101 it gets the connection as it is.
-    def stream(callable)
-      if @front_only
-        take_over
-        push([RESPONSE, @head.bytesize].pack("CN") << @head << [UPGRADE, 0].pack("CN"))
+    # Let +callable+ write the body. With status 101 it gets the connection itself.
+    def send_streaming(callable)
+      if @switching_protocols
+        give_stream_away
+        write([RESPONSE, @head.bytesize].pack("CN") << @head << [UPGRADE, 0].pack("CN"))
         return callable.call(@conn)
       end
       return send_end if @no_body
 
       @begun = true
-      push([RESPONSE, @head.bytesize].pack("CN") << @head)
+      write([RESPONSE, @head.bytesize].pack("CN") << @head)
       stream = ResponseStream.new(self)
       callable.call(stream)
-      # If it is not closed yet it is written to from somewhere else from here on, and ends when it is closed there.
+      # If the body is not closed, another thread will write to it and close it.
       stream.unless_closed do
-        next if @gone || @done # it is whole by its Content-Length, and the stream may be used again: what is written now is too much
+        next if @client_gone || @done # Complete by its Content-Length: the stream may already be in use again.
 
-        @worker.lend(@conn)
+        @worker.hand_over(@conn)
         @handed_over = true
       end
     end
 
-    # The connection is the application's from here: behind the request, whose body may still be on its way.
-    def take_over
-      raise ClientGone, "the client is gone" unless @input.skip
+    # The connection is the application's from here on. The request's body is read to its end first.
+    def give_stream_away
+      raise ClientGone, "the client is gone" unless @body.discard_all
 
       @handed_over = @begun = true
       @worker.give_away(@conn)
@@ -76,11 +87,11 @@ module PassengerTrio
 
     # A stream that was handed over has ended.
     def release
-      @worker.take_back(@conn)
+      @worker.close_handed_over(@conn)
     end
   end
 
-  # What a streaming body writes to. It may be used from any thread, and after the application has returned.
+  # What a streaming body writes to. Any thread may use it, also after the application has returned.
   class ResponseStream
     def initialize(session)
       @session = session
@@ -109,12 +120,12 @@ module PassengerTrio
       input.gets
     end
 
-    # What has come: a client may wait for an answer to it before it sends the rest.
+    # What has arrived: a client may wait for an answer to it before it sends the rest.
     def readpartial(*arguments)
       input.readpartial(*arguments)
     end
 
-    # It waits all the same: nobody could wait for this stream with IO.select.
+    # Blocks, because nobody can wait for this stream with IO.select.
     def read_nonblock(*arguments, exception: true)
       readpartial(*arguments)
     rescue EOFError => e
@@ -125,7 +136,7 @@ module PassengerTrio
       self
     end
 
-    # Nobody closes it while the block runs.
+    # Run the block, unless the stream is closed. Nobody closes it meanwhile.
     def unless_closed
       @lock.synchronize { yield unless @closed }
     end
@@ -154,7 +165,7 @@ module PassengerTrio
     private
 
     def input
-      @session.stream_read
+      @session.stream_input
     end
   end
 end

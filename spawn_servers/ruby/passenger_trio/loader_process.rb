@@ -1,99 +1,109 @@
 # frozen_string_literal: true
 
-# What the last steps of every worker are.
+# The life of a loader's process: connect, load, serve, end. rack_loader.rb and rack_preloader.rb put these parts together.
+#
+# Knows the order of the parts, what is interruptible, and the exit status.
+#
+# Laws:
+#
+# * ProcessStopping is masked, and let through only where the application's code runs.
+# * Exit status: 0 after a stop, 1 after a start that failed.
+# * exit_in_time is the last exit hook to run, because it is registered first.
 
 module PassengerTrio
-  # The order of a process's last things, the same for every worker.
-  module Life
+  module LoaderProcess
     class << self
-      # Connect, and run the block with the control connection and the options; its value is the exit status.
-      def lead(role)
+      # Take the socket's path and the token from the environment and run the block with them. Its value is the exit status.
+      def run
         path = ENV.delete("PASSENGER_TRIO_SPAWN_SOCKET")
         token = ENV.delete("PASSENGER_TRIO_SPAWN_TOKEN")
-        abort "This program is started by passenger_trio, not by hand." unless path && token
-        # The first hook to be registered is the last to run.
-        at_exit { @lifeline.part if @lifeline }
+        abort "passenger_trio starts this program; do not start it by hand" unless path && token
+        at_exit { @death_pipe.exit_in_time if @death_pipe }
         status = 0
-        Thread.handle_interrupt(Leave => :never) do
+        Thread.handle_interrupt(ProcessStopping => :never) do
           begin
             status = yield path, token
-          rescue Leave
+          rescue ProcessStopping
             status = 0
-          rescue Hangup
+          rescue ControlConnectionLost
             status = 1
           end
-          @lifeline.end if @lifeline
+          @death_pipe.stop_interrupting if @death_pipe
         end
         exit status
       end
 
-      def watch(control)
-        @lifeline = Lifeline.new(control).begin
+      def start_death_pipe(control)
+        @death_pipe = DeathPipe.new(control).start
       end
 
-      def disown
-        @lifeline = nil
+      # In a forked process: the death pipe is its parent's.
+      def forget_death_pipe
+        @death_pipe = nil
       end
 
-      # The application's own code runs interruptible.
+      # Run code of the application, which ProcessStopping may interrupt.
       def interruptible(&block)
-        Thread.handle_interrupt(Leave => :immediate, &block)
+        Thread.handle_interrupt(ProcessStopping => :immediate, &block)
       end
 
-      # Load, and explain what went wrong. The value of the block, or nil when the error was reported.
-      def reporting(control)
+      # The value of the block; nil after an exception, which is reported to the supervisor.
+      def report_errors(control)
         yield
-      rescue Leave
+      rescue ProcessStopping
         raise
       rescue Exception => e # rubocop:disable Lint/RescueException
-        # Where Leave comes upon another's cleaning up (a lock of a library's, say) that can fail, and its error takes Leave's place.
-        raise Leave if @lifeline.interrupted
+        # If ProcessStopping interrupts a clean-up (a library's lock, say), that can fail, and its error replaces ProcessStopping.
+        raise ProcessStopping if @death_pipe.interrupted
 
-        @lifeline.end
-        control.tell("error", **Runtime.explain(e))
-        PassengerTrio.say(Runtime.backtrace_of(e))
+        @death_pipe.stop_interrupting
+        control.send_message("error", **Advice.explain(e))
+        PassengerTrio.log(Advice.backtrace_of(e))
         nil
       end
 
-      def load(control, options, role)
+      # The application. The block runs within the step "load_application".
+      def load_application(control, options, role)
         application = nil
         control.step("prepare_runtime") do
-          Runtime.prepare(options)
-          name_process(options, role)
+          Loading.prepare(options)
+          set_process_title(options, role)
         end
-        control.step("load_application") { application = Runtime.load_application(options); yield if block_given? }
+        control.step("load_application") do
+          application = Loading.load_application(options)
+          yield if block_given?
+        end
         application
       end
 
-      # Listen, serve to the end. The exit status.
-      def work(control, lifeline, application, options, forked)
-        worker = reporting(control) do
+      # Listen, and serve until the process is to end. Returns the exit status.
+      def serve(control, death_pipe, application, options, forked)
+        worker = report_errors(control) do
           interruptible do
-            unless forked
-              PassengerTrio.call_event(:starting_worker_process, false)
-            end
+            # A forked process has called it in the step "after_fork".
+            PassengerTrio.call_event(:starting_worker_process, false) unless forked
             Worker.new(application, options).tap { |made| control.step("listen") { made.listen } }
           end
         end
         return 1 unless worker
 
         begin
-          lifeline.timeout = options["shutdown_timeout"]
-          lifeline.worker = worker
+          death_pipe.timeout = options["shutdown_timeout"]
+          death_pipe.worker = worker
           interruptible do
-            control.tell("ready", sockets: worker.sockets, application: options["name"])
+            control.send_message("ready", sockets: worker.sockets, application: options["name"])
             worker.run
           end
         ensure
           if worker.ours?
             worker.stop
-            stopping
+            call_stopping_event
           end
         end
         0
       end
 
-      def name_process(options, role)
+      def set_process_title(options, role)
         Process.setproctitle("passenger_trio: #{role == 'preloader' ? 'preloader of ' : ''}#{options['name']}")
       rescue NotImplementedError, StandardError
         nil
@@ -101,10 +111,10 @@ module PassengerTrio
 
       private
 
-      def stopping
+      def call_stopping_event
         PassengerTrio.call_event(:stopping_worker_process)
       rescue StandardError => e
-        PassengerTrio.say(Runtime.backtrace_of(e))
+        PassengerTrio.log(Advice.backtrace_of(e))
       end
     end
   end

@@ -1,54 +1,57 @@
 # frozen_string_literal: true
 
-# Forking workers.
+# The preloader's loop: it forks workers of an application that is loaded. Used by rack_preloader.rb.
+#
+# Knows the supervisor's orders, the preloader's children, and output pipes. What a forked worker does afterwards is in
+# rack_preloader.rb: the loop has returned by then.
+#
+# Laws:
+#
+# * It runs in the main thread, and that is the only thread when it forks.
+# * While it has a hook or a process that its workers use, it waits for the last of them before it ends on "shutdown".
+# * It reaps the processes that it forked, and no others: the application waits for its own.
 
 module PassengerTrio
-  # +run+ returns in the preloader when it is to end (:end) or to be a worker itself (:serve), and once in each forked process (:forked;
-  # +token+ is that with which it connects): a worker has climbed out of this loop before it does anything else.
   class Preloader
-    LEAVE_TIME = 0.3 # seconds for the last workers to end, when the supervisor is gone
+    LAST_WORKERS_TIMEOUT = 0.3 # seconds for the last workers to end, when the supervisor is gone
+    REAP_INTERVAL = 0.01 # seconds, meanwhile
 
-    attr_reader :token
+    attr_reader :token # with which the forked worker connects
 
-    # :param hazards: what the application holds.
-    def initialize(control, lifeline, hazards)
+    # :param hazards: of the application.
+    def initialize(control, death_pipe, hazards)
       @control = control
-      @lifeline = lifeline
+      @death_pipe = death_pipe
       @children = []
-      # What it has is in use by its workers, and it must see to it when the last of them has ended.
-      @has_hooks = hazards.any? { |hazard| %w[exit_hook process].include?(hazard[:kind]) }
-      @told_to_end = false
+      @waits_for_workers = hazards.any? { |hazard| %w[exit_hook process].include?(hazard[:kind]) }
+      @shutting_down = false
     end
 
+    # Returns, in the preloader, +:end+, or +:serve+ if it is to go on as a worker; in each forked process +:forked+.
     def run
-      watch_children
+      handle_sigchld
       messages = @control.pending
       loop do
         messages.each do |message|
           case message["type"]
-          when "shutdown" then @told_to_end = true
+          when "shutdown" then @shutting_down = true
           when "serve" then return :serve
           when "fork"
-            next if @told_to_end
+            next if @shutting_down
 
             @token = message["token"].to_s
             return :forked if fork_worker(@token)
           end
         end
-        messages = []
-        return :end if @told_to_end && !(@has_hooks && children?)
+        return :end if @shutting_down && !(@waits_for_workers && children?)
 
-        ready, = IO.select([@control.io, @lifeline.bell])
-        if ready.include?(@lifeline.bell) && @lifeline.signals.include?("T")
-          return :end if @told_to_end
+        messages = wait
+        return :end if messages.nil?
 
-          @told_to_end = true
-        end
-        messages = @control.read if ready.include?(@control.io)
         reap
       end
-    rescue Hangup
-      wait_for_children
+    rescue ControlConnectionLost
+      wait_for_last_workers
       :end
     end
 
@@ -58,68 +61,79 @@ module PassengerTrio
 
     private
 
-    # The supervisor is gone, and so are they, soon.
-    def wait_for_children
-      till = PassengerTrio.now + LEAVE_TIME
-      while @has_hooks && children? && PassengerTrio.now < till
-        sleep 0.01
+    # Wait for messages or a signal. Returns the messages; nil after a second order to end.
+    def wait
+      ready, = IO.select([@control.io, @death_pipe.wakeup])
+      if ready.include?(@death_pipe.wakeup) && @death_pipe.signals.include?("T")
+        return if @shutting_down
+
+        @shutting_down = true
+      end
+      ready.include?(@control.io) ? @control.read_messages : []
+    end
+
+    # The supervisor is gone, and the workers will be soon.
+    def wait_for_last_workers
+      deadline = PassengerTrio.now + LAST_WORKERS_TIMEOUT
+      while @waits_for_workers && children? && PassengerTrio.now < deadline
+        sleep REAP_INTERVAL
         reap
       end
     end
 
-    # Only to be woken: what the signal does is to write a byte. An application that has its own handler keeps it.
-    def watch_children
-      theirs = trap("CHLD", "DEFAULT")
-      if theirs.is_a?(Proc)
-        trap("CHLD", theirs)
+    # SIGCHLD only wakes up the loop. If the application has a handler of its own, that stays.
+    def handle_sigchld
+      previous = trap("CHLD", "DEFAULT")
+      if previous.is_a?(Proc)
+        trap("CHLD", previous)
       else
-        lifeline = @lifeline
-        PassengerTrio.take_signal("CHLD") { lifeline.ring("C") }
+        death_pipe = @death_pipe
+        PassengerTrio.handle_signal("CHLD") { death_pipe.wake("C") }
       end
     end
 
-    # One by one: a child that the application started while it was loaded is the application's to wait for.
     def reap
       @children.reject! do |pid|
         begin
-          found, status = Process.waitpid2(pid, Process::WNOHANG)
+          ended, status = Process.waitpid2(pid, Process::WNOHANG)
         rescue Errno::ECHILD
-          found, status = pid, 0 # The application waits for every child there is, and was faster.
+          ended, status = pid, 0 # The application waits for all children, and was faster.
         end
-        @control.tell("child_exited", pid: pid, status: status.to_i) if found
-        found
+        @control.send_message("child_exited", pid: pid, status: status.to_i) if ended
+        ended
       end
     end
 
-    # True in the child.
+    # True in the forked process.
     def fork_worker(token)
       output = @control.descriptors.shift
-      return refuse(token, "no descriptor came with the message") if output.nil?
+      return report_failure(token, "no descriptor came with the message") if output.nil?
 
       begin
-        pid = Process.fork # flushes Ruby's own buffers before
+        pid = Process.fork # flushes Ruby's own buffers first
       rescue SystemCallError => e
-        return refuse(token, "fork: #{e.message}")
+        return report_failure(token, "fork: #{e.message}")
       end
       return become_worker(output) if pid.nil?
 
       begin
-        Process.setpgid(pid, pid) # As the child does: whoever of us is first.
+        Process.setpgid(pid, pid) # The child does it, too: whoever comes first.
       rescue SystemCallError
         nil
       end
       @children << pid
-      @control.tell("forked", token: token, pid: pid)
+      @control.send_message("forked", token: token, pid: pid)
       false
     ensure
       output.close if output && !output.closed?
     end
 
-    def refuse(token, problem)
-      @control.tell("fork_failed", token: token, problem: problem)
+    def report_failure(token, problem)
+      @control.send_message("fork_failed", token: token, problem: problem)
       false
     end
 
+    # Ruby seeds its random numbers anew when it forks, and so do SecureRandom and OpenSSL.
     def become_worker(output)
       Process.setpgid(0, 0)
       [STDOUT, STDERR].each do |stream|
@@ -127,19 +141,20 @@ module PassengerTrio
         stream.sync = true
       end
       @control.descriptors.each(&:close)
-      true # Two workers must not draw the same numbers: Ruby sees to its generator when it forks, and so do SecureRandom and OpenSSL.
+      true
     end
   end
 
-  # What is garbage goes, and what stays becomes old: the collector does not look at it (which is to write to it) in a minor collection.
-  def self.share_memory
+  # Collect garbage, and make what is left old: minor collections then neither look at it nor write to it, so its pages stay
+  # shared with the forked workers.
+  def self.prepare_shared_memory
     if Process.respond_to?(:warmup)
-      Process.warmup # Ruby 3.3: collects, promotes, compacts, gives memory back
+      Process.warmup # Ruby 3.3: collects, promotes, compacts, returns memory
     else
       4.times { GC.start }
       GC.compact if GC.respond_to?(:compact) && RUBY_VERSION >= "3.0"
     end
   rescue NotImplementedError
-    nil # no compaction on this platform
+    nil # This platform has no compaction.
   end
 end

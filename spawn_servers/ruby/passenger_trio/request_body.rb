@@ -1,26 +1,38 @@
 # frozen_string_literal: true
 
-# The request body, as it comes.
+# +rack.input+: the request body, read from its frames as the application asks for it.
+#
+# Knows the frames behind a request's head, up to END_. The head itself is worker.rb's.
+#
+# Laws:
+#
+# * The body ends with its END_ frame, whatever its Content-Length says.
+# * If the client is gone before that, reading raises ClientGone.
+# * One thread reads at a time. A streaming body may read in one thread and write in another; the writer checks the client, too.
+# * Malformed frames are not waited for: the stream is malformed as soon as it cannot be anything else.
 
 module PassengerTrio
-  # +rack.input+: the request body, read from its frames as the application asks for it.
-  #
-  # It ends where the body ends (+E+), whatever the request said of its length. When the client is gone before that, reading raises ClientGone.
-  # One thread reads at a time: a body that streams may read in one and write in another, and who writes looks whether the client is there.
-  class Input
-    attr_reader :ended, :aborted, :broken, :behind
-    # +behind+: what has come of the next head, or nil. That may follow when the end of the response is on its way, also while the body is still being read.
+  class RequestBody
+    DISCARD_LIMIT = 1024 * 1024 # bytes of an unread body that are dropped so that the stream can be used again
+    DISCARD_TIMEOUT = 0.2 # seconds
+    FRAME_TYPES = [DATA, END_, ABORT].freeze
 
-    # :param arrived: what came behind the head.
+    attr_reader :ended # END_ has arrived
+    attr_reader :aborted # the client is gone
+    attr_reader :malformed # what arrived is not in the contract
+    # What has arrived of the next request's head, or nil. The supervisor may send it as soon as it has the end of the response.
+    attr_reader :next_head
+
+    # :param arrived: what was read behind the head.
     def initialize(conn, arrived)
       @conn = conn
-      @have = "".b
-      @left = 0 # bytes of the frame under way that have not come
-      @partial = "".b # the first bytes of the next frame's five
-      @ended = @aborted = @broken = @answered = false
-      @behind = nil
+      @buffer = "".b
+      @frame_left = 0 # bytes of the current frame that have not arrived
+      @partial_header = "".b # of the next frame
+      @ended = @aborted = @malformed = @response_ended = false
+      @next_head = nil
       @reading = Mutex.new
-      take_in(arrived)
+      feed(arrived)
     end
 
     def read(length = nil, out = nil)
@@ -28,11 +40,11 @@ module PassengerTrio
 
       data = @reading.synchronize do
         if length.nil?
-          nil while more
-          take(@have.bytesize)
+          nil while receive_more
+          take(@buffer.bytesize)
         else
-          nil while @have.bytesize < length && more
-          @have.empty? && length.positive? ? nil : take(length)
+          nil while @buffer.bytesize < length && receive_more
+          @buffer.empty? && length.positive? ? nil : take(length)
         end
       end
       out ? out.replace(data || "") && data && out : data
@@ -41,11 +53,11 @@ module PassengerTrio
     def gets
       @reading.synchronize do
         from = 0
-        until (at = @have.index("\n", from))
-          from = @have.bytesize
-          break unless more
+        until (at = @buffer.index("\n", from))
+          from = @buffer.bytesize
+          break unless receive_more
         end
-        @have.empty? ? nil : take(at ? at + 1 : @have.bytesize)
+        @buffer.empty? ? nil : take(at ? at + 1 : @buffer.bytesize)
       end
     end
 
@@ -55,17 +67,17 @@ module PassengerTrio
       end
     end
 
-    # What is there, waiting only if there is nothing; nil at the end.
-    def some(most = BLOCK)
+    # What has arrived. Blocks only while that is nothing; nil at the end.
+    def read_available(max = READ_SIZE)
       @reading.synchronize do
-        more if @have.empty?
-        @have.empty? ? nil : take(most)
+        receive_more if @buffer.empty?
+        @buffer.empty? ? nil : take(max)
       end
     end
 
-    # For ResponseStream, as a StringIO has it.
-    def readpartial(most, out = nil)
-      data = some(most) || raise(EOFError, "end of the request body")
+    # As a StringIO has it: for ResponseStream.
+    def readpartial(max, out = nil)
+      data = read_available(max) || raise(EOFError, "end of the request body")
       out ? out.replace(data) : data
     end
 
@@ -75,86 +87,84 @@ module PassengerTrio
       Encoding::BINARY
     end
 
-    # Take in what has come, without waiting. (Also an end of file behind a body that nobody reads must be seen; an endless body is not taken for that.)
-    def look
-      return unless @reading.try_lock # who reads sees it as well
+    # Read what has arrived, without blocking, to see whether the client is gone. The end of file is seen also behind a
+    # body that nobody reads; no more than MAX_FRAME bytes of that are kept.
+    def check_client
+      return unless @reading.try_lock # The thread that reads sees it as well.
 
       begin
-        look_around
+        receive_without_blocking
       ensure
         @reading.unlock
       end
     end
 
-    def look_around
-      while !(@ended || @aborted || @broken) && @have.bytesize < MAX_FRAME && PassengerTrio.readable?(@conn)
-        receive
-      end
-      return unless @ended && !@aborted && !@broken && PassengerTrio.readable?(@conn)
-
-      # Behind a whole request only an abort may come.
-      @aborted = true
-      data = @conn.read_nonblock(5, exception: false)
-      @broken = true unless data.nil? || data == THE_ABORT
-    rescue SystemCallError, IOError
-      @aborted = true
-    end
-    private :look_around
-
-    # The end of the response is on its way.
-    def answered!
-      @answered = true
+    # The end of the response is on its way, so the next head may follow.
+    def response_ended!
+      @response_ended = true
     end
 
-    # Drop what the application has not read. True if the stream is at a boundary then.
+    # Drop what the application has not read, within DISCARD_LIMIT and DISCARD_TIMEOUT. True: the stream can be used again.
     #
-    # What has come is read (up to a bound), however late we are: the supervisor has been told that the stream lives on, and may have used it again.
-    def finish
-      return false unless @reading.try_lock # a thread of the application's reads still
+    # What has arrived is read, however late: the supervisor was told that it can use the stream again, and may have done so.
+    def discard_rest
+      return false unless @reading.try_lock # A thread of the application still reads.
 
       begin
-        budget = DRAIN_BYTES
-        till = PassengerTrio.now + DRAIN_TIME
-        until @ended || @aborted || @broken
-          wait = [till - PassengerTrio.now, 0].max
-          return false if budget <= 0 || IO.select([@conn], nil, nil, wait).nil?
+        budget = DISCARD_LIMIT
+        deadline = PassengerTrio.now + DISCARD_TIMEOUT
+        until @ended || @aborted || @malformed
+          timeout = [deadline - PassengerTrio.now, 0].max
+          return false if budget <= 0 || IO.select([@conn], nil, nil, timeout).nil?
 
-          budget -= drop
+          budget -= discard_some
         end
       ensure
         @reading.unlock
       end
-      !(@aborted || @broken)
+      !(@aborted || @malformed)
     end
 
-    # Drop what has not been read, however much it is. False if the client went away meanwhile.
-    def skip
-      @reading.synchronize { drop until @ended || @aborted || @broken }
-      !(@aborted || @broken)
+    # Drop what the application has not read, however much that is. False: the client is gone.
+    def discard_all
+      @reading.synchronize { discard_some until @ended || @aborted || @malformed }
+      !(@aborted || @malformed)
     end
 
     private
 
-    # The number of bytes that came.
-    def drop
-      @have = "".b
+    def receive_without_blocking
+      receive while !(@ended || @aborted || @malformed) && @buffer.bytesize < MAX_FRAME && PassengerTrio.readable?(@conn)
+      return unless @ended && !@aborted && !@malformed && PassengerTrio.readable?(@conn)
+
+      # Behind a whole request only an abort may come.
+      @aborted = true
+      data = @conn.read_nonblock(5, exception: false)
+      @malformed = true unless data.nil? || data == ABORT_FRAME
+    rescue SystemCallError, IOError
+      @aborted = true
+    end
+
+    # The number of bytes that were dropped.
+    def discard_some
+      @buffer = "".b
       receive
-      @have.bytesize
+      @buffer.bytesize
     end
 
     def take(length)
-      return @have.tap { @have = "".b } if length >= @have.bytesize
+      return @buffer.tap { @buffer = "".b } if length >= @buffer.bytesize
 
-      data = @have.byteslice(0, length)
-      @have = @have.byteslice(length, @have.bytesize)
+      data = @buffer.byteslice(0, length)
+      @buffer = @buffer.byteslice(length, @buffer.bytesize)
       data
     end
 
-    # Append the next piece of the body. False: there is none.
-    def more
-      before = @have.bytesize
-      while @have.bytesize == before
-        raise ClientGone, "the client went away in the middle of its request" if @aborted || @broken
+    # Append the next piece of the body to the buffer. False: the body has ended.
+    def receive_more
+      before = @buffer.bytesize
+      while @buffer.bytesize == before
+        raise ClientGone, "the client went away in the middle of its request" if @aborted || @malformed
         return false if @ended
 
         receive
@@ -163,48 +173,49 @@ module PassengerTrio
     end
 
     def receive
-      take_in(PassengerTrio.read_some(@conn))
+      feed(PassengerTrio.read_some(@conn))
     rescue SystemCallError, IOError
       @aborted = true
     end
 
-    # Append the payloads in +data+ to what we have.
-    def take_in(data)
-      data = @partial + data unless @partial.empty?
-      @partial = "".b
-      at = [@left, data.bytesize].min
-      @have << data.byteslice(0, at) if at.positive?
-      @left -= at
+    # Append the payloads in +data+ to the buffer.
+    def feed(data)
+      data = @partial_header + data unless @partial_header.empty?
+      @partial_header = "".b
+      at = [@frame_left, data.bytesize].min
+      @buffer << data.byteslice(0, at) if at.positive?
+      @frame_left -= at
       while at < data.bytesize
-        kind, length = data.unpack("@#{at}CN")
-        # Garbage is not waited for.
-        return @broken = true unless [DATA, END_, ABORT].include?(kind)
-        return @partial = data.byteslice(at, 5) if length.nil?
+        type, length = data.unpack("@#{at}CN")
+        return @malformed = true unless FRAME_TYPES.include?(type)
+        return @partial_header = data.byteslice(at, 5) if length.nil?
 
         at += 5
-        return ending(kind, length, data.byteslice(at, data.bytesize)) unless kind == DATA && length.between?(1, MAX_FRAME)
+        rest = data.bytesize - at
+        return end_with(type, length, data.byteslice(at, rest)) unless type == DATA && length.between?(1, MAX_FRAME)
 
         piece = data.byteslice(at, length)
-        @have << piece
-        @left = length - piece.bytesize
+        @buffer << piece
+        @frame_left = length - piece.bytesize
         at += piece.bytesize
       end
     end
 
-    def ending(kind, length, behind)
-      @broken = true unless length.zero? && kind != DATA
-      @ended = kind == END_
-      # The client may be gone already. Nothing else can follow before the response has ended: there is no pipelining.
-      @aborted = kind == ABORT || (!behind.empty? && THE_ABORT.start_with?(behind))
-      return if behind.empty? || (kind == END_ && @aborted)
+    # :param behind: the bytes behind the frame that ends the body.
+    def end_with(type, length, behind)
+      @malformed = true unless length.zero? && type != DATA
+      @ended = type == END_
+      # Before the response has ended only an abort can follow: there is no pipelining.
+      @aborted = type == ABORT || (!behind.empty? && ABORT_FRAME.start_with?(behind))
+      return if behind.empty? || (type == END_ && @aborted)
 
-      @behind = behind
-      @broken = true unless kind == END_ && @answered
+      @next_head = behind
+      @malformed = true unless type == END_ && @response_ended
     end
   end
 
-  # The body of a request that has none, and of one that is there as a whole (then +rack.input+ is a StringIO).
-  class Whole
+  # The body of a request that has none, or whose body is there as a whole: then +rack.input+ is a StringIO.
+  class EmptyBody
     def ended
       true
     end
@@ -213,25 +224,25 @@ module PassengerTrio
       false
     end
 
-    def broken
+    def malformed
       false
     end
 
-    def look; end
+    def check_client; end
 
-    def answered!; end
+    def response_ended!; end
 
-    def behind; end
+    def next_head; end
 
-    def finish
+    def discard_rest
       true
     end
 
-    def skip
+    def discard_all
       true
     end
 
-    def some(*)
+    def read_available(*)
       nil
     end
   end

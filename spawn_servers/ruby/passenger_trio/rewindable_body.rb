@@ -1,30 +1,33 @@
 # frozen_string_literal: true
 
-# The request body for Rack 2.
+# +rack.input+ for Rack 2, which demands that a body can be read again.
+#
+# Knows a RequestBody, and keeps what was read of it: in memory, or in a file if that is more than MEMORY_LIMIT.
 
 module PassengerTrio
-  # +rack.input+ for Rack 2, which can be read again: what was read is kept, in memory or in a file.
-  class RewindableInput
-    def initialize(input)
-      @input = input
+  class RewindableBody
+    MEMORY_LIMIT = 128 * 1024 # bytes
+
+    def initialize(body)
+      @body = body
       @kept = StringIO.new("".b)
-      @size = 0
-      @at = 0
+      @size = 0 # bytes kept
+      @position = 0
     end
 
     def read(length = nil, out = nil)
-      fill(length && @at + length)
-      @kept.pos = @at
+      keep(length && @position + length)
+      @kept.pos = @position
       data = @kept.read(length)
-      @at = @kept.pos
+      @position = @kept.pos
       out ? out.replace(data || "") && data && out : data
     end
 
     def gets
-      fill
-      @kept.pos = @at
+      keep
+      @kept.pos = @position
       line = @kept.gets("\n")
-      @at = @kept.pos
+      @position = @kept.pos
       line
     end
 
@@ -35,18 +38,18 @@ module PassengerTrio
     end
 
     def rewind
-      @at = 0
+      @position = 0
     end
 
-    def readpartial(most, out = nil)
-      fill(@at + 1)
-      raise EOFError, "end of the request body" if @at == @size
+    def readpartial(max, out = nil)
+      keep(@position + 1)
+      raise EOFError, "end of the request body" if @position == @size
 
-      read([most, @size - @at].min, out)
+      read([max, @size - @position].min, out)
     end
 
     def size
-      fill
+      keep
       @size
     end
 
@@ -57,15 +60,16 @@ module PassengerTrio
     end
 
     # The session is over.
-    def discard
+    def delete
       @kept.close! if @kept.respond_to?(:close!)
     end
 
     private
 
-    def fill(upto = nil)
-      while (upto.nil? || @size < upto) && (piece = @input.some)
-        move_to_file if @size <= MEMORY_BODY && @size + piece.bytesize > MEMORY_BODY
+    # Read the body up to +size+ bytes, or all of it.
+    def keep(size = nil)
+      while (size.nil? || @size < size) && (piece = @body.read_available)
+        move_to_file if @size <= MEMORY_LIMIT && @size + piece.bytesize > MEMORY_LIMIT
         @kept.pos = @size
         @kept.write(piece)
         @size += piece.bytesize
