@@ -1,37 +1,40 @@
 'use strict';
 
-// Runs a Node.js application for passenger_trio, in the application's own interpreter, and keeps spawn_servers/CONTRACT.md, which is the text to
-// read first. Node 16 and everything after it, on the standard library alone.
+// Runs a Node.js application for passenger_trio, in the application's own interpreter: Node 16 and newer, standard library
+// only. Read ../CONTRACT.md first.
 //
-// The application is run unmodified, as `node FILE` would run it: ES module or CommonJS. The first listen() of an http.Server is redirected to the
-// Unix socket that the supervisor has named; the supervisor speaks HTTP there. The files of passenger_trio/ are read in this order:
+// The application runs unmodified, as `node FILE` would run it: ES module or CommonJS. The first listen() of an http.Server
+// is redirected to the Unix socket that the supervisor named. The supervisor speaks HTTP on it.
 //
-//     control_thread.js  the thread that holds the control connection
-//     control.js         the main thread's side of it
-//     redirection.js     listen()
-//     stopping.js        the requests in hand, and the end
-//     life.js            from the options to `ready`
-//     advice.js          from an exception to advice
+// Read the files of passenger_trio/ in this order:
+//
+//     control_connection.js    the main thread's side of the control connection
+//     death_pipe.js            the thread that holds it, and ends the process with it
+//     listen_redirection.js    listen()
+//     stopping.js              the requests in hand, and the end
+//     loading.js               from the options to `ready`; the process's state
+//     advice.js                from an exception to what a person is told
 //
 // Laws:
 //
-// * The control connection belongs to a thread of its own, so that the end of the supervisor is seen also while the application computes. The main
-//   thread is told first, and runs the exit hooks; LAST_SECOND later the process is killed. (What computes cannot be interrupted in Node: then there are no hooks.)
-// * A message that the main thread has sent before it exits has been written: it waits for that.
-// * Nothing of ours keeps the event loop alive: an application that has nothing left to do before it has listened is told so, and not waited for.
+// * Nothing of ours keeps the event loop alive. An application that has nothing left to do before it listens is told so.
+// * What we say before the process exits has been written: exiting waits for it.
+// * package.json makes these files CommonJS, whatever the project is in which passenger_trio is installed.
 
-const { Control } = require('./passenger_trio/control.js');
-const { life } = require('./passenger_trio/life.js');
+const { ControlConnection } = require('./passenger_trio/control_connection.js');
+const { loader } = require('./passenger_trio/loading.js');
 
-const CONTRACT = 1;
+const CONTRACT_VERSION = 1;
 
 const socket = process.env.PASSENGER_TRIO_SPAWN_SOCKET;
 const token = process.env.PASSENGER_TRIO_SPAWN_TOKEN;
 delete process.env.PASSENGER_TRIO_SPAWN_SOCKET;
 delete process.env.PASSENGER_TRIO_SPAWN_TOKEN;
 if (!socket || !token) {
-  process.stderr.write('node_loader.js is started by passenger_trio, and not by hand\n');
+  process.stderr.write('passenger_trio starts this program; do not start it by hand\n');
   process.exit(1);
 }
-life.control = new Control(socket, life.receive);
-life.control.tell('hello', { token, contract: CONTRACT, role: 'worker', language: 'node', version: process.versions.node, pid: process.pid });
+loader.control = new ControlConnection(socket, loader.onMessage);
+loader.control.send('hello', {
+  token, contract: CONTRACT_VERSION, role: 'worker', language: 'node', version: process.versions.node, pid: process.pid,
+});

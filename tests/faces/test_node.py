@@ -230,8 +230,8 @@ FAULTS = {
     "exports_only.js": ("does not listen", "bin/www"),
     "never_listens.js": ("not ready within 2 seconds", "busy with other things"),
     "never_but_http2.js": ("not ready within 2 seconds", "A server for HTTP/2 listens on port 3000"),
-    "never_but_tls.js": ("not ready within 2 seconds", "Let https.createServer() be http.createServer()"),
-    "cluster.js": ("lets workers of its own listen", "--min-instances"),
+    "never_but_tls.js": ("not ready within 2 seconds", "Replace https.createServer() by http.createServer()"),
+    "cluster.js": ("listens in worker processes of its own", "--min-instances"),
     "exits.js": ("ended the process before it listened", "so long"),
 }
 

@@ -1,53 +1,63 @@
 'use strict';
 
-// The main thread's side.
+// The main thread's side of the control connection. The connection itself belongs to the thread of death_pipe.js.
+//
+// Knows how messages become lines, and how many lines have been written.
+//
+// Laws:
+//
+// * No line is longer than MAX_LINE. Texts are cut at their fronts: their ends say what happened.
+// * flush() blocks the main thread, FLUSH_TIMEOUT at most: at exit the event loop runs no more.
 
 const { Worker } = require('worker_threads');
 
-const MAX_LINE = 65536;
-const FLUSH_TIME = 2000;
+const MAX_LINE = 65536; // bytes
+const FLUSH_TIMEOUT = 2000; // milliseconds
 
-class Control {
-  constructor(socket, receive) {
+class ControlConnection {
+  constructor(path, onMessage) {
     const written = new SharedArrayBuffer(4);
-    this.written = new Int32Array(written);
-    this.sent = 0;
-    // None of the application's options and variables are for this thread: they would load its modules a second time.
-    this.worker = new Worker(require.resolve('./control_thread.js'), { workerData: { socket, written }, env: {}, execArgv: [] });
-    this.worker.on('message', receive);
-    this.worker.on('error', () => process.exit(1));
+    this.written = new Int32Array(written); // lines written by the thread
+    this.sent = 0; // lines given to the thread
+    // The application's NODE_OPTIONS are not for this thread: they would load the application's modules a second time.
+    const options = { workerData: { path, written }, env: {}, execArgv: [] };
+    this.thread = new Worker(require.resolve('./death_pipe.js'), options);
+    this.thread.on('message', onMessage);
+    this.thread.on('error', () => process.exit(1));
   }
 
-  tell(type, members) {
+  send(type, members) {
     this.sent += 1;
-    this.worker.postMessage(lineOf({ type, ...members }));
+    this.thread.postMessage(encodeLine({ type, ...members }));
   }
 
-  // Wait until all that was told has been written.
+  // Wait until everything that was sent has been written.
   flush() {
-    const deadline = Date.now() + FLUSH_TIME;
+    const deadline = Date.now() + FLUSH_TIMEOUT;
     for (;;) {
-      const seen = Atomics.load(this.written, 0);
+      const written = Atomics.load(this.written, 0);
       const left = deadline - Date.now();
-      if (seen >= this.sent || left <= 0) return;
-      Atomics.wait(this.written, 0, seen, left);
+      if (written >= this.sent || left <= 0) return;
+      Atomics.wait(this.written, 0, written, left);
     }
   }
 
+  // Let the event loop end, although the thread runs.
   unref() {
-    this.worker.unref();
+    this.thread.unref();
   }
 }
 
-// A line that is not too long: texts are cut at their front.
-function lineOf(message) {
+function encodeLine(message) {
   let line = JSON.stringify(message) + '\n';
-  for (let most = 16384; Buffer.byteLength(line) > MAX_LINE && most > 0; most = Math.floor(most / 2)) {
+  for (let max = 16384; Buffer.byteLength(line) > MAX_LINE && max > 0; max = Math.floor(max / 2)) {
     const cut = {};
-    for (const [name, value] of Object.entries(message)) cut[name] = typeof value === 'string' ? value.slice(-most) : value;
+    for (const [name, value] of Object.entries(message)) {
+      cut[name] = typeof value === 'string' ? value.slice(-max) : value;
+    }
     line = JSON.stringify(cut) + '\n';
   }
   return line;
 }
 
-module.exports = { Control };
+module.exports = { ControlConnection };

@@ -1,47 +1,54 @@
 'use strict';
 
-// The watchman: lines of the control connection to messages for the main thread, and back.
+// The death pipe: the thread that holds the control connection. The connection's end ends the process.
+//
+// It passes messages to the main thread and writes the main thread's lines. It knows the meaning of none.
+//
+// Laws:
+//
+// * The end of the supervisor is seen while the application computes, because this thread has an event loop of its own.
+// * The main thread is told first, and runs the exit hooks. EXIT_TIMEOUT later the process is killed. Node cannot interrupt
+//   what computes: then there are no exit hooks.
 
+const net = require('net');
 const { parentPort, workerData } = require('worker_threads');
 
-const LAST_SECOND = 700; // milliseconds from the supervisor's end to ours; the contract allows 1000
+const EXIT_TIMEOUT = 700; // milliseconds from the supervisor's end to ours; the contract allows 1000
+const EVERYTHING = 1 << 30; // lines
 
-const { socket, written } = workerData;
-const net = require('net');
-const counter = new Int32Array(written);
-let rest = '';
+const written = new Int32Array(workerData.written);
+let partialLine = '';
+let ending = false;
 
-const connection = net.connect(socket);
+function onEnd() {
+  if (ending) return;
+  ending = true;
+  parentPort.postMessage({ type: 'gone' });
+  setTimeout(() => process.kill(process.pid, 'SIGKILL'), EXIT_TIMEOUT);
+  countWritten(EVERYTHING); // Nobody reads any more, so flush() must not wait.
+}
+
+function countWritten(lines) {
+  Atomics.add(written, 0, lines);
+  Atomics.notify(written, 0);
+}
+
+const connection = net.connect(workerData.path);
 connection.setEncoding('utf8');
 connection.on('data', (text) => {
-  const lines = (rest + text).split('\n');
-  rest = lines.pop();
+  const lines = (partialLine + text).split('\n');
+  partialLine = lines.pop();
   for (const line of lines) {
     let message;
     try {
       message = JSON.parse(line);
     } catch (error) {
-      gone(); // that is no supervisor
+      onEnd(); // Whoever sent this is no supervisor.
       return;
     }
     parentPort.postMessage(message);
   }
 });
-connection.on('error', gone);
-connection.on('close', gone);
-
-let ending = false;
-function gone() {
-  if (ending) return;
-  ending = true;
-  parentPort.postMessage({ type: 'gone' });
-  setTimeout(() => process.kill(process.pid, 'SIGKILL'), LAST_SECOND);
-  acknowledge(1 << 30); // nobody is to wait for what nobody reads
-}
-
-function acknowledge(count) {
-  Atomics.add(counter, 0, count);
-  Atomics.notify(counter, 0);
-}
-
-parentPort.on('message', (line) => connection.write(line, () => acknowledge(1)));
+connection.on('error', onEnd);
+connection.on('close', onEnd);
+parentPort.on('message', (line) => connection.write(line, () => countWritten(1)));

@@ -1,25 +1,35 @@
 'use strict';
 
-// Redirection: the first listen() of an HTTP server.
+// Redirects the first listen() of an http.Server to the worker's Unix socket.
+//
+// Knows the arguments of listen(). What follows once the server listens is in loading.js.
+//
+// Laws:
+//
+// * One server is redirected: the first. Servers of other kinds, and later ones, listen where they say.
+// * A second server on the same port is a second address of the first, as for "localhost" in IPv4 and IPv6: it is told that
+//   it listens. Port 0 is another port each time.
+// * The application sees addresses: a Unix socket has none, and its peer is a proxy on this machine.
 
-class Redirection {
-  constructor(path, listened, tell) {
+class ListenRedirection {
+  // onListen(server): the first HTTP server is about to listen.
+  // onOther(server, port): a server of another kind listens before that.
+  constructor(path, onListen, onOther) {
     const { Server } = require('net');
     const http = require('http');
     this.path = path;
-    this.listened = listened;
+    this.onListen = onListen;
     this.server = null;
     this.port = undefined;
     const original = Server.prototype.listen;
     const redirection = this;
     Server.prototype.listen = function listen(...args) {
       if (!(this instanceof http.Server)) {
-        if (redirection.server === null) hintAt(tell, this, portOf(args));
+        if (redirection.server === null) onOther(this, portOf(args));
         return original.apply(this, args);
       }
-      if (redirection.server === null || redirection.server === this) return redirection.take(this, args, original);
-      if (redirection.port && portOf(args) === redirection.port) { // 0 is another one each time
-        // A second address of the same server, as for "localhost" in IPv4 and IPv6: whoever asks for it is served already.
+      if (redirection.server === null || redirection.server === this) return redirection.redirect(this, args, original);
+      if (redirection.port && portOf(args) === redirection.port) {
         const callback = args[args.length - 1];
         if (typeof callback === 'function') this.once('listening', callback);
         process.nextTick(() => this.emit('listening'));
@@ -29,33 +39,21 @@ class Redirection {
     };
   }
 
-  take(server, args, original) {
+  redirect(server, args, original) {
     this.server = server;
     this.port = portOf(args);
-    // Applications want to see an address, and a proxy on this machine is what they are behind.
     server.prependListener('connection', (socket) => {
-      const about = { remoteAddress: '127.0.0.1', remoteFamily: 'IPv4', remotePort: 0 };
-      for (const [name, value] of Object.entries(about)) Object.defineProperty(socket, name, { value, configurable: true });
+      const address = { remoteAddress: '127.0.0.1', remoteFamily: 'IPv4', remotePort: 0 };
+      for (const [name, value] of Object.entries(address)) {
+        Object.defineProperty(socket, name, { value, configurable: true });
+      }
     });
     const callback = args[args.length - 1];
     const { signal } = Object(args[0]);
-    this.listened(server);
-    return original.call(server, { path: this.path, backlog: 2048, ...(signal && { signal }) }, typeof callback === 'function' ? callback : undefined);
+    this.onListen(server);
+    const options = { path: this.path, backlog: 2048, ...(signal && { signal }) };
+    return original.call(server, options, typeof callback === 'function' ? callback : undefined);
   }
-}
-
-// If no HTTP server ever listens, a person wants to know what did.
-function hintAt(tell, server, port) {
-  const kind = { Http2Server: 'HTTP/2', Http2SecureServer: 'HTTP/2 with TLS', Server: 'TLS' }[server.constructor.name];
-  if (!kind || (kind === 'TLS' && !(server instanceof require('tls').Server))) return;
-  const where = port === undefined ? '' : ` on port ${port}`;
-  tell('event', {
-    name: 'hint',
-    fields: {
-      problem: `A server for ${kind} listens${where}, and none for HTTP/1.1, which is what it is spoken to in: HTTP/2 and TLS end before the application.`,
-      solution: kind === 'HTTP/2 with TLS' ? 'Let http2.createSecureServer() be http.createServer(), with the same handler.' : `Let ${kind === 'TLS' ? 'https' : 'http2'}.createServer() be http.createServer(), with the same handler.`,
-    },
-  });
 }
 
 function portOf([first]) {
@@ -63,4 +61,4 @@ function portOf([first]) {
   return typeof port === 'number' || (typeof port === 'string' && /^\d+$/.test(port)) ? Number(port) : undefined;
 }
 
-module.exports = { Redirection };
+module.exports = { ListenRedirection };

@@ -1,176 +1,201 @@
 'use strict';
 
-// Life
+// From the options to `ready`, and the state of this process.
+//
+// Knows the order of the steps, the messages of the supervisor, the signals and the ways in which a process ends. How an
+// application listens is in listen_redirection.js, how requests end in stopping.js.
+//
+// Laws:
+//
+// * The process is ready when its module has been loaded and its server listens, in either order. A module that waits at
+//   its top level for something behind listen() is not waited for.
+// * A start that fails is reported once, with advice.
+// * "shutdown" acts as SIGTERM does: the application may handle that. A second SIGTERM ends the process at once.
 
-const { Unfit, clustered, exited, explain, neverListened, traceOf } = require('./advice.js');
-const { Redirection } = require('./redirection.js');
+const { StartupError, backtraceOf, explain, explainCluster, explainExit, explainSilence, hintAt } = require('./advice.js');
+const { ListenRedirection } = require('./listen_redirection.js');
 const { Stopping } = require('./stopping.js');
 
-const MOST_RESERVED = 15; // seconds, at the most, that a stop keeps for what comes behind the requests in hand
+const MAX_RESERVE = 15; // seconds, at most, of a stop that are kept for what follows the requests in hand
 
-const life = {
+const loader = {
   control: null,
   options: null,
   stopping: null,
-  step: '',
-  began: 0,
+  step: '', // the current step's name
+  stepBegan: 0,
+  exported: undefined, // by a CommonJS module
+  loaded: false,
+  listening: false,
   ready: false,
   failed: false,
-  leaving: false,
-  asked: false, // by a message that is being acted on, and not by a signal
-  terms: 0, // signals: a service manager may send one beside the message
-  loaded: false,
+  exiting: false, // on purpose
+  byMessage: false, // whether a SIGTERM that is being handled was a "shutdown"
+  sigterms: 0,
 
-  receive(message) {
+  onMessage(message) {
     switch (message.type) {
       case 'options':
-        life.control.unref();
-        life.options = message;
-        life.load();
+        loader.control.unref();
+        loader.options = message;
+        loader.load();
         break;
       case 'shutdown':
-        // As if it had come as a signal: the application may listen for that, and may have removed all that did.
-        life.asked = true;
+        loader.byMessage = true;
         try {
-          if (!process.emit('SIGTERM', 'SIGTERM', 15)) life.stop();
+          // The application may have removed all listeners, ours too.
+          if (!process.emit('SIGTERM', 'SIGTERM', 15)) loader.stop();
         } finally {
-          life.asked = false;
+          loader.byMessage = false;
         }
         break;
-      case 'gone':
-        life.leaving = true;
+      case 'gone': // from our own thread: the supervisor is gone
+        loader.exiting = true;
         process.exit(0);
         break;
-      default: // a message of next year
+      default: // of a newer contract
     }
   },
 
-  begin(name) {
-    life.step = name;
-    life.began = process.hrtime.bigint();
-    life.control.tell('step', { name, state: 'in_progress' });
+  beginStep(name) {
+    loader.step = name;
+    loader.stepBegan = process.hrtime.bigint();
+    loader.control.send('step', { name, state: 'in_progress' });
   },
 
-  end(state) {
-    const duration = Number(process.hrtime.bigint() - life.began) / 1e9;
-    life.control.tell('step', { name: life.step, state, duration });
-    life.step = '';
+  endStep(state) {
+    const duration = Number(process.hrtime.bigint() - loader.stepBegan) / 1e9;
+    loader.control.send('step', { name: loader.step, state, duration });
+    loader.step = '';
   },
 
+  // Called at SIGTERM and "shutdown".
   stop() {
-    if (!life.asked) life.terms += 1;
-    if (life.terms > 1 || !life.ready) {
-      life.leaving = true;
-      process.exit(life.terms > 1 ? 143 : 0);
+    if (!loader.byMessage) loader.sigterms += 1;
+    if (loader.sigterms > 1 || !loader.ready) {
+      loader.exiting = true;
+      process.exit(loader.sigterms > 1 ? 143 : 0);
     }
-    if (life.stopping.begun) return;
-    const leave = () => {
-      life.leaving = true;
+    if (loader.stopping.begun) return;
+    const exit = () => {
+      loader.exiting = true;
       process.exit(0);
     };
-    const timeout = life.options.shutdown_timeout;
-    const reserved = Math.min(timeout / 2, MOST_RESERVED);
-    setTimeout(() => life.stopping.cancel(), (timeout - reserved) * 1000).unref();
-    setTimeout(leave, (timeout - reserved / 3) * 1000).unref();
-    // The requests hear of their ends before: a handle tells of its end in the last phase of a turn of the event loop.
-    life.stopping.begin(() => setImmediate(() => setImmediate(leave)));
+    const timeout = loader.options.shutdown_timeout;
+    const reserve = Math.min(timeout / 2, MAX_RESERVE);
+    setTimeout(() => loader.stopping.cancel(), (timeout - reserve) * 1000).unref();
+    setTimeout(exit, (timeout - reserve / 3) * 1000).unref();
+    // Requests hear of their ends first: 'close' is emitted in the last phase of a turn of the event loop.
+    loader.stopping.begin(() => setImmediate(() => setImmediate(exit)));
   },
 
   load() {
-    const { options } = life;
-    life.begin('prepare_runtime');
+    const { options } = loader;
+    loader.beginStep('prepare_runtime');
     const path = require('path');
     const file = options.startup_file;
-    process.on('SIGTERM', life.stop);
-    process.on('SIGINT', () => {}); // a handler, and not ignored: no program that the application starts inherits that
-    process.on('uncaughtExceptionMonitor', (error) => {
-      if (process.listenerCount('uncaughtException') === 0) life.fail(explain(error));
-    });
-    process.on('beforeExit', () => {
-      if (!life.ready) life.failAndExit(neverListened(life.exported));
-    });
-    process.on('exit', (code) => {
-      if (!life.ready && !life.leaving && !life.failed) {
-        life.fail(exited(code));
-        process.exitCode = 1;
-      }
-      life.control.flush();
-    });
-    new Redirection(path.join(options.socket_dir, options.socket_name), (server) => life.listens(server), (type, members) => life.control.tell(type, members));
+    loader.handleEvents();
+    new ListenRedirection(
+      path.join(options.socket_dir, options.socket_name),
+      (server) => loader.onListen(server),
+      (server, port) => {
+        const hint = hintAt(server, port);
+        if (hint) loader.control.send('event', { name: 'hint', fields: hint });
+      },
+    );
     require('cluster').on('listening', (worker, { port }) => {
-      if (!life.stopping) life.failAndExit(clustered(port));
+      if (!loader.stopping) loader.failAndExit(explainCluster(port));
     });
     process.argv[1] = file;
-    life.end('performed');
-    life.begin('load_application');
-    life.run(file).then(
-      () => life.isLoaded(),
+    loader.endStep('performed');
+    loader.beginStep('load_application');
+    loader.runFile(file).then(
+      () => loader.onLoaded(),
       (error) => {
-        process.stderr.write(`${traceOf(error)}\n`);
-        life.failAndExit(explain(error));
+        process.stderr.write(`${backtraceOf(error)}\n`);
+        loader.failAndExit(explain(error));
       },
     );
   },
 
-  // As `node FILE`.
-  async run(file) {
+  handleEvents() {
+    process.on('SIGTERM', loader.stop);
+    process.on('SIGINT', () => {}); // A handler, because programs that the application starts would inherit "ignored".
+    process.on('uncaughtExceptionMonitor', (error) => {
+      if (process.listenerCount('uncaughtException') === 0) loader.fail(explain(error));
+    });
+    process.on('beforeExit', () => {
+      if (!loader.ready) loader.failAndExit(explainSilence(loader.exported));
+    });
+    process.on('exit', (code) => {
+      if (!loader.ready && !loader.exiting && !loader.failed) {
+        loader.fail(explainExit(code));
+        process.exitCode = 1;
+      }
+      loader.control.flush();
+    });
+  },
+
+  // As `node FILE` does.
+  async runFile(file) {
     const fs = require('fs');
-    if (!fs.existsSync(file)) throw new Unfit(`There is no file ${file}`);
+    if (!fs.existsSync(file)) throw new StartupError(`There is no file ${file}`);
     if (isModule(file)) {
       await import(require('url').pathToFileURL(file).href);
       return;
     }
     const Module = require('module');
     try {
-      life.exported = Module._load(file, null, true);
+      loader.exported = Module._load(file, null, true);
     } catch (error) {
-      // Node 22 loads a module by require() as well, unless it has to wait for something.
+      // Node 22 loads an ES module with require(), unless that has a top-level await.
       if (error.code !== 'ERR_REQUIRE_ASYNC_MODULE' && error.code !== 'ERR_REQUIRE_ESM') throw error;
       await import(require('url').pathToFileURL(file).href);
     }
   },
 
-  isLoaded() {
-    if (life.loaded || life.failed) return;
-    life.loaded = true;
-    life.end('performed');
-    life.begin('listen');
-    if (life.heard) life.isReady();
+  onLoaded() {
+    if (loader.loaded || loader.failed) return;
+    loader.loaded = true;
+    loader.endStep('performed');
+    loader.beginStep('listen');
+    if (loader.listening) loader.onReady();
   },
 
-  listens(server) {
-    if (life.stopping === null) life.stopping = new Stopping(server);
+  onListen(server) {
+    if (loader.stopping === null) loader.stopping = new Stopping(server);
     server.once('listening', () => {
-      life.heard = true;
-      // A module that waits at its top level for something that comes after listen() is not waited for.
-      if (life.loaded) life.isReady();
-      else setImmediate(() => life.isLoaded());
+      loader.listening = true;
+      if (loader.loaded) loader.onReady();
+      else setImmediate(() => loader.onLoaded());
     });
   },
 
-  isReady() {
-    if (life.ready || life.failed) return;
-    const { options } = life;
-    life.end('performed');
-    life.ready = true;
+  onReady() {
+    if (loader.ready || loader.failed) return;
+    const { options } = loader;
+    loader.endStep('performed');
+    loader.ready = true;
     const address = `unix:${options.socket_dir}/${options.socket_name}`;
-    life.control.tell('ready', { sockets: [{ address, protocol: 'http', concurrency: options.threads }], application: options.name });
+    const sockets = [{ address, protocol: 'http', concurrency: options.threads }];
+    loader.control.send('ready', { sockets, application: options.name });
   },
 
   fail(report) {
-    if (life.ready || life.failed) return;
-    life.failed = true;
-    if (life.step) life.end('errored');
-    life.control.tell('error', report);
-    life.control.flush();
+    if (loader.ready || loader.failed) return;
+    loader.failed = true;
+    if (loader.step) loader.endStep('errored');
+    loader.control.send('error', report);
+    loader.control.flush();
   },
 
   failAndExit(report) {
-    life.fail(report);
+    loader.fail(report);
     process.exit(1);
   },
 };
 
+// Whether Node takes the file for an ES module: by its extension, else by the nearest package.json.
 function isModule(file) {
   if (/\.mjs$/.test(file)) return true;
   if (/\.cjs$/.test(file)) return false;
@@ -180,10 +205,10 @@ function isModule(file) {
     try {
       return JSON.parse(fs.readFileSync(path.join(directory, 'package.json'), 'utf8')).type === 'module';
     } catch (error) {
-      if (error.code !== 'ENOENT') return false; // what is wrong with it Node will say
+      if (error.code !== 'ENOENT') return false; // Node will say what is wrong with it.
     }
     if (directory === path.dirname(directory) || path.basename(directory) === 'node_modules') return false;
   }
 }
 
-module.exports = { life };
+module.exports = { loader };

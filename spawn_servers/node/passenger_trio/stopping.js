@@ -1,29 +1,39 @@
 'use strict';
 
-// Stopping: what is in hand is finished, then the process ends.
+// Stopping: the requests in hand are finished, then the process exits.
+//
+// Knows the server's connections, and which of them have a request. When each step is due is in loading.js.
+//
+// Laws:
+//
+// * A request is in hand when any byte of it was sent before the stop, also if it waits in the kernel.
+// * A request is over with its response, also if the rest of its body comes later. What follows a whole request is the
+//   next head.
+// * Nothing changes for the application before the stop. We add no listeners for requests: Node acts differently where an
+//   event has one.
 
 class Stopping {
   constructor(server) {
     this.server = server;
     this.begun = false;
-    this.done = null; // what is to be done when the server has closed, until it is told to
-    this.looking = false;
+    this.onClosed = null; // to be called when the server has closed
+    this.searching = false;
     this.accepted = false; // a connection, since the last look
-    this.sockets = new Map(); // socket -> its newest session: { busy, whole: bytes read when its request was there as a whole, or -1, seen: at the last look }
+    // Socket -> its newest request: busy; wholeAt: bytesRead when the request was whole, or -1; seen: bytesRead at the last look.
+    this.sockets = new Map();
     server.on('connection', (socket) => {
       this.accepted = true;
-      this.sockets.set(socket, { busy: false, whole: 0, seen: 0 });
+      this.sockets.set(socket, { busy: false, wholeAt: 0, seen: 0 });
       socket.on('close', () => this.sockets.delete(socket));
     });
-    // Not by listeners: what Node does with an event can depend on there being one.
     const { emit, close, closeIdleConnections } = server;
     const stopping = this;
     server.emit = function emitAndCount(event, request, response) {
-      if (event === 'request') stopping.take(request, response);
+      if (event === 'request') stopping.onRequest(request, response);
       else if (event === 'upgrade' || event === 'connect') stopping.sockets.set(request.socket, { busy: true });
       return emit.apply(this, arguments);
     };
-    // Many applications stop themselves when they are told to. Node would end connections on which a request waits to be read.
+    // Many applications close their server at SIGTERM. Node would close connections whose request waits to be read.
     server.close = function closeInTime(callback) {
       if (!stopping.begun) return close.apply(this, arguments);
       if (typeof callback === 'function') this.once('close', callback);
@@ -36,50 +46,52 @@ class Stopping {
     }
   }
 
-  take(request, response) {
+  onRequest(request, response) {
     const { socket } = request;
-    if (!this.sockets.has(socket)) return; // a request that the application has made up
-    const session = { busy: true, whole: -1, seen: -1 };
+    if (!this.sockets.has(socket)) return; // The application emitted this request itself.
+    const session = { busy: true, wholeAt: -1, seen: -1 };
     this.sockets.set(socket, session);
-    const isWhole = () => { session.whole = socket.bytesRead; };
+    const isWhole = () => { session.wholeAt = socket.bytesRead; };
     process.nextTick(() => (request.complete ? isWhole() : request.once('close', isWhole)));
     response.on('close', () => {
-      // A response may be whole long before its `end`: then the next request can be here already.
+      // The client may have the whole response long before this event, so the next request may be here.
       session.busy = false;
-      if (this.begun) this.look();
+      if (this.begun) this.closeWhenQuiet();
     });
   }
 
-  begin(done) {
+  // Finish what is in hand; then call onClosed.
+  begin(onClosed) {
     if (this.begun) return;
     this.begun = true;
-    this.done = done;
-    this.look();
+    this.onClosed = onClosed;
+    this.closeWhenQuiet();
   }
 
-  // What has been sent before is in hand, and may wait in the kernel. A turn of the event loop accepts one connection, and reads one block of each:
-  // all is here after two in which nothing came.
-  look() {
-    if (this.looking) return;
-    this.looking = true;
-    let quiet = 0;
+  // A turn of the event loop accepts one connection and reads one block of each. After two turns in which nothing arrived,
+  // everything that was sent before is here.
+  closeWhenQuiet() {
+    if (this.searching) return;
+    this.searching = true;
+    let quietTurns = 0;
     const turn = () => {
-      quiet = this.stirs() ? 0 : quiet + 1;
-      if (quiet < 2) {
+      quietTurns = this.hasNews() ? 0 : quietTurns + 1;
+      if (quietTurns < 2) {
         setImmediate(turn);
         return;
       }
-      this.looking = false;
-      const { done } = this;
-      this.done = null;
-      // The HTTP server's own `close` (Node 19 and newer) also ends connections whose response was written but has not gone yet.
-      if (done) require('net').Server.prototype.close.call(this.server, () => done());
-      this.endIdle();
+      this.searching = false;
+      const { onClosed } = this;
+      this.onClosed = null;
+      // net.Server's close: that of http.Server (Node 19 and newer) also ends connections whose response is not sent yet.
+      if (onClosed) require('net').Server.prototype.close.call(this.server, () => onClosed());
+      this.closeIdle();
     };
     setImmediate(turn);
   }
 
-  stirs() {
+  // Whether anything arrived since the last call.
+  hasNews() {
     let found = this.accepted;
     this.accepted = false;
     for (const [socket, session] of this.sockets) {
@@ -90,14 +102,15 @@ class Stopping {
     return found;
   }
 
-  // What is in hand has had its time.
+  // Destroy the connections of the requests that still run.
   cancel() {
     for (const [socket, { busy }] of this.sockets) if (busy) socket.destroy();
   }
 
-  // A session is over with its response, also if nobody wanted the rest of its request. What came behind a whole request is the next head.
-  endIdle() {
-    for (const [socket, { busy, whole }] of this.sockets) if (!busy && (whole === -1 || whole === socket.bytesRead)) socket.destroy();
+  closeIdle() {
+    for (const [socket, { busy, wholeAt }] of this.sockets) {
+      if (!busy && (wholeAt === -1 || wholeAt === socket.bytesRead)) socket.destroy();
+    }
   }
 }
 
