@@ -67,7 +67,7 @@ class _Chunks(BodyEncoding):
 _PLAIN, _CHUNKS = _Plain(), _Chunks()
 
 
-class _HttpDialect:
+class _HttpProtocol:
     __slots__ = ()
 
     name = "http"
@@ -124,7 +124,7 @@ class _HttpDialect:
         return HttpReader(method, upgrade=upgrade)
 
 
-HTTP: WorkerProtocol = _HttpDialect()
+HTTP: WorkerProtocol = _HttpProtocol()
 WORKER_PROTOCOLS: dict[str, WorkerProtocol] = {protocol.name: protocol for protocol in (SESSION, HTTP)}
 """By the ``protocol`` of a socket in CONTRACT.md."""
 

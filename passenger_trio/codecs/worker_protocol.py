@@ -116,7 +116,7 @@ class WorkerProtocol(Protocol):
         """:param method: of the request. :param upgrade: whether it asks for one. :param websocket: see ``session_protocol.ResponseReader``."""
 
 
-class _SessionDialect:
+class _SessionProtocol:
     __slots__ = ()
 
     name = "session"
@@ -150,4 +150,4 @@ class _SessionDialect:
         return ResponseReader(websocket=websocket)
 
 
-SESSION: WorkerProtocol = _SessionDialect()
+SESSION: WorkerProtocol = _SessionProtocol()

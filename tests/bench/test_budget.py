@@ -1,6 +1,6 @@
-"""The budget of the fast@plain_parser, counted and not timed: task steps, tasks, nurseries, cancel scopes and thread hops of one warm keep-alive request.
+"""The budget of the fast path, counted and not timed: task steps, tasks, nurseries, cancel scopes and thread hops of one warm keep-alive request.
 
-The guard is exact. Whoever adds one of these to the fast@plain_parser has to change the numbers here, with a measurement. Steps and tasks are told by an
+The guard is exact. Whoever adds one of these to the fast path has to change the numbers here, with a measurement. Steps and tasks are told by an
 instrument; nurseries, cancel scopes and threads are counted where they are made, so that one that is gone by the end of a step is counted, too.
 What the timekeeper does is not of a request: it wakes by the clock, and its own scopes are left out.
 """

@@ -585,7 +585,7 @@ class TestOneAfterTheOther:
             the_gate.open()
             assert newcomer.read_response().text == "8"
             assert [client.read_response().text for client in greedy] == [str(number) for number in range(8)]
-            # Among the second ones there is no order that is promised: who outlasted the patience of the fast@plain_parser asks again some turns of Trio later.
+            # Among the second ones there is no order that is promised: who outlasted the patience of the fast path asks again some turns of Trio later.
             assert sorted(int(client.read_response().text) for client in greedy) == list(range(9, 17))
 
 
@@ -658,7 +658,7 @@ class TestBodies:
                 assert hashlib.sha256(answer.body).hexdigest() == expected
 
     def test_a_slow_application_and_a_slow_queue(self, start: Start, the_gate: Gate, plain_parser: str) -> None:
-        """Both outlast the patience of the fast@plain_parser."""
+        """Both outlast the patience of the fast path."""
         server = start(plain_parser)
         with server.connect() as client:
             for _ in range(3):

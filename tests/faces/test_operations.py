@@ -34,7 +34,7 @@ def test_requests_in_flight() -> None:
         with clients(2) as send:
             answer = send(server, "/gate?password=x")
             pid = at_gate.wait_arrival()
-            text = eventually(lambda: next((t for t in [ask(server, "requests")] if "slow@plain_parser" in t), ""))
+            text = eventually(lambda: next((t for t in [ask(server, "requests")] if "slow path" in t), ""))
             assert "GET /gate " in text
             assert "password" not in text
             assert str(pid) in text

@@ -172,7 +172,7 @@ def test_fault_30_event_streams_after_posts_keep_no_bodies(tmp_path: Path) -> No
         open_streams(5, 1_000_000)
         assert server.status()["buffers"]["disk"] == 0
         assert len(server.status()["groups"][0]["processes"]) == 1
-        # A connection in the slow@plain_parser costs 40 KB; with its body it was 200.
+        # A connection in the slow path costs 40 KB; with its body it was 200.
         assert grown < 200 * 90_000, grown
         for client in streams:
             reset_on_close(client.socket)  # or it might still listen

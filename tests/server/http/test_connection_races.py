@@ -70,7 +70,7 @@ def cut(client: Client) -> Callable[[], None]:
     return due
 
 
-# -- the patience of the fast@plain_parser -----------------------------------------------------------------------------------
+# -- the patience of the fast path -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("offset", [-0.006, -0.005, -0.0001, 0.0, 0.0001, 0.005, 0.006])
@@ -244,7 +244,7 @@ async def test_R32_the_cut_does_not_cost_the_place_in_the_queue() -> None:
         for number, client in enumerate(waiting):
             client.send(get(f"/{number}"))
             await settled()
-            # Some have been cut to the slow@plain_parser when the others come.
+            # Some have been cut to the slow path when the others come.
             await trio.sleep(PATIENCE / 3)
         assert {client.connection.stage for client in waiting} == {Stage.QUEUE, Stage.SLOW_QUEUE}
         worker.held.pop().send_nowait(whole(b"first"))
@@ -324,7 +324,7 @@ async def test_R27_the_end_of_a_stall_and_the_clients_reading_in_one_step() -> N
             await client.ended.wait()
 
 
-@pytest.mark.parametrize("slow", [False, True], ids=["fast@plain_parser", "slow@plain_parser"])
+@pytest.mark.parametrize("slow", [False, True], ids=["fast path", "slow path"])
 @simulated
 async def test_R27_the_end_of_a_stall_and_the_clients_taking_more_in_one_step(slow: bool) -> None:
     """What a client takes is a sign of life: that it came in the last moment, and perhaps was the last byte, costs neither the rest nor the next request."""

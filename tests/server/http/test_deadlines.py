@@ -337,7 +337,7 @@ async def test_connections_have_a_greatest_age_and_a_most_of_requests() -> None:
 
 @simulated
 async def test_the_patience_is_kept_exactly_also_when_nothing_else_goes_on() -> None:
-    """The slow@plain_parser sees a client leave; so it must not begin late."""
+    """The slow path sees a client leave; so it must not begin late."""
     cut: list[float] = []
 
     async def serve(process: DummyProcess, stream: RawStream) -> None:

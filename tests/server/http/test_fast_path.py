@@ -1,4 +1,4 @@
-"""The fast@plain_parser: what it serves by itself, what ends a ride, and that nothing is lost or left where the two meet.
+"""The fast path: what it serves by itself, what ends a ride, and that nothing is lost or left where the two meet.
 
 That a request costs no step of its connection's task is counted in ``tests/bench/test_budget.py``; cuts and deadlines are in ``test_connection_races`` and ``test_deadlines``.
 """
@@ -277,7 +277,7 @@ async def test_after_its_process_has_gone_an_idempotent_request_takes_the_lane_a
     async with serving(serve, pool_limits=PoolLimits(max_pool_size=2)) as world:
         client = world.connect()
         assert (await client.ask("/again")).body == b"/again"
-        await world.until(lambda: world.records)  # the slow@plain_parser records a step after the client has its answer
+        await world.until(lambda: world.records)  # the slow path records a step after the client has its answer
         assert [record.retried for record in world.records] == [1]
 
 

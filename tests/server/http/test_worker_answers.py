@@ -36,7 +36,7 @@ from passenger_trio.system.sockets import RawStream
 
 ONE_READ, PIECES = "in one read", "in pieces"
 ways = pytest.mark.parametrize("way", [ONE_READ, PIECES])
-"""The fast@plain_parser takes what comes whole; the pump takes what does not."""
+"""The fast path takes what comes whole; the pump takes what does not."""
 
 
 async def put(stream: RawStream, way: str, *frames: bytes) -> None:
@@ -397,7 +397,7 @@ async def test_R30_an_idempotent_request_goes_to_a_second_process_once(method: s
         answer = await client.answer(method)
         assert answer.status == 200
         assert seen == [(1001, "hi"), (1002, "hi")]
-        await trio.testing.wait_all_tasks_blocked()  # what comes by the slow@plain_parser is recorded a step later
+        await trio.testing.wait_all_tasks_blocked()  # what comes by the slow path is recorded a step later
         assert [record.retried for record in world.records] == [1]
 
 
@@ -420,7 +420,7 @@ async def test_R30_other_requests_are_never_sent_twice(method: str) -> None:
         assert (await client.answer(method)).status == 502
         assert seen == [1001]
         assert (await client.ask()).status == 200
-        await trio.testing.wait_all_tasks_blocked()  # what comes by the slow@plain_parser is recorded a step later
+        await trio.testing.wait_all_tasks_blocked()  # what comes by the slow path is recorded a step later
         assert [record.retried for record in world.records] == [0, 0]
 
 
@@ -441,7 +441,7 @@ async def test_R30_a_request_that_kills_every_process_is_retried_exactly_once() 
         assert (await client.ask("/kill")).status == 502
         assert len(seen) == 2
         assert (await client.ask()).body == b"ok"
-        await trio.testing.wait_all_tasks_blocked()  # what comes by the slow@plain_parser is recorded a step later
+        await trio.testing.wait_all_tasks_blocked()  # what comes by the slow path is recorded a step later
         assert [(record.status, record.retried) for record in world.records] == [(502, 1), (200, 0)]
 
 
@@ -583,7 +583,7 @@ async def test_R30_never_after_a_response_byte() -> None:
 
 @simulated
 async def test_R30_after_the_patience_has_passed_too() -> None:
-    """The worker dies when the request is in the slow@plain_parser already."""
+    """The worker dies when the request is in the slow path already."""
     seen: list[int] = []
 
     async def serve(process: DummyProcess, stream: RawStream) -> None:
@@ -620,7 +620,7 @@ async def test_R30_a_stale_stream_is_not_used_for_a_post() -> None:
         client.send(post(b"hi", "/second"))
         assert (await client.answer()).body == b"ok"
         assert seen == ["/first", "/second"]
-        await trio.testing.wait_all_tasks_blocked()  # what comes by the slow@plain_parser is recorded a step later
+        await trio.testing.wait_all_tasks_blocked()  # what comes by the slow path is recorded a step later
         assert [record.retried for record in world.records] == [0, 0]
 
 

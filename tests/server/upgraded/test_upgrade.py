@@ -358,7 +358,7 @@ async def test_nothing_of_the_client_reaches_the_application_before_it_has_upgra
     async def serve(process: DummyProcess, stream: RawStream) -> None:
         asked = requests(stream)
         await anext(asked)
-        await trio.sleep(1)  # into the slow@plain_parser
+        await trio.sleep(1)  # into the slow path
         assert not asked._held
         with pytest.raises(trio.WouldBlock):
             stream.recv_nowait()
