@@ -8,7 +8,7 @@
      |- access log
      |- admin       answers until the last process is gone
      |- hooks, gauges, watch
-     |- timekeeper, switchboard
+     |- deadline scanner, switchboard
      `- clients     on drain: deadline = now + grace
          `- accept loops
 
@@ -165,7 +165,7 @@ async def open_tree(
                 )
             try:
                 await wait_until(pool, readiness.may_accept, all_or_nothing=all_or_nothing)
-                tree.start_soon(kernel.supervise, "the timekeeper", front.timekeeper.run)
+                tree.start_soon(kernel.supervise, "the deadline scanner", front.deadline_scanner.run)
                 await tree.start(partial(keep, "the switchboard", front.switchboard.run, must_start=True))
                 async with trio.open_nursery() as clients:
                     async with trio.open_nursery() as accepting:

@@ -26,13 +26,13 @@ from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, ServerOptions
 from passenger_trio.pool.pool import Pool
-from passenger_trio.server.http.deadline_scanner import HasDeadline, Timekeeper
+from passenger_trio.server.http.deadline_scanner import DeadlineScanner, HasDeadline
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.peer import Peer
-from passenger_trio.server.http.stage import SCRATCH, Stage
+from passenger_trio.server.http.stage import RECEIVE_SIZE, Stage
 from passenger_trio.server.logs.access_log import AccessLog, AccessRecord
 from passenger_trio.server.mounts import Mounts, Route
-from passenger_trio.server.spill.spill_buffer import SpillSpace
+from passenger_trio.server.spill.spill_buffer import SpillStorage
 from passenger_trio.system.switchboard import Switchboard
 
 __all__ = ["Front", "OpenConnection", "trusted_networks"]
@@ -88,18 +88,18 @@ class Front:
         self.mounts = Mounts(routes)
         self.access_log = access_log
         self.connections: set[OpenConnection] = set()
-        self.timekeeper = Timekeeper(self.connections)
+        self.deadline_scanner = DeadlineScanner(self.connections)
         self.now = trio.lowlevel.current_clock().current_time
         """Monotonic seconds, as of ``trio.current_time``, with fewer calls."""
         self.switchboard = Switchboard(self.now, self.kernel)
-        self.spill = SpillSpace(
+        self.spill = SpillStorage(
             options.data_buffer_dir,
             options.data_buffer_max,
             self.now,
             takes_file=self._takes_file,
             make_room=self.make_room,
         )
-        self.scratch = memoryview(bytearray(SCRATCH))
+        self.receive_buffer = memoryview(bytearray(RECEIVE_SIZE))
         """Where bytes are received that are given on before the next checkpoint: one for all connections."""
         self.turns = trio.Lock()
         """Streams of many small pieces take their steps in turn: one for each turn of the event loop, and not all of them (KE7)."""
@@ -199,9 +199,9 @@ class Front:
             if connection.is_idle:
                 connection.close_idle()
             elif (exchange := connection.exchange) is not None and exchange.relay is not None:
-                exchange.relay.drain()
-            elif exchange is not None and exchange.drain is not None:
-                exchange.drain()
+                exchange.relay.end_soon()
+            elif exchange is not None and exchange.end_soon is not None:
+                exchange.end_soon()
 
 
 def trusted_networks(options: ServerOptions) -> tuple[IPv4Network | IPv6Network, ...]:

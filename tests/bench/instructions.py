@@ -62,7 +62,7 @@ async def _serve(connections: int, request: bytes, count: int) -> None:
         while len(pool.processes) < 2:
             await pool.changed.wait()
         front = Front(ServerOptions(), pool, [Route(key, AppOptions())], AccessLog(os.devnull))
-        nursery.start_soon(front.timekeeper.run)
+        nursery.start_soon(front.deadline_scanner.run)
         await nursery.start(front.switchboard.run)
 
         async def ask(sock: socket.socket) -> None:

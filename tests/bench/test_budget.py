@@ -2,7 +2,7 @@
 
 The guard is exact. Whoever adds one of these to the fast path has to change the numbers here, with a measurement. Steps and tasks are told by an
 instrument; nurseries, cancel scopes and threads are counted where they are made, so that one that is gone by the end of a step is counted, too.
-What the timekeeper does is not of a request: it wakes by the clock, and its own scopes are left out.
+What the deadline scanner does is not of a request: it wakes by the clock, and its own scopes are left out.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from passenger_trio.core.model import GroupKey
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.pool.pool import Pool
 from passenger_trio.server.front import Front
-from passenger_trio.server.http import fast_path as lane_module
+from passenger_trio.server.http import fast_path as fast_path_module
 from passenger_trio.server.http.connection import Connection
 from passenger_trio.server.http.exchange import Exchange
-from passenger_trio.server.http.fast_path import FastLane
+from passenger_trio.server.http.fast_path import FastPath
 from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
@@ -133,7 +133,7 @@ async def measure(kind: str = "wsgi, rack") -> Meter:
         nursery.start_soon(
             Connection(front, RawStream(ours), Peer("127.0.0.1", True, pairs)).run, name="the connection"
         )
-        nursery.start_soon(front.timekeeper.run)
+        nursery.start_soon(front.deadline_scanner.run)
         client = RawStream(theirs)
         for count, counting in ((WARM, nullcontext()), (MEASURED, meter.counting())):
             with counting:
@@ -211,23 +211,23 @@ def counted(meter: Meter) -> dict[str, int]:
 async def test_the_guard_sees_what_is_awaited_for_a_request(
     kind: str, added: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attend, borrow = Connection._attend, FastLane._borrow
+    serve_on_slow_path, check_out = Connection._serve_on_slow_path, FastPath._check_out
     seen: set[Exchange] = set()
 
-    def detour(path: FastLane, exchange: Exchange, now: float) -> None:
-        """The ride ends, and goes on with the next."""
+    def detour(path: FastPath, exchange: Exchange, now: float) -> None:
+        """The request leaves the fast path, and comes back to it."""
         if exchange in seen:
-            borrow(path, exchange, now)
+            check_out(path, exchange, now)
         else:
             seen.add(exchange)
-            path._end(True)
+            path._leave(True)
 
     async def slower(connection: Connection) -> bool:
         await added()
-        return await attend(connection)
+        return await serve_on_slow_path(connection)
 
-    monkeypatch.setattr(FastLane, "_borrow", detour)
-    monkeypatch.setattr(Connection, "_attend", slower)
+    monkeypatch.setattr(FastPath, "_check_out", detour)
+    monkeypatch.setattr(Connection, "_serve_on_slow_path", slower)
     counts = counted(await measure(kind))
     assert {name: counts[name] >= MEASURED for name in ADDED[added]} == dict.fromkeys(ADDED[added], True)
 
@@ -257,11 +257,11 @@ STARTED: dict[Callable[[], object], str] = {
 async def test_the_guard_sees_what_is_started_for_a_request(
     kind: str, added: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage = lane_module.send_request
+    stage = fast_path_module.send_request
 
     def slower(connection: Connection, exchange: Exchange) -> RawStream:
         added()
         return stage(connection, exchange)
 
-    monkeypatch.setattr(lane_module, "send_request", slower)
+    monkeypatch.setattr(fast_path_module, "send_request", slower)
     assert counted(await measure(kind))[STARTED[added]] == MEASURED

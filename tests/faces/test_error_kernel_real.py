@@ -107,7 +107,7 @@ TRIGGERS: dict[str, Callable[[Faulty], object] | None] = {
     "a hook": Faulty.detach,
     "the access log": None,
     "the access log's loop": None,
-    "the timekeeper": None,
+    "the deadline scanner": None,
     "a deadline": lambda it: it.ask(b"GET / HT"),
     "the switchboard": None,
     "a listener": lambda it: it.ask(get("/pid")),

@@ -435,7 +435,7 @@ async def serving(
                 await pool.changed.wait()
             front = Front(options or ServerOptions(), pool, [Route(key, app or AppOptions())], records)  # type: ignore[arg-type]
             front.spill.limiter = HeldClock()  # type: ignore[assignment]
-            nursery.start_soon(front.timekeeper.run)
+            nursery.start_soon(front.deadline_scanner.run)
             await nursery.start(front.switchboard.run)
             world = World(pool, front, spawner, connections, records.records)
             try:

@@ -62,7 +62,8 @@ async def test_a_peer_by_its_user() -> None:
 AS_ANOTHER_USER = """
 import os, trio
 from passenger_trio.admin.server import may_steer
-from passenger_trio.core.model import GroupKey, PoolLimits
+from passenger_trio.core.limits import PoolLimits
+from passenger_trio.core.model import GroupKey
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.pool.pool import Pool
 from passenger_trio.server.front import Front

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from passenger_trio.errors import RequestError
-from passenger_trio.server.http.stage import SCRATCH, ClientGone
+from passenger_trio.server.http.stage import RECEIVE_SIZE, ClientGone
 from passenger_trio.system.sockets import RawStream
 
 __all__ = ["BodyClock"]
@@ -43,7 +43,7 @@ class BodyClock:
         begun = trio.current_time()
         with trio.move_on_after(self.remaining()):
             try:
-                data = await stream.recv(SCRATCH)
+                data = await stream.recv(RECEIVE_SIZE)
             except trio.BrokenResourceError:
                 raise ClientGone from None
             self.waited(trio.current_time() - begun, len(data))

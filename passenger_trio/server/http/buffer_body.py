@@ -14,7 +14,7 @@ from passenger_trio.core.spill import BATCH, SpillLedger
 from passenger_trio.server.http.body_clock import BodyClock
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
-from passenger_trio.server.http.stage import BUFFERED, SCRATCH, ClientGone, Stage
+from passenger_trio.server.http.stage import BODY_IN_MEMORY, RECEIVE_SIZE, ClientGone, Stage
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
 
 __all__ = ["buffer_body", "take_body_nowait"]
@@ -26,7 +26,7 @@ def take_body_nowait(codec: ClientSide, exchange: Exchange) -> bool:
     :raises RequestError: it is not a body (400).
     """
     length = exchange.head.content_length
-    if length is None or not 0 < length <= min(BUFFERED, codec.buffered):
+    if length is None or not 0 < length <= min(BODY_IN_MEMORY, codec.buffered):
         return False
     body = codec.read_body() or b""
     while len(body) < length and (piece := codec.read_body()):
@@ -60,7 +60,7 @@ async def buffer_body(client: Client, exchange: Exchange) -> bool:
                 pieces.append(piece)
                 size += len(piece)
                 exchange.coming = size
-                if size > BUFFERED and buffers:
+                if size > BODY_IN_MEMORY and buffers:
                     if not client.front.spill.usable(new_file=True):
                         break
                     exchange.upload = upload = SpillBuffer(client.front.spill, SpillLedger())
@@ -97,7 +97,7 @@ async def _store(client: Client, upload: SpillBuffer, clock: BodyClock) -> bool:
     if upload.usable:
         await upload.store()
     codec, stream = client.codec, client.stream
-    while (left := codec.raw_body_left) >= SCRATCH and upload.wants_bulk(stream):
+    while (left := codec.raw_body_left) >= RECEIVE_SIZE and upload.wants_bulk(stream):
         received = await upload.store_coming(stream, left)
         came = received.written + len(received.rest)
         if received.broken:

@@ -19,7 +19,7 @@ __all__ = ["abandon_session", "checkout_session"]
 async def checkout_session(client: Client, exchange: Exchange) -> None:
     """Borrow a process into ``exchange.session``, and see the client's connection break meanwhile.
 
-    It goes on in the place that the fast lane took, if that did.
+    It goes on in the place that the fast path took, if that did.
 
     :raises CheckoutError: none can be had.
     :raises ClientGone: the client did not wait for it.

@@ -17,7 +17,7 @@ from passenger_trio.codecs.http1 import ClientSide
 from passenger_trio.server.front import Front
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.peer import Peer
-from passenger_trio.server.http.stage import PATIENCE, ClientGone, Stage
+from passenger_trio.server.http.stage import FAST_PATH_TIMEOUT, ClientGone, Stage
 from passenger_trio.server.logs.records import exchange_record
 from passenger_trio.system.sockets import RawStream
 
@@ -35,9 +35,9 @@ class Client:
         "_opened",
         "broken",
         "codec",
-        "cut",
         "due",
         "exchange",
+        "expired",
         "front",
         "now",
         "peer",
@@ -45,8 +45,8 @@ class Client:
         "served",
         "since",
         "stage",
+        "stage_number",
         "stream",
-        "turn",
     )
 
     def __init__(self, front: Front, stream: RawStream, peer: Peer) -> None:
@@ -64,11 +64,11 @@ class Client:
         self.due = math.inf
         """When the stage must be over. The deadline scanner reads it."""
         self._on_due: Callable[[float], bool] | None = None
-        self.turn = 0
+        self.stage_number = 0
         """Counts stages, so that a deadline can tell whether its stage is still there."""
         self.scope = trio.CancelScope()
         """Around each step of the connection's task."""
-        self.cut = False
+        self.expired = False
         """Whether the scope is cancelled."""
         self.broken = False
         """Whether a step for it has failed: it is cut off, and not gone on with."""
@@ -88,51 +88,51 @@ class Client:
         self.since = now
         self.due = now + seconds
         self._on_due = on_due
-        self.turn += 1
+        self.stage_number += 1
 
     def enter_fast_path(self, stage: Stage, now: float) -> None:
-        """A stage of the fast path begins: it lasts for ``PATIENCE``, which is kept more exactly."""
+        """A stage of the fast path begins: it lasts for ``FAST_PATH_TIMEOUT``, which is kept more exactly."""
         self.stage = stage
         self.since = now
-        self.due = now + PATIENCE
+        self.due = now + FAST_PATH_TIMEOUT
         self._on_due = None
-        self.turn += 1
-        self.front.timekeeper.soon(self)
+        self.stage_number += 1
+        self.front.deadline_scanner.soon(self)
 
     def enter_write(self, now: float) -> None:
         """The client takes nothing: that may last for the write timeout (R27)."""
-        self.enter(Stage.WRITE, now, self.front.options.write_timeout, self._takes_nothing)
+        self.enter(Stage.WRITE, now, self.front.options.write_timeout, self._stopped_reading)
 
-    def _takes_nothing(self, now: float) -> bool:
+    def _stopped_reading(self, now: float) -> bool:
         # Whoever waits for room is told in this very step, and gives the client its whole time again: a cut would end the connection behind what he sends.
         return not self.stream.takes_more
 
-    def overdue(self, now: float) -> None:
+    def on_deadline(self, now: float) -> None:
         """The stage should be over by now. Called by the deadline scanner; runs no task."""
         on_due = self._on_due
         if on_due is None or on_due(now):
-            self.cut_off()
+            self.expire()
 
     @property
     def is_idle(self) -> bool:
         """Between two requests, and not told to end."""
-        return self.stage is Stage.IDLE and not self.cut
+        return self.stage is Stage.IDLE and not self.expired
 
     def close_idle(self) -> None:
         """End the connection, which must be idle."""
-        self.cut_off()
+        self.expire()
 
-    def cut_off(self) -> None:
+    def expire(self) -> None:
         """The stage is over, whatever it waits for."""
-        self.cut = True
+        self.expired = True
         self.scope.cancel()
 
     def give_up(self) -> None:
         """A step for it has failed."""
         self.broken = True
-        self.cut_off()
+        self.expire()
 
-    def break_off(self, error: Exception) -> None:
+    def on_fault(self, error: Exception) -> None:
         """A step for it has failed, which nobody knows yet. Raises nothing."""
         self.front.kernel.report(TASK, error, f"it is closed [{self.peer.address}]")
         with self.front.kernel.contain(TASK):

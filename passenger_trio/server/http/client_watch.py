@@ -25,13 +25,13 @@ class ClientWatch:
     :param half_closed: the same, when the client has ended its side.
     """
 
-    __slots__ = ("_client", "_ended", "_gone", "_half_closed", "_listens")
+    __slots__ = ("_client", "_ended", "_gone", "_half_closed", "_reads")
 
     def __init__(self, client: Client, gone: Callable[[], None], half_closed: Callable[[], None] | None = None) -> None:
         self._half_closed = half_closed
         self._client = client
         self._gone = gone
-        self._listens = False
+        self._reads = False
         """Whether more may be read of it."""
         self._ended = False
 
@@ -41,16 +41,16 @@ class ClientWatch:
             return
         client = self._client
         stream = client.stream
-        self._listens = self._has_room
+        self._reads = self._has_room
         if client.codec.peer_closed:
             self._notice_end()
         try:
             stream.line = client.front.switchboard.connect(
-                stream.fd, READABLE if self._listens else 0, self._heard, client.give_up
+                stream.fd, READABLE if self._reads else 0, self.on_readable, client.give_up
             )
         except OSError as error:
             # Then it is found out when something is written to it.
-            client.front.warn_rarely("clients that leave are not noticed: %s", error.strerror)
+            client.front.warn_rarely("cannot watch a client's socket: %s", error.strerror)
 
     def end(self) -> None:
         """Idempotent, and for good."""
@@ -62,9 +62,9 @@ class ClientWatch:
         codec = self._client.codec
         return codec.buffered < READ_AHEAD and not codec.peer_closed
 
-    def _heard(self, events: int) -> None:
+    def on_readable(self, events: int) -> None:
         codec, stream = self._client.codec, self._client.stream
-        if self._listens:
+        if self._reads:
             try:
                 codec.receive(stream.recv_nowait(READ_AHEAD - codec.buffered))
             except trio.WouldBlock:
@@ -73,7 +73,7 @@ class ClientWatch:
                 self._leave()
                 return
             if not self._has_room and stream.line is not None:
-                self._listens = False
+                self._reads = False
                 stream.line.listen(0)
                 if codec.peer_closed:
                     self._notice_end()

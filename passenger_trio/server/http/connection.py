@@ -8,7 +8,7 @@ is in the ``Exchange``, and in the kernel: a cut in the same moment in which byt
 
 Laws: at most one request of a connection is under way (R31), and bytes behind it are read ahead no further than ``stage.READ_AHEAD``; an exchange that is
 left for whatever reason gives its process back; a fault of ours, a broken law among them, costs the one connection (KE1, F13), whoever ran into it: its task, the
-switchboard in a step for it, the timekeeper.
+switchboard in a step for it, the deadline scanner.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from passenger_trio.server.front import Front
 from passenger_trio.server.http.buffer_body import buffer_body
 from passenger_trio.server.http.checkout_session import abandon_session, checkout_session
 from passenger_trio.server.http.client import TASK, Client
-from passenger_trio.server.http.endings import cut_short, linger, part, refuse, refuse_late_head
+from passenger_trio.server.http.endings import cut_short, end_separately, linger, refuse, refuse_late_head
 from passenger_trio.server.http.exchange import Exchange
-from passenger_trio.server.http.fast_path import FastLane
+from passenger_trio.server.http.fast_path import FastPath
 from passenger_trio.server.http.forward_response import forward_response
 from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.http.send_request import try_process
@@ -41,11 +41,11 @@ _log = logging.getLogger("passenger_trio.server")
 class Connection(Client):
     """``run`` is its task."""
 
-    __slots__ = ("_lane",)
+    __slots__ = ("_fast_path",)
 
     def __init__(self, front: Front, stream: RawStream, peer: Peer) -> None:
         super().__init__(front, stream, peer)
-        self._lane = FastLane(self)
+        self._fast_path = FastPath(self)
 
     async def run(self) -> None:
         """Serve the connection until it ends."""
@@ -65,7 +65,7 @@ class Connection(Client):
             exchange = self.exchange
             if exchange is not None and exchange.relay is not None:
                 with kernel.contain(TASK, consequence):
-                    exchange.relay.last_words()
+                    exchange.relay.send_final_close()
             with kernel.contain(TASK, consequence):
                 self.stream.close()
             if exchange is not None:
@@ -80,20 +80,20 @@ class Connection(Client):
                 return
             # A cancellation that came from outside is not caught by our scope and goes on unwinding.
             self.scope = trio.CancelScope()
-            self.cut = False
+            self.expired = False
             step = None if self.broken else _AFTER_TIMEOUT.get(self.stage)
 
     # -- requests in turn ---------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
         """Requests in turn, until the connection is to end: on the fast path, and what does not stay there beside it."""
-        while await self._lane.ride():
-            if not await self._attend():
+        while await self._fast_path.run():
+            if not await self._serve_on_slow_path():
                 break
 
-    async def _attend(self) -> bool:
+    async def _serve_on_slow_path(self) -> bool:
         """Finish what has left the fast path: a request, or bytes that are none. True: the fast path may go on."""
-        failure, self._lane.failure = self._lane.failure, None
+        failure, self._fast_path.failure = self._fast_path.failure, None
         exchange = self.exchange
         if exchange is not None:
             return await self._finish_on_slow_path(exchange, failure)
@@ -108,7 +108,7 @@ class Connection(Client):
     async def _resume(self) -> None:
         """Go on with the request that outlasted the patience of the fast path, where it was, then with those that follow."""
         self.enter(Stage.SLOW_APP, self.now())
-        if await self._attend():
+        if await self._serve_on_slow_path():
             await self._serve()
 
     async def _last_look(self) -> None:
@@ -124,11 +124,11 @@ class Connection(Client):
         exchange = self.exchange
         assert exchange is not None
         assert exchange.relay is not None
-        exchange.relay.last_words()
+        exchange.relay.send_final_close()
         await self._finish(exchange)
 
-    async def _client_takes_nothing(self) -> None:
-        _log.info("a client that takes nothing is closed [%s]", self.peer.address)
+    async def _client_stopped_reading(self) -> None:
+        _log.info("closing a client that stopped reading [%s]", self.peer.address)
 
     # -- the slow path ------------------------------------------------------------------------------------------
 
@@ -166,8 +166,8 @@ class Connection(Client):
             await answer(self, exchange, error)
             if exchange.session is not None:
                 await abandon_session(exchange)
-        if exchange.dismissed:
-            await part(self, exchange)  # its end is still to be told to the process
+        if exchange.ended_early:
+            await end_separately(self, exchange)  # its end is still to be told to the process
             return False
         return await self._finish(exchange)
 
@@ -178,7 +178,7 @@ class Connection(Client):
         if relay is None:
             self.log(exchange)
         else:
-            relay.note_end()
+            relay.record_end()
         self.exchange = None
         if relay is None and self.codec.is_ready_again():
             return True
@@ -199,7 +199,7 @@ class Connection(Client):
             exchange.drop_upload()
         with kernel.contain(TASK):
             if exchange.relay is not None:
-                exchange.relay.note_end()
+                exchange.relay.record_end()
             else:
                 self.log(exchange)
         with kernel.contain(TASK):
@@ -214,7 +214,7 @@ _AFTER_TIMEOUT: dict[Stage, Callable[[Connection], Awaitable[None]]] = {
     Stage.HEAD: refuse_late_head,
     Stage.QUEUE: Connection._resume,
     Stage.APP: Connection._resume,
-    Stage.WRITE: Connection._client_takes_nothing,
+    Stage.WRITE: Connection._client_stopped_reading,
     Stage.RELAY: Connection._relay_is_cut_off,
 }
 """The stage whose deadline has passed -> the next step. Any other stage: the connection is closed."""

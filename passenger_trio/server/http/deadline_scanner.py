@@ -1,9 +1,9 @@
-"""The timekeeper: one task that holds every connection to its deadline.
+"""The deadline scanner: one task that holds every connection to its deadline.
 
 A connection's deadline is a number (``Client.due``), which a stage writes when it begins; when it has passed, the connection's cancel scope is cancelled (a WebSocket,
 which has something to do from time to time, does it instead). Moving the
 deadline of a cancel scope costs about 3 us, several times a request; writing a number costs nothing. So the numbers are looked at from time to time: all of them every
-``_SCAN`` seconds, which is exact enough for limits of seconds, and those of the fast lane, which all have the same length and so come due in the order in which they
+``_SCAN`` seconds, which is exact enough for limits of seconds, and those of the fast path, which all have the same length and so come due in the order in which they
 were set, from a queue.
 
 Laws: what goes wrong with one connection's deadline ends that one (KE1); no connection is cut off before its deadline, and none later than ``_SCAN`` after it; a stage that has ended in the meantime is not cut off
@@ -18,7 +18,7 @@ from typing import Protocol
 
 import trio
 
-__all__ = ["HasDeadline", "Timekeeper"]
+__all__ = ["DeadlineScanner", "HasDeadline"]
 
 _SCAN = 0.25
 _TICK = 0.005
@@ -26,24 +26,24 @@ _TICK = 0.005
 
 
 class HasDeadline(Protocol):
-    """What the timekeeper knows of a connection."""
+    """What the deadline scanner knows of a connection."""
 
     due: float
     """When its stage must be over, in monotonic seconds; infinity: never."""
-    turn: int
+    stage_number: int
     """The number of its stage."""
 
-    def overdue(self, now: float) -> None:
+    def on_deadline(self, now: float) -> None:
         """The stage should be over by now. Runs no task."""
 
-    def cut_off(self) -> None:
+    def expire(self) -> None:
         """The stage is over."""
 
-    def break_off(self, error: Exception) -> None:
+    def on_fault(self, error: Exception) -> None:
         """One of these has failed. Raises nothing."""
 
 
-class Timekeeper:
+class DeadlineScanner:
     """``run`` is its task."""
 
     __slots__ = ("_connections", "_sleep", "_soon")
@@ -59,7 +59,7 @@ class Timekeeper:
         if not self._soon and connection.due < self._sleep.deadline:
             # The first after a while without any: the task sleeps longer than that. Under load this is never so.
             self._sleep.deadline = connection.due
-        self._soon.append((connection.due, connection.turn, connection))
+        self._soon.append((connection.due, connection.stage_number, connection))
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -68,20 +68,20 @@ class Timekeeper:
         while True:
             now = trio.current_time()
             while soon and soon[0][0] <= now:
-                _, turn, connection = soon.popleft()
-                if connection.turn == turn:
+                _, number, connection = soon.popleft()
+                if connection.stage_number == number:
                     try:
-                        connection.cut_off()
+                        connection.expire()
                     except Exception as error:  # noqa: BLE001  the error kernel's
-                        connection.break_off(error)
+                        connection.on_fault(error)
             if now >= next_scan:
                 # overdue() runs no task: the set does not change under the loop.
                 for connection in self._connections:
                     try:
                         if connection.due <= now:
-                            connection.overdue(now)
+                            connection.on_deadline(now)
                     except Exception as error:  # noqa: BLE001  the error kernel's
-                        connection.break_off(error)
+                        connection.on_fault(error)
                 next_scan = now + _SCAN
             with trio.CancelScope(
                 deadline=max(now + _TICK, min(next_scan, soon[0][0]) if soon else next_scan)

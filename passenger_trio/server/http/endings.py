@@ -19,7 +19,7 @@ from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.stage import ClientGone, Stage
 from passenger_trio.server.logs.records import refusal_record
 
-__all__ = ["cut_short", "linger", "part", "refuse", "refuse_late_head"]
+__all__ = ["cut_short", "end_separately", "linger", "refuse", "refuse_late_head"]
 
 _LINGER_TIME = 2.0
 _LINGER_BYTES = 256 * 1024
@@ -47,7 +47,7 @@ async def refuse(client: Client, error: RequestError) -> None:
         exchange.status = error.status
         await client.send(data)
         exchange.bytes_sent = size
-        await part(client, exchange)
+        await end_separately(client, exchange)
         return
     since = client.since if client.stage is Stage.HEAD else client.now()
     try:
@@ -89,10 +89,10 @@ async def cut_short(client: Client, exchange: Exchange, error: Exception) -> Non
                 "an HTTP/1.0 client of the Unix socket cannot tell that; let the proxy speak HTTP/1.1 (nginx: proxy_http_version 1.1)"
             )
     else:
-        await part(client, exchange)
+        await end_separately(client, exchange)
 
 
-async def part(client: Client, exchange: Exchange) -> None:
+async def end_separately(client: Client, exchange: Exchange) -> None:
     """The response is over, and the connection is to end, before the process is done with the request: each is let go by itself, so that a process
     is not held for as long as the client is lingered for. The exchange is logged now.
     """

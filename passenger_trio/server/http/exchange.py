@@ -43,13 +43,13 @@ class Upgraded(Protocol):
     async def run(self) -> None:
         """Until it is over. The session has been given back then. Raises nothing."""
 
-    def drain(self) -> None:
+    def end_soon(self) -> None:
         """The server is to end: it has a last time to end by itself."""
 
-    def last_words(self) -> None:
+    def send_final_close(self) -> None:
         """The connection is about to be closed: tell the client why, if that can be done at once."""
 
-    def note_end(self) -> None:
+    def record_end(self) -> None:
         """The access log's record of it. Idempotent."""
 
 
@@ -105,13 +105,13 @@ class Exchange:
     bytes_sent = 0
     """Response body bytes given to the client's connection."""
     buffer: SpillBuffer | None = None
-    """What the client has not taken yet, in the slow lane."""
+    """What the client has not taken yet, in the slow path."""
     spilled = 0
     """Bytes that were on disk on their way, in either direction."""
     # pump, upgrade
-    drain: Callable[[], None] | None = None
+    end_soon: Callable[[], None] | None = None
     """Tells the response, which has no end by itself, that it has to come to one."""
-    dismissed = False
+    ended_early = False
     """Whether the response has ended although the process goes on with it, and is to be told so."""
     upgraded = False
     """Whether the application has taken the connection over: from there the process's stream carries raw bytes."""

@@ -1,15 +1,29 @@
-"""The fast lane: plain requests, from the head to the end of the response, in steps for which no task has to be woken.
+"""The fast path: plain requests, from the head to the end of the response, in steps for which no task has to be woken.
 
-A connection's task that has nothing to do rides in the lane (``FastLane.ride``): it sleeps, and the switchboard calls the lane when the client has sent something, the
-pool when a process is granted, and the switchboard again when that has answered. Each step does what can be done without waiting, and leaves all facts where the task would
-have left them: in the ``Exchange``, and in the connection's stage. Whatever is not plain ends the ride, and the task goes on from there.
+A connection's task sleeps in ``FastPath.run`` meanwhile. Each step is a callback, named for its event, and does what can be done without waiting. This is the
+whole loop; its states are stages of the connection (``Client.stage``):
 
-What is plain: a request that is here whole; a process that can be had, now or within the patience; one that takes the request in one write, and answers with one whole
-response that is here when it has begun to come, and is not too long; a client that takes that in one write.
+    ====== =================== =========================== =================================================================
+    state  waits for           event                       what the step does, and the next state
+    ====== =================== =========================== =================================================================
+    IDLE   a request           on_readable (the client)    _next_request: no head yet: IDLE, or HEAD from its first byte on;
+    HEAD   the rest of it      on_readable (the client)    a head: _check_out. A process is free: _send_request, APP; else QUEUE
+    QUEUE  a process           on_granted (the pool)       _send_request, APP
+    APP    the response        on_response (the process)   _send_response, then _next_request
+    QUEUE, APP                 on_readable (the client)    it sent data or EOF before its response: reads are paused until then
+    any    --                  a step that is not plain    _leave: the task goes on where the step stopped
+    any    --                  the deadline has passed     on_cancelled: the task goes on (``connection._AFTER_TIMEOUT``)
+    ====== =================== =========================== =================================================================
 
-Laws: a step neither waits nor raises, and is atomic; while the task rides nobody else touches the connection's exchange and sockets, and when the ride has ended the lane does
-not: nothing is registered any more, not even in the pool. A step that the pool calls (``_granted``) does not call the pool: it may be in the middle of others. What a step finds
-wrong is kept for the task (``failure``), which knows what it means; where the task finds the same again by trying, not even that.
+The next request begins in one place, ``_next_request``.
+
+A request is plain if it is here whole; if a process can be had now, or within ``FAST_PATH_TIMEOUT``; if that takes the request in one write, and answers with one
+whole response that arrives in one read and is not too long; and if the client takes that in one write. Steps leave all facts where the task would have left them:
+in the ``Exchange``, and in the connection's stage.
+
+Laws: a step neither waits nor raises, and is atomic. While the task sleeps here nobody else touches the connection's exchange and sockets. When it goes on, the
+fast path does not: nothing is registered any more, not even in the pool. ``on_granted`` does not call the pool, which may be in the middle of other grants. An
+error that a step finds is kept for the task (``failure``), which knows what the error means; where the task finds the same error by trying again, not even that.
 """
 
 from __future__ import annotations
@@ -17,6 +31,7 @@ from __future__ import annotations
 import outcome
 import trio
 
+from passenger_trio.codecs.head import Head
 from passenger_trio.codecs.response_head import parse
 from passenger_trio.codecs.response_lines import NO_BODY
 from passenger_trio.codecs.session_protocol import FLAG_CLOSE
@@ -33,92 +48,73 @@ from passenger_trio.server.http.stage import ClientGone, Stage
 from passenger_trio.system.sockets import RawStream
 from passenger_trio.system.switchboard import HUNG_UP, READABLE, Line
 
-__all__ = ["FastLane"]
+__all__ = ["FastPath"]
 
 _DONE = SessionOutcome.DONE
 _READ = 65536
 _FIRST = 1024
 _MOST = 2 * _READ
-"""Bytes of a response that are joined: it is here already, and a nursery costs more. It is also what a client that takes nothing leaves in memory."""
+"""Bytes of a response that are joined: they are here already, and a nursery costs more. As many stay in memory for a client that takes nothing."""
 
 
-class FastLane:
+class FastPath:
     """One connection's."""
 
-    __slots__ = ("_client", "_deaf", "_line", "_needed", "_task", "failure")
+    __slots__ = ("_client", "_line", "_reads_paused", "_result", "_task", "failure")
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._task: trio.lowlevel.Task | None = None
-        """While it sleeps."""
+        """The connection's task, while it sleeps."""
         self._line: Line | None = None
-        """The client's, during a ride."""
-        self._deaf = False
-        """The client is not heard: it has sent, or ended, ahead of its turn."""
-        self._needed: bool | None = None
-        """How the ride has ended."""
+        """The registration of the client's socket, during ``run``."""
+        self._reads_paused = False
+        """The client sent data or EOF before its response: its socket is watched for nothing."""
+        self._result: bool | None = None
+        """What ``run`` will return; None while the loop runs."""
         self.failure: Exception | None = None
-        """What the task is to raise, as if it had come to it itself."""
+        """An error for the task, to raise as if it had found the error itself."""
 
-    async def ride(self) -> bool:
-        """Serve what is plain. True: ``exchange``, if there is one, and ``failure`` need the task; False: the connection is to end. Always a checkpoint.
+    async def run(self) -> bool:
+        """Serve plain requests. Always a checkpoint.
 
         It begins with the exchange in hand, if its request is here and no process was borrowed; else with the next request.
+
+        :return: True: ``exchange``, if there is one, and ``failure`` need the task. False: the connection is to end.
         """
         client = self._client
         try:
-            self._connect()
+            self._register()
         except OSError as error:
-            client.front.warn_rarely("a client cannot be heard: %s", error.strerror)
+            client.front.warn_rarely("cannot watch a client's socket: %s", error.strerror)
             await trio.lowlevel.checkpoint()
             return False
         try:
             if client.exchange is None:
-                self._next(client.now())
+                self._next_request(client.now())
             else:
-                self._borrow(client.exchange, client.now())
-            if self._needed is None:
+                self._check_out(client.exchange, client.now())
+            if self._result is None:
                 self._task = trio.lowlevel.current_task()
-                await trio.lowlevel.wait_task_rescheduled(self._cut_off)
+                await trio.lowlevel.wait_task_rescheduled(self.on_cancelled)
             else:
                 await trio.lowlevel.checkpoint()
-            if client.cut:
-                await (
-                    trio.lowlevel.checkpoint()
-                )  # the cut came in the same step: it is heard here, and not in the middle of something else
+            if client.expired:
+                # The scope was cancelled in the same step: that is delivered here, and not in the middle of something else.
+                await trio.lowlevel.checkpoint()
         finally:
-            self._disconnect()
-        assert self._needed is not None
-        return self._needed
+            self._unregister()
+        assert self._result is not None
+        return self._result
 
-    def _connect(self) -> None:
+    def _register(self) -> None:
         stream = self._client.stream
-        self._line = stream.line = self._client.front.switchboard.connect(stream.fd, READABLE, self._heard)
-        self._deaf = False
-        self._needed = None
+        self._line = stream.line = self._client.front.switchboard.connect(stream.fd, READABLE, self.on_readable)
+        self._reads_paused = False
+        self._result = None
 
-    def _cut_off(self, _: object) -> trio.lowlevel.Abort:
-        """The stage is over: the connection knows what that means."""
-        self._task = None
-        self._disconnect()
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    def _end(self, needed: bool) -> None:
-        """The ride ends."""
-        client = self._client
-        self._needed = needed
-        client.enter(Stage.SLOW_APP, client.now())  # which is not cut off
-        self._disconnect()
-        task, self._task = self._task, None
-        if task is not None:
-            trio.lowlevel.reschedule(task, outcome.Value(None))
-
-    def _fail(self, failure: Exception) -> None:
-        self.failure = failure
-        self._end(True)
-
-    def _disconnect(self) -> None:
-        """Nothing is heard any more. Idempotent."""
+    def _unregister(self) -> None:
+        """No event calls this object any more. Idempotent."""
         client = self._client
         self._line = None
         client.stream.hang_up()
@@ -129,9 +125,23 @@ class FastLane:
             if exchange.session is not None and exchange.session.stream is not None:
                 exchange.session.stream.hang_up()
 
-    # -- the client ---------------------------------------------------------------------------------------------
+    def _leave(self, result: bool) -> None:
+        """Leave the fast path: the task goes on, with ``result``."""
+        client = self._client
+        self._result = result
+        client.enter(Stage.SLOW_APP, client.now())  # a stage without a deadline
+        self._unregister()
+        task, self._task = self._task, None
+        if task is not None:
+            trio.lowlevel.reschedule(task, outcome.Value(None))
 
-    def _heard(self, events: int) -> None:
+    def _fail(self, failure: Exception) -> None:
+        self.failure = failure
+        self._leave(True)
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def on_readable(self, events: int) -> None:
         """The client has sent something, or has ended."""
         client = self._client
         try:
@@ -141,80 +151,19 @@ class FastLane:
                 except trio.WouldBlock:
                     return
                 except trio.BrokenResourceError:
-                    self._end(False)
+                    self._leave(False)
                     return
-                self._next(client.now())
+                self._next_request(client.now())
             elif events & HUNG_UP:
-                self._end(True)  # the slow lane will see it
-            elif not self._deaf and self._line is not None:
-                self._deaf = True
+                self._leave(True)  # the slow path sees it, too
+            elif not self._reads_paused and self._line is not None:
+                self._reads_paused = True
                 self._line.listen(0)
         except Exception as error:  # noqa: BLE001  a bug of ours costs one connection, and not all that the switchboard has (F13)
             self._fail(error)
 
-    def _next(self, now: float) -> None:
-        """The next request, if it is here."""
-        client = self._client
-        try:
-            head = client.codec.next_head()
-            if head is None:
-                self._await_head(now)
-                return
-            # No deadline before the next stage sets its own: there is no wait until then.
-            client.stage = Stage.APP
-            client.served += 1
-            front = client.front
-            front.requests += 1
-            client.exchange = exchange = init_request(client, head, now)
-            if not exchange.body_whole and not take_body_nowait(client.codec, exchange):
-                self._end(True)
-                return
-        except RequestError as error:
-            self._fail(error)
-            return
-        self._borrow(exchange, now)
-
-    def _await_head(self, now: float) -> None:
-        """Set the timer for the next head (R27): absolute from its first byte; before that, the time to be idle."""
-        client = self._client
-        front = client.front
-        codec = client.codec
-        if codec.peer_closed:
-            self._end(False)
-        elif front.draining and client.served and not codec.mid_head:
-            # What has come by now was sent in good faith, and is served; its response says that it is the last.
-            try:
-                codec.receive(client.stream.recv_nowait())
-            except (trio.WouldBlock, trio.BrokenResourceError):
-                self._end(False)
-            else:
-                self._next(now)
-        elif not codec.mid_head:
-            keep_alive = front.options.keep_alive_timeout if client.served else front.options.header_timeout
-            client.enter(Stage.IDLE, now, keep_alive)
-        elif client.stage is not Stage.HEAD:
-            client.enter(Stage.HEAD, now, front.options.header_timeout)
-
-    # -- the process --------------------------------------------------------------------------------------------
-
-    def _borrow(self, exchange: Exchange, now: float) -> None:
-        client = self._client
-        found = client.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided)
-        if type(found) is Session:
-            exchange.hold(found)
-            self._send(exchange, now)
-        else:
-            assert type(found) is Place
-            exchange.place = found
-            exchange.queued = now
-            client.enter_fast_path(Stage.QUEUE, now)
-            if found.answered:
-                self._granted(now)
-            else:
-                found.tell = self._granted
-
-    def _granted(self, now: float) -> None:
-        """The place in the queue was answered."""
+    def on_granted(self, now: float) -> None:
+        """The pool has answered the request's place in the queue: with a session, or an error."""
         client = self._client
         try:
             exchange = client.exchange
@@ -222,36 +171,16 @@ class FastLane:
             place = exchange.place
             assert place is not None
             if place.error is not None or exchange.route.unlimited_paths:
-                self._end(True)  # the task finds the answer in its place
+                self._leave(True)  # the task finds the answer in its place
                 return
             exchange.place = None
             exchange.hold(place.take())
             exchange.queue_time += now - exchange.queued
-            self._send(exchange, now)
+            self._send_request(exchange, now)
         except Exception as error:  # noqa: BLE001  see above
             self._fail(error)
 
-    def _send(self, exchange: Exchange, now: float) -> None:
-        client = self._client
-        try:
-            stream = send_request(client, exchange)
-        except PassengerError:
-            self._end(True)  # the task tries the same, and judges the process
-            return
-        if not exchange.body_sent:
-            self._end(True)
-            return
-        if stream.line is not None:
-            stream.line.ready = self._answered
-        else:
-            try:
-                stream.line = client.front.switchboard.connect(stream.fd, READABLE, self._answered)
-            except OSError:
-                self._end(True)  # the slow lane has a poll set of its own
-                return
-        client.enter_fast_path(Stage.APP, now)
-
-    def _answered(self, events: int) -> None:
+    def on_response(self, events: int) -> None:
         """The process has sent something, or has ended."""
         client = self._client
         try:
@@ -270,24 +199,114 @@ class FastLane:
                 data = _read_on(session.stream, data)
             whole = session.worker_protocol.whole_response(data, exchange.head.method)
             if whole is not None:
-                self._forward(exchange, session, *whole)
+                self._send_response(exchange, session, *whole)
             else:
                 if data:
                     exchange.reader = exchange.new_reader(session)
-                    # A reader that parses what it is fed gets the rest in the slow lane, in steps.
+                    # A reader that parses what it is fed gets the rest on the slow path, in steps.
                     first = len(data) if session.worker_protocol.keeps_idle else _FIRST
                     exchange.reader.feed(data[:first])
                     exchange.unread = data[first:]
-                self._end(True)  # of an end the slow lane hears, too
+                self._leave(True)  # the slow path sees the end of a stream, too
         except Exception as error:  # noqa: BLE001  see above
             self._fail(error)
 
+    def on_cancelled(self, _: object) -> trio.lowlevel.Abort:
+        """The task's scope is cancelled: the deadline of the stage has passed, or the server ends."""
+        self._task = None
+        self._unregister()
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    # -- the request --------------------------------------------------------------------------------------------
+
+    def _next_request(self, now: float) -> None:
+        """The one place where a request begins: with its head, if that is here whole; else it is waited for."""
+        client = self._client
+        codec = client.codec
+        try:
+            head = codec.next_head() if codec.mid_head else None
+            if head is None:
+                self._wait_for_head(now)
+            else:
+                self._begin(head, now)
+        except RequestError as error:
+            self._fail(error)
+
+    def _begin(self, head: Head, now: float) -> None:
+        client = self._client
+        client.stage = Stage.APP  # without a deadline: the next stage sets its own before anything is waited for
+        client.served += 1
+        client.front.requests += 1
+        client.exchange = exchange = init_request(client, head, now)
+        if exchange.body_whole or take_body_nowait(client.codec, exchange):
+            self._check_out(exchange, now)
+        else:
+            self._leave(True)
+
+    def _wait_for_head(self, now: float) -> None:
+        """Set the deadline of the next head (R27): absolute from its first byte; before that, the time to be idle."""
+        client = self._client
+        front = client.front
+        codec = client.codec
+        if codec.peer_closed:
+            self._leave(False)
+        elif front.draining and client.served and not codec.mid_head:
+            # A request that has arrived by now was sent in good faith, and is served; its response says that it is the last.
+            try:
+                codec.receive(client.stream.recv_nowait())
+            except (trio.WouldBlock, trio.BrokenResourceError):
+                self._leave(False)
+            else:
+                self._next_request(now)
+        elif not codec.mid_head:
+            keep_alive = front.options.keep_alive_timeout if client.served else front.options.header_timeout
+            client.enter(Stage.IDLE, now, keep_alive)
+        elif client.stage is not Stage.HEAD:
+            client.enter(Stage.HEAD, now, front.options.header_timeout)
+
+    def _check_out(self, exchange: Exchange, now: float) -> None:
+        """Borrow a process, or wait in the pool's queue for one."""
+        client = self._client
+        found = client.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided)
+        if type(found) is Session:
+            exchange.hold(found)
+            self._send_request(exchange, now)
+        else:
+            assert type(found) is Place
+            exchange.place = found
+            exchange.queued = now
+            client.enter_fast_path(Stage.QUEUE, now)
+            if found.answered:
+                self.on_granted(now)
+            else:
+                found.tell = self.on_granted
+
+    def _send_request(self, exchange: Exchange, now: float) -> None:
+        client = self._client
+        try:
+            stream = send_request(client, exchange)
+        except PassengerError:
+            self._leave(True)  # the task tries the same, and judges the process
+            return
+        if not exchange.body_sent:
+            self._leave(True)
+            return
+        if stream.line is not None:
+            stream.line.ready = self.on_response
+        else:
+            try:
+                stream.line = client.front.switchboard.connect(stream.fd, READABLE, self.on_response)
+            except OSError:
+                self._leave(True)  # the slow path has a poll set of its own
+                return
+        client.enter_fast_path(Stage.APP, now)
+
     # -- the response -------------------------------------------------------------------------------------------
 
-    def _forward(self, exchange: Exchange, session: Session, payload: bytes, body: bytes, flags: int) -> None:
+    def _send_response(self, exchange: Exchange, session: Session, payload: bytes, body: bytes, flags: int) -> None:
         client = self._client
         exchange.session = None
-        # The response is here: whatever becomes of it, the process is free.
+        # The whole response is here: whatever becomes of it, the process is free.
         now = client.now()
         session.close(_DONE, keep_stream=not flags & FLAG_CLOSE, now=now)
         app = parse(payload)
@@ -310,18 +329,15 @@ class FastLane:
         elif codec.is_ready_again():
             client.log(exchange)
             client.exchange = None
-            if self._deaf and self._line is not None:
-                self._deaf = False
+            if self._reads_paused and self._line is not None:
+                self._reads_paused = False
                 self._line.listen(READABLE)
-            if codec.mid_head:
-                self._next(now)
-            else:
-                self._await_head(now)
+            self._next_request(now)
             return
         exchange.answered = True
         if codec.short:
             self.failure = IncompleteResponse("the application sent less than the Content-Length that it declared")
-        self._end(True)
+        self._leave(True)
 
 
 def _read_on(stream: RawStream, data: bytes) -> bytes:

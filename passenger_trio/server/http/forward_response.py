@@ -1,4 +1,4 @@
-"""Stages 9 to 11 in the slow lane: the response, from the process to the client, by ``pump``, which forwards each piece as it comes.
+"""Stages 9 to 11 in the slow path: the response, from the process to the client, by ``pump``, which forwards each piece as it comes.
 
 Laws: the process is given back before the client has taken the last byte; a request is sent to a second process only while no byte of a response has
 come, only once, and only when that is safe (R30); whatever is wrong with a response is judged here, once: what the pool is told, what the client sees.
@@ -17,7 +17,7 @@ from passenger_trio.errors import (
 from passenger_trio.pool.session import Session
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
-from passenger_trio.server.http.response_forwarder import pump
+from passenger_trio.server.http.response_forwarder import forward_in_pieces
 from passenger_trio.server.http.stage import Stage
 from passenger_trio.server.upgraded.relay import Relay
 
@@ -37,7 +37,7 @@ async def forward_response(client: Client, exchange: Exchange) -> bool:
     session = exchange.session
     assert session is not None
     try:
-        await pump(client, exchange)
+        await forward_in_pieces(client, exchange)
         if exchange.upgraded:
             assert session.stream is not None
             exchange.relay = Relay(client, exchange, session.stream)

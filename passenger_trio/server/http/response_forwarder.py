@@ -1,4 +1,4 @@
-"""The slow lane of a response: everything that is not one whole response in one read, or that outlasts the patience of the fast lane.
+"""The slow path of a response: everything that is not one whole response in one read, or that outlasts the patience of the fast path.
 
 Its tasks, which live as long as the response:
 
@@ -61,13 +61,13 @@ from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.client_watch import ClientWatch
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.send_body import send_body
-from passenger_trio.server.http.stage import SCRATCH, ClientGone, Stage
+from passenger_trio.server.http.stage import RECEIVE_SIZE, ClientGone, Stage
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
 from passenger_trio.server.upgraded.websocket import WebSocket
 from passenger_trio.system.sockets import RawStream
 from passenger_trio.system.tempfiles import Received
 
-__all__ = ["pump"]
+__all__ = ["forward_in_pieces"]
 
 _log = logging.getLogger("passenger_trio.server")
 
@@ -90,7 +90,7 @@ _MANY_PARTS = 256
 """The same of what is sent; the kernel takes 1024."""
 
 
-async def pump(client: Client, exchange: Exchange) -> None:
+async def forward_in_pieces(client: Client, exchange: Exchange) -> None:
     """Forward what is left of the response, and of the request body.
 
     :raises AppResponseError: see ``forward_response``. What was buffered before has gone to the client.
@@ -105,13 +105,13 @@ async def pump(client: Client, exchange: Exchange) -> None:
     client.enter(Stage.SLOW_APP, trio.current_time())
     ledger = SpillLedger(exchange.route.app.response_buffer_high_watermark)
     exchange.buffer = buffer = SpillBuffer(client.front.spill, ledger)
-    response = _Pump(client, exchange, session.stream, exchange.reader, buffer)
+    response = _Forwarder(client, exchange, session.stream, exchange.reader, buffer)
     try:
         async with trio.open_nursery() as response.nursery:
             try:
-                response.attend_client()
+                response.serve_client()
                 await response.fill()
-                await response.wait_drained()
+                await response.wait_written()
                 response.nursery.cancel_scope.cancel()
             finally:
                 response.watch.end()  # before the nursery is closed: what the watch hears may start a task in it
@@ -119,14 +119,14 @@ async def pump(client: Client, exchange: Exchange) -> None:
         response.watch.end()
         exchange.bytes_sent = max(0, response.body - ledger.backlog - response.lost)
         exchange.spilled += buffer.spilled
-        exchange.buffer = exchange.drain = None
+        exchange.buffer = exchange.end_soon = None
         buffer.close()
     if response.failure is not None:
         raise response.failure
 
 
 @attrs.define(eq=False)
-class _Pump:
+class _Forwarder:
     client: Client
     exchange: Exchange
     stream: RawStream
@@ -147,24 +147,24 @@ class _Pump:
     _trailers: Fields | None = None
     _out: list[bytes | memoryview] = attrs.field(factory=list)
     _over: bool = False
-    _size: ReadSize = attrs.field(factory=lambda: ReadSize(_FIRST_READ, _LEAST_READ, SCRATCH))
+    _size: ReadSize = attrs.field(factory=lambda: ReadSize(_FIRST_READ, _LEAST_READ, RECEIVE_SIZE))
     _pieces: int = 0
     """Handled since the last read."""
     _interim_count: int = 0
-    _drained: trio.Event | None = None
+    _written: trio.Event | None = None
     """Is there while ``drain`` is."""
 
     def __attrs_post_init__(self) -> None:
-        self.watch = ClientWatch(self.client, self._leave, self._find_out_soon)
+        self.watch = ClientWatch(self.client, self._leave, self._probe_client_soon)
 
     def _leave(self) -> None:
         self._fail(ClientGone())
 
-    def _find_out_soon(self) -> None:
+    def _probe_client_soon(self) -> None:
         if self.client.stream.socket.family != socket.AF_UNIX:  # which tells of a close at once
-            self.nursery.start_soon(self._find_out)
+            self.nursery.start_soon(self._probe_client)
 
-    async def _find_out(self) -> None:
+    async def _probe_client(self) -> None:
         """Whether a client that has ended its side is there still (R28), or has left: then its kernel answers what is written, and the watch hears of that."""
         await trio.sleep(_ASK_AFTER)
         if (
@@ -173,7 +173,7 @@ class _Pump:
             or self._switch is not None
             or self.buffer.ledger.backlog
             or self.buffer.ledger.coming  # in a thread, which has the codec, and whose bytes would be overtaken
-            or self._drained is not None
+            or self._written is not None
         ):
             return  # it is written to anyway, or about to be
         if probe := self.client.codec.probe():
@@ -199,7 +199,7 @@ class _Pump:
                 with self._filling:
                     await self._fill()
                 if not self._over:
-                    self._dismiss()
+                    self._end_early()
             if self._raised is not None:
                 raise self._raised
         except ClientGone as gone:
@@ -249,24 +249,24 @@ class _Pump:
 
     async def _receive(self) -> None:
         """The next bytes of the process: body goes on at once, the rest to the reader."""
-        stream, buffer, scratch = self.stream, self.buffer, self.client.front.scratch
+        stream, buffer, receive_buffer = self.stream, self.buffer, self.client.front.receive_buffer
         broken = False
         try:
             room = min(buffer.room(), self._size.limit)
             if room and not buffer.over_threshold:
-                count = await stream.recv_into(scratch[:room])
+                count = await stream.recv_into(receive_buffer[:room])
             else:
                 # The buffer is about to be written to disk: first collect what is there.
                 try:
                     if not room:
                         raise trio.WouldBlock
-                    count = stream.recv_into_nowait(scratch[:room])
+                    count = stream.recv_into_nowait(receive_buffer[:room])
                 except trio.WouldBlock:
                     room = await buffer.make_room()
                     # In a thread only what is here already: a process that sends slowly is waited for where all are.
                     # (And in small pieces: a thread would take the interpreter from all others.)
                     while (
-                        self._drained is not None
+                        self._written is not None
                         and not self._size.is_flood
                         and (bulk := buffer.wants_bulk(stream)) >= _BULK
                     ):
@@ -279,7 +279,7 @@ class _Pump:
                             self._take(*event)
                             return  # a body that ends by its length ended there: nothing comes behind it
                         room = await buffer.make_room()
-                    count = await stream.recv_into(scratch[: min(room, self._size.limit)])
+                    count = await stream.recv_into(receive_buffer[: min(room, self._size.limit)])
         except trio.BrokenResourceError:
             count, broken = 0, True
         if not count:
@@ -287,14 +287,14 @@ class _Pump:
                 broken = await self._ended_badly()
             self.reader.feed_eof(broken)
         # From here to the next checkpoint the scratch buffer is ours.
-        pieces, taken = self.reader.take_body(scratch[:count])
+        pieces, taken = self.reader.take_body(receive_buffer[:count])
         self._size.found(count, self._pieces + len(pieces))
         self._pieces = 0
         if pieces:
             self._take_pieces(pieces)
             self._give()
         if taken < count:
-            self.reader.feed(bytes(scratch[taken:count]))
+            self.reader.feed(bytes(receive_buffer[taken:count]))
 
     def _look_for_endings(self) -> None:
         session = self.exchange.session
@@ -324,7 +324,7 @@ class _Pump:
         The reader and the response's side of the codec are the thread's for so long: who waits here has them both, and what else uses the codec reads requests.
         """
         received = await self.buffer.store_coming(self.stream, room, self._frame)
-        self._start_to_drain()
+        self._start_to_write()
         if received.untaken:
             self.reader.feed(received.untaken)
         return received
@@ -343,10 +343,10 @@ class _Pump:
                 out += framed
         return out, taken
 
-    def _start_to_drain(self) -> None:
-        if self._drained is None and self.buffer.ledger.backlog:
-            self._drained = trio.Event()
-            self.nursery.start_soon(self._drain, self._drained)
+    def _start_to_write(self) -> None:
+        if self._written is None and self.buffer.ledger.backlog:
+            self._written = trio.Event()
+            self.nursery.start_soon(self._write_buffered, self._written)
 
     def _take_pieces(self, pieces: Sequence[memoryview]) -> None:
         if len(pieces) > _MANY:
@@ -393,7 +393,7 @@ class _Pump:
             if self.reader.ends_with_stream:
                 self._look_for_endings()
             if any(name.lower() == b"content-type" and _EVENTS.match(value) for name, value in app.fields):
-                self._drain_when_told()
+                self._end_when_told()
         elif kind == INTERIM:
             self._interim_count += 1
             if self._interim_count > _MOST_INTERIM:
@@ -448,27 +448,27 @@ class _Pump:
 
     # -- an event stream has to end -----------------------------------------------------------------------------
 
-    def _drain_when_told(self) -> None:
+    def _end_when_told(self) -> None:
         exchange = self.exchange
         self._filling = trio.CancelScope()
-        exchange.drain = self.drain
+        exchange.end_soon = self.end_soon
         if exchange.session is not None:
-            exchange.session.tell_of_end(self.drain)
+            exchange.session.tell_of_end(self.end_soon)
         if self.client.front.draining:
-            self.drain()
+            self.end_soon()
 
-    def drain(self) -> None:
+    def end_soon(self) -> None:
         """The process, or the server, is to go. Idempotent; it may also be called when the response is over, for the session can last longer."""
         filling = self._filling
         assert filling is not None
         filling.deadline = min(filling.deadline, trio.current_time() + self.client.front.options.websocket_drain)
 
-    def _dismiss(self) -> None:
+    def _end_early(self) -> None:
         """Its time is over. Called where nothing else of the response is under way."""
         exchange = self.exchange
-        self._over = exchange.dismissed = True
+        self._over = exchange.ended_early = True
         _log.info(
-            "an event stream of %s is ended: its process, or the server, is to go [request %s]",
+            "closing an event stream of %s: its process is being replaced, or the server stops [request %s]",
             exchange.route.group_name,
             exchange.request_id.decode(),
         )
@@ -503,9 +503,9 @@ class _Pump:
             if sent == sum(map(len, out)):
                 return
         buffer.put(out, sent)
-        self._start_to_drain()
+        self._start_to_write()
 
-    async def _drain(self, drained: trio.Event) -> None:
+    async def _write_buffered(self, drained: trio.Event) -> None:
         """Give the buffer to the client, until it is empty. Each progress gives the client its whole time again (R27)."""
         client, buffer = self.client, self.buffer
         try:
@@ -520,17 +520,17 @@ class _Pump:
             self._fail(lost)
             return
         client.enter(Stage.SLOW_APP, client.now())
-        self._drained = None
+        self._written = None
         drained.set()
 
-    async def wait_drained(self) -> None:
+    async def wait_written(self) -> None:
         """Return when the client has been given everything."""
-        if self._drained is not None:
-            await self._drained.wait()
+        if self._written is not None:
+            await self._written.wait()
 
     # -- from the client ----------------------------------------------------------------------------------------
 
-    def attend_client(self) -> None:
+    def serve_client(self) -> None:
         """The rest of the request body to the process; after that, watch the client's connection."""
         if self.exchange.body_sent:
             self.exchange.release_body()

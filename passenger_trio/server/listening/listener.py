@@ -73,7 +73,7 @@ class Listener:
                     # Others than these are about a connection that broke before it was accepted.
                     if exc.errno in SHORT_OF_DESCRIPTORS:
                         front.rejected["fd_exhausted"] += 1
-                        front.warn_rarely("connections cannot be accepted: %s", exc.strerror)
+                        front.warn_rarely("cannot accept connections: %s", exc.strerror)
                         front.make_room(8)
                         await trio.sleep(_PAUSE)
                     break

@@ -28,7 +28,7 @@ from passenger_trio.system.sockets import RawStream
 from passenger_trio.system.tempfiles import Received, Take
 from passenger_trio.system.threads import NoThread, in_thread
 
-__all__ = ["Files", "SpillBuffer", "SpillSpace"]
+__all__ = ["Files", "SpillBuffer", "SpillStorage"]
 
 _SEND_AT_ONCE = 256 * 1024
 _RECEIVE_AT_ONCE = 4 * 1024 * 1024
@@ -54,7 +54,7 @@ class Files(Protocol):
     def truncate(self, descriptor: int) -> None: ...
 
 
-class SpillSpace:
+class SpillStorage:
     """The disk, as all buffers of one server share it: the directory, the quota, the threads."""
 
     def __init__(
@@ -133,7 +133,7 @@ class SpillSpace:
 class SpillBuffer:
     """One buffer. ``ledger`` tells what is where."""
 
-    space: SpillSpace
+    space: SpillStorage
     ledger: SpillLedger
     spilled: int = 0
     """Bytes that were ever written to disk."""

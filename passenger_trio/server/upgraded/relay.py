@@ -15,7 +15,7 @@ Laws:
   came for too long. That needs the end of a frame (``websocket_ends``): in the middle of one, there is only the end of the connection.
 * The session is held until then, so the process counts as busy.
 * There are two limits: ``upgrade_idle_timeout`` without a byte in either direction, and ``websocket_drain`` from the moment in which the process is to go, or
-  the server drains. The timekeeper asks when ``Client.due`` has come (``_on_due``): a byte that is passed on changes no timer.
+  the server drains. The deadline scanner asks when ``Client.due`` has come (``_on_due``): a byte that is passed on changes no timer.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _log = logging.getLogger("passenger_trio.server")
 class Relay:
     """One connection that is not HTTP any more."""
 
-    __slots__ = ("_client", "_down", "_exchange", "_idle", "_logged", "_up", "ends", "over", "stirred")
+    __slots__ = ("_client", "_down", "_exchange", "_idle", "_logged", "_up", "changed", "ends", "over")
 
     lingers = True
 
@@ -60,11 +60,11 @@ class Relay:
         """When it is cut off, because its process is to go or the server drains."""
         self.over = False
         self._logged = False
-        self.stirred = trio.Event()
+        self.changed = trio.Event()
         """It is over, or the end of what the process sends is to be judged."""
         itself = not exchange.status
         """The application writes its response."""
-        piece = front.scratch[:_PIECE]
+        piece = front.receive_buffer[:_PIECE]
         self._up = Up(client.stream, process, front.switchboard, piece, self.finish)
         self._down = Down(
             process,
@@ -76,7 +76,7 @@ class Relay:
             found=self._found if itself else None,
             in_doubt=self._in_doubt,
         )
-        self._up.back, self._down.back = self._down, self._up
+        self._up.opposite, self._down.opposite = self._down, self._up
         self._up.active = self._down.active = front.switchboard.time = client.now()
 
     async def run(self) -> None:
@@ -87,15 +87,15 @@ class Relay:
         assert exchange.reader is not None
         client.enter(Stage.RELAY, client.now(), on_due=self._on_due)
         client.due = self.due
-        session.hold(self.drain)
+        session.hold(self.end_soon)
         if client.front.draining:
-            self.drain()
+            self.end_soon()
         try:
             self.begin(client.codec.hand_over(), exchange.reader.take_rest())
-            await self.stirred.wait()
+            await self.changed.wait()
             while not self.over:
-                await self.judge()
-                await self.stirred.wait()
+                await self.judge_end()
+                await self.changed.wait()
         finally:
             self.finish()
             exchange.status = exchange.status or 101
@@ -108,7 +108,7 @@ class Relay:
             up.watch()
             down.watch()
         except OSError as error:
-            self._client.front.warn_rarely("a connection cannot be relayed: %s", error.strerror)
+            self._client.front.warn_rarely("cannot relay a connection: %s", error.strerror)
             self.finish()
             return
         # What fits into no socket's buffer is kept, so the order does not matter.
@@ -122,7 +122,7 @@ class Relay:
         self.over = True
         self._up.unwatch()
         self._down.unwatch()
-        self.stirred.set()
+        self.changed.set()
 
     @property
     def bytes_up(self) -> int:
@@ -154,27 +154,27 @@ class Relay:
         self._client.due = due = self.due
         if now < due:
             return False
-        why = "its process is to go" if now >= self.ends else "nothing came over it for too long"
+        why = "its process is being replaced, or the server stops" if now >= self.ends else "it was idle for too long"
         _log.info(
-            "an upgraded connection to %s is closed: %s [request %s]",
+            "closing an upgraded connection to %s: %s [request %s]",
             self._exchange.route.group_name,
             why,
             self._exchange.request_id.decode(),
         )
         return True
 
-    def drain(self) -> None:
+    def end_soon(self) -> None:
         """It has a last time to end by itself."""
         client = self._client
         self.ends = min(self.ends, client.now() + client.front.options.websocket_drain)
         client.due = min(client.due, self.ends)
 
-    def last_words(self) -> None:
+    def send_final_close(self) -> None:
         """Tell the client of a WebSocket why it ends, if that can be done at once."""
         restarts = self._client.now() >= self.ends and not self._client.front.draining
         self.say_end(_RESTART if restarts else _GOING_AWAY)
 
-    def note_end(self) -> None:
+    def record_end(self) -> None:
         """The access log's record of it, once."""
         if not self._logged:
             self._logged = True
@@ -182,13 +182,13 @@ class Relay:
             self._client.log(self._exchange)
 
     def _in_doubt(self) -> None:
-        self.stirred.set()
+        self.changed.set()
 
-    async def judge(self) -> None:
+    async def judge_end(self) -> None:
         """The process has ended a WebSocket without a word. If it is dying, the client is told so; if not, that is what the application wants."""
         session = self._exchange.session
         assert session is not None
-        self.stirred = trio.Event()
+        self.changed = trio.Event()
         await session.wait_left(_DYING)
         if self.over:
             return
@@ -201,7 +201,7 @@ class Relay:
     def say_end(self, code: int) -> None:
         """Tell the client of a WebSocket, if that can be done, which is where a frame has ended and no Close has gone. Nothing may follow."""
         down = self._down
-        if down.frames is not None and down.frames.between and not down.rest:
+        if down.frames is not None and down.frames.between and not down.unsent:
             try:
                 self._client.stream.send_nowait(close_frame(code))
             except trio.BrokenResourceError:

@@ -17,14 +17,14 @@ from passenger_trio.core.read_size import ReadSize
 from passenger_trio.system.sockets import RawStream
 from passenger_trio.system.switchboard import HUNG_UP, READABLE, WRITABLE, Switchboard
 
-__all__ = ["Down", "Up", "Way"]
+__all__ = ["Down", "RelayDirection", "Up"]
 
 _LEAST_READ = 1024
 _STATUS_LINE = 12
 """Bytes of ``HTTP/1.1 101``."""
 
 
-class Way:
+class RelayDirection:
     """:param piece: where bytes are received that are given on before the next step. :param over: to be called when the whole relay is."""
 
     __slots__ = (
@@ -36,13 +36,13 @@ class Way:
         "_switchboard",
         "_watched",
         "active",
-        "back",
         "ended",
         "moved",
-        "rest",
+        "opposite",
+        "unsent",
     )
 
-    back: Way
+    opposite: RelayDirection
     """The other direction: its sink is our source."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Way:
         """Bytes that the sink's kernel has taken."""
         self.active = switchboard.time
         """When it took the last of them, in monotonic seconds."""
-        self.rest = b""
+        self.unsent = b""
         """What it has not taken."""
         self.ended = False
         """The source has ended."""
@@ -71,9 +71,9 @@ class Way:
 
         :raises OSError: the kernel can watch no more sockets; not where it watches this one already.
         """
-        wanted = (0 if self.ended or self.rest else READABLE) | (WRITABLE if self.back.rest else 0)
+        wanted = (0 if self.ended or self.unsent else READABLE) | (WRITABLE if self.opposite.unsent else 0)
         if self._watched < 0:
-            self._switchboard.connect(self._source.fd, wanted, self._ready, self._over)
+            self._switchboard.connect(self._source.fd, wanted, self.on_ready, self._over)
         elif wanted != self._watched:
             self._switchboard.change(self._source.fd, wanted)
         self._watched = wanted
@@ -84,20 +84,20 @@ class Way:
             self._watched = -1
             self._switchboard.disconnect(self._source.fd)
 
-    def _ready(self, events: int) -> None:
+    def on_ready(self, events: int) -> None:
         if events == READABLE:
             self._read()
         else:
-            self._attend(events)
+            self._on_other_events(events)
 
-    def _attend(self, events: int) -> None:
-        if events & (WRITABLE | HUNG_UP) and self.back.rest:
-            self.back.flush()
+    def _on_other_events(self, events: int) -> None:
+        if events & (WRITABLE | HUNG_UP) and self.opposite.unsent:
+            self.opposite.flush()
         if self._watched < 0 or not events & (READABLE | HUNG_UP):
             return
         if self.ended:
             self._over()
-        elif not self.rest:
+        elif not self.unsent:
             self._read()
         elif events & HUNG_UP:
             self.unwatch()
@@ -127,26 +127,26 @@ class Way:
         self.moved += sent
         self.active = self._switchboard.time
         if sent < len(piece):
-            self.rest = bytes(piece[sent:])  # the scratch buffer is somebody else's after this step
+            self.unsent = bytes(piece[sent:])  # the scratch buffer is somebody else's after this step
             self._go_on()
 
     def flush(self) -> None:
         """The sink takes something again."""
         try:
-            sent = self._sink.send_nowait(self.rest)
+            sent = self._sink.send_nowait(self.unsent)
         except trio.BrokenResourceError:
-            self.rest = b""
+            self.unsent = b""
             self.refused()
             return
         self.moved += sent
         self.active = self._switchboard.time
-        self.rest = self.rest[sent:]
-        if not self.rest:
+        self.unsent = self.unsent[sent:]
+        if not self.unsent:
             self._go_on()
 
     def _go_on(self) -> None:
         try:
-            self.back.watch()
+            self.opposite.watch()
             self.watch()
         except OSError:
             self._over()  # it was not watched, and cannot be any more: as good as broken
@@ -168,7 +168,7 @@ class Way:
         self._over()
 
 
-class Up(Way):
+class Up(RelayDirection):
     """To the application. One that takes nothing any more may still be writing: what it does not want is dropped, for the sake of the client's end."""
 
     __slots__ = ("_refused",)
@@ -188,7 +188,7 @@ class Up(Way):
         self._go_on()
 
 
-class Down(Way):
+class Down(RelayDirection):
     """To the client.
 
     :param frames: of a WebSocket. :param found: to be called with the status of a response that the application writes by itself.

@@ -15,10 +15,10 @@ import trio
 
 from passenger_trio.system.sockets import RawStream
 
-__all__ = ["Outflow"]
+__all__ = ["SendQueue"]
 
 
-class Outflow:
+class SendQueue:
     """:param tell: called with the time at which something last moved while something is kept, and with infinity when nothing is any more."""
 
     __slots__ = ("_clear", "_kept", "_now", "_nursery", "_stream", "_tell", "sent")
@@ -54,9 +54,9 @@ class Outflow:
         if sent < len(data):
             self._kept = bytearray(data[sent:] if sent else data)
             self._tell(self._now())
-            self._nursery.start_soon(self._drain)
+            self._nursery.start_soon(self._write_kept)
 
-    async def _drain(self) -> None:
+    async def _write_kept(self) -> None:
         """Until nothing is kept, or the stream is closed or broken."""
         stream = self._stream
         try:

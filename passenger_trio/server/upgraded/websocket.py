@@ -1,7 +1,7 @@
 """A WebSocket that ends here: frames with the client, messages with the worker, for as long as both want.
 
 It begins behind the worker's ``W`` (CONTRACT.md, section 3), which the pump has made a 101. Its tasks are ``_from_client`` and ``_from_worker``; beside them an
-``Outflow`` to each side has one while that side takes nothing. When something is due the timekeeper calls ``tick``, which needs no task either. What happens when, and
+``SendQueue`` to each side has one while that side takes nothing. When something is due the deadline scanner calls ``_on_due``, which needs no task either. What happens when, and
 who is told, is decided in ``core/websocket_life``; what a frame is, in ``codecs/websocket_frames``, the only module that knows the WebSocket library.
 
 Laws:
@@ -60,7 +60,7 @@ from passenger_trio.errors import IncompleteResponse, MalformedResponse
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.stage import Stage
-from passenger_trio.server.upgraded.send_queue import Outflow
+from passenger_trio.server.upgraded.send_queue import SendQueue
 
 __all__ = ["WebSocket"]
 
@@ -107,8 +107,8 @@ class WebSocket:
         self._life = WebSocketLife(Times.of(front.options), now)
         self._reader = FrameReader(front.frame_limits, now)
         self._session_reader = MessageReader()
-        self._to_client: Outflow | None = None
-        self._to_worker: Outflow | None = None
+        self._to_client: SendQueue | None = None
+        self._to_worker: SendQueue | None = None
         self._pong: bytes | None = None
         """The payload of the last Ping that could not be answered yet."""
         self._aborted = False
@@ -135,11 +135,11 @@ class WebSocket:
         exchange.reader = None
         early = client.codec.hand_over()
         async with trio.open_nursery() as nursery:
-            self._to_client = Outflow(client.stream, nursery, client.now, self._client_moved)
-            self._to_worker = Outflow(session.stream, nursery, client.now, self._worker_moved)
+            self._to_client = SendQueue(client.stream, nursery, client.now, self._client_moved)
+            self._to_worker = SendQueue(session.stream, nursery, client.now, self._worker_moved)
             session.hold(self._process_goes, taken_over=False)
             if client.front.draining:
-                self.drain()
+                self.end_soon()
             self._set_due()
             nursery.start_soon(self._from_client, early)
             await self._from_worker()
@@ -149,7 +149,7 @@ class WebSocket:
         """Bytes given to the client's connection, behind the 101."""
         return 0 if self._to_client is None else self._to_client.sent
 
-    def drain(self) -> None:
+    def end_soon(self) -> None:
         """The server is to end: it has a last time to end by itself."""
         self._life.drain(GOING_AWAY, self._client.now(), random.random())
         self._set_due()
@@ -159,11 +159,11 @@ class WebSocket:
         self._set_due()
 
     def _on_due(self, now: float) -> bool:
-        """Something may be due. Called by the timekeeper. The connection is never cut off by that: the life decides."""
+        """Something may be due. Called by the deadline scanner. The connection is never cut off by that: the life decides."""
         self._perform(self._life.tick(now))
         return False
 
-    def last_words(self) -> None:
+    def send_final_close(self) -> None:
         """Its tasks are being cancelled: the client is told, if that can be done at once."""
         if self._life.client is _OPEN and (self._to_client is None or not self._to_client.kept):
             code = GOING_AWAY if self._client.front.draining else INTERNAL_ERROR
@@ -202,7 +202,7 @@ class WebSocket:
                 case TellWorker(code, reason):
                     self._tell_worker(b"" if code == 1005 else close_payload(code, reason))
                 case CutClient():
-                    _log.info("the client of a WebSocket is given up on [%s]", self._client.peer.address)
+                    _log.info("closing a WebSocket whose client does not respond [%s]", self._client.peer.address)
                     self._client.stream.send_eof()
                     self._client.stream.close()
                     assert self._to_worker is not None
@@ -398,7 +398,7 @@ class WebSocket:
         assert session is not None
         assert session.stream is not None
         _log.warning(
-            "%s takes no messages of a WebSocket, which is closed [request %s]",
+            "closing a WebSocket of %s: the application stopped reading [request %s]",
             self._exchange.route.group_name,
             self._exchange.request_id.decode(),
         )
@@ -431,9 +431,9 @@ class WebSocket:
         self._life.client_let_go()
         self._client.stream.close()
         self._set_due()
-        self.note_end()
+        self.record_end()
 
-    def note_end(self) -> None:
+    def record_end(self) -> None:
         """The access log's record of it, once."""
         if not self.logged:
             self.logged = True

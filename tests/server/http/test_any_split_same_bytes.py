@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from passenger_trio.core.limits import PoolLimits
 from passenger_trio.options import ServerOptions
-from passenger_trio.server.http.stage import PATIENCE
+from passenger_trio.server.http.stage import FAST_PATH_TIMEOUT
 from passenger_trio.spawning.dummy import DummyProcess
 from passenger_trio.system.sockets import RawStream
 
@@ -119,9 +119,9 @@ methods = st.sampled_from(["GET", "HEAD", "POST", "PUT", "OPTIONS"])
 sizes = st.sampled_from([0, 1, 5, 300])
 cuts = st.builds(
     Cuts,
-    st.lists(st.tuples(st.integers(1, 999), st.sampled_from([0.0, 0.0, 0.003, PATIENCE, 0.06, 0.3])), max_size=8).map(
-        tuple
-    ),
+    st.lists(
+        st.tuples(st.integers(1, 999), st.sampled_from([0.0, 0.0, 0.003, FAST_PATH_TIMEOUT, 0.06, 0.3])), max_size=8
+    ).map(tuple),
 )
 
 

@@ -31,7 +31,7 @@ from dummy_front import (
 
 from passenger_trio.core.limits import PoolLimits
 from passenger_trio.server.http.connection import Connection
-from passenger_trio.server.http.stage import PATIENCE, Stage
+from passenger_trio.server.http.stage import FAST_PATH_TIMEOUT, Stage
 from passenger_trio.spawning.dummy import DummyProcess
 from passenger_trio.system.sockets import RawStream
 
@@ -60,12 +60,12 @@ async def settled() -> None:
 
 
 def cut(client: Client) -> Callable[[], None]:
-    """What the timekeeper will do: end the stage that the connection is in now, unless it has ended by then."""
-    connection, turn = client.connection, client.connection.turn
+    """What the deadline scanner will do: end the stage that the connection is in now, unless it has ended by then."""
+    connection, turn = client.connection, client.connection.stage_number
 
     def due() -> None:
-        if connection.turn == turn:
-            connection.cut_off()
+        if connection.stage_number == turn:
+            connection.expire()
 
     return due
 
@@ -78,7 +78,7 @@ def cut(client: Client) -> Callable[[], None]:
 async def test_a_response_that_comes_about_when_the_patience_ends_is_whole(offset: float) -> None:
     async def serve(process: DummyProcess, stream: RawStream) -> None:
         async for request in requests(stream):
-            await trio.sleep(PATIENCE + offset)
+            await trio.sleep(FAST_PATH_TIMEOUT + offset)
             await stream.send_all(whole(request.path.encode()))
 
     async with serving(serve) as world:
@@ -245,7 +245,7 @@ async def test_R32_the_cut_does_not_cost_the_place_in_the_queue() -> None:
             client.send(get(f"/{number}"))
             await settled()
             # Some have been cut to the slow path when the others come.
-            await trio.sleep(PATIENCE / 3)
+            await trio.sleep(FAST_PATH_TIMEOUT / 3)
         assert {client.connection.stage for client in waiting} == {Stage.QUEUE, Stage.SLOW_QUEUE}
         worker.held.pop().send_nowait(whole(b"first"))
         for client in waiting:
@@ -342,11 +342,11 @@ async def test_R27_the_end_of_a_stall_and_the_clients_taking_more_in_one_step(sl
             assert connection.stage is Stage.WRITE
             wire = b""
             while not wire.endswith(b"next") and not client.ended.is_set():
-                turn = connection.turn
+                turn = connection.stage_number
 
                 def due(connection: Connection = connection, turn: int = turn) -> None:
-                    if (connection.stage, connection.turn) == (Stage.WRITE, turn):
-                        connection.overdue(connection.now())
+                    if (connection.stage, connection.stage_number) == (Stage.WRITE, turn):
+                        connection.on_deadline(connection.now())
 
                 signal = Signal(world, due)
                 await settled()
@@ -413,7 +413,7 @@ async def test_F24_an_abandoned_process_is_busy_until_the_worker_has_ended_its_s
 
 @simulated
 async def test_F24_the_worker_is_told_within_a_tenth_of_a_second() -> None:
-    """Simulated time, so this is a fact about deadlines: the patience, one look of the timekeeper, and no more."""
+    """Simulated time, so this is a fact about deadlines: the patience, one look of the deadline scanner, and no more."""
     for wait in (0.0, 0.01, 0.06, 0.3, 2.0):
         told: list[float] = []
 

@@ -1,6 +1,6 @@
 """R27: how long each stage of a connection may last, in simulated time.
 
-The timekeeper promises that no connection is cut off before its deadline, and none later than a quarter of a second after it.
+The deadline scanner promises that no connection is cut off before its deadline, and none later than a quarter of a second after it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dummy_front import Client, data, end, get, head, post, requests, respond, s
 
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.server.http.body_clock import BodyClock
-from passenger_trio.server.http.deadline_scanner import Timekeeper
-from passenger_trio.server.http.stage import PATIENCE, Stage
+from passenger_trio.server.http.deadline_scanner import DeadlineScanner
+from passenger_trio.server.http.stage import FAST_PATH_TIMEOUT, Stage
 from passenger_trio.spawning.dummy import DummyProcess
 from passenger_trio.system.sockets import RawStream
 
@@ -26,7 +26,7 @@ OPTIONS = ServerOptions(
     max_connection_age=0,
 )
 SLACK = 0.26
-"""The timekeeper looks every quarter of a second."""
+"""The deadline scanner looks every quarter of a second."""
 
 
 def about(seconds: float) -> object:
@@ -332,7 +332,7 @@ async def test_connections_have_a_greatest_age_and_a_most_of_requests() -> None:
         assert await client.at_end()
 
 
-# -- the timekeeper itself --------------------------------------------------------------------------------------------
+# -- the deadline scanner itself --------------------------------------------------------------------------------------------
 
 
 @simulated
@@ -358,20 +358,20 @@ async def test_the_patience_is_kept_exactly_also_when_nothing_else_goes_on() -> 
             await client.answer()
             client.close()
             await client.ended.wait()
-    assert max(cut) <= PATIENCE + 0.007
-    assert min(cut) >= PATIENCE
+    assert max(cut) <= FAST_PATH_TIMEOUT + 0.007
+    assert min(cut) >= FAST_PATH_TIMEOUT
 
 
 @simulated
-async def test_an_idle_timekeeper_wakes_four_times_a_second_at_most() -> None:
+async def test_an_idle_deadline_scanner_wakes_four_times_a_second_at_most() -> None:
     steps = 0
 
     class Counter(trio.abc.Instrument):
         def before_task_step(self, task: trio.lowlevel.Task) -> None:
             nonlocal steps
-            steps += "Timekeeper" in task.name
+            steps += "DeadlineScanner" in task.name
 
-    keeper = Timekeeper(set())
+    keeper = DeadlineScanner(set())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
         trio.lowlevel.add_instrument(Counter())
@@ -381,14 +381,14 @@ async def test_an_idle_timekeeper_wakes_four_times_a_second_at_most() -> None:
 
 
 @simulated
-async def test_a_busy_timekeeper_is_not_woken_by_every_request() -> None:
+async def test_a_busy_deadline_scanner_is_not_woken_by_every_request() -> None:
     async with serving() as world:
         steps = 0
 
         class Counter(trio.abc.Instrument):
             def before_task_step(self, task: trio.lowlevel.Task) -> None:
                 nonlocal steps
-                steps += "Timekeeper" in task.name
+                steps += "DeadlineScanner" in task.name
 
         trio.lowlevel.add_instrument(Counter())
         client = world.connect()

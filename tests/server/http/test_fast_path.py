@@ -30,7 +30,7 @@ from passenger_trio.core.limits import PoolLimits
 from passenger_trio.errors import InvariantBroken
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.server.http import fast_path as fast_lane
-from passenger_trio.server.http.stage import PATIENCE, Stage
+from passenger_trio.server.http.stage import FAST_PATH_TIMEOUT, Stage
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
 from passenger_trio.system.sockets import RawStream
 from passenger_trio.system.switchboard import Line, Ready, Switchboard
@@ -242,7 +242,7 @@ async def test_a_stream_that_the_lane_has_used_may_be_the_slow_lanes_next() -> N
 
     async def serve(process: DummyProcess, stream: RawStream) -> None:
         async for request in requests(stream):
-            await trio.sleep(0.8 * PATIENCE)
+            await trio.sleep(0.8 * FAST_PATH_TIMEOUT)
             await stream.send_all(whole(request.path.encode()))
 
     async with serving(serve) as world:
@@ -383,7 +383,7 @@ async def test_where_the_kernel_watches_no_more_sockets_the_slow_lane_serves_or_
             assert (await client.ask("/y")).body == b"/y"
         else:
             assert await client.receive() == b""
-            assert "a client cannot be heard" in caplog.text
+            assert "cannot watch a client's socket" in caplog.text
         client.close()
         await client.ended.wait()
         nursery.cancel_scope.cancel()

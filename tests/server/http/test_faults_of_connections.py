@@ -18,11 +18,11 @@ from passenger_trio.pool.session import Process
 from passenger_trio.server.http import client, endings
 from passenger_trio.server.http.client_watch import ClientWatch
 from passenger_trio.server.http.connection import Connection
-from passenger_trio.server.http.deadline_scanner import Timekeeper
-from passenger_trio.server.http.response_forwarder import _Pump as Pump
+from passenger_trio.server.http.deadline_scanner import DeadlineScanner
+from passenger_trio.server.http.response_forwarder import _Forwarder
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
 from passenger_trio.server.upgraded.relay import Relay
-from passenger_trio.server.upgraded.relay_direction import Way
+from passenger_trio.server.upgraded.relay_direction import RelayDirection
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
 from passenger_trio.system.sockets import RawStream
 
@@ -146,16 +146,16 @@ async def leaves_its_stream(world: World, client: Client) -> None:
 Victim = Callable[[World, Client], Awaitable[None]]
 # Where it raises, and what the victim does to come there.
 PLACES: dict[str, tuple[Any, str, Victim]] = {
-    "a relay": (Way, "_read", upgrades),
-    "a relay that is to drain": (Relay, "drain", upgrades_and_is_told),
+    "a relay": (RelayDirection, "_read", upgrades),
+    "a relay that is to drain": (Relay, "end_soon", upgrades_and_is_told),
     "the end of a relay": (Relay, "finish", upgrades_and_ends),
-    "a client that waits": (ClientWatch, "_heard", sends_ahead),
-    "the pump": (Pump, "_take", waits_for_pieces),
-    "its task": (Pump, "_fill", waits_for_pieces),
+    "a client that waits": (ClientWatch, "on_readable", sends_ahead),
+    "the response forwarder": (_Forwarder, "_take", waits_for_pieces),
+    "its task": (_Forwarder, "_fill", waits_for_pieces),
     "a client that is behind": (SpillBuffer, "send_nowait", is_behind),
     "a buffer": (SpillBuffer, "put", takes_nothing),
     "an upload": (SpillBuffer, "store", uploads),
-    "a deadline": (Connection, "overdue", is_slow),
+    "a deadline": (Connection, "on_deadline", is_slow),
     "a refusal": (endings, "refusal", is_refused),
     "the access log's record": (client, "exchange_record", waits_for_pieces),
     "an idle stream": (Process, "_stirred", leaves_its_stream),
@@ -211,18 +211,18 @@ def test_it_costs_the_one_connection(place: str, error: BaseException, monkeypat
 
 
 @EACH_ERROR
-def test_the_timekeeper_goes_on_with_everybody_elses_deadlines(
+def test_the_deadline_scanner_goes_on_with_everybody_elses_deadlines(
     error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two are overdue in one look; the first one's look fails, and so does breaking it off."""
-    once, twice = Once(Connection, "overdue", error), Once(Connection, "give_up", error)
+    once, twice = Once(Connection, "on_deadline", error), Once(Connection, "give_up", error)
 
     @simulated
     async def run() -> None:
         async with serving(
             spawner=DummySpawner(serve=work, concurrency=0), options=ServerOptions(header_timeout=2.0)
         ) as world:
-            monkeypatch.setattr(Connection, "overdue", once.call)
+            monkeypatch.setattr(Connection, "on_deadline", once.call)
             monkeypatch.setattr(Connection, "give_up", twice.call)
             clients = [world.connect(), world.connect()]
             for client in clients:
@@ -230,7 +230,7 @@ def test_the_timekeeper_goes_on_with_everybody_elses_deadlines(
             with trio.fail_after(30):
                 for client in clients:
                     await client.ended.wait()
-            assert isinstance(world.front.timekeeper, Timekeeper)
+            assert isinstance(world.front.deadline_scanner, DeadlineScanner)
             assert world.front.kernel.total == 2
 
     run()

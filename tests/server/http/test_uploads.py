@@ -28,7 +28,7 @@ from dummy_front import (
 
 from passenger_trio.core.limits import PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
-from passenger_trio.server.http.stage import BUFFERED, READ_AHEAD
+from passenger_trio.server.http.stage import BODY_IN_MEMORY, READ_AHEAD
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
 from passenger_trio.system.sockets import RawStream
 
@@ -47,7 +47,7 @@ def digest(worker: Callable[..., object] | None = None):  # type: ignore[no-unty
     return respond(lambda request: whole(hashlib.sha256(request.body).hexdigest().encode()))
 
 
-SIZES = [0, 1, 65535, 65536, BUFFERED - 1, BUFFERED, BUFFERED + 1, BUFFERED + 65536, 1_000_000]
+SIZES = [0, 1, 65535, 65536, BODY_IN_MEMORY - 1, BODY_IN_MEMORY, BODY_IN_MEMORY + 1, BODY_IN_MEMORY + 65536, 1_000_000]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -236,7 +236,7 @@ def watching(ends: list[bytes]):  # type: ignore[no-untyped-def]
 @simulated
 async def test_R28_a_body_that_is_cut_off_is_not_answered_and_the_worker_is_told(sent: int) -> None:
     ends: list[bytes] = []
-    async with serving(watching(ends), app=STREAMED if sent > BUFFERED else None) as world:
+    async with serving(watching(ends), app=STREAMED if sent > BODY_IN_MEMORY else None) as world:
         client = world.connect()
         wire = post(LARGE)
         await client.stream.send_all(wire[: len(wire) - len(LARGE) + sent])
@@ -244,7 +244,7 @@ async def test_R28_a_body_that_is_cut_off_is_not_answered_and_the_worker_is_told
         client.send_eof()
         assert await client.receive_all() == b""
         await client.ended.wait()
-        assert len(ends) == (1 if sent > BUFFERED else 0)
+        assert len(ends) == (1 if sent > BODY_IN_MEMORY else 0)
         assert not any(received.endswith(b"E\0\0\0\0") for received in ends)
         assert [record.status for record in world.records] == [499]
 
@@ -253,14 +253,14 @@ async def test_R28_a_body_that_is_cut_off_is_not_answered_and_the_worker_is_told
 @simulated
 async def test_F24_a_client_that_resets_in_its_body_costs_nothing(sent: int) -> None:
     ends: list[bytes] = []
-    async with serving(watching(ends), app=STREAMED if sent > BUFFERED else None) as world:
+    async with serving(watching(ends), app=STREAMED if sent > BODY_IN_MEMORY else None) as world:
         client = world.connect()
         wire = post(LARGE)
         await client.stream.send_all(wire[: len(wire) - len(LARGE) + sent])
         await trio.sleep(1)
         client.reset()
         await client.ended.wait()
-        assert len(ends) == (1 if sent > BUFFERED else 0)
+        assert len(ends) == (1 if sent > BODY_IN_MEMORY else 0)
         assert [record.status for record in world.records] == [499]
 
 
@@ -268,7 +268,7 @@ async def test_F24_a_client_that_resets_in_its_body_costs_nothing(sent: int) -> 
 @simulated
 async def test_R15_a_body_that_becomes_bad_is_refused_and_the_worker_never_sees_its_end(good: int) -> None:
     ends: list[bytes] = []
-    async with serving(watching(ends), app=STREAMED if good > BUFFERED else None) as world:
+    async with serving(watching(ends), app=STREAMED if good > BODY_IN_MEMORY else None) as world:
         client = world.connect()
         bad = chunked(LARGE[:good], 4096).removesuffix(b"0\r\n\r\n") + b"zz\r\n\r\n" + get("/smuggled")
         async with trio.open_nursery() as nursery:
@@ -277,7 +277,7 @@ async def test_R15_a_body_that_becomes_bad_is_refused_and_the_worker_never_sees_
         assert wire.startswith(b"HTTP/1.1 400 ")
         assert wire.count(b"HTTP/1.1") == 1
         await client.ended.wait()
-        assert len(ends) == (1 if good > BUFFERED else 0)
+        assert len(ends) == (1 if good > BODY_IN_MEMORY else 0)
         assert not any(received.endswith(b"E\0\0\0\0") or b"smuggled" in received for received in ends)
 
 
@@ -460,7 +460,7 @@ async def test_R31_the_body_of_a_queued_request_is_read_ahead_no_further() -> No
             await trio.sleep(1)
             assert client.connection.exchange is not None
             assert client.connection.codec.buffered <= READ_AHEAD
-            assert len(client.connection.exchange.body) < BUFFERED + 65536
+            assert len(client.connection.exchange.body) < BODY_IN_MEMORY + 65536
             go_on.set()
             assert (await client.answer()).body.decode() == hashlib.sha256(LARGE).hexdigest()
 

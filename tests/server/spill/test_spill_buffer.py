@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from passenger_trio.core.spill import BATCH, THRESHOLD, SpillLedger
 from passenger_trio.errors import SpillLost
-from passenger_trio.server.spill.spill_buffer import SpillBuffer, SpillSpace
+from passenger_trio.server.spill.spill_buffer import SpillBuffer, SpillStorage
 from passenger_trio.system import tempfiles
 from passenger_trio.system.sockets import RawStream
 
@@ -37,7 +37,7 @@ class Ends:
         theirs.setblocking(False)
         self.stream, self.client = RawStream(ours), RawStream(theirs)
         self.files = files or FailingFiles()
-        self.space = SpillSpace(directory, limit, trio.current_time, self.files)
+        self.space = SpillStorage(directory, limit, trio.current_time, self.files)
         self.space.limiter = HeldClock()  # type: ignore[assignment]
         self.buffer = SpillBuffer(self.space, SpillLedger(watermark))
         self.came = bytearray()

@@ -87,7 +87,7 @@ async def websocket_server(directory: Path, **options: Any) -> AsyncIterator[Web
         while not pool.processes:
             await pool.changed.wait()
         front = Front(ServerOptions(**options), pool, [Route(spec.key, app)], None)
-        nursery.start_soon(front.timekeeper.run)
+        nursery.start_soon(front.deadline_scanner.run)
         await nursery.start(front.switchboard.run)
         [socket] = listen_tcp("127.0.0.1", 0, 1024)
         listener = Listener(socket, front)

@@ -1,0 +1,67 @@
+"""HO4: the page that opens ``passenger_trio/server/`` tells the path of a request as the code has it."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from functools import reduce
+from pathlib import Path
+
+import pytest
+
+from passenger_trio import server
+from passenger_trio.server import REQUEST_PATH
+from passenger_trio.server.http import connection, fast_path
+
+NAMES = [step.rpartition(".")[2] for step in REQUEST_PATH]
+
+
+def calls(module: object, function: str) -> list[str]:
+    """The names that a function, or all functions of a class, call, in the order of the text."""
+    file = module.__file__  # type: ignore[attr-defined]
+    node = next(
+        node
+        for node in ast.walk(ast.parse(Path(file).read_text()))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name == function
+    )
+    found = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
+    found.sort(key=lambda call: (call.lineno, call.col_offset))
+    return [name for call in found if (name := getattr(call.func, "id", None) or getattr(call.func, "attr", None))]
+
+
+def test_the_page_has_fifty_lines_at_most() -> None:
+    assert server.__file__ is not None
+    assert len(Path(server.__file__).read_text().splitlines()) <= 50
+
+
+@pytest.mark.parametrize("step", REQUEST_PATH)
+def test_each_step_is_there(step: str) -> None:
+    parts = step.split(".")
+    module = importlib.import_module(f"passenger_trio.server.{parts[0]}.{parts[1]}")
+    assert callable(reduce(getattr, parts[2:], module))
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "least"), [(connection, "_finish_on_slow_path", 6), (fast_path, "FastPath", 3)]
+)
+def test_the_steps_come_in_the_order_of_the_code(module: object, function: str, least: int) -> None:
+    """Each stage that the driver of a path calls stands on the page, behind those that it calls before."""
+    stages = {
+        name
+        for step, name in zip(REQUEST_PATH, NAMES, strict=True)
+        if step.startswith("http.") and "." not in step.removeprefix("http.").removesuffix(f".{name}")
+    }
+    called = [name for name in dict.fromkeys(calls(module, function)) if name in stages | {"answer"}]
+    # What is called where something went wrong stands below, whatever it interrupts.
+    on_the_way = [name for name in called if name not in ("refuse", "cut_short", "answer")]
+    assert len(called) >= least, called
+    assert on_the_way == sorted(on_the_way, key=NAMES.index)
+
+
+def test_every_stage_that_a_driver_imports_stands_on_the_page() -> None:
+    """A stage that is added is on the page, too."""
+    for module in (connection, fast_path):
+        for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("passenger_trio.server."):
+                functions = {alias.name for alias in node.names if alias.name.islower()}
+                assert functions <= {*NAMES, "abandon_session", "end_separately", "refuse_late_head"}, node.module
