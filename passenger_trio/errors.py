@@ -123,6 +123,15 @@ class StartupAborted(PassengerError):
         self.failure = failure
 
 
+class StartupStopped(PassengerError):
+    """The server was told to stop while it started: nobody has failed, and there is no server."""
+
+    exit_code = 0
+
+    def __init__(self) -> None:
+        super().__init__("stopped while it started")
+
+
 class EnvironmentUnfit(PassengerError):
     """The machine lacks something that the supervisor cannot do without."""
 

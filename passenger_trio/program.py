@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping
 
 import trio
 
-from passenger_trio.errors import EnvironmentUnfit, PassengerError
+from passenger_trio.errors import EnvironmentUnfit, PassengerError, StartupStopped
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config
 from passenger_trio.running import RunningServer
@@ -149,6 +149,8 @@ async def _main(
                     if restart_wanted:
                         server.restart()
                     await server.wait_stopping()
+            except StartupStopped:
+                _log.info("stopped while it started")
             except PassengerError as error:
                 failure = error
             program.cancel_scope.cancel()

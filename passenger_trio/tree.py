@@ -35,7 +35,7 @@ from passenger_trio.admin.server import serve_admin
 from passenger_trio.core import readiness
 from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.limits import group_limits, pool_limits, session_limit
-from passenger_trio.errors import EnvironmentUnfit, StartupAborted
+from passenger_trio.errors import EnvironmentUnfit, StartupAborted, StartupStopped
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config
 from passenger_trio.pool.gauges import Gauges
@@ -76,6 +76,7 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[RunningServer] =
     :raises OptionError: an option has a value that cannot be used.
     :raises BindError: an address cannot be listened on.
     :raises StartupAborted: the application did not start, and that is to be fatal.
+    :raises StartupStopped: an operator has stopped it while it started.
     :raises EnvironmentUnfit: there is no /proc.
     """
     async with open_server(config) as server:
@@ -130,7 +131,12 @@ async def open_tree(
             config, [listener.url for listener in listeners], instance.admin_socket, apps, pool, front
         )
         instance.write(server.addresses)
-        all_or_nothing = config.server.abort_on_startup_error
+        wait = partial(
+            wait_until,
+            pool,
+            all_or_nothing=config.server.abort_on_startup_error,
+            stopping=lambda: server.stopping,
+        )
         failure: BaseException | None = None
         keep = kernel.supervise_started
         async with trio.open_nursery() as tree:
@@ -164,7 +170,7 @@ async def open_tree(
                     spec.app.shutdown_timeout,
                 )
             try:
-                await wait_until(pool, readiness.may_accept, all_or_nothing=all_or_nothing)
+                await wait(readiness.may_accept)
                 tree.start_soon(kernel.supervise, "the deadline scanner", front.deadline_scanner.run)
                 await tree.start(partial(keep, "the switchboard", front.switchboard.run, must_start=True))
                 async with trio.open_nursery() as clients:
@@ -172,7 +178,7 @@ async def open_tree(
                         for listener in listeners:
                             accepting.start_soon(kernel.supervise, "a listener", listener.run, clients)
                         try:
-                            await wait_until(pool, readiness.is_ready, all_or_nothing=all_or_nothing)
+                            await wait(readiness.is_ready)
                             for group in readiness.late(pool.statistics()):
                                 _log.warning(
                                     "%s is still being loaded, and is not waited for: its requests wait", group.key
@@ -184,6 +190,8 @@ async def open_tree(
                             yield server
                         except trio.Cancelled:
                             raise
+                        except StartupStopped as error:
+                            failure = error  # what is under way is finished
                         except BaseException as error:  # noqa: BLE001  the block's own: kept out of nurseries' groups, and raised below
                             failure = error
                             tree.cancel_scope.cancel()
@@ -196,7 +204,7 @@ async def open_tree(
                             listener.close()
                     front.drain()
                     clients.cancel_scope.deadline = trio.current_time() + config.server.shutdown_timeout
-            except StartupAborted as error:
+            except (StartupAborted, StartupStopped) as error:
                 failure = error
             pool.shut_down()
             with trio.move_on_after(max(spec.app.shutdown_timeout for spec in specs) + _POOL_TIME):

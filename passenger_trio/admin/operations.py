@@ -47,7 +47,7 @@ async def restart(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     server = admin.server
     if server.stopping:
         raise AdminRefused(409, "the instance is stopping")
-    targets = {key: server.pool.restart(key, hard=order.get("hard", False)) for key in _groups(admin, order)}
+    targets = server.pool.restart_all(tuple(_groups(admin, order)), hard=order.get("hard", False))
     results: list[dict[str, Any]] = []
     if not order.get("wait"):
         results = [_result(key, generation, "asked") for key, generation in targets.items()]
@@ -136,9 +136,9 @@ def _ended(key: GroupKey, generation: int, rejection: Rejection | None) -> dict[
 def _waiting(server: RunningServer, key: GroupKey, generation: int) -> dict[str, Any]:
     """A restart that has not ended: the processes that are in its way, or how long the new one has been starting."""
     now = server.pool.now()
-    groups = server.pool.statistics().groups
-    [group] = [group for group in groups if group.key == key]
-    draining = [(of, process) for of in groups for process in of.processes if process.leaving is not None]
+    group = server.pool.group_statistics(key)
+    in_the_way = server.pool.statistics().groups if group.held_up else ()
+    draining = [(of, process) for of in in_the_way for process in of.processes if process.leaving is not None]
     return {
         **_result(key, generation, "waiting"),
         "starting_for": max((now - attempt.begun for attempt in group.attempts), default=None),
@@ -150,7 +150,6 @@ def _waiting(server: RunningServer, key: GroupKey, generation: int) -> dict[str,
                 "ends_in": None if process.drained_by == math.inf else process.drained_by - now,
             }
             for of, process in draining
-            if group.held_up
         ],
     }
 

@@ -61,7 +61,7 @@ from passenger_trio.core.model import (
     WaiterId,
 )
 from passenger_trio.core.state import Attempt, EnabledStatus, GenerationState, GroupState, PoolState, ProcessState
-from passenger_trio.core.statistics import PoolStatistics
+from passenger_trio.core.statistics import GroupStatistics, PoolStatistics
 from passenger_trio.errors import InvariantBroken
 
 # Looked up once: an attribute of an enum class costs more than the comparison on the hot path.
@@ -400,15 +400,22 @@ class PoolPolicy:
 
         :param hard: at once; otherwise each goes when another one has come for it.
         """
+        return self.restart_all((key,), now, hard=hard)
+
+    def restart_all(self, keys: tuple[GroupKey, ...], now: float, *, hard: bool = False) -> list[Command]:
+        """The same for several groups, of which each is looked at once."""
         state = self.state
         if not state.open:
             return []
-        group = state.groups[key]
-        # Somebody says that it is mended: no waiting.
-        group.backoff.lift()
-        commands = restarting.begin_hard(state, group, now) if hard else restarting.begin(group)
-        scaling.watch_idleness(state, group, now)
-        return commands + scaling.start_spawns(state, now, state.groups.values())
+        groups = [state.groups[key] for key in keys]
+        commands: list[Command] = []
+        for group in groups:
+            # Somebody says that it is mended: no waiting.
+            group.backoff.lift()
+            commands += restarting.begin_hard(state, group, now) if hard else restarting.begin(group)
+            scaling.watch_idleness(state, group, now)
+        # A rolling restart makes no room for anybody else.
+        return commands + scaling.start_spawns(state, now, state.groups.values() if hard else groups)
 
     def is_troubled(self, key: GroupKey, now: float) -> bool:
         """Whether ``code_changed`` would do something: the group does not start, or crashes."""
@@ -524,6 +531,10 @@ class PoolPolicy:
     def statistics(self) -> PoolStatistics:
         """The state of the pool as frozen values."""
         return statistics.describe(self.state)
+
+    def group_statistics(self, key: GroupKey) -> GroupStatistics:
+        """The state of one group as frozen values."""
+        return statistics.describe_group(self.state, self.state.groups[key])
 
     # --- steps ----------------------------------------------------------------------------------------------------
 

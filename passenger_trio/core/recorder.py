@@ -43,6 +43,7 @@ FACTS = (
     "found_unsafe",
     "detach",
     "restart",
+    "restart_all",
     "code_changed",
     "always_restart",
     "tick",

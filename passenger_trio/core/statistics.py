@@ -96,14 +96,15 @@ def describe(pool: PoolState) -> PoolStatistics:
     """The state of the pool as values."""
     return PoolStatistics(
         limits=pool.limits,
-        groups=tuple(_describe_group(pool, group) for group in pool.groups.values()),
+        groups=tuple(describe_group(pool, group) for group in pool.groups.values()),
         capacity_used=pool.capacity_used,
         detached=len(pool.processes) - pool.enabled_count,
         shutting_down=not pool.open,
     )
 
 
-def _describe_group(pool: PoolState, group: GroupState) -> GroupStatistics:
+def describe_group(pool: PoolState, group: GroupState) -> GroupStatistics:
+    """One group as values."""
     return GroupStatistics(
         key=group.key,
         limits=group.limits,

@@ -30,6 +30,10 @@ from passenger_trio.spawning.spawner import LiveProcess, PreloaderFacts, Spawner
 __all__ = ["GroupFacts", "GroupHome"]
 
 
+_SPAWNER_TIME = 30.0
+"""Seconds for which an attempt waits for its spawner to serve, which is a matter of a moment unless that fails again and again."""
+
+
 class GroupFacts(Protocol):
     """What a group home tells its pool."""
 
@@ -138,14 +142,20 @@ class GroupHome:
         return keeper
 
     async def _spawner(self, number: int) -> Spawner:
-        """The spawner of a generation, which serves; made when it is wanted for the first time."""
+        """The spawner of a generation, which serves; made when it is wanted for the first time.
+
+        :raises SpawnError: it did not come to serve in time. (It is supervised, and tried again meanwhile.)
+        """
         generation = self.generations.get(number)
         if generation is None:
             generation = self.generations[number] = Generation(self.make_spawner(number), self.kernel)
             assert self._service is not None
             # Not in the nursery of the attempt, which may be cancelled: others wait for it too.
             self._service.start_soon(generation.serve)
-        await generation.serves.wait()
+        with trio.move_on_after(_SPAWNER_TIME):
+            await generation.serves.wait()
+        if not generation.serves.is_set():
+            raise SpawnError(_unforeseen(TimeoutError("what keeps the preloader does not start")))
         return generation.spawner
 
     async def _attempt(self, attempt: AttemptId, generation: int, scope: trio.CancelScope) -> None:

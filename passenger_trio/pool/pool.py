@@ -30,7 +30,7 @@ from passenger_trio.core.model import (
 )
 from passenger_trio.core.recorder import RecordedPolicy
 from passenger_trio.core.state import Rejection
-from passenger_trio.core.statistics import PoolStatistics
+from passenger_trio.core.statistics import GroupStatistics, PoolStatistics
 from passenger_trio.errors import CheckoutError, SpawnError
 from passenger_trio.events import (
     DrainTimeExceeded,
@@ -261,6 +261,13 @@ class Pool:
         """How things are now; read-only."""
         return self._policy.statistics()
 
+    def group_statistics(self, key: GroupKey) -> GroupStatistics:
+        """How things are in one group; read-only.
+
+        :raises KeyError: there is no such group.
+        """
+        return self._policy.group_statistics(key)
+
     # -- facts --------------------------------------------------------------------------------------------------
 
     def spawn_succeeded(self, home: GroupHome, attempt: AttemptId, live: LiveProcess) -> None:
@@ -356,10 +363,18 @@ class Pool:
 
         :raises KeyError: there is no such group.
         """
-        self.homes[key]  # a caller's mistake is no failure of the policy
-        self._perform(self._policy.restart(key, self.now(), hard=hard))
+        return self.restart_all((key,), hard=hard)[key]
+
+    def restart_all(self, keys: tuple[GroupKey, ...], *, hard: bool = False) -> dict[GroupKey, int]:
+        """The same for several groups, in one step.
+
+        :raises KeyError: there is no such group.
+        """
+        for key in keys:
+            self.homes[key]  # a caller's mistake is no failure of the policy
+        self._perform(self._policy.restart_all(keys, self.now(), hard=hard))
         self.tell_change()
-        return self._policy.restart_target(key)
+        return {key: self._policy.restart_target(key) for key in keys}
 
     def detach(self, id: ProcessId) -> bool:
         """Take a process out, after its requests. False: it does not serve any more."""
@@ -397,7 +412,7 @@ class Pool:
         """Return when every process that serves is of that generation, or a newer one; or when it has been given up, and why."""
         while True:
             changed = self.changed
-            group = next(group for group in self._policy.statistics().groups if group.key == key)
+            group = self._policy.group_statistics(key)
             rejection = group.rejection
             if rejection is not None and rejection.generation >= generation:
                 await trio.lowlevel.checkpoint()

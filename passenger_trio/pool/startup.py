@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from passenger_trio.core import readiness
-from passenger_trio.errors import StartupAborted
+from passenger_trio.errors import StartupAborted, StartupStopped
 from passenger_trio.pool.pool import Pool
 
 __all__ = ["wait_until"]
 
 
-async def wait_until(pool: Pool, reached: Callable[..., bool], *, all_or_nothing: bool) -> None:
+async def wait_until(
+    pool: Pool, reached: Callable[..., bool], *, all_or_nothing: bool, stopping: Callable[[], bool]
+) -> None:
     """Return when ``reached`` (``may_accept`` or ``is_ready``) is so.
 
     :param all_or_nothing: whether a failed start is to end the server.
+    :param stopping: whether the server was told to stop (``Pool.tell_change`` has this looked at).
     :raises StartupAborted: an application has failed to start, and that is to end the server.
+    :raises StartupStopped: it was told to stop.
     """
     while True:
         changed = pool.changed
+        if stopping():
+            raise StartupStopped
         statistics = pool.statistics()
         failure = readiness.startup_failure(statistics) if all_or_nothing else None
         if failure is not None:

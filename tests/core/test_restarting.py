@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from driven_pool import BLOG, FAILURE, FIRST, SHOP, DrivenPool, granted, refused, retired, spawns
 
+from passenger_trio.core import scaling
 from passenger_trio.core.commands import (
     AbandonSpawn,
     Command,
@@ -15,7 +17,9 @@ from passenger_trio.core.commands import (
     RetirePreloader,
     StartSpawn,
 )
-from passenger_trio.core.model import SessionOutcome
+from passenger_trio.core.limits import GroupLimits
+from passenger_trio.core.model import GroupKey, SessionOutcome
+from passenger_trio.core.state import GroupState
 
 
 def a_pool(processes: int = 2, **limits: int) -> DrivenPool:
@@ -420,3 +424,29 @@ class TestGenerationsEnd:
         pool.restart()
         assert EndGeneration(SHOP, 1) not in pool.spawned()
         assert pool.exits(old) == [EndGeneration(SHOP, 1)]
+
+
+class TestManyApplications:
+    @pytest.mark.parametrize("hard", [False, True])
+    def test_a_restart_of_all_looks_at_each_a_bounded_number_of_times(
+        self, monkeypatch: pytest.MonkeyPatch, hard: bool
+    ) -> None:
+        """KE13: it was the square of their number."""
+        looks = 0
+        wants = scaling.wants
+
+        def counted(group: GroupState, now: float) -> bool:
+            nonlocal looks
+            looks += 1
+            return wants(group, now)
+
+        pool = DrivenPool(max_concurrent_spawns=2)
+        keys = tuple(GroupKey(f"app{number}", "test") for number in range(60))
+        for key in keys:
+            pool.policy.add_group(key, GroupLimits(min_instances=0), pool.now)
+        monkeypatch.setattr(scaling, "wants", counted)
+        commands = pool.policy.restart_all(keys, pool.now, hard=hard)
+        assert 0 < len(spawns(commands)) <= 3
+        assert looks <= 4 * len(keys)
+        monkeypatch.undo()
+        pool.checked([])

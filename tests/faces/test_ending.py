@@ -464,3 +464,18 @@ class TestFromEveryState:
         checked = run_command("config", "check", str(tmp_path))
         assert checked.returncode == 2
         assert "are 7 processes together" in checked.stderr
+
+
+@pytest.mark.parametrize("by", ["stop", "SIGTERM"])
+def test_who_is_told_to_stop_while_it_starts_does_so(tmp_path: Path, by: str) -> None:
+    """KE8: an application that hangs while it is loaded keeps nobody from stopping the server, over the admin socket either."""
+    write_app(tmp_path, "import time\nprint('it hangs', flush=True)\ntime.sleep(600)\n" + HELLO)
+    arguments = ("--abort-on-startup-error", "--start-timeout", "600s")
+    with Supervisor.start(tmp_path, *arguments, wait=False) as server:
+        server.wait_log("it hangs", 60.0)
+        if by == "stop":
+            stopped = run_command("stop", "--instance", str(server.instance_dir))
+            assert stopped.returncode == 0, stopped
+        else:
+            server.send_signal(signal.SIGTERM)
+        assert server.wait() == 0

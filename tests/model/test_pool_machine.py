@@ -208,6 +208,10 @@ class PoolMachine(RuleBasedStateMachine):
     def code_changes(self, number: int) -> None:
         self.world.code_changes(pick(self.world.groups, number))
 
+    @rule(hard=st.booleans())
+    def restart_all(self, hard: bool) -> None:
+        self.world.restart_all(hard=hard)
+
     @rule(number=numbers)
     def restart_hard(self, number: int) -> None:
         self.world.restart(pick(self.world.groups, number), hard=True)

@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from passenger_trio.core.scaling import PATIENCE
+from passenger_trio.errors import StartupAborted, StartupStopped
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 from passenger_trio.spawning.app_spec import AppSpec
@@ -64,3 +65,62 @@ async def test_the_first_that_is_there_is_served_and_the_rest_is_not_waited_for(
             assert [len(group.processes) for group in server.pool.statistics().groups] == ([1, 1] if fatal else [0, 1])
     expected = (30.0, 30.0) if fatal else (0.5, PATIENCE)
     assert (answered_at, ready) == pytest.approx(expected, abs=0.2)
+
+
+class NeverServes(DummySpawner):
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        raise OSError("no")
+
+
+@pytest.mark.parametrize("fatal", [False, True])
+async def test_who_is_told_to_stop_while_it_starts_starts_no_longer(
+    tmp_path: Path, autojump_clock: MockClock, fatal: bool
+) -> None:
+    """KE8: ``stop`` over the admin socket was heard when the last application had been loaded, or had had its start timeout."""
+    config = Config(
+        server=ServerOptions(
+            socket=str(tmp_path / "listen"),
+            instance_dir=str(tmp_path / "i"),
+            access_log="off",
+            abort_on_startup_error=fatal,
+        ),
+        pool=PoolOptions(stat_throttle_rate=0.0),
+        apps=(AppOptions(root=str(HELLO), name="hangs"),),
+    )
+    spawner = DummySpawner(delays=(600.0,))
+    begun = trio.current_time()
+
+    async def stop() -> None:
+        socket = tmp_path / "i" / "admin.sock"
+        await trio.sleep(5.0)
+        stream = await trio.open_unix_socket(str(socket))
+        await stream.send_all(b"POST /v1/shutdown HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n")
+        assert b" 200 " in await stream.receive_some()
+        await stream.aclose()
+
+    async with trio.open_nursery() as operators:
+        operators.start_soon(stop)
+        with pytest.raises(StartupStopped):
+            async with open_tree(config, ErrorKernel(), make_spawners=lambda *_: lambda generation: spawner):
+                raise AssertionError("it has started")
+    assert trio.current_time() - begun < 10.0
+    assert spawner.cancelled == 1
+
+
+async def test_a_spawner_that_does_not_come_up_costs_an_attempt_its_time(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """KE1: the attempt waited for it without a limit, and with it whoever waited for the application."""
+    config = Config(
+        server=ServerOptions(
+            socket=str(tmp_path / "listen"),
+            instance_dir=str(tmp_path / "i"),
+            access_log="off",
+            abort_on_startup_error=True,
+        ),
+        pool=PoolOptions(stat_throttle_rate=0.0),
+        apps=(AppOptions(root=str(HELLO), name="shop"),),
+    )
+    with trio.fail_after(60.0), pytest.raises(StartupAborted, match="did not foresee"):
+        async with open_tree(config, ErrorKernel(), make_spawners=lambda *_: lambda generation: NeverServes()):
+            raise AssertionError("it has started")

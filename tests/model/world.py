@@ -273,6 +273,11 @@ class FakeWorld:
         if live and not hard:
             assert self._live(key) == live, "a rolling restart retires nobody when it begins"
 
+    def restart_all(self, *, hard: bool = False) -> None:
+        self.perform(self.policy.restart_all(tuple(self.groups), self.now, hard=hard))
+        for key in self.groups:
+            self.restarts[key] = self.policy.restart_target(key)
+
     def code_changes(self, key: GroupKey) -> None:
         troubled = self.policy.is_troubled(key, self.now)
         commands = self.policy.code_changed(key, self.now)
