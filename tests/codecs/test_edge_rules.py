@@ -47,7 +47,7 @@ def head_of(data: bytes, *, plain_parser: bool = True) -> Head:
 
 @pytest.mark.parametrize("plain_parser", [True, False])
 class TestHead:
-    def test_R03_origin_form(self, plain_parser: bool) -> None:
+    def test_R3_origin_form(self, plain_parser: bool) -> None:
         data = b"GET /a%20b?c=d?e HTTP/1.1\r\nHost: x:80\r\nX-A: \t1 \r\n\r\n"
         assert head_of(data, plain_parser=plain_parser) == Head(
             method=b"GET",
@@ -71,12 +71,12 @@ class TestHead:
             (b"GET //y/z HTTP/1.1", b"//y/z", b"", b"x:80"),
         ],
     )
-    def test_R03_other_forms(self, plain_parser: bool, first: bytes, path: bytes, query: bytes, host: bytes) -> None:
+    def test_R3_other_forms(self, plain_parser: bool, first: bytes, path: bytes, query: bytes, host: bytes) -> None:
         head = head_of(first + b"\r\nHost: x:80\r\n\r\n", plain_parser=plain_parser)
         assert (head.path, head.query, head.host) == (path, query, host)
         assert head.target == first.split(b" ")[1]
 
-    def test_R03_authority_wins_in_1_0(self, plain_parser: bool) -> None:
+    def test_R3_authority_wins_in_1_0(self, plain_parser: bool) -> None:
         assert head_of(b"GET http://x/ HTTP/1.0\r\n\r\n", plain_parser=plain_parser).host == b"x"
 
     @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_R19_a_refused_version_names_the_one_that_is_spoken() -> None:
     assert b"\r\nConnection: close, upgrade\r\n" in answer
 
 
-def test_R08_limits_are_the_options() -> None:
+def test_R8_limits_are_the_options() -> None:
     limits = HttpLimits(
         max_request_line=20, max_header_size=50, max_header_field_size=30, max_header_fields=2, max_request_body=3
     )
@@ -265,7 +265,7 @@ def test_R27_mid_head_from_the_first_byte_to_the_last() -> None:
     assert not client.mid_head
 
 
-def test_R01_a_skipped_crlf_leaves_the_connection_idle() -> None:
+def test_R1_a_skipped_crlf_leaves_the_connection_idle() -> None:
     client = ClientSide(HttpLimits())
     client.receive(b"\r\n")
     assert client.next_head() is None

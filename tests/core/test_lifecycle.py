@@ -1,4 +1,4 @@
-"""The ladder on which a process ends."""
+"""The steps in which a process ends (R40)."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class TestDraining:
     @METHODS
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
     def test_what_is_under_way_is_finished_and_nothing_new_is_taken(self, number: signal.Signals, method: str) -> None:
-        """F15."""
+        """F15, R45."""
         options = ("--max-pool-size", "1", "--spawn-method", method)
         with gate() as it, clients(2) as send, Supervisor.start(BEHAVIOURS, *options, *it.arguments) as server:
             idle = server.connect()

@@ -308,7 +308,7 @@ class TestThePreloader:
 class TestAWorkerThatDoesNotEnd:
     @METHODS
     def test_ends_when_its_time_is_over(self, method: str) -> None:
-        """F4. Also one that ignores SIGTERM: its loader ends it (fault 20)."""
+        """F4, R40. Also one that ignores SIGTERM: its loader ends it (fault 20)."""
         options = ("--process-shutdown-timeout", "300ms", "--shutdown-timeout", "300ms", "--spawn-method", method)
         with gate() as it, clients(1) as send, Supervisor.start(BEHAVIOURS, *options, *it.arguments) as server:
             answer = send(server, "/ignore-term")

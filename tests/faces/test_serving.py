@@ -315,7 +315,7 @@ class TestWhatTheApplicationIsTold:
             assert told["PWD"] == str(BEHAVIOURS)
 
     def test_no_descriptor_of_the_supervisor_is_open_in_a_worker(self) -> None:
-        """The listener, above all: whoever holds it keeps the port after our end."""
+        """R44. The listener, above all: whoever holds it keeps the port after our end."""
         for method in ("smart", "direct"):
             with Supervisor.start(BEHAVIOURS, "--spawn-method", method) as server:
                 ours = {link for link in server.descriptors() if link.startswith(("socket:", "pipe:", "anon_inode"))}

@@ -161,7 +161,7 @@ def test_a_named_temporary_file_is_its_makers(tmp_path: Path) -> None:
 
 
 def test_random_numbers_differ(tmp_path: Path) -> None:
-    """Section F: NumPy's global generator, too, is seeded anew in each forked worker."""
+    """R44. NumPy's global generator, too, is seeded anew in each forked worker."""
     source = """
         import random, numpy
         random.seed(1)

@@ -129,7 +129,7 @@ def test_a_preloader_that_serves_removes_what_is_its_own(ruby: str, tmp_path: Pa
 
 
 def test_random_numbers_differ(ruby: str, tmp_path: Path) -> None:
-    """Section F: each worker draws other numbers from every generator of Ruby's, also after the application has seeded and used it.
+    """R44, section F: each worker draws other numbers from every generator of Ruby's, also after the application has seeded and used it.
 
     Ruby and OpenSSL notice the fork and seed themselves anew. A generator of the application's own is copied with its state,
     so it draws the same in all workers: this shows that the test sees a generator that nobody has seeded anew.

@@ -111,7 +111,7 @@ def test_an_environ_belongs_to_its_request(workers: dict[str, Loader]) -> None:
     ],
 )
 def test_path_info_is_decoded_to_latin_1(workers: dict[str, Loader], path: str, decoded: str) -> None:
-    """Once, to the characters whose codes are the bytes."""
+    """R6. Once, to the characters whose codes are the bytes."""
     environ = dump(workers["environ_dump"], PATH_INFO=path, REQUEST_URI=path)
     assert environ["PATH_INFO"] == ["str", decoded]
     assert environ["REQUEST_URI"] == ["str", path]

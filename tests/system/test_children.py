@@ -176,7 +176,7 @@ def test_orphans_come_to_a_subreaper() -> None:
 
 
 def test_nothing_survives_the_end() -> None:
-    """A child, its children in groups and sessions of their own, a daemon, one that ignores SIGTERM, one that was stopped."""
+    """R40. A child, its children in groups and sessions of their own, a daemon, one that ignores SIGTERM, one that was stopped."""
     assert (
         in_a_process_of_its_own("""
         become_subreaper()

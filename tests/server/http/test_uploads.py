@@ -524,7 +524,7 @@ async def test_F32_no_descriptor_for_a_stream_is_a_503_and_no_process_is_blamed(
 
 
 @simulated
-async def test_R08_a_head_that_is_too_long_for_a_worker_is_a_431() -> None:
+async def test_R8_a_head_that_is_too_long_for_a_worker_is_a_431() -> None:
     """Limits far above the default ones let it come so far."""
     options = ServerOptions(max_header_size=400_000, max_header_field_size=200_000, max_request_line=8192)
     async with serving(options=options) as world:
