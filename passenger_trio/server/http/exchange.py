@@ -1,7 +1,9 @@
 """An Exchange: one request and its response, while they last.
 
-It holds what outlives one stage: a stage that is cut off by the connection's deadline (patience, a stalled write) leaves the exchange as it was, and
-the next step goes on from there. Each fact has one writer: the stage that its comment names.
+It holds what outlives one stage: a stage that is cancelled by the connection's deadline (the fast path's timeout, a stalled write) leaves the exchange as it was, and
+the next step goes on from there.
+
+Law: a field is written by the modules that the heading above it names, and by no other (``tests/server/http/test_who_writes.py``).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ __all__ = ["Exchange", "Upgraded"]
 
 
 class Upgraded(Protocol):
-    """What a connection carries behind the response that has upgraded it: a WebSocket, or a relay of raw bytes."""
+    """What a connection carries behind the response that has upgraded it: a WebSocket, or a relay of raw bytes. The driver knows no more of them."""
 
     @property
     def active(self) -> float:
@@ -41,10 +43,10 @@ class Upgraded(Protocol):
         """Whether the client's connection is still open when ``run`` returns."""
 
     async def run(self) -> None:
-        """Until it is over. The session has been given back then. Raises nothing."""
+        """Pass on until both sides have ended, and give the session back. Raises nothing but cancellation."""
 
     def end_soon(self) -> None:
-        """The server is to end: it has a last time to end by itself."""
+        """The server is to end: both sides have a last time to end by themselves."""
 
     def send_final_close(self) -> None:
         """The connection is about to be closed: tell the client why, if that can be done at once."""
@@ -56,66 +58,92 @@ class Upgraded(Protocol):
 class Exchange:
     """One request and its response."""
 
-    # What most requests never touch is a value of the class: an exchange is made for every request, and 25 stores cost as much as a look into the pool.
+    # Fields that most requests never touch are values of the class: an exchange is made for every request, and 25 stores cost as much as a look into the pool.
 
-    # buffer_body
+    # Written by: buffer_body
     body_clock: BodyClock | None = None
-    """Made when the client is waited for; goes on where the body is sent on while it arrives."""
+    """Made when the client is first waited for; ``send_body`` goes on with it."""
     body = b""
+    """The request body, as far as it is here."""
     coming = 0
-    """Bytes of it that are here already, while the rest is waited for."""
+    """Bytes of the body that are here already, while ``buffer_body`` waits for the rest."""
     upload: SpillBuffer | None = None
     """The request body instead of ``body``, if it is too long for memory."""
-    # checkout_session
+    body_whole: bool
+    """Whether ``body``, or ``upload``, is the whole request body; then it can be sent again."""
+
+    # Written by: checkout_session, fast_path
     session: Session | None = None
+    """The borrowed process."""
     place: Place | None = None
-    """The place in the queue, while it waits in one."""
+    """The place in the pool's queue, while the request waits in one."""
     queued = 0.0
-    """When it was taken, in monotonic seconds."""
+    """When the place was taken, in monotonic seconds."""
     queue_time = 0.0
+    """Seconds that the request has waited in the queue."""
     pid = 0
-    # send_request, pump
+    """Of the process that was borrowed last; 0: none was."""
+
+    # Written by: send_request
     wants_websocket = False
-    """Whether the process that has the request was asked for a WebSocket, and may accept it."""
+    """Whether the process was asked for a WebSocket, and may accept it."""
     framing: BodyEncoding = SESSION_ENCODING
-    """How what is left of the body is written to the process that has the head."""
-    unsent: bytes | memoryview = b""
-    """What of the request the kernel has not taken yet."""
+    """How the rest of the body is encoded for the process that has the head."""
     sent = False
-    """Whether the process that is borrowed was given the request, as far as it was here and the kernel took it."""
-    body_sent = False
-    """Whether the process has the whole request, so that its stream is at a boundary when the response ends."""
-    retried = 0
-    avoided: ProcessId | None = None
-    """A process that left the request unanswered: another one is to have it."""
+    """Whether the borrowed process was given the request, as far as it was here and the kernel took it."""
     unreachable = 0
     """Processes that could not be reached for this request."""
-    # forward_response
+
+    # Written by: send_request, send_body
+    unsent: bytes | memoryview = b""
+    """Bytes of the request that the kernel has not taken yet."""
+    body_sent = False
+    """Whether the process has the whole request, so that its stream is at a boundary when the response ends."""
+
+    # Written by: forward_response
+    retried = 0
+    """How often the request was sent again after a process had left it unanswered (R30)."""
+    avoided: ProcessId | None = None
+    """The process that left it unanswered."""
+
+    # Written by: fast_path, forward_response, response_forwarder, websocket
     reader: Reader | None = None
+    """Parses the response of the process."""
     unread: bytes = b""
-    """What the process sent and ``reader`` was not given yet: it may hold more pieces than one step can take."""
+    """Bytes of the process that ``reader`` was not given yet: they may hold more pieces than one step can take."""
+
+    # Written by: fast_path, connection
     answered = False
-    """Whether the response is whole; ``tail`` is what the client has still to take of it."""
+    """Whether the response is complete; the client has still to take ``tail``."""
     tail: bytes | memoryview = b""
     behind = 0
-    """Body bytes in it."""
+    """Body bytes in ``tail``."""
+
+    # Written by: fast_path, response_forwarder, answer_errors
     response_begun = False
     """Whether a byte of the final response was given to the client's connection."""
+
+    # Written by: fast_path, response_forwarder, answer_errors, endings, connection, relay, websocket
     status = 0
+    """Of the response; 0: there is none yet."""
     bytes_sent = 0
     """Response body bytes given to the client's connection."""
+
+    # Written by: response_forwarder
     buffer: SpillBuffer | None = None
-    """What the client has not taken yet, in the slow path."""
+    """What the client has not taken yet, on the slow path."""
     spilled = 0
     """Bytes that were on disk on their way, in either direction."""
-    # pump, upgrade
     end_soon: Callable[[], None] | None = None
-    """Tells the response, which has no end by itself, that it has to come to one."""
+    """Ends a response that has no end by itself, an event stream, after a time."""
     ended_early = False
-    """Whether the response has ended although the process goes on with it, and is to be told so."""
+    """Whether the response has ended although the process goes on with it; the process is still to be told."""
     upgraded = False
     """Whether the application has taken the connection over: from there the process's stream carries raw bytes."""
+
+    # Written by: response_forwarder, forward_response
     relay: Upgraded | None = None
+    """What the connection carries behind the response."""
 
     def __init__(self, head: Head, route: Route, request_id: bytes, started: float) -> None:
         self.head = head
@@ -123,9 +151,8 @@ class Exchange:
         self.request_id = request_id
         self.started = started
         self.body_whole = not head.has_body
-        """Whether ``body``, or ``upload``, is the whole request body; then it can be sent again."""
-        # What several ways set, each in its own order, is set here first: then all exchanges have one layout, whatever becomes of them. PyPy's compiler gives up on
-        # a way on which the layout of an object with floats is put into another order, and half of a request's time went there; CPython does not mind these stores.
+        # Fields that stages set in different orders are set here first: then all exchanges have one layout. PyPy's compiler gives up on a path on which the layout of
+        # an object with floats comes in another order, and half of a request's time went there. CPython does not mind these stores.
         self.session = None
         self.place = None
         self.queued = 0.0
@@ -136,12 +163,12 @@ class Exchange:
         self.bytes_sent = 0
 
     def client(self, peer: str) -> str:
-        """Whose request it is: the ``peer``'s, unless that is a proxy which says more (ED1)."""
+        """The address of the client: the ``peer``, unless that is a trusted proxy which names another (ED1)."""
         origin = self.head.origin
         return peer if origin is None else origin.client or peer
 
     def hold(self, session: Session) -> None:
-        """A process is borrowed."""
+        """Keep the session of a process that was borrowed."""
         self.session = session
         self.pid = session.pid
         route = self.route
@@ -149,7 +176,7 @@ class Exchange:
             session.set_unbounded()
 
     def new_reader(self, session: Session) -> Reader:
-        """What reads the response of the process."""
+        """A parser for the response of the process."""
         head = self.head
         return session.worker_protocol.reader(head.method, upgrade=bool(head.upgrade), websocket=self.wants_websocket)
 
@@ -161,14 +188,14 @@ class Exchange:
             session.close(outcome, keep_stream=keep_stream)
 
     def drop_upload(self) -> None:
-        """The request body is not wanted any more: free its memory and disk."""
+        """Free the memory and disk of the request body, which is not needed any more."""
         upload, self.upload = self.upload, None
         if upload is not None:
             self.spilled += upload.spilled
             upload.close()
 
     def release_body(self) -> None:
-        """Free the request body as soon as nobody can want it again: the process has all of it, and it will be sent to no other (R30)."""
+        """Free the request body if the process has all of it, and no other process will be sent it (R30)."""
         if self.body_sent and not self.repeatable:
             self.body = b""
             self.drop_upload()

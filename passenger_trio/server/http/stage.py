@@ -16,15 +16,15 @@ __all__ = [
 ]
 
 FAST_PATH_TIMEOUT = 0.05
-"""Seconds that the fast path waits for an application; what takes longer goes on in the slow path, which sees the client's connection break."""
+"""Seconds that the fast path waits for a process, or for its response. What takes longer goes on on the slow path, which notices a client that leaves."""
 READ_AHEAD = 65536
-"""Bytes of following requests that are read while one is served (R31)."""
+"""Bytes of the following requests that are read ahead while one is served (R31)."""
 BODY_IN_MEMORY = 128 * 1024
-"""Bytes of a request body that are kept in memory before a process is borrowed; what is longer is buffered on disk."""
+"""Bytes of a request body that are kept in memory before a process is borrowed; a longer body is buffered on disk."""
 RECEIVE_SIZE = 256 * 1024
-"""Bytes that are moved at once from a process to a client, or from a client to a buffer."""
+"""Bytes that are received at once. The size of the shared receive buffer (``Front.receive_buffer``)."""
 SHORT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""What the kernel says when we, and nobody else, are short of something (R36)."""
+"""Errors that mean that this server is short of descriptors or memory (R36); the peer is not to blame."""
 
 
 class Stage(Enum):
@@ -44,4 +44,4 @@ class Stage(Enum):
 
 
 class ClientGone(Exception):
-    """The client's connection broke: nobody is left to be answered."""
+    """The client's connection broke: there is nobody to answer."""
