@@ -32,7 +32,7 @@ from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.http.stage import RECEIVE_SIZE, Stage
 from passenger_trio.server.logs.access_log import AccessLog, AccessRecord
 from passenger_trio.server.mounts import Mounts, Route
-from passenger_trio.server.spill.spill_buffer import SpillStorage
+from passenger_trio.server.spill.spill_storage import SpillStorage
 from passenger_trio.system.switchboard import Switchboard
 
 __all__ = ["Front", "OpenConnection", "trusted_networks"]

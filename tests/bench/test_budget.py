@@ -259,9 +259,9 @@ async def test_the_guard_sees_what_is_started_for_a_request(
 ) -> None:
     stage = fast_path_module.send_request
 
-    def slower(connection: Connection, exchange: Exchange) -> RawStream:
+    def slower(exchange: Exchange, peer: Peer, now: float) -> RawStream:
         added()
-        return stage(connection, exchange)
+        return stage(exchange, peer, now)
 
     monkeypatch.setattr(fast_path_module, "send_request", slower)
     assert counted(await measure(kind))[STARTED[added]] == MEASURED

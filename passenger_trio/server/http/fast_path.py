@@ -284,7 +284,7 @@ class FastPath:
     def _send_request(self, exchange: Exchange, now: float) -> None:
         client = self._client
         try:
-            stream = send_request(client, exchange)
+            stream = send_request(exchange, client.peer, now)
         except PassengerError:
             self._leave(True)  # the task tries the same, and judges the process
             return

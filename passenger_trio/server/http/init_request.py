@@ -1,4 +1,4 @@
-"""Stage 4: from a request head to an ``Exchange``: who asks, whose request is it, and what is it called."""
+"""Stage: begin a request. From its head to an ``Exchange``: who asks, for which application, and under which id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages 7 and 8: take a stream to the process, and write head, body and end of the request in one write."""
+"""Stage: send the request. Take a stream to the process, and write head, body and end of the request in one write."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from passenger_trio.errors import CheckoutError, ProcessUnreachable, RequestErro
 from passenger_trio.pool.session import Session
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
+from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.http.stage import SHORT_OF_DESCRIPTORS
 from passenger_trio.system.sockets import RawStream
 
@@ -21,7 +22,7 @@ _CONNECT_TRIES = 3
 """Processes that are tried when nothing could be sent to any (R30)."""
 
 
-def send_request(client: Client, exchange: Exchange) -> RawStream:
+def send_request(exchange: Exchange, peer: Peer, now: float) -> RawStream:
     """Write the request, as far as it is here, to ``exchange.session``; the stream that has it. Does not call the pool, and may be tried again if it raises.
 
     :raises ProcessUnreachable: the process does not take a stream.
@@ -30,7 +31,6 @@ def send_request(client: Client, exchange: Exchange) -> RawStream:
     session = exchange.session
     assert session is not None
     head, upload = exchange.head, exchange.upload
-    peer = client.peer
     address_pairs = peer.pairs
     if head.upgrade:
         address_pairs = _ask_for_websocket(exchange, session, address_pairs)
@@ -45,14 +45,14 @@ def send_request(client: Client, exchange: Exchange) -> RawStream:
         whole,  # what is not here follows beside the response (send_body)
         head.content_length,
     )
-    stream = session.stream or _stream(client, session, exchange)
+    stream = session.stream or _stream(exchange, session, now)
     exchange.sent = True
     exchange.unsent = b""
     exchange.body_sent = whole
     try:
         sent = stream.send_nowait(data)
         if sent < len(data):
-            # The pump sends the rest while it takes the response: a worker that answers without reading must not wait for us while we wait for it.
+            # ``send_body`` sends the rest while the response is received: a worker that answers without reading must not wait for us while we wait for it.
             exchange.unsent = memoryview(data)[sent:]
             exchange.body_sent = False
     except trio.BrokenResourceError:
@@ -69,7 +69,7 @@ def try_process(client: Client, exchange: Exchange) -> bool:
     :raises RequestError: see ``send_request``.
     """
     try:
-        send_request(client, exchange).hang_up()  # from here its task hears for it
+        send_request(exchange, client.peer, client.now()).hang_up()  # from here its task hears for it
     except RequestError:
         exchange.give_back(SessionOutcome.NOT_STARTED)
         raise
@@ -101,7 +101,7 @@ def _ask_for_websocket(exchange: Exchange, session: Session, address_pairs: byte
     return address_pairs.replace(b"REQUEST_SCHEME\0http", b"REQUEST_SCHEME\0ws", 1)
 
 
-def _stream(client: Client, session: Session, exchange: Exchange) -> RawStream:
+def _stream(exchange: Exchange, session: Session, now: float) -> RawStream:
     """A stream to the process: one that it keeps, unless that has ended meanwhile, or says what nobody has asked for (R41). A new one for a second try, and
     for what could not have a second try where the first might meet a process that ends its idle streams (R30).
 
@@ -113,7 +113,7 @@ def _stream(client: Client, session: Session, exchange: Exchange) -> RawStream:
     )
     stream = session.connect_nowait(fresh=fresh)
     handed_on = exchange.queued and session.worker_protocol.keeps_idle
-    while session.reused and not (handed_on and client.now() - stream.idle_since < _STILL_WARM):
+    while session.reused and not (handed_on and now - stream.idle_since < _STILL_WARM):
         try:
             stream.recv_nowait(1)
         except trio.WouldBlock:

@@ -1,132 +1,35 @@
-"""The spill buffer: bytes between a producer and a slower consumer, in memory first, then in a file without a name (``core/spill.py`` decides, this executes).
+"""The spill buffer: bytes between a producer and a slower consumer, in memory first, then in a file without a name. ``core/spill.py`` decides, this executes.
 
-One task puts bytes in, another gets them out; the buffer is not shared further. Memory is one ``bytearray``, so that a flood of tiny pieces costs its
+One task puts bytes in, another takes them out; the buffer is not shared further. Memory is one ``bytearray``, so that a flood of tiny pieces costs its
 bytes and nothing more (R33). A batch that is being written is kept beside it until it is written.
 
-Disk trouble is never an exception of the producer, nor is want of a descriptor or of a thread: what was to be written stays in memory, as ``ledger.memory`` tells, the
-producer is paused, and the disk is tried again later (R35). Only bytes that are on disk and cannot be read back are lost, and with them the one response: ``SpillLost``.
+Trouble with the disk, a descriptor or a thread is never an exception of the producer: the bytes stay in memory, as ``ledger.memory`` tells, the producer is paused,
+and the disk is tried again later (R35). Only bytes that are on disk and cannot be read back are lost, and with them the one response: ``SpillLost``.
 
-Laws: what comes out is what went in; a buffer whose consumer keeps up opens no file and enters no thread; after ``close`` its disk space is free.
+Laws: what comes out is what went in. A buffer whose consumer keeps up opens no file and enters no thread. After ``close`` its disk space is free.
 """
 
 from __future__ import annotations
 
 import errno
-import logging
 import os
-import socket
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import attrs
 import trio
 
-from passenger_trio.core.spill import SpillLedger, SpillQuota, Step
-from passenger_trio.errors import SpillLost
-from passenger_trio.system import tempfiles
+from passenger_trio.core.spill import SpillLedger, Step
+from passenger_trio.server.spill.spill_storage import SpillStorage
 from passenger_trio.system.sockets import RawStream
 from passenger_trio.system.tempfiles import Received, Take
 from passenger_trio.system.threads import NoThread, in_thread
 
-__all__ = ["Files", "SpillBuffer", "SpillStorage"]
+__all__ = ["SpillBuffer"]
 
 _SEND_AT_ONCE = 256 * 1024
 _RECEIVE_AT_ONCE = 4 * 1024 * 1024
 _WORTH_A_THREAD = 64 * 1024
 """Bytes that must be here already, so that a thread is sent for them: it is one of four, and does not wait for a client."""
-_THREADS = 4
-"""Writes at the same time. They have a limiter of their own, so that a slow disk holds up nothing but buffers."""
-_SHARE = 0.8
-"""Of the space that is free at the start: the limit, where none is given."""
-
-_log = logging.getLogger("passenger_trio.server")
-
-
-class Files(Protocol):
-    """The system calls that can fail for reasons of the disk; ``system.tempfiles`` is them. Tests put errors between."""
-
-    def open_unlinked(self, directory: str) -> int: ...
-    def write_at(self, descriptor: int, data: bytes | bytearray, offset: int) -> tuple[int, int | None]: ...
-    def receive_at(
-        self, sock: socket.socket, descriptor: int, offset: int, most: int, take: Take | None = None
-    ) -> Received: ...
-    def send_file(self, sock: int, descriptor: int, offset: int, count: int) -> int: ...
-    def truncate(self, descriptor: int) -> None: ...
-
-
-class SpillStorage:
-    """The disk, as all buffers of one server share it: the directory, the quota, the threads."""
-
-    def __init__(
-        self,
-        directory: str,
-        limit: int,
-        now: Callable[[], float],
-        files: Files = tempfiles,
-        *,
-        takes_file: Callable[[], bool] = lambda: True,
-        make_room: Callable[[], object] = lambda: None,
-    ) -> None:
-        """:param directory: where the files are (``""``: where temporary files are). :param limit: bytes of all of them (0: most of what is free now).
-        :param takes_file: whether there is a descriptor for one more file (``core.descriptors``). :param make_room: gives some back that are not needed.
-        """
-        self.directory = directory or tempfiles.default_directory()
-        self.quota = SpillQuota(limit or int(tempfiles.free_space(self.directory) * _SHARE))
-        self.buffers: set[SpillBuffer] = set()
-        """Those that hold something, or a file."""
-        self.open_files = 0
-        """Counted from the moment in which a thread is sent to open one."""
-        self.now = now
-        self.files = files
-        self._takes_file = takes_file
-        self._make_room = make_room
-        self.limiter = trio.CapacityLimiter(_THREADS)
-
-    @property
-    def memory(self) -> int:
-        """Bytes that buffers hold in memory."""
-        return sum(buffer.ledger.memory for buffer in self.buffers)
-
-    def usable(self, *, new_file: bool) -> bool:
-        """Whether a write may be tried now, or one to a file that is still to be opened."""
-        return self.quota.usable(self.now(), new_file=new_file) and (not new_file or self._takes_file())
-
-    def paused(self) -> None:
-        """A producer must wait."""
-        now = self.now()
-        quota = self.quota
-        quota.paused += 1
-        if quota.exhausted(now):
-            quota.errors["quota"] += 1
-            if quota.worth_a_line(now):
-                _log.warning("buffers have reached %d bytes on disk, their limit: applications are paused", quota.limit)
-        elif not self._takes_file():
-            self._make_room()
-            quota.errors["no_descriptor"] += 1
-            if quota.worth_a_line(now):
-                _log.warning(
-                    "connections and buffers (%d) have reached what the limit on descriptors leaves them: applications are paused while their clients are slow",
-                    self.open_files,
-                )
-
-    def failed(self, error: int) -> None:
-        """A file could not be opened or written."""
-        now = self.now()
-        word = self.quota.failed(error, now)
-        if self.quota.worth_a_line(now):
-            _log.error(
-                "buffering in %s failed (%s: %s): applications are paused while their clients are slow, and it is tried again",
-                self.directory,
-                word,
-                os.strerror(error),
-            )
-
-    def lost(self, reason: str) -> SpillLost:
-        """What is on disk cannot be read back."""
-        self.quota.errors["read"] += 1
-        if self.quota.worth_a_line(self.now()):
-            _log.error("a buffer in %s cannot be read back: %s", self.directory, reason)
-        return SpillLost(f"its buffer cannot be read back: {reason}")
 
 
 @attrs.define(eq=False)
@@ -228,7 +131,7 @@ class SpillBuffer:
             space.failed(error)
 
     def _account(self, granted: int, written: int) -> None:
-        """So much of what the quota had granted is on disk."""
+        """The one accounting step of every write: ``written`` bytes of those that the quota had granted are on disk."""
         quota = self.space.quota
         quota.release(granted - written)
         quota.spilled += written
@@ -246,7 +149,7 @@ class SpillBuffer:
         return file, *files.write_at(file, batch, offset)
 
     def wants_bulk(self, stream: RawStream) -> int:
-        """Bytes that may come from ``stream`` past memory, because the consumer is behind, the disk is in use already, and enough is here to send a thread for it; 0: none."""
+        """Bytes that may go from ``stream`` to the file past memory: the consumer is behind, the file is in use already, and enough has arrived for a thread. 0: none."""
         ledger = self.ledger
         if self.file is None or not ledger.unread or not ledger.takes_bulk or not self.usable:
             return 0
@@ -283,7 +186,7 @@ class SpillBuffer:
     # -- the consumer's side ------------------------------------------------------------------------------------
 
     def send_nowait(self, stream: RawStream) -> int:
-        """Give some of the backlog to ``stream``: what is on disk, then what is in memory. 0: it takes nothing now.
+        """Send some of the backlog to ``stream``: bytes on disk first, then those in memory. 0: the stream takes nothing now.
 
         :raises SpillLost: the file cannot be read.
         :raises trio.BrokenResourceError: the stream is broken.
@@ -309,7 +212,7 @@ class SpillBuffer:
         return sent
 
     def send_stored(self, stream: RawStream, offset: int, count: int) -> int:
-        """Give bytes of the file to ``stream``, without counting them as gone. 0: it takes nothing now. Raises as ``send_nowait``."""
+        """Send bytes of the file to ``stream``; they stay in the buffer. 0: the stream takes nothing now. Raises as ``send_nowait``."""
         assert self.file is not None
         try:
             sent = stream.send_file_nowait(self.space.files.send_file, self.file, offset, min(count, _SEND_AT_ONCE))

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from passenger_trio.core.spill import BATCH, THRESHOLD, SpillLedger
 from passenger_trio.errors import SpillLost
-from passenger_trio.server.spill.spill_buffer import SpillBuffer, SpillStorage
+from passenger_trio.server.spill.spill_buffer import SpillBuffer
+from passenger_trio.server.spill.spill_storage import SpillStorage
 from passenger_trio.system import tempfiles
 from passenger_trio.system.sockets import RawStream
 

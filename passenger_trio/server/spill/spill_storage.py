@@ -1,0 +1,123 @@
+"""Spill storage: the disk, as all buffers of one server share it. The directory, the quota, the threads, and what the log says of trouble with them.
+
+``core/spill.py`` (``SpillQuota``) decides whether the disk may be tried; this asks it with the clock, and counts files.
+
+Law: no trouble with the disk is an exception here; ``lost`` makes the one that a buffer raises.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from passenger_trio.core.spill import SpillLedger, SpillQuota
+from passenger_trio.errors import SpillLost
+from passenger_trio.system import tempfiles
+from passenger_trio.system.tempfiles import Received, Take
+
+__all__ = ["Buffer", "Files", "SpillStorage"]
+
+_THREADS = 4
+"""Writes at the same time. They have a limiter of their own, so that a slow disk holds up nothing but buffers."""
+_SHARE = 0.8
+"""Of the space that is free at the start: the limit, where none is given."""
+
+_log = logging.getLogger("passenger_trio.server")
+
+
+class Buffer(Protocol):
+    """What the storage knows of a buffer."""
+
+    ledger: SpillLedger
+
+
+class Files(Protocol):
+    """The system calls that can fail for reasons of the disk; ``system.tempfiles`` is them. Tests put errors between."""
+
+    def open_unlinked(self, directory: str) -> int: ...
+    def write_at(self, descriptor: int, data: bytes | bytearray, offset: int) -> tuple[int, int | None]: ...
+    def receive_at(
+        self, sock: socket.socket, descriptor: int, offset: int, most: int, take: Take | None = None
+    ) -> Received: ...
+    def send_file(self, sock: int, descriptor: int, offset: int, count: int) -> int: ...
+    def truncate(self, descriptor: int) -> None: ...
+
+
+class SpillStorage:
+    """The disk, as all buffers of one server share it: the directory, the quota, the threads."""
+
+    def __init__(
+        self,
+        directory: str,
+        limit: int,
+        now: Callable[[], float],
+        files: Files = tempfiles,
+        *,
+        takes_file: Callable[[], bool] = lambda: True,
+        make_room: Callable[[], object] = lambda: None,
+    ) -> None:
+        """:param directory: where the files are (``""``: where temporary files are). :param limit: bytes of all of them (0: most of what is free now).
+        :param takes_file: whether there is a descriptor for one more file (``core.descriptors``). :param make_room: gives some back that are not needed.
+        """
+        self.directory = directory or tempfiles.default_directory()
+        self.quota = SpillQuota(limit or int(tempfiles.free_space(self.directory) * _SHARE))
+        self.buffers: set[Buffer] = set()
+        """Those that hold something, or a file."""
+        self.open_files = 0
+        """Counted from the moment in which a thread is sent to open one."""
+        self.now = now
+        self.files = files
+        self._takes_file = takes_file
+        self._make_room = make_room
+        self.limiter = trio.CapacityLimiter(_THREADS)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that buffers hold in memory."""
+        return sum(buffer.ledger.memory for buffer in self.buffers)
+
+    def usable(self, *, new_file: bool) -> bool:
+        """Whether a write may be tried now, or one to a file that is still to be opened."""
+        return self.quota.usable(self.now(), new_file=new_file) and (not new_file or self._takes_file())
+
+    def paused(self) -> None:
+        """A producer must wait."""
+        now = self.now()
+        quota = self.quota
+        quota.paused += 1
+        if quota.exhausted(now):
+            quota.errors["quota"] += 1
+            if quota.worth_a_line(now):
+                _log.warning("buffers have reached %d bytes on disk, their limit: applications are paused", quota.limit)
+        elif not self._takes_file():
+            self._make_room()
+            quota.errors["no_descriptor"] += 1
+            if quota.worth_a_line(now):
+                _log.warning(
+                    "connections and buffers (%d) have reached what the limit on descriptors leaves them: applications are paused while their clients are slow",
+                    self.open_files,
+                )
+
+    def failed(self, error: int) -> None:
+        """A file could not be opened or written."""
+        now = self.now()
+        word = self.quota.failed(error, now)
+        if self.quota.worth_a_line(now):
+            _log.error(
+                "buffering in %s failed (%s: %s): applications are paused while their clients are slow, and it is tried again",
+                self.directory,
+                word,
+                os.strerror(error),
+            )
+
+    def lost(self, reason: str) -> SpillLost:
+        """What is on disk cannot be read back."""
+        self.quota.errors["read"] += 1
+        if self.quota.worth_a_line(self.now()):
+            _log.error("a buffer in %s cannot be read back: %s", self.directory, reason)
+        return SpillLost(f"its buffer cannot be read back: {reason}")
