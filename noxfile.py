@@ -80,6 +80,8 @@ if __name__ != "__main__":
         _need_programs(session, TEST_PROGRAMS)
         session.install("-q", "-e", ".[test]")
         session.run("python", "tests/node_packages.py")  # now, and not within the time of a test
+        # Hundreds of servers and loaders are started. Where PYTHONDONTWRITEBYTECODE is set each of them would compile all that it imports.
+        session.run("python", "-m", "compileall", "-q", "passenger_trio", "spawn_servers", "tests", "-x", "tests/apps")
         # Most tests wait for processes, so there is one more than cores: it does something meanwhile. What a module shares stays together.
         # The order is that of tests/conftest.py: what lasts long begins first; the quick half is shuffled, and the heading has the seed
         # (``--randomly-seed=N`` has the same order again).

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
+
 import pytest
 from python_asgi import LOOPS, subject
 from python_wsgi import interpreters
 
-from passenger_trio.testing.conformance import CHECKS, Check, check_spawn_server
+from passenger_trio.testing.conformance import CHECKS, Check, Stage, check_spawn_server
 
 OTHERS = {name: path for name, path in interpreters().items() if name != "this"}
 CASES = [
@@ -18,15 +21,26 @@ CASES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def stages() -> Iterator[dict[tuple[bool, str], Stage]]:
+    """Whether it is preloaded, event loop -> a stage that shares its worker, among those checks that may."""
+    with ExitStack() as stack:
+        kinds = [(preloaded, loop) for preloaded in (False, True) for loop in LOOPS]
+        yield {
+            (preloaded, loop): stack.enter_context(subject(preloaded=preloaded, loop=loop).stage(share=True))
+            for preloaded, loop in kinds
+        }
+
+
 @pytest.mark.os
 @pytest.mark.parametrize(
     ("check", "preloaded", "loop"),
     CASES,
     ids=[f"{check}-{'forked' if forked else 'started'}-{loop}" for check, forked, loop in CASES],
 )
-def test_contract(check: Check, preloaded: bool, loop: str) -> None:
+def test_contract(check: Check, preloaded: bool, loop: str, stages: dict[tuple[bool, str], Stage]) -> None:
     """Each check by its name, with this interpreter."""
-    check(subject(preloaded=preloaded, loop=loop))
+    check(subject(preloaded=preloaded, loop=loop), stages[preloaded, loop])
 
 
 @pytest.mark.os

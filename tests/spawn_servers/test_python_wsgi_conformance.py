@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from python_wsgi import LOADER, OLDEST, interpreters, subject
 
-from passenger_trio.testing.conformance import CHECKS, Check, check_spawn_server
+from passenger_trio.testing.conformance import CHECKS, Check, Stage, check_spawn_server
 
 INTERPRETERS = interpreters()
 OTHERS = {name: path for name, path in INTERPRETERS.items() if name != "this"}
@@ -24,13 +25,23 @@ CASES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def stages() -> Iterator[dict[bool, Stage]]:
+    """Whether it is preloaded -> a stage that shares its worker, among those checks that may."""
+    with ExitStack() as stack:
+        yield {
+            preloaded: stack.enter_context(subject(preloaded=preloaded).stage(share=True))
+            for preloaded in (False, True)
+        }
+
+
 @pytest.mark.os
 @pytest.mark.parametrize(
     ("check", "preloaded"), CASES, ids=[f"{check}-{'forked' if forked else 'started'}" for check, forked in CASES]
 )
-def test_contract(check: Check, preloaded: bool) -> None:
+def test_contract(check: Check, preloaded: bool, stages: dict[bool, Stage]) -> None:
     """Each check by its name, with this interpreter."""
-    check(subject(preloaded=preloaded))
+    check(subject(preloaded=preloaded), stages[preloaded])
 
 
 @pytest.mark.os
