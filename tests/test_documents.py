@@ -140,10 +140,22 @@ def test_HO6_the_commands_for_contributors_exist() -> None:
     assert re.search(r"pip install -e '.\[test\]' pre-commit$", page.read_text(), re.MULTILINE)
 
 
-def test_HO6_the_editor_is_told_what_the_formatter_does() -> None:
+def test_HO6_the_editor_is_told_what_is_so() -> None:
+    """Every text of the tree but the fuzz corpora, which are bytes from the wire."""
     text = (ROOT / ".editorconfig").read_text()
     assert f"max_line_length = {PROJECT['tool']['ruff']['line-length']}" in text
-    assert "root = true" in text
+    assert "[fuzz/corpora/**]" in text
+    wrong = []
+    for folder in ("passenger_trio", "spawn_servers", "tests", "fuzz", "docs", ".github"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix not in {".py", ".rb", ".js", ".cjs", ".mjs", ".md", ".toml", ".yml", ".c"}:
+                continue
+            if {"node_modules", "corpora"} & set(path.parts):
+                continue
+            data = path.read_bytes()
+            if b"\r\n" in data or re.search(rb"[ \t]$", data, re.MULTILINE) or (data and not data.endswith(b"\n")):
+                wrong.append(path.relative_to(ROOT))
+    assert wrong == []
 
 
 # -- documents -----------------------------------------------------------------------------------------------------------
