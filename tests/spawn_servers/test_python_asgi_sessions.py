@@ -144,6 +144,7 @@ def test_early_hints(tmp_path: Path, loop: str) -> None:
         ("await send({'type': 'http.response.start', 'status': 99})", "not the status of a response: 99"),
         ("await begin(send, headers=[('a', 'b')])", "must be bytes, not str"),
         ("await begin(send, headers=[(b'', b'b')])", "an empty name"),
+        ("await begin(send, headers=[(b'a', b'b\\0c')])", "a byte that HTTP cannot carry"),
         ("await begin(send, headers=[(b'a', b'x' * 200000)])", "longer than"),
         ("await begin(send, headers=5)", "must be a list of names and values, not int"),
         ("await begin(send, headers=[b'abc'])", "must be a name and a value"),
