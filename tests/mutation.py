@@ -50,7 +50,7 @@ _OPTIONS = (
     "-p",
     "no:cacheprovider",
     "-o",
-    "timeout=60",
+    "timeout=120",
     *(word for plugin in _PLUGINS for word in ("-p", plugin)),
 )
 

@@ -69,12 +69,23 @@ def test_a_body_is_given_out_as_it_comes(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "least", "most"),
-    [("H", 1, 131072), ("D", 1, 16777216), ("E", 0, 0), ("A", 0, 0), ("T", 0, 16777216), ("B", 0, 16777216), ("C", 0, 125)],
+    [
+        ("H", 1, 131072),
+        ("D", 1, 16777216),
+        ("E", 0, 0),
+        ("A", 0, 0),
+        ("T", 0, 16777216),
+        ("B", 0, 16777216),
+        ("C", 0, 125),
+    ],
 )
 def test_lengths(kind: str, least: int, most: int) -> None:
     """Yes at both limits, no beyond them; and what is refused is not waited for."""
     for length in (least, most):
-        assert FrameReader(kind.encode() + length.to_bytes(4, "big")).next_frame(TO_A_WORKER) in (None, (ord(kind), b"", True))
+        assert FrameReader(kind.encode() + length.to_bytes(4, "big")).next_frame(TO_A_WORKER) in (
+            None,
+            (ord(kind), b"", True),
+        )
     for length in {max(0, least - 1), most + 1} - {least}:
         with pytest.raises(ProtocolViolation):
             FrameReader(kind.encode() + length.to_bytes(4, "big")).next_frame(TO_A_WORKER)

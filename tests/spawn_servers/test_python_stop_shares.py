@@ -100,7 +100,9 @@ WEBSOCKET = {"REQUEST_SCHEME": "ws"}
 
 
 @contextmanager
-def serving(root: Path, source: str, *, loop: str = "", env: dict[str, str] | None = None, **options: Any) -> Iterator[Loader]:
+def serving(
+    root: Path, source: str, *, loop: str = "", env: dict[str, str] | None = None, **options: Any
+) -> Iterator[Loader]:
     (root / "app.py").write_text(source.replace("LOOP", loop))
     command, kind = (asgi_command(), "asgi") if loop else (wsgi_command(), "wsgi")
     with FakeSupervisor() as supervisor:
@@ -239,7 +241,12 @@ def test_a_wsgi_handler_in_the_main_thread(tmp_path: Path, path: str) -> None:
         eventually(lambda: "began " + path in events(tmp_path))
         worker.shut_down()
         assert worker.exit_status() == 0
-        assert events(tmp_path) == ["began " + path, "ended " + path, *(["closed"] if path == "/streams" else []), "atexit"]
+        assert events(tmp_path) == [
+            "began " + path,
+            "ended " + path,
+            *(["closed"] if path == "/streams" else []),
+            "atexit",
+        ]
 
 
 def test_wsgi_handlers_in_threads(tmp_path: Path) -> None:
@@ -317,7 +324,9 @@ def test_a_thread_of_the_application_that_never_ends(tmp_path: Path) -> None:
         assert events(tmp_path) == ["atexit"]
 
 
-def test_a_main_thread_that_comes_back_while_its_exit_hooks_are_run_for_it_does_not_run_them_again(tmp_path: Path) -> None:
+def test_a_main_thread_that_comes_back_while_its_exit_hooks_are_run_for_it_does_not_run_them_again(
+    tmp_path: Path,
+) -> None:
     """Fault 20: a call into C that nothing interrupts (SIGIO, here) ends in the last share, in which another thread runs the hooks."""
     source = WSGI.replace('"atexit")', '"atexit")\natexit.register(time.sleep, 0.8)') + textwrap.dedent("""
         import signal

@@ -184,9 +184,7 @@ CHUNKS = st.lists(st.binary(min_size=1, max_size=20).map(lambda data: data.repla
 
 @given(chunks=CHUNKS, cuts=st.lists(st.integers(0, 200), max_size=6), calls=st.lists(CALLS, max_size=12))
 @settings(max_examples=300, deadline=None)
-def test_input_is_a_file(
-    chunks: list[bytes], cuts: list[int], calls: list[tuple[str, int | None]]
-) -> None:
+def test_input_is_a_file(chunks: list[bytes], cuts: list[int], calls: list[tuple[str, int | None]]) -> None:
     """However the body is cut into frames, and the frames into reads, it gives what a file of the same bytes gives."""
     wire = b"".join(frame("D", chunk) for chunk in chunks) + frame("E")
     pieces = _cut(wire, cuts)

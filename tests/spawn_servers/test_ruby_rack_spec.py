@@ -322,6 +322,18 @@ def test_an_error_in_a_file_with_any_name(worker: Loader) -> None:
     assert response.error[:2] == ("RuntimeError", "caf\u00e9")
 
 
+@pytest.mark.parametrize(
+    ("path", "why"), [("/nul", "has a NUL byte"), ("/no-name", "has an empty name"), ("/too-long", "is longer than")]
+)
+def test_a_head_that_cannot_be_sent_is_the_applications_error(worker: Loader, path: str, why: str) -> None:
+    with worker.open() as stream:
+        response = stream.request("GET", path)
+        assert response.error is not None
+        assert response.error[0] == "ArgumentError"
+        assert why in response.error[1]
+        assert good(stream.request("GET", "/chunked")) == b"hello world"
+
+
 def test_a_thread_that_the_application_ends_is_replaced(worker: Loader, tmp_path: Path) -> None:
     for _ in range(2):
         assert not worker.request("GET", "/thread-exit").complete

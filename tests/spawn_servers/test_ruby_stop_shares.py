@@ -76,7 +76,10 @@ def test_handlers_that_never_end(tmp_path: Path, ruby: str, threads: int) -> Non
     for paths in batches:
         events.unlink(missing_ok=True)
         env = {"EVENTS": str(events)}
-        with ExitStack() as streams, worker_of(ruby, tmp_path, env=env, threads=threads, shutdown_timeout=3.0) as worker:
+        with (
+            ExitStack() as streams,
+            worker_of(ruby, tmp_path, env=env, threads=threads, shutdown_timeout=3.0) as worker,
+        ):
             for path in paths:
                 begin(worker, streams, path)
             began = {f"began {path}" for path in paths}

@@ -65,6 +65,9 @@ ACTIONS = {
 }.freeze
 
 RAW = {
+  "/nul" => ->(_env) { [200, { "x-nul" => "a\0b" }, []] },
+  "/no-name" => ->(_env) { [200, { "" => "a" }, []] },
+  "/too-long" => ->(_env) { [200, { "x-long" => "a" * 200_000 }, []] },
   "/file" => ->(_env) { [200, TEXT.dup, Body.new(["never read"], path: ENV.fetch("FEATURES_FILE"))] },
   "/callable" => ->(_env) { [200, TEXT.dup, proc { |stream| stream.write("one"); stream << "two"; stream.close }] },
   "/kept" => lambda do |env|
