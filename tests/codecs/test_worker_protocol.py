@@ -6,9 +6,9 @@ import struct
 
 import pytest
 
-from passenger_trio.codecs.dialect import SESSION, SESSION_FRAMING
 from passenger_trio.codecs.head import Head
 from passenger_trio.codecs.session_protocol import BODY_END, ResponseReader
+from passenger_trio.codecs.worker_protocol import SESSION, SESSION_ENCODING
 from passenger_trio.errors import RequestError
 
 HEAD = Head(b"GET", b"/a", b"/a", b"", b"1.1", b"a", [(b"Host", b"a")])
@@ -24,8 +24,8 @@ def frames(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def request(body: bytes, whole: bool, head: Head = HEAD) -> bytes:
-    data, framing = SESSION.request(head, b"SERVER_NAME\0a\0", b"", False, b"id", body, whole, None)
-    assert framing is SESSION_FRAMING
+    data, encoding = SESSION.request(head, b"SERVER_NAME\0a\0", b"", False, b"id", body, whole, None)
+    assert encoding is SESSION_ENCODING
     return data
 
 
@@ -41,9 +41,9 @@ def test_a_request_whose_body_is_not_here_as_a_whole() -> None:
     (head,) = frames(request(b"", False))
     assert head[0] == b"H"
     assert frames(request(b"abc", False)) == [head, (b"D", b"abc")]
-    assert frames(SESSION_FRAMING.piece(b"def")) == [(b"D", b"def")]
-    assert frames(SESSION_FRAMING.before(3) + b"def" + SESSION_FRAMING.after) == [(b"D", b"def")]
-    assert frames(SESSION_FRAMING.end) == [(b"E", b"")] == frames(BODY_END)
+    assert frames(SESSION_ENCODING.piece(b"def")) == [(b"D", b"def")]
+    assert frames(SESSION_ENCODING.before(3) + b"def" + SESSION_ENCODING.after) == [(b"D", b"def")]
+    assert frames(SESSION_ENCODING.end) == [(b"E", b"")] == frames(BODY_END)
 
 
 def test_a_head_that_no_process_takes() -> None:
