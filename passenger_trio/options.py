@@ -320,7 +320,9 @@ class ServerOptions:
         5.0, "time that WebSockets and event streams have to end when the server stops, or their process is to go"
     )
     abort_on_startup_error: bool = option(False, "end with exit code 3 if the application does not start")
-    access_log: str = option("auto", "file, '-' (standard output), 'off', or auto: '-' in development", kind="path")
+    access_log: str = option(
+        "auto", "file, '-' (standard output), 'off' or 'none', or auto: '-' in development", kind="path"
+    )
     access_log_format: str = option("combined", "format of the access log", kind="choice", choices=("combined", "json"))
     log_level: str = option(
         "info", "least serious message that is logged", kind="choice", choices=("debug", "info", "warning", "error")

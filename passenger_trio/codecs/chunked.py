@@ -12,7 +12,8 @@ valid (BWS, RFC 9110 5.6.3), but h11 does not accept it. ``clean`` is the input 
 space, so h11 gets a line with an extension only when the line is complete.
 
 Trailers are checked like header fields and then dropped (RFC 9110 6.5.1). A trailer that would change how the
-message is framed, routed, authorised or decoded is refused.
+message is framed, routed, authorised or decoded is refused, but that of an application is left out: its response
+is whole, and nobody is deceived by what is not sent on.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ class ChunkScan:
         "_clean",
         "_expect",
         "_extensions",
-        "_floods",
         "_given",
+        "_is_ours",
         "_left",
         "_limits",
         "_line",
@@ -86,10 +87,10 @@ class ChunkScan:
         "total",
     )
 
-    def __init__(self, limits: HttpLimits, *, floods: bool = False) -> None:
-        """:param floods: as many small chunks as there are: the sender is one of ours."""
+    def __init__(self, limits: HttpLimits, *, is_ours: bool = False) -> None:
+        """:param is_ours: the sender is an application: there may be as many small chunks as it likes, and a trailer that may not be one is left out."""
         self._limits = limits
-        self._floods = floods
+        self._is_ours = is_ours
         self._expect = _Expect.SIZE
         self._left = 0
         self._line: LineScan | None = None
@@ -165,9 +166,7 @@ class ChunkScan:
             at = plain.end()
             size = int(plain[1], 16)
         else:
-            if self._given < at:
-                self._clean.append(data[self._given : at])
-                self._given = at  # also if the line is refused: what is good is given once
+            self._give_until(data, at)
             line, at = self._next_line(data, at, MAX_SIZE_DIGITS + MAX_EXTENSION, "chunk_line_too_long")
             self._given = at  # not before it is whole, and right
             if line is None:
@@ -195,7 +194,11 @@ class ChunkScan:
         most = self._limits.max_request_body
         if most and self.total + size > most:
             raise refuse("body_too_large")
-        if not self._floods and self.chunks > FREE_CHUNKS and self.total < (self.chunks - FREE_CHUNKS) * MIN_MEAN_CHUNK:
+        if (
+            not self._is_ours
+            and self.chunks > FREE_CHUNKS
+            and self.total < (self.chunks - FREE_CHUNKS) * MIN_MEAN_CHUNK
+        ):
             raise refuse("tiny_chunks")
         self._left = size
         self._expect = _Expect.DATA
@@ -203,23 +206,38 @@ class ChunkScan:
 
     def _trailer(self, data: bytes, at: int) -> int:
         limits = self._limits
+        if self._is_ours:
+            self._give_until(data, at)
         if self._trailer_left < limits.max_header_field_size:
             line, at = self._next_line(data, at, self._trailer_left, "headers_too_large")
         else:
             line, at = self._next_line(data, at, limits.max_header_field_size, "field_too_large")
+        if self._is_ours:
+            self._given = at
         if line is None:
             return at
         if not line:
             self._expect = _Expect.NOTHING
+            if self._is_ours:
+                self._clean.append(b"\r\n")
             return at
         self._trailers += 1
         if self._trailers > limits.max_header_fields:
             raise refuse("too_many_fields")
         self._trailer_left = max(0, self._trailer_left - len(line) - 2)
         name = read_field(line)[0].lower()
-        if not may_trail(name):
+        if self._is_ours:
+            if may_trail(name):
+                self._clean.append(line + b"\r\n")
+        elif not may_trail(name):
             raise refuse("forbidden_trailer")
         return at
+
+    def _give_until(self, data: bytes, at: int) -> None:
+        """What is before ``at`` is good as it is. Given once, also if what follows is refused."""
+        if self._given < at:
+            self._clean.append(data[self._given : at])
+            self._given = at
 
     def _next_line(self, data: bytes, at: int, limit: int, too_long: str) -> tuple[bytes | None, int]:
         """A line that may have begun in earlier data, and where the next byte is. Copies one line at most."""

@@ -240,7 +240,7 @@ class HttpReader:
         self._flags = _KEEP if head.keep else _CLOSE
         events.append((HEAD, head.payload))
         if head.body is Body.CHUNKED:
-            self._chunks = ChunkScan(_LIMITS, floods=True)
+            self._chunks = ChunkScan(_LIMITS, is_ours=True)
         elif head.body is Body.NONE or (head.body is Body.LENGTH and not head.length):
             self._end(events)
         return scan.rest

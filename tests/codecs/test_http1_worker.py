@@ -78,6 +78,12 @@ GOOD = {
         b"helloyou",
         b"",
     ),
+    "chunked, trailers that may not be sent as such (RFC 9110 6.5.1): they are dropped": (
+        R
+        + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nContent-Length: 5\r\nX-T: 1\r\nTransfer-Encoding: gzip\r\nSet-Cookie: a\r\n\r\n",
+        b"hello",
+        b"",
+    ),
     "chunked in capitals": (R + b"TRANSFER-ENCODING: CHUNKED\r\n\r\n1\r\na\r\n0\r\n\r\n", b"a", b""),
     "closing": (R + b"Content-Length: 2\r\nConnection: close\r\n\r\nok", b"ok", b"\x01"),
     "closing among other words": (R + b"Connection: x, Close\r\nContent-Length: 2\r\n\r\nok", b"ok", b"\x01"),
@@ -199,7 +205,7 @@ MALFORMED = {
     "a chunk size with a sign": R + b"Transfer-Encoding: chunked\r\n\r\n+5\r\nhello\r\n0\r\n\r\n",
     "a chunk that does not end": R + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhelloXX0\r\n\r\n",
     "a bare LF in a chunk": R + b"Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n",
-    "a trailer that deceives": R + b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\n\r\n",
+    "a trailer that is no field": R + b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length 5\r\n\r\n",
     "too many fields": R + b"X: y\r\n" * 1001 + b"\r\n",
     "a head that does not end": R + b"X: " + b"y" * 131072,
 }

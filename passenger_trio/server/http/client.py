@@ -41,6 +41,7 @@ class Client:
         "front",
         "now",
         "peer",
+        "refused_since",
         "scope",
         "served",
         "since",
@@ -61,6 +62,8 @@ class Client:
         self.stage = Stage.IDLE
         self.since = self._opened = self.now()
         """When the stage began, in monotonic seconds."""
+        self.refused_since = math.inf
+        """When the first byte of a head came that is refused, for the access log; infinity: none is."""
         self.due = math.inf
         """When the stage must be over. The deadline scanner reads it."""
         self._on_due: Callable[[float], bool] | None = None

@@ -49,7 +49,7 @@ async def refuse(client: Client, error: RequestError) -> None:
         exchange.bytes_sent = size
         await end_separately(client, exchange)
         return
-    since = client.since if client.stage is Stage.HEAD else client.now()
+    since = client.since if client.stage is Stage.HEAD else min(client.refused_since, client.now())
     try:
         await client.send(data)
     except ClientGone:

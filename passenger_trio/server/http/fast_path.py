@@ -230,6 +230,7 @@ class FastPath:
             else:
                 self._begin(head, now)
         except RequestError as error:
+            client.refused_since = client.since if client.stage is Stage.HEAD else now
             self._fail(error)
 
     def _begin(self, head: Head, now: float) -> None:

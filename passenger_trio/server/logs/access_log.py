@@ -59,6 +59,10 @@ class AccessLogStatistics:
     last_error: str
 
 
+_NO_LOG = ("off", "none")
+"""Values of ``access_log``. (A file of such a name is ``./none``.)"""
+
+
 class AccessLog:
     """One destination. Give ``run`` to a nursery that outlives the clients' one."""
 
@@ -104,7 +108,7 @@ class AccessLog:
         destination = config.server.access_log
         if destination == "auto":
             destination = "-" if any(app.is_development for app in config.apps) else "off"
-        return None if destination == "off" else cls(destination, config.server.access_log_format, kernel=kernel)
+        return None if destination in _NO_LOG else cls(destination, config.server.access_log_format, kernel=kernel)
 
     def record(self, record: AccessRecord) -> None:
         """Log a request. Sync, and never waits: the line is written later."""

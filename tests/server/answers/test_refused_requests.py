@@ -129,6 +129,21 @@ async def test_ED14_a_refused_request_is_in_the_log(
         assert record.agent == (b"u" if status == 404 else b"")
 
 
+@pytest.mark.parametrize("plain_parser", [True, False])
+@simulated
+async def test_ED14_a_refused_head_is_logged_with_its_time(plain_parser: bool) -> None:
+    """Also where its last bytes are what is wrong with it: the time counts from its first one, as for any request."""
+    async with serving(options=ServerOptions(plain_parser=plain_parser)) as world:
+        client = world.connect()
+        client.send(b"GET /slow HTTP/1.1\r\n")
+        await trio.sleep(2)
+        client.send(b"Host : x\r\n\r\n")
+        assert (await client.answer()).status == 400
+        [record] = world.records
+        assert (record.target, record.refusal) == (b"/slow", "space_before_colon")
+        assert 1.9 < record.duration < 2.5
+
+
 @simulated
 async def test_ED14_a_head_that_comes_too_late_too() -> None:
     async with serving(options=ServerOptions(header_timeout=3)) as world:

@@ -393,7 +393,8 @@ class TestWhichDestination:
         assert AccessLog.open(Config(apps=(AppOptions(environment="production"),))) is None
 
     def test_off(self) -> None:
-        assert AccessLog.open(Config(server=ServerOptions(access_log="off"))) is None
+        for name in ("off", "none"):
+            assert AccessLog.open(Config(server=ServerOptions(access_log=name))) is None
 
     def test_a_file(self, tmp_path: Path) -> None:
         path = str(tmp_path / "access.log")
