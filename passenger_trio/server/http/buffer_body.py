@@ -1,4 +1,4 @@
-"""Stage 5: read the request body before a process is borrowed, so that a slow upload holds none.
+"""Stage: read the request body before a process is borrowed, so that a slow upload holds none.
 
 Up to ``stage.BUFFERED`` bytes are kept in memory (``exchange.body``), what is longer goes to a buffer on disk (``exchange.upload``); a body that is whole by then can also
 be sent again (R30). Where an application wants its uploads as they come, only what is here already is taken. And where the disk takes nothing any more the rest goes to the

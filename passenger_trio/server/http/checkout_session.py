@@ -1,4 +1,4 @@
-"""Stage 6: borrow a process. At once when one is free; else wait in the pool's queue, and watch the client meanwhile."""
+"""Stage: borrow a process. At once if one is free; else wait in the pool's queue, and watch the client meanwhile."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["abandon_session", "checkout_session"]
 async def checkout_session(client: Client, exchange: Exchange) -> None:
     """Borrow a process into ``exchange.session``, and see the client's connection break meanwhile.
 
-    It goes on in the place that the fast path took, if that did.
+    If the fast path took a place in the queue, it waits in that.
 
     :raises CheckoutError: none can be had.
     :raises ClientGone: the client did not wait for it.

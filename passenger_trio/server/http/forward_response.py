@@ -1,7 +1,7 @@
-"""Stages 9 to 11 in the slow path: the response, from the process to the client, by ``pump``, which forwards each piece as it comes.
+"""Stage: forward the response, on the slow path. ``response_forwarder`` passes each piece on as it comes; this judges what is wrong with a response.
 
-Laws: the process is given back before the client has taken the last byte; a request is sent to a second process only while no byte of a response has
-come, only once, and only when that is safe (R30); whatever is wrong with a response is judged here, once: what the pool is told, what the client sees.
+Laws: the process is given back before the client has taken the last byte. A request is sent to a second process only while no byte of a response has
+arrived, only once, and only where that is safe (R30). What is wrong with a response is judged here, once: what the pool is told, and what the client sees.
 """
 
 from __future__ import annotations

@@ -1,30 +1,26 @@
-"""The slow path of a response: everything that is not one whole response in one read, or that outlasts the patience of the fast path.
+"""The response forwarder, of the slow path: every response that does not arrive whole in one read, or that outlasts the fast path's timeout.
 
-Its tasks, which live as long as the response:
+Its tasks live as long as the response:
 
-* ``fill`` takes the process's frames and gives their bytes to the client at once. What the client does not take goes to the response's buffer
-  (``spill_buffer``), so the process is free as soon as it has written its response, and not when the client has read it;
-* ``drain`` is there while the buffer holds something, and gives it to the client;
-* ``_send_body`` gives the process what is left of the request body; after that, or if nothing is left, the client is watched, which takes no task (``client_watch``);
-* when an event stream has to end, because its process or the server is to go, ``fill`` gets a deadline. Such a stream has no end by itself, and its client connects anew: so it gets
-  ``websocket_drain`` seconds, and then a good end. Any other response is waited for.
+* ``fill`` takes the pieces of the process's response and gives their bytes to the client (``response_writer``). The process is free as soon as it has written its
+  response, and not when the client has read it.
+* ``_send_body`` gives the process the rest of the request body. After that, or if there is no rest, the client is watched, which takes no task (``client_watch``).
+* An event stream has no end by itself, and its client connects again. When its process or the server has to go, ``fill`` gets a deadline: the stream gets
+  ``websocket_drain`` seconds, and then a proper end. Any other response is waited for.
 
-The bytes are framed before they are buffered: what the buffer holds is what the client gets, byte for byte, so that it can go from the file to the socket without
-being looked at, and the end of a chunked body is in the buffer only if the process has ended its response. A response that is cut short, for whatever reason, cannot
-look whole.
+A process that sends many small pieces (frames, chunks, interim responses) is served ``STEP`` pieces at a time, and takes turns with all others like it
+(``core.read_size``, KE7): the clients of other applications do not wait for it.
 
-What a process sends in many small pieces (frames, chunks, interim responses) is handled ``STEP`` pieces at a time, and a response that goes on like that takes turns with
-all others that do (``core.read_size``, KE7): the clients of other applications do not wait for it.
+A client that keeps up costs nothing of the buffer: body bytes are received into the shared receive buffer, and handed to the kernel from there, before
+the next checkpoint.
 
-A client that keeps up costs nothing of this: body bytes are received into one buffer that all connections share, and are handed to the kernel from there, before
-the next checkpoint. No exception leaves a task: the first failure is noted, and raised when the nursery has ended.
+Law: no exception leaves a task. The first failure is noted, and raised when the nursery has ended.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-import socket
 from collections.abc import Sequence
 
 import attrs
@@ -60,6 +56,7 @@ from passenger_trio.errors import (
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.client_watch import ClientWatch
 from passenger_trio.server.http.exchange import Exchange
+from passenger_trio.server.http.response_writer import ResponseWriter
 from passenger_trio.server.http.send_body import send_body
 from passenger_trio.server.http.stage import RECEIVE_SIZE, ClientGone, Stage
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
@@ -73,8 +70,6 @@ _log = logging.getLogger("passenger_trio.server")
 
 _EVENTS = re.compile(rb"text/event-stream\s*(;|$)", re.IGNORECASE)
 """Server-sent events (HTML Living Standard, section 9.2)."""
-_ASK_AFTER = 0.5
-"""Seconds from a client's end of its side to the question whether it is there still. Most responses are quicker."""
 _LAST_WORD = 0.05
 """Seconds in which a shell ends after the program that it has started."""
 _LAST_LOOKS = 10
@@ -86,8 +81,6 @@ _FIRST_READ, _LEAST_READ = 16 * 1024, 1024
 """Bytes; see ``core.read_size``."""
 _MOST_INTERIM = 100
 """Interim responses before a response. Real ones are one to three (RFC 9110 section 15.2, RFC 8297)."""
-_MANY_PARTS = 256
-"""The same of what is sent; the kernel takes 1024."""
 
 
 async def forward_in_pieces(client: Client, exchange: Exchange) -> None:
@@ -107,17 +100,18 @@ async def forward_in_pieces(client: Client, exchange: Exchange) -> None:
     exchange.buffer = buffer = SpillBuffer(client.front.spill, ledger)
     response = _Forwarder(client, exchange, session.stream, exchange.reader, buffer)
     try:
-        async with trio.open_nursery() as response.nursery:
+        async with trio.open_nursery() as nursery:
+            response.nursery = response.writer.nursery = nursery
             try:
                 response.serve_client()
                 await response.fill()
-                await response.wait_written()
-                response.nursery.cancel_scope.cancel()
+                await response.writer.wait_written()
+                nursery.cancel_scope.cancel()
             finally:
                 response.watch.end()  # before the nursery is closed: what the watch hears may start a task in it
     finally:
         response.watch.end()
-        exchange.bytes_sent = max(0, response.body - ledger.backlog - response.lost)
+        exchange.bytes_sent = max(0, response.body - ledger.backlog - response.writer.lost)
         exchange.spilled += buffer.spilled
         exchange.buffer = exchange.end_soon = None
         buffer.close()
@@ -136,52 +130,29 @@ class _Forwarder:
     failure: PassengerError | ClientGone | None = None
     body: int = 0
     """Body bytes that the process sent, and that may be on the wire (R23)."""
-    lost: int = 0
-    """Bytes of them for which there was no client any more."""
+    writer: ResponseWriter = attrs.field(init=False)
     watch: ClientWatch = attrs.field(init=False)
     _filling: trio.CancelScope | None = None
-    """Of an event stream: its deadline is set when it has to end."""
+    """The scope of an event stream: its deadline is set when the stream has to end."""
     _raised: ApplicationRaised | None = None
     _switch: tuple[bytes, Fields] | None = None
-    """A head of status 101, which is told to the client when the upgrade follows."""
+    """A head of status 101, which is sent to the client when the upgrade follows."""
     _trailers: Fields | None = None
-    _out: list[bytes | memoryview] = attrs.field(factory=list)
     _over: bool = False
     _size: ReadSize = attrs.field(factory=lambda: ReadSize(_FIRST_READ, _LEAST_READ, RECEIVE_SIZE))
     _pieces: int = 0
     """Handled since the last read."""
     _interim_count: int = 0
-    _written: trio.Event | None = None
-    """Is there while ``drain`` is."""
 
     def __attrs_post_init__(self) -> None:
+        self.writer = ResponseWriter(self.client, self.buffer, self._fail)
         self.watch = ClientWatch(self.client, self._leave, self._probe_client_soon)
 
     def _leave(self) -> None:
         self._fail(ClientGone())
 
     def _probe_client_soon(self) -> None:
-        if self.client.stream.socket.family != socket.AF_UNIX:  # which tells of a close at once
-            self.nursery.start_soon(self._probe_client)
-
-    async def _probe_client(self) -> None:
-        """Whether a client that has ended its side is there still (R28), or has left: then its kernel answers what is written, and the watch hears of that."""
-        await trio.sleep(_ASK_AFTER)
-        if (
-            self._over
-            or self._out
-            or self._switch is not None
-            or self.buffer.ledger.backlog
-            or self.buffer.ledger.coming  # in a thread, which has the codec, and whose bytes would be overtaken
-            or self._written is not None
-        ):
-            return  # it is written to anyway, or about to be
-        if probe := self.client.codec.probe():
-            # As any other piece of the response, so that it stays in its place among them.
-            try:
-                self._give_pieces([probe])
-            except ClientGone as gone:
-                self._fail(gone)
+        self.writer.probe_soon(lambda: not self._over and self._switch is None)
 
     def _fail(self, failure: PassengerError | ClientGone) -> None:
         """End the response now."""
@@ -208,7 +179,7 @@ class _Forwarder:
             self.failure = error
             # What was good before is still the client's (R25), who has been told nothing yet, perhaps not even a status ...
             try:
-                self._give()
+                self.writer.flush()
             except ClientGone:
                 return
             if self.buffer.ledger.backlog and not isinstance(error, UnfitResponseHead):
@@ -217,7 +188,7 @@ class _Forwarder:
                 self.exchange.give_back(SessionOutcome.PROCESS_FAILED if malformed else SessionOutcome.DONE)
 
     async def _fill(self) -> None:
-        """Until it is over; or until it turns out to be an event stream, whose time can be limited from there."""
+        """Until the response is over; or until it turns out to be an event stream, which gets a scope of its own."""
         limited = self._filling
         while True:
             in_step = 0
@@ -226,10 +197,10 @@ class _Forwarder:
                 self._pieces += 1
                 in_step += 1
                 if in_step == STEP:
-                    self._give()
+                    self.writer.flush()
                     await self.client.front.take_turn()
                     in_step = 0
-            self._give()
+            self.writer.flush()
             if self._over or self._filling is not limited:
                 break
             if self._size.is_flood:
@@ -240,7 +211,7 @@ class _Forwarder:
                 await self._receive()
 
     def _read_on(self) -> None:
-        """More of what has come already."""
+        """Parse more of what has arrived already."""
         unread, size = self.exchange.unread, self._size.limit
         self.exchange.unread = unread[size:]
         self._size.found(min(size, len(unread)), self._pieces)
@@ -248,7 +219,7 @@ class _Forwarder:
         self.reader.feed(unread[:size])
 
     async def _receive(self) -> None:
-        """The next bytes of the process: body goes on at once, the rest to the reader."""
+        """Receive the next bytes of the process: body goes to the client at once, the rest to the reader."""
         stream, buffer, receive_buffer = self.stream, self.buffer, self.client.front.receive_buffer
         broken = False
         try:
@@ -266,7 +237,7 @@ class _Forwarder:
                     # In a thread only what is here already: a process that sends slowly is waited for where all are.
                     # (And in small pieces: a thread would take the interpreter from all others.)
                     while (
-                        self._written is not None
+                        self.writer.is_behind
                         and not self._size.is_flood
                         and (bulk := buffer.wants_bulk(stream)) >= _BULK
                     ):
@@ -286,13 +257,13 @@ class _Forwarder:
             if self.reader.ends_with_stream and not broken:
                 broken = await self._ended_badly()
             self.reader.feed_eof(broken)
-        # From here to the next checkpoint the scratch buffer is ours.
+        # From here to the next checkpoint the shared receive buffer is ours.
         pieces, taken = self.reader.take_body(receive_buffer[:count])
         self._size.found(count, self._pieces + len(pieces))
         self._pieces = 0
         if pieces:
             self._take_pieces(pieces)
-            self._give()
+            self.writer.flush()
         if taken < count:
             self.reader.feed(bytes(receive_buffer[taken:count]))
 
@@ -324,7 +295,7 @@ class _Forwarder:
         The reader and the response's side of the codec are the thread's for so long: who waits here has them both, and what else uses the codec reads requests.
         """
         received = await self.buffer.store_coming(self.stream, room, self._frame)
-        self._start_to_write()
+        self.writer.write_buffered_soon()
         if received.untaken:
             self.reader.feed(received.untaken)
         return received
@@ -342,11 +313,6 @@ class _Forwarder:
                 self.body += len(piece) - (codec.overrun - cut)
                 out += framed
         return out, taken
-
-    def _start_to_write(self) -> None:
-        if self._written is None and self.buffer.ledger.backlog:
-            self._written = trio.Event()
-            self.nursery.start_soon(self._write_buffered, self._written)
 
     def _take_pieces(self, pieces: Sequence[memoryview]) -> None:
         if len(pieces) > _MANY:
@@ -366,7 +332,7 @@ class _Forwarder:
             cut = codec.overrun
             if pieces := codec.response_body(payload):
                 self.body += len(payload) - (codec.overrun - cut)
-                self._out += pieces
+                self.writer.out += pieces
             return
         assert isinstance(payload, bytes)
         if kind == HEAD and payload.startswith(b"101\0"):
@@ -378,7 +344,7 @@ class _Forwarder:
         elif kind == HEAD:
             app = parse(payload)
             exchange.status = app.status
-            self._out.append(
+            self.writer.out.append(
                 codec.begin_response(
                     app.status,
                     app.reason,
@@ -399,7 +365,7 @@ class _Forwarder:
             if self._interim_count > _MOST_INTERIM:
                 raise MalformedResponse(f"the process sent more than {_MOST_INTERIM} interim responses for one request")
             if interim := codec.interim(*parse_interim(payload)):
-                self._out.append(interim)
+                self.writer.out.append(interim)
         elif kind == ERROR:
             self._raised = ApplicationRaised(*split_application_error(payload))
         elif kind == END:
@@ -415,7 +381,7 @@ class _Forwarder:
         """The process accepts a WebSocket: what comes from here is for that (``websocket``)."""
         exchange, client = self.exchange, self.client
         fields = with_standard_fields(accept_fields(exchange.head, payload), client.front.date())
-        self._out.append(client.codec.switch_protocols(b"Switching Protocols", fields))
+        self.writer.out.append(client.codec.switch_protocols(b"Switching Protocols", fields))
         exchange.status = 101
         exchange.response_begun = self._over = True
         exchange.relay = WebSocket(client, exchange)
@@ -429,7 +395,7 @@ class _Forwarder:
             raise MalformedResponse("the process has taken the connection over before it had the whole request")
         if self._switch is not None:
             exchange.status = 101
-            self._out.append(self.client.codec.switch_protocols(*self._switch))
+            self.writer.out.append(self.client.codec.switch_protocols(*self._switch))
         exchange.response_begun = exchange.upgraded = self._over = True
 
     def _end(self, flags: int) -> None:
@@ -442,7 +408,7 @@ class _Forwarder:
         self._over = True
         if self._raised is None:
             if end := self.client.codec.end_response(self._trailers):
-                self._out.append(end)
+                self.writer.out.append(end)
             if self.client.codec.short:
                 raise IncompleteResponse("the application sent less than the Content-Length that it declared")
 
@@ -464,7 +430,7 @@ class _Forwarder:
         filling.deadline = min(filling.deadline, trio.current_time() + self.client.front.options.websocket_drain)
 
     def _end_early(self) -> None:
-        """Its time is over. Called where nothing else of the response is under way."""
+        """End an event stream whose time is over. Called where nothing else of the response is under way."""
         exchange = self.exchange
         self._over = exchange.ended_early = True
         _log.info(
@@ -473,60 +439,8 @@ class _Forwarder:
             exchange.request_id.decode(),
         )
         if end := self.client.codec.end_response():
-            self._out.append(end)
-            self._give()
-
-    # -- to the client ------------------------------------------------------------------------------------------
-
-    def _give(self) -> None:
-        """What was taken goes to the client as far as it takes it, and to the buffer.
-
-        :raises ClientGone: the connection is broken.
-        """
-        out, self._out = self._out, []
-        if len(out) > _MANY_PARTS:
-            out = [b"".join(out)]
-        if out:
-            self._give_pieces(out)
-
-    def _give_pieces(self, out: Sequence[bytes | memoryview]) -> None:
-        buffer = self.buffer
-        sent = 0
-        if not buffer.ledger.backlog:
-            stream = self.client.stream
-            try:
-                sent = stream.send_nowait(out[0]) if len(out) == 1 else stream.sendmsg_nowait(out)
-            except trio.BrokenResourceError:
-                self.lost = sum(map(len, out))
-                raise ClientGone from None
-            buffer.ledger.pass_through(sent)
-            if sent == sum(map(len, out)):
-                return
-        buffer.put(out, sent)
-        self._start_to_write()
-
-    async def _write_buffered(self, drained: trio.Event) -> None:
-        """Give the buffer to the client, until it is empty. Each progress gives the client its whole time again (R27)."""
-        client, buffer = self.client, self.buffer
-        try:
-            while buffer.ledger.backlog:
-                client.enter_write(client.now())
-                await trio.lowlevel.wait_writable(client.stream.socket)
-                buffer.send_nowait(client.stream)
-        except trio.BrokenResourceError:
-            self._fail(ClientGone())
-            return
-        except PassengerError as lost:
-            self._fail(lost)
-            return
-        client.enter(Stage.SLOW_APP, client.now())
-        self._written = None
-        drained.set()
-
-    async def wait_written(self) -> None:
-        """Return when the client has been given everything."""
-        if self._written is not None:
-            await self._written.wait()
+            self.writer.out.append(end)
+            self.writer.flush()
 
     # -- from the client ----------------------------------------------------------------------------------------
 
@@ -555,7 +469,7 @@ class _Forwarder:
 
     def _interim(self, data: bytes) -> None:
         """An interim response of ours, in its place among what the client is to get."""
-        self._give_pieces([data])
+        self.writer.write([data])
 
     def _abandon(self, failure: RequestError | ClientGone) -> None:
         if self.buffer.ledger.backlog:

@@ -1,4 +1,4 @@
-"""Stage 1: listening sockets to connections.
+"""Accepting: listening sockets to connections.
 
 One accept loop a listener. Laws: a connection that was accepted is served or closed, never forgotten, and what goes wrong with one costs that one (KE1); want of descriptors (R36, F31) closes connections that are
 idle, then lets the kernel's queue wait, and never spins; while the server drains the listener is not read, but who stood in its queue when that began is accepted

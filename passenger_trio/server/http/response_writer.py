@@ -1,0 +1,136 @@
+"""The client's side of a response on the slow path: its bytes go to the client at once; what the client does not take goes to the response's buffer.
+
+While the buffer holds something, one task (``_write_buffered``) gives it to the client. A client that keeps up costs no task and no file.
+
+What is written here is framed already: it is what the client gets, byte for byte, so that it can go from the file to the socket without being looked at.
+
+Laws: bytes leave in the order of ``out``. The end of a chunked body is among them only if the process has ended its response, so a response that is cut short cannot
+look whole (R24, R25). No exception leaves a task: the first failure is given to ``fail``.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+
+import trio
+
+from passenger_trio.errors import PassengerError
+from passenger_trio.server.http.client import Client
+from passenger_trio.server.http.stage import ClientGone, Stage
+from passenger_trio.server.spill.spill_buffer import SpillBuffer
+
+__all__ = ["ResponseWriter"]
+
+_MANY_PARTS = 256
+"""Pieces that are sent as they are; more of them are copied together first. The kernel takes 1024."""
+_ASK_AFTER = 0.5
+"""Seconds from a client's EOF to the question whether it is still there. Most responses are quicker."""
+
+
+class ResponseWriter:
+    """Of one response. ``nursery`` must be set before anything is written."""
+
+    __slots__ = ("_buffer", "_client", "_fail", "_written", "lost", "nursery", "out")
+
+    nursery: trio.Nursery
+
+    def __init__(
+        self, client: Client, buffer: SpillBuffer, fail: Callable[[PassengerError | ClientGone], None]
+    ) -> None:
+        """:param fail: called with the failure that ends the response."""
+        self._client = client
+        self._buffer = buffer
+        self._fail = fail
+        self.out: list[bytes | memoryview] = []
+        """What ``flush`` is to write."""
+        self.lost = 0
+        """Bytes for which there was no client any more."""
+        self._written: trio.Event | None = None
+        """Exists while ``_write_buffered`` runs."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the client does not keep up: the buffer is being written to it."""
+        return self._written is not None
+
+    def flush(self) -> None:
+        """Write ``out``.
+
+        :raises ClientGone: the connection is broken.
+        """
+        out, self.out = self.out, []
+        if len(out) > _MANY_PARTS:
+            out = [b"".join(out)]
+        if out:
+            self.write(out)
+
+    def write(self, out: Sequence[bytes | memoryview]) -> None:
+        """To the client as far as it takes it, and the rest to the buffer. Raises as ``flush``."""
+        buffer = self._buffer
+        sent = 0
+        if not buffer.ledger.backlog:
+            stream = self._client.stream
+            try:
+                sent = stream.send_nowait(out[0]) if len(out) == 1 else stream.sendmsg_nowait(out)
+            except trio.BrokenResourceError:
+                self.lost = sum(map(len, out))
+                raise ClientGone from None
+            buffer.ledger.pass_through(sent)
+            if sent == sum(map(len, out)):
+                return
+        buffer.put(out, sent)
+        self.write_buffered_soon()
+
+    def write_buffered_soon(self) -> None:
+        """Start the task that writes the buffer to the client, if there is none and the buffer holds something."""
+        if self._written is None and self._buffer.ledger.backlog:
+            self._written = trio.Event()
+            self.nursery.start_soon(self._write_buffered, self._written)
+
+    async def _write_buffered(self, written: trio.Event) -> None:
+        """Give the buffer to the client, until it is empty. Each progress gives the client its whole time again (R27)."""
+        client, buffer = self._client, self._buffer
+        try:
+            while buffer.ledger.backlog:
+                client.enter_write(client.now())
+                await trio.lowlevel.wait_writable(client.stream.socket)
+                buffer.send_nowait(client.stream)
+        except trio.BrokenResourceError:
+            self._fail(ClientGone())
+            return
+        except PassengerError as lost:
+            self._fail(lost)
+            return
+        client.enter(Stage.SLOW_APP, client.now())
+        self._written = None
+        written.set()
+
+    async def wait_written(self) -> None:
+        """Return when the client has been given everything."""
+        if self._written is not None:
+            await self._written.wait()
+
+    # -- is the client still there? -------------------------------------------------------------------------------
+
+    def probe_soon(self, may_write: Callable[[], bool]) -> None:
+        """The client has ended its side: find out later whether it is still there (R28).
+
+        :param may_write: asked then: whether a piece may still be put into the response.
+        """
+        if self._client.stream.socket.family != socket.AF_UNIX:  # which tells of a close at once
+            self.nursery.start_soon(self._probe, may_write)
+
+    async def _probe(self, may_write: Callable[[], bool]) -> None:
+        """Write something that means nothing. If the client has left, its kernel answers with a reset, and the client watch sees that."""
+        await trio.sleep(_ASK_AFTER)
+        ledger = self._buffer.ledger
+        if not may_write() or self.out or ledger.backlog or ledger.coming or self.is_behind:
+            # Something is written anyway, or about to be. (``coming``: a thread has the codec, and its bytes would be overtaken.)
+            return
+        if probe := self._client.codec.probe():
+            # As any other piece of the response, so that it stays in its place among them.
+            try:
+                self.write([probe])
+            except ClientGone as gone:
+                self._fail(gone)
