@@ -130,13 +130,6 @@ class ErrorKernel:
         """A context: what the block raises by mistake ends here, and with it the block."""
         return Containment(self, task, consequence)
 
-    async def run_contained(
-        self, task: str, consequence: str, run: Callable[..., Awaitable[None]], *arguments: Any
-    ) -> None:
-        """``run(*arguments)`` in a ``contain``: for ``start_soon``."""
-        with self.contain(task, consequence):
-            await run(*arguments)
-
     async def supervise(
         self,
         task: str,

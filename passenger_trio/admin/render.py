@@ -25,6 +25,7 @@ def render_status(answer: Mapping[str, Any], *, name: str = "", date: str = "") 
     pool = _mapping(answer.get("pool"))
     requests = _mapping(answer.get("requests"))
     connections = _mapping(answer.get("connections"))
+    log = _mapping(answer.get("access_log"))
     buffers = _mapping(answer.get("buffers"))
     groups = [_mapping(group) for group in _list(answer.get("groups"))]
     rejected = requests.get("rejected")
@@ -60,6 +61,11 @@ def render_status(answer: Mapping[str, Any], *, name: str = "", date: str = "") 
                     )
                 ]
                 if buffers
+                else []
+            ),
+            *(
+                [("Access log", f"{_text(log['dropped'])} lines lost: {_text(log.get('last_error'))}")]
+                if log.get("dropped")
                 else []
             ),
             (

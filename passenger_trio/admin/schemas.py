@@ -134,6 +134,9 @@ STATUS = record(
                 "errors": COUNTED,
             }
         ),
+        "access_log": _maybe(
+            record({"written": COUNT, "dropped": COUNT, "errors": COUNT, "backlog": BYTES, "last_error": TEXT})
+        ),
         "connections": record({"open": COUNT, "accepted": COUNT, "upgraded": COUNT}),
         "faults": record({"total": COUNT, "tasks": {"type": "object", "additionalProperties": _FAULT}}),
     }

@@ -6,6 +6,7 @@ import math
 import os
 from typing import Any
 
+import attrs
 import trio
 
 from passenger_trio.admin.context import Admin
@@ -60,6 +61,7 @@ async def status(admin: Admin) -> dict[str, Any]:
             "paused": front.spill.quota.paused,
             "errors": dict(front.spill.quota.errors),
         },
+        "access_log": None if front.access_log is None else attrs.asdict(front.access_log.statistics()),
         "connections": {"open": len(front.connections), "accepted": front.accepted, "upgraded": front.upgraded},
         "faults": front.kernel.statistics(now),
     }

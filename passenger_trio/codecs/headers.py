@@ -16,7 +16,7 @@ from collections.abc import Container
 
 from passenger_trio.codecs.head import Head
 
-__all__ = ["cgi_name", "cgi_pairs", "dropped_names", "forwarded_fields"]
+__all__ = ["cgi_pairs", "forwarded_fields"]
 
 #: They concern this connection, or were answered here (R22; RFC 9110 7.6.1); host and length come from the head.
 _ENDS_HERE = frozenset(
@@ -66,18 +66,6 @@ class _Names(dict[bytes, bytes | None]):
 
 
 _TRUSTED, _UNTRUSTED = _Names(True), _Names(False)
-
-
-def cgi_name(name: bytes) -> bytes | None:
-    """``HTTP_ACCEPT`` for ``Accept``; None for a name that never comes through (R9, R22)."""
-    return _TRUSTED[name] or None
-
-
-def dropped_names(head: Head, trusted: bool) -> list[bytes]:
-    """The names that R9 and R11 keep from the application. The request path does not ask; tests do, and whoever wants to know what a client sent in vain."""
-    names = _TRUSTED if trusted else _UNTRUSTED
-    silent = _ENDS_HERE - {b"proxy"}
-    return [name for name, _ in head.fields if names[name] is None and name.lower() not in silent]
 
 
 def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: bool, request_id: bytes) -> bytes:

@@ -3,7 +3,7 @@
 A connection handles one message after another, never two at a time::
 
     receive -> next_head -> read_body ... -> begin_response, response_body ..., end_response ->
-    start_next_cycle -> next_head
+    is_ready_again -> next_head
 
 ``receive`` only stores bytes. The reading methods consume what they need, so pipelined requests stay in the
 buffer. A refusal is final: no byte after it is read (R18), and only ``error_response`` can still be written.
@@ -352,22 +352,11 @@ class ClientSide:
         """The response ended before the length that it had declared (R24)."""
         return self._message is not None and self._message.short
 
-    @property
-    def reusable(self) -> bool:
-        """Request and response are complete, and both sides want the connection to live on."""
-        message = self._message
-        return message is not None and message.body_complete and message.ended and not self.must_close
-
-    def start_next_cycle(self) -> None:
-        """Be ready for the next request, whose bytes may be here already.
-
-        :raises InvariantBroken: the connection is not ``reusable``.
-        """
-        if not self.is_ready_again():
-            raise InvariantBroken("a connection is used again that cannot be")
-
     def is_ready_again(self) -> bool:
-        """``start_next_cycle`` if that is ``reusable``, and whether it was."""
+        """Be ready for the next request, whose bytes may be here already, if request and response are complete and both sides want the connection to live on.
+
+        :returns: whether it was so.
+        """
         message = self._message
         if message is None or message.must_close or not (message.body_complete and message.ended) or self._failure:
             return False

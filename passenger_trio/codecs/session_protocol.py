@@ -23,14 +23,12 @@ from passenger_trio.errors import IncompleteResponse, MalformedResponse
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE
 
 __all__ = [
-    "ABORT",
     "ACCEPT",
     "BODY_END",
     "DATA",
     "END",
     "ERROR",
     "FLAG_CLOSE",
-    "FLAG_OOB_WORK",
     "HEAD",
     "INTERIM",
     "MAX_FRAME",
@@ -61,10 +59,8 @@ TRAILERS: Final = ord("L")
 """Fields behind the body of a response."""
 
 FLAG_CLOSE: Final = 1
-FLAG_OOB_WORK: Final = 2
 
 BODY_END: Final = b"E\0\0\0\0"
-ABORT: Final = b"A\0\0\0\0"
 
 _LENGTH = struct.Struct("!I")
 _pack = _LENGTH.pack

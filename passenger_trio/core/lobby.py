@@ -63,10 +63,6 @@ class Lobby:
         """Callers, without those who stay."""
         return len(self._callers)
 
-    @property
-    def staying(self) -> int:
-        return len(self._staying)
-
     @staticmethod
     def _who_goes(callers: dict[int, _Caller], most: int, newest: int) -> int | None:
         if len(callers) <= most:

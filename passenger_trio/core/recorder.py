@@ -111,11 +111,6 @@ class RecordedPolicy(PoolPolicy):
             setattr(self, fact, self._remembering(fact, getattr(plain, fact)))
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the recording goes back to the beginning."""
-        return self._older_begins is None
-
-    @property
     def length(self) -> int:
         """Facts that are remembered."""
         return len(self._older) + len(self._recording)

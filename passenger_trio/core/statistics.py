@@ -60,8 +60,6 @@ class GroupStatistics:
     """Those that serve, oldest first, then those that are on their way out."""
     attempts: tuple[AttemptStatistics, ...]
     queue_length: int
-    waiting_since: float | None
-    """When the one at the head of the queue came."""
     preloader: bool
     """Whether one is running that was not told to go."""
     failures: int
@@ -89,7 +87,6 @@ class PoolStatistics:
     """Processes that serve, and spawns under way."""
     detached: int
     """Processes that were retired and are not gone."""
-    shutting_down: bool
 
 
 def describe(pool: PoolState) -> PoolStatistics:
@@ -99,7 +96,6 @@ def describe(pool: PoolState) -> PoolStatistics:
         groups=tuple(describe_group(pool, group) for group in pool.groups.values()),
         capacity_used=pool.capacity_used,
         detached=len(pool.processes) - pool.enabled_count,
-        shutting_down=not pool.open,
     )
 
 
@@ -126,7 +122,6 @@ def describe_group(pool: PoolState, group: GroupState) -> GroupStatistics:
         ),
         attempts=tuple(AttemptStatistics(a.id, a.begun, a.reason, a.slow) for a in group.attempts.values()),
         queue_length=len(group.waiters),
-        waiting_since=next(iter(group.waiters.values()), None),
         preloader=any(of.has_preloader for of in group.generations.values()),
         failures=group.backoff.failures,
         backing_off_until=group.backoff.until if group.backoff.until > NOT_IN_FORCE else None,

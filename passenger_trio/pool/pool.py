@@ -162,16 +162,6 @@ class Pool:
 
     # -- the seam: what server/ calls ---------------------------------------------------------------------------
 
-    def checkout_nowait(self, key: GroupKey) -> Session:
-        """Borrow a process that is free now. Never overtakes a waiter.
-
-        :raises trio.WouldBlock: none is free, or somebody waits already.
-        """
-        found = self._take(key, self.now())
-        if found is None:
-            raise trio.WouldBlock
-        return found
-
     def checkout_or_queue(self, key: GroupKey, now: float, avoided: ProcessId | None = None) -> Session | Place:
         """Borrow a process that is free now, or take a place in the queue of the group; that may be answered already.
 
@@ -190,24 +180,6 @@ class Pool:
         if self._policy.is_timed:
             self._clock.recheck()
         return Session(self, grant.session, self.processes[grant.process])
-
-    async def checkout(self, key: GroupKey) -> Session:
-        """Borrow a process; wait for one if need be. Always a checkpoint.
-
-        :raises RequestQueueFull: too many wait already.
-        :raises SpawnError: the application does not start, and no process of it is left.
-        :raises PoolShutDown: the pool is shutting down.
-        """
-        place = self.queue_up(key)
-        try:
-            return await place.wait()
-        except trio.Cancelled:
-            place.leave()
-            raise
-
-    def queue_up(self, key: GroupKey) -> Place:
-        """Take a place in the queue of a group; it may be answered already."""
-        return self._queue_up(key, self.now(), others_wait=self._policy.has_queue(key))
 
     def _queue_up(self, key: GroupKey, now: float, *, others_wait: bool, avoided: ProcessId | None = None) -> Place:
         place = Place(self, WaiterId(next(self._waiter_ids)))

@@ -235,12 +235,6 @@ class RawStream:
             raise trio.ClosedResourceError
         await wait_writable(self._sock)
 
-    async def wait_hangup_or_data(self) -> None:
-        """Return when there is something to read: bytes, the end, or an error."""
-        if self.fd < 0:
-            raise trio.ClosedResourceError
-        await wait_readable(self._sock)
-
     def send_eof(self) -> None:
         """Half-close: no byte follows. A connection that is gone already is no error."""
         if self.fd >= 0:

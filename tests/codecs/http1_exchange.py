@@ -6,6 +6,7 @@ while the connection lives. The events are plain tuples, so that two runs compar
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,6 +17,11 @@ from passenger_trio.errors import RequestError
 
 DATE = b"Thu, 01 Jan 2026 00:00:00 GMT"
 Event = tuple[Any, ...]
+
+
+def is_reusable(client: ClientSide) -> bool:
+    """Whether it could be ready for the next request; nothing is changed."""
+    return copy.copy(client).is_ready_again()
 
 
 class Exchange:
@@ -58,10 +64,9 @@ class Exchange:
         self.events.append(("body", b"".join(self._body)))
         self._body = None
         self.sent += client.whole_response(200, b"OK", [(b"X-Test", b"1")], b"answer", date=DATE)
-        if not client.reusable:
+        if not client.is_ready_again():
             self._finish("close")
             return False
-        client.start_next_cycle()
         return True
 
     def _finish(self, *event: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from edge_cases import CASES, Case
-from http1_exchange import DATE, Exchange, exchange, splits, verdict
+from http1_exchange import DATE, Exchange, exchange, is_reusable, splits, verdict
 
 from passenger_trio.codecs import edge
 from passenger_trio.codecs.chunked import ChunkScan
@@ -163,7 +163,7 @@ def test_R18_nothing_is_kept_behind_a_last_message() -> None:
     client.receive(b"x" * 1000)
     assert client.buffered == 0
     client.whole_response(200, b"OK", [], b"", date=DATE)
-    assert not client.reusable
+    assert not is_reusable(client)
 
 
 def test_R19_a_refused_version_names_the_one_that_is_spoken() -> None:
@@ -225,7 +225,7 @@ def test_R20_continue(plain_parser: bool) -> None:
     client.receive(b"hi")
     assert client.read_body() == b"hi"
     client.whole_response(200, b"OK", [], b"", date=DATE)
-    assert client.reusable
+    assert is_reusable(client)
     assert client_with(expects % b"1.0").continue_bytes() == b""
     assert client_with(expects % b"1.1" + b"h").continue_bytes() == b"", "it does not wait"
     assert client_with(b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n").continue_bytes() == b"", "no body"
@@ -247,7 +247,7 @@ def test_R31_pipelined_bytes_are_counted_and_kept(plain_parser: bool) -> None:
         client.receive(request[at : at + 1])
     assert client.buffered == len(request)
     client.whole_response(200, b"OK", [], b"", date=DATE)
-    client.start_next_cycle()
+    assert client.is_ready_again()
     assert client.mid_head
     assert client.buffered == len(request)
     assert client.next_head() is not None
@@ -281,8 +281,8 @@ def test_R28_end_of_file_behind_a_request_is_no_abort(plain_parser: bool) -> Non
         assert client.next_head() is not None
         assert client.peer_closed
         client.whole_response(200, b"OK", [], b"", date=DATE)
-        assert client.reusable
-        client.start_next_cycle()
+        assert is_reusable(client)
+        assert client.is_ready_again()
     assert client.next_head() is None
 
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from session_model import cut, error_responses, expected, frame, proper_responses, read, same, streams, upgrades
 
 from passenger_trio.codecs.session_protocol import (
-    ABORT,
     BODY_END,
     DATA,
     END,
@@ -306,7 +305,6 @@ def test_a_request_is_head_body_if_any_and_end(pairs: bytes, body: bytes) -> Non
     end = (b"E", b"")
     assert frames_of(encode_request(pairs, body)) == [(b"H", pairs), *([(b"D", body)] if body else []), end]
     assert frames_of(encode_head(pairs) + BODY_END) == [(b"H", pairs), end]
-    assert frames_of(ABORT) == [(b"A", b"")]
     if body:
         assert frames_of(encode_data(body)) == [(b"D", body)]
 

@@ -23,6 +23,8 @@ from passenger_trio.core.model import GroupKey, SessionOutcome
 from passenger_trio.errors import CheckoutError, StartupAborted
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
+from passenger_trio.pool.pool import Pool
+from passenger_trio.pool.session import Session
 from passenger_trio.running import RunningServer
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner, dummy_failure
 from passenger_trio.tree import open_tree
@@ -197,9 +199,21 @@ async def perform(
         await trio.lowlevel.checkpoint()
 
 
+async def borrow(pool: Pool, key: GroupKey) -> Session:
+    found = pool.checkout_or_queue(key, pool.now())
+    if isinstance(found, Session):
+        await trio.lowlevel.checkpoint()
+        return found
+    try:
+        return await found.wait()
+    except trio.Cancelled:
+        found.leave()
+        raise
+
+
 async def use(server: RunningServer, key: GroupKey, hold: bool) -> None:
     try:
-        session = await server.pool.checkout(key)
+        session = await borrow(server.pool, key)
     except CheckoutError:
         return
     try:

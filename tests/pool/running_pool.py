@@ -11,7 +11,9 @@ from passenger_trio.core import invariants
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.pool.place import Place
 from passenger_trio.pool.pool import Pool
+from passenger_trio.pool.session import Session
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
 
 KEY = GroupKey("shop", "test")
@@ -34,6 +36,32 @@ class TimedSpawner(DummySpawner):
     async def spawn(self) -> DummyProcess:
         self.begun.append(trio.current_time())
         return await super().spawn()
+
+
+def checkout_nowait(pool: Pool, key: GroupKey) -> Session:
+    """Borrow a process that is free now.
+
+    :raises trio.WouldBlock: none is free, or somebody waits already.
+    """
+    found = None if pool._policy.has_queue(key) else pool._take(key, pool.now())
+    if found is None:
+        raise trio.WouldBlock
+    return found
+
+
+def queue_up(pool: Pool, key: GroupKey) -> Place:
+    """Wait for a process also where one is free; the place may be answered already."""
+    return pool._queue_up(key, pool.now(), others_wait=pool._policy.has_queue(key))
+
+
+async def checkout(pool: Pool, key: GroupKey) -> Session:
+    """Borrow a process; wait for one if need be."""
+    place = queue_up(pool, key)
+    try:
+        return await place.wait()
+    except trio.Cancelled:
+        place.leave()
+        raise
 
 
 @asynccontextmanager

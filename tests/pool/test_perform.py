@@ -6,7 +6,7 @@ import typing
 
 import pytest
 import trio
-from running_pool import KEY, check, only, running_pool, until
+from running_pool import KEY, check, checkout_nowait, only, queue_up, running_pool, until
 from trio.testing import MockClock, assert_no_checkpoints, wait_all_tasks_blocked
 
 from passenger_trio.core import commands
@@ -60,8 +60,8 @@ async def test_commands_are_performed_in_one_step_and_in_order(autojump_clock: M
     async with running_pool(spawner, limits=PoolLimits(max_pool_size=2)) as pool:
         await until(pool, 1)
         pool.preloader_changed(KEY, 1, 1, True)
-        session = pool.checkout_nowait(KEY)
-        waiting = pool.queue_up(KEY)
+        session = checkout_nowait(pool, KEY)
+        waiting = queue_up(pool, KEY)
         await wait_all_tasks_blocked()
         assert pool.homes[KEY].attempts
         with assert_no_checkpoints():
@@ -105,7 +105,7 @@ async def test_a_process_that_drains_is_told_of_and_then_told_to_go(
     spawner = DummySpawner()
     async with running_pool(spawner, group=GroupLimits(max_drain_time=60.0)) as pool:
         await until(pool, 1)
-        session = pool.checkout_nowait(KEY)
+        session = checkout_nowait(pool, KEY)
         process = only(spawner)
         pool.detach(session.process.id)
         heard: list[str] = []

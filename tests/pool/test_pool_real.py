@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from running_pool import check
+from running_pool import check, checkout
 
 from passenger_trio.codecs.session_protocol import encode_request, whole_response
 from passenger_trio.core.limits import GroupLimits, PoolLimits
@@ -56,7 +56,7 @@ async def test_a_storm_of_signals(method: str, ending: str, nothing_left: Path) 
     async def client() -> None:
         while not over.is_set():
             try:
-                session = await pool.checkout(spec.key)
+                session = await checkout(pool, spec.key)
             except CheckoutError as error:
                 answered[type(error).__name__] += 1
                 await trio.sleep(0.01)

@@ -17,8 +17,11 @@ from running_pool import (
     TimedSpawner,
     check,
     check_end,
+    checkout,
+    checkout_nowait,
     counts,
     only,
+    queue_up,
     running_pool,
     until,
 )
@@ -48,33 +51,33 @@ async def test_a_free_process_is_borrowed_at_once(autojump_clock: MockClock) -> 
     spawner = DummySpawner()
     async with running_pool(spawner) as pool:
         await until(pool, 1)
-        session = pool.checkout_nowait(KEY)
+        session = checkout_nowait(pool, KEY)
         assert session.pid == only(spawner).pid
         assert counts(pool) == (1, 0)
         with pytest.raises(trio.WouldBlock):
-            pool.checkout_nowait(KEY)
+            checkout_nowait(pool, KEY)
         session.close(DONE)
         assert counts(pool) == (0, 0)
         with assert_checkpoints():
-            session = await pool.checkout(KEY)
+            session = await checkout(pool, KEY)
         session.close(DONE)
 
 
 async def test_whoever_waits_is_served_in_the_order_of_arrival_and_not_overtaken(autojump_clock: MockClock) -> None:
     async with running_pool(DummySpawner(), limits=PoolLimits(max_pool_size=1)) as pool:
         await until(pool, 1)
-        first = pool.checkout_nowait(KEY)
+        first = checkout_nowait(pool, KEY)
         order: list[int] = []
         sequence = Sequencer()
         async with trio.open_nursery() as nursery:
 
             async def client(number: int) -> None:
                 async with sequence(number):
-                    place = pool.queue_up(KEY)
+                    place = queue_up(pool, KEY)
                 session = await place.wait()
                 order.append(number)
                 with pytest.raises(trio.WouldBlock):
-                    pool.checkout_nowait(KEY)
+                    checkout_nowait(pool, KEY)
                 session.close(DONE)
 
             for number in (2, 0, 1):
@@ -89,7 +92,7 @@ async def test_whoever_waits_is_served_in_the_order_of_arrival_and_not_overtaken
 async def test_who_waits_before_there_is_a_process_gets_the_first(autojump_clock: MockClock) -> None:
     async with running_pool(DummySpawner(delays=(5.0,))) as pool:
         begun = trio.current_time()
-        session = await pool.checkout(KEY)
+        session = await checkout(pool, KEY)
         assert trio.current_time() - begun == 5.0
         session.close(DONE)
 
@@ -97,16 +100,16 @@ async def test_who_waits_before_there_is_a_process_gets_the_first(autojump_clock
 async def test_concurrency_is_kept(autojump_clock: MockClock) -> None:
     async with running_pool(DummySpawner(concurrency=3), limits=PoolLimits(max_pool_size=1)) as pool:
         await until(pool, 1)
-        sessions = [pool.checkout_nowait(KEY) for _ in range(3)]
+        sessions = [checkout_nowait(pool, KEY) for _ in range(3)]
         with pytest.raises(trio.WouldBlock):
-            pool.checkout_nowait(KEY)
+            checkout_nowait(pool, KEY)
         for session in sessions:
             session.close(DONE)
 
 
 async def test_a_group_that_was_not_added_is_a_mistake(autojump_clock: MockClock) -> None:
     async with running_pool(DummySpawner()) as pool:
-        for call in (lambda: pool.checkout_nowait(GroupKey("x", "y")), lambda: pool.queue_up(GroupKey("x", "y"))):
+        for call in (lambda: checkout_nowait(pool, GroupKey("x", "y")), lambda: queue_up(pool, GroupKey("x", "y"))):
             with pytest.raises(KeyError):
                 call()
             check(pool)
@@ -120,7 +123,7 @@ async def test_a_checkout_that_is_cancelled_before_it_begins_takes_nothing(autoj
         await until(pool, 1)
         with trio.CancelScope() as scope:
             scope.cancel()
-            await pool.checkout(KEY)
+            await checkout(pool, KEY)
         assert scope.cancelled_caught
         assert counts(pool) == (0, 0)
 
@@ -132,14 +135,14 @@ async def test_a_waiter_that_is_cancelled_leaves_the_queue(processes: int, autoj
         held = None
         if processes:
             await until(pool, 1)
-            held = pool.checkout_nowait(KEY)
+            held = checkout_nowait(pool, KEY)
         with trio.move_on_after(5) as scope:
-            await pool.checkout(KEY)
+            await checkout(pool, KEY)
         assert scope.cancelled_caught
         assert counts(pool) == (processes, 0)
         if held is not None:
             held.close(DONE)
-            pool.checkout_nowait(KEY).close(DONE)
+            checkout_nowait(pool, KEY).close(DONE)
 
 
 @pytest.mark.parametrize("cancel_first", [True, False])
@@ -149,14 +152,14 @@ async def test_granted_and_cancelled_in_the_same_step_gives_the_session_back(
     """Whichever of the two comes first: the waiter has a session and closes it, or has none and the pool has it back."""
     async with running_pool(DummySpawner(), limits=PoolLimits(max_pool_size=1)) as pool:
         await until(pool, 1)
-        held = pool.checkout_nowait(KEY)
+        held = checkout_nowait(pool, KEY)
         scopes = [trio.CancelScope(), trio.CancelScope()]
         got: list[str] = []
         async with trio.open_nursery() as nursery:
 
             async def client(name: str, scope: trio.CancelScope) -> None:
                 with scope:
-                    session = await pool.checkout(KEY)
+                    session = await checkout(pool, KEY)
                     got.append(name)
                     session.close(DONE)
 
@@ -182,7 +185,7 @@ async def test_refused_and_cancelled_in_the_same_step(autojump_clock: MockClock)
             async def client() -> None:
                 with trio.CancelScope() as scope:
                     scopes.append(scope)
-                    await pool.checkout(KEY)
+                    await checkout(pool, KEY)
                 assert scope.cancelled_caught
 
             scopes: list[trio.CancelScope] = []
@@ -199,8 +202,8 @@ async def test_refused_and_cancelled_in_the_same_step(autojump_clock: MockClock)
 async def a_place(pool: Pool) -> tuple[Session, Place]:
     """A place in a queue that goes on when the session is closed."""
     await until(pool, 1)
-    held = pool.checkout_nowait(KEY)
-    return held, pool.queue_up(KEY)
+    held = checkout_nowait(pool, KEY)
+    return held, queue_up(pool, KEY)
 
 
 ONE = PoolLimits(max_pool_size=1)
@@ -209,7 +212,7 @@ ONE = PoolLimits(max_pool_size=1)
 async def test_a_wait_that_is_cut_off_keeps_its_turn(autojump_clock: MockClock) -> None:
     async with running_pool(DummySpawner(), limits=ONE) as pool:
         held, place = await a_place(pool)
-        later = pool.queue_up(KEY)
+        later = queue_up(pool, KEY)
         with trio.move_on_after(1):
             await place.wait()
         assert counts(pool) == (1, 2)
@@ -248,7 +251,7 @@ async def test_who_does_not_wait_is_told_in_the_step_that_answers(autojump_clock
 
 async def test_who_does_not_wait_is_told_of_an_error_too(autojump_clock: MockClock) -> None:
     async with running_pool(DummySpawner(delays=(NEVER,))) as pool:
-        place = pool.queue_up(KEY)
+        place = queue_up(pool, KEY)
         told: list[float] = []
         place.tell = told.append
         pool.shut_down()
@@ -275,9 +278,9 @@ async def test_leaving_gives_back_what_was_granted_and_may_be_done_twice(autojum
         for _ in range(2):
             place.leave()
             assert counts(pool) == (0, 0)
-        waiting = pool.queue_up(KEY)
+        waiting = queue_up(pool, KEY)
         assert waiting.session is not None
-        unanswered = pool.queue_up(KEY)
+        unanswered = queue_up(pool, KEY)
         for _ in range(2):
             unanswered.leave()
             assert counts(pool) == (1, 0)
@@ -286,7 +289,7 @@ async def test_leaving_gives_back_what_was_granted_and_may_be_done_twice(autojum
 
 async def test_an_error_is_raised_by_the_wait_and_leaving_after_it_is_harmless(autojump_clock: MockClock) -> None:
     async with running_pool(DummySpawner(delays=(NEVER,))) as pool:
-        place = pool.queue_up(KEY)
+        place = queue_up(pool, KEY)
         pool.shut_down()
         for _ in range(2):
             with pytest.raises(PoolShutDown):
@@ -301,12 +304,12 @@ async def test_an_error_is_raised_by_the_wait_and_leaving_after_it_is_harmless(a
 async def test_a_full_queue(autojump_clock: MockClock) -> None:
     limits = GroupLimits(max_request_queue_size=2)
     async with running_pool(DummySpawner(delays=(NEVER,)), group=limits) as pool:
-        places = [pool.queue_up(KEY) for _ in range(2)]
+        places = [queue_up(pool, KEY) for _ in range(2)]
         with pytest.raises(RequestQueueFull), assert_checkpoints():
-            await pool.checkout(KEY)
+            await checkout(pool, KEY)
         places[0].leave()
         with trio.move_on_after(1) as scope:
-            await pool.checkout(KEY)
+            await checkout(pool, KEY)
         assert scope.cancelled_caught
         places[1].leave()
 
@@ -315,23 +318,23 @@ async def test_a_failed_spawn_refuses_with_its_evidence_and_says_when_to_come_ba
     failure = dummy_failure("no module named shop")
     async with running_pool(DummySpawner(delays=(1.0,), failures=(failure,))) as pool:
         with pytest.raises(SpawnError, match="no module named shop") as caught:
-            await pool.checkout(KEY)
+            await checkout(pool, KEY)
         assert caught.value.failure is failure
         assert caught.value.retry_after == 1
         with pytest.raises(SpawnError):
-            await pool.checkout(KEY)
+            await checkout(pool, KEY)
 
 
 async def test_while_a_process_lives_a_failed_spawn_refuses_nobody(autojump_clock: MockClock) -> None:
     spawner = DummySpawner(failures=(None, dummy_failure()))
     async with running_pool(spawner, group=GroupLimits(min_instances=1)) as pool:
         await until(pool, 1)
-        held = pool.checkout_nowait(KEY)
+        held = checkout_nowait(pool, KEY)
         async with trio.open_nursery() as nursery:
 
             @nursery.start_soon
             async def client() -> None:
-                (await pool.checkout(KEY)).close(DONE)
+                (await checkout(pool, KEY)).close(DONE)
 
             await trio.sleep(50)
             assert spawner.spawns > 1
@@ -353,7 +356,7 @@ async def test_a_crash_loop_is_told_with_the_last_output_and_not_as_a_shutdown(a
         error: CheckoutError | None = None
         while error is None:
             try:
-                (await pool.checkout(KEY)).close(SessionOutcome.NOT_STARTED)
+                (await checkout(pool, KEY)).close(SessionOutcome.NOT_STARTED)
             except CheckoutError as exc:
                 error = exc
         assert isinstance(error, SpawnError)
@@ -370,7 +373,7 @@ async def test_processes_that_only_break_the_protocol_are_told_so_and_not_as_a_s
         error: CheckoutError | None = None
         for _ in range(50):
             try:
-                (await pool.checkout(KEY)).close(SessionOutcome.PROCESS_FAILED)
+                (await checkout(pool, KEY)).close(SessionOutcome.PROCESS_FAILED)
             except CheckoutError as exc:
                 error = exc
                 break
@@ -411,7 +414,7 @@ async def test_a_process_that_goes_is_replaced_in_the_same_moment(autojump_clock
     spawner = TimedSpawner()
     async with running_pool(spawner) as pool:
         await until(pool, 1)
-        pool.checkout_nowait(KEY).close(DONE)
+        checkout_nowait(pool, KEY).close(DONE)
         await trio.sleep(100)
         only(spawner).exit(1)
         await until(pool, 0)
@@ -425,7 +428,7 @@ async def test_success_ends_the_back_off(autojump_clock: MockClock) -> None:
     spawner = TimedSpawner(failures=(dummy_failure(), dummy_failure(), None))
     async with running_pool(spawner) as pool:
         await until(pool, 1)
-        (await pool.checkout(KEY)).close(DONE)
+        (await checkout(pool, KEY)).close(DONE)
         assert pool.statistics().groups[0].failures == 0
 
 
@@ -434,10 +437,10 @@ async def test_a_second_group_is_not_affected_by_the_first(autojump_clock: MockC
     good = DummySpawner()
     async with running_pool(DummySpawner(failures=(dummy_failure(),))) as pool:
         await pool.add_group(other, GroupLimits(), good, GRACE)
-        (await pool.checkout(other)).close(DONE)
+        (await checkout(pool, other)).close(DONE)
         with pytest.raises(SpawnError):
-            await pool.checkout(KEY)
-        (await pool.checkout(other)).close(DONE)
+            await checkout(pool, KEY)
+        (await checkout(pool, other)).close(DONE)
     check_end(pool, [good])
 
 
@@ -450,16 +453,16 @@ async def test_an_exit_while_sessions_are_open_is_told_at_once_and_the_sessions_
     spawner = DummySpawner(concurrency=2, delays=(0.0, 5.0))
     async with running_pool(spawner, limits=ONE) as pool:
         await until(pool, 1)
-        sessions = [pool.checkout_nowait(KEY) for _ in range(2)]
+        sessions = [checkout_nowait(pool, KEY) for _ in range(2)]
         only(spawner).exit(-9)
         await until(pool, 0)
         with pytest.raises(trio.WouldBlock):
-            pool.checkout_nowait(KEY)
+            checkout_nowait(pool, KEY)
         for session in sessions:
             session.close(SessionOutcome.PROCESS_FAILED)
             session.close(DONE)
             check(pool)
-        session = await pool.checkout(KEY)
+        session = await checkout(pool, KEY)
         assert session.pid == spawner.processes[1].pid
         session.close(DONE)
 
@@ -532,7 +535,7 @@ async def test_a_retired_process_finishes_the_sessions_that_it_has(autojump_cloc
     spawner = DummySpawner()
     async with running_pool(spawner) as pool:
         await until(pool, 1)
-        session = pool.checkout_nowait(KEY)
+        session = checkout_nowait(pool, KEY)
         pool.shut_down()
         await trio.sleep(5)
         assert only(spawner).asked_to_stop == 0
@@ -588,7 +591,7 @@ async def test_a_spawn_that_is_under_way_is_abandoned_and_who_waits_is_refused(a
             @nursery.start_soon
             async def client() -> None:
                 with pytest.raises(PoolShutDown):
-                    await pool.checkout(KEY)
+                    await checkout(pool, KEY)
 
             await wait_all_tasks_blocked()
             pool.shut_down()
@@ -596,9 +599,9 @@ async def test_a_spawn_that_is_under_way_is_abandoned_and_who_waits_is_refused(a
             await pool.empty.wait()
         assert spawner.cancelled == spawner.spawns > 0
         with pytest.raises(PoolShutDown):
-            await pool.checkout(KEY)
+            await checkout(pool, KEY)
         with pytest.raises(trio.WouldBlock):
-            pool.checkout_nowait(KEY)
+            checkout_nowait(pool, KEY)
 
 
 async def test_a_spawn_that_succeeds_in_the_step_of_the_shutdown_is_retired(autojump_clock: MockClock) -> None:
@@ -777,7 +780,7 @@ async def test_an_exception_that_nobody_expects_costs_one_process_or_one_attempt
         assert spawner.processes[1].exit_status is not None or where == "serve"
         assert len(pool.processes) == 2
         assert pool._kernel.total >= 1
-        session = await pool.checkout(KEY)
+        session = await checkout(pool, KEY)
         session.close(SessionOutcome.DONE)
 
 
@@ -790,7 +793,7 @@ async def test_a_failure_of_the_policy_ends_the_pool_and_leaves_nothing(autojump
             await nursery.start(pool.run)
             await pool.add_group(KEY, GroupLimits(min_instances=2), spawner, GRACE)
             await until(pool, 2)
-            session = await pool.checkout(KEY)
+            session = await checkout(pool, KEY)
             with pool._kernel.contain("a caller"):
                 pool._policy.session_closed(SessionId(4711), SessionOutcome.DONE, 0.0)
             session.close(SessionOutcome.DONE)
@@ -819,7 +822,7 @@ async def test_any_storm_ends_with_everybody_answered_and_nothing_left(seed: int
                 await trio.sleep(chance.choice([0, 0, 0.5, 1.0, 2.0]) * chance.random())
                 with trio.CancelScope(deadline=trio.current_time() + chance.choice([0.0, 0.3, 1.0, LONG])) as scope:
                     try:
-                        session = await pool.checkout(KEY)
+                        session = await checkout(pool, KEY)
                     except CheckoutError:
                         answered["refused"] += 1
                         return

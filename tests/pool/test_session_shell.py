@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from running_pool import KEY, counts, only, running_pool, until
+from running_pool import KEY, checkout, checkout_nowait, counts, only, running_pool, until
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from passenger_trio.core.limits import GroupLimits, PoolLimits
@@ -51,7 +51,7 @@ async def test_a_stream_is_used_again(autojump_clock: MockClock) -> None:
         await until(pool, 1)
         streams = set()
         for turn in range(3):
-            session = pool.checkout_nowait(KEY)
+            session = checkout_nowait(pool, KEY)
             streams.add(session.connect_nowait())
             assert session.reused == (turn > 0)
             await exchange(session)
@@ -65,11 +65,11 @@ async def test_the_stream_that_was_used_last_is_used_first(autojump_clock: MockC
     """It is the warmest, and those that are never needed stay at the bottom."""
     async with running_pool(Counting(3), limits=ONE) as pool:
         await until(pool, 1)
-        sessions = [pool.checkout_nowait(KEY) for _ in range(3)]
+        sessions = [checkout_nowait(pool, KEY) for _ in range(3)]
         first, second, third = [session.connect_nowait() for session in sessions]
         for index in (1, 0, 2):
             sessions[index].close(DONE, keep_stream=True)
-        again = [pool.checkout_nowait(KEY) for _ in range(3)]
+        again = [checkout_nowait(pool, KEY) for _ in range(3)]
         assert [session.connect_nowait() for session in again] == [third, first, second]
         for session in again:
             session.close(DONE)
@@ -81,7 +81,7 @@ async def test_only_a_good_end_keeps_the_stream(outcome: SessionOutcome, keep: b
     spawner = Counting()
     async with running_pool(spawner, limits=ONE) as pool:
         await until(pool, 1)
-        session = pool.checkout_nowait(KEY)
+        session = checkout_nowait(pool, KEY)
         stream = session.connect_nowait()
         await exchange(session)
         session.close(outcome, keep_stream=keep)
@@ -94,10 +94,10 @@ async def test_only_a_good_end_keeps_the_stream(outcome: SessionOutcome, keep: b
 async def test_a_session_is_closed_once(autojump_clock: MockClock) -> None:
     async with running_pool(Counting(), limits=ONE) as pool:
         await until(pool, 1)
-        session = pool.checkout_nowait(KEY)
+        session = checkout_nowait(pool, KEY)
         session.connect_nowait()
         session.close(DONE, keep_stream=True)
-        again = pool.checkout_nowait(KEY)
+        again = checkout_nowait(pool, KEY)
         session.close(SessionOutcome.PROCESS_FAILED)
         assert counts(pool) == (1, 0)
         assert pool.processes
@@ -107,14 +107,14 @@ async def test_a_session_is_closed_once(autojump_clock: MockClock) -> None:
 async def test_a_session_may_close_without_a_stream(autojump_clock: MockClock) -> None:
     async with running_pool(Counting(), limits=ONE) as pool:
         await until(pool, 1)
-        pool.checkout_nowait(KEY).close(DONE, keep_stream=True)
+        checkout_nowait(pool, KEY).close(DONE, keep_stream=True)
         assert counts(pool) == (0, 0)
 
 
 async def test_dropping_a_stream_keeps_the_session(autojump_clock: MockClock) -> None:
     async with running_pool(Counting(), limits=ONE) as pool:
         await until(pool, 1)
-        session = pool.checkout_nowait(KEY)
+        session = checkout_nowait(pool, KEY)
         stream = session.connect_nowait()
         session.drop_stream()
         session.drop_stream()
@@ -130,11 +130,11 @@ async def test_a_fresh_stream_takes_the_place_of_an_idle_one(autojump_clock: Moc
     spawner = Counting()
     async with running_pool(spawner, limits=ONE) as pool:
         await until(pool, 1)
-        session = pool.checkout_nowait(KEY)
+        session = checkout_nowait(pool, KEY)
         old = session.connect_nowait()
         await exchange(session)
         session.close(DONE, keep_stream=True)
-        session = pool.checkout_nowait(KEY)
+        session = checkout_nowait(pool, KEY)
         fresh = session.connect_nowait(fresh=True)
         assert fresh is not old
         assert not session.reused
@@ -150,7 +150,7 @@ async def test_streams_are_never_more_than_sessions_may_be(autojump_clock: MockC
     async with running_pool(spawner, limits=ONE) as pool:
         await until(pool, 1)
         for turn in range(20):
-            sessions = [pool.checkout_nowait(KEY) for _ in range(2)]
+            sessions = [checkout_nowait(pool, KEY) for _ in range(2)]
             for session in sessions:
                 session.connect_nowait(fresh=turn % 3 == 0)
                 await exchange(session)
@@ -167,7 +167,7 @@ async def test_a_process_that_is_retired_gets_its_streams_closed_and_keeps_no_mo
     async with running_pool(spawner, limits=ONE) as pool:
         await until(pool, 1)
         only(spawner).obeys = False
-        sessions = [pool.checkout_nowait(KEY) for _ in range(2)]
+        sessions = [checkout_nowait(pool, KEY) for _ in range(2)]
         idle, busy = (session.connect_nowait() for session in sessions)
         for session in sessions:
             await exchange(session)
@@ -183,7 +183,7 @@ async def test_a_process_that_is_retired_gets_its_streams_closed_and_keeps_no_mo
 async def test_a_session_that_outlasts_the_retirement_does_not_give_its_stream_back(autojump_clock: MockClock) -> None:
     spawner = Counting(2)
     async with running_pool(spawner, limits=ONE, group=GroupLimits(min_instances=0)) as pool:
-        sessions = [await pool.checkout(KEY) for _ in range(2)]
+        sessions = [await checkout(pool, KEY) for _ in range(2)]
         streams = [session.connect_nowait() for session in sessions]
         sessions[0].close(SessionOutcome.PROCESS_FAILED)  # retires it
         only(spawner).obeys = False
@@ -195,7 +195,7 @@ async def test_a_session_that_outlasts_the_process_does_not_give_its_stream_back
     spawner = Counting()
     async with running_pool(spawner, limits=ONE) as pool:
         await until(pool, 1)
-        session = pool.checkout_nowait(KEY)
+        session = checkout_nowait(pool, KEY)
         stream = session.connect_nowait()
         only(spawner).exit(0)
         await until(pool, 0)
@@ -207,7 +207,7 @@ async def test_idle_streams_end_with_their_process(autojump_clock: MockClock) ->
     spawner = Counting()
     async with running_pool(spawner, limits=ONE) as pool:
         await until(pool, 1)
-        session = pool.checkout_nowait(KEY)
+        session = checkout_nowait(pool, KEY)
         stream = session.connect_nowait()
         session.close(DONE, keep_stream=True)
         only(spawner).exit(0)
@@ -219,7 +219,7 @@ async def test_a_process_that_refuses_is_unreachable(autojump_clock: MockClock) 
     spawner = Counting()
     async with running_pool(spawner, limits=ONE) as pool:
         await until(pool, 1)
-        session = pool.checkout_nowait(KEY)
+        session = checkout_nowait(pool, KEY)
         only(spawner).exit(0)
         with pytest.raises(ProcessUnreachable, match="1001 does not accept a connection: Connection refused"):
             session.connect_nowait()
@@ -233,11 +233,11 @@ async def test_a_stream_that_the_worker_has_ended_is_found_out_by_its_user(autoj
 
     async with running_pool(DummySpawner(serve=once), limits=ONE) as pool:
         await until(pool, 1)
-        session = pool.checkout_nowait(KEY)
+        session = checkout_nowait(pool, KEY)
         session.connect_nowait()
         await exchange(session)
         session.close(DONE, keep_stream=True)
-        session = pool.checkout_nowait(KEY)
+        session = checkout_nowait(pool, KEY)
         stream = session.connect_nowait()
         assert session.reused
         assert await stream.recv() == b""

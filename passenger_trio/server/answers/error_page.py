@@ -42,7 +42,6 @@ _STATUS: dict[int, tuple[str, str]] = {
     413: ("Content Too Large", "The request is larger than is allowed here."),
     414: ("URI Too Long", "The address of the request is longer than is allowed here."),
     417: ("Expectation Failed", "The expectation of the request cannot be met."),
-    421: ("Misdirected Request", "This server does not answer for the host that was asked."),
     426: ("Upgrade Required", "This is spoken here in another version of the protocol."),
     429: ("Too Many Requests", "There were too many requests. Try again in a moment."),
     431: ("Request Header Fields Too Large", "The header of the request is larger than is allowed here."),

@@ -174,7 +174,7 @@ class TestAnExceptionOfTheApplication:
 
 
 class TestPlainPages:
-    @pytest.mark.parametrize("status", [400, 404, 408, 413, 414, 417, 421, 426, 431, 500, 501, 502, 503, 504, 505])
+    @pytest.mark.parametrize("status", [400, 404, 408, 413, 414, 417, 426, 431, 500, 501, 502, 503, 504, 505])
     def test_every_status_has_a_title_and_a_sentence(self, status: int) -> None:
         text = read(plain_error(status)).text
         assert text.count(str(status)) >= 1

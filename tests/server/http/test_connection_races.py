@@ -350,7 +350,7 @@ async def test_R27_the_end_of_a_stall_and_the_clients_taking_more_in_one_step(sl
 
                 signal = Signal(world, due)
                 await settled()
-                await client.stream.wait_hangup_or_data()  # it may come from the disk, by a thread
+                await trio.lowlevel.wait_readable(client.stream.fd)  # it may come from the disk, by a thread
                 wire += client.stream.recv_nowait(1 << 20)
                 signal.give()
                 await settled()
