@@ -25,6 +25,7 @@ CALLED_BY_OTHERS = {
     "CONFIGURATION": "a loader sends this category by its value",
     "application": "a loader's report has this member",
     "last_error": "status, which shows every member",
+    "REQUEST_PATH": "newcomers, who read it first",
     "replay": "a person who replays a trace, as the tests do",
     "dummy_failure": "tests of the pool, as DummySpawner, whose evidence it is",
     "DummySpawner": "tests of the pool run on this verified fake; tests/spawning/test_spawner_conformance.py verifies it",
