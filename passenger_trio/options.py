@@ -74,7 +74,7 @@ _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*\Z", re.ASCII)
 def parse_duration(text: str | float, option: str = "duration") -> float:
     """Seconds from ``30``, ``30s``, ``1.5m``, ``2h``, ``250ms``, ``1d``.
 
-    :raises OptionError: the text is none of these.
+    :raises OptionError: not one of these.
     """
     return _quantity(text, option, _DURATION_UNITS, "a number of seconds, or with a unit: 250ms, 30s, 5m, 2h, 1d")
 
@@ -82,7 +82,7 @@ def parse_duration(text: str | float, option: str = "duration") -> float:
 def parse_size(text: str | float, option: str = "size") -> int:
     """Bytes from ``65536``, ``64K``, ``512M``, ``1GiB``. Every unit is a power of 1024.
 
-    :raises OptionError: the text is none of these.
+    :raises OptionError: not one of these.
     """
     return int(_quantity(text, option, _SIZE_UNITS, "a number of bytes, or with a unit: 64K, 512M, 1GiB"))
 
@@ -90,11 +90,11 @@ def parse_size(text: str | float, option: str = "size") -> int:
 def parse_mode(text: str, option: str = "mode") -> int:
     """The mode of a file from ``0660`` or ``660``: octal, permissions only.
 
-    :raises OptionError: the text is none.
+    :raises OptionError: not a mode.
     """
     if not isinstance(text, str) or not _MODE.fullmatch(text):
         raise OptionError(
-            option, text, "three octal digits, with a 0 before them or not: 0660 lets the owner and his group connect"
+            option, text, "three octal digits, with or without a leading 0; 0660 lets the owner and the group connect"
         )
     return int(text, 8)
 
@@ -165,72 +165,72 @@ class AppOptions:
     )
     retry: str = option(
         "idempotent",
-        "requests that a second process gets when the first has left them unanswered, by their method: safe ones (GET, HEAD, OPTIONS, TRACE), "
-        "idempotent ones (PUT and DELETE, too), or none (off)",
+        "which requests to send to a second process if the first one closed without an answer: safe methods (GET, HEAD, OPTIONS, TRACE), "
+        "idempotent methods (also PUT and DELETE), or none (off)",
         kind="choice",
         choices=("safe", "idempotent", "off"),
     )
-    min_instances: int = option(1, "processes that are kept running")
+    min_instances: int = option(1, "processes to keep running")
     max_instances: int = option(0, "most processes of this application (0: the pool's limit)")
-    max_request_queue_size: int = option(100, "requests that may wait for a process (0: no limit)")
-    max_request_queue_time: float = option(0.0, "time that a request may wait for a process; longer: 504 (0: no limit)")
+    max_request_queue_size: int = option(100, "most requests that wait for a process; more: 503 (0: no limit)")
+    max_request_queue_time: float = option(
+        0.0, "most time that a request waits for a process; longer: 504 (0: no limit)"
+    )
     max_requests: int = option(
         0,
-        "a process is replaced after about so many requests; its replacement is begun early, to be there by then (0: never)",
+        "replace a process after about this many requests; its replacement starts early (0: never)",
     )
-    max_requests_jitter: int = option(0, "up to so many requests fewer, drawn for each process")
-    max_process_lifetime: float = option(0.0, "a process that has lived for so long is replaced (0: never)")
+    max_requests_jitter: int = option(0, "random number of requests, up to this, to subtract for each process")
+    max_process_lifetime: float = option(0.0, "replace a process after this time (0: never)")
     max_request_time: float = option(
-        0.0, "the process of a request that lasts longer is killed, and the client gets 504 (0: no limit)"
+        0.0, "kill the process of a request that takes longer, and answer 504 (0: no limit)"
     )
-    memory_limit: int = option(0, "a process that uses more memory is replaced (0: no limit)", kind="size")
-    hard_memory_limit: int = option(0, "a process that uses more memory is killed (0: no limit)", kind="size")
+    memory_limit: int = option(0, "replace a process that uses more memory (0: no limit)", kind="size")
+    hard_memory_limit: int = option(0, "kill a process that uses more memory (0: no limit)", kind="size")
     force_max_concurrent_requests_per_process: int = option(
         -1,
-        "requests that each process gets at the same time, whatever it says of itself (0: any number; -1: what it says)",
+        "requests per process at the same time, whatever its loader reports (0: any number; -1: as reported)",
     )
     unlimited_concurrency_paths: tuple[str, ...] = option(
         (),
         "path below which requests do not count among those that a process serves at the same time: for WebSockets and others that the application hands to threads or an event loop of its own; repeatable",
     )
-    start_timeout: float = option(90.0, "time in which a process must be ready")
-    warmup_url: str = option(
-        "", "path that a new process must answer before it serves and an old one goes", kind="text"
-    )
+    start_timeout: float = option(90.0, "most time until a process is ready")
+    warmup_url: str = option("", "path that a new process must answer before it replaces an old one", kind="text")
     max_drain_time: float = option(
         300.0,
-        "time that a process which was replaced or detached has for the requests in hand; then it is ended (0: no limit)",
+        "time for the requests of a replaced or detached process; then it is ended (0: no limit)",
     )
-    restart_dir: str = option(
-        "tmp", "where restart.txt is looked for, relative to the application's directory", kind="path"
-    )
-    max_preloader_idle_time: float = option(300.0, "a preloader that forked nothing for so long is stopped (0: never)")
-    thread_count: int = option(1, "threads in each process (WSGI, Rack): requests it serves at the same time")
+    restart_dir: str = option("tmp", "directory of restart.txt, relative to the application's directory", kind="path")
+    max_preloader_idle_time: float = option(300.0, "stop a preloader that forked nothing for this time (0: never)")
+    thread_count: int = option(1, "threads per process (WSGI, Rack): the number of requests it serves at the same time")
     max_concurrent_requests_per_process: int = option(
         -1,
-        "requests that each process of a type with an event loop or a server of its own gets at the same time (0: any number; -1: asgi and node 100, generic any number)",
+        "requests at the same time per process with an event loop or a server of its own (0: any number; -1: asgi and node 100, generic any number)",
     )
     loop: str = option(
         "auto",
-        "event loop of an ASGI application; trio: the one of its own environment; auto: trio for Quart-Trio, else asyncio",
+        "event loop of an ASGI application; trio: as installed in its environment; auto: trio for Quart-Trio, else asyncio",
         kind="choice",
         choices=("auto", "asyncio", "trio"),
     )
-    env: tuple[tuple[str, str], ...] = option((), "variable of its environment: NAME=VALUE, repeatable", kind="list")
-    host_name: tuple[str, ...] = option(
-        (), "host name that is this application's, or *.example.com; repeatable (default: any)", kind="list"
+    env: tuple[tuple[str, str], ...] = option(
+        (), "set an environment variable of the application: NAME=VALUE, repeatable", kind="list"
     )
-    base_uri: str = option("", "path under which the application is mounted (SCRIPT_NAME)")
-    shutdown_timeout: float = option(10.0, "time that a process has to end before it is killed")
+    host_name: tuple[str, ...] = option(
+        (), "serve this application for this host name, or *.example.com; repeatable (default: any)", kind="list"
+    )
+    base_uri: str = option("", "mount the application under this path (SCRIPT_NAME)")
+    shutdown_timeout: float = option(10.0, "time in which a process must end before it is killed")
     request_buffering: bool = option(
-        True, "take a request body whole, in memory and on disk, before a process is borrowed for it"
+        True, "buffer a request body, in memory and on disk, before a process gets the request"
     )
     streamed_paths: tuple[str, ...] = option(
         (),
-        "path below which request bodies go to the application as they come, without --request-buffering; repeatable",
+        "stream request bodies below this path to the application, without --request-buffering; repeatable",
     )
     response_buffer_high_watermark: int = option(
-        128 * 1024**2, "a response that occupies so much memory and disk pauses its process (0: no limit)", kind="size"
+        128 * 1024**2, "pause a process when its response has this much in the buffers (0: no limit)", kind="size"
     )
     friendly_error_pages: str = option(
         "auto",
@@ -253,18 +253,16 @@ class AppOptions:
 class PoolOptions:
     """What bounds all applications together."""
 
-    max_pool_size: int = option(6, "most application processes over all applications", variables=("WEB_CONCURRENCY",))
-    pool_idle_time: float = option(300.0, "an idle process above the minimum is stopped after this time (0: never)")
+    max_pool_size: int = option(6, "most processes of all applications together", variables=("WEB_CONCURRENCY",))
+    pool_idle_time: float = option(300.0, "stop an idle process above the minimum after this time (0: never)")
     max_concurrent_spawns: int = option(
-        0, "programs that load an application at the same time, slow ones left out (0: one for each core)"
+        0, "processes that load an application at the same time, not counting slow ones (0: one per core)"
     )
-    memory_check_interval: float = option(
-        5.0, "time between two measurements of the processes of applications with a memory limit"
-    )
-    hook: tuple[str, ...] = option((), "command to run at an event of the pool: EVENT=COMMAND, repeatable", kind="list")
+    memory_check_interval: float = option(5.0, "how often to measure the processes of applications with a memory limit")
+    hook: tuple[str, ...] = option((), "run a command at an event of the pool: EVENT=COMMAND, repeatable", kind="list")
     stat_throttle_rate: float = option(
         1.0,
-        "time between two looks at restart.txt, and at the code of an application that crashes (0: they are not looked at)",
+        "how often to check restart.txt, and the code of an application that crashes (0: never)",
     )
 
 
@@ -275,61 +273,63 @@ class ServerOptions:
     address: str = option("127.0.0.1", "address to listen on", short="a")
     port: int = option(3000, "TCP port to listen on (0: any free one)", short="p", variables=("PORT",))
     socket: str = option("", "listen on this Unix socket instead", kind="path", short="S")
-    socket_mode: str = option("0666", "mode of that socket's file, octal: who may connect to it", kind="mode")
+    socket_mode: str = option("0666", "mode of the Unix socket's file, octal: who may connect", kind="mode")
     socket_backlog: int = option(2048, "length of the kernel's queue of connections not yet accepted")
     instance_dir: str = option("", "directory for this instance's sockets (default: a new private one)", kind="path")
     plain_parser: bool = option(True, "try the plain-request parser before h11")
-    header_timeout: float = option(10.0, "time for a request head, from its first byte")
-    body_timeout: float = option(10.0, "grace for a request body, before its minimum rate is demanded")
-    body_min_rate: int = option(500, "bytes a second that a request body must reach after its grace", kind="size")
-    keep_alive_timeout: float = option(15.0, "an idle connection is closed after this time")
-    write_timeout: float = option(60.0, "a client that takes nothing for so long is closed")
+    header_timeout: float = option(10.0, "most time for a request head, from its first byte; longer: 408")
+    body_timeout: float = option(10.0, "grace period for a request body, before --body-min-rate applies")
+    body_min_rate: int = option(
+        500, "bytes per second that a request body must reach after --body-timeout", kind="size"
+    )
+    keep_alive_timeout: float = option(15.0, "close an idle connection after this time")
+    write_timeout: float = option(60.0, "close a client connection that accepted no bytes for this time")
     upgrade_idle_timeout: float = option(
-        3600.0, "an upgraded connection (WebSocket) over which nothing comes for so long is closed (0: never)"
+        3600.0, "close an upgraded connection (WebSocket) that was silent for this time (0: never)"
     )
     max_requests_per_connection: int = option(1000, "requests on one connection (0: no limit)")
-    max_connection_age: float = option(3600.0, "a connection older than this ends after its response (0: never)")
+    max_connection_age: float = option(3600.0, "close a connection older than this after its response (0: never)")
     max_request_line: int = option(8192, "longest request line; longer: 414", kind="size")
     max_header_size: int = option(32768, "all header fields of a request together; more: 431", kind="size")
     max_header_field_size: int = option(16384, "one header field; longer: 431", kind="size")
     max_header_fields: int = option(100, "number of header fields; more: 431")
     max_request_body: int = option(128 * 1024**2, "longest request body; longer: 413 (0: no limit)", kind="size")
     allowed_methods: tuple[str, ...] = option(
-        (), "the only methods that are served: GET, POST, ...; others: 501; repeatable (default: every method)"
+        (), "serve only these methods: GET, POST, ...; others: 501; repeatable (default: every method)"
     )
     data_buffer_dir: str = option(
         "", "directory of the files that buffer responses and request bodies (default: $TMPDIR or /tmp)", kind="path"
     )
     data_buffer_max: int = option(
-        0, "most bytes of all these files together (0: 80 % of what is free at the start)", kind="size"
+        0, "most bytes of all these files together (0: 80 % of the space that is free at the start)", kind="size"
     )
     max_connections: int = option(0, "client connections at the same time (0: from the file limit)")
     trusted_proxies: tuple[str, ...] = option(
         ("127.0.0.0/8", "::1"),
-        "peers whose X-Forwarded-* and Forwarded fields are believed: address, network, unix for any peer on the socket (our own user and root are), or *; repeatable",
+        "peers whose X-Forwarded-* and Forwarded fields are trusted: address, network, unix for any peer on the Unix socket (our own user and root always are), or *; repeatable",
     )
-    shutdown_timeout: float = option(30.0, "time that requests in hand have to end when the server stops")
+    shutdown_timeout: float = option(30.0, "time for the requests in flight when the server stops")
     websocket_max_message_size: int = option(
-        1024**2, "longest message of a WebSocket client; longer: it is closed with 1009 (at most 16M)", kind="size"
+        1024**2, "longest message of a WebSocket client; longer: close with 1009 (at most 16M)", kind="size"
     )
-    websocket_ping_interval: float = option(20.0, "a WebSocket client that is silent for so long is pinged (0: never)")
+    websocket_ping_interval: float = option(20.0, "ping a WebSocket client that was silent for this time (0: never)")
     websocket_ping_timeout: float = option(
-        20.0, "a WebSocket client that does not answer a ping for so long is closed (0: it is not waited for)"
+        20.0, "close a WebSocket client that did not answer a ping within this time (0: never)"
     )
     websocket_drain: float = option(
-        5.0, "time that WebSockets and event streams have to end when the server stops, or their process is to go"
+        5.0, "time for WebSockets and event streams to end when the server stops or their process is replaced"
     )
-    abort_on_startup_error: bool = option(False, "end with exit code 3 if the application does not start")
+    abort_on_startup_error: bool = option(False, "exit with code 3 if the application does not start")
     access_log: str = option(
         "auto", "file, '-' (standard output), 'off' or 'none', or auto: '-' in development", kind="path"
     )
     access_log_format: str = option("combined", "format of the access log", kind="choice", choices=("combined", "json"))
     log_level: str = option(
-        "info", "least serious message that is logged", kind="choice", choices=("debug", "info", "warning", "error")
+        "info", "least serious level that is logged", kind="choice", choices=("debug", "info", "warning", "error")
     )
     disable_log_prefix: bool = option(
         False,
-        "lines that applications write come out as they are, without time, name and pid (with --log-format json: those that are JSON objects)",
+        "pass lines of applications through unchanged, without time, name and pid (with --log-format json: lines that are JSON objects)",
     )
     log_format: str = option(
         "console", "format of the log on standard error", kind="choice", choices=("console", "json")
@@ -338,7 +338,7 @@ class ServerOptions:
 
 @attrs.frozen(kw_only=True)
 class Config:
-    """All that one server is told."""
+    """All options of one server."""
 
     server: ServerOptions = attrs.field(factory=ServerOptions)
     pool: PoolOptions = attrs.field(factory=PoolOptions)

@@ -1,4 +1,4 @@
-"""The words of ``start`` -> which applications are meant: a directory and a target, and for ``--app`` where they are mounted.
+"""The arguments of ``start`` -> applications: directory and target, and the mount for ``--app``.
 
 Nothing is loaded here, and nothing is read but whether a directory or a file is there.
 """
@@ -44,7 +44,7 @@ def mount(text: str) -> Mount:
 
 
 def root_and_target(what: tuple[str, ...]) -> tuple[str, str]:
-    """``[DIR] [TARGET]``: each may be left out. A file named with its directory is a target in that directory."""
+    """``[DIR] [TARGET]``: both optional. A file given with its directory is a target in that directory."""
     if len(what) > 2:
         raise click.UsageError(f"a directory and a target are enough: {' '.join(what)!r} are {len(what)} words")
     if len(what) == 2:

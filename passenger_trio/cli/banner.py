@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 __all__ = ["as_json", "as_lines", "mounted_at", "show"]
 
 _SHOWN = 100
-"""Applications that get a line of their own."""
+"""Most applications with a line of their own."""
 
 _BOLD, _SOFT, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
 
 def mounted_at(app: AppOptions) -> str:
-    """Where its requests go to: ``any host/``, ``example.com/shop``."""
+    """Where it is mounted: ``any host/``, ``example.com/shop``."""
     return f"{' '.join(app.host_name) or 'any host'}{app.base_uri or '/'}"
 
 
 def show(server: RunningServer, fd: int = 2) -> None:
-    """Write the banner. A standard error that cannot be written to is no reason not to serve."""
+    """Write the banner. Ignores a standard error that cannot be written to."""
     if server.config.server.log_format == "json":
         text = as_json(server)
     else:
@@ -67,7 +67,7 @@ def _the_one(server: RunningServer) -> list[tuple[str, str]]:
 
 
 def _several(server: RunningServer) -> list[tuple[str, str]]:
-    """A line for each application, with its place. The first hundred of thousands are enough on a screen; ``status`` has all."""
+    """A line per application, with its mount. At most a hundred are shown; ``status`` has all."""
     rows = [
         ("application", f"{mounted_at(app)}: {found.root} ({app.environment}): {found.reason}")
         for app, found in list(zip(server.config.apps, server.apps, strict=True))[:_SHOWN]
@@ -78,7 +78,7 @@ def _several(server: RunningServer) -> list[tuple[str, str]]:
 
 
 def as_json(server: RunningServer) -> str:
-    """The banner for programs, in the shape of a line of the log."""
+    """The banner for programs: a log line in JSON."""
     import logging
 
     from passenger_trio.system.logs import ROOT_LOGGER, JsonFormatter

@@ -1,4 +1,4 @@
-"""Which instance a command means."""
+"""Chooses the instance for a command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ instance_option = click.option(
 
 
 def choose(wanted: str | None) -> Instance:
-    """:raises AdminError: none is meant, or several could be."""
+    """:raises AdminError: no instance fits, or several do."""
     if wanted is not None and (os.sep in wanted or os.path.isdir(wanted)):
         found = find_instance(wanted)
         if found is None or not found.is_live:
@@ -44,5 +44,5 @@ def choose(wanted: str | None) -> Instance:
 
 
 def table(instances: list[Instance]) -> str:
-    """One line an instance."""
+    """One line per instance."""
     return "\n".join(f"  {one.name}  pid {one.pid}  {' '.join(one.addresses)}" for one in instances)

@@ -49,7 +49,7 @@ _OWNERS: tuple[tuple[type[Any], str], ...] = (
     (PoolOptions, "Pool"),
     (AppOptions, "Application"),
 )
-"""The classes of the schema, and the heading of their options where ``_SECTION_OF`` does not know better."""
+"""The classes of the schema, and the heading of their options unless ``_SECTION_OF`` has another."""
 
 _SECTION_OF = {
     "address": "Listening",
@@ -113,13 +113,13 @@ _COMMON = frozenset(
 """What ``--help`` shows; ``--help-all`` shows everything."""
 
 _POSITIONAL = frozenset({"root", "target"})
-"""Fields that are no flags: they are what ``start`` is given to start."""
+"""Fields that are not flags: the arguments of ``start``."""
 
 _OTHER_NAMES = {"trusted_proxies": ("--forwarded-allow-ips",)}
-"""What other servers call them."""
+"""Their names in other servers."""
 
 _RENAMED = {(AppOptions, "shutdown_timeout"): "process_shutdown_timeout"}
-"""Fields of two classes that have one name."""
+"""Fields of two classes with the same name."""
 
 _METAVARS = {"duration": "TIME", "size": "SIZE", "int": "N", "path": "PATH", "text": "NAME", "mode": "MODE"}
 _METAVAR_OF = {
@@ -171,7 +171,7 @@ class Flag:
 
     @property
     def shown_default(self) -> str:
-        """The default as a person would write it; ``""`` if there is none worth showing."""
+        """The default as users write it; ``""`` if none is shown."""
         if self.kind == "flag":
             return "on" if self.default else "off"
         if self.kind == "duration":
@@ -213,7 +213,7 @@ def flags() -> list[Flag]:
 
 
 def click_option(flag: Flag) -> click.Option:
-    """The flag as click knows it. Its value is what the field of the schema wants."""
+    """The flag as a click option. Its value has the type of the schema's field."""
     spellings = [f"{flag.long}/--no-{flag.long[2:]}" if flag.kind == "flag" else flag.long]
     spellings += _OTHER_NAMES.get(flag.name, ())
     if flag.short:
@@ -255,7 +255,7 @@ def human_size(size: int) -> str:
 
 
 class _OnceOption(click.Option):
-    """An option that is given once. Given again with another value is a mistake: one of the two would not count."""
+    """An option that may be given once. A second, different value is an error, because one of them would be ignored."""
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
         # The parser keeps every value, as for an option that may be repeated; ``consume_value`` makes one of them.
@@ -276,7 +276,7 @@ class _OnceOption(click.Option):
 
 
 class _Number(_ParamType):
-    """A whole number. (Click's own range would write itself behind every help text.)"""
+    """A whole number. (Click's own type would add its range to every help text.)"""
 
     name = "number"
 

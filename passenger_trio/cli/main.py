@@ -1,4 +1,4 @@
-"""The entry point: which subcommand, and what an error looks like from the outside.
+"""The entry point: chooses the subcommand, and turns errors into messages and exit codes.
 
 Exit codes are those of ``errors``: 0 clean, 1 no instance answers, 2 usage, 3 the application failed to start
 (where that is fatal), 4 nothing to serve found, 5 cannot bind, 70 internal error, 130 interrupted before
@@ -31,14 +31,14 @@ _COMMANDS = {
     "requests": ("passenger_trio.cli.operate_cmds", "Show the requests in flight."),
     "memory": ("passenger_trio.cli.operate_cmds", "Show the memory of each process."),
     "restart": ("passenger_trio.cli.restart_cmd", "Restart applications without losing a request."),
-    "detach": ("passenger_trio.cli.operate_cmds", "Take one process out, after its requests."),
-    "drain": ("passenger_trio.cli.operate_cmds", "Let clients go elsewhere."),
-    "resume": ("passenger_trio.cli.operate_cmds", "End what drain began."),
+    "detach": ("passenger_trio.cli.operate_cmds", "Take one process out of routing, after its requests."),
+    "drain": ("passenger_trio.cli.operate_cmds", "Make clients reconnect elsewhere."),
+    "resume": ("passenger_trio.cli.operate_cmds", "End a drain."),
     "stop": ("passenger_trio.cli.operate_cmds", "Stop an instance, and wait for its end."),
     "list": ("passenger_trio.cli.operate_cmds", "List the instances that run."),
     "events": ("passenger_trio.cli.operate_cmds", "Follow what happens in the pool."),
-    "trace": ("passenger_trio.cli.operate_cmds", "Dump what the pool was told and decided."),
-    "reopen-logs": ("passenger_trio.cli.operate_cmds", "Open the log files anew, after a rotation."),
+    "trace": ("passenger_trio.cli.operate_cmds", "Dump the facts that the pool got, and its decisions."),
+    "reopen-logs": ("passenger_trio.cli.operate_cmds", "Reopen the log files, after a rotation."),
 }
 """Name -> module, which has the command under the same name, and what it does."""
 
@@ -48,7 +48,7 @@ _INTERRUPTED = 130
 
 @attrs.define
 class Outcome:
-    """What the boundary must know of a command that failed: how it was told to log."""
+    """The log format of the command, for reporting its failure."""
 
     log_level: str = "info"
     log_format: str = "console"
@@ -94,7 +94,7 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
 def cli(ctx: click.Context) -> None:
     """An application server: it starts, pools and supervises the processes of an application.
 
-    In the directory of a WSGI application (Flask, Django, ...), `passenger-trio start` serves it.
+    In the directory of an application (Flask, FastAPI, Rails, Express, ...), `passenger-trio start` serves it.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), color=ctx.color)
@@ -133,7 +133,7 @@ def entry() -> None:
 
 
 def _open_standard_descriptors() -> None:
-    """A careless parent has closed some of 0, 1 and 2: what we opened first would take their numbers, and be written into."""
+    """Open closed standard descriptors (0, 1, 2) on /dev/null. Otherwise the first files that we open would get these numbers, and output would be written into them."""
     for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(descriptor)
@@ -162,7 +162,7 @@ def _refuse(error: PassengerError) -> int:
 
 
 def _unwrap(group: BaseExceptionGroup[BaseException], outcome: Outcome) -> int:
-    """Nurseries wrap what their tasks raise. An error that was foreseen is still that error."""
+    """The expected error inside the exception groups that nurseries make."""
     leaves = list(_leaves(group))
     foreseen = [leaf for leaf in leaves if isinstance(leaf, PassengerError)]
     if foreseen and len(foreseen) == len(leaves):

@@ -1,4 +1,4 @@
-"""The commands that order something of an instance, or look at one thing of it: each is one call and a few lines of text."""
+"""Commands that change or show one thing of an instance: each is one call to its admin API and a few lines of text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print the i
 @_json_option
 @instance_option
 def requests(as_json: bool, instance: str | None) -> None:
-    """Show the requests in flight, the oldest first: how old, what they wait for, whose they are, which process has them."""
+    """Show the requests in flight, oldest first: age, stage, client and process."""
     answer = fetch(choose(instance).admin_socket, "/v1/requests")
     click.echo(json.dumps(answer, indent=2) + "\n" if as_json else render_requests(answer), nl=False)
 
@@ -33,25 +33,25 @@ def requests(as_json: bool, instance: str | None) -> None:
 @_json_option
 @instance_option
 def memory(as_json: bool, instance: str | None) -> None:
-    """Show what each process costs (PSS: its share; USS: its own; RSS: all it sees), and what copy-on-write saves."""
+    """Show the memory of each process (PSS: its share; USS: its own; RSS: all it maps), and what copy-on-write saves."""
     answer = fetch(choose(instance).admin_socket, "/v1/memory")
     click.echo(json.dumps(answer, indent=2) + "\n" if as_json else render_memory(answer), nl=False)
 
 
-@click.command(short_help="Take one process out, after its requests.")
+@click.command(short_help="Take one process out of routing, after its requests.")
 @click.argument("pid", type=int)
 @instance_option
 def detach(pid: int, instance: str | None) -> None:
-    """Take the process PID out: it finishes the requests that it has, and ends. Another takes its place if it is needed."""
+    """Take the process PID out of routing: it finishes its requests and ends. A new one is spawned if it is needed."""
     answer = order(choose(instance).admin_socket, "/v1/detach", {"pid": pid})
     click.echo(f"process {answer['pid']} of {answer['group']} is detached")
 
 
-@click.command(short_help="Let clients go elsewhere: each connection ends after its response.")
+@click.command(short_help="Make clients reconnect elsewhere: close each connection after its response.")
 @click.option("--wait", is_flag=True, help="Return when no request is in flight.")
 @instance_option
 def drain(wait: bool, instance: str | None) -> None:
-    """Let clients go elsewhere: idle connections are closed, the others end after their response, and `status` says so.
+    """Make clients reconnect elsewhere: close idle connections, close the others after their response, and report it in `status`.
 
     Whoever comes all the same is served. `passenger-trio resume` ends it.
     """
@@ -63,10 +63,10 @@ def drain(wait: bool, instance: str | None) -> None:
     click.echo(f"draining; {answer['active']} requests are in flight")
 
 
-@click.command(short_help="End what `drain` began.")
+@click.command(short_help="End a drain.")
 @instance_option
 def resume(instance: str | None) -> None:
-    """End what `passenger-trio drain` began."""
+    """End a drain."""
     order(choose(instance).admin_socket, "/v1/resume", {})
     click.echo("connections are kept alive again")
 
@@ -82,7 +82,7 @@ def resume(instance: str | None) -> None:
 )
 @instance_option
 def stop(timeout: float, instance: str | None) -> None:
-    """Stop an instance: it finishes the requests that it has, ends its processes and then itself."""
+    """Stop an instance: it finishes its requests, ends its processes and exits."""
     chosen = choose(instance)
     order(chosen.admin_socket, "/v1/shutdown", {})
     deadline = time.monotonic() + timeout
@@ -93,26 +93,26 @@ def stop(timeout: float, instance: str | None) -> None:
     click.echo(f"{chosen.name} (pid {chosen.pid}) has ended")
 
 
-@click.command("reopen-logs", short_help="Open the log files anew, after a rotation.")
+@click.command("reopen-logs", short_help="Reopen the log files, after a rotation.")
 @instance_option
 def reopen_logs(instance: str | None) -> None:
-    """Open the log files anew, after they were renamed."""
+    """Reopen the log files, after they were renamed."""
     order(choose(instance).admin_socket, "/v1/reopen-logs", {})
-    click.echo("the log files are opened anew")
+    click.echo("reopening the log files")
 
 
 @click.command(short_help="Follow what happens in the pool.")
 @instance_option
 def events(instance: str | None) -> None:
-    """Print what happens in the pool as it happens, one JSON object a line, until Ctrl-C or the end of the instance."""
+    """Print the pool's events as they happen, one JSON object per line, until Ctrl-C or the end of the instance."""
     for event in follow(choose(instance).admin_socket):
         click.echo(json.dumps(event))
 
 
-@click.command(short_help="Dump what the pool was told and decided.")
+@click.command(short_help="Dump the facts that the pool got, and its decisions.")
 @instance_option
 def trace(instance: str | None) -> None:
-    """Dump the flight recorder as JSON: what the pool was told, and what it decided, for a report of a bug.
+    """Dump the flight recorder as JSON for a bug report: the facts that the pool got, and its decisions.
 
     It holds the evidence of failed starts, which may quote the application's output.
     """
@@ -122,7 +122,7 @@ def trace(instance: str | None) -> None:
 @click.command("list", short_help="List the instances of this user that run.")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def list_(as_json: bool) -> None:
-    """List the instances of this user that run, the oldest first. (One with --instance-dir is found by its directory only.)"""
+    """List the running instances of this user, oldest first. (One with --instance-dir is found only by its directory.)"""
     running = list_instances()
     if as_json:
         rows = [

@@ -1,4 +1,4 @@
-"""``passenger-trio restart``: ask an instance to restart its applications, and say what came of it."""
+"""``passenger-trio restart``: ask an instance to restart its applications, and print the result."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from passenger_trio.errors import AdminError
 __all__ = ["restart"]
 
 _TURN = 0.5
-"""Seconds for which the instance is asked to wait; what it waits for is looked at after each."""
+"""Seconds per request to the instance; the progress is checked after each."""
 _SLOW = 5.0
-"""Seconds after which a start is told of."""
+"""Seconds after which a starting process is reported."""
 _DONE = {"asked": "is being restarted", "restarted": "is restarted"}
 
 
@@ -61,7 +61,7 @@ def restart(app: str | None, wait: bool, hard: bool, instance: str | None) -> in
 
 
 def _wait(admin_socket: str, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Until every restart has ended; what each waits for is said when it begins to wait for that."""
+    """Wait until every restart has ended; print what each one waits for when that changes."""
     ended: list[dict[str, Any]] = []
     said: set[str] = set()
     while groups:
@@ -78,7 +78,7 @@ def _wait(admin_socket: str, groups: list[dict[str, Any]]) -> list[dict[str, Any
 
 
 def _waits_for(group: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What a restart waits for, and a line that says so."""
+    """What a restart waits for, and a line that reports it."""
     name = f"{group['name']} ({group['environment']})"
     for process in group["waits_for"]:
         ends = process["ends_in"]

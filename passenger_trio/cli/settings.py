@@ -30,7 +30,7 @@ _EVERYWHERE = "0.0.0.0"
 CONFIG_NAMES = ("passenger-trio.toml", "Passengerfile.json")
 
 Origins = dict[str, str]
-"""Option as in the file (``app[0].root``, ``pool.max_pool_size``) -> where its value comes from."""
+"""Option as in the file (``app[0].root``, ``pool.max_pool_size``) -> the origin of its value."""
 
 
 @attrs.frozen
@@ -41,7 +41,7 @@ class Settled:
 
     @contextmanager
     def naming_places(self) -> Iterator[None]:
-        """An option that cannot be used is named by where its value comes from: a line of the file, a variable.
+        """The error for a bad value, with the origin of the value: a line of the file, a variable.
 
         :raises ConfigError: instead of an ``OptionError``, where the value comes from the file.
         """
@@ -70,7 +70,7 @@ class Settled:
         return error
 
     def _settings(self, field: str, owner: type[Any]) -> list[tuple[tuple[str, int], Setting | None]]:
-        """Where an option may be said: its table, which one of these, and what the file says there."""
+        """Where an option may stand in the file: its table, the number of that table, and its contents."""
         file = self.file
         if owner is not AppOptions:
             table = "server" if owner is ServerOptions else "pool"
@@ -84,7 +84,7 @@ class Settled:
 
 
 def find_config(explicit: str, root: str) -> ConfigText | None:
-    """The file that was named, else the one in ``root``.
+    """The given file, else the one in ``root``.
 
     :raises ConfigError: it cannot be read, or says what cannot be.
     """
@@ -203,7 +203,7 @@ def _given(ctx: click.Context, flag: Flag) -> str:
 
 
 def _default(flag: Flag, environ: Mapping[str, str], ctx: click.Context) -> tuple[Any, str]:
-    """The value of an option that nobody gave, and where it comes from."""
+    """The default value of an option, and its origin."""
     for variable in flag.variables:
         if environ.get(variable):
             try:

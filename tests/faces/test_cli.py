@@ -337,7 +337,7 @@ class TestFlags:
 
     @pytest.mark.parametrize(
         "words",
-        [("-a", "::1", "-a", "127.0.0.1"), ("--port", "1", "-p", "2"), ("--http-lane", "--no-http-lane")],
+        [("-a", "::1", "-a", "127.0.0.1"), ("--port", "1", "-p", "2"), ("--plain-parser", "--no-plain-parser")],
     )
     def test_what_cannot_be_repeated(self, words: tuple[str, ...]) -> None:
         """Issue 14: the first of two was passed over without a word."""
@@ -345,7 +345,7 @@ class TestFlags:
             configuration(*words)
 
     def test_to_say_the_same_twice_is_no_contradiction(self) -> None:
-        assert configuration("-p", "80", "--port", "80", "--http-lane", "--http-lane").server.port == 80
+        assert configuration("-p", "80", "--port", "80", "--plain-parser", "--plain-parser").server.port == 80
 
     @pytest.mark.parametrize("words", [("-p", "3000"), ("-p", "80"), ("-a", "127.0.0.1")])
     def test_a_socket_has_no_port_and_no_address(self, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
