@@ -27,8 +27,9 @@ import attrs
 import trio
 from trio.lowlevel import wait_readable, wait_writable
 
+from passenger_trio.system.pidfd import is_readable
 from passenger_trio.system.switchboard import Line
-from passenger_trio.system.syscalls import SO_PEERCRED
+from passenger_trio.system.syscalls import SO_PEERCRED, SO_PEERPIDFD
 
 __all__ = [
     "MAX_UNIX_PATH",
@@ -40,6 +41,7 @@ __all__ = [
     "listen_tcp",
     "listen_unix",
     "peer_credentials",
+    "peer_lives",
     "remove_unix_socket",
     "reset_on_close",
 ]
@@ -296,18 +298,38 @@ def peer_credentials(sock: socket.socket) -> PeerCredentials:
     return PeerCredentials(*struct.unpack("3i", raw))
 
 
+def peer_lives(sock: socket.socket) -> bool:
+    """Whether the process that a Unix socket's credentials name is still there.
+
+    Somebody else may keep the socket of a process that has ended, whose pid is another one's by now: where that one lives, so does not the other. Before
+    Linux 6.5 nobody can tell, and the pid is believed.
+
+    :raises OSError: no descriptor is left (EMFILE, ENFILE), or no memory.
+    """
+    try:
+        pidfd = sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+        return error.errno == errno.ENOPROTOOPT
+    try:
+        return not is_readable(pidfd)
+    finally:
+        os.close(pidfd)
+
+
 def connect_unix_nowait(path: str, believe: Callable[[PeerCredentials], bool] | None = None) -> RawStream:
     """Connect to a Unix stream socket; on Linux that never waits.
 
     :param believe: whether this is who is to listen there. The kernel notes the credentials of whoever calls ``listen``, and no byte is sent before the
-        answer: a path says nothing of who has bound it.
+        answer: a path says nothing of who has bound it. A process that has ended is believed nothing (``peer_lives``).
     :raises BlockingIOError: its queue of connections is full.
     :raises OSError: nobody listens there; with ``errno.EPERM``: somebody else does.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         sock.connect(path)
-        if believe is not None and not believe(listener := peer_credentials(sock)):
+        if believe is not None and not (believe(listener := peer_credentials(sock)) and peer_lives(sock)):
             raise PermissionError(errno.EPERM, f"pid {listener.pid} listens on its socket")
     except BaseException:
         sock.close()

@@ -21,6 +21,7 @@ __all__ = [
     "P_PID",
     "P_PIDFD",
     "SO_PEERCRED",
+    "SO_PEERPIDFD",
     "WEXITED",
     "WNOWAIT",
     "WSTOPPED",
@@ -34,6 +35,7 @@ WSTOPPED, WEXITED, WNOWAIT = 2, 4, 0x01000000
 CLD_EXITED = 1
 F_DUPFD_CLOEXEC: int = getattr(fcntl, "F_DUPFD_CLOEXEC", 1030)
 SO_PEERCRED: int = getattr(socket, "SO_PEERCRED", 17)
+SO_PEERPIDFD = 77  # Linux 6.5; on every architecture but parisc and sparc
 O_TMPFILE: int = getattr(os, "O_TMPFILE", 0o20000000 | os.O_DIRECTORY)
 
 _NR_PIDFD_SEND_SIGNAL, _NR_PIDFD_OPEN = 424, 434

@@ -362,6 +362,37 @@ async def test_R47_who_listens_is_asked_before_anything_is_sent(nothing_left: Pa
     path.unlink()
 
 
+async def test_a_listener_whose_process_has_ended_is_nobody_whoever_has_its_pid_now(nothing_left: Path) -> None:
+    """KE5: a process of the same user that once had a worker's pid, and whose socket another one keeps. The pid alone says that it is the worker."""
+    path = nothing_left / "sock"
+    program = (
+        "import os, socket, sys, time\nlistener = socket.socket(socket.AF_UNIX)\nlistener.bind(sys.argv[1])\nlistener.listen()\n"
+        "kept = os.fork()\nprint(kept or '', end='', flush=True)\n"
+        "sys.stdin.read() if kept else time.sleep(600)\n"
+    )
+    told: list[int] = []
+
+    def believe(listener: PeerCredentials) -> bool:
+        told.append(listener.pid)
+        return listener.pid == process.pid
+
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        keeper = int(os.read(process.stdout.fileno(), 20))
+        try:
+            connect_unix_nowait(str(path), believe).close()
+            process.kill()
+            process.wait()
+            with pytest.raises(PermissionError, match=f"pid {process.pid} listens"):
+                connect_unix_nowait(str(path), believe)
+        finally:
+            os.kill(keeper, 9)
+    assert told == [process.pid] * 2
+    path.unlink()
+
+
 async def test_listen_unix_and_connect(nothing_left: Path) -> None:
     path = nothing_left / "sock"
     with listen_unix(str(path), 5, mode=0o600) as listener:
