@@ -27,7 +27,7 @@ import sys
 import time
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -47,8 +47,8 @@ EXAMPLES = 40
 LONGEST = 15.0
 """Seconds that the tests of one fault may take together where there are many of them: the quickest are chosen."""
 _MOST_MEMORY = 2 << 30
-_WALL = 60.0
-"""So many times what it may take of the processor's is a fault that waits for ever."""
+_WALL = 10.0
+"""So many seconds for each that it may take of the processor's time."""
 _OPTIONS = (
     *("-x", "-q", "--no-header", "--no-summary", "-p", "no:cacheprovider", "-o", "timeout=0", "-m", "not os"),
     *("-p", "pytest_trio.plugin", "-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin"),
@@ -117,9 +117,11 @@ class _Recorder:
 
 
 class _Chosen:
-    """A pytest plugin: runs these tests only, in this order, and tells which one has failed."""
+    """A pytest plugin: runs these tests only, in this order, and tells which one has failed. One that takes far longer than it should ends the process."""
 
-    def __init__(self, tests: Sequence[str]) -> None:
+    def __init__(self, tests: Mapping[str, float]) -> None:
+        """:param tests: with the seconds of the processor's time that each may take."""
+        self._seconds = tests
         self._rank = {test: place for place, test in enumerate(tests)}
         self.failed = ""
 
@@ -131,6 +133,10 @@ class _Chosen:
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.failed and not self.failed:
             self.failed = report.nodeid
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        most = int(time.process_time() + self._seconds[nodeid]) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
 
     def pytest_collectreport(self, report: Any) -> None:
         if report.failed and not self.failed:
@@ -176,10 +182,7 @@ def _record(tests: str) -> dict[str, Any]:
     return {"status": status, "reached": recorder.reached, "seconds": recorder.seconds, "failed": recorder.failed}
 
 
-def _limit(seconds: float) -> None:
-    """From here the process is ended if it takes more than that of the processor's time, or too much memory."""
-    most = int(time.process_time() + seconds) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (most, most + 1))
+def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
 
 
@@ -189,7 +192,7 @@ def _try(fault: Fault) -> dict[str, Any]:
     code = fault.code()
     sys.meta_path.insert(0, _Changed(lambda wanted: code if wanted == path else None, lambda module, of: None))
     sys.path.insert(0, str(ROOT))  # before an installed one
-    _limit(fault.patience)
+    _limit_memory()
     try:
         importlib.import_module(_name(file))
     except Exception as exc:  # noqa: BLE001 - whatever it is: there is nothing that could be tested
@@ -211,9 +214,7 @@ class _Collected:
 
     def pytest_runtestloop(self, session: Any) -> bool:
         self._items = {item.nodeid: item for item in session.items}
-        work = (
-            (number, partial(self._try, fault), _WALL * fault.patience) for number, fault in enumerate(self._faults)
-        )
+        work = ((number, partial(self._try, fault), fault.patience) for number, fault in enumerate(self._faults))
         for number, came in _forked(work, self._jobs):
             self._tell({"number": number, **came})
         return True
@@ -224,7 +225,7 @@ class _Collected:
         if function is None or changed is None or len(changed.co_freevars) != len(function.__code__.co_freevars):
             return {"verdict": "not here", "by": ""}
         function.__code__ = changed
-        _limit(fault.patience)
+        _limit_memory()
         chosen = _Chosen(fault.tests)
         for test in fault.tests:
             item = self._items[test]
@@ -270,13 +271,12 @@ def _name(file: str) -> str:
 # In the process that forks them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fault:
     """:ivar what: What it is, for its reader.
     :ivar code: Compiles the module with the fault in it.
     :ivar block: As that of a site.
-    :ivar tests: Those that reach it, the quickest first.
-    :ivar patience: Seconds of the processor's time after which they are taken for failed.
+    :ivar tests: Those that reach it, the quickest first, each with the seconds of the processor's time after which it is taken for failed.
     """
 
     what: Any
@@ -285,8 +285,12 @@ class Fault:
     line: int
     block: int
     code: Callable[[], CodeType]
-    tests: tuple[str, ...]
-    patience: float
+    tests: Mapping[str, float]
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a process that waits for ever is ended, however busy the machine is."""
+        return 300.0 + _WALL * sum(self.tests.values())
 
     @classmethod
     def at(cls, site: Site, file: str, reach: Reach) -> Fault:
@@ -296,7 +300,7 @@ class Fault:
             return cast(CodeType, compile(planted(path.read_text(), site), path, "exec", dont_inherit=True))
 
         tests = reach.tests(file, site.block)
-        return cls(site, file, site.where, site.line, site.block, code, tests, reach.patience(tests))
+        return cls(site, file, site.where, site.line, site.block, code, tests)
 
     @classmethod
     def of_text(cls, what: Any, file: str, before: str, after: str, modules: Collection[str], reach: Reach) -> Fault:
@@ -309,7 +313,7 @@ class Fault:
         where, block = place(text, line)
         tests = reach.tests(file, block, modules)
         code = partial(compile, changed, path, "exec", dont_inherit=True)
-        return cls(what, file, where, line, block, code, tests, reach.patience(tests))
+        return cls(what, file, where, line, block, code, tests)
 
 
 @dataclass
@@ -434,7 +438,7 @@ class Reach:
                     for block in blocks:
                         self._of[file, block].add(test)
 
-    def tests(self, file: str, block: int, modules: Collection[str] = ()) -> tuple[str, ...]:
+    def tests(self, file: str, block: int, modules: Collection[str] = ()) -> dict[str, float]:
         """The tests that reach a block, the quickest first. What runs at import is reached by the tests of all functions of the module, and by those of
         modules that name it.
 
@@ -461,10 +465,7 @@ class Reach:
             if chosen and together > LONGEST and not modules:
                 break
             chosen.append(test)
-        return tuple(chosen)
-
-    def patience(self, tests: Sequence[str]) -> float:
-        return 4.0 + 10.0 * sum(self.seconds[test] for test in tests)
+        return {test: 2.0 + 10.0 * self.seconds[test] for test in chosen}
 
 
 def reasons() -> dict[tuple[str, str], str]:
@@ -496,7 +497,7 @@ def verdicts(faults: Sequence[Fault], jobs: int) -> Iterator[tuple[Fault, dict[s
             yield fault, came
         else:
             left.append(fault)
-    yield from _forked(((fault, partial(_try, fault), _WALL * fault.patience) for fault in left), jobs)
+    yield from _forked(((fault, partial(_try, fault), fault.patience) for fault in left), jobs)
 
 
 def _in_functions(faults: Sequence[Fault], jobs: int) -> Iterator[tuple[Fault, dict[str, Any]]]:
@@ -545,7 +546,7 @@ def known_reach(jobs: int) -> Reach:
 def run(count: int, seed: str, only: str, jobs: int, results: Path | None) -> int:
     """As many faults as that a module. Prints each verdict, then the figures.
 
-    :param results: A file to which each verdict is added, a line of JSON each.
+    :param results: A file to which each verdict is added, a line of JSON each. What is killed in there is not tried again while its module is the same.
     :returns: 1 if something survived without a reason, or a reason no longer holds.
     """
     reach = known_reach(jobs)
@@ -555,13 +556,16 @@ def run(count: int, seed: str, only: str, jobs: int, results: Path | None) -> in
     wrong: list[str] = []
     excused: list[str] = []
     spare = {name: sample(sites((ROOT / name).read_text()), 10**6, seed) for name in modules(only)}
+    known = _known(results) if results else {}
     with open(results, "a") if results else contextlib.nullcontext() as kept:
         while faults := [
             Fault.at(site, name, reach)
             for name, found in spare.items()
             for site in itertools.islice(found, count - tried[name])
         ]:
-            for fault, came in verdicts(faults, jobs):
+            before = {fault: known[key] for fault in faults if (key := _mark(fault)) in known}
+            rest = [fault for fault in faults if fault not in before]
+            for fault, came in itertools.chain(before.items(), verdicts(rest, jobs)):
                 verdict, by = came["verdict"], came["by"]
                 if verdict == "cannot be imported":
                     continue
@@ -573,9 +577,11 @@ def run(count: int, seed: str, only: str, jobs: int, results: Path | None) -> in
                 named = f"{fault.file}:{site.line} {site.where}: {site.fault}: {_short(site.before)} -> {_short(site.after)}"
                 text = f"{named} ({by})" if by else named
                 print(f"{verdict:8} {text}", flush=True)
-                if kept:
+                if kept and fault not in before:
                     of_site = {key: getattr(site, key) for key in ("where", "fault", "before", "after", "nth", "line")}
-                    print(json.dumps({"file": fault.file, **of_site, **came}), file=kept, flush=True)
+                    print(
+                        json.dumps({"file": fault.file, **of_site, "mark": _mark(fault), **came}), file=kept, flush=True
+                    )
                 reason = reason_of.get((fault.file, site.key))
                 if verdict == "survived" and reason is None:
                     wrong.append(f"survives: {text}")
@@ -593,6 +599,16 @@ def run(count: int, seed: str, only: str, jobs: int, results: Path | None) -> in
     for text in (*excused, *wrong):
         print(text)
     return 1 if wrong else 0
+
+
+def _known(results: Path) -> dict[str, dict[str, Any]]:
+    lines = map(json.loads, results.read_text().splitlines() if results.exists() else ())
+    return {line["mark"]: line for line in lines if line["verdict"] == "killed" and "mark" in line}
+
+
+def _mark(fault: Fault) -> str:
+    text = (ROOT / fault.file).read_bytes()
+    return hashlib.sha256(text + fault.what.key.encode()).hexdigest()
 
 
 def _short(text: str) -> str:
