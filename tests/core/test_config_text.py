@@ -72,6 +72,25 @@ def test_a_passengerfile_is_translated_and_what_means_nothing_is_named() -> None
     assert text.ignored == ("meteor",)
 
 
+@pytest.mark.parametrize(
+    ("passenger", "table", "name", "ours"),
+    [
+        ('"friendly_error_pages": true', "app", "friendly_error_pages", "on"),
+        ('"friendly_error_pages": false', "app", "friendly_error_pages", "off"),
+        ('"friendly_error_pages": "auto"', "app", "friendly_error_pages", "auto"),
+        ('"memory_limit": "1G"', "app", "memory_limit", "1G"),
+        ('"log_level": 0', "server", "log_level", "error"),
+        ('"log_level": 7', "server", "log_level", "debug"),
+        ('"log_level": 8', "server", "log_level", 8),
+        ('"log_level": -1', "server", "log_level", -1),
+        ('"log_level": "info"', "server", "log_level", "info"),
+    ],
+)
+def test_values_of_passenger(passenger: str, table: str, name: str, ours: object) -> None:
+    text = read_passengerfile("{" + passenger + "}", "p.json")
+    assert {"app": text.apps[0], "server": text.server}[table][name].value == ours
+
+
 @pytest.mark.parametrize("text", ["[1]", "{", '"x"'])
 def test_a_passengerfile_that_is_none(text: str) -> None:
     with pytest.raises(ConfigError):

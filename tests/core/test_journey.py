@@ -84,3 +84,19 @@ def test_a_journey_is_a_value() -> None:
     journey = Journey.begin(JourneyType.SPAWN_DIRECTLY)
     journey.started("preparation", 1.0)
     assert journey == Journey.begin(JourneyType.SPAWN_DIRECTLY)
+
+
+def test_a_preloader_that_goes_on_as_a_process_keeps_what_it_has_done() -> None:
+    """Its steps come where a direct spawn has them; those of its own come before the two that are left."""
+    journey = Journey.begin(JourneyType.START_PRELOADER)
+    for step in (*PRELOADER[:-1], "warm_caches"):
+        journey = journey.performed(step, 1.0, 0.5)
+    gone_on = journey.gone_on()
+    assert gone_on.type is JourneyType.SPAWN_DIRECTLY
+    names = [step.name for step in gone_on.steps]
+    assert names[-2:] == list(DIRECT[-2:])
+    assert [name for name in names if name in DIRECT] == list(DIRECT)
+    assert names[-3] == "warm_caches"
+    states = {step.name: step.state for step in gone_on.steps}
+    assert states["ready"] is StepState.NOT_STARTED
+    assert states["load_application"] is StepState.PERFORMED

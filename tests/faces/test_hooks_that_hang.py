@@ -36,7 +36,7 @@ async def test_a_hook_that_hangs_is_killed_with_what_it_has_started(
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             await nursery.start(hooks.Hooks(events, {"process_detached": commands}).run)
-            events.publish(ProcessDetached(time=0.0, group="shop", pid=1, why="a test"))
+            events.publish(ProcessDetached(time=0.0, group="shop", pid=1, reason="a test"))
 
             def pids() -> list[int]:
                 text = told.read_text() if told.exists() else ""
