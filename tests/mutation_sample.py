@@ -2,8 +2,8 @@
 
 First every test of ``TESTS`` runs once with modules that tell which blocks of statements run: that is the table "block -> tests". Then one forked process
 a fault runs the tests of its block, the quickest first, until one fails. Nothing is written. A fault in a function is planted in a process that has everything
-imported and collected: the function gets another code. What survives that, and a fault outside of functions, is planted while the module is imported, in a process of
-its own that has imported nothing yet.
+imported and collected: the function gets another code. A fault outside of functions is planted while the module is imported, in a process of its own that has imported
+nothing yet.
 
 Laws: tests are the same each time (Hypothesis is derandomized); a fault with which the module cannot be imported is none, and another takes its place;
 a fault that no test reaches has survived; one that makes the tests take ten times as long is killed, for the suite has its time limits, too. Times are those of
@@ -44,7 +44,7 @@ REASONS = ROOT / "tests" / "mutants" / "sampled.toml"
 """Survivors that no test can see, each with its reason."""
 EXAMPLES = 40
 """Hypothesis' examples for each test that does not say how many."""
-LONGEST = 15.0
+LONGEST = 5.0
 """Seconds that the tests of one fault may take together where there are many of them: the quickest are chosen."""
 _MOST_MEMORY = 2 << 30
 _WALL = 10.0
@@ -493,10 +493,10 @@ def verdicts(faults: Sequence[Fault], jobs: int) -> Iterator[tuple[Fault, dict[s
             left.append(fault)
     inside = [fault for fault in faults if fault.tests and fault.block]
     for fault, came in _in_functions(inside, jobs):
-        if came["verdict"] == "killed":
-            yield fault, came
-        else:
+        if came["verdict"] == "not here":
             left.append(fault)
+        else:
+            yield fault, came
     yield from _forked(((fault, partial(_try, fault), fault.patience) for fault in left), jobs)
 
 
