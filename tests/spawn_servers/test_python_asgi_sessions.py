@@ -290,7 +290,7 @@ def test_a_client_that_leaves_in_the_middle_of_an_upload_that_nobody_reads(tmp_p
 def test_who_goes_on_sending_to_nobody_is_stopped(tmp_path: Path) -> None:
     """Dropping is what the specification wants; but such an application would never end."""
     serve = """
-        sys.modules["passenger_trio_loader.asgi.session"].DEAF_TIME = 0.05
+        sys.modules["passenger_trio_loader.asgi.session"].SEND_TO_GONE_TIME = 0.05
         async def serve(scope, receive, send):
             await begin(send)
             try:

@@ -357,7 +357,7 @@ def test_an_event_that_fails(tmp_path: Path) -> None:
 
 
 def test_an_event_that_there_is_not(tmp_path: Path) -> None:
-    with pytest.raises(LoaderFailed, match="there is no event 'moon'"):
+    with pytest.raises(LoaderFailed, match="unknown event 'moon'"):
         with preloader_of(tmp_path, "from passenger_trio_events import on_event\non_event('moon', print)\n"):
             pass
 

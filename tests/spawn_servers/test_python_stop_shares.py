@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from passenger_trio_loader.stopping import MOST_RESERVED, shares_of
+from passenger_trio_loader.stopping import MAX_RESERVED, stop_schedule
 from python_asgi import LOOPS
 from python_asgi import command as asgi_command
 from python_wsgi import ROOT
@@ -351,6 +351,6 @@ def test_a_main_thread_that_comes_back_while_its_exit_hooks_are_run_for_it_does_
 @pytest.mark.parametrize("timeout", [0.0, 0.5, 4.0, 10.0, 60.0, 3600.0])
 def test_the_shares(timeout: float) -> None:
     """Sessions have half of the time at least; what comes behind them has three equal parts of the rest, 15 s in all at most."""
-    cancel, give_up, leave = shares_of(timeout)
-    assert cancel == max(timeout / 2, timeout - MOST_RESERVED)
+    cancel, give_up, leave = stop_schedule(timeout)
+    assert cancel == max(timeout / 2, timeout - MAX_RESERVED)
     assert give_up - cancel == pytest.approx(leave - give_up) == pytest.approx(timeout - leave)

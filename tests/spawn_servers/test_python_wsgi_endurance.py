@@ -20,7 +20,7 @@ from urllib.parse import unquote_to_bytes
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from passenger_trio_loader.control_connection import one_line
+from passenger_trio_loader.control_connection import encode_line
 from passenger_trio_loader.session_frames import FrameReader
 from passenger_trio_loader.wsgi.head import percent_decoded
 from passenger_trio_loader.wsgi.input import Input
@@ -242,7 +242,7 @@ def test_percent_decoding_is_that_of_urllib(text: str) -> None:
 @settings(max_examples=30, deadline=None)
 def test_no_line_is_too_long(text: str, filler: int) -> None:
     """And what is kept is the end."""
-    line = one_line({"type": "error", "traceback": "x" * filler + text * 12 + "the end", "summary": "s"})
+    line = encode_line({"type": "error", "traceback": "x" * filler + text * 12 + "the end", "summary": "s"})
     assert len(line) <= 65536
     assert line.endswith(b'"summary": "s"}\n')
     assert b'the end", "summary"' in line

@@ -137,6 +137,33 @@ def test_the_interpreter_looks_as_if_started_for_the_application(tmp_path: Path)
             )
 
 
+@pytest.mark.parametrize("guessed", [False, True], ids=["wsgi", "asgi, guessed to be wsgi"])
+def test_modules_of_the_application_may_have_any_name_of_ours(tmp_path: Path, guessed: bool) -> None:
+    """HO2: an application that has a file of each name that the loader has imports its own, before and after the loader's."""
+    own = {path.stem for path in LOADER.parent.rglob("*.py")} - {"__init__", "passenger_trio_loader"}
+    assert {"wsgi_loader", "asgi_loader", "process", "session", "worker"} <= own
+    for name in own:
+        (tmp_path / f"{name}.py").write_text("mine = True\n")
+    (tmp_path / "application.py").write_text(
+        f"import importlib\nNAMES = {sorted(own)!r}\n"
+        "assert all(importlib.import_module(name).mine for name in NAMES)\n"
+        + (
+            "async def app(scope, receive, send):\n"
+            "    assert scope['type'] == 'http' and all(importlib.import_module(name).mine for name in NAMES)\n"
+            "    await send({'type': 'http.response.start', 'status': 200})\n"
+            "    await send({'type': 'http.response.body', 'body': b'mine'})\n"
+            if guessed
+            else "def app(environ, start_response):\n"
+            "    assert all(importlib.import_module(name).mine for name in NAMES)\n"
+            "    start_response('200 OK', [])\n"
+            "    return [b'mine']\n"
+        )
+    )
+    with FakeSupervisor() as supervisor:
+        worker = supervisor.start(command(), tmp_path, "application.py", guessed=guessed)
+        assert worker.request().body == b"mine"
+
+
 @pytest.mark.parametrize("flags", [("-I",), ("-s", "-E"), ("-O",), ("-B", "-u"), ("-W", "error")])
 def test_flags_of_the_interpreter(flags: tuple[str, ...]) -> None:
     """Isolated, optimised, with warnings as errors: the loader gives no reason for a warning."""

@@ -8,28 +8,29 @@ application's environment is imported where the application is to run on it.)
 
 Reading order:
 
-    process.py               the order of everything: connect, load, serve, end
+    process.py               the life of a process, step by step: connect, load, (fork,) serve, end
     control_connection.py    lines of JSON between the supervisor and this process
-    death_pipe.py            the thread that watches that connection, and the signals of the process
-    stopping.py              how the time for a stop is divided; the last second
-    at_fork.py               what a process that is forked from this one must not keep
-    originals.py             what is bound before the application can replace it
-    events.py                what applications may call
+    death_pipe.py            the thread that watches this connection and the signals of the process
+    stopping.py              the schedule of a stop; the last second
+    at_fork.py               what a forked process must not keep of ours
+    originals.py             the standard library as it was before the application was loaded
+    events.py                hooks for applications
+    interface.py             the seam between all of this and WSGI or ASGI
     runtime.py, loading.py   from the supervisor's options to an application
-    advice.py                from an exception to what a person is told
-    tracebacks.py, output.py
-    interface.py             what an interface (WSGI, ASGI) tells the rest
-    listener.py              a worker's socket
+    advice.py                from an exception during the start to advice for a person
+    tracebacks.py            exceptions as text
+    output.py                the application's standard output and standard error
+    listener.py              a worker's listening socket
     session_frames.py        the frames of the session protocol
     wsgi/                    PEP 3333: head, input, response, worker
     asgi/                    the ASGI specification: event loops, scope, sessions, stream, lifespan, worker
-    preloading/              a preloader: what it looks at before a fork, the loop that forks, what it renews behind it
+    preloading/              a preloader: hazards, the loop that forks, what is reset after a fork
 
 Laws:
 
-* Everything is imported before the application is loaded. (Two exceptions: ``preloading`` only in a preloader, and
-  ``asgi`` behind a WSGI guess that was wrong.) What applications replace in ``socket`` or ``os`` does not reach us.
-* ``sys.path`` is the application's own when it is loaded. Our modules are submodules of this package: Python finds
-  them by the package's path, and no name of theirs hides one of the application's.
-* No file but those of ``wsgi`` and ``asgi`` knows of sessions.
+* Everything is imported before the application is loaded, so its patches of ``socket`` or ``os`` do not reach us. The
+  one exception is ``asgi`` after a wrong guess that the application is WSGI. ``preloading`` is imported in preloaders only.
+* When the application is loaded, ``sys.path`` is its own. Python finds our modules by this package's path, and none of
+  them has a name that could hide one of the application's.
+* Only ``wsgi`` and ``asgi`` know of sessions. ``tests/test_layers.py`` keeps the order of imports.
 """

@@ -1,21 +1,21 @@
-"""From an exception that was raised while the application was loaded to what a person is told: what failed, why, and what to do."""
+"""From an exception during the start to advice for a person: what failed, why, and what to do about it."""
 
 import os
 import sys
 
-from passenger_trio_loader.interface import Unfit
+from passenger_trio_loader.interface import StartFailed
 from passenger_trio_loader.loading import what_is_in
-from passenger_trio_loader.tracebacks import class_name, frames_of_application, text_of, traceback_of
+from passenger_trio_loader.tracebacks import class_name, frames_of_application, message_of, traceback_of
 
 
 def explain(error, options, interface):
-    """The ``error`` message for whatever came of loading."""
-    if isinstance(error, Unfit):
+    """The ``error`` message for an exception that was raised during the start."""
+    if isinstance(error, StartFailed):
         return dict(error.message, type="error")
     version = sys.version.split()[0]
     kind = class_name(error)
     category = "application"
-    summary = "The application raised %s: %s" % (kind, text_of(error))
+    summary = "The application raised %s: %s" % (kind, message_of(error))
     problem = "The exception was raised while the application was loaded. The traceback says where."
     solution = "Mend the application. It is started again with the next request, or when it is restarted."
     if isinstance(error, ModuleNotFoundError) and error.name:

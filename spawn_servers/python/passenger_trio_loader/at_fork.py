@@ -1,7 +1,8 @@
-"""What belongs to this process, and not to a process that is forked from it.
+"""What a forked process must not keep of the loader's: its descriptors and its signal handlers.
 
-The application may fork, and so does our preloader. A child closes the loader's descriptors and gets back the signal
-handlers that it would have had without us.
+The application may fork, and our preloader does. A child that kept a stream would hold it open when we close it to say
+"this response is incomplete". A child that kept our signal handlers could not be ended with SIGTERM. So every child
+closes our descriptors and gets the handlers that it would have had without us, before any other code runs in it.
 """
 
 import signal
@@ -9,44 +10,44 @@ from _thread import get_ident
 from signal import getsignal, pthread_sigmask, set_wakeup_fd
 from signal import signal as set_signal
 
-# What belongs to us in this process and not to a process that the application (or our preloader) forks from it: a
-# child that kept our streams would hold them open when we close them to say "this response is incomplete", and one
-# that kept our signal handlers could not be ended with SIGTERM.
-belongings = set()
-handlers = {}
-masks = {}
+own_descriptors = set()
+"""Objects with a ``close`` method. Every process that is forked from this one closes them."""
+signal_handlers = {}
+"""Signal number -> (our handler, the handler that was there before)."""
+signal_masks = {}
+"""Thread -> the signals that it blocked before its fork, while the fork lasts."""
 
 
 def before_fork():
-    """Hold signals back until the child is rid of our handlers.
+    """Block our signals until the child has restored its handlers.
 
-    In between, Python's C handler in the child would write the signal into *our* wake-up socket, which the child
-    shares: the worker would stop, and the child, which then forgets what was pending, would not.
+    A signal that arrives in between runs Python's C handler in the child, which writes into *our* wake-up socket: the
+    child shares it. The worker would stop, and the child would not, because it then drops its pending signals.
     """
-    masks[get_ident()] = pthread_sigmask(signal.SIG_BLOCK, handlers)
+    signal_masks[get_ident()] = pthread_sigmask(signal.SIG_BLOCK, signal_handlers)
 
 
 def after_fork():
-    pthread_sigmask(signal.SIG_SETMASK, masks.pop(get_ident()))
+    pthread_sigmask(signal.SIG_SETMASK, signal_masks.pop(get_ident()))
 
 
-def disown():
-    """Runs in every process forked from this one, before anything else."""
-    for belonging in list(belongings):
-        belonging.close()
-    belongings.clear()
-    give_back_signals()
+def in_forked_child():
+    """Runs first in every process that is forked from this one."""
+    for own in list(own_descriptors):
+        own.close()
+    own_descriptors.clear()
+    restore_signal_handlers()
     after_fork()
 
 
-def give_back_signals():
+def restore_signal_handlers():
     set_wakeup_fd(-1)
-    for number, (ours, theirs) in handlers.items():
+    for number, (ours, theirs) in signal_handlers.items():
         if getsignal(number) == ours:
             set_signal(number, theirs)
-    handlers.clear()
+    signal_handlers.clear()
 
 
-def take_signal(number, ours):
-    handlers[number] = (ours, getsignal(number) or signal.SIG_DFL)  # None: set by C code, and lost
+def install_signal_handler(number, ours):
+    signal_handlers[number] = (ours, getsignal(number) or signal.SIG_DFL)  # None: set by C code, and lost
     set_signal(number, ours)

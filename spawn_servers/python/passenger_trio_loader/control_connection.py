@@ -1,7 +1,9 @@
 """The control connection: messages to and from the supervisor, one JSON object a line (CONTRACT.md, section 2).
 
-Its laws: a write never raises, because the reader of the connection learns that the supervisor is gone. What does not
-follow the contract counts as the end of the connection.
+Laws:
+
+* ``send`` never raises. Whoever reads from the connection learns that the supervisor is gone, and acts.
+* A message that breaks the contract counts as the end of the connection.
 """
 
 import json
@@ -13,7 +15,7 @@ from socket import AF_UNIX, MSG_DONTWAIT, MSG_PEEK, SCM_RIGHTS, SOL_SOCKET
 from socket import socket as Socket
 from time import monotonic
 
-from passenger_trio_loader.at_fork import belongings
+from passenger_trio_loader.at_fork import own_descriptors
 from passenger_trio_loader.stopping import Leave
 
 # Linux has it; PyPy has not the name.
@@ -22,31 +24,31 @@ CONTRACT = 1
 MAX_LINE = 65536
 
 
-class Hangup(Exception):
-    """The control connection ended, or what came over it makes no sense."""
+class ControlEnded(Exception):
+    """The control connection has ended, or a message broke the contract."""
 
 
-class Control:
+class ControlConnection:
     """Messages to and from the supervisor: one JSON object a line."""
 
     def __init__(self, path):
-        """:raises OSError: nobody listens there."""
+        """:raises OSError: nobody listens on this path."""
         self.socket = Socket(AF_UNIX)
-        # An application may have set a default timeout by now (a forked worker connects after it was loaded).
+        # A forked worker connects after the application was loaded, which may have set a default timeout.
         self.socket.settimeout(None)
         self.socket.connect(path)
         self.pending = []
-        """Messages that came while nobody was there to act on them."""
+        """Messages that arrived with the options. The next reader of the connection takes them first."""
         self.descriptors = []
-        """Descriptors that came; each ``fork`` message brought one, in order."""
+        """Descriptors that arrived. Each ``fork`` message brings one, in the same order."""
         self._partial = b""
-        belongings.add(self)
+        own_descriptors.add(self)
 
     def fileno(self):
         return self.socket.fileno()
 
     def close(self):
-        belongings.discard(self)
+        own_descriptors.discard(self)
         self.socket.close()
         for descriptor in self.descriptors:
             close(descriptor)
@@ -54,32 +56,33 @@ class Control:
 
     def send(self, **message):
         try:
-            self.socket.sendall(one_line(message))
+            self.socket.sendall(encode_line(message))
         except OSError:
-            pass  # The supervisor is gone. Whoever reads from this connection learns it there, and acts.
+            pass  # The supervisor is gone: ``read`` says so.
 
     def read(self):
-        """Wait for messages: one or more, or none when only a part of a line came.
+        """Wait for data. Return the messages that are complete now, possibly none.
 
-        :raises Hangup:
+        :raises ControlEnded: the supervisor is gone, or broke the contract.
         """
         try:
             data, ancillary, _, _ = self.socket.recvmsg(MAX_LINE, 256, MSG_CMSG_CLOEXEC)
         except OSError:
-            raise Hangup
+            raise ControlEnded
         for level, kind, payload in ancillary:
             if level == SOL_SOCKET and kind == SCM_RIGHTS:
                 self.descriptors += struct.unpack("%di" % (len(payload) // 4), payload[: len(payload) // 4 * 4])
         *lines, self._partial = (self._partial + data).split(b"\n")
         if not data or len(self._partial) >= MAX_LINE:
-            raise Hangup
+            raise ControlEnded
         try:
             messages = [json.loads(line.decode()) for line in lines]
             return [message for message in messages if message["type"]]
         except (ValueError, TypeError, LookupError, RecursionError):
-            raise Hangup
+            raise ControlEnded
 
     def has_ended(self):
+        """Whether the supervisor has closed the connection. Never waits."""
         try:
             return not self.socket.recv(1, MSG_PEEK | MSG_DONTWAIT)
         except BlockingIOError:
@@ -87,10 +90,10 @@ class Control:
         except OSError:
             return True
 
-    def greet(self, token, role):
-        """Say hello; return the options.
+    def handshake(self, token, role):
+        """Send ``hello``, wait for ``options``, and return them.
 
-        :raises Hangup:
+        :raises ControlEnded: the supervisor is gone, or broke the contract.
         """
         version = sys.version.split()[0]
         if sys.implementation.name != "cpython":
@@ -105,20 +108,23 @@ class Control:
                     return self.pending.pop(at)
 
 
-def one_line(message):
-    """A message as a line. A long text is cut at its front: the end says what happened."""
+def encode_line(message):
+    """A message as a line of at most ``MAX_LINE`` bytes. The longest text is cut at its front: its end matters more."""
     line = json.dumps(message).encode() + b"\n"
     while len(line) > MAX_LINE:
         name = max(message, key=lambda name: len(message[name]) if isinstance(message[name], str) else 0)
         text = message[name]
-        # One character takes up to 12 bytes in JSON, so this may need a few rounds.
+        # A character takes up to 12 bytes in JSON, so one round may not be enough.
         message[name] = "[...]" + text[5 + max(64, min(len(line) - MAX_LINE, len(text) // 2)) :]
         line = json.dumps(message).encode() + b"\n"
     return line
 
 
 class Step:
-    """``with Step(control, "listen"):`` reports a step of the journey."""
+    """``with Step(control, "listen"):`` reports a step of the start, and how long it took.
+
+    :param begun: when the step began, if not now.
+    """
 
     def __init__(self, control, name, begun=None):
         self.control = control

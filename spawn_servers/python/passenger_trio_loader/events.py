@@ -1,6 +1,6 @@
-"""What applications may call: ``from passenger_trio_events import on_event``.
+"""The hooks that the loader offers to applications: ``from passenger_trio_events import on_event``.
 
-That module is no file. Under another server an application does not find it.
+``passenger_trio_events`` is a module without a file, so an application finds it under this server only.
 """
 
 import sys
@@ -11,14 +11,14 @@ events = {"starting_worker_process": [], "stopping_worker_process": []}
 def on_event(name, function=None):
     """For applications: ``from passenger_trio_events import on_event``, and then ``@on_event("starting_worker_process")``.
 
-    ``starting_worker_process`` is called in each process that will serve, before it serves, with whether it was
-    forked: the place for threads and connections of its own. What it raises is a start that failed.
-    ``stopping_worker_process`` is called, with nothing, when the process has served its last request, before the exit hooks.
+    ``starting_worker_process`` is called with one argument, whether the process was forked, before the process
+    serves. It is the place to start threads and open connections. If it raises, the start has failed.
+    ``stopping_worker_process`` is called without arguments after the last request, before the exit hooks.
 
-    :raises ValueError: there is no such event.
+    :raises ValueError: unknown event.
     """
     if name not in events:
-        raise ValueError("there is no event %r; there are: %s" % (name, ", ".join(sorted(events))))
+        raise ValueError("unknown event %r; known events: %s" % (name, ", ".join(sorted(events))))
     if function is None:
         return lambda function: on_event(name, function)
     events[name].append(function)
@@ -31,7 +31,7 @@ def call_event(name, *arguments):
 
 
 def offer_events():
-    """The module passenger_trio_events, which is no file: under another server an application does not find it."""
+    """Make ``passenger_trio_events`` importable."""
     module = type(sys)("passenger_trio_events", on_event.__doc__)
     module.on_event = on_event
     sys.modules[module.__name__] = module

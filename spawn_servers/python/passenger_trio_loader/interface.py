@@ -1,44 +1,51 @@
-"""What an interface between server and application (WSGI, ASGI) tells the rest of the loader."""
+"""The seam between what all Python loaders share and one interface (WSGI, ASGI).
+
+``Interface`` is what ``process.main`` calls. ``StartFailed`` is how any step before ``ready`` reports what went wrong.
+"""
 
 
 class Interface:
-    """What a loader tells ``main`` of the interface that it serves. A loader has one class that says this."""
+    """What ``process.main`` needs of an interface. Each interface has one subclass."""
 
     name = ""
-    """As people write it: ``"WSGI"``."""
+    """For people: ``"WSGI"``. In lower case, the contract's ``app_type``."""
     options = {}
-    """Members that its options must have besides those of every loader: name -> type."""
+    """Further members of ``options`` that this interface requires: name -> type."""
 
     def prepare(self, options):
-        """Make the runtime ready for this interface, before the application is loaded.
+        """Prepare the runtime for this interface, before the application is loaded.
 
-        :raises Unfit: it lacks something.
+        :raises StartFailed: the interpreter's environment lacks something.
         """
 
-    def checked(self, found, name, where):
-        """``found`` if it is an application.
+    def check_application(self, found, name, where):
+        """Return ``found`` if it is an application of this interface.
 
-        :raises Unfit: it is not.
+        :param name: how the object is called. :param where: the module or file it is in.
+        :raises StartFailed: it is not.
         """
         raise NotImplementedError
 
-    def turned_out(self, application, options):
-        """The interface that the application has, which was loaded: this one, or another, where this one was guessed.
+    def actual_interface(self, application, options):
+        """The interface of the loaded application: this one, or another if this one was only a guess.
 
-        :raises Unfit: it can be served by neither.
+        :raises StartFailed: no interface can serve it.
         """
         return self
 
-    def worker(self, application, options, lifeline):
-        """What serves it: an object with ``listen``, ``socket_message``, ``run(announce)``, ``stop``, ``cancel``,
-        ``give_up`` and ``remove_socket``. ``run`` calls ``announce`` once, in the main thread, when the application may
-        be served. Behind ``stop``, ``cancel`` says that sessions in hand have had their time, and ``give_up`` that
-        nobody waits for them any more; both come from the lifeline's thread."""
+    def make_worker(self, application, options, watcher):
+        """Make the worker: an object with ``listen``, ``socket_message``, ``run(announce)``, ``stop``, ``cancel``,
+        ``give_up`` and ``remove_socket``.
+
+        ``run`` calls ``announce`` once, in the main thread, when the application may be served. After ``stop``, the
+        watcher's thread calls ``cancel`` when the time of the sessions in hand is over, and ``give_up`` when nobody
+        waits for them any more.
+        """
         raise NotImplementedError
 
 
-class Unfit(Exception):
-    """The application was not found, or is not one. Carries the ``error`` message."""
+class StartFailed(Exception):
+    """There is no application to serve. Carries the members of the ``error`` message."""
 
     def __init__(self, category, summary, problem, solution, traceback=""):
         super().__init__(summary)

@@ -1,24 +1,24 @@
-"""A worker's socket: the Unix socket on which the supervisor connects its streams."""
+"""A worker's listening socket: a Unix socket with mode 0600, to which the supervisor connects its streams."""
 
 import errno
 import os
 from socket import AF_UNIX
 from socket import socket as Socket
 
-from passenger_trio_loader.at_fork import belongings
-from passenger_trio_loader.interface import Unfit
+from passenger_trio_loader.at_fork import own_descriptors
+from passenger_trio_loader.interface import StartFailed
 
 OUT_OF_SOMETHING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED, errno.EAGAIN)
 
 
 def open_listener(path, backlog=128):
-    """A worker's socket.
+    """Bind and listen.
 
-    :param backlog: connections that may come at once, before the worker has accepted the first of them.
-    :raises Unfit: the operating system says no.
+    :param backlog: how many connections may wait for ``accept``.
+    :raises StartFailed: the operating system refused.
     """
     listener = Socket(AF_UNIX)
-    belongings.add(listener)
+    own_descriptors.add(listener)
     listener.settimeout(None)
     try:
         listener.bind(path)
@@ -30,11 +30,11 @@ def open_listener(path, backlog=128):
 
 
 def cannot_listen(path, error):
-    return Unfit(
+    return StartFailed(
         "loader",
         "The application is loaded, but the process cannot listen on %s" % path,
         "The operating system refused: %s." % error,
-        "Check that the instance directory is there, that its path is no longer than about 80 bytes, "
+        "Check that the instance directory exists, that its path is shorter than about 80 bytes, "
         "and the limits on processes and memory of the account.",
     )
 
@@ -43,4 +43,4 @@ def remove_file(path):
     try:
         os.unlink(path)
     except OSError:
-        pass  # The supervisor removes it in any case.
+        pass  # The supervisor removes the file in any case.

@@ -1,20 +1,27 @@
-"""From a file or a module's name to the application in it."""
+"""From a file or a module's name to the application in it.
+
+Laws:
+
+* A file is loaded as the module that it is: under the name by which the application's other code imports it.
+* Whatever the application's code raises passes through. ``advice`` explains it.
+"""
 
 import gc
 import os
 import sys
 from os import listdir
 
-from passenger_trio_loader.interface import Unfit
+from passenger_trio_loader.interface import StartFailed
 
 
 def load_application(options, interface):
-    """The application, and a name for people.
+    """Load the application.
 
-    :raises Unfit: there is none.
+    :returns: the application, and a name of it for people.
+    :raises StartFailed: there is no application.
     :raises BaseException: whatever the application's code raises, ``SystemExit`` included.
     """
-    with RareCollections():
+    with RareGarbageCollection():
         if options["entry_module"]:
             where = options["entry_module"]
             __import__(where)
@@ -26,8 +33,8 @@ def load_application(options, interface):
     return found, "%s:%s" % (module.__name__, name)
 
 
-class RareCollections:
-    """While an application is imported nearly all that is allocated stays: looking for garbage takes a tenth of it."""
+class RareGarbageCollection:
+    """Collect garbage rarely during an import: nearly everything stays, and collecting takes a tenth of the time."""
 
     SELDOM = (50000, 10, 10)
 
@@ -37,22 +44,20 @@ class RareCollections:
             gc.set_threshold(*self.SELDOM)
 
     def __exit__(self, kind, error, traceback):
-        # Unless the application has set it: then it knows better.
+        # Keep a threshold that the application has set.
         if self.before is not None and gc.get_threshold()[0] == self.SELDOM[0]:
             gc.set_threshold(*self.before)
 
 
 def load_file(path, root):
-    """Load a file as the module that it is.
+    """Load a file as a module under its own name (``app.py`` in the root: ``app``), in ``sys.modules``.
 
-    The module has the name under which the application's other code would import it (``app.py`` in the root:
-    ``app``), and is in ``sys.modules`` under that name. So what is pickled can be found again, multiprocessing
-    works, and there are not two copies of it.
+    So pickle finds its classes again, multiprocessing works, and no second copy of it is imported.
     """
     from importlib.machinery import ModuleSpec, SourceFileLoader
 
     if not os.path.isfile(path):
-        raise Unfit(
+        raise StartFailed(
             "configuration",
             "There is no file %s" % path,
             "The startup file of the application does not exist, or is not a file.",
@@ -63,7 +68,7 @@ def load_file(path, root):
         sys.path.insert(1, directory)
 
     class TheFile:
-        """Says of this one name that it is this one file: a package of the same name beside it does not hide it."""
+        """Finds this file for this name, so that a package of the same name beside it does not hide it."""
 
         @staticmethod
         def find_spec(wanted, path_of_package=None, target=None):
@@ -84,11 +89,11 @@ def load_file(path, root):
 
 
 def module_name(path, root):
-    """The name of the module in a file, and the directory from which it is imported under that name."""
+    """(the name of the module in a file, the directory from which it is imported under that name)."""
     directory, file = os.path.split(path)
     stem, extension = os.path.splitext(file)
     if extension != ".py":
-        stem = file.replace(".", "_")  # app.wsgi: no import finds it, so any name will do that means no package
+        stem = file.replace(".", "_")  # app.wsgi: no import finds it. Any name without a dot will do.
     parts = [stem]
     if stem == "__init__":
         directory, package = os.path.split(directory)
@@ -98,7 +103,7 @@ def module_name(path, root):
         parts.insert(0, package)
     name = ".".join(part.replace(".", "_") for part in parts)
     while name in sys.modules:
-        name = "app_" + name  # select.py: the module of that name is loaded, and others need it
+        name = "app_" + name  # select.py: others need the loaded module of that name
     return name, directory
 
 
@@ -111,7 +116,7 @@ def what_is_in(directory):
 
 
 def find_entry(module, where, options, interface):
-    checked = interface.checked
+    check = interface.check_application
     wanted = options["entry_object"]
     if wanted:
         found = module
@@ -120,23 +125,23 @@ def find_entry(module, where, options, interface):
                 found = getattr(found, part)
             except AttributeError:
                 raise no_entry("There is no object %r in %s" % (wanted, where), module)
-        return wanted, checked(found() if options["entry_is_factory"] else found, wanted, where)
+        return wanted, check(found() if options["entry_is_factory"] else found, wanted, where)
     there = [name for name in ("application", "app") if hasattr(module, name)]
     for name in there:
         if callable(getattr(module, name)):
-            return name, checked(getattr(module, name), name, where)
+            return name, check(getattr(module, name), name, where)
     for name in ("create_app", "make_app"):
         factory = getattr(module, name, None)
         if callable(factory):
-            return name + "()", checked(factory(), name + "()", where)
+            return name + "()", check(factory(), name + "()", where)
     if there:
-        return there[0], checked(getattr(module, there[0]), there[0], where)
+        return there[0], check(getattr(module, there[0]), there[0], where)
     raise no_entry("There is no %s application in %s" % (interface.name, where), module)
 
 
 def no_entry(summary, module):
     names = [name for name in vars(module) if not name.startswith("_") and callable(getattr(module, name))]
-    return Unfit(
+    return StartFailed(
         "configuration",
         summary,
         "The module was loaded from %s, but it has no such object. "
@@ -147,7 +152,7 @@ def no_entry(summary, module):
 
 
 def is_coroutine_function(found):
-    """Whether calling it gives a coroutine: as ``inspect`` tells it, without the 10 ms that its import takes."""
+    """Whether calling it returns a coroutine. As ``inspect`` decides it, without its import, which takes 10 ms."""
     candidates = (found, getattr(found, "func", None), getattr(type(found), "__call__", None))
     flags = [getattr(getattr(candidate, "__code__", None), "co_flags", 0) for candidate in candidates]
     return any(flag & 0x80 for flag in flags)  # inspect.CO_COROUTINE

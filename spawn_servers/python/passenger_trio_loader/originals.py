@@ -1,7 +1,7 @@
-"""What the loader binds before the application is loaded, and what it makes of it.
+"""The standard library as it was before the application was loaded.
 
-gevent and eventlet replace sockets, threads and waits while an application is loaded. Names that are bound here keep
-their meaning. ``asgi`` takes from here what it needs of them, because it may be imported after the application.
+gevent and eventlet replace sockets, threads and waits while an application is loaded. A name that is bound before
+keeps its meaning. ``asgi`` may be imported after the application, so it takes such names from this module.
 """
 
 import errno
@@ -15,19 +15,19 @@ from socket import socket as Socket
 from time import monotonic  # noqa: F401  for asgi
 
 
-class Bare:
-    """``with Bare(stream) as bare:`` a plain socket on the same descriptor.
+class PlainSocket:
+    """``with PlainSocket(stream) as bare:`` a plain socket on the descriptor of a stream.
 
-    A stream may be an object of gevent's or eventlet's, which waits where a plain one says that it would have to, and
-    which is not to be used in another thread than its own.
+    The stream may be a socket of gevent's or eventlet's. Those wait where a plain one raises ``BlockingIOError``, and
+    only their own thread may use them.
 
-    :raises OSError:
+    :raises OSError: the stream is closed.
     """
 
     def __init__(self, stream):
         number = stream.fileno()
         if number < 0:
-            raise OSError(errno.EBADF, "it is closed")
+            raise OSError(errno.EBADF, "the stream is closed")
         self._bare = Socket(fileno=number)
 
     def __enter__(self):
@@ -38,9 +38,9 @@ class Bare:
 
 
 def nothing_to_read(stream):
-    """Whether a read would wait. The end of a stream is something to read, and so is what has broken it."""
+    """Whether a read would wait. It would not at the end of the stream, nor on a broken one."""
     try:
-        with Bare(stream) as bare:
+        with PlainSocket(stream) as bare:
             bare.recv(1, MSG_PEEK | MSG_DONTWAIT)
     except BlockingIOError:
         return True
@@ -49,17 +49,17 @@ def nothing_to_read(stream):
     return False
 
 
-def is_green():
-    """Whether the application has replaced what waits for sockets by what lets others run meanwhile: gevent and eventlet do."""
+def sockets_are_green():
+    """Whether the application has patched the socket module, as gevent and eventlet do: waiting lets other greenlets run."""
     return sys.modules["socket"].socket is not Socket and sys.modules["select"].select is not wait_for_sockets
 
 
-def has_green_threads():
+def threads_are_green():
     return sys.modules["_thread"].start_new_thread is not start_new_thread
 
 
 class NativeThread:
-    """A thread of the operating system, whatever the application has made of ``threading``."""
+    """A thread of the operating system, even if the application has patched ``threading``."""
 
     def __init__(self, target):
         self._ended = allocate_lock()
@@ -81,7 +81,7 @@ class NativeThread:
 
 
 def tasks():
-    """What the kernel calls the threads of this process, also those that Python does not know of."""
+    """The kernel's numbers of this process's threads, including those that Python does not know."""
     try:
         return set(listdir("/proc/self/task"))
     except OSError:

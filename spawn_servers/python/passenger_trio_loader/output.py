@@ -1,15 +1,15 @@
-"""The application's output, standard output and standard error. Writing to it never raises."""
+"""The application's standard output and standard error. Nothing here raises, whatever the application has put there."""
 
 import sys
 
 
-def say(text):
-    """A line of the application's output."""
+def write_stderr(text):
+    """Write to the application's standard error, where messages of the loader go, too."""
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
     except Exception:
-        pass  # Nobody reads it any more, or the application has put something else there.
+        pass  # The pipe is closed, or ``sys.stderr`` is an object of the application's that fails.
 
 
 def flush_output():

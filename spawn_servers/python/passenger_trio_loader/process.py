@@ -1,4 +1,8 @@
-"""The order of everything in a process: connect, say hello, prepare, load, (fork,) serve, end."""
+"""The life of a process, step by step: connect, say hello, prepare, load, (fork,) serve, end.
+
+``main`` is the only function that knows the order. Every step is a call into the module of its name. Two exceptions
+leave it early: ``Leave`` (the process is to end now) and any error of the application (the start has failed).
+"""
 
 import faulthandler
 import os
@@ -7,93 +11,97 @@ from os import getpid
 from time import monotonic
 
 from passenger_trio_loader.advice import explain
-from passenger_trio_loader.at_fork import after_fork, before_fork, disown
-from passenger_trio_loader.control_connection import Control, Hangup, Step
-from passenger_trio_loader.death_pipe import Lifeline
+from passenger_trio_loader.at_fork import after_fork, before_fork, in_forked_child
+from passenger_trio_loader.control_connection import ControlConnection, ControlEnded, Step
+from passenger_trio_loader.death_pipe import DeathPipeWatcher
 from passenger_trio_loader.events import call_event, offer_events
 from passenger_trio_loader.loading import load_application
-from passenger_trio_loader.output import say
-from passenger_trio_loader.runtime import checked_options, name_process, prepare_runtime
+from passenger_trio_loader.output import write_stderr
+from passenger_trio_loader.runtime import check_options, name_process, prepare_runtime
 from passenger_trio_loader.stopping import Leave
-from passenger_trio_loader.tracebacks import class_name, load_what_errors_need, traceback_of
+from passenger_trio_loader.tracebacks import class_name, preload_traceback, traceback_of
 
 
 def main(interface):
-    """The exit status."""
+    """Run the process.
+
+    :param interface: an ``Interface``: WSGI or ASGI.
+    :returns: the exit status.
+    """
     offer_events()
     try:
         path = os.environ.pop("PASSENGER_TRIO_SPAWN_SOCKET")
         token = os.environ.pop("PASSENGER_TRIO_SPAWN_TOKEN")
-        control = Control(path)
+        control = ControlConnection(path)
     except (KeyError, OSError) as error:
         sys.stderr.write(
             "This program is started by passenger_trio, not by hand (%s: %s).\n" % (class_name(error), error)
         )
         return 2
-    os.register_at_fork(before=before_fork, after_in_parent=after_fork, after_in_child=disown)
+    os.register_at_fork(before=before_fork, after_in_parent=after_fork, after_in_child=in_forked_child)
     role = "preloader" if "--preload" in sys.argv[1:] else "worker"
     try:
-        options = control.greet(token, role)
-    except Hangup:
+        options = control.handshake(token, role)
+    except ControlEnded:
         return 1
-    lifeline = Lifeline(control)
-    lifeline.begin()
+    watcher = DeathPipeWatcher(control)
+    watcher.begin()
     worker = None
     try:
         try:
             with Step(control, "prepare_runtime"):
-                prepare_runtime(checked_options(options, interface))
-                lifeline.timeout = options["shutdown_timeout"]
+                prepare_runtime(check_options(options, interface))
+                watcher.timeout = options["shutdown_timeout"]
                 interface.prepare(options)
                 name_process(options, role)
             if role == "preloader":
                 from passenger_trio_loader.preloading.before_fork import share_memory
-                from passenger_trio_loader.preloading.hazards import Holdings
+                from passenger_trio_loader.preloading.hazards import HeldResources
                 from passenger_trio_loader.preloading.preloader import Preloader, leave_preloader
 
-                holdings = Holdings()
+                held = HeldResources()
             with Step(control, "load_application"):
                 application, shown = load_application(options, interface)
-                interface = interface.turned_out(application, options)
-                load_what_errors_need()
+                interface = interface.actual_interface(application, options)
+                preload_traceback()
                 if role == "preloader":
-                    holdings.hooks.loaded()
-                    holdings.put_right()
+                    held.hooks.stop_recording()
+                    held.close_reopenable()
                     share_memory()
             if role == "preloader":
-                lifeline.release()
-                hazards = holdings.hazards()
+                watcher.stop_thread()
+                hazards = held.hazards()
                 control.send(type="ready", application=shown, hazards=hazards)
-                preloader = Preloader(control, lifeline, hazards)
+                preloader = Preloader(control, watcher, hazards)
                 outcome = preloader.run()
                 if outcome == "end":
-                    return leave_preloader(preloader, lifeline)
+                    return leave_preloader(preloader, watcher)
                 if outcome == "serve":
-                    # From here this is a worker like any that was started: what it holds is its own.
-                    lifeline.give_way()
+                    # From here on this process is a worker, and keeps what the application holds.
+                    watcher.close()
                 else:
-                    # From here this is a forked worker. Its preloader's control connection went with the fork (disown).
+                    # From here on this is a forked worker. ``in_forked_child`` has closed the preloader's control connection.
                     begun = monotonic()
                     try:
-                        control = Control(path)
-                        options = control.greet(preloader.token, "worker")
-                    except (OSError, Hangup):
+                        control = ControlConnection(path)
+                        options = control.handshake(preloader.token, "worker")
+                    except (OSError, ControlEnded):
                         return 1
-                lifeline = Lifeline(control)
-                lifeline.begin()
-                lifeline.timeout = checked_options(options, interface)["shutdown_timeout"]
+                watcher = DeathPipeWatcher(control)
+                watcher.begin()
+                watcher.timeout = check_options(options, interface)["shutdown_timeout"]
                 if outcome == "forked":
                     with Step(control, "after_fork", begun):
                         call_event("starting_worker_process", True)
                 name_process(options, "worker")
             if role == "worker" or outcome == "serve":
                 call_event("starting_worker_process", False)
-            worker = interface.worker(application, options, lifeline)
+            worker = interface.make_worker(application, options, watcher)
 
             def announce():
                 with Step(control, "listen"):
                     worker.listen()
-                lifeline.worker = worker
+                watcher.worker = worker
                 control.send(
                     type="ready",
                     sockets=[worker.socket_message()],
@@ -105,43 +113,44 @@ def main(interface):
         except Leave:
             raise
         except BaseException as error:
-            if lifeline.leaving:
-                raise Leave(0)  # It was raised, and the application has made something else of it.
-            if lifeline.worker is not None:
-                raise  # A bug of ours: it serves already.
-            lifeline.end()
+            if watcher.leaving:
+                raise Leave(0)  # The application has caught ``Leave`` and raised something else.
+            if watcher.worker is not None:
+                raise  # A bug of ours: the worker serves already, so this is no failed start.
+            watcher.begin_exit()
             control.send(**explain(error, options, interface))
-            say(traceback_of(error))
-            # A thread that the application started before it failed keeps an interpreter from ending. Not for ever:
-            # after this time the process ends, with status 1, and says what its threads were doing.
+            write_stderr(traceback_of(error))
+            # A thread that the application started before it failed keeps the interpreter from ending. After this
+            # time the process ends all the same, with status 1, and prints what its threads were doing.
             faulthandler.dump_traceback_later(5, exit=True, file=sys.__stderr__)
             return 1
     except Leave:
         pass
-    if lifeline.worker is not None and not is_copy(lifeline):
-        tell_stopping()
-    lifeline.end()
+    if watcher.worker is not None and not is_forked_copy(watcher):
+        call_stopping_hooks()
+    watcher.begin_exit()
     if worker is not None:
         worker.remove_socket()
     return 0
 
 
-def is_copy(lifeline):
-    """Whether this is a process that the application forked from ours, and that came back to us."""
-    return lifeline.process != getpid()
+def is_forked_copy(watcher):
+    """Whether the application forked this process from ours, and its code has returned to us."""
+    return watcher.process != getpid()
 
 
-def tell_stopping():
+def call_stopping_hooks():
+    """The application's ``stopping_worker_process``. What it raises is logged."""
     try:
         call_event("stopping_worker_process")
     except Leave:
         pass
     except BaseException as error:
-        say(traceback_of(error))
+        write_stderr(traceback_of(error))
 
 
 def run(interface):
-    """``main``, and the end of the process."""
+    """Run ``main``, then end the process."""
     try:
         status = main(interface)
     except Leave:

@@ -17,10 +17,10 @@ MAX_FRAME = 16 * 1024 * 1024
 BLOCK = 65536
 """Bytes asked from the kernel at a time. A body up to this size is copied next to its head, to be one write."""
 
-frame_start = struct.Struct(">BI")
-start = frame_start.pack
-read_start = frame_start.unpack_from
-START_SIZE = frame_start.size
+PREFIX = struct.Struct(">BI")
+frame_prefix = PREFIX.pack
+read_prefix = PREFIX.unpack_from
+PREFIX_SIZE = PREFIX.size
 
 HEAD, DATA, END, ABORT, ERROR = b"HDEAX"
 RESPONSE, INTERIM, ACCEPT, TEXT, BINARY, CLOSE, TRAILERS = b"RIWTBCL"
@@ -35,13 +35,13 @@ LIMITS = {
 }
 """Frames to a worker: least and greatest length."""
 NEVER_CUT = (HEAD, CLOSE)
-A_HEAD = bytes((HEAD,))
+HEAD_ONLY = bytes((HEAD,))
 """The types that may come between sessions."""
 
-THE_END = start(END, 0)
-THE_LAST = start(END, 1) + b"\1"
+END_FRAME = frame_prefix(END, 0)
+CLOSING_END_FRAME = frame_prefix(END, 1) + b"\1"
 """The end of a response, and of the stream."""
-THE_ABORT = start(ABORT, 0)
+ABORT_FRAME = frame_prefix(ABORT, 0)
 
 
 class ProtocolViolation(Exception):
@@ -87,13 +87,13 @@ class FrameReader:
             kind = data[at]
             if kind not in expected:
                 raise ProtocolViolation("the frame type %r is not expected here" % data[at : at + 1])
-            if size - at < START_SIZE:
+            if size - at < PREFIX_SIZE:
                 return None
-            _, length = read_start(data, at)
+            _, length = read_prefix(data, at)
             least, most = LIMITS[kind]
             if not least <= length <= most:
                 raise ProtocolViolation("a frame of type %r has a length of %d" % (data[at : at + 1], length))
-            payload = at + START_SIZE
+            payload = at + PREFIX_SIZE
             end = payload + length
             if end > size and (payload == size or kind in NEVER_CUT):
                 return None
@@ -120,6 +120,6 @@ class FrameReader:
         return rest
 
 
-def whole_response(head, body):
+def closing_response(head, body):
     """A response and the end of its stream, as one write."""
-    return start(RESPONSE, len(head)) + head + start(DATA, len(body)) + body + THE_LAST
+    return frame_prefix(RESPONSE, len(head)) + head + frame_prefix(DATA, len(body)) + body + CLOSING_END_FRAME

@@ -1,9 +1,12 @@
-"""Exceptions as text: their class, their message, and a traceback that begins in the application."""
+"""Exceptions as text: class, message, and a traceback that begins in the application.
+
+None of these functions raises, whatever the exception's own methods do.
+"""
 
 import os
 
 OWN_DIRECTORY = os.path.join(os.path.dirname(__file__), "")
-"""What is in it is not the application's."""
+"""Frames of files in this directory are ours, not the application's."""
 
 
 def class_name(error):
@@ -11,16 +14,16 @@ def class_name(error):
     return kind.__qualname__ if kind.__module__ == "builtins" else "%s.%s" % (kind.__module__, kind.__qualname__)
 
 
-def text_of(error):
+def message_of(error):
     try:
-        # Half a surrogate pair (a file name in another encoding) can be said in JSON, but nobody can write it.
+        # A lone surrogate (from a file name in another encoding) fits in JSON, but not in UTF-8.
         return str(error).encode("utf-8", "backslashreplace").decode()
     except Exception:
         return "(its text cannot be shown: __str__ failed)"
 
 
 def frames_of_application(error):
-    """Its traceback without the frames of the loader and of the import system in front."""
+    """The traceback without the frames of the loader and of the import system in front."""
     frames = error.__traceback__
     while frames is not None:
         file = frames.tb_frame.f_code.co_filename
@@ -30,8 +33,8 @@ def frames_of_application(error):
     return frames
 
 
-def load_what_errors_need():
-    """Before it serves: when an error is to be told of, there may be no descriptor left to read a module with.
+def preload_traceback():
+    """Load ``traceback`` before the worker serves: later there may be no descriptor left to read its file (fault 34).
 
     Nearly every application has loaded it already, with ``logging``.
     """
@@ -39,7 +42,7 @@ def load_what_errors_need():
 
 
 def traceback_of(error):
-    import traceback  # It is loaded already, unless the application has not come so far.
+    import traceback  # Loaded before, unless the start itself has failed.
 
     try:
         lines = traceback.format_exception(type(error), error, frames_of_application(error))
@@ -49,7 +52,7 @@ def traceback_of(error):
 
 
 def error_payload(error, report):
-    """The payload of ``X``. The end of a traceback says what happened; so does the front of a message."""
-    # 4 bytes a character at the most.
-    texts = (class_name(error)[:200], text_of(error)[:2000], report[-30000:])
+    """The payload of an ``X`` frame. A traceback is cut at its front, a message at its end."""
+    # A character takes at most 4 bytes.
+    texts = (class_name(error)[:200], message_of(error)[:2000], report[-30000:])
     return "".join(text.replace("\0", "\ufffd") + "\0" for text in texts).encode("utf-8", "replace")

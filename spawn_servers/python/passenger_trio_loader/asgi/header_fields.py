@@ -1,4 +1,4 @@
-"""Header fields that the application sends: as bytes, or what is wrong with them."""
+"""Header fields from the application: encoded as pairs, or a precise error."""
 
 from http import HTTPStatus
 
@@ -8,13 +8,16 @@ REASONS = {int(status): status.phrase.encode() for status in HTTPStatus}
 
 
 def encoded_fields(headers):
-    """Pairs of header fields, and what they say of the body's length, or None."""
+    """(the fields as pairs, their content-length or None).
+
+    :raises TypeError: :raises ValueError: a field that cannot be sent.
+    """
     parts = []
     length = None
     try:
         for name, value in headers:
             parts += (name, value)
-            # A length that is no number is the supervisor's to judge.
+            # The supervisor judges a length that is no number.
             if len(name) == 14 and name.lower() == b"content-length":
                 length = int(value) if value.isdigit() and len(value) < 19 else None
         parts.append(b"")
@@ -27,7 +30,7 @@ def encoded_fields(headers):
 
 
 def bad_field(headers):
-    """What is wrong with header fields that could not be encoded."""
+    """The error that says what is wrong with header fields that could not be encoded."""
     try:
         headers = list(headers)
     except TypeError:

@@ -1,12 +1,12 @@
-"""An HTTP request and its response."""
+"""An HTTP request: ``receive`` with back-pressure, ``send`` by the state of the response."""
 
 from passenger_trio_loader.asgi.header_fields import encoded_fields
 from passenger_trio_loader.asgi.session import HIGH_WATER, Session
-from passenger_trio_loader.output import say
-from passenger_trio_loader.session_frames import INTERIM, start
+from passenger_trio_loader.output import write_stderr
+from passenger_trio_loader.session_frames import INTERIM, frame_prefix
 
 DRAIN_BYTES = 1024 * 1024
-"""How much of a body that came too late for the response is dropped to save the stream."""
+"""Bytes of a body that are dropped to keep the stream, if they arrive after the response."""
 
 
 class Http(Session):
@@ -15,74 +15,74 @@ class Http(Session):
     def __init__(self, stream, scope):
         super().__init__(stream, scope)
         self.ended = False
-        """The whole request body has come."""
+        """The request body has arrived completely."""
         self._body = []
         self._size = 0
-        self._told = False
-        """The application has received all of it."""
+        self._body_received = False
+        """The application has received all of it, its end included."""
         self._dropped = 0
 
-    # What comes
+    # From the stream
 
-    def take_piece(self, kind, piece, is_last):
+    def on_data(self, kind, piece, is_last):
         if self.done or self.over:
             self._dropped += len(piece)
             if self._dropped > DRAIN_BYTES:
-                self.stream.end_last(False)
+                self.stream.close_when_sent(False)
             return
         self._body.append(piece)
         self._size += len(piece)
-        self.bell.ring()
+        self.changed.notify_all()
         if self._size > HIGH_WATER:
-            self.stream.pause()
+            self.stream.pause_reading()
 
-    def take_end(self):
+    def on_body_end(self):
         self.ended = True
         self.expects = b"A"
-        self.bell.ring()
-        self.wire_over()
+        self.changed.notify_all()
+        self.release_if_done()
 
-    def wire_over(self):
-        """Give the stream back, if nothing of this session comes or goes any more."""
+    def release_if_done(self):
+        """Give the stream back when both request and response are complete on the wire."""
         if self.done and self.ended and not self.gone:
             self.stream.release(self)
         elif self.done:
-            # What is left of the body is dropped, up to a point.
+            # The rest of the body is dropped, up to ``DRAIN_BYTES``.
             self._body.clear()
-            self.stream.resume()
+            self.stream.resume_reading()
             if self.worker.stopping:
-                self.loop.call_later(0, self.stream.look_again)
+                self.loop.call_later(0, self.stream.on_stopping)
 
     # What the application calls
 
     async def receive(self):
-        if self.loop.always_pauses:
-            await self.loop.pause()
+        if self.loop.always_checkpoints:
+            await self.loop.checkpoint()
         while True:
             if self.gone or self.done:
                 return {"type": "http.disconnect"}
-            if self._body or (self.ended and not self._told):
+            if self._body or (self.ended and not self._body_received):
                 body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
                 self._body.clear()
                 self._size = 0
-                self._told = self.ended
-                self.stream.resume()
+                self._body_received = self.ended
+                self.stream.resume_reading()
                 return {"type": "http.request", "body": body, "more_body": not self.ended}
-            await self.bell.wait()
+            await self.changed.wait()
 
     async def send(self, message):
         kind = message["type"]
         if self.gone:
-            await self.drop()
+            await self.drop_message()
         elif self.done:
-            if self.loop.always_pauses:
-                await self.loop.pause()  # The specification: further messages are ignored.
+            if self.loop.always_checkpoints:
+                await self.loop.checkpoint()  # The specification says: ignore further messages.
         elif kind == "http.response.body":
-            await self.take_body(message)
+            await self.on_response_body(message)
         elif kind == "http.response.start":
-            self.take_start(message)
+            self.on_response_start(message)
         elif kind == "http.response.trailers":
-            self.take_trailers(message)
+            self.on_trailers(message)
         elif kind == "http.response.early_hint":
             self._hint(message)
         else:
@@ -92,33 +92,33 @@ class Http(Session):
         if not self.begun:
             fields, _ = encoded_fields([(b"link", link) for link in message["links"]])
             head = b"103\0Early Hints\0" + fields
-            self.stream.write(start(INTERIM, len(head)) + head)
+            self.stream.write(frame_prefix(INTERIM, len(head)) + head)
 
-    # What comes of it
+    # How the application ends
 
-    def returned(self):
+    def on_returned(self):
         if self.gone:
-            self.stream.end_last(not self.done)
+            self.stream.close_when_sent(not self.done)
         elif self._body_ended and not self.done:
-            self.end_with_trailers()  # They were promised, and there are none.
+            self.end_with_trailers()  # The head has promised trailers, and there are none.
         elif not self.done and self.head is not None and not self.begun:
-            # A head, and no word of a body: that is what there is.
+            # The application has sent a head and no body: the body is empty.
             self.send_head_alone()
-            self.wire_over()
+            self.release_if_done()
         elif not self.done:
-            self._unfinished(RuntimeError("the application returned without sending a whole response"))
+            self._end_with_error(RuntimeError("the application returned without sending a whole response"))
 
-    def failed(self, error):
-        if not self.report(error) or self.gone:
-            self.stream.end_last(not self.done)
+    def on_failed(self, error):
+        if not self.log_error(error) or self.gone:
+            self.stream.close_when_sent(not self.done)
         elif not self.done:
-            self._unfinished(error, told=True)
+            self._end_with_error(error, told=True)
 
-    def _unfinished(self, error, told=False):
+    def _end_with_error(self, error, told=False):
         if not told:
-            say("passenger_trio: %s\n" % error)
+            write_stderr("passenger_trio: %s\n" % error)
         if self.begun:
-            self.cut()
+            self.truncate()
         else:
             self.answer_error(error)
-            self.wire_over()
+            self.release_if_done()

@@ -1,12 +1,12 @@
-"""What the rest of the loader must know of ASGI."""
+"""ASGI, as ``process.main`` sees it: what an application is, which event loop it needs, and what serves it."""
 
-from passenger_trio_loader.asgi.on_asyncio import OnAsyncio
-from passenger_trio_loader.asgi.on_trio import OnTrio
+from passenger_trio_loader.asgi.on_asyncio import AsyncioLoop
+from passenger_trio_loader.asgi.on_trio import TrioLoop
 from passenger_trio_loader.asgi.worker import Worker
-from passenger_trio_loader.interface import Interface, Unfit
+from passenger_trio_loader.interface import Interface, StartFailed
 from passenger_trio_loader.loading import is_coroutine_function
 
-LOOPS = {"asyncio": OnAsyncio, "trio": OnTrio}
+LOOPS = {"asyncio": AsyncioLoop, "trio": TrioLoop}
 
 
 class Asgi(Interface):
@@ -15,16 +15,16 @@ class Asgi(Interface):
 
     def __init__(self):
         self._loop = None
-        self._is_free = False
-        """The application says which loop it needs."""
+        self._loop_is_auto = False
+        """``--loop auto``: the application decides."""
 
     def prepare(self, options):
         loop = options["loop"]
-        self._is_free = loop == "auto"
-        if self._is_free:
+        self._loop_is_auto = loop == "auto"
+        if self._loop_is_auto:
             loop = "asyncio"
         if loop not in LOOPS:
-            raise Unfit(
+            raise StartFailed(
                 "configuration",
                 "There is no event loop %r" % options["loop"],
                 "An ASGI application runs on asyncio or on Trio.",
@@ -32,9 +32,9 @@ class Asgi(Interface):
             )
         self._loop = LOOPS[loop]()
 
-    def checked(self, found, name, where):
+    def check_application(self, found, name, where):
         if not callable(found):
-            raise Unfit(
+            raise StartFailed(
                 "configuration",
                 "%s in %s is not an ASGI application: it cannot be called" % (name, where),
                 "It is of the type %s. An ASGI application is called with a scope, and the functions receive and send."
@@ -43,7 +43,7 @@ class Asgi(Interface):
                 " (a function that makes one: module:factory()).",
             )
         if not is_coroutine_function(found) and takes_two(found):
-            raise Unfit(
+            raise StartFailed(
                 "configuration",
                 "%s in %s is a WSGI application, not an ASGI application" % (name, where),
                 "It is a function of two arguments. ASGI calls an application with three: scope, receive and send.",
@@ -51,15 +51,15 @@ class Asgi(Interface):
             )
         return found
 
-    def worker(self, application, options, lifeline):
-        loop = OnTrio() if self._is_free and needs_trio(application) else self._loop
-        # Where another interface was guessed, ``threads`` counts what this one does not need.
+    def make_worker(self, application, options, watcher):
+        loop = TrioLoop() if self._loop_is_auto and needs_trio(application) else self._loop
+        # Where WSGI was guessed, ``threads`` is a number of threads. ASGI needs none: ``tasks`` counts.
         most = options["threads"] if options["app_type"] == "asgi" else options["tasks"]
-        return Worker(application, options, lifeline, loop, most)
+        return Worker(application, options, watcher, loop, most)
 
 
 def needs_trio(found):
-    """Whether an application is a Quart-Trio one, or wraps one."""
+    """Whether an application is of Quart-Trio, or wraps one that is."""
     for _ in range(10):
         if any(kind.__module__.partition(".")[0] == "quart_trio" for kind in type(found).__mro__):
             return True
@@ -72,7 +72,7 @@ def needs_trio(found):
 
 
 def takes_two(found):
-    """Whether it is certain that something takes two arguments, and not three."""
+    """Whether an object certainly takes two arguments, not three."""
     code = getattr(found, "__code__", None)
     bound = 0
     if code is None:

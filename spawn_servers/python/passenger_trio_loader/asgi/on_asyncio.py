@@ -1,17 +1,20 @@
-"""What an event loop must do for the rest: on asyncio, or on another loop of the application's policy."""
+"""Asyncio behind the interface that the rest of ``asgi`` knows: tasks, readers and writers, a condition, cancelling.
+
+``on_trio.py`` has the same interface. Callbacks and tasks run in the worker's context, never in a request's.
+"""
 
 import os
 import sys
 
-from passenger_trio_loader.output import say
+from passenger_trio_loader.output import write_stderr
 from passenger_trio_loader.stopping import Leave
 from passenger_trio_loader.tracebacks import traceback_of
 
 
-class OnAsyncio:
-    """An event loop of asyncio: of the policy that the application has set, so this may be another's."""
+class AsyncioLoop:
+    """An event loop of the policy that the application has set: asyncio's own, or uvloop's, for example."""
 
-    always_pauses = False
+    always_checkpoints = False
 
     def __init__(self):
         import asyncio
@@ -23,8 +26,8 @@ class OnAsyncio:
         self._context = None
         self._tasks = set()
 
-    def run(self, main, lifeline):
-        """Run ``main`` to its end, then end what the application has left running.
+    def run(self, main, watcher):
+        """Run ``main`` to its end, then cancel the tasks that the application has left.
 
         :raises BaseException: what ``main`` raised.
         """
@@ -40,16 +43,16 @@ class OnAsyncio:
                 except Leave:
                     raise
                 except BaseException as error:
-                    # An exit in a task or a callback of the application's goes through the loop and stops it.
-                    if lifeline.leaving:
+                    # ``sys.exit()`` in a task or callback of the application stops the loop. Start it again.
+                    if watcher.leaving:
                         raise Leave(0)
                     if not task.done():
-                        say(traceback_of(error))
+                        write_stderr(traceback_of(error))
             task.result()
         except BaseException:
-            loop.set_exception_handler(lambda loop, context: None)  # The tasks that are left are no news.
-            if lifeline.deserted:
-                say_no_more()
+            loop.set_exception_handler(lambda loop, context: None)  # Nobody wants to read of the tasks that are left.
+            if watcher.supervisor_gone:
+                silence_stderr()
             raise
         left = asyncio.all_tasks(loop)
         for one in left:
@@ -61,38 +64,37 @@ class OnAsyncio:
             loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
-    def start(self, function):
-        """A task, which the loop alone would not keep alive."""
+    def spawn(self, function):
+        """Start a task. The loop alone keeps only a weak reference to it."""
         task = self._loop.create_task(function())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def guard(self, session, function):
+    async def run_session(self, session, function):
         await function()
 
-    def interrupt(self, session):
-        pass  # The application is told, and decides.
+    def on_client_gone(self, session):
+        pass  # ``receive`` tells the application, which decides.
 
     def cancel(self, session):
         session.task.cancel()
 
-    def is_ours(self, error):
+    def is_shutdown_cancellation(self, error):
         return False
 
-    # The loop would run a callback in the context of whoever asked for it: that may be a request's, which others
-    # must not see.
+    # The loop runs a callback in the context of its caller. That may be a request's, which other requests must not see.
 
-    def watch(self, conn, callback):
+    def add_reader(self, conn, callback):
         self._context.copy().run(self._loop.add_reader, conn, callback)
 
-    def unwatch(self, conn):
+    def remove_reader(self, conn):
         self._loop.remove_reader(conn)
 
-    def watch_writable(self, conn, callback):
+    def add_writer(self, conn, callback):
         self._context.copy().run(self._loop.add_writer, conn, callback)
 
-    def unwatch_writable(self, conn):
+    def remove_writer(self, conn):
         self._loop.remove_writer(conn)
 
     def call_later(self, seconds, callback):
@@ -102,18 +104,18 @@ class OnAsyncio:
         try:
             self._loop.call_soon_threadsafe(callback)
         except RuntimeError:
-            pass  # It has ended.
+            pass  # The loop has ended.
 
-    async def pause(self):
-        """Let other tasks have their turn."""
+    async def checkpoint(self):
+        """Let other tasks run."""
         await self._asyncio.sleep(0)
 
-    def bell(self):
-        return AsyncioBell(self._loop)
+    def condition(self):
+        return AsyncioCondition(self._loop)
 
 
-class AsyncioBell:
-    """Wakes all who wait. They look then whether what they wait for is there."""
+class AsyncioCondition:
+    """A condition variable without a lock: ``notify_all`` wakes every waiter, which then checks its own condition."""
 
     __slots__ = ("_loop", "_waiters")
 
@@ -121,7 +123,7 @@ class AsyncioBell:
         self._loop = loop
         self._waiters = []
 
-    def ring(self):
+    def notify_all(self):
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -135,8 +137,8 @@ class AsyncioBell:
             self._waiters.remove(waiter)
 
 
-def say_no_more():
-    """The supervisor is gone, and with it whoever reads what the interpreter says of tasks and threads that were left in the middle of something."""
+def silence_stderr():
+    """Drop the interpreter's warnings of unfinished tasks and threads: the supervisor is gone, so nobody reads them."""
     import warnings
 
     warnings.simplefilter("ignore")

@@ -1,29 +1,33 @@
-"""What an event loop must do for the rest: on the Trio of the application's environment."""
+"""Trio behind the interface that the rest of ``asgi`` knows: tasks, readers and writers, a condition, cancelling.
+
+``on_asyncio.py`` has the same interface. It is the Trio of the application's environment. Each session runs in a cancel
+scope of its own, which is cancelled when its client is gone.
+"""
 
 import sys
 
-from passenger_trio_loader.asgi.on_asyncio import say_no_more
-from passenger_trio_loader.interface import Unfit
-from passenger_trio_loader.tracebacks import text_of
+from passenger_trio_loader.asgi.on_asyncio import silence_stderr
+from passenger_trio_loader.interface import StartFailed
+from passenger_trio_loader.tracebacks import message_of
 
 
-class OnTrio:
+class TrioLoop:
     """The Trio of the application's environment."""
 
-    always_pauses = True
+    always_checkpoints = True
 
     def __init__(self):
-        """:raises Unfit: there is none."""
+        """:raises StartFailed: Trio is not installed."""
         try:
             from contextvars import copy_context
 
             import trio
         except ImportError as error:
-            raise Unfit(
+            raise StartFailed(
                 "configuration",
                 "--loop trio: the application's environment has no Trio",
                 "The application is to run on Trio, but %s (Python %s) cannot import it: %s."
-                % (sys.executable, sys.version.split()[0], text_of(error)),
+                % (sys.executable, sys.version.split()[0], message_of(error)),
                 "Install it: %s -m pip install trio. Or run the application on asyncio: --loop asyncio."
                 % sys.executable,
             )
@@ -33,78 +37,82 @@ class OnTrio:
         self._nursery = None
         self._token = None
         self._failure = None
-        self._watches = {}
+        self._readers = {}
         self._writers = {}
 
-    def run(self, main, lifeline):
-        # Trio wants the wake-up descriptor while it starts, and needs it for Ctrl-C alone, which is not for us.
-        lifeline.take_wakeup(False)
+    def run(self, main, watcher):
+        # Trio insists on a free wake-up descriptor while it starts. It uses it for Ctrl-C only, which the supervisor handles.
+        watcher.take_wakeup(False)
         try:
-            self._trio.run(self._main, main, lifeline)
+            self._trio.run(self._main, main, watcher)
         except BaseException:
-            if lifeline.deserted:
-                say_no_more()
+            if watcher.supervisor_gone:
+                silence_stderr()
             raise
         finally:
-            lifeline.take_wakeup()
+            watcher.take_wakeup()
         if self._failure is not None:
             raise self._failure
 
-    async def _main(self, main, lifeline):
-        lifeline.take_wakeup()
+    async def _main(self, main, watcher):
+        watcher.take_wakeup()
         self._token = self._trio.lowlevel.current_trio_token()
         self._context = self._copy_context()
         async with self._trio.open_nursery() as self._nursery:
             try:
                 await main()
             except Exception as error:
-                self._failure = error  # The nursery would wrap it.
+                self._failure = error  # The nursery would wrap it in a group.
             self._nursery.cancel_scope.cancel()
 
-    def start(self, function):
-        # A task would get the context of whoever starts it: that may be a request's, which others must not see.
+    def spawn(self, function):
+        # A task inherits the context of its caller. That may be a request's, which other requests must not see.
         self._context.copy().run(self._nursery.start_soon, function)
 
-    async def guard(self, session, function):
+    async def run_session(self, session, function):
         with self._trio.CancelScope() as session.cancel_scope:
             if session.gone or session.cancelled:
-                session.cancel_scope.cancel()  # Before it began.
+                session.cancel_scope.cancel()  # It happened before the task began.
             await function()
 
-    def interrupt(self, session):
+    def on_client_gone(self, session):
         if session.cancel_scope is not None:
             session.cancel_scope.cancel()
 
-    cancel = interrupt
+    cancel = on_client_gone
 
-    def is_ours(self, error):
-        """Whether it is the cancellation of everything."""
+    def is_shutdown_cancellation(self, error):
+        """Whether an exception is the cancellation of the whole run."""
         return isinstance(error, self._trio.Cancelled)
 
-    def watch(self, conn, callback):
-        watch = self._watches[conn] = _Watch(self._trio, conn, self._trio.lowlevel.wait_readable, callback)
-        self.start(watch.run)
+    def add_reader(self, conn, callback):
+        registration = self._readers[conn] = _Registration(
+            self._trio, conn, self._trio.lowlevel.wait_readable, callback
+        )
+        self.spawn(registration.run)
 
-    def unwatch(self, conn):
-        watch = self._watches.pop(conn, None)
-        if watch is not None:
-            watch.end()
+    def remove_reader(self, conn):
+        registration = self._readers.pop(conn, None)
+        if registration is not None:
+            registration.end()
 
-    def watch_writable(self, conn, callback):
-        watch = self._writers[conn] = _Watch(self._trio, conn, self._trio.lowlevel.wait_writable, callback)
-        self.start(watch.run)
+    def add_writer(self, conn, callback):
+        registration = self._writers[conn] = _Registration(
+            self._trio, conn, self._trio.lowlevel.wait_writable, callback
+        )
+        self.spawn(registration.run)
 
-    def unwatch_writable(self, conn):
-        watch = self._writers.pop(conn, None)
-        if watch is not None:
-            watch.end()
+    def remove_writer(self, conn):
+        registration = self._writers.pop(conn, None)
+        if registration is not None:
+            registration.end()
 
     def call_later(self, seconds, callback):
         async def call():
             await self._trio.sleep(seconds)
             callback()
 
-        self.start(call)
+        self.spawn(call)
 
     def call_from_thread(self, callback):
         try:
@@ -112,15 +120,15 @@ class OnTrio:
         except self._trio.RunFinishedError:
             pass
 
-    async def pause(self):
+    async def checkpoint(self):
         await self._trio.lowlevel.checkpoint()
 
-    def bell(self):
-        return TrioBell(self._trio)
+    def condition(self):
+        return TrioCondition(self._trio)
 
 
-class _Watch:
-    """Calls back whenever a descriptor is ready, until it is told to end: also by the callback."""
+class _Registration:
+    """Calls back whenever a descriptor is ready, until ``end``, which the callback may call."""
 
     def __init__(self, trio, conn, wait, callback):
         self._scope = trio.CancelScope()
@@ -141,14 +149,14 @@ class _Watch:
         self._scope.cancel()
 
 
-class TrioBell:
+class TrioCondition:
     __slots__ = ("_event", "_trio")
 
     def __init__(self, trio):
         self._trio = trio
         self._event = None
 
-    def ring(self):
+    def notify_all(self):
         if self._event is not None:
             self._event.set()
             self._event = None

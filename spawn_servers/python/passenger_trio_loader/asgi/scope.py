@@ -1,4 +1,4 @@
-"""The head of a request: what its names and values become in a connection scope."""
+"""From the head of a request to a connection scope (ASGI, "HTTP & WebSocket Message Format")."""
 
 from operator import itemgetter
 
@@ -7,7 +7,7 @@ from passenger_trio_loader.session_frames import ProtocolViolation
 SPECIFICATION = {"version": "3.0", "spec_version": "2.3"}
 HTTP_EXTENSIONS = ("http.response.early_hint",)
 TRAILERS_EXTENSION = "http.response.trailers"
-"""Only where the client takes them (``TE``)."""
+"""Offered only if the client accepts trailers (``TE``)."""
 WEBSOCKET_EXTENSIONS = ("websocket.http.response",)
 REQUIRED = (
     b"REQUEST_METHOD", b"REQUEST_URI", b"SCRIPT_NAME", b"PATH_INFO", b"QUERY_STRING", b"SERVER_PROTOCOL",
@@ -19,18 +19,18 @@ ESCAPES = {
 }
 SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/!$&'()*+,;=:@")
 header_names = {b"CONTENT_TYPE": b"content-type", b"CONTENT_LENGTH": b"content-length", **dict.fromkeys(REQUIRED)}
-"""Names in a head -> names of header fields, or None: those that have been seen, as far as they are few."""
+"""A cache: name in a head -> name of the header field, or None if it is no header field."""
 
 
 def header_name(name):
     found = name[5:].lower().replace(b"_", b"-") if name.startswith(b"HTTP_") else None
-    if len(header_names) < 1000:  # Clients make them up.
+    if len(header_names) < 1000:  # Clients invent names, so the cache is bounded.
         header_names[name] = found
     return found
 
 
 def percent_decoded(path):
-    """What is no escape stays."""
+    """Each escape is a byte. A malformed escape stays."""
     first, *parts = path.split(b"%")
     pieces = [first]
     for part in parts:
@@ -44,7 +44,7 @@ def percent_encoded(text):
 
 
 def address(host, port):
-    """What the scope says of a peer; None where it has no name (a Unix socket)."""
+    """(host, port) for the scope. None: the peer is on a Unix socket and has no name."""
     return (host.decode("latin-1"), int(port)) if host and port.isdigit() else None
 
 
@@ -53,7 +53,7 @@ def decoded_path(found):
 
 
 def read_head(payload):
-    """A connection scope without ``state``.
+    """The connection scope for a head, without ``state``.
 
     :raises ProtocolViolation: the head is not as the contract has it.
     """
@@ -68,12 +68,12 @@ def read_head(payload):
     except KeyError as missing:
         raise ProtocolViolation("the head lacks %s" % missing) from None
     if not path and not root and method == b"OPTIONS":
-        path = b"*"  # the target itself, where CGI has no path
+        path = b"*"  # the target itself; CGI has an empty path for it
     if b"%" in path:
         raw, path = path, percent_decoded(path)
     else:
         raw = path
-    # The path has the root path in front, and so has the target, if it is a path.
+    # ASGI's path begins with the root path. So does the target, if it is a path.
     raw = target.partition(b"?")[0] if target.startswith(b"/") else percent_encoded(root) + raw
     headers = []
     for name, value in found.items():

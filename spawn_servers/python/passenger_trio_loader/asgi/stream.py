@@ -1,4 +1,8 @@
-"""A connection from the supervisor: frames in, frames out, one session after another."""
+"""A connection from the supervisor: frames in, frames out, one session after another.
+
+Callbacks of the event loop read and write; no task belongs to a stream. What the kernel does not take at once is kept
+here, so a frame is written whole even if the task that sent it is cancelled.
+"""
 
 from collections import deque
 from socket import SHUT_RDWR
@@ -6,16 +10,16 @@ from socket import SHUT_RDWR
 from passenger_trio_loader.asgi.http_session import Http
 from passenger_trio_loader.asgi.scope import read_head
 from passenger_trio_loader.asgi.websocket_session import WebSocket
-from passenger_trio_loader.at_fork import belongings
+from passenger_trio_loader.at_fork import own_descriptors
 from passenger_trio_loader.originals import nothing_to_read
 from passenger_trio_loader.session_frames import (
-    A_HEAD,
     ABORT,
     BLOCK,
     CLOSE,
+    CLOSING_END_FRAME,
     END,
     HEAD,
-    THE_LAST,
+    HEAD_ONLY,
     FrameReader,
     ProtocolViolation,
 )
@@ -28,11 +32,11 @@ class Stream:
         "_closing",
         "_conn",
         "_drained",
-        "_ended",
+        "_reading_ended",
         "_frames",
-        "_fresh",
+        "_new_session",
         "_paused",
-        "_pending",
+        "_unsent",
         "session",
         "worker",
     )
@@ -42,24 +46,24 @@ class Stream:
         self.session = None
         self._conn = conn
         self._frames = FrameReader()
-        self._fresh = None
-        """A session whose application has not been called."""
-        self._pending = deque()
-        """What the kernel has not taken yet."""
-        self._drained = worker.loop.bell()
+        self._new_session = None
+        """A session whose head has arrived in these bytes. Its application is called when all of them are read."""
+        self._unsent = deque()
+        """What the kernel has not taken."""
+        self._drained = worker.loop.condition()
         self._paused = False
-        self._ended = False
-        """Nothing is read from it any more."""
+        self._reading_ended = False
+        """Reading has ended: at the end of the stream, or because the stream is closed."""
         self._closing = False
-        worker.loop.watch(conn, self.on_readable)
+        worker.loop.add_reader(conn, self.on_readable)
 
     def fileno(self):
         return self._conn.fileno()
 
-    # What comes
+    # Reading
 
     def on_readable(self):
-        if self._ended:
+        if self._reading_ended:
             return
         try:
             data = self._conn.recv(BLOCK)
@@ -68,199 +72,202 @@ class Stream:
         except OSError:
             data = b""
         if data:
-            self._take(data)
+            self._on_data(data)
         else:
-            self.hung_up()
+            self.on_eof()
 
-    def hung_up(self):
-        """Its end has come: between sessions that is all, in one it means that the client is gone."""
-        self._read_no_more()
+    def on_eof(self):
+        """The supervisor has ended the stream. In the middle of a session this means that the client is gone."""
+        self._stop_reading()
         if self.session is None:
-            self.end_last(False)
+            self.close_when_sent(False)
         else:
-            self.session.lost()
+            self.session.on_client_gone()
 
-    def look_again(self):
-        """The worker is to stop: a stream without a head ends, one with a part of a head is in hand. What has come is looked at first."""
-        if self.session is None and not self._ended:
+    def on_stopping(self):
+        """The worker stops: close the stream unless a session is in hand. A part of a head counts as a session.
+
+        What has arrived is read first.
+        """
+        if self.session is None and not self._reading_ended:
             self.on_readable()
-            if self.session is None and self._frames.is_between_frames and not self._ended:
-                self._read_no_more()
-                self.end_last(False)  # Behind the rest of the last response.
+            if self.session is None and self._frames.is_between_frames and not self._reading_ended:
+                self._stop_reading()
+                self.close_when_sent(False)  # After the rest of the last response.
         elif self.session is not None and self.session.done and not self.session.ended:
             session = self.session
-            while self.session is session and not self._ended and not nothing_to_read(self._conn):
+            while self.session is session and not self._reading_ended and not nothing_to_read(self._conn):
                 self.on_readable()
             if self.session is session:
-                self.end_last(False)
+                self.close_when_sent(False)
 
-    def _take(self, data):
+    def _on_data(self, data):
         frames = self._frames
         frames.feed(data)
         try:
-            while not self._ended:
+            while not self._reading_ended:
                 session = self.session
-                found = frames.next_frame(A_HEAD if session is None else session.expects)
+                found = frames.next_frame(HEAD_ONLY if session is None else session.expects)
                 if found is None:
                     break
                 kind, payload, is_whole = found
                 if kind == HEAD:
-                    self._begin(payload)
+                    self._begin_session(payload)
                 elif kind == END:
-                    session.take_end()
+                    session.on_body_end()
                 elif kind == ABORT:
-                    self._read_no_more()
-                    session.lost()
+                    self._stop_reading()
+                    session.on_client_gone()
                 elif kind == CLOSE:
-                    session.take_close(payload)
+                    session.on_close(payload)
                 else:
-                    session.take_piece(kind, payload, is_whole)
+                    session.on_data(kind, payload, is_whole)
         except ProtocolViolation:
-            self._refuse()
+            self._reject()
             return
-        session = self._fresh
+        session = self._new_session
         if session is not None:
-            self._fresh = None
+            self._new_session = None
             if session.gone:
-                self.end_last(True)
+                self.close_when_sent(True)
             else:
                 self.worker.begin(session)
 
-    def _begin(self, payload):
+    def _begin_session(self, payload):
         """:raises ProtocolViolation:"""
         scope = read_head(payload)
         scope["state"] = self.worker.lifespan.state.copy()
-        self.session = self._fresh = (WebSocket if scope["type"] == "websocket" else Http)(self, scope)
+        self.session = self._new_session = (WebSocket if scope["type"] == "websocket" else Http)(self, scope)
 
-    def _refuse(self):
-        """Something came that is not in the contract."""
+    def _reject(self):
+        """What arrived breaks the contract: close the stream without an answer."""
         session = self.session
-        is_fresh = self._fresh is not None
+        is_fresh = self._new_session is not None
         self.close()
         if session is not None and not is_fresh:
-            session.lost()
+            session.on_client_gone()
 
-    def pause(self):
-        """The application does not receive what comes: let the supervisor wait. Its end is seen all the same."""
-        if not self._paused and not self._ended:
+    def pause_reading(self):
+        """Let the supervisor wait, because the application does not receive. The end of the stream is noticed all the same."""
+        if not self._paused and not self._reading_ended:
             self._paused = True
-            self.worker.loop.unwatch(self._conn)
-            self.worker.watch_hangup(self)
+            self.worker.loop.remove_reader(self._conn)
+            self.worker.watch_eof(self)
 
-    def resume(self):
+    def resume_reading(self):
         if self._paused:
             self._paused = False
-            self.worker.unwatch_hangup(self)
-            self.worker.loop.watch(self._conn, self.on_readable)
+            self.worker.unwatch_eof(self)
+            self.worker.loop.add_reader(self._conn, self.on_readable)
 
-    def _read_no_more(self):
-        if not self._ended:
-            self._ended = True
+    def _stop_reading(self):
+        if not self._reading_ended:
+            self._reading_ended = True
             if self._paused:
                 self._paused = False
-                self.worker.unwatch_hangup(self)
+                self.worker.unwatch_eof(self)
             else:
-                self.worker.loop.unwatch(self._conn)
+                self.worker.loop.remove_reader(self._conn)
 
-    # What goes
+    # Writing
 
     @property
-    def is_behind(self):
-        return bool(self._pending)
+    def has_unsent(self):
+        return bool(self._unsent)
 
     def write(self, data):
-        """Give it to the kernel, now or as soon as it can be. What is written to a broken stream is lost."""
+        """Write, now or as soon as the kernel takes it. On a broken stream the data is dropped."""
         if self._conn is None:
             return
-        if self._pending:
-            self._pending.append(data)
+        if self._unsent:
+            self._unsent.append(data)
             return
         try:
             sent = self._conn.send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
-            self._broke()
+            self._on_broken()
             return
         if sent < len(data):
-            self._pending.append(memoryview(data)[sent:])
-            self.worker.loop.watch_writable(self._conn, self._on_writable)
+            self._unsent.append(memoryview(data)[sent:])
+            self.worker.loop.add_writer(self._conn, self._on_writable)
 
     def write_parts(self, parts):
-        """The same for what is not to be copied together."""
+        """As ``write``, for several buffers, without joining them."""
         if self._conn is None:
             return
-        is_first = not self._pending
-        self._pending.extend(parts)
-        if is_first and not self._send_pending():
-            self.worker.loop.watch_writable(self._conn, self._on_writable)
+        is_first = not self._unsent
+        self._unsent.extend(parts)
+        if is_first and not self._send_unsent():
+            self.worker.loop.add_writer(self._conn, self._on_writable)
 
-    async def flushed(self):
-        while self._pending:
+    async def wait_flushed(self):
+        while self._unsent:
             await self._drained.wait()
 
     def _on_writable(self):
-        if self._conn is not None and self._send_pending() and self._conn is not None:
-            self.worker.loop.unwatch_writable(self._conn)
-            self._drained.ring()
+        if self._conn is not None and self._send_unsent() and self._conn is not None:
+            self.worker.loop.remove_writer(self._conn)
+            self._drained.notify_all()
             if self._closing:
                 self.close()
 
-    def _send_pending(self):
-        """True: nothing is left."""
-        pending = self._pending
-        while pending:
+    def _send_unsent(self):
+        """True: everything is written."""
+        unsent = self._unsent
+        while unsent:
             try:
-                sent = self._conn.sendmsg([pending[at] for at in range(min(len(pending), 16))])
+                sent = self._conn.sendmsg([unsent[at] for at in range(min(len(unsent), 16))])
             except (BlockingIOError, InterruptedError):
                 return False
             except OSError:
-                self._broke()
+                self._on_broken()
                 return True
-            while pending and sent >= len(pending[0]):
-                sent -= len(pending.popleft())
+            while unsent and sent >= len(unsent[0]):
+                sent -= len(unsent.popleft())
             if sent:
-                pending[0] = memoryview(pending[0])[sent:]
+                unsent[0] = memoryview(unsent[0])[sent:]
         return True
 
-    def _broke(self):
-        """Nobody reads what is written: the supervisor has closed the stream."""
+    def _on_broken(self):
+        """Writing failed: the supervisor has closed the stream."""
         session = self.session
         self.close()
         if session is not None:
-            session.lost()
+            session.on_client_gone()
 
-    # Its ends
+    # Ending
 
     def release(self, session):
-        """The session is over on the wire."""
+        """The session is complete on the wire: the stream is free for the next one."""
         if self.session is session:
             self.session = None
-            self.resume()
+            self.resume_reading()
             if self.worker.stopping and not self._closing:
-                self.worker.loop.call_later(0, self.look_again)
+                self.worker.loop.call_later(0, self.on_stopping)
 
-    def end_last(self, with_end):
-        """Close it, behind what is still to be written; ``with_end``: behind an end, which says so."""
+    def close_when_sent(self, with_end):
+        """Close the stream when everything is written. With ``with_end``, after an end frame with the close flag."""
         if with_end and not self._closing:
-            self.write(THE_LAST)
+            self.write(CLOSING_END_FRAME)
         self._closing = True
-        if not self._pending:
+        if not self._unsent:
             self.close()
 
     def close(self):
         conn = self._conn
         if conn is None:
             return
-        self._read_no_more()
-        if self._pending:
-            self.worker.loop.unwatch_writable(conn)
-            self._pending.clear()
-            self._drained.ring()
+        self._stop_reading()
+        if self._unsent:
+            self.worker.loop.remove_writer(conn)
+            self._unsent.clear()
+            self._drained.notify_all()
         self._conn = None
-        belongings.discard(conn)
+        own_descriptors.discard(conn)
         try:
-            # A process that the application forked may hold a copy, so closing alone would not end it.
+            # A process that the application forked may hold a copy: closing alone would not end the stream.
             conn.shutdown(SHUT_RDWR)
         except OSError:
             pass

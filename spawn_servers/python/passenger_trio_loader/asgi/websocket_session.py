@@ -1,21 +1,24 @@
-"""A WebSocket: its handshake, its messages, its end."""
+"""A WebSocket: its handshake, its messages, its end (CONTRACT.md, "WebSocket").
+
+Both sides must have sent a close, and the application must have returned, before the stream is free.
+"""
 
 from collections import deque
 
 from passenger_trio_loader.asgi.header_fields import encoded_fields
 from passenger_trio_loader.asgi.session import HIGH_WATER, Session
 from passenger_trio_loader.originals import monotonic
-from passenger_trio_loader.output import say
+from passenger_trio_loader.output import write_stderr
 from passenger_trio_loader.session_frames import (
     ACCEPT,
     BINARY,
     BLOCK,
     CLOSE,
+    END_FRAME,
     MAX_FRAME,
     TEXT,
-    THE_END,
     ProtocolViolation,
-    start,
+    frame_prefix,
 )
 
 NORMAL, NO_STATUS, ABNORMAL, INTERNAL_ERROR, SERVICE_RESTART = 1000, 1005, 1006, 1011, 1012
@@ -25,38 +28,38 @@ MOST_MESSAGES = 64
 
 
 class WebSocket(Session):
-    """A handshake, and then messages; or a handshake, and then an HTTP response that refuses it."""
+    """A handshake, followed by messages or by an HTTP response that rejects it."""
 
     expects = b"EA"
 
     def __init__(self, stream, scope):
         super().__init__(stream, scope)
         self.ended = False
-        self._greeted = False
+        self._connect_sent = False
         self._accepted = False
-        self._said_close = None
-        """(code, reason) that the application has sent; and those that have come:"""
-        self._heard_close = None
-        self._told = False
-        """The application has received the disconnect."""
+        self._close_sent = None
+        """(code, reason) from the application; and from the client:"""
+        self._close_received = None
+        self._disconnect_received = False
+        """The application has received ``websocket.disconnect``."""
         self._messages = deque()
         self._size = 0
         self._parts = []
 
-    # What comes
+    # From the stream
 
-    def take_end(self):
+    def on_body_end(self):
         self.ended = True
         self._expect()
         self._give_back()
 
     def _expect(self):
         if not self.ended:
-            self.expects = b"EA"  # The application may be faster than the end of its request.
+            self.expects = b"EA"  # The application may accept before the end of its request has arrived.
         else:
-            self.expects = b"TBCA" if self._accepted and self._heard_close is None else b"A"
+            self.expects = b"TBCA" if self._accepted and self._close_received is None else b"A"
 
-    def take_piece(self, kind, piece, is_last):
+    def on_data(self, kind, piece, is_last):
         """:raises ProtocolViolation: a text is not UTF-8."""
         self._parts.append(piece)
         if not is_last:
@@ -67,31 +70,33 @@ class WebSocket(Session):
             message = {"type": "websocket.receive", "text": text_in(data)}
         else:
             message = {"type": "websocket.receive", "bytes": data}
-        if self.over or self._said_close is not None:
+        if self.over or self._close_sent is not None:
             return
         self._messages.append((message, len(data)))
         self._size += len(data)
-        self.bell.ring()
+        self.changed.notify_all()
         if self._size > HIGH_WATER or len(self._messages) > MOST_MESSAGES:
-            self.stream.pause()
+            self.stream.pause_reading()
 
-    def take_close(self, payload):
-        """:raises ProtocolViolation: it is no code and a reason."""
+    def on_close(self, payload):
+        """:raises ProtocolViolation: the payload is not a code and a reason."""
         if len(payload) == 1:
             raise ProtocolViolation("half a close code")
-        self._heard_close = (int.from_bytes(payload[:2], "big"), text_in(payload[2:])) if payload else (NO_STATUS, "")
+        self._close_received = (
+            (int.from_bytes(payload[:2], "big"), text_in(payload[2:])) if payload else (NO_STATUS, "")
+        )
         self.gone_at = self.gone_at or monotonic()
         self._expect()
-        self.bell.ring()
-        self.wire_over()
+        self.changed.notify_all()
+        self.release_if_done()
 
-    def wire_over(self):
-        """Give the stream back: the handshake was refused, or both sides have closed and the application is done."""
+    def release_if_done(self):
+        """Give the stream back when the handshake is rejected, or both sides have closed and the application has returned."""
         if self.gone:
             return
-        if self._accepted and self.over and self._heard_close is not None:
+        if self._accepted and self.over and self._close_received is not None:
             self.done = True
-            self.stream.write(THE_END)
+            self.stream.write(END_FRAME)
         self._give_back()
 
     def _give_back(self):
@@ -101,32 +106,32 @@ class WebSocket(Session):
     # What the application calls
 
     async def receive(self):
-        if self.loop.always_pauses:
-            await self.loop.pause()
+        if self.loop.always_checkpoints:
+            await self.loop.checkpoint()
         while True:
-            if not self._greeted:
-                self._greeted = True
+            if not self._connect_sent:
+                self._connect_sent = True
                 return {"type": "websocket.connect"}
             if self._messages:
                 message, size = self._messages.popleft()
                 self._size -= size
                 if not self._messages:
-                    self.stream.resume()
+                    self.stream.resume_reading()
                 return message
-            if self.gone or self.done or self._heard_close or self._said_close:
-                self._told = True
-                code, reason = self._said_close or self._heard_close or (ABNORMAL, "")
+            if self.gone or self.done or self._close_received or self._close_sent:
+                self._disconnect_received = True
+                code, reason = self._close_sent or self._close_received or (ABNORMAL, "")
                 return {"type": "websocket.disconnect", "code": code, "reason": reason}
-            await self.bell.wait()
+            await self.changed.wait()
 
     async def send(self, message):
         kind = message["type"]
-        if self.gone or self._heard_close:
-            if not self._told:
-                self.loop.interrupt(self)
-            await self.drop()
-        elif self.done or self._said_close:
-            await self.loop.pause()  # Too late for anything.
+        if self.gone or self._close_received:
+            if not self._disconnect_received:
+                self.loop.on_client_gone(self)
+            await self.drop_message()
+        elif self.done or self._close_sent:
+            await self.loop.checkpoint()  # Ignored: the WebSocket is closed.
         elif self._accepted:
             if kind == "websocket.send":
                 await self._send(message)
@@ -135,16 +140,16 @@ class WebSocket(Session):
             else:
                 raise RuntimeError("%r cannot be sent on an open WebSocket" % (kind,))
         elif kind == "websocket.http.response.body":
-            await self.take_body(message)
+            await self.on_response_body(message)
         elif kind == "websocket.http.response.start":
-            self.take_start(message)
+            self.on_response_start(message)
         elif self.head is not None:
             raise RuntimeError("%r cannot be sent: an HTTP response has begun" % (kind,))
         elif kind == "websocket.accept":
             self._accept(message)
         elif kind == "websocket.close":
-            self.take_start({"type": kind, "status": 403})
-            await self.take_body({"type": kind})
+            self.on_response_start({"type": kind, "status": 403})
+            await self.on_response_body({"type": kind})
         else:
             raise RuntimeError("%r cannot be sent before websocket.accept" % (kind,))
 
@@ -157,7 +162,7 @@ class WebSocket(Session):
             fields += encoded_fields([(b"sec-websocket-protocol", subprotocol.encode("latin-1"))])[0]
         self._accepted = True
         self._expect()
-        self.stream.write(start(ACCEPT, len(fields)) + fields)
+        self.stream.write(frame_prefix(ACCEPT, len(fields)) + fields)
 
     async def _send(self, message):
         text = message.get("text")
@@ -169,12 +174,12 @@ class WebSocket(Session):
             raise ValueError("a message of %d bytes cannot be sent: at most %d" % (len(payload), MAX_FRAME))
         stream = self.stream
         if len(payload) <= BLOCK:
-            stream.write(start(kind, len(payload)) + payload)
+            stream.write(frame_prefix(kind, len(payload)) + payload)
         else:
-            stream.write_parts([start(kind, len(payload)), payload])
-        if stream.is_behind:
-            await stream.flushed()
-        await self.loop.pause()
+            stream.write_parts([frame_prefix(kind, len(payload)), payload])
+        if stream.has_unsent:
+            await stream.wait_flushed()
+        await self.loop.checkpoint()
 
     def _close(self, code, reason):
         code = NORMAL if code is None else code
@@ -183,55 +188,57 @@ class WebSocket(Session):
         text = (reason or "").encode()
         if len(text) > 123:
             raise ValueError("the reason of a close takes at most 123 bytes, not %d" % len(text))
-        self._said_close = code, reason or ""
+        self._close_sent = code, reason or ""
         self._messages.clear()
-        self.stream.write(start(CLOSE, 2 + len(text)) + code.to_bytes(2, "big") + text)
-        self.stream.resume()
-        self.bell.ring()
+        self.stream.write(frame_prefix(CLOSE, 2 + len(text)) + code.to_bytes(2, "big") + text)
+        self.stream.resume_reading()
+        self.changed.notify_all()
 
-    # What comes of it
+    # How the application ends
 
-    def returned(self):
+    def on_returned(self):
         if not self._accepted and not self.done and not self.gone:
-            self._refused(RuntimeError("the application returned without an answer to the WebSocket handshake"))
+            self._reject_with_error(
+                RuntimeError("the application returned without an answer to the WebSocket handshake")
+            )
         else:
             self._finish(NORMAL)
 
-    def failed(self, error):
-        is_error = self.report(error)
+    def on_failed(self, error):
+        is_error = self.log_error(error)
         if not self._accepted and not self.done and not self.gone and is_error:
-            self._refused(error, told=True)
+            self._reject_with_error(error, told=True)
         else:
             self._finish(INTERNAL_ERROR)
 
-    def cut_short(self):
+    def on_cancelled(self):
         if self._accepted:
             self._finish(SERVICE_RESTART)
         else:
-            super().cut_short()
+            super().on_cancelled()
 
-    def _refused(self, error, told=False):
+    def _reject_with_error(self, error, told=False):
         if not told:
-            say("passenger_trio: %s\n" % error)
+            write_stderr("passenger_trio: %s\n" % error)
         if self.begun:
-            self.cut()
+            self.truncate()
         else:
             self.answer_error(error)
-            self.wire_over()
+            self.release_if_done()
 
     def _finish(self, code):
         if self.gone:
-            self.stream.end_last(not self.done)
+            self.stream.close_when_sent(not self.done)
         elif self._accepted:
-            if not (self._said_close or self._heard_close):
+            if not (self._close_sent or self._close_received):
                 self._close(code, "")
             self._messages.clear()
-            self.stream.resume()
-            self.wire_over()
+            self.stream.resume_reading()
+            self.release_if_done()
 
 
 def text_in(data):
-    """:raises ProtocolViolation: it is not UTF-8."""
+    """:raises ProtocolViolation: the bytes are not UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:

@@ -1,4 +1,7 @@
-"""What a forked worker makes anew before it does anything else: what each process must have of its own."""
+"""What a forked worker resets before anything else runs: what each process must have of its own.
+
+One step that fails is reported on standard error. The others are done all the same.
+"""
 
 import sys
 from os import getpid
@@ -7,22 +10,29 @@ from passenger_trio_loader.preloading.event_loops import idle_loop
 from passenger_trio_loader.preloading.exit_hooks import removing_finalizers
 
 
-def renew():
-    """What each process has of its own: called in a worker, right after the fork."""
-    for one in (disown_finalizers, disown_temporary_files, disown_processes, renew_loop, renew_hubs, reseed):
+def renew_in_worker():
+    """Run all steps. Called in a worker, right after the fork."""
+    for one in (
+        drop_finalizers_of_preloader,
+        keep_files_of_preloader,
+        forget_processes_of_preloader,
+        recreate_event_loop,
+        recreate_hubs,
+        reseed,
+    ):
         try:
             one()
         except Exception as error:
             sys.stderr.write("passenger_trio: %s: %s: %s\n" % (one.__name__, type(error).__name__, error))
 
 
-def disown_finalizers():
+def drop_finalizers_of_preloader():
     for finalizer, _ in removing_finalizers():
         finalizer.detach()
 
 
-def disown_temporary_files():
-    """A ``NamedTemporaryFile`` is removed by the process that made it: in another, its end is not the file's."""
+def keep_files_of_preloader():
+    """Only the process that made a ``NamedTemporaryFile`` removes the file."""
     closer = getattr(sys.modules.get("tempfile"), "_TemporaryFileCloser", None)
     if closer is None:
         return
@@ -46,8 +56,8 @@ def disown_temporary_files():
             setattr(closer, name, guarded(vars(closer)[name]))
 
 
-def disown_processes():
-    """As multiprocessing does it in its own children: those of the parent are not ours to end, or to wait for."""
+def forget_processes_of_preloader():
+    """As multiprocessing does in its own children: a worker neither ends nor waits for children of the preloader."""
     util = sys.modules.get("multiprocessing.util")
     process = sys.modules.get("multiprocessing.process")
     if util is not None and process is not None:
@@ -56,8 +66,8 @@ def disown_processes():
         util._run_after_forkers()
 
 
-def renew_loop():
-    """What it waits with was shared with the siblings, who would hear what was meant for us."""
+def recreate_event_loop():
+    """Replace the selector and the wake-up sockets of asyncio's loop. Shared ones would wake the wrong process."""
     loop = idle_loop()
     if loop is None:
         return
@@ -70,8 +80,8 @@ def renew_loop():
     loop._make_self_pipe()
 
 
-def renew_hubs():
-    """As gevent's and eventlet's own ``fork`` does it."""
+def recreate_hubs():
+    """As the ``fork`` functions of gevent and eventlet do."""
     gevent = sys.modules.get("gevent.hub")
     if gevent is not None:
         gevent.reinit()
@@ -81,10 +91,10 @@ def renew_hubs():
 
 
 def reseed():
-    """Two workers must not draw the same numbers.
+    """Give NumPy's global generator a new seed, so that workers do not draw the same numbers.
 
-    ``random`` sees to its own generator when the process forks, and so does OpenSSL (1.1.1, below every Python
-    since 3.8, knows of forks); ``secrets`` and ``uuid4`` ask the kernel. NumPy's global generator does not.
+    ``random`` reseeds itself after a fork, and so does OpenSSL since 1.1.1, which every Python since 3.8 uses.
+    ``secrets`` and ``uuid4`` ask the kernel.
     """
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:

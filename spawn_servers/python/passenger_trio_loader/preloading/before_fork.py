@@ -1,11 +1,11 @@
-"""What the preloader puts right before it forks: connections that open again by themselves, and memory that is to be shared."""
+"""What a preloader does before its first fork: close connections that open again by themselves, and prepare shared memory."""
 
 import gc
 import sys
 
 
-def close_of_django(holdings):
-    """Connections of databases and caches: each is opened where it is used."""
+def close_django_connections(held):
+    """Close Django's connections to databases and caches. Each process opens its own when it uses them."""
     db = sys.modules.get("django.db")
     conf = sys.modules.get("django.conf")
     if db is None or conf is None or not conf.settings.configured:
@@ -22,10 +22,10 @@ def close_of_django(holdings):
         cache.close_caches()
 
 
-def dispose_of_sqlalchemy(holdings):
-    """Connections that wait in the pools of engines. One that is in use by a session is not touched, and so found."""
+def dispose_sqlalchemy_pools(held):
+    """Close the idle connections in the pools of SQLAlchemy. One that a session uses stays open, and is a hazard."""
     base = sys.modules.get("sqlalchemy.engine.base")
-    if base is None or not holdings.has_sockets():
+    if base is None or not held.has_sockets():
         return
     import gc
 
@@ -34,8 +34,8 @@ def dispose_of_sqlalchemy(holdings):
             found.dispose()
 
 
-def close_of_logging(holdings):
-    """Handlers that log to a stream: they connect again with the next record."""
+def close_logging_sockets(held):
+    """Close the sockets of ``logging``'s handlers. A handler connects again with its next record."""
     handlers = sys.modules.get("logging.handlers")
     if handlers is None:
         return
@@ -51,10 +51,10 @@ def close_of_logging(holdings):
 
 
 def share_memory():
-    """Before the first fork: what is garbage goes, and what is not is never looked at again by the collector.
+    """Collect garbage, then hide all objects from the collector.
 
-    To look at an object is to write to it, and to write to it is to copy its page.
+    The collector writes to each object that it visits, and a write in a worker copies the shared page.
     """
     gc.collect()
-    if hasattr(gc, "freeze"):  # not in PyPy, whose objects carry no counts
+    if hasattr(gc, "freeze"):  # PyPy has none: its objects carry no counts.
         gc.freeze()

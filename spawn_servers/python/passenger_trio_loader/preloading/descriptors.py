@@ -1,4 +1,7 @@
-"""Open descriptors: which there are, and whether forked processes may share them."""
+"""Which descriptors are open, and whether forked processes may share them.
+
+Files and directories are shared without harm. Everything else is described for a person.
+"""
 
 import stat
 from os import fstat, listdir, readlink
@@ -6,14 +9,14 @@ from socket import AF_INET, AF_INET6, AF_UNIX, SO_ACCEPTCONN, SOCK_DGRAM, SOCK_S
 from socket import socket as Socket
 
 KINDS_OF_DESCRIPTORS = {"eventpoll": "epoll", "inotify": "inotify"}
-"""What the kernel calls anonymous inodes -> kind of the hazard; any other: ``descriptor``."""
+"""The kernel's name of an anonymous inode -> kind of the hazard. All others are of the kind ``descriptor``."""
 HARMLESS_INODES = ("pidfd",)
 DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri/")
-"""Their drivers do not survive a fork."""
+"""Devices whose drivers do not survive a fork."""
 
 
 def descriptors():
-    """Number -> (mode, what it is) of all that are open, but for plain files."""
+    """Number -> (mode, target of its link in /proc) of all open descriptors, without files and directories."""
     found = {}
     try:
         numbers = listdir("/proc/self/fd")
@@ -25,12 +28,12 @@ def descriptors():
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 found[int(number)] = (mode, readlink("/proc/self/fd/" + number))
         except OSError:
-            pass  # It was the listing's own.
+            pass  # The descriptor of the listing itself.
     return found
 
 
 def judge_descriptor(number, mode, target):
-    """(kind, what) of a hazard, or None."""
+    """(kind, text) of the hazard that a descriptor is. None: it is harmless."""
     if stat.S_ISSOCK(mode):
         return "socket", describe_socket(number)
     if stat.S_ISFIFO(mode):

@@ -1,17 +1,17 @@
-"""Event loops that the application has made and that nobody runs yet: asyncio's, and the hubs of gevent and eventlet.
+"""Event loops that the application has made but that do not run: asyncio's, and the hubs of gevent and eventlet.
 
-They are no hazard: ``after_fork`` makes each of them anew in each process.
+They are no hazards, because ``after_fork`` recreates them in each process.
 """
 
 import sys
 
 
 def green_hubs():
-    """Epoll descriptors of gevent's and eventlet's hubs, which ``renew`` makes anew."""
+    """Epoll descriptors of the hubs of gevent and eventlet that can be recreated."""
     try:
         hubs = sys.modules.get("eventlet.hubs")
         hub = getattr(getattr(hubs, "_threadlocal", None), "hub", None)
-        # A new one knows nothing of what waits in the old.
+        # A hub with timers or listeners cannot be recreated: the new one would not know them.
         if hub is not None and not (hub.timers or hub.next_timers or any(hub.listeners.values())):
             yield hub.poll.fileno()
     except Exception:
@@ -30,7 +30,7 @@ def gevent_hub():
 
 
 def idle_loop():
-    """The event loop of asyncio that the application has made, if it is one of asyncio's own and watches nothing yet."""
+    """The application's asyncio loop, if it is of asyncio's own classes and watches no descriptor. None: there is none."""
     events = sys.modules.get("asyncio.events")
     if events is None:
         return None

@@ -1,4 +1,8 @@
-"""Exit hooks of the application, and which of them remove what the other processes use."""
+"""Exit hooks of the application, and which of them remove what other processes use.
+
+A hook that removes files or ends processes runs only in the process that registered it. Every other hook runs in each
+process: a log is flushed by each. A hook is judged by its name and by the names in its code.
+"""
 
 import atexit
 import sys
@@ -7,34 +11,34 @@ from os import getpid
 REMOVERS = {
     "_cleanup", "cleanup", "kill", "killpg", "removedirs", "rmdir", "rmtree", "send_signal", "terminate", "unlink",
 }  # fmt: skip
-"""What functions and methods are called that remove files and directories, or end processes."""
+"""Names of functions and methods that remove files or end processes."""
 OWN_OF_EACH = ("concurrent.futures.", "logging", "multiprocessing.", "threading", "weakref")
-"""Modules whose hooks are for each process; what they inherit is seen to in ``renew``."""
+"""Modules whose hooks run in each process. ``after_fork`` resets what these modules inherit."""
 
 
 class ExitHooks:
-    """Which of the hooks that the application registers while it is loaded remove what others use.
+    """Records the removing hooks that the application registers while it is loaded.
 
-    Such a hook is run in the process that registered it, and in none that was forked from it.
+    Such a hook runs in the process that registered it, and in no process that was forked from it.
     """
 
     def __init__(self):
         self._removing = []
         self._register = atexit.register
-        atexit.register = self._note
+        atexit.register = self._register_hook
 
-    def loaded(self):
-        """The application has been loaded: what is registered from here on belongs to the process it is registered in."""
-        if atexit.register == self._note:
+    def stop_recording(self):
+        """Put ``atexit.register`` back. Hooks that are registered from now on run in the process that registers them."""
+        if atexit.register == self._register_hook:
             atexit.register = self._register
 
-    def removing(self):
+    def removing_hooks(self):
         found = [describe_hook(hook.function) for hook in self._removing if not hook.gone]
         return found + [describe_hook(info.func, info.args) for _, info in removing_finalizers()]
 
-    def _note(self, function, *arguments, **keywords):
+    def _register_hook(self, function, *arguments, **keywords):
         if removes(function):
-            hook = OwnHook(function)
+            hook = HookOfOneProcess(function)
             self._removing.append(hook)
             self._register(hook, *arguments, **keywords)
         else:
@@ -42,8 +46,8 @@ class ExitHooks:
         return function
 
 
-class OwnHook:
-    """Runs in its own process only. ``atexit.unregister`` takes it for the function itself."""
+class HookOfOneProcess:
+    """A hook that runs in the process that registered it, and nowhere else. Equals its function, for ``atexit.unregister``."""
 
     def __init__(self, function):
         self.function = function
@@ -63,7 +67,7 @@ class OwnHook:
 
 
 def removes(function):
-    """Whether a hook removes files or ends processes, as far as its name, or its code, says so."""
+    """Whether a hook removes files or ends processes, judged by its name and by the names in its code."""
     for _ in range(5):
         function = getattr(function, "func", getattr(function, "__func__", function))  # partial, bound method
     module = getattr(function, "__module__", None) or ""
@@ -95,7 +99,7 @@ def describe_hook(function, arguments=()):
 
 
 def removing_finalizers():
-    """(finalizer, its facts) of those that remove something: ``TemporaryDirectory`` has one."""
+    """(finalizer, its record) of each ``weakref.finalize`` that removes something. ``TemporaryDirectory`` has one."""
     finalize = getattr(sys.modules.get("weakref"), "finalize", None)
     found = []
     for finalizer, info in list(getattr(finalize, "_registry", {}).items()):

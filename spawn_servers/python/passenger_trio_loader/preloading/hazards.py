@@ -1,4 +1,8 @@
-"""What an application holds when it has been loaded, and whether its processes can be forked."""
+"""What the loaded application holds, and which of it is a hazard.
+
+A hazard is something that forked processes cannot share. The preloader reports hazards, and the supervisor decides.
+What cannot be understood counts as a hazard.
+"""
 
 import os
 import stat
@@ -9,47 +13,51 @@ from socket import SOCK_DGRAM
 from socket import socket as Socket
 
 from passenger_trio_loader.originals import tasks
-from passenger_trio_loader.preloading.before_fork import close_of_django, close_of_logging, dispose_of_sqlalchemy
+from passenger_trio_loader.preloading.before_fork import (
+    close_django_connections,
+    close_logging_sockets,
+    dispose_sqlalchemy_pools,
+)
 from passenger_trio_loader.preloading.descriptors import descriptors, judge_descriptor
 from passenger_trio_loader.preloading.event_loops import gevent_hub, green_hubs, idle_loop
 from passenger_trio_loader.preloading.exit_hooks import ExitHooks
 
-MOST_FOUND = 20
-"""Hazards that are told of. Who holds so many holds more."""
+MAX_HAZARDS = 20
+"""Hazards that are reported, at most."""
 SETTLE_TIME = 0.05
-"""Seconds for threads and processes that are about to end."""
+"""Seconds of grace for threads and processes that are about to end."""
 THREADS_THAT_KNOW_FORKS = ("jemalloc_bg_thd",)
 
 
-class Holdings:
-    """What the process holds more than at the moment in which this was made."""
+class HeldResources:
+    """What the process holds in addition to what it held when this object was made."""
 
     def __init__(self):
         self._descriptors = descriptors()
         self._tasks = tasks()
         self.hooks = ExitHooks()
 
-    def put_right(self):
-        """Close what opens again by itself, in the process that uses it. Whatever goes wrong here is found by ``hazards``."""
-        for put_right in (close_of_django, dispose_of_sqlalchemy, close_of_logging):
+    def close_reopenable(self):
+        """Close connections that their libraries open again where they are used. ``hazards`` finds those that stay open."""
+        for close_them in (close_django_connections, dispose_sqlalchemy_pools, close_logging_sockets):
             try:
-                put_right(self)
+                close_them(self)
             except Exception as error:
-                sys.stderr.write("passenger_trio: %s: %s: %s\n" % (put_right.__name__, type(error).__name__, error))
+                sys.stderr.write("passenger_trio: %s: %s: %s\n" % (close_them.__name__, type(error).__name__, error))
 
     def has_sockets(self):
         return any(stat.S_ISSOCK(mode) for mode, _ in self._new_descriptors().values())
 
     def hazards(self):
-        """What must not be shared by processes: a list of ``{"kind": K, "what": TEXT}``.
+        """What processes must not share: a list of ``{"kind": K, "what": TEXT}``.
 
-        What is about to end (the thread of a pool that was left a moment ago) is given a moment.
+        A thread that is about to end (of a pool that was shut down a moment ago) gets ``SETTLE_TIME``.
         """
         found = self._look()
         if any(hazard["kind"] in ("thread", "process") for hazard in found):
             select([], [], [], SETTLE_TIME)
             found = self._look()
-        return found[:MOST_FOUND]
+        return found[:MAX_HAZARDS]
 
     def _look(self):
         found = [{"kind": "thread", "what": what} for what in self._threads()]
@@ -58,12 +66,12 @@ class Holdings:
         of_gevent = 1 if gevent_hub() is not None else 0
         for number, (mode, target) in sorted(self._new_descriptors().items()):
             if target == "anon_inode:[eventfd]" and of_gevent:
-                of_gevent -= 1  # with which its loop wakes itself
+                of_gevent -= 1  # gevent's loop wakes itself with it
             elif number not in known:
                 hazard = judge_descriptor(number, mode, target)
                 if hazard:
                     found.append({"kind": hazard[0], "what": hazard[1]})
-        found += [{"kind": "exit_hook", "what": what} for what in self.hooks.removing()]
+        found += [{"kind": "exit_hook", "what": what} for what in self.hooks.removing_hooks()]
         return found
 
     def _new_descriptors(self):
@@ -87,14 +95,14 @@ class Holdings:
                 nameless.append(task)
             elif name is not None and name not in THREADS_THAT_KNOW_FORKS:
                 found.append("a thread that is not Python's (%s)" % name)
-        # OpenBLAS ends its threads before a fork, and starts new ones after it. They bear no name.
+        # OpenBLAS ends its threads before a fork and starts new ones after it. They have no names.
         if len(nameless) > threads_of_openblas():
             found.append("%d threads that are not Python's" % len(nameless))
         return found
 
 
 def name_of_task(task):
-    """None: it has ended."""
+    """The kernel's name of a thread. None: the thread has ended."""
     try:
         with open("/proc/self/task/%s/comm" % task, "rb") as comm:
             return comm.read().strip().decode("utf-8", "replace")
@@ -110,7 +118,7 @@ def describe_thread(thread):
 
 
 def threads_of_openblas():
-    """How many threads it may have: each of its copies (NumPy's, SciPy's) one for each processor but one."""
+    """How many threads OpenBLAS may have: each copy of it (NumPy's, SciPy's) has one less than there are processors."""
     copies = set()
     try:
         with open("/proc/self/maps", "rb") as maps:
@@ -123,7 +131,7 @@ def threads_of_openblas():
 
 
 def child_processes():
-    """Descriptions of the processes that the application has started and that live, but for the resource tracker."""
+    """Descriptions of the living processes that the application has started, without multiprocessing's resource tracker."""
     pids = []
     for task in tasks():
         try:
@@ -152,18 +160,18 @@ def resource_tracker():
 
 
 def harmless_descriptors():
-    """Numbers of those that forked processes may share, or that are made anew in each of them."""
+    """Numbers of descriptors that forked processes may share, or that ``after_fork`` replaces in each of them."""
     found = set()
     tracker = getattr(resource_tracker(), "_fd", None)
     if tracker is not None:
-        found.add(tracker)  # Each message is one write.
+        found.add(tracker)  # Each message is one write, so messages do not mix.
     logging = sys.modules.get("logging")
     for reference in list(getattr(logging, "_handlerList", ())):
         handler = reference() if callable(reference) else reference
         for name in ("sock", "socket"):
             bare = getattr(handler, name, None)
             if isinstance(bare, Socket) and bare.type & 15 == SOCK_DGRAM:
-                found.add(bare.fileno())  # Syslog: each message is a datagram, and nothing is read.
+                found.add(bare.fileno())  # Syslog: each message is one datagram, and nobody reads.
     loop = idle_loop()
     if loop is not None:
         found.update((loop._selector.fileno(), loop._ssock.fileno(), loop._csock.fileno()))

@@ -1,4 +1,8 @@
-"""The loop of a preloader: it forks when the supervisor says so, reaps what it has forked, and ends."""
+"""The loop of a preloader: it forks on the supervisor's order, reaps the workers that it forked, and ends.
+
+It waits for the control connection and for signals in one ``poll``, in the only thread of the process. A forked worker
+leaves the loop before it does anything else.
+"""
 
 import signal
 import sys
@@ -8,38 +12,37 @@ from signal import getsignal
 from signal import signal as set_signal
 from time import monotonic, sleep
 
-from passenger_trio_loader.at_fork import take_signal
-from passenger_trio_loader.control_connection import Hangup
+from passenger_trio_loader.at_fork import install_signal_handler
+from passenger_trio_loader.control_connection import ControlEnded
 from passenger_trio_loader.output import flush_output
-from passenger_trio_loader.preloading.after_fork import renew
-from passenger_trio_loader.stopping import LEAVE_TIME, limit_life
+from passenger_trio_loader.preloading.after_fork import renew_in_worker
+from passenger_trio_loader.stopping import EXIT_HOOKS_TIME, start_last_second
 
 
 class Preloader:
-    """Forks workers when it is asked to. It has one thread, and runs no event loop.
+    """Forks workers on order.
 
-    ``run`` returns in the preloader when it is to end (``"end"``) or to be a worker itself (``"serve"``), and once in
-    each forked process (``"forked"``; ``token`` is that with which it connects): a worker has climbed out of this loop
-    before it does anything else.
+    ``run`` returns ``"end"`` or ``"serve"`` in the preloader, which is then to end or to be a worker itself. It returns
+    ``"forked"`` in each forked process, whose ``token`` is the one to connect with.
     """
 
-    def __init__(self, control, lifeline, hazards):
-        """:param hazards: what ``Holdings`` found."""
+    def __init__(self, control, watcher, hazards):
+        """:param hazards: what ``HeldResources.hazards`` returned."""
         self.token = ""
         self._control = control
-        self._lifeline = lifeline
+        self._watcher = watcher
         self._children = set()
         self._has_hooks = any(hazard["kind"] in ("exit_hook", "process") for hazard in hazards)
-        """What it has is in use by its workers, and it must see to it when the last of them has ended."""
+        """Its exit hooks or child processes belong to resources that the workers use. It outlives them, to run the hooks."""
         self._told_to_end = False
 
     def run(self):
-        # Only to be woken: what a signal does is to write a byte.
+        # A handler that does nothing: the signal's byte in the wake-up socket ends the ``poll``.
         if getsignal(signal.SIGCHLD) in (signal.SIG_DFL, signal.SIG_IGN, None):
-            take_signal(signal.SIGCHLD, lambda number, frame: None)
+            install_signal_handler(signal.SIGCHLD, lambda number, frame: None)
         arrivals = poll()
         arrivals.register(self._control, POLLIN)
-        arrivals.register(self._lifeline, POLLIN)
+        arrivals.register(self._watcher, POLLIN)
         messages = self._control.pending
         while True:
             for message in messages:
@@ -58,19 +61,19 @@ class Preloader:
                 if descriptor == self._control.fileno():
                     try:
                         messages = self._control.read()
-                    except Hangup:
-                        limit_life()
+                    except ControlEnded:
+                        start_last_second()
                         self._wait_for_children()
                         return "end"
-                elif signal.SIGTERM in self._lifeline.signals():
+                elif signal.SIGTERM in self._watcher.arrived_signals():
                     if self._told_to_end:
                         return "end"
                     self._told_to_end = True
             self._reap()
 
     def _wait_for_children(self):
-        """The supervisor is gone, and so are they, soon."""
-        until = monotonic() + LEAVE_TIME
+        """Wait a moment: the supervisor is gone, so the workers end, too."""
+        until = monotonic() + EXIT_HOOKS_TIME
         while self._has_hooks and self._children and monotonic() < until:
             sleep(0.01)
             self._reap()
@@ -80,24 +83,24 @@ class Preloader:
         return bool(self._children)
 
     def _reap(self):
-        # One by one: a child that the application started while it was loaded is the application's to wait for.
+        # Each by its pid: a child that the application has started is the application's to wait for.
         for pid in list(self._children):
             try:
                 found, status = waitpid(pid, WNOHANG)
             except ChildProcessError:
-                self._children.discard(pid)  # The application waits for every child there is, and was faster.
+                self._children.discard(pid)  # The application waits for any child, and was faster.
                 continue
             if found:
                 self._children.discard(pid)
                 self._control.send(type="child_exited", pid=pid, status=status)
 
     def _fork(self, token):
-        """True in the child."""
+        """Fork a worker. True in the child."""
         if not self._control.descriptors:
             self._control.send(type="fork_failed", token=token, problem="no descriptor came with the message")
             return False
         output = self._control.descriptors.pop(0)
-        flush_output()  # What is in a buffer now would be written by both.
+        flush_output()  # Otherwise both processes write what is in the buffers.
         try:
             pid = quiet_fork()
         except OSError as error:
@@ -110,10 +113,10 @@ class Preloader:
             dup2(output, 2)
             if output > 2:
                 close(output)
-            renew()
+            renew_in_worker()
             return True
         try:
-            setpgid(pid, pid)  # As the child does: whoever of us is first.
+            setpgid(pid, pid)  # The child does the same. Whichever is first counts.
         except OSError:
             pass
         close(output)
@@ -123,7 +126,7 @@ class Preloader:
 
 
 def quiet_fork():
-    """``os.fork`` without the warning of Python 3.12 about threads: the supervisor has been told, and has decided."""
+    """``os.fork`` without Python 3.12's warning about threads: they are hazards, which the supervisor has accepted."""
     warnings = sys.modules.get("warnings")
     if warnings is None:
         return fork()
@@ -132,10 +135,13 @@ def quiet_fork():
         return fork()
 
 
-def leave_preloader(preloader, lifeline):
-    """The exit hooks are the workers' while there are any: what they would remove is in use."""
-    lifeline.end()
-    set_signal(signal.SIGTERM, signal.SIG_DFL)  # The second one ends it at once.
+def leave_preloader(preloader, watcher):
+    """End a preloader: without its exit hooks while a worker lives, which uses what they would remove.
+
+    :returns: the exit status.
+    """
+    watcher.begin_exit()
+    set_signal(signal.SIGTERM, signal.SIG_DFL)  # A second SIGTERM ends the process at once.
     if preloader.has_children:
         flush_output()
         _exit(0)

@@ -1,4 +1,7 @@
-"""``wsgi.file_wrapper``: a file that the application returns as its response."""
+"""``wsgi.file_wrapper``: a file that the application returns as its response (PEP 3333, "Optional Platform-Specific File Handling").
+
+The kernel sends a plain file, so its bytes never enter Python. Any other file is read block by block.
+"""
 
 import io
 import stat
@@ -8,7 +11,7 @@ from passenger_trio_loader.session_frames import BLOCK
 
 
 class FileWrapper:
-    """``wsgi.file_wrapper``: a file as an iterable. A real file never enters Python: see ``Session._send_file``."""
+    """``wsgi.file_wrapper``: a file as an iterable of blocks. ``Session._send_file`` sends plain files without it."""
 
     def __init__(self, file, block_size=8192):
         self.file = file
@@ -42,7 +45,7 @@ class FileWrapper:
                 return None
             at = self.file.tell()
             size = max(0, status.st_size - at)
-            # What the kernel makes up when it is read (/proc, /sys) has no blocks, and a size that says nothing.
+            # Files that the kernel generates (/proc, /sys) have no blocks, and their size is not the number of their bytes.
             if not status.st_blocks and size <= BLOCK and len(pread(descriptor, size + 1, at)) != size:
                 return None
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The head of a request: what its names and values become in the environ."""
+"""From the names and values in the head of a request to the environ: which are required, and how a path is decoded."""
 
 from operator import itemgetter
 
@@ -10,7 +10,7 @@ ESCAPES = {a + b: chr(int(a + b, 16)) for a in "0123456789ABCDEFabcdef" for b in
 
 
 def percent_decoded(text):
-    """As PEP 3333 wants a path: escapes are bytes, and a byte is a character of latin-1. What is no escape stays."""
+    """A path as PEP 3333 wants it: each escape is a byte, and each byte a character of latin-1. A malformed escape stays."""
     first, *parts = text.split("%")
     for part in parts:
         character = ESCAPES.get(part[:2])

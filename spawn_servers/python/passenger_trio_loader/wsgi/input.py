@@ -1,17 +1,21 @@
-"""``wsgi.input``: the body of a request."""
+"""``wsgi.input``: the body of a request, as a file.
+
+Nothing is read ahead: the next bytes are received when the application asks for them. The stream's ``FrameReader`` is
+shared with the worker, so what follows the body is not lost: it is the next request.
+"""
 
 import errno
 from select import POLLIN, poll
 from socket import MSG_DONTWAIT, MSG_PEEK
 from time import monotonic
 
-from passenger_trio_loader.session_frames import ABORT, BLOCK, DATA, END, THE_ABORT, ProtocolViolation
+from passenger_trio_loader.session_frames import ABORT, ABORT_FRAME, BLOCK, DATA, END, ProtocolViolation
 
 DRAIN_BYTES = 1024 * 1024
 DRAIN_TIME = 0.2
-"""How much of a body that the application has not read is dropped to save the stream, which costs 0.1 ms."""
-OF_A_BODY = bytes((DATA, END, ABORT))
-"""Types of the frames that may follow a head."""
+"""Bytes of an unread body, and seconds, that ``drain`` spends to keep the stream. A new stream costs 0.1 ms."""
+BODY_FRAMES = bytes((DATA, END, ABORT))
+"""Types of the frames that may follow the head."""
 
 
 class Input:
@@ -21,43 +25,43 @@ class Input:
     that, reading raises ``ConnectionAbortedError``.
     """
 
-    __slots__ = ("_at", "_conn", "_frames", "_have", "aborted", "answered", "behind", "broken", "ended")
+    __slots__ = ("_position", "_conn", "_frames", "_buffer", "aborted", "answered", "next_head", "broken", "ended")
 
     def __init__(self, conn, frames):
         """:param frames: the stream's ``FrameReader``, which has what came behind the head."""
         self._conn = conn
-        self._have = b""
-        self._at = 0
+        self._buffer = b""
+        self._position = 0
         self._frames = frames
         self.ended = False
         self.aborted = False
-        """The supervisor sent ``A``, or hung up."""
+        """The supervisor has sent ``A``, or closed the stream."""
         self.broken = False
-        """What came is not in the contract: no answer."""
+        """What arrived breaks the contract. It gets no answer."""
         self.answered = False
-        """The end of the response is on its way: the next head may follow, also while the body is still being read."""
-        self.behind = b""
-        """What has come of that."""
-        self._take_in()
+        """The end of the response has been sent. From now on the next head may arrive, even while the body is read."""
+        self.next_head = b""
+        """What has arrived of that head."""
+        self._read_frames()
 
     def read(self, size=-1):
-        have = self._have
-        at = self._at
+        have = self._buffer
+        at = self._position
         if size is not None and 0 <= size <= len(have) - at:
-            self._at = at + size
+            self._position = at + size
             return have[at : at + size]
         pieces = [have[at:]] if at else [have]
-        self._have = b""
-        self._at = 0
+        self._buffer = b""
+        self._position = 0
         if size is None or size < 0:
-            while self._more():
-                pieces.append(self._have)
-                self._have = b""
+            while self._fill():
+                pieces.append(self._buffer)
+                self._buffer = b""
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
         size -= len(pieces[0])
-        while size and self._more():
-            piece = self._have[:size]
-            self._at = len(piece)
+        while size and self._fill():
+            piece = self._buffer[:size]
+            self._position = len(piece)
             size -= len(piece)
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -65,13 +69,13 @@ class Input:
     def readline(self, size=-1):
         limit = size if size is not None and size >= 0 else None
         pieces = []
-        while limit != 0 and (self._at < len(self._have) or self._more()):
-            have = self._have
-            end = have.find(b"\n", self._at) + 1
+        while limit != 0 and (self._position < len(self._buffer) or self._fill()):
+            have = self._buffer
+            end = have.find(b"\n", self._position) + 1
             if limit is not None:
-                end = min(end or len(have), self._at + limit)
-            piece = have[self._at : end or len(have)]
-            self._at += len(piece)
+                end = min(end or len(have), self._position + limit)
+            piece = have[self._position : end or len(have)]
+            self._position += len(piece)
             pieces.append(piece)
             if limit is not None:
                 limit -= len(piece)
@@ -92,11 +96,11 @@ class Input:
     def __iter__(self):
         return iter(self.readline, b"")
 
-    def _more(self):
-        """Put the next piece of the body into ``_have``. False: there is none."""
-        self._have = b""
-        self._at = 0
-        while not self._have:
+    def _fill(self):
+        """Put the next piece of the body into ``_buffer``. False: the body has ended."""
+        self._buffer = b""
+        self._position = 0
+        while not self._buffer:
             if self.aborted or self.broken:
                 raise ConnectionAbortedError(errno.ECONNABORTED, "the client went away in the middle of its request")
             if self.ended:
@@ -111,17 +115,17 @@ class Input:
             data = b""
         if data:
             self._frames.feed(data)
-            self._take_in()
+            self._read_frames()
         else:
             self.aborted = True
 
-    def _take_in(self):
-        """Append the payloads that have come to ``_have``."""
+    def _read_frames(self):
+        """Append the payloads that have arrived to ``_buffer``."""
         frames = self._frames
-        pieces = [self._have] if self._have else []
+        pieces = [self._buffer] if self._buffer else []
         try:
             while True:
-                found = frames.next_frame(OF_A_BODY)
+                found = frames.next_frame(BODY_FRAMES)
                 if found is None:
                     break
                 kind, payload, _ = found
@@ -135,21 +139,21 @@ class Input:
                 break
         except ProtocolViolation:
             self.broken = True
-        self._have = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._buffer = pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _on_end(self):
         self.ended = True
-        # The client may be gone already. Nothing else can follow before the response has ended: there is no pipelining.
+        # An abort may follow. Nothing else may before the response has ended: there is no pipelining.
         behind = self._frames.take_rest()
         if behind:
-            if THE_ABORT.startswith(behind):
+            if ABORT_FRAME.startswith(behind):
                 self.aborted = True
             else:
-                self.behind = behind
+                self.next_head = behind
                 self.broken = not self.answered
 
-    def abort_is_next(self):
-        """Something has come, and the body has not ended: is it an abort? One behind more of the body is not seen."""
+    def look_for_abort(self):
+        """Whether an abort has arrived, without reading the body. One that follows more of the body is not seen."""
         if self._frames.is_between_frames:
             try:
                 if self._conn.recv(1, MSG_PEEK | MSG_DONTWAIT) == b"A":
@@ -158,8 +162,8 @@ class Input:
                 self.aborted = True
         return self.aborted or self.broken
 
-    def finish(self):
-        """Drop what the application has not read. True if the stream is at a boundary then.
+    def drain(self):
+        """Drop what the application has not read. True: the stream can carry the next session.
 
         What has come is read (up to a bound), however late we are: the supervisor has been told that the stream lives on, and may have used it again.
         """
@@ -173,7 +177,7 @@ class Input:
             wait = max(0.0, until - monotonic())
             if budget <= 0 or not arrivals.poll(wait * 1000):
                 return False
-            self._have = b""
+            self._buffer = b""
             self._receive()
-            budget -= len(self._have)
+            budget -= len(self._buffer)
         return not (self.aborted or self.broken)

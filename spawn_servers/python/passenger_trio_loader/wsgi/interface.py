@@ -1,6 +1,6 @@
-"""What the rest of the loader must know of WSGI."""
+"""WSGI, as ``process.main`` sees it: what an application is, and what serves it."""
 
-from passenger_trio_loader.interface import Interface, Unfit
+from passenger_trio_loader.interface import Interface, StartFailed
 from passenger_trio_loader.loading import is_coroutine_function
 from passenger_trio_loader.wsgi.worker import Worker
 
@@ -14,30 +14,30 @@ class Wsgi(Interface):
     def prepare(self, options):
         self._may_be_other = bool(options.get("guessed"))
         if options["threads"] > 1:
-            import passenger_trio_loader.wsgi.interrupting  # noqa: F401  which takes time, and one thread needs none of it
+            import passenger_trio_loader.wsgi.interrupting  # noqa: F401  slow, so only where there are threads
 
-    def turned_out(self, application, options):
+    def actual_interface(self, application, options):
         if not (self._may_be_other and is_asgi(application)):
             return self
-        # Only now: most applications are what they seem to be.
+        # Imported late, because few guesses are wrong.
         from passenger_trio_loader.asgi.interface import Asgi
 
         asgi = Asgi()
         asgi.prepare(options)
         return asgi
 
-    def checked(self, found, name, where):
+    def check_application(self, found, name, where):
         if self._may_be_other and is_asgi(found):
             return found
         if is_coroutine_function(found):
-            raise Unfit(
+            raise StartFailed(
                 "configuration",
                 "%s in %s is an ASGI application, not a WSGI application" % (name, where),
                 "It is an async callable: WSGI would call it as a function and get a coroutine instead of a response.",
                 "Serve it as ASGI (--app-type asgi), or name a WSGI application instead, as in module:object.",
             )
         if not callable(found):
-            raise Unfit(
+            raise StartFailed(
                 "configuration",
                 "%s in %s is not a WSGI application: it cannot be called" % (name, where),
                 "It is of the type %s. A WSGI application is called with an environ and a start_response function."
@@ -47,12 +47,12 @@ class Wsgi(Interface):
             )
         return found
 
-    def worker(self, application, options, lifeline):
-        return Worker(application, options, lifeline)
+    def make_worker(self, application, options, watcher):
+        return Worker(application, options, watcher)
 
 
 def is_asgi(found):
-    """Whether something is an ASGI application, as far as its call can tell."""
+    """Whether an object is an ASGI application, judged by its signature."""
     if is_coroutine_function(found):
         return True
     code = getattr(found, "__code__", None)

@@ -4,7 +4,7 @@
 When a request is cancelled there may be no descriptor left to load it with (fault 34).
 """
 
-from passenger_trio_loader.output import say
+from passenger_trio_loader.output import write_stderr
 
 try:
     from ctypes import c_ulong, py_object, pythonapi
@@ -15,9 +15,9 @@ except (ImportError, AttributeError):  # An interpreter without ctypes, or witho
 
 
 def raise_in(threads, kind):
-    """Raise an exception in threads, wherever each of them next runs Python code."""
+    """Raise an exception in threads. Each thread sees it when it next runs Python code."""
     if set_exception is None:
-        say("passenger_trio: threads cannot be interrupted by this interpreter\n")
+        write_stderr("passenger_trio: threads cannot be interrupted by this interpreter\n")
         return
     for thread in threads:
         if thread.is_alive():

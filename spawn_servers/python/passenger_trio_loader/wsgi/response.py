@@ -1,4 +1,11 @@
-"""One request and its response: what the application calls, and everything that goes out."""
+"""One request and its response: ``start_response``, ``write``, and everything that is sent.
+
+Laws:
+
+* A small response is one write: head, body and end together.
+* A response that is shorter than its Content-Length gets no end frame, so that the client sees it is incomplete.
+* The application's iterable is closed once, on every path.
+"""
 
 import errno
 import select
@@ -6,18 +13,18 @@ from os import pread, sendfile
 from select import POLLERR, POLLHUP, POLLIN, poll
 from socket import MSG_DONTWAIT
 
-from passenger_trio_loader.output import say
+from passenger_trio_loader.output import write_stderr
 from passenger_trio_loader.session_frames import (
+    ABORT_FRAME,
     BLOCK,
+    CLOSING_END_FRAME,
     DATA,
+    END_FRAME,
     ERROR,
     MAX_FRAME,
     MAX_HEAD,
     RESPONSE,
-    THE_ABORT,
-    THE_END,
-    THE_LAST,
-    start,
+    frame_prefix,
 )
 from passenger_trio_loader.stopping import Leave
 from passenger_trio_loader.tracebacks import error_payload, traceback_of
@@ -26,7 +33,7 @@ from passenger_trio_loader.wsgi.file_wrapper import FileWrapper
 # Linux has it; PyPy has not the name.
 POLLRDHUP = getattr(select, "POLLRDHUP", 0x2000)
 FILE_FRAME = 1024 * 1024
-"""Bytes of a file in one frame, so that an abort is noticed between frames."""
+"""Bytes of a file in one frame. Between frames the worker looks for an abort."""
 
 
 class Session:
@@ -58,7 +65,7 @@ class Session:
         self._is_head = is_head
         self._no_body = is_head
         self._length = None
-        """What the response head says of the body's length."""
+        """The response's Content-Length, if it has one."""
         self._sent = 0
         self._aborted = False
         self._arrivals = None
@@ -68,17 +75,17 @@ class Session:
         self.gone = False
 
     def run(self, application, environ):
-        """Serve it. True if the stream may carry another session."""
+        """Serve the request. True: the stream can carry the next session."""
         iterable = None
         try:
             iterable = application(environ, self.start_response)
-            self._deliver(iterable)
+            self._send_iterable(iterable)
         except Leave:
             raise
         except BaseException as error:
             self._failed(error)
         finally:
-            # An iterable is closed once: here, whatever happened.
+            # The only place that closes the iterable.
             close = getattr(iterable, "close", None)
             if close is not None:
                 try:
@@ -86,13 +93,13 @@ class Session:
                 except Leave:
                     raise
                 except BaseException as error:
-                    say(traceback_of(error))
+                    write_stderr(traceback_of(error))
         body = self._body
         if self._aborted or body.aborted:
             if not (self.done or self.gone or body.broken):
-                self._push_last(THE_LAST)
+                self._write_last(CLOSING_END_FRAME)
             return False
-        return self.done and (body.ended or body.finish())
+        return self.done and (body.ended or body.drain())
 
     # What the application calls
 
@@ -102,7 +109,7 @@ class Session:
                 if self.begun:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
-                exc_info = None  # a cycle through the frames, otherwise
+                exc_info = None  # otherwise a reference cycle through the frames
         elif self.head is not None:
             raise AssertionError("start_response was called a second time, without exc_info")
         if not isinstance(status, str):
@@ -119,8 +126,7 @@ class Session:
             for name, value in headers:
                 add(name)
                 add(value)
-                # The check of the length spares most names the lower(). A length that is no number is the
-                # supervisor's to judge.
+                # The length check saves most names the lower(). The supervisor judges a length that is no number.
                 if len(name) == 14 and name.lower() == "content-length":
                     length = int(value) if value.isdecimal() and len(value) < 19 else None
             add("")
@@ -136,7 +142,7 @@ class Session:
         return self.write
 
     def write(self, data):
-        """PEP 3333's imperative way to send the body: the data is on its way when it returns."""
+        """PEP 3333's imperative way to send the body. Returns when the kernel has the data."""
         if not isinstance(data, bytes):
             raise TypeError("write() takes bytes, not %s" % type(data).__name__)
         if data:
@@ -144,17 +150,17 @@ class Session:
 
     # What goes out
 
-    def _deliver(self, iterable):
+    def _send_iterable(self, iterable):
         kind = type(iterable)
         if (kind is list or kind is tuple) and not self.begun:
-            self._send_whole(iterable[0] if len(iterable) == 1 else whole(iterable))
+            self._send_whole(iterable[0] if len(iterable) == 1 else join_chunks(iterable))
         elif kind is FileWrapper and not self.begun:
             self._send_file(iterable)
         else:
             if iterable is None:
                 raise TypeError("the application returned None instead of an iterable")
             if isinstance(iterable, (str, bytes)):
-                # It would be sent character by character, or fail with a puzzling message.
+                # Iterating it would send single characters, or fail with a message that does not help.
                 raise TypeError("the application returned %s instead of an iterable of bytes" % kind.__name__)
             for chunk in iterable:
                 if not isinstance(chunk, bytes):
@@ -170,20 +176,22 @@ class Session:
                 self._send_end()
 
     def _send_whole(self, body):
-        """Send a body of which there is no more."""
+        """Send the complete body."""
         if not isinstance(body, bytes):
             raise TypeError("the application yielded %s instead of bytes" % type(body).__name__)
         head = self._checked_head()
         size = len(body)
         if self._length is None:
-            # Nothing is known of the body of a HEAD request's GET from an empty one.
+            # The empty body of a HEAD response says nothing of the length that GET would have.
             if not self._no_body or (self._is_head and size):
                 self.head = head = head + b"Content-Length\0%d\0" % size
                 self._length = size
         if size == self._length and 0 < size <= BLOCK and not self._no_body:
             self.begun = True
             self._sent = size
-            self._push(b"".join((start(RESPONSE, len(head)), head, start(DATA, size), body, self._end_frame())))
+            self._write_all(
+                b"".join((frame_prefix(RESPONSE, len(head)), head, frame_prefix(DATA, size), body, self._end_frame()))
+            )
             self.done = True
         else:
             if body:
@@ -192,20 +200,20 @@ class Session:
                 self._send_end()
 
     def _send_chunk(self, chunk):
-        """Send a part of the body: behind the head if it is the first, before the end if it makes the body complete."""
+        """Send a part of the body. The head goes before the first part, the end after the part that completes the body."""
         parts = []
         if not self.begun:
             head = self._checked_head()
-            parts += (start(RESPONSE, len(head)), head)
+            parts += (frame_prefix(RESPONSE, len(head)), head)
         elif self.done:
             if not self._no_body:
-                self._tell_excess(len(chunk))
+                self._warn_excess(len(chunk))
             return
-        elif self._peer_gave_up():
-            self._hang_up()
+        elif self._is_client_gone():
+            self._raise_client_gone()
         self.begun = True
         if self._no_body:
-            self._push(b"".join(parts) + self._end_frame())
+            self._write_all(b"".join(parts) + self._end_frame())
             self.done = True
             return
         size = len(chunk)
@@ -219,44 +227,44 @@ class Session:
         complete = self._sent == self._length
         if size <= BLOCK:
             if size:
-                parts += (start(DATA, size), chunk)
+                parts += (frame_prefix(DATA, size), chunk)
             if complete:
                 parts.append(self._end_frame())
-            self._push(b"".join(parts))
+            self._write_all(b"".join(parts))
         else:
             view = memoryview(chunk)
             for at in range(0, size, MAX_FRAME):
                 piece = view[at : at + MAX_FRAME]
-                parts += (start(DATA, len(piece)), piece)
+                parts += (frame_prefix(DATA, len(piece)), piece)
             if complete:
                 parts.append(self._end_frame())
-            self._push_parts(parts)
+            self._write_parts(parts)
         self.done = complete
         if excess:
-            self._tell_excess(excess)
+            self._warn_excess(excess)
 
     def _send_end(self):
-        """There is no more."""
+        """End the response: the body is complete, or the application has no more of it."""
         parts = b""
         if not self.begun:
             head = self._checked_head()
             if self._length is None and not self._no_body:
                 head += b"Content-Length\0%d\0" % 0
-            parts = start(RESPONSE, len(head)) + head
+            parts = frame_prefix(RESPONSE, len(head)) + head
             self.begun = True
         if not self._no_body and self._length is not None and self._sent < self._length:
-            # No end: the client must not take this for the whole of it.
-            self._push(parts)
-            say(
+            # No end frame: the client must see that the response is incomplete.
+            self._write_all(parts)
+            write_stderr(
                 "passenger_trio: the response ended after %d of the %d bytes of its Content-Length\n"
                 % (self._sent, self._length)
             )
         else:
-            self._push(parts + self._end_frame())
+            self._write_all(parts + self._end_frame())
             self.done = True
 
     def _send_file(self, wrapper):
-        """Let the kernel send it, if it can: 1 MiB takes one call."""
+        """Let the kernel send a plain file, 1 MiB a call. Read any other file."""
         plain = wrapper.plain_file()
         if plain is None:
             for block in wrapper:
@@ -276,21 +284,21 @@ class Session:
         if self._no_body or not size:
             self._send_end()
             return
-        # A file that is longer than the Content-Length is no mistake: ranges are sent like this.
+        # A file may be longer than the Content-Length: ranges are sent like this.
         size = min(size, self._length)
         if size <= BLOCK:
             self._send_whole(pread(descriptor, size, at))
             return
         end = at + size
-        parts = start(RESPONSE, len(head)) + head
+        parts = frame_prefix(RESPONSE, len(head)) + head
         while at < end:
-            if self.begun and self._peer_gave_up():
-                self._hang_up()
+            if self.begun and self._is_client_gone():
+                self._raise_client_gone()
             until = min(end, at + FILE_FRAME)
             self.begun = True
-            self._push(parts + start(DATA, until - at))
+            self._write_all(parts + frame_prefix(DATA, until - at))
             while at < until:
-                count = self._push_file(descriptor, at, until - at)
+                count = self._write_file(descriptor, at, until - at)
                 if not count:
                     raise RuntimeError("the file became shorter while it was sent")
                 at += count
@@ -300,7 +308,7 @@ class Session:
 
     def _checked_head(self):
         if self._body.broken:
-            self._hang_up()
+            self._raise_client_gone()
         if self.head is None:
             raise AssertionError("the application did not call start_response before the body of its response")
         return self.head
@@ -308,36 +316,36 @@ class Session:
     def _end_frame(self):
         body = self._body
         if body.broken:
-            self._hang_up()
+            self._raise_client_gone()
         body.answered = True
-        return THE_LAST if self._aborted or body.aborted else THE_END
+        return CLOSING_END_FRAME if self._aborted or body.aborted else END_FRAME
 
-    def _hang_up(self):
+    def _raise_client_gone(self):
         raise ConnectionAbortedError(errno.ECONNABORTED, "the client is gone")
 
-    def _tell_excess(self, size):
-        say("passenger_trio: %d bytes beyond the Content-Length of the response were dropped\n" % size)
+    def _warn_excess(self, size):
+        write_stderr("passenger_trio: %d bytes beyond the Content-Length of the response were dropped\n" % size)
         self._sent += size
 
     def _failed(self, error):
         if self.gone or self._aborted or self._body.aborted or self._body.broken:
-            return  # It was told that nobody waits any more, and did as it should.
+            return  # The application was told that the client is gone, and stopped as it should.
         report = traceback_of(error)
-        say(report)
+        write_stderr(report)
         if self.begun:
-            return  # No end: the client must see that the response is incomplete (if it was not complete before).
+            return  # No end frame: the client must see that the response is incomplete, unless it was complete before.
         payload = error_payload(error, report)
         self.begun = True
         try:
-            self._push(start(ERROR, len(payload)) + payload + self._end_frame())
+            self._write_all(frame_prefix(ERROR, len(payload)) + payload + self._end_frame())
             self.done = True
         except OSError:
             pass
 
     # The stream
 
-    def _peer_gave_up(self):
-        """Whether an abort or the end of the stream has come. Asked only between the chunks of a response."""
+    def _is_client_gone(self):
+        """Whether an abort or the end of the stream has arrived. Asked only between the chunks of a response."""
         arrivals = self._arrivals
         if arrivals is None:
             arrivals = self._arrivals = poll()
@@ -346,21 +354,21 @@ class Session:
             if event & (POLLRDHUP | POLLHUP | POLLERR):
                 self._aborted = True
             elif not self._body.ended:
-                self._aborted = self._body.abort_is_next()
+                self._aborted = self._body.look_for_abort()
             else:
-                # Behind a whole request only an abort may come. Anything else is not answered, not even with an end.
+                # Only an abort may follow a complete request. Anything else gets no answer, not even an end frame.
                 self._aborted = True
-                self.gone = self._conn.recv(5, MSG_DONTWAIT) != THE_ABORT
+                self.gone = self._conn.recv(5, MSG_DONTWAIT) != ABORT_FRAME
         return self._aborted or self._body.aborted or self._body.broken
 
-    def _push(self, data):
+    def _write_all(self, data):
         try:
             self._conn.sendall(data)
         except OSError:
             self.gone = True
             raise
 
-    def _push_parts(self, parts):
+    def _write_parts(self, parts):
         """``sendall`` of several buffers, without copying them together."""
         try:
             while parts:
@@ -371,31 +379,31 @@ class Session:
                 if sent:
                     parts[0] = memoryview(parts[0])[sent:]
         except BlockingIOError:
-            self._push(b"".join(parts))  # A socket of eventlet's, which waits in ``sendall`` only.
+            self._write_all(b"".join(parts))  # A socket of eventlet's: it waits in ``sendall`` only.
         except OSError:
             self.gone = True
             raise
 
-    def _push_file(self, descriptor, at, size):
+    def _write_file(self, descriptor, at, size):
         try:
             return sendfile(self._conn.fileno(), descriptor, at, size)
         except ConnectionError:
             self.gone = True
             raise
         except OSError:
-            # It is the file, not the stream. What cannot be sent from there may be readable; if not, the application is told so.
+            # The fault is the file's, not the stream's. It may be readable all the same. If not, the application gets the error.
             data = pread(descriptor, min(size, BLOCK), at)
-        self._push(data)
+        self._write_all(data)
         return len(data)
 
-    def _push_last(self, data):
+    def _write_last(self, data):
         try:
             self._conn.sendall(data)
         except OSError:
             pass
 
 
-def whole(chunks):
+def join_chunks(chunks):
     for chunk in chunks:
         if not isinstance(chunk, bytes):
             raise TypeError("the application yielded %s instead of bytes" % type(chunk).__name__)

@@ -1,4 +1,8 @@
-"""A WSGI worker: the socket, the streams, the threads."""
+"""A WSGI worker: its socket, its streams and its threads.
+
+Each thread accepts a stream, serves the sessions on it one after another, and accepts the next. With one thread that
+is the main thread. ``_serve_stream`` is the hot loop: one ``recv_into`` and one pass over the head for a request.
+"""
 
 import os
 import select
@@ -6,19 +10,25 @@ import sys
 from socket import SHUT_RD, SHUT_RDWR
 from time import sleep
 
-from passenger_trio_loader.at_fork import belongings
+from passenger_trio_loader.at_fork import own_descriptors
 from passenger_trio_loader.listener import OUT_OF_SOMETHING, cannot_listen, open_listener, remove_file
-from passenger_trio_loader.originals import Bare, NativeThread, has_green_threads, is_green, nothing_to_read
-from passenger_trio_loader.output import say
+from passenger_trio_loader.originals import (
+    NativeThread,
+    PlainSocket,
+    nothing_to_read,
+    sockets_are_green,
+    threads_are_green,
+)
+from passenger_trio_loader.output import write_stderr
 from passenger_trio_loader.session_frames import (
-    A_HEAD,
     BLOCK,
+    CLOSING_END_FRAME,
+    END_FRAME,
     HEAD,
-    THE_END,
-    THE_LAST,
+    HEAD_ONLY,
     FrameReader,
     ProtocolViolation,
-    read_start,
+    read_prefix,
 )
 from passenger_trio_loader.stopping import Leave
 from passenger_trio_loader.wsgi.file_wrapper import FileWrapper
@@ -30,19 +40,19 @@ from passenger_trio_loader.wsgi.response import Session
 class Worker:
     """Serves sessions on a Unix socket, ``threads`` streams at a time."""
 
-    def __init__(self, application, options, lifeline=None):
+    def __init__(self, application, options, watcher=None):
         self.application = application
-        self._lifeline = lifeline
+        self._watcher = watcher
         self.threads = max(1, options["threads"])
         self.path = os.path.join(options["socket_dir"], options["socket_name"])
         self.stopping = False
         self._listener = None
         self._threads = []
         self._streams = {}
-        self._is_green = is_green()
+        self._sockets_are_green = sockets_are_green()
         self._accepting = None
-        self._nothing = Input(None, FrameReader(THE_END))
-        """The body of all requests that have none. It has no state that reading would change."""
+        self._no_body_input = Input(None, FrameReader(END_FRAME))
+        """The body of every request that has none. Reading it changes no state, so one is enough."""
         self._environ = {
             "GATEWAY_INTERFACE": "CGI/1.1",
             "SERVER_SOFTWARE": options["server_software"],
@@ -63,20 +73,20 @@ class Worker:
             raise cannot_listen(self.path, error)
 
     def _start_threads(self):
-        if self._is_green:
-            # Who waits lets the others run, also in this wait: all of them are in the main thread, each is a greenlet.
+        if self._sockets_are_green:
+            # The threads are greenlets in the main thread, so waiting for a connection must let the others run, too.
             self._listener.setblocking(False)
         if self.threads == 1:
-            return  # The main thread it is: some libraries work in no other.
+            return  # The main thread serves: some libraries work in no other.
         from threading import Lock, Thread
 
         self._accepting = Lock()
         for number in range(1, self.threads + 1):
-            if has_green_threads() and not self._is_green:
-                # It has made greenlets of threads and left the sockets as they are: the first that waits would stop all.
+            if threads_are_green() and not self._sockets_are_green:
+                # Threads are greenlets, but sockets are not patched: the first wait would stop all of them.
                 thread = NativeThread(self._serve)
             else:
-                # Daemons, so that at the supervisor's end nobody waits for them. On a stop, ``run`` does.
+                # Daemon threads: nothing waits for them when the supervisor is gone. On a stop ``run`` joins them.
                 thread = Thread(target=self._serve, name="passenger_trio-%d" % number, daemon=True)
                 thread.start()
             self._threads.append(thread)
@@ -88,7 +98,7 @@ class Worker:
         remove_file(self.path)
 
     def run(self, announce):
-        """Until ``stop``, and until the sessions in hand are finished. In the main thread."""
+        """Serve until ``stop`` was called and the sessions in hand are finished. In the main thread."""
         announce()
         if self.threads == 1:
             self._serve()
@@ -116,68 +126,68 @@ class Worker:
         for conn, buffer in list(self._streams.items()):
             try:
                 if nothing_to_read(conn) and buffer[0] == 0:
-                    with Bare(conn) as bare:
+                    with PlainSocket(conn) as bare:
                         bare.shutdown(SHUT_RD)
             except OSError:
-                pass  # Closed in this moment.
+                pass  # The stream was closed at this moment.
 
     def cancel(self):
-        """The sessions in hand have had their time. From any thread.
+        """Cancel the sessions in hand: their time is over. From any thread.
 
         What the main thread runs is left by a signal. In another thread, an exception can be raised that is seen when
         it next runs Python code: what it waits for in C it waits for. Our own waits (for the request's body, for whoever
         reads the response) end because the streams are shut down.
         """
         if not self._threads:
-            self._lifeline.leave()
+            self._watcher.leave()
             return
         if self._streams:
-            say("passenger_trio: the process is to end, and the requests that have not are cancelled\n")
-        from passenger_trio_loader.wsgi.interrupting import raise_in  # loaded already: see Wsgi.prepare
+            write_stderr("passenger_trio: stopping: the requests that have not ended in time are cancelled\n")
+        from passenger_trio_loader.wsgi.interrupting import raise_in  # loaded before: see ``Wsgi.prepare``
 
         raise_in(self._threads, Leave)
         for conn in list(self._streams):
             try:
-                with Bare(conn) as bare:
+                with PlainSocket(conn) as bare:
                     bare.shutdown(SHUT_RDWR)
             except OSError:
                 pass  # Closed in this moment.
 
     def give_up(self):
-        pass  # The application has no shutdown of its own. The main thread waits until it is told to leave.
+        pass  # A WSGI application has no shutdown of its own. The main thread waits until it is interrupted.
 
     def _serve(self):
-        """One thread: accept a stream, serve it to its end, and again."""
+        """One thread: accept a stream, serve it to its end, repeat."""
         while True:
             try:
-                conn, _ = self._accept() if self._is_green else self._listener.accept()
+                conn, _ = self._accept() if self._sockets_are_green else self._listener.accept()
             except OSError as error:
                 if self.stopping:
                     return
                 if error.errno not in OUT_OF_SOMETHING:
                     raise
-                say("passenger_trio: cannot accept a connection: %s\n" % error)
+                write_stderr("passenger_trio: cannot accept a connection: %s\n" % error)
                 sleep(0.1)
                 continue
-            # An application may have set a default timeout, which the new socket has inherited.
+            # The new socket has inherited a default timeout if the application has set one.
             conn.settimeout(None)
-            belongings.add(conn)
+            own_descriptors.add(conn)
             try:
                 self._serve_stream(conn)
             except OSError:
-                pass  # The stream broke between two sessions.
+                pass  # The stream has broken between two sessions.
             finally:
-                belongings.discard(conn)
+                own_descriptors.discard(conn)
                 self._streams.pop(conn, None)
                 try:
-                    # A process that the application forked may hold a copy, so closing alone would not end it.
+                    # A process that the application forked may hold a copy: closing alone would not end the stream.
                     conn.shutdown(SHUT_RDWR)
                 except OSError:
                     pass
                 conn.close()
 
     def _accept(self):
-        """``accept`` of an application of gevent's or eventlet's: the wait is theirs, and what comes is a socket of theirs."""
+        """``accept`` where gevent or eventlet has patched sockets: their ``select`` waits, and the result is a socket of theirs."""
         if self._accepting is not None:
             with self._accepting:
                 return self._accept_next()
@@ -190,22 +200,22 @@ class Worker:
                 return self._listener.accept()
             except BlockingIOError:
                 if self.stopping:
-                    raise  # It was shut down, and nobody is in its queue any more.
+                    raise  # The listener is shut down and its queue is empty.
 
     def _serve_stream(self, conn):
-        """The hot loop. A request without a body: one recv, one pass over its head, the application, one send."""
+        """The hot loop: receive a head, make an environ, run a session. Until the stream ends, or cannot be used again."""
         buffer = bytearray(BLOCK)
         view = memoryview(buffer)
         self._streams[conn] = buffer
         receive = conn.recv_into
         application = self.application
         common = self._environ
-        nothing = self._nothing
+        nothing = self._no_body_input
         frames = FrameReader()
         behind = b""
         while True:
             if behind:
-                # Its first byte stands in the buffer all the time: ``stop`` sees that a head has come.
+                # ``buffer[0]`` stays the first byte of a head, so ``stop`` sees that one has arrived.
                 size = len(behind)
                 view[:size] = behind
                 behind = b""
@@ -213,20 +223,20 @@ class Worker:
                 buffer[0] = 0
                 if self.stopping and nothing_to_read(conn):
                     return
-                # A head that came before we were told to stop is served.
+                # A head that arrived before the stop is served.
                 size = receive(buffer)
-            kind, length = read_start(buffer)
+            kind, length = read_prefix(buffer)
             end = 5 + length
             if size < end or size < 5 or kind != HEAD:
                 frames.feed(bytes(view[:size]))
-                head = self._slow_head(conn, frames)
+                head = self._read_partial_head(conn, frames)
                 if head is None:
                     return
                 text = head.decode("latin-1")
                 body = Input(conn, frames)
             else:
                 text = str(view[5:end], "latin-1")
-                if size == end + 5 and buffer[end:size] == THE_END:
+                if size == end + 5 and buffer[end:size] == END_FRAME:
                     body = nothing
                 else:
                     frames.feed(bytes(view[end:size]))
@@ -238,7 +248,7 @@ class Worker:
             names = iter(texts)
             for name in names:
                 environ[name] = next(names)
-            # As many new names as pairs: none came twice, and none has taken the place of one of ours.
+            # As many new names as pairs: no name came twice, and none has replaced one of ours.
             if len(environ) - len(common) != len(texts) // 2 or "" in environ:
                 return
             try:
@@ -246,7 +256,7 @@ class Worker:
             except KeyError:
                 return
             if body.aborted:
-                conn.sendall(THE_LAST)
+                conn.sendall(CLOSING_END_FRAME)
                 return
             if "%" in path:
                 environ["PATH_INFO"] = percent_decoded(path)
@@ -257,14 +267,14 @@ class Worker:
             if not Session(conn, body, method == "HEAD").run(application, environ):
                 return
             if body is not nothing:
-                behind = body.behind
+                behind = body.next_head
 
     @staticmethod
-    def _slow_head(conn, frames):
-        """The payload of a head that came in pieces; None if it is no head. What came behind it is in ``frames``."""
+    def _read_partial_head(conn, frames):
+        """The payload of a head that arrives in pieces. None: it is no head. ``frames`` keeps what follows the head."""
         try:
             while True:
-                found = frames.next_frame(A_HEAD)
+                found = frames.next_frame(HEAD_ONLY)
                 if found is not None:
                     return found[1]
                 data = conn.recv(BLOCK)
