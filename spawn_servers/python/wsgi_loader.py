@@ -3,8 +3,12 @@
     python wsgi_loader.py              a worker: loads the application and serves it
     python wsgi_loader.py --preload    a preloader: loads it once, and forks workers when it is asked to
 
-This program is only the way in. Read ../CONTRACT.md first, then passenger_trio_loader/__init__.py, which states the
-reading order of the package, then passenger_trio_loader/wsgi/__init__.py for PEP 3333.
+This program only starts the package beside it. Read in this order:
+
+    ../CONTRACT.md, ../IMPLEMENTATION.md         what any loader must do, and what ours do beyond that
+    passenger_trio_loader/__init__.py            the laws of the Python loader, and the order of its files
+    passenger_trio_loader/wsgi/__init__.py       the same for PEP 3333
+    passenger_trio_loader/preloading/__init__.py the same for a preloader
 """
 
 import os

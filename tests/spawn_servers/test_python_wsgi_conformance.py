@@ -82,6 +82,18 @@ def test_imports_the_standard_library_only(file: Path) -> None:
     assert imported_by(tree.body).isdisjoint(slow), "slow to start; where it is needed is early enough"
 
 
+@pytest.mark.parametrize("package", [".", "wsgi", "asgi", "preloading"])
+def test_the_reading_order_names_every_file(package: str) -> None:
+    """HO2: what is read first names each file beside it, once, and each folder."""
+    folder = LOADER.parent / "passenger_trio_loader" / package
+    order = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    assert order is not None
+    order = order.partition("Reading order:")[2].partition("Laws:")[0]
+    files = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+    assert {name: order.count(f" {name}") for name in files} == dict.fromkeys(files, 1)
+    assert all(f" {path.parent.name}/" in order for path in folder.glob("*/__init__.py"))
+
+
 def imported_by(nodes: Iterable[ast.AST]) -> set[str]:
     found = set()
     for node in nodes:
