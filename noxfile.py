@@ -82,14 +82,14 @@ if __name__ != "__main__":
         session.run("python", "tests/node_packages.py")  # now, and not within the time of a test
         # Hundreds of servers and loaders are started. Where PYTHONDONTWRITEBYTECODE is set each of them would compile all that it imports.
         session.run("python", "-m", "compileall", "-q", "passenger_trio", "spawn_servers", "tests", "-x", "tests/apps")
-        # Most tests wait for processes, so there is one more than cores: it does something meanwhile. What a module shares stays together.
+        # Most tests wait for processes, so there are two for each core: one does something meanwhile. What a module shares stays together.
         # The order is that of tests/conftest.py: what lasts long begins first; the quick half is shuffled, and the heading has the seed
         # (``--randomly-seed=N`` has the same order again).
         spread = (
             "-p",
             "randomly",
             "-n",
-            str((os.cpu_count() or 1) + 1),
+            str(2 * (os.cpu_count() or 1)),
             "--dist",
             "loadscope",
             "--no-loadscope-reorder",

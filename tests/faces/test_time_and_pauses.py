@@ -161,5 +161,5 @@ def application(environ, start_response):
         assert len(bombs) == 65
         assert server.get("/").body == b"hello"
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda: not any(map(is_running, bombs)), 2.0, "what it forked is gone")
+        eventually(lambda: not any(map(is_running, bombs)), what="what it forked is gone")
         assert server.get("/").body == b"hello"

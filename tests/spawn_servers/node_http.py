@@ -5,6 +5,7 @@ The Nodes are the first in ``PATH`` and those that ``PASSENGER_TRIO_TEST_NODES``
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ LOADER = ROOT / "spawn_servers" / "node" / "node_loader.js"
 APPS = ROOT / "tests" / "apps" / "node"
 
 
+@functools.cache  # each is asked for its version once, and not by every module that wants to know
 def nodes() -> dict[str, str]:
     """Version -> path of every Node found."""
     named = os.environ.get("PASSENGER_TRIO_TEST_NODES", "").split(os.pathsep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ PYTHON = os.environ.get("TEST_PYTHON", sys.executable)
 IS_PYPY = "pypy" in os.path.basename(os.path.realpath(PYTHON))
 
 
+@functools.cache  # each is asked for its version once, and not by every module that wants to know
 def interpreters() -> dict[str, str]:
     """Name -> path of every interpreter found: this one, pyenv's, those in PATH. Each real one once."""
     candidates = [sys.executable]

@@ -6,6 +6,7 @@ The Rubies are Debian's, JRuby, and those that ``PASSENGER_TRIO_TEST_RUBIES`` na
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ APPS = ROOT / "tests" / "apps" / "ruby"
 DEBIAN_GEMS = "/usr/share/rubygems-integration/all"
 
 
+@functools.cache  # each is asked for its version once, and not by every module that wants to know
 def rubies() -> dict[str, str]:
     """Name -> path of every Ruby found, each real one once."""
     named = os.environ.get("PASSENGER_TRIO_TEST_RUBIES", "").split(os.pathsep)
