@@ -3,7 +3,7 @@
 ::
 
     tree            starts top to bottom, stops bottom to top
-     |- reception   where loaders connect back
+     |- spawn listener   where loaders connect back
      |- pool        clock, and a group home for each application
      |- access log
      |- admin       answers until the last process is gone
@@ -52,8 +52,8 @@ from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.app_spec import AppSpec, make_app_spec
 from passenger_trio.spawning.choose_spawner import MakeSpawner, SpawnerFacts, SpawnerParts, spawners_of, uses_preloader
-from passenger_trio.spawning.reception import Reception
 from passenger_trio.spawning.remains import Remains
+from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.system.pidfd import why_no_processes
 from passenger_trio.system.ports import Ports
 from passenger_trio.system.syscalls import cpus
@@ -140,10 +140,10 @@ async def open_tree(
         failure: BaseException | None = None
         keep = kernel.supervise_started
         async with trio.open_nursery() as tree:
-            reception = Reception(instance.spawn_socket, kernel)
+            spawn_listener = SpawnListener(instance.spawn_socket, kernel)
             remains = Remains(kernel)
             await tree.start(remains.serve)
-            await tree.start(partial(keep, "the reception", reception.serve, must_start=True))
+            await tree.start(partial(keep, "the spawn listener", spawn_listener.serve, must_start=True))
             await tree.start(pool.run)
             if access_log is not None:
                 tree.start_soon(access_log.run)
@@ -157,7 +157,7 @@ async def open_tree(
                 roots = {spec.key: spec.detected.root for spec in specs}
                 watch = Watch(pool, directories, roots, config.pool.stat_throttle_rate)
                 await tree.start(keep, "the watch for restart.txt", watch.run)
-            parts = SpawnerParts(reception, Ports(), remains, kernel)
+            parts = SpawnerParts(spawn_listener, Ports(), remains, kernel)
             for spec in specs:
                 await pool.add_group(
                     spec.key,

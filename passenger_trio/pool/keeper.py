@@ -67,11 +67,11 @@ class Keeper:
     async def keep(self) -> None:
         """Until the process is gone."""
         live = self.process.live
-        attend = partial(self._kernel.supervise, "a reader of an application's output", escalate=self._unread)
+        read_output = partial(self._kernel.supervise, "a reader of an application's output", escalate=self._unread)
         try:
             with self._kernel.contain(_TASK, "the process is ended"):
                 async with trio.open_nursery() as watchers:
-                    watchers.start_soon(attend, live.attend)
+                    watchers.start_soon(read_output, live.read_output)
                     watchers.start_soon(self._walk_down)
                     await live.wait_exit()
                     self._gone()  # at once: the policy must not route to it for one step longer

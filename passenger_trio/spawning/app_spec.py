@@ -1,4 +1,4 @@
-"""What a spawner must know of an application, worked out once: command, environment, the members of the loader's ``options``.
+"""What a spawner must know of an application, computed once: command, environment, the loader's ``options``.
 
 The environment that an application gets is the supervisor's own, less everything that starts with ``PASSENGER_TRIO_`` (the
 supervisor's settings, and other instances' tokens), plus the variables named in ``_environment``, plus the application's own (R48: one application never
@@ -30,9 +30,9 @@ _LOADERS = {
     "rack": ("ruby", "rack_loader.rb", "rack_preloader.rb"),
     "node": ("node", "node_loader.js", ""),
 }
-"""Type -> language, the program for a worker, the program for a preloader. (A type that is not here has no loader.)"""
+"""Type -> language, the program for a worker, the program for a preloader. Other types have no loader."""
 _CONCURRENCY = {"asgi": 100, "node": 100, "generic": 0}
-"""Type -> requests that a process gets at a time, 0: any number, where the type does not count threads."""
+"""Requests that a process gets at a time, for types that do not count threads. 0: any number."""
 _PRELOAD_ARGUMENT = "--preload"
 
 
@@ -48,15 +48,15 @@ class AppSpec:
     environment: Mapping[str, str]
     socket_dir: str
     found_out: dict[str, str] = attrs.field(factory=dict, eq=False, repr=False)
-    """What only running it has shown: ``app_type``, where that was guessed wrongly."""
+    """What only running the application has shown: ``app_type``, if the guess was wrong."""
 
     @property
     def app_type(self) -> str:
-        """What it is: as far as it was run, what it turned out to be."""
+        """The type: what running the application has shown, else what was detected."""
         return self.found_out.get("app_type", self.detected.app_type)
 
     def turned_out(self, app_type: str) -> bool:
-        """A process says what it serves. Whether that is news."""
+        """Note the type that a process reports. Whether it differs from the type so far."""
         if not (self.detected.is_guess and app_type in _LOADERS and app_type != self.app_type):
             return False
         self.found_out["app_type"] = app_type
@@ -69,8 +69,10 @@ class AppSpec:
 
     @property
     def streams(self) -> int:
-        """Streams that a process takes at the same time, 0: any number. None of the sessions that are forced upon it
-        may wait for the end of another's stream, unless there is no thread for it.
+        """Streams that a process takes at the same time; 0: any number.
+
+        It is enough for the sessions that ``force_max_concurrent_requests_per_process`` forces upon a process: none of them may wait
+        for the end of another's stream, unless there is no thread for it.
         """
         forced = self.app.force_max_concurrent_requests_per_process
         return forced if self.detected.app_type in _CONCURRENCY and forced >= 0 else self.concurrency

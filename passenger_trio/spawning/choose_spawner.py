@@ -1,4 +1,4 @@
-"""An application's options and type -> which spawner makes its processes.
+"""Which spawner makes the processes of an application: decided by its options and type.
 
 ::
 
@@ -21,9 +21,9 @@ from passenger_trio.kernel import ErrorKernel
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.direct import DirectSpawner
 from passenger_trio.spawning.generic import GenericSpawner
-from passenger_trio.spawning.reception import Reception
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.smart import SmartSpawner
+from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import Spawner
 from passenger_trio.spawning.warm_up import WarmSpawner
 from passenger_trio.system.logs import AppOutput
@@ -32,15 +32,15 @@ from passenger_trio.system.ports import Ports
 __all__ = ["MakeSpawner", "SpawnerFacts", "SpawnerParts", "spawners_of", "uses_preloader"]
 
 MakeSpawner = Callable[[int], Spawner]
-"""The spawner of a generation. What it spawns is the code as it is from then on."""
+"""Makes the spawner of a generation, which spawns the code as it is from then on."""
 
 
 @attrs.frozen
 class SpawnerFacts:
-    """Whom the spawners of one application tell of their preloaders.
+    """Callbacks for what the spawners of one application find out.
 
-    :ivar on_preloader: when a preloader has started (True) or ended (False): its generation, and its number in that.
-    :ivar on_unsafe: when the application of a generation turns out unsafe to fork.
+    :ivar on_preloader: a preloader of a generation, with its number, has started (True) or ended (False).
+    :ivar on_unsafe: the application of a generation is unsafe to fork.
     """
 
     on_preloader: Callable[[int, int, bool], None]
@@ -51,7 +51,7 @@ class SpawnerFacts:
 class SpawnerParts:
     """What the spawners of one server share."""
 
-    reception: Reception
+    spawn_listener: SpawnListener
     ports: Ports
     remains: Remains
     kernel: ErrorKernel
@@ -76,7 +76,7 @@ def spawners_of(spec: AppSpec, parts: SpawnerParts, facts: SpawnerFacts) -> Make
         if uses_preloader(spec):
             return SmartSpawner(
                 spec,
-                parts.reception,
+                parts.spawn_listener,
                 sink,
                 on_preloader=partial(facts.on_preloader, generation),
                 on_unsafe=partial(facts.on_unsafe, generation),
@@ -85,6 +85,6 @@ def spawners_of(spec: AppSpec, parts: SpawnerParts, facts: SpawnerFacts) -> Make
             )
         if spec.detected.app_type == "generic":
             return GenericSpawner(spec, parts.ports, sink, parts.remains)
-        return DirectSpawner(spec, parts.reception, sink, parts.remains)
+        return DirectSpawner(spec, parts.spawn_listener, sink, parts.remains)
 
     return make

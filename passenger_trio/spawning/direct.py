@@ -1,4 +1,8 @@
-"""DirectSpawner: a fresh program for each process, and ``start_loader``, which the preloader is started with as well."""
+"""DirectSpawner: a fresh program for each process. ``start_loader`` also starts preloaders.
+
+It knows how a loader is started: command, environment, output pipe and pending spawn. Whether the program becomes ready is
+``handshake``'s. Law: a spawn that fails, or is cancelled, leaves nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,8 @@ from passenger_trio.core.model import ErrorCategory
 from passenger_trio.errors import SpawnError
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.handshake import Launch
-from passenger_trio.spawning.reception import Reception
 from passenger_trio.spawning.remains import Remains
+from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import PreloaderFacts, SpawnedProcess
 from passenger_trio.system.children import start_program
 from passenger_trio.system.pidfd import pin_child
@@ -33,25 +37,25 @@ class Sink(Protocol):
         """Lines of one process, in order."""
 
     def has_room(self) -> bool:
-        """Whether they can be written now, without any being lost."""
+        """Whether lines can be written now without loss."""
 
 
 async def start_loader(
-    launch: Launch, reception: Reception, command: tuple[str, ...], role: str, sink: Sink | None
+    launch: Launch, spawn_listener: SpawnListener, command: tuple[str, ...], role: str, sink: Sink | None
 ) -> Ready:
-    """Start a loader and see it through until it is ready.
+    """Start a loader and wait until it is ready.
 
-    :raises SpawnError: it did not come to that; ``launch.abandon`` is the caller's to call.
+    :raises SpawnError: the loader did not become ready. The caller must call ``launch.abandon``.
     """
     spec, output = launch.spec, launch.output
     launch.command = command
     pid = 0
 
-    with reception.expect(role, lambda peer: is_program(peer, pid)) as expectation:
+    with spawn_listener.expect(role, lambda peer: is_program(peer, pid)) as pending:
         environment = {
             **spec.environment,
-            "PASSENGER_TRIO_SPAWN_SOCKET": reception.path,
-            "PASSENGER_TRIO_SPAWN_TOKEN": expectation.token,
+            "PASSENGER_TRIO_SPAWN_SOCKET": spawn_listener.path,
+            "PASSENGER_TRIO_SPAWN_TOKEN": pending.token,
         }
         launch.advance("preparation", "start_program")
         try:
@@ -64,11 +68,11 @@ async def start_loader(
             output.on_lines = partial(sink.write, pid)
             output.has_room = sink.has_room
         launch.advance("start_program", "connect_back")
-        return await launch.see_through(expectation, spec.app.start_timeout)
+        return await launch.wait_ready(pending, spec.app.start_timeout)
 
 
 def is_program(peer: PeerCredentials, pid: int) -> bool:
-    """Whether who connects is the program that was started, as our user (R47)."""
+    """Whether the peer is the program that was started, and runs as our user (R47)."""
     return peer.pid == pid and peer.uid == os.getuid()
 
 
@@ -82,12 +86,12 @@ def _cannot_start(launch: Launch, command: tuple[str, ...], exc: OSError | Value
         ErrorCategory.OPERATING_SYSTEM,
         f"The interpreter {command[0]} cannot be started: {why}",
         "The operating system refused to start the application's interpreter.",
-        "Check that the interpreter and the application's directory are there and may be used; --python or --ruby chooses another interpreter.",
+        "Check that the interpreter and the application's directory exist and can be accessed. --python or --ruby chooses another interpreter.",
     )
 
 
 def process_of(launch: Launch, ready: Ready, spawn_time: float, remains: Remains | None) -> SpawnedProcess:
-    """What has come of the launch of a program that is ready to serve. Everything of the launch is the process's from here on."""
+    """The process of a launch that is ready to serve. It owns everything of the launch from here on."""
     assert launch.pidfd is not None
     assert launch.control is not None
     return SpawnedProcess(
@@ -107,13 +111,13 @@ def process_of(launch: Launch, ready: Ready, spawn_time: float, remains: Remains
 
 
 class DirectSpawner:
-    """Every process is a program of its own."""
+    """Starts a program for each process."""
 
     def __init__(
-        self, spec: AppSpec, reception: Reception, sink: Sink | None = None, remains: Remains | None = None
+        self, spec: AppSpec, spawn_listener: SpawnListener, sink: Sink | None = None, remains: Remains | None = None
     ) -> None:
         self._spec = spec
-        self._reception = reception
+        self._spawn_listener = spawn_listener
         self._sink = sink
         self._remains = remains
 
@@ -123,7 +127,7 @@ class DirectSpawner:
         launch = Launch.begin(self._spec, JourneyType.SPAWN_DIRECTLY)
         done = False
         try:
-            ready = await start_loader(launch, self._reception, self._spec.command, "worker", self._sink)
+            ready = await start_loader(launch, self._spawn_listener, self._spec.command, "worker", self._sink)
             process = process_of(launch, ready, trio.current_time() - begun, self._remains)
             done = True
             return process
@@ -132,7 +136,7 @@ class DirectSpawner:
                 await launch.abandon()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Nothing outlives a direct spawn."""
+        """A direct spawn keeps nothing: sleep until cancelled."""
         task_status.started()
         await trio.sleep_forever()
 

@@ -1,7 +1,7 @@
-"""DummySpawner: a verified fake of a Spawner, for tests of whatever stands above.
+"""DummySpawner: a verified fake of a Spawner, for tests of the layers above.
 
-Its processes are tasks' work and no programs: ``DummyProcess`` is a ``LiveProcess`` that a test can let exit, and whose streams end in a function of
-the test. ``tests/spawning/test_spawner_conformance.py`` holds the fake and the real spawners to the same promises.
+Its processes are tasks, not programs: a test lets a ``DummyProcess`` exit, and serves its streams with a function of its own.
+``tests/spawning/test_spawner_conformance.py`` holds the fake and the real spawners to the same promises.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from passenger_trio.system.sockets import RawStream
 __all__ = ["DummyProcess", "DummySpawner", "dummy_failure"]
 
 Serve = Callable[["DummyProcess", RawStream], Awaitable[None]]
-"""Serves one stream of a process: the worker's side of its worker protocol."""
+"""Serves one stream of a process: the worker's side of the protocol."""
 
 
 def dummy_failure(summary: str = "the dummy was told to fail") -> SpawnFailure:
@@ -128,7 +128,7 @@ class DummyProcess:
             self.exit(-number)
         return True
 
-    async def attend(self) -> None:
+    async def read_output(self) -> None:
         await trio.sleep_forever()
 
     def close(self) -> None:

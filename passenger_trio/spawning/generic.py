@@ -1,12 +1,13 @@
 """GenericSpawner: programs that know nothing of us, started by a shell command (``--app-start-command``).
 
-A program is told a free TCP port of the loopback interface (``$PORT``) and the path of a Unix socket (``$SOCKET``), listens on one of them, and is ready as soon
-as it accepts a connection. It speaks HTTP, is asked to stop by SIGTERM (to its process group), and has no control connection.
+A program gets a free TCP port of the loopback interface (``$PORT``) and the path of a Unix socket (``$SOCKET``), listens on
+one of them, and is ready as soon as it accepts a connection. It speaks HTTP, is asked to stop by SIGTERM (to its process
+group), and has no control connection.
 
-Its lifeline is a pipe: ``_SHELL`` leaves a shell beside the program, in its process group, that waits for the end of the pipe and then kills the group. So
-whatever ends the supervisor ends the program, and what that has started (PR_SET_PDEATHSIG would be for the first process only, and lost in a set-uid exec). The
-shell is no child of the program, which may wait for all of its own. When the program has ended, the shell is told so by a line, and ends: what the program has
-left behind is ``remains``' to end.
+Instead it has a death pipe: ``_SHELL`` leaves a shell beside the program, in its process group, that waits for the end of the
+pipe and then kills the group. So whatever ends the supervisor ends the program and what it has started. (PR_SET_PDEATHSIG
+would end the first process only, and is lost in a set-uid exec.) The shell is not a child of the program, because a program
+may wait for all its children. When the program has ended, a line tells the shell to end; ``remains`` ends what is left.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ exec 3<&0 </dev/null
 exec 3<&-
 exec /bin/sh -c "$1"
 """
-"""Descriptor 0 is the lifeline. ``$$`` stays the pid of the outermost shell, which becomes the program and leads the process group."""
+"""Descriptor 0 is the death pipe. ``$$`` stays the pid of the outermost shell, which becomes the program and leads the process group."""
 
-_SOONEST, _LATEST = 0.005, 0.1
-"""Seconds between two probes: soon at first, then less often."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
+"""Seconds between two probes; the pause grows."""
 
 
 @attrs.frozen
@@ -61,21 +62,21 @@ class Endpoint:
     port: int = 0
 
     def connect_nowait(self, believe: Callable[[PeerCredentials], bool]) -> RawStream:
-        """:param believe: of the Unix socket: whether this is who is to listen there.
-        :raises OSError: nobody listens there, or somebody else does.
+        """:param believe: for the Unix socket: whether the listening process is the right one.
+        :raises OSError: no process listens there, or the wrong one does.
         """
         return connect_tcp_nowait(self.host, self.port) if self.port else connect_unix_nowait(self.host, believe)
 
 
 @attrs.define(eq=False)
-class Lifeline:
-    """The pipe whose end is the program's. Both ends are closed by ``close``, which is idempotent."""
+class DeathPipe:
+    """The pipe whose end ends the program. ``close`` closes both ends, and is idempotent."""
 
     reading_end: int
     writing_end: int
 
     @classmethod
-    def open(cls) -> Lifeline:
+    def open(cls) -> DeathPipe:
         return cls(*os.pipe2(os.O_CLOEXEC))
 
     def close_reading_end(self) -> None:
@@ -83,9 +84,9 @@ class Lifeline:
         if fd >= 0:
             os.close(fd)
 
-    def let_go(self) -> None:
-        """The program has ended: nobody is killed when the pipe is closed."""
-        with suppress(OSError):  # the shell is gone as well
+    def disarm(self) -> None:
+        """The program has ended: close the pipe without killing its group."""
+        with suppress(OSError):  # the shell is gone, too
             os.write(self.writing_end, b"\n")
         self.close()
 
@@ -109,7 +110,7 @@ class ListeningProcess:
     socket_path: str
     port: int
     _ports: Ports
-    _lifeline: Lifeline
+    _death_pipe: DeathPipe
     _remains: Remains | None = None
     _grace: float = 0.0
     preloaded: bool = False
@@ -134,7 +135,7 @@ class ListeningProcess:
         return self.endpoint.connect_nowait(self._is_listener)
 
     def _is_listener(self, listener: PeerCredentials) -> bool:
-        """Whether it is the program that listens, or what belongs to it (KE5)."""
+        """Whether the program itself listens, or a process that belongs to it (KE5)."""
         believed = belongs(self.pid, listener)
         if not believed:
             warn_of_stranger(self.pid, listener)
@@ -153,21 +154,21 @@ class ListeningProcess:
     def signal_group(self, number: int) -> bool:
         return self.pidfd.signal_group(number)
 
-    async def attend(self) -> None:
+    async def read_output(self) -> None:
         await self.output.run()
 
     def close(self) -> None:
         if self.pidfd.signal_group(0):
-            self._lifeline.let_go()
+            self._death_pipe.disarm()
         else:
-            self._lifeline.close()  # nobody is left, or (before Linux 6.9) only the shell can signal who is
+            self._death_pipe.close()  # no process is left, or (before Linux 6.9) only the shell can signal it
         self._ports.release(self.port)
         leave_behind(self._remains, self.output, self.pidfd, self._grace)
         remove_unix_socket(self.socket_path)
 
 
 class GenericSpawner:
-    """Starts the application's command, once for each process; see ``Spawner``."""
+    """Starts the application's command once for each process; see ``Spawner``."""
 
     def __init__(self, spec: AppSpec, ports: Ports, sink: Sink | None = None, remains: Remains | None = None) -> None:
         self._spec = spec
@@ -179,16 +180,16 @@ class GenericSpawner:
         """See ``Spawner``."""
         begun = trio.current_time()
         launch = Launch.begin(self._spec, JourneyType.START_COMMAND)
-        lifeline: Lifeline | None = None
+        death_pipe: DeathPipe | None = None
         port = 0
         done = False
         try:
             try:
-                lifeline = Lifeline.open()
+                death_pipe = DeathPipe.open()
                 port = self._ports.take()
             except OSError as exc:
                 raise self._cannot_start(launch, exc) from exc
-            self._start(launch, lifeline, port)
+            self._start(launch, death_pipe, port)
             endpoint = await self._wait_listening(launch, port)
             assert launch.pidfd is not None
             process = ListeningProcess(
@@ -201,7 +202,7 @@ class GenericSpawner:
                 socket_path=launch.socket_path,
                 port=port,
                 ports=self._ports,
-                lifeline=lifeline,
+                death_pipe=death_pipe,
                 remains=self._remains,
                 grace=self._spec.app.shutdown_timeout,
             )
@@ -211,10 +212,10 @@ class GenericSpawner:
             if not done:
                 await launch.abandon()
                 self._ports.release(port)
-                if lifeline is not None:
-                    lifeline.close()
+                if death_pipe is not None:
+                    death_pipe.close()
 
-    def _start(self, launch: Launch, lifeline: Lifeline, port: int) -> None:
+    def _start(self, launch: Launch, death_pipe: DeathPipe, port: int) -> None:
         spec, output = self._spec, launch.output
         launch.command = (spec.app.app_start_command,)
         environment = {"PYTHONUNBUFFERED": "1", **spec.environment, "PORT": str(port), "SOCKET": launch.socket_path}
@@ -225,12 +226,12 @@ class GenericSpawner:
                 cwd=spec.detected.root,
                 env=environment,
                 output=output.writing_end,
-                stdin=lifeline.reading_end,
+                stdin=death_pipe.reading_end,
             )
             launch.pin(pin_child(pid))
         except (OSError, ValueError) as exc:
             raise self._cannot_start(launch, exc) from exc
-        lifeline.close_reading_end()
+        death_pipe.close_reading_end()
         output.close_writing_end()
         if self._sink is not None:
             output.on_lines = partial(self._sink.write, pid)
@@ -240,7 +241,7 @@ class GenericSpawner:
     async def _wait_listening(self, launch: Launch, port: int) -> Endpoint:
         """A race between the first connection, the exit and the deadline.
 
-        :raises SpawnError: it was not the connection.
+        :raises SpawnError: the connection did not win.
         """
         pidfd = launch.pidfd
         assert pidfd is not None
@@ -257,10 +258,10 @@ class GenericSpawner:
 
                 race.start_soon(launch.output.run)
                 race.start_soon(watch_exit)
-                pause = _SOONEST
+                pause = _FIRST_PAUSE
                 while (found := _probe(launch.socket_path, port, pidfd.pid)) is None:
                     await trio.sleep(pause)
-                    pause = min(_LATEST, pause * 1.5)
+                    pause = min(_LONGEST_PAUSE, pause * 1.5)
                 race.cancel_scope.cancel()
         launch.output.drain()
         if exited or pidfd.poll():
@@ -272,7 +273,7 @@ class GenericSpawner:
         return found
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Nothing outlives a spawn."""
+        """A spawn keeps nothing: sleep until cancelled."""
         task_status.started()
         await trio.sleep_forever()
 
@@ -287,7 +288,7 @@ class GenericSpawner:
     def forking(self) -> Forking | None:
         return None
 
-    # What a person is told
+    # Error messages
 
     def _cannot_start(self, launch: Launch, exc: OSError | ValueError) -> SpawnError:
         why = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
@@ -295,39 +296,43 @@ class GenericSpawner:
             ErrorCategory.OPERATING_SYSTEM,
             f"The command of --app-start-command cannot be started: {why}",
             "The operating system refused a shell, a pipe or a port for it.",
-            "Check that the application's directory is there, and the limits of the account under which the server runs.",
+            "Check that the application's directory exists, and the limits of the account under which the server runs.",
         )
 
     def _ended_early(self, launch: Launch) -> SpawnError:
         status = launch.exit_status
         if status in (126, 127):
             summary = f"The program of --app-start-command {'cannot be run' if status == 126 else 'was not found'}"
-            solution = "Check how it is spelt, and that it is in the PATH of the server; the command is run by /bin/sh in the application's directory."
+            solution = "Check its spelling, and that it is in the PATH of the server. /bin/sh runs the command in the application's directory."
         else:
             summary = f"The program of --app-start-command ended before it listened ({describe_exit(status)})"
-            solution = "Look at the output. The program must stay in the foreground: if it makes a daemon of itself, tell it not to."
+            solution = "Look at the output. The program must stay in the foreground: turn off its daemon mode."
         return launch.failure(ErrorCategory.EXITED, summary, "Its last output, if there was any, is below.", solution)
 
     def _never_listened(self, launch: Launch, port: int) -> SpawnError:
         assert launch.pidfd is not None
         elsewhere = _listens_on(launch.pidfd.pid)
         if listener_uids(port) - {os.getuid()}:
-            problem = f"Somebody else listens on the port that was meant for it ({port})."
+            problem = f"A process of another user listens on its port ({port})."
         elif elsewhere:
-            problem = f"It listens on {', '.join(elsewhere)}, and not where it was told to: $PORT is {port}, $SOCKET is {launch.socket_path}."
+            problem = (
+                f"It listens on {', '.join(elsewhere)} instead of on $PORT ({port}) or $SOCKET ({launch.socket_path})."
+            )
         else:
-            problem = f"It listens nowhere; $PORT is {port}, $SOCKET is {launch.socket_path}."
+            problem = f"It does not listen at all. $PORT is {port}, $SOCKET is {launch.socket_path}."
         return launch.failure(
             ErrorCategory.TIMEOUT,
             f"The program of --app-start-command did not listen within {self._spec.app.start_timeout:g} seconds",
             problem,
-            "Let the command pass on where to listen, such as --port $PORT or --socket $SOCKET. If the program only needs longer, raise --start-timeout.",
+            "Pass the address on in the command, for example --port $PORT or --socket $SOCKET. If the program only needs longer, raise --start-timeout.",
         )
 
 
 def _probe(socket_path: str, port: int, pid: int) -> Endpoint | None:
-    """Where the program accepts a connection by now. On the port it must be our user who listens, or else the program itself (which may have become
-    another user): a stranger may have been quicker (R47).
+    """Where the program accepts a connection; None: nowhere yet.
+
+    On the port, our user or the program itself (which may have become another user) must listen: another process may have
+    taken the port first (R47).
     """
     for endpoint in (Endpoint(socket_path), Endpoint("127.0.0.1", port), Endpoint("::1", port)):
         try:
@@ -345,19 +350,19 @@ def _probe(socket_path: str, port: int, pid: int) -> Endpoint | None:
 
 
 def belongs(pid: int, listener: PeerCredentials) -> bool:
-    """Whether who listens is a program, in its process group, or a descendant of it. Its user may be another than ours."""
+    """Whether the listening process is the program, a member of its process group or a descendant. It may run as another user."""
     if not listener.pid:
-        return False  # it lives where we do not see pids
+        return False  # its pid cannot be seen from here
     try:
         if listener.pid == pid or os.getpgid(listener.pid) == pid:
             return True
     except OSError:
-        return False  # it has ended; nobody can say whose it was
+        return False  # it has ended, so its group is unknown
     return listener.pid in descendants(pid)
 
 
 def _listens_on(pid: int) -> list[str]:
-    """Where a process and its descendants listen, for people. Nowhere, where that cannot be told (no descriptor is left)."""
+    """Where a process and its descendants listen, for people. Empty if that cannot be found out (no descriptor is left)."""
     found = set()
     try:
         import psutil
@@ -370,7 +375,7 @@ def _listens_on(pid: int) -> list[str]:
                         host = f"[{connection.laddr.ip}]" if ":" in connection.laddr.ip else connection.laddr.ip
                         found.add(f"{host}:{connection.laddr.port}")
             except psutil.Error:
-                continue  # gone by now
+                continue  # the process has ended
     except (OSError, ImportError):
         pass
     return sorted(found)

@@ -1,8 +1,12 @@
 """From "the program was started" to "it may serve": a race between ready, error, early exit and the deadline.
 
-Every spawner runs its spawns through ``Launch``, which keeps the journey and gathers the evidence. Laws: whoever loses the race has been told;
-a report that the program managed to send is read even when its exit was noticed first; a ``Launch`` that did not end in ``ready`` leaves no
-process, no descriptor and no socket file behind, also when it is cancelled.
+Every spawner runs its spawns through ``Launch``, which keeps the journey and gathers the evidence. It knows one program, its
+output and its control connection; how the program was started is its spawner's.
+
+Laws:
+
+* A report that the program managed to send is read, even when its exit was noticed first.
+* A ``Launch`` that did not end in ``ready`` leaves no process, no descriptor and no socket file behind, also when cancelled.
 """
 
 from __future__ import annotations
@@ -26,19 +30,19 @@ from passenger_trio.core.redaction import redact
 from passenger_trio.errors import SpawnError, SpawnServerError
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.output import OutputPipe
-from passenger_trio.spawning.reception import ControlConnection, Expectation
+from passenger_trio.spawning.spawn_listener import ControlConnection, PendingSpawn
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.sockets import remove_unix_socket
 
 __all__ = ["Launch", "describe_exit"]
 
-_LAST_WORDS_TIME = 1.0
-"""Seconds for a program whose control connection ended to end itself, so that its exit status can be told."""
+_EXIT_TIME = 1.0
+"""Seconds for a program to exit after its control connection ended, so that its exit status is known."""
 _KILL_TIME = 5.0
 _MAX_MESSAGES = 256
-"""Messages that a loader may send until it is ready; each is kept, as a step of the journey or as a line of the log."""
+"""Messages that a loader may send until it is ready. Each is kept, as a step of the journey or as a line of the log."""
 EXIT_STATUS_TIME = 0.25
-"""Seconds in which a preloader tells how a process that it forked has ended."""
+"""Seconds for a preloader to report the exit status of a process that it forked."""
 
 _log = logging.getLogger("passenger_trio.spawning")
 
@@ -46,7 +50,7 @@ _log = logging.getLogger("passenger_trio.spawning")
 def describe_exit(status: int | None) -> str:
     """``"exit status 3"``, ``"killed by signal 9 (SIGKILL)"``; ``status`` as of ``subprocess.Popen.returncode``."""
     if status is None:
-        return "its exit status is not known"
+        return "its exit status is unknown"
     if status >= 0:
         return f"exit status {status}"
     name = signal_name(-status)
@@ -54,7 +58,7 @@ def describe_exit(status: int | None) -> str:
 
 
 def signal_name(number: int) -> str:
-    """``"SIGSEGV"``; the number where a signal has no name."""
+    """``"SIGSEGV"``, or the number of a signal without a name."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -62,13 +66,13 @@ def signal_name(number: int) -> str:
 
 
 def check_socket_file(path: str) -> None:
-    """:raises SpawnServerError: a path is no socket of our user's; a link to one is none (R47)."""
+    """:raises SpawnServerError: the path is not a socket of our user. A symbolic link is not followed (R47)."""
     try:
         found = os.lstat(path)
     except OSError as exc:
-        raise SpawnServerError(f"the loader is ready, but its socket is not there ({exc.strerror})") from None
+        raise SpawnServerError(f"the loader is ready, but its socket {path} cannot be found ({exc.strerror})") from None
     if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.getuid():
-        raise SpawnServerError("what the loader calls its socket is not a socket of ours")
+        raise SpawnServerError(f"the loader is ready, but {path} is not a Unix socket of this user")
 
 
 @attrs.define(eq=False)
@@ -82,17 +86,17 @@ class Launch:
     pidfd: PidFd | None = None
     control: ControlConnection | None = None
     socket_name: str = attrs.field(factory=lambda: secrets.token_hex(6))
-    told_exit_status: Callable[[int], Awaitable[int]] | None = None
-    """Of a program that is not our child: waits until its parent tells."""
+    ask_exit_status: Callable[[int], Awaitable[int]] | None = None
+    """For a program that is not our child: waits until its parent reports the exit status."""
     exit_status: int | None = None
     _pinned: trio.Event = attrs.field(factory=trio.Event)
     _messages: int = 0
     _hint: dict[str, str] = attrs.field(factory=dict)
-    """What the loader has said for the case that it is never ready."""
+    """What the loader wants to be told to a person if it is never ready."""
 
     @classmethod
     def begin(cls, spec: AppSpec, type: JourneyType) -> Launch:
-        """:raises SpawnError: not even a pipe for the output can be had."""
+        """:raises SpawnError: the operating system refused a pipe for the output."""
         journey = Journey.begin(type).started("preparation", trio.current_time())
         try:
             return cls(spec, journey, OutputPipe())
@@ -113,33 +117,33 @@ class Launch:
         return os.path.join(self.spec.socket_dir, self.socket_name)
 
     def advance(self, done: str, next_step: str) -> None:
-        """Step ``done`` is performed and ``next_step`` under way."""
+        """Step ``done`` is performed, ``next_step`` is in progress."""
         now = trio.current_time()
         self.journey = self.journey.performed(done, now).started(next_step, now)
 
     def pin(self, pidfd: PidFd) -> None:
-        """This is the process. From here on its exit is watched, and ``abandon`` ends it."""
+        """Register the process. From here on its exit is watched, and ``abandon`` ends it."""
         if self.pidfd is None:
             self.pidfd = pidfd
             self._pinned.set()
         else:
             pidfd.close()  # the same process, which was pinned before
 
-    async def see_through(
+    async def wait_ready(
         self,
-        expectation: Expectation | None,
+        pending: PendingSpawn | None,
         timeout: float,
-        doom: Callable[[], Awaitable[SpawnError]] | None = None,
+        wait_dependency_failed: Callable[[], Awaitable[SpawnError]] | None = None,
         *,
         connect_time: float = math.inf,
     ) -> Ready:
         """Wait for the program to connect, shake hands, and be ready.
 
-        :param expectation: None: it has connected and has its options, and was asked for something more.
-        :param timeout: seconds left for all of it.
-        :param doom: returns when somebody on whom the program depends has failed (the preloader that was asked to fork).
-        :param connect_time: seconds, of those, in which it must have connected.
-        :raises SpawnError: it did not come to that. The program is not ended here: ``abandon`` does that.
+        :param pending: None: the program has connected and has its options, and is being asked for something more.
+        :param timeout: seconds for all of it.
+        :param wait_dependency_failed: returns when what the program depends on has failed (the preloader that was asked to fork).
+        :param connect_time: seconds of these within which the program must connect.
+        :raises SpawnError: the program did not become ready. It is not ended here: ``abandon`` does that.
         """
         result: Ready | SpawnError | None = None
         exited = False
@@ -157,19 +161,21 @@ class Launch:
                     exited = True
                     race.cancel_scope.cancel()
 
-                async def watch_doom(doom: Callable[[], Awaitable[SpawnError]]) -> None:
+                async def watch_dependency(wait_dependency_failed: Callable[[], Awaitable[SpawnError]]) -> None:
                     nonlocal result
-                    error = await doom()
-                    # What was decided in this very step stays decided.
+                    error = await wait_dependency_failed()
+                    # A result of this same step stands.
                     result = result or error
                     race.cancel_scope.cancel()
 
                 async def talk() -> None:
                     nonlocal result, time_limit
-                    if expectation is not None:
-                        self._adopt(await expectation.wait())
+                    if pending is not None:
+                        self._adopt(await pending.wait())
                         if deadline.cancel_called:
-                            await trio.lowlevel.checkpoint()  # it came in the very step in which its time was over
+                            await (
+                                trio.lowlevel.checkpoint()
+                            )  # the program connected in the step in which its time was over
                         time_limit = timeout
                         deadline.deadline = begun + time_limit
                         self._shake_hands()
@@ -178,17 +184,17 @@ class Launch:
                     while result is None:
                         message = await control.receive()
                         if message is None:
-                            # It is ending: its exit, which says more, cancels us.
-                            await trio.sleep(_LAST_WORDS_TIME)
+                            # The program is exiting. Its exit says more, and cancels us.
+                            await trio.sleep(_EXIT_TIME)
                             break
-                        heard = self._hear(message)
-                        result = result or heard
+                        outcome = self._handle_message(message)
+                        result = result or outcome
                     race.cancel_scope.cancel()
 
                 race.start_soon(self.output.run)
                 race.start_soon(watch_exit)
-                if doom is not None:
-                    race.start_soon(watch_doom, doom)
+                if wait_dependency_failed is not None:
+                    race.start_soon(watch_dependency, wait_dependency_failed)
                 try:
                     await talk()
                 except SpawnServerError as exc:
@@ -199,7 +205,7 @@ class Launch:
         if exited:
             await self._learn_exit_status()
         if result is None and self.control is not None:
-            result = self._last_words(self.control)
+            result = self._read_remaining(self.control)
         if result is None:
             result = self._timed_out(time_limit) if deadline.cancelled_caught and not exited else self._ended_early()
         if isinstance(result, SpawnError):
@@ -221,12 +227,12 @@ class Launch:
     async def _learn_exit_status(self) -> None:
         assert self.pidfd is not None
         self.exit_status = self.pidfd.exit_status
-        if self.exit_status is None and self.told_exit_status is not None:
+        if self.exit_status is None and self.ask_exit_status is not None:
             with trio.move_on_after(EXIT_STATUS_TIME):
-                self.exit_status = await self.told_exit_status(self.pidfd.pid)
+                self.exit_status = await self.ask_exit_status(self.pidfd.pid)
 
-    def _hear(self, message: Message) -> Ready | SpawnError | None:
-        """One message of the loader; a result when it decides the race."""
+    def _handle_message(self, message: Message) -> Ready | SpawnError | None:
+        """Handle one message of the loader. Returns a result if the message decides the race."""
         now = trio.current_time()
         self._messages += 1
         if self._messages > _MAX_MESSAGES:
@@ -254,24 +260,26 @@ class Launch:
                 self._check_socket(message)
                 if self.spec.turned_out(message.app_type):
                     name, found = self.spec.key.name, message.app_type.upper()
-                    _log.info("%s turned out to be an %s application, and is served as that", name, found)
+                    _log.info("%s is an %s application, and is served as one", name, found)
             self.journey = self.journey.performed("ready", now)
             return message
         raise SpawnServerError(f"the loader sent {type(message).__name__} before it was ready")
 
     def _check_socket(self, ready: Ready) -> None:
-        """R47: trust nothing that a child reports. The socket is where we said, is a socket, and is ours."""
+        """R47: nothing that a child reports is trusted. The socket is where we said, is a socket, and is ours."""
         if len(ready.sockets) != 1 or ready.sockets[0].protocol not in WORKER_PROTOCOLS:
-            raise SpawnServerError("the loader is ready without exactly one socket of a protocol that is spoken here")
+            raise SpawnServerError("the loader is ready, but does not name exactly one socket with a known protocol")
         if ready.sockets[0].address != f"unix:{self.socket_path}":
-            raise SpawnServerError("the loader listens somewhere else than it was told")
+            raise SpawnServerError(
+                f"the loader listens on {ready.sockets[0].address} instead of unix:{self.socket_path}"
+            )
         check_socket_file(self.socket_path)
 
-    def _last_words(self, control: ControlConnection) -> Ready | SpawnError | None:
-        """What the program had still said when its end was noticed. A ``ready`` from the dead is worth nothing."""
+    def _read_remaining(self, control: ControlConnection) -> Ready | SpawnError | None:
+        """The error that the program reported before its exit was noticed. A ``ready`` of a program that has exited is ignored."""
         try:
-            for message in control.last_words():
-                if not isinstance(message, Ready) and isinstance(result := self._hear(message), SpawnError):
+            for message in control.remaining_messages():
+                if not isinstance(message, Ready) and isinstance(result := self._handle_message(message), SpawnError):
                     return result
         except SpawnServerError as exc:
             return self._broke_contract(exc)
@@ -281,7 +289,7 @@ class Launch:
         self, category: ErrorCategory, summary: str, problem: str, solution: str, traceback: str = "", details: str = ""
     ) -> SpawnError:
         """The error, with all the evidence gathered so far."""
-        # What the program wrote before it said that it failed may not have been read yet.
+        # The program's last output may not have been read yet.
         self.output.drain()
         self.journey = self.journey.failed(trio.current_time())
         return SpawnError(
@@ -304,7 +312,7 @@ class Launch:
     def _broke_contract(self, exc: SpawnServerError) -> SpawnError:
         return self.failure(
             ErrorCategory.LOADER,
-            "The loader did not follow the contract between it and the supervisor",
+            "The loader broke the contract between loader and supervisor",
             str(exc),
             "This is not the application's fault. Please report it, with the output below.",
         )
@@ -329,7 +337,7 @@ class Launch:
         )
 
     async def abandon(self) -> None:
-        """End the program and let go of everything. Shielded, with a deadline of its own."""
+        """End the program and close everything. Shielded, with a deadline of its own."""
         with trio.move_on_after(_KILL_TIME, shield=True):
             if self.pidfd is not None:
                 self.pidfd.signal_group(signal.SIGKILL)

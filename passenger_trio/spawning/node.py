@@ -33,7 +33,7 @@ OLDEST = 16
 
 STARTUP_FILES = ("app.js", "server.js", "index.js")
 _EXTENSIONS = (".js", ".mjs", ".cjs")
-_PATIENCE = 10.0
+_VERSION_TIMEOUT = 10.0
 _LONGEST = 1024 * 1024
 
 
@@ -121,7 +121,7 @@ def _version(path: str) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_PATIENCE,
+            timeout=_VERSION_TIMEOUT,
             check=False,
         )
         match = re.fullmatch(r"v((\d+)\.\d+\.\d+\S*)\n?", asked.stdout)

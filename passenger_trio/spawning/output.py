@@ -1,12 +1,16 @@
-"""What an application writes to its standard output and error: one pipe, cut into lines, given to whoever listens, the tail kept.
+"""What an application writes to its standard output and error: one pipe, cut into lines for the log, its tail kept.
 
-Nothing is parsed from it. Laws: the reader's memory is bounded whatever is written (a long line is cut); a flood slows its
-writer down and not the supervisor (F56): one read of at most ``_BURST`` bytes every ``_PAUSE`` seconds, and not the next before its lines were given, at
-most ``_LINES`` every ``_PAUSE`` seconds. So neither many bytes, nor many writes, nor many empty lines cost more than that. What these allow is far more than
-an application writes that does anything else (OP20); lines are given in lists, because one list costs whoever listens what one line does.
+It knows bytes and lines, and parses nothing. What becomes of the lines is the receiver's (``on_lines``). Lines are delivered
+in lists, because a list costs the receiver as much as a line.
 
-Where whoever listens has no room (``has_room``), reading waits for ``_PATIENCE`` at most, and the application with it; then it goes on, and lines are lost, which
-whoever listens counts: a reader of the log that has stopped reading may not stop applications.
+Laws:
+
+* Memory is bounded, whatever is written: a long line is cut.
+* A flood slows down its writer, and not the supervisor (F56). At most ``_BURST`` bytes are read, and at most ``_LINES`` lines
+  delivered, every ``_PAUSE`` seconds; nothing is read while lines wait. That allows far more than an application writes which
+  does anything else (OP20).
+* A log reader that has stopped reading does not stop applications. If the receiver has no room (``has_room``), reading waits
+  ``_ROOM_TIMEOUT`` at most, and the application with it. Then lines are delivered all the same; the receiver counts its losses.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import trio
 __all__ = ["MAX_LINE", "TAIL_LINES", "OutputPipe"]
 
 MAX_LINE = 8192
-"""Bytes; a longer line is given in pieces."""
+"""Bytes. A longer line is delivered in pieces."""
 TAIL_LINES = 200
 
 _BURST = 65536
@@ -29,12 +33,12 @@ _PAUSE = 0.002
 _BATCH = 3072
 """Bytes: a pipe that is ready takes 4096 (``PIPE_BUF``)."""
 _PREFIX = 100
-"""Bytes that whoever listens may add to a line."""
-_PATIENCE = 1.0
-_LOOK = 0.01
-"""Seconds between two questions for room."""
+"""Bytes that the receiver may add to a line."""
+_ROOM_TIMEOUT = 1.0
+_ROOM_POLL = 0.01
+"""Seconds between two looks for room."""
 _LAST_LINES = 2000
-"""Lines that are given at once when there is no time to wait (``drain``); of more only the tail is kept, and their number told."""
+"""Lines that ``drain``, which cannot wait, delivers. Of more only the tail is kept, and their number logged."""
 _LAST_READS = 16
 
 
@@ -45,13 +49,13 @@ class OutputPipe:
         self._reading_end, self.writing_end = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._reading_end, False)
         self._buffer = b""
-        """Read, and not yet given."""
+        """Read and not yet delivered."""
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.on_lines = on_lines
         self.has_room: Callable[[], bool] = _always
-        """Whether ``on_lines`` can take something now."""
-        self._impatient = False
-        """Room was waited for in vain, and there has been none since."""
+        """Whether ``on_lines`` can take lines now."""
+        self._room_timed_out = False
+        """Waiting for room has timed out, and there has been none since."""
         self._ended = False
 
     def close_writing_end(self) -> None:
@@ -61,56 +65,56 @@ class OutputPipe:
 
     @property
     def tail(self) -> tuple[str, ...]:
-        """The last lines, oldest first; a line that has not ended yet is the last."""
+        """The last lines, oldest first, a line that has not ended yet included."""
         *lines, partial = self._buffer.split(b"\n")
         waiting = [_text(line[:MAX_LINE]) for line in lines[-TAIL_LINES:]]
         return (*self._tail, *waiting, *((_text(partial[:MAX_LINE]),) if partial else ()))[-TAIL_LINES:]
 
     async def run(self) -> None:
-        """Read until the end, that is, until nobody holds the writing end any more. May be cancelled and run again: no byte is lost."""
+        """Read until no process holds the writing end any more. May be cancelled and run again: no byte is lost."""
         await trio.lowlevel.checkpoint()
         while self._waiting or not self._ended:
             if not self._waiting:
                 await trio.lowlevel.wait_readable(self._reading_end)
                 self._read()
-            if not self._give(_LINES):
+            if not self._deliver(_LINES):
                 await self._wait_for_room()
             if self._waiting or not self._ended:
                 await trio.sleep(_PAUSE)
 
     async def _wait_for_room(self) -> None:
-        with trio.move_on_after(_PATIENCE) as patience:
+        with trio.move_on_after(_ROOM_TIMEOUT) as timeout:
             while not self.has_room():  # noqa: ASYNC110  a poll of a descriptor that may be a file, which cannot be waited for
-                await trio.sleep(_LOOK)
-        self._impatient = patience.cancelled_caught
+                await trio.sleep(_ROOM_POLL)
+        self._room_timed_out = timeout.cancelled_caught
 
     def at_end(self) -> bool:
-        """Whether nobody can write any more, and all was read. Reads what is there."""
+        """Read what has arrived. Whether that was the end: no process can write any more."""
         self.close_writing_end()
         self.drain()
         return self._ended
 
     def drain(self) -> None:
-        """Take what is there now, without waiting."""
+        """Read and deliver what has arrived, without waiting."""
         room = _LAST_LINES
-        left_out = 0
+        dropped = 0
         for _ in range(_LAST_READS):
             data = self._read()
-            room -= self._give(room, whatever=True)
+            room -= self._deliver(room, force=True)
             if not room:
-                left_out += self._leave_out()
+                dropped += self._drop_waiting()
             if not data:
                 break
-        if left_out and self.on_lines is not None:
-            self.on_lines([f"({left_out} lines of output came too fast and are left out)"])
+        if dropped and self.on_lines is not None:
+            self.on_lines([f"({dropped} lines of output came too fast and were dropped)"])
 
     def close(self) -> None:
-        """Take what is there, then close. Idempotent."""
+        """Read and deliver what has arrived, then close. Idempotent."""
         self.close_writing_end()
         if self._reading_end >= 0:
             self.drain()
             if self._buffer:
-                self._hand_over([_text(self._buffer)])
+                self._pass_on([_text(self._buffer)])
                 self._buffer = b""
             fd, self._reading_end = self._reading_end, -1
             trio.lowlevel.notify_closing(fd)
@@ -119,11 +123,11 @@ class OutputPipe:
 
     @property
     def _waiting(self) -> bool:
-        """Whether there is a line, or the first piece of one that is too long."""
+        """Whether a line is in the buffer, or the first piece of one that is too long."""
         return b"\n" in self._buffer or len(self._buffer) > MAX_LINE
 
     def _read(self) -> int:
-        """Read once; the number of bytes. Only when no line waits, so that the buffer stays bounded."""
+        """Read once. Returns the number of bytes. Called only when no line waits, so that the buffer stays bounded."""
         if self._ended:
             return 0
         try:
@@ -134,25 +138,25 @@ class OutputPipe:
         self._buffer += data
         return len(data)
 
-    def _give(self, most: int, *, whatever: bool = False) -> int:
-        """Give lines that wait; their number, at most ``most``.
+    def _deliver(self, most: int, *, force: bool = False) -> int:
+        """Deliver waiting lines, at most ``most``. Returns their number.
 
-        :param whatever: also where there is no room.
+        :param force: also without room.
         """
         given = 0
         while given < most:
             if self.has_room():
-                self._impatient = False
-            elif not (whatever or self._impatient):
+                self._room_timed_out = False
+            elif not (force or self._room_timed_out):
                 break
-            count = self._give_batch(most - given)
+            count = self._deliver_batch(most - given)
             if not count:
                 break
             given += count
         return given
 
-    def _give_batch(self, most: int) -> int:
-        """So many lines as are sure to find room where there is any; one, if it is longer than that."""
+    def _deliver_batch(self, most: int) -> int:
+        """Deliver as many lines as fit for certain when there is room; at least one."""
         buffer = self._buffer
         lines: list[str] = []
         start = 0
@@ -167,17 +171,17 @@ class OutputPipe:
             else:
                 break
         self._buffer = buffer[start:]
-        self._hand_over(lines)
+        self._pass_on(lines)
         return len(lines)
 
-    def _leave_out(self) -> int:
-        """Take the lines that wait into the tail without giving them; their number."""
+    def _drop_waiting(self) -> int:
+        """Move the waiting lines to the tail without delivering them. Returns their number."""
         *lines, self._buffer = self._buffer.split(b"\n")
         self._buffer = self._buffer[-MAX_LINE:]
         self._tail.extend(_text(line[:MAX_LINE]) for line in lines[-TAIL_LINES:])
         return len(lines)
 
-    def _hand_over(self, lines: list[str]) -> None:
+    def _pass_on(self, lines: list[str]) -> None:
         if lines:
             self._tail.extend(lines)
             if self.on_lines is not None:

@@ -1,10 +1,13 @@
-"""A Preloader: one program that has loaded the application and forks processes of it when asked.
+"""A Preloader: one program that has loaded the application and forks processes of it on request.
 
-It owns the program from ``ready`` to its end. Its processes are grandchildren of ours: they connect back by themselves, are pinned by pidfd
-then, and live on when the preloader goes. The preloader reaps them and tells their exit statuses.
+It owns the program from ``ready`` to its end. The processes are grandchildren of ours: each connects back by itself, is
+pinned by a pidfd then, and lives on without the preloader. The preloader reaps them and reports their exit statuses.
 
-Laws: when ``keep`` returns the program is gone and ``gone`` is set; every order for a fork is settled; a process that was forked when nobody
-waited for it any more is killed as soon as it is told of. That holds whatever goes wrong here: it costs this preloader, whose processes live on (KE1).
+Laws:
+
+* When ``keep`` returns, the program is gone, ``gone`` is set, and every order for a fork is settled.
+* A process that was forked for an order which was given up is killed as soon as it is reported.
+* An unexpected error here costs this preloader. Its processes live on (KE1).
 """
 
 from __future__ import annotations
@@ -44,21 +47,21 @@ _log = logging.getLogger("passenger_trio.spawning")
 
 @attrs.define(eq=False)
 class ForkOrder:
-    """A process that was ordered."""
+    """An order for a process."""
 
     token: str
     on_forked: Callable[[PidFd], None]
-    """Told when there is one; the pidfd is then the caller's."""
+    """Called with the process, which the caller then owns."""
     settled: trio.Event = attrs.field(factory=trio.Event)
-    """There is a process, or there will be none."""
+    """The process exists, or never will."""
     refused: trio.Event = attrs.field(factory=trio.Event)
-    """There will be none, or the preloader, which is its parent, is gone."""
+    """The process never will exist, or its parent, the preloader, is gone."""
     problem: str = ""
-    """Why it was refused, if the preloader said so."""
+    """The preloader's reason for a refusal, if it gave one."""
 
 
 class Preloader:
-    """Made of a ``Launch`` that ended in ready."""
+    """Made of a ``Launch`` that became ready."""
 
     def __init__(
         self,
@@ -68,12 +71,14 @@ class Preloader:
         outlasts: bool = False,
         remains: Remains | None = None,
     ) -> None:
-        """:param remains: who reads on what programs write that it had started. :param outlasts: it has exit hooks, or processes, which its forks use: when it is let go it stays until the last of them has ended."""
+        """:param outlasts: the preloader has exit hooks or processes that its forks use: when retired, it stays until the last fork has ended.
+        :param remains: takes over the output pipe, to which programs that the preloader started may still write.
+        """
         self._kernel = kernel or ErrorKernel()
         assert launch.pidfd is not None
         assert launch.control is not None
         self.pidfd = launch.pidfd
-        """Outlives ``keep``, and is its caller's to close: the process group may have other members."""
+        """Outlives ``keep``; its caller closes it, because the process group may have other members."""
         self._control = launch.control
         self._output = launch.output
         self.journey = launch.journey
@@ -86,7 +91,7 @@ class Preloader:
         self._forks: set[int] = set()
         self._fewer_forks = trio.Event()
         self._retired = trio.Event()
-        self._let_go = False
+        self._retiring = False
         self._orders: dict[str, ForkOrder] = {}
         self._exits: dict[int, int] = {}
         self._exit_seen = trio.Event()
@@ -101,12 +106,12 @@ class Preloader:
 
     @property
     def lives(self) -> bool:
-        """Whether its end has not been seen: from there its pid may be somebody else's, also while ``keep`` still tidies up."""
+        """Whether its exit has not been seen. After that its pid may belong to another process."""
         return not self.pidfd.exited and not self.gone.is_set()
 
     @property
     def has_forks(self) -> bool:
-        """Whether a process that it forked has not ended, as far as it has told."""
+        """Whether a process that it forked still lives, as far as it has reported."""
         return bool(self._forks)
 
     @property
@@ -114,10 +119,10 @@ class Preloader:
         return self.lives and not self._retired.is_set()
 
     def ask_to_fork(self, token: str, output: int, on_forked: Callable[[PidFd], None]) -> ForkOrder | None:
-        """Ask for a process that will connect with ``token`` and writes to the descriptor ``output``. None: it cannot be asked, and is let go.
+        """Order a process that connects with ``token`` and writes to the descriptor ``output``. None: the preloader cannot be asked, and is retired.
 
-        It is settled when the preloader says that it has forked, or cannot. Until then ``forget`` is the caller's to call, if it has no process:
-        one that was quicker than its preloader, and has connected, is still to be told of.
+        The order is settled when the preloader reports that it has forked, or cannot. A caller that gives up before that, and has no process,
+        must call ``forget``. (A process may connect before the preloader has reported it.)
         """
         if not self.usable:
             return None
@@ -125,35 +130,35 @@ class Preloader:
             self.retire()
             return None
         self.forks += 1
-        # Noted in the same step: the answer may be quicker than the task that is to wait for it.
+        # Registered in this step: the answer may come before the caller waits for it.
         order = self._orders[token] = ForkOrder(token, on_forked)
         return order
 
     def forget(self, order: ForkOrder) -> None:
-        """Nobody waits for it any more, nor has its process: what is forked for it from now on is killed."""
+        """The order was given up: kill the process if it is reported later."""
         self._orders.pop(order.token, None)
 
     async def wait_exit_status(self, pid: int) -> int:
-        """The exit status of a process that it forked, as of ``subprocess.Popen.returncode``, when it comes to be known."""
+        """The exit status of a process that it forked, as of ``subprocess.Popen.returncode``, as soon as it is reported."""
         while pid not in self._exits:
             await self._exit_seen.wait()
         return self._exits.pop(pid)
 
     def retire(self) -> None:
-        """Let it go; ``keep`` sees to it."""
-        self._let_go = True
+        """Order its end, which ``keep`` carries out."""
+        self._retiring = True
         self._retired.set()
 
     async def keep(self) -> None:
-        """The preloader keeper: until the program is gone, by itself, retired, or because we are cancelled."""
+        """The preloader keeper: runs until the program is gone: by itself, retired, or because we are cancelled."""
         kernel = self._kernel
         try:
             async with trio.open_nursery() as watchers:
                 watchers.start_soon(kernel.supervise, "a reader of an application's output", self._output.run)
                 watchers.start_soon(self._listen)
-                watchers.start_soon(self._see_out)
+                watchers.start_soon(self._end_when_retired)
                 await self.pidfd.wait_exit()
-                if not self._let_go:
+                if not self._retiring:
                     _log.warning(
                         "the preloader of %s (pid %d) ended by itself: %s",
                         self.name,
@@ -167,7 +172,7 @@ class Preloader:
                     self.pidfd.signal_group(signal.SIGKILL)
                     await self.pidfd.wait_exit()
             with kernel.contain(_TASK):
-                self._hear_last_words()
+                self._read_remaining()
             self.gone.set()
             for order in self._orders.values():
                 if not order.refused.is_set():
@@ -181,14 +186,14 @@ class Preloader:
                     self._output.close()
 
     async def _listen(self) -> None:
-        with self._kernel.contain(_TASK, "the preloader is let go"):
-            await self._hear()
-        # Without a control connection it cannot be asked for anything, and tells of nothing.
+        with self._kernel.contain(_TASK, "the preloader is retired"):
+            await self._handle_messages()
+        # Without a control connection it takes no orders and reports nothing.
         self._outlasts = False
         self._fewer_forks.set()
         self._retired.set()
 
-    async def _hear(self) -> None:
+    async def _handle_messages(self) -> None:
         try:
             while (message := await self._control.receive()) is not None:
                 if isinstance(message, Forked):
@@ -203,9 +208,9 @@ class Preloader:
                 else:
                     raise SpawnServerError(f"a preloader sent {type(message).__name__}")
         except SpawnServerError as exc:
-            _log.warning("the preloader of %s (pid %d) is ended: %s", self.name, self.pid, exc)
+            _log.warning("ending the preloader of %s (pid %d): %s", self.name, self.pid, exc)
 
-    async def _see_out(self) -> None:
+    async def _end_when_retired(self) -> None:
         await self._retired.wait()
         with self._kernel.contain(_TASK, "the preloader is killed"):
             self._control.send_nowait(encode_shutdown())
@@ -215,7 +220,7 @@ class Preloader:
         self.pidfd.signal_group(signal.SIGKILL)
 
     def _forked(self, message: Forked) -> None:
-        # What is remembered under this number is of another process, which had it before.
+        # An exit status under this pid belongs to an earlier process.
         self._exits.pop(message.pid, None)
         self._forks.add(message.pid)
         order = self._orders.pop(message.token, None)
@@ -223,7 +228,7 @@ class Preloader:
         try:
             pidfd = self._pin(message.pid)
         except OSError as exc:
-            # It cannot be watched, and nobody may be signalled by a number: it finds that it is not expected any more, and ends.
+            # Without a pidfd it is not signalled. Its token is no longer valid, so it ends by itself.
             problem = f"The new process cannot be watched: {exc.strerror}."
         if order is None:
             if pidfd is not None:
@@ -236,7 +241,7 @@ class Preloader:
             self._refuse(order, problem)
 
     def _pin(self, pid: int) -> PidFd | None:
-        """None: it has ended.
+        """None: the process has ended.
 
         :raises OSError: no descriptor is left.
         """
@@ -246,7 +251,7 @@ class Preloader:
             return None
         is_its_child = False
         try:
-            # R47: it is pinned now. If it is no child of the preloader, that one has ended, or the preloader lies.
+            # R47: it is pinned now. If it is not a child of the preloader, the child has ended, or the preloader lies.
             is_its_child = parent_of(pid) == self.pid
         finally:
             if not is_its_child:
@@ -259,14 +264,14 @@ class Preloader:
         order.settled.set()
         order.refused.set()
 
-    def _hear_last_words(self) -> None:
-        """How its processes had ended. What it had forked last is not to be found by its number any more: it connects, or ends."""
+    def _read_remaining(self) -> None:
+        """Read the exit statuses that it still reported. A process that it forked last connects by itself, or ends."""
         try:
-            for message in self._control.last_words():
+            for message in self._control.remaining_messages():
                 if isinstance(message, ChildExited):
                     self._remember_exit(message)
         except SpawnServerError:
-            pass  # it has ended
+            pass  # the preloader has ended anyway
 
     def _remember_exit(self, message: ChildExited) -> None:
         self._forks.discard(message.pid)

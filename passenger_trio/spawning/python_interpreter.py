@@ -23,7 +23,7 @@ OLDEST = (3, 8)
 """The oldest Python that the loaders run on (``spawn_servers/CONTRACT.md``)."""
 
 _ADJACENT = (".venv", "venv", "env")
-_PATIENCE = 10.0
+_VERSION_TIMEOUT = 10.0
 _ASK_VERSION = "import sys; print(sys.version_info[0], sys.version_info[1])"
 _ASK_MODULE = """
 import importlib.util, sys
@@ -70,7 +70,7 @@ def finds_module(python: str, root: str, module: str) -> bool:
             [python, "-c", _ASK_MODULE, root, module],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_PATIENCE,
+            timeout=_VERSION_TIMEOUT,
             check=False,
         )
     except (OSError, subprocess.SubprocessError):
@@ -105,7 +105,7 @@ def _version(path: str) -> tuple[int, int]:
             [path, "-I", "-S", "-c", _ASK_VERSION],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_PATIENCE,
+            timeout=_VERSION_TIMEOUT,
             check=False,
         )
         major, minor = map(int, asked.stdout.split())

@@ -1,10 +1,14 @@
-"""What outlives a process of an application: other members of its process group, and programs that still write to its output.
+"""What outlives a process of an application: other members of its process group, and programs that write to its output.
 
-The rule (KE14). When a worker or a preloader has ended, what is left in its process group gets SIGTERM, and after ``grace`` seconds SIGKILL. A program that has made a
-session of its own (``setsid``, ``daemon``) is left alone until the server stops. Whoever has the output pipe may go on writing: it is read until nobody has it.
+The rule (KE14): when a worker or a preloader has ended, the rest of its process group gets SIGTERM, and after ``grace`` seconds
+SIGKILL. A program with a session of its own (``setsid``, ``daemon``) is left alone until the server stops. Programs that hold
+the output pipe may go on writing: the pipe is read until no program holds it.
 
-Laws: nothing is kept of what has ended, so nothing piles up; a group is named by the pidfd of the process that led it, so no stranger is signalled. When ``serve``
-is cancelled, the groups are killed and the pipes closed. Before and after ``serve`` nothing is kept at all.
+Laws:
+
+* Nothing is kept of what has ended, so nothing piles up.
+* A group is identified by the pidfd of its leader, so no stranger is signalled.
+* When ``serve`` is cancelled, groups are killed and pipes closed. Before and after ``serve`` nothing is kept at all.
 """
 
 from __future__ import annotations
@@ -20,24 +24,24 @@ from passenger_trio.system.pidfd import PidFd
 
 __all__ = ["Remains"]
 
-_LOOK = 0.1
-"""Seconds between two looks at a group that is to end: the kernel tells of the end of a process, not of a group."""
+_POLL_INTERVAL = 0.1
+"""Seconds between two looks at a group that is to end. The kernel reports the end of a process, not of a group."""
 
 
 class Remains:
-    """One server's. ``serve`` must be running before anything is adopted."""
+    """The remains of all processes of a server. ``serve`` must be running before anything is adopted."""
 
     def __init__(self, kernel: ErrorKernel | None = None) -> None:
         self._kernel = kernel or ErrorKernel()
         self._nursery: trio.Nursery | None = None
         self.groups = 0
-        """Process groups that are to end and have not yet."""
+        """Process groups that are to end and have not ended."""
         self.pipes = 0
-        """Pipes that somebody may still write to although the process that they were made for has ended."""
+        """Output pipes that are open although their process has ended."""
         self._fewer = trio.Event()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         try:
             async with trio.open_nursery() as self._nursery:
                 task_status.started()
@@ -46,7 +50,7 @@ class Remains:
             self._nursery = None
 
     def adopt_output(self, output: OutputPipe) -> None:
-        """The process has ended; read on, and close the pipe when nobody has it any more."""
+        """The process has ended: read on, and close the pipe when no program holds it any more."""
         nursery = self._nursery
         if nursery is None or output.at_end():
             output.close()
@@ -55,7 +59,7 @@ class Remains:
         nursery.start_soon(self._read, output)
 
     def adopt_group(self, pidfd: PidFd, grace: float) -> None:
-        """The leader has ended; end the others, and close ``pidfd``."""
+        """The leader has ended: end the other members, and close ``pidfd``."""
         nursery = self._nursery
         if nursery is None:
             pidfd.signal_group(signal.SIGKILL)
@@ -84,7 +88,7 @@ class Remains:
         try:
             with self._kernel.contain("what a process has left", "it is killed"), trio.move_on_after(grace):
                 while pidfd.signal_group(0):  # noqa: ASYNC110  the kernel tells of the end of a process, not of a group
-                    await trio.sleep(_LOOK)
+                    await trio.sleep(_POLL_INTERVAL)
         finally:
             with self._kernel.contain("what a process has left"):
                 pidfd.signal_group(signal.SIGKILL)

@@ -29,7 +29,7 @@ STARTUP_FILE = "config.ru"
 _FIRST = "passenger_wsgi.py"
 """Says as plainly as ``config.ru`` what a directory is. Other Python files beside a ``config.ru`` do not."""
 
-_PATIENCE = 20.0
+_VERSION_TIMEOUT = 20.0
 _LONGEST = 65536
 _VERSION = re.compile(r"(?:(ruby|jruby|truffleruby)-?)?(\d+(?:\.\d+){0,3})(?:-?p\d+)?\Z")
 _TOLD = re.compile(
@@ -215,7 +215,12 @@ def _asked(path: str) -> Ruby | None:
         return None
     try:
         asked = subprocess.run(
-            [path, "-v"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE, check=False
+            [path, "-v"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_VERSION_TIMEOUT,
+            check=False,
         )
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None

@@ -1,11 +1,16 @@
-"""SmartSpawner: processes are forked from a preloader, which has loaded the application once and shares its memory with them.
+"""SmartSpawner: forks processes from a preloader, which has loaded the application once and shares its memory with them.
 
-A preloader that is ready says what the application holds that processes cannot share. ``core.fork_safety`` judges: where forking is not safe
-(``--spawn-method auto``), the preloader goes on as the first process, so that nothing is loaded twice, and every other process is started directly.
+It knows which preloader is in use and what to do when there is none. The preloader's own life is ``preloader``'s; whether
+forking is safe is decided by ``core.fork_safety``.
 
-It keeps at most one preloader, starts it when the first process is ordered, and starts another when it is gone. Spawns that come while the
-preloader starts wait for that one start and share its failure. A preloader that does not come up with a process that connects in ``_FORK_TIME`` is stuck
-(F10): it is killed, and this one process is started directly instead. A process that has connected has the application's own time to be ready.
+Laws:
+
+* At most one preloader is in use. It starts with the first spawn, and again when it is gone. Spawns that arrive meanwhile
+  wait for that one start and share its failure.
+* If forking is not safe (``--spawn-method auto``), the preloader goes on as the first process, so that nothing is loaded
+  twice. Every other process is started directly.
+* A preloader whose process does not connect within ``_FORK_TIME`` is stuck (F10): it is killed, and this one process is
+  started directly. A process that has connected has the application's start timeout.
 """
 
 from __future__ import annotations
@@ -29,8 +34,8 @@ from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.direct import DirectSpawner, Sink, process_of, start_loader
 from passenger_trio.spawning.handshake import Launch
 from passenger_trio.spawning.preloader import Preloader
-from passenger_trio.spawning.reception import Reception
 from passenger_trio.spawning.remains import Remains
+from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import PreloaderFacts, SpawnedProcess
 from passenger_trio.system.pidfd import PidFd, parent_of
 from passenger_trio.system.sockets import PeerCredentials
@@ -39,10 +44,10 @@ __all__ = ["SmartSpawner"]
 
 _FORK_TIME = 15.0
 _SETTLE_TIME = 1.0
-"""Seconds for which a spawn that is given up waits to hear whether there is a process to be ended."""
+"""Seconds for which a spawn that is given up waits for the preloader to say whether it forked."""
 
 _OUTLASTING = ("exit_hook", "process")
-"""Kinds of hazards that a preloader has to see to when the last of its processes has ended."""
+"""Kinds of hazards for which a preloader must outlive the processes that it forked."""
 
 _log = logging.getLogger("passenger_trio.spawning")
 
@@ -53,7 +58,7 @@ class SmartSpawner:
     def __init__(
         self,
         spec: AppSpec,
-        reception: Reception,
+        spawn_listener: SpawnListener,
         sink: Sink | None = None,
         *,
         on_preloader: Callable[[int, bool], None] = lambda number, started: None,
@@ -62,29 +67,29 @@ class SmartSpawner:
         kernel: ErrorKernel | None = None,
         remains: Remains | None = None,
     ) -> None:
-        """:param on_preloader: told when a preloader has started (True) and when it has ended (False), and which: its number.
-        :param on_unsafe: told once, when it turns out that every process has to be started directly; before who waits for the preloader goes on.
+        """:param on_preloader: called with the preloader's number when it has started (True) and when it has ended (False).
+        :param on_unsafe: called once, when the application is found unsafe to fork, before waiting spawns go on.
         """
         self._kernel = kernel or ErrorKernel()
         self._spec = spec
-        self._reception = reception
+        self._spawn_listener = spawn_listener
         self._sink = sink
         self._remains = remains
         self._on_preloader = on_preloader
         self._on_unsafe = on_unsafe
         self._fork_time = fork_time
-        self._direct = DirectSpawner(spec, reception, sink, remains)
+        self._direct = DirectSpawner(spec, spawn_listener, sink, remains)
         self._starting = trio.Lock()
         self._start_failure: SpawnFailure | None = None
         self._failed_starts = 0
         self._started = 0
-        """Preloaders that have started: the number of the last."""
+        """Number of the newest preloader."""
         self._preloader: Preloader | None = None
         self._forking: Forking | None = None
-        """The verdict, from the first preloader on: a spawner is for one generation."""
+        """Known from the first preloader on: a spawner belongs to one generation."""
         self._keepers: trio.Nursery | None = None
         self._left_groups: list[PidFd] = []
-        """Process groups that outlived their preloaders: what the application started while it was loaded, which its processes may still use."""
+        """Process groups that outlived their preloaders. The application started them while it was loaded, and its processes may use them."""
 
     @property
     def preloader(self) -> PreloaderFacts | None:
@@ -128,27 +133,29 @@ class SmartSpawner:
         for last_try in (False, True):
             preloader = await self._usable_preloader()
             if isinstance(preloader, Launch):
-                return await self._let_serve(preloader, begun)
+                return await self._serve_in_preloader(preloader, begun)
             if preloader is None:
                 break
             try:
                 return await self._spawn_through(preloader, begun)
             except SpawnError as error:
                 if not preloader.usable and not last_try:
-                    continue  # it crashed, perhaps long ago and for no fault of ours: a new one gets one chance
+                    continue  # it crashed, perhaps long ago: try once with a new one
                 if error.failure.category is not ErrorCategory.TIMEOUT or not _never_connected(error.failure):
                     raise
             _log.warning(
-                "the preloader of %s (pid %d) is stuck: killed, and bypassed once", self._spec.key.name, preloader.pid
+                "the preloader of %s (pid %d) is stuck: killing it, and starting this process directly",
+                self._spec.key.name,
+                preloader.pid,
             )
             preloader.retire()
             break
         return await self._direct.spawn()
 
     async def _usable_preloader(self) -> Preloader | Launch | None:
-        """The preloader; started when there is none. Whoever waited for a start that failed shares its failure.
+        """The preloader in use, started if there is none. None: forking is not safe, so there is none.
 
-        A launch: it was started just now, is not safe to fork, and is the caller's to ``_let_serve``. None: there is none, for that reason.
+        A ``Launch`` is a preloader that was started just now and is not safe to fork: the caller must call ``_serve_in_preloader``.
         """
         seen = self._failed_starts
         async with self._starting:
@@ -172,13 +179,15 @@ class SmartSpawner:
         launch = Launch.begin(self._spec, JourneyType.START_PRELOADER)
         done = False
         try:
-            ready = await start_loader(launch, self._reception, self._spec.preloader_command, "preloader", self._sink)
+            ready = await start_loader(
+                launch, self._spawn_listener, self._spec.preloader_command, "preloader", self._sink
+            )
             if self._keepers is None:
                 raise launch.failure(
                     ErrorCategory.OPERATING_SYSTEM,
-                    "The preloader is not wanted any more",
-                    "Its generation ended, or the server does, in the moment in which it was ready.",
-                    "Nothing is to be done.",
+                    "The preloader is no longer needed",
+                    "Its generation ended, or the server stopped, while it became ready.",
+                    "There is nothing to do.",
                 )
             self._judge(launch, judge(self._spec.app.spawn_method, ready.hazards))
             if not self._forks:
@@ -186,7 +195,7 @@ class SmartSpawner:
                 return launch
             outlasts = any(hazard.kind in _OUTLASTING for hazard in ready.hazards)
             preloader = Preloader(launch, self._kernel, outlasts=outlasts, remains=self._remains)
-            # In this step: the pool hears of it before it hears how the spawn ended that started it.
+            # In this step, so that the pool learns of the preloader before it learns how this spawn ended.
             self._started += 1
             self._on_preloader(self._started, True)
             self._keepers.start_soon(self._keep, preloader, self._started)
@@ -204,14 +213,14 @@ class SmartSpawner:
         if not self._forks:
             self._on_unsafe()
 
-    async def _let_serve(self, launch: Launch, begun: float) -> SpawnedProcess:
-        """A preloader that is not safe to fork goes on as a process: it has loaded the application as any other would."""
+    async def _serve_in_preloader(self, launch: Launch, begun: float) -> SpawnedProcess:
+        """Let a preloader that is not safe to fork go on as a worker."""
         done = False
         try:
             assert launch.control is not None
             launch.journey = launch.journey.gone_on()
             launch.control.send_nowait(encode_serve())
-            ready = await launch.see_through(None, self._spec.app.start_timeout)
+            ready = await launch.wait_ready(None, self._spec.app.start_timeout)
             process = process_of(launch, ready, trio.current_time() - begun, self._remains)
             done = True
             return process
@@ -229,7 +238,7 @@ class SmartSpawner:
             with self._kernel.contain("a preloader keeper"):
                 groups = [*self._left_groups, preloader.pidfd]
                 if not preloader.has_forks:
-                    self._end_group(groups.pop())  # nobody is left who could use what it had started
+                    self._end_group(groups.pop())  # no process is left that could use what it had started
                 self._left_groups = [group for group in groups if group.signal_group(0)]
                 for group in groups:
                     if group not in self._left_groups:
@@ -238,7 +247,7 @@ class SmartSpawner:
     async def _spawn_through(self, preloader: Preloader, begun: float) -> SpawnedProcess:
         launch = Launch.begin(self._spec, JourneyType.SPAWN_THROUGH_PRELOADER)
         launch.command = (f"fork of the preloader (pid {preloader.pid})",)
-        launch.told_exit_status = preloader.wait_exit_status
+        launch.ask_exit_status = preloader.wait_exit_status
         done = False
         try:
             socket = await self._fork(launch, preloader)
@@ -255,7 +264,7 @@ class SmartSpawner:
                 journey=launch.journey,
                 spawn_time=trio.current_time() - begun,
                 preloaded=True,
-                told_exit_status=partial(preloader.wait_exit_status, launch.pidfd.pid),
+                ask_exit_status=partial(preloader.wait_exit_status, launch.pidfd.pid),
                 remains=self._remains,
                 grace=self._spec.app.shutdown_timeout,
             )
@@ -266,14 +275,14 @@ class SmartSpawner:
                 await launch.abandon()
 
     async def _fork(self, launch: Launch, preloader: Preloader) -> SocketSpec:
-        """Ask for a process and see it through; the socket on which it serves."""
+        """Order a process and wait until it is ready. Returns the socket on which it serves."""
 
         def accepts(peer: PeerCredentials) -> bool:
             return is_fork(peer, launch.pidfd.pid if launch.pidfd is not None else None, preloader.pid)
 
-        with self._reception.expect("worker", accepts) as expectation:
+        with self._spawn_listener.expect("worker", accepts) as pending:
             launch.advance("preparation", "ask_preloader")
-            order = preloader.ask_to_fork(expectation.token, launch.output.writing_end, launch.pin)
+            order = preloader.ask_to_fork(pending.token, launch.output.writing_end, launch.pin)
             if order is None:
                 raise self._preloader_gone(launch)
             launch.output.close_writing_end()
@@ -290,12 +299,12 @@ class SmartSpawner:
                 return self._refused(launch, order.problem) if order.problem else self._preloader_gone(launch)
 
             try:
-                ready = await launch.see_through(
-                    expectation, self._spec.app.start_timeout, refusal, connect_time=self._fork_time
+                ready = await launch.wait_ready(
+                    pending, self._spec.app.start_timeout, refusal, connect_time=self._fork_time
                 )
             finally:
                 if launch.pidfd is None:
-                    # There may be a process of which we have not heard, and which is not to outlive this spawn.
+                    # There may be a process that was not reported yet. It must not outlive this spawn.
                     with trio.move_on_after(_SETTLE_TIME, shield=True):
                         await order.settled.wait()
                     preloader.forget(order)
@@ -305,7 +314,7 @@ class SmartSpawner:
         return launch.failure(
             ErrorCategory.EXITED,
             "The preloader ended while it was asked for a process",
-            "The program that holds the loaded application, from which processes are forked, went away.",
+            "The program that holds the loaded application, from which processes are forked, has ended.",
             "The next attempt starts a new one. If it happens again, try --spawn-method direct.",
         )
 
@@ -319,9 +328,9 @@ class SmartSpawner:
 
 
 def is_fork(peer: PeerCredentials, pid: int | None, preloader: int) -> bool:
-    """Whether who connects is the process that was ordered, as our user (R47).
+    """Whether the peer is the process that was ordered, and runs as our user (R47).
 
-    :param pid: its pid, once the preloader has told; until then any child of the preloader may be it.
+    :param pid: its pid, if the preloader has reported it; until then any child of the preloader is accepted.
     """
     if peer.uid != os.getuid():
         return False

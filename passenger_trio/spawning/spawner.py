@@ -1,10 +1,13 @@
 """The contract of a Spawner, and of the process that it makes.
 
-``Spawner.spawn`` starts one process and returns it ready to serve, or raises ``SpawnError``. ``Spawner.serve`` is the task in which a
-spawner keeps what outlives one spawn (a preloader). Three spawners keep this contract: ``direct``, ``smart``, and ``dummy``, the verified fake.
+``Spawner.spawn`` starts one process and returns it ready to serve, or raises ``SpawnError``. ``Spawner.serve`` is the task in
+which a spawner keeps what outlives one spawn (a preloader). ``direct``, ``smart``, ``generic`` and ``warm_up`` keep this
+contract, and ``dummy``, the verified fake.
 
-A ``LiveProcess`` is all that the pool knows of a process: it can be connected to, watched, asked to stop and killed. ``SpawnedProcess`` is the real
-one. Laws: ``close`` only after the exit was seen; nothing is signalled after that.
+A ``LiveProcess`` is all that the pool knows of a process: the pool connects to it, watches it, asks it to stop and kills it.
+``SpawnedProcess`` is the real one.
+
+Law: ``close`` is called only after the exit was seen, and nothing is signalled after that.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ from passenger_trio.core.journey import Journey
 from passenger_trio.errors import SpawnServerError
 from passenger_trio.spawning.handshake import EXIT_STATUS_TIME
 from passenger_trio.spawning.output import OutputPipe
-from passenger_trio.spawning.reception import ControlConnection
 from passenger_trio.spawning.remains import Remains
+from passenger_trio.spawning.spawn_listener import ControlConnection
 from passenger_trio.system.endings import Endings
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.sockets import PeerCredentials, RawStream, connect_unix_nowait, remove_unix_socket
@@ -43,62 +46,62 @@ class LiveProcess(Protocol):
     def pid(self) -> int: ...
     @property
     def concurrency(self) -> int:
-        """Sessions that it serves at the same time; 0: any number."""
+        """Sessions that the process serves at the same time; 0: any number."""
 
     @property
     def websocket(self) -> bool:
-        """Whether it takes WebSocket sessions."""
+        """Whether the process takes WebSocket sessions."""
 
     @property
     def worker_protocol(self) -> WorkerProtocol:
-        """How its sessions are spoken."""
+        """The protocol of its sessions."""
 
     @property
     def journey(self) -> Journey: ...
     @property
     def spawn_time(self) -> float:
-        """Seconds from the order until it was ready."""
+        """Seconds from the order until the process was ready."""
 
     @property
     def preloaded(self) -> bool: ...
     @property
     def endings(self) -> Endings | None:
-        """Where a response may end with its stream: what tells whether that was a good end."""
+        """For protocols in which a response may end with its stream: tells a complete response from a crash."""
 
     @property
     def output_tail(self) -> tuple[str, ...]:
-        """The last lines that it wrote, oldest first."""
+        """The last lines that the process wrote, oldest first."""
 
     def connect_nowait(self) -> RawStream:
-        """A new stream to it.
+        """Open a stream to the process.
 
-        :raises BlockingIOError: its queue of connections is full.
-        :raises OSError: it does not listen any more.
+        :raises BlockingIOError: its listen queue is full.
+        :raises OSError: the process no longer listens.
         """
 
     async def wait_exit(self) -> None:
-        """Return when it has ended."""
+        """Return when the process has ended."""
 
     async def wait_exit_status(self) -> int | None:
-        """After its exit: the status as of ``subprocess.Popen.returncode``, or None when nobody can tell. Takes a moment at most."""
+        """After the exit: the status as of ``subprocess.Popen.returncode``, or None if it is unknown. Takes ``EXIT_STATUS_TIME`` at most."""
 
     def ask_to_stop(self) -> bool:
-        """Ask it to finish its sessions and end. False: it cannot be asked."""
+        """Ask the process to finish its sessions and exit. False: it cannot be asked."""
 
     def signal_group(self, number: int) -> bool:
-        """Signal it and its process group. False: nobody is there."""
+        """Signal the process and its group. False: no process is left."""
 
-    async def attend(self) -> None:
-        """Read its output and what it reports, for as long as there is any. When it breaks the contract it is hung up on, which ends it.
-        May be cancelled and called again, by whoever has it next (the warm-up, then the pool).
+    async def read_output(self) -> None:
+        """Read the output and the events of the process until their end. If it breaks the contract, its control connection is closed,
+        which ends it. May be cancelled and called again: the warm-up reads first, then the pool.
         """
 
     def close(self) -> None:
-        """Let go of everything that belongs to it."""
+        """Close everything that belongs to the process."""
 
 
 def leave_behind(remains: Remains | None, output: OutputPipe, pidfd: PidFd, grace: float) -> None:
-    """A process has ended: hand over its output and its process group, or end both now where nobody takes them."""
+    """A process has ended: hand its output and its process group to ``remains``, or end both now."""
     if remains is not None:
         remains.adopt_output(output)
         remains.adopt_group(pidfd, grace)
@@ -109,9 +112,9 @@ def leave_behind(remains: Remains | None, output: OutputPipe, pidfd: PidFd, grac
 
 
 def warn_of_stranger(pid: int, listener: PeerCredentials) -> None:
-    """Somebody else listens on a process's socket."""
+    """Log that another process listens on the socket of a worker."""
     _log.warning(
-        "pid %d (user %d) listens on the socket of pid %d: it gets no request, and pid %d is replaced",
+        "pid %d (user %d) listens on the socket of pid %d: sending it no request, and replacing pid %d",
         *(listener.pid, listener.uid, pid, pid),
     )
 
@@ -128,14 +131,14 @@ class SpawnedProcess:
     journey: Journey
     spawn_time: float
     preloaded: bool
-    told_exit_status: Callable[[], Awaitable[int]] | None = None
-    """Of a process that is not our child: waits until its parent tells, which it does once."""
+    ask_exit_status: Callable[[], Awaitable[int]] | None = None
+    """For a process that is not our child: waits until its parent reports the exit status, which it does once."""
     websocket: bool = False
     worker_protocol: WorkerProtocol = SESSION
     remains: Remains | None = None
-    """Who has what it leaves behind."""
+    """Takes what the process leaves behind."""
     grace: float = 0.0
-    """Seconds for that to end."""
+    """Seconds until what it leaves behind is killed."""
     endings: Endings | None = attrs.field(init=False)
     _told: int | None = None
 
@@ -156,7 +159,7 @@ class SpawnedProcess:
         return connect_unix_nowait(self.socket_path, self._is_listener)
 
     def _is_listener(self, listener: PeerCredentials) -> bool:
-        """Whether the worker itself listens (KE5): whoever runs as our user can bind another socket to its path."""
+        """Whether the worker itself listens (KE5). Any process of our user could bind another socket to its path."""
         believed = listener.pid == self.pid and listener.uid == os.getuid()
         if not believed:
             warn_of_stranger(self.pid, listener)
@@ -167,9 +170,9 @@ class SpawnedProcess:
 
     async def wait_exit_status(self) -> int | None:
         await trio.lowlevel.checkpoint()
-        if self.pidfd.exit_status is None and self._told is None and self.told_exit_status is not None:
+        if self.pidfd.exit_status is None and self._told is None and self.ask_exit_status is not None:
             with trio.move_on_after(EXIT_STATUS_TIME):
-                self._told = await self.told_exit_status()
+                self._told = await self.ask_exit_status()
         return self._told if self.pidfd.exit_status is None else self.pidfd.exit_status
 
     def ask_to_stop(self) -> bool:
@@ -178,7 +181,7 @@ class SpawnedProcess:
     def signal_group(self, number: int) -> bool:
         return self.pidfd.signal_group(number)
 
-    async def attend(self) -> None:
+    async def read_output(self) -> None:
         async with trio.open_nursery() as readers:
             readers.start_soon(self.output.run)
             try:
@@ -187,8 +190,8 @@ class SpawnedProcess:
                         raise SpawnServerError(f"a worker sent {type(message).__name__} after it was ready")
                     _log.info("event from pid %d: %s %s", self.pid, message.name, dict(message.fields))
             except SpawnServerError as exc:
-                # A loader whose control connection ends is gone within a second. Its output is read for as long as it lives: nobody
-                # else does, and a program that waits for room in a pipe does not end.
+                # A loader whose control connection ends is gone within a second. Its output is read until then: a program that waits
+                # for room in a pipe does not end.
                 _log.warning("pid %d: %s", self.pid, exc)
                 self.control.close()
 
@@ -200,7 +203,7 @@ class SpawnedProcess:
 
 @attrs.frozen
 class PreloaderFacts:
-    """What there is to know of a spawner's preloader, for ``status``."""
+    """A spawner's preloader, for ``status``."""
 
     pid: int
     started: float
@@ -212,21 +215,21 @@ class Spawner(Protocol):
     """Makes processes of one application."""
 
     async def spawn(self) -> LiveProcess:
-        """A new process, ready to serve. When cancelled, what it started is gone before it returns.
+        """Make a process that is ready to serve. When cancelled, it ends what it started before it returns.
 
         :raises SpawnError: with the evidence.
         """
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep what outlives one spawn. Runs until cancelled; whatever it kept is gone then."""
+        """Keep what outlives one spawn. Runs until cancelled, and then ends what it kept."""
 
     def retire_preloader(self) -> None:
-        """Let the preloader go, if there is one. Processes that it forked live on."""
+        """End the preloader, if there is one. Processes that it forked live on."""
 
     @property
     def preloader(self) -> PreloaderFacts | None:
-        """The preloader that is there now."""
+        """The preloader in use."""
 
     @property
     def forking(self) -> Forking | None:
-        """How its processes are made; None while that is not known, or where nothing could be forked."""
+        """How processes are made. None: unknown yet, or this spawner never forks."""

@@ -1,7 +1,7 @@
-"""WarmSpawner: a process counts as spawned only when it has answered the warm-up URL.
+"""WarmSpawner: a process is spawned only when it has answered the warm-up URL.
 
-It is a Spawner around another one. An answer below 500 will do: the application may well want a password. Anything else is a spawn that
-failed, with the process's output as evidence; the process is gone then.
+It wraps another Spawner. A status below 500 is good enough: the application may ask for a password. Anything else is a failed
+spawn, with the process's output as evidence. Law: the process of a failed spawn is gone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["WarmSpawner"]
 
 _KILL_TIME = 5.0
 _PEER = b"REQUEST_SCHEME\0http\0SERVER_NAME\0localhost\0SERVER_PORT\x0080\0REMOTE_ADDR\x00127.0.0.1\0REMOTE_PORT\x000\0"
-"""Who asks: we do."""
+"""The client: ourselves."""
 
 
 class WarmSpawner:
@@ -62,15 +62,15 @@ class WarmSpawner:
                 await _end(live)
 
     async def _warm_up(self, live: LiveProcess) -> None:
-        """:raises SpawnError: it did not answer well."""
+        """:raises SpawnError: there was no good answer."""
         trouble = f"It did not answer within {self._timeout:g} seconds."
         async with trio.open_nursery() as watching:
-            watching.start_soon(live.attend)  # or it might wait for somebody to read its output
+            watching.start_soon(live.read_output)  # a process blocks when its output is not read
             with trio.move_on_after(self._timeout):
                 try:
                     trouble = await self._ask(live)
                 except (OSError, trio.BrokenResourceError, AppResponseError) as exc:
-                    trouble = f"It went away, or did not answer: {exc}."
+                    trouble = f"It closed the connection without an answer: {exc}."
             watching.cancel_scope.cancel()
         if trouble:
             raise SpawnError(
@@ -86,7 +86,7 @@ class WarmSpawner:
             )
 
     async def _ask(self, live: LiveProcess) -> str:
-        """What is wrong with the answer; ``""``: nothing."""
+        """What is wrong with the answer, or ``""``."""
         stream = live.connect_nowait()
         try:
             request, _ = live.worker_protocol.request(

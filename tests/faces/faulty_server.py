@@ -23,9 +23,9 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
 # Task -> the place at which it raises: a module, and a name in it. A name of another module (trio) is stood in for, in this module only.
 PLACES = {
     "the reaper": ("system.children", "_reap_zombies"),
-    "the reception": ("system.callers", "trio.lowlevel.wait_readable"),
+    "the spawn listener": ("system.callers", "trio.lowlevel.wait_readable"),
     "a new caller": ("system.callers", "peer_credentials"),
-    "a caller on the spawn socket": ("spawning.reception", "LineReader"),
+    "a connection to the spawn socket": ("spawning.spawn_listener", "LineReader"),
     "a caller on the admin socket": ("admin.server", "_Desk._serve"),
     "an operation": ("admin.server", "_Desk._perform"),
     "an event stream": ("admin.server", "_Desk._stream_events"),

@@ -94,9 +94,9 @@ ADMIN = b"HTTP/1.1\r\nHost: x\r\n\r\n"
 # What makes a task come to its place; None: it comes there by itself.
 TRIGGERS: dict[str, Callable[[Faulty], object] | None] = {
     "the reaper": lambda it: it.server.send_signal(signal.SIGCHLD),
-    "the reception": lambda it: it.call("admin.sock", b"GET /v1/status " + ADMIN),
+    "the spawn listener": lambda it: it.call("admin.sock", b"GET /v1/status " + ADMIN),
     "a new caller": lambda it: it.call("spawn.sock", b""),
-    "a caller on the spawn socket": lambda it: it.call("spawn.sock", b"{}\n"),
+    "a connection to the spawn socket": lambda it: it.call("spawn.sock", b"{}\n"),
     "a caller on the admin socket": lambda it: it.call("admin.sock", b"GET /v1/status " + ADMIN),
     "an operation": lambda it: it.call("admin.sock", b"POST /v1/resume " + ADMIN),
     "an event stream": lambda it: it.call("admin.sock", b"GET /v1/events " + ADMIN),

@@ -180,7 +180,7 @@ FAULTS = {
     "no such program": ("no-such-program $PORT", "was not found", "no-such-program"),
     "it ends": ("echo so it is >&2; exit 4", "ended before it listened (exit status 4)", "so it is"),
     "it never listens": ("echo well well; sleep 100", "did not listen within 1 seconds", "well well"),
-    "it listens elsewhere": (f"{PROGRAM} --port 0", "did not listen within 1 seconds", "and not where it was told to"),
+    "it listens elsewhere": (f"{PROGRAM} --port 0", "did not listen within 1 seconds", "instead of on $PORT"),
 }
 
 

@@ -112,4 +112,4 @@ def test_R48_nothing_of_one_application_is_in_the_other(tmp_path: Path) -> None:
             }
             caller.send(json.dumps({**hello, "pid": 1}).encode() + b"\n")
             assert caller.receive_all() == b""
-        server.wait_log("is not whom anybody expects")
+        server.wait_log("has no valid token of a pending spawn")

@@ -22,8 +22,8 @@ from passenger_trio.pool.pool import Pool
 from passenger_trio.spawning.app_spec import make_app_spec
 from passenger_trio.spawning.detect import detect
 from passenger_trio.spawning.direct import DirectSpawner
-from passenger_trio.spawning.reception import Reception
 from passenger_trio.spawning.smart import SmartSpawner
+from passenger_trio.spawning.spawn_listener import SpawnListener
 
 pytestmark = pytest.mark.os
 
@@ -38,17 +38,17 @@ async def test_a_storm_of_signals(method: str, ending: str, nothing_left: Path) 
     chance = random.Random(7)
     app = AppOptions(root=str(HELLO), python=sys.executable, thread_count=2)
     spec = make_app_spec(app, detect(app), os.environ, str(nothing_left))
-    reception = Reception(str(nothing_left / "spawn.sock"))
+    spawn_listener = SpawnListener(str(nothing_left / "spawn.sock"))
     pool = Pool(PoolLimits(max_pool_size=3, max_concurrent_spawns=2, backoff_first=0.01, backoff_max=0.05))
     if method == "smart":
         spawner: DirectSpawner | SmartSpawner = SmartSpawner(
             spec,
-            reception,
+            spawn_listener,
             on_preloader=lambda number, started: pool.preloader_changed(spec.key, 1, number, started),
             fork_time=1.0,
         )
     else:
-        spawner = DirectSpawner(spec, reception)
+        spawner = DirectSpawner(spec, spawn_listener)
     answered: Counter[str] = Counter()
     unanswered: list[str] = []
     over, served = trio.Event(), trio.Event()
@@ -99,7 +99,7 @@ async def test_a_storm_of_signals(method: str, ending: str, nothing_left: Path) 
 
     with trio.fail_after(110):
         async with trio.open_nursery() as tree:
-            await tree.start(reception.serve)
+            await tree.start(spawn_listener.serve)
             await tree.start(pool.run)
             await pool.add_group(spec.key, GroupLimits(min_instances=2), spawner, 3.0)
             while not pool.processes:  # both may come in one step

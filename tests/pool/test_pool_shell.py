@@ -711,9 +711,9 @@ class Broken(DummyProcess):
         if self.where == where:
             raise self.error
 
-    async def attend(self) -> None:
-        self.fail("attend")
-        await super().attend()
+    async def read_output(self) -> None:
+        self.fail("read_output")
+        await super().read_output()
 
     async def wait_exit(self) -> None:
         if self.exit_status is None and not self.signals:
@@ -741,7 +741,7 @@ UNEXPECTED = (OSError(24, "no"), RuntimeError("no"), ValueError("no"), Exception
 @pytest.mark.parametrize("error", UNEXPECTED, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(
     "where",
-    ["attend", "wait_exit", "wait_exit, always", "wait_exit_status", "ask_to_stop", "close", "spawn", "serve"],
+    ["read_output", "wait_exit", "wait_exit, always", "wait_exit_status", "ask_to_stop", "close", "spawn", "serve"],
 )
 async def test_an_exception_that_nobody_expects_costs_one_process_or_one_attempt(
     where: str, error: Exception, autojump_clock: MockClock

@@ -27,7 +27,7 @@ class FailingFiles:
         self.written: list[int] = []
         """Bytes of each write that was wanted."""
         self.received: list[int] = []
-        """Bytes of each reception that were written."""
+        """Bytes of each spawn_listener that were written."""
         self.sent = 0
         self.truncated = 0
 

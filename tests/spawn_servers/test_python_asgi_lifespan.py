@@ -205,7 +205,7 @@ def test_nothing_in_its_start_up_outlives_the_supervisor(tmp_path: Path, loop: s
             assert eventually((tmp_path / "app.py.begun").exists)
             (tmp_path / "app.py.begun").unlink()
             if ending == "hang up":
-                loader.hang_up()
+                loader.close_control()
                 assert loader.wait_gone() < 1.0
             else:
                 loader.shut_down()

@@ -510,7 +510,7 @@ def test_a_worker_that_its_supervisor_has_left_ends_without_a_word(tmp_path: Pat
             stream.begin()
             assert stream.next_frame() is not None
             assert stream.next_frame() == ("D", b"one")
-        worker.hang_up()
+        worker.close_control()
         assert worker.wait_gone() < 1.0
         assert worker.output.wait_for("the hooks were run")
         assert worker.output.text() == "the hooks were run\n"

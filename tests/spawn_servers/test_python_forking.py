@@ -136,13 +136,13 @@ def test_the_supervisors_end_is_the_preloaders_and_its_hooks_run(tmp_path: Path)
     source = "import atexit, os, shutil\nos.mkdir('shared')\natexit.register(shutil.rmtree, 'shared')\n"
     with preloader_of(tmp_path, source) as (supervisor, preloader):
         worker = supervisor.fork(preloader)
-        worker.hang_up()
-        preloader.hang_up()
+        worker.close_control()
+        preloader.close_control()
         assert preloader.wait_gone() < 1.0
         assert not (tmp_path / "shared").exists()
     with preloader_of(tmp_path, source) as (supervisor, preloader):
         worker = supervisor.fork(preloader)
-        preloader.hang_up()
+        preloader.close_control()
         assert preloader.wait_gone() < 1.0
         assert (tmp_path / "shared").is_dir(), "a worker that lives on uses it"
         assert worker.request().body == b"hello"

@@ -148,7 +148,7 @@ def test_the_supervisors_end_is_the_workers(root: Path, preloaded: bool) -> None
         worker = supervisor.fork(loader) if preloaded else loader
         with worker.open() as stream:
             assert stream.request("GET", "/hello").body == b"hello"
-            worker.hang_up()
+            worker.close_control()
             assert worker.wait_gone() < 1.0
 
 

@@ -47,7 +47,7 @@ def test_nothing_in_a_session_outlives_the_supervisor(path: str, threads: int) -
         if path == "/swallow":
             # It is where it swallows, and not still on its way there.
             assert [stream.next_frame() for _ in range(2)][1] == ("D", b"begun\n")
-        worker.hang_up()
+        worker.close_control()
         assert worker.wait_gone() < LAST_SECOND
         in_main = threads > 1 or path != "/swallow"
         assert note.read_text().count("hook in ") == 1
@@ -60,7 +60,7 @@ def test_a_call_that_keeps_the_interpreter_lock_does_not_outlive_the_supervisor(
     with stubborn(preloaded=preloaded) as (worker, note), worker.open() as stream:
         stream.begin("GET", "/keep-the-lock")
         assert [stream.next_frame() for _ in range(2)][1] == ("D", b"begun\n")
-        worker.hang_up()
+        worker.close_control()
         assert worker.wait_gone() < LAST_SECOND
         assert note.read_text().count("hook in MainThread") == 1
 
@@ -71,7 +71,7 @@ def test_nothing_between_sessions_outlives_the_supervisor(path: str, preloaded: 
     """Threads that are no daemons, hooks that hang, signals that were taken."""
     with stubborn(preloaded=preloaded) as (worker, note), worker.open() as stream:
         assert stream.request("GET", path).body == b"done"
-        worker.hang_up()
+        worker.close_control()
         assert worker.wait_gone() < LAST_SECOND
         if path != "/slow-hook":  # it hangs in front of the hook that writes
             assert note.read_text().count("hook in ") == 1
@@ -87,7 +87,7 @@ def test_a_full_output_pipe_does_not_outlive_the_supervisor() -> None:
         with worker.open() as stream:
             stream.begin("GET", "/fill-output")
             assert eventually(lambda: stream.is_taken)
-            worker.hang_up()
+            worker.close_control()
             assert worker.wait_gone() < LAST_SECOND
 
 
@@ -204,7 +204,7 @@ def test_the_socket_is_removed() -> None:
         worker.wait_gone()
         assert not Path(worker.socket_path).exists()
     with worker_of("hello") as worker:
-        worker.hang_up()
+        worker.close_control()
         worker.wait_gone()
         assert not Path(worker.socket_path).exists()
 
@@ -280,7 +280,7 @@ def test_a_preloader_without_children_runs_its_hooks() -> None:
                 assert preloader.exit_status() == 0
                 assert note.read_text().count("hook in MainThread") == 2
             else:
-                preloader.hang_up()
+                preloader.close_control()
                 assert preloader.wait_gone() < LAST_SECOND
                 assert note.read_text().count("hook in MainThread") == 1
 

@@ -337,5 +337,5 @@ def test_a_loader_that_is_told_nonsense() -> None:
         with FakeSupervisor() as supervisor:
             loader: Loader = supervisor.launch(command(), APPS / "hello")
             loader.control.sendall(nonsense)
-            loader.hang_up()
+            loader.close_control()
             assert loader.wait_gone() < 5

@@ -1,4 +1,4 @@
-"""Applications for real spawners, a reception that listens, and sessions with what they spawn."""
+"""Applications for real spawners, a spawn_listener that listens, and sessions with what they spawn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from passenger_trio.codecs.session_protocol import encode_request
 from passenger_trio.options import AppOptions
 from passenger_trio.spawning.app_spec import AppSpec, make_app_spec
 from passenger_trio.spawning.detect import detect
-from passenger_trio.spawning.reception import Reception
+from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import LiveProcess
 
 APPS = Path(__file__).resolve().parent.parent / "apps"
@@ -61,11 +61,11 @@ def fake_spec(behaviour: str, directory: Path, **options: object) -> AppSpec:
 
 
 @asynccontextmanager
-async def open_reception(directory: Path) -> AsyncIterator[Reception]:
-    reception = Reception(str(directory / "spawn.sock"))
+async def open_spawn_listener(directory: Path) -> AsyncIterator[SpawnListener]:
+    spawn_listener = SpawnListener(str(directory / "spawn.sock"))
     async with trio.open_nursery() as nursery:
-        await nursery.start(reception.serve)
-        yield reception
+        await nursery.start(spawn_listener.serve)
+        yield spawn_listener
         nursery.cancel_scope.cancel()
 
 

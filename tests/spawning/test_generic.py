@@ -1,4 +1,4 @@
-"""Programs that know nothing of us: found where they listen, explained when they do not, and gone when nobody holds their lifeline."""
+"""Programs that know nothing of us: found where they listen, explained when they do not, and gone when nobody holds their death_pipe."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_who_loses_the_lifeline_dies_with_all_that_it_has_started(nothing_
     """What a supervisor that was killed does not do any more; the end of the pipe is all that is left of it."""
     process = await spawn(nothing_left, "cd /tmp && {python} {program} --port $PORT --fork")
     pid = int((await ask(process, "/pid")).split()[0])
-    process._lifeline.close()
+    process._death_pipe.close()
     assert await wait_exit(process, 1.0) == -signal.SIGKILL
     with trio.fail_after(1.0):
         while is_running(pid):  # noqa: ASYNC110 - it is nobody's child
@@ -112,14 +112,14 @@ async def test_a_program_that_never_listens(nothing_left: Path) -> None:
     failure = await failure_of(nothing_left, "echo well; sleep 60", start_timeout=0.3)
     assert failure.category is ErrorCategory.TIMEOUT
     assert "did not listen within 0.3 seconds" in failure.summary
-    assert "It listens nowhere" in failure.problem
+    assert "It does not listen at all" in failure.problem
     assert failure.output == ("well",)
 
 
 async def test_a_program_that_listens_elsewhere_is_told_so(nothing_left: Path) -> None:
     port = Ports().take()
     failure = await failure_of(nothing_left, f"{{python}} {{program}} --port {port}", start_timeout=1.0)
-    assert f"It listens on 127.0.0.1:{port}, and not where it was told to" in failure.problem
+    assert f"It listens on 127.0.0.1:{port} instead of on $PORT" in failure.problem
 
 
 async def test_a_directory_that_is_gone(nothing_left: Path, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ async def test_its_standard_input_is_empty_and_no_descriptor_is_passed_on(nothin
 
 
 async def test_KE14_what_a_program_has_left_gets_TERM_and_its_time(nothing_left: Path) -> None:
-    """The lifeline kills the whole group; it is for the death of the server, and not for the end of the program."""
+    """The death_pipe kills the whole group; it is for the death of the server, and not for the end of the program."""
     job = 'trap "sleep 0.3; echo told; exit" TERM; echo ready; while :; do sleep 0.05; done'
     lines: list[str] = []
     remains = Remains()

@@ -11,8 +11,8 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from real_apps import HELLO, SOON, ask, end, fake_spec, hello_spec, open_reception, wait_exit, written_spec
-from test_reception import descriptors_left
+from real_apps import HELLO, SOON, ask, end, fake_spec, hello_spec, open_spawn_listener, wait_exit, written_spec
+from test_spawn_listener import descriptors_left
 
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import SpawnError
@@ -39,11 +39,11 @@ class Lines:
 
 async def spawn(spec: AppSpec, lines: list[tuple[int, str]] | None = None) -> SpawnedProcess:
     failure: SpawnError | None = None
-    async with open_reception(Path(spec.socket_dir)) as reception:
+    async with open_spawn_listener(Path(spec.socket_dir)) as spawn_listener:
         sink = Lines(lines) if lines is not None else None
         with trio.fail_after(SOON * 2):
             try:
-                return await DirectSpawner(spec, reception, sink).spawn()
+                return await DirectSpawner(spec, spawn_listener, sink).spawn()
             except SpawnError as error:
                 failure = error
     assert failure is not None
@@ -137,8 +137,8 @@ async def test_an_environment_that_no_program_can_have(nothing_left: Path) -> No
 async def test_without_descriptors_a_spawn_fails_and_nothing_else(nothing_left: Path, left: int) -> None:
     """F32, at each place where one is wanted: the pipe, the program, its pidfd, its connection."""
     spec = hello_spec(nothing_left, start_timeout=SOON)
-    async with open_reception(nothing_left) as reception:
-        spawner = DirectSpawner(spec, reception)
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        spawner = DirectSpawner(spec, spawn_listener)
         process: SpawnedProcess | None = None
         failure: SpawnFailure | None = None
         with descriptors_left(left):
@@ -165,10 +165,10 @@ BROKEN = {
     "floods": "more than 256 messages",
     "is_ready_without_a_socket": "exactly one socket",
     "is_ready_with_two_sockets": "exactly one socket",
-    "speaks_gopher": "exactly one socket of a protocol that is spoken here",
-    "listens_elsewhere": "somewhere else",
-    "lies_about_its_socket": "not there",
-    "puts_a_link_there": "not a socket of ours",
+    "speaks_gopher": "exactly one socket with a known protocol",
+    "listens_elsewhere": "instead of unix:",
+    "lies_about_its_socket": "cannot be found",
+    "puts_a_link_there": "is not a Unix socket of this user",
 }
 
 
@@ -263,7 +263,7 @@ async def test_a_worker_that_breaks_the_contract_is_hung_up_on_and_heard_to_its_
 ) -> None:
     process = await spawn(fake_spec("breaks_the_contract_later", nothing_left))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(process.attend)
+        nursery.start_soon(process.read_output)
         assert await wait_exit(process) == 0
         nursery.cancel_scope.cancel()
     assert "a type that the contract does not have" in caplog.text
@@ -278,13 +278,13 @@ async def test_a_worker_that_was_hung_up_on_is_attended_to_by_who_has_it_next(
     """It breaks the contract while it is warmed up, and passes: the pool has it then."""
     process = await spawn(fake_spec("breaks_the_contract_later", nothing_left))
     async with trio.open_nursery() as warm_up:
-        warm_up.start_soon(process.attend)
+        warm_up.start_soon(process.read_output)
         with trio.fail_after(SOON):
             while "a type that the contract does not have" not in caplog.text:
                 await trio.lowlevel.checkpoint()
         warm_up.cancel_scope.cancel()
     with trio.fail_after(SOON):
-        await process.attend()
+        await process.read_output()
     assert any(line.startswith("last line") for line in process.output.tail)
     assert await wait_exit(process) == 0
     process.close()
@@ -324,7 +324,7 @@ def test_exits_in_words() -> None:
     assert describe_exit(3) == "exit status 3"
     assert describe_exit(-9) == "killed by signal 9 (SIGKILL)"
     assert describe_exit(-63) == "killed by signal 63"
-    assert describe_exit(None) == "its exit status is not known"
+    assert describe_exit(None) == "its exit status is unknown"
 
 
 def test_the_interpreter_is_this_one(nothing_left: Path) -> None:

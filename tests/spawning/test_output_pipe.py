@@ -242,7 +242,7 @@ async def test_the_end_of_a_flood_is_told_by_its_tail_and_a_number() -> None:
     write(output, b"\n" * (BURST - 5) + b"last\n")
     output.close()
     assert len(lines) == 2001
-    assert lines[-1] == f"({BURST - 4 - 2000} lines of output came too fast and are left out)"
+    assert lines[-1] == f"({BURST - 4 - 2000} lines of output came too fast and were dropped)"
     assert output.tail[-1] == "last"
     assert len(output.tail) == TAIL_LINES
 

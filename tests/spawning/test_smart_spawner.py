@@ -12,7 +12,18 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from real_apps import FAKE_LOADER, HELLO, SOON, ask, end, hello_spec, open_reception, request, wait_exit, written_spec
+from real_apps import (
+    FAKE_LOADER,
+    HELLO,
+    SOON,
+    ask,
+    end,
+    hello_spec,
+    open_spawn_listener,
+    request,
+    wait_exit,
+    written_spec,
+)
 from trio.testing import wait_all_tasks_blocked
 
 from passenger_trio.codecs.control_protocol import ChildExited
@@ -56,8 +67,8 @@ async def smart(spec: AppSpec, **how: float) -> AsyncIterator[Watched]:
         old, spawner.changed = spawner.changed, trio.Event()
         old.set()
 
-    async with open_reception(Path(spec.socket_dir)) as reception:
-        spawner = Watched(spec, reception, on_preloader=on_preloader, **how)  # type: ignore[arg-type]
+    async with open_spawn_listener(Path(spec.socket_dir)) as spawn_listener:
+        spawner = Watched(spec, spawn_listener, on_preloader=on_preloader, **how)  # type: ignore[arg-type]
         spawner.changes, spawner.changed = changes, trio.Event()
         async with trio.open_nursery() as nursery:
             await nursery.start(spawner.serve)
@@ -320,7 +331,7 @@ async def test_a_preloader_that_breaks_the_contract_is_ended(
     async with smart(fake_preloader("says_garbage_when_asked", nothing_left), fork_time=2.0) as spawner:
         failure = await failure_of(spawner)
         assert failure.category is ErrorCategory.EXITED
-    assert "is ended: a control message is not JSON" in caplog.text
+    assert "a control message is not JSON" in caplog.text
 
 
 async def test_a_preloader_that_cannot_fork_says_so_and_lives_on(nothing_left: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from real_apps import HELLO, SOON, ask, command_spec, end, hello_spec, open_reception, wait_exit, written_spec
+from real_apps import HELLO, SOON, ask, command_spec, end, hello_spec, open_spawn_listener, wait_exit, written_spec
 
 from passenger_trio.codecs.session_protocol import BODY_END
 from passenger_trio.core.journey import StepState
@@ -22,8 +22,8 @@ from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.direct import DirectSpawner
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner, dummy_failure
 from passenger_trio.spawning.generic import GenericSpawner
-from passenger_trio.spawning.reception import Reception
 from passenger_trio.spawning.smart import SmartSpawner
+from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import LiveProcess, Spawner
 from passenger_trio.system.ports import Ports
 from passenger_trio.system.sockets import RawStream
@@ -40,12 +40,12 @@ async def serve_hello(process: DummyProcess, stream: RawStream) -> None:
         await stream.send_all(b"R" + len(head).to_bytes(4, "big") + head + b"D\0\0\0\5helloE\0\0\0\0")
 
 
-def make(kind: str, spec: AppSpec, reception: Reception, works: bool = True) -> Spawner:
+def make(kind: str, spec: AppSpec, spawn_listener: SpawnListener, works: bool = True) -> Spawner:
     if kind == "dummy":
         return DummySpawner(serve=serve_hello, failures=(None if works else dummy_failure(),))
     if kind == "generic":
         return GenericSpawner(spec, Ports())
-    return DirectSpawner(spec, reception) if kind == "direct" else SmartSpawner(spec, reception)
+    return DirectSpawner(spec, spawn_listener) if kind == "direct" else SmartSpawner(spec, spawn_listener)
 
 
 @asynccontextmanager
@@ -60,11 +60,11 @@ async def running(spawner: Spawner) -> AsyncIterator[None]:
 async def spawner_of(
     kind: str, directory: Path, spec: AppSpec | None = None, works: bool = True
 ) -> AsyncIterator[Spawner]:
-    async with open_reception(directory) as reception:
+    async with open_spawn_listener(directory) as spawn_listener:
         if kind == "generic":
             program = "{python} {program} --socket $SOCKET" if works else "echo about to fail; exit 3"
             spec = command_spec(directory, program, max_concurrent_requests_per_process=1)
-        spawner = make(kind, spec or hello_spec(directory), reception, works)
+        spawner = make(kind, spec or hello_spec(directory), spawn_listener, works)
         async with running(spawner):
             yield spawner
 
@@ -163,7 +163,7 @@ async def test_attending_can_be_cancelled_and_begun_again(kind: str, nothing_lef
         process = await spawn(spawner)
         for _ in range(2):
             with trio.move_on_after(0.02) as scope:
-                await process.attend()
+                await process.read_output()
             assert scope.cancelled_caught
         assert await ask(process) == b"hello"
         await end(process)

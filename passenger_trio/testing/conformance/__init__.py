@@ -1,17 +1,16 @@
 """The checks of ``spawn_servers/CONTRACT.md``: a program that passes them can be a loader.
 
-``check_spawn_server(subject)`` runs them all; ``CHECKS`` has them one by one, each with the clause that it checks, for a test
-that wants to name what broke::
+``check_spawn_server(subject)`` runs all. ``CHECKS`` has them one by one, so that a test names the clause that broke::
 
     @pytest.mark.parametrize("check", CHECKS, ids=str)
     def test_contract(check, subject):
         check(subject)
 
-``FakeSupervisor`` plays the supervisor's side, synchronously, on the standard library alone (``spawning`` is what this must not
-depend on). It starts loaders, shakes hands, forks from preloaders, opens session streams, and ends all that it started.
+``FakeSupervisor`` plays the supervisor. It is synchronous, uses the standard library only, and does not depend on ``spawning``. It
+starts loaders, shakes hands, forks from preloaders, opens session streams, and ends everything that it started.
 
-The checks drive an application that every language has to provide (``tests/apps/python/conformance`` is the first): it
-answers at these paths, and obeys these environment variables.
+The checks need an application in the loader's language (``tests/apps/python/conformance`` is one). It answers at these paths,
+and reads these environment variables.
 
 =====================================  ==========================================================================
 ``/hello``                             200, one chunk ``hello``
@@ -48,12 +47,12 @@ answers at these paths, and obeys these environment variables.
 
 from __future__ import annotations
 
+from passenger_trio.testing.conformance.all_checks import CHECKS, check_spawn_server
 from passenger_trio.testing.conformance.basis import ConformanceFailure, LoaderFailed, Message, eventually
 from passenger_trio.testing.conformance.loader import Loader
 from passenger_trio.testing.conformance.streams import Response, Stream, frame, pairs, request_head
 from passenger_trio.testing.conformance.subject import Check, Stage, Subject
 from passenger_trio.testing.conformance.supervisor import FakeSupervisor
-from passenger_trio.testing.conformance.whole import CHECKS, check_spawn_server
 
 __all__ = [
     "CHECKS",

@@ -1,4 +1,4 @@
-"""What all parts of the checks share: how long anything may take, how long it may be, and how a broken clause is told."""
+"""What all checks share: time limits, lengths of the contract, and the exceptions for a broken clause."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-PATIENCE: Final = 10.0
-"""Seconds that anything may take before it counts as not happening."""
+TIMEOUT: Final = 10.0
+"""Seconds that anything may take."""
 
-START_PATIENCE: Final = 60.0
-"""Seconds in which an interpreter must have started. A virtual machine on a busy computer takes its time."""
+START_TIMEOUT: Final = 60.0
+"""Seconds for the start of an interpreter: a virtual machine on a busy computer is slow."""
 
-LAST_SECOND: Final = 1.0
-"""Section 2: gone within this time of the supervisor's end."""
+EXIT_TIMEOUT: Final = 1.0
+"""Seconds from the supervisor's end until the process must be gone (clause 2.6)."""
 
 MAX_LINE: Final = 65536
 
@@ -27,7 +27,7 @@ Message = dict[str, Any]
 
 
 class ConformanceFailure(AssertionError):
-    """A loader does not keep the contract. The text names every clause that is broken."""
+    """A loader breaks the contract. The text names every broken clause."""
 
 
 class LoaderFailed(Exception):
@@ -43,8 +43,8 @@ def expect(holds: bool, text: str) -> None:
         raise ConformanceFailure(text)
 
 
-def eventually(holds: Callable[[], object], timeout: float = PATIENCE) -> bool:
-    """Whether it comes to hold in time."""
+def eventually(holds: Callable[[], object], timeout: float = TIMEOUT) -> bool:
+    """Wait until ``holds()`` is true. False: it was not within ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not holds():
         if time.monotonic() > deadline:

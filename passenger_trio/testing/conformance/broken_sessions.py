@@ -7,7 +7,7 @@ import struct
 from functools import partial
 
 from passenger_trio.testing.conformance.basis import MAX_FRAME, MAX_HEAD, eventually, expect
-from passenger_trio.testing.conformance.expectations import lines_of
+from passenger_trio.testing.conformance.observations import lines_of
 from passenger_trio.testing.conformance.streams import Response, frame, request_head
 from passenger_trio.testing.conformance.subject import Stage, check
 
@@ -22,7 +22,7 @@ def leaves_a_short_response_incomplete(stage: Stage) -> None:
 
 
 @check(protocol="session")
-def drops_what_is_too_much(stage: Stage) -> None:
+def drops_excess_bytes(stage: Stage) -> None:
     """What the application sends beyond its content-length is dropped by the worker, which says so on standard error."""
     worker = stage.worker()
     response = worker.request("GET", "/long")
@@ -32,7 +32,7 @@ def drops_what_is_too_much(stage: Stage) -> None:
 
 @check(protocol="session")
 def reports_an_exception(stage: Stage) -> None:
-    """X: class, message, traceback; in place of R; an E follows. The traceback is in the output as well."""
+    """X (class, message, traceback) takes the place of R, and E follows. The traceback is in the output, too."""
     worker = stage.worker()
     with worker.open() as stream:
         response = stream.request("GET", "/raise")
@@ -46,7 +46,7 @@ def reports_an_exception(stage: Stage) -> None:
 
 
 @check(protocol="session")
-def leaves_a_response_that_raised_incomplete(stage: Stage) -> None:
+def leaves_a_response_incomplete_after_an_exception(stage: Stage) -> None:
     """When the application raises after its head was sent, the worker sends no E but closes the stream."""
     worker = stage.worker()
     response = worker.request("GET", "/raise-late")
@@ -57,7 +57,7 @@ def leaves_a_response_that_raised_incomplete(stage: Stage) -> None:
 
 @check(protocol="session", shares=True)
 def survives_an_exit_in_a_session(stage: Stage) -> None:
-    """An application that ends the process in good order in a session has raised: X, and the worker lives."""
+    """An application that ends its process in a session has raised: X, and the worker lives."""
     worker = stage.worker()
     response = worker.request("GET", "/exit")
     expect(response.error is not None and response.complete, f"{response}")
@@ -129,7 +129,7 @@ def refuses_garbage_in_a_response(stage: Stage) -> None:
 
 
 @check(protocol="session", shares=True)
-def survives_broken_off_heads(stage: Stage) -> None:
+def survives_incomplete_heads(stage: Stage) -> None:
     """Between sessions and within a head, an end of file ends the stream, and the worker accepts the next one."""
     worker = stage.worker()
     whole = frame("H", request_head()) + frame("E")
@@ -194,7 +194,7 @@ def tells_a_reader_that_the_client_is_gone(stage: Stage) -> None:
 
 
 @check(protocol="session", shares=True)
-def drops_a_body_that_nobody_reads(stage: Stage) -> None:
+def drops_an_unread_body(stage: Stage) -> None:
     """It reads and drops what is left of the request body before it takes the next head, or closes the stream."""
     worker = stage.worker()
     with worker.open() as stream:
@@ -215,7 +215,7 @@ def drops_a_body_that_nobody_reads(stage: Stage) -> None:
 
 
 @check(protocol="session", shares=True)
-def takes_the_next_head_behind_a_body_that_nobody_reads(stage: Stage) -> None:
+def takes_the_next_head_behind_an_unread_body(stage: Stage) -> None:
     """The next head may follow as soon as the response has ended, also behind a request body that was not read yet; neither is lost."""
     worker = stage.worker()
     for turn, size in enumerate((1000, 66_000, 80_000)):

@@ -6,8 +6,8 @@ import random
 import signal
 import threading
 
-from passenger_trio.testing.conformance.basis import LAST_SECOND, PATIENCE, eventually, expect
-from passenger_trio.testing.conformance.expectations import accepts, expect_clean_exit, expect_end_of_orphan
+from passenger_trio.testing.conformance.basis import EXIT_TIMEOUT, TIMEOUT, eventually, expect
+from passenger_trio.testing.conformance.observations import accepts, expect_clean_exit, expect_end_after_supervisor
 from passenger_trio.testing.conformance.streams import Response
 from passenger_trio.testing.conformance.subject import Stage, check
 
@@ -55,13 +55,13 @@ def finishes_a_session_whose_head_came_before_shutdown(stage: Stage) -> None:
         sender = threading.Thread(target=stream.send, args=(rest,), daemon=True)
         sender.start()
         response = stream.response()
-        sender.join(PATIENCE)
+        sender.join(TIMEOUT)
         expect(response.complete and response.body == body, "the session was cut off")
     expect_clean_exit(stage, worker)
 
 
 @check(protocol="session")
-def finishes_a_session_behind_a_body_that_nobody_read(stage: Stage) -> None:
+def finishes_a_session_behind_an_unread_body(stage: Stage) -> None:
     """shutdown: a session whose head came before it is finished, also behind a request body that was not read yet."""
     for turn, size in enumerate((10, 66_000)):
         worker = stage.worker()
@@ -79,7 +79,7 @@ def finishes_a_session_behind_a_body_that_nobody_read(stage: Stage) -> None:
 
 
 @check()
-def obeys_sigterm(stage: Stage) -> None:
+def stops_on_sigterm(stage: Stage) -> None:
     """SIGTERM: the same as shutdown."""
     worker = stage.worker()
     gate = stage.supervisor.directory / "gate"
@@ -93,7 +93,7 @@ def obeys_sigterm(stage: Stage) -> None:
 
 
 @check()
-def takes_shutdown_and_a_sigterm_for_one_stop(stage: Stage) -> None:
+def treats_shutdown_and_sigterm_as_one_stop(stage: Stage) -> None:
     """SIGTERM: the same as shutdown. Both come when a service manager signals every process of the server: the sessions in hand are finished."""
     worker = stage.worker()
     gate = stage.supervisor.directory / "gate"
@@ -110,7 +110,7 @@ def takes_shutdown_and_a_sigterm_for_one_stop(stage: Stage) -> None:
 
 
 @check()
-def obeys_a_second_sigterm_at_once(stage: Stage) -> None:
+def exits_at_a_second_sigterm(stage: Stage) -> None:
     """A second SIGTERM ends it at once."""
     worker = stage.worker()
     with worker.open() as stream:
@@ -141,7 +141,7 @@ def ends_when_the_supervisor_is_gone(stage: Stage) -> None:
     worker = stage.worker()
     with worker.open() as stream:
         expect(stream.request().body == b"hello", "no answer")
-        expect_end_of_orphan(stage, worker)
+        expect_end_after_supervisor(stage, worker)
 
 
 @check()
@@ -151,7 +151,7 @@ def ends_when_the_supervisor_is_gone_while_it_sleeps(stage: Stage) -> None:
     with worker.open() as stream:
         stream.begin("GET", "/sleep?60")
         expect(eventually(lambda: stream.is_taken), "the session does not begin")
-        expect_end_of_orphan(stage, worker)
+        expect_end_after_supervisor(stage, worker)
 
 
 @check()
@@ -165,7 +165,7 @@ def ends_when_the_supervisor_is_gone_while_it_computes(stage: Stage) -> None:
         # One that computes on its event loop takes the second only if that came at the same time.
         in_threads = stage.subject.interrupts and stage.subject.app_type != "asgi"
         expect(not in_threads or eventually(lambda: two.is_taken), "the second session does not begin")
-        expect_end_of_orphan(stage, worker, stage.subject.interrupts)
+        expect_end_after_supervisor(stage, worker, stage.subject.interrupts)
 
 
 @check()
@@ -174,18 +174,18 @@ def ends_when_the_supervisor_is_gone_while_it_loads(stage: Stage) -> None:
     loader = stage.start(preload=stage.subject.preloaded, env={"CONFORMANCE_START": "sleep"}, wait=False)
     while (loader.receive() or {}).get("name") != "load_application":
         pass
-    loader.hang_up()
-    took = loader.wait_gone(LAST_SECOND + PATIENCE)
-    expect(took < LAST_SECOND, f"it took {took:.2f} s")
+    loader.close_control()
+    took = loader.wait_gone(EXIT_TIMEOUT + TIMEOUT)
+    expect(took < EXIT_TIMEOUT, f"it took {took:.2f} s")
 
 
 @check()
 def ends_when_the_supervisor_is_gone_before_the_options(stage: Stage) -> None:
     """End of file before the options came: gone within 1 second."""
     loader = stage.launch()
-    loader.hang_up()
-    took = loader.wait_gone(LAST_SECOND + PATIENCE)
-    expect(took < LAST_SECOND, f"it took {took:.2f} s")
+    loader.close_control()
+    took = loader.wait_gone(EXIT_TIMEOUT + TIMEOUT)
+    expect(took < EXIT_TIMEOUT, f"it took {took:.2f} s")
 
 
 @check()

@@ -1,4 +1,4 @@
-"""A process that has connected back, seen from the supervisor: its control connection, its output, its end."""
+"""A process that has connected back, as the supervisor sees it: its control connection, its output, its exit."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 
 from passenger_trio.testing.conformance.basis import (
     MAX_LINE,
-    PATIENCE,
-    START_PATIENCE,
+    START_TIMEOUT,
+    TIMEOUT,
     ConformanceFailure,
     LoaderFailed,
     Message,
@@ -35,7 +35,7 @@ class Loader:
         self.control = control
         self.pid = pid
         self.messages: list[Message] = []
-        """All that came over the control connection, ``hello`` first."""
+        """All messages of the control connection, ``hello`` first."""
         self.socket_path = ""
         self.output = output
         self._process = process
@@ -47,10 +47,10 @@ class Loader:
     def hello(self) -> Message:
         return self.messages[0]
 
-    def receive(self, timeout: float = PATIENCE) -> Message | None:
-        """The next message; None when the loader has hung up.
+    def receive(self, timeout: float = TIMEOUT) -> Message | None:
+        """The next message. None: the loader closed the connection.
 
-        :raises ConformanceFailure: nothing came in time, or it is no message.
+        :raises ConformanceFailure: nothing arrived in time, or what arrived is not a message.
         """
         deadline = time.monotonic() + timeout
         while not self._unread:
@@ -58,7 +58,7 @@ class Loader:
             try:
                 data = self.control.recv(MAX_LINE)
             except TimeoutError:
-                raise ConformanceFailure(f"no message of the loader in {timeout} s") from None
+                raise ConformanceFailure(f"no message from the loader within {timeout} s") from None
             except ConnectionResetError:
                 data = b""
             if not data:
@@ -68,20 +68,22 @@ class Loader:
             for line in lines:
                 expect(len(line) < MAX_LINE, f"a message of {len(line) + 1} bytes")
                 message = json.loads(line.decode("utf-8"))
-                expect(isinstance(message, dict) and isinstance(message.get("type"), str), f"no message: {line!r}")
+                expect(isinstance(message, dict) and isinstance(message.get("type"), str), f"not a message: {line!r}")
                 self._unread.append(message)
         self.messages.append(self._unread.pop(0))
         return self.messages[-1]
 
-    def expect(self, kind: str, timeout: float = START_PATIENCE) -> Message:
-        """The next message of a type; others, which came before it, are in ``messages``.
+    def expect(self, kind: str, timeout: float = START_TIMEOUT) -> Message:
+        """Wait for the next message of a type. Messages before it are in ``messages``.
 
-        :raises LoaderFailed: an ``error`` came instead, or nothing at all.
+        :raises LoaderFailed: an ``error`` arrived instead, or the connection ended.
         """
         while True:
             message = self.receive(timeout)
             if message is None:
-                raise LoaderFailed(f"the loader hung up without {kind!r}; its output: {self.output.text()!r}", {})
+                raise LoaderFailed(
+                    f"the loader closed its control connection without {kind!r}; its output: {self.output.text()!r}", {}
+                )
             if message["type"] == kind:
                 return message
             if message["type"] == "error":
@@ -95,12 +97,12 @@ class Loader:
         """Send ``shutdown``."""
         self.send({"type": "shutdown"})
 
-    def hang_up(self) -> None:
-        """What the loader sees of a supervisor that was killed."""
+    def close_control(self) -> None:
+        """Close the control connection, as the kernel does when the supervisor is killed."""
         self.control.close()
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send it a signal, unless it is gone."""
+        """Send a signal, unless the process is gone."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
 
@@ -108,25 +110,25 @@ class Loader:
     def is_gone(self) -> bool:
         return bool(select.select([self._pidfd], [], [], 0)[0])
 
-    def wait_gone(self, timeout: float = PATIENCE) -> float:
-        """Seconds until the process was gone.
+    def wait_gone(self, timeout: float = TIMEOUT) -> float:
+        """Wait for the exit. Returns the seconds that took.
 
-        :raises ConformanceFailure: it is not.
+        :raises ConformanceFailure: the process still runs.
         """
         begun = time.monotonic()
         if not select.select([self._pidfd], [], [], timeout)[0]:
-            raise ConformanceFailure(f"the process is still there after {timeout} s")
+            raise ConformanceFailure(f"the process still runs after {timeout} s")
         return time.monotonic() - begun
 
-    def exit_status(self, timeout: float = PATIENCE) -> int:
-        """Wait for the end of a process that was started (not forked); its status as of ``Popen.returncode``."""
+    def exit_status(self, timeout: float = TIMEOUT) -> int:
+        """Wait for the exit of a started (not forked) process. Returns its status as of ``Popen.returncode``."""
         assert self._process is not None, "the preloader knows the exit status of a forked process"
         self.wait_gone(timeout)
-        return self._process.wait(PATIENCE)
+        return self._process.wait(TIMEOUT)
 
     def open(self) -> Stream:
-        """A new stream to a worker, in the protocol that it has named."""
-        # The last one: a preloader that was told to serve is ready twice.
+        """Open a stream to a worker, in the protocol that its ``ready`` named."""
+        # The last one: a preloader that goes on as a worker is ready twice.
         ready = next((message for message in reversed(self.messages) if message["type"] == "ready"), {})
         speaks_http = any(found.get("protocol") == "http" for found in ready.get("sockets", ()))
         return HttpStream(self.socket_path) if speaks_http else Stream(self.socket_path)
@@ -141,7 +143,7 @@ class Loader:
     def close(self) -> None:
         self.kill()
         if self._process is not None:
-            self._process.wait(PATIENCE)
+            self._process.wait(TIMEOUT)
         else:
             self.wait_gone()
         self.control.close()
@@ -150,7 +152,7 @@ class Loader:
 
 
 class Output:
-    """The pipe on a process's descriptors 1 and 2, read by a thread; also by who asks, who would otherwise be told less than was written."""
+    """The pipe on a process's descriptors 1 and 2. A thread reads it; ``text`` reads it, too, so that nothing written before is missing."""
 
     def __init__(self) -> None:
         self._reading, self.writing = os.pipe()
@@ -168,16 +170,16 @@ class Output:
                 return
 
     def _take(self) -> bool:
-        """One read of all that is in the pipe; False at its end."""
+        """Read once what is in the pipe. False at its end."""
         with self._turn:
             if not select.select([self._reading], [], [], 0)[0]:
-                return True  # the other one was first
+                return True  # the other reader was first
             data = os.read(self._reading, 1 << 20)
             self._data += data
             return bool(data)
 
     def text(self) -> str:
-        """All that was written so far."""
+        """Everything that was written so far."""
         if self._is_read:
             self._take()
         return bytes(self._data).decode("utf-8", "replace")

@@ -6,10 +6,10 @@ import os
 import signal
 from pathlib import Path
 
-from passenger_trio.testing.conformance.basis import LAST_SECOND, PATIENCE, expect
+from passenger_trio.testing.conformance.basis import EXIT_TIMEOUT, TIMEOUT, expect
 from passenger_trio.testing.conformance.basis import eventually as soon
-from passenger_trio.testing.conformance.expectations import expect_end_of_orphan, process_facts
 from passenger_trio.testing.conformance.loader import Loader, Output
+from passenger_trio.testing.conformance.observations import expect_end_after_supervisor, process_facts
 from passenger_trio.testing.conformance.subject import Stage, check
 from passenger_trio.testing.harness import eventually, is_running
 
@@ -26,7 +26,7 @@ def loads_once(stage: Stage) -> None:
 
 
 @check("forked")
-def tells_of_forks_and_exits(stage: Stage) -> None:
+def reports_forks_and_exits(stage: Stage) -> None:
     """forked: token, pid. child_exited: pid, status (as of waitpid). A preloader reaps the processes that it forked."""
     preloader = stage.start(preload=True)
     worker = stage.supervisor.fork(preloader)
@@ -58,7 +58,7 @@ def separates_a_fork(stage: Stage) -> None:
 
 
 def _descriptors(loader: Loader) -> set[str]:
-    """What its sockets and pipes are."""
+    """Its sockets and pipes."""
     folder = Path(f"/proc/{loader.pid}/fd")
     targets = {os.readlink(entry) for entry in folder.iterdir()}
     return {target for target in targets if target.startswith(("socket:", "pipe:"))}
@@ -75,8 +75,8 @@ def gives_a_fork_its_output(stage: Stage) -> None:
 
 
 @check("forked")
-def tells_what_cannot_be_shared(stage: Stage) -> None:
-    """ready: a preloader names what the application holds that processes cannot share, and nothing else. It forks all the same when asked (OP15)."""
+def reports_hazards(stage: Stage) -> None:
+    """ready: a preloader reports what the application holds that processes cannot share, and nothing else. It forks all the same on request (OP15)."""
     for start, wanted in (("thread", ["thread"]), ("", [])):
         preloader = stage.start(preload=True, env={"CONFORMANCE_START": start})
         hazards = preloader.messages[-1].get("hazards", [])
@@ -86,8 +86,8 @@ def tells_what_cannot_be_shared(stage: Stage) -> None:
 
 
 @check("forked")
-def serves_when_it_is_told_to(stage: Stage) -> None:
-    """serve: in place of its first fork a preloader goes on as a worker like any that was started, and ends as one (OP15)."""
+def serves_on_request(stage: Stage) -> None:
+    """serve: in place of its first fork a preloader goes on as a worker, and ends as one (OP15)."""
     preloader = stage.start(preload=True, env={"CONFORMANCE_START": "thread"})
     preloader.send({"type": "serve"})
     ready = preloader.expect("ready")
@@ -131,7 +131,7 @@ def forks_many_at_once(stage: Stage) -> None:
         for output in outputs:
             output.close()
     # Until then they may make files in a directory that is about to be removed.
-    eventually(lambda: not any(map(is_running, pids.values())), PATIENCE, "the end of processes that nobody answered")
+    eventually(lambda: not any(map(is_running, pids.values())), TIMEOUT, "the end of processes that nobody answered")
 
 
 @check("forked")
@@ -143,22 +143,22 @@ def preloader_ends_on_shutdown(stage: Stage) -> None:
     expect(preloader.exit_status() == 0, f"exit status {preloader.exit_status()}")
     expect(worker.request().body == b"hello", "the worker does not live on")
     expect(stage.hooks() == [], f"exit hooks were run in {stage.hooks()}, the worker is {worker.pid}")
-    expect_end_of_orphan(stage, worker)
+    expect_end_after_supervisor(stage, worker)
 
 
 @check("forked")
 def preloader_ends_when_the_supervisor_is_gone(stage: Stage) -> None:
-    """End of file: a preloader is gone within 1 second; the processes it forked have their own lifelines."""
+    """End of file: a preloader is gone within 1 second; the processes it forked have control connections of their own."""
     preloader = stage.start(preload=True)
     worker = stage.supervisor.fork(preloader)
-    preloader.hang_up()
-    took = preloader.wait_gone(LAST_SECOND + PATIENCE)
-    expect(took < LAST_SECOND, f"it took {took:.2f} s")
+    preloader.close_control()
+    took = preloader.wait_gone(EXIT_TIMEOUT + TIMEOUT)
+    expect(took < EXIT_TIMEOUT, f"it took {took:.2f} s")
     expect(worker.request().body == b"hello", "the worker does not live on")
 
 
 @check("forked")
-def preloader_obeys_sigterm(stage: Stage) -> None:
+def preloader_stops_on_sigterm(stage: Stage) -> None:
     """SIGTERM to a preloader is the same as shutdown."""
     preloader = stage.start(preload=True)
     preloader.kill(signal.SIGTERM)

@@ -107,7 +107,7 @@ def sends_each_chunk_at_once(stage: Stage) -> None:
 
 
 @check(shares=True)
-def sends_no_body_where_none_may_be(stage: Stage) -> None:
+def sends_no_body_when_none_is_allowed(stage: Stage) -> None:
     """For HEAD requests, and statuses 204 and 304, a worker sends no D."""
     with stage.worker().open() as stream:
         for method, target in (
@@ -133,8 +133,8 @@ def takes_a_large_head(stage: Stage) -> None:
 
 
 @check(protocol="session")
-def serves_as_many_as_it_promised(stage: Stage) -> None:
-    """Concurrency N: up to N streams at the same time; further connections wait in the listen queue."""
+def serves_its_concurrency(stage: Stage) -> None:
+    """A worker of concurrency N serves N streams at the same time. Further connections wait in the listen queue."""
     worker = stage.worker(threads=3)
     gate = stage.supervisor.directory / "gate"
     with contextlib.ExitStack() as stack:
@@ -156,7 +156,7 @@ def serves_as_many_as_it_promised(stage: Stage) -> None:
 
 @check(shares=True)
 def writes_output_at_once(stage: Stage) -> None:
-    """1 and 2 are one pipe that belongs to the application; what it prints is to be seen when it is printed."""
+    """Descriptors 1 and 2 are one pipe. What the application prints appears when it is printed."""
     worker = stage.worker()
     with worker.open() as stream:
         expect(stream.request("GET", "/print?a-line").body == b"printed", "no answer")

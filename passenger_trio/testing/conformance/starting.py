@@ -8,14 +8,14 @@ from dataclasses import replace
 from passenger_trio.system.sockets import peer_credentials
 from passenger_trio.testing.conformance.basis import (
     CONTRACT_VERSION,
-    PATIENCE,
+    TIMEOUT,
     ConformanceFailure,
     LoaderFailed,
     Message,
     expect,
 )
-from passenger_trio.testing.conformance.expectations import process_facts
 from passenger_trio.testing.conformance.loader import Loader
+from passenger_trio.testing.conformance.observations import process_facts
 from passenger_trio.testing.conformance.subject import Stage, check
 
 
@@ -40,7 +40,7 @@ def forked_worker_says_hello(stage: Stage) -> None:
 
 
 @check()
-def hides_its_variables(stage: Stage) -> None:
+def removes_its_variables(stage: Stage) -> None:
     """The loader removes both variables from its environment before it loads the application."""
     names = process_facts(stage.worker())["variables"].split()
     left = [name for name in names if name.startswith("PASSENGER_TRIO_SPAWN_")]
@@ -64,15 +64,13 @@ def _expect_steps(loader: Loader, wanted: list[str]) -> None:
         wanted = [*wanted[:-1], "start_up", wanted[-1]]
     expect(told == [(name, state) for name in wanted for state in ("in_progress", "performed")], f"{told}")
     durations = [step.get("duration") for step in steps if step["state"] == "performed"]
-    expect(
-        all(isinstance(duration, float | int) and 0 <= duration < PATIENCE for duration in durations), f"{durations}"
-    )
+    expect(all(isinstance(duration, float | int) and 0 <= duration < TIMEOUT for duration in durations), f"{durations}")
     expect(loader.messages[-1]["type"] == "ready", f"{loader.messages[-1]}")
 
 
 @check()
-def listens_where_it_was_told(stage: Stage) -> None:
-    """ready: a worker names its socket, which is exactly the one it was told, and its concurrency; a preloader has none."""
+def listens_on_its_path(stage: Stage) -> None:
+    """ready: a worker names its concurrency and its socket, on exactly the path of the options. A preloader has no socket."""
     worker = stage.worker(threads=3)
     wanted = {"address": f"unix:{worker.socket_path}", "protocol": stage.subject.protocol, "concurrency": 3}
     told = worker.messages[-1].get("sockets")
@@ -86,7 +84,7 @@ def listens_where_it_was_told(stage: Stage) -> None:
 
 @check()
 def listens_itself(stage: Stage) -> None:
-    """The worker itself calls listen() on its socket: the supervisor compares the kernel's credentials of who did with the worker's pid (KE5)."""
+    """The worker itself calls listen() on its socket: the supervisor compares the kernel's credentials of the listener with the worker's pid (KE5)."""
     worker = stage.worker()
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(worker.socket_path)
@@ -95,7 +93,7 @@ def listens_itself(stage: Stage) -> None:
 
 
 @check()
-def ignores_what_it_does_not_know(stage: Stage) -> None:
+def ignores_unknown_members_and_types(stage: Stage) -> None:
     """Unknown members are ignored; an unknown type is ignored by a loader."""
     worker = stage.worker(a_member_of_next_year=[1, 2, 3])
     worker.send({"type": "something_of_next_year", "fields": {}})
@@ -108,7 +106,7 @@ def ignores_what_it_does_not_know(stage: Stage) -> None:
 
 @check()
 def understands_messages_in_pieces(stage: Stage) -> None:
-    """Each message is one JSON object on one line, however it is cut or joined on its way."""
+    """Each message is one JSON object on one line. A line may arrive in pieces, and pieces may hold several lines."""
     worker = stage.worker()
     for byte in b'{"type": "next_year"}\n{"type": "shutd':
         worker.control.sendall(bytes((byte,)))
@@ -137,13 +135,13 @@ def cuts_long_texts(stage: Stage) -> None:
 
 @check()
 def survives_an_exit_at_load(stage: Stage) -> None:
-    """Start-up failed: an application that ends the process while it is loaded is reported as well."""
+    """error: an application that ends the process while it is loaded has failed to start."""
     _expect_error(stage.start(preload=stage.subject.preloaded, env={"CONFORMANCE_START": "exit"}, wait=False))
 
 
 @check()
 def reports_a_missing_file(stage: Stage) -> None:
-    """error, category configuration: what was to be loaded is not there."""
+    """error, category configuration: what is to be loaded does not exist."""
     subject = replace(stage.subject, startup_file="there_is_no_such_file")
     stage = Stage(subject, stage.supervisor)
     message = _expect_error(stage.start(preload=subject.preloaded, wait=False))

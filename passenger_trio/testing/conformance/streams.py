@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from passenger_trio.testing.conformance.basis import MAX_FRAME, MAX_HEAD, MAX_LINE, PATIENCE, ConformanceFailure, expect
+from passenger_trio.testing.conformance.basis import MAX_FRAME, MAX_HEAD, MAX_LINE, TIMEOUT, ConformanceFailure, expect
 
 
 def frame(kind: str, payload: bytes = b"") -> bytes:
@@ -108,7 +108,7 @@ class Stream:
 
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(TIMEOUT)
         self._buffer = b""
         try:
             self.socket.connect(path)
@@ -154,7 +154,7 @@ class Stream:
         if len(body) > MAX_LINE:
             sender.start()
             response = self.response()
-            sender.join(PATIENCE)
+            sender.join(TIMEOUT)
             return response
         self.begin(method, target, body, fields)
         return self.response()

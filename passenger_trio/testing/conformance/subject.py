@@ -1,4 +1,7 @@
-"""What is checked, where, and by what: a subject, its stage, and a check, which registers itself in the order in which it is written."""
+"""The subject of the checks (a loader), the stage on which a check runs, and the register of checks.
+
+Checks are registered in the order in which they are written.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,19 @@ from passenger_trio.testing.conformance.supervisor import FakeSupervisor
 
 @dataclass(frozen=True)
 class Subject:
-    """What is checked: a loader, with the application that the checks need.
+    """A loader to be checked, with the application that the checks need.
 
     :ivar command: starts a worker.
     :ivar preload_command: starts a preloader; empty if the loader has none.
     :ivar app_root: directory of the conformance application.
     :ivar startup_file: its file.
-    :ivar preloaded: check workers that were forked, instead of those that were started.
+    :ivar preloaded: check forked workers instead of started ones.
     :ivar env: variables that the interpreter needs.
-    :ivar loop: member of the options: the event loop of an ASGI application.
+    :ivar loop: the option of this name: the event loop of an ASGI application.
     :ivar websocket: its workers take WebSocket sessions.
     :ivar hijack: its applications can take connections over.
-    :ivar protocol: of its workers' sockets: ``session`` or ``http``. Some checks are about frames, and concern the first only.
-    :ivar interrupts: whether an application that computes can be interrupted, to run its exit hooks.
+    :ivar protocol: of its workers' sockets: ``session`` or ``http``. Checks about frames concern ``session`` only.
+    :ivar interrupts: whether the language can interrupt a computing application to run its exit hooks.
     """
 
     command: tuple[str, ...]
@@ -50,9 +53,9 @@ class Subject:
 
 
 class Stage:
-    """A subject and a supervisor.
+    """Where a check runs: a subject and a supervisor.
 
-    :ivar share: checks that may do so use one worker after the other, which is not started again for each (where a start takes seconds).
+    :ivar share: checks that allow it use the same worker, for interpreters whose start takes seconds.
     """
 
     def __init__(self, subject: Subject, supervisor: FakeSupervisor, *, share: bool = False) -> None:
@@ -96,7 +99,7 @@ class Stage:
         return worker
 
     def hooks(self) -> list[int]:
-        """Pids of the processes whose exit hooks were run."""
+        """Pids of the processes that have run their exit hooks."""
         return [int(line) for line in self.hook_file.read_text().split()] if self.hook_file.exists() else []
 
     def _env(self, env: Mapping[str, str] | None) -> dict[str, str]:
@@ -113,11 +116,11 @@ class Check:
     mode: str
     """``"both"``: of a worker that was started, and of one that was forked; ``"started"``; ``"forked"``."""
     shares: bool = False
-    """Whether it is about sessions only, so that its worker may have served others before, and may afterwards."""
+    """Whether it is about sessions only, so that it can use a worker of other checks."""
     websocket: bool = False
     hijack: bool = False
     protocol: str = ""
-    """The only protocol that it is about, or ``""``."""
+    """The only protocol that it concerns, or ``""``."""
 
     def __str__(self) -> str:
         return self.name

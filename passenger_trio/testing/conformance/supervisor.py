@@ -1,4 +1,4 @@
-"""The supervisor's side of the contract, played synchronously: starts loaders, shakes hands, forks from preloaders, and ends all that it started."""
+"""A fake supervisor, synchronous: starts loaders, shakes hands, forks from preloaders, and ends everything that it started."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 
 from passenger_trio.testing.conformance.basis import (
     CONTRACT_VERSION,
-    PATIENCE,
-    START_PATIENCE,
+    START_TIMEOUT,
+    TIMEOUT,
     LoaderFailed,
     Message,
     expect,
@@ -25,7 +25,7 @@ from passenger_trio.testing.conformance.loader import Loader, Output
 
 
 class FakeSupervisor:
-    """Plays the supervisor: a context manager that ends everything that was started in it.
+    """Plays the supervisor. A context manager that ends everything that was started in it.
 
     ::
 
@@ -44,7 +44,7 @@ class FakeSupervisor:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.directory / "spawn.sock"))
         self._listener.listen(16)
-        self._listener.settimeout(PATIENCE)
+        self._listener.settimeout(TIMEOUT)
         self._loaders: list[Loader] = []
         self._options: Message = {}
         self._spawns = 0
@@ -74,13 +74,13 @@ class FakeSupervisor:
         wait: bool = True,
         **options: Any,
     ) -> Loader:
-        """Start a loader, and see it through until it is ready.
+        """Start a loader and wait until it is ready.
 
         :param startup_file: relative to ``app_root``, or absolute.
-        :param env: variables that are added to the few that a program cannot do without.
-        :param options: members of the ``options`` message that are not to be as usual.
-        :param wait: False: only until it has its options.
-        :raises LoaderFailed: it did not become ready.
+        :param env: added to the few variables that every program needs.
+        :param options: members of the ``options`` message that differ from the usual ones.
+        :param wait: False: return as soon as it has its options.
+        :raises LoaderFailed: the loader did not become ready.
         """
         loader = self.launch(command, app_root, env=env)
         self.send_options(loader, app_root, startup_file, **options)
@@ -91,7 +91,7 @@ class FakeSupervisor:
     def launch(
         self, command: Sequence[str], app_root: str | os.PathLike[str], *, env: Mapping[str, str] | None = None
     ) -> Loader:
-        """Start a loader and take its ``hello``; it has no options yet."""
+        """Start a loader and read its ``hello``. It has no options yet."""
         token = self._token()
         output = Output()
         try:
@@ -160,7 +160,7 @@ class FakeSupervisor:
         self._send_options(loader)
 
     def fork(self, preloader: Loader, *, wait: bool = True) -> Loader:
-        """Ask a preloader for a worker, and see that through until it is ready."""
+        """Ask a preloader for a worker and wait until it is ready."""
         token = self._token()
         output = Output()
         preloader.send({"type": "fork", "token": token}, [output.writing])
@@ -182,20 +182,20 @@ class FakeSupervisor:
         return f"token-{self._spawns}-{os.urandom(8).hex()}"
 
     def _accept(self, pidfd: int | None = None) -> socket.socket:
-        """:param pidfd: of the process that is waited for, so that nobody waits for the dead."""
+        """:param pidfd: of the process that is to connect, so that its exit ends the wait."""
         listener = self._listener.fileno()
         watched = [listener] if pidfd is None else [listener, pidfd]
-        ready, _, _ = select.select(watched, [], [], PATIENCE if pidfd is None else START_PATIENCE)
+        ready, _, _ = select.select(watched, [], [], TIMEOUT if pidfd is None else START_TIMEOUT)
         if listener not in ready:
-            raise LoaderFailed("the loader ended, or waits, before it connected", {})
+            raise LoaderFailed("the loader exited before it connected, or did not connect in time", {})
         control, _ = self._listener.accept()
         return control
 
     def _greeted(self, loader: Loader, token: str) -> Loader:
         self._loaders.append(loader)
         hello = loader.receive()
-        expect(hello is not None and hello["type"] == "hello", f"the first message is no hello: {hello}")
-        expect(loader.hello.get("token") == token, "the hello has another token than the spawn")
+        expect(hello is not None and hello["type"] == "hello", f"the first message is not 'hello': {hello}")
+        expect(loader.hello.get("token") == token, "'hello' has the token of another spawn")
         return loader
 
     def _send_options(self, loader: Loader) -> None:

@@ -9,7 +9,7 @@ import struct
 import time
 
 from passenger_trio.testing.conformance.basis import MAX_FRAME, eventually, expect
-from passenger_trio.testing.conformance.expectations import accepts, expect_clean_exit
+from passenger_trio.testing.conformance.observations import accepts, expect_clean_exit
 from passenger_trio.testing.conformance.streams import Stream, frame, request_head
 from passenger_trio.testing.conformance.subject import Stage, check
 
@@ -175,7 +175,7 @@ def refuses_a_handshake(stage: Stage) -> None:
 
 
 @check(websocket=True)
-def tells_how_a_websocket_ended(stage: Stage) -> None:
+def reports_how_a_websocket_ended(stage: Stage) -> None:
     """C to the worker: the code and the reason reach the application; empty is 1005; an end of file is 1006. It may still send, which is dropped."""
     worker = stage.worker()
     for number, (sent, wanted) in enumerate(

@@ -24,7 +24,7 @@ from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.app_spec import make_app_spec
 from passenger_trio.spawning.detect import detect
 from passenger_trio.spawning.direct import DirectSpawner
-from passenger_trio.spawning.reception import Reception
+from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.system.sockets import listen_tcp
 
 __all__ = ["LOADER", "WebSocketServer", "websocket_server"]
@@ -78,11 +78,11 @@ async def websocket_server(directory: Path, **options: Any) -> AsyncIterator[Web
         make_app_spec(app, detect(app), os.environ, str(directory)), command=(sys.executable, str(LOADER))
     )
     pool = Pool(PoolLimits(max_pool_size=2))
-    reception = Reception(str(directory / "spawn.sock"))
+    spawn_listener = SpawnListener(str(directory / "spawn.sock"))
     async with trio.open_nursery() as nursery:
-        await nursery.start(reception.serve)
+        await nursery.start(spawn_listener.serve)
         await nursery.start(pool.run)
-        spawner = DirectSpawner(spec, reception, None)
+        spawner = DirectSpawner(spec, spawn_listener, None)
         await pool.add_group(spec.key, GroupLimits(), lambda generation: spawner, 2.0)
         while not pool.processes:
             await pool.changed.wait()

@@ -8,18 +8,18 @@ import socket
 import threading
 from pathlib import Path
 
-from passenger_trio.testing.conformance.basis import PATIENCE, eventually, expect
+from passenger_trio.testing.conformance.basis import TIMEOUT, eventually, expect
 from passenger_trio.testing.conformance.streams import Stream
 from passenger_trio.testing.conformance.subject import Stage, check
 
 
 def _note(stage: Stage) -> Path:
-    """A file that is not there yet."""
+    """A file that does not exist yet."""
     return stage.supervisor.directory / f"note-{os.urandom(8).hex()}"
 
 
 def _hand_over(stream: Stream, path: str, note: Path) -> None:
-    """Until the stream is the application's, and what that says first has come."""
+    """Send the request and read until the application has the stream and has written its first bytes."""
     stream.begin("GET", f"{path}?{note}", fields={"HTTP_CONNECTION": "Upgrade", "HTTP_UPGRADE": "websocket"})
     found = stream.next_frame()
     if path == "/raw":
@@ -48,7 +48,7 @@ def hands_the_stream_over(stage: Stage) -> None:
             sender = threading.Thread(target=stream.send, args=(bulk,), daemon=True)
             sender.start()
             expect(stream.take(len(bulk)) == bulk.upper(), f"{len(bulk)} bytes did not come back")
-            sender.join(PATIENCE)
+            sender.join(TIMEOUT)
 
 
 @check(hijack=True, shares=True)
@@ -71,8 +71,8 @@ def passes_the_ends_of_a_stream_that_was_handed_over(stage: Stage) -> None:
 
 
 @check(hijack=True, shares=True)
-def a_stream_that_was_handed_over_takes_no_place(stage: Stage) -> None:
-    """The stream is the application's: the worker serves as many sessions beside it as before."""
+def a_stream_that_was_handed_over_does_not_count(stage: Stage) -> None:
+    """The stream belongs to the application. The worker serves as many other sessions as before."""
     worker = stage.worker()
     with contextlib.ExitStack() as stack:
         streams = []

@@ -1,4 +1,4 @@
-"""All checks, in the contract's order, and a run of all of them."""
+"""All checks, in the contract's order, and a function that runs them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Final
 from passenger_trio.testing.conformance import (
     broken_sessions,
     ending,
-    handed_over,
     preloading,
     sessions,
     starting,
+    upgrades,
     websockets,
 )
 from passenger_trio.testing.conformance.basis import ConformanceFailure
 from passenger_trio.testing.conformance.subject import Check, Subject, registered
 
-SECTIONS: Final = (starting, ending, preloading, sessions, broken_sessions, websockets, handed_over)
-"""What registers the checks, by being imported."""
+SECTIONS: Final = (starting, ending, preloading, sessions, broken_sessions, websockets, upgrades)
+"""Importing them registers the checks."""
 
 CHECKS: Final[tuple[Check, ...]] = tuple(registered)
 
@@ -29,7 +29,7 @@ def check_spawn_server(subject: Subject, *, share: bool = False) -> list[str]:
 
     :param share: see ``Stage``.
     :returns: the names of the checks that were run.
-    :raises ConformanceFailure: at least one failed; the text has them all.
+    :raises ConformanceFailure: at least one failed; the text names all that did.
     """
     done: list[str] = []
     failures: list[str] = []

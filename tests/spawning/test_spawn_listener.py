@@ -1,4 +1,4 @@
-"""The reception believes who is expected and whom the kernel vouches for, hangs up on all others, and survives every caller."""
+"""The spawn_listener believes who is expected and whom the kernel vouches for, hangs up on all others, and survives every caller."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from passenger_trio.codecs.control_protocol import AppEvent, Forked, StepReport, encode_shutdown
 from passenger_trio.errors import SpawnServerError
-from passenger_trio.spawning.reception import ControlConnection, Expectation, Reception
+from passenger_trio.spawning.spawn_listener import ControlConnection, PendingSpawn, SpawnListener
 from passenger_trio.system.sockets import PeerCredentials, RawStream, connect_unix_nowait
 
 HELLO_TIME = 5.0
@@ -57,22 +57,22 @@ def nobody(peer: PeerCredentials) -> bool:
 
 
 @asynccontextmanager
-async def open_reception(directory: Path) -> AsyncIterator[Reception]:
-    reception = Reception(str(directory / "spawn.sock"))
+async def open_spawn_listener(directory: Path) -> AsyncIterator[SpawnListener]:
+    spawn_listener = SpawnListener(str(directory / "spawn.sock"))
     async with trio.open_nursery() as nursery:
-        await nursery.start(reception.serve)
-        yield reception
+        await nursery.start(spawn_listener.serve)
+        yield spawn_listener
         nursery.cancel_scope.cancel()
 
 
-def call(reception: Reception, data: bytes = b"") -> RawStream:
-    stream = connect_unix_nowait(reception.path)
+def call(spawn_listener: SpawnListener, data: bytes = b"") -> RawStream:
+    stream = connect_unix_nowait(spawn_listener.path)
     if data:
         assert stream.send_nowait(data) == len(data)
     return stream
 
 
-async def is_hung_up(stream: RawStream) -> bool:
+async def is_rejected(stream: RawStream) -> bool:
     """Whether the other side has closed, once everything that can happen has happened; closes this side."""
     await wait_all_tasks_blocked()
     try:
@@ -85,18 +85,18 @@ async def is_hung_up(stream: RawStream) -> bool:
         stream.close()
 
 
-def let_go(connection: ControlConnection) -> None:
+def close_both(connection: ControlConnection) -> None:
     connection.close()
     connection.pidfd.close()
 
 
 async def meet(
-    expectation: Expectation, reception: Reception, role: str = "worker"
+    pending: PendingSpawn, spawn_listener: SpawnListener, role: str = "worker"
 ) -> tuple[RawStream, ControlConnection]:
     """A caller that is believed: both ends."""
-    caller = call(reception, lines(hello(expectation.token, role)))
+    caller = call(spawn_listener, lines(hello(pending.token, role)))
     with trio.fail_after(1):
-        return caller, await expectation.wait()
+        return caller, await pending.wait()
 
 
 # --- who is believed --------------------------------------------------------------------------------------------------
@@ -109,109 +109,109 @@ async def test_who_is_expected_is_believed(nothing_left: Path) -> None:
         seen.append(peer)
         return True
 
-    async with open_reception(nothing_left) as reception:
-        assert os.stat(reception.path).st_mode & 0o777 == 0o600
-        with reception.expect("preloader", accepts) as expectation:
-            caller, connection = await meet(expectation, reception, "preloader")
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        assert os.stat(spawn_listener.path).st_mode & 0o777 == 0o600
+        with spawn_listener.expect("preloader", accepts) as pending:
+            caller, connection = await meet(pending, spawn_listener, "preloader")
         assert set(seen) == {PeerCredentials(os.getpid(), os.getuid(), os.getgid())}
         assert connection.hello.pid == 4711, "what it says of itself is kept, for people"
         assert connection.pidfd.pid == os.getpid(), "and not believed"
-        let_go(connection)
-        assert await is_hung_up(caller)
+        close_both(connection)
+        assert await is_rejected(caller)
 
 
 async def test_what_came_behind_the_hello_is_not_lost(nothing_left: Path) -> None:
     step = {"type": "step", "name": "listen", "state": "in_progress"}
-    async with open_reception(nothing_left) as reception:
-        with reception.expect("worker", anybody) as expectation:
-            caller = call(reception, lines(hello(expectation.token), step) + b'{"type":"event",')
-            connection = await expectation.wait()
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        with spawn_listener.expect("worker", anybody) as pending:
+            caller = call(spawn_listener, lines(hello(pending.token), step) + b'{"type":"event",')
+            connection = await pending.wait()
             assert await connection.receive() == StepReport("listen", "in_progress", None)
             caller.send_nowait(b'"name":"x"}\n')
             assert await connection.receive() == AppEvent("x", {})
             caller.close()
             assert await connection.receive() is None
-            let_go(connection)
+            close_both(connection)
 
 
 async def test_a_hello_in_pieces(nothing_left: Path) -> None:
-    async with open_reception(nothing_left) as reception:
-        with reception.expect("worker", anybody) as expectation:
-            caller = call(reception)
-            for byte in lines(hello(expectation.token)):
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        with spawn_listener.expect("worker", anybody) as pending:
+            caller = call(spawn_listener)
+            for byte in lines(hello(pending.token)):
                 caller.send_nowait(bytes([byte]))
                 await wait_all_tasks_blocked()
-            let_go(await expectation.wait())
+            close_both(await pending.wait())
             caller.close()
 
 
 @pytest.mark.parametrize("token", ["", "0" * 32, "\0", "é"])
 async def test_a_token_that_nobody_expects(nothing_left: Path, token: str) -> None:
-    async with open_reception(nothing_left) as reception:
-        with reception.expect("worker", anybody) as expectation:
-            assert await is_hung_up(call(reception, lines(hello(token))))
-            caller, connection = await meet(expectation, reception)
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        with spawn_listener.expect("worker", anybody) as pending:
+            assert await is_rejected(call(spawn_listener, lines(hello(token))))
+            caller, connection = await meet(pending, spawn_listener)
             caller.close()
-            let_go(connection)
+            close_both(connection)
 
 
 async def test_a_stranger_with_the_right_token_is_hung_up_on_and_does_not_use_it_up(nothing_left: Path) -> None:
     who: list[Callable[[PeerCredentials], bool]] = [nobody]
-    async with open_reception(nothing_left) as reception:
-        with reception.expect("worker", lambda peer: who[0](peer)) as expectation:
-            assert await is_hung_up(call(reception, lines(hello(expectation.token))))
-            assert await is_hung_up(call(reception, lines(hello(expectation.token, "preloader"))))
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        with spawn_listener.expect("worker", lambda peer: who[0](peer)) as pending:
+            assert await is_rejected(call(spawn_listener, lines(hello(pending.token))))
+            assert await is_rejected(call(spawn_listener, lines(hello(pending.token, "preloader"))))
             who[0] = anybody
-            assert await is_hung_up(call(reception, lines(hello(expectation.token, "preloader")))), "of another role"
-            caller, connection = await meet(expectation, reception)
+            assert await is_rejected(call(spawn_listener, lines(hello(pending.token, "preloader")))), "of another role"
+            caller, connection = await meet(pending, spawn_listener)
             caller.close()
-            let_go(connection)
+            close_both(connection)
 
 
 async def test_a_token_works_once(nothing_left: Path) -> None:
-    async with open_reception(nothing_left) as reception:
-        with reception.expect("worker", anybody) as expectation:
-            caller, connection = await meet(expectation, reception)
-            assert await is_hung_up(call(reception, lines(hello(expectation.token))))
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        with spawn_listener.expect("worker", anybody) as pending:
+            caller, connection = await meet(pending, spawn_listener)
+            assert await is_rejected(call(spawn_listener, lines(hello(pending.token))))
             caller.send_nowait(lines(event(1)))
             assert await connection.receive() == AppEvent("1", {})
             caller.close()
-            let_go(connection)
+            close_both(connection)
 
 
 async def test_an_expectation_takes_its_token_with_it(nothing_left: Path) -> None:
-    async with open_reception(nothing_left) as reception:
-        with reception.expect("worker", anybody) as expectation:
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        with spawn_listener.expect("worker", anybody) as pending:
             pass
-        assert await is_hung_up(call(reception, lines(hello(expectation.token))))
+        assert await is_rejected(call(spawn_listener, lines(hello(pending.token))))
 
 
 async def test_tokens_are_not_guessed(nothing_left: Path) -> None:
-    async with open_reception(nothing_left) as reception:
+    async with open_spawn_listener(nothing_left) as spawn_listener:
         tokens = set()
         for _ in range(100):
-            with reception.expect("worker", anybody) as expectation:
-                tokens.add(expectation.token)
+            with spawn_listener.expect("worker", anybody) as pending:
+                tokens.add(pending.token)
         assert len(tokens) == 100
         assert min(map(len, tokens)) >= 32
 
 
 async def test_a_connection_that_comes_when_nobody_waits_any_more_is_closed(nothing_left: Path) -> None:
-    async with open_reception(nothing_left) as reception:
-        with reception.expect("worker", anybody) as expectation:
-            caller = call(reception, lines(hello(expectation.token)))
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        with spawn_listener.expect("worker", anybody) as pending:
+            caller = call(spawn_listener, lines(hello(pending.token)))
             await wait_all_tasks_blocked()
-        assert await is_hung_up(caller)
+        assert await is_rejected(caller)
 
 
 async def test_a_wait_that_is_cancelled_as_the_connection_comes_leaves_nothing(nothing_left: Path) -> None:
-    async with open_reception(nothing_left) as reception:
-        with reception.expect("worker", anybody) as expectation, trio.CancelScope() as scope:
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        with spawn_listener.expect("worker", anybody) as pending, trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(expectation.wait)
-                caller = call(reception, lines(hello(expectation.token)))
+                nursery.start_soon(pending.wait)
+                caller = call(spawn_listener, lines(hello(pending.token)))
                 scope.cancel()
-        assert await is_hung_up(caller)
+        assert await is_rejected(caller)
 
 
 # --- callers of every kind --------------------------------------------------------------------------------------------
@@ -228,36 +228,34 @@ CALLERS = {
 
 
 @pytest.mark.parametrize("data", CALLERS.values(), ids=CALLERS.keys())
-async def test_whoever_says_anything_else_is_hung_up_on(
-    nothing_left: Path, data: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with open_reception(nothing_left) as reception:
-        assert await is_hung_up(call(reception, data))
-        assert "hung up" in caplog.text
+async def test_any_other_message_is_rejected(nothing_left: Path, data: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        assert await is_rejected(call(spawn_listener, data))
+        assert "rejected a connection" in caplog.text
 
 
 async def test_callers_that_go_away_are_nobody_to_worry_about(
     nothing_left: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "passenger_trio")
-    async with open_reception(nothing_left) as reception:
+    async with open_spawn_listener(nothing_left) as spawn_listener:
         for data in (b"", b'{"type":'):
-            call(reception, data).close()
+            call(spawn_listener, data).close()
             await wait_all_tasks_blocked()
         assert caplog.text == ""
 
 
 async def test_a_caller_has_five_seconds(nothing_left: Path, autojump_clock: MockClock) -> None:
-    async with open_reception(nothing_left) as reception:
-        with reception.expect("worker", anybody) as expectation:
-            data = lines(hello(expectation.token))
-            slow, late = call(reception, data[:10]), call(reception)
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        with spawn_listener.expect("worker", anybody) as pending:
+            data = lines(hello(pending.token))
+            slow, late = call(spawn_listener, data[:10]), call(spawn_listener)
             await trio.sleep(HELLO_TIME - 0.01)
             slow.send_nowait(data[10:])
-            let_go(await expectation.wait())
+            close_both(await pending.wait())
             slow.close()
             await trio.sleep(0.02)
-            assert await is_hung_up(late)
+            assert await is_rejected(late)
 
 
 async def test_more_silent_callers_than_may_wait_keep_no_loader_out(
@@ -265,46 +263,46 @@ async def test_more_silent_callers_than_may_wait_keep_no_loader_out(
 ) -> None:
     """KE5, fault 12: the oldest stranger goes for a loader, which is expected by the kernel's word before it has said anything."""
     who: list[Callable[[PeerCredentials], bool]] = [nobody]
-    async with open_reception(nothing_left) as reception:
-        with reception.expect("worker", lambda peer: who[0](peer)) as expectation:
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        with spawn_listener.expect("worker", lambda peer: who[0](peer)) as pending:
             waiting = []
             for _ in range(MAX_CALLERS + 1):
-                waiting.append(call(reception))
+                waiting.append(call(spawn_listener))
                 await wait_all_tasks_blocked()
-            assert await is_hung_up(waiting.pop(0)), "one stranger more: the oldest went"
+            assert await is_rejected(waiting.pop(0)), "one stranger more: the oldest went"
             who[0] = anybody
-            caller = call(reception)
-            assert await is_hung_up(waiting.pop(0))
+            caller = call(spawn_listener)
+            assert await is_rejected(waiting.pop(0))
             who[0] = nobody
             for _ in range(2 * MAX_CALLERS):
-                waiting.append(call(reception))
+                waiting.append(call(spawn_listener))
                 await wait_all_tasks_blocked()
             for stream in waiting[:-MAX_CALLERS]:
-                assert await is_hung_up(stream)
+                assert await is_rejected(stream)
             who[0] = anybody
-            assert caller.send_nowait(lines(hello(expectation.token)))
+            assert caller.send_nowait(lines(hello(pending.token)))
             with trio.fail_after(1):
-                connection = await expectation.wait()
+                connection = await pending.wait()
             for stream in waiting[-MAX_CALLERS + 1 :]:
                 with pytest.raises(trio.WouldBlock):
                     stream.recv_nowait()
             caller.close()
-            let_go(connection)
+            close_both(connection)
             await trio.sleep(HELLO_TIME + 0.01)
             for stream in waiting[-MAX_CALLERS:]:
-                assert await is_hung_up(stream)
+                assert await is_rejected(stream)
 
 
 async def test_where_all_are_expected_a_stranger_is_hung_up_on(nothing_left: Path, autojump_clock: MockClock) -> None:
     who: list[Callable[[PeerCredentials], bool]] = [anybody]
-    async with open_reception(nothing_left) as reception:
-        with reception.expect("worker", lambda peer: who[0](peer)):
-            waiting = [call(reception) for _ in range(MAX_CALLERS)]
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        with spawn_listener.expect("worker", lambda peer: who[0](peer)):
+            waiting = [call(spawn_listener) for _ in range(MAX_CALLERS)]
             await wait_all_tasks_blocked()
             who[0] = nobody
-            assert await is_hung_up(call(reception))
+            assert await is_rejected(call(spawn_listener))
             for stream in waiting:
-                assert not await is_hung_up(stream)
+                assert not await is_rejected(stream)
 
 
 @pytest.mark.os
@@ -313,19 +311,19 @@ async def test_a_caller_that_has_ended_before_it_is_looked_at(
 ) -> None:
     """Its pid may be anybody's by now: it is not believed, and nothing breaks."""
     code = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.send(sys.argv[2].encode())"
-    async with open_reception(nothing_left) as reception:
-        with reception.expect("worker", anybody) as expectation:
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        with spawn_listener.expect("worker", anybody) as pending:
             # The event loop stands still meanwhile.
             subprocess.run(
-                [sys.executable, "-c", code, reception.path, lines(hello(expectation.token)).decode()],
+                [sys.executable, "-c", code, spawn_listener.path, lines(hello(pending.token)).decode()],
                 check=True,
                 timeout=10,
             )
             await wait_all_tasks_blocked()
-            assert "hung up" in caplog.text
-            caller, connection = await meet(expectation, reception)
+            assert "rejected a connection" in caplog.text
+            caller, connection = await meet(pending, spawn_listener)
             caller.close()
-            let_go(connection)
+            close_both(connection)
 
 
 @contextmanager
@@ -354,41 +352,41 @@ def descriptors_left(count: int) -> Iterator[None]:
 async def test_when_descriptors_run_out_the_reception_goes_on(
     nothing_left: Path, left: int, autojump_clock: MockClock
 ) -> None:
-    async with open_reception(nothing_left) as reception:
-        with reception.expect("worker", anybody) as expectation:
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        with spawn_listener.expect("worker", anybody) as pending:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             stream = RawStream(sock)
             with descriptors_left(left):
-                sock.connect(reception.path)
+                sock.connect(spawn_listener.path)
                 stream.send_nowait(lines(hello("x")))
                 await trio.sleep(0.05)
             await trio.sleep(0.2)
-            assert await is_hung_up(stream)
-            caller, connection = await meet(expectation, reception)
+            assert await is_rejected(stream)
+            caller, connection = await meet(pending, spawn_listener)
             caller.close()
-            let_go(connection)
+            close_both(connection)
 
 
 async def test_the_end_of_the_reception_hangs_up_on_all_and_removes_the_socket(nothing_left: Path) -> None:
-    async with open_reception(nothing_left) as reception:
-        caller = call(reception)
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        caller = call(spawn_listener)
         await wait_all_tasks_blocked()
-    assert await is_hung_up(caller)
+    assert await is_rejected(caller)
 
 
 async def test_the_end_of_the_reception_when_its_socket_was_removed(nothing_left: Path) -> None:
-    async with open_reception(nothing_left) as reception:
-        os.unlink(reception.path)
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        os.unlink(spawn_listener.path)
 
 
 async def test_a_second_reception_does_not_take_the_place_of_the_first(nothing_left: Path) -> None:
-    async with open_reception(nothing_left) as reception:
+    async with open_spawn_listener(nothing_left) as spawn_listener:
         with pytest.raises(OSError, match="somebody listens"):
-            await Reception(reception.path).serve()
-        with reception.expect("worker", anybody) as expectation:
-            caller, connection = await meet(expectation, reception)
+            await SpawnListener(spawn_listener.path).serve()
+        with spawn_listener.expect("worker", anybody) as pending:
+            caller, connection = await meet(pending, spawn_listener)
             caller.close()
-            let_go(connection)
+            close_both(connection)
 
 
 # --- the connection ---------------------------------------------------------------------------------------------------
@@ -396,12 +394,12 @@ async def test_a_second_reception_does_not_take_the_place_of_the_first(nothing_l
 
 @asynccontextmanager
 async def connected(directory: Path) -> AsyncIterator[tuple[RawStream, ControlConnection]]:
-    async with open_reception(directory) as reception:
-        with reception.expect("worker", anybody) as expectation:
-            caller, connection = await meet(expectation, reception)
+    async with open_spawn_listener(directory) as spawn_listener:
+        with spawn_listener.expect("worker", anybody) as pending:
+            caller, connection = await meet(pending, spawn_listener)
         yield caller, connection
         caller.close()
-        let_go(connection)
+        close_both(connection)
 
 
 async def test_a_loader_that_breaks_the_contract_and_one_that_goes(nothing_left: Path) -> None:
@@ -441,20 +439,20 @@ async def test_a_loader_that_does_not_read_or_is_gone_gets_nothing(nothing_left:
 
 async def test_the_last_words_are_what_is_there(nothing_left: Path) -> None:
     async with connected(nothing_left) as (caller, connection):
-        assert list(connection.last_words()) == []
+        assert list(connection.remaining_messages()) == []
         caller.send_nowait(lines(event(1), {"type": "forked", "token": "t", "pid": 5}) + b'{"type"')
-        assert list(connection.last_words()) == [AppEvent("1", {}), Forked("t", 5)]
+        assert list(connection.remaining_messages()) == [AppEvent("1", {}), Forked("t", 5)]
         caller.close()
-        assert list(connection.last_words()) == []
+        assert list(connection.remaining_messages()) == []
         connection.close()
-        assert list(connection.last_words()) == []
+        assert list(connection.remaining_messages()) == []
 
 
 async def test_the_last_words_do_not_go_on_for_ever(nothing_left: Path) -> None:
     """A loader that is alive can write faster than we read: the loop, which never waits, has an end of its own."""
     async with connected(nothing_left) as (caller, connection):
         caller.send_nowait(lines(*map(event, range(2000))))
-        assert len(list(connection.last_words())) == 256
+        assert len(list(connection.remaining_messages())) == 256
 
 
 async def test_a_flood_of_messages_slows_its_sender_down(nothing_left: Path, autojump_clock: MockClock) -> None:

@@ -1,10 +1,17 @@
-"""Where loaders connect back: the listener on ``spawn.sock``, and the control connection that comes of it.
+"""The spawn listener: loaders connect back to ``spawn.sock``, and each becomes a control connection.
 
-A spawn first says whom it expects (``expect``: a fresh single-use token, and who may present it), then starts the program. A
-caller is believed when its token is expected and the kernel's credentials of its socket fit (R47: never what it says of itself). Everybody
-else is hung up on after ``_HELLO_TIME``; when more than ``_MAX_CALLERS`` wait for that, strangers go first (KE5, ``core.lobby``).
+It knows the pending spawns, the ``hello`` message and the kernel's credentials of a connection. What a loader says after
+``hello`` is its spawner's.
 
-Laws: a token works once; an expectation that is given up takes its token with it; a stranger cannot use up a token, nor keep an expected caller out.
+A spawn first registers itself (``expect``: a fresh single-use token, and which peers may present it), then starts the
+program. A connection is accepted when its token belongs to a pending spawn and the kernel's credentials fit. What a peer
+says of itself is never believed (R47). Every other connection is closed after ``_HELLO_TIME``. When more than
+``_MAX_CALLERS`` wait for that, strangers are closed first (KE5, ``core.lobby``).
+
+Laws:
+
+* A token works once, and ends with its pending spawn.
+* A stranger can neither use up a token nor keep an expected loader out.
 """
 
 from __future__ import annotations
@@ -26,11 +33,11 @@ from passenger_trio.system.callers import Caller, serve_callers
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.sockets import PeerCredentials, RawStream
 
-__all__ = ["ControlConnection", "Expectation", "Reception"]
+__all__ = ["ControlConnection", "PendingSpawn", "SpawnListener"]
 
 _HELLO_TIME = 5.0
 _MAX_CALLERS = 64
-_LAST_WORDS = 256
+_MAX_REMAINING = 256
 _BURST = 64
 _PAUSE = 0.02
 """Seconds of rest after each ``_BURST`` messages of one loader: one that floods us slows itself down and nobody else."""
@@ -50,9 +57,9 @@ class ControlConnection:
         """The peer, pinned when it connected. The connection does not own it."""
 
     async def receive(self) -> Message | None:
-        """The next message; None when the loader is gone, or was hung up on.
+        """The next message. None: the loader is gone, or this connection was closed.
 
-        :raises SpawnServerError: it broke the contract.
+        :raises SpawnServerError: the loader broke the contract.
         """
         if self._stream.fd < 0:
             await trio.lowlevel.checkpoint()
@@ -71,12 +78,12 @@ class ControlConnection:
             self._reader.feed(data)
         return message
 
-    def last_words(self) -> Iterator[Message]:
-        """The messages that are here already, for when nobody will listen any more. Bounded: a loader that lives might go on for ever.
+    def remaining_messages(self) -> Iterator[Message]:
+        """The messages that have already arrived, at most ``_MAX_REMAINING``: a loader that lives might send for ever.
 
-        :raises SpawnServerError: it broke the contract.
+        :raises SpawnServerError: the loader broke the contract.
         """
-        for _ in range(_LAST_WORDS):
+        for _ in range(_MAX_REMAINING):
             while (message := self._reader.next_message()) is None:
                 try:
                     data = self._stream.recv_nowait()
@@ -109,8 +116,8 @@ class ControlConnection:
 
 
 @attrs.define(eq=False)
-class Expectation:
-    """Somebody will connect with ``token``."""
+class PendingSpawn:
+    """A spawn that waits for its loader to connect with ``token``."""
 
     token: str
     role: str
@@ -130,31 +137,31 @@ class Expectation:
         self._came.set()
 
     def _abandon(self) -> None:
-        if self._connection is not None:  # it came, and nobody waited any more
+        if self._connection is not None:  # the loader connected, but its spawn had been given up
             self._connection.close()
             self._connection.pidfd.close()
             self._connection = None
 
 
-class Reception:
+class SpawnListener:
     """The listener of one instance."""
 
     def __init__(self, path: str, kernel: ErrorKernel | None = None) -> None:
         self.path = path
         self._kernel = kernel or ErrorKernel()
-        self._expected: dict[str, Expectation] = {}
+        self._expected: dict[str, PendingSpawn] = {}
         self._lobby = Lobby(_MAX_CALLERS)
 
     @contextmanager
-    def expect(self, role: str, accepts: Callable[[PeerCredentials], bool]) -> Iterator[Expectation]:
-        """Within the block a loader of ``role`` may connect with the expectation's token."""
-        expectation = Expectation(secrets.token_hex(16), role, accepts)
-        self._expected[expectation.token] = expectation
+    def expect(self, role: str, accepts: Callable[[PeerCredentials], bool]) -> Iterator[PendingSpawn]:
+        """Within the block, a loader of ``role`` may connect with the token of the pending spawn."""
+        pending = PendingSpawn(secrets.token_hex(16), role, accepts)
+        self._expected[pending.token] = pending
         try:
-            yield expectation
+            yield pending
         finally:
-            self._expected.pop(expectation.token, None)
-            expectation._abandon()
+            self._expected.pop(pending.token, None)
+            pending._abandon()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen until cancelled."""
@@ -165,31 +172,31 @@ class Reception:
             backlog=128,
             failed=lambda exc: _log.warning("accept on the spawn socket failed: %s", exc.strerror),
             kernel=self._kernel,
-            task="a caller on the spawn socket",
+            task="a connection to the spawn socket",
             task_status=task_status,
         )
 
     def arrive(self, caller: Caller) -> int | None:
-        """Who is to go for a new caller."""
+        """Which connection to close so that a new one has room."""
         return self._lobby.arrive(caller.number, caller.peer.pid, expected=self._expects(caller.peer))
 
     def leave(self, number: int) -> None:
-        """A caller has become a control connection, or is gone."""
+        """A connection has become a control connection, or is closed."""
         self._lobby.leave(number)
 
     def _expects(self, peer: PeerCredentials) -> bool:
-        """Whether it may be one of those who are waited for, by the kernel's word alone: it has not said anything yet."""
+        """Whether the peer may belong to a pending spawn. Only the kernel's credentials are known yet."""
         try:
-            return any(expectation.accepts(peer) for expectation in self._expected.values())
+            return any(pending.accepts(peer) for pending in self._expected.values())
         except OSError:
-            return False  # no descriptor is left to look at it
+            return False  # no descriptor is left to examine it
 
     async def _receive_caller(self, caller: Caller) -> None:
         stream = RawStream(caller.socket)
         pidfd: PidFd | None = None
         try:
             credentials = caller.peer
-            # Pin the peer before reading from it: while it has not ended its pid names it and nobody else.
+            # Pin the peer before reading from it: its pid names no other process while it lives.
             pidfd = PidFd.open(credentials.pid)
             with trio.move_on_after(_HELLO_TIME):
                 reader = LineReader()
@@ -200,15 +207,15 @@ class Reception:
                     reader.feed(data)
                 if not isinstance(message, Hello):
                     raise SpawnServerError("the first control message is not 'hello'")
-                expectation = self._expected.get(message.token)
-                if expectation is None or expectation.role != message.role or not expectation.accepts(credentials):
-                    raise SpawnServerError(f"pid {credentials.pid} is not whom anybody expects")
+                pending = self._expected.get(message.token)
+                if pending is None or pending.role != message.role or not pending.accepts(credentials):
+                    raise SpawnServerError(f"pid {credentials.pid} has no valid token of a pending spawn")
                 del self._expected[message.token]
-                expectation._fulfil(ControlConnection(stream, reader, message, pidfd))
-                stream, pidfd = None, None  # type: ignore[assignment]  # they belong to the connection now
+                pending._fulfil(ControlConnection(stream, reader, message, pidfd))
+                stream, pidfd = None, None  # type: ignore[assignment]  # the control connection owns them now
         except (SpawnServerError, trio.BrokenResourceError, OSError) as exc:
-            # OSError: it has ended already, it lives where we cannot see its pid, or no descriptor is left to pin it with.
-            _log.warning("a caller on the spawn socket was hung up on: %s", exc)
+            # OSError: the peer has ended, or its pid cannot be seen from here, or no descriptor is left to pin it with.
+            _log.warning("rejected a connection to the spawn socket: %s", exc)
         finally:
             if stream is not None:
                 stream.close()

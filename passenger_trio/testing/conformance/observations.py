@@ -1,10 +1,10 @@
-"""What several sections of the contract look at: a clean exit, the end of an orphan, what a worker tells of its process."""
+"""What several checks observe: a clean exit, the end after the supervisor's, what a worker says of its process."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from passenger_trio.testing.conformance.basis import LAST_SECOND, PATIENCE, expect
+from passenger_trio.testing.conformance.basis import EXIT_TIMEOUT, TIMEOUT, expect
 from passenger_trio.testing.conformance.loader import Loader
 from passenger_trio.testing.conformance.streams import Stream
 from passenger_trio.testing.conformance.subject import Stage
@@ -16,7 +16,7 @@ def expect_clean_exit(stage: Stage, worker: Loader) -> None:
     else:
         status = worker.exit_status()
         expect(status == 0, f"exit status {status}")
-    expect(stage.hooks().count(worker.pid) == 1, f"exit hooks were run in {stage.hooks()}, the worker is {worker.pid}")
+    expect(stage.hooks().count(worker.pid) == 1, f"exit hooks ran in {stage.hooks()}, the worker is {worker.pid}")
 
 
 def accepts(path: str) -> bool:
@@ -27,12 +27,12 @@ def accepts(path: str) -> bool:
     return True
 
 
-def expect_end_of_orphan(stage: Stage, worker: Loader, hooked: bool = True) -> None:
-    worker.hang_up()
-    took = worker.wait_gone(LAST_SECOND + PATIENCE)
-    expect(took < LAST_SECOND, f"it took {took:.2f} s")
+def expect_end_after_supervisor(stage: Stage, worker: Loader, hooked: bool = True) -> None:
+    worker.close_control()
+    took = worker.wait_gone(EXIT_TIMEOUT + TIMEOUT)
+    expect(took < EXIT_TIMEOUT, f"the process was gone after {took:.2f} s")
     hooks = stage.hooks().count(worker.pid)
-    expect(hooks == 1 or not (hooks or hooked), f"exit hooks were run in {stage.hooks()}, the worker is {worker.pid}")
+    expect(hooks == 1 or not (hooks or hooked), f"exit hooks ran in {stage.hooks()}, the worker is {worker.pid}")
 
 
 def lines_of(note: Path) -> int:
