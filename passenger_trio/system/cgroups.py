@@ -45,14 +45,14 @@ class OwnCgroup:
 
     path: str
     _above: str
-    _lifeline: int
+    _death_pipe: int
 
     def leave(self) -> None:
         """Go back to where we came from, and remove it. Idempotent; raises nothing. A watchdog that runs still ends who is left in it."""
-        if self._lifeline >= 0:
+        if self._death_pipe >= 0:
             if _write(f"{self._above}/cgroup.procs", os.getpid()):
                 _remove(self.path)
-            fd, self._lifeline = self._lifeline, -1
+            fd, self._death_pipe = self._death_pipe, -1
             os.close(fd)
 
 
@@ -73,15 +73,15 @@ def enter_own_cgroup(above: str = "", proc: str = "/proc") -> OwnCgroup | None:
         return None  # the usual case of a user to whom nothing was delegated
     if os.access(f"{path}/cgroup.kill", os.W_OK):
         try:
-            watchdog, lifeline = _start_watchdog(path)
+            watchdog, death_pipe = _start_watchdog(path)
         except OSError:
             pass  # no process, or no descriptor, is to be had
         else:
             if _write(f"{path}/cgroup.procs", os.getpid()):
-                return OwnCgroup(path, above, lifeline)
+                return OwnCgroup(path, above, death_pipe)
             os.kill(watchdog, signal.SIGKILL)  # nobody else reaps it yet
             os.waitpid(watchdog, 0)
-            os.close(lifeline)
+            os.close(death_pipe)
     _rmdir(path)
     return None
 

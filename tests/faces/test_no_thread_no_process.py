@@ -157,7 +157,7 @@ HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 
 
 def test_KE2_KE3_programs_that_serve_http(tmp_path: Path) -> None:
-    """What starts them opens more: a lifeline, probes of ports, /proc/net. By kind of call, and then no process at all."""
+    """What starts them opens more: a death pipe, probes of ports, /proc/net. By kind of call, and then no process at all."""
     write_app(tmp_path, GENERIC, "program.py")
     words = ("--app-start-command", f"exec {sys.executable} program.py", "--max-pool-size", "1", "-e", "production")
     with failing_calls() as calls:

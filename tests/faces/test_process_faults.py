@@ -221,7 +221,7 @@ class TestTheSupervisorIsKilled:
                 self.all_end(server)
 
     def test_while_it_starts(self, tmp_path: Path) -> None:
-        """At whatever moment: there is no moment at which a child has been started and does not know its lifeline."""
+        """At whatever moment: there is no moment at which a child has been started and does not know its death pipe."""
         root = write_app(tmp_path / "app")
         for milliseconds in range(100, 500, 40):
             with Supervisor.start(root, "--min-instances", "3", wait=False) as server:
@@ -352,7 +352,7 @@ class TestWhatAnApplicationLeaves:
     @METHODS
     @pytest.mark.parametrize("stopped", [False, True], ids=["it listens", "it cannot listen"])
     def test_R39_workers_end_with_a_supervisor_that_is_killed(self, method: str, stopped: bool) -> None:
-        """Both ways: by the end of the lifeline, which reaches grandchildren; by the kernel's signal at a parent's death, which reaches a process that is not running."""
+        """Both ways: by the end of the death pipe, which reaches grandchildren; by the kernel's signal at a parent's death, which reaches a process that is not running."""
         with Supervisor.start(BEHAVIOURS, *("--spawn-method", method, "--min-instances", "2")) as server:
             if stopped:
                 for pid in server.pids:

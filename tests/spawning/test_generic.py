@@ -80,7 +80,7 @@ async def test_a_program_is_asked_to_stop_by_sigterm_also_behind_a_shell(nothing
         process.close()
 
 
-async def test_who_loses_the_lifeline_dies_with_all_that_it_has_started(nothing_left: Path) -> None:
+async def test_who_loses_the_death_pipe_dies_with_all_that_it_has_started(nothing_left: Path) -> None:
     """What a supervisor that was killed does not do any more; the end of the pipe is all that is left of it."""
     process = await spawn(nothing_left, "cd /tmp && {python} {program} --port $PORT --fork")
     pid = int((await ask(process, "/pid")).split()[0])
@@ -160,7 +160,7 @@ async def test_KE14_what_a_program_has_left_gets_TERM_and_its_time(nothing_left:
     assert "told" in lines
 
 
-async def test_KE14_before_Linux_6_9_what_a_program_has_left_is_killed_by_its_lifeline(
+async def test_KE14_before_Linux_6_9_what_a_program_has_left_is_killed_by_its_death_pipe(
     nothing_left: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kernel that does not know the flag refuses it, as this one refuses another that it does not know."""

@@ -147,7 +147,7 @@ async def test_a_process_that_has_ended_is_neither_reached_nor_asked_nor_signall
         with pytest.raises(OSError, match="refused"):
             process.connect_nowait()
         assert not process.ask_to_stop()
-        # The shell that waited at a program's lifeline is nobody's child: whether it has been reaped from the group by now is for others to say.
+        # The shell that waited at a death pipe is nobody's child: whether it has been reaped from the group by now is for others to say.
         assert kind == "generic" or not process.signal_group(signal.SIGTERM)
         try:
             assert await stream.recv() == b""
