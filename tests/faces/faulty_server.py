@@ -52,6 +52,30 @@ PLACES = {
     "a signal": ("running", "RunningServer.reopen_logs"),
 }
 
+# Where a thread or a process is asked for, and the kernel gives none: each of them does without, waits, or fails alone (KE3).
+HOPS = {
+    "a thread for the gauges": ("pool.gauges", "in_thread"),
+    "a thread for the watch": ("pool.watch", "in_thread"),
+    "a thread for the access log": ("server.logs.access_log", "in_thread"),
+    "a thread for a status": ("admin.status", "in_thread"),
+    "a thread for what is asked of memory": ("admin.resources", "in_thread"),
+    "a hook's process": ("pool.hooks", "start_program"),
+    "a loader's process": ("spawning.direct", "start_program"),
+    "a fork": ("spawning.preloader", "Preloader.ask_to_fork"),
+}
+
+
+def no_thread() -> BaseException:
+    from passenger_trio.system.threads import NoThread
+
+    return NoThread("can't start new thread")
+
+
+ERRORS_OF_HOPS: dict[str, Callable[[], BaseException]] = {
+    "NoThread": no_thread,
+    "EAGAIN": lambda: BlockingIOError(11, "Resource temporarily unavailable"),
+}
+
 armed: dict[str, str] = {}
 
 
@@ -70,7 +94,7 @@ def raising(task: str, original: Any) -> Any:
         error = armed.pop(task, "")
         if error:
             os.write(2, f"fault: {task} {error}\n".encode())
-            raise ERRORS[error]()
+            raise {**ERRORS, **ERRORS_OF_HOPS}[error]()
         return original(*arguments, **more)
 
     return call
@@ -106,7 +130,7 @@ def listen() -> None:
 def main() -> None:
     from passenger_trio.cli.main import entry
 
-    for task, (module, name) in PLACES.items():
+    for task, (module, name) in {**PLACES, **HOPS}.items():
         plant(task, module, name)
     threading.Thread(target=listen, daemon=True).start()
     del sys.argv[1:3]

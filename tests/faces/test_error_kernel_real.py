@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 from faces_tools import BEHAVIOURS, Load, run_command
-from faulty_server import ERRORS, PLACES
+from faulty_server import ERRORS, HOPS, PLACES
 
-from passenger_trio.admin.client import order
+from passenger_trio.admin.client import fetch, order
 from passenger_trio.core.recorder import replay
 from passenger_trio.errors import AdminError
 from passenger_trio.testing import RawClient, Response, Supervisor, eventually
@@ -50,6 +50,15 @@ class Faulty:
         """Some process; another comes for it."""
         eventually(lambda: len(running(self.server)) == 2)
         order(str(self.server.ready["admin_socket"]), "/v1/detach", {"pid": running(self.server)[0]})
+
+    def end_one(self) -> None:
+        """What is started by a program of its own: the preloader, then a process; without one, a process."""
+        eventually(lambda: len(running(self.server)) == 2)
+        preloader = self.server.preloader_pid
+        if preloader is not None:
+            os.kill(preloader, signal.SIGKILL)
+            eventually(lambda: self.server.preloader_pid is None)
+        self.detach()
 
     def call(self, name: str, data: bytes) -> bytes:
         """A caller on one of our own sockets, and what it is told before it is hung up on."""
@@ -165,6 +174,52 @@ def test_every_task_raises_under_load(error: str, tmp_path: Path) -> None:
         faults = eventually(lambda: told(server))
         assert sum(fault["count"] for fault in faults.values()) >= len(PLACES) - 3
         eventually(lambda: len(running(server)) >= 2)
+        assert server.stop() == 0
+
+
+def no_memory(it: Faulty) -> None:
+    """Who asks is told, and nobody else notices."""
+    with pytest.raises(AdminError, match="no thread"):
+        fetch(str(it.server.ready["admin_socket"]), "/v1/memory")
+
+
+# What makes a hop come to its place (None: it comes by itself), and what the log says then.
+HOP_TRIGGERS: dict[str, tuple[Callable[[Faulty], object] | None, str]] = {
+    "a thread for the gauges": (None, "memory of the processes is not measured"),
+    "a thread for the watch": (None, "restart.txt is not looked at"),
+    "a thread for the access log": (lambda it: it.ask(get("/pid?logged")), ""),
+    "a thread for a status": (lambda it: it.server.status(), ""),
+    "a thread for what is asked of memory": (no_memory, ""),
+    "a hook's process": (Faulty.detach, "the hook for process_detached cannot be run"),
+    "a loader's process": (Faulty.end_one, "cannot be started"),
+    "a fork": (Faulty.detach, "does not start"),
+}
+
+
+@pytest.mark.parametrize("method", ["smart", "direct"])
+def test_KE3_each_thread_and_each_process_that_cannot_be_had(method: str, tmp_path: Path) -> None:
+    """One hop after another, alone, on one server: each does without, waits, or fails alone, and nobody's request fails."""
+    assert HOP_TRIGGERS.keys() == HOPS.keys()
+    with faulty(tmp_path, "--spawn-method", method) as it:
+        server = it.server
+        with Load(server, "/pid", connections=2) as load:
+            for task, (trigger, says) in HOP_TRIGGERS.items():
+                if task == "a fork" and method == "direct":
+                    continue
+                error = "NoThread" if "thread" in task else "EAGAIN"
+                before = it.arm(task, error)
+                if trigger is not None:
+                    trigger(it)
+                server.wait_log(f"fault: {task} {error}", start=before, timeout=30)
+                if says:
+                    server.wait_log(says, start=before)
+            eventually(lambda: len(running(server)) >= 2, 30.0)
+        bad = [result for result in load.results if not isinstance(result, Response) or result.status != 200]
+        assert not bad, (bad[:3], server.log_tail)
+        server.wait_access_log("/pid?logged")
+        assert server.status()["groups"][0]["processes"][0]["memory"]
+        assert fetch(str(server.ready["admin_socket"]), "/v1/memory")["supervisor"]["rss"] > 0
+        assert told(server).keys() <= {"a spawn attempt"}, "what is expected is no fault"
         assert server.stop() == 0
 
 
