@@ -33,11 +33,11 @@ class RunningServer:
     def stop(self) -> None:
         """Drain: no new connection, finish what is under way, then end. Returns at once; ``serve`` or the context ends when it is done."""
         self._stop.set()
-        self.pool.tell_change()  # who waits for the start does so no longer
+        self.pool.notify_changed()  # who waits for the start does so no longer
 
     def restart(self) -> None:
         """Restart every application, rolling. Returns at once."""
-        self.pool.restart_all(tuple(self.pool.homes))
+        self.pool.restart_all(tuple(self.pool.group_tasks))
 
     def reopen_logs(self) -> None:
         """After a rotation. Returns at once."""

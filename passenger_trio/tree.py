@@ -7,8 +7,8 @@
      |- pool        clock, and a group home for each application
      |- access log
      |- admin       answers until the last process is gone
-     |- hooks, gauges, watch
-     |- deadline scanner, switchboard
+     |- hooks, gauges, restart_files
+     |- deadline scanner, poller
      `- clients     on drain: deadline = now + grace
          `- accept loops
 
@@ -41,8 +41,8 @@ from passenger_trio.options import Config
 from passenger_trio.pool.gauges import Gauges
 from passenger_trio.pool.hooks import Hooks, parse_hooks
 from passenger_trio.pool.pool import Pool
+from passenger_trio.pool.restart_file_poller import RestartFilePoller
 from passenger_trio.pool.startup import wait_until
-from passenger_trio.pool.watch import Watch
 from passenger_trio.preflight import examine
 from passenger_trio.running import RunningServer
 from passenger_trio.server.front import Front
@@ -155,8 +155,8 @@ async def open_tree(
             if config.pool.stat_throttle_rate:
                 directories = {spec.key: os.path.join(spec.detected.root, spec.app.restart_dir) for spec in specs}
                 roots = {spec.key: spec.detected.root for spec in specs}
-                watch = Watch(pool, directories, roots, config.pool.stat_throttle_rate)
-                await tree.start(keep, "the watch for restart.txt", watch.run)
+                restart_files = RestartFilePoller(pool, directories, roots, config.pool.stat_throttle_rate)
+                await tree.start(keep, "the restart-file poller", restart_files.run)
             parts = SpawnerParts(spawn_listener, Ports(), remains, kernel)
             for spec in specs:
                 await pool.add_group(
@@ -172,7 +172,7 @@ async def open_tree(
             try:
                 await wait(readiness.may_accept)
                 tree.start_soon(kernel.supervise, "the deadline scanner", front.deadline_scanner.run)
-                await tree.start(partial(keep, "the switchboard", front.switchboard.run, must_start=True))
+                await tree.start(partial(keep, "the poller", front.poller.run, must_start=True))
                 async with trio.open_nursery() as clients:
                     async with trio.open_nursery() as accepting:
                         for listener in listeners:

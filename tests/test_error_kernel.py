@@ -120,7 +120,7 @@ async def test_but_not_where_there_is_no_server_without_it(
 
     def start(nursery: trio.Nursery) -> object:
         async def with_status(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-            await kernel.supervise_started("reception", run, must_start=True, task_status=task_status)
+            await kernel.supervise_started("spawn_listener", run, must_start=True, task_status=task_status)
 
         return nursery.start(with_status)
 

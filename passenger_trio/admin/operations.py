@@ -155,7 +155,7 @@ def _waiting(server: RunningServer, key: GroupKey, generation: int) -> dict[str,
 
 
 def _key(server: RunningServer, asked: Mapping[str, Any]) -> GroupKey:
-    for key in server.pool.homes:
+    for key in server.pool.group_tasks:
         if (key.name, key.environment) == (asked["name"], asked["environment"]):
             return key
     raise AdminRefused(404, f"there is no application {asked['name']!r} ({asked['environment']!r})")
@@ -163,7 +163,7 @@ def _key(server: RunningServer, asked: Mapping[str, Any]) -> GroupKey:
 
 def _groups(admin: Admin, order: Mapping[str, Any]) -> list[GroupKey]:
     wanted = order.get("group")
-    every = list(admin.server.pool.homes)
+    every = list(admin.server.pool.group_tasks)
     if wanted is None:
         return every
     found = [key for key in every if wanted in (key.name, str(key))]

@@ -67,7 +67,7 @@ async def memory(admin: Admin) -> dict[str, Any]:
     """
     pool = admin.server.pool
     roles: dict[GroupKey, list[tuple[str, int]]] = {}
-    for key, home in pool.homes.items():
+    for key, home in pool.group_tasks.items():
         roles[key] = [("preloader", preloader.pid) for preloader in home.preloaders]
         roles[key] += [("process", process.live.pid) for process in pool.processes.values() if process.group == key]
     pids = [os.getpid(), *(pid for members in roles.values() for _, pid in members)]

@@ -28,7 +28,7 @@ async def status(admin: Admin) -> dict[str, Any]:
     pool = server.pool
     statistics = pool.statistics()
     pids = [process.live.pid for process in pool.processes.values()]
-    pids += [preloader.pid for home in pool.homes.values() for preloader in home.preloaders]
+    pids += [preloader.pid for home in pool.group_tasks.values() for preloader in home.preloaders]
     try:
         gauges = await in_thread(_measure_all, pids, limiter=admin.limiter)
     except NoThread:
@@ -80,7 +80,7 @@ def _spawn_method(spec: AppSpec, forking: Forking | None) -> dict[str, Any]:
 def _group(
     admin: Admin, group: GroupStatistics, spec: AppSpec, gauges: dict[int, ProcessGauge], now: float
 ) -> dict[str, Any]:
-    preloader = next(iter(admin.server.pool.homes[group.key].preloaders), None)
+    preloader = next(iter(admin.server.pool.group_tasks[group.key].preloaders), None)
     rejection = group.rejection
     failure = group.last_failure
     backing_off = group.backing_off_until
@@ -90,7 +90,7 @@ def _group(
         "root": spec.detected.root,
         "app_type": spec.app_type,
         "interpreter": spec.detected.python,
-        "spawn_method": _spawn_method(spec, admin.server.pool.homes[group.key].forking),
+        "spawn_method": _spawn_method(spec, admin.server.pool.group_tasks[group.key].forking),
         "queue": group.queue_length,
         "spawning": len(group.attempts),
         "backing_off_for": max(0.0, backing_off - now) if backing_off is not None else None,

@@ -30,7 +30,7 @@ Who is told what, when no process can be had
     can serve them.
 
 The theory of each part is written where it is kept: ``waitlist``, ``routing``, ``scaling``,
-``backoff``, ``verdict``; the laws are code in ``invariants``.
+``backoff``, ``crash_loop``; the laws are code in ``invariants``.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from __future__ import annotations
 import math
 
 from passenger_trio.core import (
+    crash_loop,
     draining,
     mending,
     recycling,
@@ -45,7 +46,6 @@ from passenger_trio.core import (
     routing,
     scaling,
     statistics,
-    verdict,
     waitlist,
 )
 from passenger_trio.core.commands import AbandonSpawn, Command, Grant, PoolEmpty, Reason, Refuse, Retire
@@ -184,7 +184,7 @@ class PoolPolicy:
             elif process.group.crashes and outcome is _DONE:
                 process.group.crashes = 0
             process.processed += 1
-            proven = verdict.served(process)
+            proven = crash_loop.served(process)
             if process.processed == process.looks_at and recycling.is_time(process, now):
                 recycling.wear(process, Reason.MAX_REQUESTS)
                 worn = True
@@ -196,7 +196,7 @@ class PoolPolicy:
                 return [Retire(process.id, Reason.FAILED)]
         elif outcome is _UNANSWERED:
             mending.broken_off(process)
-            if verdict.left_unanswered(process) and process.status is _ENABLED:
+            if crash_loop.left_unanswered(process) and process.status is _ENABLED:
                 return self._process_failed(process, now, Reason.UNANSWERED)
         if process.leaving is not None and not process.sessions:
             return self._last_session_ended(process, proven, now)
@@ -211,7 +211,7 @@ class PoolPolicy:
             commands += scaling.start_spawns(state, now, groups)
         return commands
 
-    def session_held(self, session: SessionId, now: float) -> list[Command]:
+    def session_long_lived(self, session: SessionId, now: float) -> list[Command]:
         """A granted session is no request any more: it may last for longer than ``max_request_time``.
 
         :raises InvariantBroken: the session is not open.
@@ -222,7 +222,7 @@ class PoolPolicy:
         process.group.running.pop(session, None)
         return []
 
-    def session_unbounded(self, session: SessionId, now: float) -> list[Command]:
+    def session_uncounted(self, session: SessionId, now: float) -> list[Command]:
         """A granted session does not count in the concurrency of its process for the rest of its life: the next waiter gets its place.
 
         :raises InvariantBroken: the session is not open, or was told to be unbounded before.
@@ -290,7 +290,7 @@ class PoolPolicy:
             commands += restarting.reject(group, failure, now)
             scaling.watch_idleness(state, group, now)
         elif not ended.abandoned:
-            verdict.look_at_age(group, now, state.limits)
+            crash_loop.look_at_age(group, now, state.limits)
             group.backoff.record(now, jitter, state.limits, failure=failure, crash=False)
             if ended.generation == group.generation:
                 commands += restarting.give_up(group, failure, now)
@@ -317,9 +317,9 @@ class PoolPolicy:
             raise InvariantBroken(f"process {process} exits, but there is none")
         by_itself = gone.status is _ENABLED
         if not by_itself:
-            verdict.explain(gone, failure)
+            crash_loop.explain(gone, failure)
         elif state.open:
-            verdict.blame(gone, now, jitter, state.limits, failure)
+            crash_loop.record_crash(gone, now, jitter, state.limits, failure)
         routing.forget(state, gone)
         if by_itself and state.open:
             distrusted = self._distrust(gone.group)
@@ -465,7 +465,7 @@ class PoolPolicy:
         for group in groups:
             group.looked_at = now
             group.backoff.expire(now)
-            verdict.look_at_age(group, now, state.limits)
+            crash_loop.look_at_age(group, now, state.limits)
             recycling.expire(group, now)
             commands += restarting.conclude(group)
             commands += waitlist.refuse_hopeless(state, group, now)
@@ -542,7 +542,7 @@ class PoolPolicy:
         """An enabled process broke the session protocol, or answers nobody."""
         if self.state.open:
             # No jitter is at hand here; the wait is then the longest that this failure can ask for.
-            verdict.blame(process, now, 0.0, self.state.limits, None)
+            crash_loop.record_crash(process, now, 0.0, self.state.limits, None)
         retired = scaling.retire(self.state, process, reason, now)
         return retired + self._left(process, now, lost=process.group)
 

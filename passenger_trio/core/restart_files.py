@@ -2,7 +2,7 @@
 
 It knows times of modification, and what was seen before. It never looks itself.
 
-Laws: what was there when the watch began asks for nothing; to appear and to change ask for a restart, once each; to go asks
+Laws: what was there when the poller began asks for nothing; to appear and to change ask for a restart, once each; to go asks
 for nothing.
 """
 
@@ -18,7 +18,7 @@ class RestartFile:
     _mtime: int | None = None
 
     def first_seen(self, mtime: int | None) -> None:
-        """How it is when the watch begins; None: it is not there."""
+        """How it is when the poller begins; None: it is not there."""
         self._mtime = mtime
 
     def seen(self, mtime: int | None) -> bool:

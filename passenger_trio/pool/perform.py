@@ -1,6 +1,6 @@
 """Command -> effect. Synchronous and total: a command never waits, and every kind of command has its line here.
 
-This is the only place that starts tasks in a group home, and the only one that turns a refusal, which is a value, into the error that the
+This is the only place that starts tasks in a group task, and the only one that turns a refusal, which is a value, into the error that the
 waiter gets.
 """
 
@@ -33,7 +33,7 @@ from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory, GroupKey, ProcessId, SpawnFailure, WaiterId
 from passenger_trio.errors import CheckoutError, PoolShutDown, RequestQueueFull, RequestQueueTimeout, SpawnError
 from passenger_trio.pool.events import Events
-from passenger_trio.pool.group_home import GroupHome
+from passenger_trio.pool.group_task import GroupTask
 
 __all__ = ["Effects", "perform"]
 
@@ -51,7 +51,7 @@ class Effects(Protocol):
     def events(self) -> Events: ...
 
     @property
-    def homes(self) -> Mapping[GroupKey, GroupHome]: ...
+    def group_tasks(self) -> Mapping[GroupKey, GroupTask]: ...
 
     def grant(self, grant: Grant, now: float) -> None: ...
 
@@ -65,7 +65,7 @@ class Effects(Protocol):
 
     def kill(self, kill: Kill) -> None: ...
 
-    def tell_change(self) -> None: ...
+    def notify_changed(self) -> None: ...
 
     def pool_empty(self) -> None: ...
 
@@ -82,9 +82,9 @@ def perform(pool: Effects, commands: Iterable[Command]) -> None:
                 pool.refuse(command.waiter, refusal(command))
             case StartSpawn():
                 _log.debug("a process of %s is started: %s", command.group, command.reason.value)
-                pool.homes[command.group].start_attempt(command.attempt, command.generation)
+                pool.group_tasks[command.group].start_attempt(command.attempt, command.generation)
             case AbandonSpawn():
-                pool.homes[command.group].abandon_attempt(command.attempt)
+                pool.group_tasks[command.group].abandon_attempt(command.attempt)
             case Detach():
                 pool.detached(command.process, command.reason.value)
             case Retire():
@@ -95,12 +95,12 @@ def perform(pool: Effects, commands: Iterable[Command]) -> None:
                 pool.kill(command)
             case RetirePreloader():
                 _log.debug("the preloader of %s is let go: %s", command.group, command.reason.value)
-                pool.homes[command.group].retire_preloader(command.generation)
+                pool.group_tasks[command.group].retire_preloader(command.generation)
             case EndGeneration():
-                pool.homes[command.group].end_generation(command.generation)
+                pool.group_tasks[command.group].end_generation(command.generation)
             case RestartEnded():
                 _tell_restart(pool, command)
-                pool.tell_change()
+                pool.notify_changed()
             case PoolEmpty():
                 pool.pool_empty()
             case _:

@@ -1,7 +1,7 @@
 """The Pool: ``core.policy`` with a clock, tasks and processes around it.
 
 Every fact enters through one method here, which asks the policy and performs what it commands, all in one step: no other task can run in
-between. A waiter is answered exactly once, with a ``Session`` or an error (``place``).
+between. A waiter is answered exactly once, with a ``Session`` or an error (``waiter``).
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from passenger_trio.events import (
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.clock import Clock
 from passenger_trio.pool.events import Events
-from passenger_trio.pool.group_home import GroupHome
+from passenger_trio.pool.group_task import GroupTask
 from passenger_trio.pool.perform import perform
-from passenger_trio.pool.place import Place
 from passenger_trio.pool.session import Process, Session
+from passenger_trio.pool.waiter import Waiter
 from passenger_trio.spawning.choose_spawner import MakeSpawner
 from passenger_trio.spawning.handshake import signal_name
 from passenger_trio.spawning.spawner import LiveProcess, Spawner
@@ -69,7 +69,7 @@ class Pool:
         self._kernel.on_logged = self._fault_contained
         self._failure: Exception | None = None
         self._policy = RecordedPolicy(limits, on_failure=self._failed)
-        self._places: dict[WaiterId, Place] = {}
+        self._waiters: dict[WaiterId, Waiter] = {}
         """Those that are not answered yet."""
         self._waiter_ids = itertools.count(1)
         self._process_ids = itertools.count(1)
@@ -79,7 +79,7 @@ class Pool:
         self._clock = Clock(self._policy.next_deadline, self._tick)
         self._told: dict[GroupKey, tuple[str, str]] = {}
         """The evidence of each group's last failure that was logged whole."""
-        self.homes: dict[GroupKey, GroupHome] = {}
+        self.group_tasks: dict[GroupKey, GroupTask] = {}
         self.processes: dict[ProcessId, Process] = {}
         self.changed = trio.Event()
         """Set, and replaced, when a process came or went, a spawn failed, or time told something: for whoever waits for the pool to be ready."""
@@ -113,15 +113,15 @@ class Pool:
             raise self._failure
 
     def _close(self, nursery: trio.Nursery) -> None:
-        """The end has come: in order, by the policy's failure, or by a cancellation. Every home ends when nothing is left in it."""
+        """The end has come: in order, by the policy's failure, or by a cancellation. Every task ends when nothing is left in it."""
         if self._failure is None and not self.empty.is_set():
             # We are cut off. From here on no process that ends is replaced: what is started now would be killed, and homes are closed that are at rest.
             try:
                 self.shut_down()
             except Exception:  # noqa: BLE001  it is kept, see _failed
                 pass
-        for home in self.homes.values():
-            home.close()
+        for task in self.group_tasks.values():
+            task.close()
         # The clock would run for ever, and so would what a policy that has failed does not end.
         if self._failure is not None or not self.empty.is_set():
             nursery.cancel_scope.cancel()
@@ -146,14 +146,14 @@ class Pool:
     async def add_group(
         self, key: GroupKey, limits: GroupLimits, spawner: Spawner | MakeSpawner, shutdown_timeout: float
     ) -> None:
-        """Open the home of a group and start its first processes.
+        """Open the task of a group and start its first processes.
 
         :param spawner: makes the spawner of each generation; or one, for a group that is never restarted.
         """
         assert self._nursery is not None, "run() is not running"
         make = spawner if callable(spawner) else lambda generation: spawner
-        home = self.homes[key] = GroupHome(key, make, shutdown_timeout, self, self._kernel)
-        await self._nursery.start(home.run)
+        task = self.group_tasks[key] = GroupTask(key, make, shutdown_timeout, self, self._kernel)
+        await self._nursery.start(task.run)
         self._perform(self._policy.add_group(key, limits, self.now()))
 
     def shut_down(self) -> None:
@@ -162,7 +162,7 @@ class Pool:
 
     # -- the seam: what server/ calls ---------------------------------------------------------------------------
 
-    def checkout_or_queue(self, key: GroupKey, now: float, avoided: ProcessId | None = None) -> Session | Place:
+    def checkout_or_queue(self, key: GroupKey, now: float, avoided: ProcessId | None = None) -> Session | Waiter:
         """Borrow a process that is free now, or take a place in the queue of the group; that may be answered already.
 
         :param now: the time, of whoever has just looked. :param avoided: a process that left the request unanswered.
@@ -181,18 +181,18 @@ class Pool:
             self._clock.recheck()
         return Session(self, grant.session, self.processes[grant.process])
 
-    def _queue_up(self, key: GroupKey, now: float, *, others_wait: bool, avoided: ProcessId | None = None) -> Place:
-        place = Place(self, WaiterId(next(self._waiter_ids)))
-        commands = self._policy.checkout(place.id, key, now, avoided)
-        self._places[place.id] = place
+    def _queue_up(self, key: GroupKey, now: float, *, others_wait: bool, avoided: ProcessId | None = None) -> Waiter:
+        waiter = Waiter(self, WaiterId(next(self._waiter_ids)))
+        commands = self._policy.checkout(waiter.id, key, now, avoided)
+        self._waiters[waiter.id] = waiter
         if commands or not others_wait:
             self._perform(commands)
-        return place
+        return waiter
 
-    def left(self, place: Place) -> None:
-        """Called by ``Place.leave``."""
-        if self._places.pop(place.id, None) is not None:
-            self._perform(self._policy.abandon(place.id, self.now()))
+    def left(self, waiter: Waiter) -> None:
+        """Called by ``Waiter.leave``."""
+        if self._waiters.pop(waiter.id, None) is not None:
+            self._perform(self._policy.abandon(waiter.id, self.now()))
 
     def session_closed(self, session: Session, outcome: SessionOutcome, now: float) -> None:
         """Called by ``Session.close``, once."""
@@ -212,13 +212,13 @@ class Pool:
         """Whether no other process of its group serves."""
         return self._policy.is_alone(process.id)
 
-    def session_held(self, session: Session) -> None:
+    def session_long_lived(self, session: Session) -> None:
         """Called by ``Session.hold``."""
-        self._perform(self._policy.session_held(session.id, self.now()))
+        self._perform(self._policy.session_long_lived(session.id, self.now()))
 
-    def session_unbounded(self, session: Session) -> None:
-        """Called by ``Session.set_unbounded``."""
-        self._perform(self._policy.session_unbounded(session.id, self.now()))
+    def session_uncounted(self, session: Session) -> None:
+        """Called by ``Session.set_uncounted``."""
+        self._perform(self._policy.session_uncounted(session.id, self.now()))
 
     def trace(self) -> Callable[[], dict[str, Any]]:
         """What makes JSON values of the flight recorder's recording; slow, so call it in a thread."""
@@ -242,33 +242,33 @@ class Pool:
 
     # -- facts --------------------------------------------------------------------------------------------------
 
-    def spawn_succeeded(self, home: GroupHome, attempt: AttemptId, live: LiveProcess) -> None:
+    def spawn_succeeded(self, task: GroupTask, attempt: AttemptId, live: LiveProcess) -> None:
         """See ``GroupFacts``."""
         now = self.now()
-        process = Process(ProcessId(next(self._process_ids)), home.key, live, attached=now)
+        process = Process(ProcessId(next(self._process_ids)), task.key, live, attached=now)
         self.processes[process.id] = process
-        self._told.pop(home.key, None)
-        home.keep(process)
+        self._told.pop(task.key, None)
+        task.keep(process)
         _log.info(
             "process %d of %s is ready after %.0f ms (%s)",
             live.pid,
-            home.key,
+            task.key,
             live.spawn_time * 1000,
             "forked" if live.preloaded else "started",
         )
-        self.events.publish(ProcessAttached(group=str(home.key), pid=live.pid))
+        self.events.publish(ProcessAttached(group=str(task.key), pid=live.pid))
         self._perform(self._policy.spawn_succeeded(attempt, process.id, live.concurrency, now, random.random()))
-        self.tell_change()
+        self.notify_changed()
 
-    def spawn_failed(self, home: GroupHome, attempt: AttemptId, error: SpawnError | None) -> None:
+    def spawn_failed(self, task: GroupTask, attempt: AttemptId, error: SpawnError | None) -> None:
         """See ``GroupFacts``."""
         if error is not None:
-            self._log_failure(home.key, error.failure)
+            self._log_failure(task.key, error.failure)
         summary = error.failure.summary if error else None
         error_id = error.failure.error_id if error else None
-        self.events.publish(SpawnFailed(group=str(home.key), summary=summary, id=error_id))
+        self.events.publish(SpawnFailed(group=str(task.key), summary=summary, id=error_id))
         self._perform(self._policy.spawn_failed(attempt, error.failure if error else None, self.now(), random.random()))
-        self.tell_change()
+        self.notify_changed()
 
     def _log_failure(self, key: GroupKey, failure: SpawnFailure) -> None:
         """Whole when it is a new one; one line when it is the last one again."""
@@ -300,7 +300,7 @@ class Pool:
                 "%s: process %d of %s [error %s]", evidence.summary, process.live.pid, process.group, evidence.error_id
             )
         self._perform(commands)
-        self.tell_change()
+        self.notify_changed()
 
     def process_ended(self, process: Process, status: int | None, reason: str) -> None:
         """See ``GroupFacts``."""
@@ -343,16 +343,16 @@ class Pool:
         :raises KeyError: there is no such group.
         """
         for key in keys:
-            self.homes[key]  # a caller's mistake is no failure of the policy
+            self.group_tasks[key]  # a caller's mistake is no failure of the policy
         self._perform(self._policy.restart_all(keys, self.now(), hard=hard))
-        self.tell_change()
+        self.notify_changed()
         return {key: self._policy.restart_target(key) for key in keys}
 
     def detach(self, id: ProcessId) -> bool:
         """Take a process out, after its requests. False: it does not serve any more."""
         commands = self._policy.detach(id, self.now())
         self._perform(commands)
-        self.tell_change()
+        self.notify_changed()
         return bool(commands)
 
     def always_restart(self, key: GroupKey, always: bool) -> None:
@@ -360,7 +360,7 @@ class Pool:
 
         :raises KeyError: there is no such group.
         """
-        self.homes[key]
+        self.group_tasks[key]
         self._perform(self._policy.always_restart(key, always, self.now()))
 
     def rejection(self, key: GroupKey) -> Rejection | None:
@@ -378,7 +378,7 @@ class Pool:
     def code_changed(self, key: GroupKey) -> None:
         """The code of a group is not what it has loaded."""
         self._perform(self._policy.code_changed(key, self.now()))
-        self.tell_change()
+        self.notify_changed()
 
     async def wait_restarted(self, key: GroupKey, generation: int) -> Rejection | None:
         """Return when every process that serves is of that generation, or a newer one; or when it has been given up, and why."""
@@ -396,18 +396,18 @@ class Pool:
 
     def _tick(self, now: float) -> None:
         self._perform(self._policy.tick(now))
-        self.tell_change()
+        self.notify_changed()
 
     # -- effects: what perform() calls --------------------------------------------------------------------------
 
     def grant(self, grant: Grant, now: float) -> None:
         """A waiter gets its session."""
         assert grant.waiter is not None
-        self._places.pop(grant.waiter).answer(Session(self, grant.session, self.processes[grant.process]), now)
+        self._waiters.pop(grant.waiter).answer(Session(self, grant.session, self.processes[grant.process]), now)
 
     def refuse(self, id: WaiterId, error: CheckoutError) -> None:
         """A waiter gets an error."""
-        self._places.pop(id).answer(error, self.now())
+        self._waiters.pop(id).answer(error, self.now())
 
     def detached(self, id: ProcessId, why: str) -> None:
         """A busy process gets no more sessions."""
@@ -425,7 +425,7 @@ class Pool:
             process.overdue.add(kill.session)
         self._detached(process, kill.reason.value)
         process.leave()
-        self.homes[process.group].keepers[kill.process].kill(kill.reason.value)
+        self.group_tasks[process.group].keepers[kill.process].kill(kill.reason.value)
 
     def tell_draining(self, draining: StillDraining) -> None:
         """A process that was replaced or detached still has requests."""
@@ -454,11 +454,11 @@ class Pool:
             self.events.publish(DrainTimeExceeded(group=str(process.group), pid=process.live.pid))
         process.leave()
         self._detached(process, reason.value)
-        self.homes[process.group].keepers[id].retire(reason.value)
+        self.group_tasks[process.group].keepers[id].retire(reason.value)
 
     def _detached(self, process: Process, why: str) -> None:
-        if not process.told_detached:
-            process.told_detached = True
+        if not process.detach_announced:
+            process.detach_announced = True
             self.events.publish(ProcessDetached(group=str(process.group), pid=process.live.pid, reason=why))
             for tell in tuple(process.holders):
                 with self._kernel.contain("a step of a connection"):
@@ -477,7 +477,7 @@ class Pool:
         self.empty.set()
         self._over.set()
 
-    def tell_change(self) -> None:
+    def notify_changed(self) -> None:
         """Wake whoever waits for something to have changed."""
         changed, self.changed = self.changed, trio.Event()
         changed.set()

@@ -52,7 +52,7 @@ class Process:
     """It had its time for the sessions that it has still: what it was told to go for."""
     killed: bool = False
     """It was sent SIGKILL: where its streams end, nothing says that it had ended them."""
-    told_detached: bool = False
+    detach_announced: bool = False
     """Whether its leaving was made an event."""
     holders: set[Callable[[], None]] = attrs.field(factory=set)
     """Whom to tell of that: who holds a session for as long as it pleases."""
@@ -67,8 +67,8 @@ class Process:
             self.streams -= 1
             return
         self.idle_streams.append(stream)
-        if stream.line is not None:
-            stream.line.ready = partial(self._stirred, stream)
+        if stream.registration is not None:
+            stream.registration.on_ready = partial(self._stirred, stream)
         if len(self.idle_streams) > _MOST_IDLE:
             self.idle_streams.pop(0).close()
             self.streams -= 1
@@ -102,9 +102,9 @@ class SessionOwner(Protocol):
 
     def is_alone(self, process: Process) -> bool: ...
 
-    def session_held(self, session: Session) -> None: ...
+    def session_long_lived(self, session: Session) -> None: ...
 
-    def session_unbounded(self, session: Session) -> None: ...
+    def session_uncounted(self, session: Session) -> None: ...
 
     def session_closed(self, session: Session, outcome: SessionOutcome, now: float) -> None: ...
 
@@ -178,19 +178,19 @@ class Session:
         """The session is no request any more, and may last. ``tell`` is called when the process is to go, which waits for it; at once, if that is so already."""
         self._taken_over = taken_over
         self.process.streams -= taken_over
-        self._pool.session_held(self)
+        self._pool.session_long_lived(self)
         self.tell_of_end(tell)
 
     def tell_of_end(self, tell: Callable[[], None]) -> None:
         """``tell`` is called when the process is to go; at once, if that is so already."""
         self._holder = tell
         self.process.holders.add(tell)
-        if self.process.told_detached:
+        if self.process.detach_announced:
             tell()
 
-    def set_unbounded(self) -> None:
+    def set_uncounted(self) -> None:
         """It does not count in the concurrency of its process any more."""
-        self._pool.session_unbounded(self)
+        self._pool.session_uncounted(self)
 
     def drop_stream(self) -> None:
         """Close the stream; the session stays."""

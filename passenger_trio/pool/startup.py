@@ -17,7 +17,7 @@ async def wait_until(
     """Return when ``reached`` (``may_accept`` or ``is_ready``) is so.
 
     :param all_or_nothing: whether a failed start is to end the server.
-    :param stopping: whether the server was told to stop (``Pool.tell_change`` has this looked at).
+    :param stopping: whether the server was told to stop (``Pool.notify_changed`` has this looked at).
     :raises StartupAborted: an application has failed to start, and that is to end the server.
     :raises StartupStopped: it was told to stop.
     """

@@ -33,7 +33,7 @@ from passenger_trio.server.http.stage import RECEIVE_SIZE, Stage
 from passenger_trio.server.logs.access_log import AccessLog, AccessRecord
 from passenger_trio.server.mounts import Mounts, Route
 from passenger_trio.server.spill.spill_storage import SpillStorage
-from passenger_trio.system.switchboard import Switchboard
+from passenger_trio.system.poller import Poller
 
 __all__ = ["Front", "OpenConnection", "trusted_networks"]
 
@@ -91,7 +91,7 @@ class Front:
         self.deadline_scanner = DeadlineScanner(self.connections)
         self.now = trio.lowlevel.current_clock().current_time
         """Monotonic seconds, as of ``trio.current_time``, with fewer calls."""
-        self.switchboard = Switchboard(self.now, self.kernel)
+        self.poller = Poller(self.now, self.kernel)
         self.spill = SpillStorage(
             options.data_buffer_dir,
             options.data_buffer_max,

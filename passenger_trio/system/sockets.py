@@ -28,7 +28,7 @@ import trio
 from trio.lowlevel import wait_readable, wait_writable
 
 from passenger_trio.system.pidfd import is_readable
-from passenger_trio.system.switchboard import Line
+from passenger_trio.system.poller import Registration
 from passenger_trio.system.syscalls import SO_PEERCRED, SO_PEERPIDFD
 
 __all__ = [
@@ -70,15 +70,15 @@ class Cuttable(Protocol):
 class RawStream:
     """A connected, non-blocking stream socket."""
 
-    __slots__ = ("_recv", "_send", "_sock", "fd", "idle_since", "line")
+    __slots__ = ("_recv", "_send", "_sock", "fd", "idle_since", "registration")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self.fd = sock.fileno()
         self.idle_since = 0.0
         """For whoever keeps it between two uses: since when, in monotonic seconds."""
-        self.line: Line | None = None
-        """While the switchboard hears for it."""
+        self.registration: Registration | None = None
+        """While the poller hears for it."""
         # Bound methods, once: two attribute look-ups fewer on every request.
         self._recv = sock.recv
         self._send = sock.send
@@ -261,15 +261,15 @@ class RawStream:
                 self._sock.setsockopt(socket.IPPROTO_TCP, option, value)
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
-    def hang_up(self) -> None:
-        """The switchboard hears for it no more. Idempotent."""
-        line, self.line = self.line, None
-        if line is not None:
-            line.hang_up()
+    def unregister(self) -> None:
+        """The poller hears for it no more. Idempotent."""
+        registration, self.registration = self.registration, None
+        if registration is not None:
+            registration.unregister()
 
     def close(self) -> None:
         if self.fd >= 0:
-            self.hang_up()
+            self.unregister()
             self.fd = -1
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()

@@ -63,7 +63,7 @@ async def _serve(connections: int, request: bytes, count: int) -> None:
             await pool.changed.wait()
         front = Front(ServerOptions(), pool, [Route(key, AppOptions())], AccessLog(os.devnull))
         nursery.start_soon(front.deadline_scanner.run)
-        await nursery.start(front.switchboard.run)
+        await nursery.start(front.poller.run)
 
         async def ask(sock: socket.socket) -> None:
             nonlocal left

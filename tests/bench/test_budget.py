@@ -31,12 +31,12 @@ from passenger_trio.server.http.fast_path import FastPath
 from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
-from passenger_trio.system import switchboard as switchboard_module
+from passenger_trio.system import poller as poller_module
 from passenger_trio.system.sockets import RawStream
 
 STEPS = 2
-"""Turns of the switchboard for one warm request that is alone: its head has come, its response has come. The connection's task has none. The plan allows 4 checkpoints."""
-TASKS = ("the connection", "the switchboard")
+"""Turns of the poller for one warm request that is alone: its head has come, its response has come. The connection's task has none. The plan allows 4 checkpoints."""
+TASKS = ("the connection", "the poller")
 """Whose doings are a request's."""
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -125,7 +125,7 @@ async def measure(kind: str = "wsgi, rack") -> Meter:
         while not pool.processes:
             await pool.changed.wait()
         front = Front(ServerOptions(), pool, [Route(key, AppOptions())], None)
-        await nursery.start(front.switchboard.run, name="the switchboard")
+        await nursery.start(front.poller.run, name="the poller")
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
@@ -150,7 +150,7 @@ async def measure(kind: str = "wsgi, rack") -> Meter:
 @pytest.mark.parametrize("kind", SPAWNERS)
 async def test_a_warm_request_keeps_the_budget(kind: str) -> None:
     meter = await measure(kind)
-    assert {name: meter.steps[name] for name in TASKS} == {"the connection": 0, "the switchboard": STEPS * MEASURED}
+    assert {name: meter.steps[name] for name in TASKS} == {"the connection": 0, "the poller": STEPS * MEASURED}
     assert (meter.spawned, meter.nurseries, meter.scopes, meter.threads) == (0, 0, 0, 0)
 
 
@@ -233,14 +233,14 @@ async def test_the_guard_sees_what_is_awaited_for_a_request(
 
 
 async def test_the_guard_sees_one_checkpoint_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the switchboard's, which is the only task that has any."""
-    wait = switchboard_module.wait_readable
+    """Of the poller's, which is the only task that has any."""
+    wait = poller_module.wait_readable
 
     async def slower(fd: int) -> None:
         await wait(fd)
         await trio.lowlevel.checkpoint()
 
-    monkeypatch.setattr(switchboard_module, "wait_readable", slower)
+    monkeypatch.setattr(poller_module, "wait_readable", slower)
     assert counted(await measure())["steps"] == STEPS * MEASURED
 
 

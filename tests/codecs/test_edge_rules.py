@@ -18,7 +18,7 @@ from passenger_trio.errors import RequestError
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_verdict(case: Case) -> None:
+def test_crash_loop(case: Case) -> None:
     expected = exchange([case.data])
     assert verdict(expected) == (case.expected, case.code, case.before)
     for pieces in splits(case.data):
@@ -331,7 +331,7 @@ def test_what_h11_alone_refuses_is_a_refusal() -> None:
 
 @pytest.mark.parametrize("plain_parser", [True, False])
 class TestED13:
-    """Fault 26: each form as its RFC has it. Whole, byte by byte and split: the corpus (``test_verdict``), which has each of them."""
+    """Fault 26: each form as its RFC has it. Whole, byte by byte and split: the corpus (``test_crash_loop``), which has each of them."""
 
     def test_fault_26_trailers_are_dropped(self, plain_parser: bool) -> None:
         data = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nContent-MD5: x\r\nX-User: y\r\n\r\n"

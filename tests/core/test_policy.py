@@ -482,14 +482,14 @@ def test_a_session_that_becomes_unbounded_leaves_its_place_to_who_waits() -> Non
     pool.add(warm=1)
     session = pool.take().session
     waiter = pool.wait()
-    [grant] = pool.checked(pool.policy.session_unbounded(session, pool.now))
+    [grant] = pool.checked(pool.policy.session_uncounted(session, pool.now))
     assert isinstance(grant, Grant)
     assert grant.waiter == waiter
     with pytest.raises(InvariantBroken):
-        pool.policy.session_unbounded(session, pool.now)
+        pool.policy.session_uncounted(session, pool.now)
     assert pool.close(session) == []
     assert pool.nowait() is None, "its end makes no room"
-    for told in (pool.policy.session_held, pool.policy.session_unbounded):
+    for told in (pool.policy.session_long_lived, pool.policy.session_uncounted):
         with pytest.raises(InvariantBroken):
             told(session, pool.now)
 
@@ -499,7 +499,7 @@ def test_a_process_with_an_unbounded_session_is_not_idle() -> None:
     pool.add(warm=2)
     sessions = [pool.take().session, pool.take().session]
     for session in sessions:
-        pool.checked(pool.policy.session_unbounded(session, pool.now))
+        pool.checked(pool.policy.session_uncounted(session, pool.now))
     pool.now += 100
     assert retired(pool.checked(pool.policy.tick(pool.now))) == []
 
@@ -508,6 +508,6 @@ def test_a_held_session_may_last() -> None:
     pool = DrivenPool(max_pool_size=1)
     pool.add(warm=1, max_request_time=5.0)
     session = pool.take().session
-    assert pool.checked(pool.policy.session_held(session, pool.now)) == []
+    assert pool.checked(pool.policy.session_long_lived(session, pool.now)) == []
     pool.now += 100
     assert pool.checked(pool.policy.tick(pool.now)) == []

@@ -29,8 +29,8 @@ PLACES = {
     "a caller on the admin socket": ("admin.server", "_Desk._serve"),
     "an operation": ("admin.server", "_Desk._perform"),
     "an event stream": ("admin.server", "_Desk._stream_events"),
-    "the watch": ("pool.watch", "_stat"),
-    "the watch's loop": ("pool.watch", "trio.sleep"),
+    "the watch": ("pool.restart_file_poller", "_stat"),
+    "the watch's loop": ("pool.restart_file_poller", "trio.sleep"),
     "the gauges": ("pool.gauges", "_measure"),
     "the gauges' loop": ("pool.gauges", "trio.sleep"),
     "a hook": ("pool.hooks", "Hooks._call"),
@@ -38,7 +38,7 @@ PLACES = {
     "the access log's loop": ("server.logs.access_log", "AccessLog._flush"),
     "the deadline scanner": ("server.http.deadline_scanner", "trio.current_time"),
     "a deadline": ("server.http.connection", "Connection.on_deadline"),
-    "the switchboard": ("system.switchboard", "wait_readable"),
+    "the poller": ("system.poller", "wait_readable"),
     "a listener": ("server.listening.listener", "trio.lowlevel.wait_readable"),
     "a new connection": ("server.listening.listener", "Listener._connection"),
     "a connection": ("server.http.endings", "refusal"),
@@ -55,7 +55,7 @@ PLACES = {
 # Where a thread or a process is asked for, and the kernel gives none: each of them does without, waits, or fails alone (KE3).
 HOPS = {
     "a thread for the gauges": ("pool.gauges", "in_thread"),
-    "a thread for the watch": ("pool.watch", "in_thread"),
+    "a thread for the watch": ("pool.restart_file_poller", "in_thread"),
     "a thread for the access log": ("server.logs.access_log", "in_thread"),
     "a thread for a status": ("admin.status", "in_thread"),
     "a thread for what is asked of memory": ("admin.resources", "in_thread"),

@@ -118,7 +118,7 @@ TRIGGERS: dict[str, Callable[[Faulty], object] | None] = {
     "the access log's loop": None,
     "the deadline scanner": None,
     "a deadline": lambda it: it.ask(b"GET / HT"),
-    "the switchboard": None,
+    "the poller": None,
     "a listener": lambda it: it.ask(get("/pid")),
     "a new connection": lambda it: it.ask(get("/pid")),
     "a connection": lambda it: it.ask(b"GET / HTTP/1.1\r\n\r\n"),

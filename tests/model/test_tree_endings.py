@@ -185,7 +185,7 @@ async def perform(
     server: RunningServer, spawners: list[Fakes], clients: trio.Nursery, what: str, number: float
 ) -> None:
     processes = [process for fakes in spawners for process in fakes.processes if process.exit_status is None]
-    keys = list(server.pool.homes)
+    keys = list(server.pool.group_tasks)
     key = keys[int(number) % len(keys)]
     if what == "wait":
         await trio.sleep(number)

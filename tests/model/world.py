@@ -28,6 +28,7 @@ from passenger_trio.core.commands import (
     StartSpawn,
     StillDraining,
 )
+from passenger_trio.core.crash_loop import UNANSWERED_TOLERATED
 from passenger_trio.core.invariants import check
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.limits import GroupLimits, PoolLimits
@@ -44,7 +45,6 @@ from passenger_trio.core.model import (
 )
 from passenger_trio.core.policy import PoolPolicy
 from passenger_trio.core.scaling import FAIR_WAIT, PATIENCE, RELIEFS, SPARE_AFTER
-from passenger_trio.core.verdict import UNANSWERED_TOLERATED
 
 
 def a_failure(summary: str = "it does not start") -> SpawnFailure:
@@ -207,14 +207,14 @@ class FakeWorld:
         alone = len(self._live(process.group)) == 1
         queue = [waiter for waiter, key in self.waiting.items() if key == process.group]
         waiting = sum(alone or self.avoiding.get(waiter) != process.id for waiter in queue)
-        commands = self.policy.session_unbounded(session, self.now)
+        commands = self.policy.session_uncounted(session, self.now)
         assert len(commands) == min(waiting, process.is_live), "a place is free, and one waits for it"
         self.perform(commands)
 
     def hold(self, session: SessionId) -> None:
         """It is no request any more, and is not killed for lasting too long."""
         self.began.pop(session, None)
-        assert self.policy.session_held(session, self.now) == []
+        assert self.policy.session_long_lived(session, self.now) == []
         self._check()
 
     def spawned(self, attempt: AttemptId, concurrency: int, jitter: float = 0.0) -> ProcessId:

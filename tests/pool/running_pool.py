@@ -11,9 +11,9 @@ from passenger_trio.core import invariants
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey
 from passenger_trio.kernel import ErrorKernel
-from passenger_trio.pool.place import Place
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.session import Session
+from passenger_trio.pool.waiter import Waiter
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
 
 KEY = GroupKey("shop", "test")
@@ -49,18 +49,18 @@ def checkout_nowait(pool: Pool, key: GroupKey) -> Session:
     return found
 
 
-def queue_up(pool: Pool, key: GroupKey) -> Place:
+def queue_up(pool: Pool, key: GroupKey) -> Waiter:
     """Wait for a process also where one is free; the place may be answered already."""
     return pool._queue_up(key, pool.now(), others_wait=pool._policy.has_queue(key))
 
 
 async def checkout(pool: Pool, key: GroupKey) -> Session:
     """Borrow a process; wait for one if need be."""
-    place = queue_up(pool, key)
+    waiter = queue_up(pool, key)
     try:
-        return await place.wait()
+        return await waiter.wait()
     except trio.Cancelled:
-        place.leave()
+        waiter.leave()
         raise
 
 
@@ -88,8 +88,8 @@ def check(pool: Pool) -> None:
     state = pool._policy.state
     invariants.check(state)
     assert set(pool.processes) == set(state.processes)
-    assert set(pool._places) == set(state.waiters)
-    for key, home in pool.homes.items():
+    assert set(pool._waiters) == set(state.waiters)
+    for key, home in pool.group_tasks.items():
         assert set(home.keepers) == {id for id, process in pool.processes.items() if process.group == key}
         assert set(home.attempts) == set(state.groups[key].attempts)
 
@@ -101,7 +101,7 @@ def check_end(pool: Pool, spawners: Iterable[DummySpawner]) -> None:
             assert process.exit_status is not None, "it lives"
             assert process.closed, "what belongs to it was not let go"
     assert not pool.processes
-    assert not any(home.keepers for home in pool.homes.values())
+    assert not any(home.keepers for home in pool.group_tasks.values())
 
 
 async def until(pool: Pool, processes: int) -> None:

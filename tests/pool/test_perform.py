@@ -63,7 +63,7 @@ async def test_commands_are_performed_in_one_step_and_in_order(autojump_clock: M
         session = checkout_nowait(pool, KEY)
         waiting = queue_up(pool, KEY)
         await wait_all_tasks_blocked()
-        assert pool.homes[KEY].attempts
+        assert pool.group_tasks[KEY].attempts
         with assert_no_checkpoints():
             session.close(SessionOutcome.DONE)
         assert waiting.session is not None
@@ -71,7 +71,7 @@ async def test_commands_are_performed_in_one_step_and_in_order(autojump_clock: M
         with assert_no_checkpoints():
             pool.shut_down()
         assert spawner.preloaders_retired == 1
-        assert all(scope.cancel_called for scope in pool.homes[KEY].attempts.values())
+        assert all(scope.cancel_called for scope in pool.group_tasks[KEY].attempts.values())
         check(pool)
         await trio.sleep(1)
         assert only(spawner).asked_to_stop == 1
@@ -82,7 +82,7 @@ async def test_commands_are_performed_in_one_step_and_in_order(autojump_clock: M
 async def test_an_attempt_that_has_ended_is_abandoned_in_vain(autojump_clock: MockClock) -> None:
     async with running_pool(DummySpawner()) as pool:
         await until(pool, 1)
-        pool.homes[KEY].abandon_attempt(AttemptId(10**6))
+        pool.group_tasks[KEY].abandon_attempt(AttemptId(10**6))
 
 
 async def test_the_simple_ones(autojump_clock: MockClock) -> None:

@@ -32,9 +32,9 @@ from passenger_trio.core.commands import Reason, Refuse
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey, SessionId, SessionOutcome, WaiterId
 from passenger_trio.errors import CheckoutError, InvariantBroken, PoolShutDown, RequestQueueFull, SpawnError
-from passenger_trio.pool.place import Place
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.session import Session
+from passenger_trio.pool.waiter import Waiter
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner, dummy_failure
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -73,8 +73,8 @@ async def test_whoever_waits_is_served_in_the_order_of_arrival_and_not_overtaken
 
             async def client(number: int) -> None:
                 async with sequence(number):
-                    place = queue_up(pool, KEY)
-                session = await place.wait()
+                    waiter = queue_up(pool, KEY)
+                session = await waiter.wait()
                 order.append(number)
                 with pytest.raises(trio.WouldBlock):
                     checkout_nowait(pool, KEY)
@@ -199,7 +199,7 @@ async def test_refused_and_cancelled_in_the_same_step(autojump_clock: MockClock)
 # --- places -----------------------------------------------------------------------------------------------------------
 
 
-async def a_place(pool: Pool) -> tuple[Session, Place]:
+async def a_place(pool: Pool) -> tuple[Session, Waiter]:
     """A place in a queue that goes on when the session is closed."""
     await until(pool, 1)
     held = checkout_nowait(pool, KEY)
@@ -211,13 +211,13 @@ ONE = PoolLimits(max_pool_size=1)
 
 async def test_a_wait_that_is_cut_off_keeps_its_turn(autojump_clock: MockClock) -> None:
     async with running_pool(DummySpawner(), limits=ONE) as pool:
-        held, place = await a_place(pool)
+        held, waiter = await a_place(pool)
         later = queue_up(pool, KEY)
         with trio.move_on_after(1):
-            await place.wait()
+            await waiter.wait()
         assert counts(pool) == (1, 2)
         held.close(DONE)
-        session = await place.wait()
+        session = await waiter.wait()
         assert later.session is None
         session.close(DONE)
         (await later.wait()).close(DONE)
@@ -225,58 +225,58 @@ async def test_a_wait_that_is_cut_off_keeps_its_turn(autojump_clock: MockClock) 
 
 async def test_answered_between_two_waits(autojump_clock: MockClock) -> None:
     async with running_pool(DummySpawner(), limits=ONE) as pool:
-        held, place = await a_place(pool)
+        held, waiter = await a_place(pool)
         with trio.move_on_after(1):
-            await place.wait()
+            await waiter.wait()
         held.close(DONE)
         with assert_checkpoints():
-            session = await place.wait()
-        place.leave()
+            session = await waiter.wait()
+        waiter.leave()
         assert counts(pool) == (1, 0), "the session was taken: leaving does not give it back"
         session.close(DONE)
 
 
 async def test_who_does_not_wait_is_told_in_the_step_that_answers(autojump_clock: MockClock) -> None:
     async with running_pool(DummySpawner(), limits=ONE) as pool:
-        held, place = await a_place(pool)
+        held, waiter = await a_place(pool)
         told: list[float] = []
-        place.tell = told.append
+        waiter.on_granted = told.append
         await trio.sleep(5)
         held.close(DONE)
         assert told == [trio.current_time()]
-        assert place.answered
-        place.take().close(DONE)
+        assert waiter.answered
+        waiter.take().close(DONE)
         assert counts(pool) == (0, 0)
 
 
 async def test_who_does_not_wait_is_told_of_an_error_too(autojump_clock: MockClock) -> None:
     async with running_pool(DummySpawner(delays=(NEVER,))) as pool:
-        place = queue_up(pool, KEY)
+        waiter = queue_up(pool, KEY)
         told: list[float] = []
-        place.tell = told.append
+        waiter.on_granted = told.append
         pool.shut_down()
         assert len(told) == 1
-        assert isinstance(place.error, PoolShutDown)
+        assert isinstance(waiter.error, PoolShutDown)
         await pool.empty.wait()
 
 
 async def test_who_wants_to_be_told_no_more_is_not(autojump_clock: MockClock) -> None:
     async with running_pool(DummySpawner(), limits=ONE) as pool:
-        held, place = await a_place(pool)
-        place.tell = lambda now: pytest.fail("told")
-        place.tell = None
+        held, waiter = await a_place(pool)
+        waiter.on_granted = lambda now: pytest.fail("told")
+        waiter.on_granted = None
         held.close(DONE)
-        place.leave()
+        waiter.leave()
         assert counts(pool) == (0, 0)
 
 
 async def test_leaving_gives_back_what_was_granted_and_may_be_done_twice(autojump_clock: MockClock) -> None:
     async with running_pool(DummySpawner(), limits=ONE) as pool:
-        held, place = await a_place(pool)
+        held, waiter = await a_place(pool)
         held.close(DONE)
         assert counts(pool) == (1, 0)
         for _ in range(2):
-            place.leave()
+            waiter.leave()
             assert counts(pool) == (0, 0)
         waiting = queue_up(pool, KEY)
         assert waiting.session is not None
@@ -289,12 +289,12 @@ async def test_leaving_gives_back_what_was_granted_and_may_be_done_twice(autojum
 
 async def test_an_error_is_raised_by_the_wait_and_leaving_after_it_is_harmless(autojump_clock: MockClock) -> None:
     async with running_pool(DummySpawner(delays=(NEVER,))) as pool:
-        place = queue_up(pool, KEY)
+        waiter = queue_up(pool, KEY)
         pool.shut_down()
         for _ in range(2):
             with pytest.raises(PoolShutDown):
-                await place.wait()
-            place.leave()
+                await waiter.wait()
+            waiter.leave()
         await pool.empty.wait()
 
 
@@ -560,7 +560,7 @@ async def test_shutting_down_ends_the_pool_and_leaves_nothing(autojump_clock: Mo
             pool.shut_down()
     assert [process.asked_to_stop for process in spawner.processes] == [1, 1, 1]
     check_end(pool, [spawner])
-    assert pool.homes[KEY].ended.is_set()
+    assert pool.group_tasks[KEY].ended.is_set()
 
 
 async def test_a_pool_without_groups_ends(autojump_clock: MockClock) -> None:

@@ -436,7 +436,7 @@ async def serving(
             front = Front(options or ServerOptions(), pool, [Route(key, app or AppOptions())], records)  # type: ignore[arg-type]
             front.spill.limiter = HeldClock()  # type: ignore[assignment]
             nursery.start_soon(front.deadline_scanner.run)
-            await nursery.start(front.switchboard.run)
+            await nursery.start(front.poller.run)
             world = World(pool, front, spawner, connections, records.records)
             try:
                 yield world

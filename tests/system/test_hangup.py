@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 import trio
 
+from passenger_trio.system.poller import HUNG_UP, Poller
 from passenger_trio.system.sockets import RawStream
-from passenger_trio.system.switchboard import HUNG_UP, Switchboard
 
 
 def unix_pair() -> tuple[socket.socket, socket.socket]:
@@ -25,20 +25,20 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
 
 async def hangs_up(stream: RawStream) -> bool:
     """Within a moment, which is long for a kernel."""
-    switchboard = Switchboard(trio.current_time)
+    poller = Poller(trio.current_time)
     told = trio.Event()
 
     def heard(events: int) -> None:
         assert events & HUNG_UP
-        stream.hang_up()
+        stream.unregister()
         told.set()
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(switchboard.run)
-        stream.line = switchboard.connect(stream.fd, 0, heard)
+        await nursery.start(poller.run)
+        stream.registration = poller.register(stream.fd, 0, heard)
         with trio.move_on_after(0.2):
             await told.wait()
-        stream.hang_up()
+        stream.unregister()
         nursery.cancel_scope.cancel()
     return told.is_set()
 

@@ -6,8 +6,8 @@ import trio
 
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import CheckoutError
-from passenger_trio.pool.place import Place
 from passenger_trio.pool.session import Session
+from passenger_trio.pool.waiter import Waiter
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.client_watch import ClientWatch
 from passenger_trio.server.http.exchange import Exchange
@@ -24,40 +24,40 @@ async def checkout_session(client: Client, exchange: Exchange) -> None:
     :raises CheckoutError: none can be had.
     :raises ClientGone: the client did not wait for it.
     """
-    place = exchange.place
-    if place is None:
+    waiter = exchange.waiter
+    if waiter is None:
         now = client.now()
         found = client.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided)
         if type(found) is Session:
             exchange.hold(found)
             return
-        assert type(found) is Place
-        exchange.place = place = found
+        assert type(found) is Waiter
+        exchange.waiter = waiter = found
         exchange.queued = now
     client.enter(Stage.SLOW_QUEUE, client.now())
-    if place.answered:
-        await _wait(client, exchange, place)
+    if waiter.answered:
+        await _wait(client, exchange, waiter)
     else:
-        await _wait_and_watch(client, exchange, place)
+        await _wait_and_watch(client, exchange, waiter)
     client.enter(Stage.SLOW_APP, client.now())
 
 
-async def _wait(client: Client, exchange: Exchange, place: Place) -> None:
-    """Wait in a place, which is over when this returns or raises anything but a cancellation.
+async def _wait(client: Client, exchange: Exchange, waiter: Waiter) -> None:
+    """Wait in a waiter, which is over when this returns or raises anything but a cancellation.
 
     What it was granted is the exchange's in the same step: a cancellation that comes with it must not lose it.
     """
     try:
-        session = await place.wait()
+        session = await waiter.wait()
     except CheckoutError:
-        exchange.place = None
+        exchange.waiter = None
         raise
-    exchange.place = None
+    exchange.waiter = None
     exchange.hold(session)
     exchange.queue_time += client.now() - exchange.queued
 
 
-async def _wait_and_watch(client: Client, exchange: Exchange, place: Place) -> None:
+async def _wait_and_watch(client: Client, exchange: Exchange, waiter: Waiter) -> None:
     waiting = trio.CancelScope()
     gone = False
 
@@ -70,7 +70,7 @@ async def _wait_and_watch(client: Client, exchange: Exchange, place: Place) -> N
     watch.begin()
     try:
         with waiting:
-            await _wait(client, exchange, place)
+            await _wait(client, exchange, waiter)
     finally:
         watch.end()
     if gone:

@@ -1,4 +1,4 @@
-"""Watching a client that waits for its response: whether it is still there. It takes no task: the switchboard tells.
+"""Watching a client that waits for its response: whether it is still there. It takes no task: the poller tells.
 
 What it sends ahead meanwhile is read, up to a limit, and no byte more (R31), for a hang-up cannot be told from what stands before it. A half-close is none: who has said all that he
 has to say still waits for an answer (R28). One who has closed altogether looks the same at first, and is found out when something is written to him (``half_closed`` is who can do that), or
@@ -15,7 +15,7 @@ import trio
 
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.stage import READ_AHEAD
-from passenger_trio.system.switchboard import HUNG_UP, READABLE
+from passenger_trio.system.poller import HUNG_UP, READABLE
 
 __all__ = ["ClientWatch"]
 
@@ -45,7 +45,7 @@ class ClientWatch:
         if client.codec.peer_closed:
             self._notice_end()
         try:
-            stream.line = client.front.switchboard.connect(
+            stream.registration = client.front.poller.register(
                 stream.fd, READABLE if self._reads else 0, self.on_readable, client.give_up
             )
         except OSError as error:
@@ -55,7 +55,7 @@ class ClientWatch:
     def end(self) -> None:
         """Idempotent, and for good."""
         self._ended = True
-        self._client.stream.hang_up()
+        self._client.stream.unregister()
 
     @property
     def _has_room(self) -> bool:
@@ -72,9 +72,9 @@ class ClientWatch:
             except trio.BrokenResourceError:
                 self._leave()
                 return
-            if not self._has_room and stream.line is not None:
+            if not self._has_room and stream.registration is not None:
                 self._reads = False
-                stream.line.listen(0)
+                stream.registration.modify(0)
                 if codec.peer_closed:
                     self._notice_end()
         elif events & HUNG_UP:

@@ -8,7 +8,7 @@ is in the ``Exchange``, and in the kernel: a cut in the same moment in which byt
 
 Laws: at most one request of a connection is under way (R31), and bytes behind it are read ahead no further than ``stage.READ_AHEAD``; an exchange that is
 left for whatever reason gives its process back; a fault of ours, a broken law among them, costs the one connection (KE1, F13), whoever ran into it: its task, the
-switchboard in a step for it, the deadline scanner.
+poller in a step for it, the deadline scanner.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Connection(Client):
                 return True
             while not exchange.answered:
                 if exchange.session is None:
-                    if exchange.body_whole and exchange.place is None:
+                    if exchange.body_whole and exchange.waiter is None:
                         return True
                     await checkout_session(self, exchange)
                 if exchange.sent or try_process(self, exchange):
@@ -203,8 +203,8 @@ class Connection(Client):
             else:
                 self.log(exchange)
         with kernel.contain(TASK):
-            if exchange.place is not None:
-                exchange.place.leave()
+            if exchange.waiter is not None:
+                exchange.waiter.leave()
         if exchange.session is not None:
             await abandon_session(exchange)
 

@@ -99,8 +99,8 @@ async def end_separately(client: Client, exchange: Exchange) -> None:
     client.exchange = None
     exchange.drop_upload()
     client.log(exchange)
-    if exchange.place is not None:
-        exchange.place.leave()
+    if exchange.waiter is not None:
+        exchange.waiter.leave()
     async with trio.open_nursery() as parting:
         parting.start_soon(_linger_and_close, client)
         if exchange.session is not None:

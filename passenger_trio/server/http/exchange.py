@@ -14,8 +14,8 @@ from typing import Protocol
 from passenger_trio.codecs.head import Head
 from passenger_trio.codecs.worker_protocol import SESSION_ENCODING, BodyEncoding, Reader
 from passenger_trio.core.model import ProcessId, SessionOutcome
-from passenger_trio.pool.place import Place
 from passenger_trio.pool.session import Session
+from passenger_trio.pool.waiter import Waiter
 from passenger_trio.server.http.body_clock import BodyClock
 from passenger_trio.server.mounts import Route
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
@@ -75,7 +75,7 @@ class Exchange:
     # Written by: checkout_session, fast_path
     session: Session | None = None
     """The borrowed process."""
-    place: Place | None = None
+    waiter: Waiter | None = None
     """The place in the pool's queue, while the request waits in one."""
     queued = 0.0
     """When the place was taken, in monotonic seconds."""
@@ -154,7 +154,7 @@ class Exchange:
         # Fields that stages set in different orders are set here first: then all exchanges have one layout. PyPy's compiler gives up on a path on which the layout of
         # an object with floats comes in another order, and half of a request's time went there. CPython does not mind these stores.
         self.session = None
-        self.place = None
+        self.waiter = None
         self.queued = 0.0
         self.queue_time = 0.0
         self.pid = 0
@@ -173,7 +173,7 @@ class Exchange:
         self.pid = session.pid
         route = self.route
         if route.unlimited_paths and route.is_unlimited(self.head.path):
-            session.set_unbounded()
+            session.set_uncounted()
 
     def new_reader(self, session: Session) -> Reader:
         """A parser for the response of the process."""

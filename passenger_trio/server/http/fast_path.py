@@ -15,7 +15,7 @@ whole loop; its states are stages of the connection (``Client.stage``):
     any    --                  the deadline has passed     on_cancelled: the task goes on (``connection._AFTER_TIMEOUT``)
     ====== =================== =========================== =================================================================
 
-The next request begins in one place, ``_next_request``.
+The next request begins in one waiter, ``_next_request``.
 
 A request is plain if it is here whole; if a process can be had now, or within ``FAST_PATH_TIMEOUT``; if that takes the request in one write, and answers with one
 whole response that arrives in one read and is not too long; and if the client takes that in one write. Steps leave all facts where the task would have left them:
@@ -37,16 +37,16 @@ from passenger_trio.codecs.response_lines import NO_BODY
 from passenger_trio.codecs.session_protocol import FLAG_CLOSE
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import IncompleteResponse, PassengerError, RequestError
-from passenger_trio.pool.place import Place
 from passenger_trio.pool.session import Session
+from passenger_trio.pool.waiter import Waiter
 from passenger_trio.server.http.buffer_body import take_body_nowait
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.init_request import init_request
 from passenger_trio.server.http.send_request import send_request
 from passenger_trio.server.http.stage import ClientGone, Stage
+from passenger_trio.system.poller import HUNG_UP, READABLE, Registration
 from passenger_trio.system.sockets import RawStream
-from passenger_trio.system.switchboard import HUNG_UP, READABLE, Line
 
 __all__ = ["FastPath"]
 
@@ -60,13 +60,13 @@ _MOST = 2 * _READ
 class FastPath:
     """One connection's."""
 
-    __slots__ = ("_client", "_line", "_reads_paused", "_result", "_task", "failure")
+    __slots__ = ("_client", "_reads_paused", "_registration", "_result", "_task", "failure")
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._task: trio.lowlevel.Task | None = None
         """The connection's task, while it sleeps."""
-        self._line: Line | None = None
+        self._registration: Registration | None = None
         """The registration of the client's socket, during ``run``."""
         self._reads_paused = False
         """The client sent data or EOF before its response: its socket is watched for nothing."""
@@ -109,21 +109,23 @@ class FastPath:
 
     def _register(self) -> None:
         stream = self._client.stream
-        self._line = stream.line = self._client.front.switchboard.connect(stream.fd, READABLE, self.on_readable)
+        self._registration = stream.registration = self._client.front.poller.register(
+            stream.fd, READABLE, self.on_readable
+        )
         self._reads_paused = False
         self._result = None
 
     def _unregister(self) -> None:
         """No event calls this object any more. Idempotent."""
         client = self._client
-        self._line = None
-        client.stream.hang_up()
+        self._registration = None
+        client.stream.unregister()
         exchange = client.exchange
         if exchange is not None:
-            if exchange.place is not None:
-                exchange.place.tell = None
+            if exchange.waiter is not None:
+                exchange.waiter.on_granted = None
             if exchange.session is not None and exchange.session.stream is not None:
-                exchange.session.stream.hang_up()
+                exchange.session.stream.unregister()
 
     def _leave(self, result: bool) -> None:
         """Leave the fast path: the task goes on, with ``result``."""
@@ -156,10 +158,10 @@ class FastPath:
                 self._next_request(client.now())
             elif events & HUNG_UP:
                 self._leave(True)  # the slow path sees it, too
-            elif not self._reads_paused and self._line is not None:
+            elif not self._reads_paused and self._registration is not None:
                 self._reads_paused = True
-                self._line.listen(0)
-        except Exception as error:  # noqa: BLE001  a bug of ours costs one connection, and not all that the switchboard has (F13)
+                self._registration.modify(0)
+        except Exception as error:  # noqa: BLE001  a bug of ours costs one connection, and not all that the poller has (F13)
             self._fail(error)
 
     def on_granted(self, now: float) -> None:
@@ -168,13 +170,13 @@ class FastPath:
         try:
             exchange = client.exchange
             assert exchange is not None
-            place = exchange.place
-            assert place is not None
-            if place.error is not None or exchange.route.unlimited_paths:
+            waiter = exchange.waiter
+            assert waiter is not None
+            if waiter.error is not None or exchange.route.unlimited_paths:
                 self._leave(True)  # the task finds the answer in its place
                 return
-            exchange.place = None
-            exchange.hold(place.take())
+            exchange.waiter = None
+            exchange.hold(waiter.take())
             exchange.queue_time += now - exchange.queued
             self._send_request(exchange, now)
         except Exception as error:  # noqa: BLE001  see above
@@ -273,14 +275,14 @@ class FastPath:
             exchange.hold(found)
             self._send_request(exchange, now)
         else:
-            assert type(found) is Place
-            exchange.place = found
+            assert type(found) is Waiter
+            exchange.waiter = found
             exchange.queued = now
             client.enter_fast_path(Stage.QUEUE, now)
             if found.answered:
                 self.on_granted(now)
             else:
-                found.tell = self.on_granted
+                found.on_granted = self.on_granted
 
     def _send_request(self, exchange: Exchange, now: float) -> None:
         client = self._client
@@ -292,11 +294,11 @@ class FastPath:
         if not exchange.body_sent:
             self._leave(True)
             return
-        if stream.line is not None:
-            stream.line.ready = self.on_response
+        if stream.registration is not None:
+            stream.registration.on_ready = self.on_response
         else:
             try:
-                stream.line = client.front.switchboard.connect(stream.fd, READABLE, self.on_response)
+                stream.registration = client.front.poller.register(stream.fd, READABLE, self.on_response)
             except OSError:
                 self._leave(True)  # the slow path has a poll set of its own
                 return
@@ -330,9 +332,9 @@ class FastPath:
         elif codec.is_ready_again():
             client.log(exchange)
             client.exchange = None
-            if self._reads_paused and self._line is not None:
+            if self._reads_paused and self._registration is not None:
                 self._reads_paused = False
-                self._line.listen(READABLE)
+                self._registration.modify(READABLE)
             self._next_request(now)
             return
         exchange.answered = True

@@ -69,7 +69,7 @@ def try_process(client: Client, exchange: Exchange) -> bool:
     :raises RequestError: see ``send_request``.
     """
     try:
-        send_request(exchange, client.peer, client.now()).hang_up()  # from here its task hears for it
+        send_request(exchange, client.peer, client.now()).unregister()  # from here its task hears for it
     except RequestError:
         exchange.give_back(SessionOutcome.NOT_STARTED)
         raise

@@ -2,7 +2,7 @@
 
 It begins behind the process's ``U`` frame (CONTRACT.md section 3): after a head of status 101, which the pump has given to the client; or without one, and
 then the application writes its response by itself (Rack's full hijack). With a process that speaks HTTP it begins behind the 101. The two directions are
-*up* and *down* (``way``); the switchboard calls them, so the connection's task only waits for the end.
+*up* and *down* (``way``); the poller calls them, so the connection's task only waits for the end.
 
 Laws:
 
@@ -65,11 +65,11 @@ class Relay:
         itself = not exchange.status
         """The application writes its response."""
         piece = front.receive_buffer[:_PIECE]
-        self._up = Up(client.stream, process, front.switchboard, piece, self.finish)
+        self._up = Up(client.stream, process, front.poller, piece, self.finish)
         self._down = Down(
             process,
             client.stream,
-            front.switchboard,
+            front.poller,
             piece,
             self.finish,
             frames=FrameEnds(with_head=itself) if exchange.head.upgrade == b"websocket" else None,
@@ -77,7 +77,7 @@ class Relay:
             in_doubt=self._in_doubt,
         )
         self._up.opposite, self._down.opposite = self._down, self._up
-        self._up.active = self._down.active = front.switchboard.time = client.now()
+        self._up.active = self._down.active = front.poller.time = client.now()
 
     async def run(self) -> None:
         """Pass bytes on until it is over; whatever ends it, the session is closed. Never fails."""

@@ -2,7 +2,7 @@
 
 A read of a WebSocket's frames is the smaller the more frames come in one (``core.read_size``): they are counted one by one.
 
-Laws: it holds what its sink has not taken, and reads nothing meanwhile. It is called by the switchboard, and does not wait; a fault in it ends the relay. A source that has ended is
+Laws: it holds what its sink has not taken, and reads nothing meanwhile. It is called by the poller, and does not wait; a fault in it ends the relay. A source that has ended is
 watched for a hang-up only; one that hung up while it is not read is not watched at all, for that would be told again and again.
 """
 
@@ -14,8 +14,8 @@ import trio
 
 from passenger_trio.codecs.websocket_ends import FrameEnds
 from passenger_trio.core.read_size import ReadSize
+from passenger_trio.system.poller import HUNG_UP, READABLE, WRITABLE, Poller
 from passenger_trio.system.sockets import RawStream
-from passenger_trio.system.switchboard import HUNG_UP, READABLE, WRITABLE, Switchboard
 
 __all__ = ["Down", "RelayDirection", "Up"]
 
@@ -30,10 +30,10 @@ class RelayDirection:
     __slots__ = (
         "_over",
         "_piece",
+        "_poller",
         "_sink",
         "_size",
         "_source",
-        "_switchboard",
         "_watched",
         "active",
         "ended",
@@ -46,10 +46,10 @@ class RelayDirection:
     """The other direction: its sink is our source."""
 
     def __init__(
-        self, source: RawStream, sink: RawStream, switchboard: Switchboard, piece: memoryview, over: Callable[[], None]
+        self, source: RawStream, sink: RawStream, poller: Poller, piece: memoryview, over: Callable[[], None]
     ) -> None:
         self._source, self._sink = source, sink
-        self._switchboard = switchboard
+        self._poller = poller
         self._piece = piece
         self._over = over
         self._size = ReadSize(len(piece), min(_LEAST_READ, len(piece)), len(piece))
@@ -57,7 +57,7 @@ class RelayDirection:
         """What the source is watched for; -1: it is not."""
         self.moved = 0
         """Bytes that the sink's kernel has taken."""
-        self.active = switchboard.time
+        self.active = poller.time
         """When it took the last of them, in monotonic seconds."""
         self.unsent = b""
         """What it has not taken."""
@@ -73,16 +73,16 @@ class RelayDirection:
         """
         wanted = (0 if self.ended or self.unsent else READABLE) | (WRITABLE if self.opposite.unsent else 0)
         if self._watched < 0:
-            self._switchboard.connect(self._source.fd, wanted, self.on_ready, self._over)
+            self._poller.register(self._source.fd, wanted, self.on_ready, self._over)
         elif wanted != self._watched:
-            self._switchboard.change(self._source.fd, wanted)
+            self._poller.modify(self._source.fd, wanted)
         self._watched = wanted
 
     def unwatch(self) -> None:
         """Idempotent."""
         if self._watched >= 0:
             self._watched = -1
-            self._switchboard.disconnect(self._source.fd)
+            self._poller.unregister(self._source.fd)
 
     def on_ready(self, events: int) -> None:
         if events == READABLE:
@@ -125,7 +125,7 @@ class RelayDirection:
             self.refused()
             return
         self.moved += sent
-        self.active = self._switchboard.time
+        self.active = self._poller.time
         if sent < len(piece):
             self.unsent = bytes(piece[sent:])  # the scratch buffer is somebody else's after this step
             self._go_on()
@@ -139,7 +139,7 @@ class RelayDirection:
             self.refused()
             return
         self.moved += sent
-        self.active = self._switchboard.time
+        self.active = self._poller.time
         self.unsent = self.unsent[sent:]
         if not self.unsent:
             self._go_on()
@@ -174,9 +174,9 @@ class Up(RelayDirection):
     __slots__ = ("_refused",)
 
     def __init__(
-        self, source: RawStream, sink: RawStream, switchboard: Switchboard, piece: memoryview, over: Callable[[], None]
+        self, source: RawStream, sink: RawStream, poller: Poller, piece: memoryview, over: Callable[[], None]
     ) -> None:
-        super().__init__(source, sink, switchboard, piece, over)
+        super().__init__(source, sink, poller, piece, over)
         self._refused = False
 
     def give(self, piece: bytes | memoryview) -> None:
@@ -201,7 +201,7 @@ class Down(RelayDirection):
         self,
         source: RawStream,
         sink: RawStream,
-        switchboard: Switchboard,
+        poller: Poller,
         piece: memoryview,
         over: Callable[[], None],
         *,
@@ -209,7 +209,7 @@ class Down(RelayDirection):
         found: Callable[[int], None] | None,
         in_doubt: Callable[[], None],
     ) -> None:
-        super().__init__(source, sink, switchboard, piece, over)
+        super().__init__(source, sink, poller, piece, over)
         self.frames = frames
         self._found = found
         self._front = b""

@@ -32,8 +32,8 @@ from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.server.http import fast_path as fast_lane
 from passenger_trio.server.http.stage import FAST_PATH_TIMEOUT, Stage
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
+from passenger_trio.system.poller import Poller, Ready, Registration
 from passenger_trio.system.sockets import RawStream
-from passenger_trio.system.switchboard import Line, Ready, Switchboard
 
 
 async def echo_path(process: DummyProcess, stream: RawStream) -> None:
@@ -94,7 +94,7 @@ async def test_requests_that_were_sent_ahead_are_served_in_turn_and_wake_none_ei
 
 @simulated
 async def test_who_sends_ahead_while_its_request_is_under_way_is_heard_when_it_is_its_turn() -> None:
-    """Its socket is not looked at meanwhile: the switchboard does not turn for it."""
+    """Its socket is not looked at meanwhile: the poller does not turn for it."""
     held: list[RawStream] = []
 
     async def serve(process: DummyProcess, stream: RawStream) -> None:
@@ -238,7 +238,7 @@ async def test_an_idle_stream_that_says_something_or_ends_is_not_used_again() ->
 
 @simulated
 async def test_a_stream_that_the_lane_has_used_may_be_the_slow_lanes_next() -> None:
-    """The switchboard hears for an idle stream, and no more when a task reads from it."""
+    """The poller hears for an idle stream, and no more when a task reads from it."""
 
     async def serve(process: DummyProcess, stream: RawStream) -> None:
         async for request in requests(stream):
@@ -355,17 +355,17 @@ def test_a_broken_law_of_the_pool_ends_the_server(monkeypatch: pytest.MonkeyPatc
         run()
 
 
-class Full(Switchboard):
+class Full(Poller):
     """The kernel watches no more than so many sockets."""
 
     def __init__(self, now: Callable[[], float], most: int) -> None:
         super().__init__(now)
         self.most = most
 
-    def connect(self, fd: int, events: int, ready: Ready, failed: Callable[[], None] | None = None) -> Line:
-        if len(self._lines) >= self.most:
+    def register(self, fd: int, events: int, ready: Ready, failed: Callable[[], None] | None = None) -> Registration:
+        if len(self._registrations) >= self.most:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return super().connect(fd, events, ready, failed)
+        return super().register(fd, events, ready, failed)
 
 
 @pytest.mark.parametrize("most", [0, 1])
@@ -374,8 +374,8 @@ async def test_where_the_kernel_watches_no_more_sockets_the_slow_lane_serves_or_
     most: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(echo_path) as world, trio.open_nursery() as nursery:
-        world.front.switchboard = switchboard = Full(trio.current_time, most)
-        await nursery.start(switchboard.run)
+        world.front.poller = poller = Full(trio.current_time, most)
+        await nursery.start(poller.run)
         client = world.connect()
         client.send(get("/x"))
         if most:

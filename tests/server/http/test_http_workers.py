@@ -297,7 +297,7 @@ async def test_R25_a_response_that_would_end_with_its_stream_is_not_ended_by_kil
         await trio.testing.wait_all_tasks_blocked()
         if "grace" in cause:
             [process] = world.pool.processes.values()
-            world.pool.homes[process.group].keepers[process.id].retire("a test wants it so")
+            world.pool.group_tasks[process.group].keepers[process.id].retire("a test wants it so")
         answer = await client.answer()
         assert (answer.status, answer.body, answer.complete) == (200, b"hello", False)
         assert signal.SIGKILL in world.spawner.processes[0].signals

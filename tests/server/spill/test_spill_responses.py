@@ -315,7 +315,7 @@ async def test_a_long_frame_goes_to_the_disk_past_memory(error: int | None, read
 
 
 class HeldFiles(FailingFiles):
-    """Receptions wait until they are let go; what was there before is the client's in the meantime."""
+    """SpawnListeners wait until they are let go; what was there before is the client's in the meantime."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -735,7 +735,7 @@ async def test_an_application_that_hangs_up_while_the_client_takes_nothing_costs
 async def test_F13_a_bug_of_ours_costs_one_of_them() -> None:
     async with serving(spawner=DummySpawner(serve=upgrades(echo), concurrency=0)) as world:
         one, other = [await upgraded(world) for _ in range(2)]
-        one.connection.front.switchboard._lines[one.connection.stream.fd].ready.__self__._piece = None  # type: ignore[attr-defined]
+        one.connection.front.poller._registrations[one.connection.stream.fd].on_ready.__self__._piece = None  # type: ignore[attr-defined]
         one.send(b"a")
         assert await one.at_end()
         one.close()
@@ -898,7 +898,7 @@ async def test_a_restart_waits_for_it_for_a_while_and_not_for_ever(hard: bool) -
     async with trio.open_nursery() as streams, serving(spawner=LastingSpawner(streams, upgrades(echo))) as world:
         client = await upgraded(world)
         old = world.process
-        (key,) = world.pool.homes
+        (key,) = world.pool.group_tasks
         began = trio.current_time()
         generation = world.pool.restart(key, hard=hard)
         await world.pool.wait_restarted(key, generation)

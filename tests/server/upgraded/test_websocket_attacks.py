@@ -224,7 +224,7 @@ async def test_whatever_happens_in_whatever_order(seed: int) -> None:
                 acting.start_soon(one)
             await trio.sleep(chance.choice([0, 1, 20]))
             if chance.random() < 0.4:
-                world.pool.restart(next(iter(world.pool.homes)), hard=chance.random() < 0.5)
+                world.pool.restart(next(iter(world.pool.group_tasks)), hard=chance.random() < 0.5)
             if chance.random() < 0.2:
                 world.front.drain()
         await world.until(lambda: not world.front.connections or world.sessions)

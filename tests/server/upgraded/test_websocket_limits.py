@@ -317,7 +317,7 @@ async def test_a_websocket_that_is_accepted_while_the_server_drains_has_its_time
 async def test_a_restart_closes_the_old_processs_websockets_with_1012_and_ends_it(hard: bool) -> None:
     async with websockets(pool_limits=PoolLimits(max_pool_size=2)) as world:
         clients = [await open_websocket(world) for _ in range(3)]
-        key = next(iter(world.pool.homes))
+        key = next(iter(world.pool.group_tasks))
         began = trio.current_time()
         world.pool.restart(key, hard=hard)
         await world.until(lambda: len(world.spawner.processes) == 2)
@@ -352,7 +352,7 @@ async def test_an_application_that_does_not_end_does_not_keep_its_old_process_fo
         assert await client.closed() == 1000
         await trio.sleep(1000)
         assert world.sessions == 1
-        world.pool.restart(next(iter(world.pool.homes)))
+        world.pool.restart(next(iter(world.pool.group_tasks)))
         await world.until(lambda: world.spawner.processes[0].asked_to_stop)
         assert not world.sessions
 

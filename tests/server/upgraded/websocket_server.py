@@ -46,7 +46,7 @@ class WebSocketServer:
 
     def restart(self) -> None:
         """A rolling restart."""
-        for key in self.pool.homes:
+        for key in self.pool.group_tasks:
             self.pool.restart(key)
 
     def stop(self) -> None:
@@ -88,7 +88,7 @@ async def websocket_server(directory: Path, **options: Any) -> AsyncIterator[Web
             await pool.changed.wait()
         front = Front(ServerOptions(**options), pool, [Route(spec.key, app)], None)
         nursery.start_soon(front.deadline_scanner.run)
-        await nursery.start(front.switchboard.run)
+        await nursery.start(front.poller.run)
         [socket] = listen_tcp("127.0.0.1", 0, 1024)
         listener = Listener(socket, front)
         async with trio.open_nursery() as clients:

@@ -1,13 +1,13 @@
-"""The switchboard: one task that hears for all connections which of their sockets has something, or takes something.
+"""The poller: one task that hears for all connections which of their sockets has something, or takes something.
 
 A task that waits for one socket costs a system call to wait with, and a turn of the scheduler, for each message that comes. The sockets of idle clients, of the fast
 lane and of relays stay registered instead, with a poll set that has one waiter; a turn of that does what is to be done on all of them. Measured with 50 relays
 and messages of 100 bytes it is that turn, and not the message, that cost most.
 
-Laws: what is called on an event does not wait; if it raises by mistake, that costs the one socket: its line is hung up, whoever has it is told (``failed``), and the
+Laws: what is called on an event does not wait; if it raises by mistake, that costs the one socket: its registration is hung up, whoever has it is told (``failed``), and the
 others hear on (KE1). A turn looks at no more than ``_TURN`` events, and at no more after
 ``_TURN_TIME``, and then it is the turn of others (KE7); what it did not look at comes first in the next one; who hangs up hears
-nothing of the socket any more, also not in the same turn. A socket is disconnected before it is closed (``RawStream.close`` sees to that for its ``line``).
+nothing of the socket any more, also not in the same turn. A socket is disconnected before it is closed (``RawStream.close`` sees to that for its ``registration``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from trio.lowlevel import wait_readable
 
 from passenger_trio.kernel import ErrorKernel
 
-__all__ = ["HUNG_UP", "READABLE", "WRITABLE", "Line", "Switchboard"]
+__all__ = ["HUNG_UP", "READABLE", "WRITABLE", "Poller", "Registration"]
 
 READABLE, WRITABLE = select.EPOLLIN, select.EPOLLOUT
 HUNG_UP = select.EPOLLHUP | select.EPOLLERR
@@ -35,72 +35,70 @@ _TURN_TIME = 0.002
 Ready = Callable[[int], None]
 
 
-class Line:
+class Registration:
     """A socket that is connected."""
 
-    __slots__ = ("_fd", "_switchboard", "events", "failed", "ready")
+    __slots__ = ("_fd", "_poller", "events", "failed", "on_ready")
 
-    def __init__(
-        self, switchboard: Switchboard, fd: int, events: int, ready: Ready, failed: Callable[[], None] | None
-    ) -> None:
-        self._switchboard = switchboard
+    def __init__(self, poller: Poller, fd: int, events: int, ready: Ready, failed: Callable[[], None] | None) -> None:
+        self._poller = poller
         self._fd = fd
         self.events = events
         """What is told of."""
-        self.ready = ready
+        self.on_ready = ready
         """Called with what is so, as long as it is so."""
         self.failed = failed
-        """Called when ``ready`` has raised, and nothing more is told."""
+        """Called when ``on_ready`` has raised, and nothing more is told."""
 
-    def listen(self, events: int) -> None:
+    def modify(self, events: int) -> None:
         """From now on, be told of these.
 
         :raises OSError: nothing is told any more.
         """
-        self._switchboard.change(self._fd, events)
+        self._poller.modify(self._fd, events)
 
-    def hang_up(self) -> None:
+    def unregister(self) -> None:
         """Nothing more is told. Once, and before the socket is closed."""
-        self._switchboard.disconnect(self._fd)
+        self._poller.unregister(self._fd)
 
 
-class Switchboard:
+class Poller:
     """``run`` is its task."""
 
-    __slots__ = ("_kernel", "_lines", "_now", "_poll", "_served", "time")
+    __slots__ = ("_kernel", "_now", "_poll", "_registrations", "_served", "time")
 
     def __init__(self, now: Callable[[], float], kernel: ErrorKernel | None = None) -> None:
         self._now = now
         self._kernel = kernel or ErrorKernel()
         self._poll: select.epoll | None = None
         """Is there while ``run`` runs, and from one that failed to the next."""
-        self._lines: dict[int, Line] = {}
+        self._registrations: dict[int, Registration] = {}
         self._served: set[int] = set()
         """Sockets whose turn was over before all others had theirs."""
         self.time = now()
         """When the events came that are told now, in monotonic seconds."""
 
-    def connect(self, fd: int, events: int, ready: Ready, failed: Callable[[], None] | None = None) -> Line:
+    def register(self, fd: int, events: int, ready: Ready, failed: Callable[[], None] | None = None) -> Registration:
         """``ready(events)`` is called as long as it is so.
 
         :param failed: called when that has raised, and nothing more is told of the socket.
         :raises OSError: the kernel can watch no more sockets.
         """
         self._there().register(fd, events)
-        line = self._lines[fd] = Line(self, fd, events, ready, failed)
-        return line
+        registration = self._registrations[fd] = Registration(self, fd, events, ready, failed)
+        return registration
 
-    def change(self, fd: int, events: int) -> None:
+    def modify(self, fd: int, events: int) -> None:
         """Of a connected socket: what is to be told.
 
         :raises OSError: nothing is told any more.
         """
         self._there().modify(fd, events)
-        self._lines[fd].events = events
+        self._registrations[fd].events = events
 
-    def disconnect(self, fd: int) -> None:
+    def unregister(self, fd: int) -> None:
         """Nothing more is told. Idempotent."""
-        if self._lines.pop(fd, None) is not None and self._poll is not None:
+        if self._registrations.pop(fd, None) is not None and self._poll is not None:
             self._poll.unregister(fd)
 
     def _there(self) -> select.epoll:
@@ -127,7 +125,7 @@ class Switchboard:
             raise
 
     def _turn(self, poll: select.epoll) -> None:
-        lines, now, served = self._lines, self._now, self._served
+        registrations, now, served = self._registrations, self._now, self._served
         self.time = now()
         end = self.time + _TURN_TIME
         left = _TURN
@@ -139,23 +137,23 @@ class Switchboard:
                 if events[0][0] in served:
                     served.clear()
             for number, (fd, what) in enumerate(events, 1):
-                if (line := lines.get(fd)) is not None:
+                if (registration := registrations.get(fd)) is not None:
                     try:
-                        line.ready(what)
+                        registration.on_ready(what)
                     except Exception as error:  # noqa: BLE001  the error kernel's: it costs one socket
-                        self._failed(line, error)
+                        self._failed(registration, error)
                     if now() >= end:
                         served.update(fd for fd, _ in events[:number])
                         return
         served.clear()
 
-    def _failed(self, line: Line, error: Exception) -> None:
+    def _failed(self, registration: Registration, error: Exception) -> None:
         self._kernel.report("a step of a connection", error, "nothing more is heard of its socket")
         with self._kernel.contain("a step of a connection"):
-            line.hang_up()
-        if line.failed is not None:
+            registration.unregister()
+        if registration.failed is not None:
             with self._kernel.contain("a step of a connection"):
-                line.failed()
+                registration.failed()
 
     def _renew(self) -> None:
         """``run`` has failed: a new poll set with the same sockets in it, if one can be had; else the next ``run`` goes on with the old one."""
@@ -166,9 +164,9 @@ class Switchboard:
         old, self._poll = self._poll, new
         if old is not None:
             old.close()
-        for fd, line in list(self._lines.items()):
+        for fd, registration in list(self._registrations.items()):
             try:
-                new.register(fd, line.events)
+                new.register(fd, registration.events)
             except OSError as error:
-                self._lines.pop(fd)
-                self._failed(line, error)
+                self._registrations.pop(fd)
+                self._failed(registration, error)

@@ -7,8 +7,8 @@ from driven_pool import FAILURE, SHOP, DrivenPool, granted, refused, retired, sp
 
 from passenger_trio.core.backoff import CRASHES_TOLERATED
 from passenger_trio.core.commands import Reason, Refuse
+from passenger_trio.core.crash_loop import UNANSWERED_TOLERATED
 from passenger_trio.core.model import SessionOutcome, WaiterId
-from passenger_trio.core.verdict import UNANSWERED_TOLERATED
 
 
 def failures(pool: DrivenPool) -> int:

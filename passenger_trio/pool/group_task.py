@@ -1,12 +1,12 @@
-"""A group home: the task that owns the nursery of one application group, and the spawner of each of its generations.
+"""A group task: the task that owns the nursery of one application group, and the spawner of each of its generations.
 
 Spawn attempts and process keepers are started here, by ``pool/perform.py`` only. An attempt that fails becomes a fact, also when it fails in a way that nobody foresaw (KE1): then
 it costs this one attempt, and the policy waits before the next.
 
-Law: the home is open until the pool says ``close``, also while it is cut off: another group's process may end late, and the policy, which has not heard of the cut yet, may
-order one here (fault 5). What is started in a home that is cut off ends at once, and is told of.
+Law: the task is open until the pool says ``close``, also while it is cut off: another group's process may end late, and the policy, which has not heard of the cut yet, may
+order one here (fault 5). What is started in a task that is cut off ends at once, and is told of.
 
-A spawner lives from the first spawn of its generation until ``end_generation``, or until the home ends; its tasks are in the nursery named *service*.
+A spawner lives from the first spawn of its generation until ``end_generation``, or until the task ends; its tasks are in the nursery named *service*.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from passenger_trio.pool.session import Process
 from passenger_trio.spawning.choose_spawner import MakeSpawner
 from passenger_trio.spawning.spawner import LiveProcess, PreloaderFacts, Spawner
 
-__all__ = ["GroupFacts", "GroupHome"]
+__all__ = ["GroupFacts", "GroupTask"]
 
 
 _SPAWNER_TIME = 30.0
@@ -35,11 +35,11 @@ _SPAWNER_TIME = 30.0
 
 
 class GroupFacts(Protocol):
-    """What a group home tells its pool."""
+    """What a group task tells its pool."""
 
-    def spawn_succeeded(self, home: GroupHome, attempt: AttemptId, live: LiveProcess) -> None: ...
+    def spawn_succeeded(self, task: GroupTask, attempt: AttemptId, live: LiveProcess) -> None: ...
 
-    def spawn_failed(self, home: GroupHome, attempt: AttemptId, error: SpawnError | None) -> None: ...
+    def spawn_failed(self, task: GroupTask, attempt: AttemptId, error: SpawnError | None) -> None: ...
 
     def process_exited(self, process: Process) -> None:
         """At once."""
@@ -69,7 +69,7 @@ class Generation:
 
 
 @attrs.define(eq=False)
-class GroupHome:
+class GroupTask:
     """One application group: its spawner, its attempts, its processes."""
 
     key: GroupKey
@@ -89,8 +89,8 @@ class GroupHome:
         """Until ``close`` was called and the last process and attempt are gone."""
         async with trio.open_nursery() as service:
             self._service = service
-            async with trio.open_nursery() as home:
-                self._nursery = home
+            async with trio.open_nursery() as task:
+                self._nursery = task
                 task_status.started()
                 with trio.CancelScope(shield=True):  # bounded: the pool says it in the step in which it is cut off
                     await self._closing.wait()
@@ -163,7 +163,7 @@ class GroupHome:
         failure: SpawnError | None = None
         try:
             with scope, self.kernel.contain("a spawn attempt", "it counts as one that failed") as containment:
-                # A home that is being cancelled is told of exits, and to replace what exited: nothing is started only to be killed.
+                # A task that is being cancelled is told of exits, and to replace what exited: nothing is started only to be killed.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 try:
                     spawner = await self._spawner(generation)
@@ -173,7 +173,7 @@ class GroupHome:
             if containment.error is not None:
                 failure = SpawnError(_unforeseen(containment.error))
         finally:
-            # No checkpoint from here on: the fact is told in the step in which the attempt ends, also when the home is cut off.
+            # No checkpoint from here on: the fact is told in the step in which the attempt ends, also when the task is cut off.
             del self.attempts[attempt]
             with self.kernel.contain("a spawn attempt"):  # the policy's failure is the pool's, which has it already
                 if live is not None:

@@ -1,8 +1,8 @@
-"""A Place in the queue for a process: taken at once, waited in as often as need be, left exactly once.
+"""A waiter: one place in a group's queue for a process. It is entered at once, awaited as often as need be, and left exactly once.
 
-It is apart from ``Pool.checkout`` because a wait may be cut off and gone on with (a client's patience) without losing its turn.
+A waiter outlives a cancelled ``wait``, so a request that changes from the fast path to its task keeps its turn.
 
-Laws: it is answered once, with a session or an error; whoever leaves it after it was answered with a session gives that session back.
+Laws: a waiter is answered once, with a session or an error. Leaving a waiter that holds a session gives the session back.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from passenger_trio.core.model import SessionOutcome, WaiterId
 from passenger_trio.errors import CheckoutError
 from passenger_trio.pool.session import Session
 
-__all__ = ["Place", "Queue"]
+__all__ = ["Waiter", "WaiterQueue"]
 
 
-class Queue(Protocol):
-    """What a place needs of its pool."""
+class WaiterQueue(Protocol):
+    """What a waiter needs of its pool."""
 
-    def left(self, place: Place) -> None:
-        """Nobody waits in the place any more. Called when it has not been answered."""
+    def left(self, waiter: Waiter) -> None:
+        """The request gave up waiting. Called only while the waiter has no answer."""
 
 
-class Place:
-    """Made by ``Pool.queue_up``. One task waits in it."""
+class Waiter:
+    """Made by ``Pool.checkout_or_queue``. One task waits, or ``on_granted`` is set."""
 
-    __slots__ = ("_pool", "_task", "error", "id", "session", "tell")
+    __slots__ = ("_pool", "_task", "error", "id", "on_granted", "session")
 
-    def __init__(self, pool: Queue, id: WaiterId) -> None:
+    def __init__(self, pool: WaiterQueue, id: WaiterId) -> None:
         self._pool = pool
         self._task: trio.lowlevel.Task | None = None
         self.id = id
         self.session: Session | None = None
         self.error: CheckoutError | None = None
-        self.tell: Callable[[float], None] | None = None
-        """For who does not ``wait``: called with the time when it is answered, in the step that answers it. It may not call the pool."""
+        self.on_granted: Callable[[float], None] | None = None
+        """Callback for a waiter that does not block. Runs in the step that answers, with the time (monotonic seconds). Must not call the pool."""
 
     @property
     def answered(self) -> bool:
@@ -47,7 +47,7 @@ class Place:
         return self.session is not None or self.error is not None
 
     async def wait(self) -> Session:
-        """The session, once it is granted. When cancelled, the place is kept: wait again, or ``leave``.
+        """The session, once it is granted. When cancelled, the waiter is kept: wait again, or ``leave``.
 
         :raises CheckoutError: the wait has come to nothing.
         """
@@ -86,9 +86,9 @@ class Place:
             self.session = answer
         else:
             self.error = answer
-        tell, self.tell = self.tell, None
-        if tell is not None:
-            tell(now)
+        on_granted, self.on_granted = self.on_granted, None
+        if on_granted is not None:
+            on_granted(now)
         task, self._task = self._task, None
         if task is not None:
             trio.lowlevel.reschedule(task, outcome.Value(None))

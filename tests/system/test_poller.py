@@ -1,4 +1,4 @@
-"""The switchboard: one task, many sockets."""
+"""The poller: one task, many sockets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.system.poller import HUNG_UP, READABLE, WRITABLE, Poller
 from passenger_trio.system.sockets import RawStream
-from passenger_trio.system.switchboard import HUNG_UP, READABLE, WRITABLE, Switchboard
 
 
 def pair() -> tuple[RawStream, RawStream]:
@@ -27,26 +27,26 @@ async def a_moment() -> None:
 
 
 async def test_it_tells_as_long_as_it_is_so_and_of_what_is_listened_for() -> None:
-    switchboard = Switchboard(trio.current_time)
+    poller = Poller(trio.current_time)
     ours, theirs = pair()
     told: list[int] = []
     async with trio.open_nursery() as nursery:
-        await nursery.start(switchboard.run)
-        line = ours.line = switchboard.connect(ours.fd, READABLE, told.append)
+        await nursery.start(poller.run)
+        line = ours.registration = poller.register(ours.fd, READABLE, told.append)
         await a_moment()
         assert told == []
         theirs.send_nowait(b"x")
         await a_moment()
         assert len(told) > 1
         assert set(told) == {READABLE}
-        line.listen(0)
+        line.modify(0)
         told.clear()
         await a_moment()
         assert told == []
-        line.listen(WRITABLE)
+        line.modify(WRITABLE)
         await a_moment()
         assert set(told) == {WRITABLE}
-        line.listen(0)
+        line.modify(0)
         told.clear()
         theirs.close()
         await a_moment()
@@ -60,22 +60,22 @@ async def test_it_tells_as_long_as_it_is_so_and_of_what_is_listened_for() -> Non
 
 
 async def test_who_hangs_up_hears_nothing_more_also_not_in_the_same_turn() -> None:
-    switchboard = Switchboard(trio.current_time)
+    poller = Poller(trio.current_time)
     pairs = [pair() for _ in range(10)]
     told: list[int] = []
 
-    def hang_up_all(number: int) -> None:
+    def unregister_all(number: int) -> None:
         told.append(number)
         for ours, _ in pairs:
-            ours.hang_up()
+            ours.unregister()
 
     for number, (ours, theirs) in enumerate(pairs):
         theirs.send_nowait(b"x")
         del number, ours
     async with trio.open_nursery() as nursery:
-        await nursery.start(switchboard.run)
+        await nursery.start(poller.run)
         for number, (ours, _) in enumerate(pairs):
-            ours.line = switchboard.connect(ours.fd, READABLE, lambda events, number=number: hang_up_all(number))  # type: ignore[misc]
+            ours.registration = poller.register(ours.fd, READABLE, lambda events, number=number: unregister_all(number))  # type: ignore[misc]
         await a_moment()
         assert len(told) == 1
         nursery.cancel_scope.cancel()
@@ -85,22 +85,22 @@ async def test_who_hangs_up_hears_nothing_more_also_not_in_the_same_turn() -> No
 
 
 async def test_whoever_is_called_may_be_another_one_next_time() -> None:
-    switchboard = Switchboard(trio.current_time)
+    poller = Poller(trio.current_time)
     ours, theirs = pair()
     told: list[str] = []
 
     def first(events: int) -> None:
         told.append("first")
-        assert ours.line is not None
-        ours.line.ready = second
+        assert ours.registration is not None
+        ours.registration.on_ready = second
 
     def second(events: int) -> None:
         told.append("second")
-        ours.hang_up()
+        ours.unregister()
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(switchboard.run)
-        ours.line = switchboard.connect(ours.fd, READABLE, first)
+        await nursery.start(poller.run)
+        ours.registration = poller.register(ours.fd, READABLE, first)
         theirs.send_nowait(b"x")
         await a_moment()
         assert told == ["first", "second"]
@@ -110,7 +110,7 @@ async def test_whoever_is_called_may_be_another_one_next_time() -> None:
 
 
 async def test_others_have_their_turn_while_sockets_are_never_silent() -> None:
-    switchboard = Switchboard(trio.current_time)
+    poller = Poller(trio.current_time)
     ours, theirs = pair()
     calls = 0
 
@@ -119,8 +119,8 @@ async def test_others_have_their_turn_while_sockets_are_never_silent() -> None:
         calls += 1
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(switchboard.run)
-        ours.line = switchboard.connect(ours.fd, WRITABLE, busy)
+        await nursery.start(poller.run)
+        ours.registration = poller.register(ours.fd, WRITABLE, busy)
         for _ in range(10):
             before = calls
             await trio.lowlevel.checkpoint()
@@ -132,17 +132,17 @@ async def test_others_have_their_turn_while_sockets_are_never_silent() -> None:
 
 
 async def test_nothing_can_be_connected_while_it_does_not_run() -> None:
-    switchboard = Switchboard(trio.current_time)
+    poller = Poller(trio.current_time)
     ours, theirs = pair()
     for _ in range(2):
         with pytest.raises(OSError) as caught:
-            switchboard.connect(ours.fd, READABLE, print)
+            poller.register(ours.fd, READABLE, print)
         assert caught.value.errno == errno.EBADF
         async with trio.open_nursery() as nursery:
-            await nursery.start(switchboard.run)
-            ours.line = switchboard.connect(ours.fd, READABLE, print)
+            await nursery.start(poller.run)
+            ours.registration = poller.register(ours.fd, READABLE, print)
             nursery.cancel_scope.cancel()
-        ours.hang_up()
+        ours.unregister()
     ours.close()
     theirs.close()
 
@@ -151,7 +151,7 @@ async def test_nothing_can_be_connected_while_it_does_not_run() -> None:
 async def test_what_raises_costs_its_own_socket_and_its_owner_is_told(error: Exception) -> None:
     """KE1."""
     kernel = ErrorKernel()
-    switchboard = Switchboard(trio.current_time, kernel)
+    poller = Poller(trio.current_time, kernel)
     ours, theirs = pair()
     other, their_other = pair()
     told: list[str] = []
@@ -164,9 +164,9 @@ async def test_what_raises_costs_its_own_socket_and_its_owner_is_told(error: Exc
         told.append("heard")
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(switchboard.run)
-        ours.line = switchboard.connect(ours.fd, READABLE, fail, lambda: told.append("failed"))
-        other.line = switchboard.connect(other.fd, READABLE, hear)
+        await nursery.start(poller.run)
+        ours.registration = poller.register(ours.fd, READABLE, fail, lambda: told.append("failed"))
+        other.registration = poller.register(other.fd, READABLE, hear)
         theirs.send_nowait(b"x")
         await a_moment()
         assert told == ["failed"]
@@ -191,29 +191,29 @@ async def test_when_it_has_failed_and_is_run_again_who_was_connected_is() -> Non
             raise RuntimeError("no")
         return trio.current_time()
 
-    switchboard = Switchboard(now, kernel)
+    poller = Poller(now, kernel)
     ours, theirs = pair()
     quiet, theirs_too = pair()
     told: list[bytes] = []
     heard = trio.Event()
     async with trio.open_nursery() as nursery:
-        await nursery.start(kernel.supervise_started, "the switchboard", switchboard.run)
+        await nursery.start(kernel.supervise_started, "the poller", poller.run)
 
         def hear(events: int) -> None:
             told.append(ours.recv_nowait())
             heard.set()
 
-        ours.line = switchboard.connect(ours.fd, READABLE, hear)
-        quiet.line = switchboard.connect(quiet.fd, READABLE, lambda events: told.append(quiet.recv_nowait()))
-        quiet.line.listen(0)
+        ours.registration = poller.register(ours.fd, READABLE, hear)
+        quiet.registration = poller.register(quiet.fd, READABLE, lambda events: told.append(quiet.recv_nowait()))
+        quiet.registration.modify(0)
         fails = True
         theirs.send_nowait(b"while it fails")
         theirs_too.send_nowait(b"not to be heard")
         with trio.fail_after(10):
             await heard.wait()
         assert told == [b"while it fails"]
-        assert kernel.faults["the switchboard"].count == 1
-        quiet.line.listen(READABLE)
+        assert kernel.faults["the poller"].count == 1
+        quiet.registration.modify(READABLE)
         await a_moment()
         assert told[1:] == [b"not to be heard"]
         nursery.cancel_scope.cancel()
@@ -224,7 +224,7 @@ async def test_when_it_has_failed_and_is_run_again_who_was_connected_is() -> Non
 async def test_KE7_a_turn_has_a_time_and_who_was_passed_over_comes_first() -> None:
     """Each call takes the whole time of a turn: so each turn has one call, and all get theirs before anybody gets a second one."""
     clock = [0.0]
-    switchboard = Switchboard(lambda: clock[0])
+    poller = Poller(lambda: clock[0])
     pairs = [pair() for _ in range(5)]
     told: list[int] = []
     most = 0
@@ -241,10 +241,10 @@ async def test_KE7_a_turn_has_a_time_and_who_was_passed_over_comes_first() -> No
             most = max(most, len(told) - before)
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(switchboard.run)
+        await nursery.start(poller.run)
         for number, (ours, theirs) in enumerate(pairs):
             theirs.send_nowait(b"x")
-            ours.line = switchboard.connect(ours.fd, READABLE, lambda _, number=number: answer(number))  # type: ignore[misc]
+            ours.registration = poller.register(ours.fd, READABLE, lambda _, number=number: answer(number))  # type: ignore[misc]
         nursery.start_soon(count)
         with trio.fail_after(10):
             while len(told) < 20:

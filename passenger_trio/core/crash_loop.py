@@ -21,7 +21,9 @@ from passenger_trio.core.state import GroupState, ProcessState
 UNANSWERED_TOLERATED = 3
 
 
-def blame(process: ProcessState, now: float, jitter: float, limits: PoolLimits, failure: SpawnFailure | None) -> None:
+def record_crash(
+    process: ProcessState, now: float, jitter: float, limits: PoolLimits, failure: SpawnFailure | None
+) -> None:
     """An enabled process goes away, and we did not ask for it. If it is unproven, its group has failed to start."""
     group = process.group
     look_at_age(group, now, limits)

@@ -1,7 +1,7 @@
-"""The watch: looks at ``restart.txt`` and ``always_restart.txt`` of every application, from time to time and off the request path; and at the code of those
+"""The restart-file poller: looks at ``restart.txt`` and ``always_restart.txt`` of every application, from time to time and off the request path; and at the code of those
 that crash or do not start, for mending it is to be enough (``core.mending``). How the code was is noted when a generation begins.
 
-All looks of one turn are one thread hop, on a thread of their own: a file system that hangs stops the watch and nothing else. Where no thread can be had a turn is left
+All looks of one turn are one thread hop, on a thread of their own: a file system that hangs stops the poller and nothing else. Where no thread can be had a turn is left
 out: a file that is touched meanwhile is noticed by the next. What is seen
 becomes facts (``core.restart_files``, ``PoolPolicy.always_restart``); nothing is decided here.
 """
@@ -20,7 +20,7 @@ from passenger_trio.pool.pool import Pool
 from passenger_trio.spawning.code_files import code_signature
 from passenger_trio.system.threads import NoThread, in_thread
 
-__all__ = ["Watch"]
+__all__ = ["RestartFilePoller"]
 
 _log = logging.getLogger("passenger_trio.pool")
 
@@ -28,7 +28,7 @@ _Seen = dict[GroupKey, tuple[int | None, bool]]
 """The time of modification of ``restart.txt``, and whether ``always_restart.txt`` is there."""
 
 
-class Watch:
+class RestartFilePoller:
     """``run`` is its task."""
 
     def __init__(
@@ -56,7 +56,7 @@ class Watch:
         while True:
             await trio.sleep(self._interval)
             for key, (mtime, always) in (await self._look()).items():
-                if key not in self._pool.homes:
+                if key not in self._pool.group_tasks:
                     continue  # it is only being added
                 if always != self._always[key]:
                     self._always[key] = always
@@ -70,13 +70,14 @@ class Watch:
     async def _look_at_code(self) -> None:
         """Note how it is in a new generation; in one that is troubled, see whether it has changed."""
         serving = {
-            key: self._pool.generation(key) if key in self._pool.homes else FIRST_GENERATION for key in self._roots
+            key: self._pool.generation(key) if key in self._pool.group_tasks else FIRST_GENERATION
+            for key in self._roots
         }
         roots = {
             key: root
             for key, root in self._roots.items()
             if self._code.get(key, (0, 0))[0] != serving[key]
-            or (key in self._pool.homes and self._pool.is_troubled(key))
+            or (key in self._pool.group_tasks and self._pool.is_troubled(key))
         }
         if not roots:
             return
