@@ -54,9 +54,8 @@ TOO_LATE = closing_response(
 class Session:
     """One run of the application.
 
-    ``expects`` has the types of the frames that may come next. ``gone`` says that the client is gone or that the
-    stream is broken, ``done`` that an HTTP response is complete on the wire, ``over`` that the application has
-    returned. ``begun`` says that a response head was sent.
+    ``expects``: the types of the frames that may come next. ``begun``: a response head was sent. ``done``: the response
+    is complete on the wire. ``over``: the application has returned. ``gone``: the client is gone, or the stream broken.
     """
 
     expects = b"DEA"

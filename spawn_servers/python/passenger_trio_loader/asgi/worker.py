@@ -162,9 +162,9 @@ class Worker:
     def stop(self):
         """Take no new sessions; finish those whose heads have arrived. From any thread, any number of times.
 
-        The listener is shut down at once, whatever the event loop does: the kernel still gives out what is in its
-        queue, then fails. Everything else is done in the loop. There, a stream that waits for a head is looked at once
-        more: what the supervisor sent before it told us to stop is in the kernel by then.
+        The listener is shut down at once, even if the event loop is blocked: the kernel hands out the connections in the
+        queue, then ``accept`` fails. The loop does everything else. It reads once more from each stream that waits for
+        a head, because what the supervisor sent before ``shutdown`` has arrived by then.
         """
         self.stopping = True
         try:

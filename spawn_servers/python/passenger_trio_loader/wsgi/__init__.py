@@ -2,18 +2,18 @@
 
 Reading order:
 
-    head.py           the payload of a request head -> environ
+    head.py           from the head of a request to the environ
     input.py          wsgi.input
     file_wrapper.py   wsgi.file_wrapper
-    response.py       start_response, and everything that goes out: one request and its response
-    worker.py         the socket, the streams, the threads
+    response.py       one request and its response: start_response, and everything that is sent
+    worker.py         the listener, the streams, the threads
     interrupting.py   raises an exception in a thread, to cancel its request
-    interface.py      what the rest of the loader must know of WSGI
+    interface.py      WSGI, as ``process.main`` sees it
 
 Laws:
 
-* A small session costs one ``recv`` and one write. Nothing is polled: whoever waits, waits in the kernel.
-* Whatever arrives that is not in the contract closes its stream. It is never answered, and the worker lives.
-* ``close()`` of an application's iterable is called exactly once, on every path.
-* Nothing that the application raises ends the worker, ``sys.exit()`` in a request included.
+* A small session is one ``recv`` and one write. A thread that waits, waits in the kernel.
+* What breaks the contract closes its stream. It gets no answer, and the worker lives on.
+* ``close()`` of the application's iterable is called exactly once, on every path.
+* Nothing that the application raises ends the worker, not even ``sys.exit()`` in a request.
 """

@@ -165,7 +165,8 @@ class Input:
     def drain(self):
         """Drop what the application has not read. True: the stream can carry the next session.
 
-        What has come is read (up to a bound), however late we are: the supervisor has been told that the stream lives on, and may have used it again.
+        What has arrived is read (up to ``DRAIN_BYTES``) even if ``DRAIN_TIME`` is over: the supervisor was told that the
+        stream is kept, and may have sent the next head on it.
         """
         if self.ended:
             return not (self.aborted or self.broken)

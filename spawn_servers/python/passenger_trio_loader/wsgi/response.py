@@ -39,9 +39,9 @@ FILE_FRAME = 1024 * 1024
 class Session:
     """One request and its response.
 
-    ``head`` is the response head as the application gave it, encoded, None before; ``begun`` says that it was sent,
-    and ``done`` that the response is complete on the wire. ``gone`` says that nobody reads it any more; what the
-    application raises then is not its error.
+    ``head`` is the response head from the application, encoded, or None. ``begun``: the head was sent. ``done``: the
+    response is complete on the wire. ``gone``: nobody reads the response any more, and what the application raises
+    then is not reported as its error.
     """
 
     __slots__ = (

@@ -108,13 +108,12 @@ class Worker:
     def stop(self):
         """Take no new sessions; finish those whose heads have arrived. From any thread, any number of times.
 
-        Threads that wait in ``accept`` are woken by shutting the listener down: the kernel still gives out what is
-        in the queue, then fails. Threads that wait for a head are woken by shutting down the reading side of their
-        stream, but only if it is certain that they have no head. The byte ``buffer[0]`` says so: it is 0 from
-        before the wait on, and the kernel writes the first byte of what arrived there *before* it takes that from
-        the socket's queue. So a stream whose queue is empty (looked at first) and whose byte is 0 (looked at
-        second) had nothing when we looked, and whatever the supervisor sent before it told us to stop was there by
-        then.
+        Shutting down the listener wakes the threads in ``accept``: the kernel hands out the connections in the queue,
+        then ``accept`` fails. Shutting down the reading side of a stream wakes a thread that waits for a head. This
+        must happen only if no head has arrived, which two facts show together, looked at in this order. The socket's
+        queue is empty. And ``buffer[0]`` is 0: it is set to 0 before the wait, and the kernel writes the first byte of
+        a head there *before* it removes the head from the queue. Whatever the supervisor sent before ``shutdown`` has
+        arrived by then.
         """
         self.stopping = True
         if self._listener is None:
@@ -134,9 +133,9 @@ class Worker:
     def cancel(self):
         """Cancel the sessions in hand: their time is over. From any thread.
 
-        What the main thread runs is left by a signal. In another thread, an exception can be raised that is seen when
-        it next runs Python code: what it waits for in C it waits for. Our own waits (for the request's body, for whoever
-        reads the response) end because the streams are shut down.
+        A signal interrupts the main thread. In another thread an exception is raised, which it sees when it next runs
+        Python code: a call into C is not interrupted. Our own waits, for the request's body and for the reader of the
+        response, end because the streams are shut down.
         """
         if not self._threads:
             self._watcher.leave()
@@ -151,7 +150,7 @@ class Worker:
                 with PlainSocket(conn) as bare:
                     bare.shutdown(SHUT_RDWR)
             except OSError:
-                pass  # Closed in this moment.
+                pass  # The stream was closed at this moment.
 
     def give_up(self):
         pass  # A WSGI application has no shutdown of its own. The main thread waits until it is interrupted.
