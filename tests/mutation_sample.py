@@ -5,7 +5,7 @@ a fault runs the tests of its block, the quickest first, until one fails. Nothin
 imported and collected: the function gets another code. A fault outside of functions is planted while the module is imported, in a process of its own that has imported
 nothing yet.
 
-Laws: tests are the same each time (Hypothesis is derandomized); a fault with which the module cannot be imported is none, and another takes its place;
+Laws: tests are the same each time (Hypothesis is derandomized); a test that has killed passes in the same process where nothing is planted; a fault with which the module cannot be imported is none, and another takes its place;
 a fault that no test reaches has survived; one that makes the tests take ten times as long is killed, for the suite has its time limits, too. Times are those of
 the processor: how busy the machine is decides nothing.
 """
@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Any, cast
+from typing import Any
 
 from mutation_sites import HITS, Site, instrumented, place, planted, sample, sites
 
@@ -44,7 +44,7 @@ REASONS = ROOT / "tests" / "mutants" / "sampled.toml"
 """Survivors that no test can see, each with its reason."""
 EXAMPLES = 40
 """Hypothesis' examples for each test that does not say how many."""
-LONGEST = 5.0
+LONGEST = 3.0
 """Seconds that the tests of one fault may take together where there are many of them: the quickest are chosen."""
 _MOST_MEMORY = 2 << 30
 _WALL = 10.0
@@ -215,8 +215,14 @@ class _Collected:
     def pytest_runtestloop(self, session: Any) -> bool:
         self._items = {item.nodeid: item for item in session.items}
         work = ((number, partial(self._try, fault), fault.patience) for number, fault in enumerate(self._faults))
+        killers: dict[str, float] = {}
         for number, came in _forked(work, self._jobs):
             self._tell({"number": number, **came})
+            if came["by"] in self._items:
+                killers[came["by"]] = 60.0
+        for _, came in _forked([("nothing", partial(self._run, killers), 3600.0)], 1):
+            if came["verdict"] != "survived":
+                self._tell({"number": -1, **came})
         return True
 
     def _try(self, fault: Fault) -> dict[str, Any]:
@@ -226,8 +232,14 @@ class _Collected:
             return {"verdict": "not here", "by": ""}
         function.__code__ = changed
         _limit_memory()
-        chosen = _Chosen(fault.tests)
-        for test in fault.tests:
+        came = self._run(fault.tests)
+        if came["verdict"] == "survived" and changed.co_name != fault.where.rpartition(".")[2]:
+            return {"verdict": "not here", "by": ""}  # what an outer function has made at import is as it was
+        return came
+
+    def _run(self, tests: Mapping[str, float]) -> dict[str, Any]:
+        chosen = _Chosen(tests)
+        for test in tests:
             item = self._items[test]
             item.config.pluginmanager.register(chosen)
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
@@ -297,7 +309,7 @@ class Fault:
         path = ROOT / file
 
         def code() -> CodeType:
-            return cast(CodeType, compile(planted(path.read_text(), site), path, "exec", dont_inherit=True))
+            return compile(planted(path.read_text(), site), path, "exec", dont_inherit=True)
 
         tests = reach.tests(file, site.block)
         return cls(site, file, site.where, site.line, site.block, code, tests)
@@ -522,8 +534,10 @@ def _in_functions(faults: Sequence[Fault], jobs: int) -> Iterator[tuple[Fault, d
     try:
         with os.fdopen(ours) as lines:
             for line in lines:
-                told += 1
                 came = json.loads(line)
+                if came["number"] < 0:
+                    raise ValueError(f"a test that has killed fails although nothing is planted: {came['by']}")
+                told += 1
                 yield faults[came["number"]], came
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -560,8 +574,14 @@ def run(count: int, seed: str, only: str, jobs: int, results: Path | None) -> in
     with open(results, "a") if results else contextlib.nullcontext() as kept:
         while faults := [
             Fault.at(site, name, reach)
-            for name, found in spare.items()
-            for site in itertools.islice(found, count - tried[name])
+            # One of each module in turn: what is known before the end is known of all of them.
+            for row in itertools.zip_longest(
+                *(
+                    [(name, site) for site in itertools.islice(found, count - tried[name])]
+                    for name, found in spare.items()
+                )
+            )
+            for name, site in filter(None, row)
         ]:
             before = {fault: known[key] for fault in faults if (key := _mark(fault)) in known}
             rest = [fault for fault in faults if fault not in before]

@@ -91,6 +91,7 @@ class _Walk:
         self._alike: Counter[tuple[str, ...]] = Counter()
         self._block = 0
         self._in_function = False
+        self._function_body: list[ast.stmt] = []
         self._statements(tree.body)
 
     # Statements
@@ -117,8 +118,10 @@ class _Walk:
                     if default is not None:
                         self._expression(default, lambda new, old=default: _replace(statement.args, old, new))
                 inside, self._in_function = self._in_function, True
+                around, self._function_body = self._function_body, statement.body
                 self._names.append(statement.name)
                 self._statements(statement.body, new=True)
+                self._function_body = around
                 self._names.pop()
                 self._in_function = inside
             case ast.ClassDef():
@@ -185,8 +188,9 @@ class _Walk:
                 return  # what declares, imports or asserts
 
     def _left_out(self, body: list[ast.stmt], index: int, statement: ast.stmt) -> None:
-        if not self._in_function:
-            return
+        ends = body is self._function_body and index == len(body) - 1
+        if not self._in_function or (ends and ast.unparse(statement) in ("return", "return None")):
+            return  # the second: a function returns None at its end anyway
 
         def change() -> None:
             body[body.index(statement)] = ast.copy_location(ast.Pass(), statement)

@@ -48,6 +48,8 @@ def test_date_and_server_are_noticed() -> None:
     assert head.fields == [(b"DATE", b"x"), (b"server", b"y")]
     head = parse(payload(b"Date", b"x", b"Connection", b"date"))
     assert (head.has_date, head.fields) == (False, [])
+    head = parse(payload(b"Connection", b"x"))
+    assert (head.has_date, head.has_server) == (False, False)
 
 
 @pytest.mark.parametrize("status", [b"200", b"204", b"304", b"404", b"599"])

@@ -41,6 +41,14 @@ def test_KE2_clients_never_take_what_the_server_needs(
         assert not configured or connections <= configured
 
 
+def test_without_a_limit_there_are_as_many_as_the_operator_wants() -> None:
+    unlimited = Descriptors.measured(-1, 0, 10, 6)
+    assert Descriptors.measured(-1, 500, 10, 6).connections == 500
+    assert unlimited.connections >= 10**6
+    assert unlimited.together > unlimited.connections
+    assert Descriptors.measured(0, 0, 10, 6).connections < 100, "0 is a limit"
+
+
 def test_each_process_takes_a_part_of_what_the_server_keeps() -> None:
     """Its output, its control connection, its pidfd, and what is opened when it is started: four for each, once they are many."""
     few, some, many = (Descriptors.measured(4096, 0, 10, processes).together for processes in (1, 6, 106))

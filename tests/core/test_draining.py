@@ -70,6 +70,13 @@ def test_of_our_own_pause_it_does_not_die() -> None:
     assert retired(pool.tick(LATE)) == [(old, Reason.DRAIN_TIME)]
 
 
+def test_one_pause_is_forgiven() -> None:
+    pool, old, _ = a_draining_pool(max_drain_time=60.0)
+    pool.tick(5.0)
+    assert retired(pool.tick(60.0)) == []
+    assert retired(pool.tick(10 * LATE)) == [(old, Reason.DRAIN_TIME)]
+
+
 def test_it_holds_while_the_pool_shuts_down() -> None:
     pool, old, _ = a_draining_pool(max_drain_time=60.0)
     while pool.attempts():

@@ -34,6 +34,7 @@ def test_a_warning_names_what_was_found_its_consequence_and_the_alternatives(ask
     assert "the thing" in warning
     assert CONSEQUENCES.get(kind, CONSEQUENCES["descriptor"]) in warning
     assert "on_event('starting_worker_process')" in warning
+    assert ("each process loads it anew" in warning) == (asked == "auto")
     assert ("--spawn-method smart" if asked == "auto" else "--spawn-method auto") in warning
 
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from passenger_trio.core.journey import DIRECT, FORKED, PRELOADER, Journey, JourneyType, StepState
+from passenger_trio.core.journey import (
+    DIRECT,
+    FORKED,
+    LOADER_STEPS,
+    PRELOADER,
+    SUPERVISOR_STEPS,
+    Journey,
+    JourneyType,
+    StepState,
+)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +93,14 @@ def test_a_journey_is_a_value() -> None:
     journey = Journey.begin(JourneyType.SPAWN_DIRECTLY)
     journey.started("preparation", 1.0)
     assert journey == Journey.begin(JourneyType.SPAWN_DIRECTLY)
+
+
+def test_each_step_has_the_title_of_its_table() -> None:
+    titles = {step.name: step.title for type in JourneyType for step in Journey.begin(type).steps}
+    tables = {**LOADER_STEPS, **SUPERVISOR_STEPS}
+    assert titles == {name: tables[name] for name in titles}
+    assert set(titles) & set(LOADER_STEPS) != set()
+    assert set(titles) & set(SUPERVISOR_STEPS) != set()
 
 
 def test_a_preloader_that_goes_on_as_a_process_keeps_what_it_has_done() -> None:

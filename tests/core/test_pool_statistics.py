@@ -7,6 +7,7 @@ import pytest
 from driven_pool import FAILURE, SHOP, DrivenPool
 
 from passenger_trio.core.commands import Reason
+from passenger_trio.core.model import PreloaderId
 from passenger_trio.core.state import EnabledStatus
 
 
@@ -60,3 +61,14 @@ def test_statistics_do_not_change_when_the_pool_does() -> None:
     assert before.groups[0].processes[0].sessions == 0
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         before.capacity_used = 9  # type: ignore[misc]
+
+
+def test_a_preloader_of_any_generation_is_one() -> None:
+    pool = DrivenPool()
+    pool.add(min_instances=1)
+    pool.spawned()
+    assert not pool.policy.statistics().groups[0].preloader
+    pool.policy.preloader_started(SHOP, 1, PreloaderId(1), pool.now)
+    pool.restart()
+    assert len(pool.policy.state.groups[SHOP].generations) == 2, "the new one has none yet"
+    assert pool.policy.statistics().groups[0].preloader

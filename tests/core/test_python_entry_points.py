@@ -277,6 +277,8 @@ def main():
             ("INSTALLED_APPS: list[str] = ['channels']", True),
             ("INSTALLED_APPS = ['shop']\nINSTALLED_APPS += ('channels.apps.ChannelsConfig',)", True),
             ("INSTALLED_APPS = ['shop', 'channelshop']\nOTHER = ['channels']", False),
+            ("INSTALLED_APPS = [1, None, 'shop']", False),
+            ("from .dev import *\nINSTALLED_APPS = ['shop']", False),
         ],
     )
     def test_channels_is_among_the_installed_applications(self, text: str, uses: bool) -> None:
@@ -289,3 +291,11 @@ def main():
 
     def test_a_setting_that_is_no_literal_is_not_guessed(self) -> None:
         assert string_of(read_module(b"A = f()\nB = 'x'\nB = g()"), "A") == ""
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [("make", "the result of make()"), ("a" * 59, "the result of " + "a" * 59), ("a" * 60, "the result of a call")],
+)
+def test_a_call_is_named_where_its_name_is_short(call: str, told: str) -> None:
+    assert told in str(first(f"app = {call}()"))

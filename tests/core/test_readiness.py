@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from driven_pool import BLOG, SHOP, WIKI, DrivenPool
+from driven_pool import BLOG, MAIL, SHOP, WIKI, DrivenPool
 
 from passenger_trio.core.readiness import is_ready, late, may_accept, startup_failure
 from passenger_trio.core.scaling import PATIENCE
@@ -56,3 +56,13 @@ def test_nor_is_what_finds_no_place_in_the_pool() -> None:
     for key in (SHOP, BLOG):
         pool.spawned(key=key)
     assert told(pool) == (True, True)
+
+
+def test_what_waits_for_its_turn_is_not_late_while_there_is_room_for_it() -> None:
+    """It has no attempt yet, because others have all the slots."""
+    pool = DrivenPool(max_pool_size=6, max_concurrent_spawns=1)
+    for key in (SHOP, BLOG, WIKI, MAIL):
+        pool.add(key, min_instances=1)
+    statistics = pool.policy.statistics()
+    assert any(not group.attempts for group in statistics.groups)
+    assert late(statistics) == []

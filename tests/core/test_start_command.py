@@ -33,6 +33,7 @@ def test_one_program_replaces_the_shell(command: str) -> None:
     [
         "cd public && php -S 127.0.0.1:$PORT",
         "a; b",
+        "a b#c; d",
         "a | b",
         "a & wait",
         "a&&b",
