@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from driven_pool import FAILURE, SHOP, DrivenPool, spawns
+from driven_pool import FAILURE, FIRST, SECOND, SHOP, DrivenPool, spawns
 
 from passenger_trio.core.commands import Command, Reason, RetirePreloader
 from passenger_trio.core.mending import CRASHES, PAUSE
@@ -106,3 +106,14 @@ def test_the_preloader_of_a_version_that_is_kept_stays() -> None:
     pool.restart()
     pool.failed(FAILURE)
     assert preloaders_let_go([command for _ in range(2 * CRASHES) for command in crash(pool)]) == []
+
+
+def test_the_crashes_of_a_preloader_that_was_let_go_are_not_those_of_the_next() -> None:
+    pool = a_pool()
+    for _ in range(CRASHES):
+        crash(pool)
+    pool.policy.preloader_ended(SHOP, 1, FIRST, pool.now)
+    pool.policy.preloader_started(SHOP, 1, SECOND, pool.now)
+    commands = [command for _ in range(CRASHES - 1) for command in crash(pool)]
+    assert preloaders_let_go(commands) == []
+    assert preloaders_let_go(crash(pool)) == [RetirePreloader(SHOP, Reason.CRASHES, 1)]

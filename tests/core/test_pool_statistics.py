@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 import pytest
-from driven_pool import FAILURE, SHOP, DrivenPool
+from driven_pool import BLOG, FAILURE, SHOP, DrivenPool
 
 from passenger_trio.core.commands import Reason
 from passenger_trio.core.model import PreloaderId
@@ -72,3 +72,14 @@ def test_a_preloader_of_any_generation_is_one() -> None:
     pool.restart()
     assert len(pool.policy.state.groups[SHOP].generations) == 2, "the new one has none yet"
     assert pool.policy.statistics().groups[0].preloader
+
+
+def test_a_restart_that_waits_for_a_slot_is_not_held_up_by_the_ceiling() -> None:
+    pool = DrivenPool(max_concurrent_spawns=1)
+    pool.add(min_instances=1)
+    pool.spawned()
+    pool.add(BLOG, min_instances=1)
+    pool.restart()
+    assert [attempt.reason for attempt in pool.policy.statistics().groups[0].attempts] == []
+    assert pool.policy.statistics().groups[0].restarting
+    assert not pool.policy.statistics().groups[0].held_up

@@ -31,3 +31,7 @@ def test_KE7_small_pieces_make_reads_small_and_large_ones_make_them_large_again(
     assert size.limit == 262144
     size.found(262144, STEP)  # neither few nor many
     assert (size.limit, size.is_flood) == (262144, False)
+
+
+def test_nothing_is_a_flood_before_anything_was_read() -> None:
+    assert not ReadSize(10, 1, 100).is_flood

@@ -9,8 +9,10 @@ from driven_pool import SHOP, DrivenPool, granted, refused, retired, spawns
 
 from passenger_trio.core import recycling
 from passenger_trio.core.commands import Grant, Kill, Reason, Refuse
+from passenger_trio.core.limits import GroupLimits
 from passenger_trio.core.model import ProcessId
-from passenger_trio.core.state import ProcessState
+from passenger_trio.core.recycling import is_time
+from passenger_trio.core.state import GroupState, ProcessState
 
 
 class TestWorn:
@@ -216,3 +218,16 @@ def test_a_forced_concurrency_is_what_counts() -> None:
     pool.take()
     pool.take()
     assert pool.nowait() is None
+
+
+def test_the_next_look_is_no_further_ahead_than_half_of_the_way() -> None:
+    group = GroupState(SHOP, GroupLimits())
+    process = ProcessState(ProcessId(0), group, 1, 0, 0.0, 0.0)
+    process.processed, process.wears_at = 50, 100
+    assert not is_time(process, 1e6)
+    assert process.looks_at == 75
+    process.processed = 99
+    assert not is_time(process, 1e6)
+    assert process.looks_at == 100, "one request ahead, at the least"
+    process.processed = 100
+    assert is_time(process, 1e6)

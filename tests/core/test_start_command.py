@@ -20,6 +20,7 @@ from passenger_trio.core.start_command import is_one_program, shell_text
         "python -m http.server $PORT # all of it",
         "perl app.pl < /dev/null",
         "env A=b ./server",
+        "read@home --port $PORT",
         "sh -c 'cd x && y'",
     ],
 )

@@ -84,7 +84,9 @@ def test_a_listener_of_another_user(another: Listening) -> None:
 async def test_a_port_where_our_user_listens_is_believed(another: Listening, tmp_path: Path) -> None:
     """Whoever it is: an application may have its server in a process that cannot be told to be its own."""
     _, port = another()
-    assert _probe(str(tmp_path / "s"), port, os.getppid()) == Endpoint("127.0.0.1", port)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, process_group=0) as program:
+        assert _probe(str(tmp_path / "s"), port, program.pid) == Endpoint("127.0.0.1", port)
+        program.communicate()
 
 
 async def test_a_port_where_a_stranger_listens_is_not(another: Listening, tmp_path: Path) -> None:
