@@ -136,6 +136,15 @@ class PortOfNobody:
         self._sock.close()
 
 
+async def test_a_program_that_became_another_user_is_believed_on_its_own_port_only(
+    another: Listening, tmp_path: Path
+) -> None:
+    needs(os.geteuid() == 0, "the superuser, to become another user")
+    program, _ = another(STRANGER)
+    _, port = another(STRANGER)
+    assert _probe(str(tmp_path / "s"), port, program) is None, "it listens elsewhere"
+
+
 def test_no_port_is_given_twice() -> None:
     ports = Ports()
     taken = {ports.take() for _ in range(50)}
