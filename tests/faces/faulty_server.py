@@ -44,7 +44,7 @@ PLACES = {
     "a connection": ("server.http.endings", "refusal"),
     "a client that waits": ("server.http.client_watch", "ClientWatch.on_readable"),
     "a reader of output": ("spawning.output", "OutputPipe._read"),
-    "a line of output": ("spawning.output", "OutputPipe._hand_over"),
+    "a line of output": ("spawning.output", "OutputPipe._pass_on"),
     "a preloader": ("spawning.preloader", "Preloader._forked"),
     "a spawn attempt": ("spawning.smart", "SmartSpawner._spawn_through"),
     "the ladder": ("pool.keeper", "Keeper._act"),
