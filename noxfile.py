@@ -80,6 +80,7 @@ if __name__ != "__main__":
         _need_programs(session, TEST_PROGRAMS)
         session.install("-q", "-e", ".[test]")
         session.run("python", "tests/node_packages.py")  # now, and not within the time of a test
+        session.run("python", "tests/jruby_archive.py")
         # Hundreds of servers and loaders are started. Where PYTHONDONTWRITEBYTECODE is set each of them would compile all that it imports.
         session.run("python", "-m", "compileall", "-q", "passenger_trio", "spawn_servers", "tests", "-x", "tests/apps")
         # Most tests wait for processes, so there are two for each core: one does something meanwhile. What a module shares stays together.

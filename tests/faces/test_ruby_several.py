@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import httpx
+import jruby_archive
 import pytest
 import trio
 from needs import needs
@@ -21,11 +22,6 @@ from passenger_trio.testing.harness import eventually, is_running
 pytestmark = [pytest.mark.os, pytest.mark.slow]
 
 APP = Path(__file__).resolve().parent.parent / "apps" / "ruby" / "which_ruby"
-JRUBY_ENVIRONMENT = (
-    ("GEM_PATH", "/usr/share/rubygems-integration/all"),
-    ("JRUBY_OPTS", "--dev"),
-    ("JAVA_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"),
-)
 
 
 def rubies() -> dict[str, str]:
@@ -49,7 +45,7 @@ def test_several_rubies_in_one_server(instance_dir: Path) -> None:
     assert len({name.split()[1] for name in found.values()}) >= 2, f"only one version: {found}"
     apps = []
     for number, (path, name) in enumerate(found.items()):
-        env = JRUBY_ENVIRONMENT if name.startswith("jruby") else ()
+        env = tuple(jruby_archive.environment().items()) if name.startswith("jruby") else ()
         apps.append(AppOptions(root=str(APP), name=f"app{number}", base_uri=f"/app{number}", ruby=path, env=env))
     config = Config(
         server=ServerOptions(port=0, access_log="off", instance_dir=str(instance_dir / "i")),

@@ -16,12 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jruby_archive
+
 from passenger_trio.testing.conformance import FakeSupervisor, Loader, Subject
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LOADERS = ROOT / "spawn_servers" / "ruby"
 APPS = ROOT / "tests" / "apps" / "ruby"
-DEBIAN_GEMS = "/usr/share/rubygems-integration/all"
 
 
 @functools.cache  # each is asked for its version once, and not by every module that wants to know
@@ -43,16 +44,8 @@ def can_fork(ruby: str) -> bool:
     return "jruby" not in Path(ruby).name
 
 
-JRUBY_ENVIRONMENT = {
-    "GEM_PATH": DEBIAN_GEMS,
-    "JRUBY_OPTS": "--dev",
-    "JAVA_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-}
-"""JRuby does not look for gems where Debian puts them, and a start costs less than half when the virtual machine compiles and collects less eagerly."""
-
-
 def environment(ruby: str) -> dict[str, str]:
-    return {} if can_fork(ruby) else JRUBY_ENVIRONMENT
+    return {} if can_fork(ruby) else jruby_archive.environment()
 
 
 def command(ruby: str, *, preload: bool = False) -> tuple[str, ...]:
