@@ -4,19 +4,24 @@ It knows fields, and nothing of what they mean: a field that is added to a class
 identity (``eq=False``) stand once, in a table, and are referred to by number, so that cycles and sharing come back as they were; everything else is a value and
 stands where it is.
 
+A picture is taken at once and encoded when somebody asks: the server does nothing else while it is taken, so that takes a quarter of what ``pickle`` would.
+
 Laws: decoding what was encoded gives an equal graph, container types and orders included; what cannot be encoded exactly is refused by its type and not left out.
 """
 
 from __future__ import annotations
 
 import enum
+import gc
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import attrs
 
-__all__ = ["decode", "encode"]
+__all__ = ["Picture", "decode", "encode", "take"]
 
 _CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {
     "list": list,
@@ -31,49 +36,163 @@ _MAPPINGS = (dict, OrderedDict)
 
 
 def encode(root: object) -> dict[str, Any]:
-    """JSON values of everything that ``root`` leads to.
+    """JSON values of everything that ``root`` leads to. Raises as ``take``."""
+    return take(root).encode()
+
+
+@attrs.frozen(eq=False)
+class Picture:
+    """What ``take`` has seen: values that change no more. What is plain, or cannot be changed, is the thing itself."""
+
+    root: Any
+    objects: list[tuple[type, list[Any]]]
+    """Of each object its class and its fields, in the order of ``_Object.number``."""
+
+    def encode(self) -> dict[str, Any]:
+        """JSON values of it. Slow; may be done in a thread."""
+        return {
+            "root": _encode(self.root),
+            "objects": [_encode_fields(kind, values) for kind, values in self.objects],
+        }
+
+
+@attrs.frozen(eq=False)
+class _Object:
+    """What is compared by identity, and stands in ``Picture.objects``."""
+
+    number: int
+
+
+@attrs.frozen(eq=False)
+class _Items:
+    """A container."""
+
+    kind: type
+    items: tuple[Any, ...]
+    """Of a mapping its keys and its values, in turn."""
+
+
+@attrs.frozen(eq=False)
+class _Value:
+    """An attrs object that is compared by its fields, and may change."""
+
+    kind: type
+    values: list[Any]
+
+
+_CONTAINER, _VALUE, _OBJECT = range(3)
+_leaves: set[type] = {type(None), bool, int, str, float}
+"""Classes whose instances are taken as they are: they do not change. Those of ours are added when they are met."""
+_ways: dict[type, tuple[int, Callable[[Any], Any]]] = {}
+"""Class -> how its instances are taken, and what reads all of their fields."""
+
+
+def take(root: object) -> Picture:
+    """A picture of everything that ``root`` leads to. Quick: it is taken between two facts, and the server does nothing else meanwhile.
 
     :raises TypeError: something in it is neither plain, nor a container, an enum member or an attrs object.
     """
-    encoder = _Encoder()
-    encoded = encoder.value(root)
-    while len(encoder.objects) < len(encoder.known):
-        encoder.objects.append(encoder.fields(encoder.known[len(encoder.objects)]))
-    return {"root": encoded, "objects": encoder.objects}
+    numbers: dict[int, int] = {}
+    known: list[Any] = []
+    leaves = _leaves
+
+    def value(one: Any) -> Any:
+        kind = type(one)
+        if kind in leaves or (kind not in _ways and _is_leaf(kind)):
+            return one
+        way, fields = _ways[kind]
+        if way == _CONTAINER:
+            items = chain.from_iterable(one.items()) if kind in _MAPPINGS else one
+            return _Items(kind, tuple(map(value, items)))
+        if way == _VALUE:
+            return _Value(kind, [field if type(field) in leaves else value(field) for field in fields(one)])
+        number = numbers.setdefault(id(one), len(known))
+        if number == len(known):
+            known.append(one)
+        return _Object(number)
+
+    # Nothing of a picture is garbage: a collector that looked at it again and again while it grows would take as long as it does.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return Picture(value(root), _fields_of(known, value))
+    finally:
+        if collects:
+            gc.enable()
 
 
-class _Encoder:
-    def __init__(self) -> None:
-        self.known: list[Any] = []
-        self.objects: list[dict[str, Any]] = []
-        self._numbers: dict[int, int] = {}
+def _fields_of(known: list[Any], value: Callable[[Any], Any]) -> list[tuple[type, list[Any]]]:
+    leaves, empties = _leaves, _empties
+    objects: list[tuple[type, list[Any]]] = []
+    for one in known:  # it grows
+        kind = type(one)
+        # A group has dozens of fields, and most of its containers are empty.
+        values = [
+            field if type(field) in leaves else value(field) if field else empties[type(field)]
+            for field in _ways[kind][1](one)
+        ]
+        objects.append((kind, values))
+    return objects
 
-    def value(self, value: Any) -> Any:
-        kind = type(value)
-        if value is None or kind in (bool, int, str):
-            return value
-        if kind is float:
-            return value if value - value == 0 else {"": "float", "text": repr(value)}
-        if isinstance(value, enum.Enum):
-            return {"": kind.__name__, "name": value.name}
-        if attrs.has(kind):
-            if kind.__eq__ is not object.__eq__:
-                return self.fields(value)
-            number = self._numbers.setdefault(id(value), len(self.known))
-            if number == len(self.known):
-                self.known.append(value)
-            return {"": "object", "number": number}
-        if kind.__name__ in _CONTAINERS and _CONTAINERS[kind.__name__] is kind:
-            items = value.items() if kind in _MAPPINGS else value
-            return {"": kind.__name__, "items": [self._item(kind, item) for item in items]}
+
+class _Empties(dict[type, _Items]):
+    """Of each kind of container one that is empty."""
+
+    def __missing__(self, kind: type) -> _Items:
+        if _is_leaf(kind):
+            raise TypeError(f"a {kind.__module__}.{kind.__qualname__} that is false cannot be recorded")
+        self[kind] = empty = _Items(kind, ())
+        return empty
+
+
+_empties = _Empties()
+
+
+def _is_leaf(kind: type) -> bool:
+    """Learn how instances of a class are taken; whether as they are."""
+    if issubclass(kind, enum.Enum) or (
+        attrs.has(kind) and kind.__eq__ is not object.__eq__ and kind.__hash__ is not None
+    ):
+        _leaves.add(kind)  # an attrs class that can be hashed is frozen
+    elif attrs.has(kind):
+        names = [field.name for field in attrs.fields(kind)]
+        several = attrgetter(*names, "__class__", "__class__")  # of two names at least it makes a tuple
+        way = _OBJECT if kind.__eq__ is object.__eq__ else _VALUE
+        _ways[kind] = way, lambda one: several(one)[:-2]
+    elif kind.__name__ in _CONTAINERS and _CONTAINERS[kind.__name__] is kind:
+        _ways[kind] = _CONTAINER, tuple
+    else:
         raise TypeError(f"a {kind.__module__}.{kind.__qualname__} cannot be recorded")
+    return kind in _leaves
 
-    def _item(self, kind: type, item: Any) -> Any:
-        return [self.value(item[0]), self.value(item[1])] if kind in _MAPPINGS else self.value(item)
 
-    def fields(self, value: Any) -> dict[str, Any]:
-        found = {field.name: self.value(getattr(value, field.name)) for field in attrs.fields(type(value))}
-        return {"": type(value).__name__, "fields": found}
+def _encode(value: Any) -> Any:
+    kind = type(value)
+    if value is None or kind in (bool, int, str):
+        return value
+    if kind is float:
+        return value if value - value == 0 else {"": "float", "text": repr(value)}
+    if kind is _Object:
+        return {"": "object", "number": value.number}
+    if kind is _Items:
+        items = [_encode(item) for item in value.items]
+        if value.kind in _MAPPINGS:
+            items = [[key, item] for key, item in zip(items[::2], items[1::2], strict=True)]
+        return {"": value.kind.__name__, "items": items}
+    if kind is _Value:
+        return _encode_fields(value.kind, value.values)
+    if isinstance(value, enum.Enum):
+        return {"": kind.__name__, "name": value.name}
+    if attrs.has(kind):
+        return _encode_fields(kind, [getattr(value, field.name) for field in attrs.fields(kind)])
+    if kind.__name__ in _CONTAINERS and _CONTAINERS[kind.__name__] is kind:  # within what cannot change
+        return _encode(_Items(kind, tuple(chain.from_iterable(value.items()) if kind in _MAPPINGS else value)))
+    raise TypeError(f"a {kind.__module__}.{kind.__qualname__} cannot be recorded")
+
+
+def _encode_fields(kind: type, values: Iterable[Any]) -> dict[str, Any]:
+    named = zip(attrs.fields(kind), values, strict=True)
+    return {"": kind.__name__, "fields": {field.name: _encode(value) for field, value in named}}
 
 
 def decode(encoded: Mapping[str, Any], classes: Mapping[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import gc
 import json
 from collections import OrderedDict, deque
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
-from passenger_trio.core.snapshot import decode, encode
+from passenger_trio.core.snapshot import decode, encode, take
 
 
 class Colour(enum.Enum):
@@ -68,3 +69,24 @@ def test_identity_sharing_and_cycles() -> None:
 def test_what_would_be_lost_is_refused(value: object) -> None:
     with pytest.raises(TypeError, match="cannot be recorded"):
         encode(value)
+
+
+@attrs.define
+class Counter:
+    count: int = 0
+    seen: list[int] = attrs.field(factory=list)
+
+
+def test_a_picture_stays_what_it_was() -> None:
+    """KE10: it is taken at once, and made JSON of when somebody asks, after everything in it has changed."""
+    node = Node(Key("one"), values={"counter": Counter(), "empty": [], 1: {2}})
+    node.friends.append(node)
+    picture, before = take(node), encode(node)
+    node.friends.clear()
+    node.values["counter"].count = 5
+    node.values["counter"].seen.append(1)
+    node.values["empty"].append(2)
+    node.values[1].add(3)
+    node.key = Key("other")
+    assert picture.encode() == before != encode(node)
+    assert gc.isenabled()
