@@ -31,7 +31,6 @@ from __future__ import annotations
 import outcome
 import trio
 
-from passenger_trio.codecs.head import Head
 from passenger_trio.codecs.response_head import parse
 from passenger_trio.codecs.response_lines import NO_BODY
 from passenger_trio.codecs.session_protocol import FLAG_CLOSE
@@ -226,46 +225,48 @@ class FastPath:
         client = self._client
         codec = client.codec
         try:
-            head = codec.next_head() if codec.mid_head else None
-            if head is None:
-                self._wait_for_head(now)
-            else:
-                self._begin(head, now)
+            head_begun = codec.mid_head
+            if head_begun:
+                head = codec.next_head()
+                if head is not None:
+                    client.stage = (
+                        Stage.APP
+                    )  # without a deadline: the next stage sets its own before anything is waited for
+                    client.served += 1
+                    client.front.requests += 1
+                    client.exchange = exchange = init_request(client, head, now)
+                    if exchange.body_whole or take_body_nowait(codec, exchange):
+                        self._check_out(exchange, now)
+                    else:
+                        self._leave(True)
+                    return
+                head_begun = codec.mid_head
         except RequestError as error:
-            client.refused_since = client.since if client.stage is Stage.HEAD else now
             self._fail(error)
+            return
+        self._wait_for_head(head_begun, now)
 
-    def _begin(self, head: Head, now: float) -> None:
-        client = self._client
-        client.stage = Stage.APP  # without a deadline: the next stage sets its own before anything is waited for
-        client.served += 1
-        client.front.requests += 1
-        client.exchange = exchange = init_request(client, head, now)
-        if exchange.body_whole or take_body_nowait(client.codec, exchange):
-            self._check_out(exchange, now)
-        else:
-            self._leave(True)
-
-    def _wait_for_head(self, now: float) -> None:
+    def _wait_for_head(self, head_begun: bool, now: float) -> None:
         """Set the deadline of the next head (R27): absolute from its first byte; before that, the time to be idle."""
         client = self._client
         front = client.front
-        codec = client.codec
-        if codec.peer_closed:
+        if client.codec.peer_closed:
             self._leave(False)
-        elif front.draining and client.served and not codec.mid_head:
+        elif head_begun:
+            if client.stage is not Stage.HEAD:
+                client.enter(Stage.HEAD, now, front.options.header_timeout)
+        elif not client.served:
+            client.enter(Stage.IDLE, now, front.options.header_timeout)
+        elif not front.draining:
+            client.enter(Stage.IDLE, now, front.options.keep_alive_timeout)
+        else:
             # A request that has arrived by now was sent in good faith, and is served; its response says that it is the last.
             try:
-                codec.receive(client.stream.recv_nowait())
+                client.codec.receive(client.stream.recv_nowait())
             except (trio.WouldBlock, trio.BrokenResourceError):
                 self._leave(False)
             else:
                 self._next_request(now)
-        elif not codec.mid_head:
-            keep_alive = front.options.keep_alive_timeout if client.served else front.options.header_timeout
-            client.enter(Stage.IDLE, now, keep_alive)
-        elif client.stage is not Stage.HEAD:
-            client.enter(Stage.HEAD, now, front.options.header_timeout)
 
     def _check_out(self, exchange: Exchange, now: float) -> None:
         """Borrow a process, or wait in the pool's queue for one."""
