@@ -1,6 +1,6 @@
 """Errors to responses: what a client is told when its request is refused, no process can be had, or the application fails.
 
-Law (R26): in production a client sees a status, a sentence of ours and an id that is also in the log; nothing of the exception. An error of the wire
+Law (R26): in production a client sees a status, a sentence of ours and an id that is also in the log; nothing of the exception. An error of the protocol
 ends the connection; an error of the pool or the application does not have to.
 """
 

@@ -1,4 +1,4 @@
-"""How long a request body may still be waited for (R27), and the one place where it is waited for."""
+"""The clock of a request body: how long it may still be waited for (R27), and the one place where that is done."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class BodyClock:
         self._rate = rate
 
     def waited(self, seconds: float, received: int) -> None:
-        """The client was waited for, and sent something, or nothing."""
+        """Count a wait for the client, and the bytes that it sent meanwhile."""
         if self._rate:
             self._left = min(self._grace, self._left - seconds + received / self._rate)
 

@@ -1,8 +1,8 @@
 """Stage: read the request body before a process is borrowed, so that a slow upload holds none.
 
-Up to ``stage.BUFFERED`` bytes are kept in memory (``exchange.body``), what is longer goes to a buffer on disk (``exchange.upload``); a body that is whole by then can also
-be sent again (R30). Where an application wants its uploads as they come, only what is here already is taken. And where the disk takes nothing any more the rest goes to the
-application as it comes, too: that holds a process, but refuses nobody (R35).
+Up to ``stage.BODY_IN_MEMORY`` bytes are kept in memory (``exchange.body``); a longer body goes to a buffer on disk (``exchange.upload``). A body that is whole by then can
+also be sent again (R30). For an application that wants its uploads as they arrive, only the bytes that are here already are taken. When the disk takes nothing more, the
+rest goes to the application as it arrives, too: that holds a process, but refuses nobody (R35).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["buffer_body", "take_body_nowait"]
 
 
 def take_body_nowait(codec: ClientSide, exchange: Exchange) -> bool:
-    """Take the body, if it is here whole, and short. False: nothing was done.
+    """Take the body, if it is short and here whole. False: nothing was done.
 
     :raises RequestError: it is not a body (400).
     """
@@ -37,7 +37,7 @@ def take_body_nowait(codec: ClientSide, exchange: Exchange) -> bool:
 
 
 async def buffer_body(client: Client, exchange: Exchange) -> bool:
-    """Read the body: whole, or as far as it is to be, or can be, buffered. Whether it is whole.
+    """Read the body: whole, or as far as it is to be buffered, or can be. :return: whether it is whole.
 
     :raises RequestError: it is not a body (400), too long (413), or late (408).
     :raises ClientGone: the client's connection broke.
@@ -92,7 +92,7 @@ async def buffer_body(client: Client, exchange: Exchange) -> bool:
 
 
 async def _store(client: Client, upload: SpillBuffer, clock: BodyClock) -> bool:
-    """Write what is in memory to disk, and what is here behind it in bulk. False: the disk does not take all of it, now, and the rest stays in memory (R35)."""
+    """Write the bytes in memory to disk, and those that have arrived behind them in bulk. False: the disk does not take all of them now, and the rest stays in memory (R35)."""
     client.enter(Stage.BODY, trio.current_time())  # without a deadline: the client is not waited for
     if upload.usable:
         await upload.store()

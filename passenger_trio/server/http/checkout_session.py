@@ -22,7 +22,7 @@ async def checkout_session(client: Client, exchange: Exchange) -> None:
     If the fast path took a place in the queue, it waits in that.
 
     :raises CheckoutError: none can be had.
-    :raises ClientGone: the client did not wait for it.
+    :raises ClientGone: the client has left.
     """
     waiter = exchange.waiter
     if waiter is None:
@@ -79,10 +79,9 @@ async def _wait_and_watch(client: Client, exchange: Exchange, waiter: Waiter) ->
 
 
 async def abandon_session(exchange: Exchange) -> None:
-    """Nobody waits for the response any more: tell the worker, and give the process back when it is done with it.
+    """Abandon an exchange: half-close the worker's stream, which the contract defines as "abort" (spawn_servers/CONTRACT.md), and give the process back when it is done.
 
-    The end of the stream is the word for "abort" (spawn_servers/CONTRACT.md, section 3). Until the worker ends its side it is busy, and
-    counts as busy. Over HTTP there is no such word but closing the stream, and nobody says when it was heard.
+    Until the worker ends its side it counts as busy. HTTP has no "abort" but closing the stream, and no answer to that.
     """
     session, exchange.session = exchange.session, None
     assert session is not None

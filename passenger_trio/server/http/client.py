@@ -1,4 +1,4 @@
-"""A client's connection: its streams, its codec, its stage and the stage's deadline. It knows no stage's code.
+"""A client's connection: its stream, its codec, its stage and the stage's deadline. It knows no stage's code.
 
 Each stage says what it is and how long it may last (``enter``). When the deadline has passed, the deadline scanner calls ``on_deadline``, which cancels the
 scope around the stage, unless the stage has said what it does instead. ``connection.py`` looks up what comes then.
@@ -72,9 +72,9 @@ class Client:
         self.scope = trio.CancelScope()
         """Around each step of the connection's task."""
         self.expired = False
-        """Whether the scope is cancelled."""
+        """Whether the stage has timed out, or was ended: the scope is cancelled."""
         self.broken = False
-        """Whether a step for it has failed: it is cut off, and not gone on with."""
+        """Whether a step for it has failed: the connection ends."""
         self.served = 0
         """Requests that were begun."""
 
@@ -103,15 +103,15 @@ class Client:
         self.front.deadline_scanner.soon(self)
 
     def enter_write(self, now: float) -> None:
-        """The client takes nothing: that may last for the write timeout (R27)."""
+        """Wait until the client reads, for the write timeout at most (R27)."""
         self.enter(Stage.WRITE, now, self.front.options.write_timeout, self._stopped_reading)
 
     def _stopped_reading(self, now: float) -> bool:
-        # Whoever waits for room is told in this very step, and gives the client its whole time again: a cut would end the connection behind what he sends.
+        # If there is room, the task that waits for it is woken in this very step, and gives the client its whole time again.
         return not self.stream.takes_more
 
     def on_deadline(self, now: float) -> None:
-        """The stage should be over by now. Called by the deadline scanner; runs no task."""
+        """The deadline of the stage has passed. Called by the deadline scanner; runs no task."""
         on_due = self._on_due
         if on_due is None or on_due(now):
             self.expire()
@@ -126,17 +126,17 @@ class Client:
         self.expire()
 
     def expire(self) -> None:
-        """The stage is over, whatever it waits for."""
+        """End the stage, whatever it waits for."""
         self.expired = True
         self.scope.cancel()
 
     def give_up(self) -> None:
-        """A step for it has failed."""
+        """A step for it has failed: end the connection."""
         self.broken = True
         self.expire()
 
     def on_fault(self, error: Exception) -> None:
-        """A step for it has failed, which nobody knows yet. Raises nothing."""
+        """A step for it has failed: report the error, and end the connection. Raises nothing."""
         self.front.kernel.report(TASK, error, f"it is closed [{self.peer.address}]")
         with self.front.kernel.contain(TASK):
             self.give_up()
@@ -154,7 +154,7 @@ class Client:
         )
 
     async def send(self, data: bytes | memoryview) -> None:
-        """Give bytes to the client; waits while it takes none, for which a deadline is set (R27).
+        """Give bytes to the client; wait while it reads none, up to the write timeout (R27).
 
         :raises ClientGone: the connection is broken.
         """

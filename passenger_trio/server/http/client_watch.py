@@ -1,10 +1,10 @@
-"""Watching a client that waits for its response: whether it is still there. It takes no task: the poller tells.
+"""The client watch: notices that a client which waits for its response has left. It takes no task: the poller calls it.
 
-What it sends ahead meanwhile is read, up to a limit, and no byte more (R31), for a hang-up cannot be told from what stands before it. A half-close is none: who has said all that he
-has to say still waits for an answer (R28). One who has closed altogether looks the same at first, and is found out when something is written to him (``half_closed`` is who can do that), or
-in a minute or so by the kernel's probes (``RawStream.probe_peer``), which say nothing to the client.
+Bytes that the client sends ahead meanwhile are read, up to a limit and no further (R31): a hang-up cannot be seen behind unread bytes. A half-close is no hang-up: a
+client that has sent all it had still waits for its answer (R28). A client that has closed altogether looks the same at first. That is found out when something is
+written to it (``half_closed`` is called so that this can be done), or in a minute or so by the kernel's probes (``RawStream.probe_peer``), which send nothing to the client.
 
-Law: between ``begin`` and ``end`` nobody else reads from the client. After it was told once, nothing more is.
+Law: between ``begin`` and ``end`` nothing else reads from the client. After ``gone`` was called, nothing is called any more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["ClientWatch"]
 
 
 class ClientWatch:
-    """:param gone: called when the client's connection broke; it neither waits nor raises.
+    """:param gone: called when the client's connection broke; must neither wait nor raise.
     :param half_closed: the same, when the client has ended its side.
     """
 
@@ -32,11 +32,11 @@ class ClientWatch:
         self._client = client
         self._gone = gone
         self._reads = False
-        """Whether more may be read of it."""
+        """Whether bytes of the client are read."""
         self._ended = False
 
     def begin(self) -> None:
-        """Not after its end: what is left of an exchange, the sending of its request body, may find out late that it is done."""
+        """Watch. Does nothing after ``end``: the sending of a request body may be done only when the response is over."""
         if self._ended:
             return
         client = self._client
@@ -53,7 +53,7 @@ class ClientWatch:
             client.front.warn_rarely("cannot watch a client's socket: %s", error.strerror)
 
     def end(self) -> None:
-        """Idempotent, and for good."""
+        """Stop for good. Idempotent."""
         self._ended = True
         self._client.stream.unregister()
 

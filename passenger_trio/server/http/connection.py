@@ -4,7 +4,7 @@ The way of most requests is ``fast_path``: ``_serve`` sleeps there, and this tas
 and is finished by ``_finish_on_slow_path``, stage by stage; then the fast path goes on.
 
 When the deadline of a stage has passed, the cancel scope around the step is cancelled, and ``_AFTER_TIMEOUT`` says which step comes then. What must survive that
-is in the ``Exchange``, and in the kernel: a cut in the same moment in which bytes come is delivered before they are read.
+is in the ``Exchange``, and in the kernel: a cancellation in the moment in which bytes arrive is delivered before they are read.
 
 Laws: at most one request of a connection is under way (R31), and bytes behind it are read ahead no further than ``stage.READ_AHEAD``; an exchange that is
 left for whatever reason gives its process back; a fault of ours, a broken law among them, costs the one connection (KE1, F13), whoever ran into it: its task, the
@@ -106,13 +106,13 @@ class Connection(Client):
     # -- after the deadline of a stage --------------------------------------------------------------------------
 
     async def _resume(self) -> None:
-        """Go on with the request that outlasted the patience of the fast path, where it was, then with those that follow."""
+        """Go on with the request that outlasted the fast path's timeout, then with those that follow."""
         self.enter(Stage.SLOW_APP, self.now())
         if await self._serve_on_slow_path():
             await self._serve()
 
     async def _last_look(self) -> None:
-        """The idle connection is to end; but a request that has come by now was sent in good faith, and is served."""
+        """The idle connection is to end; but a request that has arrived by now was sent in good faith, and is served."""
         try:
             self.codec.receive(self.stream.recv_nowait())
         except (trio.WouldBlock, trio.BrokenResourceError):
@@ -120,7 +120,7 @@ class Connection(Client):
         if not self.codec.peer_closed:
             await self._serve()
 
-    async def _relay_is_cut_off(self) -> None:
+    async def _relay_timed_out(self) -> None:
         exchange = self.exchange
         assert exchange is not None
         assert exchange.relay is not None
@@ -215,6 +215,6 @@ _AFTER_TIMEOUT: dict[Stage, Callable[[Connection], Awaitable[None]]] = {
     Stage.QUEUE: Connection._resume,
     Stage.APP: Connection._resume,
     Stage.WRITE: Connection._client_stopped_reading,
-    Stage.RELAY: Connection._relay_is_cut_off,
+    Stage.RELAY: Connection._relay_timed_out,
 }
 """The stage whose deadline has passed -> the next step. Any other stage: the connection is closed."""

@@ -1,13 +1,12 @@
-"""The deadline scanner: one task that holds every connection to its deadline.
+"""The deadline scanner: one task that ends every stage whose deadline has passed.
 
-A connection's deadline is a number (``Client.due``), which a stage writes when it begins; when it has passed, the connection's cancel scope is cancelled (a WebSocket,
-which has something to do from time to time, does it instead). Moving the
-deadline of a cancel scope costs about 3 us, several times a request; writing a number costs nothing. So the numbers are looked at from time to time: all of them every
-``_SCAN`` seconds, which is exact enough for limits of seconds, and those of the fast path, which all have the same length and so come due in the order in which they
-were set, from a queue.
+A connection's deadline is a number (``Client.due``), which a stage writes when it begins. When it has passed, the scanner tells the connection, which cancels its scope,
+or does what its stage has said. Moving the deadline of a cancel scope costs about 3 us, several times a request; writing a number costs nothing. So the scanner looks at
+the numbers from time to time: at all of them every ``_SCAN`` seconds, which is exact enough for limits of seconds; and at those of the fast path in a queue, for they
+all have the same length, and so come due in the order in which they were set.
 
-Laws: what goes wrong with one connection's deadline ends that one (KE1); no connection is cut off before its deadline, and none later than ``_SCAN`` after it; a stage that has ended in the meantime is not cut off
-(``Client.turn`` tells). The connection sees to it that a cut is delivered before anything is read, so it never costs bytes.
+Laws: a fault at one connection's deadline ends that one (KE1). No stage times out before its deadline, and none later than ``_SCAN`` after it. A stage that has
+ended in the meantime does not time out (``Client.stage_number`` tells). The cancellation is delivered before anything is read, so it never costs bytes.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ class HasDeadline(Protocol):
     due: float
     """When its stage must be over, in monotonic seconds; infinity: never."""
     stage_number: int
-    """The number of its stage."""
+    """The number of its stage, which tells a stage from those before and after it."""
 
     def on_deadline(self, now: float) -> None:
-        """The stage should be over by now. Runs no task."""
+        """The deadline of the stage has passed. Runs no task."""
 
     def expire(self) -> None:
-        """The stage is over."""
+        """The stage has timed out."""
 
     def on_fault(self, error: Exception) -> None:
-        """One of these has failed. Raises nothing."""
+        """One of the calls above has failed. Raises nothing."""
 
 
 class DeadlineScanner:
@@ -55,7 +54,7 @@ class DeadlineScanner:
         self._sleep = trio.CancelScope()
 
     def soon(self, connection: HasDeadline) -> None:
-        """``connection.due`` is one patience from now, and will be kept within ``_TICK``."""
+        """``connection.due`` is ``FAST_PATH_TIMEOUT`` from now, and is kept within ``_TICK``."""
         if not self._soon and connection.due < self._sleep.deadline:
             # The first after a while without any: the task sleeps longer than that. Under load this is never so.
             self._sleep.deadline = connection.due

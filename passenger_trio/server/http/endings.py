@@ -36,12 +36,12 @@ async def refuse(client: Client, error: RequestError) -> None:
     exchange = client.exchange
     _log.info("a request is refused: %d %s [%s]", error.status, error.code, client.peer.address)
     if exchange is not None and exchange.session is not None and exchange.session.stream is not None:
-        exchange.session.stream.send_eof()  # the worker need not wait until the client has gone, too
+        exchange.session.stream.send_eof()  # "abort": the worker need not wait until the client has gone, too
     if exchange is not None and exchange.response_begun:
         await cut_short(client, exchange, error)
         return
     if error.code == "body_truncated":
-        return  # of a request that was cut off nobody is left to be told
+        return  # the client has left in the middle of its request: there is nobody to answer
     data, size = refusal(client, error)
     if exchange is not None:
         exchange.status = error.status
@@ -93,8 +93,8 @@ async def cut_short(client: Client, exchange: Exchange, error: Exception) -> Non
 
 
 async def end_separately(client: Client, exchange: Exchange) -> None:
-    """The response is over, and the connection is to end, before the process is done with the request: each is let go by itself, so that a process
-    is not held for as long as the client is lingered for. The exchange is logged now.
+    """The response is over, and the connection is to end, before the process is done with the request. The two are ended side by side, so that lingering
+    for the client does not hold the process. The exchange is logged now.
     """
     client.exchange = None
     exchange.drop_upload()
@@ -132,7 +132,7 @@ async def linger(client: Client, *, may_send: bool = False) -> None:
         client.enter(Stage.LINGER, client.now())
         with trio.move_on_after(
             _LINGER_TIME
-        ):  # not the stage's deadline: that would cut whoever still ends a session, too
+        ):  # not the stage's deadline: that would also end the task that still ends a session
             while dropped < _LINGER_BYTES and (data := await client.stream.recv()):
                 dropped += len(data)
     except (trio.BrokenResourceError, trio.WouldBlock):

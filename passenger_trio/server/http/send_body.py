@@ -1,7 +1,7 @@
-"""The rest of a request body, from wherever it is to the process, beside its response: an application may answer before it has read all.
+"""Stage: send the rest of a request body to the process, beside its response: an application may answer before it has read all.
 
-First what is buffered on disk, which goes from file to socket within pieces (``sendfile``), and what was in memory behind it; then what the client still sends,
-as it comes.
+The bytes that are buffered on disk go first, from file to socket (``sendfile``), then those in memory behind them; then those that the client still sends,
+as they arrive.
 
 Law: ``exchange.body_sent`` is set only when the process has been given the end of the body; before that the stream is not at a boundary, and is not used again.
 """
@@ -32,7 +32,7 @@ async def send_body(client: Client, exchange: Exchange, stream: RawStream, inter
     unsent, exchange.unsent = exchange.unsent, b""
     reading = not unsent or await _send(
         stream, unsent
-    )  # whether the worker still takes the body; if not, its response tells why
+    )  # whether the worker still reads the body; if not, its response tells why
     if exchange.body_whole and exchange.upload is None:
         exchange.body_sent = reading  # all that was left was ``unsent``
         return
@@ -82,7 +82,7 @@ async def _send_coming(
 
 
 async def _send(stream: RawStream, data: bytes | memoryview) -> bool:
-    """False: the worker takes nothing any more."""
+    """False: the worker stopped reading."""
     if not data:
         return True
     try:

@@ -1,21 +1,21 @@
 """The upgrade relay: raw bytes between a client and an application that has taken the connection over, for as long as both want.
 
-It begins behind the process's ``U`` frame (CONTRACT.md section 3): after a head of status 101, which the pump has given to the client; or without one, and
+It begins behind the process's ``U`` frame (CONTRACT.md): after a head of status 101, which the response forwarder has given to the client; or without a head, and
 then the application writes its response by itself (Rack's full hijack). With a process that speaks HTTP it begins behind the 101. The two directions are
-*up* and *down* (``way``); the poller calls them, so the connection's task only waits for the end.
+*up* and *down* (``relay_direction``). The poller calls them; the connection's task only waits for the end.
 
 Laws:
 
-* No byte is lost, doubled or changed: first goes what came with the handshake, in either direction.
-* A side that takes nothing pauses the other: a direction holds no more than one piece, and reads the next one when that is gone. The scratch buffer is used
+* No byte is lost, doubled or changed. The bytes that came with the handshake go first, in either direction.
+* A side that stops reading pauses the other: a direction holds one piece at most, and reads the next one when that is gone. The shared receive buffer is used
   within one step only.
-* The end of one direction is passed on as a half-close. It is over when both have ended, when the client's connection breaks, or when the application
-  has closed its side altogether (or its process has died); what it had written before is still the client's.
-* The client of a WebSocket is told why it ends if the application cannot: 1012 when its process dies or has to go, 1001 when the server stops, or when nothing
-  came for too long. That needs the end of a frame (``websocket_ends``): in the middle of one, there is only the end of the connection.
-* The session is held until then, so the process counts as busy.
-* There are two limits: ``upgrade_idle_timeout`` without a byte in either direction, and ``websocket_drain`` from the moment in which the process is to go, or
-  the server drains. The deadline scanner asks when ``Client.due`` has come (``_on_due``): a byte that is passed on changes no timer.
+* The end of one direction is passed on as a half-close. The relay is over when both directions have ended, when the client's connection breaks, or when the application
+  has closed its side altogether (or its process has died). What the application had written before still goes to the client.
+* The client of a WebSocket gets a Close if the application cannot send one: 1012 when its process dies or is replaced, 1001 when the server stops or the relay was
+  idle for too long. A Close needs the end of a frame (``websocket_ends``); in the middle of one, only the connection ends.
+* The session is held until the relay is over, so the process counts as busy.
+* There are two limits: ``upgrade_idle_timeout`` without a byte in either direction, and ``websocket_drain`` from the moment in which the process is to be replaced, or
+  the server drains. The deadline scanner asks when ``Client.due`` has passed (``_on_due``): passing a byte on changes no timer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = ["Relay"]
 _PIECE = 65536
 """Bytes that are moved at once, which is also what a direction holds at the most."""
 _DYING = 0.2
-"""Seconds in which the exit of a process is waited for that has ended a WebSocket without a word."""
+"""Seconds to wait for the exit of a process that has ended a WebSocket without a Close."""
 _GOING_AWAY, _RESTART = 1001, 1012
 
 _log = logging.getLogger("passenger_trio.server")
@@ -57,13 +57,13 @@ class Relay:
         self._exchange = exchange
         self._idle = front.options.upgrade_idle_timeout or math.inf
         self.ends = math.inf
-        """When it is cut off, because its process is to go or the server drains."""
+        """The deadline, once the process is to be replaced or the server drains; in monotonic seconds."""
         self.over = False
         self._logged = False
         self.changed = trio.Event()
-        """It is over, or the end of what the process sends is to be judged."""
+        """Set when the relay is over, or when ``judge_end`` has to look at the end of what the process sends."""
         itself = not exchange.status
-        """The application writes its response."""
+        """Whether the application writes its response by itself."""
         piece = front.receive_buffer[:_PIECE]
         self._up = Up(client.stream, process, front.poller, piece, self.finish)
         self._down = Down(
@@ -80,7 +80,7 @@ class Relay:
         self._up.active = self._down.active = front.poller.time = client.now()
 
     async def run(self) -> None:
-        """Pass bytes on until it is over; whatever ends it, the session is closed. Never fails."""
+        """Pass bytes on until the relay is over, and give the session back. Raises nothing but cancellation."""
         client, exchange = self._client, self._exchange
         session = exchange.session
         assert session is not None
@@ -102,7 +102,7 @@ class Relay:
             exchange.give_back(SessionOutcome.DONE)
 
     def begin(self, client_sent: bytes, process_sent: bytes) -> None:
-        """Pass on what came with the handshake, and from here on what comes."""
+        """Pass on the bytes that came with the handshake, and watch both sides for more."""
         up, down = self._up, self._down
         try:
             up.watch()
@@ -118,7 +118,7 @@ class Relay:
             down.give(process_sent)
 
     def finish(self) -> None:
-        """It is over. Idempotent."""
+        """The relay is over. Idempotent."""
         self.over = True
         self._up.unwatch()
         self._down.unwatch()
@@ -146,11 +146,11 @@ class Relay:
 
     @property
     def due(self) -> float:
-        """When it is cut off if nothing comes, in monotonic seconds."""
+        """When the relay times out if no byte passes, in monotonic seconds."""
         return min(self.active + self._idle, self.ends)
 
     def _on_due(self, now: float) -> bool:
-        """Whether it is cut off now. If not, it is asked again when that may be so."""
+        """Whether the relay has timed out. If not, the next deadline is set."""
         self._client.due = due = self.due
         if now < due:
             return False
@@ -164,13 +164,13 @@ class Relay:
         return True
 
     def end_soon(self) -> None:
-        """It has a last time to end by itself."""
+        """Both sides have a last time to end by themselves."""
         client = self._client
         self.ends = min(self.ends, client.now() + client.front.options.websocket_drain)
         client.due = min(client.due, self.ends)
 
     def send_final_close(self) -> None:
-        """Tell the client of a WebSocket why it ends, if that can be done at once."""
+        """Send the client of a WebSocket a Close, if that can be done at once."""
         restarts = self._client.now() >= self.ends and not self._client.front.draining
         self.say_end(_RESTART if restarts else _GOING_AWAY)
 
@@ -185,7 +185,7 @@ class Relay:
         self.changed.set()
 
     async def judge_end(self) -> None:
-        """The process has ended a WebSocket without a word. If it is dying, the client is told so; if not, that is what the application wants."""
+        """The process has ended a WebSocket without a Close. If the process is dying, the client gets one; if not, the application wants this end."""
         session = self._exchange.session
         assert session is not None
         self.changed = trio.Event()
@@ -199,7 +199,7 @@ class Relay:
             self._down.end_now()
 
     def say_end(self, code: int) -> None:
-        """Tell the client of a WebSocket, if that can be done, which is where a frame has ended and no Close has gone. Nothing may follow."""
+        """Send a Close, if a frame has ended here and no Close has gone before. Nothing may follow."""
         down = self._down
         if down.frames is not None and down.frames.between and not down.unsent:
             try:

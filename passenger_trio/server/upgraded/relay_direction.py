@@ -1,9 +1,9 @@
-"""One direction of a relay: what its source has goes to its sink, without a task of its own.
+"""One direction of a relay: bytes of its source go to its sink, without a task.
 
-A read of a WebSocket's frames is the smaller the more frames come in one (``core.read_size``): they are counted one by one.
+The poller calls it. Reads of a WebSocket become smaller the more frames arrive in one (``core.read_size``): frames are counted one by one.
 
-Laws: it holds what its sink has not taken, and reads nothing meanwhile. It is called by the poller, and does not wait; a fault in it ends the relay. A source that has ended is
-watched for a hang-up only; one that hung up while it is not read is not watched at all, for that would be told again and again.
+Laws: a direction keeps the bytes that its sink has not taken, and reads nothing meanwhile. A step does not wait; a fault in it ends the relay. A source that has ended is
+watched for a hang-up only; a source that hung up while it is not read is not watched at all, for the poller would call again and again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STATUS_LINE = 12
 
 
 class RelayDirection:
-    """:param piece: where bytes are received that are given on before the next step. :param over: to be called when the whole relay is."""
+    """:param piece: the part of the shared receive buffer in which bytes are received within one step. :param over: called when the whole relay is over."""
 
     __slots__ = (
         "_over",
@@ -54,20 +54,20 @@ class RelayDirection:
         self._over = over
         self._size = ReadSize(len(piece), min(_LEAST_READ, len(piece)), len(piece))
         self._watched = -1
-        """What the source is watched for; -1: it is not."""
+        """The events for which the source is watched; -1: it is not registered."""
         self.moved = 0
         """Bytes that the sink's kernel has taken."""
         self.active = poller.time
-        """When it took the last of them, in monotonic seconds."""
+        """When the sink took the last of them, in monotonic seconds."""
         self.unsent = b""
-        """What it has not taken."""
+        """Bytes that the sink has not taken."""
         self.ended = False
         """The source has ended."""
 
     # -- what is watched ----------------------------------------------------------------------------------------
 
     def watch(self) -> None:
-        """Be told of what can be done next at the source, by either direction.
+        """Watch the source for what either direction can do next.
 
         :raises OSError: the kernel can watch no more sockets; not where it watches this one already.
         """
@@ -118,7 +118,7 @@ class RelayDirection:
             self.end()
 
     def give(self, piece: bytes | memoryview) -> None:
-        """To the sink, and what it does not take is kept."""
+        """Send a piece to the sink, and keep what it does not take."""
         try:
             sent = self._sink.send_nowait(piece)
         except trio.BrokenResourceError:
@@ -127,7 +127,7 @@ class RelayDirection:
         self.moved += sent
         self.active = self._poller.time
         if sent < len(piece):
-            self.unsent = bytes(piece[sent:])  # the scratch buffer is somebody else's after this step
+            self.unsent = bytes(piece[sent:])  # the shared receive buffer is used by others after this step
             self._go_on()
 
     def flush(self) -> None:
@@ -154,7 +154,7 @@ class RelayDirection:
     # -- ends ---------------------------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """The source has ended: so does what the sink gets."""
+        """The source has ended: pass the end on."""
         self.ended = True
         self._sink.send_eof()
         self._go_on()
@@ -164,12 +164,12 @@ class RelayDirection:
         self._over()
 
     def refused(self) -> None:
-        """The sink's connection is."""
+        """The sink's connection is broken."""
         self._over()
 
 
 class Up(RelayDirection):
-    """To the application. One that takes nothing any more may still be writing: what it does not want is dropped, for the sake of the client's end."""
+    """To the application. An application that stopped reading may still write: what it does not read is dropped, so that the client's end is still seen."""
 
     __slots__ = ("_refused",)
 
@@ -191,8 +191,8 @@ class Up(RelayDirection):
 class Down(RelayDirection):
     """To the client.
 
-    :param frames: of a WebSocket. :param found: to be called with the status of a response that the application writes by itself.
-    :param in_doubt: to be called when the process has ended a WebSocket without a word, in place of ``end``, which follows or does not.
+    :param frames: of a WebSocket. :param found: called with the status of a response that the application writes by itself.
+    :param in_doubt: called in place of ``end`` when the process has ended a WebSocket without a Close; ``end_now`` may follow.
     """
 
     __slots__ = ("_broken", "_doubted", "_found", "_front", "_in_doubt", "frames")
@@ -249,7 +249,7 @@ class Down(RelayDirection):
         self._in_doubt()
 
     def end_now(self) -> None:
-        """It is the application's own end."""
+        """The application wants this end: pass it on."""
         self._doubted, self.frames = False, None
         if self._broken:
             super().broken()
@@ -257,7 +257,7 @@ class Down(RelayDirection):
             super().end()
 
     def _look(self, piece: bytes | memoryview, found: Callable[[int], None]) -> None:
-        """The access log is to know the status of a response that is not ours."""
+        """Find the status of a response that the application writes, for the access log."""
         self._front += bytes(piece[: _STATUS_LINE - len(self._front)])
         if len(self._front) == _STATUS_LINE:
             self._found = None

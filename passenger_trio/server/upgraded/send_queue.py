@@ -1,9 +1,9 @@
-"""An Outflow: bytes on their way to one side of a connection that stays open, in order, written by whoever has some.
+"""A send queue: bytes on their way to one side of a connection that stays open, in order, whoever writes them.
 
-``put`` hands to the kernel what it takes at once. What it does not take is kept, and a task is there while something is, so no writer ever waits for another one. Who
-produces much waits with ``wait_clear`` before it produces more: so what is kept is bounded by what one of them makes at a time.
+``put`` gives the kernel what it takes at once. The rest is kept, and a task exists while something is kept, so no writer ever waits for another one. A producer
+of many bytes calls ``wait_clear`` before it produces more: so the queue holds at most what one producer makes at a time.
 
-A broken connection is no error here: what cannot be sent is dropped, and whoever reads from that connection sees that it has ended.
+A broken connection is no error here: what cannot be sent is dropped, and the task that reads from that connection sees its end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["SendQueue"]
 
 
 class SendQueue:
-    """:param tell: called with the time at which something last moved while something is kept, and with infinity when nothing is any more."""
+    """:param tell: called while bytes are kept, with the time at which the kernel last took some; with infinity when nothing is kept any more."""
 
     __slots__ = ("_clear", "_kept", "_now", "_nursery", "_stream", "_tell", "sent")
 
@@ -34,7 +34,7 @@ class SendQueue:
         """Bytes that the kernel has taken."""
         self._kept: bytearray | None = None
         self._clear: trio.Event | None = None
-        """Is there while somebody waits."""
+        """Exists while a task is in ``wait_clear``."""
 
     @property
     def kept(self) -> int:
@@ -94,7 +94,7 @@ class SendQueue:
             await self._clear.wait()
 
     def release(self) -> None:
-        """Let who waits go on."""
+        """End ``wait_clear``."""
         clear, self._clear = self._clear, None
         if clear is not None:
             clear.set()

@@ -1,16 +1,16 @@
 """A WebSocket that ends here: frames with the client, messages with the worker, for as long as both want.
 
-It begins behind the worker's ``W`` (CONTRACT.md, section 3), which the pump has made a 101. Its tasks are ``_from_client`` and ``_from_worker``; beside them an
-``SendQueue`` to each side has one while that side takes nothing. When something is due the deadline scanner calls ``_on_due``, which needs no task either. What happens when, and
-who is told, is decided in ``core/websocket_life``; what a frame is, in ``codecs/websocket_frames``, the only module that knows the WebSocket library.
+It begins behind the worker's ``W`` (CONTRACT.md), of which the response forwarder has made a 101. Its tasks are ``_from_client`` and ``_from_worker``; a
+``SendQueue`` to each side has one task more while that side does not read. When a deadline has passed the deadline scanner calls ``_on_due``, which needs no task.
+``core/websocket_life`` decides what happens when, and who is told. ``codecs/websocket_frames`` knows what a frame is, and is the only module that knows the WebSocket library.
 
 Laws:
 
-* Back-pressure goes through: while a side takes nothing, the other is not read. What is held for a connection is one read and one message in each direction.
-* Control frames are not held up by that: a Ping is answered as soon as its sender takes the answer; of several that wait, the last is answered (RFC 6455, 5.5.3).
-* The client's descriptor is closed as soon as the client's side is over; the process is given back when the worker says that its application has ended, and
+* Back-pressure goes through: while a side does not read, the other is not read. A connection holds one read and one message in each direction.
+* Control frames are not held up by that: a Ping is answered as soon as its sender takes the answer; of several waiting Pings, the last is answered (RFC 6455, 5.5.3).
+* The client's descriptor is closed as soon as the client's side is over. The process is given back when the worker says that its application has ended, and
   counts as busy until then.
-* No end of the worker, of the server or of its tasks lets the client's connection end without a Close, as long as that can be written.
+* No end of the worker, of the server or of its tasks lets the client's connection end without a Close, as long as one can be written.
 """
 
 from __future__ import annotations
@@ -112,9 +112,9 @@ class WebSocket:
         self._pong: bytes | None = None
         """The payload of the last Ping that could not be answered yet."""
         self._aborted = False
-        """The worker was told by the end of its stream, which is not used again."""
+        """Whether the worker was aborted by the end of its stream, which is not used again."""
         self._within = False
-        """A message to the client was begun, in a frame that is not its last."""
+        """Whether a message to the client was begun, in a frame that is not its last."""
         self.bytes_up = 0
         """Bytes from the client, of frames."""
         self.active = now
@@ -124,7 +124,7 @@ class WebSocket:
     # -- its life -------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Until both sides have ended. The session is given back before; the client's connection is closed."""
+        """Pass messages on until both sides have ended. Gives the session back and closes the client's connection."""
         client, exchange = self._client, self._exchange
         session = exchange.session
         assert session is not None
@@ -150,7 +150,7 @@ class WebSocket:
         return 0 if self._to_client is None else self._to_client.sent
 
     def end_soon(self) -> None:
-        """The server is to end: it has a last time to end by itself."""
+        """The server is to end: both sides have a last time to end by themselves."""
         self._life.drain(GOING_AWAY, self._client.now(), random.random())
         self._set_due()
 
@@ -159,12 +159,12 @@ class WebSocket:
         self._set_due()
 
     def _on_due(self, now: float) -> bool:
-        """Something may be due. Called by the deadline scanner. The connection is never cut off by that: the life decides."""
+        """A deadline of the life may have passed. False: the connection does not time out by that; the life decides what is done."""
         self._perform(self._life.tick(now))
         return False
 
     def send_final_close(self) -> None:
-        """Its tasks are being cancelled: the client is told, if that can be done at once."""
+        """The tasks are being cancelled: send the client a Close, if that can be done at once."""
         if self._life.client is _OPEN and (self._to_client is None or not self._to_client.kept):
             code = GOING_AWAY if self._client.front.draining else INTERNAL_ERROR
             try:
