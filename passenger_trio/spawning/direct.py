@@ -14,7 +14,6 @@ import trio
 
 from passenger_trio.codecs.control_protocol import Ready
 from passenger_trio.codecs.http1_worker import WORKER_PROTOCOLS
-from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.journey import JourneyType
 from passenger_trio.core.model import ErrorCategory
 from passenger_trio.errors import SpawnError
@@ -22,7 +21,7 @@ from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.handshake import Launch
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawn_listener import SpawnListener
-from passenger_trio.spawning.spawner import PreloaderFacts, SpawnedProcess
+from passenger_trio.spawning.spawner import SpawnedProcess, WithoutPreloader
 from passenger_trio.system.children import start_program
 from passenger_trio.system.pidfd import pin_child
 from passenger_trio.system.sockets import PeerCredentials
@@ -110,7 +109,7 @@ def process_of(launch: Launch, ready: Ready, spawn_time: float, remains: Remains
     )
 
 
-class DirectSpawner:
+class DirectSpawner(WithoutPreloader):
     """Starts a program for each process."""
 
     def __init__(
@@ -134,19 +133,3 @@ class DirectSpawner:
         finally:
             if not done:
                 await launch.abandon()
-
-    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """A direct spawn keeps nothing: sleep until cancelled."""
-        task_status.started()
-        await trio.sleep_forever()
-
-    def retire_preloader(self) -> None:
-        """There is none."""
-
-    @property
-    def preloader(self) -> PreloaderFacts | None:
-        return None
-
-    @property
-    def forking(self) -> Forking | None:
-        return None

@@ -23,7 +23,6 @@ import trio
 
 from passenger_trio.codecs.http1_worker import HTTP
 from passenger_trio.codecs.worker_protocol import WorkerProtocol
-from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory
 from passenger_trio.core.start_command import shell_text
@@ -33,7 +32,7 @@ from passenger_trio.spawning.direct import Sink
 from passenger_trio.spawning.handshake import Launch, describe_exit
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.remains import Remains
-from passenger_trio.spawning.spawner import PreloaderFacts, leave_behind, warn_of_stranger
+from passenger_trio.spawning.spawner import WithoutPreloader, leave_behind, warn_of_stranger
 from passenger_trio.system.children import descendants, start_program
 from passenger_trio.system.endings import Endings
 from passenger_trio.system.pidfd import PidFd, pin_child
@@ -167,7 +166,7 @@ class ListeningProcess:
         remove_unix_socket(self.socket_path)
 
 
-class GenericSpawner:
+class GenericSpawner(WithoutPreloader):
     """Starts the application's command once for each process; see ``Spawner``."""
 
     def __init__(self, spec: AppSpec, ports: Ports, sink: Sink | None = None, remains: Remains | None = None) -> None:
@@ -271,22 +270,6 @@ class GenericSpawner:
             raise self._never_listened(launch, port)
         launch.journey = launch.journey.performed("probe", trio.current_time())
         return found
-
-    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """A spawn keeps nothing: sleep until cancelled."""
-        task_status.started()
-        await trio.sleep_forever()
-
-    def retire_preloader(self) -> None:
-        """There is none."""
-
-    @property
-    def preloader(self) -> PreloaderFacts | None:
-        return None
-
-    @property
-    def forking(self) -> Forking | None:
-        return None
 
     # Error messages
 

@@ -34,7 +34,15 @@ from passenger_trio.system.endings import Endings
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.sockets import PeerCredentials, RawStream, connect_unix_nowait, remove_unix_socket
 
-__all__ = ["LiveProcess", "PreloaderFacts", "SpawnedProcess", "Spawner", "leave_behind", "warn_of_stranger"]
+__all__ = [
+    "LiveProcess",
+    "PreloaderFacts",
+    "SpawnedProcess",
+    "Spawner",
+    "WithoutPreloader",
+    "leave_behind",
+    "warn_of_stranger",
+]
 
 _log = logging.getLogger("passenger_trio.spawning")
 
@@ -233,3 +241,23 @@ class Spawner(Protocol):
     @property
     def forking(self) -> Forking | None:
         """How processes are made. None: unknown yet, or this spawner never forks."""
+
+
+class WithoutPreloader:
+    """The part of ``Spawner`` that is the same where nothing is kept between two spawns."""
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Sleep until cancelled."""
+        task_status.started()
+        await trio.sleep_forever()
+
+    def retire_preloader(self) -> None:
+        """There is none."""
+
+    @property
+    def preloader(self) -> PreloaderFacts | None:
+        return None
+
+    @property
+    def forking(self) -> Forking | None:
+        return None

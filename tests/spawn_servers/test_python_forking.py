@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from python_wsgi import command
 
+from preloader_ends import check_exit_hooks
 from passenger_trio.testing.conformance import FakeSupervisor, Loader, LoaderFailed, eventually
 
 pytestmark = pytest.mark.os
@@ -116,19 +117,7 @@ def test_a_hook_of_each_process_and_one_of_the_preloaders(tmp_path: Path) -> Non
         atexit.register(lambda: open("ran", "a").write("%d\\n" % os.getpid()))
     """
     with preloader_of(tmp_path, source) as (supervisor, preloader):
-        first, second = supervisor.fork(preloader), supervisor.fork(preloader)
-        first.shut_down()
-        first.wait_gone()
-        assert (tmp_path / "ran").read_text().split() == [str(first.pid)]
-        assert (tmp_path / "shared").is_dir()
-        preloader.shut_down()
-        assert second.request().body == b"hello"
-        assert (tmp_path / "shared").is_dir()
-        second.shut_down()
-        second.wait_gone()
-        assert preloader.exit_status() == 0
-        assert (tmp_path / "ran").read_text().split() == [str(loader.pid) for loader in (first, second, preloader)]
-        assert not (tmp_path / "shared").exists()
+        check_exit_hooks(supervisor, preloader, tmp_path)
 
 
 def test_the_supervisors_end_is_the_preloaders_and_its_hooks_run(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from needs import needs
 from ruby_rack import can_fork, command, rubies
 
+from preloader_ends import check_exit_hooks
 from passenger_trio.testing.conformance import FakeSupervisor, Loader
 
 pytestmark = pytest.mark.os
@@ -101,19 +102,7 @@ def test_a_hook_of_each_process_and_one_of_the_preloaders(ruby: str, tmp_path: P
     """
     with preloader_of(ruby, tmp_path, source) as (supervisor, preloader):
         assert kinds(preloader) == ["exit_hook"]
-        first, second = supervisor.fork(preloader), supervisor.fork(preloader)
-        first.shut_down()
-        first.wait_gone()
-        assert (tmp_path / "ran").read_text().split() == [str(first.pid)]
-        assert (tmp_path / "shared").is_dir()
-        preloader.shut_down()
-        assert second.request().body == b"hello"
-        assert (tmp_path / "shared").is_dir()
-        second.shut_down()
-        second.wait_gone()
-        assert preloader.exit_status() == 0
-        assert (tmp_path / "ran").read_text().split() == [str(loader.pid) for loader in (first, second, preloader)]
-        assert not (tmp_path / "shared").exists()
+        check_exit_hooks(supervisor, preloader, tmp_path)
 
 
 def test_a_preloader_that_serves_removes_what_is_its_own(ruby: str, tmp_path: Path) -> None:
