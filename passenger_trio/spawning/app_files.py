@@ -1,4 +1,4 @@
-"""The application's own files, as text: which there are, and what their syntax trees bind.
+"""The application's own files as text: which exist, and which names their syntax trees bind.
 
 Only reading, at most 1 MiB of a file, of regular files (a FIFO named ``app.py`` must not stop the
 supervisor). Symbolic links are followed: people develop and deploy with them. A file that is there but cannot

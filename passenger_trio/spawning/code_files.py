@@ -1,4 +1,4 @@
-"""Has the code of an application changed? A signature of the files that hold code, to compare with one of before.
+"""Whether the code of an application has changed: a signature of its code files, to compare with an earlier one.
 
 Only looking: names, sizes and times of modification, never contents; and never at more than ``_MOST`` entries, for an application may have a million
 uploads. What an application writes (logs, data, caches), what is installed beside it (virtual environments, packages) and hidden directories are left

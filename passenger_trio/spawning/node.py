@@ -34,15 +34,15 @@ OLDEST = 16
 STARTUP_FILES = ("app.js", "server.js", "index.js")
 _EXTENSIONS = (".js", ".mjs", ".cjs")
 _VERSION_TIMEOUT = 10.0
-_LONGEST = 1024 * 1024
+_MAX_SIZE = 1024 * 1024
 
 
 @attrs.frozen
 class NodeFile:
-    """What is to be loaded, or why nothing is.
+    """The file to load, or why there is none.
 
-    :ivar path: absolute; ``""``: nothing.
-    :ivar reason: why this one, in a sentence without a full stop; or what is there instead, ``""`` if there is nothing.
+    :ivar path: absolute, or ``""``.
+    :ivar reason: why this file, in a sentence without a full stop. Without a file: what was found instead, or ``""``.
     """
 
     path: str
@@ -50,12 +50,12 @@ class NodeFile:
 
 
 def is_node_file(name: str) -> bool:
-    """Whether a target or a startup file is one of Node's, by its name."""
+    """Whether the name is that of a Node.js file."""
     return name.endswith(_EXTENSIONS)
 
 
 def named_file(root: str, name: str) -> NodeFile:
-    """:raises NothingToServe: it is not there."""
+    """:raises NothingToServe: the file does not exist."""
     path = os.path.join(root, name)
     if not os.path.isfile(path):
         raise NothingToServe(f"there is no file {name} in {root}", (name,))
@@ -65,7 +65,7 @@ def named_file(root: str, name: str) -> NodeFile:
 def node_file(root: str, *, trusts_type: bool = False) -> NodeFile:
     """The application in a directory.
 
-    :param trusts_type: somebody said that there is one: a file need not look like a server.
+    :param trusts_type: the type was given, so a file need not look like a server.
     """
     package, trouble = _package(root)
     if trouble:
@@ -103,7 +103,7 @@ def choose_node(node: str, environ: Mapping[str, str]) -> tuple[str, str]:
     """Absolute path of the interpreter, and the reason in words.
 
     :param node: what was named: a path, a name to look for in ``PATH``, a directory with ``bin/node``; or ``""``.
-    :raises OptionError: it is not there, cannot be run, or is no Node of a version that can be served.
+    :raises OptionError: the interpreter does not exist, cannot be run, or is not a Node.js that the loader runs on.
     """
     if node:
         path = _named(node, environ)
@@ -163,7 +163,7 @@ def _can_run(path: str) -> bool:
 
 
 def _package(root: str) -> tuple[dict[str, Any], str]:
-    """``package.json``, ``{}`` if there is none; and what is wrong with it."""
+    """The contents of ``package.json`` (``{}`` if there is none), and what is wrong with them."""
     path = os.path.join(root, "package.json")
     if not os.path.isfile(path):
         return {}, ""
@@ -183,6 +183,6 @@ def _resolved(root: str, name: str) -> str:
 
 def _text(path: str) -> str:
     try:
-        return (read_regular(path, _LONGEST) or b"").decode("utf-8", "replace")
+        return (read_regular(path, _MAX_SIZE) or b"").decode("utf-8", "replace")
     except OSError:
         return ""

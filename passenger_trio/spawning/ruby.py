@@ -1,11 +1,11 @@
 """A directory with a Rack application -> what to load, and which Ruby runs it, and why that one.
 
 The Ruby is, in this order: the one that was named (``--ruby``), the one that ``.ruby-version``, ``.tool-versions`` or the ``ruby`` line of
-the Gemfile asks for, the first in ``PATH``. A wish is looked for where version managers (rbenv, asdf, mise, rvm, chruby) put their
+the Gemfile asks for, the first in ``PATH``. The version that a file asks for is searched where version managers (rbenv, asdf, mise, rvm, chruby) put their
 Rubies, and in ``PATH`` under the usual names. Asking an interpreter for its version (``-v``) costs 5 ms, or 300 ms with JRuby.
 
 What a version file asks for is a condition: a Ruby of another minor version is refused, one of another patch level is taken, and the reason
-says so. What the Gemfile asks for is Bundler's to judge, in the loader, whose message is shown to whoever waits for the page.
+says so. What the Gemfile asks for is judged by Bundler, in the loader. Its message is shown on the error page.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _FIRST = "passenger_wsgi.py"
 """Says as plainly as ``config.ru`` what a directory is. Other Python files beside a ``config.ru`` do not."""
 
 _VERSION_TIMEOUT = 20.0
-_LONGEST = 65536
+_MAX_SIZE = 65536
 _VERSION = re.compile(r"(?:(ruby|jruby|truffleruby)-?)?(\d+(?:\.\d+){0,3})(?:-?p\d+)?\Z")
-_TOLD = re.compile(
+_VERSION_OUTPUT = re.compile(
     r"(?P<engine>ruby|jruby|truffleruby) (?P<own>[\d.]+)(?:.*?\((?:like ruby )?(?P<language>\d+\.\d+\.\d+)\))?"
 )
-_GEMFILE_RUBY = re.compile(r"^\s*ruby[\s(]+(?P<wishes>[\"'][^#\n]*)", re.MULTILINE)
+_GEMFILE_RUBY = re.compile(r"^\s*ruby[\s(]+(?P<versions>[\"'][^#\n]*)", re.MULTILINE)
 _GEMFILE_FILE = re.compile(r"^\s*ruby[\s(]+file:\s*[\"']([^\"']+)", re.MULTILINE)
 _HOMES = (".rbenv/versions", ".rubies", ".rvm/rubies", ".asdf/installs/ruby", ".local/share/mise/installs/ruby")
 
@@ -65,8 +65,8 @@ class Ruby:
 
 
 @attrs.frozen
-class _Wish:
-    """What a file asks for."""
+class _Requirement:
+    """The Ruby that a file asks for."""
 
     engine: str
     version: tuple[int, ...]
@@ -79,10 +79,10 @@ class _Wish:
 
 
 def rack_file(root: str, app_type: str, named: str) -> str:
-    """Absolute path of the Rack application's startup file; ``""`` when it is no Rack application.
+    """Absolute path of the Rack application's startup file; ``""`` if the directory has no Rack application.
 
-    :param named: the target or the startup file that somebody named, or ``""``.
-    :raises NothingToServe: the file that was named is not there.
+    :param named: the target or the startup file that was given, or ``""``.
+    :raises NothingToServe: the given file does not exist.
     """
     if named.endswith(".ru") or (named and app_type == "rack"):
         path = os.path.join(root, named)
@@ -101,58 +101,62 @@ def choose_ruby(ruby: str, root: str, environ: Mapping[str, str]) -> Ruby:
     """The Ruby for the application in ``root``, with the reason in words.
 
     :param ruby: what was named: a path, a name to look for in ``PATH``, a directory with ``bin/ruby``; or ``""``.
-    :raises OptionError: it is not there, cannot be run, or is no Ruby of a version that can be served.
+    :raises OptionError: the interpreter does not exist, cannot be run, or is not a Ruby that the loader runs on.
     """
     if ruby:
-        found = _asked(_named(ruby, environ))
+        found = _ask_version(_named(ruby, environ))
         if found is None:
             raise OptionError(
                 "--ruby", ruby, f"it does not answer like a Ruby interpreter; Ruby {_dotted(OLDEST)} or newer is wanted"
             )
         return attrs.evolve(_old_enough(found), reason=f"named by --ruby ({found.name})")
-    wish = _wish(root)
-    if wish is not None and wish.version:
+    requirement = _find_requirement(root)
+    if requirement is not None and requirement.version:
         for digits in (4, 2):
-            for candidate in _candidates(wish, environ):
-                met = _asked(candidate)
-                if met is not None and wish.is_met_by(met, digits):
-                    instead = "" if wish.is_met_by(met, 4) else f", the nearest that is here is {met.name}"
-                    return attrs.evolve(_old_enough(met), reason=f"{wish.where} asks for {wish.text}{instead}")
-        if wish.where != "the Gemfile":
+            for candidate in _candidates(requirement, environ):
+                met = _ask_version(candidate)
+                if met is not None and requirement.is_met_by(met, digits):
+                    instead = "" if requirement.is_met_by(met, 4) else f", the nearest that is here is {met.name}"
+                    return attrs.evolve(
+                        _old_enough(met), reason=f"{requirement.where} asks for {requirement.text}{instead}"
+                    )
+        if requirement.where != "the Gemfile":
             hint = "install it, or name another with --ruby"
-            raise OptionError("--ruby", "", f"{wish.where} asks for Ruby {wish.text}, which is not found: {hint}")
+            raise OptionError(
+                "--ruby", "", f"{requirement.where} asks for Ruby {requirement.text}, which is not found: {hint}"
+            )
     for name in ("ruby", "jruby"):
         for path in _in_path(name, environ):
-            usual = _asked(path)
+            usual = _ask_version(path)
             if usual is not None:
                 return attrs.evolve(_old_enough(usual), reason=f"the first in PATH ({usual.name})")
     raise OptionError("--ruby", "", "there is no ruby in PATH: install one, or name it with --ruby")
 
 
-def _wish(root: str) -> _Wish | None:
+def _find_requirement(root: str) -> _Requirement | None:
     for where, text in (
         (".ruby-version", _text(root, ".ruby-version").strip()),
         (".tool-versions", _tool_version(_text(root, ".tool-versions"))),
     ):
         match = _VERSION.match(text)
         if match:
-            return _Wish(match[1] or "ruby", _numbers(match[2]), where, text)
+            return _Requirement(match[1] or "ruby", _numbers(match[2]), where, text)
     gemfile = _text(root, "Gemfile") or _text(root, "gems.rb")
     other = _GEMFILE_FILE.search(gemfile)
     match = _VERSION.match(_text(root, other[1]).strip()) if other else None
     if match:
-        return _Wish(match[1] or "ruby", _numbers(match[2]), "the Gemfile", match[0])
+        return _Requirement(match[1] or "ruby", _numbers(match[2]), "the Gemfile", match[0])
     line = _GEMFILE_RUBY.search(gemfile)
-    return _gemfile_wish(line["wishes"].strip()) if line else None
+    return _gemfile_requirement(line["versions"].strip()) if line else None
 
 
-def _gemfile_wish(text: str) -> _Wish | None:
+def _gemfile_requirement(text: str) -> _Requirement | None:
     """``"3.1.2"``, ``"~> 3.1.0"``, ``">= 3.0", "< 3.4"``, ``"2.6.8", engine: "jruby", engine_version: "9.3.9.0"``."""
     engine = re.search(r"engine(?:\s*=>|:)\s*[\"'](\w+)", text)
     engine_version = re.search(r"engine_version(?:\s*=>|:)\s*[\"']([\d.]+)", text)
     if engine is not None and engine[1] != "ruby":
         return (
-            _Wish(engine[1], _numbers(engine_version[1]) if engine_version else (), "the Gemfile", text)
+            _Requirement(engine[1], _numbers(engine_version[1]) if engine_version else (), "the Gemfile", text)
             if engine_version
             else None
         )
@@ -160,11 +164,11 @@ def _gemfile_wish(text: str) -> _Wish | None:
     if match is None:
         return None  # a range: the first Ruby in PATH, and Bundler judges
     numbers = _numbers(match[2])
-    return _Wish("ruby", numbers[:-1] if match[1] == "~>" else numbers, "the Gemfile", text)
+    return _Requirement("ruby", numbers[:-1] if match[1] == "~>" else numbers, "the Gemfile", text)
 
 
-def _candidates(wish: _Wish, environ: Mapping[str, str]) -> Iterator[str]:
-    """Paths of interpreters that may fulfil a wish."""
+def _candidates(requirement: _Requirement, environ: Mapping[str, str]) -> Iterator[str]:
+    """Paths of interpreters that may meet a requirement."""
     home = environ.get("HOME", "")
     directories = ["/opt/rubies", *(os.path.join(home, name) for name in _HOMES if home)]
     for directory in directories:
@@ -174,11 +178,15 @@ def _candidates(wish: _Wish, environ: Mapping[str, str]) -> Iterator[str]:
             continue
         for name in names:
             match = _VERSION.match(name)
-            if match and (match[1] or "ruby") == wish.engine and _numbers(match[2])[:1] == wish.version[:1]:
-                yield os.path.join(directory, name, "bin", "jruby" if wish.engine == "jruby" else "ruby")
-    names = [wish.engine]
-    if wish.engine == "ruby":
-        names.insert(0, f"ruby{_dotted(wish.version[:2])}")
+            if (
+                match
+                and (match[1] or "ruby") == requirement.engine
+                and _numbers(match[2])[:1] == requirement.version[:1]
+            ):
+                yield os.path.join(directory, name, "bin", "jruby" if requirement.engine == "jruby" else "ruby")
+    names = [requirement.engine]
+    if requirement.engine == "ruby":
+        names.insert(0, f"ruby{_dotted(requirement.version[:2])}")
     for name in names:
         yield from _in_path(name, environ)
 
@@ -209,8 +217,8 @@ def _named(ruby: str, environ: Mapping[str, str]) -> str:
     return path
 
 
-def _asked(path: str) -> Ruby | None:
-    """What an interpreter says of itself; None if it is none."""
+def _ask_version(path: str) -> Ruby | None:
+    """Run an interpreter to ask for its version. None: not a Ruby."""
     if not _can_run(path):
         return None
     try:
@@ -224,7 +232,7 @@ def _asked(path: str) -> Ruby | None:
         )
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
-    match = _TOLD.search(asked.stdout)
+    match = _VERSION_OUTPUT.search(asked.stdout)
     if match is None:
         return None
     own = _numbers(match["own"])
@@ -241,7 +249,7 @@ def _old_enough(ruby: Ruby) -> Ruby:
 
 def _text(root: str, name: str) -> str:
     try:
-        return (read_regular(os.path.join(root, name), _LONGEST) or b"").decode("utf-8", "replace")
+        return (read_regular(os.path.join(root, name), _MAX_SIZE) or b"").decode("utf-8", "replace")
     except OSError:
         return ""
 
