@@ -49,10 +49,10 @@ def answers(request: bytes, head: AppHead, body: bytes, close: bool, plain_parse
             seen += (sorted(lines.split(b"\r\n")), content)
         except UnfitResponseHead as error:
             return [*seen, type(error)]
-        seen.append(client.reusable)
-        if not client.reusable:
+        lives_on = client.is_ready_again()
+        seen.append(lives_on)
+        if not lives_on:
             break
-        client.start_next_cycle()
         client.receive(request)
         assert client.next_head() is not None
     return seen
@@ -74,7 +74,7 @@ def test_an_answer_before_the_end_of_the_request() -> None:
     for plain_parser in (True, False):
         client = client_with(request, plain_parser)
         written.append(client.answer(PLAIN, b"abc", date=DATE))
-        assert not client.reusable
+        assert not client.is_ready_again()
     assert written[0] == written[1] != b""
     assert b"\r\nConnection: close\r\n" in written[0]
 
