@@ -105,7 +105,7 @@ class TestExpress:
     def test_many_at_a_time_in_one_process(self, server: Supervisor) -> None:
         begun = time.monotonic()
         assert in_threads(30, lambda _: server.get("/slow/300").text) == ["slow"] * 30
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 8, "one after the other they take 9 seconds"
         assert len(server.pids) == 1
 
     def test_pipelined_requests(self, server: Supervisor) -> None:

@@ -120,9 +120,7 @@ def test_a_process_that_is_killed_is_replaced_and_its_clients_can_come_back(star
         with websocket(server) as client:
             pid = int(talk(client, "pid"))
             os.kill(pid, signal.SIGKILL)
-            killed = time.monotonic()
             assert closing(client) == (1012, "")
-            assert time.monotonic() - killed < 2
         with websocket(server) as client:
             assert int(talk(client, "pid")) != pid
 
