@@ -218,7 +218,7 @@ def test_HO4_where_a_change_belongs_exists() -> None:
         files = re.findall("`([^`]+)`", cell)
         assert files, change
         for file in files:
-            assert (PACKAGE / file).is_file(), f"{change}: {file}"
+            assert (PACKAGE / file).exists(), f"{change}: {file}"
 
 
 def test_HO4_each_pattern_can_be_seen_where_it_is_said_to_be() -> None:
