@@ -14,7 +14,7 @@ from passenger_trio.codecs.http1 import ClientSide
 from passenger_trio.codecs.plain_message import PlainMessage
 from passenger_trio.codecs.response_head import AppHead
 from passenger_trio.codecs.response_lines import status_line, with_standard_fields
-from passenger_trio.errors import UnfitResponseHead
+from passenger_trio.errors import RequestError, UnfitResponseHead
 
 PLAIN = AppHead(200, b"OK", [(b"X-A", b"b")])
 HEADS = (
@@ -129,3 +129,23 @@ def test_what_the_application_has_set_stays(name: bytes) -> None:
     assert with_standard_fields([(name, b"x")], DATE) == [(name, b"x"), (b"Server", b"passenger_trio")]
     assert with_standard_fields([(b"SERVER", b"x")], DATE) == [(b"SERVER", b"x"), (b"Date", DATE)]
     assert with_standard_fields([], DATE) == [(b"Date", DATE), (b"Server", b"passenger_trio")]
+
+
+@pytest.mark.parametrize("plain_parser", [True, False])
+def test_a_bare_cr_is_refused_as_soon_as_the_next_byte_is_here(plain_parser: bool) -> None:
+    """R1: an empty line may come first, and nothing else that begins like one."""
+    client = ClientSide(HttpLimits(), plain_parser=plain_parser)
+    client.receive(b"\r")
+    assert client.next_head() is None
+    client.receive(b"G")
+    with pytest.raises(RequestError) as told:
+        client.next_head()
+    assert told.value.status == 400
+
+
+@pytest.mark.parametrize("plain_parser", [True, False])
+def test_nothing_is_asked_behind_a_response(plain_parser: bool) -> None:
+    """Fault 29: also where its body came in chunks, whose end has been sent."""
+    client = client_with(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", plain_parser)
+    client.answer(PLAIN, b"abc", date=DATE)
+    assert client.probe() == b""

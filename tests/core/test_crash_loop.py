@@ -7,8 +7,10 @@ from driven_pool import FAILURE, SHOP, DrivenPool, granted, refused, retired, sp
 
 from passenger_trio.core.backoff import CRASHES_TOLERATED
 from passenger_trio.core.commands import Reason, Refuse
-from passenger_trio.core.crash_loop import UNANSWERED_TOLERATED
-from passenger_trio.core.model import SessionOutcome, WaiterId
+from passenger_trio.core.crash_loop import UNANSWERED_TOLERATED, explain
+from passenger_trio.core.limits import GroupLimits
+from passenger_trio.core.model import ProcessId, SessionOutcome, WaiterId
+from passenger_trio.core.state import GroupState, ProcessState
 
 
 def failures(pool: DrivenPool) -> int:
@@ -313,3 +315,16 @@ class TestUnanswered:
         pool.checked(pool.policy.checkout(again, SHOP, pool.now, bad))
         commands = pool.exits(well) if how == "exit" else pool.checked(pool.policy.detach(well, pool.now))
         assert granted(commands) == [(again, bad)]
+
+
+def test_an_exit_explains_the_failure_that_its_process_is_blamed_for_and_no_other() -> None:
+    group = GroupState(SHOP, GroupLimits())
+    process = ProcessState(ProcessId(0), group, 1, 0, 0.0, 0.0)
+    process.blamed_at = group.backoff.failed_at = 5.0
+    explain(process, FAILURE)
+    assert group.backoff.failure is FAILURE
+    explain(process, None)
+    assert group.backoff.failure is FAILURE, "an exit without evidence takes none away"
+    group.backoff.failure, process.blamed_at = None, 4.0
+    explain(process, FAILURE)
+    assert group.backoff.failure is None, "another one has failed since"

@@ -20,6 +20,7 @@ from passenger_trio.core.node_project import framework_of, looks_like_server, ma
         ("node --inspect server.js", ""),
         ("node server.js --port 3000", ""),
         ("node -e 'x'", ""),
+        ("node -v", ""),
         ("nodemon server.js", ""),
         ("next start", ""),
         ("node", ""),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from passenger_trio.core.redaction import REDACTED, is_secret_name, redact, redact_value
 
 SECRET_NAMES = [
+    "MYKEY",
     "SECRET_KEY",
     "DB_PASSWORD",
     "db_password",
