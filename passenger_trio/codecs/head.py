@@ -25,7 +25,7 @@ class HeaderCache:
     content_length: int | None
     keep_alive: bool
     pairs: bytes | None = None
-    """What ``headers.cgi_pairs`` makes of the fields, once it has."""
+    """What ``cgi_fields.cgi_pairs`` makes of the fields, once it has."""
     names_request: bool = False
     """Whether the request's id is among them."""
     origin: Origin | None = None

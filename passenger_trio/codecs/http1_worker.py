@@ -18,9 +18,9 @@ import enum
 
 import h11
 
+from passenger_trio.codecs.cgi_fields import forwarded_fields
 from passenger_trio.codecs.chunked import ChunkScan
 from passenger_trio.codecs.head import Head, HttpLimits
-from passenger_trio.codecs.headers import forwarded_fields
 from passenger_trio.codecs.http1_worker_head import Body, HeadScan, WorkerHead, malformed, parse_plain_head
 from passenger_trio.codecs.session_protocol import DATA, END, FLAG_CLOSE, HEAD, INTERIM, MAX_HEAD, UPGRADE
 from passenger_trio.codecs.worker_protocol import SESSION, BodyEncoding, Reader, WorkerProtocol

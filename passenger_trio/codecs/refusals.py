@@ -56,6 +56,11 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "bad_chunk_end": (400, "The data of a chunk is not followed by CRLF."),
     "tiny_chunks": (400, "The chunks are too many and too small."),
     "forbidden_trailer": (400, "A trailer field is not allowed as one."),
+    # Time, and where the request goes
+    "header_timeout": (408, "The header of the request did not arrive in time."),
+    "body_timeout": (408, "The body of the request did not arrive in time."),
+    "no_application": (404, "No application is mounted at this path."),
+    "websocket_key": (400, "The Sec-WebSocket-Key is not 16 bytes in base64."),
     # The two readers, and the end
     "refused_by_h11": (400, "The request is malformed."),
     "readers_disagree": (400, "The request can be read in two ways."),

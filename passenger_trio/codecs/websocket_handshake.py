@@ -12,8 +12,9 @@ import binascii
 import hashlib
 
 from passenger_trio.codecs.head import Head
+from passenger_trio.codecs.refusals import refuse
 from passenger_trio.codecs.response_head import check_fields
-from passenger_trio.errors import MalformedResponse, RequestError, UnfitResponseHead
+from passenger_trio.errors import MalformedResponse, UnfitResponseHead
 
 __all__ = ["accept_fields", "check_key", "offered_protocols"]
 
@@ -35,7 +36,7 @@ def check_key(head: Head) -> bytes:
             return key
     except binascii.Error:
         pass
-    raise RequestError(400, "websocket_key", "The Sec-WebSocket-Key is not 16 bytes in base64.")
+    raise refuse("websocket_key")
 
 
 def offered_protocols(head: Head) -> list[bytes]:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from passenger_trio.codecs.cgi_fields import cgi_pairs
 from passenger_trio.codecs.head import Head
-from passenger_trio.codecs.headers import cgi_pairs
+from passenger_trio.codecs.refusals import refuse
 from passenger_trio.codecs.session_protocol import (
     BODY_END,
     MAX_FRAME,
@@ -26,7 +27,6 @@ from passenger_trio.codecs.session_protocol import (
     encode_request,
     whole_response,
 )
-from passenger_trio.errors import RequestError
 
 __all__ = ["SESSION", "SESSION_ENCODING", "BodyEncoding", "Reader", "WorkerProtocol"]
 
@@ -104,7 +104,7 @@ class WorkerProtocol(Protocol):
     ) -> tuple[bytes, BodyEncoding]:
         """The request, as far as it is here: all of it, if ``body`` is the ``whole`` body. More pieces go by the framing.
 
-        :param connection_pairs: see ``headers.cgi_pairs``, as for the three that follow.
+        :param connection_pairs: see ``cgi_fields.cgi_pairs``, as for the three that follow.
         :param length: of the whole body, if that is known.
         :raises RequestError: the head is longer than a process takes (431).
         """
@@ -137,7 +137,7 @@ class _SessionProtocol:
         pairs = cgi_pairs(head, connection_pairs, script_name, trusted, request_id)
         if len(pairs) > MAX_HEAD:
             # Only limits that were set far above their defaults let such a head come here.
-            raise RequestError(431, "headers_too_large", "The header fields are too large together.")
+            raise refuse("headers_too_large")
         if whole:
             return encode_request(pairs, body), SESSION_ENCODING
         data = encode_head(pairs)

@@ -1,10 +1,10 @@
 """The end of one operating system process, as a table.
 
-It knows how far the ending of a process has come. It never knows why it ends, how long a step may take, or how a
+It knows how far the ending of a process has come. It never knows why it ends, what time it is, or how a
 signal is sent: the keeper (``pool/keeper.py``) holds the pidfd and the deadlines, feeds the events, and does what the
 table says.
 
-The ladder::
+The termination sequence::
 
     SERVING --RETIRE--> ASKED --GRACE_EXPIRED--> TERMED --GRACE_EXPIRED--> KILLED --EXITED--> GONE
                  ASK               TERM                      KILL
@@ -20,14 +20,17 @@ Laws:
   events race (a process exits in the very moment at which its grace expires), and a keeper that raises leaves a
   process behind.
 * Nothing is sent after GONE: the number may belong to somebody else by then.
-* Nothing is sent twice. Each step of the ladder is left in the moment in which it is done.
-* Time only goes down the ladder, and every way ends in GONE as long as GRACE_EXPIRED is fed after each step and the
+* Nothing is sent twice. A step is left in the moment in which it is done.
+* Time only moves forward in this sequence, and every way ends in GONE as long as GRACE_EXPIRED is fed after each step and the
   kernel kills.
 """
 
 from __future__ import annotations
 
 import enum
+
+TERM_TIME = 2.0
+"""Seconds between SIGTERM and SIGKILL. The time of ASKED is the application's own (``process_shutdown_timeout``)."""
 
 
 class Life(enum.Enum):

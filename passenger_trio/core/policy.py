@@ -7,12 +7,12 @@ The contract with the shell
     * Perform the commands of a call in their order, before the next call, and without waiting.
     * A ``Grant`` counts from the moment it was decided. The shell owes one ``session_closed`` for it, whatever
       happens: also when the waiter has gone in the meantime, and also when the process is gone.
-    * A ``StartSpawn`` is answered by one ``spawn_succeeded`` or ``spawn_failed``; ``AbandonSpawn`` hurries that, it
-      does not replace it. A process that came is answered by one ``process_exited``; ``Retire`` hurries that.
-      ``preloader_started`` likewise by ``preloader_ended``; ``RetirePreloader`` hurries that.
+    * A ``StartSpawn`` is answered by one ``spawn_succeeded`` or ``spawn_failed``; ``AbandonSpawn`` makes that come
+      sooner; an answer is still owed. A process that came is answered by one ``process_exited``; ``Retire`` makes that
+      come sooner. ``preloader_started`` likewise by ``preloader_ended`` and ``RetirePreloader``.
     * A generation that is named for the first time is spawned from the code as it is then.
-    * Times never run backwards. After any call, ask ``next_deadline`` again. Not needed, for these never bring the deadline
-      forward: after grants to a group without ``max_request_time``, a ``session_closed`` that returned nothing but
+    * Times never run backwards. After any call, ask ``next_deadline`` again. Three cases never make the deadline earlier, so it may be
+      skipped: after grants to a group without ``max_request_time``, a ``session_closed`` that returned nothing but
       grants, and a ``checkout`` that returned nothing and found others waiting (``has_queue``).
     * A fact about something unknown (a session closed twice) is a bug in the shell and raises ``InvariantBroken``.
       The one exception is ``abandon``: a waiter may leave at the very moment at which it is answered. (A group that
@@ -26,8 +26,8 @@ Who is told what, when no process can be had
     no process, no attempt, an open circuit          SPAWN_FAILED, with the evidence and ``retry_after``
     anything else                                    it waits, in order of arrival
     ===============================================  ==============================================
-    The third line holds for those who wait already as well: a failure refuses them, but never while a live process
-    can serve them.
+    The SPAWN_FAILED line also holds for those already waiting: a failed spawn refuses them, but never while a live
+    process can serve them.
 
 The theory of each part is written where it is kept: ``waitlist``, ``routing``, ``scaling``,
 ``backoff``, ``crash_loop``; the laws are code in ``invariants``.
@@ -39,7 +39,7 @@ import math
 
 from passenger_trio.core import (
     crash_loop,
-    draining,
+    drain_time,
     mending,
     recycling,
     restarting,
@@ -454,7 +454,7 @@ class PoolPolicy:
         for group in groups:
             commands += waitlist.refuse_overdue(state, group, now)
             commands += recycling.end_overruns(state, group, now)
-            commands += draining.look(group, now)
+            commands += drain_time.look(group, now)
             if group.avoiding:
                 commands += waitlist.serve(state, group, now)
         if not state.open:

@@ -54,7 +54,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator
 
-from passenger_trio.core import draining, routing, waitlist
+from passenger_trio.core import drain_time, routing, waitlist
 from passenger_trio.core.commands import AbandonSpawn, Command, Detach, Reason, Retire, StartSpawn
 from passenger_trio.core.model import AttemptId
 from passenger_trio.core.state import Attempt, GenerationState, GroupState, PoolState, ProcessState
@@ -339,7 +339,7 @@ def retire(pool: PoolState, process: ProcessState, reason: Reason, now: float) -
     routing.detach(pool, process)
     if process.sessions and reason is not Reason.FAILED:
         process.leaving = reason
-        draining.begin(process, now)
+        drain_time.begin(process, now)
         return [Detach(process.id, reason)]
     return [Retire(process.id, reason)]
 

@@ -17,15 +17,13 @@ from functools import partial
 
 import trio
 
-from passenger_trio.core.lifecycle import Action, Event, Life, step
+from passenger_trio.core.lifecycle import TERM_TIME, Action, Event, Life, step
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.session import Process
 from passenger_trio.spawning.handshake import describe_exit
 
 __all__ = ["Keeper"]
 
-_TERM_TIME = 2.0
-"""Seconds from TERM to KILL."""
 _KILL_TIME = 5.0
 """Seconds to wait for a process that was killed: only the kernel can hold it then."""
 
@@ -110,11 +108,11 @@ class Keeper:
             live.close()
 
     async def _walk_down(self) -> None:
-        """The ladder. Ends when there is no rung left; the exit, whenever it comes, cancels it."""
+        """The termination sequence. Ends after its last step; the exit of the process, whenever it comes, cancels it."""
         with self._kernel.contain(_TASK, "the process is killed") as containment:
             await self._retire.wait()
             self._happens(Event.RETIRE)
-            for wait in (self._shutdown_timeout, _TERM_TIME):
+            for wait in (self._shutdown_timeout, TERM_TIME):
                 await trio.sleep(wait)
                 self._happens(Event.GRACE_EXPIRED)
         if containment.error is not None:

@@ -1,12 +1,12 @@
-"""Whether a process, or one of those that it started, has come to a bad end by the time a stream of it ends (R25).
+"""Whether a process, or a child of it, crashed before its stream ended (R25).
 
-The kernel closes the streams of a process that crashes in good order. So the end of a stream says nothing of whether a body that
-ends with it is whole; but the kernel also marks a process as ending, and by what, before it closes its streams. That can be looked at
-in /proc without waiting for anything.
+When a process crashes, the kernel closes its streams normally, as after a clean exit. So the end of a stream does not show whether a body
+that ends with it is whole. But before it closes the streams, the kernel marks the process as ending, and by which signal. /proc shows that
+without waiting.
 
-Who is there is seen when a body begins (``look``), and again at its end (``verdict``). Of the process itself every end but exit status 0
-is a bad one. Of those that it started (a shell command is often the shell, and the program its child) only a signal that means a crash is:
-a program may start others that fail, and it knows what that means.
+``look`` notes the processes when a body begins; ``verdict`` looks again at its end. For the process itself, any exit other than status 0 is
+bad. For its children (a start command is often a shell, and the program its child) only death by a crash signal is bad: a program may start
+others that fail, and handles that itself.
 """
 
 from __future__ import annotations

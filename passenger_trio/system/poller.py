@@ -1,13 +1,15 @@
-"""The poller: one task that hears for all connections which of their sockets has something, or takes something.
+"""The poller: one task that waits for the sockets of all connections and calls back when one is readable or writable.
 
-A task that waits for one socket costs a system call to wait with, and a turn of the scheduler, for each message that comes. The sockets of idle clients, of the fast
-lane and of relays stay registered instead, with a poll set that has one waiter; a turn of that does what is to be done on all of them. Measured with 50 relays
-and messages of 100 bytes it is that turn, and not the message, that cost most.
+A task per socket costs a system call and a turn of the scheduler for each message. Instead, the sockets of idle clients, of the fast path and of relays stay
+registered with one epoll set that has one waiting task; each turn handles the events of all of them. With 50 relays and messages of 100 bytes, the turn and not
+the message was measured to cost most.
 
-Laws: what is called on an event does not wait; if it raises by mistake, that costs the one socket: its registration is hung up, whoever has it is told (``failed``), and the
-others hear on (KE1). A turn looks at no more than ``_TURN`` events, and at no more after
-``_TURN_TIME``, and then it is the turn of others (KE7); what it did not look at comes first in the next one; who hangs up hears
-nothing of the socket any more, also not in the same turn. A socket is disconnected before it is closed (``RawStream.close`` sees to that for its ``registration``).
+Laws:
+
+* A callback does not wait. If it raises by mistake, that costs the one socket: it is unregistered, its owner is called (``failed``), and the others go on (KE1).
+* A turn handles at most ``_TURN`` events, and none after ``_TURN_TIME``; then other tasks run (KE7). The events that are left come first in the next turn.
+* After ``unregister`` no callback comes for the socket, also not in the same turn. A socket is unregistered before it is closed (``RawStream.close`` does it for
+  its ``registration``).
 """
 
 from __future__ import annotations

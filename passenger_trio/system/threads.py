@@ -1,4 +1,4 @@
-"""Work in a thread, where no thread may be had: the only place that asks for one.
+"""Runs work in a thread, and handles a system that refuses a thread: the only place that asks for one.
 
 What may block (a disk, ``/proc``, a pipe that nobody reads) is done in a thread. At a limit on processes (``RLIMIT_NPROC``, ``pids.max``), or when memory is short, the
 kernel refuses a new one, and Trio raises whatever the interpreter makes of that. Here it is ``NoThread``, so that each caller says what becomes of its work: it does without

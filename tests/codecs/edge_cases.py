@@ -329,7 +329,7 @@ _case(
     "underscore",
     _get(b"X_User: evil", b"X-User: good"),
     "accept",
-    note="test_headers.py says which the application sees",
+    note="test_cgi_fields.py says which the application sees",
 )
 _case(9, "content-underscore-length", _get(b"Content_Length: 5"), "accept")
 _case(9, "transfer-underscore-encoding", _get(b"Transfer_Encoding: chunked"), "accept")

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from passenger_trio.codecs import edge, lines, plain_request, response_head
+from passenger_trio.codecs.cgi_fields import cgi_pairs
 from passenger_trio.codecs.edge import HeadScan
 from passenger_trio.codecs.head import Head, HeaderCache, HttpLimits
-from passenger_trio.codecs.headers import cgi_pairs
 from passenger_trio.codecs.http1 import ClientSide
 from passenger_trio.codecs.lines import LineScan
 from passenger_trio.codecs.plain_message import PlainMessage

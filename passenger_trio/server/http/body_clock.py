@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from passenger_trio.errors import RequestError
+from passenger_trio.codecs.refusals import refuse
 from passenger_trio.server.http.stage import RECEIVE_SIZE, ClientGone
 from passenger_trio.system.sockets import RawStream
 
@@ -48,4 +48,4 @@ class BodyClock:
                 raise ClientGone from None
             self.waited(trio.current_time() - begun, len(data))
             return data
-        raise RequestError(408, "body_timeout", "The body of the request did not arrive in time.")
+        raise refuse("body_timeout")

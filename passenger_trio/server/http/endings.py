@@ -10,6 +10,7 @@ import logging
 
 import trio
 
+from passenger_trio.codecs import refusals
 from passenger_trio.codecs.forwarded import read_origin
 from passenger_trio.errors import RequestError
 from passenger_trio.server.answers.answer_errors import refusal
@@ -62,7 +63,7 @@ async def refuse(client: Client, error: RequestError) -> None:
 
 async def refuse_late_head(client: Client) -> None:
     """The head of a request did not come in time (R27)."""
-    await refuse(client, RequestError(408, "header_timeout", "The header of the request did not arrive in time."))
+    await refuse(client, refusals.refuse("header_timeout"))
 
 
 def _log_refusal(client: Client, error: RequestError, size: int, since: float) -> None:

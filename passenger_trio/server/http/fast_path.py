@@ -15,15 +15,15 @@ whole loop; its states are stages of the connection (``Client.stage``):
     any    --                  the deadline has passed     on_cancelled: the task goes on (``connection._AFTER_TIMEOUT``)
     ====== =================== =========================== =================================================================
 
-The next request begins in one waiter, ``_next_request``.
+Every request begins in one method, ``_next_request``.
 
-A request is plain if it is here whole; if a process can be had now, or within ``FAST_PATH_TIMEOUT``; if that takes the request in one write, and answers with one
-whole response that arrives in one read and is not too long; and if the client takes that in one write. Steps leave all facts where the task would have left them:
-in the ``Exchange``, and in the connection's stage.
+A request is plain if all of these hold: it has arrived as a whole; a process is free now, or within ``FAST_PATH_TIMEOUT``; the process takes the request in one
+write and answers with a whole, short response in one read; the client takes the response in one write. The steps store everything where the task would have
+stored it: in the ``Exchange``, and in the connection's stage.
 
-Laws: a step neither waits nor raises, and is atomic. While the task sleeps here nobody else touches the connection's exchange and sockets. When it goes on, the
-fast path does not: nothing is registered any more, not even in the pool. ``on_granted`` does not call the pool, which may be in the middle of other grants. An
-error that a step finds is kept for the task (``failure``), which knows what the error means; where the task finds the same error by trying again, not even that.
+Laws: a step neither waits nor raises, and is atomic. While the task sleeps here nobody else touches the connection's exchange and sockets. Once the task runs
+again, all callbacks of the fast path have been removed, also the pool's. ``on_granted`` does not call the pool, which may be in the middle of other grants. An
+error that a step finds is kept for the task (``failure``), which knows what the error means. If the task would meet the same error by trying again, it is not kept.
 """
 
 from __future__ import annotations
@@ -229,9 +229,7 @@ class FastPath:
             if head_begun:
                 head = codec.next_head()
                 if head is not None:
-                    client.stage = (
-                        Stage.APP
-                    )  # without a deadline: the next stage sets its own before anything is waited for
+                    client.stage = Stage.APP  # without a deadline: the next stage sets its own before it waits
                     client.served += 1
                     client.front.requests += 1
                     client.exchange = exchange = init_request(client, head, now)
@@ -242,6 +240,7 @@ class FastPath:
                     return
                 head_begun = codec.mid_head
         except RequestError as error:
+            client.refused_since = client.since if client.stage is Stage.HEAD else now
             self._fail(error)
             return
         self._wait_for_head(head_begun, now)

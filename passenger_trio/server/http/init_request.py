@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from passenger_trio.codecs.forwarded import Origin, read_origin
 from passenger_trio.codecs.head import Head
-from passenger_trio.errors import RequestError
+from passenger_trio.codecs.refusals import refuse
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 
@@ -25,7 +25,7 @@ def init_request(client: Client, head: Head, now: float) -> Exchange:
     route = front.mounts.find(head.host, head.path)
     if route is not None:
         return Exchange(head, route, front.next_request_id(), now)
-    raise RequestError(404, "no_application", "No application is mounted at this path.")
+    raise refuse("no_application")
 
 
 def _origin(client: Client, head: Head) -> Origin | None:

@@ -1,8 +1,10 @@
 """Accepting: listening sockets to connections.
 
-One accept loop a listener. Laws: a connection that was accepted is served or closed, never forgotten, and what goes wrong with one costs that one (KE1); want of descriptors (R36, F31) closes connections that are
-idle, then lets the kernel's queue wait, and never spins; while the server drains the listener is not read, but who stood in its queue when that began is accepted
-first.
+One accept loop per listener. Laws:
+
+* An accepted connection is served or closed, never forgotten. An error in one connection costs only that one (KE1).
+* When descriptors run out (R36, F31), idle connections are closed. If that is not enough, new ones wait in the kernel's queue. There is no busy loop.
+* When draining begins, the connections in the kernel's queue are accepted, then no more.
 """
 
 from __future__ import annotations

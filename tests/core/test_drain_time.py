@@ -7,7 +7,7 @@ import math
 from driven_pool import SHOP, DrivenPool, retired
 
 from passenger_trio.core.commands import Command, Reason, Retire, StillDraining
-from passenger_trio.core.draining import LATE, NOTICE
+from passenger_trio.core.drain_time import LATE, NOTICE
 from passenger_trio.core.model import SessionOutcome
 
 

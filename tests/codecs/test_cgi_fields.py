@@ -8,9 +8,9 @@ import pytest
 from http1_strategies import TOKEN_CHARS, text_of
 from hypothesis import given, settings
 
-from passenger_trio.codecs import headers
+from passenger_trio.codecs import cgi_fields
+from passenger_trio.codecs.cgi_fields import cgi_pairs
 from passenger_trio.codecs.head import Head
-from passenger_trio.codecs.headers import cgi_pairs
 
 CONNECTION = b"SERVER_NAME\0host\0REMOTE_ADDR\x001.2.3.4\0"
 
@@ -89,7 +89,7 @@ def test_versions_hosts_and_lengths_come_from_the_head() -> None:
 
 def cgi_name(name: bytes) -> bytes | None:
     """What the application calls a field; None: it does not get it."""
-    return headers._TRUSTED[name] or None
+    return cgi_fields._TRUSTED[name] or None
 
 
 def test_R6_a_percent_encoded_path_stays_as_it_came() -> None:
@@ -203,9 +203,9 @@ def test_cgi_name() -> None:
 def test_what_is_remembered_is_bounded() -> None:
     for number in range(10000):
         cgi_name(b"X-Bounded-%d" % number)
-        assert len(headers._TRUSTED) <= headers._MOST_KNOWN
+        assert len(cgi_fields._TRUSTED) <= cgi_fields._MOST_KNOWN
     cgi_name(b"X-" + b"long" * 100)
-    assert max(map(len, headers._TRUSTED)) <= headers._LONGEST_KNOWN
+    assert max(map(len, cgi_fields._TRUSTED)) <= cgi_fields._LONGEST_KNOWN
 
 
 def test_R19_an_application_hears_of_an_upgrade_that_can_be_had_and_of_no_other() -> None:
