@@ -108,10 +108,11 @@ def has_headroom(pool: PoolState, group: GroupState) -> bool:
 
 
 def has_ground(pool: PoolState) -> bool:
-    """Whether a group may grow, seen from the hard ceiling. Reliefs that are slow are not counted: they may hang, and others do not wait for them."""
-    return pool.total - sum(attempt.slow and attempt is attempt.group.relief for attempt in pool.attempts.values()) < (
-        pool.ceiling
-    )
+    """Whether a group may grow below the hard ceiling. Slow reliefs do not count: they may hang, and other groups do not wait for them."""
+    if pool.total < pool.ceiling:
+        return True  # nearly always, and asked for each request that waits
+    hung = sum(attempt.slow and attempt is attempt.group.relief for attempt in pool.attempts.values())
+    return pool.total - hung < pool.ceiling
 
 
 def is_starved(group: GroupState) -> bool:
