@@ -115,6 +115,7 @@ if __name__ != "__main__":
         """The contract of the spawn servers, with every interpreter that is found."""
         _need_programs(session, TEST_PROGRAMS)
         session.install("-q", "-e", ".[test]")
+        session.env["PASSENGER_TRIO_TEST_ALL_PYTHONS"] = "1"
         session.run("python", "-m", "pytest", "tests/spawn_servers", *session.posargs)
 
     @nox.session

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,27 @@ def interpreters() -> dict[str, str]:
             real.add(os.path.realpath(base.strip()))
             found[f"{name}-{version}" if path != sys.executable else "this"] = path
     return found
+
+
+def others() -> dict[str, str]:
+    """The interpreters beside this one that the whole contract is checked with: the oldest CPython and the newest, and each other implementation.
+
+    All where PASSENGER_TRIO_TEST_ALL_PYTHONS is set (``nox -s loaders``): each costs a minute of processor time.
+    """
+    found = {name: path for name, path in interpreters().items() if name != "this"}
+    if os.environ.get("PASSENGER_TRIO_TEST_ALL_PYTHONS"):
+        return found
+    by_age = sorted((name for name in found if name.startswith("cpython-")), key=_version)
+    return {name: path for name, path in found.items() if name not in by_age[1:-1]}
+
+
+def _version(name: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", name)]
+
+
+def compile_loader(python: str) -> None:
+    """Let ``python`` keep its bytecode of the loader: a check starts it a hundred times, and the suite has an environment in which nobody does."""
+    subprocess.run([python, "-m", "compileall", "-q", str(LOADER.parent)], check=False, timeout=60)
 
 
 def command(python: str = PYTHON, *, preload: bool = False) -> tuple[str, ...]:

@@ -7,11 +7,11 @@ from contextlib import ExitStack
 
 import pytest
 from python_asgi import LOOPS, subject
-from python_wsgi import interpreters
+from python_wsgi import compile_loader, others
 
 from passenger_trio.testing.conformance import CHECKS, Check, Stage, check_spawn_server
 
-OTHERS = {name: path for name, path in interpreters().items() if name != "this"}
+OTHERS = others()
 CASES = [
     (check, preloaded, loop)
     for check in CHECKS
@@ -45,8 +45,10 @@ def test_contract(check: Check, preloaded: bool, loop: str, stages: dict[tuple[b
 
 @pytest.mark.os
 @pytest.mark.slow
+@pytest.mark.timeout(360)
 @pytest.mark.parametrize("python", OTHERS.values(), ids=OTHERS.keys())
 def test_contract_on_other_interpreters(python: str) -> None:
     """All checks at once; a failure names each clause. They have no Trio."""
+    compile_loader(python)
     done = check_spawn_server(subject(python), share=True)
     assert len(done) > len(CHECKS)

@@ -9,12 +9,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from python_wsgi import LOADER, OLDEST, interpreters, subject
+from python_wsgi import LOADER, OLDEST, compile_loader, interpreters, others, subject
 
 from passenger_trio.testing.conformance import CHECKS, Check, Stage, check_spawn_server
 
 INTERPRETERS = interpreters()
-OTHERS = {name: path for name, path in INTERPRETERS.items() if name != "this"}
+OTHERS = others()
 
 
 CASES = [
@@ -46,9 +46,11 @@ def test_contract(check: Check, preloaded: bool, stages: dict[bool, Stage]) -> N
 
 @pytest.mark.os
 @pytest.mark.slow
+@pytest.mark.timeout(360)
 @pytest.mark.parametrize("python", OTHERS.values(), ids=OTHERS.keys())
 def test_contract_on_other_interpreters(python: str) -> None:
     """All checks at once; a failure names each clause."""
+    compile_loader(python)
     done = check_spawn_server(subject(python), share=True)
     assert len(done) > len(CHECKS)
 
