@@ -1,7 +1,7 @@
 """What the policy wants done: frozen values, each with its reason.
 
-The shell (``pool/perform.py``) performs every command in the order given, synchronously: a command never waits. Tests
-compare commands with ``==``; an operator reads the ``reason``.
+The shell (``pool/perform.py``) performs every command synchronously and in the given order: a command
+never waits. Tests compare commands with ``==``; operators read the ``reason``.
 """
 
 from __future__ import annotations
@@ -66,20 +66,23 @@ class Grant:
 class Refuse:
     """``waiter`` gets an error: QUEUE_FULL, QUEUE_TIME, SPAWN_FAILED or SHUT_DOWN.
 
-    ``failure`` is the evidence when the reason is SPAWN_FAILED. It is None when the processes do start, but end
-    before they have served anything, and the shell knew no more (``PoolPolicy.process_exited``).
+    ``failure`` is the evidence if the reason is SPAWN_FAILED. It is None if the processes start but end before they
+    have served a session, and the shell has no evidence (``PoolPolicy.process_exited``).
     """
 
     waiter: WaiterId
     reason: Reason
     failure: SpawnFailure | None = None
     retry_after: float | None = None
-    """Seconds until the next attempt, where that is known."""
+    """Seconds until the next attempt, if known."""
 
 
 @attrs.frozen
 class StartSpawn:
-    """Spawn a process of a generation: from the code as it is when the first of that generation is begun, or newer."""
+    """Spawn a process of a generation.
+
+    It runs the code as it was when the first spawn of that generation began, or newer code.
+    """
 
     group: GroupKey
     attempt: AttemptId
@@ -89,7 +92,7 @@ class StartSpawn:
 
 @attrs.frozen
 class AbandonSpawn:
-    """Stop an attempt that is under way; it will end with ``spawn_failed`` or ``spawn_succeeded`` all the same."""
+    """Stop an attempt that is under way. It still ends with ``spawn_failed`` or ``spawn_succeeded``."""
 
     group: GroupKey
     attempt: AttemptId
@@ -98,7 +101,7 @@ class AbandonSpawn:
 
 @attrs.frozen
 class Detach:
-    """A process that is busy gets no more sessions. Nothing is to be done yet: ``Retire`` follows when its last one ends."""
+    """A busy process gets no more sessions. ``Retire`` follows when its last session ends."""
 
     process: ProcessId
     reason: Reason
@@ -106,7 +109,10 @@ class Detach:
 
 @attrs.frozen
 class Retire:
-    """End a process that has no sessions left, broke one, or had its time for them (the keeper's ladder: ask, TERM, KILL)."""
+    """End a process: it has no sessions left, broke one, or used up its time for them.
+
+    The process keeper runs the termination sequence: ask, SIGTERM, SIGKILL.
+    """
 
     process: ProcessId
     reason: Reason
@@ -114,7 +120,7 @@ class Retire:
 
 @attrs.frozen
 class StillDraining:
-    """Tell people that a detached process still has sessions, and how many seconds it has for them (infinity: any number)."""
+    """Tell operators that a detached process still has sessions, and how many seconds are left (infinity: no limit)."""
 
     process: ProcessId
     sessions: int
@@ -123,7 +129,7 @@ class StillDraining:
 
 @attrs.frozen
 class Kill:
-    """End a process at once. Its sessions end as they may; of ``session``, if there is one, people are told why."""
+    """End a process at once, whatever sessions it has. If ``session`` is given, log the reason for that session."""
 
     process: ProcessId
     reason: Reason
@@ -139,7 +145,7 @@ class RetirePreloader:
 
 @attrs.frozen
 class EndGeneration:
-    """Nothing is spawned of this generation any more, and it has no preloader and no process: let go of its spawner."""
+    """Release the spawner of a generation: nothing more is spawned of it, and it has no preloader and no process."""
 
     group: GroupKey
     generation: int
@@ -147,22 +153,23 @@ class EndGeneration:
 
 @attrs.frozen
 class RestartEnded:
-    """Tell whoever waits for it: a process of ``generation`` was ready and no older one serves, or that one did not start.
+    """Tell the callers that wait for a restart how it ended.
 
-    ``kept``: the version before it serves on; False: there was none to keep.
+    Accepted: a process of ``generation`` was ready, and no older process serves. Rejected: it did not start.
+    ``kept``: the version before it keeps serving; False: there was none to keep.
     """
 
     group: GroupKey
     generation: int
     rejected: bool = False
     failure: SpawnFailure | None = None
-    """Why it was rejected, if that is known."""
+    """Why the generation was rejected, if known."""
     kept: bool = True
 
 
 @attrs.frozen
 class PoolEmpty:
-    """Shut down, and the last process and the last attempt are gone."""
+    """The pool is shut down, and its last process and attempt are gone."""
 
 
 Command = (

@@ -1,36 +1,39 @@
 """The pool's policy: facts go in as method calls, decisions come out as commands.
 
-It knows ``state`` and the time that it is told. It may never know a socket, an operating system's process, a task or
-a clock. Every method is synchronous and is therefore a critical section under Trio: there is no lock.
+The policy knows ``state`` and the time that each call passes. It must not know a socket, a process
+of the operating system, a task or a clock. Every method is synchronous, so it is a critical section
+under Trio and needs no lock.
 
 The contract with the shell
-    * Perform the commands of a call in their order, before the next call, and without waiting.
-    * A ``Grant`` counts from the moment it was decided. The shell owes one ``session_closed`` for it, whatever
-      happens: also when the waiter has gone in the meantime, and also when the process is gone.
-    * A ``StartSpawn`` is answered by one ``spawn_succeeded`` or ``spawn_failed``; ``AbandonSpawn`` makes that come
-      sooner; an answer is still owed. A process that came is answered by one ``process_exited``; ``Retire`` makes that
-      come sooner. ``preloader_started`` likewise by ``preloader_ended`` and ``RetirePreloader``.
-    * A generation that is named for the first time is spawned from the code as it is then.
-    * Times never run backwards. After any call, ask ``next_deadline`` again. Three cases never make the deadline earlier, so it may be
-      skipped: after grants to a group without ``max_request_time``, a ``session_closed`` that returned nothing but
-      grants, and a ``checkout`` that returned nothing and found others waiting (``has_queue``).
-    * A fact about something unknown (a session closed twice) is a bug in the shell and raises ``InvariantBroken``.
-      The one exception is ``abandon``: a waiter may leave at the very moment at which it is answered. (A group that
-      was not added is a ``KeyError``.)
+    * Perform the commands of a call in order, before the next call, without waiting.
+    * A ``Grant`` counts from the step that decides it. The shell owes one ``session_closed`` for each,
+      even when the waiter has left meanwhile, and even when the process is gone.
+    * The shell answers a ``StartSpawn`` with one ``spawn_succeeded`` or ``spawn_failed``. After an
+      ``AbandonSpawn`` it still owes that answer, only sooner. It answers a process that came with one
+      ``process_exited``; ``Retire`` makes that come sooner. ``preloader_started``, ``preloader_ended``
+      and ``RetirePreloader`` follow the same rule.
+    * The shell spawns a generation from the code as it is when a command first names that generation.
+    * Times never decrease. After each call, ask ``next_deadline`` again. Three cases never make the
+      deadline earlier, so the shell may skip it: grants to a group without ``max_request_time``; a
+      ``session_closed`` that returned only grants; a ``checkout`` that returned nothing and found
+      other waiters (``has_queue``).
+    * A fact about something unknown (a session closed twice) is a bug in the shell and raises
+      ``InvariantBroken``. ``abandon`` is the only exception: a waiter may leave in the very moment in
+      which the policy answers it. (A group that was not added is a ``KeyError``.)
 
-Who is told what, when no process can be had
+How a checkout is answered when no process is free
     ===============================================  ==============================================
     the pool is shut down                            SHUT_DOWN, at once
-    too many wait already                            QUEUE_FULL
-    it has waited for ``max_request_queue_time``     QUEUE_TIME
+    the queue is full                                QUEUE_FULL
+    the waiter waited ``max_request_queue_time``     QUEUE_TIME
     no process, no attempt, an open circuit          SPAWN_FAILED, with the evidence and ``retry_after``
-    anything else                                    it waits, in order of arrival
+    anything else                                    the waiter stays queued, in order of arrival
     ===============================================  ==============================================
-    The SPAWN_FAILED line also holds for those already waiting: a failed spawn refuses them, but never while a live
-    process can serve them.
+    The SPAWN_FAILED row also holds for waiters that are queued already: a failed spawn refuses them,
+    but never while a live process can serve them.
 
-The theory of each part is written where it is kept: ``waitlist``, ``routing``, ``scaling``,
-``backoff``, ``crash_loop``; the laws are code in ``invariants``.
+Each part states its theory in its own module: ``waitlist``, ``routing``, ``scaling``, ``backoff``,
+``crash_loop``. ``invariants`` holds the laws as code.
 """
 
 from __future__ import annotations
@@ -64,7 +67,7 @@ from passenger_trio.core.state import Attempt, EnabledStatus, GenerationState, G
 from passenger_trio.core.statistics import GroupStatistics, PoolStatistics
 from passenger_trio.errors import InvariantBroken
 
-# Looked up once: an attribute of an enum class costs more than the comparison on the hot path.
+# Looked up once: reading an attribute of an enum class costs more than the comparison on the hot path.
 _ENABLED = EnabledStatus.ENABLED
 _DONE = SessionOutcome.DONE
 _CLIENT_GONE = SessionOutcome.CLIENT_GONE
@@ -74,7 +77,7 @@ _UNANSWERED = SessionOutcome.UNANSWERED
 
 
 class PoolPolicy:
-    """Decides for one pool. ``state`` is for reading: invariants, statistics and tests look at it."""
+    """Decides for one pool. ``state`` is read-only for others: invariants, statistics and tests read it."""
 
     def __init__(self, limits: PoolLimits) -> None:
         self.state = PoolState(limits)
@@ -82,9 +85,9 @@ class PoolPolicy:
     # --- groups ---------------------------------------------------------------------------------------------------
 
     def add_group(self, key: GroupKey, limits: GroupLimits, now: float) -> list[Command]:
-        """A group exists from now on. Its minimum is spawned, as far as there is room.
+        """Add a group, and spawn its minimum as far as the limits allow.
 
-        :raises InvariantBroken: it exists already.
+        :raises InvariantBroken: the pool has this group already.
         """
         state = self.state
         if key in state.groups:
@@ -98,20 +101,20 @@ class PoolPolicy:
 
     @property
     def is_timed(self) -> bool:
-        """Whether requests of some group may not last for ever: then ``checkout_nowait`` may bring the deadline forward."""
+        """Whether some group limits the time of a request. Then ``checkout_nowait`` may bring the deadline forward."""
         return self.state.timed
 
     def has_queue(self, key: GroupKey) -> bool:
-        """Whether somebody waits for a process of the group."""
+        """Whether the group has waiters."""
         return bool(self.state.groups[key].waiters)
 
     def is_alone(self, process: ProcessId) -> bool:
-        """Whether no other process of its group serves."""
+        """Whether no other process of its group is enabled."""
         known = self.state.processes.get(process)
         return known is None or not known.group.enabled.keys() - {process}
 
     def checkout_nowait(self, key: GroupKey, now: float) -> Grant | None:
-        """A session on the least busy process, or None: ``checkout`` has to be asked. Never overtakes a waiter."""
+        """Grant a session on the least busy process. None: call ``checkout``. Never overtakes a waiter."""
         group = self.state.groups[key]
         if group.waiters or group.always_restart or not self.state.open:
             return None
@@ -121,9 +124,10 @@ class PoolPolicy:
         return waitlist.grant(self.state, process, None, now)
 
     def checkout(self, waiter: WaiterId, key: GroupKey, now: float, avoided: ProcessId | None = None) -> list[Command]:
-        """A session for ``waiter``: granted at once, refused at once, or the waiter is queued and answered later.
+        """Ask for a session: grant it at once, refuse it at once, or queue the waiter and answer later.
 
-        :param avoided: a process that left the request unanswered: any other is wanted, and that one only where there is no other.
+        :param avoided: a process that left this request unanswered. The policy chooses any other process, and this
+            one only if the group has no other.
         """
         state = self.state
         group = state.groups[key]
@@ -154,10 +158,10 @@ class PoolPolicy:
     def abandon(self, waiter: WaiterId, now: float) -> list[Command]:
         """The waiter has left.
 
-        Nothing happens if it was answered before: then the caller closes the session that it was granted.
+        Nothing happens if the waiter was answered before; the caller then closes the session that it was granted.
         """
         waitlist.leave(self.state, waiter)
-        # One waiter less makes nothing possible that was not possible before, so there is nothing to decide.
+        # Removing a waiter makes nothing possible that was impossible before, so there is nothing to decide.
         return []
 
     def session_closed(self, session: SessionId, outcome: SessionOutcome, now: float) -> list[Command]:
@@ -207,12 +211,12 @@ class PoolPolicy:
         if not state.open:
             commands += self._retire_unneeded(process, now)
         elif proven or worn or (not process.sessions and scaling.somebody_is_starved(state)):
-            # The back-off is over; or this process is idle and another group has none, so that room may be made.
+            # The back-off has ended; or this process is idle and a starved group may take its place.
             commands += scaling.start_spawns(state, now, groups)
         return commands
 
     def session_long_lived(self, session: SessionId, now: float) -> list[Command]:
-        """A granted session is no request any more: it may last for longer than ``max_request_time``.
+        """Mark a granted session as long-lived: it is exempt from ``max_request_time``.
 
         :raises InvariantBroken: the session is not open.
         """
@@ -223,9 +227,9 @@ class PoolPolicy:
         return []
 
     def session_uncounted(self, session: SessionId, now: float) -> list[Command]:
-        """A granted session does not count in the concurrency of its process for the rest of its life: the next waiter gets its place.
+        """Stop counting a granted session in the concurrency of its process: the next waiter gets its place.
 
-        :raises InvariantBroken: the session is not open, or was told to be unbounded before.
+        :raises InvariantBroken: the session is not open, or is uncounted already.
         """
         state = self.state
         process = state.sessions.get(session)
@@ -242,8 +246,8 @@ class PoolPolicy:
     ) -> list[Command]:
         """An attempt made a process that is ready to serve.
 
-        :param process: its identity, chosen by the shell and never used before.
-        :param concurrency: sessions it serves at a time; 0: no limit.
+        :param process: its identity: the shell chooses it, and never uses it twice.
+        :param concurrency: how many sessions it serves at a time; 0: no limit.
         :param jitter: a random number in [0, 1).
         :raises InvariantBroken: the attempt is not under way, or the process exists already.
         """
@@ -275,8 +279,9 @@ class PoolPolicy:
     ) -> list[Command]:
         """An attempt made no process.
 
-        :param failure: the evidence; None: the attempt was abandoned. Abandoned unasked it still counts for the
-            back-off, or a shell that is being cancelled would be told to start the next one for ever.
+        :param failure: the evidence; None: the attempt was abandoned. If the shell abandons an attempt on its own, the
+            failure still counts for the back-off. Otherwise the policy would start the next attempt for ever while the
+            shell is being cancelled.
         :param jitter: a random number in [0, 1).
         :raises InvariantBroken: the attempt is not under way.
         """
@@ -302,13 +307,12 @@ class PoolPolicy:
     def process_exited(
         self, process: ProcessId, now: float, jitter: float, failure: SpawnFailure | None = None
     ) -> list[Command]:
-        """The operating system's process is gone, expected or not. It is replaced if the group needs it.
+        """The operating system's process is gone, expected or not. The policy replaces it if the group needs it.
 
-        Its open sessions stay open until ``session_closed`` is told of each.
+        Its open sessions stay open until ``session_closed`` reports each of them.
 
         :param jitter: a random number in [0, 1).
-        :param failure: what may be shown to people if this counts as a failed start, and they have to be refused for
-            it.
+        :param failure: the evidence that refused waiters may see, if the exit counts as a failed start.
         :raises InvariantBroken: there is no such process.
         """
         state = self.state
@@ -327,7 +331,7 @@ class PoolPolicy:
         return self._left(gone, now, lost=gone.group if by_itself else None)
 
     def sampled(self, process: ProcessId, size: int, now: float) -> list[Command]:
-        """A process uses ``size`` bytes. Of one that is gone nothing follows: it was measured before."""
+        """A process uses ``size`` bytes. Ignored if the process is gone: the measurement was taken earlier."""
         state = self.state
         measured = state.processes.get(process)
         if measured is None:
@@ -338,10 +342,10 @@ class PoolPolicy:
         return scaling.start_spawns(state, now, (measured.group,))
 
     def preloader_started(self, key: GroupKey, generation: int, preloader: PreloaderId, now: float) -> list[Command]:
-        """A generation of the group has a preloader that is ready to fork.
+        """A preloader of this generation is ready to fork.
 
         :param preloader: its identity, never used before in this generation.
-        :raises InvariantBroken: the generation has ended, or it has this preloader already.
+        :raises InvariantBroken: the generation has ended, or has this preloader already.
         """
         group = self.state.groups[key]
         of = group.generations.get(generation)
@@ -356,7 +360,9 @@ class PoolPolicy:
         return restarting.conclude(group)
 
     def found_unsafe(self, key: GroupKey, generation: int, now: float) -> list[Command]:
-        """The preloader of a generation has loaded the application, which is not safe to fork: from now on each of its processes loads it.
+        """The preloader of a generation loaded an application that is not safe to fork.
+
+        From now on each process of the generation loads the application itself.
 
         :raises InvariantBroken: the generation has ended.
         """
@@ -369,7 +375,7 @@ class PoolPolicy:
         return commands + scaling.start_spawns(state, now, state.groups.values())
 
     def preloader_ended(self, key: GroupKey, generation: int, preloader: PreloaderId, now: float) -> list[Command]:
-        """A preloader of the group is gone, expected or not. Nothing replaces it before a spawn needs one.
+        """A preloader of the group is gone, expected or not. Another one starts only when a spawn needs it.
 
         :raises InvariantBroken: the generation has no such preloader.
         """
@@ -383,9 +389,9 @@ class PoolPolicy:
     # --- operators ------------------------------------------------------------------------------------------------
 
     def detach(self, process: ProcessId, now: float) -> list[Command]:
-        """Take a process out: it finishes what it has, and another takes its place if it is needed.
+        """Detach a process: it finishes its sessions, and another process replaces it if the group needs one.
 
-        Nothing happens if it does not serve: it was detached before, or is gone.
+        Nothing happens if the process is not enabled: it was detached before, or is gone.
         """
         detached = self.state.processes.get(process)
         if detached is None or detached.status is not _ENABLED:
@@ -396,58 +402,63 @@ class PoolPolicy:
     # --- restarts -------------------------------------------------------------------------------------------------
 
     def restart(self, key: GroupKey, now: float, *, hard: bool = False) -> list[Command]:
-        """Replace every process of the group by one of the code as it is now. Its theory is in ``restarting``.
+        """Replace every process of the group by one that runs the current code. ``restarting`` states the theory.
 
-        :param hard: at once; otherwise each goes when another one has come for it.
+        :param hard: retire all processes at once; otherwise each one serves until its replacement is ready.
         """
         return self.restart_all((key,), now, hard=hard)
 
     def restart_all(self, keys: tuple[GroupKey, ...], now: float, *, hard: bool = False) -> list[Command]:
-        """The same for several groups, of which each is looked at once."""
+        """Restart several groups, and look at each of them once."""
         state = self.state
         if not state.open:
             return []
         groups = [state.groups[key] for key in keys]
         commands: list[Command] = []
         for group in groups:
-            # Somebody says that it is mended: no waiting.
+            # The operator says that the application is repaired, so the back-off ends.
             group.backoff.lift()
             commands += restarting.begin_hard(state, group, now) if hard else restarting.begin(group)
             scaling.watch_idleness(state, group, now)
-        # A rolling restart makes no room for anybody else.
+        # A rolling restart makes no room for other groups.
         return commands + scaling.start_spawns(state, now, state.groups.values() if hard else groups)
 
     def is_troubled(self, key: GroupKey, now: float) -> bool:
-        """Whether ``code_changed`` would do something: the group does not start, or crashes."""
+        """Whether ``code_changed`` would act: the group does not start, or its processes crash."""
         return self.state.open and mending.is_troubled(self.state.groups[key], now)
 
     def code_changed(self, key: GroupKey, now: float) -> list[Command]:
-        """The code on the disk is not what the group loaded. If it is troubled, that may be the remedy: a restart begins."""
+        """The code on disk differs from the code that the group loaded. Restart the group if it is troubled."""
         if not self.is_troubled(key, now):
             return []
         self.state.groups[key].mended_at = now
         return self.restart(key, now)
 
     def fault_contained(self, task: str, what: str, times: int, now: float) -> list[Command]:
-        """Something failed outside of the pool, and cost what it was for. Nothing is decided; it is a fact, so that a recording shows when it was (KE1).
+        """An exception outside the pool ended the one task or step that it happened in.
 
-        :param times: how often it has come from the same place.
+        The policy decides nothing. The call is a fact only so that a recording shows when the fault happened (KE1).
+
+        :param times: how often this place has failed so far.
         """
         return []
 
     def always_restart(self, key: GroupKey, always: bool, now: float) -> list[Command]:
-        """From now on each request finds processes that have served nobody (or that is over)."""
+        """Switch ``always_restart``: while it is on, each request finds processes that have served no request."""
         self.state.groups[key].always_restart = always
         return []
 
     def restart_target(self, key: GroupKey) -> int:
-        """The generation that the last ``restart`` of the group will lead to."""
+        """The generation to which the last ``restart`` of the group leads."""
         return restarting.target(self.state.groups[key])
 
     # --- time -----------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[Command]:
-        """Do what is due: refuse, kill, end what drained for too long, replace, retire what is idle, end back-offs. Harmless at any time."""
+        """Do what is due at ``now``. Harmless at any time.
+
+        Refuse, kill, end processes that drained for too long, replace, retire idle processes, end back-offs.
+        """
         state = self.state
         groups = state.groups.values()
         commands: list[Command] = []
@@ -477,9 +488,9 @@ class PoolPolicy:
         return commands
 
     def next_deadline(self) -> float:
-        """When to call ``tick`` next; ``math.inf``: when something has happened.
+        """When to call ``tick`` next; ``math.inf``: only after another fact.
 
-        It may be early, never late. After ``tick(d)`` it is later than ``d``.
+        The deadline may be early, never late. After ``tick(d)`` it is later than ``d``.
         """
         due = self.state.spare_due if self.state.open else math.inf
         contended = False
@@ -506,7 +517,7 @@ class PoolPolicy:
     # --- the end --------------------------------------------------------------------------------------------------
 
     def shut_down(self, now: float) -> list[Command]:
-        """Drain. Who waits is served while a live process can; nothing is spawned; what is not needed is retired.
+        """Drain: serve waiters while a live process can, spawn nothing, retire what is not needed.
 
         ``PoolEmpty`` comes when the last process, attempt and preloader is gone. A second call does nothing.
         """
@@ -539,21 +550,21 @@ class PoolPolicy:
     # --- steps ----------------------------------------------------------------------------------------------------
 
     def _process_failed(self, process: ProcessState, now: float, reason: Reason = Reason.FAILED) -> list[Command]:
-        """An enabled process broke the session protocol, or answers nobody."""
+        """An enabled process broke the session protocol, or leaves its requests unanswered."""
         if self.state.open:
-            # No jitter is at hand here; the wait is then the longest that this failure can ask for.
+            # This call has no jitter, so the wait is the longest that this failure allows.
             crash_loop.record_crash(process, now, 0.0, self.state.limits, None)
         retired = scaling.retire(self.state, process, reason, now)
         return retired + self._left(process, now, lost=process.group)
 
     def _distrust(self, group: GroupState) -> list[Command]:
-        """The preloader goes if what it forks does not live."""
+        """Retire the preloader if the processes that it forks crash."""
         if not mending.distrusts_preloader(group):
             return []
         return [restarting.retire_preloader(group, group.generations[group.generation], Reason.CRASHES)]
 
     def _left(self, process: ProcessState, now: float, lost: GroupState | None) -> list[Command]:
-        """A process has left routing, or the pool: who waits in vain, and what is to be spawned?"""
+        """A process has left routing or the pool: refuse waiters that no process will serve, and start spawns."""
         state = self.state
         refused = waitlist.refuse_hopeless(state, process.group, now)
         if process.group.avoiding:
@@ -564,7 +575,7 @@ class PoolPolicy:
         return refused + scaling.start_spawns(state, now, state.groups.values(), lost)
 
     def _last_session_ended(self, process: ProcessState, proven: bool, now: float) -> list[Command]:
-        """A detached process is idle: it can go."""
+        """The last session of a detached process has ended: retire the process."""
         assert process.leaving is not None
         reason, process.leaving = process.leaving, None
         commands: list[Command] = [Retire(process.id, reason)]
@@ -585,13 +596,13 @@ class PoolPolicy:
         return ended
 
     def _retire_unneeded(self, process: ProcessState, now: float) -> list[Command]:
-        """While shutting down: an idle process goes. (An idle one has no waiters: they would have been served.)"""
+        """While shutting down, retire an idle process. (Its group has no waiters: it would have served them.)"""
         if process.status is _ENABLED and not process.sessions:
             return scaling.retire(self.state, process, Reason.SHUT_DOWN, now)
         return []
 
     def _empty(self) -> list[Command]:
-        """``PoolEmpty``, once, when the last thing is gone."""
+        """``PoolEmpty``, once, when the last process, attempt and preloader is gone."""
         state = self.state
         if state.open or state.emptied or state.total or any(group.preloaders for group in state.groups.values()):
             return []

@@ -1,36 +1,45 @@
-"""Restarts: how a group gets from one version of its application to the next without failing a request.
+"""Restarts: how a group moves from one version of its application to the next without failing a request.
 
-It knows generations. It never knows files, URLs or how an application is loaded: a *generation* is "the code as it is
-when its first process is spawned", and the shell gives each generation a spawner (a preloader) of its own.
+This module knows generations. It never knows files, URLs or how an application is loaded. A
+*generation* is "the code as it is when its first process is spawned"; the shell gives each generation
+its own spawner (and preloader).
 
 A rolling restart
-    1.  ``restart`` names a *candidate*: the next generation. One process of it is spawned as a *relief*, above the
-        limits on enabled processes. The old generation serves on, and is still what is spawned for demand.
-    2.  It comes: the candidate is *accepted*. It is what the group spawns from now on, and every older process is
-        *worn*. The new process takes the place of the first worn one.
-        It does not come: the candidate is *rejected*. The old generation serves on, its idle processes and its preloader
-        are kept (they could not be had again), and people are told. Only another restart changes that.
-    3.  While there are worn processes, one relief at a time is spawned and takes the place of one of them. That is also how
-        processes are replaced for their age or their size.
+    1.  ``restart`` names a *candidate*: the next generation. One process of it is spawned as a
+        *relief* (replacement), above the limits on enabled processes. The old generation keeps
+        serving, and demand still spawns processes of it.
+    2.  If the process starts, the candidate is *accepted*. From now on the group spawns this
+        generation, and every older process is *worn* (to be recycled). The new process replaces the
+        first worn one.
+        If it does not start, the candidate is *rejected*. The old generation keeps serving. Its idle
+        processes and its preloader are kept, because they cannot be started again. Operators are told.
+        Only another restart changes this.
+    3.  While worn processes remain, one relief at a time is spawned and replaces one of them. The same
+        step replaces processes for their age or their size.
 
 Laws:
 
-* Nothing is retired before what takes its place is up. So capacity never falls, and a group never stands empty.
-* One relief at a time in a group. It may stand above the hard ceiling for the time that it needs (``scaling.has_headroom``): old processes that hang do
-  not keep the next version away. They have ``max_drain_time`` (``draining``).
-* A restart that is asked for while the candidate is on its way is done after it: at most one runs and one is remembered,
-  however many are asked for. At any other time it begins at once, also when older processes are still worn; and where nothing serves it takes the place of the
-  one that is on its way, which may hang.
-* A candidate's failure is no failure of the group: it does not back off, and nobody is refused for it.
-* A generation ends when it neither serves nor is tried, and no attempt, no preloader and no process of it is left. (What an application has
-  started while it was loaded ends with its spawner, and its processes use it to their end.)
+* No process is retired before its replacement is ready. So capacity never falls, and a group never
+  stands empty.
+* A group has one relief at a time. A relief may exceed the hard ceiling while it starts
+  (``scaling.has_headroom``): old processes that hang do not block the next version. They have
+  ``max_drain_time`` (``drain_time``).
+* A restart requested while the candidate starts follows after it: at most one runs and one is
+  remembered, however many are requested. At any other time it begins at once, even while older
+  processes are still worn. If no process serves, it replaces the attempt under way, which may hang.
+* The failure of a candidate is not a failure of the group: the group does not back off, and no waiter
+  is refused for it.
+* A generation ends when it neither serves nor is tried, and it has no attempt, no preloader and no
+  process left. (Helpers that an application started while it was loaded end with its spawner; its
+  processes use them until then.)
 
-Where nothing serves that could be kept (the group is idle or does not start, or the restart is hard), the new generation is what is spawned from then on, and
-is *on trial*: one process of it is spawned in any case, also with a minimum of zero and in a full pool. So every restart has a true end: a process of the
-new generation was ready, or it does not start.
+If no process serves that could be kept (the group is idle or does not start, or the restart is hard),
+the group spawns the new generation from then on. That generation is *on trial*: one process of it is
+always spawned, even with a minimum of zero and in a full pool. So every restart has a definite end:
+either a process of the new generation was ready, or it does not start.
 
-A hard restart retires everything at once, and whoever comes meanwhile waits. ``always_restart`` (for development) puts one in
-front of each request that would not find fresh processes.
+A hard restart retires everything at once; requests that arrive meanwhile wait. ``always_restart`` (for
+development) runs a hard restart before each request that would not find fresh processes.
 """
 
 from __future__ import annotations
@@ -49,13 +58,13 @@ from passenger_trio.core.state import Attempt, GenerationState, GroupState, Pool
 
 
 def begin(group: GroupState) -> list[Command]:
-    """Ask for a rolling restart."""
+    """Request a rolling restart."""
     commands: list[Command] = []
     if group.relief is not None and not group.enabled:
-        # It may hang, and nothing would serve until it has had its start timeout: the version that is asked for now is tried in its stead.
+        # The relief may hang, and the group would not serve until its start timeout. Try the requested version instead.
         commands += scaling.abandon(group.relief, Reason.RESTART)
     elif group.candidate is not None:
-        # Not begun yet: it will be the code as it is then.
+        # The candidate's spawn has not begun: it will load the code as it is then.
         group.restart_again = group.relief is not None and group.relief.generation == group.candidate
         return []
     group.last_generation += 1
@@ -72,7 +81,7 @@ def begin(group: GroupState) -> list[Command]:
 
 
 def _has_what_could_be_kept(group: GroupState) -> bool:
-    """Whether the version before the restart serves, or could: a preloader of it can be forked from, unless its processes crash."""
+    """Whether the version before the restart serves, or could serve: its preloader can fork, and it does not crash."""
     if group.enabled or not all(attempt.abandoned for attempt in group.attempts.values()):
         return True
     serving = group.generations[group.generation]
@@ -80,7 +89,7 @@ def _has_what_could_be_kept(group: GroupState) -> bool:
 
 
 def begin_hard(pool: PoolState, group: GroupState, now: float) -> list[Command]:
-    """Retire everything, and start afresh."""
+    """Retire all processes, and start the next generation."""
     group.last_generation += 1
     group.candidate = None
     group.restart_again = False
@@ -95,19 +104,19 @@ def begin_hard(pool: PoolState, group: GroupState, now: float) -> list[Command]:
 
 
 def is_used(group: GroupState) -> bool:
-    """Whether what serves has served somebody already. (Only ``always_restart`` asks, and it looks at each process.)"""
+    """Whether a process of the group has served a session. (For ``always_restart`` only: looks at each process.)"""
     return any(process.processed or process.sessions for process in group.enabled.values())
 
 
 def target(group: GroupState) -> int:
-    """The generation for which whoever has just asked for a restart waits."""
+    """The generation that a caller waits for when it has just requested a restart."""
     if group.candidate is None:
         return group.generation
     return group.last_generation + group.restart_again
 
 
 def admit(pool: PoolState, ended: Attempt, new: ProcessState, now: float) -> list[Command]:
-    """A process has come: attach it, and let it take the place of a worn one if that is what it came for."""
+    """A process is ready: attach it, and retire the worn process that it replaces, if it is a relief."""
     group = ended.group
     if ended.abandoned:
         return _turn_away(pool, new)
@@ -115,13 +124,13 @@ def admit(pool: PoolState, ended: Attempt, new: ProcessState, now: float) -> lis
     if ended.generation == group.candidate:
         _accept(group)
     elif group.rejection is not None and group.rejection.generation == ended.generation:
-        group.rejection = None  # it starts after all
+        group.rejection = None  # the rejected generation starts after all
     commands: list[Command] = []
     if ended.reason in scaling.RELIEFS and group.worn:
         replaced = next(iter(group.worn))
         commands += scaling.retire(pool, group.enabled[replaced], group.worn[replaced], now)
     elif not scaling.has_place(pool, group):
-        # The limits are tighter than when it was begun; or what it was to replace has gone, and is being replaced already.
+        # The limits are tighter than when the attempt began. Or the process to replace is gone and has a replacement.
         spare = next((attempt for attempt in group.attempts.values() if attempt.counts), None)
         if spare is None or not scaling.has_place(pool, group, spare=1):
             return _turn_away(pool, new)
@@ -133,7 +142,7 @@ def admit(pool: PoolState, ended: Attempt, new: ProcessState, now: float) -> lis
 
 
 def reject(group: GroupState, failure: SpawnFailure | None, now: float) -> list[Command]:
-    """The candidate did not start."""
+    """The candidate did not start: the old generation keeps serving."""
     assert group.candidate is not None
     group.rejection = Rejection(group.candidate, now, failure)
     ended = RestartEnded(group.key, group.candidate, rejected=True, failure=failure)
@@ -143,7 +152,7 @@ def reject(group: GroupState, failure: SpawnFailure | None, now: float) -> list[
 
 
 def give_up(group: GroupState, failure: SpawnFailure | None, now: float) -> list[Command]:
-    """A spawn of the generation that serves failed. If a restart has led to it, and it has never started, the restart has failed."""
+    """A spawn of the serving generation failed. If a restart led to it and it never started, the restart has failed."""
     if not group.rolling or group.candidate is not None or group.generations[group.generation].came:
         return []
     group.rejection = Rejection(group.generation, now, failure, kept=False)
@@ -152,7 +161,7 @@ def give_up(group: GroupState, failure: SpawnFailure | None, now: float) -> list
 
 
 def conclude(group: GroupState) -> list[Command]:
-    """What has come to its end by what has just happened: the restart, and generations."""
+    """End what the last step completed: the restart, and generations."""
     commands: list[Command] = []
     came = group.generations[group.generation].came
     if group.rolling and came and group.candidate is None and Reason.RESTART not in group.worn.values():
@@ -165,7 +174,7 @@ def conclude(group: GroupState) -> list[Command]:
 
 
 def retire_preloader(group: GroupState, generation: GenerationState, reason: Reason) -> RetirePreloader:
-    """Tell a generation's preloader to go. Once only: it is known as leaving from here on."""
+    """Retire a generation's preloaders, once: from here on they are marked as leaving."""
     generation.preloaders = dict.fromkeys(generation.preloaders, True)
     return RetirePreloader(group.key, reason, generation.number)
 
@@ -175,7 +184,7 @@ def _accept(group: GroupState) -> None:
     accepted, group.candidate = group.candidate, None
     _serve(group, accepted)
     for process in group.enabled.values():
-        group.worn[process.id] = Reason.RESTART  # also where it was worn already, which keeps its turn
+        group.worn[process.id] = Reason.RESTART  # a process that is worn already keeps its turn
 
 
 def _begin_again(group: GroupState) -> list[Command]:

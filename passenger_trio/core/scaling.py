@@ -1,52 +1,63 @@
 """How many processes: when to spawn one more, and which one to retire.
 
-It knows limits, who waits, and since when a process is idle. It never knows which process serves whom (``routing``).
+This module knows limits, waiters, and since when a process is idle. It never knows which process
+serves which request (``routing``).
 
-When a spawn is started
-    For growth: a group *wants* one when it has fewer processes and attempts than its minimum, or more waiters than the attempts
-    under way will serve. It does not while it backs off, while a failed one is being tried again (one probe at a
-    time), or at its own maximum. A process that is merely busy is no reason: only a queued request is.
-    As a relief: a process is to take the place of a worn one (``restarting``).
+When a spawn starts
+    For growth: a group *wants* a process when it has fewer processes and attempts than its minimum,
+    or more waiters than the attempts under way will serve. It wants none during its back-off, none
+    while it retries a failed spawn (one probe at a time), and none at its own maximum. A busy process
+    is no reason to grow: only a queued request is.
+    As a *relief* (replacement): a new process takes the place of a *worn* one, which is a process
+    that is to be recycled (``restarting``).
 
 Laws of capacity
     ======================================  ==================================================
-    enabled + attempts, reliefs left out    at most ``max_pool_size``; by group ``max_instances``
-    enabled + detached + attempts           at most twice ``max_pool_size`` (the hard ceiling); and one relief for each group
+    enabled + attempts, without reliefs     at most ``max_pool_size``; per group ``max_instances``
+    enabled + detached + attempts           at most twice ``max_pool_size`` (the hard ceiling),
+                                            and one relief for each group
     attempts with a slot                    at most ``max_concurrent_spawns``, and one more
     attempts of one generation              at most ``max_concurrent_spawns``
     ======================================  ==================================================
 
 Slots: applications do not wait for each other
-    A slot bounds how many programs load at a time, so that restarts of all applications do not come down on the machine at once.
-    * Attempts that wait for one preloader take one slot: the first has it, and when it ends the next that waits. Where the application turns out unsafe to
-      fork each takes one (``fork_apart``).
-    * One slot is kept for groups that have no process at all. So a crashed application is replaced, and a new one started, beside any other that loads.
-    * An attempt that has been loading for ``PATIENCE`` is *slow*, and gives its slot up: it may hang. The more are slow, the longer the next ones keep
-      theirs, for a machine that is slow itself is not helped by more programs that load.
+    Slots bound how many programs load at the same time. So the restarts of all applications do not
+    load the machine at once.
+
+    * Attempts that wait for one preloader share one slot. The first attempt has it. When that attempt
+      ends, the next one that waits takes it over. If the application turns out unsafe to fork, each
+      attempt needs its own slot (``fork_apart``).
+    * One slot is reserved for groups without any process. So a crashed application is replaced, and a
+      new one starts, while others load.
+    * An attempt that has loaded for ``PATIENCE`` is *slow* and gives up its slot, because it may hang.
+      The more attempts are slow, the longer the next ones keep their slots: more loading programs do
+      not help a slow machine.
 
 Fairness
-    When room appears, a group with waiters and nobody to serve them is first, then another without a process; then the group whose last spawn was
-    begun the longest ago. In a full pool room is made, from the first of these that there is:
+    When room appears, a group with waiters and without processes or attempts grows first; then other
+    groups without processes or attempts; then the group whose last spawn began the longest ago. In a
+    full pool, the first of these that exists makes room:
 
     ==============================================  =============================  ================================
-    what gives its place                            to a group with waiters and    when
+    what gives up its place                         to a group with waiters and    when
     ==============================================  =============================  ================================
     idle the longest, in a group above its minimum  no process, no attempt         at once
     the same, if it is *spare*                      any                            it is idle for ``SPARE_AFTER``
-    a slow attempt above its group's minimum        no process, no attempt         it has waited for ``FAIR_WAIT``
+    a slow attempt above its group's minimum        no process, no attempt         the group waited ``FAIR_WAIT``
     busy, of the largest group above its minimum    the same                       the same
-    any other process, one that is idle first       the same                       the same
-    the only attempt of a group without a process   the same                       it lasts for the group's ``grace``
+    any other process, an idle one first            the same                       the same
+    the only attempt of a group without a process   the same                       it lasts for its group's ``grace``
     ==============================================  =============================  ================================
 
-    What is busy finishes what it has. The last process of a group whose new version was rejected stays, for it could not be had again. The grace is
-    doubled each time it was not enough, so that an application that loads slowly comes to its end among others that do. No one is retired before
-    the spawn that needs the place can really start.
+    A busy process finishes its sessions first. The last process of a group whose new version was
+    rejected stays, because it cannot be spawned again. The grace doubles each time it was too short,
+    so an application that loads slowly succeeds in the end, also among others like it. No process is
+    retired before the spawn that needs its place can start.
 
 Quiet
-    No spawn that is wanted and possible is left for later: every step that can make one possible ends with
-    ``start_spawns``. So a step that changes one group's wish only has to look at that group. What only time makes possible (slowness, spareness,
-    impatience) is seen by ``tick``.
+    No spawn that is wanted and possible waits: every step that can make one possible ends with
+    ``start_spawns``. So a step that changes only one group's wish looks at that group alone. ``tick``
+    notices what time alone makes possible (slow attempts, spare processes, overdue waiters).
 """
 
 from __future__ import annotations
@@ -60,33 +71,33 @@ from passenger_trio.core.model import AttemptId
 from passenger_trio.core.state import Attempt, GenerationState, GroupState, PoolState, ProcessState
 
 FAIR_WAIT = 1.0
-"""Seconds for which a starved group waits for an idle process of others before it takes a busy one's place."""
+"""Seconds for which a starved group waits for an idle process of another group before it takes a busy one's place."""
 SPARE_AFTER = 1.0
-"""Seconds after which an idle process above its group's minimum is spare. Under load the busiest moments come more often than that."""
+"""Seconds of idleness after which a process above its group's minimum is spare. Peaks of a loaded group are closer."""
 PATIENCE = 1.0
-"""Seconds for which an attempt keeps its slot, when nothing else is slow."""
+"""Seconds for which an attempt keeps its slot while no other attempt is slow."""
 GRACE = 10.0
-"""``GroupState.grace`` of a group that has started well."""
+"""``GroupState.grace`` of a group whose last spawn succeeded."""
 
 RELIEFS = frozenset({Reason.RESTART, Reason.MAX_REQUESTS, Reason.LIFETIME, Reason.MEMORY})
-"""Why a process is worn, and why a relief of it is spawned."""
+"""Reasons for which a process is worn. The spawn of its relief has the same reason."""
 
 
 def minimum(group: GroupState) -> int:
-    """The number of processes that are kept, whatever happens."""
+    """The number of processes that the group always keeps."""
     limits = group.limits
     return min(limits.min_instances, limits.max_instances) if limits.max_instances else limits.min_instances
 
 
 def under_way(group: GroupState) -> int:
-    """Attempts that will add a process. (A relief takes a place; what was abandoned comes to nothing.)"""
+    """Attempts that will add a process. (A relief replaces one; an abandoned attempt adds none.)"""
     return sum(attempt.counts for attempt in group.attempts.values())
 
 
 def has_place(pool: PoolState, group: GroupState, spare: int = 0) -> bool:
-    """Whether one more process of this group keeps the limits on enabled ones.
+    """Whether one more process of this group stays within the limits on enabled processes.
 
-    :param spare: so many of its attempts would be given up for it.
+    :param spare: how many of the group's attempts would be abandoned for it.
     """
     most = group.limits.max_instances
     if most and len(group.enabled) + under_way(group) - spare >= most:
@@ -95,10 +106,11 @@ def has_place(pool: PoolState, group: GroupState, spare: int = 0) -> bool:
 
 
 def has_headroom(pool: PoolState, group: GroupState) -> bool:
-    """Whether one more process may exist for a while to take the place of another one.
+    """Whether one more process may exist for a while to replace another one.
 
-    Below the hard ceiling always. Above it one in each group may, while that has no more processes on their way out than processes that serve. So
-    processes that hang do not keep the next version from its first process, and not the restart of another application either.
+    Below the hard ceiling: always. Above it: one in each group, as long as the group does not have more processes
+    leaving than serving. So processes that hang block neither the next version of their own application nor the
+    restart of another one.
     """
     if pool.total < pool.ceiling:
         return True
@@ -116,20 +128,20 @@ def has_ground(pool: PoolState) -> bool:
 
 
 def is_starved(group: GroupState) -> bool:
-    """Somebody waits, and there is nobody that could ever serve."""
+    """Whether the group has waiters, but no process and no attempt that could serve them."""
     if not group.waiters or group.enabled:
         return False
     return all(attempt.abandoned for attempt in group.attempts.values())
 
 
 def somebody_is_starved(pool: PoolState) -> bool:
-    """Whether some group is. For the path of a request: thousands of groups are not looked at for the few in which somebody waits."""
+    """Whether some group is starved. On the request path: looks only at groups with waiters if there are fewer."""
     groups = pool.groups.values() if len(pool.groups) <= len(pool.waiters) else pool.waiters.values()
     return any(map(is_starved, groups))
 
 
 def demand(group: GroupState) -> int:
-    """How many more attempts than those under way the waiters call for. Not above zero: enough are under way."""
+    """How many more attempts the waiters need than are under way. Zero or less: enough are under way."""
     if not group.waiters:
         return -under_way(group)
     each = group.expected_concurrency or len(group.waiters)
@@ -137,7 +149,7 @@ def demand(group: GroupState) -> int:
 
 
 def wants(group: GroupState, now: float) -> bool:
-    """Whether the group is to grow by one more attempt, as far as it alone can tell."""
+    """Whether the group wants one more attempt for growth. Looks at this group only."""
     if group.backoff.in_force(now) or (group.backoff.failures and group.attempts):
         return False
     coming = len(group.enabled) + under_way(group)
@@ -147,11 +159,11 @@ def wants(group: GroupState, now: float) -> bool:
 
 
 def wants_relief(group: GroupState, now: float) -> bool:
-    """Whether a process is to be replaced or tried, and none is on its way for that."""
+    """Whether a process is to be replaced, or a version tried, and no attempt is under way for that."""
     if group.relief is not None:
         return False
     if group.candidate is not None:
-        return True  # also while the group backs off: the new version may be the remedy
+        return True  # also during the back-off: the new version may be the repair
     if group.backoff.in_force(now):
         return False
     if is_on_trial(group):
@@ -162,14 +174,14 @@ def wants_relief(group: GroupState, now: float) -> bool:
 
 
 def is_on_trial(group: GroupState) -> bool:
-    """Whether a restart has left nothing that serves, and its generation has not shown yet that it starts: one process is spawned for that."""
+    """Whether a restart left no process, and its generation has not started yet: one process is spawned to try it."""
     if not group.rolling or group.candidate is not None or group.enabled or group.generations[group.generation].came:
         return False
     return all(attempt.abandoned for attempt in group.attempts.values())
 
 
 def is_at_rest(pool: PoolState, group: GroupState) -> bool:
-    """Whether ``start_spawns`` would start nothing for the group, however many wait; False: it has to look. For the path of every request."""
+    """Whether ``start_spawns`` would start nothing for the group, however many wait. False: call it. Hot path."""
     if not group.enabled or group.worn or group.candidate is not None:
         return False
     if 0 < group.limits.max_instances <= len(group.enabled):
@@ -180,7 +192,7 @@ def is_at_rest(pool: PoolState, group: GroupState) -> bool:
 
 
 def may_begin(pool: PoolState, group: GroupState, generation: int) -> bool:
-    """Whether a slot is there for an attempt of that generation, or none is needed."""
+    """Whether an attempt of that generation has a slot available, or needs none."""
     siblings = [attempt for attempt in group.attempts.values() if attempt.generation == generation]
     slots = pool.limits.max_concurrent_spawns
     if len(siblings) >= slots:
@@ -196,7 +208,7 @@ def _waits_for_preloader(group: GroupState, generation: int, siblings: Collectio
 
 
 def hand_over(pool: PoolState, ended: Attempt, now: float) -> None:
-    """An attempt has ended. If others wait for the preloader, the first of them goes on in its stead: with its slot, or slow as it was."""
+    """An attempt has ended. The next attempt that waits for its preloader takes over its slot, or its slowness."""
     if ended.waits:
         return
     group = ended.group
@@ -211,7 +223,10 @@ def hand_over(pool: PoolState, ended: Attempt, now: float) -> None:
 
 
 def fork_apart(pool: PoolState, group: GroupState, generation: GenerationState, now: float) -> list[Command]:
-    """What was to be forked is started one by one from now on: who waits for the preloader takes a slot, and is begun again later where there is none."""
+    """Stop forking in this generation. Each attempt that waits for the preloader takes a slot, or is abandoned.
+
+    ``start_spawns`` begins the abandoned attempts again when slots are available.
+    """
     generation.forks = False
     commands: list[Command] = []
     for attempt in group.attempts.values():
@@ -232,12 +247,12 @@ def _take_slot(pool: PoolState, attempt: Attempt, now: float) -> None:
 
 
 def has_nobody(group: GroupState) -> bool:
-    """It has no process, and none is on its way."""
+    """Whether the group has no process, and no attempt that would make one."""
     return not group.enabled and all(attempt.abandoned for attempt in group.attempts.values())
 
 
 def notice_slow(pool: PoolState, now: float) -> None:
-    """Attempts that have been loading for long give up their slots."""
+    """Take the slots from attempts that have been loading for long."""
     for attempt in pool.attempts.values():
         if attempt.slow_at <= now:
             attempt.slow, attempt.has_slot, attempt.slow_at = True, False, math.inf
@@ -248,8 +263,8 @@ def start_spawns(
 ) -> list[Command]:
     """Start every attempt that is wanted and possible, in fair order.
 
-    :param groups: those whose wish may have changed; all of them when room may have appeared.
-    :param lost: the group that has just lost a process, if one has: its first attempt replaces that.
+    :param groups: the groups whose wish may have changed; all groups when room may have appeared.
+    :param lost: the group that has just lost a process, if any: its first attempt is a replacement.
     """
     commands: list[Command] = []
     while pool.open:
@@ -289,7 +304,7 @@ _LEAST = 2
 
 
 def urgency(group: GroupState) -> int:
-    """Who grows first: smaller is sooner."""
+    """The order of growth: the smallest number grows first."""
     if not has_nobody(group):
         return _LEAST
     return 0 if group.waiters else 1
@@ -333,9 +348,9 @@ def _begin(pool: PoolState, attempt: Attempt) -> StartSpawn:
 
 
 def retire(pool: PoolState, process: ProcessState, reason: Reason, now: float) -> list[Command]:
-    """Take an enabled process out of routing, and end it as soon as it is idle; at once, if it broke its session.
+    """Detach an enabled process, and end it when it is idle; at once, if it broke its session.
 
-    Only here is that done while it lives, so none is retired twice.
+    Only this function retires a live process, so no process is retired twice.
     """
     routing.detach(pool, process)
     if process.sessions and reason is not Reason.FAILED:
@@ -346,7 +361,7 @@ def retire(pool: PoolState, process: ProcessState, reason: Reason, now: float) -
 
 
 def abandon(attempt: Attempt, reason: Reason) -> list[Command]:
-    """Stop an attempt whose process is not wanted any more."""
+    """Stop an attempt whose process is no longer wanted."""
     if attempt.abandoned:
         return []
     attempt.abandoned = True
@@ -357,7 +372,7 @@ def abandon(attempt: Attempt, reason: Reason) -> list[Command]:
 
 
 class Room:
-    """Who gives a place in a full pool, at one moment. The table of fairness, above, as code; each line is looked up once at most."""
+    """What gives up a place in a full pool at one moment: the table of fairness, each row looked up at most once."""
 
     def __init__(self, pool: PoolState, now: float) -> None:
         self._pool = pool
@@ -370,12 +385,12 @@ class Room:
         return self._for(group) is not None
 
     def make_for(self, group: GroupState) -> list[Command]:
-        """Take the place for the group."""
+        """Free a place for the group."""
         given = self._for(group)
         assert given is not None
         if isinstance(given, ProcessState):
             retired = retire(self._pool, given, Reason.MAKE_ROOM, self._now)
-            # Who avoids the only one that is left has nobody else to wait for.
+            # A waiter that avoids the only process left has no other to wait for.
             return retired + waitlist.serve(self._pool, given.group, self._now)
         if has_only_hope(given):
             given.group.grace *= 2
@@ -416,12 +431,12 @@ def _idle_above_minimum(pool: PoolState) -> Iterator[ProcessState]:
 
 
 def is_spare(process: ProcessState, now: float) -> bool:
-    """Whether an idle process above its group's minimum may go for any group that waits."""
+    """Whether an idle process above its group's minimum may be retired for any group that waits."""
     return process.last_used + SPARE_AFTER <= now
 
 
 def look_for_spare(pool: PoolState, now: float) -> None:
-    """Note whether a process is spare, and when one more may next be. Who is busy now cannot be before a whole time has passed."""
+    """Note whether a process is spare, and when the next one may be. A busy process needs a full ``SPARE_AFTER``."""
     idle = list(_idle_above_minimum(pool))
     pool.spare_seen = any(is_spare(process, now) for process in idle)
     coming = min((process.last_used for process in idle if not is_spare(process, now)), default=now) + SPARE_AFTER
@@ -429,14 +444,14 @@ def look_for_spare(pool: PoolState, now: float) -> None:
 
 
 def impatient_at(group: GroupState) -> float:
-    """When a group that is starved may take the place of a busy process; infinity: it is not starved."""
+    """When a starved group may take the place of a busy process; infinity: the group is not starved."""
     if not is_starved(group):
         return math.inf
     return next(iter(group.waiters.values())) + FAIR_WAIT
 
 
 def surplus_attempt(pool: PoolState) -> Attempt | None:
-    """A slow attempt above its group's minimum, and not its only hope: the one begun last."""
+    """A slow attempt above its group's minimum that is not the group's only hope: the one begun last."""
     return max(
         (
             attempt
@@ -450,7 +465,7 @@ def surplus_attempt(pool: PoolState) -> Attempt | None:
 
 
 def least_missed(pool: PoolState) -> ProcessState | None:
-    """The busy process that makes room for a starved group: of the largest group above its minimum, the one with least to do."""
+    """The busy process that makes room for a starved group: in the largest group above its minimum, the least busy."""
     return min(
         (
             process
@@ -464,7 +479,7 @@ def least_missed(pool: PoolState) -> ProcessState | None:
 
 
 def last_resort(pool: PoolState) -> ProcessState | None:
-    """A process that its group has as its minimum: idle the longest, or of the largest group the one with least to do."""
+    """A process within its group's minimum: the longest idle one, or the least loaded one of the largest group."""
     return min(
         (
             process
@@ -483,27 +498,27 @@ def last_resort(pool: PoolState) -> ProcessState | None:
 
 
 def has_only_hope(attempt: Attempt) -> bool:
-    """Whether the group of the attempt has nothing else."""
+    """Whether the group of the attempt has no process and no other attempt."""
     group = attempt.group
     return not group.enabled and under_way(group) == 1
 
 
 def gives_way_at(attempt: Attempt) -> float:
-    """When an attempt that is its group's only hope may be given up for another group; infinity: it is none."""
+    """When an attempt that is its group's only hope may be abandoned for another group; infinity: it has others."""
     if attempt.counts and has_only_hope(attempt):
         return attempt.begun + attempt.group.grace
     return math.inf
 
 
 def hopeless_attempt(pool: PoolState, now: float) -> Attempt | None:
-    """The attempt that is given up for others although its group has nothing else: the one begun first."""
+    """The attempt to abandon for others although its group has no other hope: the one begun first."""
     return next((attempt for attempt in pool.attempts.values() if gives_way_at(attempt) <= now), None)
 
 
 def retire_idle(pool: PoolState, now: float) -> list[Command]:
-    """Retire what has been idle for ``pool_idle_time``, longest idle first, and set the next time to look."""
+    """Retire processes that were idle for ``pool_idle_time``, longest idle first, and set the next time to look."""
     idle_time = pool.limits.pool_idle_time
-    # Of a group whose new version was rejected nothing is idle: it could not be had again.
+    # A group whose new version was rejected keeps its processes: they cannot be spawned again.
     groups = [group for group in pool.groups.values() if group.idle_due <= now and not group.holds_on]
     idle = [
         process
@@ -522,7 +537,7 @@ def retire_idle(pool: PoolState, now: float) -> list[Command]:
 
 
 def watch_idleness(pool: PoolState, group: GroupState, now: float) -> None:
-    """Set ``group.idle_due`` from what is there. Who is busy now cannot be due before a whole idle time has passed."""
+    """Compute ``group.idle_due``. A process that is busy now is due a whole idle time from now at the earliest."""
     idle_time = pool.limits.pool_idle_time
     if idle_time and len(group.enabled) > minimum(group) and not group.holds_on:
         group.idle_due = min(
@@ -533,7 +548,7 @@ def watch_idleness(pool: PoolState, group: GroupState, now: float) -> None:
 
 
 def preloader_due(group: GroupState) -> float:
-    """When the preloader may go because nothing was spawned through it. Never while something is."""
+    """When the preloader may be retired because no spawn used it. Never during an attempt."""
     idle_time = group.limits.max_preloader_idle_time
     serving = group.generations[group.generation]
     if not idle_time or group.attempts or group.holds_on:
