@@ -1,10 +1,12 @@
-"""The text of a configuration file -> tables of values, each with the line it stands on.
+"""The text of a configuration file -> tables of values, each with its line.
 
-It knows TOML, JSON, and which names there are; it never opens a file. ``passenger-trio.toml`` has the tables ``[server]`` and ``[pool]``
-and one ``[[app]]`` for each application; their keys are the fields of the option classes. An unknown name is an error with its line and a
-suggestion: a misspelt option that is ignored is the worst kind.
+This module knows TOML, JSON and the names of the options; it never opens a file.
+``passenger-trio.toml`` has the tables ``[server]`` and ``[pool]``, and one ``[[app]]`` for each
+application; their keys are the fields of the option classes. An unknown name is an error with its line
+and a suggestion, because a misspelt option must not be ignored.
 
-``Passengerfile.json`` is Passenger's: its keys are translated where they mean the same here, and the others are named to the user.
+``Passengerfile.json`` is Passenger's file: keys that mean the same here are translated; the others are
+reported to the user.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ _PASSENGER_NAMES = {
     "nodejs": "node",
 }
 _LOG_LEVELS = ("error", "error", "warning", "info", "info", "debug", "debug", "debug")
-"""Passenger's numbers 0 (only what is critical) to 7."""
+"""Passenger's numbers 0 (critical messages only) to 7."""
 
 _HEADER = re.compile(r"\s*\[(\[?)\s*([A-Za-z0-9_.\"-]+)\s*\]")
 _KEY = re.compile(r"\s*([A-Za-z0-9_\"-]+)\s*[.=]")
@@ -44,7 +46,7 @@ _KEY = re.compile(r"\s*([A-Za-z0-9_\"-]+)\s*[.=]")
 class Setting:
     value: Any
     line: int
-    """0: not known."""
+    """0: unknown."""
 
 
 Table = Mapping[str, Setting]
@@ -52,14 +54,14 @@ Table = Mapping[str, Setting]
 
 @attrs.frozen
 class ConfigText:
-    """What a file says."""
+    """The content of a file."""
 
     path: str
     server: Table
     pool: Table
     apps: tuple[Table, ...]
     ignored: tuple[str, ...] = ()
-    """Keys of Passenger's that mean nothing here."""
+    """Keys of Passenger that have no meaning here."""
 
     def where(self, setting: Setting) -> str:
         """``passenger-trio.toml:3``"""
@@ -67,8 +69,8 @@ class ConfigText:
 
 
 def read_toml(text: str, path: str) -> ConfigText:
-    """:raises ConfigError: it is no TOML, or has a name that there is not."""
-    import tomllib  # here and below: a command without a file does not pay for it
+    """:raises ConfigError: the text is not TOML, or contains an unknown name."""
+    import tomllib  # here and below: a command without a file need not load it
 
     try:
         document = tomllib.loads(text)
@@ -98,7 +100,7 @@ def read_toml(text: str, path: str) -> ConfigText:
 
 
 def read_passengerfile(text: str, path: str) -> ConfigText:
-    """:raises ConfigError: it is no JSON object."""
+    """:raises ConfigError: the text is not a JSON object."""
     import json
 
     try:
@@ -166,7 +168,7 @@ def _unknown(path: str, line: int, name: str, known: Collection[str], what: str)
 
 
 def _lines(text: str) -> dict[tuple[str, int, str], int]:
-    """(table, which one of that name, key) -> line; the table itself has the key ``""``. tomllib does not tell."""
+    """(table, index among its namesakes, key) -> line; a table itself has the key ``""``. tomllib gives no lines."""
     found: dict[tuple[str, int, str], int] = {}
     counts: dict[str, int] = {}
     table, number = "", 0
@@ -179,7 +181,7 @@ def _lines(text: str) -> dict[tuple[str, int, str], int]:
             table, number = name, max(0, counts.get(name, 0))
             found.setdefault((table, number, rest.split(".")[0]), line)
             if rest:
-                table = f"{name}.{rest}"  # the keys of a table within a table are values here
+                table = f"{name}.{rest}"  # the keys of a nested table are values here
             continue
         key = _KEY.match(content)
         if key is not None:

@@ -1,15 +1,17 @@
-"""Does a group start well? What the end, the first session and the age of a process say about that.
+"""Crash-loop detection: does a group start well? The exit, the first session and the age of a process
+answer that.
 
-It knows processes and when they were ready, and tells ``backoff``. It never knows waiters or limits on numbers.
+This module knows processes and when they became ready, and reports to ``backoff``. It never knows
+waiters or limits on numbers.
 
 Laws:
 
-* A process that goes away by itself, unproven, is a crash: a failed start, though its spawn succeeded.
-* Proven is a process that has served a session to its end, or has lived for ``backoff_max`` seconds.
-* A process that leaves ``UNANSWERED_TOLERATED`` sessions in a row unanswered is no use, although it lives: it is replaced, and if it is
-  unproven its group has failed to start.
-* Two facts about one process may come in either order (its exit, the end of its last session); the verdict is the
-  same in the end. So a program that ends by itself after each request is not mistaken for one that crashes.
+* An unproven process that goes away by itself is a crash: a failed start, although its spawn succeeded.
+* A process is proven when it has served a session to its end, or has lived for ``backoff_max`` seconds.
+* A process that leaves ``UNANSWERED_TOLERATED`` sessions in a row unanswered is useless, although it
+  lives: it is replaced. If it is unproven, its group has failed to start.
+* Two facts about one process (its exit, the end of its last session) may come in either order; the
+  result is the same. So a program that exits after each request does not count as one that crashes.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ UNANSWERED_TOLERATED = 3
 def record_crash(
     process: ProcessState, now: float, jitter: float, limits: PoolLimits, failure: SpawnFailure | None
 ) -> None:
-    """An enabled process goes away, and we did not ask for it. If it is unproven, its group has failed to start."""
+    """An enabled process went away unasked. If it is unproven, its group has failed to start."""
     group = process.group
     look_at_age(group, now, limits)
     if process.processed or now - process.since >= limits.backoff_max:
@@ -34,27 +36,27 @@ def record_crash(
 
 
 def explain(process: ProcessState, failure: SpawnFailure | None) -> None:
-    """The evidence for a process that was blamed already: it broke its session first, and its exit is seen now."""
+    """Add evidence for a process that was counted as a crash before: it broke its session, and exits now."""
     backoff = process.group.backoff
     if failure is not None and process.blamed_at is not None and process.blamed_at == backoff.failed_at:
         backoff.failure = failure
 
 
 def served(process: ProcessState) -> bool:
-    """A process has just served a session. Returns whether that ended the troubles of its group."""
+    """A process has just served a session. Returns whether that ended the failures of its group."""
     backoff = process.group.backoff
-    # Only the first session can tell anything new about how the group starts.
+    # Only the first session shows anything new about how the group starts.
     if not backoff.failures or process.processed > 1:
         return False
     if process.blamed_at is not None and process.blamed_at == backoff.failed_at:
-        # It served and went away, and its exit was seen before the end of its session: it was blamed wrongly.
+        # It served and exited, but its exit came before the end of its session: counting a crash was wrong.
         backoff.succeed()
         return True
     return backoff.proven(process.since)
 
 
 def left_unanswered(process: ProcessState) -> bool:
-    """A process has ended a session without an answer. Returns whether it has done nothing else for so long that it is no use."""
+    """A process ended a session without an answer. Returns whether it did so too often in a row to be useful."""
     if process.unanswered_at != process.processed:
         process.unanswered_at = process.processed
         process.unanswered = 0
@@ -65,8 +67,8 @@ def left_unanswered(process: ProcessState) -> bool:
 def look_at_age(group: GroupState, now: float, limits: PoolLimits) -> None:
     """Processes that have lived for ``backoff_max`` seconds start well.
 
-    There is no deadline for this: it matters only when the next failure is counted. ``tick`` asks too, so that people
-    see it.
+    No deadline is needed: the age matters only when the next failure is counted. ``tick`` calls this too, so that
+    operators see the result.
     """
     if group.backoff.failures:
         for process in group.enabled.values():

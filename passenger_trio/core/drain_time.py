@@ -1,16 +1,20 @@
-"""How long a process that left routing may take for the requests that it has.
+"""How long a detached process may take for the requests that it still has.
 
-It knows when a busy process was detached, and how long its group lets it *drain*. It never knows what a request is. (WebSockets and event
-streams have a time of their own, which is shorter, and is kept where they are relayed: ``Session.hold``.)
+This module knows when a busy process was detached, and how long its group lets it *drain*. It never
+knows what a request is. (WebSockets and event streams have a shorter time of their own, which the
+relay keeps: ``Session.hold``.)
 
 Laws:
 
-* A detached process goes with its last session, or at the end of ``max_drain_time``, whatever comes first: whoever hangs cannot keep
-  it, and with it the memory, the place under the hard ceiling and the restart that wants that place, for ever.
-* At the end it is told to go by the same ladder as any other (ask, TERM, KILL): an application that can cancel its handlers does so.
-* Of one that takes long people are told once, with the time at which it is ended.
-* Of our own pause nobody dies: when the clock is seen to be late by more than ``LATE``, a process that seems to have drained for too long gets
-  ``LATE`` more, once, in which its responses, if they are there, are read.
+* A detached process ends with its last session or after ``max_drain_time``, whichever is first. So a
+  session that hangs cannot hold for ever the process, its memory, its place under the hard ceiling,
+  and the restart that needs that place.
+* After that time the keeper runs the usual termination sequence (ask, SIGTERM, SIGKILL), so an
+  application that can cancel its handlers does so.
+* If a process drains for long, operators are told once, with the time at which it will be ended.
+* A pause of the server itself ends no process: if a deadline is seen later than by ``LATE``, the
+  process that seems to have drained for too long gets ``LATE`` more, once. In that time the server
+  reads its responses, if there are any.
 """
 
 from __future__ import annotations
@@ -21,12 +25,12 @@ from passenger_trio.core.commands import Command, Reason, Retire, StillDraining
 from passenger_trio.core.state import GroupState, ProcessState
 
 NOTICE = 10.0
-"""Seconds after which people are told."""
+"""Seconds after which operators are told."""
 LATE = 1.0
 
 
 def begin(process: ProcessState, now: float) -> None:
-    """A busy process was detached."""
+    """A busy process was detached: set its deadlines."""
     group = process.group
     limit = group.limits.max_drain_time
     process.left_at = now
@@ -35,12 +39,12 @@ def begin(process: ProcessState, now: float) -> None:
 
 
 def is_draining(process: ProcessState) -> bool:
-    """Whether it waits for its last session."""
+    """Whether the process waits for the end of its last session."""
     return process.leaving is not None
 
 
 def look(group: GroupState, now: float) -> list[Command]:
-    """Tell of those that take long, and end those that took too long."""
+    """Report the processes that drain for long, and end those that drained for too long."""
     commands: list[Command] = []
     if group.drain_due > now:
         return commands

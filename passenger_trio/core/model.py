@@ -1,6 +1,7 @@
 """Frozen values that the layers pass to each other.
 
-It knows names and numbers only; the limits, which come from the options, are in ``limits``. Nothing here changes after it was made; what changes is in ``state``.
+This module knows names and numbers only. No value changes after its creation; ``state`` holds what
+changes, and ``limits`` the limits that come from the options.
 """
 
 from __future__ import annotations
@@ -40,37 +41,37 @@ class SessionOutcome(enum.Enum):
     """How a borrowed session ended."""
 
     DONE = "done"
-    """The response was whole (or deliberately dropped) and the process is free again."""
+    """The response was complete (or deliberately dropped), and the process is free again."""
     CLIENT_GONE = "client_gone"
     BROKEN_OFF = "broken_off"
-    """The process hung up before its response was whole, and after its first byte. Its exit, if that follows, says the rest."""
+    """The process hung up after the first byte of its response and before the end. Its exit, if any, shows why."""
     PROCESS_FAILED = "process_failed"
-    """The process broke the protocol or the connection: it is judged by the policy."""
+    """The process broke the protocol or the connection. The policy retires it."""
     UNANSWERED = "unanswered"
-    """The process ended a new stream without a byte of a response. Once may happen to anybody; the policy counts."""
+    """The process ended a new stream without a byte of response. One may be an accident, so the policy counts them."""
     NOT_STARTED = "not_started"
-    """Nothing reached the process, and it is not to blame: it stays in routing. (It refused? PROCESS_FAILED.)"""
+    """No byte reached the process, and it is not at fault: it stays in routing. (If it refused: PROCESS_FAILED.)"""
 
 
 class ErrorCategory(enum.Enum):
     """Why a spawn failed."""
 
     APPLICATION = "application"
-    """The application's own code, or what it imports, raised."""
+    """The application's own code, or code that it imports, raised."""
     CONFIGURATION = "configuration"
-    """What the supervisor was told does not fit what is there: no such file, no such object."""
+    """The configuration names something that does not exist: a file, an object."""
     TIMEOUT = "timeout"
     EXITED = "exited"
     OPERATING_SYSTEM = "operating_system"
     LOADER = "loader"
-    """The loader broke its contract: our bug, or a foreign program on the control socket."""
+    """The loader broke its contract: our bug, or another program on the control socket."""
 
 
 @attrs.frozen
 class SpawnFailure:
-    """The evidence of a spawn that failed: everything that the page, the log and ``status`` say about it.
+    """The evidence of a failed spawn: everything that the error page, the log and ``status`` say about it.
 
-    ``environment`` is already redacted. ``output`` is the tail of what the program wrote, oldest first.
+    ``environment`` is already redacted. ``output`` is the tail of the program's output, oldest line first.
     """
 
     error_id: str

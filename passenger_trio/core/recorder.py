@@ -1,14 +1,19 @@
-"""The flight recorder: what the policy was told, and what it commanded, as far back as there is room.
+"""The flight recorder: the last facts that the policy got, and the commands that it gave.
 
-The policy is a function of its state and its facts, so a recording replays: the same facts to a new policy, in the state in which the recording begins, give
-the same commands. It is kept in two parts; when the younger one is full it becomes the older, the one before is forgotten, and the state of that moment is kept as
-the beginning of the next (a picture of it, which ``snapshot`` makes JSON of when somebody asks).
-``to_json`` and ``from_json`` are exact for every value that a fact or a command has. What people wrote (outputs, tracebacks) is in it as
-evidence of failures; it is shown to the operator only.
+The policy is a function of its state and its facts, so a recording can be replayed: a new policy in
+the first state of the recording answers the same facts with the same commands. A recording has two
+parts. When the younger part is full it becomes the older one, and the previous older part is
+forgotten. The younger part then begins with the state of that moment (a picture, which ``snapshot``
+encodes as JSON on request).
 
-A fact that raises is told to ``on_failure`` before the exception goes on to whoever told it: then the state is not to be believed any more.
+``to_json`` and ``from_json`` are exact for every value in a fact or a command. A recording contains
+the output and tracebacks of applications as evidence of failures; only the operator sees it.
 
-Laws: recording changes nothing; a dump replays whatever its length (KE10); when the oldest facts are gone the recording says that it is not whole.
+If a fact raises, ``on_failure`` gets the exception before the caller does: from then on the state
+cannot be trusted.
+
+Laws: recording changes nothing; a dump can be replayed whatever its length (KE10); when the oldest
+facts are gone, the recording says that it is not whole.
 """
 
 from __future__ import annotations
@@ -49,17 +54,18 @@ FACTS = (
     "shut_down",
     "fault_contained",
 )
-"""The methods of the policy that change it, and the one that is told what went wrong beside it."""
+"""The methods of the policy that change it, and ``fault_contained``, which only reports a fault outside it."""
 
 _OF_REQUESTS = ("checkout_nowait", "checkout", "session_closed")
-"""Those of every request. They have no arguments by name."""
+"""Facts of every request. They have no keyword arguments."""
 _NONE: dict[str, Any] = {}
 
 CAPACITY = 10_000
-"""Facts that are remembered at the most, and half of them at the least; more only where the state is large, so that to keep it costs each fact little."""
+"""At most this many facts are kept, and at least half as many. With a large state it keeps more: more facts share the
+cost of keeping the state."""
 
 _FACTS_EACH = 4
-"""To take a picture of a group takes about 10 us, which so many facts at least are to share."""
+"""A picture of one group takes about 10 us; at least this many facts share that cost."""
 
 _CLASSES: dict[str, Any] = {
     name: value
@@ -71,7 +77,7 @@ _CLASSES: dict[str, Any] = {
 
 @attrs.frozen
 class Entry:
-    """One fact and its answer."""
+    """One fact and the answer of the policy."""
 
     fact: str
     arguments: tuple[Any, ...]
@@ -83,7 +89,7 @@ _Recorded = tuple[str, tuple[Any, ...], dict[str, Any], Any]
 
 
 class RecordedPolicy(PoolPolicy):
-    """A policy that remembers."""
+    """A policy that records its facts."""
 
     def __init__(
         self,
@@ -94,12 +100,12 @@ class RecordedPolicy(PoolPolicy):
     ) -> None:
         super().__init__(limits)
         self._on_failure = on_failure
-        # What one fact is made of is no fact: the wrapped methods are those of a policy that knows nothing of this one, and shares its state.
+        # A call within a fact is not a fact. So the wrapped methods belong to a plain policy, which shares the state.
         plain = PoolPolicy(limits)
         self.state = plain.state
-        # Plain tuples (an Entry's fields): this is on the way of every request.
+        # Plain tuples (the fields of an Entry), because every request adds some.
         self._recording: list[_Recorded] = []
-        # The state before the first of them; None: they go back to the beginning.
+        # The state before the first of them; None: they begin with an empty pool.
         self._begins: snapshot.Picture | None = None
         self._older: list[_Recorded] = []
         self._older_begins: snapshot.Picture | None = None
@@ -110,11 +116,11 @@ class RecordedPolicy(PoolPolicy):
 
     @property
     def length(self) -> int:
-        """Facts that are remembered."""
+        """The number of recorded facts."""
         return len(self._older) + len(self._recording)
 
     def _turn_over(self) -> None:
-        """Between two facts: what was recorded is the older part, and the younger begins with the state of now."""
+        """Between two facts: make the younger part the older one, and begin a new one with the current state."""
         self._older, self._older_begins = self._recording[:], self._begins
         self._recording.clear()
         self._begins = snapshot.take(self.state)
@@ -134,7 +140,7 @@ class RecordedPolicy(PoolPolicy):
                 except Exception as error:
                     on_failure(error)
                     raise
-                if answer is not None:  # None: nobody could be borrowed, and nothing has changed
+                if answer is not None:  # None: no process had room, and nothing has changed
                     remember_entry((fact, arguments, _NONE, answer))
                     if len(recording) >= self._full:
                         self._turn_over()
@@ -156,7 +162,7 @@ class RecordedPolicy(PoolPolicy):
         return remember
 
     def dump(self) -> Callable[[], dict[str, Any]]:
-        """What makes JSON values of the recording as it is now. That takes a while, and may be done in a thread."""
+        """A function that makes JSON values of the current recording. It takes a while, and may run in a thread."""
         limits, begins, entries = self.state.limits, self._older_begins, self._older + self._recording
         return lambda: {
             "limits": to_json(limits),
@@ -167,7 +173,7 @@ class RecordedPolicy(PoolPolicy):
 
 
 def replay(dump: dict[str, Any]) -> Iterable[tuple[Entry, Any]]:
-    """Tell a new policy every fact of a recording, from the state in which that begins; each entry, and what is answered now."""
+    """Repeat the facts of a recording on a new policy in its first state. Yields each entry with the new answer."""
     policy = PoolPolicy(from_json(dump["limits"]))
     if dump["state"] is not None:
         policy.state = snapshot.decode(dump["state"], _CLASSES)
@@ -177,7 +183,7 @@ def replay(dump: dict[str, Any]) -> Iterable[tuple[Entry, Any]]:
 
 
 def to_json(value: Any) -> Any:
-    """A value as JSON has it; classes are named, tuples are told from lists, and infinity is a text."""
+    """A value as JSON. Classes are named, tuples differ from lists, and infinity is a text."""
     if isinstance(value, enum.Enum):
         return {"": type(value).__name__, "name": value.name}
     if attrs.has(type(value)):

@@ -1,17 +1,19 @@
-"""When a process has served long enough: requests, age, memory; and when a request has lasted too long.
+"""When a process has served long enough (requests, age, memory), and when a request has lasted too long.
 
-It knows how long and how much. It never knows what a request is, or how memory is measured.
+This module knows how long and how much. It never knows what a request is, or how memory is measured.
 
 Laws:
 
-* The number of requests is kept as well as it can be: the replacement is begun so early that it is there when they have been served. Where more are
-  served during one spawn than a process may serve at all, each serves those that come during one spawn.
-* Soft limits (requests, age, memory) make a process *worn*: it serves until its relief is up (``restarting``). So they hold
-  roughly, and cost nobody a request.
-* Hard limits (memory, the time of a request) kill: the process gets no more sessions from that step on, and what it has ends
-  as it may. That is no failure to start.
-* Of our own pause nobody dies: when the clock is seen to be late by more than ``LATE``, a request that seems to have lasted
-  too long gets ``LATE`` more, in which its response, if it is there, is read.
+* The limit of requests is kept as well as possible: the replacement starts early enough to be ready
+  when the limit is reached. If more requests arrive during one spawn than a process may serve at all,
+  each process serves those that arrive during one spawn.
+* Soft limits (requests, age, memory) make a process *worn* (to be recycled): it serves until its
+  relief is ready (``restarting``). So they hold roughly, and fail no request.
+* Hard limits (memory, the time of a request) kill the process: it gets no more sessions from that step
+  on, and its open sessions end as they may. A kill does not count as a failure to start.
+* A pause of the server itself kills no process: if a deadline is seen later than by ``LATE``, the
+  request that seems to have lasted too long gets ``LATE`` more. In that time the server reads its
+  response, if there is one.
 """
 
 from __future__ import annotations
@@ -26,13 +28,14 @@ from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, Proc
 LATE = 1.0
 _INSTANT = 1e-3
 _FORESIGHT = 16
-"""From so many times fewer requests it is told how fast they come: the first one alone, which had waited for the process, says nothing of 500."""
+"""The request rate is believed when a process has served at least this fraction (1/16) of the requests that are left.
+The first request alone, which waited for the process, says nothing about 500 more."""
 SPREAD = 0.1
-"""The part of a lifetime that the jitter may take off."""
+"""The part of a lifetime that the jitter may remove."""
 
 
 def attached(process: ProcessState, now: float, jitter: float) -> None:
-    """Draw the limits of a new process, so that those that came together do not go together."""
+    """Draw the limits of a new process, so that processes that started together do not end together."""
     group = process.group
     limits = group.limits
     if limits.max_requests:
@@ -45,10 +48,11 @@ def attached(process: ProcessState, now: float, jitter: float) -> None:
 
 
 def is_time(process: ProcessState, now: float) -> bool:
-    """Whether the replacement of a process is to be begun, so that it is there when the process has served as many requests as it may.
+    """Whether to start the replacement of a process now, to have it when the process reaches its limit of requests.
 
-    As far as can be told: from how fast requests come, since it was ready and since the last look, and how long the last spawn took. If not, the next
-    look is set, no further ahead than half of the way, so that the path of a request has one comparison.
+    An estimate, from the rate of requests (since the process was ready, and since the last look) and the duration of
+    the last spawn. If it is too early, set the next look, at most half of the way ahead. So the request path needs one
+    comparison only.
     """
     left = process.wears_at - process.processed
     if left <= 0:
@@ -69,13 +73,13 @@ def is_time(process: ProcessState, now: float) -> bool:
 
 
 def wear(process: ProcessState, reason: Reason) -> None:
-    """The process is to be replaced. Nothing happens if it is already, or serves no more."""
+    """The process is to be replaced. Nothing happens if it is worn already, or is not enabled."""
     if process.status is EnabledStatus.ENABLED:
         process.group.worn.setdefault(process.id, reason)
 
 
 def expire(group: GroupState, now: float) -> None:
-    """Processes that are too old are worn."""
+    """Mark the processes that are too old as worn."""
     if group.expiry_due > now:
         return
     group.expiry_due = math.inf
@@ -87,7 +91,7 @@ def expire(group: GroupState, now: float) -> None:
 
 
 def sampled(pool: PoolState, process: ProcessState, size: int) -> list[Command]:
-    """The process uses so many bytes."""
+    """The process uses ``size`` bytes."""
     limits = process.group.limits
     if 0 < limits.hard_memory_limit < size:
         return kill(pool, process, Reason.MEMORY)
@@ -97,7 +101,7 @@ def sampled(pool: PoolState, process: ProcessState, size: int) -> list[Command]:
 
 
 def kill(pool: PoolState, process: ProcessState, reason: Reason, session: SessionId | None = None) -> list[Command]:
-    """End a process at once; not twice."""
+    """End a process at once. Nothing happens if it was killed before, or is gone."""
     if process.killed or process.status is EnabledStatus.GONE:
         return []
     process.killed = True

@@ -1,22 +1,26 @@
-"""Which process gets the next session, and which processes are asked at all.
+"""Which process gets the next session, and which processes can be chosen.
 
-It knows the enabled processes of a group and how busy each is. It never knows waiters, limits of the pool or time,
-and it decides nothing about spawning.
+This module knows the enabled processes of a group and how busy each is. It never knows waiters, limits
+of the pool or time, and it decides nothing about spawning.
 
 Laws:
 
-* The newest generation comes first: once a new version serves, the old one gets only what the new has no room for.
-* Among these the least busy process is chosen; of equals, the one attached first. So a quiet application is served by its oldest
-  process, whose caches are warm, and the younger ones become idle and can go.
-* Busyness is open sessions divided by concurrency. A process without a limit counts as one with room for 2**31, and so
-  does any process for sessions that are unbounded: these take no room, and make a difference only between equals.
-* A request that a process has left unanswered goes to another one, where there is another: it waits for that rather than try the same again.
-* A totally busy process is never chosen. None chosen means that every enabled process is totally busy, or there is
-  none.
-* No scan. ``group.free`` is a sorted list that holds exactly the processes with room. Finding a place in it is a
-  binary search, and the move is one ``memmove`` of a few hundred bytes, so the cost is flat for any number of
-  processes a machine can hold. (A heap would need lazy deletion and its garbage collected; this needs neither and is
-  as fast.)
+* The newest generation comes first: once a new version serves, the old one gets only the sessions for
+  which the new one has no room.
+* Within a generation the least busy process is chosen; among equals, the one attached first. So the
+  oldest process, whose caches are warm, serves a quiet application; the younger ones become idle and
+  can be retired.
+* Busyness is open sessions divided by concurrency. A process without a limit counts as one with room
+  for 2**31 sessions. Uncounted sessions weigh as little at any process: they take no room, and only
+  break ties.
+* A request that one process left unanswered goes to another, if the group has another: it waits for
+  that one rather than try the same process again.
+* A totally busy process is never chosen. If none is chosen, every enabled process is totally busy, or
+  there is none.
+* No scan. ``group.free`` is a sorted list of exactly the processes with room. A binary search finds a
+  position in it, and an insertion is one ``memmove`` of a few hundred bytes, so the cost is flat for
+  any number of processes a machine can hold. (A heap is no faster, and would need lazy deletion and
+  the collection of its garbage.)
 """
 
 from __future__ import annotations
@@ -38,12 +42,12 @@ def busyness(process: ProcessState) -> float:
 
 
 def has_room(process: ProcessState) -> bool:
-    """Whether it can take one more session."""
+    """Whether the process can take one more session."""
     return not process.concurrency or process.sessions - process.unbounded < process.concurrency
 
 
 def take(group: GroupState) -> ProcessState | None:
-    """Count one more session at the least busy process and return that, or None where none has room."""
+    """Count one more session at the least busy process and return it; None: no process has room."""
     if not group.free:
         return None
     process = group.free.pop(0)[3]
@@ -56,7 +60,7 @@ def take(group: GroupState) -> ProcessState | None:
 
 
 def take_other(group: GroupState, avoided: ProcessId | None) -> ProcessState | None:
-    """The same, but not that process, unless it is the only one that serves."""
+    """Like ``take``, but never the avoided process, unless it is the only enabled one."""
     if avoided is None or len(group.enabled) == 1:
         return take(group)
     process = next((rank[3] for rank in group.free if rank[3].id != avoided), None)
@@ -69,7 +73,7 @@ def take_other(group: GroupState, avoided: ProcessId | None) -> ProcessState | N
 
 
 def give_back(process: ProcessState) -> None:
-    """Count one session less at a process, wherever it is."""
+    """Count one session less at a process, whatever its status."""
     if process.rank is not None:
         _remove(process)
     process.sessions -= 1
@@ -78,7 +82,7 @@ def give_back(process: ProcessState) -> None:
 
 
 def give_back_unbounded(process: ProcessState) -> None:
-    """The same for an unbounded session, which makes no room."""
+    """Like ``give_back`` for an uncounted session, whose end makes no room."""
     if process.rank is not None:
         _remove(process)
     process.sessions -= 1
@@ -88,7 +92,7 @@ def give_back_unbounded(process: ProcessState) -> None:
 
 
 def set_free(process: ProcessState) -> None:
-    """One of its sessions is unbounded from here: its room can be taken again."""
+    """One session of the process becomes uncounted: another may take its room."""
     if process.rank is not None:
         _remove(process)
     process.unbounded += 1
@@ -97,7 +101,7 @@ def set_free(process: ProcessState) -> None:
 
 
 def attach(pool: PoolState, process: ProcessState) -> None:
-    """A new process enters the pool and may be chosen from now on."""
+    """Add a new process to the pool; it may be chosen from now on."""
     group = process.group
     pool.processes[process.id] = process
     pool.enabled_count += 1
@@ -106,21 +110,21 @@ def attach(pool: PoolState, process: ProcessState) -> None:
 
 
 def attach_detached(pool: PoolState, process: ProcessState) -> None:
-    """A new process enters the pool only to leave it: it counts, but is never chosen."""
+    """Add a new process to the pool that is to leave at once: it counts, but is never chosen."""
     process.status = EnabledStatus.DETACHED
     pool.processes[process.id] = process
     process.group.detached[process.id] = process
 
 
 def detach(pool: PoolState, process: ProcessState) -> None:
-    """An enabled process is not chosen again. Its open sessions go on."""
+    """Never choose an enabled process again. Its open sessions continue."""
     _leave(pool, process)
     process.status = EnabledStatus.DETACHED
     process.group.detached[process.id] = process
 
 
 def forget(pool: PoolState, process: ProcessState) -> None:
-    """A process is gone. Its open sessions still refer to it until each is closed."""
+    """Remove a process that is gone. Its open sessions still refer to it until each is closed."""
     if process.status is EnabledStatus.ENABLED:
         _leave(pool, process)
     else:

@@ -1,12 +1,15 @@
-"""A graph of attrs objects as JSON values, and back: what a recording begins with.
+"""A graph of attrs objects as JSON values, and back: a recording begins with one.
 
-It knows fields, and nothing of what they mean: a field that is added to a class is in the next snapshot without a line here. Objects that are compared by
-identity (``eq=False``) stand once, in a table, and are referred to by number, so that cycles and sharing come back as they were; everything else is a value and
-stands where it is.
+This module knows fields, but not their meaning: a field added to a class is in the next snapshot
+without a change here. Objects that are compared by identity (``eq=False``) are stored once, in a
+table, and referred to by number, so cycles and sharing are restored. Everything else is a value and
+is stored in place.
 
-A picture is taken at once and encoded when somebody asks: the server does nothing else while it is taken, so that takes a quarter of what ``pickle`` would.
+A picture is taken at once and encoded only on request. The server does nothing else while a picture is
+taken, so taking one needs only a quarter of the time of ``pickle``.
 
-Laws: decoding what was encoded gives an equal graph, container types and orders included; what cannot be encoded exactly is refused by its type and not left out.
+Laws: decoding an encoded graph gives an equal graph, including container types and orders; a value
+that cannot be encoded exactly is refused by its type, and never left out.
 """
 
 from __future__ import annotations
@@ -36,20 +39,20 @@ _MAPPINGS = (dict, OrderedDict)
 
 
 def encode(root: object) -> dict[str, Any]:
-    """JSON values of everything that ``root`` leads to. Raises as ``take``."""
+    """JSON values of everything that ``root`` leads to. Raises like ``take``."""
     return take(root).encode()
 
 
 @attrs.frozen(eq=False)
 class Picture:
-    """What ``take`` has seen: values that change no more. What is plain, or cannot be changed, is the thing itself."""
+    """The values that ``take`` saw; they no longer change. Plain and immutable values are kept as they are."""
 
     root: Any
     objects: list[tuple[type, list[Any]]]
-    """Of each object its class and its fields, in the order of ``_Object.number``."""
+    """The class and the fields of each object, in the order of ``_Object.number``."""
 
     def encode(self) -> dict[str, Any]:
-        """JSON values of it. Slow; may be done in a thread."""
+        """JSON values of the picture. Slow; may run in a thread."""
         return {
             "root": _encode(self.root),
             "objects": [_encode_fields(kind, values) for kind, values in self.objects],
@@ -58,7 +61,7 @@ class Picture:
 
 @attrs.frozen(eq=False)
 class _Object:
-    """What is compared by identity, and stands in ``Picture.objects``."""
+    """A reference to an object in ``Picture.objects``, which is compared by identity."""
 
     number: int
 
@@ -69,12 +72,12 @@ class _Items:
 
     kind: type
     items: tuple[Any, ...]
-    """Of a mapping its keys and its values, in turn."""
+    """For a mapping: its keys and values, alternating."""
 
 
 @attrs.frozen(eq=False)
 class _Value:
-    """An attrs object that is compared by its fields, and may change."""
+    """A mutable attrs object that is compared by its fields."""
 
     kind: type
     values: list[Any]
@@ -82,15 +85,15 @@ class _Value:
 
 _CONTAINER, _VALUE, _OBJECT = range(3)
 _leaves: set[type] = {type(None), bool, int, str, float}
-"""Classes whose instances are taken as they are: they do not change. Those of ours are added when they are met."""
+"""Classes of immutable instances, which are taken as they are. Classes of this project are added when first met."""
 _ways: dict[type, tuple[int, Callable[[Any], Any]]] = {}
-"""Class -> how its instances are taken, and what reads all of their fields."""
+"""Class -> how its instances are taken, and a function that reads all of their fields."""
 
 
 def take(root: object) -> Picture:
-    """A picture of everything that ``root`` leads to. Quick: it is taken between two facts, and the server does nothing else meanwhile.
+    """A picture of everything that ``root`` leads to. Quick: the server does nothing else between two facts.
 
-    :raises TypeError: something in it is neither plain, nor a container, an enum member or an attrs object.
+    :raises TypeError: some value is neither plain, nor a container, an enum member or an attrs object.
     """
     numbers: dict[int, int] = {}
     known: list[Any] = []
@@ -111,7 +114,7 @@ def take(root: object) -> Picture:
             known.append(one)
         return _Object(number)
 
-    # Nothing of a picture is garbage: a collector that looked at it again and again while it grows would take as long as it does.
+    # Nothing in a picture is garbage. Collections during its growth would take as long as the picture itself.
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -124,7 +127,7 @@ def take(root: object) -> Picture:
 def _fields_of(known: list[Any], value: Callable[[Any], Any]) -> list[tuple[type, list[Any]]]:
     leaves, empties = _leaves, _empties
     objects: list[tuple[type, list[Any]]] = []
-    for one in known:  # it grows
+    for one in known:  # known grows meanwhile
         kind = type(one)
         # A group has dozens of fields, and most of its containers are empty.
         values = [
@@ -136,7 +139,7 @@ def _fields_of(known: list[Any], value: Callable[[Any], Any]) -> list[tuple[type
 
 
 class _Empties(dict[type, _Items]):
-    """Of each kind of container one that is empty."""
+    """Container class -> an empty container of it."""
 
     def __missing__(self, kind: type) -> _Items:
         if _is_leaf(kind):
@@ -149,14 +152,14 @@ _empties = _Empties()
 
 
 def _is_leaf(kind: type) -> bool:
-    """Learn how instances of a class are taken; whether as they are."""
+    """Learn how to take the instances of a class. Returns whether they are taken as they are."""
     if issubclass(kind, enum.Enum) or (
         attrs.has(kind) and kind.__eq__ is not object.__eq__ and kind.__hash__ is not None
     ):
         _leaves.add(kind)  # an attrs class that can be hashed is frozen
     elif attrs.has(kind):
         names = [field.name for field in attrs.fields(kind)]
-        several = attrgetter(*names, "__class__", "__class__")  # of two names at least it makes a tuple
+        several = attrgetter(*names, "__class__", "__class__")  # returns a tuple only for two names or more
         way = _OBJECT if kind.__eq__ is object.__eq__ else _VALUE
         _ways[kind] = way, lambda one: several(one)[:-2]
     elif kind.__name__ in _CONTAINERS and _CONTAINERS[kind.__name__] is kind:
@@ -185,7 +188,7 @@ def _encode(value: Any) -> Any:
         return {"": kind.__name__, "name": value.name}
     if attrs.has(kind):
         return _encode_fields(kind, [getattr(value, field.name) for field in attrs.fields(kind)])
-    if kind.__name__ in _CONTAINERS and _CONTAINERS[kind.__name__] is kind:  # within what cannot change
+    if kind.__name__ in _CONTAINERS and _CONTAINERS[kind.__name__] is kind:  # within an immutable value
         return _encode(_Items(kind, tuple(chain.from_iterable(value.items()) if kind in _MAPPINGS else value)))
     raise TypeError(f"a {kind.__module__}.{kind.__qualname__} cannot be recorded")
 
@@ -227,12 +230,12 @@ def decode(encoded: Mapping[str, Any], classes: Mapping[str, Any]) -> Any:
 
 
 def _empty(found: Any) -> Any:
-    """An object that is referred to before it has its fields."""
+    """An object without its fields, so that others can refer to it."""
     return found.__new__(found)
 
 
 def _made(found: Any, fields: dict[str, Any]) -> Any:
-    """A value, made as whoever made the first one: what its class does then is done (a hash that is kept, a check)."""
+    """A value, made by its class's own constructor, which then caches a hash or runs its checks."""
     made = found(**{field.alias: fields[field.name] for field in attrs.fields(found) if field.init})
     for field in attrs.fields(found):
         if not field.init:

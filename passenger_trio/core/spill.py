@@ -1,19 +1,26 @@
-"""The spill ledger: where the bytes of one buffer are, and what its producer may do next. And the quota that all buffers share.
+"""The spill ledger: where the bytes of one buffer are, and what its producer may do next; and the quota
+that all buffers share.
 
-A buffer stands between a producer (an application that answers, a client that uploads) and a consumer who may be slower. The ledger sees a stream of bytes
-and three positions in it; it moves no byte itself::
+A buffer stands between a producer (an application that responds, a client that uploads) and a consumer
+that may be slower. The ledger sees a stream of bytes and positions in it; it moves no byte
+itself::
 
     0 ........ base ........ sent ........ stored ........ taken
                |-- in the file, of which --|--- in memory ---|
                |- sent already -|- unread -|
 
-``sent`` may also be beyond ``stored``: then the file has nothing unread, and memory begins at ``sent``. While bytes are being written to the file
-(``storing``) they are still in memory, so a consumer who is fast again need not wait for the disk: it may overtake the writer.
+``sent`` may also exceed ``stored``: then the file has nothing unread, and memory begins at ``sent``.
+While bytes are being written to the file (``storing``) they are still in memory. So a consumer that
+becomes fast again may overtake the writer and need not wait for the disk.
 
-Laws: bytes leave in the order in which they came, so what is on disk goes before what is in memory; a file that has nothing unread is truncated before
-it is used again; with a disk memory holds at most ``batch`` bytes, and at most ``threshold`` of them while the producer rests; without one, at most
-``threshold``. What counts for the watermark is what the buffer *occupies*, memory and the file's whole length, not what is unread: a client that is always a little behind
-would otherwise let the file grow for ever.
+Laws:
+
+* Bytes leave in the order of their arrival, so the bytes on disk leave before those in memory.
+* A file that has nothing unread is truncated before it is used again.
+* With a usable disk, memory holds at most ``batch`` bytes, and at most ``threshold`` of them while the
+  producer pauses; without one, at most ``threshold``.
+* The watermark limits what the buffer *occupies*: memory and the whole length of the file, not only
+  the unread part. Otherwise the file would grow for ever for a client that is always a little behind.
 
 What the producer does next (``step``)::
 
@@ -27,7 +34,8 @@ What the producer does next (``step``)::
                                      else STORE
     > threshold       >= watermark   STORE                PAUSE
 
-A write takes a thread, which costs as much as writing 256 KiB does: so it is given ``batch`` bytes where the producer is that fast, and never fewer than ``threshold``.
+A write needs a thread, which costs as much as writing 256 KiB. So a write gets ``batch`` bytes if the
+producer is fast enough, and never fewer than ``threshold``.
 """
 
 from __future__ import annotations
@@ -55,7 +63,7 @@ class Step(Enum):
 
 
 class SpillLedger:
-    """The positions of one buffer. ``watermark``: bytes that it may occupy (0: no limit)."""
+    """The positions of one buffer. ``watermark``: bytes that the buffer may occupy (0: no limit)."""
 
     __slots__ = ("base", "batch", "coming", "sent", "stored", "storing", "taken", "threshold", "watermark")
 
@@ -64,33 +72,33 @@ class SpillLedger:
         self.threshold = threshold
         self.batch = batch
         self.taken = 0
-        """Bytes that came."""
+        """Bytes that arrived."""
         self.sent = 0
-        """Bytes that went."""
+        """Bytes that left."""
         self.stored = 0
-        """The end of what is in the file, as a position in the stream."""
+        """The end of the file's content, as a position in the stream."""
         self.base = 0
-        """The position in the stream of the file's first byte."""
+        """The position in the stream of the first byte of the file."""
         self.storing = 0
-        """Bytes from ``stored`` on that are being written."""
+        """Bytes after ``stored`` that are being written."""
         self.coming = False
-        """Whether bytes are on their way to the end of the file, past memory."""
+        """Whether bytes are on their way directly to the end of the file, without passing memory."""
 
-    # -- what there is ------------------------------------------------------------------------------------------
+    # -- where the bytes are ------------------------------------------------------------------------------------
 
     @property
     def backlog(self) -> int:
-        """Bytes that came and did not go."""
+        """Bytes that arrived and have not left."""
         return self.taken - self.sent
 
     @property
     def memory(self) -> int:
-        """Bytes of the backlog that are in memory."""
+        """Bytes of the backlog in memory."""
         return self.taken - max(self.sent, self.stored)
 
     @property
     def unread(self) -> int:
-        """Bytes of the backlog that are in the file, and go first."""
+        """Bytes of the backlog in the file; they leave first."""
         return max(0, self.stored - self.sent)
 
     @property
@@ -99,43 +107,43 @@ class SpillLedger:
 
     @property
     def occupied(self) -> int:
-        """Memory and the file's length; bytes that are being written will be in the file, also those that the consumer has overtaken."""
+        """Memory plus the length of the file. Bytes being written count, even if already consumed."""
         end = self.stored + self.storing
         return end - self.base + self.taken - max(self.sent, end)
 
     @property
     def drained(self) -> bool:
-        """The file has bytes, and all of them went: it is to be truncated, and that told (``truncated``)."""
+        """The file has bytes, and all of them have left: truncate it, and call ``truncated``."""
         return self.stored > self.base and self.sent >= self.stored and not self.storing and not self.coming
 
     @property
     def takes_bulk(self) -> bool:
-        """Whether bytes may come to the file's end past memory: nothing is on its way there, or stands before it."""
+        """Whether bytes may go directly to the end of the file: none are on their way there, and none must go first."""
         return not (self.memory or self.storing or self.coming or self.drained)
 
-    # -- what happens -------------------------------------------------------------------------------------------
+    # -- events -------------------------------------------------------------------------------------------------
 
     def take(self, count: int) -> None:
-        """The producer brought ``count`` bytes, which are in memory now."""
+        """The producer brought ``count`` bytes; they are in memory now."""
         if self.coming and count:
             raise InvariantBroken("bytes overtook those that are on their way to the file")
         self.taken += count
 
     def pass_through(self, count: int) -> None:
-        """``count`` bytes went to the consumer at once."""
+        """The consumer took ``count`` bytes at once."""
         if self.backlog or self.coming:
             raise InvariantBroken("bytes overtook those that came before them")
         self.taken += count
         self.sent += count
 
     def give(self, count: int) -> None:
-        """``count`` bytes of the backlog went to the consumer: unread ones first."""
+        """The consumer took ``count`` bytes of the backlog: unread ones first."""
         if not 0 <= count <= self.backlog:
             raise InvariantBroken("a buffer gave what it had not")
         self.sent += count
 
     def begin_store(self, count: int) -> int:
-        """The first ``count`` bytes of memory are being written to the file. Where in the file?"""
+        """Begin to write the first ``count`` bytes of memory to the file. Returns the offset in the file."""
         if self.storing or not 0 < count <= self.memory:
             raise InvariantBroken("a buffer stores what it has not, or twice")
         if self.drained:
@@ -146,7 +154,10 @@ class SpillLedger:
         return self.stored - self.base
 
     def begin_coming(self) -> int:
-        """Bytes will come and go to the file's end at once. Where is that? Until ``take_stored`` nothing else comes; the consumer may go on."""
+        """Begin to move bytes directly to the end of the file. Returns the offset in the file.
+
+        No other bytes may arrive until ``take_stored``; the consumer may continue.
+        """
         if not self.takes_bulk:
             raise InvariantBroken("bytes overtake those that came before them, on their way to the file")
         self.coming = True
@@ -155,7 +166,7 @@ class SpillLedger:
         return self.file_length
 
     def take_stored(self, count: int) -> None:
-        """``count`` bytes came and are in the file already."""
+        """``count`` bytes arrived, and are in the file already."""
         if not self.coming:
             raise InvariantBroken("bytes are in a file that nobody has opened for them")
         self.coming = False
@@ -163,14 +174,14 @@ class SpillLedger:
         self.stored += count
 
     def end_store(self, written: int) -> None:
-        """So many of them are in the file; the others stay in memory."""
+        """The write ended: ``written`` bytes are in the file, the others stay in memory."""
         if not 0 <= written <= self.storing:
             raise InvariantBroken("more was written than was given")
         self.stored += written
         self.storing = 0
 
     def truncated(self) -> int:
-        """The drained file is empty again; how long it was."""
+        """The drained file is empty again. Returns its length before."""
         if not self.drained:
             raise InvariantBroken("a file was truncated that is not drained")
         length = self.file_length
@@ -178,7 +189,7 @@ class SpillLedger:
         return length
 
     def forget_file(self) -> int:
-        """The file is closed, whatever it held; how long it was."""
+        """The file is closed, whatever it held. Returns its length."""
         length = self.file_length
         self.base = self.stored
         return length
@@ -186,18 +197,18 @@ class SpillLedger:
     # -- what to do ---------------------------------------------------------------------------------------------
 
     def room(self, *, disk: bool) -> int:
-        """Bytes that may be brought now. ``disk``: whether it can be written to."""
+        """Bytes that the producer may bring now. ``disk``: whether the disk is usable."""
         room = (self.batch if disk else self.threshold) - self.memory
         if self.watermark:
             room = min(room, self.watermark - self.occupied)
         return max(0, room)
 
     def room_in_file(self) -> int:
-        """Bytes that may come past memory."""
+        """Bytes that may go directly to the file."""
         return sys.maxsize if not self.watermark else max(0, self.watermark - self.occupied)
 
     def step(self, *, disk: bool, more: bool) -> Step:
-        """The table above. ``more``: the producer has something at once."""
+        """The table above. ``more``: the producer has more bytes at once."""
         room = self.room(disk=disk)
         if self.memory > self.threshold and disk and not (more and room):
             return Step.STORE
@@ -219,17 +230,18 @@ FAULTS: Final = {
     errno.EPERM: ("unavailable", 10.0),
     errno.EROFS: ("unavailable", 10.0),
 }
-"""Error of a write or an open -> the word that it is counted under, and the seconds after which the disk is tried again (F27 to F32). EAGAIN is a thread's, which cannot be had."""
+"""Error of a write or an open -> the word under which it is counted, and the seconds until the disk is tried again
+(F27 to F32). EAGAIN means that no thread could be started."""
 
 _OF_NEW_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
-"""What says nothing of files that are open."""
+"""Errors of opening a file, which say nothing about files that are open."""
 
 _OTHER: Final = ("other", 1.0)
 _LOG_EVERY: Final = 60.0
 
 
 class SpillQuota:
-    """What all buffers together may have on disk, and whether the disk can be used at all. The only owner of these numbers."""
+    """What all buffers together may use on disk, and whether the disk is usable. The only owner of these numbers."""
 
     __slots__ = ("_logged", "_open_at", "_retry_at", "errors", "limit", "paused", "spilled", "used")
 
@@ -239,41 +251,41 @@ class SpillQuota:
         self.used = 0
         """Bytes on disk: the lengths of all files."""
         self.spilled = 0
-        """Bytes that were ever written."""
+        """Bytes ever written."""
         self.paused = 0
-        """Times that a producer had to be paused."""
+        """How often a producer had to pause."""
         self.errors: Counter[str] = Counter()
-        """By the words of ``FAULTS``; ``quota``: the limit was reached; ``read``: what was written could not be read back."""
+        """Counted by the words of ``FAULTS``; ``quota``: the limit was reached; ``read``: reading back failed."""
         self._retry_at = self._open_at = float("-inf")
         self._logged = float("-inf")
 
     def usable(self, now: float, *, new_file: bool = False) -> bool:
-        """Whether a write may be tried, or one to a file that is still to be opened. Less than a threshold's worth of room is none."""
+        """Whether to try a write; ``new_file``: to a file that is not open yet. Needs room for a whole threshold."""
         open_at = self._open_at if new_file else self._retry_at
         return now >= self._retry_at and now >= open_at and self.limit - self.used >= THRESHOLD
 
     def exhausted(self, now: float) -> bool:
-        """Whether it is the limit that forbids it."""
+        """Whether ``usable`` is false because of the limit."""
         return now >= self._retry_at and self.limit - self.used < THRESHOLD
 
     def retry_in(self, now: float) -> float:
-        """Seconds after which it is worth to ask again. Who waits for others to release room asks each second."""
+        """Seconds until asking again is useful. At the limit: once a second, as buffers release room."""
         return self._retry_at - now if now < self._retry_at else 1.0
 
     def reserve(self, wanted: int) -> int:
-        """So many bytes of ``wanted`` may be written; they count from now on."""
+        """How many bytes of ``wanted`` may be written; they count from now on."""
         granted = max(0, min(wanted, self.limit - self.used))
         self.used += granted
         return granted
 
     def release(self, count: int) -> None:
-        """So many bytes are off the disk, or were not written."""
+        """``count`` bytes have left the disk, or were not written."""
         if not 0 <= count <= self.used:
             raise InvariantBroken("more disk space was released than was reserved")
         self.used -= count
 
     def failed(self, error: int | None, now: float) -> str:
-        """A write or an open failed: nobody tries again before the time of ``FAULTS``. The word for it."""
+        """A write or an open failed: no buffer tries again before the time of ``FAULTS``. Returns the word for it."""
         word, wait = FAULTS.get(error or 0, _OTHER)
         self.errors[word] += 1
         if error in _OF_NEW_FILES:
@@ -283,7 +295,7 @@ class SpillQuota:
         return word
 
     def worth_a_line(self, now: float) -> bool:
-        """Whether trouble may be logged: once a minute, whatever it is."""
+        """Whether a fault may be logged: one line a minute, for all kinds together."""
         if now - self._logged < _LOG_EVERY:
             return False
         self._logged = now

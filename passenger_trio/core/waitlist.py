@@ -1,14 +1,18 @@
-"""Who waits for a process, and how each of them is answered.
+"""The waiters of each group, and how each of them is answered.
 
-It knows the queue of each group and makes the grants. It never knows why a process came or went.
+This module knows the queue of each group and makes the grants. It never knows why a process came or
+went.
 
 Laws:
 
-* First come, first served, within a group: nobody overtakes, and nobody waits beside a free place. But who avoids the process that has it
-  (``routing``) is passed over, and waits for another.
+* First come, first served within a group: no waiter overtakes another, and none waits while a process
+  has room. The exception: a waiter that avoids that process (``routing``) is skipped and waits for
+  another one.
 * A waiter leaves the queue in the step that answers it, so it is answered at most once.
-* A grant is counted in the step that makes it: the place at the process by ``routing.take``, the session here.
-* Refused are only those who have waited for as long as they may, and those whom nobody will serve. While one process lives, or a spawn is under way, they wait.
+* A grant is counted in the step that makes it: ``routing.take`` counts at the process, this module
+  counts the session.
+* A waiter is refused only when it has waited for the longest time allowed, or when no process will
+  serve it. It waits as long as a process lives or a spawn is under way.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from passenger_trio.core.state import GroupState, PoolState, ProcessState
 
 
 def grant(pool: PoolState, process: ProcessState, waiter: WaiterId | None, now: float) -> Grant:
-    """A session at the place that ``routing.take`` has just counted."""
+    """Make a session at the process at which ``routing.take`` has just counted one."""
     process.last_used = now
     pool.last_session = number = pool.last_session + 1
     session = SessionId(number)
@@ -33,12 +37,12 @@ def grant(pool: PoolState, process: ProcessState, waiter: WaiterId | None, now: 
 
 
 def is_full(group: GroupState) -> bool:
-    """Whether the queue is as long as it may get."""
+    """Whether the queue has its maximum length."""
     return 0 < group.limits.max_request_queue_size <= len(group.waiters)
 
 
 def append(pool: PoolState, group: GroupState, waiter: WaiterId, avoided: ProcessId | None, now: float) -> None:
-    """``waiter`` is the last in the queue."""
+    """Append ``waiter`` to the queue."""
     if avoided is not None:
         group.avoiding[waiter] = avoided
     group.waiters[waiter] = now
@@ -46,7 +50,7 @@ def append(pool: PoolState, group: GroupState, waiter: WaiterId, avoided: Proces
 
 
 def leave(pool: PoolState, waiter: WaiterId) -> None:
-    """``waiter`` is gone. Nothing happens if it is not in a queue."""
+    """``waiter`` has left. Nothing happens if it is not in a queue."""
     group = pool.waiters.pop(waiter, None)
     if group is not None:
         _forget(pool, group, waiter)
@@ -59,7 +63,7 @@ def _forget(pool: PoolState, group: GroupState, waiter: WaiterId) -> None:
 
 
 def serve(pool: PoolState, group: GroupState, now: float) -> list[Command]:
-    """Give every free place to a waiter, longest wait first."""
+    """Grant sessions to waiters while a process has room, longest wait first."""
     commands: list[Command] = []
     if group.avoiding:
         return _serve_the_choosy(pool, group, now)
@@ -74,7 +78,7 @@ def serve(pool: PoolState, group: GroupState, now: float) -> list[Command]:
 
 
 def _serve_the_choosy(pool: PoolState, group: GroupState, now: float) -> list[Command]:
-    """The same where some avoid a process."""
+    """Like ``serve`` while some waiters avoid a process."""
     commands: list[Command] = []
     for waiter in list(group.waiters):
         if not group.free:
@@ -87,14 +91,14 @@ def _serve_the_choosy(pool: PoolState, group: GroupState, now: float) -> list[Co
 
 
 def overdue(group: GroupState) -> float:
-    """When the one at the head of the queue will have waited for too long."""
+    """When the first waiter of the queue will have waited for too long."""
     if not group.waiters or not group.limits.max_request_queue_time:
         return math.inf
     return next(iter(group.waiters.values())) + group.limits.max_request_queue_time
 
 
 def refuse_overdue(pool: PoolState, group: GroupState, now: float) -> list[Command]:
-    """Refuse those who have waited for too long."""
+    """Refuse the waiters that have waited for too long."""
     commands: list[Command] = []
     while overdue(group) <= now:
         waiter = next(iter(group.waiters))
@@ -104,14 +108,14 @@ def refuse_overdue(pool: PoolState, group: GroupState, now: float) -> list[Comma
 
 
 def is_hopeless(pool: PoolState, group: GroupState, now: float) -> bool:
-    """Nobody will serve this group soon: no process, no attempt, and an open circuit (or no spawns any more)."""
+    """No process will serve this group soon: no process, no attempt, and an open circuit (or the pool is shut down)."""
     if group.enabled:
         return False
     return not pool.open or (not group.attempts and group.backoff.opened and group.backoff.in_force(now))
 
 
 def refuse_hopeless(pool: PoolState, group: GroupState, now: float) -> list[Command]:
-    """Refuse all who wait, if the group is hopeless."""
+    """Refuse all waiters, if the group is hopeless."""
     if not group.waiters or not is_hopeless(pool, group, now):
         return []
     waiters = list(group.waiters)
@@ -121,7 +125,7 @@ def refuse_hopeless(pool: PoolState, group: GroupState, now: float) -> list[Comm
 
 
 def refusal(pool: PoolState, group: GroupState, waiter: WaiterId, now: float) -> Refuse:
-    """What a hopeless group tells ``waiter``."""
+    """The answer of a hopeless group to ``waiter``."""
     if not pool.open:
         return Refuse(waiter, Reason.SHUT_DOWN)
     return Refuse(waiter, Reason.SPAWN_FAILED, group.backoff.failure, group.backoff.until - now)

@@ -1,7 +1,9 @@
-"""The life of one WebSocket, between a client and a worker: who has closed, who has to be told, and what is due when.
+"""The life of one WebSocket between a client and a worker: which side has closed, which side must be told,
+and what is due when.
 
-It knows two sides, each of which is told of the other's end, and the time. It never knows a socket, a frame or a task. Facts come in as calls, what is to be
-done comes out as a list of orders; the shell (``server/upgraded/websocket``) does them at once and in their order.
+This module knows two sides and the time. It never knows a socket, a frame or a task. Facts come in as
+calls; decisions come out as a list of orders, which the shell (``server/upgraded/websocket``) performs
+at once and in order.
 
 The two sides::
 
@@ -12,11 +14,17 @@ The two sides::
 
 Laws:
 
-* Whoever ends first, the other is told, once, and why. A client is told by a Close frame wherever its connection still takes one.
-* A worker's ``C`` is always answered by a ``C``; after ours nothing is sent on the session.
-* Nothing waits for ever on the client's side: a Close that is not answered, a client that takes nothing, and one that does not answer a ping are given up on.
-* A client is not blamed for our not reading: while the worker takes nothing, no ping is waited for. A worker that takes nothing for too long loses the client (1013).
-* Draining (a shutdown, or a process that is to go) gives a time to end by itself; then the client is told, early enough to be gone in that time; and the worker has as long again to let its application end.
+* When one side ends, the other is told once, with the reason. The client gets a Close frame if its
+  connection can still take one.
+* A ``C`` of the worker is always answered with a ``C``. After that the server sends nothing on the
+  session.
+* No wait on the client's side is unlimited: the server gives up on a client that does not answer a
+  Close, does not read, or does not answer a ping.
+* The client is not blamed while the server does not read it: as long as the worker does not read, no
+  ping is waited for. If the worker does not read for too long, the client is closed (1013).
+* Draining (a shutdown, or a process that is to be retired) gives the WebSocket time to end by itself.
+  Then the server tells the client, early enough for the client to leave within that time. The worker
+  gets the same time again to end its application.
 """
 
 from __future__ import annotations
@@ -45,9 +53,9 @@ __all__ = [
 ]
 
 CLOSE_TIME = 5.0
-"""Seconds for a client to answer our Close, and to take what is on its way to it."""
+"""Seconds for a client to answer our Close, and to read what is on its way."""
 LINGER_TIME = 2.0
-"""Seconds in which a client that broke a rule may read why (R29)."""
+"""Seconds for a client that broke a rule to read the reason (R29)."""
 
 LOST = 1006
 GOING_AWAY = 1001
@@ -57,13 +65,13 @@ TRY_AGAIN_LATER = 1013
 
 
 class Side(enum.Enum):
-    """How far the end of one side has come."""
+    """How far one side has ended."""
 
     OPEN = "open"
     CLOSING = "closing"
-    """The client: it was sent a Close, and its answer is waited for."""
+    """The client: we sent a Close and wait for the answer."""
     ENDING = "ending"
-    """The client: nothing is expected of it any more."""
+    """The client: we expect nothing more from it."""
     TOLD = "told"
     """The worker: it was told of the end, and ends its application's session."""
     GONE = "gone"
@@ -71,17 +79,17 @@ class Side(enum.Enum):
 
 @attrs.frozen
 class Times:
-    """Seconds; a ping time of 0 is none."""
+    """Seconds; a ping time of 0 means none."""
 
     ping_interval: float
     ping_timeout: float
     stall: float
-    """How long a side may take nothing."""
+    """How long a side may go without reading."""
     drain: float
 
     @classmethod
     def of(cls, options: ServerOptions) -> Times:
-        """As the options of the server say."""
+        """The times from the options of the server."""
         return cls(
             options.websocket_ping_interval,
             options.websocket_ping_timeout,
@@ -113,24 +121,24 @@ class TellWorker:
 
 @attrs.frozen
 class CutClient:
-    """Close the client's connection: it had its time."""
+    """Close the client's connection: its time is over."""
 
 
 @attrs.frozen
 class AbortWorker:
-    """The worker takes nothing: tell it by the end of its stream, and throw away what is on its way to it."""
+    """The worker does not read: shut down its stream, and discard what is on its way to it."""
 
 
 @attrs.frozen
 class LeaveWorker:
-    """Give the process back although its application has not ended: the process is to go."""
+    """Give the process back although its application has not ended: the process is to be retired."""
 
 
 Order = Ping | TellClient | TellWorker | CutClient | AbortWorker | LeaveWorker
 
 
 class WebSocketLife:
-    """``client`` and ``worker`` are for reading."""
+    """``client`` and ``worker`` are read-only for others."""
 
     __slots__ = (
         "_close_due",
@@ -152,14 +160,14 @@ class WebSocketLife:
         self.client = Side.OPEN
         self.worker = Side.OPEN
         self.heard = now
-        """When the client last showed that it is there; minus infinity: not since the Ping. The shell writes it: this is on the way of every message."""
+        """When the client was last heard; minus infinity: not since the Ping. The shell sets it on every message."""
         self.client_stuck = math.inf
-        """Since when something waits for the client to take it; the shell writes it, and the next."""
+        """Since when something waits for the client to read. The shell sets it, and ``worker_stuck``."""
         self.worker_stuck = math.inf
         self._pinged = 0.0
         """When the last Ping was sent."""
         self._close_due = math.inf
-        """When the client is given up on."""
+        """When to give up on the client."""
         self._drain_due = math.inf
         self._code = 0
         self._told = 0.0
@@ -169,14 +177,14 @@ class WebSocketLife:
     # -- facts ----------------------------------------------------------------------------------------------------
 
     def client_closes(self, code: int, reason: str, now: float) -> list[Order]:
-        """The client's Close has come: the first one, which is answered, or the answer to ours."""
+        """The client sent a Close: the first one, which is answered, or the answer to ours."""
         orders: list[Order] = []
         if self.client is Side.OPEN:
             orders.append(TellClient(code, ""))
         return orders + self._client_ends(code, reason, now)
 
     def client_fails(self, code: int, reason: str, now: float) -> list[Order]:
-        """The client broke a rule of the protocol, or a limit: it is told, and nothing that it sends is read any more (section 7.1.7)."""
+        """The client broke a rule of the protocol, or a limit: tell it, and read nothing more (section 7.1.7)."""
         orders: list[Order] = []
         if self.client is Side.OPEN:
             orders.append(TellClient(code, reason))
@@ -190,28 +198,29 @@ class WebSocketLife:
         return self._tell_worker(LOST, "", now)
 
     def client_let_go(self) -> None:
-        """The shell has closed the client's connection, in good order."""
+        """The shell has closed the client's connection, without an error or a missed deadline."""
         self.client = Side.GONE
 
     def worker_closes(self, code: int, reason: str, now: float) -> list[Order]:
-        """The worker's ``C``. (One that crosses ours needs no answer.)"""
+        """The worker sent ``C``. (If it crosses ours, it needs no answer.)"""
         return self._tell_worker(code, reason, now) + self._close_client(code, reason, now)
 
     def worker_ends(self) -> None:
-        """The worker's ``E``, which can only come when it was told."""
+        """The worker sent ``E``, which it only sends after a ``C`` from us."""
         self.worker = Side.GONE
 
     def worker_lost(self, now: float, *, broken: bool = False) -> list[Order]:
-        """The worker's stream has ended too early. ``broken``: what it sent breaks the session protocol."""
+        """The worker's stream ended too early. ``broken``: the worker broke the session protocol."""
         self.worker = Side.GONE
         if broken:
             return self._close_client(INTERNAL_ERROR, "internal error", now)
         return self._close_client(SERVICE_RESTART, "service restart", now)
 
     def drain(self, code: int, now: float, spread: float) -> None:
-        """It is to end: ``GOING_AWAY`` with the server, ``SERVICE_RESTART`` with its process.
+        """End the WebSocket: ``GOING_AWAY`` with the server, ``SERVICE_RESTART`` with its process.
 
-        :param spread: a random number in [0, 1): clients that are told together come back together, so half of the time is shared out among them, and a quarter is left for their answers.
+        :param spread: a random number in [0, 1). Clients that are told at the same time would reconnect at the same
+            time. So half of the drain time is spread over them, and a quarter is left for their answers.
         """
         if self._drain_due == math.inf or code == GOING_AWAY:
             self._code = code
@@ -247,7 +256,7 @@ class WebSocketLife:
         return orders
 
     def due(self) -> float:
-        """When to call ``tick`` next. It may be early, never late; ask again after any fact, and after a side got stuck."""
+        """When to call ``tick`` next. It may be early, never late. Ask again after a fact or a stall."""
         due = math.inf
         if self.client is Side.OPEN:
             due = min(self._drain_due, self.client_stuck + self._times.stall, self.worker_stuck + self._times.stall)
@@ -261,7 +270,7 @@ class WebSocketLife:
 
     @property
     def _reads(self) -> bool:
-        """Whether the client's silence means anything: it is read, and has been given all that there is."""
+        """Whether silence of the client means anything: it is read, and has received all that there is."""
         return self.worker_stuck == math.inf and self.client_stuck == math.inf
 
     def _ping_due(self) -> float:
