@@ -1,8 +1,8 @@
-"""The texts of a Django project -> which settings module it has, and which WSGI or ASGI application they name.
+"""The texts of a Django project -> its settings module, and its WSGI or ASGI application.
 
 ``manage.py`` names the settings module (``os.environ.setdefault("DJANGO_SETTINGS_MODULE",
-"shop.settings")``); the settings may name the application (``WSGI_APPLICATION = "shop.wsgi.application"``,
-and ``ASGI_APPLICATION`` with Channels). Both are read off the syntax tree, like everything else.
+"shop.settings")``). The settings may name the application (``WSGI_APPLICATION = "shop.wsgi.application"``,
+and ``ASGI_APPLICATION`` with Channels). This module reads both from the syntax tree.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SETTINGS_VARIABLE = "DJANGO_SETTINGS_MODULE"
 
 
 def settings_module(module: Module) -> str:
-    """The settings module that a text puts into the environment, or ``""`` if it does nothing of the kind."""
+    """The settings module that a text puts into the environment; ``""``: the text sets none."""
     for node in ast.walk(module.tree):
         match node:
             # os.environ.setdefault(NAME, "shop.settings"): in manage.py, within a function.
@@ -40,7 +40,7 @@ def settings_module(module: Module) -> str:
 
 
 def django_application(settings: str, interface: str, load: Load) -> str:
-    """``WSGI_APPLICATION`` or ``ASGI_APPLICATION`` of a settings module; ``""`` if it is not set.
+    """``WSGI_APPLICATION`` or ``ASGI_APPLICATION`` of a settings module; ``""``: not set.
 
     :param interface: ``wsgi`` or ``asgi``.
     """
@@ -49,20 +49,20 @@ def django_application(settings: str, interface: str, load: Load) -> str:
 
 
 def uses_channels(settings: str, load: Load) -> bool:
-    """Whether the project has Channels, or its server Daphne, among its ``INSTALLED_APPS``: WSGI cannot serve it."""
+    """Whether ``INSTALLED_APPS`` contains Channels or its server Daphne: WSGI cannot serve such a project."""
     return any(_installs_channels(node) for module in _settings(settings, load) for node in ast.walk(module.tree))
 
 
 def django_modules(settings: str, interface: str) -> list[str]:
-    """Where a project with these settings has its ``wsgi`` or ``asgi`` module by custom: beside the settings, or
-    above them.
+    """The usual places of the ``wsgi`` or ``asgi`` module of a project with these settings: beside the settings, or
+    in a package above them.
     """
     packages = settings.split(".")[:-1]
     return [".".join([*packages[:count], interface]) for count in range(len(packages), -1, -1)]
 
 
 def _settings(settings: str, load: Load) -> Iterator[Module]:
-    """The text of a settings module, and of those that it is made of (``from .base import *``)."""
+    """The text of a settings module, and of the modules that it imports (``from .base import *``)."""
     seen: set[str] = set()
     waiting = [settings]
     while waiting:

@@ -1,9 +1,13 @@
-"""Whether the processes of an application are forked from a preloader, or started one by one.
+"""Whether a preloader forks the processes of an application, or each of them starts on its own.
 
-It knows what a preloader has found (``Hazard``) and what a person has asked for (``--spawn-method``). It never knows processes.
+This module knows the hazards that a preloader has found (``Hazard``), and the method that the operator
+asked for (``--spawn-method``). It never knows processes.
 
-Laws: ``auto`` forks only what nothing was found in; ``smart`` forks whatever was found, and says what; ``direct`` forks nothing, and asks nothing.
-A verdict holds for one generation: after a restart the application is looked at again.
+Laws:
+
+* ``auto`` forks only an application without hazards. ``smart`` always forks, and reports the hazards.
+  ``direct`` never forks, and looks for no hazards.
+* A verdict holds for one generation: each restart looks at the application again.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ CONSEQUENCES = {
     "process": "forked processes cannot wait for it, nor end it",
     "exit_hook": "it would remove what other processes still use",
 }
-"""Kind of a hazard -> what becomes of it in forked processes."""
+"""Kind of hazard -> its consequence in forked processes."""
 _FOR_PEOPLE = (
     "Alternatives: make it in each process, in on_event('starting_worker_process') or when it is first used; "
     "--spawn-method direct is what is done now, without looking; --spawn-method smart forks all the same."
@@ -34,16 +38,16 @@ _MOST_NAMED = 6
 
 @attrs.frozen
 class Hazard:
-    """Something that an application holds and that processes cannot share."""
+    """A resource that an application holds and that processes cannot share."""
 
     kind: str
     what: str
-    """For people: ``the thread APScheduler``."""
+    """Shown to operators: ``the thread APScheduler``."""
 
 
 @attrs.frozen
 class Forking:
-    """How the processes of a generation are made, and why."""
+    """How the processes of a generation start, and why."""
 
     asked: str
     hazards: tuple[Hazard, ...] = ()
@@ -55,14 +59,14 @@ class Forking:
 
     @property
     def findings(self) -> str:
-        """What was found, as a list in a sentence; ``""``: nothing."""
+        """The hazards as a list for a sentence; ``""``: none."""
         named = [hazard.what for hazard in self.hazards[:_MOST_NAMED]]
         more = len(self.hazards) - len(named)
         return ", ".join(named) + (f" and {more} more" if more > 0 else "")
 
     @property
     def warning(self) -> str:
-        """What people are told; ``""`` where nothing was found."""
+        """The message to operators; ``""``: no hazards."""
         if not self.hazards:
             return ""
         kinds = dict.fromkeys(hazard.kind for hazard in self.hazards)
@@ -77,7 +81,7 @@ class Forking:
 
 
 def judge(asked: str, hazards: Sequence[Hazard]) -> Forking:
-    """The verdict on an application that a preloader has loaded.
+    """The verdict on an application after a preloader has loaded it.
 
     :param asked: ``auto``, ``smart`` or ``direct``.
     """

@@ -1,11 +1,11 @@
 """The laws that hold between any two calls of the policy, as code.
 
-It reads a state and changes nothing. It is slow on purpose (it counts everything again, the naive way), so it runs
-after each step of the model test, and in production only where self-checking is switched on. A law that does not hold
-is a bug of ours and raises ``InvariantBroken``; there is nothing that a caller could do about it.
+This module reads a state and changes nothing. It is slow on purpose: it counts everything again, in the
+naive way. So it runs after each step of the model test, and in production only if self-checking is
+switched on. A broken law is a bug of ours and raises ``InvariantBroken``; no caller can handle it.
 
-Laws that need a memory of earlier commands (nobody is answered twice, no process is retired twice) are not seen in one
-state: ``tests/model`` keeps that memory.
+One state does not show the laws about earlier commands (no waiter is answered twice, no process is
+retired twice). ``tests/model`` remembers the commands and checks those.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from passenger_trio.errors import InvariantBroken
 
 
 def check(state: PoolState) -> None:
-    """Hold every law against ``state``.
+    """Check every law on ``state``.
 
-    :raises InvariantBroken: with each law that does not hold.
+    :raises InvariantBroken: lists each law that does not hold.
     """
     broken = [
         f"{law.__name__}: {breach}"
@@ -46,7 +46,7 @@ def check(state: PoolState) -> None:
 
 
 def conservation(state: PoolState) -> Iterator[str]:
-    """A process counts exactly the grants outstanding on it, and takes no more than it can; a gone one is gone."""
+    """A process counts exactly its open grants, within its concurrency. A process that is gone is not in the pool."""
     if not state.unbounded <= state.sessions.keys():
         yield "an unbounded session is over"
     outstanding = Counter(process.id for process in state.sessions.values())
@@ -117,7 +117,7 @@ def capacity(state: PoolState) -> Iterator[str]:
 
 
 def generations(state: PoolState) -> Iterator[str]:
-    """Whatever is not of the newest generation that serves is to be replaced; one relief at a time (``restarting``)."""
+    """Enabled processes of older generations are to be replaced; a group has one relief at a time (``restarting``)."""
     for group in state.groups.values():
         for process in group.enabled.values():
             if process.generation > group.generation:
@@ -142,7 +142,7 @@ def generations(state: PoolState) -> Iterator[str]:
 
 
 def routing_index(state: PoolState) -> Iterator[str]:
-    """``group.free`` is what a sort of all processes with room gives."""
+    """``group.free`` equals the sorted list of all processes with room."""
     for group in state.groups.values():
         expected = sorted(
             (-process.generation, routing.busyness(process), process.order, process)
@@ -158,7 +158,7 @@ def routing_index(state: PoolState) -> Iterator[str]:
 
 
 def queues(state: PoolState) -> Iterator[str]:
-    """A queue is no longer than allowed, and its members are in the order in which they came."""
+    """A queue is not longer than allowed, and is in order of arrival."""
     for group in state.groups.values():
         if 0 < group.limits.max_request_queue_size < len(group.waiters):
             yield f"{len(group.waiters)} wait for {group.key}"
@@ -170,7 +170,7 @@ def queues(state: PoolState) -> Iterator[str]:
 
 
 def progress(state: PoolState) -> Iterator[str]:
-    """Nobody waits for nothing: not beside a free place, and only where something is to come that may answer."""
+    """No waiter waits in vain: no process has room for it, and something is coming that may answer it."""
     full = state.capacity_used >= state.limits.max_pool_size
     for group in state.groups.values():
         if not group.waiters:
@@ -186,7 +186,7 @@ def progress(state: PoolState) -> Iterator[str]:
 
 
 def quiet(state: PoolState) -> Iterator[str]:
-    """No spawn that is wanted and possible was left for later. A back-off counts until somebody has seen its end."""
+    """No spawn that is wanted and possible waits. A back-off counts until ``tick`` has seen its end."""
     if not state.open:
         return
     full = state.capacity_used >= state.limits.max_pool_size
@@ -201,7 +201,7 @@ def quiet(state: PoolState) -> Iterator[str]:
 
 
 def deadlines(state: PoolState) -> Iterator[str]:
-    """``idle_due`` and ``spare_due`` are never too late, and what is slow has given up its slot."""
+    """``idle_due`` and ``spare_due`` are never too late, and slow attempts have given up their slots."""
     idle_time = state.limits.pool_idle_time
     for attempt in state.attempts.values():
         if attempt.slow != (attempt.slow_at == math.inf) or (attempt.slow and attempt.has_slot):
@@ -224,7 +224,7 @@ def deadlines(state: PoolState) -> Iterator[str]:
 
 
 def drained(state: PoolState) -> Iterator[str]:
-    """After a shut-down nothing idle stays, and the pool is empty exactly when it said so."""
+    """After a shutdown no idle process stays, and the pool is empty exactly when it has said so."""
     left = state.total or any(group.preloaders for group in state.groups.values())
     if state.emptied and (state.open or state.total):
         yield "the pool is not empty, but said so"

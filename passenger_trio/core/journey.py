@@ -1,8 +1,9 @@
-"""The journey of a spawn: which steps there are, how far it came, how long each took, which one failed.
+"""The journey of a spawn: its steps, how far it came, how long each step took, and which one failed.
 
-A journey is a frozen value; ``performed`` and its siblings return the next one. Step names are stable: they are shown on the
-error page, in ``status`` and in the log. The supervisor's own steps are listed here; a loader reports the steps of
-``LOADER_STEPS`` over its control connection (``spawn_servers/CONTRACT.md``), and may report others, which are kept as they come.
+A journey is a frozen value; ``performed`` and its siblings return the next one. Step names are stable:
+the error page, ``status`` and the log show them. This module lists the supervisor's own steps. A loader
+reports the steps of ``LOADER_STEPS`` over its control connection (``spawn_servers/CONTRACT.md``). It
+may report other steps, which are kept under their own names.
 """
 
 from __future__ import annotations
@@ -108,15 +109,15 @@ class Journey:
         return self._with(name, StepState.ERRORED, now, duration)
 
     def gone_on(self) -> Journey:
-        """The preloader goes on as a process that serves: what it has done counts, and what is left of a direct spawn follows."""
+        """The preloader becomes a serving process: keep the steps it performed, and add the rest of a direct spawn."""
         done = {step.name: step for step in self.steps if step.name != "ready"}
         steps = tuple(done.pop(name, Step(name)) for name in DIRECT)
         return Journey(JourneyType.SPAWN_DIRECTLY, (*steps[:-2], *done.values(), *steps[-2:]))
 
     def failed(self, now: float) -> Journey:
-        """The spawn failed and nobody said where: blame the step under way, else the one after the last performed.
+        """The spawn failed in an unknown step: blame the step under way, else the one after the last performed step.
 
-        A step that is marked as errored already keeps the blame.
+        A step that is already marked as errored keeps the blame.
         """
         if self.failed_step is not None:
             return self
@@ -136,7 +137,7 @@ class Journey:
         steps = list(self.steps)
         index = next((i for i, step in enumerate(steps) if step.name == name), None)
         if index is None:
-            # An unknown step goes behind the last one that has begun: loaders of other languages have their own.
+            # Insert an unknown step behind the last one that has begun: loaders of other languages have their own.
             index = next((i for i, step in enumerate(steps) if step.state is StepState.NOT_STARTED), len(steps))
             steps.insert(index, Step(name))
         step = steps[index]

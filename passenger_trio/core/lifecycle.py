@@ -1,28 +1,29 @@
 """The end of one operating system process, as a table.
 
-It knows how far the ending of a process has come. It never knows why it ends, what time it is, or how a
-signal is sent: the keeper (``pool/keeper.py``) holds the pidfd and the deadlines, feeds the events, and does what the
-table says.
+This module knows how far the termination of a process has come. It never knows the reason, the time,
+or how to send a signal. The keeper (``pool/keeper.py``) holds the pidfd and the deadlines, feeds the
+events, and does what the table says.
 
 The termination sequence::
 
     SERVING --RETIRE--> ASKED --GRACE_EXPIRED--> TERMED --GRACE_EXPIRED--> KILLED --EXITED--> GONE
                  ASK               TERM                      KILL
 
-* ASK is the ``shutdown`` message on the control connection: finish the sessions in hand, then exit. A program that
-  has no control connection, or a broken one, cannot be asked: the keeper lets the grace of ASKED be zero seconds.
-* KILL_NOW is a hard stop: no grace any more. EXITED is the pidfd, and it may come in any state.
-* After KILLED there is nothing left to do but wait for the pidfd: the kernel has the last word.
+* ASK is the ``shutdown`` message on the control connection: finish the open sessions, then exit. A
+  program without a working control connection cannot be asked: its keeper gives ASKED a grace of zero
+  seconds.
+* KILL_NOW is a hard stop without further grace. EXITED comes from the pidfd, in any state.
+* After KILLED, only waiting for the pidfd is left: the kernel ends the process.
 
 Laws:
 
-* Every pair of state and event is written out. A pair that should not occur is an explicit NOTHING, for two reasons:
-  events race (a process exits in the very moment at which its grace expires), and a keeper that raises leaves a
-  process behind.
-* Nothing is sent after GONE: the number may belong to somebody else by then.
-* Nothing is sent twice. A step is left in the moment in which it is done.
-* Time only moves forward in this sequence, and every way ends in GONE as long as GRACE_EXPIRED is fed after each step and the
-  kernel kills.
+* The table contains every pair of state and event. A pair that should not occur is an explicit
+  NOTHING, for two reasons: events race (a process exits at the moment at which its grace expires),
+  and a keeper that raises leaves a process behind.
+* The keeper sends nothing after GONE: the pid may belong to another process by then.
+* The keeper sends nothing twice. Each action leaves its state at once.
+* The sequence only moves forward. Every path ends in GONE, if GRACE_EXPIRED is fed after each step and
+  the kernel kills.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from __future__ import annotations
 import enum
 
 TERM_TIME = 2.0
-"""Seconds between SIGTERM and SIGKILL. The time of ASKED is the application's own (``process_shutdown_timeout``)."""
+"""Seconds between SIGTERM and SIGKILL. The application sets the time of ASKED (``process_shutdown_timeout``)."""
 
 
 class Life(enum.Enum):
-    """How far the ending of a process has come."""
+    """How far the termination of a process has come."""
 
     SERVING = "serving"
     ASKED = "asked to finish"
@@ -44,7 +45,7 @@ class Life(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What happens to it."""
+    """Events of the process."""
 
     RETIRE = "it is not needed any more"
     GRACE_EXPIRED = "the time for the last step is over"
@@ -53,7 +54,7 @@ class Event(enum.Enum):
 
 
 class Action(enum.Enum):
-    """What the keeper does about it."""
+    """What the keeper does in response."""
 
     NOTHING = "nothing"
     ASK = "send the shutdown message"
@@ -67,7 +68,7 @@ TABLE: dict[Life, dict[Event, tuple[Life, Action]]] = {
     Life.SERVING: {
         Event.RETIRE: (Life.ASKED, Action.ASK),
         Event.GRACE_EXPIRED: (Life.SERVING, _),  # no step was taken, so none has a grace: a stale timer
-        Event.EXITED: (Life.GONE, _),  # by itself: a crash, or somebody else's signal
+        Event.EXITED: (Life.GONE, _),  # unasked: a crash, or a signal from elsewhere
         Event.KILL_NOW: (Life.KILLED, Action.KILL),
     },
     Life.ASKED: {
@@ -89,7 +90,7 @@ TABLE: dict[Life, dict[Event, tuple[Life, Action]]] = {
         Event.KILL_NOW: (Life.KILLED, _),
     },
     Life.GONE: {
-        Event.RETIRE: (Life.GONE, _),  # the policy decided before it heard of the exit
+        Event.RETIRE: (Life.GONE, _),  # the policy decided before it knew of the exit
         Event.GRACE_EXPIRED: (Life.GONE, _),
         Event.EXITED: (Life.GONE, _),
         Event.KILL_NOW: (Life.GONE, _),
@@ -98,5 +99,5 @@ TABLE: dict[Life, dict[Event, tuple[Life, Action]]] = {
 
 
 def step(state: Life, event: Event) -> tuple[Life, Action]:
-    """The next state, and what to do on the way there."""
+    """The next state, and the action on the way to it."""
     return TABLE[state][event]

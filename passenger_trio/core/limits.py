@@ -1,6 +1,7 @@
-"""What the policy must know of the options: the limits of the pool and of each group, and the one mapping from options to them.
+"""The options that the policy needs: the limits of the pool and of each group, and the only mapping from
+options to them.
 
-A limit that is an option has the option's default, so that each default is written once, in ``options``.
+A limit that is an option has the option's default, so each default stands once, in ``options``.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ _APP, _POOL = AppOptions(), PoolOptions()
 """The defaults."""
 
 _RETRY_IN_DEVELOPMENT = 1.0
-"""Seconds. Somebody who has just mended the file presses reload."""
+"""Seconds. A developer who has just repaired the file reloads the page."""
 
 
 def _bounded(least: float, *, zero: bool = False) -> Callable[[object, attrs.Attribute[Any], float], None]:
-    """A number that is at least ``least``, or zero where zero has a meaning of its own. Not a number: refused too."""
+    """A number that is at least ``least``, or zero if zero has a meaning of its own. Refuses NaN, too."""
 
     def check(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
         if not (value >= least or (zero and value == 0)):
@@ -32,74 +33,76 @@ def _bounded(least: float, *, zero: bool = False) -> Callable[[object, attrs.Att
 
 
 _TICK = 0.001
-"""Shortest time that a limit may ask for: below it, ``now + time`` might equal ``now``, and the clock would spin."""
+"""The shortest time of a limit. With a shorter one, ``now + time`` might equal ``now``, and the clock would spin."""
 
 
 @attrs.frozen
 class GroupLimits:
-    """What the policy must know of one application group. Times are seconds.
+    """The limits of one group. Times are seconds.
 
     :raises ValueError: a limit makes no sense.
     """
 
     min_instances: int = attrs.field(default=_APP.min_instances, validator=_bounded(0))
-    """Kept running, as far as ``max_instances`` and the pool have room for them."""
+    """Processes that are kept running, as far as ``max_instances`` and the pool have room."""
     max_instances: int = attrs.field(default=_APP.max_instances, validator=_bounded(0))
     """0: only the pool's own limit."""
     max_request_queue_size: int = attrs.field(default=_APP.max_request_queue_size, validator=_bounded(0))
-    """0: unbounded."""
+    """0: no limit."""
     max_preloader_idle_time: float = attrs.field(
         default=_APP.max_preloader_idle_time, validator=_bounded(_TICK, zero=True)
     )
     """0: never retired."""
     max_requests: int = attrs.field(default=_APP.max_requests, validator=_bounded(0))
-    """A process that has served so many is replaced. 0: never."""
+    """A process that has served this many is replaced. 0: never."""
     max_requests_jitter: int = attrs.field(default=_APP.max_requests_jitter, validator=_bounded(0))
-    """Up to so many fewer, drawn for each process."""
+    """Subtracted at most from ``max_requests``; drawn for each process."""
     max_process_lifetime: float = attrs.field(default=_APP.max_process_lifetime, validator=_bounded(_TICK, zero=True))
     max_drain_time: float = attrs.field(default=_APP.max_drain_time, validator=_bounded(_TICK, zero=True))
-    """A process that left routing has so long for its sessions. 0: no limit."""
+    """How long a detached process may take for its sessions. 0: no limit."""
     max_request_time: float = attrs.field(default=_APP.max_request_time, validator=_bounded(_TICK, zero=True))
-    """The process of a request that lasts longer is killed. 0: no limit."""
+    """The process of a request that takes longer is killed. 0: no limit."""
     max_request_queue_time: float = attrs.field(
         default=_APP.max_request_queue_time, validator=_bounded(_TICK, zero=True)
     )
-    """Who waits longer is refused. 0: no limit."""
+    """A waiter that waits longer is refused. 0: no limit."""
     memory_limit: int = attrs.field(default=_APP.memory_limit, validator=_bounded(0))
     """A process with more bytes is replaced. 0: no limit."""
     hard_memory_limit: int = attrs.field(default=_APP.hard_memory_limit, validator=_bounded(0))
     """A process with more bytes is killed. 0: no limit."""
     force_concurrency: int = attrs.field(default=_APP.force_max_concurrent_requests_per_process, validator=_bounded(-1))
-    """Sessions that each process gets at a time, whatever it says of itself. 0: any number; -1: what it says."""
+    """Sessions of each process at a time, whatever the process declares. 0: no limit; -1: what the process declares."""
     preloads: bool = False
-    """Its processes are forked by a preloader, unless it turns out unsafe to fork: spawns of one generation wait for one program that loads the application."""
-    retry_on_demand_after: float = attrs.field(default=float("inf"), validator=_bounded(0))
-    """While backing off: a request that comes this long after the last attempt starts a new one at once.
+    """A preloader forks its processes, unless the application turns out unsafe to fork.
 
-    Finite in development, where a person who has just mended the file presses reload."""
+    So the spawns of one generation wait for one program that loads the application."""
+    retry_on_demand_after: float = attrs.field(default=float("inf"), validator=_bounded(0))
+    """During a back-off: a request that comes this long after the last attempt starts a new one at once.
+
+    Finite in development, where a developer who has just repaired the file reloads the page."""
 
 
 @attrs.frozen
 class PoolLimits:
-    """What bounds the whole pool. Times are seconds.
+    """The limits of the whole pool. Times are seconds.
 
     :raises ValueError: a limit makes no sense.
     """
 
     max_pool_size: int = attrs.field(default=_POOL.max_pool_size, validator=_bounded(1))
     pool_idle_time: float = attrs.field(default=_POOL.pool_idle_time, validator=_bounded(_TICK, zero=True))
-    """0: idle processes are never retired for being idle."""
+    """0: no process is retired for being idle."""
     max_concurrent_spawns: int = attrs.field(default=2, validator=_bounded(1))
-    """Programs that load an application at a time, those left out that are slow (``scaling``)."""
+    """Programs that load an application at the same time, without the slow ones (``scaling``)."""
     backoff_first: float = attrs.field(default=0.1, validator=_bounded(_TICK))
     backoff_factor: float = attrs.field(default=3.0, validator=_bounded(1))
-    """With these defaults an application that never starts costs 8 spawns in its worst minute (R42), and 2 in any later one."""
+    """By default, an application that never starts costs 8 spawns in its worst minute (R42), and 2 in any later one."""
     backoff_max: float = attrs.field(default=30.0, validator=_bounded(_TICK))
-    """No wait between spawns is longer. A process that has lived for so long counts as one that starts well."""
+    """The longest wait between spawns. A process that has lived for so long counts as one that starts well."""
 
 
 def pool_limits(options: PoolOptions, cores: int) -> PoolLimits:
-    """:param cores: processor cores that the server may use: so many programs load at a time, where the options do not say."""
+    """:param cores: processor cores of the server. By default as many programs load at the same time."""
     return PoolLimits(
         max_pool_size=options.max_pool_size,
         pool_idle_time=options.pool_idle_time,
@@ -129,8 +132,8 @@ def group_limits(options: AppOptions, *, preloads: bool) -> GroupLimits:
 
 
 def session_limit(concurrencies: Sequence[int], max_pool_size: int) -> int:
-    """The most sessions that can be open at a time; 0: any number.
+    """The most sessions that can be open at the same time; 0: no limit.
 
-    :param concurrencies: sessions that a process of each application serves at a time; 0: any number.
+    :param concurrencies: sessions that a process of each application serves at a time; 0: no limit.
     """
     return max_pool_size * max(concurrencies) if all(concurrencies) else 0

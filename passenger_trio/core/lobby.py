@@ -1,13 +1,18 @@
-"""Who may stay at a private socket when more come than are served at a time?
+"""Which callers may stay at a private socket when there are more than are served at a time.
 
-It knows of each caller a number (callers are numbered as they come), its pid, whether somebody expects it, and whether it has said what it wants. It never
-knows a socket or a clock: whoever says nothing for too long is sent away by whoever serves it.
+A caller is a connection to one of the server's own sockets. This module knows of each caller a number
+(in order of arrival), its pid, whether it is expected, and whether it has spoken (said what it wants).
+It never knows a socket or a clock: the server of the socket sends away a caller that stays silent for
+too long.
 
-Laws, when there are too many:
+Laws, when there are too many callers:
 
-* Who is not expected goes before who is; then who has said nothing goes before who has. The one who has just come counts as one who has: it had no time yet.
-* Among equals the process goes that has the most callers there, and of these the oldest. So a process that fills the place pushes out itself.
-* Who stays for long (it follows events, or waits for a restart) has left the lobby for a place of its own kind, by the same rule: it keeps nobody out.
+* An unexpected caller goes before an expected one; then a silent one before one that has spoken. The
+  newest caller counts as one that has spoken, because it has had no time yet.
+* Among equals, a caller of the process with the most callers goes: its oldest one. So a process that
+  fills the lobby pushes out itself.
+* A caller that stays for long (it follows events, or waits for a restart) leaves the lobby for a second
+  place, which has the same rule. So it keeps no other caller out.
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ class _Caller:
 
 @attrs.define(eq=False)
 class Lobby:
-    """:ivar most: callers at a time. :ivar most_staying: of those who stay for long, besides them."""
+    """:ivar most: callers at a time. :ivar most_staying: callers that stay for long, in addition."""
 
     most: int
     most_staying: int = 0
@@ -36,17 +41,17 @@ class Lobby:
     _staying: dict[int, _Caller] = attrs.field(factory=dict)
 
     def arrive(self, number: int, pid: int, *, expected: bool = False) -> int | None:
-        """A caller comes. Who is to go for it: another, itself, or None; that one has left by that."""
+        """A caller arrives. Returns the caller that must go for it: another, itself, or None. That caller has left."""
         self._callers[number] = _Caller(pid, expected)
         return self._who_goes(self._callers, self.most, number)
 
     def speak(self, number: int) -> None:
-        """A caller has said what it wants. Nothing happens if it was sent away in the meantime."""
+        """A caller has said what it wants. Nothing happens if it was sent away before."""
         if number in self._callers:
             self._callers[number].has_spoken = True
 
     def stay(self, number: int) -> int | None:
-        """A caller stays for as long as it likes. Who is to go for that, as of ``arrive``."""
+        """A caller stays for as long as it likes. Returns the caller that must go for it, like ``arrive``."""
         caller = self._callers.pop(number, None)
         if caller is None:
             return None
@@ -54,13 +59,13 @@ class Lobby:
         return self._who_goes(self._staying, self.most_staying, number)
 
     def leave(self, number: int) -> None:
-        """A caller is gone; it may have been sent away before."""
+        """A caller is gone. Nothing happens if it was sent away before."""
         self._callers.pop(number, None)
         self._staying.pop(number, None)
 
     @property
     def present(self) -> int:
-        """Callers, without those who stay."""
+        """The number of callers, without those that stay for long."""
         return len(self._callers)
 
     @staticmethod
@@ -75,7 +80,7 @@ class Lobby:
         lowest = min(map(standing, callers))
         candidates = [number for number in callers if standing(number) == lowest]
         crowd = Counter(caller.pid for caller in callers.values())
-        # The first of the greatest: a dictionary keeps the order in which they came.
+        # max returns the first of equals, which is the oldest: a dictionary keeps the order of arrival.
         chosen = max(candidates, key=lambda number: crowd[callers[number].pid])
         del callers[chosen]
         return chosen

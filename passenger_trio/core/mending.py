@@ -1,16 +1,18 @@
-"""When mending the file is enough: a group whose processes crash gets the code as it is now, without being restarted by hand.
+"""Repair by editing: a group whose processes crash gets the current code without a restart by hand.
 
-It knows that a group is *troubled*: it does not start (``backoff``), or its processes hang up in their first session. It never knows files: the shell
-tells that the code has changed.
+This module knows that a group is *troubled*: it does not start (``backoff``), or its processes hang up
+in their first session. It never knows files: the shell reports that the code has changed.
 
 Laws:
 
-* The code of a troubled group has changed: a restart begins, rolling as any other, so that a version which does not start costs nothing. Where all is well
-  nobody looks, and new code alone restarts nothing.
-* Not more often than every ``PAUSE`` seconds: an application may write code while it is loaded.
-* Where nobody sees the change, a preloader is let go when its circuit is open, or after ``CRASHES`` processes that crashed in their first session: the
-  next one loads what is there then. It costs a load, no request. Not the preloader of a version that is kept because the next one was rejected: it
-  could not be had again.
+* When the code of a troubled group changes, a rolling restart begins, so a version that does not start
+  costs nothing. Nothing watches the code of a healthy group, and new code alone restarts nothing.
+* At most one such restart every ``PAUSE`` seconds, because an application may write code while it is
+  loaded.
+* A change may remain unseen. So the preloader is retired when the circuit is open, or after ``CRASHES``
+  processes that crashed in their first session: the next preloader loads the current code. That costs
+  loading, but no request. The exception is the preloader of a version that is kept because the next
+  one was rejected: it could not be started again.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ CRASHES = 4
 
 
 def broken_off(process: ProcessState) -> None:
-    """A process hung up in the middle of a session. Called before that is counted."""
+    """A process hung up in the middle of a session. Call this before the session is counted."""
     if not process.processed:
         process.group.crashes += 1
 
@@ -36,7 +38,7 @@ def is_troubled(group: GroupState, now: float) -> bool:
 
 
 def distrusts_preloader(group: GroupState) -> bool:
-    """Whether the preloader of what serves is to be let go for what became of its processes. Forgets the crashes if so."""
+    """Whether to retire the serving preloader because its processes crash. If so, clears the count of crashes."""
     if group.holds_on or not group.generations[group.generation].has_preloader:
         return False
     backoff = group.backoff

@@ -1,6 +1,7 @@
-"""What the text of a Node.js project says: which file starts it, and whether a file looks like an HTTP server.
+"""What the text of a Node.js project says: the file that starts it, and whether a file looks like an HTTP server.
 
-Pure: ``package.json`` as a value and JavaScript as text. Nothing is parsed, let alone run: a few words are looked for, which is what a person does.
+This module is pure: it takes ``package.json`` as a value and JavaScript as text. It neither parses nor
+runs anything; it searches for a few words, as a reader would.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _NAMES = (
     "@feathersjs/koa @adonisjs/core @nestjs/core @loopback/rest actionhero socket.io total.js meteor tinyhttp @tinyhttp/app"
 )
 FRAMEWORKS = tuple(_NAMES.split())
-"""Packages whose presence makes a project one that serves HTTP."""
+"""Packages that show that a project serves HTTP."""
 
 _FRAMEWORK = "|".join(map(re.escape, FRAMEWORKS))
 _SERVES = re.compile(
@@ -34,7 +35,7 @@ def start_command(package: Mapping[str, Any]) -> str:
 
 
 def started_file(command: str) -> str:
-    """The file of a command like ``node FILE`` or ``NODE_ENV=x node FILE``; ``""`` if it is anything else, options of Node included."""
+    """The file of a command like ``node FILE`` or ``NODE_ENV=x node FILE``; ``""`` for any other, also with options."""
     try:
         words = shlex.split(command)
     except ValueError:
@@ -61,5 +62,5 @@ def framework_of(package: Mapping[str, Any]) -> str:
 
 
 def looks_like_server(text: str) -> bool:
-    """Whether JavaScript has something in it that serves HTTP: a call of ``listen`` or ``createServer``, a framework."""
+    """Whether the text contains something that serves HTTP: a call of ``listen`` or ``createServer``, a framework."""
     return _SERVES.search(text) is not None

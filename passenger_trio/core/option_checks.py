@@ -1,11 +1,12 @@
-"""Which values of options cannot be used, and which do not go together.
+"""Which values of options are invalid, and which options contradict each other.
 
-Three kinds of checks: each value alone (bounds, choices, form), options that contradict each other, and options without an effect. An option that is
-set and does nothing is an error, because somebody relies on it: ``RULES`` says of each such option what it needs besides, and ``_TYPES`` for which types
-of applications it is.
+There are three kinds of checks: each value alone (bounds, choices, form), options that contradict each
+other, and options without an effect. An option that is set without an effect is an error, because the
+operator relies on it. ``RULES`` lists what such an option needs besides; ``_TYPES`` lists the types of
+applications that it is for.
 
-Pure. Every error is an ``OptionError`` that names the option, its value and the way out; who knows where the value comes from (a line of a file, a
-variable) adds that (``cli.settings``).
+This module is pure. Every error is an ``OptionError`` with the option, its value and the way out. A
+caller that knows the source of the value (a line of a file, a variable) adds it (``cli.settings``).
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ __all__ = ["check", "check_minimums", "check_types"]
 
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _WARMUP_URL = re.compile(r"/[!-\"$-~]*")
-"""Path and query as they stand in a request: visible ASCII, no fragment."""
+"""Path and query as in a request: visible ASCII, no fragment."""
 
 
 @attrs.frozen
 class _Needs:
-    """An option that has an effect only where something else is so.
+    """An option that has an effect only under a condition.
 
-    :ivar holds: of the configuration, and of the options that the option is among.
+    :ivar holds: the condition, given the configuration and the options object that contains the option.
     """
 
     owner: type[Any]
@@ -115,7 +116,7 @@ RULES = (
         "there is no preloader: --spawn-method is direct",
     ),
 )
-"""What else an option needs to have an effect. Only options that are not at their defaults are looked at."""
+"""The conditions of options. Only options that differ from their defaults are checked."""
 
 _KINDS = {
     "wsgi": "a WSGI application",
@@ -142,11 +143,11 @@ _TYPES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ),
     ("max_preloader_idle_time", _FORKED, "it has no preloader"),
 )
-"""Option, the types of applications that it is for, and what to say where it is set for another."""
+"""Option, the types of applications that it is for, and the message for other types."""
 
 
 def check(config: Config) -> None:
-    """:raises OptionError: a value cannot be used, or two do not go together."""
+    """:raises OptionError: a value is invalid, or two options contradict each other."""
     every: tuple[attrs.AttrsInstance, ...] = (config.server, config.pool, *config.apps)
     for options in every:
         for field in attrs.fields(type(options)):
@@ -174,9 +175,12 @@ def check(config: Config) -> None:
 def check_types(
     apps: Sequence[AppOptions], types: Sequence[Collection[str]], cannot_fork: Sequence[str | None]
 ) -> None:
-    """Whether each option is set for an application that it is for. One that holds for several applications (from the command line) need be for one of them only.
+    """Check that each option that is set fits the type of an application.
 
-    :param types: of each application: its type; several, if only loading it will show which. :param cannot_fork: of each application: why its processes cannot be forked; None: they can.
+    An option for several applications (from the command line) needs to fit only one of them.
+
+    :param types: the type of each application; several types if only loading it shows which one.
+    :param cannot_fork: why each application cannot be forked; None: it can.
     :raises OptionError: an option has no effect.
     """
     for field, wanted, hint in _TYPES:
@@ -193,7 +197,7 @@ def check_types(
 
 
 def _check_app(app: AppOptions) -> None:
-    """What the options of one application say to each other."""
+    """Check the options of one application against each other."""
     if app.max_instances and app.min_instances > app.max_instances:
         raise OptionError("--min-instances", app.min_instances, f"--max-instances allows {app.max_instances} processes")
     if app.hard_memory_limit and app.hard_memory_limit < app.memory_limit:
@@ -209,10 +213,10 @@ def _check_app(app: AppOptions) -> None:
 
 
 def check_minimums(minimums: Sequence[int], most: int) -> None:
-    """Whether the processes that are always kept fit into the pool (OP7). If not, somebody would wait for ever for what cannot come.
+    """Check that the pool has room for the minimums of all applications (OP7). Otherwise a spawn would wait for ever.
 
     :param minimums: of each application. :param most: processes that the pool may hold.
-    :raises OptionError: they do not fit.
+    :raises OptionError: there is no room.
     """
     for least in minimums:
         if least > most:

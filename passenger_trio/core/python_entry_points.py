@@ -1,11 +1,12 @@
 """The names of a Python module -> which of them is an application that can be served, and how sure that is.
 
-A name gets a *verdict*: WSGI or ASGI (the text shows it), PROBABLE (something that only running the module
-would show, such as the result of an unknown call), or NEITHER (a module, a string, a Celery application). Imports are followed as far as the caller's ``load`` finds their text, because ``from
-shop.web import app`` says nothing by itself.
+A name gets a *verdict*: WSGI or ASGI (the text shows it), PROBABLE (only running the module would show
+it, for example the result of an unknown call), or NEITHER (a module, a string, a Celery application).
+Imports are followed as far as the caller's ``load`` finds their text, because ``from shop.web import
+app`` shows nothing by itself.
 
-What the frameworks' classes are is a table in ``python_frameworks``. A verdict is advice to the command line: the
-loader, which runs the code, has the last word.
+``python_frameworks`` is a table of the frameworks' classes. A verdict is advice to the command line:
+the loader, which runs the code, decides.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 Load = Callable[[str], Module | None]
-"""Dotted module name -> its text read, or None if it is not among the application's own files."""
+"""Dotted module name -> the module as read from its text; None: not among the application's own files."""
 
 OBJECT_NAMES = ("application", "app")
 FACTORY_NAMES = ("create_app", "make_app")
@@ -57,7 +58,7 @@ class Finding:
     """What one name of a module is.
 
     :ivar path: attribute path in the module: ``app``, ``create_app``, ``app.server``.
-    :ivar what: words for people: ``"a Flask application"``.
+    :ivar what: a description for messages: ``"a Flask application"``.
     """
 
     path: str
@@ -67,7 +68,7 @@ class Finding:
 
     @property
     def target(self) -> str:
-        """The part of a command-line target behind the colon."""
+        """The part of a command-line target after the colon."""
         return f"{self.path}()" if self.is_factory else self.path
 
     @property
@@ -77,11 +78,11 @@ class Finding:
 
 _WSGI_FUNCTION = wsgi("a function of (environ, start_response)")
 _DEEPEST = 12
-"""Imports and calls are followed so far. Longer chains, and cycles, end as PROBABLE."""
+"""How many imports and calls are followed. Longer chains, and cycles, end as PROBABLE."""
 
 
 def usual_entry_points(module: Module, load: Load) -> list[Finding]:
-    """A finding for each usual name (``application``, ``app``, ``create_app``, ``make_app``) that is bound,
+    """A finding for each usual name (``application``, ``app``, ``create_app``, ``make_app``) that the module binds,
     in that order.
     """
     objects = [judge(module, name, load) for name in OBJECT_NAMES]
@@ -90,11 +91,11 @@ def usual_entry_points(module: Module, load: Load) -> list[Finding]:
 
 
 def other_applications(module: Module, load: Load) -> list[Finding]:
-    """Names beside the usual ones that are an application for certain, WSGI or ASGI."""
+    """Unusual names that are certainly an application, WSGI or ASGI."""
     names = [name for name in module.bindings if name not in OBJECT_NAMES + FACTORY_NAMES and not name.startswith("_")]
     findings = []
     for name in names:
-        # A plain function of two arguments is called an application only under a usual name.
+        # A plain function of two arguments counts as an application only under a usual name.
         if any(isinstance(binding, ast.Call | ImportedName) for binding in module.bindings[name]):
             finding = judge(module, name, load)
             if finding is not None and finding.verdict in (Verdict.WSGI, Verdict.ASGI):
@@ -103,9 +104,9 @@ def other_applications(module: Module, load: Load) -> list[Finding]:
 
 
 def judge(module: Module, path: str, load: Load, *, is_factory: bool = False) -> Finding | None:
-    """What ``path`` (``name``, or ``name.attribute``) of a module is; None if the text does not bind it.
+    """What ``path`` (``name``, or ``name.attribute``) of a module is; None: the text does not bind it.
 
-    :param is_factory: the object is to be called without arguments, and its result is what is asked for.
+    :param is_factory: judge the result of calling the object without arguments.
     """
     name, _, rest = path.partition(".")
     court = _Court(load)
@@ -116,7 +117,7 @@ def judge(module: Module, path: str, load: Load, *, is_factory: bool = False) ->
     if rest:
         opinion = probable("an attribute")
     elif opinion.attribute and is_factory:
-        # A target has no words for "call it, and take an attribute of the result".
+        # A target cannot express "call it, and take an attribute of the result".
         opinion = neither(f"a function whose result has the application in its attribute `{opinion.attribute}`")
     elif opinion.attribute:
         path = f"{path}.{opinion.attribute}"
@@ -139,12 +140,12 @@ class _Scope:
 
 @attrs.frozen
 class _Court:
-    """One judgement: ``load`` and the rules. Every method gets the depth it is at."""
+    """One judgement: ``load`` and the rules. Each method gets its depth of recursion."""
 
     load: Load
 
     def name(self, name: str, scope: _Scope, depth: int) -> Opinion | None:
-        """The last binding that may be an application decides; a name that is bound to nothing gives None."""
+        """The opinion on the last binding that may be an application. None: the name is not bound."""
         bindings = scope.lookup(name)
         if not bindings:
             return self._from_stars(name, scope, depth)
@@ -214,7 +215,7 @@ class _Court:
                 if isinstance(definition, ast.ClassDef):
                     return self.instance(definition, home, depth + 1)
                 return self.result(definition, home, depth + 1)
-        # What wraps an ASGI application is one, unless it is a known adapter.
+        # A wrapper of an ASGI application is one too, unless it is a known adapter.
         for argument in [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "app")]:
             if isinstance(argument, ast.Name | ast.Call):
                 inner = self.value(argument, scope, depth + 1)
@@ -224,7 +225,7 @@ class _Court:
         return probable(f"the result of {words}()" if len(words) < 60 else "the result of a call")
 
     def factory(self, name: str, scope: _Scope, depth: int) -> Opinion | None:
-        """What calling ``name`` without arguments gives."""
+        """The result of calling ``name`` without arguments."""
         found = self._definition(name, scope, depth)
         if found is not None:
             definition, home = found
@@ -275,7 +276,7 @@ class _Court:
         return neither(f"an instance of {cls.name}, which cannot be called")
 
     def dotted(self, value: ast.expr, scope: _Scope) -> str:
-        """``Flask`` -> ``flask.Flask``, as the imports in sight say; ``""`` where they do not."""
+        """``Flask`` -> ``flask.Flask``, according to the visible imports; ``""``: they do not say."""
         match value:
             case ast.Attribute(value=base, attr=attribute):
                 front = self.dotted(base, scope)
@@ -297,7 +298,7 @@ class _Court:
     def _definition(
         self, name: str, scope: _Scope, depth: int
     ) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, _Scope] | None:
-        """The ``def`` or ``class`` that a name stands for, through imports, and the scope of its text."""
+        """The ``def`` or ``class`` behind a name, also through imports, and the scope of its text."""
         if depth > _DEEPEST:
             return None
         for binding in reversed(scope.lookup(name)):
@@ -342,11 +343,11 @@ class _Court:
 
 def _function(function: ast.FunctionDef) -> Opinion:
     if _positional(function.args) == ["scope", "receive", "send"]:
-        return asgi("a function of (scope, receive, send)")  # which returns what is awaited
+        return asgi("a function of (scope, receive, send)")  # it returns an awaitable
     if _takes(function.args, 2):
         return _WSGI_FUNCTION
     if function.decorator_list:
-        # @Request.application (Werkzeug), @wsgify (WebOb) make a WSGI function of one that takes a request.
+        # @Request.application (Werkzeug) and @wsgify (WebOb) turn a function of a request into a WSGI function.
         return probable("a decorated function")
     names = ", ".join(_positional(function.args))
     return neither(f"a function of ({names})")
@@ -372,7 +373,7 @@ def _required(args: ast.arguments) -> list[str]:
 
 
 def _takes(args: ast.arguments, count: int) -> bool:
-    """Whether a call with ``count`` positional arguments is what the function is made for."""
+    """Whether the function can be called with ``count`` positional arguments."""
     positional = len(_positional(args))
     named = [default for default in args.kw_defaults if default is None]
     required = positional - len(args.defaults)

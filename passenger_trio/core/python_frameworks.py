@@ -1,9 +1,9 @@
 """What the classes and functions of well-known Python frameworks make: an application, of which interface, or
 something else.
 
-Keyed by top-level package and last name, because people import ``Flask`` from ``flask`` and from
-``flask.app``; a whole dotted name goes first where the two would clash (``falcon.asgi.App``). Tables and
-nothing else: who asks them is ``python_entry_points``.
+The key is the top-level package and the last name, because ``Flask`` can be imported from ``flask`` and
+from ``flask.app``. A full dotted name takes precedence where two such keys would clash
+(``falcon.asgi.App``). This module contains only tables; ``python_entry_points`` uses them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Opinion:
     verdict: Verdict
     what: str
     attribute: str = ""
-    """The attribute that is the application, where the object itself is not."""
+    """The attribute that is the application, if the object itself is not."""
 
 
 def wsgi(what: str, attribute: str = "") -> Opinion:
@@ -88,17 +88,17 @@ _FRAMEWORKS: dict[str, Opinion] = {
     "PyQt6.QApplication": neither("a Qt application"),
     "PySide6.QApplication": neither("a Qt application"),
 }
-# Methods whose result is an application whatever they belong to.
+# Methods whose result is an application, whatever their class.
 _METHODS = {"make_wsgi_app": wsgi("a Pyramid application"), "wsgifunc": wsgi("a web.py application")}
 
 
 def framework(dotted: str) -> Opinion | None:
-    """What calling ``dotted`` (``flask.app.Flask``) gives, or None if it is not a framework's."""
+    """What calling ``dotted`` (``flask.app.Flask``) makes; None: it belongs to no known framework."""
     if not dotted:
         return None
     return _FRAMEWORKS.get(dotted) or _FRAMEWORKS.get(f"{dotted.partition('.')[0]}.{dotted.rpartition('.')[2]}")
 
 
 def method_result(name: str) -> Opinion | None:
-    """What a method of this name gives, whatever it belongs to (Pyramid's ``make_wsgi_app``)."""
+    """What a method of this name makes, whatever its class (Pyramid's ``make_wsgi_app``)."""
     return _METHODS.get(name)

@@ -1,13 +1,13 @@
-"""The text of a Python module -> the names that it binds, without running any of it.
+"""The text of a Python module -> the names that it binds, without running it.
 
-The supervisor never imports an application: whatever the application's code does, it does in the
-application's own interpreter. What the supervisor wants to know beforehand (is there an ``app`` in
-``app.py``?) it reads off the syntax tree.
+The supervisor never imports an application: the application's code runs only in the application's own
+interpreter. What the supervisor needs earlier (is there an ``app`` in ``app.py``?) it reads from the
+syntax tree.
 
-What is followed: statements at module level, in the order of the text, also inside ``if``, ``try``, ``with``,
-``for`` and ``match``. What is not: the body of ``if __name__ == "__main__"`` and of ``if TYPE_CHECKING``,
-which do not run when a module is imported. A name may be bound several times (``try: from x import app`` /
-``except ImportError: app = None``), so all bindings are kept, and the reader of them decides.
+This module follows statements at module level in the order of the text, also inside ``if``, ``try``,
+``with``, ``for`` and ``match``. It skips the bodies of ``if __name__ == "__main__"`` and ``if
+TYPE_CHECKING``, which do not run on import. A name may be bound several times (``try: from x import
+app`` / ``except ImportError: app = None``), so all bindings are kept and the caller decides.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 
 @attrs.frozen
 class ImportedName:
-    """``from module import name``. ``module`` is absolute where that can be told, else it has dots."""
+    """``from module import name``. ``module`` is absolute if that is known, else it begins with dots."""
 
     module: str
     name: str
@@ -56,7 +56,7 @@ class Module:
 
     :ivar bindings: name -> everything that is bound to it, in the order of the text.
     :ivar stars: modules of ``from module import *``.
-    :ivar syntax_error: ``""``, or where and why the text is no Python (of the supervisor's version).
+    :ivar syntax_error: where and why the text is not Python (of the supervisor's version); ``""``: it is.
     :ivar is_dynamic: the module may have names that its text does not show (``__getattr__``, ``globals()``,
         ``exec``).
     """
@@ -69,14 +69,14 @@ class Module:
 
 
 def read_module(source: bytes, *, package: str = "") -> Module:
-    """Read a module. A text that cannot be parsed gives a module without names, and ``syntax_error``.
+    """Read a module. If the text cannot be parsed, the module has no names, and ``syntax_error``.
 
-    :param package: dotted name of the package that the module is in, so that relative imports can be told.
+    :param package: dotted name of the package that contains the module; resolves relative imports.
     """
     try:
         with warnings.catch_warnings():
-            # An invalid escape in the application's text is the application's affair, not a message of the
-            # supervisor.
+            # An invalid escape in the application's text concerns the application: the supervisor prints no
+            # warning.
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
     except SyntaxError as exc:
@@ -89,7 +89,7 @@ def read_module(source: bytes, *, package: str = "") -> Module:
 
 
 def bindings_of(body: list[ast.stmt], package: str = "") -> tuple[dict[str, list[Binding]], list[str]]:
-    """The names that a sequence of statements binds, and the modules that it imports ``*`` from."""
+    """The names that a sequence of statements binds, and the modules from which it imports ``*``."""
     bindings: dict[str, list[Binding]] = {}
     stars: list[str] = []
     for statement in _statements(body):
@@ -125,14 +125,14 @@ def bindings_of(body: list[ast.stmt], package: str = "") -> tuple[dict[str, list
 
 
 def returns_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.expr]:
-    """The expressions that a function returns (those of functions inside it left out)."""
+    """The expressions that a function returns, without those of functions inside it."""
     for statement in _statements(function.body):
         if isinstance(statement, ast.Return) and statement.value is not None:
             yield statement.value
 
 
 def string_of(module: Module, name: str) -> str:
-    """The text that ``name`` is last set to as a plain literal, or ``""``."""
+    """The last plain string literal that is assigned to ``name``; ``""``: none."""
     for binding in reversed(module.bindings.get(name, [])):
         if isinstance(binding, ast.Constant) and isinstance(binding.value, str):
             return binding.value
@@ -140,9 +140,7 @@ def string_of(module: Module, name: str) -> str:
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Every statement of a block and of the blocks in it that run when it runs; not those of functions and
-    classes.
-    """
+    """Every statement of a block and of the nested blocks that run with it, but not of functions and classes."""
     for statement in body:
         yield statement
         match statement:
@@ -194,7 +192,7 @@ def _bind_target(bindings: dict[str, list[Binding]], target: ast.expr, value: as
                 _bind_target(bindings, one, part)
         case ((ast.Tuple(elts=targets) | ast.List(elts=targets)), _):
             for one in targets:
-                # What it is unpacked to is not seen: the whole expression stands for each part.
+                # Unpacking does not show the parts: the whole expression stands for each part.
                 if isinstance(one, ast.Name):
                     bindings.setdefault(one.id, []).append(
                         ast.Subscript(value, ast.Constant(0), ast.Load(), lineno=value.lineno)

@@ -1,8 +1,9 @@
-"""How much of a stream is read in one step: much where it comes in large pieces, little where it comes in small ones.
+"""How much of a stream to read in one step: much if it comes in large pieces, little if it comes in small ones.
 
-What a step costs is the number of pieces, not the number of bytes: 64 KiB can be one frame, or ten thousand. Who reads asks ``limit``, and tells afterwards what
-it found. A stream of small pieces is a flood until it shows otherwise (``is_flood``): each of its steps waits for its turn among all floods, so that together they
-cost the clients of other applications one step for each turn of the event loop (KE7).
+The cost of a step depends on the number of pieces, not of bytes: 64 KiB can be one frame, or ten
+thousand. A reader asks ``limit``, and reports afterwards what it found. A stream of small pieces is a
+flood until it shows otherwise (``is_flood``). Each step of a flood waits for its turn among all floods.
+So together they cost the clients of other applications one step per turn of the event loop (KE7).
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from __future__ import annotations
 __all__ = ["STEP", "ReadSize"]
 
 STEP = 64
-"""Pieces that are handled in one step; each costs a few microseconds."""
+"""Pieces handled in one step; each costs a few microseconds."""
 _FEW = 8
 _FACTOR = 4
 
 
 class ReadSize:
-    """Of one stream. All sizes are bytes.
+    """The read size of one stream. All sizes are bytes.
 
-    :param first: for the first read, when nothing is known. :param least: never less. :param most: never more.
+    :param first: the limit of the first read, when nothing is known. :param least: the lowest limit. :param most: the
+        highest limit.
     """
 
     __slots__ = ("_least", "_most", "is_flood", "limit")
@@ -29,10 +31,10 @@ class ReadSize:
         self._most = most
         self.limit = first
         self.is_flood = False
-        """Whether the last read had many pieces."""
+        """Whether the last read contained many pieces."""
 
     def found(self, size: int, pieces: int) -> None:
-        """A read gave ``size`` bytes, and ``pieces`` were in them."""
+        """A read returned ``size`` bytes that contained ``pieces`` pieces."""
         if pieces > STEP:
             self.is_flood = True
             self.limit = max(self._least, self.limit // _FACTOR)

@@ -1,12 +1,16 @@
-"""When a server that starts may accept connections, and when it may say that it is ready.
+"""When a starting server may accept connections, and when it may report that it is ready.
 
-It knows what the pool tells of its groups. It never knows sockets.
+This module knows what the pool reports about its groups. It never knows sockets.
 
-* An application is *settled* when its first processes are there, or when it has failed to start (its requests get the error).
-* The server accepts as soon as one application is settled: nobody waits for another one. Requests for one that is still loaded wait in its queue.
-* It is ready when all are settled; but it does not wait for one that is *late*: that hangs or loads slowly (``scaling``), or has no place in the pool.
-  Alone, an application is waited for: there is nothing else to be ready for.
-* Where a failed start is to end the server (``all_or_nothing``), nothing is accepted before all are settled, and none of them has failed.
+* An application is *settled* when its first processes are ready, or when it has failed to start (its
+  requests get the error).
+* The server accepts as soon as one application is settled, so no application waits for another one.
+  Requests for an application that is still loading wait in its queue.
+* The server is ready when all applications are settled, except those that are *late*: they hang or load
+  slowly (``scaling``), or have no place in the pool. It waits for an application that is the only one,
+  because there is nothing else to be ready for.
+* If a failed start is to end the server (``all_or_nothing``), the server accepts nothing before all
+  applications are settled and none has failed.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ __all__ = ["is_ready", "is_settled", "late", "may_accept", "startup_failure"]
 
 
 def is_settled(pool: PoolStatistics, group: GroupStatistics) -> bool:
-    """Whether nothing is to be waited for before requests for it are served, or refused."""
+    """Whether the server can serve or refuse requests for the group without waiting any longer."""
     if group.last_failure is not None:
         return True
     serving = sum(process.state is EnabledStatus.ENABLED for process in group.processes)
@@ -27,7 +31,7 @@ def is_settled(pool: PoolStatistics, group: GroupStatistics) -> bool:
 
 
 def late(pool: PoolStatistics) -> list[GroupStatistics]:
-    """Groups that are not waited for although they are not settled."""
+    """Groups that are not settled and that the server does not wait for."""
     full = pool.capacity_used >= pool.limits.max_pool_size
     return [
         group
@@ -44,7 +48,7 @@ def may_accept(pool: PoolStatistics, *, all_or_nothing: bool) -> bool:
 
 
 def is_ready(pool: PoolStatistics, *, all_or_nothing: bool) -> bool:
-    """Whether the server may say that it is ready."""
+    """Whether the server may report that it is ready."""
     if not may_accept(pool, all_or_nothing=all_or_nothing):
         return False
     unsettled = [group.key for group in pool.groups if not is_settled(pool, group)]
@@ -52,5 +56,5 @@ def is_ready(pool: PoolStatistics, *, all_or_nothing: bool) -> bool:
 
 
 def startup_failure(pool: PoolStatistics) -> SpawnFailure | None:
-    """Why an application did not start, if one did not."""
+    """Why an application did not start; None: none has failed."""
     return next((group.last_failure for group in pool.groups if group.last_failure is not None), None)

@@ -1,12 +1,12 @@
-"""An environment -> the same environment with its secrets blotted out, fit for an error page.
+"""An environment -> the same environment with its secrets redacted, fit for an error page.
 
-Three nets, because each alone has holes: names that secrets have (``SECRET_KEY``, ``DB_PASSWORD``); parts of
-values (the user and password of a URL, ``password=...`` in a connection string); values that are secrets by
-their look (private keys, tokens with a known prefix). In doubt it blots out: a name too many on a page costs
-a look into the shell, a password too many costs a password. What is blotted out leaves no trace of its
-length.
+There are three filters, because each alone has gaps: names of secrets (``SECRET_KEY``,
+``DB_PASSWORD``); parts of values (the user and password of a URL, ``password=...`` in a connection
+string); values that look like secrets (private keys, tokens with a known prefix). In doubt a value is
+redacted: a harmless value that is missing costs a look into the shell, a password that is shown costs
+the password. A redacted value does not reveal its length.
 
-Pure, and linear in the length of the values.
+This module is pure, and linear in the length of the values.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ANYWHERE = (
     "WEBHOOK",
     "COOKIE",
 )
-"""A name with one of these in it is secret."""
+"""A name that contains one of these is secret."""
 
 _WORDS = frozenset(
     {
@@ -49,7 +49,7 @@ _WORDS = frozenset(
         "OTP",
     }
 )
-"""A name with one of these as a word of its own (``_KEY``) is secret."""
+"""A name that contains one of these as a separate word (``_KEY``) is secret."""
 
 _PREFIXES = ("AWS_", "AZURE_", "GOOGLE_APPLICATION_", "VCAP_SERVICES", "MYSQL_PWD", "PGPASS")
 _HARMLESS = frozenset({"PWD", "OLDPWD", "SSH_AUTH_SOCK", "AWS_REGION", "AWS_DEFAULT_REGION"})
@@ -84,7 +84,7 @@ def redact(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a variable of this name is held to be a secret whatever its value."""
+    """Whether a variable of this name counts as a secret whatever its value."""
     name = name.upper()
     if name in _HARMLESS:
         return False
@@ -94,9 +94,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def redact_value(value: str) -> str:
-    """A value without the secrets that show in it: userinfo of URLs, ``password=...``, keys and tokens known
-    by their look.
-    """
+    """A value without its visible secrets: userinfo of URLs, ``password=...``, and keys and tokens of known forms."""
     if _LOOKS_SECRET.search(value):
         return REDACTED
     if "://" in value:
@@ -105,7 +103,7 @@ def redact_value(value: str) -> str:
 
 
 def _without_userinfo(match: re.Match[str]) -> str:
-    """The last ``@`` counts: passwords are written unescaped, with ``@`` and ``/`` in them."""
+    """Userinfo ends at the last ``@``: passwords are often written unescaped, with ``@`` and ``/``."""
     word = match[0]
     scheme, separator, rest = word.partition("://")
     _, at, host = rest.rpartition("@")

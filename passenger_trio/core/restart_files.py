@@ -1,9 +1,9 @@
-"""What ``tmp/restart.txt`` asks for, from what can be seen of it.
+"""What ``tmp/restart.txt`` requests.
 
-It knows times of modification, and what was seen before. It never looks itself.
+This module knows modification times, current and previous. It never looks at the file itself.
 
-Laws: what was there when the poller began asks for nothing; to appear and to change ask for a restart, once each; to go asks
-for nothing.
+Laws: a file that exists when the poller begins requests nothing. Its appearance and each change request
+one restart. Its removal requests nothing.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import attrs
 
 @attrs.define(eq=False)
 class RestartFile:
-    """One file, as far as it was seen. Times of modification are compared, never ordered: a copied file may be old."""
+    """One file as last seen. Modification times are compared for equality, never ordered: a copied file may be old."""
 
     _mtime: int | None = None
 
     def first_seen(self, mtime: int | None) -> None:
-        """How it is when the poller begins; None: it is not there."""
+        """The modification time when the poller begins; None: the file does not exist."""
         self._mtime = mtime
 
     def seen(self, mtime: int | None) -> bool:
-        """How it is now. Whether that asks for a restart."""
+        """The current modification time. Returns whether it requests a restart."""
         before, self._mtime = self._mtime, mtime
         return mtime is not None and mtime != before

@@ -1,12 +1,14 @@
-"""When a task of ours that failed is started again, and when its failing is more than an accident.
+"""When a failed task of the server is started again, and when its failures are more than an accident.
 
-It knows the failures of one task, by their times; it never knows what failed, or how.
+This module knows the times of the failures of one task. It never knows what failed, or how.
 
 Laws:
 
-* The first failure is waited for ``FIRST`` seconds, each one soon after it twice as long, up to ``LONGEST``.
-* A task that ran for ``CALM`` seconds since its last failure begins anew: its next failure is a first one.
-* More than ``INTENSITY`` failures without such a calm are past the intensity, and that is said once, until it was calm again.
+* After its first failure a task waits ``FIRST`` seconds. Each failure soon after it doubles the wait, up
+  to ``LONGEST``.
+* If a task ran for ``CALM`` seconds since its last failure, its next failure is a first one.
+* More than ``INTENSITY`` failures without such a calm exceed the restart intensity. That is reported
+  once, until the next calm.
 """
 
 from __future__ import annotations
@@ -20,18 +22,18 @@ __all__ = ["CALM", "FIRST", "INTENSITY", "LONGEST", "Restarts", "Verdict"]
 FIRST = 0.1
 LONGEST = 30.0
 CALM = 60.0
-"""Seconds; longer than ``LONGEST``, so that a wait is no calm."""
+"""Seconds; longer than ``LONGEST``, so that a wait is not a calm."""
 INTENSITY = 5
 
 
 @attrs.frozen
 class Verdict:
-    """What follows from a failure."""
+    """The consequence of a failure."""
 
     wait: float
-    """Seconds until the task is started again."""
+    """Seconds until the task starts again."""
     escalates: bool
-    """It has just passed the intensity."""
+    """The task has just exceeded the restart intensity."""
 
 
 @attrs.define
@@ -39,9 +41,9 @@ class Restarts:
     """The failures of one task."""
 
     failures: int = 0
-    """In a row, without a calm between two of them."""
+    """In a row, without a calm between them."""
     started: float = -math.inf
-    """When it is, or was, started again: monotonic seconds."""
+    """When the task starts, or started, again: monotonic seconds."""
 
     def failed(self, now: float) -> Verdict:
         """The task failed."""
@@ -53,5 +55,5 @@ class Restarts:
         return Verdict(wait, self.failures == INTENSITY + 1)
 
     def is_failing(self, now: float) -> bool:
-        """Whether it has passed the intensity, and was not calm since."""
+        """Whether the task has exceeded the intensity and was not calm since."""
         return self.failures > INTENSITY and now - self.started < CALM

@@ -1,7 +1,8 @@
-"""The shell command that starts an application: what the shell is given to run.
+"""The shell command that starts an application: the text for ``sh -c``.
 
-A shell that stays between us and the program is in the way: its pid is not the program's, and a signal ends it before the program has ended. So where
-the command is one program it replaces the shell (``exec``). Where it is more than that, the shell waits for the program that it runs, also after SIGTERM.
+A shell between the server and the program is in the way: its pid is not the program's, and a signal
+ends the shell before the program has ended. So if the command is one program, it replaces the shell
+(``exec``). If it is more than that, the shell waits for the program that it runs, even after SIGTERM.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _OPERATORS = frozenset("|&;()")
 
 
 def is_one_program(command: str) -> bool:
-    """Whether ``exec`` can stand before the command. In doubt it cannot."""
+    """Whether ``exec`` may precede the command. In doubt: no."""
     if "\n" in command or "`" in command:
         return False
     lexer = shlex.shlex(command, posix=False, punctuation_chars=True)
@@ -29,12 +30,12 @@ def is_one_program(command: str) -> bool:
     try:
         words = list(lexer)
     except ValueError:
-        return False  # a quote that is not closed: the shell says so
+        return False  # an unclosed quote: the shell reports it
     if not words or words[0] in _BUILTINS or "=" in words[0] or set(words[0]) & set("<>"):
         return False
     return not any(set(word) <= _OPERATORS for word in words)
 
 
 def shell_text(command: str) -> str:
-    """What ``sh -c`` is given."""
+    """The argument of ``sh -c``."""
     return f"exec {command}" if is_one_program(command) else f"trap 'exit 143' TERM\n{command}"

@@ -1,6 +1,6 @@
-"""What the pool tells about itself: frozen values, read by ``passenger-trio status`` and by the metrics.
+"""The state of the pool as frozen values, for ``passenger-trio status`` and the metrics.
 
-They are copies. Nothing that is done with them changes the pool, and they do not change when the pool does.
+The values are copies. Using them does not change the pool, and they do not change with the pool.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ class ProcessStatistics:
     processed: int
     """Served to the end."""
     concurrency: int
-    """0: unlimited."""
+    """0: no limit."""
     since: float
-    """When it was ready."""
+    """When it became ready."""
     last_used: float
     generation: int
     worn: Reason | None
-    """Why it is to be replaced, if it is."""
+    """Why it is to be replaced; None: it is not."""
     leaving: Reason | None
-    """Why it is to go with its last session, if it is."""
+    """Why it is retired after its last session; None: it is not."""
     drained_by: float
-    """It goes then even if it has sessions; infinity: not for that reason."""
+    """When it is retired even with open sessions; infinity: never for that reason."""
 
 
 @attrs.frozen
@@ -47,7 +47,7 @@ class AttemptStatistics:
     begun: float
     reason: Reason
     slow: bool
-    """Whether it has been loading for so long that others do not wait for it."""
+    """Whether it has been loading for so long that others no longer wait for it."""
 
 
 @attrs.frozen
@@ -57,24 +57,24 @@ class GroupStatistics:
     key: GroupKey
     limits: GroupLimits
     processes: tuple[ProcessStatistics, ...]
-    """Those that serve, oldest first, then those that are on their way out."""
+    """Enabled processes, oldest first, then detached ones."""
     attempts: tuple[AttemptStatistics, ...]
     queue_length: int
     preloader: bool
-    """Whether one is running that was not told to go."""
+    """Whether a preloader runs that was not told to go."""
     failures: int
     """Failed starts since the last success."""
     backing_off_until: float | None
-    """No spawn is begun before; None, or not in the future: no back-off."""
+    """No spawn begins before this time; None, or a time in the past: no back-off."""
     last_failure: SpawnFailure | None
-    """Its evidence; None again after a success."""
+    """The evidence of the last failure; None again after a success."""
     generation: int
     restarting: bool
     """Whether a restart is under way."""
     held_up: bool
-    """Whether what replaces the next process cannot be spawned before one that is to go has gone."""
+    """Whether the next replacement cannot be spawned until a detached process is gone."""
     rejection: Rejection | None
-    """The last restart, if it came to nothing."""
+    """The last restart, if it failed."""
 
 
 @attrs.frozen
@@ -84,9 +84,9 @@ class PoolStatistics:
     limits: PoolLimits
     groups: tuple[GroupStatistics, ...]
     capacity_used: int
-    """Processes that serve, and spawns under way."""
+    """Enabled processes, and spawns under way."""
     detached: int
-    """Processes that were retired and are not gone."""
+    """Processes that were retired, but are not gone."""
 
 
 def describe(pool: PoolState) -> PoolStatistics:
