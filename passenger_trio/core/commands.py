@@ -129,7 +129,7 @@ class StillDraining:
 
 @attrs.frozen
 class Kill:
-    """End a process at once, whatever sessions it has. If ``session`` is given, log the reason for that session."""
+    """End a process at once, with its open sessions. The error of ``session``, if given, tells why: it took too long."""
 
     process: ProcessId
     reason: Reason

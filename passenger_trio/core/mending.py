@@ -1,4 +1,4 @@
-"""Repair by editing: a group whose processes crash gets the current code without a restart by hand.
+"""Repair without a manual restart: a group whose processes crash gets the code that is on disk now.
 
 This module knows that a group is *troubled*: it does not start (``backoff``), or its processes hang up
 in their first session. It never knows files: the shell reports that the code has changed.

@@ -2,8 +2,8 @@
 
 A name gets a *verdict*: WSGI or ASGI (the text shows it), PROBABLE (only running the module would show
 it, for example the result of an unknown call), or NEITHER (a module, a string, a Celery application).
-Imports are followed as far as the caller's ``load`` finds their text, because ``from shop.web import
-app`` shows nothing by itself.
+Imports are followed as far as the caller's ``load`` finds their text, because
+``from shop.web import app`` shows nothing by itself.
 
 ``python_frameworks`` is a table of the frameworks' classes. A verdict is advice to the command line:
 the loader, which runs the code, decides.

@@ -5,9 +5,10 @@ interpreter. What the supervisor needs earlier (is there an ``app`` in ``app.py`
 syntax tree.
 
 This module follows statements at module level in the order of the text, also inside ``if``, ``try``,
-``with``, ``for`` and ``match``. It skips the bodies of ``if __name__ == "__main__"`` and ``if
-TYPE_CHECKING``, which do not run on import. A name may be bound several times (``try: from x import
-app`` / ``except ImportError: app = None``), so all bindings are kept and the caller decides.
+``with``, ``for`` and ``match``. It skips the bodies of ``if __name__ == "__main__"`` and of
+``if TYPE_CHECKING``, which do not run on import. A name may be bound several times
+(``try: from x import app`` / ``except ImportError: app = None``), so all bindings are kept and the
+caller decides.
 """
 
 from __future__ import annotations
