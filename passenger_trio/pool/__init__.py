@@ -1,8 +1,11 @@
-"""Holding application processes: the shell around ``core.policy``.
+"""Holds the application processes: the Trio code around ``core.policy``.
 
-Facts go down to the policy as method calls, its commands come back and are performed at once and in order (``perform``). Nothing here decides
-about capacity, routing or retries. The nursery tree: the pool's nursery holds the clock and one *group task* for each application group; a group task holds the
-preloader keeper, the spawn attempts and the process keepers.
+Facts go down to the policy as method calls. Its commands come back, and ``perform`` performs them
+at once and in order. Nothing here decides about capacity, routing or retries.
 
-What ``server/`` knows of the pool is in ARCHITECTURE.md (the pool seam). The policy, and the performing of its commands, are the one thing of which an unexpected exception ends the server (KE1).
+The nursery tree: the pool's nursery holds the clock and one *group task* for each application
+group. A group task holds the preloader keeper, the spawn attempts and the process keepers.
+
+ARCHITECTURE.md (the pool seam) lists what ``server/`` uses of the pool. Only an unexpected
+exception in the policy, or in performing its commands, ends the server (KE1).
 """

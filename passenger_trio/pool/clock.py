@@ -1,7 +1,10 @@
-"""The pool's only timer: sleep until the policy's next deadline, then tell it the time.
+"""The pool's only timer: it sleeps until the policy's next deadline, then passes the time to the
+policy.
 
-``recheck`` is called after every fact that may have made the deadline earlier. Law: it never spins; a deadline that does not move after a tick
-is looked at again after ``_FLOOR`` seconds at the earliest.
+The pool calls ``recheck`` after every fact that may have made the deadline earlier.
+
+Law: the clock never spins. If a deadline does not move after a tick, the next tick comes after
+``_FLOOR`` seconds at the earliest.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ _FLOOR = 0.01
 
 
 class Clock:
-    """:param next_deadline: monotonic seconds or infinity. :param tick: told the time when that is reached."""
+    """:param next_deadline: monotonic seconds, or infinity.
+    :param tick: called with the time when the deadline is reached.
+    """
 
     def __init__(self, next_deadline: Callable[[], float], tick: Callable[[float], None]) -> None:
         self._next_deadline = next_deadline
@@ -27,7 +32,7 @@ class Clock:
         self._stopped = False
 
     def recheck(self) -> None:
-        """The deadline may have changed."""
+        """Read the deadline again, because it may have changed."""
         if self._sleep is not None:
             deadline = self._deadline
             if deadline != self._sleep.deadline:
@@ -38,13 +43,13 @@ class Clock:
         return -math.inf if self._stopped else max(self._next_deadline(), self._earliest)
 
     def stop(self) -> None:
-        """``run`` ends; nothing is told any more."""
+        """End ``run``. ``tick`` is not called again."""
         self._stopped = True
         if self._sleep is not None:
             self._sleep.cancel()
 
     async def run(self) -> None:
-        """Until stopped, or cancelled."""
+        """Run until stopped or cancelled."""
         while True:
             with trio.CancelScope(deadline=self._deadline) as self._sleep:
                 await trio.sleep_forever()

@@ -1,9 +1,15 @@
-"""Who listens to what happens in the pool, without the pool ever waiting for them.
+"""Passes the pool's events to listeners. The pool never waits for a listener.
 
-Laws: what is published reaches every listener that is there, in order; a listener holds no more than its room, whatever it does: one that does not keep up loses the oldest,
-and the next that it hears says how many; one that nobody holds any more is forgotten. When the pool has ended a listener hears what it has not heard, and then the end.
+Laws:
 
-``passenger-trio events`` listens over the admin socket, hooks (``pool.hooks``) in the supervisor, programs by ``RunningServer.events``.
+* Every listener gets all published events, in order.
+* A listener's queue is bounded. When it is full, the oldest event is dropped, and the next event
+  that is read has the number of dropped ones.
+* A listener without a reference is forgotten.
+* When the pool has ended, a listener yields its queued events, and then ends.
+
+``passenger-trio events`` listens over the admin socket, hooks (``pool.hooks``) listen in the
+supervisor, and programs listen through ``RunningServer.events``.
 """
 
 from __future__ import annotations
@@ -20,14 +26,17 @@ from passenger_trio.events import KINDS, Event
 __all__ = ["EVENTS", "Events", "Listener"]
 
 EVENTS = tuple(KINDS)
-"""Their names."""
+"""The names of the events."""
 
 _ROOM = 1000
 """Events."""
 
 
 class Listener:
-    """What somebody has not heard yet: ``async for event in listener``, for one task. It is closed by ``close``, or at the end of a ``with`` block, or when nobody holds it."""
+    """A queue of events that were not read yet: ``async for event in listener``, in one task.
+
+    ``close``, the end of a ``with`` block, or the loss of the last reference closes it.
+    """
 
     def __init__(self, room: int, ended: bool) -> None:
         self._room = room
@@ -37,14 +46,14 @@ class Listener:
         self._stirred = trio.Event()
 
     def hear(self, event: Event) -> None:
-        """Called by ``Events``."""
+        """Add an event to the queue. Called by ``Events``."""
         if len(self._waiting) == self._room:
             self._lost += 1 + self._waiting.popleft().lost_before
         self._waiting.append(event)
         self._stirred.set()
 
     def close(self) -> None:
-        """Nothing more is heard. Idempotent."""
+        """Stop listening. Idempotent."""
         self._ended = True
         self._stirred.set()
 
@@ -61,9 +70,9 @@ class Listener:
         return self
 
     async def __anext__(self) -> Event:
-        """The next event, when there is one. Always a checkpoint.
+        """Return the next event, and wait for it if there is none yet. Always a checkpoint.
 
-        :raises StopAsyncIteration: it is closed, or the pool has ended.
+        :raises StopAsyncIteration: the listener is closed, or the pool has ended.
         """
         await trio.lowlevel.checkpoint()
         while not self._waiting:
@@ -79,14 +88,14 @@ class Listener:
 
 
 class Events:
-    """Made by the pool."""
+    """The publisher. The pool makes one."""
 
     def __init__(self) -> None:
         self._listeners: WeakSet[Listener] = WeakSet()
         self._ended = False
 
     def publish(self, event: Event) -> None:
-        """Tell everybody, at once."""
+        """Pass an event to every listener, at once."""
         for listener in list(self._listeners):
             if listener._ended:
                 self._listeners.discard(listener)
@@ -94,16 +103,16 @@ class Events:
                 listener.hear(event)
 
     def listen(self, room: int = _ROOM) -> Listener:
-        """From now on it hears what happens.
+        """Make a listener for the events from now on.
 
-        :param room: events that it holds at most.
+        :param room: the most events that it queues.
         """
         listener = Listener(room, self._ended)
         self._listeners.add(listener)
         return listener
 
     def end(self) -> None:
-        """Nothing more will happen."""
+        """End all listeners: no event follows."""
         self._ended = True
         for listener in list(self._listeners):
             listener.close()

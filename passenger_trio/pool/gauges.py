@@ -1,7 +1,9 @@
-"""The gauges: measure the memory of every process from time to time, and tell the policy.
+"""The gauges: measure the memory of the processes periodically, and pass the sizes to the policy.
 
-Only where a limit on memory is set. One turn is one thread hop, on a thread of their own, for reading ``smaps_rollup`` is slow; what a process
-costs is its proportional share of memory (PSS), else its resident set. Where no thread can be had a turn is left out.
+Only groups with a memory limit are measured. One round is one hop to a thread that does nothing
+else, because reading ``smaps_rollup`` is slow. A process's size is its proportional share of memory
+(PSS), or its resident set if the PSS is unknown. If no thread can be started, the round is left
+out.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ class Gauges:
     """``run`` is its task."""
 
     def __init__(self, pool: Pool, interval: float) -> None:
-        """:param interval: seconds between two turns."""
+        """:param interval: seconds between two rounds."""
         self._pool = pool
         self._interval = interval
         self._limiter = trio.CapacityLimiter(1)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         while True:
             await trio.sleep(self._interval)
             pids = {

@@ -1,12 +1,17 @@
-"""A group task: the task that owns the nursery of one application group, and the spawner of each of its generations.
+"""A group task: the task that owns the nursery of one application group, and the spawner of each
+generation.
 
-Spawn attempts and process keepers are started here, by ``pool/perform.py`` only. An attempt that fails becomes a fact, also when it fails in a way that nobody foresaw (KE1): then
-it costs this one attempt, and the policy waits before the next.
+Only ``pool/perform.py`` starts spawn attempts and process keepers here. A failed attempt becomes a
+fact. An unexpected exception in an attempt does so too (KE1): it costs this one attempt, and the
+policy waits before the next one.
 
-Law: the task is open until the pool says ``close``, also while it is cut off: another group's process may end late, and the policy, which has not heard of the cut yet, may
-order one here (fault 5). What is started in a task that is cut off ends at once, and is told of.
+Law: the task stays open until the pool calls ``close``, also while it is being cancelled. Another
+group's process may end late, and the policy may order a spawn here before it has learned of the
+cancellation (fault 5). A spawn or keeper that is started in a task that is being cancelled ends at
+once, and its end is reported.
 
-A spawner lives from the first spawn of its generation until ``end_generation``, or until the task ends; its tasks are in the nursery named *service*.
+A spawner lives from the first spawn of its generation until ``end_generation``, or until the task
+ends. Its tasks run in the nursery named *service*.
 """
 
 from __future__ import annotations
@@ -31,21 +36,25 @@ __all__ = ["GroupFacts", "GroupTask"]
 
 
 _SPAWNER_TIME = 30.0
-"""Seconds for which an attempt waits for its spawner to serve, which is a matter of a moment unless that fails again and again."""
+"""Seconds that an attempt waits for its spawner to serve. This takes a moment, unless the spawner
+fails again and again.
+"""
 
 
 class GroupFacts(Protocol):
-    """What a group task tells its pool."""
+    """The facts that a group task reports to its pool."""
 
     def spawn_succeeded(self, task: GroupTask, attempt: AttemptId, live: LiveProcess) -> None: ...
 
     def spawn_failed(self, task: GroupTask, attempt: AttemptId, error: SpawnError | None) -> None: ...
 
     def process_exited(self, process: Process) -> None:
-        """At once."""
+        """Called at the moment of the exit."""
 
     def process_ended(self, process: Process, status: int | None, reason: str) -> None:
-        """Soon after: how, and why if somebody had asked it to."""
+        """Called soon after the exit, with the exit status, and the reason if the server ended the
+        process.
+        """
 
 
 @attrs.define(eq=False)
@@ -58,7 +67,7 @@ class Generation:
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     async def serve(self) -> None:
-        """Until its scope is cancelled."""
+        """Run the spawner until the scope is cancelled."""
         with self.scope:
             await self.kernel.supervise("a spawner", self._serve)
 
@@ -70,7 +79,7 @@ class Generation:
 
 @attrs.define(eq=False)
 class GroupTask:
-    """One application group: its spawner, its attempts, its processes."""
+    """One application group: its spawners, its attempts, its processes."""
 
     key: GroupKey
     make_spawner: MakeSpawner
@@ -86,31 +95,31 @@ class GroupTask:
     _closing: trio.Event = attrs.field(factory=trio.Event)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until ``close`` was called and the last process and attempt are gone."""
+        """Run until ``close`` was called and the last process and attempt are gone."""
         async with trio.open_nursery() as service:
             self._service = service
             async with trio.open_nursery() as task:
                 self._nursery = task
                 task_status.started()
-                with trio.CancelScope(shield=True):  # bounded: the pool says it in the step in which it is cut off
+                with trio.CancelScope(shield=True):  # bounded: a cancelled pool calls close() in the same step
                     await self._closing.wait()
             self._nursery = self._service = None
             service.cancel_scope.cancel()
         self.ended.set()
 
     def close(self) -> None:
-        """No spawn comes any more."""
+        """Let ``run`` end: no spawn follows."""
         self._closing.set()
 
     @property
     def preloaders(self) -> list[PreloaderFacts]:
-        """Those that are there now, the newest generation's first."""
+        """The running preloaders, the newest generation's first."""
         found = [self.generations[number].spawner.preloader for number in sorted(self.generations, reverse=True)]
         return [facts for facts in found if facts is not None]
 
     @property
     def forking(self) -> Forking | None:
-        """How the processes of the newest generation that has been looked at are made."""
+        """How processes are made, in the newest generation whose fork safety is known."""
         found = [self.generations[number].spawner.forking for number in sorted(self.generations, reverse=True)]
         return next((forking for forking in found if forking is not None), None)
 
@@ -123,7 +132,7 @@ class GroupTask:
         self.generations[generation].spawner.retire_preloader()
 
     def end_generation(self, generation: int) -> None:
-        """Let go of its spawner, if it ever had one."""
+        """End the generation's spawner, if it has one."""
         ended = self.generations.pop(generation, None)
         if ended is not None:
             ended.scope.cancel()
@@ -142,15 +151,16 @@ class GroupTask:
         return keeper
 
     async def _spawner(self, number: int) -> Spawner:
-        """The spawner of a generation, which serves; made when it is wanted for the first time.
+        """Return the generation's spawner, once it serves. The first call makes it.
 
-        :raises SpawnError: it did not come to serve in time. (It is supervised, and tried again meanwhile.)
+        :raises SpawnError: the spawner did not serve in time. (It is supervised, so it is started
+            again meanwhile.)
         """
         generation = self.generations.get(number)
         if generation is None:
             generation = self.generations[number] = Generation(self.make_spawner(number), self.kernel)
             assert self._service is not None
-            # Not in the nursery of the attempt, which may be cancelled: others wait for it too.
+            # Not in the attempt's nursery: the attempt may be cancelled, and other attempts wait for this spawner too.
             self._service.start_soon(generation.serve)
         with trio.move_on_after(_SPAWNER_TIME):
             await generation.serves.wait()
@@ -163,7 +173,8 @@ class GroupTask:
         failure: SpawnError | None = None
         try:
             with scope, self.kernel.contain("a spawn attempt", "it counts as one that failed") as containment:
-                # A task that is being cancelled is told of exits, and to replace what exited: nothing is started only to be killed.
+                # While the task is being cancelled, processes exit and the policy orders replacements.
+                # Do not start them: they would be killed at once.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 try:
                     spawner = await self._spawner(generation)
@@ -173,9 +184,10 @@ class GroupTask:
             if containment.error is not None:
                 failure = SpawnError(_unforeseen(containment.error))
         finally:
-            # No checkpoint from here on: the fact is told in the step in which the attempt ends, also when the task is cut off.
+            # No checkpoint from here on: the attempt reports its result in the step in which it ends,
+            # also when the task is cancelled.
             del self.attempts[attempt]
-            with self.kernel.contain("a spawn attempt"):  # the policy's failure is the pool's, which has it already
+            with self.kernel.contain("a spawn attempt"):  # if the policy raises, the pool has already recorded that
                 if live is not None:
                     self.facts.spawn_succeeded(self, attempt, live)
                 else:
@@ -187,7 +199,7 @@ class GroupTask:
 
 
 def _unforeseen(error: Exception) -> SpawnFailure:
-    """A spawn went wrong in a way that no spawner tells of."""
+    """The failure for an exception that no spawner reports."""
     return SpawnFailure(
         error_id=secrets.token_hex(4),
         category=ErrorCategory.LOADER,

@@ -1,8 +1,10 @@
-"""Hooks: commands of the operator that are run when something happens in the pool.
+"""Hooks: commands of the operator that run when an event happens in the pool.
 
-A hook is a program and its arguments, without a shell. What happened is in its environment: ``PASSENGER_TRIO_HOOK`` is the event's name, and each
-field is a variable (``PASSENGER_TRIO_HOOK_EXIT_STATUS`` ...; OB7). Hooks run one after another, so that a storm of events is no storm of programs; one that takes too
-long is killed; what comes of one is logged and changes nothing.
+A hook is a program and its arguments, without a shell. Its environment describes the event:
+``PASSENGER_TRIO_HOOK`` is the event's name, and each field is a variable
+(``PASSENGER_TRIO_HOOK_EXIT_STATUS`` ...; OB7). Hooks run one after another, so many events at once
+do not start many programs. A hook that takes too long is killed. Its result is logged and changes
+nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ _log = logging.getLogger("passenger_trio.pool")
 def parse_hooks(texts: Sequence[str]) -> dict[str, list[tuple[str, ...]]]:
     """``EVENT=COMMAND`` texts -> the commands of each event.
 
-    :raises OptionError: one is none.
+    :raises OptionError: a text has another form.
     """
     hooks: dict[str, list[tuple[str, ...]]] = {}
     for text in texts:
@@ -60,7 +62,7 @@ class Hooks:
         self._hooks = dict(hooks)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled. Started when it listens."""
+        """Run until cancelled. Reports itself as started when it listens."""
         with self._events.listen() as listener:
             task_status.started()
             async for event in listener:
@@ -86,7 +88,7 @@ class Hooks:
 
 
 async def _see_off(pidfd: PidFd, event: str) -> None:
-    """What still runs is killed, and what comes of the program is told."""
+    """Kill the program if it still runs, and log its result."""
     in_time = pidfd.poll()
     if not in_time:
         pidfd.signal_group(signal.SIGKILL)

@@ -1,11 +1,14 @@
-"""The process keeper: one task for each process of the pool, from ready to gone.
+"""The process keeper: one task supervises one process of the pool, from ready to gone.
 
-It reads the process's output and reports, watches its exit, and walks it down the ladder (``core.lifecycle``: ask, TERM, KILL) when it is to end. An
-exit is expected, whenever it comes: it is told to the policy at once, and the keeper ends normally. When the keeper is cancelled the process is
-killed; that is shielded, with a deadline.
+It reads the process's output and reports, waits for its exit, and ends it by the termination
+sequence (``core.lifecycle``: ask, SIGTERM, SIGKILL). An exit is always expected: the policy learns
+of it at once, and the keeper ends normally. When the keeper is cancelled, it kills the process;
+that part is shielded, with a deadline.
 
-Law: whatever goes wrong here, the process is seen off and the policy is told, once. A reader that fails is started again, and if that is of no use, the process is ended: it would
-wait for room in a pipe that nobody reads. A ladder that fails ends in KILL, and so does a watch on the exit (KE1).
+Law: whatever fails here, the process is ended and the policy is told once. A reader that fails is
+started again. If it keeps failing, the process is ended, because it would block on a pipe that
+nobody reads. If the termination sequence or the wait for the exit fails, the process gets SIGKILL
+(KE1).
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from passenger_trio.spawning.handshake import describe_exit
 __all__ = ["Keeper"]
 
 _KILL_TIME = 5.0
-"""Seconds to wait for a process that was killed: only the kernel can hold it then."""
+"""Seconds to wait for a killed process. Only the kernel can delay its end."""
 
 _TASK = "a process keeper"
 
@@ -33,7 +36,7 @@ _log = logging.getLogger("passenger_trio.pool")
 
 
 class Keeper:
-    """:param on_exit: told once, at the moment when the exit is seen."""
+    """:param on_exit: called once, at the moment when the exit is seen."""
 
     def __init__(
         self,
@@ -53,7 +56,7 @@ class Keeper:
         self._why = ""
 
     def retire(self, why: str) -> None:
-        """Let the process finish what it has, then end it."""
+        """Let the process finish its requests, then end it."""
         self._why = why
         self._retire.set()
 
@@ -63,7 +66,7 @@ class Keeper:
         self._happens(Event.KILL_NOW)
 
     async def keep(self) -> None:
-        """Until the process is gone."""
+        """Run until the process is gone."""
         live = self.process.live
         read_output = partial(self._kernel.supervise, "a reader of an application's output", escalate=self._unread)
         try:
@@ -72,14 +75,14 @@ class Keeper:
                     watchers.start_soon(read_output, live.read_output)
                     watchers.start_soon(self._walk_down)
                     await live.wait_exit()
-                    self._gone()  # at once: the policy must not route to it for one step longer
+                    self._gone()  # at once: from the next step on, the policy must not route to it
                     watchers.cancel_scope.cancel()
         finally:
-            # Also when we are cancelled, and when we are cancelled in the step in which it ends.
+            # Also on cancellation, and on cancellation in the step in which the process ends.
             await self._see_off()
 
     async def _see_off(self) -> None:
-        """One step after the other, whatever becomes of each."""
+        """Do each step of the end, even if another one fails."""
         live = self.process.live
         if self._state is not Life.GONE:
             self._why = self._why or "the pool is cut off"
@@ -93,7 +96,10 @@ class Keeper:
             with self._kernel.contain(_TASK):
                 self._gone()
         status = None
-        with self._kernel.contain(_TASK), trio.CancelScope(shield=True):  # bounded: it takes a moment at most
+        with (
+            self._kernel.contain(_TASK),
+            trio.CancelScope(shield=True),
+        ):  # bounded: the process is gone, so this takes a moment
             status = await live.wait_exit_status()
         with self._kernel.contain(_TASK):
             level = logging.INFO if self._why else logging.WARNING
@@ -104,11 +110,13 @@ class Keeper:
         with self._kernel.contain(_TASK):
             self._on_end(self.process, status, self._why)
         with self._kernel.contain(_TASK):
-            # Whoever still reads from it drains what the kernel holds; new streams cannot be had.
+            # Sessions can still read the bytes that the kernel holds. No new stream can be opened.
             live.close()
 
     async def _walk_down(self) -> None:
-        """The termination sequence. Ends after its last step; the exit of the process, whenever it comes, cancels it."""
+        """Run the termination sequence: each step that has no effect in time leads to the next. The
+        exit of the process cancels it.
+        """
         with self._kernel.contain(_TASK, "the process is killed") as containment:
             await self._retire.wait()
             self._happens(Event.RETIRE)
@@ -123,14 +131,14 @@ class Keeper:
 
     def _happens(self, event: Event) -> None:
         self._state, action = step(self._state, event)
-        with self._kernel.contain(_TASK):  # no rung is the last because of a signal that cannot be sent
+        with self._kernel.contain(_TASK):  # if a signal cannot be sent, the sequence goes on
             self._act(action, event)
 
     def _act(self, action: Action, event: Event) -> None:
         live = self.process.live
         if action is Action.ASK:
             if not live.ask_to_stop():
-                self._happens(Event.GRACE_EXPIRED)  # it cannot be asked: the next rung at once
+                self._happens(Event.GRACE_EXPIRED)  # it cannot be asked: go to the next step at once
         elif action is Action.TERM:
             live.signal_group(signal.SIGTERM)
         elif action is Action.KILL:

@@ -1,7 +1,8 @@
-"""Command -> effect. Synchronous and total: a command never waits, and every kind of command has its line here.
+"""Command -> effect. Synchronous and total: a command never waits, and every kind of command has a
+case here.
 
-This is the only place that starts tasks in a group task, and the only one that turns a refusal, which is a value, into the error that the
-waiter gets.
+Only this module starts tasks in a group task. Only this module turns a refusal, which is a value,
+into the error that the waiter gets.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _log = logging.getLogger("passenger_trio.pool")
 
 
 class Effects(Protocol):
-    """What performing a command needs of the pool: one method for each kind of effect."""
+    """What performing commands needs of the pool: one method for each kind of effect."""
 
     @property
     def now(self) -> Callable[[], float]:
@@ -137,7 +138,9 @@ def refusal(command: Refuse) -> CheckoutError:
 
 
 def _unexplained() -> SpawnFailure:
-    """They start, and break the session protocol: there is no spawn that failed, and no exit to tell of."""
+    """The failure for processes that start and then break the session protocol: no spawn failed,
+    and no process exited.
+    """
     failure = SpawnFailure(
         error_id=secrets.token_hex(4),
         category=ErrorCategory.LOADER,

@@ -1,7 +1,8 @@
 """The Pool: ``core.policy`` with a clock, tasks and processes around it.
 
-Every fact enters through one method here, which asks the policy and performs what it commands, all in one step: no other task can run in
-between. A waiter is answered exactly once, with a ``Session`` or an error (``waiter``).
+Every fact enters through one method here. The method calls the policy and performs the commands in
+one step, so no other task can run in between. A waiter is answered exactly once, with a ``Session``
+or an error (``waiter``).
 """
 
 from __future__ import annotations
@@ -58,10 +59,10 @@ _log = logging.getLogger("passenger_trio.pool")
 
 
 class Pool:
-    """``run`` is its task. What ``server/`` uses is in ARCHITECTURE.md (the pool seam).
+    """``run`` is its task. ARCHITECTURE.md (the pool seam) lists what ``server/`` uses.
 
-    It is the one thing that an unexpected exception ends (KE1): when the policy raises, or the performing of its commands, whoever called has it, and ``run``
-    raises it as well.
+    Only here does an unexpected exception end the server (KE1). When the policy, or performing its
+    commands, raises, the caller gets the exception, and ``run`` raises it as well.
     """
 
     def __init__(self, limits: PoolLimits, kernel: ErrorKernel | None = None) -> None:
@@ -70,7 +71,7 @@ class Pool:
         self._failure: Exception | None = None
         self._policy = RecordedPolicy(limits, on_failure=self._failed)
         self._waiters: dict[WaiterId, Waiter] = {}
-        """Those that are not answered yet."""
+        """Waiters without an answer."""
         self._waiter_ids = itertools.count(1)
         self._process_ids = itertools.count(1)
         self._nursery: trio.Nursery | None = None
@@ -78,28 +79,31 @@ class Pool:
         """Monotonic seconds."""
         self._clock = Clock(self._policy.next_deadline, self._tick)
         self._told: dict[GroupKey, tuple[str, str]] = {}
-        """The evidence of each group's last failure that was logged whole."""
+        """The evidence of each group's last failure that was logged in full."""
         self.group_tasks: dict[GroupKey, GroupTask] = {}
         self.processes: dict[ProcessId, Process] = {}
         self.changed = trio.Event()
-        """Set, and replaced, when a process came or went, a spawn failed, or time told something: for whoever waits for the pool to be ready."""
+        """Set, and replaced by a new one, when a process came or went, a spawn failed, or the clock
+        ticked. Tasks that wait for the pool to be ready wait for it.
+        """
         self.empty = trio.Event()
         """Set when nothing is left, after ``shut_down``."""
         self._over = trio.Event()
-        """The same, or the policy has failed."""
+        """Set when the pool is empty, or the policy has failed."""
         self.events = Events()
 
     # -- the tree -----------------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """The pool nursery. Ends when ``shut_down`` was called and everything is gone; when cancelled, everything is killed.
+        """Run the pool's nursery. It ends when ``shut_down`` was called and everything is gone.
+        Cancelling it kills everything.
 
-        :raises Exception: what the policy, or the performing of its commands, has raised.
+        :raises Exception: the exception that the policy, or performing its commands, has raised.
         """
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                self.now = trio.lowlevel.current_clock().current_time  # the same, with fewer calls
+                self.now = trio.lowlevel.current_clock().current_time  # the same clock, with fewer calls
                 nursery.start_soon(self._run_clock)
                 task_status.started()
                 try:
@@ -107,22 +111,25 @@ class Pool:
                 finally:
                     self._close(nursery)
         finally:
-            self.empty.set()  # nothing is left, however it ended
+            self.empty.set()  # nothing is left, whatever ended the pool
             self.events.end()
         if self._failure is not None:
             raise self._failure
 
     def _close(self, nursery: trio.Nursery) -> None:
-        """The end has come: in order, by the policy's failure, or by a cancellation. Every task ends when nothing is left in it."""
+        """Let every group task end when it is empty. The reason is a complete shutdown, a failure
+        of the policy, or cancellation.
+        """
         if self._failure is None and not self.empty.is_set():
-            # We are cut off. From here on no process that ends is replaced: what is started now would be killed, and homes are closed that are at rest.
+            # Cancelled. From here on the policy replaces no process that ends: a new process would be killed at once,
+            # and idle group tasks are about to close.
             try:
                 self.shut_down()
-            except Exception:  # noqa: BLE001  it is kept, see _failed
+            except Exception:  # noqa: BLE001  _failed has stored it
                 pass
         for task in self.group_tasks.values():
             task.close()
-        # The clock would run for ever, and so would what a policy that has failed does not end.
+        # The clock would run for ever. So would processes that a failed policy does not end.
         if self._failure is not None or not self.empty.is_set():
             nursery.cancel_scope.cancel()
         self._clock.stop()
@@ -133,11 +140,11 @@ class Pool:
     async def _run_clock(self) -> None:
         try:
             await self._clock.run()
-        except Exception as error:  # noqa: BLE001  the pool's timer is a part of it
+        except Exception as error:  # noqa: BLE001  the timer is a part of the pool
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        """Nothing that the policy decides can be believed any more."""
+        """Store the first exception, and end the pool: the policy's decisions cannot be trusted any more."""
         if self._failure is None:
             self._failure = error
             _log.critical("the pool has failed, and the server ends: %s: %s", type(error).__name__, error)
@@ -148,7 +155,8 @@ class Pool:
     ) -> None:
         """Open the task of a group and start its first processes.
 
-        :param spawner: makes the spawner of each generation; or one, for a group that is never restarted.
+        :param spawner: a callable that makes the spawner of each generation; or one spawner, for a
+            group that is never restarted.
         """
         assert self._nursery is not None, "run() is not running"
         make = spawner if callable(spawner) else lambda generation: spawner
@@ -157,15 +165,17 @@ class Pool:
         self._perform(self._policy.add_group(key, limits, self.now()))
 
     def shut_down(self) -> None:
-        """Retire everything. ``empty`` is set when it is gone."""
+        """Retire everything. ``empty`` is set when everything is gone."""
         self._perform(self._policy.shut_down(self.now()))
 
     # -- the seam: what server/ calls ---------------------------------------------------------------------------
 
     def checkout_or_queue(self, key: GroupKey, now: float, avoided: ProcessId | None = None) -> Session | Waiter:
-        """Borrow a process that is free now, or take a place in the queue of the group; that may be answered already.
+        """Borrow a process that is free now, or enter the group's queue. The returned waiter may
+        already be answered.
 
-        :param now: the time, of whoever has just looked. :param avoided: a process that left the request unanswered.
+        :param now: the time, from a caller that has just read it.
+        :param avoided: a process that left the request unanswered.
         """
         if avoided is not None:
             return self._queue_up(key, now, others_wait=False, avoided=avoided)
@@ -201,7 +211,7 @@ class Pool:
             return
         if len(commands) == 1 and type(command := commands[0]) is Grant and not self._policy.is_timed:
             try:
-                self.grant(command, now)  # which brings no deadline forward
+                self.grant(command, now)  # a grant makes no deadline earlier
             except Exception as error:
                 self._failed(error)
                 raise
@@ -209,7 +219,7 @@ class Pool:
             self._perform(commands)
 
     def is_alone(self, process: Process) -> bool:
-        """Whether no other process of its group serves."""
+        """Whether no other process of the group serves."""
         return self._policy.is_alone(process.id)
 
     def session_long_lived(self, session: Session) -> None:
@@ -221,20 +231,22 @@ class Pool:
         self._perform(self._policy.session_uncounted(session.id, self.now()))
 
     def trace(self) -> Callable[[], dict[str, Any]]:
-        """What makes JSON values of the flight recorder's recording; slow, so call it in a thread."""
+        """Return a function that makes JSON values of the flight recorder's recording. It is slow,
+        so call it in a thread.
+        """
         return self._policy.dump()
 
     def limits_memory(self, key: GroupKey) -> bool:
-        """Whether somebody wants to know how large the processes of a group are."""
+        """Whether a group has a memory limit, so that its processes must be measured."""
         limits = self._policy.state.groups[key].limits
         return limits.memory_limit > 0 or limits.hard_memory_limit > 0
 
     def statistics(self) -> PoolStatistics:
-        """How things are now; read-only."""
+        """The state of the pool now; read-only."""
         return self._policy.statistics()
 
     def group_statistics(self, key: GroupKey) -> GroupStatistics:
-        """How things are in one group; read-only.
+        """The state of one group now; read-only.
 
         :raises KeyError: there is no such group.
         """
@@ -271,7 +283,7 @@ class Pool:
         self.notify_changed()
 
     def _log_failure(self, key: GroupKey, failure: SpawnFailure) -> None:
-        """Whole when it is a new one; one line when it is the last one again."""
+        """Log a new failure in full, and a repetition of the last one in one line."""
         _log.error("%s does not start: %s [error %s]", key, failure.summary, failure.error_id)
         evidence = (failure.problem, failure.traceback)
         if self._told.get(key) != evidence:
@@ -284,7 +296,7 @@ class Pool:
         del self.processes[process.id]
         unasked = not process.leaving
         process.leave()
-        # Should the policy hold it for a crash loop, this is what people are shown.
+        # If the policy detects a crash loop, users see this failure.
         evidence = SpawnFailure(
             error_id=secrets.token_hex(4),
             category=ErrorCategory.EXITED,
@@ -316,22 +328,25 @@ class Pool:
         )
 
     def sampled(self, id: ProcessId, size: int) -> None:
-        """A process uses so many bytes."""
+        """Report the memory size of a process, in bytes."""
         self._perform(self._policy.sampled(id, size, self.now()))
 
     def preloader_changed(self, key: GroupKey, generation: int, preloader: int, started: bool) -> None:
-        """The preloader of that number, of a generation, has started or ended."""
+        """Report that the preloader with that number, of that generation, has started or ended."""
         told = self._policy.preloader_started if started else self._policy.preloader_ended
         self._perform(told(key, generation, PreloaderId(preloader), self.now()))
 
     def found_unsafe(self, key: GroupKey, generation: int) -> None:
-        """The application of a generation is not safe to fork: its processes are started directly."""
+        """Report that the application of a generation is not safe to fork. Its processes are then
+        started directly.
+        """
         self._perform(self._policy.found_unsafe(key, generation, self.now()))
 
     # -- operators ----------------------------------------------------------------------------------------------
 
     def restart(self, key: GroupKey, *, hard: bool = False) -> int:
-        """Replace every process of a group; the generation that this leads to (see ``wait_restarted``).
+        """Replace every process of a group. Return the generation that the restart leads to (see
+        ``wait_restarted``).
 
         :raises KeyError: there is no such group.
         """
@@ -343,20 +358,20 @@ class Pool:
         :raises KeyError: there is no such group.
         """
         for key in keys:
-            self.group_tasks[key]  # a caller's mistake is no failure of the policy
+            self.group_tasks[key]  # raises KeyError here: a caller's mistake is not a failure of the policy
         self._perform(self._policy.restart_all(keys, self.now(), hard=hard))
         self.notify_changed()
         return {key: self._policy.restart_target(key) for key in keys}
 
     def detach(self, id: ProcessId) -> bool:
-        """Take a process out, after its requests. False: it does not serve any more."""
+        """Take a process out of routing. It finishes its requests. False: it serves no more."""
         commands = self._policy.detach(id, self.now())
         self._perform(commands)
         self.notify_changed()
         return bool(commands)
 
     def always_restart(self, key: GroupKey, always: bool) -> None:
-        """Each request is to find fresh processes, or that is over.
+        """Switch on or off that each request finds fresh processes.
 
         :raises KeyError: there is no such group.
         """
@@ -364,7 +379,7 @@ class Pool:
         self._perform(self._policy.always_restart(key, always, self.now()))
 
     def rejection(self, key: GroupKey) -> Rejection | None:
-        """The last restart of a group, if it came to nothing."""
+        """The last restart of a group, if it was given up."""
         return self._policy.state.groups[key].rejection
 
     def generation(self, key: GroupKey) -> int:
@@ -372,16 +387,18 @@ class Pool:
         return self._policy.state.groups[key].generation
 
     def is_troubled(self, key: GroupKey) -> bool:
-        """Whether a group does not start, or crashes: then a change of its code is worth a restart."""
+        """Whether a group does not start, or crashes. A change of its code then causes a restart."""
         return self._policy.is_troubled(key, self.now())
 
     def code_changed(self, key: GroupKey) -> None:
-        """The code of a group is not what it has loaded."""
+        """Report that the code of a group differs from the code that it has loaded."""
         self._perform(self._policy.code_changed(key, self.now()))
         self.notify_changed()
 
     async def wait_restarted(self, key: GroupKey, generation: int) -> Rejection | None:
-        """Return when every process that serves is of that generation, or a newer one; or when it has been given up, and why."""
+        """Return when every process that serves is of that generation or a newer one; or return the
+        rejection when the restart was given up.
+        """
         while True:
             changed = self.changed
             group = self._policy.group_statistics(key)
@@ -401,12 +418,12 @@ class Pool:
     # -- effects: what perform() calls --------------------------------------------------------------------------
 
     def grant(self, grant: Grant, now: float) -> None:
-        """A waiter gets its session."""
+        """Answer a waiter with its session."""
         assert grant.waiter is not None
         self._waiters.pop(grant.waiter).answer(Session(self, grant.session, self.processes[grant.process]), now)
 
     def refuse(self, id: WaiterId, error: CheckoutError) -> None:
-        """A waiter gets an error."""
+        """Answer a waiter with an error."""
         self._waiters.pop(id).answer(error, self.now())
 
     def detached(self, id: ProcessId, why: str) -> None:
@@ -416,7 +433,7 @@ class Pool:
         self._detached(process, why)
 
     def kill(self, kill: Kill) -> None:
-        """A process is to end at once."""
+        """End a process at once."""
         process = self.processes[kill.process]
         _log.warning("process %d of %s is killed: %s", process.live.pid, process.group, kill.reason.value)
         exceeded = MemoryLimitExceeded if kill.session is None else RequestTimeExceeded
@@ -428,7 +445,7 @@ class Pool:
         self.group_tasks[process.group].keepers[kill.process].kill(kill.reason.value)
 
     def tell_draining(self, draining: StillDraining) -> None:
-        """A process that was replaced or detached still has requests."""
+        """Log that a replaced or detached process still has requests."""
         process = self.processes[draining.process]
         _log.warning(
             "process %d of %s is to go and still has %s: %s",
@@ -439,7 +456,7 @@ class Pool:
         )
 
     def retire(self, id: ProcessId, reason: Reason) -> None:
-        """A process is to finish and end."""
+        """Let a process finish its requests and end."""
         process = self.processes[id]
         if reason is Reason.DRAIN_TIME:
             process.drained = True
@@ -478,7 +495,7 @@ class Pool:
         self._over.set()
 
     def notify_changed(self) -> None:
-        """Wake whoever waits for something to have changed."""
+        """Wake the tasks that wait for a change."""
         changed, self.changed = self.changed, trio.Event()
         changed.set()
 

@@ -1,9 +1,16 @@
-"""The restart-file poller: looks at ``restart.txt`` and ``always_restart.txt`` of every application, from time to time and off the request path; and at the code of those
-that crash or do not start, for mending it is to be enough (``core.mending``). How the code was is noted when a generation begins.
+"""The restart-file poller: looks at ``restart.txt`` and ``always_restart.txt`` of every
+application, periodically and off the request path.
 
-All looks of one turn are one thread hop, on a thread of their own: a file system that hangs stops the poller and nothing else. Where no thread can be had a turn is left
-out: a file that is touched meanwhile is noticed by the next. What is seen
-becomes facts (``core.restart_files``, ``PoolPolicy.always_restart``); nothing is decided here.
+It also looks at the code of applications that crash or do not start, because repairing the code
+must be enough to start them (``core.mending``). It notes the state of the code when a generation
+begins.
+
+One round is one hop to a thread that does nothing else, so a file system that hangs stops the
+poller and nothing else. If no thread can be started, the round is left out; the next round notices
+a file that was touched meanwhile.
+
+Observations become facts (``core.restart_files``, ``PoolPolicy.always_restart``); nothing is
+decided here.
 """
 
 from __future__ import annotations
@@ -25,7 +32,7 @@ __all__ = ["RestartFilePoller"]
 _log = logging.getLogger("passenger_trio.pool")
 
 _Seen = dict[GroupKey, tuple[int | None, bool]]
-"""The time of modification of ``restart.txt``, and whether ``always_restart.txt`` is there."""
+"""The modification time of ``restart.txt``, and whether ``always_restart.txt`` exists."""
 
 
 class RestartFilePoller:
@@ -34,12 +41,15 @@ class RestartFilePoller:
     def __init__(
         self, pool: Pool, directories: Mapping[GroupKey, str], roots: Mapping[GroupKey, str], interval: float
     ) -> None:
-        """:param directories: where each application's ``restart.txt`` is. :param roots: where its code is. :param interval: seconds between two looks."""
+        """:param directories: the directory of each application's ``restart.txt``.
+        :param roots: the directory of each application's code.
+        :param interval: seconds between two rounds.
+        """
         self._pool = pool
         self._directories = dict(directories)
         self._roots = dict(roots)
         self._code: dict[GroupKey, tuple[int, int]] = {}
-        """The generation that served when the code was looked at, and its signature."""
+        """The generation that served when the code was looked at, and the code's signature."""
         self._interval = interval
         self._files = {key: RestartFile() for key in directories}
         self._unseen = set(directories)
@@ -47,8 +57,11 @@ class RestartFilePoller:
         self._limiter = trio.CapacityLimiter(1)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled. Started when every ``restart.txt`` was seen once: what changes from then on is noticed. The code of thousands of applications may take
-        longer to look at than to serve, so nothing waits for that.
+        """Run until cancelled.
+
+        Reports itself as started after one look at every ``restart.txt``: changes from then on are
+        noticed. Looking at the code of thousands of applications may take longer than starting to
+        serve, so nothing waits for that.
         """
         await self._look()
         task_status.started()
@@ -57,7 +70,7 @@ class RestartFilePoller:
             await trio.sleep(self._interval)
             for key, (mtime, always) in (await self._look()).items():
                 if key not in self._pool.group_tasks:
-                    continue  # it is only being added
+                    continue  # the group is still being added
                 if always != self._always[key]:
                     self._always[key] = always
                     _log.info("%s: always_restart.txt is %s", key, "there" if always else "gone")
@@ -68,7 +81,9 @@ class RestartFilePoller:
             await self._look_at_code()
 
     async def _look_at_code(self) -> None:
-        """Note how it is in a new generation; in one that is troubled, see whether it has changed."""
+        """Note the code of a new generation. If a generation is troubled, check whether its code
+        has changed.
+        """
         serving = {
             key: self._pool.generation(key) if key in self._pool.group_tasks else FIRST_GENERATION
             for key in self._roots

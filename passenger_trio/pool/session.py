@@ -1,12 +1,18 @@
 """A Session: one process, borrowed for one request, and the stream to it.
 
-A process keeps the streams that were closed in good order (``Process.idle_streams``); a session takes one of these first, which makes it
-*reused*: a worker that went away between two requests is noticed only by such a stream's failure (R30).
+A process keeps the streams that were closed in good order (``Process.idle_streams``). A session
+takes one of these first and is then *reused*. If a worker went away between two requests, only the
+failure of such a stream shows that (R30).
 
-Laws: a session is closed exactly once, whatever happens; a stream goes back to its process only after a whole response that asked to keep it, and not
-to a process that is on its way out, nor while more streams are open than the process serves at a time (a worker whose threads wait on idle streams accepts
-no other). Where nobody has said how many these are, a stream stays only if it is the only one: such a process may do one thing after another, and would wait
-on an idle stream while others wait for it.
+Laws:
+
+* A session is closed exactly once, whatever happens.
+* A stream goes back to its process only after a complete response that asked to keep it.
+* It does not go back to a process that is leaving, nor while more streams are open than the process
+  serves at a time: a worker whose threads wait on idle streams accepts no other.
+* If the concurrency of a process is unknown, a stream stays only if it is the only one. Such a
+  process may handle one stream after another, and would wait on an idle stream while other streams
+  wait for it.
 """
 
 from __future__ import annotations
@@ -27,7 +33,7 @@ __all__ = ["Process", "Session", "SessionOwner"]
 
 _DONE = SessionOutcome.DONE
 _MOST_IDLE = 32
-"""Idle streams that are kept to a process that serves many sessions at a time."""
+"""The most idle streams kept to one process that serves many sessions at a time."""
 
 
 @attrs.define(eq=False)
@@ -41,25 +47,29 @@ class Process:
     """Monotonic seconds."""
     idle_streams: list[RawStream] = attrs.field(factory=list)
     left: trio.Event = attrs.field(factory=trio.Event)
-    """Set when it is on its way out."""
+    """Set when the process is leaving."""
     leaving: bool = False
-    """It was retired, or is gone: no stream is kept any more."""
+    """The process was retired, or is gone: it keeps no more streams."""
     streams: int = 0
-    """Streams that are open, in use or idle; not those that the application has taken over, which occupy no place of the worker's."""
+    """Open streams, in use or idle. A stream that the application has taken over does not count: it
+    occupies no place of the worker's.
+    """
     overdue: set[SessionId] = attrs.field(factory=set)
-    """Sessions that lasted too long: what the process was killed for."""
+    """Sessions that lasted too long, for which the process was killed."""
     drained: bool = False
-    """It had its time for the sessions that it has still: what it was told to go for."""
+    """The drain time of the process's sessions has expired, and the process is ended for that."""
     killed: bool = False
-    """It was sent SIGKILL: where its streams end, nothing says that it had ended them."""
+    """The process got SIGKILL, so the end of a stream does not show that the process ended it on purpose."""
     detach_announced: bool = False
-    """Whether its leaving was made an event."""
+    """Whether the event of its detaching was published."""
     holders: set[Callable[[], None]] = attrs.field(factory=set)
-    """Whom to tell of that: who holds a session for as long as it pleases."""
+    """Callbacks of long-lived sessions, called when the process is detached."""
 
     def keep(self, stream: RawStream) -> None:
-        """A stream that was in use is idle, for the next session; it is closed if it would be in the way of others. If there are many, the one that was
-        used longest ago goes (the process may have ended it long since).
+        """Keep a used stream for the next session, or close it if it would block other streams.
+
+        If too many streams are idle, the one unused for the longest time is closed: the process may
+        have ended it already.
         """
         others_in_use = self.streams - 1 - len(self.idle_streams)
         if self.has_spare_streams or (others_in_use and not self.live.concurrency):
@@ -74,13 +84,13 @@ class Process:
             self.streams -= 1
 
     def _stirred(self, stream: RawStream, events: int) -> None:
-        """An idle stream has ended, or says what nobody has asked for (R41)."""
+        """Close an idle stream: it has ended, or the worker sent bytes without a request (R41)."""
         self.idle_streams.remove(stream)
         stream.close()
         self.streams -= 1
 
     def leave(self) -> None:
-        """Close the idle streams, and keep no other: a worker that is to end waits for them."""
+        """Close the idle streams, and keep no other: a worker that is ending waits for their end."""
         self.leaving = True
         self.left.set()
         while self.idle_streams:
@@ -89,7 +99,9 @@ class Process:
 
     @property
     def has_spare_streams(self) -> bool:
-        """Whether so many are open that one may have to wait for another's end."""
+        """Whether more streams are open than the worker serves at a time, so that one may have to
+        wait for another's end.
+        """
         return 0 < self.live.concurrency < self.streams
 
 
@@ -138,9 +150,10 @@ class Session:
         self.reused = False
 
     def connect_nowait(self, *, fresh: bool = False) -> RawStream:
-        """The stream to the process: the idle one that was used last, or a new one (always, if ``fresh``).
+        """Return a stream to the process: the idle one that was used last, or a new one (always, if
+        ``fresh``).
 
-        :raises ProcessUnreachable: it does not accept one.
+        :raises ProcessUnreachable: the process does not accept a connection.
         """
         assert self.stream is None
         idle = self.process.idle_streams
@@ -149,7 +162,7 @@ class Session:
             self.reused = True
             if not fresh:
                 return self.stream
-            # It gives up its place for the new one: a worker has no thread to spare for that.
+            # Close it to free its place for the new one: a worker has no spare thread for both.
             self.drop_stream()
         self.reused = False
         try:
@@ -166,30 +179,36 @@ class Session:
 
     @property
     def is_overdue(self) -> bool:
-        """Whether it lasted too long, and the process was ended for that."""
+        """Whether the session lasted too long, and the process was ended for that."""
         return self.process.drained or self.id in self.process.overdue
 
     async def wait_left(self, seconds: float) -> None:
-        """Return when the process is on its way out, or after so many seconds. For whoever met its end before that was noticed."""
+        """Return when the process is leaving, or after that many seconds. For callers that saw the
+        process's end before the pool noticed it.
+        """
         with trio.move_on_after(seconds):
             await self.process.left.wait()
 
     def hold(self, tell: Callable[[], None], *, taken_over: bool = True) -> None:
-        """The session is no request any more, and may last. ``tell`` is called when the process is to go, which waits for it; at once, if that is so already."""
+        """Mark the session as long-lived: exempt from ``max_request_time``.
+
+        ``tell`` is called when the process is detached, and the process then waits for the session.
+        If the process is already detached, ``tell`` is called at once.
+        """
         self._taken_over = taken_over
         self.process.streams -= taken_over
         self._pool.session_long_lived(self)
         self.tell_of_end(tell)
 
     def tell_of_end(self, tell: Callable[[], None]) -> None:
-        """``tell`` is called when the process is to go; at once, if that is so already."""
+        """Call ``tell`` when the process is detached; at once, if it already is."""
         self._holder = tell
         self.process.holders.add(tell)
         if self.process.detach_announced:
             tell()
 
     def set_uncounted(self) -> None:
-        """It does not count in the concurrency of its process any more."""
+        """Stop counting the session in the concurrency of its process."""
         self._pool.session_uncounted(self)
 
     def drop_stream(self) -> None:
@@ -202,7 +221,8 @@ class Session:
     def close(self, outcome: SessionOutcome, *, keep_stream: bool = False, now: float | None = None) -> None:
         """Give the process back. Idempotent.
 
-        :param keep_stream: the response was whole and the worker keeps the stream. :param now: the time, of whoever has just looked.
+        :param keep_stream: the response was complete, and the worker keeps the stream.
+        :param now: the time, from a caller that has just read it.
         """
         if self._closed:
             return

@@ -1,4 +1,6 @@
-"""Waiting for the first processes of the applications: what ``core.readiness`` decides, asked again whenever the pool has changed."""
+"""Waits for the first processes of the applications. ``core.readiness`` decides, and is asked again
+after every change of the pool.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,13 @@ __all__ = ["wait_until"]
 async def wait_until(
     pool: Pool, reached: Callable[..., bool], *, all_or_nothing: bool, stopping: Callable[[], bool]
 ) -> None:
-    """Return when ``reached`` (``may_accept`` or ``is_ready``) is so.
+    """Return when ``reached`` (``may_accept`` or ``is_ready``) is true.
 
-    :param all_or_nothing: whether a failed start is to end the server.
-    :param stopping: whether the server was told to stop (``Pool.notify_changed`` has this looked at).
-    :raises StartupAborted: an application has failed to start, and that is to end the server.
-    :raises StartupStopped: it was told to stop.
+    :param all_or_nothing: whether a failed start ends the server.
+    :param stopping: whether the server was told to stop (``Pool.notify_changed`` makes this loop
+        check again).
+    :raises StartupAborted: an application has failed to start, and that ends the server.
+    :raises StartupStopped: the server was told to stop.
     """
     while True:
         changed = pool.changed

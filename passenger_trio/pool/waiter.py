@@ -1,8 +1,11 @@
-"""A waiter: one place in a group's queue for a process. It is entered at once, awaited as often as need be, and left exactly once.
+"""A waiter: one place in a group's queue for a process. A request enters it at once, may await it
+several times, and leaves it exactly once.
 
-A waiter outlives a cancelled ``wait``, so a request that changes from the fast path to its task keeps its turn.
+A waiter survives a cancelled ``wait``, so a request that moves from the fast path to its task keeps
+its place.
 
-Laws: a waiter is answered once, with a session or an error. Leaving a waiter that holds a session gives the session back.
+Laws: a waiter is answered once, with a session or an error. Leaving a waiter that holds a session
+gives the session back.
 """
 
 from __future__ import annotations
@@ -39,17 +42,20 @@ class Waiter:
         self.session: Session | None = None
         self.error: CheckoutError | None = None
         self.on_granted: Callable[[float], None] | None = None
-        """Callback for a waiter that does not block. Runs in the step that answers, with the time (monotonic seconds). Must not call the pool."""
+        """Callback for a waiter that does not block. Runs in the step that answers, with the time
+        (monotonic seconds). Must not call the pool.
+        """
 
     @property
     def answered(self) -> bool:
-        """Nothing is waited for."""
+        """Whether the waiter has its session or error."""
         return self.session is not None or self.error is not None
 
     async def wait(self) -> Session:
-        """The session, once it is granted. When cancelled, the waiter is kept: wait again, or ``leave``.
+        """Return the session, once it is granted. When cancelled, the waiter stays in the queue:
+        wait again, or ``leave``.
 
-        :raises CheckoutError: the wait has come to nothing.
+        :raises CheckoutError: no session is granted.
         """
         if self.session is None and self.error is None:
             self._task = trio.lowlevel.current_task()
@@ -66,7 +72,7 @@ class Waiter:
         return self.take()
 
     def take(self) -> Session:
-        """The session that it was answered with."""
+        """Take the granted session out of the waiter."""
         session, self.session = self.session, None
         assert session is not None
         return session
@@ -74,7 +80,7 @@ class Waiter:
     def leave(self) -> None:
         """Give up waiting. Idempotent, and harmless when the session was taken."""
         if self.session is not None:
-            # Granted and given up in the same step: as if it had never been.
+            # Granted and given up in the same step: the session never started.
             session, self.session = self.session, None
             session.close(SessionOutcome.NOT_STARTED)
         else:
