@@ -1,5 +1,9 @@
-"""Seeing and steering a running instance: a Unix socket, and the directory in which it is found.
+"""Inspecting and controlling a running instance: a Unix socket, and the directory in which clients
+find it.
 
-The socket has mode 0600 in a directory of mode 0700, and the kernel's credentials of each caller are checked as well (R49); there is no
-password that could be empty. ``server`` runs in the supervisor, ``client`` and ``render`` in the command that looks, ``registry`` in both.
+The socket has mode 0600 in a directory of mode 0700. The server also checks the credentials that
+the kernel reports for each caller (R49). There is no password that could be left empty.
+
+``server`` runs in the supervisor, ``client`` and ``render`` run in the command, and ``registry``
+runs in both.
 """

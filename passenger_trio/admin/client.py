@@ -1,5 +1,5 @@
-"""Asking a running instance over its admin socket. Synchronous: it runs in commands, where nothing else
-waits.
+"""Calls a running instance over its admin socket. Synchronous: it runs in commands, where nothing
+else waits.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _LONGEST = 16 * 1024 * 1024
 
 
 def fetch_status(admin_socket: str) -> dict[str, Any]:
-    """What the instance is doing.
+    """Return the instance's status.
 
-    :raises AdminError: it does not answer, or refuses.
+    :raises AdminError: the instance does not answer, or refuses.
     """
     return fetch(admin_socket, "/v1/status")
 
 
 def fetch(admin_socket: str, target: str) -> dict[str, Any]:
-    """The JSON object at ``target``.
+    """Return the JSON object at ``target``.
 
     :raises AdminError: the instance does not answer, or refuses.
     """
@@ -35,9 +35,9 @@ def fetch(admin_socket: str, target: str) -> dict[str, Any]:
 
 
 def follow(admin_socket: str) -> Iterator[dict[str, Any]]:
-    """Events as they happen, until the instance ends.
+    """Yield events as they happen, until the instance ends.
 
-    :raises AdminError: it does not answer.
+    :raises AdminError: the instance does not answer.
     """
     connection = _Connection(admin_socket, None)
     try:
@@ -51,9 +51,9 @@ def follow(admin_socket: str) -> Iterator[dict[str, Any]]:
 
 
 def order(admin_socket: str, target: str, what: dict[str, Any], *, for_long: bool = False) -> dict[str, Any]:
-    """Order something, and get what came of it.
+    """Send an order, and return the result.
 
-    :param for_long: it may take as long as it takes.
+    :param for_long: wait without a timeout.
     :raises AdminError: the instance does not answer, or refuses.
     """
     return _call(admin_socket, "POST", target, json.dumps(what).encode(), None if for_long else _PATIENCE)

@@ -1,4 +1,4 @@
-"""What the routes of the admin API are given: the running server, and what belongs to this API alone."""
+"""The context of the admin API's routes: the running server, and what only this API uses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ __all__ = ["Admin"]
 
 @attrs.define(eq=False)
 class Admin:
-    """:ivar started: monotonic seconds. :ivar limiter: one thread for all that takes long to look at."""
+    """:ivar started: monotonic seconds.
+    :ivar limiter: one thread for all slow measurements.
+    """
 
     server: RunningServer
     specs: Sequence[AppSpec]

@@ -1,16 +1,18 @@
-"""The instances of this user that can be seen: where they are looked for, and which of them live.
+"""The instances of this user that can be seen: where to look for them, and which ones are running.
 
 ::
 
-    $XDG_RUNTIME_DIR/passenger-trio/        or /tmp/passenger-trio-<uid>/    0700, ours
+    $XDG_RUNTIME_DIR/passenger-trio/        or /tmp/passenger-trio-<uid>/    0700, owned by us
         k3x9ab/                             one instance                     0700
-            instance.json                   who it is: pid, addresses ...
-            lock                            held (flock) as long as it lives
+            instance.json                   its description: pid, addresses ...
+            lock                            held (flock) while the instance runs
             admin.sock  spawn.sock  ...     its sockets
 
-An instance lives if somebody holds its lock: the kernel lets go of it however the instance ends, and no pid
-has to be believed. ``registry`` makes such directories; here they are only read, and only where nobody else
-could have made them.
+An instance is running if a process holds its lock. The kernel releases the lock however the
+instance ends, so no pid has to be trusted.
+
+``registry`` makes such directories. This module only reads them, and only where no other user could
+have made them.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ _LONGEST_DESCRIPTION = 65536
 
 @attrs.frozen
 class Instance:
-    """An instance as others see it."""
+    """An instance as other processes see it."""
 
     path: str
     name: str
@@ -59,23 +61,22 @@ class Instance:
 
 
 def base_directories() -> list[str]:
-    """Where base directories are looked for, the best first: not all of them need be there."""
+    """The candidates for base directories, the best first. They need not all exist."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     own = f"passenger-trio-{os.geteuid()}"
     candidates = [os.path.join(runtime, "passenger-trio")] if os.path.isabs(runtime) and os.path.isdir(runtime) else []
     candidates.append(f"/tmp/{own}")
     temporary = os.environ.get("TMPDIR", "")
     if os.path.isabs(temporary):
-        candidates.append(os.path.join(temporary, own))  # where /tmp cannot be written to
+        candidates.append(os.path.join(temporary, own))  # used if /tmp is not writable
     return list(dict.fromkeys(os.path.normpath(candidate) for candidate in candidates))
 
 
 def list_instances(bases: Iterable[str] | None = None, *, include_stale: bool = False) -> list[Instance]:
-    """The instances of this user that live, the oldest first.
+    """The running instances of this user, the oldest first.
 
-    :param bases: base directories, by default ``base_directories()``. Those that are not safe are passed
-        over.
-    :param include_stale: also what dead instances have left.
+    :param bases: base directories, by default ``base_directories()``. Unsafe ones are skipped.
+    :param include_stale: also list what dead instances have left.
     """
     found: list[Instance] = []
     for base in base_directories() if bases is None else bases:
@@ -88,7 +89,7 @@ def list_instances(bases: Iterable[str] | None = None, *, include_stale: bool = 
 
 
 def find_instance(path: str) -> Instance | None:
-    """The instance whose directory (or whose admin socket) ``path`` is, wherever that is; None if it is none."""
+    """The instance with this directory (or this admin socket), wherever it is; None if there is none."""
     path = os.path.abspath(path)
     return _look(os.path.dirname(path) if os.path.basename(path) == ADMIN_SOCKET else path)
 
@@ -111,7 +112,7 @@ def _look(path: str) -> Instance | None:
 
 
 def describe(path: str) -> Instance:
-    """What ``instance.json`` says, as far as it is there and makes sense."""
+    """The contents of ``instance.json``. Defaults, if the file is missing or invalid."""
     plain = Instance(path, os.path.basename(path), is_live=False)
     try:
         fd = os.open(os.path.join(path, DESCRIPTION), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)

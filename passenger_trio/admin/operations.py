@@ -1,7 +1,8 @@
-"""What an operator can order over the admin socket: POST, with a JSON object that says to whom or what.
+"""The orders of the admin API: POST, with a JSON object that names the target.
 
-Each operation is a function of the API's context and that object, which has the members that its route names (``admin/routes.py``). It looks up what is
-meant, tells the pool, and answers with what came of it. A name is matched exactly: ``shop`` never means ``shop2``.
+Each operation is a function of the API's context and that object. The route (``admin/routes.py``)
+defines the object's members. The operation finds the target, tells the pool, and returns the
+result. A name is matched exactly: ``shop`` never means ``shop2``.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ LONGEST_WAIT = 60.0
 
 
 def failure_summary(failure: SpawnFailure | None) -> dict[str, str] | None:
-    """A failure in the few words that fit into an answer."""
+    """A short form of a failure, for an answer."""
     if failure is None:
         return None
     return {"id": failure.error_id, "category": failure.category.value, "summary": failure.summary}
 
 
 async def restart(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
-    """``group``: one of them (default: all). ``hard``: at once. ``wait``: answer when it has ended."""
+    """``group``: one group (default: all). ``hard``: at once. ``wait``: answer when the restart has ended."""
     server = admin.server
     if server.stopping:
         raise AdminRefused(409, "the instance is stopping")
@@ -63,7 +64,9 @@ async def restart(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def wait_restarted(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
-    """``groups``: what ``restart`` answered. ``within``: seconds after which those that have not ended are "waiting", with what they wait for."""
+    """``groups``: from the answer of ``restart``. ``within``: seconds after which restarts that
+    have not ended are reported as "waiting", with what they wait for.
+    """
     server = admin.server
     targets = {_key(server, asked): asked["generation"] for asked in order["groups"]}
     results = {key: _waiting(server, key, generation) for key, generation in targets.items()}
@@ -92,13 +95,13 @@ async def detach(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def drain(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Connections end after their response, until ``resume``."""
+    """Close each connection after its response, until ``resume``."""
     admin.server.front.drain()
     return {"draining": True, "active": admin.server.front.active}
 
 
 async def resume(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Connections are kept alive again."""
+    """Keep connections alive again."""
     if admin.server.stopping:
         raise AdminRefused(409, "the instance is stopping")
     admin.server.front.draining = False
@@ -106,13 +109,13 @@ async def resume(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def shutdown(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
-    """As SIGTERM."""
+    """The same as SIGTERM."""
     admin.server.stop()
     return {"stopping": True}
 
 
 async def reopen_logs(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
-    """After a rotation."""
+    """For use after a rotation."""
     admin.server.reopen_logs()
     return {"reopened": True}
 
@@ -134,7 +137,9 @@ def _ended(key: GroupKey, generation: int, rejection: Rejection | None) -> dict[
 
 
 def _waiting(server: RunningServer, key: GroupKey, generation: int) -> dict[str, Any]:
-    """A restart that has not ended: the processes that are in its way, or how long the new one has been starting."""
+    """A restart that has not ended: the processes that it waits for, or how long the new process
+    has been starting.
+    """
     now = server.pool.now()
     group = server.pool.group_statistics(key)
     in_the_way = server.pool.statistics().groups if group.held_up else ()

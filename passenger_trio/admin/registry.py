@@ -1,10 +1,11 @@
-"""The directory of this process's own instance: made, locked, described, removed.
+"""The directory of this process's own instance: makes, locks, describes and removes it.
 
-``instances`` draws how such directories lie. What a dead instance left is removed by the next that starts.
+``instances`` shows the layout. The next instance that starts removes what a dead instance left.
 
-A directory that others could have made or could change is refused and not repaired (F57): the sockets in it
-are how one talks to the supervisor. A Unix socket's path has at most 107 bytes, so names are short, and the
-room is checked when the directory is made and not when the first worker cannot listen.
+A directory that other users could have made or could change is refused and not repaired (F57),
+because its sockets control the supervisor. The path of a Unix socket has at most 107 bytes, so
+names are short. The length is checked when the directory is made, not when the first worker cannot
+listen.
 """
 
 from __future__ import annotations
@@ -48,18 +49,18 @@ __all__ = [
 LONGEST_SOCKET_PATH = 107
 """Bytes (``sun_path`` has 108, one of them for the NUL)."""
 LONGEST_SOCKET_NAME = 24
-"""Bytes of the name of a socket in an instance directory, for which room is kept."""
+"""Bytes that are reserved for the name of a socket in an instance directory."""
 
 _OPTION = "--instance-dir"
 _SPAWN_SOCKET = "spawn.sock"
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 _GRACE = 60.0
-"""Seconds for which a directory without a lock counts as being made just now."""
+"""Seconds for which a directory without a lock counts as new."""
 
 
 @attrs.define(eq=False)
 class InstanceDir:
-    """The directory of this process's own instance. Its lock is held until ``remove``."""
+    """The directory of this process's own instance. It holds its lock until ``remove``."""
 
     path: str
     _lock: int
@@ -78,11 +79,11 @@ class InstanceDir:
         return os.path.join(self.path, _SPAWN_SOCKET)
 
     def write(self, addresses: Sequence[str], *, contract: int = 1) -> None:
-        """Say who this is. Readers see the whole description or none.
+        """Write the description of this instance. Readers see all of it or nothing.
 
         :param addresses: URLs.
         :param contract: version of ``spawn_servers/CONTRACT.md``.
-        :raises OptionError: it cannot be written, because the file system is full.
+        :raises OptionError: the file cannot be written, because the file system is full.
         """
         description = {
             "pid": os.getpid(),
@@ -101,7 +102,9 @@ class InstanceDir:
             raise OptionError(_OPTION, self.path, f"it cannot be written to: {exc.strerror}") from None
 
     def remove(self) -> None:
-        """Remove everything in it, and the directory if it was made for this instance. Idempotent; raises nothing."""
+        """Remove the contents, and the directory if it was made for this instance. Idempotent;
+        raises nothing.
+        """
         if self._lock >= 0:
             _empty(self.path)
             if self._made_directory:
@@ -113,11 +116,11 @@ class InstanceDir:
 def create_instance_dir(explicit: str = "", *, base: str = "") -> InstanceDir:
     """Make the directory of a new instance and hold its lock.
 
-    :param explicit: the directory to use, which may be there if it is private and empty (or a dead
-        instance's); by default a new one with a random name in the base directory.
+    :param explicit: the directory to use. It may exist if it is private and empty (or a dead
+        instance's). By default, a new one with a random name in the base directory.
     :param base: the base directory, by default ``default_base()``.
-    :raises OptionError: it cannot be made, belongs to a running instance, is not private, or its path is too
-        long.
+    :raises OptionError: the directory cannot be made, belongs to a running instance, is not
+        private, or its path is too long.
     """
     if explicit:
         return _take(_absolute(explicit))
@@ -139,9 +142,9 @@ def create_instance_dir(explicit: str = "", *, base: str = "") -> InstanceDir:
 
 
 def default_base() -> str:
-    """The first base directory that is there or can be made.
+    """The first base directory that exists or can be made.
 
-    :raises OptionError: there is none that is safe to use.
+    :raises OptionError: none is safe to use.
     """
     return _make_base(base_directories())
 
@@ -154,7 +157,7 @@ def _make_base(candidates: Sequence[str]) -> str:
             if not os.access(base, os.W_OK | os.X_OK):
                 raise PermissionError(
                     errno.EACCES, "nothing can be made in it"
-                )  # also of root: the file system is read-only
+                )  # even as root, on a read-only file system
         except OSError as exc:
             problems.append(f"{base}: {exc.strerror}")
         else:
@@ -170,7 +173,7 @@ def _absolute(path: str) -> str:
 
 
 def _take(path: str) -> InstanceDir:
-    """A directory that the user chose."""
+    """Take over a directory that the user chose."""
     _check_length(path)
     try:
         made = make_private(path)
@@ -180,7 +183,7 @@ def _take(path: str) -> InstanceDir:
     if not made and LOCK not in (names := names_in(path)) and names:
         raise OptionError(_OPTION, path, "it has other files in it; give a new or an empty directory")
     for _ in range(20):
-        # Whoever lists instances holds the lock for a moment; an instance holds it on.
+        # A process that lists instances holds the lock for a moment; a running instance keeps it.
         try:
             lock = _lock(path, wait=False)
         except OSError as exc:
@@ -194,8 +197,8 @@ def _take(path: str) -> InstanceDir:
 
 
 def _lock(path: str, *, wait: bool) -> int | None:
-    """A descriptor that holds the lock of a directory; None if another has it, or has tidied it away
-    meanwhile.
+    """A descriptor that holds the lock of a directory; None if another process holds it, or has
+    removed it meanwhile.
     """
     try:
         lock = os.open(os.path.join(path, LOCK), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -207,7 +210,7 @@ def _lock(path: str, *, wait: bool) -> int | None:
         os.close(lock)
         return None
     if os.fstat(lock).st_nlink == 0:
-        # Between the open and the lock somebody took it for stale, and removed it.
+        # Between open and flock, another process took the directory for stale and removed it.
         os.close(lock)
         return None
     return lock
@@ -223,7 +226,7 @@ def _check_length(path: str) -> None:
 
 
 def _remove_stale(base: str) -> None:
-    """Remove what instances have left that died without a chance to tidy up."""
+    """Remove what crashed instances have left."""
     for name in names_in(base):
         path = os.path.join(base, name)
         try:
@@ -238,13 +241,15 @@ def _remove_stale(base: str) -> None:
             _empty(path)
             _rmdir(path)
         except OSError:
-            pass  # it lives
+            pass  # the instance is running
         finally:
             os.close(lock)
 
 
 def _remove_if_old(path: str) -> None:
-    """A directory without a lock: its instance is about to make it, or died before it could."""
+    """Remove an old directory without a lock: its instance died before it made the lock. In a new
+    one, the instance is about to make it.
+    """
     try:
         age = time.time() - os.lstat(path).st_mtime
     except OSError:
@@ -254,17 +259,17 @@ def _remove_if_old(path: str) -> None:
 
 
 def _empty(path: str, keep: str = "") -> None:
-    """Remove the files of a directory of ours (instances make no directories in it); the lock goes last."""
+    """Remove the files of our directory (instances make no subdirectories); the lock goes last."""
     for name in sorted(names_in(path), key=lambda name: name == LOCK):
         if name != keep:
             try:
                 os.unlink(os.path.join(path, name))
             except OSError:
-                pass  # gone, or a directory that is none of ours
+                pass  # gone, or a directory that is not ours
 
 
 def _rmdir(path: str) -> None:
     try:
         os.rmdir(path)
     except OSError:
-        pass  # gone, or somebody put something into it that is not ours to remove
+        pass  # gone, or not empty: it has files that are not ours

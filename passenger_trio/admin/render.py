@@ -1,8 +1,8 @@
-"""The answer of ``/v1/status`` -> the text that ``passenger-trio status`` prints, in the layout that
-Passenger's users know.
+"""The answer of ``/v1/status`` -> the text that ``passenger-trio status`` prints, in the layout
+that Passenger's users know.
 
-Pure. A member that is missing (an older instance, a process that is gone) shows as a dash, and never breaks
-the rest. Text from outside is made printable, because it goes to a terminal.
+Pure. A missing member (of an older instance, or of a process that is gone) shows as a dash, and
+never breaks the rest. Text from outside is made printable, because it goes to a terminal.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ def render_status(answer: Mapping[str, Any], *, name: str = "", date: str = "") 
     """The whole text, with its last newline.
 
     :param answer: the JSON object that the instance sent.
-    :param name: of the instance; ``date``: now, as it is to be shown.
+    :param name: the instance's name.
+    :param date: the current time, as text.
     """
     pool = _mapping(answer.get("pool"))
     requests = _mapping(answer.get("requests"))
@@ -85,7 +86,7 @@ def render_status(answer: Mapping[str, Any], *, name: str = "", date: str = "") 
 
 
 def _faults(faults: Mapping[str, Any]) -> list[str]:
-    """Of passenger_trio itself; there should be none."""
+    """The faults of passenger_trio itself; there should be none."""
     lines: list[str] = []
     for task, about in _mapping(faults.get("tasks")).items():
         fault = _mapping(about)
@@ -113,7 +114,7 @@ _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 def human_memory(size: Any) -> str:
-    """``24M``, ``1.5G``, of bytes."""
+    """Bytes -> ``24M``, ``1.5G``."""
     if not isinstance(size, int | float):
         return "-"
     mebibytes = size / 1024**2
@@ -180,13 +181,13 @@ def _process(process: Mapping[str, Any]) -> list[str]:
 
 
 def _served(requests: Mapping[str, Any]) -> str:
-    """Those that have ended: what is under way is not served yet."""
+    """The number of requests that have ended. Requests in flight do not count."""
     total, active = requests.get("total"), requests.get("active")
     return str(max(0, total - active)) if isinstance(total, int) and isinstance(active, int) else _text(total)
 
 
 def _drains(process: Mapping[str, Any]) -> str:
-    """What a process that is to go waits for, and for how long at most."""
+    """The requests that a leaving process waits for, and the time limit."""
     if not process.get("leaving"):
         return "..."
     ends = process.get("ends_in")
@@ -200,7 +201,7 @@ def count_requests(number: Any) -> str:
 
 
 def _memory(member: Mapping[str, Any]) -> str:
-    """What a process costs: its proportional share where the kernel told it, else its resident set."""
+    """The memory of a process: its proportional share if the kernel reported it, else its resident set."""
     memory = _mapping(member.get("memory"))
     shared = memory.get("pss")
     return human_memory(shared if shared is not None else memory.get("rss"))

@@ -1,4 +1,6 @@
-"""The answers of ``/v1/requests`` and ``/v1/memory`` -> the tables that the commands print. Pure, and as forgiving as ``render``."""
+"""The answers of ``/v1/requests`` and ``/v1/memory`` -> the tables that the commands print. Pure. A
+missing member shows as a dash, as in ``render``.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ __all__ = ["render_memory", "render_requests"]
 
 
 def render_requests(answer: Mapping[str, Any]) -> str:
-    """One line a request, the oldest first."""
+    """One line per request, the oldest first."""
     rows = [
         (
             _seconds(request.get("age")),
@@ -50,7 +52,7 @@ def render_requests(answer: Mapping[str, Any]) -> str:
 
 
 def render_memory(answer: Mapping[str, Any]) -> str:
-    """One line a process; one more for each group with what its processes share."""
+    """One line per process, and one line per group for the memory that its processes share."""
     rows = []
     supervisor = answer.get("supervisor")
     if supervisor:
@@ -77,7 +79,9 @@ def _sizes(process: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _buffered(buffered: Mapping[str, Any]) -> tuple[str, str]:
-    """What is held on its way to the application, and to the client: ``64K+3.0M`` is in memory and on disk; ``-``: nothing."""
+    """The bytes buffered for the application, and for the client. ``64K+3.0M`` is in memory and on
+    disk; ``-``: none.
+    """
     return _held(buffered.get("request") or {}), _held(buffered.get("response") or {})
 
 
@@ -98,7 +102,9 @@ def _bytes(size: Any) -> str:
 
 
 def _relayed(relay: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Of an upgraded connection: bytes to the application, bytes to the client, time since the last of them."""
+    """An upgraded connection: bytes to the application, bytes to the client, seconds since the last
+    of them.
+    """
     return str(relay.get("bytes_up", "-")), str(relay.get("bytes_down", "-")), _seconds(relay.get("idle"))
 
 

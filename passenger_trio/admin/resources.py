@@ -1,4 +1,4 @@
-"""What can be seen of requests, memory and decisions over the admin socket: GET, answered with a JSON object."""
+"""Requests, memory and decisions, over the admin socket: GET, answered with a JSON object."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["memory", "requests", "trace"]
 
 
 def requests(admin: Admin) -> dict[str, Any]:
-    """Requests in flight, the oldest first. A query may hold secrets, so it is not shown."""
+    """Requests in flight, the oldest first. The query is left out, because it may hold secrets."""
     now = trio.current_time()
     found = [
         _request(connection, now) for connection in admin.server.front.connections if connection.exchange is not None
@@ -47,7 +47,7 @@ def _request(connection: OpenConnection, now: float) -> dict[str, Any]:
 
 
 def _buffered(exchange: Exchange) -> dict[str, dict[str, int]]:
-    """What is held for a request, in bytes, each way."""
+    """The bytes that are buffered for a request, in each direction."""
     up_memory, up_disk, down_memory, down_disk = exchange.buffered()
     return {
         "request": {"memory": up_memory, "disk": up_disk},
@@ -56,14 +56,15 @@ def _buffered(exchange: Exchange) -> dict[str, dict[str, int]]:
 
 
 def _relay(relay: Upgraded, now: float) -> dict[str, Any]:
-    """An upgraded connection: bytes each way, and seconds since the last of them."""
+    """An upgraded connection: bytes in each direction, and seconds since the last of them."""
     return {"bytes_up": relay.bytes_up, "bytes_down": relay.bytes_down, "idle": now - relay.active}
 
 
 async def memory(admin: Admin) -> dict[str, Any]:
-    """What each process costs, and what forking from a preloader saves: the pages that several of them share.
+    """The memory of each process, and what forking from a preloader saves: the pages that several
+    processes share.
 
-    :raises NoThread: nothing can be measured now.
+    :raises NoThread: no thread can be started to measure it.
     """
     pool = admin.server.pool
     roles: dict[GroupKey, list[tuple[str, int]]] = {}
@@ -81,9 +82,9 @@ async def memory(admin: Admin) -> dict[str, Any]:
 
 
 async def trace(admin: Admin) -> bytes:
-    """What the pool was told and what it decided, as JSON: there may be megabytes of it.
+    """The facts that the pool got and its decisions, as JSON. This may be megabytes.
 
-    :raises NoThread: it cannot be made now.
+    :raises NoThread: no thread can be started to make it.
     """
     dump = admin.server.pool.trace()
     return await in_thread(lambda: json.dumps(dump()).encode(), limiter=admin.limiter)
@@ -99,7 +100,9 @@ def _sizes(gauge: ProcessGauge) -> dict[str, int | None]:
 
 
 def _saved(rows: list[dict[str, Any]]) -> int | None:
-    """Bytes that would be used in addition if nothing were shared. None: the kernel does not tell."""
+    """The additional bytes that the processes would use if they shared nothing. None: the kernel
+    does not report it.
+    """
     if any(row["pss"] is None for row in rows):
         return None
     return sum(max(0, int(row["rss"]) - int(row["pss"])) for row in rows)

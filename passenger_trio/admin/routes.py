@@ -1,8 +1,12 @@
-"""The table of the admin API: what can be asked and ordered, by method and path.
+"""The routes of the admin API, by method and path.
 
-A new command is a function of (``Admin``, order) and a line here; the members of its order are checked before it is called, and its description (``openapi``)
-comes from the same line. Laws: an answer has exactly the members of its schema (a test holds it on a running server); what may last says so, so that it is
-counted among those who stay for long, and not among the callers of whom there may be few.
+A new route is a function of (``Admin``, order) and a line here. The line defines the order's
+members, which are checked before the function is called, and the description of the route
+(``openapi``).
+
+Laws: an answer has exactly the members of its schema (a test checks this on a running server). A
+route that may last long declares it. Such a caller is counted as a staying one, and not as one of
+the few short ones.
 """
 
 from __future__ import annotations
@@ -21,13 +25,14 @@ from passenger_trio.version import __version__
 __all__ = ["ROUTES", "Route", "find_route", "openapi"]
 
 Run = Callable[[Admin, Mapping[str, Any]], Awaitable[dict[str, Any] | bytes]]
-"""The answer, or its JSON, where making that takes long."""
+"""Returns the answer, or its JSON if encoding takes long."""
 
 
 @attrs.frozen
 class Route:
     """:ivar run: None: the answer is a stream of events.
-    :ivar lasts: whether an order may last for as long as its caller waits. :ivar refusals: statuses besides those of every route.
+    :ivar lasts: whether an order may last as long as its caller waits.
+    :ivar refusals: statuses besides those of every route.
     """
 
     method: str
@@ -120,7 +125,7 @@ for _route in ROUTES:
 
 
 def find_route(method: str, path: str) -> Route:
-    """:raises AdminRefused: there is none. HEAD is GET without the body of its answer."""
+    """:raises AdminRefused: there is no such route. HEAD is GET without the body of the answer."""
     methods = _BY_PATH.get(path)
     if methods is None:
         raise AdminRefused(404, "no such resource")

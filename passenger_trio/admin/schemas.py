@@ -1,7 +1,7 @@
-"""The shapes of the admin API's answers, as JSON Schema (2020-12, which is OpenAPI 3.1's).
+"""The schemas of the admin API's answers, in JSON Schema (2020-12, the version of OpenAPI 3.1).
 
-Values only. An object has exactly the members that stand here, so that a new one is described in the same change; where names are counted (errors by their
-code), any name is possible.
+Values only. An object has exactly the listed members, so a new member needs its schema in the same
+change. Objects that count by name (errors by their code) allow any name.
 """
 
 from __future__ import annotations

@@ -1,8 +1,12 @@
 """The admin API of an instance: JSON over HTTP on its Unix socket.
 
-One request a connection, and each caller costs itself only (KE4): it has ``_TIME`` to say what it wants and to take its answer; when more than ``_MAX_CALLERS``
-come, the silent and the greedy go first (``core.lobby``); who follows events, or waits for a restart, is counted apart. It answers from the first moment of
-the start until the last process is gone. What can be asked stands in ``routes``, what a request is in ``codecs.admin_api``.
+One request per connection. What goes wrong with one caller affects no other (KE4). A caller has
+``_TIME`` to send its request and to read its answer. If more than ``_MAX_CALLERS`` connect, silent
+callers and those of a process with many connections are closed first (``core.lobby``). Callers that
+follow events, or wait for a restart, are counted separately.
+
+The API answers from the beginning of the start until the last process is gone. ``routes`` has the
+resources, and ``codecs.admin_api`` the form of a request.
 """
 
 from __future__ import annotations
@@ -43,7 +47,9 @@ _TIME = 10.0
 _MAX_CALLERS = 16
 _MAX_STAYING = 64
 _LINGER = 1.0
-"""Seconds in which a caller whose request was refused may go on sending: else the answer would be lost with the connection."""
+"""Seconds in which a refused caller may go on sending. Closing the connection at once could destroy
+the answer.
+"""
 
 _log = logging.getLogger("passenger_trio.admin")
 
@@ -69,19 +75,19 @@ async def serve_admin(
 
 
 def may_steer(peer: PeerCredentials) -> bool:
-    """Whether a caller's user may see and order: ours, and the superuser (R49)."""
+    """Whether a caller's user may inspect and control the instance: our own user, and the superuser (R49)."""
     return peer.uid in (0, os.getuid())
 
 
 @attrs.define(eq=False)
 class _Desk:
-    """Where callers are served."""
+    """Serves the callers."""
 
     admin: Admin
     lobby: Lobby = attrs.field(factory=partial(Lobby, _MAX_CALLERS, _MAX_STAYING))
 
     def arrive(self, caller: Caller) -> int | None:
-        """Who is to go for a new caller."""
+        """The caller to close for a new one, if any."""
         return self.lobby.arrive(caller.number, caller.peer.pid)
 
     def leave(self, number: int) -> None:
@@ -89,7 +95,7 @@ class _Desk:
         self.lobby.leave(number)
 
     async def serve_caller(self, caller: Caller) -> None:
-        """All that one caller gets."""
+        """Serve one caller from its request to its answer."""
         stream = RawStream(caller.socket)
         reader = AdminReader()
         try:
@@ -103,12 +109,12 @@ class _Desk:
                     await _reply(stream, refused.status, answer, is_head=reader.is_head, allow=refused.allow)
                     await _linger(stream)
         except (EOFError, trio.BrokenResourceError):
-            pass  # it said nothing, or did not wait for the answer
+            pass  # the caller sent nothing, or did not wait for the answer
         finally:
             stream.close()
 
     async def _serve(self, stream: RawStream, caller: Caller, request: AdminRequest, scope: trio.CancelScope) -> None:
-        """:raises AdminRefused: it cannot be done."""
+        """:raises AdminRefused: the request cannot be fulfilled."""
         if not may_steer(caller.peer):
             _log.warning("user %d (pid %d) was refused on the admin socket", caller.peer.uid, caller.peer.pid)
             raise AdminRefused(403, "this instance belongs to another user")
@@ -123,7 +129,7 @@ class _Desk:
             return
         order = read_order(request.body, route.order) if route.method == "POST" else {}
         if route.lasts(order):
-            # It is bounded by the start timeouts of the applications, not by a caller's slowness.
+            # The start timeouts of the applications bound this wait, not the caller's speed.
             self._stay(caller)
             scope.deadline = math.inf
         answer = await self._perform(stream, route, order)
@@ -139,9 +145,10 @@ class _Desk:
     async def _perform(
         self, stream: RawStream, route: Route, order: Mapping[str, Any]
     ) -> dict[str, Any] | bytes | None:
-        """The answer; None: its caller has left. What is only looked at is finished all the same.
+        """Return the answer; None: the caller has left. A GET is finished even if its caller
+        leaves.
 
-        :raises AdminRefused: it cannot be done.
+        :raises AdminRefused: the request cannot be fulfilled.
         """
         run = route.run
         assert run is not None
@@ -166,14 +173,16 @@ class _Desk:
         return answer
 
     async def _stream_events(self, stream: RawStream) -> None:
-        """One JSON object a line, as it happens, for as long as the caller listens."""
+        """Send events as they happen, one JSON object per line, while the caller listens."""
         with self.admin.server.pool.events.listen() as listener:
             async for event in listener:
                 await stream.send_all(json.dumps(as_json(event)).encode() + b"\n")
 
 
 async def _receive(stream: RawStream, reader: AdminReader) -> AdminRequest:
-    """:raises AdminRefused: it is no request, or too long. :raises EOFError: there is none."""
+    """:raises AdminRefused: not a valid request, or too long.
+    :raises EOFError: the caller sent no request.
+    """
     while (request := reader.next_request()) is None:
         if interim := reader.interim():
             await stream.send_all(interim)
@@ -195,7 +204,9 @@ async def _linger(stream: RawStream) -> None:
 
 
 async def _while_there(stream: RawStream, work: Callable[[], Awaitable[None]]) -> None:
-    """Do something for as long as the caller is there: it leaves, or the connection breaks, and it is done with. What it says meanwhile is nothing to us."""
+    """Do ``work`` until it is done, or until the caller leaves or its connection breaks. Bytes from
+    the caller are ignored.
+    """
 
     async def watch() -> None:
         try:

@@ -1,4 +1,6 @@
-"""What ``passenger-trio status`` shows: the pool, its processes, and what the front counts."""
+"""The status of an instance, for ``passenger-trio status``: the pool, its processes, and the
+front's counters.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ async def status(admin: Admin) -> dict[str, Any]:
     try:
         gauges = await in_thread(_measure_all, pids, limiter=admin.limiter)
     except NoThread:
-        gauges = {}  # everything else is known
+        gauges = {}  # leave out the memory only
     now = trio.current_time()
     front = server.front
     by_key = {spec.key: spec for spec in admin.specs}
@@ -71,7 +73,7 @@ def _spawn_method(spec: AppSpec, forking: Forking | None) -> dict[str, Any]:
     asked = spec.app.spawn_method
     return {
         "asked": asked,
-        # Of auto nothing is known before the first preloader was there.
+        # With auto, the method is unknown until the first preloader has run.
         "used": forking.method if forking is not None else None if asked == AUTO else asked,
         "hazards": [{"kind": hazard.kind, "what": hazard.what} for hazard in (forking.hazards if forking else ())],
     }
