@@ -1,7 +1,9 @@
-"""passenger_trio: an application server that spawns, pools and supervises application processes, as a Trio program.
+"""passenger_trio: an application server that spawns, pools and supervises application processes, as
+a Trio program.
 
-Three faces: the command ``passenger-trio start``, the library (``open_server`` and ``serve``), and the test harness
-(``passenger_trio.testing``). Names are imported when they are first used, so that a command that needs little starts quickly.
+Three entry points: the command ``passenger-trio start``, the library (``open_server`` and
+``serve``), and the test harness (``passenger_trio.testing``). Names are imported on first use, so
+that a command that needs little starts quickly.
 """
 
 from __future__ import annotations

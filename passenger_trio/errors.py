@@ -1,35 +1,37 @@
 """Every error that passenger_trio raises on purpose.
 
-The tree (``status`` is what an HTTP client sees, ``exit_code`` what a shell sees)::
+The tree (``status`` is for HTTP clients, ``exit_code`` for shells)::
 
     PassengerError
-     |- OptionError                exit 2   an option has a value that cannot be used
-     |- ConfigError                exit 2   a configuration file cannot be read, or says what cannot be
-     |- NothingToServe             exit 4   no application was found where one was asked for
-     |- BindError                  exit 5   an address cannot be listened on
-     |- StartupAborted             exit 3   the application did not start, and that was to be fatal
+     |- OptionError                exit 2   an option has an invalid value
+     |- ConfigError                exit 2   a configuration file is unreadable or invalid
+     |- NothingToServe             exit 4   no application was found
+     |- BindError                  exit 5   cannot listen on an address
+     |- StartupAborted             exit 3   the application did not start, and that is fatal
+     |- StartupStopped             exit 0   the server was stopped during its start
      |- EnvironmentUnfit           exit 70  the machine lacks something (not Linux, kernel too old, no /proc)
-     |- AdminError                 exit 1   the admin socket cannot be reached or refused
+     |- AdminError                 exit 1   the admin socket cannot be reached, or the instance refused
      |- AdminRefused               4xx      the admin API refuses a request
      |- RequestError               4xx/5xx  the client's bytes are refused
      |- CheckoutError              5xx      no process could be borrowed
      |   |- RequestQueueFull       503
      |   |- RequestQueueTimeout    504
      |   |- PoolShutDown           503
-     |   `- SpawnError             500      the application does not start (carries a SpawnFailure)
-     |- AppResponseError           502      a process answered badly
+     |   `- SpawnError             500      the application does not start (has a SpawnFailure)
+     |- AppResponseError           502      a process sent a bad response
      |   |- ApplicationRaised      500      the application raised before it sent a response head
-     |   |- UnfitResponseHead      500      the application's response head cannot be sent as HTTP (R21, R24)
-     |   |- RequestTimeExceeded    504      the request lasted too long, and its process was killed for it
-     |   |- ProcessUnreachable     502      nothing was sent: its socket refuses, or it is gone
-     |   |- IncompleteResponse     502      the process went away before its response was whole
+     |   |- UnfitResponseHead      500      the response head is not valid HTTP (R21, R24)
+     |   |- RequestTimeExceeded    504      the request lasted too long, and its process was killed
+     |   |- ProcessUnreachable     502      nothing was sent: the socket refuses, or the process is gone
+     |   |- IncompleteResponse     502      the process ended before its response was complete
      |   |- MalformedResponse      502      the process broke the session protocol
-     |   `- SpillLost              502      what was buffered on disk cannot be read back
+     |   `- SpillLost              502      buffered bytes on disk cannot be read back
      |- SpawnServerError                    a loader broke the control protocol
      `- InvariantBroken            exit 70  a law of core/invariants.py does not hold: our bug
 
-The narrowest error is raised, with its evidence in attributes. Errors that are *decided* (queue full, spawn failed) are
-made by the policy as values and raised by the pool at its seam; errors of the wire are raised by the codecs.
+Code raises the narrowest error, with its evidence in attributes. Errors that are *decided* (queue
+full, spawn failed) are values of the policy, and the pool raises them at its seam. The codecs raise
+the errors of bytes on the wire.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ class PassengerError(Exception):
 
 
 class OptionError(PassengerError):
-    """An option has a value that cannot be used; ``hint`` says what can."""
+    """An option has an invalid value; ``hint`` says which values are valid."""
 
     exit_code = 2
 
@@ -87,7 +89,7 @@ class OptionError(PassengerError):
 
 
 class ConfigError(PassengerError):
-    """A configuration file cannot be read, or says what cannot be. ``line`` 0: no line in particular."""
+    """A configuration file is unreadable or invalid. ``line`` 0: the error concerns no single line."""
 
     exit_code = 2
 
@@ -98,7 +100,7 @@ class ConfigError(PassengerError):
 
 
 class NothingToServe(PassengerError):
-    """No application was found; ``looked_for`` lists what would have been taken."""
+    """No application was found; ``looked_for`` lists the names that detection tried."""
 
     exit_code = 4
 
@@ -108,7 +110,7 @@ class NothingToServe(PassengerError):
 
 
 class BindError(PassengerError):
-    """An address cannot be listened on; the text says who holds it, where that can be known."""
+    """Cannot listen on an address. The text names the program that holds it, if that is known."""
 
     exit_code = 5
 
@@ -124,7 +126,7 @@ class StartupAborted(PassengerError):
 
 
 class StartupStopped(PassengerError):
-    """The server was told to stop while it started: nobody has failed, and there is no server."""
+    """The server was told to stop during its start. Nothing failed, and there is no server."""
 
     exit_code = 0
 
@@ -133,7 +135,7 @@ class StartupStopped(PassengerError):
 
 
 class EnvironmentUnfit(PassengerError):
-    """The machine lacks something that the supervisor cannot do without."""
+    """The machine lacks something that the supervisor needs."""
 
     exit_code = 70
 
@@ -145,10 +147,10 @@ class AdminError(PassengerError):
 
 
 class AdminRefused(PassengerError):
-    """What was asked of the admin API cannot be done.
+    """The admin API cannot fulfil a request.
 
-    :ivar status: of the answer.
-    :ivar allow: of a method that is not possible: those that are.
+    :ivar status: the status of the answer.
+    :ivar allow: the allowed methods, if the method is not one of them.
     """
 
     def __init__(self, status: int, text: str, *, allow: str = "") -> None:
@@ -160,8 +162,9 @@ class AdminRefused(PassengerError):
 class RequestError(PassengerError):
     """A request is refused before any application sees it (edge rules R1 to R20).
 
-    ``code`` is a short stable word for logs and counters (``"bare_lf"``); the text never repeats the client's bytes (R26).
-    After it nothing more is read as a request on that connection (R18).
+    ``code`` is a short stable word for logs and counters (``"bare_lf"``). The text never repeats
+    the client's bytes (R26). After this error, no more bytes of that connection are read as a
+    request (R18).
     """
 
     def __init__(self, status: int, code: str, text: str, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
@@ -181,7 +184,7 @@ class CheckoutError(PassengerError):
 
 
 class RequestQueueFull(CheckoutError):
-    """As many requests as allowed wait already for a process of this group."""
+    """The queue of this group is full."""
 
     code = "queue_full"
     retry_after = 1
@@ -191,7 +194,7 @@ class RequestQueueFull(CheckoutError):
 
 
 class RequestQueueTimeout(CheckoutError):
-    """No process became free for the request within the time that it may wait."""
+    """No process became free within the time that the request may wait."""
 
     status = 504
     code = "queue_timeout"
@@ -210,7 +213,9 @@ class PoolShutDown(CheckoutError):
 
 
 class SpawnError(CheckoutError):
-    """The application does not start. ``failure`` says what happened, how far it came, and what to try."""
+    """The application does not start. ``failure`` says what happened, how far the start came, and
+    what to try.
+    """
 
     status = 500
     code = "spawn_failed"
@@ -221,20 +226,22 @@ class SpawnError(CheckoutError):
 
 
 class AppResponseError(PassengerError):
-    """A process answered badly: 502 when no response byte has gone to the client."""
+    """A process sent a bad response. The client gets 502 if no byte of a response was sent."""
 
     status = 502
     code = "bad_app_response"
 
 
 class ProcessUnreachable(AppResponseError):
-    """A process could not be reached; nothing was sent, so any request may be tried elsewhere (R30)."""
+    """A process could not be reached. Nothing was sent, so any request may be tried on another
+    process (R30).
+    """
 
     code = "process_unreachable"
 
 
 class ApplicationRaised(AppResponseError):
-    """The application raised before it sent a response head; the process is well."""
+    """The application raised before it sent a response head. The process stays."""
 
     status = 500
     code = "application_raised"
@@ -247,33 +254,39 @@ class ApplicationRaised(AppResponseError):
 
 
 class UnfitResponseHead(AppResponseError):
-    """The application's response head cannot be sent as HTTP (R21, R24). The text names a header, never its value; the process is well."""
+    """The application's response head is not valid HTTP (R21, R24). The text names a header, never
+    its value. The process stays.
+    """
 
     status = 500
     code = "unfit_response_head"
 
 
 class RequestTimeExceeded(AppResponseError):
-    """The request lasted for longer than ``max_request_time``, or than ``max_drain_time`` in a process that was to go; its process was ended."""
+    """The request lasted longer than ``max_request_time``, or, in a leaving process, longer than
+    ``max_drain_time``. Its process was ended.
+    """
 
     status = 504
     code = "request_time_exceeded"
 
 
 class IncompleteResponse(AppResponseError):
-    """A process went away before its response was whole."""
+    """A process ended before its response was complete."""
 
     code = "incomplete_response"
 
 
 class MalformedResponse(AppResponseError):
-    """A process broke the session protocol: it is not used again."""
+    """A process broke the session protocol. It is not used again."""
 
     code = "malformed_response"
 
 
 class SpillLost(AppResponseError):
-    """What was buffered on disk for this exchange cannot be read back; only this one is lost (R35)."""
+    """The bytes that were buffered on disk for this exchange cannot be read back. Only this
+    exchange is lost (R35).
+    """
 
     code = "spill_lost"
 

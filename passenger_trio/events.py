@@ -1,6 +1,8 @@
-"""What happens in the pool, as values: what ``async for event in server.events()`` gives, ``passenger-trio events`` prints and hooks are told.
+"""The events of the pool, as values: ``async for event in server.events()`` yields them,
+``passenger-trio events`` prints them, and hooks get them.
 
-It knows what may happen and what there is to say of it; never who listens. Names and members are stable: ``as_json`` is what the admin API sends.
+This module defines the events and their members, and does not depend on the listeners. Names and
+members are stable. ``as_json`` makes what the admin API sends.
 """
 
 from __future__ import annotations
@@ -30,9 +32,11 @@ __all__ = [
 
 @attrs.frozen(kw_only=True)
 class Event:
-    """Something that happened.
+    """An event of the pool.
 
-    :ivar time: seconds since the epoch. :ivar lost_before: events that whoever listens has missed before this one, because it did not keep up.
+    :ivar time: seconds since the epoch.
+    :ivar lost_before: the number of events that the listener has missed before this one, because it
+        was too slow.
     """
 
     name: ClassVar[str]
@@ -42,7 +46,7 @@ class Event:
 
 @attrs.frozen(kw_only=True)
 class ProcessEvent(Event):
-    """Something that happened to one process.
+    """An event of one process.
 
     :ivar group: application and environment, ``shop (production)``.
     """
@@ -53,14 +57,14 @@ class ProcessEvent(Event):
 
 @attrs.frozen(kw_only=True)
 class ProcessAttached(ProcessEvent):
-    """It is ready, and serves."""
+    """The process is ready, and serves."""
 
     name = "process_attached"
 
 
 @attrs.frozen(kw_only=True)
 class ProcessDetached(ProcessEvent):
-    """It gets no more requests. :ivar reason: why, for people."""
+    """The process gets no more requests. :ivar reason: why, for people."""
 
     name = "process_detached"
     reason: str
@@ -68,11 +72,12 @@ class ProcessDetached(ProcessEvent):
 
 @attrs.frozen(kw_only=True)
 class ProcessExited(ProcessEvent):
-    """It is gone.
+    """The process is gone.
 
-    :ivar exit_status: what it has given to ``exit``; None: a signal has ended it, or nobody can tell.
-    :ivar signal: the name of that signal, ``SIGSEGV``; None: none has, or nobody can tell.
-    :ivar reason: why it was to end, for people; ``""``: nobody had asked it to.
+    :ivar exit_status: its exit status; None: a signal ended it, or the status is unknown.
+    :ivar signal: the name of that signal, ``SIGSEGV``; None: no signal ended it, or the signal is
+        unknown.
+    :ivar reason: why the server ended it, for people; ``""``: the server did not.
     """
 
     name = "process_exited"
@@ -83,28 +88,32 @@ class ProcessExited(ProcessEvent):
 
 @attrs.frozen(kw_only=True)
 class RequestTimeExceeded(ProcessEvent):
-    """It is killed: a request lasted for longer than ``max_request_time``."""
+    """The process is killed: a request lasted longer than ``max_request_time``."""
 
     name = "request_time_exceeded"
 
 
 @attrs.frozen(kw_only=True)
 class MemoryLimitExceeded(ProcessEvent):
-    """It is killed: it uses more than ``hard_memory_limit``."""
+    """The process is killed: it uses more than ``hard_memory_limit``."""
 
     name = "memory_limit_exceeded"
 
 
 @attrs.frozen(kw_only=True)
 class DrainTimeExceeded(ProcessEvent):
-    """It is ended with requests in hand: they lasted for longer than ``max_drain_time``."""
+    """The process is ended with requests in flight: they lasted longer than ``max_drain_time``."""
 
     name = "drain_time_exceeded"
 
 
 @attrs.frozen(kw_only=True)
 class SpawnFailed(Event):
-    """No process came of an attempt. :ivar summary: what went wrong, and ``id`` how the log calls it; None: the attempt was given up."""
+    """A spawn attempt made no process.
+
+    :ivar summary: what failed; None: the attempt was given up.
+    :ivar id: the id of the failure in the log; None: the attempt was given up.
+    """
 
     name = "spawn_failed"
     group: str
@@ -114,7 +123,7 @@ class SpawnFailed(Event):
 
 @attrs.frozen(kw_only=True)
 class QueueFull(Event):
-    """A request was refused, because too many wait already."""
+    """A request was refused, because too many already wait."""
 
     name = "queue_full"
 
@@ -130,7 +139,7 @@ class RestartEnded(Event):
 
 @attrs.frozen(kw_only=True)
 class RestartRejected(Event):
-    """This generation did not come to serve, and the one before it serves on."""
+    """This generation did not start, and the previous one serves on."""
 
     name = "restart_rejected"
     group: str
@@ -152,11 +161,11 @@ KINDS: dict[str, type[Event]] = {
         RestartRejected,
     )
 }
-"""By their names."""
+"""The event classes by name."""
 
 
 def as_json(event: Event) -> dict[str, Any]:
-    """The members as JSON has them, behind ``event``, the name, and ``time``."""
+    """The event as JSON members: ``event`` (its name) and ``time``, then the others."""
     members = attrs.asdict(event)
     lost = members.pop("lost_before")
     answer = {"event": event.name, "time": members.pop("time"), **members}

@@ -1,24 +1,31 @@
-"""The error kernel: what stands between an unexpected exception and the life of the server (KE1).
+"""The error kernel: stands between an unexpected exception and the life of the server (KE1).
 
-A nursery is one-for-all, so an exception that no task expects would end all of them. Here it costs what its task was for, and nothing else. There are three
-ways, and whoever starts a task chooses one:
+A nursery is one-for-all: an exception that no task expects would end all its tasks. Here such an
+exception costs the task's own purpose, and nothing else. Whoever starts a task chooses one of three
+ways:
 
-=================  ================================================================  ==========================================
-``supervise``      a task that lasts as long as the server (a listener, the watch)   it is started again, after a while
-``contain``        a task that is there for somebody (a caller, a connection)        it ends, and only whom it was for is hurt
-``report``         a step that knows itself what to do next (a callback)             it is logged and counted
-=================  ================================================================  ==========================================
+* ``supervise``: for a task that lasts as long as the server (a listener, the poller). It is started
+  again after a delay.
+* ``contain``: for a task that serves one caller or connection. It ends, and affects only that one.
+* ``report``: for a step that handles its own failure (a callback). The exception is logged and
+  counted.
 
-The one thing that is not in its hands is the pool: when the policy fails, or the performing of a command, nothing that the pool decides can be believed any more.
-The pool keeps such an exception, and its own task raises it (``Pool.run``), whoever called.
+The pool is the one exception. When the policy fails, or performing a command fails, none of the
+pool's decisions can be trusted. The pool stores such an exception, and its own task raises it
+(``Pool.run``), whichever task made the call.
 
 Laws:
 
-* An exception, or a group of them, ends here. What is no ``Exception`` goes on, also out of the middle of a group: ``trio.Cancelled``, ``KeyboardInterrupt``, ``SystemExit``.
-* A fault is logged with its traceback the first time that it comes from its place, then without it when it has come twice as often; it is always counted.
-* How long a failed task waits, and when its failing is past an accident, is decided in ``core/restarts.py``. What is past it is told to who has the task
-  (``escalate``), else to the operator: an error in the log, and ``status`` names the task for as long as it lasts. It is tried again for ever.
-* What is logged is told to ``on_logged`` as well: the pool has it recorded, so that a dump of the flight recorder shows the fault among what the pool was told.
+* An exception, or a group of them, ends here. Anything but an ``Exception`` passes, also out of the
+  middle of a group: ``trio.Cancelled``, ``KeyboardInterrupt``, ``SystemExit``.
+* A fault is logged with its traceback the first time it comes from a place. Later faults from that
+  place are logged without it, at the 2nd, 4th, 8th ... time. Every fault is counted.
+* ``core/restarts.py`` decides how long a failed task waits, and when it has failed too often. The
+  owner of the task is then told (``escalate``). Without an owner the operator is told, by a
+  critical log line and by ``status``, which names the task while it keeps failing. It is started
+  again for ever.
+* ``on_logged`` receives every logged fault too. The pool records it, so a dump of the flight
+  recorder shows the fault among the pool's facts.
 * Nothing here raises.
 """
 
@@ -37,7 +44,7 @@ from passenger_trio.core.restarts import LONGEST, Restarts
 __all__ = ["ErrorKernel", "Fault"]
 
 _PLACES = 512
-"""Places of faults that are remembered, so that each is logged whole once."""
+"""The number of places that are remembered, so that each logs one traceback."""
 
 _log = logging.getLogger("passenger_trio.kernel")
 
@@ -46,38 +53,38 @@ _Place = tuple[str, type[BaseException], str, int]
 
 @attrs.define
 class Fault:
-    """What went wrong in the tasks of one name."""
+    """The faults of the tasks with one name."""
 
     count: int = 0
     last: str = ""
-    """The last one: its type and its text."""
+    """The last fault: its type and its text."""
     at: float = 0.0
-    """When that was, in monotonic seconds."""
+    """The time of the last fault, in monotonic seconds."""
     restarts: Restarts | None = None
-    """Of a task that is supervised."""
+    """For a supervised task."""
 
     def is_failing(self, now: float) -> bool:
-        """Whether it is a task that fails again and again."""
+        """Whether a supervised task fails again and again."""
         return self.restarts is not None and self.restarts.is_failing(now)
 
 
 class ErrorKernel:
-    """One for each server; all its tasks' faults are counted here."""
+    """One for each server. It counts the faults of all its tasks."""
 
     def __init__(self) -> None:
         self.faults: dict[str, Fault] = {}
         """By the name of the task."""
         self.on_logged: Callable[[str, str, int], None] = lambda task, what, times: None
-        """Told of each fault that is logged: the task, the fault, and how often it has come from its place."""
+        """Called for each logged fault: the task, the fault, and how often it has come from its place."""
         self._places: dict[_Place, int] = {}
 
     @property
     def total(self) -> int:
-        """All faults."""
+        """The number of faults."""
         return sum(fault.count for fault in self.faults.values())
 
     def statistics(self, now: float) -> dict[str, Any]:
-        """What ``status`` shows, as JSON has it."""
+        """The faults as ``status`` shows them, as JSON values."""
         return {
             "total": self.total,
             "tasks": {
@@ -94,8 +101,9 @@ class ErrorKernel:
     def report(self, task: str, error: BaseException, consequence: str = "") -> None:
         """Log and count a fault. Raises nothing.
 
-        :param task: what failed, for people, and the same for all tasks of a kind: ``"hooks"``, ``"connection"``.
-        :param consequence: what follows, as the rest of a sentence: ``"it is started again"``.
+        :param task: the name of the failed task, for people. All tasks of a kind share it:
+            ``"hooks"``, ``"connection"``.
+        :param consequence: the result, as the rest of a sentence: ``"it is started again"``.
         """
         text = _describe(error)
         fault = self.faults.setdefault(task, Fault())
@@ -123,11 +131,11 @@ class ErrorKernel:
     def _tell(self, task: str, text: str, times: int) -> None:
         try:
             self.on_logged(task, text, times)
-        except Exception:  # noqa: BLE001  this is the error kernel: who listens does not make it fail
+        except Exception:  # noqa: BLE001  this is the error kernel: a callback cannot make it fail
             _log.exception("a fault cannot be recorded")
 
     def contain(self, task: str, consequence: str = "") -> Containment:
-        """A context: what the block raises by mistake ends here, and with it the block."""
+        """Return a context manager. An unexpected exception in the block ends there, and ends the block."""
         return Containment(self, task, consequence)
 
     async def supervise(
@@ -137,9 +145,10 @@ class ErrorKernel:
         *arguments: Any,
         escalate: Callable[[], None] | None = None,
     ) -> None:
-        """``run(*arguments)``, again and again for as long as it fails; until it returns, or is cancelled.
+        """Run ``run(*arguments)`` again whenever it fails, until it returns or is cancelled.
 
-        :param escalate: called when it has failed too often, in place of another start: its owner does without.
+        :param escalate: called when it has failed too often, instead of another start. Its owner
+            then does without it.
         """
         await self._supervise(task, lambda _: run(*arguments), escalate, trio.TASK_STATUS_IGNORED, must_start=False)
 
@@ -153,8 +162,9 @@ class ErrorKernel:
     ) -> None:
         """The same for a ``run(task_status=...)``, and for ``nursery.start``.
 
-        :param must_start: what it raises before it has started for the first time goes on: without it there is no server. Otherwise the starting is
-            then done with, and it is tried again like any other failure.
+        :param must_start: raise what ``run`` raises before its first start, because the server
+            needs the task. Otherwise such a failure counts as started, and the task is started
+            again like after any other failure.
         """
         await self._supervise(task, lambda status: run(task_status=status), None, task_status, must_start=must_start)
 
@@ -194,7 +204,7 @@ class ErrorKernel:
 
 
 class _Started:
-    """A ``TaskStatus`` that may be told more than once."""
+    """A ``TaskStatus`` whose ``started`` may be called more than once."""
 
     def __init__(self, status: trio.TaskStatus[None]) -> None:
         self._status = status
@@ -207,14 +217,14 @@ class _Started:
 
 
 class Containment:
-    """See ``ErrorKernel.contain``. ``error`` is what ended here."""
+    """See ``ErrorKernel.contain``. ``error`` is the exception that ended here."""
 
     __slots__ = ("_consequence", "_holds", "_kernel", "_task", "error")
 
     def __init__(
         self, kernel: ErrorKernel, task: str, consequence: str, holds: Callable[[], bool] | None = None
     ) -> None:
-        """:param holds: whether anything ends here, asked when there is something."""
+        """:param holds: whether exceptions end here; called when there is one."""
         self._kernel = kernel
         self._task = task
         self._consequence = consequence
@@ -230,7 +240,7 @@ class Containment:
         if error is None or (self._holds is not None and not self._holds()):
             return False
         rest: BaseException | None = None
-        if isinstance(error, Exception):  # also a group that has nothing else in it
+        if isinstance(error, Exception):  # also a group with nothing but Exceptions in it
             self.error = error
         elif isinstance(error, BaseExceptionGroup):
             self.error, rest = error.split(Exception)
@@ -245,7 +255,7 @@ class Containment:
 def _describe(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001  this is the error kernel: an exception that cannot be told is still one
+    except Exception:  # noqa: BLE001  this is the error kernel: str() of an exception may fail
         text = "(it cannot say what)"
     if isinstance(error, BaseExceptionGroup):
         text = "; ".join(_describe(one) for one in error.exceptions)
@@ -253,7 +263,7 @@ def _describe(error: BaseException) -> str:
 
 
 def _place(task: str, error: BaseException) -> _Place:
-    """Where it was raised: the innermost frame, of the first one of a group."""
+    """Where the exception was raised: the innermost frame, of the first exception of a group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     file, line = "", 0

@@ -1,8 +1,10 @@
-"""Every option, once: from this schema come the command-line flags, the environment names, the configuration keys and the docs.
+"""Every option, once. The command-line flags, the environment names, the configuration keys and the
+documentation come from this schema.
 
-A field's metadata says how a person writes it (``kind``), its help, its short flag, and where Passenger names it otherwise.
-Times are seconds and sizes are bytes in these objects; people write ``30``, ``30s``, ``5m``, ``512M``, ``1GiB``, which
-``parse_duration`` and ``parse_size`` read. The classes are frozen: a change of options is a new object.
+A field's metadata has the form in which people write it (``kind``), its help, its short flag, and
+the variables of other programs that set it. In these objects, times are seconds and sizes are
+bytes. People write ``30``, ``30s``, ``5m``, ``512M``, ``1GiB``, which ``parse_duration`` and
+``parse_size`` read. The classes are frozen: changed options are a new object.
 
 Pure: this module reads no file, no environment and no clock.
 """
@@ -33,7 +35,7 @@ __all__ = [
 ]
 
 MAX_WEBSOCKET_MESSAGE = 16 * 1024**2
-"""A message is one frame of the session protocol, and that is no longer."""
+"""The longest frame of the session protocol; a message is one frame."""
 
 LEAST = {
     "force_max_concurrent_requests_per_process": -1,
@@ -43,9 +45,9 @@ LEAST = {
     "socket_backlog": 1,
     "max_header_fields": 1,
 }
-"""The smallest that a number may be; 0 where it is not said."""
+"""The smallest value of a number; 0 for those not listed."""
 MOST = {"port": 65535, "socket_backlog": 2**31 - 1}
-"""The largest."""
+"""The largest value."""
 NOT_ZERO = frozenset(
     {
         "memory_check_interval",
@@ -59,7 +61,7 @@ NOT_ZERO = frozenset(
         "websocket_max_message_size",
     }
 )
-"""Times and sizes with which nothing could be served."""
+"""Times and sizes that must not be 0, because the server could not serve."""
 
 _DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS = {
@@ -103,7 +105,7 @@ def _quantity(text: str | float, option: str, units: Mapping[str, float], hint: 
     match = _QUANTITY.match(str(text))
     scale = units.get(match[2].lower()) if match is not None else None
     quantity = float(match[1]) * scale if match is not None and scale is not None else math.inf
-    if quantity == math.inf:  # so many digits may be written, too
+    if quantity == math.inf:  # also the result of very many digits
         raise OptionError(option, text, hint)
     return quantity
 
@@ -117,11 +119,12 @@ def option(
     choices: tuple[str, ...] = (),
     variables: tuple[str, ...] = (),
 ) -> Any:
-    """An attrs field with what the faces must know of it.
+    """An attrs field with the metadata that the command line and the documentation need.
 
-    :param kind: ``duration``, ``size``, ``int``, ``flag``, ``path``, ``text``, ``mode``, ``list`` or ``choice``; from the default if left out.
-    :param variables: environment variables that other programs know, too. For the command, the first of them that is set takes the
-        place of the default (OP10).
+    :param kind: ``duration``, ``size``, ``int``, ``flag``, ``path``, ``text``, ``mode``, ``list``
+        or ``choice``; by default taken from the type of ``default``.
+    :param variables: environment variables that other programs use too. On the command line, the
+        first one that is set replaces the default (OP10).
     """
     if not kind:
         kind = {bool: "flag", int: "int", float: "duration", str: "text", tuple: "list"}.get(type(default), "text")
@@ -131,7 +134,7 @@ def option(
 
 @attrs.frozen(kw_only=True)
 class AppOptions:
-    """One application: where it is, how it is started, how many processes it may have."""
+    """One application: its place, its start, and the number of its processes."""
 
     root: str = option(".", "directory of the application", kind="path")
     target: str = option("", "module:object or module:factory(); detected when left out")
@@ -245,13 +248,13 @@ class AppOptions:
 
     @property
     def explains_errors(self) -> bool:
-        """Whether error pages may carry diagnosis (R26: never in production)."""
+        """Whether error pages may show a diagnosis (R26: never in production)."""
         return self.is_development if self.friendly_error_pages == "auto" else self.friendly_error_pages == "on"
 
 
 @attrs.frozen(kw_only=True)
 class PoolOptions:
-    """What bounds all applications together."""
+    """The limits of all applications together."""
 
     max_pool_size: int = option(6, "most processes of all applications together", variables=("WEB_CONCURRENCY",))
     pool_idle_time: float = option(300.0, "stop an idle process above the minimum after this time (0: never)")
@@ -268,7 +271,7 @@ class PoolOptions:
 
 @attrs.frozen(kw_only=True)
 class ServerOptions:
-    """How clients are served, and what is written about it."""
+    """How clients are served, and what is logged."""
 
     address: str = option("127.0.0.1", "address to listen on", short="a")
     port: int = option(3000, "TCP port to listen on (0: any free one)", short="p", variables=("PORT",))

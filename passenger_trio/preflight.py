@@ -1,6 +1,7 @@
-"""What would be served: the checks before anything is opened or started.
+"""The checks before anything is opened or started.
 
-``start`` makes them first, and ``passenger-trio config check`` makes them only. They read the applications' files and change nothing.
+``start`` makes them first; ``passenger-trio config check`` makes only them. They read the
+applications' files and change nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ __all__ = ["examine"]
 
 
 def examine(config: Config) -> list[DetectedApp]:
-    """What would be served. Opens and starts nothing; raises ``NothingToServe`` and ``OptionError`` as ``serve``."""
+    """Return the applications to serve. Opens and starts nothing. Raises ``NothingToServe`` and
+    ``OptionError`` as ``serve``.
+    """
     check(config)
     if not config.apps:
         raise NothingToServe("there is no application: the configuration has none")

@@ -1,19 +1,22 @@
-"""The server as a program of its own: signals, orphans, and the end of what is left.
+"""The server as a program of its own: signals, orphans, and ending processes that are left.
 
-Every signal that an operator may send has an effect that is documented (docs/signals.md), and none ends the program without a word (OP19)::
+Every signal that an operator may send has a documented effect (docs/signals.md), and none ends the
+program without a log line (OP19)::
 
-    TERM INT QUIT            drain; once more: end at once. While it starts: end at once
-    HUP                      restart the applications; drain, if the controlling terminal is gone with it
-    USR1                     open the log files anew
-    USR2 ALRM VTALRM PROF    nothing; said in the log, for what they would do by themselves is end the program
+    TERM INT QUIT            drain; a second one: end at once. During the start: end at once
+    HUP                      restart the applications; drain if the controlling terminal has gone
+    USR1                     reopen the log files
+    USR2 ALRM VTALRM PROF    no effect but a log line; by default they would end the program
     IO PWR STKFLT XCPU RT*
-    TTIN TTOU                likewise without a controlling terminal; with one they are the shell's, and stop the program until CONT
-    WINCH CHLD CONT URG      what they do to any program: nothing that is seen
+    TTIN TTOU                the same without a controlling terminal; with one, the shell uses them
+                             to stop the program until CONT
+    WINCH CHLD CONT URG      their default: nothing visible
     PIPE XFSZ                ignored
-    TSTP STOP                stop the program until CONT, as they do any program
-    KILL, ABRT SEGV BUS ...  end it, as they do any program; what it has started ends by itself
+    TSTP STOP                their default: stop the program until CONT
+    KILL, ABRT SEGV BUS ...  their default: end it; the processes that it started end by themselves
 
-A hangup that whoever started us had ignored (nohup) stays ignored, and so do those that have no effect.
+If the parent process had SIGHUP ignored (nohup), it stays ignored. So do the signals without an
+effect.
 """
 
 from __future__ import annotations
@@ -42,13 +45,13 @@ _log = logging.getLogger("passenger_trio")
 
 
 class Effect(enum.Enum):
-    """What a signal does."""
+    """The effect of a signal."""
 
     DRAIN = "drain"
     RESTART = "restart"
     REOPEN = "open the log files anew"
     NOTHING = "nothing"
-    """It is said in the log."""
+    """It is logged."""
 
 
 _EFFECTS = {
@@ -63,10 +66,11 @@ _OF_TERMINALS = (signal.SIGTTIN, signal.SIGTTOU)
 
 
 def effects(terminal: bool, disposition: Callable[[int], object] = signal.getsignal) -> dict[int, Effect]:
-    """The effect of each signal that we take.
+    """The effect of each signal that the server handles.
 
     :param terminal: whether there is a controlling terminal.
-    :param disposition: what is done with a signal before us, as of ``signal.getsignal``.
+    :param disposition: the disposition of a signal before the server, as ``signal.getsignal``
+        returns it.
     """
     found: dict[int, Effect] = {int(number): effect for number, effect in _EFFECTS.items()}
     if disposition(signal.SIGHUP) == signal.SIG_IGN:
@@ -78,13 +82,13 @@ def effects(terminal: bool, disposition: Callable[[int], object] = signal.getsig
 
 
 def run(config: Config, *, on_ready: Callable[[RunningServer], None]) -> None:
-    """Serve as the program itself, until a signal ends it (see above). Raises as ``serve``."""
+    """Serve as the whole program, until a signal ends it (see above). Raises as ``serve``."""
     try:
         os.close(pidfd_open(os.getpid()))
     except OSError as error:
         raise EnvironmentUnfit(f"passenger_trio needs Linux 5.9 or newer, which knows pidfd_open ({error})") from None
     become_subreaper()
-    # What comes before Trio listens is heard when it does; what comes after that does not disturb the tidying up.
+    # A signal that arrives before Trio listens is handled when it does. A later one does not disturb the cleanup.
     unheard: list[int] = []
     heeded = effects(has_terminal())
     for number in heeded:
@@ -123,7 +127,7 @@ async def _main(
                         _log.info("%s: restarting", name)
                         server.restart()
                     elif not restart_wanted:
-                        # Whoever has deployed a new version while an older one is being loaded does not want the server to end.
+                        # The operator has deployed a new version while an older one is loading: do not end the server.
                         restart_wanted = True
                         _log.info("%s: restarting, once everything has started", name)
                 elif server is None or server.stopping:

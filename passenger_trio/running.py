@@ -1,6 +1,7 @@
-"""A server that accepts connections, as those see it who steer it: a program, the admin API, the signals.
+"""A server that accepts connections, for its controllers: a program, the admin API, the signals.
 
-It knows the pool and the front. It never knows how they are composed (``tree``), nor who steers.
+This module uses the pool and the front. It does not depend on their composition (``tree``), nor on
+the controllers.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class RunningServer:
 
     config: Config
     addresses: list[str]
-    """URLs, with the real port when any free one was asked for."""
+    """URLs, with the real port if the configured port was 0."""
     admin_socket: str
     apps: list[DetectedApp]
     pool: Pool
@@ -31,24 +32,28 @@ class RunningServer:
     _stop: trio.Event = attrs.field(factory=trio.Event)
 
     def stop(self) -> None:
-        """Drain: no new connection, finish what is under way, then end. Returns at once; ``serve`` or the context ends when it is done."""
+        """Drain: accept no new connection, finish the requests in flight, then end. Returns at
+        once; ``serve`` or the context manager ends when all is done.
+        """
         self._stop.set()
-        self.pool.notify_changed()  # who waits for the start does so no longer
+        self.pool.notify_changed()  # wakes the tasks that wait for the start
 
     def restart(self) -> None:
         """Restart every application, rolling. Returns at once."""
         self.pool.restart_all(tuple(self.pool.group_tasks))
 
     def reopen_logs(self) -> None:
-        """After a rotation. Returns at once."""
+        """Reopen the log files, after a rotation. Returns at once."""
         if self.front.access_log is not None:
             self.front.access_log.reopen()
 
     def events(self) -> EventListener:
-        """What happens from now on: ``async for event in server.events()`` gives values of ``passenger_trio.events``, in order, until the server has ended.
+        """Listen to the pool: ``async for event in server.events()`` yields the events from now on,
+        in order, until the server has ended. They are values of ``passenger_trio.events``.
 
-        Whoever does not keep up loses the oldest: no more than 1000 events wait, and ``lost_before`` says how many are missing. It is for one task;
-        ``close`` it, or use it in a ``with`` block, or let it go.
+        At most 1000 events wait. A slow reader loses the oldest ones, and ``lost_before`` has the
+        number of missing events. For one task only. ``close`` the listener, use it in a ``with``
+        block, or drop the reference.
         """
         return self.pool.events.listen()
 

@@ -1,10 +1,11 @@
-"""The nursery tree: composition, and nothing else. (The function ``serve`` is the face; a module of that name would hide it.)
+"""The nursery tree: composition, and nothing else. (The module is not named ``serve``, because it
+would hide the function ``passenger_trio.serve``.)
 
 ::
 
     tree            starts top to bottom, stops bottom to top
      |- spawn listener   where loaders connect back
-     |- pool        clock, and a group home for each application
+     |- pool        clock, and a group task for each application
      |- access log
      |- admin       answers until the last process is gone
      |- hooks, gauges, restart_files
@@ -12,10 +13,12 @@
      `- clients     on drain: deadline = now + grace
          `- accept loops
 
-Every task but the pool's is in the error kernel (``kernel``, ARCHITECTURE.md): what goes wrong in it by mistake does not come here.
+The error kernel runs every task but the pool's (``kernel``, ARCHITECTURE.md), so their unexpected
+exceptions do not reach this module.
 
-``open_server`` is the whole life of a server as a context: inside, it serves; leaving it normally drains it, leaving it with an exception or a
-cancellation ends everything at once. ``program`` adds what belongs to a process of its own: signals, orphans.
+``open_server`` is the whole life of a server as a context manager. Inside the block, the server
+serves. Leaving the block normally drains it. Leaving it with an exception or a cancellation ends
+everything at once. ``program`` adds what belongs to a process of its own: signals, orphans.
 """
 
 from __future__ import annotations
@@ -61,22 +64,25 @@ from passenger_trio.system.syscalls import cpus
 __all__ = ["open_server", "open_tree", "serve"]
 
 _POOL_TIME = 5.0
-"""Seconds, beyond the longest shutdown timeout of an application, for the pool to become empty before it is cut off."""
+"""Seconds that the pool gets to become empty, in addition to the longest shutdown timeout of an
+application. Then it is cancelled.
+"""
 
 MakeSpawners = Callable[[AppSpec, SpawnerParts, SpawnerFacts], MakeSpawner]
-"""For an application: what makes the spawner of each of its generations."""
+"""Makes, for an application, the function that makes the spawner of each generation."""
 
 _log = logging.getLogger("passenger_trio")
 
 
 async def serve(config: Config, *, task_status: trio.TaskStatus[RunningServer] = trio.TASK_STATUS_IGNORED) -> None:
-    """Serve until ``RunningServer.stop`` is called, or until cancelled. ``await nursery.start(serve, config)`` gives the running server.
+    """Serve until ``RunningServer.stop`` is called, or until cancelled. ``await
+    nursery.start(serve, config)`` returns the running server.
 
     :raises NothingToServe: no application was found.
-    :raises OptionError: an option has a value that cannot be used.
-    :raises BindError: an address cannot be listened on.
-    :raises StartupAborted: the application did not start, and that is to be fatal.
-    :raises StartupStopped: an operator has stopped it while it started.
+    :raises OptionError: an option has an invalid value.
+    :raises BindError: cannot listen on an address.
+    :raises StartupAborted: the application did not start, and ``abort_on_startup_error`` is set.
+    :raises StartupStopped: an operator stopped the server during its start.
     :raises EnvironmentUnfit: there is no /proc.
     """
     async with open_server(config) as server:
@@ -85,10 +91,11 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[RunningServer] =
 
 
 def open_server(config: Config) -> AbstractAsyncContextManager[RunningServer]:
-    """A server, for as long as the block lasts. Raises as ``serve``.
+    """Run a server while the block runs. Raises as ``serve``.
 
-    Leaving the block drains the server; leaving it with an exception ends everything at once, and the exception goes on as it is. Installs no
-    signal handler and writes no global state; all its tasks are the caller's.
+    Leaving the block drains the server. Leaving it with an exception ends everything at once, and
+    the exception passes unchanged. Installs no signal handler and writes no global state. All its
+    tasks run in the caller's task tree.
     """
     return open_tree(config, ErrorKernel())
 
@@ -97,9 +104,9 @@ def open_server(config: Config) -> AbstractAsyncContextManager[RunningServer]:
 async def open_tree(
     config: Config, kernel: ErrorKernel, *, make_spawners: MakeSpawners = spawners_of
 ) -> AsyncIterator[RunningServer]:
-    """``open_server`` in an error kernel of the caller's.
+    """``open_server`` with the caller's error kernel.
 
-    :param make_spawners: what makes the processes of an application, if they are not to be real ones.
+    :param make_spawners: makes the spawners of an application; tests replace the real ones.
     """
     with ExitStack() as resources:
         if missing := why_no_processes():
@@ -191,8 +198,8 @@ async def open_tree(
                         except trio.Cancelled:
                             raise
                         except StartupStopped as error:
-                            failure = error  # what is under way is finished
-                        except BaseException as error:  # noqa: BLE001  the block's own: kept out of nurseries' groups, and raised below
+                            failure = error  # requests in flight are finished
+                        except BaseException as error:  # noqa: BLE001  raised below, so that no nursery wraps the block's own exception in a group
                             failure = error
                             tree.cancel_scope.cancel()
                         accepting.cancel_scope.cancel()

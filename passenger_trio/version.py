@@ -1,4 +1,6 @@
-"""The version of the package, where every module may import it: the package itself imports its faces."""
+"""The version of the package, in a module that every other one may import. The package itself
+imports its entry points.
+"""
 
 __all__ = ["__version__"]
 
