@@ -1,18 +1,19 @@
-"""The error kernel: stands between an unexpected exception and the life of the server (KE1).
+"""The error kernel: it keeps an unexpected exception from ending the server (KE1).
 
 A nursery is one-for-all: an exception that no task expects would end all its tasks. Here such an
-exception costs the task's own purpose, and nothing else. Whoever starts a task chooses one of three
+exception ends only the work that the task was for. The code that starts a task chooses one of three
 ways:
 
 * ``supervise``: for a task that lasts as long as the server (a listener, the poller). It is started
   again after a delay.
-* ``contain``: for a task that serves one caller or connection. It ends, and affects only that one.
+* ``contain``: for a task that serves one caller or connection. It ends, and only that one is
+  affected.
 * ``report``: for a step that handles its own failure (a callback). The exception is logged and
   counted.
 
-The pool is the one exception. When the policy fails, or performing a command fails, none of the
-pool's decisions can be trusted. The pool stores such an exception, and its own task raises it
-(``Pool.run``), whichever task made the call.
+The pool does not rely on the error kernel. When the policy fails, or performing a command fails,
+none of the pool's decisions can be trusted. The pool stores such an exception, and its own task
+raises it (``Pool.run``), whichever task made the call.
 
 Laws:
 
@@ -20,11 +21,11 @@ Laws:
   middle of a group: ``trio.Cancelled``, ``KeyboardInterrupt``, ``SystemExit``.
 * A fault is logged with its traceback the first time it comes from a place. Later faults from that
   place are logged without it, at the 2nd, 4th, 8th ... time. Every fault is counted.
-* ``core/restarts.py`` decides how long a failed task waits, and when it has failed too often. The
-  owner of the task is then told (``escalate``). Without an owner the operator is told, by a
-  critical log line and by ``status``, which names the task while it keeps failing. It is started
-  again for ever.
-* ``on_logged`` receives every logged fault too. The pool records it, so a dump of the flight
+* ``core/restarts.py`` decides how long a failed task waits, and when it has failed too often. Then
+  the owner of the task is told (``escalate``). If there is no owner, the operator is told, by a
+  critical log line and by ``status``, which names the task while it keeps failing; and the task is
+  started again for ever.
+* ``on_logged`` also receives every logged fault. The pool records it, so a dump of the flight
   recorder shows the fault among the pool's facts.
 * Nothing here raises.
 """

@@ -1,5 +1,6 @@
-"""The command ``passenger-trio``: it parses, calls and prints, and knows nothing else.
+"""The command ``passenger-trio``: it parses arguments, calls, and prints. Everything else is
+elsewhere.
 
-Every subcommand is imported when it is called and not before, and imports what it needs as late as it can:
+Every subcommand is imported when it is called, and imports its needs as late as possible, because
 the time from the command to the first answered request counts.
 """

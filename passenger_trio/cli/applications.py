@@ -1,6 +1,7 @@
-"""The arguments of ``start`` -> applications: directory and target, and the mount for ``--app``.
+"""The arguments of ``start`` -> applications: the directory and target, and the mounts of
+``--app``.
 
-Nothing is loaded here, and nothing is read but whether a directory or a file is there.
+Loads nothing. Reads nothing but whether a directory or a file exists.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ __all__ = ["Mount", "mount", "root_and_target"]
 class Mount:
     """One application of ``--app WHERE=WHAT``.
 
-    :ivar host_name: the host that is this application's; ``()``: any.
-    :ivar base_uri: the path under which it is mounted; ``""``: the whole host.
+    :ivar host_name: the host name of this application; ``()``: any.
+    :ivar base_uri: the path of the mount; ``""``: the whole host.
     """
 
     root: str
@@ -32,7 +33,8 @@ class Mount:
 def mount(text: str) -> Mount:
     """``/blog=../blog``, ``shop.example.com=shop``, ``example.com/wiki=wiki:app``.
 
-    :raises click.BadParameter: it is not of this form. (Host and path are checked with those of the other applications.)
+    :raises click.BadParameter: the text has another form. (Host and path are checked later, with
+        those of the other applications.)
     :raises NothingToServe: as ``root_and_target``.
     """
     where, equals, what = text.partition("=")
@@ -44,7 +46,9 @@ def mount(text: str) -> Mount:
 
 
 def root_and_target(what: tuple[str, ...]) -> tuple[str, str]:
-    """``[DIR] [TARGET]``: both optional. A file given with its directory is a target in that directory."""
+    """``[DIR] [TARGET]``: both optional. A file that is given with its directory is a target in
+    that directory.
+    """
     if len(what) > 2:
         raise click.UsageError(f"a directory and a target are enough: {' '.join(what)!r} are {len(what)} words")
     if len(what) == 2:

@@ -1,8 +1,8 @@
-"""What ``start`` says when it serves: a few lines on standard error (one for each application where there are several), or one JSON object
-with ``--log-format json``.
+"""The banner of ``start``: a few lines on standard error (one per application if there are
+several), or one JSON object with ``--log-format json``.
 
-On standard error, because standard output is the access log's, and somebody may have piped that into a
-program.
+The banner goes to standard error because standard output belongs to the access log, which may be
+piped into a program.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 __all__ = ["as_json", "as_lines", "mounted_at", "show"]
 
 _SHOWN = 100
-"""Most applications with a line of their own."""
+"""The most applications that get a line of their own."""
 
 _BOLD, _SOFT, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
 
 def mounted_at(app: AppOptions) -> str:
-    """Where it is mounted: ``any host/``, ``example.com/shop``."""
+    """The mount of an application: ``any host/``, ``example.com/shop``."""
     return f"{' '.join(app.host_name) or 'any host'}{app.base_uri or '/'}"
 
 
 def show(server: RunningServer, fd: int = 2) -> None:
-    """Write the banner. Ignores a standard error that cannot be written to."""
+    """Write the banner. Ignores a standard error that is not writable."""
     if server.config.server.log_format == "json":
         text = as_json(server)
     else:
@@ -67,7 +67,7 @@ def _the_one(server: RunningServer) -> list[tuple[str, str]]:
 
 
 def _several(server: RunningServer) -> list[tuple[str, str]]:
-    """A line per application, with its mount. At most a hundred are shown; ``status`` has all."""
+    """One line per application, with its mount. At most a hundred are shown; ``status`` shows all."""
     rows = [
         ("application", f"{mounted_at(app)}: {found.root} ({app.environment}): {found.reason}")
         for app, found in list(zip(server.config.apps, server.apps, strict=True))[:_SHOWN]

@@ -19,7 +19,10 @@ instance_option = click.option(
 
 
 def choose(wanted: str | None) -> Instance:
-    """:raises AdminError: no instance fits, or several do."""
+    """Return the instance that ``wanted`` names, or the only one.
+
+    :raises AdminError: no instance matches, or several do.
+    """
     if wanted is not None and (os.sep in wanted or os.path.isdir(wanted)):
         found = find_instance(wanted)
         if found is None or not found.is_live:

@@ -79,7 +79,7 @@ def _values(settled: Settled) -> list[tuple[str, str]]:
             value = getattr(options, field.name)
             flag = shown.get((type(options), field.name))
             if field.name == "env":
-                text = " ".join(f"{name}=..." for name, _ in value)  # it may hold secrets
+                text = " ".join(f"{name}=..." for name, _ in value)  # the values may be secrets
             else:
                 text = attrs.evolve(flag, default=value).shown_default if flag is not None else str(value)
             rows.append((f"{table}.{field.name}", text))

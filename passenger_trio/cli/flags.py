@@ -1,9 +1,8 @@
-"""The schema of ``options`` -> the flags of ``start``. A new option there is a new flag here, with nothing to
-write.
+"""The schema of ``options`` -> the flags of ``start``. A new option in the schema is a new flag,
+without further code.
 
-What a schema does not say stands in the tables: which heading of ``--help`` a flag belongs under, and whether it
-is common enough for the short help. Defaults are shown as people write them
-(``5m``, ``128K``).
+The tables here add what the schema does not have: the heading of a flag in ``--help``, and whether
+the short help shows the flag. Defaults are shown as people write them (``5m``, ``128K``).
 """
 
 from __future__ import annotations
@@ -110,16 +109,16 @@ _COMMON = frozenset(
         "log_format",
     }
 )
-"""What ``--help`` shows; ``--help-all`` shows everything."""
+"""The flags that ``--help`` shows; ``--help-all`` shows every flag."""
 
 _POSITIONAL = frozenset({"root", "target"})
 """Fields that are not flags: the arguments of ``start``."""
 
 _OTHER_NAMES = {"trusted_proxies": ("--forwarded-allow-ips",)}
-"""Their names in other servers."""
+"""The names that other servers use for these flags."""
 
 _RENAMED = {(AppOptions, "shutdown_timeout"): "process_shutdown_timeout"}
-"""Fields of two classes with the same name."""
+"""Fields whose name is also in another class."""
 
 _METAVARS = {"duration": "TIME", "size": "SIZE", "int": "N", "path": "PATH", "text": "NAME", "mode": "MODE"}
 _METAVAR_OF = {
@@ -141,7 +140,7 @@ _METAVAR_OF = {
 class Flag:
     """One option as a flag.
 
-    :ivar name: with underscores: ``max_pool_size``.
+    :ivar name: the name with underscores: ``max_pool_size``.
     :ivar kind: as in ``options.option``.
     """
 
@@ -236,9 +235,9 @@ def click_option(flag: Flag) -> click.Option:
 
 
 def human_duration(seconds: float) -> str:
-    """``5m``, ``90s``, ``250ms``; what ``parse_duration`` reads back."""
+    """``5m``, ``90s``, ``250ms``, in the form that ``parse_duration`` reads."""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        # 90s, but 2m: a whole number of units, and more than one minute.
+        # 90s, but 2m: use a unit only if the number is whole, and at least 120 seconds.
         if seconds >= max(size, 120) and seconds % size == 0:
             return f"{int(seconds // size)}{unit}"
     if 0 < seconds < 1:
@@ -247,7 +246,7 @@ def human_duration(seconds: float) -> str:
 
 
 def human_size(size: int) -> str:
-    """``128K``; what ``parse_size`` reads back."""
+    """``128K``, in the form that ``parse_size`` reads."""
     for unit, scale in (("T", 1024**4), ("G", 1024**3), ("M", 1024**2), ("K", 1024)):
         if size >= scale and size % scale == 0:
             return f"{size // scale}{unit}"
@@ -255,10 +254,12 @@ def human_size(size: int) -> str:
 
 
 class _OnceOption(click.Option):
-    """An option that may be given once. A second, different value is an error, because one of them would be ignored."""
+    """An option that may be given once. A second, different value is an error, because one of the
+    two would be ignored.
+    """
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
-        # The parser keeps every value, as for an option that may be repeated; ``consume_value`` makes one of them.
+        # Make the parser keep every value, as for a repeatable option; ``consume_value`` reduces them to one.
         self.multiple = True
         try:
             super().add_to_parser(parser, ctx)

@@ -1,12 +1,12 @@
 """The entry point: chooses the subcommand, and turns errors into messages and exit codes.
 
-Exit codes are those of ``errors``: 0 clean, 1 no instance answers, 2 usage, 3 the application failed to start
-(where that is fatal), 4 nothing to serve found, 5 cannot bind, 70 internal error, 130 interrupted before
-anything was served.
+The exit codes are those of ``errors``: 0 success, 1 no instance answers, 2 usage, 3 the application
+did not start (if that is fatal), 4 no application found, 5 cannot bind, 70 internal error, 130
+interrupted before the server was ready.
 
-This is the outermost boundary, and the one place that catches everything: a person gets one clear line and an
-exit code. The traceback of an internal error goes to the log, behind bars (in JSON: as a member); with ``--log-level debug`` it is
-shown as it is.
+This is the outermost boundary, and the only place that catches everything: the user gets one clear
+line and an exit code. The traceback of an internal error goes to the log, with each line prefixed
+by a bar (in JSON: as a member). With ``--log-level debug`` it is printed unchanged.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _COMMANDS = {
     "trace": ("passenger_trio.cli.operate_cmds", "Dump the facts that the pool got, and its decisions."),
     "reopen-logs": ("passenger_trio.cli.operate_cmds", "Reopen the log files, after a rotation."),
 }
-"""Name -> module, which has the command under the same name, and what it does."""
+"""Name -> the module that has the command under the same name, and a summary."""
 
 _INTERNAL_ERROR = 70
 _INTERRUPTED = 130
@@ -55,7 +55,7 @@ class Outcome:
 
 
 class _LazyGroup(click.Group):
-    """Subcommands are imported when they are called; the list of them is a table."""
+    """Imports a subcommand when it is called. The list of subcommands is a table."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -114,8 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else 1
     except BrokenPipeError:
-        # The reader of our output went away (`passenger-trio --help | head -1`); Python would complain at
-        # exit.
+        # The reader of our output went away (`passenger-trio --help | head -1`). Without this, Python would
+        # report an error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except PassengerError as exc:
@@ -133,12 +133,14 @@ def entry() -> None:
 
 
 def _open_standard_descriptors() -> None:
-    """Open closed standard descriptors (0, 1, 2) on /dev/null. Otherwise the first files that we open would get these numbers, and output would be written into them."""
+    """Open closed standard descriptors (0, 1, 2) on /dev/null. Otherwise the first files that we
+    open would get these numbers, and output would be written into those files.
+    """
     for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
 
@@ -146,7 +148,7 @@ def _open_standard_descriptors() -> None:
 def _misused(error: click.ClickException) -> int:
     context: click.Context | None = getattr(error, "ctx", None)
     if isinstance(error, click.BadParameter) and context is not None and error.param is not None:
-        # Who never wrote the flag would look for it in vain.
+        # The value comes from a variable, so name the variable and not the flag.
         source, variable = context.get_parameter_source(error.param.name or ""), error.param.envvar
         if source is click.core.ParameterSource.ENVIRONMENT and isinstance(variable, str):
             error.param_hint = f"{variable} in the environment"
@@ -162,7 +164,7 @@ def _refuse(error: PassengerError) -> int:
 
 
 def _unwrap(group: BaseExceptionGroup[BaseException], outcome: Outcome) -> int:
-    """The expected error inside the exception groups that nurseries make."""
+    """Handle the expected error inside the exception groups that nurseries make."""
     leaves = list(_leaves(group))
     foreseen = [leaf for leaf in leaves if isinstance(leaf, PassengerError)]
     if foreseen and len(foreseen) == len(leaves):

@@ -1,4 +1,6 @@
-"""Commands that change or show one thing of an instance: each is one call to its admin API and a few lines of text."""
+"""Commands that change or show one thing of an instance. Each makes one call to the admin API and
+prints a few lines.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The schema of ``options`` -> ``docs/options.md``. A test checks that the file is what this makes of the schema::
+"""The schema of ``options`` -> ``docs/options.md``. A test checks that the file is up to date. To
+make it::
 
-python -m passenger_trio.cli.reference > docs/options.md
+    python -m passenger_trio.cli.reference > docs/options.md
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from passenger_trio.errors import AdminError
 __all__ = ["restart"]
 
 _TURN = 0.5
-"""Seconds per request to the instance; the progress is checked after each."""
+"""Seconds per request to the instance. The progress is checked after each."""
 _SLOW = 5.0
 """Seconds after which a starting process is reported."""
 _DONE = {"asked": "is being restarted", "restarted": "is restarted"}

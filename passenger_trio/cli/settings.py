@@ -1,9 +1,11 @@
-"""Where each option's value comes from: the command line, else the environment, else the file, else the default.
+"""The value of each option, and its origin: the command line, else the environment, else the file,
+else the default.
 
-Some defaults are what the platform says in a variable that other programs know, too (``PORT``, ``WEB_CONCURRENCY``, ``RAILS_ENV`` ...: OP10).
-A variable that is empty says nothing.
+Some defaults come from environment variables that other programs use too (``PORT``,
+``WEB_CONCURRENCY``, ``RAILS_ENV`` ...: OP10). An empty variable counts as unset.
 
-An option of an application that is given on the command line or in the environment holds for every application of the file.
+An application option on the command line or in the environment applies to every application of the
+file.
 """
 
 from __future__ import annotations
@@ -41,9 +43,9 @@ class Settled:
 
     @contextmanager
     def naming_places(self) -> Iterator[None]:
-        """The error for a bad value, with the origin of the value: a line of the file, a variable.
+        """Add the origin of a bad value to its error: a line of the file, or a variable.
 
-        :raises ConfigError: instead of an ``OptionError``, where the value comes from the file.
+        :raises ConfigError: instead of an ``OptionError``, if the value comes from the file.
         """
         try:
             yield
@@ -70,7 +72,9 @@ class Settled:
         return error
 
     def _settings(self, field: str, owner: type[Any]) -> list[tuple[tuple[str, int], Setting | None]]:
-        """Where an option may stand in the file: its table, the number of that table, and its contents."""
+        """The places where an option may be in the file: its table, the table's number, and the
+        value there.
+        """
         file = self.file
         if owner is not AppOptions:
             table = "server" if owner is ServerOptions else "pool"
@@ -86,7 +90,7 @@ class Settled:
 def find_config(explicit: str, root: str) -> ConfigText | None:
     """The given file, else the one in ``root``.
 
-    :raises ConfigError: it cannot be read, or says what cannot be.
+    :raises ConfigError: the file is unreadable or invalid.
     """
     candidates = [explicit] if explicit else [os.path.join(root, name) for name in CONFIG_NAMES]
     for path in candidates:
@@ -115,15 +119,15 @@ def settle(
     mounts: Sequence[Mount] = (),
     is_named: bool = True,
 ) -> Settled:
-    """The configuration, and where it comes from.
+    """The configuration, with the origin of each value.
 
-    :param ctx: of ``start``: it knows which values were given.
-    :param environ: the supervisor's environment, for the variables that take the place of a default.
-    :param mounts: applications besides those of the file, or besides ``root`` and ``target``.
-    :param is_named: whether somebody asks for ``root`` where the file names no application.
-    :raises ConfigError: the file has a value that cannot be used.
-    :raises click.ClickException: a variable has a value that cannot be used.
-    :raises OptionError: two values do not go together.
+    :param ctx: the context of ``start``, which knows the values that were given.
+    :param environ: the supervisor's environment, for the variables that replace a default.
+    :param mounts: applications in addition to those of the file, or to ``root`` and ``target``.
+    :param is_named: whether to serve ``root`` if the file names no application.
+    :raises ConfigError: the file has an invalid value.
+    :raises click.ClickException: a variable has an invalid value.
+    :raises OptionError: two values contradict each other.
     """
     origins: Origins = {}
     every = flags()
@@ -147,10 +151,10 @@ def settle(
 
     listening = members(ServerOptions, "server", file.server if file else {})
     if (origins["server.port"], origins["server.address"]) == ("environment PORT", "default"):
-        # A platform that names the port comes from outside (gunicorn does the same).
+        # A platform that sets PORT connects from another host, so listen on every address (as gunicorn does).
         listening["address"], origins["server.address"] = _EVERYWHERE, "environment PORT"
     if listening["socket"] and origins["server.port"] == "environment PORT":
-        # What a platform says takes the place of a default, and a socket needs none.
+        # PORT replaces the default port only. With --socket there is no TCP port, so ignore it.
         defaults = ServerOptions()
         listening["port"], origins["server.port"] = defaults.port, "default"
         if origins["server.address"] == "environment PORT":
@@ -188,7 +192,7 @@ def settle(
     with settled.naming_places():
         check(settled.config)
         for name in ("port", "address"):
-            if server.socket and origins[f"server.{name}"] != "default":  # also where it is what the default is
+            if server.socket and origins[f"server.{name}"] != "default":  # given, even if equal to the default
                 raise OptionError(
                     f"--{name}", getattr(server, name), f"--socket listens on no {name}: give one of the two"
                 )
@@ -215,7 +219,7 @@ def _default(flag: Flag, environ: Mapping[str, str], ctx: click.Context) -> tupl
 
 
 def _convert(flag: Flag, setting: Setting, file: ConfigText) -> Any:
-    """A value of the file as the schema wants it, held to what the flag is held to."""
+    """Convert a value of the file to the schema's type, and check it as the flag is checked."""
     value = setting.value
 
     def refuse(complaint: str) -> ConfigError:
@@ -243,7 +247,7 @@ def _convert(flag: Flag, setting: Setting, file: ConfigText) -> Any:
     ):
         raise refuse(f" cannot be {value!r}")
     if flag.kind == "mode" and not isinstance(value, str):
-        # 0o660 comes here as 432, and whoever writes 660 means it octal.
+        # TOML turns 0o660 into 432, and a user who writes 660 means octal.
         raise refuse(' must be a text: "0660"')
     option = click_option(flag)
     context = click.Context(click.Command("config"))
@@ -257,7 +261,7 @@ def _convert(flag: Flag, setting: Setting, file: ConfigText) -> Any:
 
 
 def _texts(value: Any) -> list[str]:
-    """All that is written in a value."""
+    """All texts in a value."""
     if isinstance(value, dict):
         value = [*value, *value.values()]
     return [text for one in value for text in _texts(one)] if isinstance(value, list) else [str(value)]

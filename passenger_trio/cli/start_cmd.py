@@ -1,4 +1,4 @@
-"""``passenger-trio start``: the flags become a ``Config``, and the server runs until a signal ends it."""
+"""``passenger-trio start``: makes a ``Config`` of the flags, and runs the server until a signal ends it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ an environment variable: --max-pool-size by PASSENGER_TRIO_MAX_POOL_SIZE.
 
 
 class _StartCommand(click.Command):
-    """Its help has headings, and shows the common options unless all are asked for."""
+    """Its help has headings, and shows only the common options unless ``--help-all`` is given."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         shows_all = ctx.meta.get(_ALL, False)
@@ -53,7 +53,7 @@ class _StartCommand(click.Command):
 
 _ALL = "passenger_trio.help_all"
 _NEAR = 0.8
-"""How alike the name of a variable and that of an option are, of 1, when one is taken for the other."""
+"""How similar the names of a variable and of an option must be, of 1, for a warning."""
 
 
 def _show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -104,7 +104,9 @@ def _start(ctx: click.Context, /, what: tuple[str, ...], **values: Any) -> None:
 
 
 def _tell_of_misspelt(environ: Mapping[str, str]) -> None:
-    """A variable that nearly is an option. Others with our prefix may be somebody else's."""
+    """Warn of variables whose names are similar to an option's. Other variables with our prefix may
+    belong to other programs.
+    """
     known = {flag.env_name.removeprefix(ENV_PREFIX) for flag in flags()}
     for variable in environ:
         name = variable.removeprefix(ENV_PREFIX)
@@ -129,7 +131,9 @@ def _announce(server: RunningServer) -> None:
 
 
 def _settle_memory() -> None:
-    """What is loaded by now stays: the collector of cycles need not look at it again, and looks less often at what requests make, which has hardly any."""
+    """Exempt the loaded objects from garbage collection, and collect less often: requests make
+    hardly any reference cycles.
+    """
     if hasattr(gc, "freeze"):  # PyPy's collector is of another kind
         gc.collect()
         gc.freeze()

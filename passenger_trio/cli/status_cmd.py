@@ -1,4 +1,4 @@
-"""``passenger-trio status``: find the instance that is meant, ask it, print what it says."""
+"""``passenger-trio status``: find the instance, fetch its status, print it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def status(instance: str | None, as_json: bool, watch: bool) -> None:
     chosen = choose(instance)
     answer = fetch_status(chosen.admin_socket)
     while watch:
-        # Home, the text, and nothing of what was there before.
+        # Move the cursor home, clear the screen, print.
         click.echo(f"\x1b[H\x1b[J{_text(answer, chosen.name, as_json)}", nl=False)
         time.sleep(_PERIOD)
         try:
