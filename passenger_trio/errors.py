@@ -213,9 +213,7 @@ class PoolShutDown(CheckoutError):
 
 
 class SpawnError(CheckoutError):
-    """The application does not start. ``failure`` says what happened, how far the start came, and
-    what to try.
-    """
+    """The application does not start. ``failure`` has the cause, how far the start came, and a suggestion."""
 
     status = 500
     code = "spawn_failed"

@@ -2,7 +2,7 @@
 ``passenger-trio events`` prints them, and hooks get them.
 
 This module defines the events and their members, and does not depend on the listeners. Names and
-members are stable. ``as_json`` makes what the admin API sends.
+members are stable. The admin API sends the result of ``as_json``.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class RestartEnded(Event):
 
 @attrs.frozen(kw_only=True)
 class RestartRejected(Event):
-    """This generation did not start, and the previous one serves on."""
+    """This generation did not start, and the previous one keeps serving."""
 
     name = "restart_rejected"
     group: str

@@ -134,7 +134,7 @@ def option(
 
 @attrs.frozen(kw_only=True)
 class AppOptions:
-    """One application: its place, its start, and the number of its processes."""
+    """One application: its directory, how it is started, and the number of its processes."""
 
     root: str = option(".", "directory of the application", kind="path")
     target: str = option("", "module:object or module:factory(); detected when left out")
@@ -271,7 +271,7 @@ class PoolOptions:
 
 @attrs.frozen(kw_only=True)
 class ServerOptions:
-    """How clients are served, and what is logged."""
+    """Options for serving clients, and for the logs."""
 
     address: str = option("127.0.0.1", "address to listen on", short="a")
     port: int = option(3000, "TCP port to listen on (0: any free one)", short="p", variables=("PORT",))

@@ -15,8 +15,7 @@ program without a log line (OP19)::
     TSTP STOP                their default: stop the program until CONT
     KILL, ABRT SEGV BUS ...  their default: end it; the processes that it started end by themselves
 
-If the parent process had SIGHUP ignored (nohup), it stays ignored. So do the signals without an
-effect.
+SIGHUP stays ignored if the parent process ignored it (nohup). So do the signals without an effect.
 """
 
 from __future__ import annotations

@@ -75,8 +75,9 @@ _log = logging.getLogger("passenger_trio")
 
 
 async def serve(config: Config, *, task_status: trio.TaskStatus[RunningServer] = trio.TASK_STATUS_IGNORED) -> None:
-    """Serve until ``RunningServer.stop`` is called, or until cancelled. ``await
-    nursery.start(serve, config)`` returns the running server.
+    """Serve until ``RunningServer.stop`` is called, or until cancelled.
+
+    ``await nursery.start(serve, config)`` returns the running server.
 
     :raises NothingToServe: no application was found.
     :raises OptionError: an option has an invalid value.
@@ -199,7 +200,7 @@ async def open_tree(
                             raise
                         except StartupStopped as error:
                             failure = error  # requests in flight are finished
-                        except BaseException as error:  # noqa: BLE001  raised below, so that no nursery wraps the block's own exception in a group
+                        except BaseException as error:  # noqa: BLE001  raised below, outside of the nurseries' groups
                             failure = error
                             tree.cancel_scope.cancel()
                         accepting.cancel_scope.cancel()

@@ -1,5 +1,5 @@
-"""The version of the package, in a module that every other one may import. The package itself
-imports its entry points.
+"""The version of the package. Every module may import this one; the package itself imports its
+entry points.
 """
 
 __all__ = ["__version__"]

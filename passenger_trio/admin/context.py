@@ -1,4 +1,4 @@
-"""The context of the admin API's routes: the running server, and what only this API uses."""
+"""The context of the admin API's routes: the running server, and state that only this API uses."""
 
 from __future__ import annotations
 

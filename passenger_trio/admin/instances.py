@@ -76,7 +76,7 @@ def list_instances(bases: Iterable[str] | None = None, *, include_stale: bool = 
     """The running instances of this user, the oldest first.
 
     :param bases: base directories, by default ``base_directories()``. Unsafe ones are skipped.
-    :param include_stale: also list what dead instances have left.
+    :param include_stale: also list the remains of dead instances.
     """
     found: list[Instance] = []
     for base in base_directories() if bases is None else bases:

@@ -65,7 +65,7 @@ async def restart(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
 
 async def wait_restarted(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     """``groups``: from the answer of ``restart``. ``within``: seconds after which restarts that
-    have not ended are reported as "waiting", with what they wait for.
+    have not ended are reported as "waiting", with the processes that they wait for.
     """
     server = admin.server
     targets = {_key(server, asked): asked["generation"] for asked in order["groups"]}

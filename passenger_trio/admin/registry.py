@@ -1,6 +1,6 @@
 """The directory of this process's own instance: makes, locks, describes and removes it.
 
-``instances`` shows the layout. The next instance that starts removes what a dead instance left.
+``instances`` shows the layout. An instance that starts removes the directories of dead ones.
 
 A directory that other users could have made or could change is refused and not repaired (F57),
 because its sockets control the supervisor. The path of a Unix socket has at most 107 bytes, so
@@ -226,7 +226,7 @@ def _check_length(path: str) -> None:
 
 
 def _remove_stale(base: str) -> None:
-    """Remove what crashed instances have left."""
+    """Remove the directories of instances that died without removing them."""
     for name in names_in(base):
         path = os.path.join(base, name)
         try:

@@ -61,8 +61,8 @@ def _relay(relay: Upgraded, now: float) -> dict[str, Any]:
 
 
 async def memory(admin: Admin) -> dict[str, Any]:
-    """The memory of each process, and what forking from a preloader saves: the pages that several
-    processes share.
+    """The memory of each process, and the memory that forking from a preloader saves: the pages
+    that several processes share.
 
     :raises NoThread: no thread can be started to measure it.
     """

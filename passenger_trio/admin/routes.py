@@ -5,7 +5,7 @@ members, which are checked before the function is called, and the description of
 (``openapi``).
 
 Laws: an answer has exactly the members of its schema (a test checks this on a running server). A
-route that may last long declares it. Such a caller is counted as a staying one, and not as one of
+route that may last long declares it (``lasts``), so that its callers are counted separately from
 the few short ones.
 """
 

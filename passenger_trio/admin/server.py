@@ -1,9 +1,9 @@
 """The admin API of an instance: JSON over HTTP on its Unix socket.
 
-One request per connection. What goes wrong with one caller affects no other (KE4). A caller has
-``_TIME`` to send its request and to read its answer. If more than ``_MAX_CALLERS`` connect, silent
-callers and those of a process with many connections are closed first (``core.lobby``). Callers that
-follow events, or wait for a restart, are counted separately.
+One request per connection. A failure of one caller affects no other (KE4). A caller has ``_TIME``
+to send its request and to read its answer. If more than ``_MAX_CALLERS`` connect, silent callers
+and those of a process with many connections are closed first (``core.lobby``). Callers that follow
+events, or wait for a restart, are counted separately.
 
 The API answers from the beginning of the start until the last process is gone. ``routes`` has the
 resources, and ``codecs.admin_api`` the form of a request.

@@ -1,8 +1,8 @@
 """The schema of ``options`` -> the flags of ``start``. A new option in the schema is a new flag,
 without further code.
 
-The tables here add what the schema does not have: the heading of a flag in ``--help``, and whether
-the short help shows the flag. Defaults are shown as people write them (``5m``, ``128K``).
+The tables here add facts that are not in the schema: the heading of a flag in ``--help``, and
+whether the short help shows the flag. Defaults are shown as people write them (``5m``, ``128K``).
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The schema of ``options`` -> ``docs/options.md``. A test checks that the file is up to date. To
-make it::
+"""The schema of ``options`` -> ``docs/options.md``. A test checks that the file is up to date.
+
+To make the file::
 
     python -m passenger_trio.cli.reference > docs/options.md
 """

@@ -61,7 +61,7 @@ def restart(app: str | None, wait: bool, hard: bool, instance: str | None) -> in
 
 
 def _wait(admin_socket: str, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Wait until every restart has ended; print what each one waits for when that changes."""
+    """Wait until every restart has ended. Print each new reason for waiting."""
     ended: list[dict[str, Any]] = []
     said: set[str] = set()
     while groups:
@@ -78,7 +78,7 @@ def _wait(admin_socket: str, groups: list[dict[str, Any]]) -> list[dict[str, Any
 
 
 def _waits_for(group: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What a restart waits for, and a line that reports it."""
+    """The reasons why a restart waits, each with a line that reports it."""
     name = f"{group['name']} ({group['environment']})"
     for process in group["waits_for"]:
         ends = process["ends_in"]

@@ -2,7 +2,7 @@
 
 Laws:
 
-* Every listener gets all published events, in order.
+* Every listener gets the published events in order.
 * A listener's queue is bounded. When it is full, the oldest event is dropped, and the next event
   that is read has the number of dropped ones.
 * A listener without a reference is forgotten.

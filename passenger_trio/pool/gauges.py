@@ -1,9 +1,8 @@
 """The gauges: measure the memory of the processes periodically, and pass the sizes to the policy.
 
-Only groups with a memory limit are measured. One round is one hop to a thread that does nothing
-else, because reading ``smaps_rollup`` is slow. A process's size is its proportional share of memory
-(PSS), or its resident set if the PSS is unknown. If no thread can be started, the round is left
-out.
+Only groups with a memory limit are measured. One round is one hop to a dedicated thread, because
+reading ``smaps_rollup`` is slow. A process's size is its proportional share of memory (PSS), or its
+resident set if the PSS is unknown. If no thread can be started, the round is left out.
 """
 
 from __future__ import annotations

@@ -96,10 +96,7 @@ class Keeper:
             with self._kernel.contain(_TASK):
                 self._gone()
         status = None
-        with (
-            self._kernel.contain(_TASK),
-            trio.CancelScope(shield=True),
-        ):  # bounded: the process is gone, so this takes a moment
+        with self._kernel.contain(_TASK), trio.CancelScope(shield=True):  # bounded: the process is gone
             status = await live.wait_exit_status()
         with self._kernel.contain(_TASK):
             level = logging.INFO if self._why else logging.WARNING

@@ -42,7 +42,7 @@ _log = logging.getLogger("passenger_trio.pool")
 
 
 class Effects(Protocol):
-    """What performing commands needs of the pool: one method for each kind of effect."""
+    """The parts of the pool that performing commands needs: one method for each kind of effect."""
 
     @property
     def now(self) -> Callable[[], float]:

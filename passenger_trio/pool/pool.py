@@ -59,9 +59,9 @@ _log = logging.getLogger("passenger_trio.pool")
 
 
 class Pool:
-    """``run`` is its task. ARCHITECTURE.md (the pool seam) lists what ``server/`` uses.
+    """``run`` is its task. ARCHITECTURE.md (the pool seam) lists the parts that ``server/`` uses.
 
-    Only here does an unexpected exception end the server (KE1). When the policy, or performing its
+    An unexpected exception ends the server only here (KE1): when the policy, or performing its
     commands, raises, the caller gets the exception, and ``run`` raises it as well.
     """
 
@@ -144,7 +144,9 @@ class Pool:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        """Store the first exception, and end the pool: the policy's decisions cannot be trusted any more."""
+        """Store the first exception, and end the pool: from now on the policy's decisions cannot be
+        trusted.
+        """
         if self._failure is None:
             self._failure = error
             _log.critical("the pool has failed, and the server ends: %s: %s", type(error).__name__, error)
@@ -168,7 +170,7 @@ class Pool:
         """Retire everything. ``empty`` is set when everything is gone."""
         self._perform(self._policy.shut_down(self.now()))
 
-    # -- the seam: what server/ calls ---------------------------------------------------------------------------
+    # -- the seam: called by server/ ----------------------------------------------------------------------------
 
     def checkout_or_queue(self, key: GroupKey, now: float, avoided: ProcessId | None = None) -> Session | Waiter:
         """Borrow a process that is free now, or enter the group's queue. The returned waiter may
@@ -415,7 +417,7 @@ class Pool:
         self._perform(self._policy.tick(now))
         self.notify_changed()
 
-    # -- effects: what perform() calls --------------------------------------------------------------------------
+    # -- effects: called by perform() ---------------------------------------------------------------------------
 
     def grant(self, grant: Grant, now: float) -> None:
         """Answer a waiter with its session."""

@@ -5,9 +5,9 @@ It also looks at the code of applications that crash or do not start, because re
 must be enough to start them (``core.mending``). It notes the state of the code when a generation
 begins.
 
-One round is one hop to a thread that does nothing else, so a file system that hangs stops the
-poller and nothing else. If no thread can be started, the round is left out; the next round notices
-a file that was touched meanwhile.
+One round is one hop to a dedicated thread, so a file system that hangs stops the poller and nothing
+else. If no thread can be started, the round is left out; the next round notices a file that was
+touched meanwhile.
 
 Observations become facts (``core.restart_files``, ``PoolPolicy.always_restart``); nothing is
 decided here.

@@ -106,7 +106,7 @@ class Process:
 
 
 class SessionOwner(Protocol):
-    """What a session needs of its pool. Each call is a fact for the policy, and is made once."""
+    """The parts of the pool that a session needs. Each call is a fact for the policy, and is made once."""
 
     @property
     def now(self) -> Callable[[], float]:

@@ -24,7 +24,7 @@ __all__ = ["Waiter", "WaiterQueue"]
 
 
 class WaiterQueue(Protocol):
-    """What a waiter needs of its pool."""
+    """The parts of the pool that a waiter needs."""
 
     def left(self, waiter: Waiter) -> None:
         """The request gave up waiting. Called only while the waiter has no answer."""
