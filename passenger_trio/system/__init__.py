@@ -1,4 +1,5 @@
-"""One kernel facility a file. No word of the domain occurs here: no group, no process pool, no request.
+"""One kernel facility per file. These modules know nothing of the domain: no group, no process
+pool, no request.
 
-These modules hold descriptors and make system calls; whoever uses them decides.
+They hold descriptors and make system calls. Their callers decide.
 """

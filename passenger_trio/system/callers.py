@@ -1,7 +1,13 @@
-"""A private Unix socket: each caller has a task and a number, and when more come than are served at a time, one of them is sent away.
+"""A private Unix socket: each connection has a task and a number, and the number of connections is
+bounded.
 
-It knows who the kernel says a caller is. It never knows whom to send away: it asks. Laws: a failed ``accept`` (no descriptor is left) is told and tried again;
-what goes wrong with one caller costs that caller (KE1); who is sent away is cancelled, whatever it waits for; the socket's file goes with the listener.
+The kernel reports the credentials of each peer. When there are more connections than the server
+handles at a time, ``Order`` decides which one to cancel. Laws:
+
+* A failed ``accept`` (no descriptor is left) is reported and retried.
+* An unexpected error in one connection costs that connection only (KE1).
+* A connection that is sent away is cancelled, whatever it waits for.
+* Closing the listener removes the socket file.
 """
 
 from __future__ import annotations
@@ -21,25 +27,25 @@ from passenger_trio.system.sockets import PeerCredentials, listen_unix, peer_cre
 __all__ = ["Caller", "Order", "serve_callers"]
 
 _PAUSE = 0.1
-"""Seconds of rest after an ``accept`` that failed."""
+"""Seconds to wait after a failed ``accept``."""
 
 
 class Order(Protocol):
-    """Decides who may stay."""
+    """Decides which connections may stay."""
 
     def arrive(self, caller: Caller) -> int | None:
-        """The number of who is to go for a new caller, which may be its own; None: nobody."""
+        """The number of the connection to cancel for a new one, possibly its own; None: cancel none."""
 
     def leave(self, number: int) -> None:
-        """A caller is gone."""
+        """The connection has ended."""
 
 
 @attrs.define(eq=False)
 class Caller:
     """One connection.
 
-    :ivar socket: non-blocking. Whoever serves the caller closes it, or hands it on.
-    :ivar send_away: end the service of the caller with this number.
+    :ivar socket: non-blocking. The function that serves the connection closes it or hands it on.
+    :ivar send_away: cancels the connection with this number.
     """
 
     number: int
@@ -62,10 +68,10 @@ async def serve_callers(
 ) -> None:
     """Listen at ``path``, for our user only, until cancelled.
 
-    :param serve: has a caller from its first moment, and its socket.
-    :param failed: is told of an ``accept`` that failed.
-    :param task: what a caller is, for the error kernel.
-    :raises OSError: the path cannot be listened on.
+    :param serve: runs the connection, and owns its socket from the start.
+    :param failed: called when ``accept`` fails.
+    :param task: the name of a connection in the reports of the error kernel.
+    :raises OSError: cannot listen at the path.
     """
     numbers = itertools.count(1)
     present: dict[int, Caller] = {}
@@ -110,7 +116,8 @@ async def serve_callers(
     try:
         async with trio.open_nursery() as callers:
             task_status.started()
-            # Who is here stays while accepting is started again, and who comes meanwhile waits in the kernel's queue.
+            # Restarting ``accept`` keeps the open connections; new ones wait in the listen queue
+            # meanwhile.
             await kernel.supervise(f"the listener for {task}", accept, callers)
     finally:
         listener.close()

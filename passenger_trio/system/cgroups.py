@@ -1,12 +1,21 @@
-"""A cgroup of our own (version 2) for a supervisor and all that descends from it, so that all of it can be ended when the supervisor was killed (KE12).
+"""A cgroup (version 2) for a supervisor and its descendants, which ends all of them when the
+supervisor is killed (KE12).
 
-A daemon with a session of its own has no parent, no group and no pipe that would tell it of our end; only its cgroup still says whose it is. So the supervisor
-moves into a cgroup that it makes below its own, and everything that it starts is born there. Beside it, outside of that cgroup, a shell waits for the end of a pipe whose other
-end only the supervisor has: then it gives everybody the time of the loaders' last second, unless nobody is left, and writes to ``cgroup.kill``.
+A daemon with its own session has no parent, process group or pipe that reports the supervisor's
+end. Only its cgroup still shows which supervisor it belongs to. So the supervisor makes a cgroup
+below its own and moves into it; every program that it starts is born there. A shell, the watchdog,
+runs outside of that cgroup. It waits for EOF on a pipe whose other end only the supervisor holds.
+Then it waits for as long as the loaders need to exit, or until the cgroup is empty, and writes to
+``cgroup.kill``.
 
-Laws: everything here is silent where it cannot be had (version 1, a read-only /sys, no delegation, a kernel before 5.14): then there is no such cgroup, and what has escaped
-stays, as docs/signals.md says. What is killed is a cgroup whose name is ours, whose owner is ours, and whose supervisor, by pid and start time in this
-very pid namespace, is gone; a name that does not say so is none of ours. A cgroup is never killed while we are in it.
+Laws:
+
+* Where cgroups are not available (version 1, a read-only /sys, no delegation, a kernel before
+  5.14), this module does nothing and reports nothing. Programs that escaped then stay, as
+  docs/signals.md says.
+* A cgroup is killed only if its name has our form, our user owns it, and its supervisor (identified
+  by pid and start time, in this pid namespace) is gone.
+* A cgroup is never killed while this process is in it.
 """
 
 from __future__ import annotations
@@ -36,19 +45,25 @@ done
 echo 1 >"$1/cgroup.kill"
 for n in 1 2 3 4 5 6 7 8 9 10; do rmdir "$1" && exit; sleep 0.02 || sleep 1; done
 """
-"""Nothing is ever written to its standard input. Loaders have gone after 0.7 seconds, and run exit hooks until then; where all have gone before, it is quicker."""
+"""Nothing is ever written to the standard input. Loaders run exit hooks for 0.7 seconds at most,
+and are gone then. The watchdog is quicker when all of them are gone sooner.
+"""
 
 
 @attrs.define(eq=False)
 class OwnCgroup:
-    """The cgroup that this process is in. The watchdog beside it is a child of ours, which ends with the other strays (``children.end_all_strays``)."""
+    """The cgroup that this process is in. The watchdog is our child, and ends with the other strays
+    (``children.end_all_strays``).
+    """
 
     path: str
     _above: str
     _death_pipe: int
 
     def leave(self) -> None:
-        """Go back to where we came from, and remove it. Idempotent; raises nothing. A watchdog that runs still ends who is left in it."""
+        """Go back to the cgroup above and remove this one. Idempotent; never raises. If processes
+        are left, the watchdog still ends them.
+        """
         if self._death_pipe >= 0:
             if _write(f"{self._above}/cgroup.procs", os.getpid()):
                 _remove(self.path)
@@ -57,9 +72,10 @@ class OwnCgroup:
 
 
 def enter_own_cgroup(above: str = "", proc: str = "/proc") -> OwnCgroup | None:
-    """Kill what dead supervisors have left beside us, make a cgroup and go into it; None where that cannot be done.
+    """Kill what dead supervisors left beside us, make a cgroup and enter it. Returns None where
+    that is impossible.
 
-    :param above: the directory of the cgroup that we are in; by default it is looked up.
+    :param above: the directory of the cgroup that this process is in; looked up by default.
     """
     above = above or _own_directory(proc)
     identity = _identity(os.getpid(), proc)
@@ -70,16 +86,16 @@ def enter_own_cgroup(above: str = "", proc: str = "/proc") -> OwnCgroup | None:
     try:
         os.mkdir(path, 0o755)
     except OSError:
-        return None  # the usual case of a user to whom nothing was delegated
+        return None  # usual for a user without delegation
     if os.access(f"{path}/cgroup.kill", os.W_OK):
         try:
             watchdog, death_pipe = _start_watchdog(path)
         except OSError:
-            pass  # no process, or no descriptor, is to be had
+            pass  # no process or descriptor is available
         else:
             if _write(f"{path}/cgroup.procs", os.getpid()):
                 return OwnCgroup(path, above, death_pipe)
-            os.kill(watchdog, signal.SIGKILL)  # nobody else reaps it yet
+            os.kill(watchdog, signal.SIGKILL)  # nothing else reaps it yet
             os.waitpid(watchdog, 0)
             os.close(death_pipe)
     _rmdir(path)
@@ -87,9 +103,9 @@ def enter_own_cgroup(above: str = "", proc: str = "/proc") -> OwnCgroup | None:
 
 
 def _start_watchdog(path: str) -> tuple[int, int]:
-    """Its pid, and the end of the pipe whose end it waits for.
+    """Returns the watchdog's pid, and the writing end of its pipe.
 
-    :raises OSError: it cannot be started.
+    :raises OSError: the watchdog cannot be started.
     """
     reading, writing = os.pipe2(os.O_CLOEXEC)
     try:
@@ -107,7 +123,7 @@ def _start_watchdog(path: str) -> tuple[int, int]:
 
 
 def kill_abandoned(above: str, proc: str = "/proc") -> list[str]:
-    """Kill and remove cgroups in ``above`` whose supervisor is dead; their names."""
+    """Kill and remove the cgroups in ``above`` whose supervisor is dead. Returns their names."""
     killed = []
     try:
         names = os.listdir(above)
@@ -128,7 +144,7 @@ def _is_abandoned(name: str, path: str, proc: str) -> bool:
     try:
         if os.lstat(path).st_uid != os.geteuid() or os.stat(f"{proc}/self/ns/pid").st_ino != int(match[1]):
             return False
-        _start_time(os.getpid(), proc)  # where nothing can be told of anybody, nobody is dead
+        _start_time(os.getpid(), proc)  # if /proc is unreadable, assume that every supervisor lives
     except OSError:
         return False
     try:
@@ -136,7 +152,7 @@ def _is_abandoned(name: str, path: str, proc: str) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return True
     except OSError:
-        return False  # it cannot be told now
+        return False  # unknown for now
 
 
 def _identity(pid: int, proc: str) -> str:
@@ -147,9 +163,9 @@ def _identity(pid: int, proc: str) -> str:
 
 
 def _start_time(pid: int, proc: str) -> int:
-    """In ticks since the machine started.
+    """The start time of a process, in ticks since boot.
 
-    :raises OSError: there is no such process, or it cannot be told.
+    :raises OSError: the process does not exist, or /proc cannot be read.
     """
     with open(f"{proc}/{pid}/stat", "rb", buffering=0) as file:
         stat = file.read(1024)
@@ -157,7 +173,7 @@ def _start_time(pid: int, proc: str) -> int:
 
 
 def _own_directory(proc: str) -> str:
-    """The directory of our cgroup of version 2, or ``""``."""
+    """The directory of our version 2 cgroup, or ``""``."""
     try:
         with open(f"{proc}/self/cgroup") as file:
             inside = next((line[3:].rstrip("\n") for line in file if line.startswith("0::/")), "")
@@ -188,7 +204,7 @@ def _write(path: str, number: int) -> bool:
 
 
 def _remove(path: str) -> None:
-    """As soon as nobody is in it: a process that was killed takes a moment."""
+    """Remove the cgroup as soon as it is empty: a killed process takes a moment to end."""
     for _ in range(_MOST_TRIES):
         if _rmdir(path):
             return

@@ -1,9 +1,12 @@
-"""Children: starting programs, becoming the parent of orphans, ending what is left.
+"""Child processes: start programs, adopt orphans, end what is left.
 
-Programs are started with ``subprocess.Popen``, and never by forking a running Trio program; from the main thread, for a program may ask for
-``PR_SET_PDEATHSIG``, which fires when the *thread* that started it ends. Loaders do not: they see our end on their control connection (CONTRACT.md).
+Programs are started with ``subprocess.Popen``; a running Trio program is never forked. They are
+started from the main thread, because a program may ask for ``PR_SET_PDEATHSIG``, which fires when
+the *thread* that started it ends. Loaders do not ask for it: they notice the supervisor's end on
+their control connection (CONTRACT.md).
 
-``become_subreaper`` makes the kernel hand us descendants whose parents died, so that ``end_strays`` finds what escaped.
+``become_subreaper`` makes the kernel re-parent orphaned descendants to us, so that ``end_strays``
+finds programs that escaped.
 """
 
 from __future__ import annotations
@@ -27,16 +30,16 @@ __all__ = ["become_subreaper", "descendants", "end_all_strays", "end_strays", "r
 
 _PR_SET_CHILD_SUBREAPER = 36
 _STRANGER_TIME = 1.0
-"""Seconds for which nobody reaps a child that nobody watches: ours are reaped at once."""
+"""Seconds after which an unwatched zombie is reaped. Watched children are reaped at once."""
 _SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""What is over by itself."""
+"""Errors that pass by themselves."""
 _PATIENCE, _PAUSE = 5.0, 0.05
 
 _log = logging.getLogger("passenger_trio")
 
 
 def become_subreaper() -> None:
-    """Orphaned descendants become children of this process.
+    """Make orphaned descendants children of this process.
 
     :raises OSError: the kernel refuses.
     """
@@ -53,11 +56,15 @@ def start_program(
     output: int | None = None,
     stdin: int = subprocess.DEVNULL,
 ) -> int:
-    """Start a program in its own process group, stdin from nowhere (or ``stdin``), stdout and stderr on ``output`` (or ours); its pid.
+    """Start a program in its own process group and return its pid.
+
+    :param output: descriptor for stdout and stderr; None: ours.
+    :param stdin: descriptor for stdin, by default the null device.
 
     The caller owns the child: it must pin it with a pidfd at once and reap it (``pin_child``).
 
-    :raises OSError: the program cannot be started: it is not there, or no process, descriptor or memory is to be had.
+    :raises OSError: the program cannot be started: it does not exist, or no process, descriptor or
+        memory is available.
     """
     child = subprocess.Popen(
         command,
@@ -70,15 +77,17 @@ def start_program(
         restore_signals=True,
         close_fds=True,
     )
-    # The pidfd is the owner from here: Popen must neither poll the pid nor warn that nobody did.
+    # The pidfd owns the process from here on: Popen must neither poll the pid nor warn that it was
+    # not waited for.
     child.returncode = 0
     return child.pid
 
 
 def descendants(root: int, keep: Collection[int] = ()) -> list[int]:
-    """Pids of all descendants of ``root``, parents first, without those in ``keep`` and what descends from these.
+    """Pids of all descendants of ``root``, parents first, except those in ``keep`` and their
+    descendants.
 
-    One look is not atomic: who forks meanwhile is seen by the next.
+    A single scan is not atomic: the next scan finds processes that were forked meanwhile.
     """
     found: list[int] = []
     queue = [root]
@@ -91,12 +100,14 @@ def descendants(root: int, keep: Collection[int] = ()) -> list[int]:
 
 
 def end_strays(keep: Collection[int] = ()) -> list[int]:
-    """Kill and reap every descendant of this process but those in ``keep`` and theirs; the pids of those that still ran.
+    """Kill and reap every descendant of this process, except those in ``keep`` and their
+    descendants. Returns the pids of those that still ran.
 
-    Call it until it finds none. Who may not be killed (it runs as another user) is not counted. Only for the end of a
-    supervisor that owns its process: an embedding program's other children must be in ``keep``.
+    Call it until it finds none. It does not count processes that it may not kill (those of another
+    user). Only for the end of a supervisor that owns its process: an embedding program must list
+    its other children in ``keep``.
 
-    :raises OSError: it cannot be told who there is: no descriptor is left, or no memory.
+    :raises OSError: the descendants cannot be listed: no descriptor or memory is left.
     """
     killed: list[int] = []
     pinned: list[tuple[int, int]] = []
@@ -109,8 +120,9 @@ def end_strays(keep: Collection[int] = ()) -> list[int]:
             except ProcessLookupError:
                 continue
             except OSError:
-                break  # no descriptor is left: the rest is for the next call
-            # From here the number names this process. Was it one of the family's, or had that ended before we looked?
+                break  # no descriptor is left: the next call handles the rest
+            # The pid is pinned now. But the descendant may have ended before, and another process may have
+            # taken its pid: check the parent.
             if parent_of(pid) not in parents:
                 os.close(pinned.pop()[1])
         for pid, fd in pinned:
@@ -122,7 +134,8 @@ def end_strays(keep: Collection[int] = ()) -> list[int]:
                     pass
         for pid, fd in pinned:
             if pid in killed:
-                # Not our child: its parent, killed too, has it; it comes to us, and the next call reaps it.
+                # If it is not our child, its parent, also killed, holds it. It is re-parented to
+                # us, and the next call reaps it.
                 _reap(fd, 0)
     finally:
         for _, fd in pinned:
@@ -131,7 +144,9 @@ def end_strays(keep: Collection[int] = ()) -> list[int]:
 
 
 def end_all_strays() -> None:
-    """``end_strays`` until it finds none. Where it cannot be told who there is, that is waited for, for a while."""
+    """Call ``end_strays`` until it finds none. While the descendants cannot be listed, retry for
+    ``_PATIENCE`` seconds.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     deadline = time.monotonic() + _PATIENCE
@@ -153,10 +168,12 @@ def end_all_strays() -> None:
 
 
 async def reap_strangers() -> None:
-    """Reap the orphans that end as children of a subreaper, until cancelled; without this they stay as zombies (F38).
+    """Reap orphans that a subreaper inherits and that have ended, until cancelled. Without this
+    they stay zombies (F38).
 
-    Only for a supervisor that owns its process: it takes SIGCHLD, and every child that is not watched by its pidfd. When no descriptor is left to look
-    at /proc with, they stay for a second longer, and do no harm.
+    Only for a supervisor that owns its process: it takes SIGCHLD, and reaps every child that no
+    pidfd watches. If no descriptor is left to read /proc, zombies stay a second longer, which does
+    no harm.
     """
     with trio.open_signal_receiver(signal.SIGCHLD) as deaths:
         async for _ in deaths:
@@ -167,7 +184,7 @@ async def reap_strangers() -> None:
 
 
 def _reap_zombies(seen: Collection[int]) -> set[int] | None:
-    """Reap those that were there before; the new ones. None: it cannot be told now."""
+    """Reap the zombies in ``seen``. Returns the others, or None if they cannot be listed now."""
     try:
         zombies = {pid for pid in _children(os.getpid()) if _is_zombie(pid)}
     except OSError as error:
@@ -198,7 +215,7 @@ def _children(pid: int) -> list[int]:
             with open(f"/proc/{pid}/task/{task}/children") as file:
                 found += map(int, file.read().split())
     except (FileNotFoundError, ProcessLookupError):
-        pass  # it has ended, or that thread of it; what it leaves has another parent now
+        pass  # the process or the thread has ended; its children have another parent now
     return found
 
 

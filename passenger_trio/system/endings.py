@@ -21,9 +21,11 @@ from passenger_trio.system.pidfd import PidFd
 __all__ = ["Endings"]
 
 _MOST = 64
-"""Processes that are looked at."""
+"""Limit on the processes that are examined."""
 _REMEMBERED = 600.0
-"""Seconds for which one that is gone is remembered: longer than a response is waited for without a byte."""
+"""Seconds for which an ended process is remembered: longer than the server waits for a byte of a
+response.
+"""
 _PF_EXITING = 0x4
 _CRASHES = frozenset(
     (
@@ -42,15 +44,19 @@ _CRASHES = frozenset(
 
 @attrs.define(eq=False)
 class Endings:
-    """Of one process and those that it starts. Times are the caller's, monotonic."""
+    """The ends of one process and of the processes that it starts. The caller passes monotonic
+    times.
+    """
 
     _leader: PidFd
     _alive: set[int] = attrs.field(factory=set)
     _ended: dict[int, tuple[float, bool | None]] = attrs.field(factory=dict)
-    """What it had started -> when that was first seen to have ended, and whether badly (None: nobody knows)."""
+    """Pid of a started process -> when its end was first seen, and whether it ended badly (None:
+    unknown).
+    """
 
     def look(self, now: float) -> None:
-        """See who is there, and who has ended since the last time."""
+        """Record which processes run, and which have ended since the last call."""
         there = _descendants(self._leader.pid)
         for pid in there | self._alive:
             if pid in self._ended:
@@ -71,7 +77,9 @@ class Endings:
         self._ended[pid] = now, badly
 
     def verdict(self, since: float, now: float) -> bool | None:
-        """Whether there was a bad end after ``since``. None: one has ended, but it cannot be told how; ask again in a moment, when the process itself may end by it."""
+        """Whether a process ended badly after ``since``. None: one has ended, but its status is
+        unknown; ask again in a moment, when the process itself may have ended, too.
+        """
         if self._leader.poll():
             return self._leader.exit_status != 0
         state = _ending(self._leader.pid)
@@ -86,11 +94,13 @@ def _descendants(pid: int) -> set[int]:
     try:
         return set(descendants(pid)[:_MOST])
     except OSError:
-        return set()  # no descriptor is left: what is not seen is not judged
+        return set()  # no descriptor is left: a process that cannot be seen is not judged
 
 
 def _ending(pid: int) -> tuple[bool, int] | None:
-    """Whether it is ending, and its exit code as of ``wait``; None: there is no such process any more."""
+    """Whether the process is ending, and its exit code as of ``wait``. None: the process no longer
+    exists.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             stat = file.read(2048)
@@ -98,6 +108,6 @@ def _ending(pid: int) -> tuple[bool, int] | None:
         return None
     except OSError:
         return False, 0
-    fields = stat[stat.rindex(b")") + 2 :].split()  # from the third of proc(5) on
+    fields = stat[stat.rindex(b")") + 2 :].split()  # from the third field of proc(5) on
     ending = fields[0] in (b"Z", b"X") or bool(int(fields[6]) & _PF_EXITING)
     return ending, int(fields[49]) if ending else 0

@@ -1,4 +1,6 @@
-"""Memory and processor time of a process, from /proc. Slow (``smaps_rollup`` walks page tables): call it in a thread."""
+"""Memory and processor time of a process, from /proc. Slow (``smaps_rollup`` walks page tables):
+call it in a thread.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @attrs.frozen
 class ProcessGauge:
-    """Bytes, and seconds of processor time. ``pss`` and ``uss`` are None where the kernel does not tell."""
+    """Bytes, and seconds of processor time. ``pss`` and ``uss`` are None where the kernel does not
+    report them.
+    """
 
     pid: int
     rss: int
@@ -24,7 +28,9 @@ class ProcessGauge:
 
 
 def measure(pid: int) -> ProcessGauge | None:
-    """None when there is no such process, or it cannot be told now: no descriptor is left, or no memory."""
+    """None: the process does not exist, or cannot be measured now because no descriptor or memory
+    is left.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             stat = file.read()

@@ -1,24 +1,29 @@
-"""The log on standard error: one line an event, for people (``console``) or for programs (``json``).
+"""The log on standard error: one line per event, for people (``console``) or for programs
+(``json``).
 
-Every module logs through the standard library's ``logging.getLogger("passenger_trio.<layer>")``; here is
-where it comes out when the supervisor is a program of its own. Embedded, nothing here runs, and the embedding
-program's own handlers see the same records.
+Every module logs through the standard library's ``logging.getLogger("passenger_trio.<layer>")``.
+This module writes the records when the supervisor is a standalone program. In an embedding program
+nothing here runs; that program's own handlers get the same records.
 
 ::
 
-07:43:01 info     process 4711 of shop (development) is ready after 212 ms 07:43:02 [shop 4711] a line that
-the application wrote
-{"time":"2025-11-23T07:43:01.204Z","level":"info","logger":"passenger_trio.pool","event":"process 4711 ..."}
+    07:43:01 info     process 4711 of shop (development) is ready after 212 ms
+    07:43:02 [shop 4711] a line that the application wrote
+    {"time":"2025-11-23T07:43:01.204Z","level":"info","logger":"passenger_trio.pool","event":"process 4711 ..."}
 
-What a caller passes as ``extra`` follows as ``key=value``, or becomes a member; an ``extra`` named ``traceback`` is shown as one. Laws:
+The ``extra`` of a call follows as ``key=value``, or becomes a JSON member. An ``extra`` named
+``traceback`` is formatted as a traceback. Laws:
 
-* An event is one line whatever is in it: control characters are escaped (R37). Only a traceback has more
-    lines, each begun by a bar, so that none can pass for an event; in JSON it is a member.
-* Writing never blocks and never raises (F54): what the reader of standard error does not take at once is
-    dropped and counted, and the next line that comes through says how many were.
-* The lines of applications (logger ``passenger_trio.app``, with ``group`` and ``app_pid``) come out at every
-    level. Many come at once, so they are not made records of where nobody but us would see those (``AppOutput``).
-* ``bare``: they come out as they are, without time, group and pid; in JSON those that are JSON objects themselves.
+* An event is one line, whatever it contains: control characters are escaped (R37). Only a traceback
+  has more lines. Each begins with a bar, so that none can be mistaken for an event; in JSON the
+  traceback is a member.
+* Writing never blocks and never raises (F54). If the reader of standard error is too slow, lines
+  are dropped and counted, and the next line that is written reports the number.
+* The lines of applications (logger ``passenger_trio.app``, with ``group`` and ``app_pid``) are
+  written at every level. They come in large numbers, so no records are made of them where only our
+  handler would see those (``AppOutput``).
+* ``bare``: lines are written as they are, without time, group and pid; in JSON, only lines that are
+  JSON objects themselves.
 """
 
 from __future__ import annotations
@@ -42,10 +47,10 @@ _LEVELS = {
     "error": logging.ERROR,
 }
 _CHUNK = select.PIPE_BUF
-"""Bytes that a pipe that is ready takes without blocking."""
+"""Bytes that a writable pipe takes without blocking."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""What every record has; everything else came as ``extra``."""
+"""Attributes of every record; all others came as ``extra``."""
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa1-\U0010ffff]|[\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -55,12 +60,12 @@ _RESET = "\x1b[0m"
 
 
 def configure(level: str = "info", format: str = "console", *, bare: bool = False, fd: int = 2) -> LogOutput:
-    """Let the loggers of passenger_trio write to a descriptor, standard error by default. A second call
-    replaces the first.
+    """Let the loggers of passenger_trio write to a descriptor, standard error by default. A second
+    call replaces the first.
 
-    :param level: the least serious message that is logged: ``debug``, ``info``, ``warning`` or ``error``.
+    :param level: the lowest level that is logged: ``debug``, ``info``, ``warning`` or ``error``.
     :param format: ``console`` or ``json``.
-    :param bare: lines of applications come out as they are.
+    :param bare: write the lines of applications as they are.
     """
     root = logging.getLogger(ROOT_LOGGER)
     for handler in root.handlers[:]:
@@ -77,7 +82,9 @@ def configure(level: str = "info", format: str = "console", *, bare: bool = Fals
 
 
 class ConsoleFormatter(logging.Formatter):
-    """``HH:MM:SS level event key=value``; ``HH:MM:SS [group pid] line`` for the lines of applications."""
+    """``HH:MM:SS level event key=value``; ``HH:MM:SS [group pid] line`` for the lines of
+    applications.
+    """
 
     def __init__(self, coloured: bool = False, bare: bool = False) -> None:
         super().__init__()
@@ -86,14 +93,14 @@ class ConsoleFormatter(logging.Formatter):
         self._second = (-1, "")
 
     def lines(self, created: float, group: str, pid: int, lines: list[str]) -> list[str]:
-        """Lines of an application, as they come out."""
+        """Format lines of an application."""
         prefix = "" if self._bare else f"{self._time(created)} [{_one_line(group)} {pid}] "
         return [
             prefix + (line if line.isascii() and line.isprintable() else self._with_colours(line)) for line in lines
         ]
 
     def _with_colours(self, line: str) -> str:
-        """Its colours are the application's own affair, on a terminal."""
+        """Keep the colours that the application set, on a terminal; else remove them."""
         line = line if self._coloured and "\x1b" in line else _COLOUR.sub("", line)
         words = _COLOUR.split(line)
         if len(words) == 1:
@@ -122,14 +129,14 @@ class ConsoleFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line; times in UTC with milliseconds."""
+    """One object per line; times in UTC with milliseconds."""
 
     def __init__(self, bare: bool = False) -> None:
         super().__init__()
         self._bare = bare
 
     def lines(self, created: float, group: str, pid: int, lines: list[str]) -> list[str]:
-        """Lines of an application, as they come out."""
+        """Format lines of an application."""
         before = f'{{"time":"{_stamp(created)}","level":"info","logger":"{APP_LOGGER}","event":'
         behind = f',"group":{json.dumps(group)},"app_pid":{pid}}}'
         return [
@@ -165,7 +172,7 @@ def _is_json_object(line: str) -> bool:
 
 
 class LogOutput(logging.Handler):
-    """Writes lines to a descriptor that it does not own, without ever waiting for it."""
+    """Writes lines to a descriptor that it does not own. Never waits for it."""
 
     formatter: ConsoleFormatter | JsonFormatter | None
 
@@ -176,24 +183,26 @@ class LogOutput(logging.Handler):
         self._poll.register(fd, select.POLLOUT)
         self._torn = False
         self.dropped = 0
-        """Lines that were lost, in all."""
+        """Total number of lost lines."""
         self._unsaid = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         self._put([self.format(record)])
 
     def write_lines(self, group: str, pid: int, lines: list[str]) -> None:
-        """Lines of an application, in one step: a record for each would cost twenty times as much."""
+        """Write lines of an application in one step: a record for each line would cost twenty times
+        as much.
+        """
         formatter = self.formatter
         assert formatter is not None
         self._put(formatter.lines(time.time(), group, pid, lines))
 
     def has_room(self) -> bool:
-        """Whether the next 4096 bytes (``PIPE_BUF``) would be taken."""
+        """Whether the descriptor would take the next 4096 bytes (``PIPE_BUF``)."""
         try:
             return bool(self._poll.poll(0))
         except OSError:
-            return True  # it will be lost, whenever that is
+            return True  # the lines will be lost, now or later
 
     def _put(self, lines: list[str]) -> None:
         lost = ""
@@ -208,7 +217,7 @@ class LogOutput(logging.Handler):
             self._unsaid += len(lines)
 
     def _write(self, data: bytes) -> bool:
-        """Whether all of it was taken."""
+        """Whether the descriptor took all bytes."""
         for start in range(0, len(data), _CHUNK):
             chunk = data[start : start + _CHUNK]
             try:
@@ -216,20 +225,22 @@ class LogOutput(logging.Handler):
                     self._torn = self._torn or start > 0
                     return False
             except OSError:
-                return False  # nobody reads, or no space is left
+                return False  # no reader, or no space is left
         self._torn = False
         return True
 
 
 class AppOutput:
-    """Where the lines of one application go: through ``logging``, or straight to ``LogOutput`` where that is all there is."""
+    """Receives the lines of one application. Passes them to ``logging``, or straight to
+    ``LogOutput`` if that is the only handler.
+    """
 
     def __init__(self, group: str) -> None:
         self._group = group
         self._logger = logging.getLogger(APP_LOGGER)
 
     def write(self, pid: int, lines: list[str]) -> None:
-        """Lines of one process, in order."""
+        """Write lines of one process, in order."""
         output = self._output()
         if output is not None:
             output.write_lines(self._group, pid, lines)
@@ -238,12 +249,12 @@ class AppOutput:
             self._logger.info("%s", line, extra={"group": self._group, "app_pid": pid})
 
     def has_room(self) -> bool:
-        """Whether they would be written now; for handlers of others nobody can tell."""
+        """Whether lines would be written now. Always True for other handlers, where that is unknown."""
         output = self._output()
         return output is None or output.has_room()
 
     def _output(self) -> LogOutput | None:
-        """What the program itself has configured, if nobody else is listening."""
+        """The program's own handler, if it is the only one."""
         root = logging.getLogger(ROOT_LOGGER)
         if self._logger.handlers or self._logger.filters or root.propagate or len(root.handlers) != 1:
             return None
@@ -256,7 +267,7 @@ def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except (TypeError, ValueError, KeyError):
-        # Arguments that do not fit the message: our bug, but no reason to lose what it says.
+        # The arguments do not fit the message: our bug, but the message must not be lost.
         return f"{record.msg} {record.args!r}"
 
 

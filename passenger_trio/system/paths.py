@@ -1,11 +1,12 @@
-"""A path as a person gave it -> an absolute path that keeps their symbolic links.
+"""Converts a path that a user gave to an absolute path that keeps its symbolic links.
 
-The kernel knows the working directory without the links that led to it; ``$PWD`` has them, because the shell wrote it. A deployment
-that switches a link (``current -> releases/2``) needs the link: ``cd current && passenger-trio start`` means the directory behind
-``current`` at each restart, and not the release of today (promise OP21).
+The kernel reports the working directory without the links that led to it. ``$PWD`` keeps them,
+because the shell wrote it. A deployment that switches a link (``current -> releases/2``) needs the
+link: ``cd current && passenger-trio start`` means the directory behind ``current`` at each restart,
+not today's release (promise OP21).
 
-``$PWD`` is believed only where it names the working directory (POSIX, ``pwd -L``), and only for paths without ``..``: what lies
-above a link is another directory for the kernel than for the text.
+``$PWD`` is used only if it names the working directory (POSIX, ``pwd -L``), and only for paths
+without ``..``: the parent of a link differs between the kernel and the text.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ __all__ = ["absolute_path"]
 
 
 def absolute_path(path: str, environ: Mapping[str, str]) -> str:
-    """The absolute form of ``path``, with the links of the working directory as the shell has followed them.
+    """The absolute form of ``path``, with the links of the working directory as the shell followed
+    them.
 
     :raises FileNotFoundError: the path is relative, and the working directory was removed.
     """
@@ -29,7 +31,7 @@ def absolute_path(path: str, environ: Mapping[str, str]) -> str:
 
 
 def _is_working_directory(path: str) -> bool:
-    """Whether ``path`` is absolute, without dots, and leads to the working directory now."""
+    """Whether ``path`` is absolute, has no dots, and currently leads to the working directory."""
     if not os.path.isabs(path) or {".", ".."} & set(path.split("/")):
         return False
     try:

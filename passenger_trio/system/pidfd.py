@@ -1,10 +1,15 @@
-"""A process of the operating system, held by a pidfd: the only identity that cannot be reused under our hands.
+"""A process of the operating system, identified by a pidfd: the only identity that the kernel
+cannot reuse.
 
-It knows pids only while a pidfd pins them. Laws: a signal goes through the pidfd, never to a bare pid that may name somebody else by
-now; a signal that the kernel does not allow (a worker's child may run as another user) is one that nobody got; ``close`` is idempotent.
+A pid is valid only while a pidfd pins it. Laws:
 
-A pidfd becomes readable when the process ends, whoever its parent is, so grandchildren (processes forked by a preloader) are
-watched exactly like children.
+* A signal goes through the pidfd, never to a bare pid, which may name another process by now.
+* If the kernel forbids a signal (a worker's child may run as another user), the result is the same
+  as for a process that is gone.
+* ``close`` is idempotent.
+
+A pidfd becomes readable when the process ends, whichever process its parent is. So grandchildren
+(processes that a preloader forked) are watched exactly like children.
 """
 
 from __future__ import annotations
@@ -25,21 +30,22 @@ _PIDFD_SIGNAL_PROCESS_GROUP = 4
 
 
 def parent_of(pid: int) -> int | None:
-    """The parent's pid, or None when there is no such process (any more).
+    """The parent's pid, or None when the process does not exist any more.
 
-    :raises OSError: it cannot be told now: no descriptor is left (EMFILE, ENFILE), or no memory. Whoever asks whom to trust must not take that for a yes.
+    :raises OSError: unknown for now: no descriptor (EMFILE, ENFILE) or memory is left. A caller
+        that decides about trust must not take that for a yes.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             stat = file.read(1024)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The command name may hold spaces and parentheses: count from the last one.
+    # The command name may contain spaces and parentheses: count from the last one.
     return int(stat[stat.rindex(b")") + 2 :].split()[1])
 
 
 def why_no_processes(proc: str = "/proc") -> str:
-    """``""``, or why /proc cannot tell who is whose parent, and so whom to trust, with the way out."""
+    """``""``, or why /proc cannot show parents (and so which peers to trust), with the remedy."""
     try:
         own = os.readlink(f"{proc}/self")
     except OSError as error:
@@ -62,8 +68,8 @@ class PidFd:
 
     @classmethod
     def open(cls, pid: int) -> PidFd:
-        """:raises ProcessLookupError: there is no such process.
-        :raises OSError: no descriptor is left (EMFILE, ENFILE), or no memory.
+        """:raises ProcessLookupError: the process does not exist.
+        :raises OSError: no descriptor (EMFILE, ENFILE) or memory is left.
         """
         return cls(pid, pidfd_open(pid))
 
@@ -74,19 +80,21 @@ class PidFd:
 
     @property
     def exit_status(self) -> int | None:
-        """As of ``subprocess.Popen.returncode``; None while it runs, and for a process that somebody else reaped."""
+        """As of ``subprocess.Popen.returncode``; None while the process runs, and if another
+        process reaped it.
+        """
         return self._exit_status
 
     def poll(self) -> bool:
-        """Whether it has ended; reaps it if it is our child."""
+        """Whether the process has ended. Reaps it if it is our child."""
         if not self._seen_exit and self._fd >= 0:
             self._reap(os.WNOHANG)
         return self._seen_exit
 
     async def wait_exit(self) -> None:
-        """Return when the process has ended; reap it if it is our child. A checkpoint, always.
+        """Return when the process has ended. Reaps it if it is our child. Always a checkpoint.
 
-        :raises trio.ClosedResourceError: it was closed before the exit was seen.
+        :raises trio.ClosedResourceError: the pidfd was closed before the exit was seen.
         """
         await trio.lowlevel.checkpoint()
         while not self.poll():
@@ -95,7 +103,7 @@ class PidFd:
             await trio.lowlevel.wait_readable(self._fd)
 
     def send_signal(self, number: int) -> bool:
-        """Signal the process. False when it is gone already, or may not be signalled."""
+        """Signal the process. False: it is gone, or the kernel forbids the signal."""
         if self._seen_exit or self._fd < 0:
             return False
         try:
@@ -105,9 +113,11 @@ class PidFd:
         return True
 
     def signal_group(self, number: int) -> bool:
-        """Signal every process of the group that this process leads or led. False when nobody is there, or may be signalled.
+        """Signal every process of the group that this process leads or led. False: the group has no
+        process that may be signalled.
 
-        Where the kernel can (6.9), the group is named by the pidfd, so it can be signalled even after its leader has ended.
+        Where the kernel can (6.9), the pidfd names the group, so the group can be signalled even
+        after its leader has ended.
         """
         if self._fd < 0:
             return False
@@ -115,14 +125,16 @@ class PidFd:
             pidfd_send_signal(self._fd, number, None, _PIDFD_SIGNAL_PROCESS_GROUP)
             return True
         except ProcessLookupError:
-            # No member in a group of that number: either all have ended, or it has not made its group yet.
+            # The group of that number has no member: all have ended, or the process has not made
+            # its group yet.
             return self.send_signal(number)
         except PermissionError:
             return False
         except OSError as exc:
             if exc.errno != errno.EINVAL:
                 raise
-        # An older kernel. While the leader lives its pid cannot name another group; once its exit was seen, do not guess.
+        # An older kernel. While the leader lives, its pid cannot name another group. After its exit
+        # was seen, do not guess.
         if self._seen_exit:
             return False
         try:
@@ -130,7 +142,7 @@ class PidFd:
                 os.killpg(self.pid, number)
                 return True
         except (ProcessLookupError, PermissionError):
-            pass  # it is ending; the pidfd knows better
+            pass  # the process is ending; the pidfd knows its state
         return self.send_signal(number)
 
     def close(self) -> None:
@@ -143,7 +155,7 @@ class PidFd:
         try:
             result = waitid(P_PIDFD, self._fd, WEXITED | flags)
         except ChildProcessError:
-            # Not our child: a preloader's, which reaps it. Readability is the only sign there is.
+            # Not our child: a preloader reaps it. Readability is the only sign of its end.
             self._seen_exit = is_readable(self._fd)
             return
         if result is not None:
@@ -153,18 +165,18 @@ class PidFd:
 
 
 def is_readable(fd: int) -> bool:
-    """Of a pidfd: whether the process has ended."""
+    """Whether the process of a pidfd has ended."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(0))
 
 
 def pin_child(pid: int) -> PidFd:
-    """The pidfd of a child of ours that nobody has waited for.
+    """The pidfd of a child of ours that has not been waited for.
 
     :raises OSError: no descriptor is left; the child is killed.
     """
-    # The child is not reaped by anybody else, so its pid is its own until we wait for it.
+    # No other process reaps the child, so its pid stays its own until we wait for it.
     try:
         return PidFd.open(pid)
     except OSError:

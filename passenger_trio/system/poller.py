@@ -1,15 +1,19 @@
-"""The poller: one task that waits for the sockets of all connections and calls back when one is readable or writable.
+"""The poller: one task that waits for the sockets of all connections and calls back when one is
+readable or writable.
 
-A task per socket costs a system call and a turn of the scheduler for each message. Instead, the sockets of idle clients, of the fast path and of relays stay
-registered with one epoll set that has one waiting task; each turn handles the events of all of them. With 50 relays and messages of 100 bytes, the turn and not
-the message was measured to cost most.
+A task per socket costs a system call and a scheduler pass for each message. Instead, the sockets of
+idle clients, of the fast path and of relays stay registered with one epoll set, which has one
+waiting task. Each turn handles the events of all of them. Measured with 50 relays and messages of
+100 bytes: the turn costs most, not the message.
 
 Laws:
 
-* A callback does not wait. If it raises by mistake, that costs the one socket: it is unregistered, its owner is called (``failed``), and the others go on (KE1).
-* A turn handles at most ``_TURN`` events, and none after ``_TURN_TIME``; then other tasks run (KE7). The events that are left come first in the next turn.
-* After ``unregister`` no callback comes for the socket, also not in the same turn. A socket is unregistered before it is closed (``RawStream.close`` does it for
-  its ``registration``).
+* A callback does not wait. An exception in it costs that one socket: the socket is unregistered,
+  its owner is called (``failed``), and the others go on (KE1).
+* A turn handles at most ``_TURN`` events, and none after ``_TURN_TIME``; then other tasks run
+  (KE7). The events that are left come first in the next turn.
+* After ``unregister`` the socket gets no callback, not even in the same turn. A socket is
+  unregistered before it is closed (``RawStream.close`` does that for its ``registration``).
 """
 
 from __future__ import annotations
@@ -28,17 +32,17 @@ __all__ = ["HUNG_UP", "READABLE", "WRITABLE", "Poller", "Registration"]
 
 READABLE, WRITABLE = select.EPOLLIN, select.EPOLLOUT
 HUNG_UP = select.EPOLLHUP | select.EPOLLERR
-"""Told of whether it is asked for or not."""
+"""Reported even if not asked for."""
 _TURN = 128
-"""Events; each costs some ten microseconds, as a rule."""
+"""Events per turn. Each usually costs some ten microseconds."""
 _TURN_TIME = 0.002
-"""Seconds."""
+"""Seconds per turn."""
 
 Ready = Callable[[int], None]
 
 
 class Registration:
-    """A socket that is connected."""
+    """A registered socket."""
 
     __slots__ = ("_fd", "_poller", "events", "failed", "on_ready")
 
@@ -46,26 +50,26 @@ class Registration:
         self._poller = poller
         self._fd = fd
         self.events = events
-        """What is told of."""
+        """The event mask that is watched."""
         self.on_ready = ready
-        """Called with what is so, as long as it is so."""
+        """Level-triggered; receives the event mask."""
         self.failed = failed
-        """Called when ``on_ready`` has raised, and nothing more is told."""
+        """Called after ``on_ready`` has raised; the socket gets no more callbacks."""
 
     def modify(self, events: int) -> None:
-        """From now on, be told of these.
+        """Replace the event mask.
 
-        :raises OSError: nothing is told any more.
+        :raises OSError: the socket is no longer watched.
         """
         self._poller.modify(self._fd, events)
 
     def unregister(self) -> None:
-        """Nothing more is told. Once, and before the socket is closed."""
+        """Stop watching the socket. Call it once, before the socket is closed."""
         self._poller.unregister(self._fd)
 
 
 class Poller:
-    """``run`` is its task."""
+    """The set of registered sockets. ``run`` is its task."""
 
     __slots__ = ("_kernel", "_now", "_poll", "_registrations", "_served", "time")
 
@@ -73,33 +77,33 @@ class Poller:
         self._now = now
         self._kernel = kernel or ErrorKernel()
         self._poll: select.epoll | None = None
-        """Is there while ``run`` runs, and from one that failed to the next."""
+        """Set while ``run`` runs. Kept between a ``run`` that failed and the next one."""
         self._registrations: dict[int, Registration] = {}
         self._served: set[int] = set()
-        """Sockets whose turn was over before all others had theirs."""
+        """Sockets that were handled in a turn that ended before all others were."""
         self.time = now()
-        """When the events came that are told now, in monotonic seconds."""
+        """When the events of this turn arrived, in monotonic seconds."""
 
     def register(self, fd: int, events: int, ready: Ready, failed: Callable[[], None] | None = None) -> Registration:
-        """``ready(events)`` is called as long as it is so.
+        """Watch a socket. ``ready`` is level-triggered and receives the event mask.
 
-        :param failed: called when that has raised, and nothing more is told of the socket.
-        :raises OSError: the kernel can watch no more sockets.
+        :param failed: called after ``ready`` has raised; the socket gets no more callbacks.
+        :raises OSError: the kernel cannot watch more sockets.
         """
         self._there().register(fd, events)
         registration = self._registrations[fd] = Registration(self, fd, events, ready, failed)
         return registration
 
     def modify(self, fd: int, events: int) -> None:
-        """Of a connected socket: what is to be told.
+        """Replace the event mask of a registered socket.
 
-        :raises OSError: nothing is told any more.
+        :raises OSError: the socket is no longer watched.
         """
         self._there().modify(fd, events)
         self._registrations[fd].events = events
 
     def unregister(self, fd: int) -> None:
-        """Nothing more is told. Idempotent."""
+        """Stop watching the socket. Idempotent."""
         if self._registrations.pop(fd, None) is not None and self._poll is not None:
             self._poll.unregister(fd)
 
@@ -109,7 +113,9 @@ class Poller:
         return self._poll
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled. It has started when sockets can be connected. If it fails it may be run again: who is connected stays so."""
+        """Run until cancelled. When it has started, sockets can be registered. After a failure it
+        may be run again: the registrations are kept.
+        """
         if self._poll is None:
             self._poll = select.epoll()
         poll = self._poll
@@ -134,7 +140,7 @@ class Poller:
         while left > 0 and (events := poll.poll(0, left)):
             left -= len(events)
             if served:
-                # The kernel is asked anew: what was so in the last turn may not be so any more.
+                # Ask the kernel again: events of the last turn may be gone by now.
                 events.sort(key=lambda event: event[0] in served)
                 if events[0][0] in served:
                     served.clear()
@@ -142,7 +148,7 @@ class Poller:
                 if (registration := registrations.get(fd)) is not None:
                     try:
                         registration.on_ready(what)
-                    except Exception as error:  # noqa: BLE001  the error kernel's: it costs one socket
+                    except Exception as error:  # noqa: BLE001 the error kernel handles it: the error costs one socket
                         self._failed(registration, error)
                     if now() >= end:
                         served.update(fd for fd, _ in events[:number])
@@ -158,7 +164,9 @@ class Poller:
                 registration.failed()
 
     def _renew(self) -> None:
-        """``run`` has failed: a new poll set with the same sockets in it, if one can be had; else the next ``run`` goes on with the old one."""
+        """Called when ``run`` has failed: move all sockets to a new epoll set. If none is
+        available, the next ``run`` uses the old one.
+        """
         try:
             new = select.epoll()
         except OSError:

@@ -1,7 +1,8 @@
-"""TCP ports of this machine: one that is free for a program to listen on, who listens, connecting to it.
+"""TCP ports of this machine: find a free one for a program, find its listeners, connect to it.
 
-A port cannot be reserved at the kernel for another program: whoever binds it first has it. ``Ports`` keeps ours apart, and takes them from
-below those that the kernel gives to outgoing connections; who really listens is looked up (``listener_uids``), not believed.
+The kernel cannot reserve a port for another program: the first program that binds it gets it.
+``Ports`` keeps our own programs apart. It takes ports below the range that the kernel uses for
+outgoing connections. ``listener_uids`` checks which user really listens.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ class Ports:
         self._taken: set[int] = set()
 
     def take(self) -> int:
-        """A port that nobody listens on.
+        """A port without a listener.
 
-        :raises OSError: none is found (EADDRINUSE), or no descriptor is left to look with.
+        :raises OSError: no free port was found (EADDRINUSE), or no descriptor is left for the
+            search.
         """
         highest = _lowest_ephemeral()
         for _ in range(_TRIES):
@@ -41,14 +43,15 @@ class Ports:
         raise OSError(errno.EADDRINUSE, "no free TCP port is found")
 
     def release(self, port: int) -> None:
-        """The program is gone. Idempotent."""
+        """The program has ended. Idempotent."""
         self._taken.discard(port)
 
 
 def connect_tcp_nowait(host: str, port: int) -> RawStream:
-    """Connect to a TCP port of this machine. The connection may not be made yet when this returns (the queue of the listener is full): bytes wait for that.
+    """Connect to a TCP port of this machine. The connection may still be in progress on return (the
+    listen queue is full); then bytes wait for it.
 
-    :raises OSError: nobody listens there.
+    :raises OSError: no program listens there.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -57,7 +60,7 @@ def connect_tcp_nowait(host: str, port: int) -> RawStream:
         try:
             sock.connect((host, port))
         except BlockingIOError:
-            # On the loopback interface the answer is there by now, if there is one.
+            # On the loopback interface a refusal has arrived by now.
             poll = select.poll()
             poll.register(sock, select.POLLOUT)
             if poll.poll(0) and (number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
@@ -69,7 +72,9 @@ def connect_tcp_nowait(host: str, port: int) -> RawStream:
 
 
 def listener_uids(port: int) -> set[int]:
-    """The users whose sockets listen on a port, on any address; nobody where that cannot be told (no descriptor is left)."""
+    """The users whose sockets listen on a port, on any address. Empty if that is unknown (no
+    descriptor is left).
+    """
     found = set()
     for name in ("tcp", "tcp6"):
         try:
@@ -78,7 +83,7 @@ def listener_uids(port: int) -> set[int]:
         except FileNotFoundError:
             continue  # no IPv6 here
         except OSError:
-            return set()  # half of the truth might be taken for the whole
+            return set()  # half of the listeners might be taken for all
         for line in lines:
             words = line.split()
             if words[3] == _LISTEN and int(words[1].rpartition(":")[2], 16) == port:
@@ -99,7 +104,7 @@ def _is_free(port: int) -> bool:
     for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
         try:
             with socket.socket(family, socket.SOCK_STREAM) as probe:
-                # What waits for the last packets of an earlier program is no hindrance.
+                # Sockets of an earlier program in TIME_WAIT do not matter.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

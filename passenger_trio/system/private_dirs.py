@@ -1,9 +1,9 @@
-"""Whether a directory is private: ours, closed to others, and in a place where nobody can put another in its
-stead.
+"""Whether a directory is private: it belongs to us, is closed to other users, and cannot be
+replaced by another user.
 
-The directory is opened without following a symbolic link, and what is open is looked at. Between the look and
-a use nobody can slip another one in, because whoever could rename it is excluded by the look at the directory
-above.
+The directory is opened without following a symbolic link, and the open descriptor is checked. No
+other user can replace the directory between the check and a use: the check of the parent directory
+excludes every user that could rename it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def make_private(path: str) -> bool:
-    """Make a directory that is private, unless it is there. The result says whether it was made.
+    """Make a private directory unless it exists. Returns whether it was made.
 
-    :raises OSError: it cannot be made; with ``errno.EPERM``: it is not private, or would not be, and ``strerror``
-        says why in words that follow on "it".
+    :raises OSError: the directory cannot be made. With ``errno.EPERM``: it is not private, or would
+        not be; ``strerror`` gives the reason, to follow on "it".
     """
-    # Before it is made: a directory left in a stranger's place would be in his way.
+    # Check before making it: a directory left in another user's place would be in that user's way.
     above = os.open(os.path.dirname(path), _OPEN_DIRECTORY)
     try:
         problem = _why_unsafe_place(os.fstat(above))
@@ -43,7 +43,7 @@ def make_private(path: str) -> bool:
 
 
 def why_insecure(path: str) -> str:
-    """``""``, or why a directory cannot be trusted to be private, in words that follow on "it"."""
+    """``""``, or why the directory is not private, in words that follow on "it"."""
     try:
         fd = os.open(path, _OPEN_DIRECTORY | os.O_NOFOLLOW)
     except OSError as exc:

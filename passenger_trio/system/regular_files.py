@@ -1,8 +1,10 @@
-"""Reading a file that somebody else wrote: a regular one, and no more of it than is wanted (R47).
+"""Reads a file that another program wrote: only a regular file, and only a limited number of bytes
+(R47).
 
-A FIFO or a device in a file's stead would be waited for, or read for ever: what is there is opened without waiting, and looked at before it is read. A link is
-followed: these are files that an operator may have linked (a shared configuration). What must not be a link is opened where its directory is ours
-(``private_dirs``, ``admin/instances.py``).
+A FIFO would block, and a device could be endless. So the file is opened without waiting, and
+checked before it is read. Links are followed: an operator may link these files (a shared
+configuration). Files that must not be links are opened in a directory of our own (``private_dirs``,
+``admin/instances.py``).
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ __all__ = ["read_regular"]
 
 
 def read_regular(path: str, most: int) -> bytes | None:
-    """The first ``most`` bytes; None: there is no such file, or it is none to read (a directory, a FIFO, a device).
+    """The first ``most`` bytes. None: the file does not exist or is not regular (a directory, a
+    FIFO, a device).
 
-    :raises OSError: it may not be read, or the disk refuses.
+    :raises OSError: permission is denied, or the disk refuses.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -1,11 +1,13 @@
-"""Sockets: listening, connecting, and the plain stream that the request path runs on.
+"""Sockets: listening, connecting, and the plain stream that the request path uses.
 
-``RawStream`` is the transport of the hot path: a non-blocking stdlib socket, driven by ``trio.lowlevel.wait_readable`` and
-``wait_writable``. It differs from ``trio.SocketStream`` in two ways that pay on every request: it waits *before* it reads (at
-the start of a wait the data is never there yet, so a first ``recv`` would only raise), and it writes without a checkpoint as
-long as the kernel takes the bytes (``send_nowait`` is synchronous and says so by its colour).
+``RawStream`` is the transport of the hot path: a non-blocking stdlib socket, driven by
+``trio.lowlevel.wait_readable`` and ``wait_writable``. It differs from ``trio.SocketStream`` in two
+ways, which save time on every request. It waits *before* it reads: at the start of a wait no data
+is there yet, so a first ``recv`` would only raise. And it writes without a checkpoint as long as
+the kernel takes the bytes (``send_nowait`` is a synchronous function).
 
-Laws: one task reads and one task writes at a time; after ``close`` every call that moves bytes raises ``trio.ClosedResourceError``.
+Laws: at most one task reads and one task writes at a time. After ``close`` every call that moves
+bytes raises ``trio.ClosedResourceError``.
 """
 
 from __future__ import annotations
@@ -47,22 +49,27 @@ __all__ = [
 ]
 
 MAX_UNIX_PATH = 107
-"""Bytes of a Unix socket's path that the kernel takes (sun_path, without its NUL)."""
+"""The longest path of a Unix socket, in bytes (sun_path, without its NUL)."""
 
 _PROBES = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 12}
-"""Seconds of silence before the kernel asks a peer, seconds between that and the next time, and how often it is asked in vain."""
+"""Seconds of silence before the kernel probes a peer, seconds between two probes, and the number of
+unanswered probes.
+"""
 
 _PORT_TRIES = 20
-"""Free ports that are tried until one is free on every address."""
+"""Attempts to find a port that is free on every address."""
 
-# What a broken connection raises where the error could also be a file's: these mean that the peer is gone.
+# Errors of a broken connection. Where an error could also be the file's, these mean that the peer
+# is gone.
 _BROKEN = frozenset(
     {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN, errno.ETIMEDOUT, errno.EHOSTUNREACH}
 )
 
 
 class Cuttable(Protocol):
-    """Whose cancel scope is cancelled by setting ``cut`` first: asking for a flag costs less than asking a scope."""
+    """Owns a cancel scope, and sets ``cut`` before it cancels the scope: reading a flag costs less
+    than asking a scope.
+    """
 
     cut: bool
 
@@ -76,18 +83,19 @@ class RawStream:
         self._sock = sock
         self.fd = sock.fileno()
         self.idle_since = 0.0
-        """For whoever keeps it between two uses: since when, in monotonic seconds."""
+        """For a keeper of idle streams: since when the stream is idle, in monotonic seconds."""
         self.registration: Registration | None = None
-        """While the poller hears for it."""
-        # Bound methods, once: two attribute look-ups fewer on every request.
+        """Set while the poller watches the stream."""
+        # Bind the methods once: this saves two attribute look-ups on every request.
         self._recv = sock.recv
         self._send = sock.send
 
     async def recv(self, size: int = 65536, owner: Cuttable | None = None) -> bytes:
-        """Some bytes; ``b""`` at the end. Waits first, then reads.
+        """Some bytes; ``b""`` at EOF. Waits first, then reads.
 
-        :param owner: of a scope around the call. When it is cut in the same moment in which bytes come, the cancellation is delivered here, before
-            they are read, and not at the next checkpoint, which may belong to something else.
+        :param owner: of a scope around the call. If the scope is cancelled in the same step in
+            which bytes arrive, the cancellation is delivered here, before the bytes are read.
+            Otherwise it would come at the next checkpoint, which may belong to other work.
         :raises trio.BrokenResourceError: the connection is broken.
         """
         if self.fd < 0:
@@ -104,9 +112,9 @@ class RawStream:
                 raise self._failed(exc) from exc
 
     def recv_nowait(self, size: int = 65536) -> bytes:
-        """What is there already.
+        """Read the bytes that have arrived.
 
-        :raises trio.WouldBlock: nothing is.
+        :raises trio.WouldBlock: none have.
         :raises trio.BrokenResourceError: the connection is broken.
         """
         if self.fd < 0:
@@ -119,7 +127,7 @@ class RawStream:
             raise trio.BrokenResourceError(exc.strerror) from exc
 
     async def recv_into(self, buffer: memoryview | bytearray) -> int:
-        """Fill some of ``buffer``; the number of bytes, 0 at the end. Waits first, then reads."""
+        """Read into ``buffer``. Returns the number of bytes, 0 at EOF. Waits first, then reads."""
         if self.fd < 0:
             raise trio.ClosedResourceError
         while True:
@@ -132,9 +140,9 @@ class RawStream:
                 raise self._failed(exc) from exc
 
     def recv_into_nowait(self, buffer: memoryview | bytearray) -> int:
-        """As ``recv_into``, with what is there already.
+        """As ``recv_into``, for bytes that have arrived.
 
-        :raises trio.WouldBlock: nothing is.
+        :raises trio.WouldBlock: none have.
         """
         if self.fd < 0:
             raise trio.ClosedResourceError
@@ -147,7 +155,7 @@ class RawStream:
 
     @property
     def waiting(self) -> int:
-        """Bytes that are here and not read (FIONREAD); 0 when that cannot be told."""
+        """Bytes that have arrived and are unread (FIONREAD); 0 if that is unknown."""
         if self.fd < 0:
             return 0
         try:
@@ -157,7 +165,9 @@ class RawStream:
 
     @property
     def undelivered(self) -> int:
-        """Bytes that were sent and that the peer has not confirmed (SIOCOUTQ), also when it has broken the connection; 0 when that cannot be told."""
+        """Bytes that were sent and that the peer has not acknowledged (SIOCOUTQ), also after the
+        peer has broken the connection; 0 if that is unknown.
+        """
         if self.fd < 0:
             return 0
         try:
@@ -166,7 +176,8 @@ class RawStream:
             return 0
 
     def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
-        """Hand to the kernel what it takes now: the number of bytes, 0 when it takes nothing. Never waits.
+        """Hand the kernel the bytes that it takes now. Returns their number, possibly 0. Never
+        waits.
 
         :raises trio.BrokenResourceError: the connection is broken.
         """
@@ -181,7 +192,9 @@ class RawStream:
 
     @property
     def takes_more(self) -> bool:
-        """Whether ``wait_writable`` would return at once: the kernel takes something, or the connection is broken."""
+        """Whether ``wait_writable`` would return at once: the kernel takes bytes, or the connection
+        is broken.
+        """
         if self.fd < 0:
             return False
         poll = select.poll()
@@ -202,10 +215,11 @@ class RawStream:
     def send_file_nowait(
         self, send_file: Callable[[int, int, int, int], int], file: int, offset: int, count: int
     ) -> int:
-        """Hand bytes of a file to the kernel, by ``send_file`` (``tempfiles.send_file``); as many as it takes now, 0 if the file ends before.
+        """Hand bytes of a file to the kernel with ``send_file`` (``tempfiles.send_file``). Returns
+        the number that it takes now, 0 if the file ends before ``offset``.
 
         :raises trio.BrokenResourceError: the connection is broken.
-        :raises BlockingIOError: the connection takes nothing now.
+        :raises BlockingIOError: the connection takes no bytes now.
         :raises OSError: the file cannot be read.
         """
         if self.fd < 0:
@@ -218,9 +232,10 @@ class RawStream:
             raise
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of ``data``; always a checkpoint.
+        """Send all of ``data``. Always a checkpoint.
 
-        :raises trio.BrokenResourceError: the connection is broken; how much was sent is not known.
+        :raises trio.BrokenResourceError: the connection is broken; the number of bytes sent is
+            unknown.
         """
         if self.fd < 0:
             raise trio.ClosedResourceError
@@ -232,13 +247,13 @@ class RawStream:
                 return
 
     async def wait_writable(self) -> None:
-        """Return when the kernel takes something, or the connection is broken."""
+        """Return when the kernel takes bytes, or the connection is broken."""
         if self.fd < 0:
             raise trio.ClosedResourceError
         await wait_writable(self._sock)
 
     def send_eof(self) -> None:
-        """Half-close: no byte follows. A connection that is gone already is no error."""
+        """Half-close: no byte follows. A connection that is already gone is not an error."""
         if self.fd >= 0:
             try:
                 self._sock.shutdown(socket.SHUT_WR)
@@ -251,10 +266,13 @@ class RawStream:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def probe_peer(self) -> None:
-        """Have the kernel see whether a peer that has ended its side is there still; if it is not, the connection breaks.
+        """Let the kernel check whether a peer that has sent FIN still exists. If it does not, the
+        connection breaks.
 
-        A half-close and a close look the same. But who has only half-closed answers for ever, and who has closed is forgotten by its kernel, in a minute
-        on most (``tcp_fin_timeout``), which answers from then on that it does not know the connection. (A Unix socket tells of a close at once.)
+        A half-close and a close look the same. But a half-closed peer answers probes as long as it
+        lives. The kernel of a closed one forgets the connection, on most systems in a minute
+        (``tcp_fin_timeout``), and then answers that it does not know the connection. (A Unix socket
+        reports a close at once.)
         """
         if self.fd >= 0 and self._sock.family != socket.AF_UNIX:
             for option, value in _PROBES.items():
@@ -262,7 +280,7 @@ class RawStream:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def unregister(self) -> None:
-        """The poller hears for it no more. Idempotent."""
+        """The poller stops watching the stream. Idempotent."""
         registration, self.registration = self.registration, None
         if registration is not None:
             registration.unregister()
@@ -275,7 +293,7 @@ class RawStream:
             self._sock.close()
 
     def _failed(self, exc: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:
-        """The error for a read that failed after a wait: somebody may have closed us between the two."""
+        """The error for a read that failed after a wait: the stream may have been closed in between."""
         return trio.ClosedResourceError() if self.fd < 0 else trio.BrokenResourceError(exc.strerror)
 
     @property
@@ -285,7 +303,9 @@ class RawStream:
 
 @attrs.frozen
 class PeerCredentials:
-    """Who is at the other end, by the kernel's word (SO_PEERCRED): who called ``connect``, or, for the one who did, who called ``listen``."""
+    """The process at the other end, as the kernel reports it (SO_PEERCRED): on the listening side,
+    the process that called ``connect``; on the connecting side, the process that called ``listen``.
+    """
 
     pid: int
     uid: int
@@ -299,12 +319,13 @@ def peer_credentials(sock: socket.socket) -> PeerCredentials:
 
 
 def peer_lives(sock: socket.socket) -> bool:
-    """Whether the process that a Unix socket's credentials name is still there.
+    """Whether the process in the credentials of a Unix socket still lives.
 
-    Somebody else may keep the socket of a process that has ended, whose pid is another one's by now: where that one lives, so does not the other. Before
-    Linux 6.5 nobody can tell, and the pid is believed.
+    Another process may keep the socket of a process that has ended, and the pid may belong to a
+    third one by now. So a live process under that pid proves nothing. Before Linux 6.5 this cannot
+    be checked, and the pid is trusted.
 
-    :raises OSError: no descriptor is left (EMFILE, ENFILE), or no memory.
+    :raises OSError: no descriptor (EMFILE, ENFILE) or memory is left.
     """
     try:
         pidfd = sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
@@ -319,12 +340,14 @@ def peer_lives(sock: socket.socket) -> bool:
 
 
 def connect_unix_nowait(path: str, believe: Callable[[PeerCredentials], bool] | None = None) -> RawStream:
-    """Connect to a Unix stream socket; on Linux that never waits.
+    """Connect to a Unix stream socket. On Linux that never waits.
 
-    :param believe: whether this is who is to listen there. The kernel notes the credentials of whoever calls ``listen``, and no byte is sent before the
-        answer: a path says nothing of who has bound it. A process that has ended is believed nothing (``peer_lives``).
-    :raises BlockingIOError: its queue of connections is full.
-    :raises OSError: nobody listens there; with ``errno.EPERM``: somebody else does.
+    :param believe: whether the listening process is the expected one. A path does not show which
+        process has bound it, but the kernel records the credentials of the process that called
+        ``listen``. No byte is sent before they are checked. A process that has ended is never
+        believed (``peer_lives``).
+    :raises BlockingIOError: the listen queue is full.
+    :raises OSError: no process listens there; with ``errno.EPERM``: an unexpected process does.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
@@ -340,8 +363,8 @@ def connect_unix_nowait(path: str, believe: Callable[[PeerCredentials], bool] | 
 def listen_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
     """Listen on every address that ``host`` names; port 0 takes one free port for all of them.
 
-    :param host: a name or an address; of IPv6 also in brackets, as in a URL.
-    :raises OSError: an address cannot be had; nothing stays open.
+    :param host: a name or an address; an IPv6 address may be in brackets, as in a URL.
+    :raises OSError: an address cannot be bound; no socket stays open.
     """
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -364,7 +387,8 @@ def listen_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
                     sock.listen(backlog)
                 return tries.pop()
             except OSError as exc:
-                # A port that is free on one address and taken on the next: while it is held, the kernel gives another.
+                # The port is free on one address and taken on another. While we hold it, the kernel
+                # gives a different one.
                 taken = port == 0 and exc.errno == errno.EADDRINUSE and len(sockets) > 1
                 if not taken or len(tries) == _PORT_TRIES:
                     raise
@@ -374,10 +398,12 @@ def listen_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
 
 
 def listen_unix(path: str, backlog: int, *, mode: int = 0o666) -> socket.socket:
-    """Listen on a Unix socket at ``path``. A stale socket there is replaced; a live one, or any other file, is left alone (F58).
+    """Listen on a Unix socket at ``path``. Replaces a stale socket there; leaves a live one, or any
+    other file, alone (F58).
 
-    :raises FileExistsError: a file that is not a socket is there.
-    :raises OSError: somebody listens there (EADDRINUSE), the path is too long (ENAMETOOLONG), ...
+    :raises FileExistsError: the file at the path is not a socket.
+    :raises OSError: another process listens there (EADDRINUSE), the path is too long
+        (ENAMETOOLONG), ...
     """
     if len(os.fsencode(path)) > MAX_UNIX_PATH:
         raise OSError(errno.ENAMETOOLONG, f"a socket's path may be {MAX_UNIX_PATH} bytes long", path)
@@ -400,7 +426,7 @@ def listen_unix(path: str, backlog: int, *, mode: int = 0o666) -> socket.socket:
         finally:
             probe.close()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    old_umask = os.umask(0o177)  # nobody may connect between bind and chmod
+    old_umask = os.umask(0o177)  # no other user may connect between bind and chmod
     bound = False
     try:
         sock.bind(path)
@@ -418,7 +444,7 @@ def listen_unix(path: str, backlog: int, *, mode: int = 0o666) -> socket.socket:
 
 
 def remove_unix_socket(path: str) -> None:
-    """Remove a socket's file. What cannot be removed (the application put a directory there) stays: that is no reason to fail."""
+    """Remove a socket's file. A failure (the application put a directory there) is ignored."""
     try:
         os.unlink(path)
     except OSError:
@@ -426,12 +452,14 @@ def remove_unix_socket(path: str) -> None:
 
 
 def reset_on_close(sock: socket.socket) -> None:
-    """Closing this TCP socket sends RST."""
+    """Make the close of this TCP socket send RST."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def holder_of_port(port: int) -> str:
-    """Who listens on a TCP port, for an error message: ``"nginx (pid 17)"``, or ``""`` when that cannot be known."""
+    """The process that listens on a TCP port, for an error message: ``"nginx (pid 17)"``, or ``""``
+    if it is unknown.
+    """
     import psutil
 
     try:

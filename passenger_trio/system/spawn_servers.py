@@ -1,4 +1,6 @@
-"""Where the programs of ``spawn_servers/`` are: beside the package in a checkout, inside it in an installed wheel."""
+"""The location of the programs of ``spawn_servers/``: beside the package in a checkout, inside it
+in an installed wheel.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ _PLACES = (_PACKAGE / "_spawn_servers", _PACKAGE.parent / "spawn_servers")
 def find_loader(language: str, name: str) -> Path:
     """The file of a loader, such as ``find_loader("python", "wsgi_loader.py")``.
 
-    :raises FileNotFoundError: the installation is not whole.
+    :raises FileNotFoundError: the installation is incomplete.
     """
     for place in _PLACES:
         path = place / language / name

@@ -1,7 +1,9 @@
-"""System calls of Linux that an interpreter may not offer: CPython has all of them in its library, PyPy 3.11 has not.
+"""Linux system calls that an interpreter may lack: CPython's library has all of them, PyPy 3.11
+does not.
 
-Where the standard library has the function it is that function; else it is the system call by ``ctypes``, with the same arguments, result and
-errors. Constants are the kernel's, which are the same on every architecture that we know (the numbers of new calls, too).
+Where the standard library has the function, that function is used. Otherwise the system call is
+made with ``ctypes``, with the same arguments, result and errors. The constants are the kernel's.
+They, and the numbers of new calls, are the same on every architecture that we know.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ _NR_PIDFD_SEND_SIGNAL, _NR_PIDFD_OPEN = 424, 434
 
 
 class Ended(NamedTuple):
-    """What is looked at in the result of ``waitid``."""
+    """The used members of the result of ``waitid``."""
 
     si_pid: int
     si_status: int
@@ -67,7 +69,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _checked(result: int) -> int:
-    """:raises OSError: of the class of its number, as the standard library does."""
+    """:raises OSError: the subclass for the error number, as the standard library does."""
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -86,7 +88,7 @@ def call_pidfd_send_signal(fd: int, number: int, info: None = None, flags: int =
 
 
 def call_waitid(kind: int, number: int, options: int) -> Ended | None:
-    """``os.waitid``: None when ``WNOHANG`` is among the options and none has ended."""
+    """``os.waitid``: None if the options include ``WNOHANG`` and no child has ended."""
     info = _SigInfo()
     _checked(_libc.waitid(ctypes.c_int(kind), ctypes.c_uint(number), ctypes.byref(info), ctypes.c_int(options)))
     return Ended(info.si_pid, info.si_status, info.si_code) if info.si_pid else None

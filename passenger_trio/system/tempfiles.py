@@ -1,10 +1,12 @@
-"""Files without a name: written by one process, read back by it, and gone with their last descriptor, however that process ends.
+"""Files without a name: one process writes and reads them. They vanish with their last descriptor,
+however that process ends.
 
-``open_unlinked`` asks for ``O_TMPFILE``, which never has a name; a file system that has no such thing (NFS, some FUSE) gets a file of a random name, created
-exclusively, that is unlinked before anything is written. The mode is 0600 either way, and ``O_EXCL`` keeps others from linking it (R34).
+``open_unlinked`` uses ``O_TMPFILE``, which never creates a name. A file system without it (NFS,
+some FUSE) gets a file with a random name, created exclusively and unlinked before anything is
+written. The mode is 0600 either way, and ``O_EXCL`` keeps other users from linking the file (R34).
 
-These calls wait for a disk, and never for a socket; whoever has an event loop opens, writes and receives in a thread. ``send_file`` waits when what is to be read is no longer
-in the page cache.
+These calls wait for a disk, never for a socket. A caller with an event loop opens, writes and
+receives in a thread. ``send_file`` waits if the bytes are no longer in the page cache.
 """
 
 from __future__ import annotations
@@ -34,11 +36,11 @@ __all__ = [
 ]
 
 _FLAGS = os.O_RDWR | os.O_EXCL | os.O_CLOEXEC
-# What a file system says that does not know O_TMPFILE; EISDIR is the answer of a kernel that does not.
+# Errors of a file system without O_TMPFILE; EISDIR is the error of a kernel without it.
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
 _AT_ONCE = 262144
 ROOM = 1024
-"""Bytes that framing may add to what came."""
+"""Bytes that framing may add to the received bytes."""
 
 Take = Callable[[memoryview], tuple[Sequence[bytes | memoryview], int]]
 
@@ -46,7 +48,7 @@ Take = Callable[[memoryview], tuple[Sequence[bytes | memoryview], int]]
 def open_unlinked(directory: str) -> int:
     """A new file in ``directory``, as a descriptor.
 
-    :raises OSError: the directory is not there, cannot be written to, ...
+    :raises OSError: the directory does not exist, is not writable, ...
     """
     try:
         return os.open(directory, _FLAGS | O_TMPFILE, 0o600)
@@ -66,9 +68,11 @@ def takes_files(directory: str) -> bool:
 
 
 def default_directory() -> str:
-    """Where temporary files are: ``$TMPDIR``, or the first of ``/tmp`` and ``/var/tmp`` that takes a file, or ``/tmp``.
+    """The directory for temporary files: ``$TMPDIR``, or the first of ``/tmp`` and ``/var/tmp`` in
+    which a file can be made, or ``/tmp``.
 
-    (``tempfile.gettempdir`` would take the working directory as well, which is often the application, and raises where there is none.)
+    (``tempfile.gettempdir`` also takes the working directory, which is often the application's, and
+    raises where no directory works.)
     """
     candidates = [os.environ.get("TMPDIR", ""), "/tmp", "/var/tmp"]
     found = (path for path in candidates if os.path.isabs(path) and takes_files(path))
@@ -76,7 +80,7 @@ def default_directory() -> str:
 
 
 def open_and_unlink(directory: str) -> int:
-    """The same for file systems without ``O_TMPFILE``."""
+    """As ``open_unlinked``, for file systems without ``O_TMPFILE``."""
     descriptor, path = tempfile.mkstemp(prefix="buffer.", dir=directory)
     try:
         os.unlink(path)
@@ -87,7 +91,9 @@ def open_and_unlink(directory: str) -> int:
 
 
 def write_at(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> tuple[int, int | None]:
-    """(bytes written, the number of the error that stopped it before all was, or None)."""
+    """Returns the number of bytes written, and the number of the error that stopped the write
+    early, or None.
+    """
     written = 0
     with memoryview(data) as view:
         while written < len(view):
@@ -102,7 +108,7 @@ def write_at(descriptor: int, data: bytes | bytearray | memoryview, offset: int)
 
 
 def write_pieces_at(descriptor: int, pieces: Sequence[bytes | memoryview], offset: int) -> tuple[int, int | None]:
-    """As ``write_at``. There are no more pieces than the kernel takes at once (1024)."""
+    """As ``write_at``, for at most as many pieces as the kernel takes in one call (1024)."""
     if not pieces:
         return 0, None
     try:
@@ -116,28 +122,30 @@ def write_pieces_at(descriptor: int, pieces: Sequence[bytes | memoryview], offse
 
 
 class Received(NamedTuple):
-    """What came of ``receive_at``."""
+    """The result of ``receive_at``."""
 
     written: int
     """Bytes."""
     rest: bytes = b""
-    """What was to be written behind them, and could not be."""
+    """Bytes that follow the written ones and could not be written."""
     error: int | None = None
-    """The file's."""
+    """The error number of the file."""
     untaken: bytes = b""
-    """What came behind that, and is not for the file."""
+    """Bytes that were received after those, and do not belong in the file."""
     broken: bool = False
-    """The connection is broken, which the kernel tells once."""
+    """The connection is broken. The kernel reports that once."""
 
 
 def receive_at(sock: socket.socket, descriptor: int, offset: int, most: int, take: Take | None = None) -> Received:
-    """Receive from a socket that does not block straight into a file, until about ``most`` bytes are written (never more) or the socket has no more now.
+    """Receive from a non-blocking socket straight into a file, until about ``most`` bytes are
+    written (never more) or the socket has no more now.
 
-    It does not wait for the network: a sender who is slow costs the thread nothing.
+    It does not wait for the network: a slow sender costs the thread nothing.
 
-    :param take: makes of what came what is written, and of how many bytes of it; it is called no more when that was not all. It may add ``ROOM`` bytes.
+    :param take: converts received bytes: returns the pieces to write, and the number of bytes that
+        it took. If it did not take all, it is not called again. It may add ``ROOM`` bytes.
 
-    A good end of the connection is left to the next who reads it.
+    A clean EOF is left to the next reader of the connection.
     """
     buffer = memoryview(bytearray(min(most, _AT_ONCE)))
     total = 0
@@ -163,28 +171,29 @@ def receive_at(sock: socket.socket, descriptor: int, offset: int, most: int, tak
 
 
 def send_file(sock: int, descriptor: int, offset: int, count: int) -> int:
-    """Hand bytes of a file to a socket that does not block; how many it took, 0 if the file ends before ``offset``.
+    """Hand bytes of a file to a non-blocking socket. Returns the number that it took, 0 if the file
+    ends before ``offset``.
 
-    :raises BlockingIOError: the socket takes nothing now.
-    :raises OSError: of the socket, or of the file.
+    :raises BlockingIOError: the socket takes no bytes now.
+    :raises OSError: the socket or the file failed.
     """
     try:
         return os.sendfile(sock, descriptor, offset, count)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOSYS):
             raise
-    # A file system that sendfile(2) cannot read from.
+    # sendfile(2) cannot read from this file system.
     data = os.pread(descriptor, min(count, 262144), offset)
     return os.write(sock, data) if data else 0
 
 
 def truncate(descriptor: int) -> None:
-    """Empty a file. About 30 us for each MiB that it had."""
+    """Empty a file. Takes about 30 us for each MiB of it."""
     os.ftruncate(descriptor, 0)
 
 
 def free_space(directory: str) -> int:
-    """Bytes that an ordinary user could write there, 0 if that cannot be known."""
+    """Bytes that an ordinary user could write in the directory; 0 if that is unknown."""
     try:
         found = os.statvfs(directory)
     except OSError:

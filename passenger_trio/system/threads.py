@@ -1,10 +1,15 @@
-"""Runs work in a thread, and handles a system that refuses a thread: the only place that asks for one.
+"""Runs work in a thread, and reports when the system refuses one: the only module that asks for a
+thread.
 
-What may block (a disk, ``/proc``, a pipe that nobody reads) is done in a thread. At a limit on processes (``RLIMIT_NPROC``, ``pids.max``), or when memory is short, the
-kernel refuses a new one, and Trio raises whatever the interpreter makes of that. Here it is ``NoThread``, so that each caller says what becomes of its work: it does without
-(gauges), waits (the access log), takes another way (a buffer stays in memory), or fails alone (one answer on the admin socket) (KE3).
+Work that may block (a disk, ``/proc``, a pipe without a reader) runs in a thread. At a limit on
+processes (``RLIMIT_NPROC``, ``pids.max``), or when memory is short, the kernel refuses a new
+thread, and Trio raises the interpreter's error for that. This module raises ``NoThread`` instead,
+so that each caller decides what happens to its work: it goes without (gauges), waits (the access
+log), uses an alternative (a buffer stays in memory), or fails alone (one answer on the admin
+socket) (KE3).
 
-Law: ``NoThread`` means that the work was not begun; an error of the work itself comes out as it is.
+Law: ``NoThread`` means that the work was not begun. An error of the work itself is raised
+unchanged.
 """
 
 from __future__ import annotations
@@ -21,15 +26,16 @@ Ts = TypeVarTuple("Ts")
 
 
 class NoThread(Exception):
-    """The kernel gives no thread now. Nothing was done."""
+    """The kernel refuses a thread now. The work was not begun."""
 
 
 async def in_thread(
     work: Callable[[*Ts], T], *arguments: *Ts, limiter: trio.CapacityLimiter, abandon_on_cancel: bool = False
 ) -> T:
-    """``trio.to_thread.run_sync``, with ``NoThread``.
+    """As ``trio.to_thread.run_sync``, but raises ``NoThread``.
 
-    :raises NoThread: no thread can be had. That takes no longer than asking; who tries again must wait by itself.
+    :raises NoThread: no thread is available. A refusal comes at once; a caller that retries must
+        wait by itself.
     """
     begun = False
 
