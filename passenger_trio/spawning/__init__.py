@@ -1,6 +1,8 @@
-"""Making application processes: find the application, start a loader, shake hands, keep a preloader to fork from.
+"""Makes application processes: finds the application, starts a loader, shakes hands, keeps a
+preloader to fork from.
 
-It knows of programs, pipes and control connections. It decides nothing about how many processes there should be, or when: the pool
-orders one process at a time and gets a ``SpawnedProcess`` or a ``SpawnError`` with all the evidence. Whatever it started and does not hand
-over it has killed and reaped before it returns, also when it is cancelled.
+This package knows programs, pipes and control connections. It does not decide how many processes
+there are, or when they start: the pool orders one process at a time, and gets a ``SpawnedProcess``
+or a ``SpawnError`` with all the evidence. Before a spawn returns, everything that it started and
+does not hand over is killed and reaped, also on cancellation.
 """

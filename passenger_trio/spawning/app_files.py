@@ -1,9 +1,9 @@
 """The application's own files as text: which exist, and which names their syntax trees bind.
 
-Only reading, at most 1 MiB of a file, of regular files (a FIFO named ``app.py`` must not stop the
-supervisor). Symbolic links are followed: people develop and deploy with them. A file that is there but cannot
-be read counts like one with a syntax error: it is what the person meant, and the loader will show what is
-wrong with it. Each file is read once in the life of an ``AppFiles``, that is once in a detection.
+It only reads, at most 1 MiB of a file, and only regular files (a FIFO named ``app.py`` must not
+stop the supervisor). Symbolic links are followed, because users develop and deploy with them. An
+unreadable file counts like one with a syntax error: it is the file that the user meant, and the
+loader will show the error. An ``AppFiles`` lives for one detection and reads each file once.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ class AppFiles:
     """The modules under one or more directories, in the order of Python's search path."""
 
     def __init__(self, root: str, *more: str) -> None:
-        """:param root: absolute path; ``more``: further directories to find modules in."""
+        """:param root: absolute path.
+        :param more: further directories in which to find modules.
+        """
         self.root = root
         self._path = (root, *more)
         self._read: dict[str, Module | None] = {}
 
     def file(self, path: str, package: str = "") -> Module | None:
-        """The module in a file (absolute, or relative to the root); None if there is no such regular file."""
+        """The module in a file (absolute, or relative to the root); None if there is no such
+        regular file.
+        """
         path = os.path.join(self.root, path)
         if path not in self._read:
             self._read[path] = _read(path, package)
@@ -53,7 +57,7 @@ class AppFiles:
         return ""
 
     def relative(self, path: str) -> str:
-        """A path as people want to read it: relative to the root where it is below it."""
+        """A path for people: relative to the root if it is below the root."""
         return os.path.relpath(path, self.root) if path.startswith(self.root.rstrip("/") + "/") else path
 
 

@@ -1,8 +1,10 @@
-"""What a spawner must know of an application, computed once: command, environment, the loader's ``options``.
+"""The data that a spawner needs about an application, computed once: command, environment, the
+loader's ``options``.
 
-The environment that an application gets is the supervisor's own, less everything that starts with ``PASSENGER_TRIO_`` (the
-supervisor's settings, and other instances' tokens), plus the variables named in ``_environment``, plus the application's own (R48: one application never
-sees the variables of another).
+The environment of an application is the supervisor's own without the variables that start with
+``PASSENGER_TRIO_`` (the supervisor's settings, and other instances' tokens), plus the variables
+named in ``_environment``, plus the application's own. One application never sees the variables of
+another (R48).
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ _LOADERS = {
 }
 """Type -> language, the program for a worker, the program for a preloader. Other types have no loader."""
 _CONCURRENCY = {"asgi": 100, "node": 100, "generic": 0}
-"""Requests that a process gets at a time, for types that do not count threads. 0: any number."""
+"""Concurrent requests of a process, for types that do not count threads. 0: any number."""
 _PRELOAD_ARGUMENT = "--preload"
 
 
@@ -48,15 +50,15 @@ class AppSpec:
     environment: Mapping[str, str]
     socket_dir: str
     found_out: dict[str, str] = attrs.field(factory=dict, eq=False, repr=False)
-    """What only running the application has shown: ``app_type``, if the guess was wrong."""
+    """Facts that only running the application showed: ``app_type``, if the guess was wrong."""
 
     @property
     def app_type(self) -> str:
-        """The type: what running the application has shown, else what was detected."""
+        """The type that running the application showed, else the detected one."""
         return self.found_out.get("app_type", self.detected.app_type)
 
     def turned_out(self, app_type: str) -> bool:
-        """Note the type that a process reports. Whether it differs from the type so far."""
+        """Record the type that a process reports. Returns whether it differs from the type so far."""
         if not (self.detected.is_guess and app_type in _LOADERS and app_type != self.app_type):
             return False
         self.found_out["app_type"] = app_type
@@ -71,15 +73,15 @@ class AppSpec:
     def streams(self) -> int:
         """Streams that a process takes at the same time; 0: any number.
 
-        It is enough for the sessions that ``force_max_concurrent_requests_per_process`` forces upon a process: none of them may wait
-        for the end of another's stream, unless there is no thread for it.
+        There is one for each session that ``force_max_concurrent_requests_per_process`` allows. So
+        no session waits for the end of another session's stream, unless there is no thread for it.
         """
         forced = self.app.force_max_concurrent_requests_per_process
         return forced if self.detected.app_type in _CONCURRENCY and forced >= 0 else self.concurrency
 
     @property
     def _tasks(self) -> int:
-        """The same, if it turns out to be ASGI."""
+        """As ``streams``, for an application that turns out to be ASGI."""
         forced = self.app.force_max_concurrent_requests_per_process
         own = self.app.max_concurrent_requests_per_process
         return forced if forced >= 0 else own if own >= 0 else _CONCURRENCY["asgi"]
@@ -110,7 +112,7 @@ class AppSpec:
 
 
 def concurrency_of(app: AppOptions, detected: DetectedApp) -> int:
-    """Sessions that a process of the application is to serve at the same time; 0: any number."""
+    """Sessions that a process of the application should serve at the same time; 0: any number."""
     usual = _CONCURRENCY.get(detected.app_type)
     if usual is None:
         return app.thread_count
@@ -142,7 +144,7 @@ def make_app_spec(
 
 
 def group_key(app: AppOptions, detected: DetectedApp) -> GroupKey:
-    """What the group of an application is called."""
+    """The name of the application's group."""
     return GroupKey(app.name or Path(detected.root).name or "app", app.environment)
 
 

@@ -1,8 +1,10 @@
-"""Whether the code of an application has changed: a signature of its code files, to compare with an earlier one.
+"""Detects that the code of an application has changed: computes a signature of its code files, to
+compare with an earlier one.
 
-Only looking: names, sizes and times of modification, never contents; and never at more than ``_MOST`` entries, for an application may have a million
-uploads. What an application writes (logs, data, caches), what is installed beside it (virtual environments, packages) and hidden directories are left
-out. It takes a few milliseconds for thousands of files, so call it in a thread.
+It reads names, sizes and modification times, never contents. It looks at ``_MOST`` entries at most,
+because an application may have a million uploads. It skips files that an application writes (logs,
+data, caches), installed packages (virtual environments, packages) and hidden directories. It takes
+a few milliseconds for thousands of files, so call it in a thread.
 """
 
 from __future__ import annotations
@@ -17,11 +19,15 @@ __all__ = ["code_signature"]
 _CODE = (".py", ".rb", ".ru", ".js", ".mjs", ".cjs", ".ts", ".php", ".pl")
 _NOT_CODE = frozenset({"node_modules", "__pycache__", "tmp", "log", "logs", "site-packages", "bundle"})
 _MOST = 20_000
-"""Files and directories, of whatever kind; a larger application is looked at in part, what is nearest to its root first."""
+"""Files and directories of any kind. Of a larger application only a part is examined, nearest to
+its root first.
+"""
 
 
 def code_signature(root: str, most: int = _MOST) -> int:
-    """A number that changes when a file with code appears, changes or goes. What cannot be read is left out."""
+    """A number that changes when a code file appears, changes or disappears. Unreadable files are
+    skipped.
+    """
     found: list[str] = []
     directories = deque([root])
     seen = 0

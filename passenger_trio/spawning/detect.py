@@ -1,12 +1,14 @@
-"""A directory, or a target that a person named -> the application in it: what to load, with which
+"""Finds the application in a directory, or the one that a target names: what to load, with which
 interpreter, and why.
 
-Detection reads syntax trees and imports nothing. It answers in one sentence why it chose what it chose, and
-if it finds nothing it says in at most six lines what it looked for and what came near.
+Detection reads syntax trees and imports nothing. It gives the reason for its choice in one
+sentence. If it finds nothing, it reports in at most six lines what it looked for and which files
+came near.
 
-The order of the search is that of ``STARTUP_FILES``, then Django's ``manage.py``, then the packages in the
-directory (and in ``src``), then a Node.js project (whose ``package.json`` is often there for a frontend only). A file that is there under one of these names but has a syntax error is chosen all
-the same: it is what the person is working on, and the loader shows the error with its traceback.
+It searches in the order of ``STARTUP_FILES``, then Django's ``manage.py``, then the packages in the
+directory (and in ``src``), then a Node.js project (whose ``package.json`` often serves a frontend
+only). A startup file with a syntax error is chosen all the same: it is the file that the user is
+working on, and the loader shows the error with its traceback.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ __all__ = ["STARTUP_FILES", "DetectedApp", "detect"]
 
 STARTUP_FILES = ("passenger_wsgi.py", "passenger_asgi.py", "wsgi.py", "asgi.py", "app.py", "main.py")
 _OF_ONE_INTERFACE = {"wsgi": ("passenger_asgi.py", "asgi.py", "asgi"), "asgi": ("passenger_wsgi.py", "wsgi.py", "wsgi")}
-"""Files and modules that are for another interface than the one that was asked for, by their names."""
+"""Files and modules whose names belong to another interface than the one that was asked for."""
 _PACKAGE_MODULES = ("wsgi", "asgi", "app", "main", "")
 """Modules of a package that may hold its application; the last is the package itself."""
 
@@ -51,18 +53,21 @@ _NAMES = (*OBJECT_NAMES, *(f"{name}()" for name in FACTORY_NAMES))
 
 @attrs.frozen
 class DetectedApp:
-    """What is to be loaded.
+    """The application to load.
 
     :ivar app_type: ``wsgi``, ``asgi``, ``rack``, ``node`` or ``generic``.
     :ivar root: absolute path of the application's directory.
-    :ivar startup_file: absolute path of the file to load, or ``""`` when ``entry_module`` is to be imported.
+    :ivar startup_file: absolute path of the file to load, or ``""`` when ``entry_module`` is
+        imported.
     :ivar entry_module: dotted module name, or ``""``.
-    :ivar entry_object: attribute path in it, or ``""``: the interface's usual names, in the loader's order.
+    :ivar entry_object: attribute path in it, or ``""``: the interface's usual names, in the
+        loader's order.
     :ivar entry_is_factory: the object is called without arguments to get the application.
-    :ivar python: absolute path of the interpreter; ``python_reason`` says why that one.
-    :ivar reason: why this application, in one sentence without a full stop.
-    :ivar candidates: what else could have been served, in words.
-    :ivar env_additions: environment variables that the application needs (the application's own options win).
+    :ivar python: absolute path of the interpreter; ``python_reason`` gives the reason for it.
+    :ivar reason: the reason for this application, in one sentence without a full stop.
+    :ivar candidates: other applications that could have been served, in words.
+    :ivar env_additions: environment variables that the application needs (the application's own
+        options win).
     """
 
     app_type: str
@@ -77,22 +82,22 @@ class DetectedApp:
     candidates: tuple[str, ...] = ()
     env_additions: tuple[tuple[str, str], ...] = ()
     can_fork: bool = True
-    """Whether the interpreter can; JRuby cannot, and its processes are started one by one."""
+    """Whether the interpreter can fork. JRuby cannot: its processes are started one by one."""
 
     is_guess: bool = False
-    """Nobody has said that it is WSGI, so the loader may find that it is ASGI."""
+    """The WSGI type was not given, so the loader may find that it is ASGI."""
 
     is_certain: bool = True
-    """Whether somebody has said its type, or the text of the application shows it."""
+    """Whether the type was given, or the text of the application shows it."""
 
     @property
     def possible_types(self) -> tuple[str, ...]:
-        """What it may turn out to be when it is loaded; first what it is taken for."""
+        """Types that the loader may find, the assumed one first."""
         return (self.app_type, "asgi") if self.is_guess and not self.is_certain else (self.app_type,)
 
     @property
     def why_not_forked(self) -> str:
-        """For people, where ``can_fork`` is not."""
+        """The reason, for people, if ``can_fork`` is False."""
         return {"node": "Node.js cannot fork", "generic": "a program is not forked"}.get(
             self.app_type, "this interpreter cannot fork"
         )
@@ -101,8 +106,8 @@ class DetectedApp:
 def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> DetectedApp:
     """Find the application that ``app`` means. Blocking, but short: it reads a few small files.
 
-    :param environ: the supervisor's environment (``VIRTUAL_ENV``, ``PATH``, ``PYTHONPATH``), by default this
-        process's.
+    :param environ: the supervisor's environment (``VIRTUAL_ENV``, ``PATH``, ``PYTHONPATH``), by
+        default this process's.
     :raises NothingToServe: there is no application, or none of a kind that can be served.
     :raises OptionError: an option names something that cannot be used.
     """
@@ -154,7 +159,7 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
 
 
 def generic_app(app: AppOptions, root: str) -> DetectedApp:
-    """:raises OptionError: the command is missing, or something is said beside it that would not be heard."""
+    """:raises OptionError: the command is missing, or another option contradicts it."""
     command = app.app_start_command
     if not command.strip():
         raise OptionError("--app-type", app.app_type, "give the command that starts the program: --app-start-command")
@@ -232,7 +237,9 @@ def _root(given: str, environ: Mapping[str, str]) -> str:
 
 
 def _check_installed(choice: Choice, python: str, root: str) -> None:
-    """A module that is not below the root may be installed: ask, to answer a misspelt name at once."""
+    """A module outside of the root may be installed. Ask the interpreter now, so that a misspelt
+    name is reported at once.
+    """
     top = choice.unseen_module.partition(".")[0]
     if top and not finds_module(python, root, top):
         raise NothingToServe(f"there is no module {top!r} in {root}, and {python} does not find one either")
@@ -244,7 +251,7 @@ class _Search:
     app: AppOptions
     environ: Mapping[str, str]
 
-    # What a person named
+    # Targets that the user named
 
     def target(self, target: str) -> Choice:
         """``module``, ``module:object``, ``module:factory()``, ``file.py:object`` ..."""
@@ -300,10 +307,10 @@ class _Search:
             unseen_module=where,
         )
 
-    # What is in the directory
+    # Search of the directory
 
     def directory(self) -> Choice:
-        """The first of what can be served; the others become its ``candidates``."""
+        """The first application that can be served; the others become its ``candidates``."""
         misses: list[Miss] = []
         files = [file for file in STARTUP_FILES if file not in _OF_ONE_INTERFACE.get(self.app.app_type, ())]
         found = [self._startup_file(file, misses) for file in files] + [self._django(misses)]
@@ -311,11 +318,11 @@ class _Search:
         if not choices:
             choices = [choice for choice in self._packages(misses) if choice is not None]
             if len(choices) > 1:
-                # A guess among equals could not be explained.
+                # A choice among equals would have no reason.
                 names = ", ".join(choice.target for choice in choices)
                 misses, choices = [Miss(f"there are several applications ({names}): name one")], []
         if not choices and self.app.app_type:
-            # Somebody said what it is: the loader, which runs it, has the last word.
+            # The user gave the type. The loader runs the file, and decides.
             found = [self._startup_file(file, [], trusts_wanted=True) for file in STARTUP_FILES]
             choices = [choice for choice in found if choice is not None]
         if not choices:
@@ -359,7 +366,7 @@ class _Search:
             path = "application"
             reason = f"{reason} with the {interface.upper()} module {entry}"
         if not entry:
-            # Django's own factory needs nothing but the settings.
+            # Django's own factory needs only the settings.
             entry, path, is_factory = f"django.core.{interface}", f"get_{interface}_application", True
             reason = (
                 f"manage.py belongs to a Django project ({settings}) that has no {interface.upper()} module of its own"
@@ -377,10 +384,10 @@ class _Search:
         )
 
     def _django_interface(self, settings: str) -> tuple[str, str]:
-        """The interface of a Django project, and why that one, to be put behind a sentence.
+        """The interface of a Django project, and the reason, to be appended to a sentence.
 
-        A project has an ASGI module because ``startproject`` makes one, whether anybody wants it or not: so it is
-        served as WSGI, unless it shows that it wants more.
+        ``startproject`` makes an ASGI module in every project, wanted or not. So a project is
+        served as WSGI unless it shows that it needs ASGI.
         """
         if self.app.app_type:
             return self.app.app_type, ""
@@ -410,7 +417,7 @@ class _Search:
                 where = self.files.path_of(entry)
                 doubts: list[Miss] = []
                 choice = self._usual(module, self.files.relative(where), doubts)
-                # Most modules of most packages hold no application, and that is not worth a line.
+                # Most modules of most packages hold no application; they are not reported.
                 misses += [doubt for doubt in doubts if doubt.came_near]
                 if choice is not None:
                     return attrs.evolve(choice, entry_module=entry, env_additions=self._src_path(where))
@@ -429,7 +436,7 @@ class _Search:
         return NothingToServe(nothing_found(f"no application found in {root}", [looked_for, *lines]), _LOOKED_FOR)
 
     def _src_path(self, where: str) -> tuple[tuple[str, str], ...]:
-        """What makes a module below ``src`` importable."""
+        """The variable that makes a module below ``src`` importable."""
         src = os.path.join(self.files.root, "src")
         if not where.startswith(src + os.sep):
             return ()

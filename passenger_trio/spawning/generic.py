@@ -1,13 +1,16 @@
-"""GenericSpawner: programs that know nothing of us, started by a shell command (``--app-start-command``).
+"""GenericSpawner: programs that do not know our contract, started by a shell command
+(``--app-start-command``).
 
-A program gets a free TCP port of the loopback interface (``$PORT``) and the path of a Unix socket (``$SOCKET``), listens on
-one of them, and is ready as soon as it accepts a connection. It speaks HTTP, is asked to stop by SIGTERM (to its process
-group), and has no control connection.
+A program gets a free TCP port of the loopback interface (``$PORT``) and the path of a Unix socket
+(``$SOCKET``), and listens on one of them. It is ready as soon as it accepts a connection. It speaks
+HTTP, is asked to stop by SIGTERM (to its process group), and has no control connection.
 
-Instead it has a death pipe: ``_SHELL`` leaves a shell beside the program, in its process group, that waits for the end of the
-pipe and then kills the group. So whatever ends the supervisor ends the program and what it has started. (PR_SET_PDEATHSIG
-would end the first process only, and is lost in a set-uid exec.) The shell is not a child of the program, because a program
-may wait for all its children. When the program has ended, a line tells the shell to end; ``remains`` ends what is left.
+Instead it has a death pipe: ``_SHELL`` leaves a shell beside the program, in its process group. The
+shell waits for EOF on the pipe and then kills the group. So any end of the supervisor ends the
+program and all that it started. (PR_SET_PDEATHSIG would end the first process only, and is lost in
+a set-uid exec.) The shell is not a child of the program, because a program may wait for all its
+children. When the program has ended, a line on the pipe tells the shell to exit; ``remains`` ends
+the rest of the group.
 """
 
 from __future__ import annotations
@@ -69,7 +72,7 @@ class Endpoint:
 
 @attrs.define(eq=False)
 class DeathPipe:
-    """The pipe whose end ends the program. ``close`` closes both ends, and is idempotent."""
+    """The pipe whose EOF ends the program. ``close`` closes both ends, and is idempotent."""
 
     reading_end: int
     writing_end: int
@@ -85,7 +88,7 @@ class DeathPipe:
 
     def disarm(self) -> None:
         """The program has ended: close the pipe without killing its group."""
-        with suppress(OSError):  # the shell is gone, too
+        with suppress(OSError):  # the shell has ended, too
             os.write(self.writing_end, b"\n")
         self.close()
 
@@ -238,9 +241,9 @@ class GenericSpawner(WithoutPreloader):
         launch.advance("start_program", "probe")
 
     async def _wait_listening(self, launch: Launch, port: int) -> Endpoint:
-        """A race between the first connection, the exit and the deadline.
+        """Wait for the first connection, the exit or the deadline, whichever comes first.
 
-        :raises SpawnError: the connection did not win.
+        :raises SpawnError: the exit or the deadline came first.
         """
         pidfd = launch.pidfd
         assert pidfd is not None
@@ -312,10 +315,10 @@ class GenericSpawner(WithoutPreloader):
 
 
 def _probe(socket_path: str, port: int, pid: int) -> Endpoint | None:
-    """Where the program accepts a connection; None: nowhere yet.
+    """The endpoint at which the program accepts a connection; None: there is none yet.
 
-    On the port, our user or the program itself (which may have become another user) must listen: another process may have
-    taken the port first (R47).
+    On the port, the listener must be our user, or the program itself (which may have become another
+    user): another process may have taken the port first (R47).
     """
     for endpoint in (Endpoint(socket_path), Endpoint("127.0.0.1", port), Endpoint("::1", port)):
         try:
@@ -333,9 +336,11 @@ def _probe(socket_path: str, port: int, pid: int) -> Endpoint | None:
 
 
 def belongs(pid: int, listener: PeerCredentials) -> bool:
-    """Whether the listening process is the program, a member of its process group or a descendant. It may run as another user."""
+    """Whether the listening process is the program, a member of its process group or a descendant.
+    It may run as another user.
+    """
     if not listener.pid:
-        return False  # its pid cannot be seen from here
+        return False  # its pid is in another pid namespace
     try:
         if listener.pid == pid or os.getpgid(listener.pid) == pid:
             return True
@@ -345,7 +350,9 @@ def belongs(pid: int, listener: PeerCredentials) -> bool:
 
 
 def _listens_on(pid: int) -> list[str]:
-    """Where a process and its descendants listen, for people. Empty if that cannot be found out (no descriptor is left)."""
+    """The addresses on which a process and its descendants listen, for people. Empty if they are
+    unknown (no descriptor is left).
+    """
     found = set()
     try:
         import psutil

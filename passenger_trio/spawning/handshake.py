@@ -1,12 +1,15 @@
-"""From "the program was started" to "it may serve": a race between ready, error, early exit and the deadline.
+"""Waits until a started program may serve: a race between ready, error, early exit and the
+deadline.
 
-Every spawner runs its spawns through ``Launch``, which keeps the journey and gathers the evidence. It knows one program, its
-output and its control connection; how the program was started is its spawner's.
+Every spawner runs its spawns through ``Launch``, which keeps the journey and gathers the evidence.
+``Launch`` knows one program, its output and its control connection. The spawner knows how the
+program was started.
 
 Laws:
 
-* A report that the program managed to send is read, even when its exit was noticed first.
-* A ``Launch`` that did not end in ``ready`` leaves no process, no descriptor and no socket file behind, also when cancelled.
+* A report that the program managed to send is read, even if its exit was noticed first.
+* A ``Launch`` that did not end in ``ready`` leaves no process, no descriptor and no socket file
+  behind, also on cancellation.
 """
 
 from __future__ import annotations
@@ -40,7 +43,9 @@ _EXIT_TIME = 1.0
 """Seconds for a program to exit after its control connection ended, so that its exit status is known."""
 _KILL_TIME = 5.0
 _MAX_MESSAGES = 256
-"""Messages that a loader may send until it is ready. Each is kept, as a step of the journey or as a line of the log."""
+"""Messages that a loader may send before it is ready. Each is kept, as a step of the journey or as
+a line of the log.
+"""
 EXIT_STATUS_TIME = 0.25
 """Seconds for a preloader to report the exit status of a process that it forked."""
 
@@ -77,7 +82,7 @@ def check_socket_file(path: str) -> None:
 
 @attrs.define(eq=False)
 class Launch:
-    """One program on its way to being ready."""
+    """One program from its start until it is ready."""
 
     spec: AppSpec
     journey: Journey
@@ -92,7 +97,7 @@ class Launch:
     _pinned: trio.Event = attrs.field(factory=trio.Event)
     _messages: int = 0
     _hint: dict[str, str] = attrs.field(factory=dict)
-    """What the loader wants to be told to a person if it is never ready."""
+    """The loader's hint for people, shown if it never becomes ready."""
 
     @classmethod
     def begin(cls, spec: AppSpec, type: JourneyType) -> Launch:
@@ -117,7 +122,7 @@ class Launch:
         return os.path.join(self.spec.socket_dir, self.socket_name)
 
     def advance(self, done: str, next_step: str) -> None:
-        """Step ``done`` is performed, ``next_step`` is in progress."""
+        """Mark step ``done`` as performed, and ``next_step`` as in progress."""
         now = trio.current_time()
         self.journey = self.journey.performed(done, now).started(next_step, now)
 
@@ -127,7 +132,7 @@ class Launch:
             self.pidfd = pidfd
             self._pinned.set()
         else:
-            pidfd.close()  # the same process, which was pinned before
+            pidfd.close()  # the same process, which was already pinned
 
     async def wait_ready(
         self,
@@ -139,11 +144,14 @@ class Launch:
     ) -> Ready:
         """Wait for the program to connect, shake hands, and be ready.
 
-        :param pending: None: the program has connected and has its options, and is being asked for something more.
+        :param pending: None: the program has connected, has its options, and was asked to go on as
+            a worker.
         :param timeout: seconds for all of it.
-        :param wait_dependency_failed: returns when what the program depends on has failed (the preloader that was asked to fork).
+        :param wait_dependency_failed: returns when a dependency of the program has failed (the
+            preloader that was asked to fork).
         :param connect_time: seconds of these within which the program must connect.
-        :raises SpawnError: the program did not become ready. It is not ended here: ``abandon`` does that.
+        :raises SpawnError: the program did not become ready. ``abandon`` ends it; this function
+            does not.
         """
         result: Ready | SpawnError | None = None
         exited = False
@@ -164,7 +172,7 @@ class Launch:
                 async def watch_dependency(wait_dependency_failed: Callable[[], Awaitable[SpawnError]]) -> None:
                     nonlocal result
                     error = await wait_dependency_failed()
-                    # A result of this same step stands.
+                    # A result from this same step wins.
                     result = result or error
                     race.cancel_scope.cancel()
 
@@ -175,7 +183,7 @@ class Launch:
                         if deadline.cancel_called:
                             await (
                                 trio.lowlevel.checkpoint()
-                            )  # the program connected in the step in which its time was over
+                            )  # the program connected in the step in which its time ran out
                         time_limit = timeout
                         deadline.deadline = begun + time_limit
                         self._shake_hands()
@@ -184,7 +192,7 @@ class Launch:
                     while result is None:
                         message = await control.receive()
                         if message is None:
-                            # The program is exiting. Its exit says more, and cancels us.
+                            # The program is exiting. Its exit says more, and cancels this task.
                             await trio.sleep(_EXIT_TIME)
                             break
                         outcome = self._handle_message(message)
@@ -266,7 +274,9 @@ class Launch:
         raise SpawnServerError(f"the loader sent {type(message).__name__} before it was ready")
 
     def _check_socket(self, ready: Ready) -> None:
-        """R47: nothing that a child reports is trusted. The socket is where we said, is a socket, and is ours."""
+        """R47: a child's report is not trusted. The socket must be at the ordered path, be a
+        socket, and belong to our user.
+        """
         if len(ready.sockets) != 1 or ready.sockets[0].protocol not in WORKER_PROTOCOLS:
             raise SpawnServerError("the loader is ready, but does not name exactly one socket with a known protocol")
         if ready.sockets[0].address != f"unix:{self.socket_path}":
@@ -276,7 +286,9 @@ class Launch:
         check_socket_file(self.socket_path)
 
     def _read_remaining(self, control: ControlConnection) -> Ready | SpawnError | None:
-        """The error that the program reported before its exit was noticed. A ``ready`` of a program that has exited is ignored."""
+        """The error that the program reported before its exit was noticed. A ``ready`` of a program
+        that has exited is ignored.
+        """
         try:
             for message in control.remaining_messages():
                 if not isinstance(message, Ready) and isinstance(result := self._handle_message(message), SpawnError):

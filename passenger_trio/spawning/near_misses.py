@@ -1,7 +1,7 @@
-"""What a directory without an application has instead: signs of other languages, applications one level
+"""Describes a directory without an application: files of other languages, applications one level
 below.
 
-Each is one short line, because the whole message has at most six.
+Each finding is one short line, because the whole message has at most six.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HOW_TO_NAME = "name it: passenger-trio start module:object (or file.py:object),
 
 
 def foreign_files(root: str) -> list[str]:
-    """A line for each file that belongs to something that is not served."""
+    """A line for each file of a kind that is not served."""
     return [text for name, text in _FOREIGN.items() if os.path.isfile(os.path.join(root, name))]
 
 
@@ -41,7 +41,7 @@ def subdirectories(root: str, startup_files: tuple[str, ...]) -> list[str]:
 
 
 def nothing_found(first: str, lines: list[str]) -> str:
-    """The message, with the last line saying the way out. Lines that are too many are counted."""
+    """The message; its last line tells the user what to do. Lines beyond the limit are counted."""
     room = _MOST_LINES - 2
     if len(lines) > room:
         lines = [*lines[: room - 1], f"... and {len(lines) - room + 1} more"]

@@ -1,8 +1,10 @@
-"""A directory with a Node.js application -> what to load, and which Node runs it, and why that one.
+"""Finds the Node.js application in a directory: the file to load, the Node that runs it, and the
+reasons.
 
-The file is, in this order: the one that was named, the FILE of ``npm start`` where that is ``node FILE``, ``main`` of ``package.json``, ``app.js``,
-``server.js``, ``index.js``. A file that nobody named must look like an HTTP server, or the project must depend on a web framework: ``package.json`` and ``index.js`` are
-in many directories. Asking an interpreter for its version costs 40 ms.
+The file is, in this order: the one that was named, the FILE of ``npm start`` if that is ``node
+FILE``, ``main`` of ``package.json``, ``app.js``, ``server.js``, ``index.js``. A file that was not
+named must look like an HTTP server, or the project must depend on a web framework: many directories
+have a ``package.json`` and an ``index.js``. Asking an interpreter for its version costs 40 ms.
 """
 
 from __future__ import annotations
@@ -39,10 +41,11 @@ _MAX_SIZE = 1024 * 1024
 
 @attrs.frozen
 class NodeFile:
-    """The file to load, or why there is none.
+    """The file to load, or the reason why there is none.
 
     :ivar path: absolute, or ``""``.
-    :ivar reason: why this file, in a sentence without a full stop. Without a file: what was found instead, or ``""``.
+    :ivar reason: the reason for this file, in a sentence without a full stop. Without a file: what
+        was found instead, or ``""``.
     """
 
     path: str
@@ -102,8 +105,10 @@ def node_file(root: str, *, trusts_type: bool = False) -> NodeFile:
 def choose_node(node: str, environ: Mapping[str, str]) -> tuple[str, str]:
     """Absolute path of the interpreter, and the reason in words.
 
-    :param node: what was named: a path, a name to look for in ``PATH``, a directory with ``bin/node``; or ``""``.
-    :raises OptionError: the interpreter does not exist, cannot be run, or is not a Node.js that the loader runs on.
+    :param node: the given name: a path, a program to look up in ``PATH``, a directory with
+        ``bin/node``; or ``""``.
+    :raises OptionError: the interpreter does not exist, cannot be run, or is not a Node.js that the
+        loader runs on.
     """
     if node:
         path = _named(node, environ)
@@ -163,7 +168,7 @@ def _can_run(path: str) -> bool:
 
 
 def _package(root: str) -> tuple[dict[str, Any], str]:
-    """The contents of ``package.json`` (``{}`` if there is none), and what is wrong with them."""
+    """The contents of ``package.json`` (``{}`` if there is none), and the fault in them."""
     path = os.path.join(root, "package.json")
     if not os.path.isfile(path):
         return {}, ""
@@ -175,7 +180,9 @@ def _package(root: str) -> tuple[dict[str, Any], str]:
 
 
 def _resolved(root: str, name: str) -> str:
-    """The file that Node finds under a name: itself, with an extension, or a directory's index."""
+    """The file that Node finds under a name: the file itself, with an extension, or a directory's
+    index.
+    """
     base = os.path.normpath(os.path.join(root, name))
     candidates = (base, *(base + extension for extension in _EXTENSIONS), os.path.join(base, "index.js"))
     return next((path for path in candidates if os.path.isfile(path)), "")

@@ -1,16 +1,19 @@
-"""What an application writes to its standard output and error: one pipe, cut into lines for the log, its tail kept.
+"""The standard output and error of an application: one pipe, split into lines for the log; the last
+lines are kept.
 
-It knows bytes and lines, and parses nothing. What becomes of the lines is the receiver's (``on_lines``). Lines are delivered
-in lists, because a list costs the receiver as much as a line.
+This module knows bytes and lines, and does not parse them. The receiver (``on_lines``) decides what
+happens to the lines. Lines are delivered in lists: for the receiver, a list costs as much as a
+line.
 
 Laws:
 
-* Memory is bounded, whatever is written: a long line is cut.
-* A flood slows down its writer, and not the supervisor (F56). At most ``_BURST`` bytes are read, and at most ``_LINES`` lines
-  delivered, every ``_PAUSE`` seconds; nothing is read while lines wait. That allows far more than an application writes which
-  does anything else (OP20).
-* A log reader that has stopped reading does not stop applications. If the receiver has no room (``has_room``), reading waits
-  ``_ROOM_TIMEOUT`` at most, and the application with it. Then lines are delivered all the same; the receiver counts its losses.
+* Memory is bounded, whatever the application writes: a long line is cut.
+* A flood slows down its writer, not the supervisor (F56). Every ``_PAUSE`` seconds at most
+  ``_BURST`` bytes are read and at most ``_LINES`` lines delivered; nothing is read while lines
+  wait. This limit is far above the output of an application that also does other work (OP20).
+* A log reader that has stopped reading does not stop applications. If the receiver has no room
+  (``has_room``), reading waits for ``_ROOM_TIMEOUT`` at most, and so does the application. Then
+  lines are delivered all the same; the receiver counts its losses.
 """
 
 from __future__ import annotations
@@ -31,14 +34,16 @@ _BURST = 65536
 _LINES = 1000
 _PAUSE = 0.002
 _BATCH = 3072
-"""Bytes: a pipe that is ready takes 4096 (``PIPE_BUF``)."""
+"""Bytes: a writable pipe takes 4096 (``PIPE_BUF``)."""
 _PREFIX = 100
 """Bytes that the receiver may add to a line."""
 _ROOM_TIMEOUT = 1.0
 _ROOM_POLL = 0.01
-"""Seconds between two looks for room."""
+"""Seconds between two checks for room."""
 _LAST_LINES = 2000
-"""Lines that ``drain``, which cannot wait, delivers. Of more only the tail is kept, and their number logged."""
+"""Lines that ``drain`` delivers at most, because it cannot wait. Of more lines only the tail is
+kept, and their number is logged.
+"""
 _LAST_READS = 16
 
 
@@ -55,7 +60,7 @@ class OutputPipe:
         self.has_room: Callable[[], bool] = _always
         """Whether ``on_lines`` can take lines now."""
         self._room_timed_out = False
-        """Waiting for room has timed out, and there has been none since."""
+        """A wait for room has timed out, and there has been no room since."""
         self._ended = False
 
     def close_writing_end(self) -> None:
@@ -65,13 +70,13 @@ class OutputPipe:
 
     @property
     def tail(self) -> tuple[str, ...]:
-        """The last lines, oldest first, a line that has not ended yet included."""
+        """The last lines, oldest first, including an unfinished one."""
         *lines, partial = self._buffer.split(b"\n")
         waiting = [_text(line[:MAX_LINE]) for line in lines[-TAIL_LINES:]]
         return (*self._tail, *waiting, *((_text(partial[:MAX_LINE]),) if partial else ()))[-TAIL_LINES:]
 
     async def run(self) -> None:
-        """Read until no process holds the writing end any more. May be cancelled and run again: no byte is lost."""
+        """Read until no process holds the writing end. May be cancelled and run again: no byte is lost."""
         await trio.lowlevel.checkpoint()
         while self._waiting or not self._ended:
             if not self._waiting:
@@ -84,18 +89,18 @@ class OutputPipe:
 
     async def _wait_for_room(self) -> None:
         with trio.move_on_after(_ROOM_TIMEOUT) as timeout:
-            while not self.has_room():  # noqa: ASYNC110  a poll of a descriptor that may be a file, which cannot be waited for
+            while not self.has_room():  # noqa: ASYNC110  polls a descriptor that may be a file, for which Trio cannot wait
                 await trio.sleep(_ROOM_POLL)
         self._room_timed_out = timeout.cancelled_caught
 
     def at_end(self) -> bool:
-        """Read what has arrived. Whether that was the end: no process can write any more."""
+        """Read the bytes that have arrived. Returns True at EOF: no process can write any more."""
         self.close_writing_end()
         self.drain()
         return self._ended
 
     def drain(self) -> None:
-        """Read and deliver what has arrived, without waiting."""
+        """Read and deliver the bytes that have arrived, without waiting."""
         room = _LAST_LINES
         dropped = 0
         for _ in range(_LAST_READS):
@@ -109,7 +114,7 @@ class OutputPipe:
             self.on_lines([f"({dropped} lines of output came too fast and were dropped)"])
 
     def close(self) -> None:
-        """Read and deliver what has arrived, then close. Idempotent."""
+        """Read and deliver the bytes that have arrived, then close. Idempotent."""
         self.close_writing_end()
         if self._reading_end >= 0:
             self.drain()
@@ -141,7 +146,7 @@ class OutputPipe:
     def _deliver(self, most: int, *, force: bool = False) -> int:
         """Deliver waiting lines, at most ``most``. Returns their number.
 
-        :param force: also without room.
+        :param force: deliver even if there is no room.
         """
         given = 0
         while given < most:
@@ -156,7 +161,7 @@ class OutputPipe:
         return given
 
     def _deliver_batch(self, most: int) -> int:
-        """Deliver as many lines as fit for certain when there is room; at least one."""
+        """Deliver as many lines as are sure to fit when there is room; at least one."""
         buffer = self._buffer
         lines: list[str] = []
         start = 0

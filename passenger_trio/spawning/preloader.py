@@ -1,12 +1,14 @@
 """A Preloader: one program that has loaded the application and forks processes of it on request.
 
-It owns the program from ``ready`` to its end. The processes are grandchildren of ours: each connects back by itself, is
-pinned by a pidfd then, and lives on without the preloader. The preloader reaps them and reports their exit statuses.
+It owns the program from ``ready`` to its end. The processes are our grandchildren: each connects by
+itself, is then pinned by a pidfd, and lives on without the preloader. The preloader reaps them and
+reports their exit statuses.
 
 Laws:
 
-* When ``keep`` returns, the program is gone, ``gone`` is set, and every order for a fork is settled.
-* A process that was forked for an order which was given up is killed as soon as it is reported.
+* When ``keep`` returns, the program is gone, ``gone`` is set, and every order for a fork is
+  settled.
+* A process that was forked for an abandoned order is killed as soon as it is reported.
 * An unexpected error here costs this preloader. Its processes live on (KE1).
 """
 
@@ -55,7 +57,7 @@ class ForkOrder:
     settled: trio.Event = attrs.field(factory=trio.Event)
     """The process exists, or never will."""
     refused: trio.Event = attrs.field(factory=trio.Event)
-    """The process never will exist, or its parent, the preloader, is gone."""
+    """The process will never exist, or its parent, the preloader, is gone."""
     problem: str = ""
     """The preloader's reason for a refusal, if it gave one."""
 
@@ -119,10 +121,12 @@ class Preloader:
         return self.lives and not self._retired.is_set()
 
     def ask_to_fork(self, token: str, output: int, on_forked: Callable[[PidFd], None]) -> ForkOrder | None:
-        """Order a process that connects with ``token`` and writes to the descriptor ``output``. None: the preloader cannot be asked, and is retired.
+        """Order a process that connects with ``token`` and writes to the descriptor ``output``.
+        None: the preloader cannot be asked, and is retired.
 
-        The order is settled when the preloader reports that it has forked, or cannot. A caller that gives up before that, and has no process,
-        must call ``forget``. (A process may connect before the preloader has reported it.)
+        The order is settled when the preloader reports the fork or its failure. A caller that gives
+        up before that, and has no process, must call ``forget``. (A process may connect before the
+        preloader has reported it.)
         """
         if not self.usable:
             return None
@@ -139,18 +143,22 @@ class Preloader:
         self._orders.pop(order.token, None)
 
     async def wait_exit_status(self, pid: int) -> int:
-        """The exit status of a process that it forked, as of ``subprocess.Popen.returncode``, as soon as it is reported."""
+        """Wait until the preloader reports the exit status of a process that it forked; as of
+        ``subprocess.Popen.returncode``.
+        """
         while pid not in self._exits:
             await self._exit_seen.wait()
         return self._exits.pop(pid)
 
     def retire(self) -> None:
-        """Order its end, which ``keep`` carries out."""
+        """Request its end; ``keep`` carries it out."""
         self._retiring = True
         self._retired.set()
 
     async def keep(self) -> None:
-        """The preloader keeper: runs until the program is gone: by itself, retired, or because we are cancelled."""
+        """The preloader keeper. Runs until the program is gone: it ended by itself, was retired, or
+        this task was cancelled.
+        """
         kernel = self._kernel
         try:
             async with trio.open_nursery() as watchers:
@@ -251,7 +259,8 @@ class Preloader:
             return None
         is_its_child = False
         try:
-            # R47: it is pinned now. If it is not a child of the preloader, the child has ended, or the preloader lies.
+            # R47: the pid is pinned now. If it is not a child of the preloader, the child has
+            # ended, or the preloader lies.
             is_its_child = parent_of(pid) == self.pid
         finally:
             if not is_its_child:
@@ -265,7 +274,9 @@ class Preloader:
         order.refused.set()
 
     def _read_remaining(self) -> None:
-        """Read the exit statuses that it still reported. A process that it forked last connects by itself, or ends."""
+        """Read the last exit statuses that the preloader reported. A process that it forked last
+        connects by itself, or ends.
+        """
         try:
             for message in self._control.remaining_messages():
                 if isinstance(message, ChildExited):

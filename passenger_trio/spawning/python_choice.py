@@ -1,7 +1,8 @@
-"""One Python file -> the entry point in it that is taken, with the sentence that says why; or the sentence that says
-why none is.
+"""Chooses the entry point of a Python file, with the reason; or gives the reason why the file has
+none.
 
-Both answers are words for a person. ``core.python_entry_points`` judges names; here the judgements become a choice.
+Both answers are sentences for people. ``core.python_entry_points`` judges names; this module
+chooses by these judgements.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _USUAL = " or ".join([f"`{name}`" for name in OBJECT_NAMES] + [f"`{name}()`" for
 
 @attrs.frozen
 class Choice:
-    """An entry point, before the interpreter is known. The members mean what they mean in ``DetectedApp``."""
+    """An entry point, before the interpreter is known. The attributes mean the same as in ``DetectedApp``."""
 
     reason: str
     startup_file: str = ""
@@ -41,29 +42,33 @@ class Choice:
     candidates: tuple[str, ...] = ()
     env_additions: tuple[tuple[str, str], ...] = ()
     interface: str = ""
-    """``wsgi`` or ``asgi``: what the text shows, or else what the file is called after."""
+    """``wsgi`` or ``asgi``: the interface that the text shows, else the one that the file name
+    suggests.
+    """
     is_certain: bool = False
     """Whether the text shows the interface."""
     unseen_module: str = ""
-    """A module that is not among the application's files, so that nothing is known of it."""
+    """A module outside of the application's files, so that nothing is known of it."""
 
     @property
     def target(self) -> str:
-        """How a person names it."""
+        """The target as a user would write it."""
         where = self.entry_module or self.startup_file
         return f"{where}:{self.entry_object}{'()' if self.entry_is_factory else ''}"
 
 
 @attrs.frozen
 class Miss:
-    """A file that holds no application: the sentence that says so, and whether it came near."""
+    """A file without an application: the sentence that says so, and whether it came near."""
 
     text: str
     came_near: bool = True
 
 
 def interface_of_name(name: str) -> str:
-    """What a file (``asgi.py``, ``passenger_asgi.py``) or a module (``shop.asgi``) is called after."""
+    """The interface that the name of a file (``asgi.py``, ``passenger_asgi.py``) or a module
+    (``shop.asgi``) suggests.
+    """
     stem = name.removesuffix(".py").replace("/", ".").rpartition(".")[2]
     return "asgi" if stem == "asgi" or stem.endswith("_asgi") else "wsgi"
 
@@ -71,14 +76,14 @@ def interface_of_name(name: str) -> str:
 def choose_usual(
     module: Module, file: str, load: Load, *, wanted: str = "", trusts_wanted: bool = True, is_named: bool = False
 ) -> Choice | Miss:
-    """The entry point of a file under one of the usual names, or else its only one under another name.
+    """The entry point of a file under one of the usual names, else its only one under another name.
 
-    :param file: how the file is called in sentences.
-    :param wanted: the interface that somebody asked for, or ``""``.
-    :param trusts_wanted: what looks like an application of another interface is taken if there is none that fits:
-        the loader, which runs it, has the last word.
-    :param is_named: somebody named this file: it is taken if there is any doubt.
-    :returns: a choice, or what the file has instead.
+    :param file: the file's name in sentences.
+    :param wanted: the interface that was asked for, or ``""``.
+    :param trusts_wanted: if no entry point fits, take one that looks like another interface: the
+        loader, which runs it, decides.
+    :param is_named: the user named this file: it is taken in case of doubt.
+    :returns: a choice, or a sentence on what the file has instead.
     """
     if module.syntax_error:
         return Choice(f"{file} is there, although {_not_python(module)}", interface=interface_of_name(file))
@@ -107,9 +112,10 @@ def choose_usual(
 
 
 def choose_named(module: Module, file: str, path: str, is_factory: bool, load: Load) -> Choice:
-    """The entry point that somebody named.
+    """The entry point that the user named.
 
-    :raises NothingToServe: the file shows that it has no such name, or that it is nothing that can be served.
+    :raises NothingToServe: the file shows that it has no such name, or that the object cannot be
+        served.
     """
     target = f"{path}()" if is_factory else path
     plain = Choice(

@@ -1,11 +1,12 @@
-"""Which Python runs an application, and why that one.
+"""Chooses the Python interpreter of an application, and gives the reason.
 
-In this order: the one that was named (``--python``), the active virtual environment, a virtual environment in
-the application's directory, the supervisor's own interpreter. Paths are kept as they are and never resolved:
-``.venv/bin/python`` is a link to a system interpreter, and is a virtual environment only under its own name.
+In this order: the interpreter that was named (``--python``), the active virtual environment, a
+virtual environment in the application's directory, the supervisor's own interpreter. Paths are
+never resolved: ``.venv/bin/python`` is a link to a system interpreter, and is a virtual environment
+only under its own name.
 
-Only an interpreter that somebody named is run to ask its version, because that costs a start of Python. One
-that was found is trusted; if it turns out too old its loader says so.
+Only a named interpreter is run to ask its version, because that costs a start of Python. Any other
+is trusted; if it is too old, its loader reports that.
 """
 
 from __future__ import annotations
@@ -35,9 +36,11 @@ sys.exit(0 if importlib.util.find_spec(sys.argv[2]) else 44)
 def choose_interpreter(python: str, root: str, environ: Mapping[str, str]) -> tuple[str, str]:
     """The absolute path of the interpreter, and the reason in words.
 
-    :param python: what was named: a path, a name to look for in ``PATH``, a virtual environment; or ``""``.
+    :param python: the given name: a path, a program to look up in ``PATH``, a virtual environment;
+        or ``""``.
     :param root: absolute path of the application's directory.
-    :raises OptionError: it is not there, cannot be run, or is no Python of a version that can be served.
+    :raises OptionError: it does not exist, cannot be run, or is not a Python of a version that can
+        be served.
     """
     if python:
         path = _named(python, environ)
@@ -53,7 +56,8 @@ def choose_interpreter(python: str, root: str, environ: Mapping[str, str]) -> tu
         if os.path.isfile(os.path.join(environment, "pyvenv.cfg")):
             path = os.path.join(environment, "bin", "python")
             if not _can_run(path):
-                # Taking another interpreter in silence would end in an ImportError that explains nothing.
+                # Silently taking another interpreter would end in an ImportError that explains
+                # nothing.
                 hint = "its virtual environment is broken: make it anew, or give another with --python"
                 raise OptionError("--python", path, hint)
             return path, f"the virtual environment {name} in the application's directory"
@@ -62,8 +66,8 @@ def choose_interpreter(python: str, root: str, environ: Mapping[str, str]) -> tu
 
 
 def finds_module(python: str, root: str, module: str) -> bool:
-    """Whether an interpreter finds a top-level module, without importing it. In doubt: True, the loader will
-    tell.
+    """Whether an interpreter finds a top-level module, without importing it. True if in doubt: the
+    loader will report it.
     """
     try:
         asked = subprocess.run(
@@ -100,7 +104,7 @@ def _named(python: str, environ: Mapping[str, str]) -> str:
 def _version(path: str) -> tuple[int, int]:
     oldest = ".".join(map(str, OLDEST))
     try:
-        # -I -S: nothing of the environment, no site packages: only the interpreter itself is asked.
+        # -I -S: ignore the environment and site packages; ask only the interpreter itself.
         asked = subprocess.run(
             [path, "-I", "-S", "-c", _ASK_VERSION],
             stdin=subprocess.DEVNULL,

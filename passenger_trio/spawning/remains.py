@@ -1,14 +1,17 @@
-"""What outlives a process of an application: other members of its process group, and programs that write to its output.
+"""What remains of an ended process: other members of its process group, and programs that write to
+its output.
 
-The rule (KE14): when a worker or a preloader has ended, the rest of its process group gets SIGTERM, and after ``grace`` seconds
-SIGKILL. A program with a session of its own (``setsid``, ``daemon``) is left alone until the server stops. Programs that hold
-the output pipe may go on writing: the pipe is read until no program holds it.
+The rule (KE14): when a worker or a preloader has ended, the rest of its process group gets SIGTERM,
+and after ``grace`` seconds SIGKILL. A program with its own session (``setsid``, ``daemon``) is left
+alone until the server stops. Programs that hold the output pipe may go on writing: the pipe is read
+until no program holds it.
 
 Laws:
 
-* Nothing is kept of what has ended, so nothing piles up.
-* A group is identified by the pidfd of its leader, so no stranger is signalled.
-* When ``serve`` is cancelled, groups are killed and pipes closed. Before and after ``serve`` nothing is kept at all.
+* Nothing is kept of a group or a pipe that has ended, so nothing accumulates.
+* A group is identified by the pidfd of its leader, so no other process is signalled.
+* When ``serve`` is cancelled, groups are killed and pipes closed. Before and after ``serve``
+  nothing is kept at all.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ from passenger_trio.system.pidfd import PidFd
 __all__ = ["Remains"]
 
 _POLL_INTERVAL = 0.1
-"""Seconds between two looks at a group that is to end. The kernel reports the end of a process, not of a group."""
+"""Seconds between two checks of a group that is being ended. The kernel reports the end of a
+process, not of a group.
+"""
 
 
 class Remains:
@@ -35,7 +40,7 @@ class Remains:
         self._kernel = kernel or ErrorKernel()
         self._nursery: trio.Nursery | None = None
         self.groups = 0
-        """Process groups that are to end and have not ended."""
+        """Process groups that are being ended."""
         self.pipes = 0
         """Output pipes that are open although their process has ended."""
         self._fewer = trio.Event()
@@ -50,7 +55,7 @@ class Remains:
             self._nursery = None
 
     def adopt_output(self, output: OutputPipe) -> None:
-        """The process has ended: read on, and close the pipe when no program holds it any more."""
+        """The process has ended: read on, and close the pipe when no program holds it."""
         nursery = self._nursery
         if nursery is None or output.at_end():
             output.close()
@@ -87,7 +92,7 @@ class Remains:
     async def _end(self, pidfd: PidFd, grace: float) -> None:
         try:
             with self._kernel.contain("what a process has left", "it is killed"), trio.move_on_after(grace):
-                while pidfd.signal_group(0):  # noqa: ASYNC110  the kernel tells of the end of a process, not of a group
+                while pidfd.signal_group(0):  # noqa: ASYNC110  the kernel reports the end of a process, not of a group
                     await trio.sleep(_POLL_INTERVAL)
         finally:
             with self._kernel.contain("what a process has left"):

@@ -1,11 +1,15 @@
-"""A directory with a Rack application -> what to load, and which Ruby runs it, and why that one.
+"""Finds the Rack application in a directory: the file to load, the Ruby that runs it, and the
+reasons.
 
-The Ruby is, in this order: the one that was named (``--ruby``), the one that ``.ruby-version``, ``.tool-versions`` or the ``ruby`` line of
-the Gemfile asks for, the first in ``PATH``. The version that a file asks for is searched where version managers (rbenv, asdf, mise, rvm, chruby) put their
-Rubies, and in ``PATH`` under the usual names. Asking an interpreter for its version (``-v``) costs 5 ms, or 300 ms with JRuby.
+The Ruby is, in this order: the one that was named (``--ruby``), the one that ``.ruby-version``,
+``.tool-versions`` or the ``ruby`` line of the Gemfile requires, the first in ``PATH``. A required
+version is searched where version managers (rbenv, asdf, mise, rvm, chruby) install their Rubies,
+and in ``PATH`` under the usual names. Asking an interpreter for its version (``-v``) costs 5 ms, or
+300 ms with JRuby.
 
-What a version file asks for is a condition: a Ruby of another minor version is refused, one of another patch level is taken, and the reason
-says so. What the Gemfile asks for is judged by Bundler, in the loader. Its message is shown on the error page.
+The version in a version file is a condition: a Ruby of another minor version is refused. One of
+another patch level is taken, and the reason says so. Bundler, in the loader, checks the version in
+the Gemfile; its message is shown on the error page.
 """
 
 from __future__ import annotations
@@ -23,11 +27,13 @@ from passenger_trio.system.regular_files import read_regular
 __all__ = ["OLDEST", "STARTUP_FILE", "Ruby", "choose_ruby", "rack_file"]
 
 OLDEST = (2, 6)
-"""The oldest Ruby that the loaders run on; JRuby 9.3 is one."""
+"""The oldest Ruby that the loaders run on; JRuby 9.3 is a Ruby 2.6."""
 
 STARTUP_FILE = "config.ru"
 _FIRST = "passenger_wsgi.py"
-"""Says as plainly as ``config.ru`` what a directory is. Other Python files beside a ``config.ru`` do not."""
+"""Marks a directory as clearly as ``config.ru`` does. Other Python files beside a ``config.ru`` do
+not.
+"""
 
 _VERSION_TIMEOUT = 20.0
 _MAX_SIZE = 65536
@@ -45,7 +51,7 @@ class Ruby:
     """An interpreter.
 
     :ivar version: of the language: JRuby 9.3 is a Ruby 2.6.
-    :ivar own_version: as its engine counts.
+    :ivar own_version: the engine's own version number.
     """
 
     path: str
@@ -66,7 +72,7 @@ class Ruby:
 
 @attrs.frozen
 class _Requirement:
-    """The Ruby that a file asks for."""
+    """The Ruby that a file requires."""
 
     engine: str
     version: tuple[int, ...]
@@ -100,8 +106,10 @@ def rack_file(root: str, app_type: str, named: str) -> str:
 def choose_ruby(ruby: str, root: str, environ: Mapping[str, str]) -> Ruby:
     """The Ruby for the application in ``root``, with the reason in words.
 
-    :param ruby: what was named: a path, a name to look for in ``PATH``, a directory with ``bin/ruby``; or ``""``.
-    :raises OptionError: the interpreter does not exist, cannot be run, or is not a Ruby that the loader runs on.
+    :param ruby: the given name: a path, a program to look up in ``PATH``, a directory with
+        ``bin/ruby``; or ``""``.
+    :raises OptionError: the interpreter does not exist, cannot be run, or is not a Ruby that the
+        loader runs on.
     """
     if ruby:
         found = _ask_version(_named(ruby, environ))
@@ -162,7 +170,7 @@ def _gemfile_requirement(text: str) -> _Requirement | None:
         )
     match = re.match(r"[\"'](~>|=)?\s*(\d+(?:\.\d+)*)[\"']", text)
     if match is None:
-        return None  # a range: the first Ruby in PATH, and Bundler judges
+        return None  # a range: take the first Ruby in PATH; Bundler checks it
     numbers = _numbers(match[2])
     return _Requirement("ruby", numbers[:-1] if match[1] == "~>" else numbers, "the Gemfile", text)
 

@@ -1,16 +1,18 @@
-"""SmartSpawner: forks processes from a preloader, which has loaded the application once and shares its memory with them.
+"""SmartSpawner: forks processes from a preloader, which has loaded the application once and shares
+its memory with them.
 
-It knows which preloader is in use and what to do when there is none. The preloader's own life is ``preloader``'s; whether
-forking is safe is decided by ``core.fork_safety``.
+It knows which preloader is in use, and starts one when there is none. ``preloader`` runs the
+preloader itself; ``core.fork_safety`` decides whether forking is safe.
 
 Laws:
 
-* At most one preloader is in use. It starts with the first spawn, and again when it is gone. Spawns that arrive meanwhile
-  wait for that one start and share its failure.
-* If forking is not safe (``--spawn-method auto``), the preloader goes on as the first process, so that nothing is loaded
-  twice. Every other process is started directly.
-* A preloader whose process does not connect within ``_FORK_TIME`` is stuck (F10): it is killed, and this one process is
-  started directly. A process that has connected has the application's start timeout.
+* At most one preloader is in use. It starts with the first spawn, and again when it is gone. Spawns
+  that arrive meanwhile wait for that one start and share its failure.
+* If forking is not safe (``--spawn-method auto``), the preloader goes on as the first process, so
+  that nothing is loaded twice. Every other process is started directly.
+* A preloader is stuck if its process does not connect within ``_FORK_TIME`` (F10): it is killed,
+  and this one process is started directly. A process that has connected has the application's start
+  timeout.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ __all__ = ["SmartSpawner"]
 
 _FORK_TIME = 15.0
 _SETTLE_TIME = 1.0
-"""Seconds for which a spawn that is given up waits for the preloader to say whether it forked."""
+"""Seconds for which an abandoned spawn waits for the preloader's report on the fork."""
 
 _OUTLASTING = ("exit_hook", "process")
 """Kinds of hazards for which a preloader must outlive the processes that it forked."""
@@ -67,8 +69,10 @@ class SmartSpawner:
         kernel: ErrorKernel | None = None,
         remains: Remains | None = None,
     ) -> None:
-        """:param on_preloader: called with the preloader's number when it has started (True) and when it has ended (False).
-        :param on_unsafe: called once, when the application is found unsafe to fork, before waiting spawns go on.
+        """:param on_preloader: called with the preloader's number when it has started (True) and
+        when it has ended (False).
+        :param on_unsafe: called once, when the application is found unsafe to fork, before waiting
+            spawns go on.
         """
         self._kernel = kernel or ErrorKernel()
         self._spec = spec
@@ -108,7 +112,7 @@ class SmartSpawner:
             self._preloader.retire()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """The preloader keepers live here; see ``Spawner``."""
+        """The preloader keepers run here; see ``Spawner``."""
         try:
             async with trio.open_nursery() as keepers:
                 self._keepers = keepers
@@ -153,9 +157,11 @@ class SmartSpawner:
         return await self._direct.spawn()
 
     async def _usable_preloader(self) -> Preloader | Launch | None:
-        """The preloader in use, started if there is none. None: forking is not safe, so there is none.
+        """The preloader in use; starts one if there is none. None: forking is not safe, so there is
+        no preloader.
 
-        A ``Launch`` is a preloader that was started just now and is not safe to fork: the caller must call ``_serve_in_preloader``.
+        A ``Launch`` is a preloader that was started just now and is not safe to fork: the caller
+        must call ``_serve_in_preloader``.
         """
         seen = self._failed_starts
         async with self._starting:
@@ -238,7 +244,7 @@ class SmartSpawner:
             with self._kernel.contain("a preloader keeper"):
                 groups = [*self._left_groups, preloader.pidfd]
                 if not preloader.has_forks:
-                    self._end_group(groups.pop())  # no process is left that could use what it had started
+                    self._end_group(groups.pop())  # no process is left that could use the group's members
                 self._left_groups = [group for group in groups if group.signal_group(0)]
                 for group in groups:
                     if group not in self._left_groups:
@@ -304,7 +310,7 @@ class SmartSpawner:
                 )
             finally:
                 if launch.pidfd is None:
-                    # There may be a process that was not reported yet. It must not outlive this spawn.
+                    # A process may exist that was not reported yet. It must not outlive this spawn.
                     with trio.move_on_after(_SETTLE_TIME, shield=True):
                         await order.settled.wait()
                     preloader.forget(order)

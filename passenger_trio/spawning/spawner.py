@@ -1,11 +1,12 @@
 """The contract of a Spawner, and of the process that it makes.
 
-``Spawner.spawn`` starts one process and returns it ready to serve, or raises ``SpawnError``. ``Spawner.serve`` is the task in
-which a spawner keeps what outlives one spawn (a preloader). ``direct``, ``smart``, ``generic`` and ``warm_up`` keep this
-contract, and ``dummy``, the verified fake.
+``Spawner.spawn`` starts one process and returns it ready to serve, or raises ``SpawnError``.
+``Spawner.serve`` is the task in which a spawner keeps what outlives one spawn (a preloader).
+``direct``, ``smart``, ``generic``, ``warm_up`` and ``dummy`` (the verified fake) implement this
+contract.
 
-A ``LiveProcess`` is all that the pool knows of a process: the pool connects to it, watches it, asks it to stop and kills it.
-``SpawnedProcess`` is the real one.
+The pool knows a process only as a ``LiveProcess``: it connects to the process, watches it, asks it
+to stop and kills it. ``SpawnedProcess`` is the real one.
 
 Law: ``close`` is called only after the exit was seen, and nothing is signalled after that.
 """
@@ -100,8 +101,9 @@ class LiveProcess(Protocol):
         """Signal the process and its group. False: no process is left."""
 
     async def read_output(self) -> None:
-        """Read the output and the events of the process until their end. If it breaks the contract, its control connection is closed,
-        which ends it. May be cancelled and called again: the warm-up reads first, then the pool.
+        """Read the output and the events of the process until both end. If the process breaks the
+        contract, its control connection is closed, which ends it. May be cancelled and called
+        again: the warm-up reads first, then the pool.
         """
 
     def close(self) -> None:
@@ -140,7 +142,9 @@ class SpawnedProcess:
     spawn_time: float
     preloaded: bool
     ask_exit_status: Callable[[], Awaitable[int]] | None = None
-    """For a process that is not our child: waits until its parent reports the exit status, which it does once."""
+    """For a process that is not our child: waits until its parent reports the exit status. The
+    parent reports it once.
+    """
     websocket: bool = False
     worker_protocol: WorkerProtocol = SESSION
     remains: Remains | None = None
@@ -198,8 +202,8 @@ class SpawnedProcess:
                         raise SpawnServerError(f"a worker sent {type(message).__name__} after it was ready")
                     _log.info("event from pid %d: %s %s", self.pid, message.name, dict(message.fields))
             except SpawnServerError as exc:
-                # A loader whose control connection ends is gone within a second. Its output is read until then: a program that waits
-                # for room in a pipe does not end.
+                # A loader ends within a second after its control connection. Its output is read
+                # until then: a program that waits for room in a pipe does not end.
                 _log.warning("pid %d: %s", self.pid, exc)
                 self.control.close()
 
@@ -244,7 +248,7 @@ class Spawner(Protocol):
 
 
 class WithoutPreloader:
-    """The part of ``Spawner`` that is the same where nothing is kept between two spawns."""
+    """The part of ``Spawner`` that is the same for spawners that keep nothing between two spawns."""
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sleep until cancelled."""
@@ -252,7 +256,7 @@ class WithoutPreloader:
         await trio.sleep_forever()
 
     def retire_preloader(self) -> None:
-        """There is none."""
+        """This spawner has no preloader."""
 
     @property
     def preloader(self) -> PreloaderFacts | None:

@@ -1,7 +1,8 @@
-"""WarmSpawner: a process is spawned only when it has answered the warm-up URL.
+"""WarmSpawner: a spawn succeeds only when the process has answered the warm-up URL.
 
-It wraps another Spawner. A status below 500 is good enough: the application may ask for a password. Anything else is a failed
-spawn, with the process's output as evidence. Law: the process of a failed spawn is gone.
+It wraps another Spawner. A status below 500 is enough: the application may ask for a password.
+Anything else is a failed spawn, with the process's output as evidence. Law: the process of a failed
+spawn is gone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["WarmSpawner"]
 
 _KILL_TIME = 5.0
 _PEER = b"REQUEST_SCHEME\0http\0SERVER_NAME\0localhost\0SERVER_PORT\x0080\0REMOTE_ADDR\x00127.0.0.1\0REMOTE_PORT\x000\0"
-"""The client: ourselves."""
+"""The client's address: our own."""
 
 
 class WarmSpawner:
@@ -62,7 +63,7 @@ class WarmSpawner:
                 await _end(live)
 
     async def _warm_up(self, live: LiveProcess) -> None:
-        """:raises SpawnError: there was no good answer."""
+        """:raises SpawnError: the answer was bad or missing."""
         trouble = f"It did not answer within {self._timeout:g} seconds."
         async with trio.open_nursery() as watching:
             watching.start_soon(live.read_output)  # a process blocks when its output is not read
@@ -86,7 +87,7 @@ class WarmSpawner:
             )
 
     async def _ask(self, live: LiveProcess) -> str:
-        """What is wrong with the answer, or ``""``."""
+        """The fault in the answer, or ``""``."""
         stream = live.connect_nowait()
         try:
             request, _ = live.worker_protocol.request(
