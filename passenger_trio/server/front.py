@@ -1,7 +1,9 @@
-"""The Front: what all connections of one server share. Counters, limits, the date, request ids, the table of open connections.
+"""The Front: the state that all connections of one server share. Counters, limits, the date,
+request ids, the table of open connections.
 
-It is plain state with one owner for each number; it starts no task and does no I/O but reading the clocks: the wall clock for ``Date`` and the log, the
-monotonic one for everything else (R50). Made within a Trio run.
+It is plain state, with one owner for each number. It starts no task. Its only I/O is reading the
+clocks: the wall clock for ``Date`` and the log, the monotonic clock for everything else (R50). It
+must be made within a Trio run.
 """
 
 from __future__ import annotations
@@ -38,21 +40,21 @@ from passenger_trio.system.poller import Poller
 __all__ = ["Front", "OpenConnection", "trusted_networks"]
 
 _JUST_COME = 1.0
-"""Seconds in which a new client is given the time to send its first request."""
+"""Seconds that a new client has to send its first request before it counts as idle."""
 
 _log = logging.getLogger("passenger_trio.server")
 
 
 REFUSALS_A_SECOND = 100
-"""Refused requests in the access log."""
+"""Refused requests per second in the access log."""
 
 
 class OpenConnection(HasDeadline, Protocol):
-    """What the front, and the admin API, know of a connection."""
+    """A connection, as the front and the admin API see it."""
 
     peer: Peer
     exchange: Exchange | None
-    """The request under way."""
+    """The current request."""
     stage: Stage
     since: float
     """When the stage began, in monotonic seconds."""
@@ -61,14 +63,14 @@ class OpenConnection(HasDeadline, Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Between two requests, and not told to end."""
+        """Whether the connection is between two requests and was not told to end."""
 
     def close_idle(self) -> None:
         """End the connection, which must be idle."""
 
 
 class Front:
-    """What one server's connections share."""
+    """The state that all connections of one server share."""
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ class Front:
         descriptors: Descriptors | None = None,
         kernel: ErrorKernel | None = None,
     ) -> None:
-        """:param descriptors: what clients may hold; None: as many as they like."""
+        """:param descriptors: limits the descriptors that clients may hold; None: no limit."""
         self.options = options
         self.kernel = kernel or ErrorKernel()
         self.limits = HttpLimits.from_options(options)
@@ -90,7 +92,7 @@ class Front:
         self.connections: set[OpenConnection] = set()
         self.deadline_scanner = DeadlineScanner(self.connections)
         self.now = trio.lowlevel.current_clock().current_time
-        """Monotonic seconds, as of ``trio.current_time``, with fewer calls."""
+        """Monotonic seconds, as ``trio.current_time`` with fewer calls."""
         self.poller = Poller(self.now, self.kernel)
         self.spill = SpillStorage(
             options.data_buffer_dir,
@@ -100,13 +102,15 @@ class Front:
             make_room=self.make_room,
         )
         self.receive_buffer = memoryview(bytearray(RECEIVE_SIZE))
-        """Where bytes are received that are given on before the next checkpoint: one for all connections."""
+        """Shared by all connections, for bytes that are consumed before the next checkpoint."""
         self.turns = trio.Lock()
-        """Streams of many small pieces take their steps in turn: one for each turn of the event loop, and not all of them (KE7)."""
+        """Streams of many small pieces take turns: one of them steps in each turn of the event
+        loop, not all (KE7).
+        """
         self.accepted = 0
         self.requests = 0
         self.rejected: Counter[str] = Counter()
-        """Requests that were refused, by the code of the refusal."""
+        """Refused requests, by the code of the refusal."""
         self.draining = False
         self._date_second = 0
         self._date = b""
@@ -120,21 +124,21 @@ class Front:
 
     @property
     def active(self) -> int:
-        """Requests under way."""
+        """Requests in progress."""
         return sum(1 for connection in self.connections if connection.exchange is not None)
 
     @property
     def upgraded(self) -> int:
-        """Connections that are relayed now."""
+        """Connections that are being relayed."""
         return sum(1 for c in self.connections if c.exchange is not None and c.exchange.relay is not None)
 
     async def take_turn(self) -> None:
-        """Wait until the steps of other floods have had their turn. Always a checkpoint."""
+        """Wait for the steps of other such streams. Always a checkpoint."""
         async with self.turns:
             await trio.lowlevel.checkpoint()
 
     def date(self) -> bytes:
-        """The value of a ``Date`` field for now (RFC 9110 section 6.6.1)."""
+        """The current value of the ``Date`` field (RFC 9110 section 6.6.1)."""
         now = int(time.time())
         if now != self._date_second:
             self._date_second = now
@@ -145,17 +149,21 @@ class Front:
         return b"%s-%x" % (self._id_prefix, next(self._ids))
 
     def trusts(self, address: str) -> bool:
-        """Whether the forwarded fields of a TCP peer are believed (R11)."""
+        """Whether the forwarded fields of a TCP peer are trusted (R11)."""
         peer = ip_address(address.partition("%")[0])
         mapped = getattr(peer, "ipv4_mapped", None)
         return any((mapped or peer) in network for network in self._trusted)
 
     def trusts_user(self, uid: int) -> bool:
-        """The same for a peer on our Unix socket: the superuser and our own user are, others when ``unix`` is listed."""
+        """As ``trusts``, for a peer on our Unix socket: trusts the superuser and our own user, and
+        all others if ``unix`` is listed.
+        """
         return self._trusts_unix or uid in (0, os.getuid())
 
     def log_refusal(self, record: AccessRecord) -> None:
-        """The access log's record of a request that was refused before it was anybody's; so many a second at most, for they cost who sends them nothing (ED14)."""
+        """Log a request that was refused before it had a route in the access log. At most
+        ``REFUSALS_A_SECOND`` are logged, because they cost their sender nothing (ED14).
+        """
         if self.access_log is None:
             return
         second = int(self.now())
@@ -168,7 +176,7 @@ class Front:
             self.access_log.record(record)
 
     def warn_rarely(self, message: str, *arguments: object) -> None:
-        """One line a second at most, whatever the message (F31)."""
+        """Log at most one line per second, whatever the message (F31)."""
         now = time.monotonic()
         if now - self._warned >= 1.0:
             self._warned = now
@@ -176,14 +184,16 @@ class Front:
 
     @property
     def takes_connection(self) -> bool:
-        """Whether one more may be accepted (R36)."""
+        """Whether one more connection may be accepted (R36)."""
         return self._descriptors.takes_connection(len(self.connections), self.spill.open_files)
 
     def _takes_file(self) -> bool:
         return self._descriptors.takes_file(len(self.connections), self.spill.open_files)
 
     def make_room(self, wanted: int = 1) -> int:
-        """Close the connections that have been idle longest (R36); how many were closed. Who has only just come is about to ask, and is not told to come again."""
+        """Close the connections that have been idle longest (R36). Returns their number. A client
+        that has just connected is about to send a request, so its connection is spared.
+        """
         newest = self.now() - _JUST_COME
         idle = sorted(
             (c for c in self.connections if c.is_idle and (c.served or c.since < newest)), key=lambda c: c.since
@@ -193,7 +203,9 @@ class Front:
         return len(idle)
 
     def drain(self) -> None:
-        """No connection serves another request after the one it has; idle ones close now, upgraded ones and event streams have their time to drain (R45)."""
+        """Let no connection serve another request after its current one. Idle ones close now;
+        upgraded ones and event streams get the drain time (R45).
+        """
         self.draining = True
         for connection in self.connections:
             if connection.is_idle:
@@ -205,7 +217,7 @@ class Front:
 
 
 def trusted_networks(options: ServerOptions) -> tuple[IPv4Network | IPv6Network, ...]:
-    """:raises OptionError: one of the trusted proxies is none."""
+    """:raises OptionError: an entry of the trusted proxies is invalid."""
     networks: list[IPv4Network | IPv6Network] = []
     for text in _peers(options):
         try:
@@ -221,5 +233,5 @@ def trusted_networks(options: ServerOptions) -> tuple[IPv4Network | IPv6Network,
 
 
 def _peers(options: ServerOptions) -> list[str]:
-    """Also several in one, with commas: as gunicorn and uvicorn have them."""
+    """An entry may list several peers with commas, as in gunicorn and uvicorn."""
     return [peer.strip() for text in options.trusted_proxies for peer in text.split(",")]

@@ -1,8 +1,12 @@
-"""Which application a request is for: by host name, then by path, the most specific first.
+"""Finds the application for a request: by host name, then by path, the most specific first.
 
-Laws: an exact host name comes before ``*.example.com``, the longer of these before the shorter, both before applications that take any
-host; with one host the longest path wins, and ``/shop`` is not the beginning of ``/shopping``. An application whose path does not fit is
-passed over, so a host may have one of its own for a part and share the rest.
+Laws:
+
+* An exact host name comes before ``*.example.com``, a longer wildcard before a shorter one, and
+  both before applications that take any host.
+* With one host the longest path wins. ``/shop`` is not a prefix of ``/shopping``.
+* An application whose path does not match is skipped. So a host may have its own application for
+  one path and share the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from passenger_trio.options import AppOptions
 __all__ = ["Mounts", "Route", "check_apart"]
 
 _BASE_URI = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
-"""No empty segment, and none that clients would resolve away."""
+"""No empty segment, and no dot segment, which clients would remove."""
 _HOST_NAME = re.compile(rb"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
@@ -27,7 +31,9 @@ _RETRIED = {"off": frozenset[bytes](), "safe": _SAFE, "idempotent": _SAFE | {b"P
 
 
 class Route:
-    """Where the requests of one application go. Raises OptionError for a host name or a path that no request could have."""
+    """The host names and the path of one application. Raises OptionError for a host name or a path
+    that no request can have.
+    """
 
     __slots__ = (
         "app",
@@ -56,12 +62,12 @@ class Route:
         self.host_names = tuple(_host_name(host) for host in app.host_name)
         self.explains_errors = app.explains_errors
         self.retried_methods = _RETRIED[app.retry]
-        """Methods of requests that may be sent to a second process although one has had it (R30)."""
+        """Methods of requests that may be sent to a second process after a first one received them (R30)."""
         self.streamed_paths = _paths("--streamed-paths", app.streamed_paths)
         self.unlimited_paths = _paths("--unlimited-concurrency-paths", app.unlimited_concurrency_paths)
 
     def buffers_body_of(self, path: bytes) -> bool:
-        """Whether a request's body is taken whole before a process is borrowed."""
+        """Whether the whole body of a request is received before a session is checked out."""
         return self.app.request_buffering and not _is_below(path, self.streamed_paths)
 
     def is_unlimited(self, path: bytes) -> bool:
@@ -83,7 +89,9 @@ class Mounts:
         self._looks_at_hosts = any(host for host, _, _ in self._rules)
 
     def find(self, host: bytes, path: bytes) -> Route | None:
-        """:param host: as it came, with or without a port. :param path: as it came."""
+        """:param host: as received, with or without a port.
+        :param path: as received.
+        """
         name = _name(host) if self._looks_at_hosts else b""
         for wanted, mount, route in self._rules:
             if wanted and wanted != name and not (wanted.startswith(b"*.") and name.endswith(wanted[1:])):
@@ -127,7 +135,7 @@ def _name(host: bytes) -> bytes:
 
 
 def check_apart(routes: Sequence[Route]) -> None:
-    """:raises OptionError: two applications cannot be told apart by their names, or by what is asked for."""
+    """:raises OptionError: two applications have the same name, or the same host name and path."""
     names: set[GroupKey] = set()
     places: set[tuple[str, str]] = set()
     for route in routes:

@@ -1,7 +1,9 @@
-"""Errors to responses: what a client is told when its request is refused, no process can be had, or the application fails.
+"""Turns errors into responses: a request is refused, no process is available, or the application
+fails.
 
-Law (R26): in production a client sees a status, a sentence of ours and an id that is also in the log; nothing of the exception. An error of the protocol
-ends the connection; an error of the pool or the application does not have to.
+Law (R26): in production a client sees a status, a sentence of ours and an id that is also in the
+log, and nothing of the exception. A protocol error ends the connection; an error of the pool or the
+application need not.
 """
 
 from __future__ import annotations
@@ -30,13 +32,13 @@ from passenger_trio.server.http.exchange import Exchange
 __all__ = ["CLIENT_CLOSED", "answer", "refusal"]
 
 CLIENT_CLOSED = 499
-"""In the access log: the client was gone before there was a response."""
+"""In the access log: the client closed the connection before there was a response."""
 
 _log = logging.getLogger("passenger_trio.server")
 
 
 async def answer(client: Client, exchange: Exchange, error: CheckoutError | AppResponseError) -> None:
-    """Send the response for an error that is not the client's.
+    """Send the response for an error that the client did not cause.
 
     :raises ClientGone: the client's connection broke.
     """
@@ -65,12 +67,12 @@ def _page(client: Client, exchange: Exchange, error: CheckoutError | AppResponse
     group = exchange.route.group_name
     rejected = _rejected(client, exchange) if explain else None
     if isinstance(error, SpawnError):
-        # The failure was logged when it happened, under its own id.
+        # The failure was already logged, under its own id.
         return spawn_failure_page(
             error.failure, explain=explain, accept=accept, retry_after=error.retry_after, rejected=rejected
         )
     if isinstance(error, ApplicationRaised):
-        # The traceback is in the application's output; this line joins it with the page's id.
+        # The application's output has the traceback; this line connects it with the page's id.
         _log.error("%s raised %s: %s [request %s] [pid %d]", group, error.name, error.message, id, exchange.pid)
         return application_error_page(
             id, error.name, error.message, error.traceback, explain=explain, accept=accept, rejected=rejected
@@ -85,7 +87,7 @@ def _page(client: Client, exchange: Exchange, error: CheckoutError | AppResponse
 
 
 def _rejected(client: Client, exchange: Exchange) -> Rejected | None:
-    """The newer version of the application that did not start, if that is how things are."""
+    """The newer version of the application that failed to start, if the older one still serves."""
     rejection = client.front.pool.rejection(exchange.route.key)
     if rejection is None or not rejection.kept:
         return None
@@ -93,7 +95,9 @@ def _rejected(client: Client, exchange: Exchange) -> Rejected | None:
 
 
 def refusal(client: Client, error: RequestError) -> tuple[bytes, int]:
-    """The connection's last response: the request is refused; ``b""`` when a response has begun already. And how much of it is body."""
+    """The last response of a connection whose request is refused, and the size of its body. The
+    response is ``b""`` if another one has already begun.
+    """
     page = plain_error(error.status, text=error.text)
     fields = [(b"Content-Type", page.content_type), *error.headers]
     data = client.codec.error_response(error.status, _reason(error.status), fields, page.body, client.front.date())

@@ -1,13 +1,14 @@
-"""What an error page says, as HTML or, for clients that prefer it, as JSON.
+"""The text of an error page, as HTML or, for clients that prefer it, as JSON.
 
-Law (R26): a page that explains (``explain``) is for development: it has the evidence of a failed start, or a
-traceback. Without ``explain`` a page has a status, a sentence from a table, and an error id that is also in
-the log; nothing of the exception, the environment or a path. No page repeats anything of the request. The
-environment of a ``SpawnFailure`` comes redacted.
+Law (R26): a page that explains (``explain``) is for development: it shows the evidence of a failed
+start, or a traceback. Without ``explain`` a page has a status, a sentence from a table, and an
+error id that is also in the log; it shows nothing of the exception, the environment or a path. No
+page repeats any part of the request. The environment of a ``SpawnFailure`` is already redacted.
 
-While the last restart is one that was rejected, a page that explains says so: what failed is the version before, and why the newer one did not come.
+If the last restart was rejected, a page that explains says so: the older version failed this
+request, and the newer one did not start for the reason shown.
 
-Who sends a page adds status and framing; every ``Page`` has a content type and a body.
+The sender of a page adds status and framing; every ``Page`` has a content type and a body.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ _WHY_SHOWN = (
 
 @attrs.frozen
 class Rejected:
-    """A newer version of the application that did not start, so that the one before it serves on."""
+    """A newer version of the application that did not start, so that the older one still serves."""
 
     failure: SpawnFailure | None
     age: float
@@ -75,11 +76,11 @@ class Rejected:
 def plain_error(
     status: int, *, error_id: str = "", accept: bytes = b"", text: str = "", rejected: Rejected | None = None
 ) -> Page:
-    """The page of a status, without any diagnosis; but for ``rejected``, which only a page that explains is given.
+    """The page of a status, without a diagnosis. Only pages that explain pass ``rejected``.
 
     :param error_id: an id that is also in the log.
     :param accept: value of the request's ``Accept``.
-    :param text: a sentence of ours to say in place of the table's; never anything that came with the request.
+    :param text: a sentence of ours that replaces the table's; never any part of the request.
     """
     as_json = wants_json(accept) if accept else False
     if rejected is not None:
@@ -99,9 +100,9 @@ def spawn_failure_page(
 ) -> Page:
     """The page of an application that does not start (status 500).
 
-    :param explain: show what happened; else only the error id.
+    :param explain: show the evidence; else only the error id.
     :param accept: value of the request's ``Accept``.
-    :param retry_after: seconds until the next attempt, where that is known.
+    :param retry_after: seconds until the next attempt, if known.
     """
     if not explain:
         return plain_error(500, error_id=failure.error_id, accept=accept)
@@ -143,7 +144,8 @@ def application_error_page(
 ) -> Page:
     """The page of a request for which the application raised an exception (status 500).
 
-    :param class_name: of the exception, like ``message`` and ``traceback`` as the worker reported them.
+    :param class_name: of the exception. The worker reported it, as well as ``message`` and
+        ``traceback``.
     :param explain: show them; else only the error id.
     :param accept: value of the request's ``Accept``.
     """
@@ -249,7 +251,7 @@ def _next_attempt(retry_after: float | None) -> str:
 
 
 def _traceback(traceback: str) -> str:
-    """The last line, which says what it was, stands out."""
+    """Highlights the last line, which names the exception."""
     text = traceback.rstrip()
     if not text:
         return ""

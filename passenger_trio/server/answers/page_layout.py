@@ -1,9 +1,9 @@
-"""How an error page looks: one self-contained document, light or dark as the reader prefers, without scripts
-or anything to fetch.
+"""The layout of an error page: one self-contained document, light or dark as the reader prefers,
+without scripts and without external resources.
 
-Text becomes HTML by ``escape`` and by nothing else. It makes control characters visible, so that a terminal's
-colours in an application's output cannot disturb the page, and cuts off the front of a text that is too long:
-the end of an output says what happened.
+Only ``escape`` turns text into HTML. It makes control characters visible, so that terminal colours
+in an application's output cannot disturb the page. It cuts off the beginning of a long text,
+because the end of an output shows the failure.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 class Page(NamedTuple):
-    """What goes to the client: the value of ``Content-Type``, and the body."""
+    """The response for the client: the value of ``Content-Type``, and the body."""
 
     content_type: bytes
     body: bytes
@@ -51,7 +51,7 @@ def wants_json(accept: bytes) -> bool:
 
 
 def escape(text: str) -> str:
-    """Text as HTML text, or as the value of an attribute in quotes."""
+    """Escape text for use as HTML text, or as a quoted attribute value."""
     if len(text) > _LONGEST:
         text = f"... ({len(text) - _LONGEST} characters cut off)\n{text[-_LONGEST:]}"
     return _COLOURS.sub("", text).translate(_ESCAPES)
@@ -67,11 +67,11 @@ def preformatted(text: str) -> str:
 
 
 def section(title: str, html: str, *, folded: bool = False, hopeful: bool = False) -> str:
-    """A part of the page under a heading; ``""`` if there is nothing in it.
+    """A part of the page under a heading; ``""`` if the part is empty.
 
     :param html: made by the functions above.
     :param folded: only the heading shows until it is clicked.
-    :param hopeful: it is marked as the part that helps.
+    :param hopeful: mark it as the part that helps.
     """
     if not html:
         return ""
@@ -82,7 +82,7 @@ def section(title: str, html: str, *, folded: bool = False, hopeful: bool = Fals
 
 
 def document(title: str, label: str, html: str, footer: str) -> Page:
-    """A page with diagnosis. ``label`` is a few words above the title."""
+    """A page with a diagnosis. ``label`` is a few words above the title."""
     return _page(
         title,
         _CSS,
@@ -92,7 +92,7 @@ def document(title: str, label: str, html: str, footer: str) -> Page:
 
 
 def small_document(title: str, text: str, error_id: str = "") -> Page:
-    """A page that gives nothing away."""
+    """A page without a diagnosis."""
     identity = f'<p class="id">Error ID: <code>{escape(error_id)}</code></p>' if error_id else ""
     return _page(title, _SMALL_CSS, f"<h1>{escape(title)}</h1><p>{escape(text)}</p>{identity}")
 

@@ -1,24 +1,26 @@
-r"""One request -> one line of the access log, as text (combined) or as JSON.
+r"""Formats a request as one line of the access log, as text (combined) or as JSON.
 
-Combined is the format that every log reader knows, with words appended that readers who do not know them
-ignore::
+Combined is the format that every log reader knows, with more words at the end. Readers that do not
+know these ignore them::
 
     127.0.0.1 - - [23/Nov/2025:07:43:01 +0000] "GET /a?b HTTP/1.1" 200 5120 "-" "curl/8.5"
         id=3f2a9c1e-1 pid=4711 group=shop time=0.012 queue=0.000
 
-(on one line). ``id`` is the request id (also in ``X-Request-Id`` and on error pages), ``pid`` the process
-that answered (0: none did), ``time`` the seconds from the request's first byte to the response's last,
-``queue`` the seconds of them that were spent waiting for a process. ``retried=1`` follows where the request
-was sent to a second process, and ``spilled=`` with the bytes that were buffered on disk, where there were any. The size is that of the body.
-A request that was refused before it was anybody's has no ``id`` and no ``group``, but ``refused=`` with the reason, and ``host=`` if it named one.
+(on one line). ``id`` is the request id (also in ``X-Request-Id`` and on error pages). ``pid`` is
+the process that answered (0: none). ``time`` is the seconds from the request's first byte to the
+response's last. ``queue`` is the part of these seconds spent waiting for a process. ``retried=1``
+follows if the request was sent to a second process, and ``spilled=`` with the number of bytes that
+were buffered on disk, if there were any. The size is that of the body. A request that was refused
+before it had a route has no ``id`` and no ``group``. It has ``refused=`` with the reason, and
+``host=`` if it named one.
 
-Law (R37): whatever a client sent, a line is one line of printable UTF-8. Control characters, bytes that are
-no UTF-8, and characters that do not print (also those that turn the direction of writing) become ``\xNN`` for
-each of their bytes. A backslash gets a backslash, so that this can be undone; in combined, quotes get one
-too. JSON's own escapes come on top.
+Law (R37): whatever a client sent, an entry is one line of printable UTF-8. Control characters,
+invalid UTF-8 and unprintable characters (also those that change the text direction) become ``\xNN``
+for each of their bytes. A backslash is escaped with a backslash, so that the escaping is
+reversible; in combined, quotes are escaped, too. JSON's own escaping is applied on top.
 
-Written for speed: parts that are plain ASCII, as they nearly always are, are recognised all in one step, and
-a second is formatted once.
+Written for speed: the parts are nearly always plain ASCII, which one step recognises for all of
+them. Each second is formatted once.
 """
 
 from __future__ import annotations
@@ -32,14 +34,14 @@ __all__ = ["AccessRecord", "format_combined", "format_json"]
 
 
 class AccessRecord(NamedTuple):
-    """What is known of a request when its response is over. Bytes are as the client sent them."""
+    """The facts of a request after its response. Bytes are as the client sent them."""
 
     remote: str
     """The client's address; ``""`` for a client on a Unix socket."""
     time: float
-    """When the request came: seconds since 1970."""
+    """When the request arrived: seconds since 1970."""
     method: bytes
-    """``b""`` where no request could be read."""
+    """``b""`` if no request could be parsed."""
     target: bytes
     version: bytes
     """``b"1.1"``"""
@@ -56,13 +58,13 @@ class AccessRecord(NamedTuple):
     request_id: bytes
     retried: int = 0
     spilled: int = 0
-    """Bytes of the exchange that were on disk on their way."""
+    """Bytes of the exchange that were buffered on disk."""
     received: int = 0
     """Bytes that the client sent over an upgraded connection."""
     refusal: str = ""
-    """Of a request that was refused before it was anybody's: why, as a word (``codecs.refusals``)."""
+    """For a request that was refused before it had a route: the reason, as a word (``codecs.refusals``)."""
     host: bytes = b""
-    """Of such a request, as far as it is known."""
+    """The host of such a request, if known."""
 
 
 def format_combined(record: AccessRecord) -> bytes:
@@ -104,7 +106,9 @@ def _rest(retried: int, spilled: int, received: int, refusal: str, host: bytes) 
 
 
 def format_json(record: AccessRecord) -> bytes:
-    """The line, with its newline: an object with the names of ``AccessRecord``; ``time`` in ISO 8601."""
+    """The line, with its newline: an object with the attribute names of ``AccessRecord``; ``time``
+    in ISO 8601.
+    """
     remote, time, method, target, version, status, size, referer, agent = record[:9]
     duration, queue, pid, group, rid, retried, spilled, received, refusal, host = record[9:]
     if (second := int(time)) != _json_time[0]:
@@ -131,16 +135,16 @@ def _refused(refusal: str, host: bytes) -> str:
 
 
 _PLAIN = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
-"""What stands in a line as it is."""
+"""Bytes that are written unescaped."""
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-"""Log readers expect English, whatever the locale is."""
+"""English whatever the locale is: log readers expect that."""
 
 # The last second that was formatted.
 _combined_time: list[Any] = [-1, b""]
 _json_time: list[int | str] = [-1, "", ""]
 
-# The few names of groups there are, as they stand in a line.
+# Formatted group names. There are few.
 _WORDS: dict[str, bytes] = {}
 _STRINGS: dict[str, str] = {}
 
@@ -158,12 +162,12 @@ def _hex(character: str) -> str:
 
 
 def _one_word(part: bytes) -> str:
-    """Without white space and quotes."""
+    """Escape white space and quotes."""
     return _escape(part).replace(" ", "\\x20").replace('"', "\\x22")
 
 
 def _word(group: str) -> bytes:
-    """A group's name as one word, without quotes."""
+    """The name of a group as one word, without quotes."""
     word = _one_word(group.encode("utf-8", "surrogateescape"))
     return _WORDS.setdefault(group, word.encode() or b"-")
 
@@ -189,7 +193,7 @@ def _stamp(second: int) -> str:
 
 
 def _iso(second: int) -> tuple[str, str]:
-    """Date and time, and the offset: a fraction goes between them."""
+    """Date and time, and the offset: the fraction goes between them."""
     now = clock.localtime(second)
     hours, minutes = divmod(abs(now.tm_gmtoff // 60), 60)
     sign = "-" if now.tm_gmtoff < 0 else "+"

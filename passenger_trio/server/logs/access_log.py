@@ -1,21 +1,22 @@
-"""The access log: lines are gathered on the request path and written in batches elsewhere.
+"""The access log: the request path collects lines, and a thread writes them in batches.
 
-``record`` formats a line and appends it; it never waits and never raises. The task ``run`` writes what has
-gathered at most ``FLUSH_INTERVAL`` seconds after the first line of a batch, or as soon as there are
-``FLUSH_BYTES``, by one thread hop for each batch: a file on a slow disk and a pipe that nobody reads can both
-hold up whoever writes to them, and that must not be the event loop.
+``record`` formats a line and appends it; it never waits and never raises. The task ``run`` writes
+the lines at most ``FLUSH_INTERVAL`` seconds after the first line of a batch, or as soon as there
+are ``FLUSH_BYTES``. Each batch takes one call in a thread: a file on a slow disk or a pipe without
+a reader can block its writer, which must not be the event loop.
 
 Laws (F54, F55):
 
 * Memory is bounded: beyond ``MAX_BACKLOG`` bytes new lines are dropped and counted.
-* A write that fails (no reader, no space) drops its batch and is counted; the next batch is tried anew.
-    Nothing is raised.
-* A line is written once or not at all. After a write that broke off in the middle of a line, the next begins
-    on a new line.
-* Where no thread can be had, what was gathered waits for one.
-* ``reopen`` loses and repeats no line: what was recorded before may be in the old file or in the new one.
-* What goes wrong with one batch, by mistake, costs that batch (KE1).
-* When ``run`` is cancelled it writes what is left, for ``LAST_FLUSH`` seconds at most.
+* A failed write (no reader, no space) drops its batch and is counted; the next batch is written
+  as usual. Nothing is raised.
+* A line is written once or not at all. If a write stops in the middle of a line, the next one
+  begins on a new line.
+* If no thread is available, the lines wait for one.
+* ``reopen`` loses and repeats no line: lines that were recorded before may be in the old file or in
+  the new one.
+* An unexpected error in one batch costs that batch (KE1).
+* When ``run`` is cancelled, it writes the remaining lines, for ``LAST_FLUSH`` seconds at most.
 """
 
 from __future__ import annotations
@@ -41,15 +42,20 @@ FLUSH_BYTES = 64 * 1024
 MAX_BACKLOG = 8 * 1024 * 1024
 LAST_FLUSH = 1.0
 _RETRY = 0.2
-"""Seconds until a thread is asked for again."""
+"""Seconds until the next attempt to get a thread."""
 
 _FORMATS = {"combined": format_combined, "json": format_json}
 
 
 @attrs.frozen
 class AccessLogStatistics:
-    """:ivar written: lines; ``dropped``: lines that were lost; ``backlog``: bytes not written yet.
-    :ivar errors: how often opening or writing failed; ``last_error`` says why, the last time.
+    """Totals of one log.
+
+    :ivar written: lines.
+    :ivar dropped: lines that were lost.
+    :ivar errors: number of failures to open or to write.
+    :ivar backlog: bytes not yet written.
+    :ivar last_error: the reason of the last failure.
     """
 
     written: int
@@ -60,11 +66,11 @@ class AccessLogStatistics:
 
 
 _NO_LOG = ("off", "none")
-"""Values of ``access_log``. (A file of such a name is ``./none``.)"""
+"""Values of ``access_log``. (A file of such a name is written ``./none``.)"""
 
 
 class AccessLog:
-    """One destination. Give ``run`` to a nursery that outlives the clients' one."""
+    """One destination. Start ``run`` in a nursery that outlives the one of the clients."""
 
     def __init__(
         self,
@@ -74,7 +80,7 @@ class AccessLog:
         max_backlog: int = MAX_BACKLOG,
         kernel: ErrorKernel | None = None,
     ) -> None:
-        """:param destination: a file, which is appended to, or ``-`` for standard output.
+        """:param destination: a file, to which lines are appended, or ``-`` for standard output.
 
         :raises OptionError: the file cannot be opened.
         """
@@ -90,7 +96,7 @@ class AccessLog:
         self._gathered = 0
         """Bytes in ``_lines``."""
         self._in_hand: _Batch | None = None
-        """What the writer has."""
+        """The batch that the writer has."""
         self._written = 0
         self._dropped = 0
         self._errors = 0
@@ -99,22 +105,25 @@ class AccessLog:
         self._ended = False
         self._first = trio.Event()
         self._enough = trio.Event()
-        # One writer: batches keep their order, and a writer that is stuck holds up no thread but its own.
+        # One writer: batches keep their order, and a stuck writer blocks only its own thread.
         self._limiter = trio.CapacityLimiter(1)
 
     @classmethod
     def open(cls, config: Config, kernel: ErrorKernel | None = None) -> AccessLog | None:
-        """The log that the options ask for, or None if they ask for none. Raises like the class."""
+        """The log that the options ask for, or None if they ask for none.
+
+        :raises OptionError: the file cannot be opened.
+        """
         destination = config.server.access_log
         if destination == "auto":
             destination = "-" if any(app.is_development for app in config.apps) else "off"
         return None if destination in _NO_LOG else cls(destination, config.server.access_log_format, kernel=kernel)
 
     def record(self, record: AccessRecord) -> None:
-        """Log a request. Sync, and never waits: the line is written later."""
+        """Log a request. Synchronous, never waits: the line is written later."""
         line = self._format(record)
         gathered = self._gathered + len(line)
-        # A writer that is stuck fills the backlog, not the memory.
+        # A stuck writer fills the backlog, not the memory.
         if gathered + (self._in_hand.size if self._in_hand else 0) > self._max_backlog or self._ended:
             self._dropped += 1
             return
@@ -126,13 +135,13 @@ class AccessLog:
             self._enough.set()
 
     def reopen(self) -> None:
-        """Open the file anew by its name, after it was rotated. Sync: ``run`` does it, at once."""
+        """Open the file again by its name, after a rotation. Synchronous: ``run`` does it at once."""
         self._wants_reopen = True
         self._first.set()
         self._enough.set()
 
     def close(self) -> None:
-        """For a log whose ``run`` was never begun; otherwise that has closed it, and this does nothing."""
+        """Close a log whose ``run`` was never begun. Otherwise ``run`` closes it, and this does nothing."""
         if not self._ended:
             self._ended = True
             os.close(self._file.fd)
@@ -142,13 +151,14 @@ class AccessLog:
         return AccessLogStatistics(self._written, self._dropped, self._errors, backlog, self._last_error)
 
     async def run(self) -> None:
-        """Write batches until cancelled; then write what is left, and close the file."""
+        """Write batches until cancelled; then write the remaining lines, and close the file."""
         try:
             await self._kernel.supervise("the access log", self._write)
         finally:
             with self._kernel.contain("the access log"), trio.move_on_after(LAST_FLUSH, shield=True) as last:
                 if self._in_hand is not None:
-                    # Cancelled in the middle of a batch: its writer, if there is one, holds the limiter until it is done.
+                    # Cancelled in the middle of a batch: its thread, if any, holds the limiter
+                    # until it is done.
                     async with self._limiter:
                         pass
                     await self._hand_over(self._in_hand)
@@ -158,12 +168,14 @@ class AccessLog:
             self._lines.clear()
             self._gathered = 0
             if not last.cancelled_caught:
-                # Under a writer that is stuck it stays open: its number must not become another file's.
+                # Keep the descriptor open for a stuck writer: its number must not become another
+                # file's.
                 os.close(self._file.fd)
 
     async def _write(self) -> None:
         if self._in_hand is not None:
-            # We are started again: nobody knows what of it was written, if a thread had it, and a line is not written twice.
+            # Started again after an error. If a thread had the batch, the number of written lines
+            # is unknown, and no line may be written twice.
             if self._in_hand.begun:
                 self._in_hand.lost = len(self._in_hand.lines)
             await self._hand_over(self._in_hand)
@@ -180,7 +192,7 @@ class AccessLog:
         await self._hand_over(batch)
 
     async def _hand_over(self, batch: _Batch) -> None:
-        """Once, by a thread; and wait for one that can be had."""
+        """Write a batch once, in a thread; wait until one is available."""
         while not batch.begun:
             try:
                 await in_thread(self._file.write, batch, abandon_on_cancel=True, limiter=self._limiter)
@@ -191,7 +203,7 @@ class AccessLog:
         self._account()
 
     def _account(self) -> None:
-        """Take over what the writer did. It counts in its batch, and not here, because it is another thread."""
+        """Count the writer's results. The writer runs in another thread, so it counts in its batch."""
         batch, self._in_hand = self._in_hand, None
         if batch is not None:
             self._written += len(batch.lines) - batch.lost
@@ -206,7 +218,7 @@ class _Batch:
     size: int
     reopen: bool
     begun: bool = False
-    """A thread has it."""
+    """A thread has the batch."""
     lost: int = 0
     errors: list[str] = attrs.field(factory=list)
 
@@ -218,16 +230,16 @@ class _File:
     destination: str
     fd: int
     torn: bool = False
-    """The last write broke off in the middle of a line."""
+    """The last write stopped in the middle of a line."""
 
     def write(self, batch: _Batch) -> None:
-        """Everything that can block."""
+        """Do everything that can block."""
         batch.begun = True
         if batch.reopen and self.destination != "-":
             try:
                 fd, old = _open(self.destination), self.fd
             except OSError as exc:
-                batch.errors.append(exc.strerror or str(exc))  # the old file is better than none
+                batch.errors.append(exc.strerror or str(exc))  # keep the old file
             else:
                 self.fd, self.torn = fd, False
                 os.close(old)
@@ -240,7 +252,7 @@ class _File:
                 try:
                     view = view[os.write(self.fd, view) :]
                 except BlockingIOError:
-                    # Standard output is shared, and somebody made it non-blocking.
+                    # Standard output is shared, and another program made it non-blocking.
                     select.select([], [self.fd], [])
         except OSError as exc:
             batch.errors.append(exc.strerror or str(exc))
@@ -253,9 +265,9 @@ class _File:
 
 def _open(destination: str) -> int:
     if destination == "-":
-        # A descriptor of our own: 1 may be closed by somebody, and become another file.
+        # Use our own descriptor: 1 may be closed and become another file.
         return fcntl.fcntl(1, F_DUPFD_CLOEXEC, 3)
-    # O_NONBLOCK: a FIFO without a reader is an error here, and not a wait for one.
+    # O_NONBLOCK: a FIFO without a reader is an error here instead of a wait.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
     fd = os.open(destination, flags, 0o640)
     os.set_blocking(fd, True)

@@ -1,6 +1,8 @@
-"""What the access log keeps of a request: of one that is over, and of one that was refused before it was anybody's.
+"""Makes access log records: of a finished request, and of a request that was refused before it had
+a route.
 
-A new field of the log is filled here, named in ``access_format.AccessRecord``, and written by that module's formats.
+To add a field to the log, fill it here, name it in ``access_format.AccessRecord``, and write it in
+that module's formats.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ __all__ = ["exchange_record", "refusal_record"]
 
 
 def exchange_record(exchange: Exchange, peer: str, now: float) -> AccessRecord:
-    """The record of an exchange that is over.
+    """The record of a finished exchange.
 
-    :param peer: the address of the connection's other end. :param now: monotonic, in seconds.
+    :param peer: the address of the connection's other end.
+    :param now: monotonic, in seconds.
     """
     head = exchange.head
     referer, agent = _from_and_by(head.fields)
@@ -46,9 +49,10 @@ def exchange_record(exchange: Exchange, peer: str, now: float) -> AccessRecord:
 
 
 def refusal_record(known: Known, client: str, error: RequestError, size: int, since: float, now: float) -> AccessRecord:
-    """The record of a request that was refused: what is known of it (ED14).
+    """The record of a refused request, with the known fields (ED14).
 
-    :param size: of the body that it was answered with. :param since: when its first byte came, in monotonic seconds.
+    :param size: of the response body.
+    :param since: when the request's first byte arrived, in monotonic seconds.
     """
     referer, agent = _from_and_by(known.fields)
     host = next((value for name, value in known.fields if name.lower() == b"host"), b"")
