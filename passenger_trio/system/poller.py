@@ -148,7 +148,7 @@ class Poller:
                 if (registration := registrations.get(fd)) is not None:
                     try:
                         registration.on_ready(what)
-                    except Exception as error:  # noqa: BLE001 the error kernel handles it: the error costs one socket
+                    except Exception as error:  # noqa: BLE001  the error kernel handles it: it costs one socket
                         self._failed(registration, error)
                     if now() >= end:
                         served.update(fd for fd, _ in events[:number])

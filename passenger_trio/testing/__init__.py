@@ -1,7 +1,8 @@
-"""Testing against a real server: real processes, real sockets, nothing left behind.
+"""Testing against a real server: real processes and sockets; nothing is left behind.
 
-``Supervisor`` runs the command as a child process and is synchronous, so that any test framework can use it. ``RawClient`` speaks bytes.
-``conformance`` holds the checks that every spawn server must pass.
+``Supervisor`` runs the command as a child process. It is synchronous, so that any test framework
+can use it. ``RawClient`` sends and receives bytes. ``conformance`` holds the checks that every
+spawn server must pass.
 """
 
 from __future__ import annotations

@@ -1,10 +1,14 @@
-"""Runs ``passenger-trio start`` as a child process, waits until it is ready, collects its log, and checks that nothing is left.
+"""Runs ``passenger-trio start`` as a child process, waits until it is ready, collects its log, and
+checks that nothing is left.
 
-Everything that the server starts, however far it forks away, carries a mark in its environment; when the server has ended, no process with that mark may
-be there (``LeftBehind``). The instance directory is given by the harness and must be gone as well, and so must be the socket of ``--socket``.
+The environment of the server carries a mark, which every program that it starts inherits, however
+far it forks away. When the server has ended, no process with that mark may exist (``LeftBehind``).
+The harness chooses the instance directory. That directory must be gone as well, and so must the
+socket of ``--socket``.
 
-Two threads of the harness read what the server writes; they end with its standard output and error. When a test fails inside the ``with`` block, the end of the
-log goes to the test's standard error, where a test framework shows it.
+Two threads of the harness read the server's standard output and error, until both end. When a test
+fails inside the ``with`` block, the end of the log goes to the test's standard error, where a test
+framework shows it.
 """
 
 from __future__ import annotations
@@ -32,19 +36,19 @@ __all__ = ["LeftBehind", "Supervisor", "eventually", "is_running"]
 _MARK = "HARNESS_MARK"
 _STOP_TIME = 30.0
 _TAIL = 60
-"""Lines of the log that are shown when something is wrong."""
+"""Lines of the log that are shown after a failure."""
 
 T = TypeVar("T")
 
 
 class LeftBehind(AssertionError):
-    """Something is left of a server that has ended."""
+    """A server that has ended left something behind."""
 
 
 def eventually(probe: Callable[[], T], timeout: float = 15.0, what: str = "") -> T:
-    """The first true value of ``probe``, which is asked again and again.
+    """Call ``probe`` until its result is true, and return that result.
 
-    :raises AssertionError: there was none within ``timeout`` seconds.
+    :raises AssertionError: no result was true within ``timeout`` seconds.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -57,9 +61,10 @@ def eventually(probe: Callable[[], T], timeout: float = 15.0, what: str = "") ->
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is a process of that number that has not ended; one that waits to be reaped has.
+    """Whether the process exists and has not ended. A zombie has ended.
 
-    Its first thread may have ended before the others, which keep its files open still: then it is running.
+    The first thread of a process may end before the others, which keep its files open: then the
+    process is running.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
@@ -70,7 +75,9 @@ def is_running(pid: int) -> bool:
 
 
 class Supervisor:
-    """A running server. Use it as a context manager; leaving it stops the server and checks that nothing is left."""
+    """A running server. Use it as a context manager: leaving it stops the server and checks that
+    nothing is left.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes], home: Path, mark: str) -> None:
         self.process = process
@@ -109,14 +116,15 @@ class Supervisor:
     ) -> Supervisor:
         """Start a server for the application in ``root`` on a free port and wait until it is ready.
 
-        :param root: directory of the application; None: what ``arguments`` say, or the working directory.
+        :param root: directory of the application; None: as in ``arguments``, or the working
+            directory.
         :param arguments: more arguments for ``passenger-trio start``.
         :param cwd: the server's working directory (default: this program's).
-        :param env: more environment variables; None takes one away.
-        :param wait: False returns at once; ``wait_ready`` is the caller's then.
+        :param env: more environment variables; None removes one.
+        :param wait: False returns at once; the caller must call ``wait_ready``.
         :param prefix: words in front of the command, such as ``prlimit --nofile=64``.
-        :param python: the interpreter that runs the server; passenger_trio must be installed for it (default: what
-            ``PASSENGER_TRIO_TEST_SUPERVISOR`` names, else this one).
+        :param python: the interpreter that runs the server; passenger_trio must be installed for it
+            (default: the one in ``PASSENGER_TRIO_TEST_SUPERVISOR``, else this one).
         """
         home = Path(tempfile.mkdtemp(prefix="pt-"))
         mark = secrets.token_hex(8)
@@ -129,7 +137,7 @@ class Supervisor:
             *([] if root is None else [str(root)]),
             *arguments,
         ]
-        # What the arguments say wins over variables.
+        # Arguments win over variables.
         settings = {
             "PASSENGER_TRIO_LOG_FORMAT": "json",
             "PASSENGER_TRIO_INSTANCE_DIR": str(home / "i"),
@@ -160,7 +168,7 @@ class Supervisor:
     def wait_ready(self, timeout: float = 60.0) -> None:
         """Return when the server serves.
 
-        :raises AssertionError: it does not, or it has ended.
+        :raises AssertionError: the server is not ready in time, or has ended.
         """
         try:
             eventually(lambda: self.ready or self.process.poll() is not None, timeout, "the server is ready")
@@ -175,12 +183,12 @@ class Supervisor:
 
     @property
     def url(self) -> str:
-        """The first address, without a slash at its end."""
+        """The first address, without a trailing slash."""
         return str(self.ready["addresses"][0]).rstrip("/")
 
     @property
     def address(self) -> tuple[str, int] | str:
-        """Of the first listener, for ``RawClient``."""
+        """The address of the first listener, for ``RawClient``."""
         if self.url.startswith("unix:"):
             return self.url.removeprefix("unix:")
         parts = urlsplit(self.url)
@@ -189,23 +197,23 @@ class Supervisor:
         return parts.hostname, parts.port
 
     def status(self) -> dict[str, Any]:
-        """What the admin socket tells."""
+        """The status from the admin socket."""
         return fetch_status(str(self.ready["admin_socket"]))
 
     def group(self) -> dict[str, Any]:
-        """The first group, as the admin socket tells it."""
+        """The first group in that status."""
         first: dict[str, Any] = self.status()["groups"][0]
         return first
 
     @property
     def pids(self) -> list[int]:
-        """The application's processes that serve."""
+        """The serving processes of the application."""
         processes = [p for group in self.status()["groups"] for p in group["processes"]]
         return [process["pid"] for process in processes if process["state"] == "running"]
 
     @property
     def preloader_pid(self) -> int | None:
-        """The preloader of the first group, if it has one now."""
+        """The preloader of the first group, if it has one."""
         preloader = self.group()["preloader"]
         return None if preloader is None else int(preloader["pid"])
 
@@ -215,7 +223,7 @@ class Supervisor:
         return "\n".join(self.log[-_TAIL:])
 
     def wait_log(self, text: str, timeout: float = 15.0, start: int = 0) -> str:
-        """The first log line, from number ``start`` on, that holds ``text``."""
+        """The first log line, from number ``start`` on, that contains ``text``."""
         return eventually(
             lambda: next((line for line in self.log[start:] if text in line), ""), timeout, f"a log line with {text!r}"
         )
@@ -226,7 +234,9 @@ class Supervisor:
         return path.read_text().splitlines() if path.exists() else []
 
     def wait_access_log(self, text: str, timeout: float = 15.0) -> str:
-        """The first line of the access log that holds ``text``: it is written a moment after the response."""
+        """The first line of the access log that contains ``text``. Lines are written a moment after
+        the response.
+        """
         return eventually(
             lambda: next((line for line in self.access_log() if text in line), ""),
             timeout,
@@ -234,7 +244,7 @@ class Supervisor:
         )
 
     def descriptors(self) -> list[str]:
-        """What the supervisor has open, one entry for each descriptor."""
+        """The open descriptors of the supervisor: the target of each."""
         found = []
         for link in Path(f"/proc/{self.pid}/fd").iterdir():
             try:
@@ -249,7 +259,7 @@ class Supervisor:
         return RawClient(self.address, timeout)
 
     def get(self, path: str = "/", **headers: str) -> Response:
-        """GET on a connection of its own. ``Accept="..."``; an underscore in a name is a dash."""
+        """GET on a new connection. Fields as in ``Accept="..."``; an underscore in a name becomes a dash."""
         with self.connect() as client:
             return client.get(path, [(name.replace("_", "-"), value) for name, value in headers.items()])
 
@@ -263,38 +273,42 @@ class Supervisor:
         self.process.send_signal(number)
 
     def interrupt(self) -> None:
-        """SIGINT to the whole foreground process group, as a terminal sends it for Ctrl-C."""
+        """Send SIGINT to the whole foreground process group, as a terminal does for Ctrl-C."""
         os.killpg(self.pid, signal.SIGINT)
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = _STOP_TIME) -> int:
-        """Stop the server and return its exit code; then nothing may be left.
+        """Stop the server, check that nothing is left, and return its exit code.
 
-        :raises LeftBehind: something is.
+        :raises LeftBehind: something is left.
         """
         if self.process.poll() is None:
             self.send_signal(number)
         return self.wait(timeout)
 
     def wait(self, timeout: float = _STOP_TIME) -> int:
-        """Wait for the server's own end and return its exit code; then nothing may be left."""
+        """Wait until the server ends by itself, check that nothing is left, and return its exit
+        code.
+
+        :raises LeftBehind: something is left.
+        """
         try:
             self.exit_code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the server did not end within {timeout:g} s:\n{self.log_tail}") from None
-        # Who holds its output is found here, before the threads are waited for that read from it.
+        # Check first: a process that holds the server's output would block the reading threads.
         self.check_nothing_left()
         for reader in self._readers:
             reader.join(5)
         return self.exit_code
 
     def kill(self) -> None:
-        """SIGKILL, as a machine would. What else runs must end by itself."""
+        """Send SIGKILL to the server, as the OOM killer would. All other processes must end by themselves."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
 
     def marked_processes(self) -> list[str]:
-        """Whatever runs with this server's mark: ``"pid command"``."""
+        """All processes with this server's mark: ``"pid command"``."""
         wanted = f"{_MARK}={self._mark}".encode()
         found = []
         for directory in Path("/proc").iterdir():
@@ -305,11 +319,11 @@ class Supervisor:
                     command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                     found.append(f"{directory.name} {command}")
             except OSError:
-                continue  # it has ended, or is not ours
+                continue  # the process has ended, or belongs to another user
         return found
 
     def check_nothing_left(self) -> None:
-        """:raises LeftBehind: a process, the instance directory, or the socket that it listened on, is left."""
+        """:raises LeftBehind: a process, the instance directory, or the server's Unix socket is left."""
         if left := self.marked_processes():
             raise LeftBehind("processes are left: " + "; ".join(left) + "\n" + self.log_tail)
         if self.instance_dir.exists():

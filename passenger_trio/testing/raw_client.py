@@ -1,4 +1,4 @@
-"""A client that sends exactly the bytes that it is told to, at the pace that it is told, and reads responses with h11."""
+"""A client that sends exactly the given bytes, at the given pace, and reads responses with h11."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class RawClient:
         if isinstance(address, str):
             self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                # Connecting to a Unix socket never takes time, but with a timeout a full queue would be an error.
+                # Connecting to a Unix socket never takes time, but with a timeout a full queue
+                # would be an error.
                 self.socket.connect(address)
                 self.socket.settimeout(timeout)
             except BaseException:
@@ -65,7 +66,7 @@ class RawClient:
         self.socket.close()
 
     def send(self, *pieces: bytes) -> None:
-        """Each piece is a write of its own."""
+        """Send each piece in its own write."""
         for piece in pieces:
             self.socket.sendall(piece)
 
@@ -79,7 +80,7 @@ class RawClient:
     def request(
         self, method: str, path: str = "/", headers: Iterable[tuple[str, str]] = (), body: bytes = b""
     ) -> Response:
-        """A plain request; its body has a Content-Length."""
+        """Send a plain request, with a Content-Length if it has a body, and read the response."""
         lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *(f"{name}: {value}" for name, value in headers)]
         if body:
             lines.append(f"Content-Length: {len(body)}")
@@ -87,7 +88,7 @@ class RawClient:
         return self.read_response(method)
 
     def receive(self, size: int = 65536) -> bytes:
-        """Some bytes that no response has taken yet; ``b""`` at the end, also when that is a reset."""
+        """Some bytes that no response has consumed; ``b""`` at EOF or after a reset."""
         if self._data:
             data, self._data = self._data, b""
             return data
@@ -104,9 +105,9 @@ class RawClient:
         return b"".join(pieces)
 
     def read_response(self, method: str = "GET") -> Response:
-        """The next final response.
+        """Read the next final response.
 
-        :raises ConnectionError: the connection ended before one began.
+        :raises ConnectionError: the connection ended before a response began.
         """
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
         connection.send(h11.Request(method=method, target="/", headers=[("Host", "localhost")]))
@@ -137,7 +138,7 @@ class RawClient:
                 raise ConnectionError("the connection ended before a response began")
 
     def at_end(self) -> bool:
-        """Whether the server ended the connection; waits for it, or for bytes."""
+        """Whether the server ended the connection. Waits for that, or for bytes."""
         return not self.receive()
 
 
