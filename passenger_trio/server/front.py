@@ -161,8 +161,8 @@ class Front:
         return self._trusts_unix or uid in (0, os.getuid())
 
     def log_refusal(self, record: AccessRecord) -> None:
-        """Log a request that was refused before it had a route in the access log. At most
-        ``REFUSALS_A_SECOND`` are logged, because they cost their sender nothing (ED14).
+        """Write the access log line of a request that was refused before it had a route. At most
+        ``REFUSALS_A_SECOND`` are written, because such requests cost their sender nothing (ED14).
         """
         if self.access_log is None:
             return

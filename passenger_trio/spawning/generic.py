@@ -50,7 +50,9 @@ exec 3<&0 </dev/null
 exec 3<&-
 exec /bin/sh -c "$1"
 """
-"""Descriptor 0 is the death pipe. ``$$`` stays the pid of the outermost shell, which becomes the program and leads the process group."""
+"""Descriptor 0 is the death pipe. ``$$`` stays the pid of the outermost shell, which becomes the
+program and leads the process group.
+"""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 """Seconds between two probes; the pause grows."""

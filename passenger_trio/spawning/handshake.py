@@ -53,7 +53,9 @@ _log = logging.getLogger("passenger_trio.spawning")
 
 
 def describe_exit(status: int | None) -> str:
-    """``"exit status 3"``, ``"killed by signal 9 (SIGKILL)"``; ``status`` as of ``subprocess.Popen.returncode``."""
+    """``status`` as of ``subprocess.Popen.returncode`` -> ``"exit status 3"``, ``"killed by signal
+    9 (SIGKILL)"``.
+    """
     if status is None:
         return "its exit status is unknown"
     if status >= 0:

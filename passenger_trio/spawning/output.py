@@ -89,7 +89,7 @@ class OutputPipe:
 
     async def _wait_for_room(self) -> None:
         with trio.move_on_after(_ROOM_TIMEOUT) as timeout:
-            while not self.has_room():  # noqa: ASYNC110  polls a descriptor that may be a file, for which Trio cannot wait
+            while not self.has_room():  # noqa: ASYNC110 polls: Trio cannot wait for the descriptor if it is a file
                 await trio.sleep(_ROOM_POLL)
         self._room_timed_out = timeout.cancelled_caught
 
@@ -132,7 +132,9 @@ class OutputPipe:
         return b"\n" in self._buffer or len(self._buffer) > MAX_LINE
 
     def _read(self) -> int:
-        """Read once. Returns the number of bytes. Called only when no line waits, so that the buffer stays bounded."""
+        """Read once. Returns the number of bytes. Called only when no line waits, so that the
+        buffer stays bounded.
+        """
         if self._ended:
             return 0
         try:

@@ -73,8 +73,10 @@ class Preloader:
         outlasts: bool = False,
         remains: Remains | None = None,
     ) -> None:
-        """:param outlasts: the preloader has exit hooks or processes that its forks use: when retired, it stays until the last fork has ended.
-        :param remains: takes over the output pipe, to which programs that the preloader started may still write.
+        """:param outlasts: the preloader has exit hooks or processes that its forks use: when
+        retired, it stays until the last fork has ended.
+        :param remains: takes over the output pipe, to which programs that the preloader started may
+            still write.
         """
         self._kernel = kernel or ErrorKernel()
         assert launch.pidfd is not None
@@ -260,7 +262,7 @@ class Preloader:
         is_its_child = False
         try:
             # R47: the pid is pinned now. If it is not a child of the preloader, the child has
-            # ended, or the preloader lies.
+            # ended, or the report is false.
             is_its_child = parent_of(pid) == self.pid
         finally:
             if not is_its_child:

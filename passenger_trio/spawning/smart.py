@@ -93,7 +93,9 @@ class SmartSpawner:
         """Known from the first preloader on: a spawner belongs to one generation."""
         self._keepers: trio.Nursery | None = None
         self._left_groups: list[PidFd] = []
-        """Process groups that outlived their preloaders. The application started them while it was loaded, and its processes may use them."""
+        """Process groups that outlived their preloaders. The application started them while it was
+        loaded, and its processes may use them.
+        """
 
     @property
     def preloader(self) -> PreloaderFacts | None:

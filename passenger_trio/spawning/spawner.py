@@ -92,7 +92,9 @@ class LiveProcess(Protocol):
         """Return when the process has ended."""
 
     async def wait_exit_status(self) -> int | None:
-        """After the exit: the status as of ``subprocess.Popen.returncode``, or None if it is unknown. Takes ``EXIT_STATUS_TIME`` at most."""
+        """After the exit: the status as of ``subprocess.Popen.returncode``, or None if it is
+        unknown. Takes ``EXIT_STATUS_TIME`` at most.
+        """
 
     def ask_to_stop(self) -> bool:
         """Ask the process to finish its sessions and exit. False: it cannot be asked."""
@@ -171,7 +173,9 @@ class SpawnedProcess:
         return connect_unix_nowait(self.socket_path, self._is_listener)
 
     def _is_listener(self, listener: PeerCredentials) -> bool:
-        """Whether the worker itself listens (KE5). Any process of our user could bind another socket to its path."""
+        """Whether the worker itself listens (KE5). Any process of our user could bind another
+        socket to its path.
+        """
         believed = listener.pid == self.pid and listener.uid == os.getuid()
         if not believed:
             warn_of_stranger(self.pid, listener)

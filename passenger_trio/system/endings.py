@@ -1,12 +1,14 @@
 """Whether a process, or a child of it, crashed before its stream ended (R25).
 
-When a process crashes, the kernel closes its streams normally, as after a clean exit. So the end of a stream does not show whether a body
-that ends with it is whole. But before it closes the streams, the kernel marks the process as ending, and by which signal. /proc shows that
-without waiting.
+When a process crashes, the kernel closes its streams normally, as after a clean exit. So the end of
+a stream does not show whether a body that ends with it is complete. But before the kernel closes
+the streams, it marks the process as ending, and records the signal. /proc shows that without
+waiting.
 
-``look`` notes the processes when a body begins; ``verdict`` looks again at its end. For the process itself, any exit other than status 0 is
-bad. For its children (a start command is often a shell, and the program its child) only death by a crash signal is bad: a program may start
-others that fail, and handles that itself.
+``look`` records the processes when a body begins; ``verdict`` checks again at its end. For the
+process itself, any exit other than status 0 is bad. For its children (a start command is often a
+shell, and the program its child) only death by a crash signal is bad: a program may start others
+that fail, and handles that itself.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ class Endings:
 
     def verdict(self, since: float, now: float) -> bool | None:
         """Whether a process ended badly after ``since``. None: one has ended, but its status is
-        unknown; ask again in a moment, when the process itself may have ended, too.
+        unknown. Ask again in a moment: by then the process itself may have ended because of it.
         """
         if self._leader.poll():
             return self._leader.exit_status != 0

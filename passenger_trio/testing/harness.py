@@ -179,7 +179,7 @@ class Supervisor:
                 reader.join(5)
             raise AssertionError(f"the server ended before it was ready:\n{self.log_tail}")
 
-    # -- looking ------------------------------------------------------------------------------------------------
+    # State
 
     @property
     def url(self) -> str:
@@ -253,7 +253,7 @@ class Supervisor:
                 continue
         return sorted(found)
 
-    # -- talking ------------------------------------------------------------------------------------------------
+    # Requests
 
     def connect(self, timeout: float = 30.0) -> RawClient:
         return RawClient(self.address, timeout)
@@ -267,7 +267,7 @@ class Supervisor:
         with self.connect() as client:
             return client.request("POST", path, body=body)
 
-    # -- ending -------------------------------------------------------------------------------------------------
+    # Shutdown
 
     def send_signal(self, number: int) -> None:
         self.process.send_signal(number)
