@@ -6,12 +6,13 @@ import contextlib
 import re
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from node_http import LOADER, nodes, subject, supervisor_of
 
-from passenger_trio.testing.conformance import CHECKS, Check, FakeSupervisor, eventually
+from passenger_trio.testing.conformance import CHECKS, Check, FakeSupervisor, Stage, eventually
 
 NODES = nodes()
 CASES = [
@@ -22,12 +23,19 @@ CASES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def stages() -> Iterator[dict[str, Stage]]:
+    """Node -> a stage that shares its worker, among those checks that may."""
+    with contextlib.ExitStack() as stack:
+        yield {node: stack.enter_context(subject(node).stage(share=True)) for node in NODES.values()}
+
+
 @pytest.mark.os
 @pytest.mark.slow
 @pytest.mark.parametrize(("check", "node"), CASES)
-def test_contract(check: Check, node: str) -> None:
+def test_contract(check: Check, node: str, stages: dict[str, Stage]) -> None:
     """Each check by its name and with each Node, which the log of a run lists."""
-    check(subject(node))
+    check(subject(node), stages[node])
 
 
 @pytest.mark.os

@@ -24,19 +24,22 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def stages() -> Iterator[dict[str, Stage]]:
-    """Ruby -> a stage that shares its worker, where one takes seconds to start."""
+def stages() -> Iterator[dict[tuple[str, bool], Stage]]:
+    """Ruby, whether it is preloaded -> a stage that shares its worker, among those checks that may."""
     with ExitStack() as stack:
-        slow = [ruby for ruby in RUBIES.values() if not can_fork(ruby)]
-        yield {ruby: stack.enter_context(subject(ruby).stage(share=True)) for ruby in slow}
+        kinds = {(ruby, preloaded) for _, ruby, preloaded in (case.values for case in CASES)}
+        yield {
+            (ruby, preloaded): stack.enter_context(subject(ruby, preloaded=preloaded).stage(share=True))
+            for ruby, preloaded in kinds
+        }
 
 
 @pytest.mark.os
 @pytest.mark.slow
 @pytest.mark.parametrize(("check", "ruby", "preloaded"), CASES)
-def test_contract(check: Check, ruby: str, preloaded: bool, stages: dict[str, Stage]) -> None:
+def test_contract(check: Check, ruby: str, preloaded: bool, stages: dict[tuple[str, bool], Stage]) -> None:
     """Each check by its name and with each Ruby, which the log of a run lists."""
-    check(subject(ruby, preloaded=preloaded), stages.get(ruby))
+    check(subject(ruby, preloaded=preloaded), stages[ruby, preloaded])
 
 
 def test_there_is_a_ruby_to_check() -> None:
