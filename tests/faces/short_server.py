@@ -40,9 +40,12 @@ BODY = b"b" * 400_000
 
 
 @contextmanager
-def failing(*options: str) -> Iterator[tuple[Supervisor, FailingCalls]]:
-    """A server whose calls can be made to fail. Its limit on memory is far away, and makes it look at each process's all the time."""
-    more = ("--memory-limit", "100G", "--memory-check-interval", "0.1", "--stat-throttle-rate", "0.1")
+def failing(*options: str, gauges: str = "0.1") -> Iterator[tuple[Supervisor, FailingCalls]]:
+    """A server whose calls can be made to fail. Its limit on memory is far away, and makes it look at each process's all the time.
+
+    :param gauges: seconds between two looks.
+    """
+    more = ("--memory-limit", "100G", "--memory-check-interval", gauges, "--stat-throttle-rate", "0.1")
     with failing_calls() as calls:
         with Supervisor.start(BEHAVIOURS, *TWO, *more, *options, env=calls.environment) as server:
             calls.aim(server)

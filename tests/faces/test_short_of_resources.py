@@ -56,7 +56,7 @@ def test_KE2_no_call_that_opens_a_descriptor_succeeds(method: str) -> None:
 @pytest.mark.slow
 def test_KE2_each_call_that_opens_a_descriptor_fails_in_turn(method: str) -> None:
     """From the moment on in which a worker is killed until there is another one. What looks at the processes all the time makes calls, too: here it does so less often."""
-    with failing("--spawn-method", method, "--memory-check-interval", "0.5") as (server, calls):
+    with failing("--spawn-method", method, gauges="0.5") as (server, calls):
         number = spared = 0
         while spared < 3:  # not each round has as many
             seen = len(server.log)
