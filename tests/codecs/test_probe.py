@@ -65,3 +65,12 @@ def test_where_there_is_nothing_to_say(plain_parser: bool) -> None:
     muted = side(plain_parser, method=b"HEAD")
     muted.begin_response(200, b"OK", [], length=None, date=DATE)
     assert muted.probe() == b""
+
+
+@pytest.mark.parametrize("plain_parser", [True, False])
+def test_nothing_is_said_behind_a_response(plain_parser: bool) -> None:
+    """HO5: a zero there would begin the next one."""
+    made = side(plain_parser)
+    made.begin_response(200, b"OK", [], length=None, date=DATE)
+    made.end_response()
+    assert made.probe() == b""

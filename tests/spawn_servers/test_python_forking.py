@@ -149,6 +149,65 @@ def test_a_named_temporary_file_is_its_makers(tmp_path: Path) -> None:
         assert second.request().body.decode() == name
 
 
+def test_a_worker_that_closes_its_makers_temporary_file_leaves_it(tmp_path: Path) -> None:
+    """HO5, fault 8: what a worker itself has made goes when it closes it, and nothing else."""
+    source = """
+        import os, tempfile
+        f = tempfile.NamedTemporaryFile(dir=".")
+        def answer():
+            f.close()
+            own = tempfile.NamedTemporaryFile(dir=".")
+            own.close()
+            return "%s %d" % (f.name, os.path.exists(own.name))
+    """
+    with preloader_of(tmp_path, source) as (supervisor, preloader):
+        name, own = supervisor.fork(preloader).request().body.decode().split()
+        assert os.path.exists(name)
+        assert own == "0"
+
+
+def test_a_temporary_directory_of_the_preloader_outlives_a_worker(tmp_path: Path) -> None:
+    """HO5, fault 8: its finalizer is run when a process exits, but by the preloader alone."""
+    source = """
+        import os, tempfile, weakref
+        shared = tempfile.TemporaryDirectory(dir=".")
+        weakref.finalize(shared, lambda: open("ran", "a").write("%d\\n" % os.getpid()))
+        def answer(): return shared.name
+    """
+    with preloader_of(tmp_path, source) as (supervisor, preloader):
+        first, second = supervisor.fork(preloader), supervisor.fork(preloader)
+        name = first.request().body.decode()
+        first.shut_down()
+        first.wait_gone()
+        assert (tmp_path / "ran").read_text().split() == [str(first.pid)], "it has run the finalizers that are its own"
+        assert (tmp_path / name).is_dir()
+        second.shut_down()
+        preloader.shut_down()
+        preloader.wait_gone()
+        assert not (tmp_path / name).exists()
+
+
+def test_a_worker_leads_its_group_before_its_preloader_has_seen_to_it(tmp_path: Path) -> None:
+    """HO5: here the preloader comes back from the fork when the worker has told of its group."""
+    source = """
+        import os, time
+        from multiprocessing import util
+        def tell(_):
+            with open("told", "w") as file:
+                file.write("%d %d" % (os.getpid(), os.getpgrp()))
+            os.rename("told", "group")
+        def wait():
+            until = time.monotonic() + 30
+            while not os.path.exists("group") and time.monotonic() < until:
+                time.sleep(0.005)
+        util.register_after_fork(util, tell)
+        os.register_at_fork(after_in_parent=wait)
+    """
+    with preloader_of(tmp_path, source) as (supervisor, preloader):
+        worker = supervisor.fork(preloader)
+        assert (tmp_path / "group").read_text().split() == [str(worker.pid)] * 2
+
+
 def test_random_numbers_differ(tmp_path: Path) -> None:
     """R44. NumPy's global generator, too, is seeded anew in each forked worker."""
     source = """
