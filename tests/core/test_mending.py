@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from driven_pool import FAILURE, FIRST, SECOND, SHOP, DrivenPool, spawns
 
+from passenger_trio.core.backoff import CRASHES_TOLERATED
 from passenger_trio.core.commands import Command, Reason, RetirePreloader
 from passenger_trio.core.mending import CRASHES, PAUSE
 from passenger_trio.core.model import PreloaderId, SessionOutcome
@@ -117,3 +118,22 @@ def test_the_crashes_of_a_preloader_that_was_let_go_are_not_those_of_the_next() 
     commands = [command for _ in range(CRASHES - 1) for command in crash(pool)]
     assert preloaders_let_go(commands) == []
     assert preloaders_let_go(crash(pool)) == [RetirePreloader(SHOP, Reason.CRASHES, 1)]
+
+
+def test_where_no_preloader_is_none_goes() -> None:
+    """HO5: all processes crash, and each was started by itself."""
+    pool = a_pool(preloader=False)
+    assert preloaders_let_go([command for _ in range(2 * CRASHES) for command in crash(pool)]) == []
+
+
+def test_while_a_process_serves_the_preloader_has_a_few_attempts() -> None:
+    """HO5: the circuit is open at once, but nobody is refused yet."""
+    pool = DrivenPool(max_concurrent_spawns=2)
+    pool.add(min_instances=2)
+    pool.policy.preloader_started(SHOP, 1, PreloaderId(1), pool.now)
+    pool.spawned()
+    for _ in range(CRASHES_TOLERATED):
+        assert preloaders_let_go(pool.failed()) == []
+        while not pool.attempts():
+            assert preloaders_let_go(pool.tick_at_deadline()) == []
+    assert preloaders_let_go(pool.failed()) == [RetirePreloader(SHOP, Reason.CRASHES, 1)]

@@ -83,3 +83,18 @@ def test_a_restart_that_waits_for_a_slot_is_not_held_up_by_the_ceiling() -> None
     assert [attempt.reason for attempt in pool.policy.statistics().groups[0].attempts] == []
     assert pool.policy.statistics().groups[0].restarting
     assert not pool.policy.statistics().groups[0].held_up
+
+
+def test_a_restart_is_held_up_by_the_ceiling_and_only_a_restart_is() -> None:
+    """HO5: the pool is full of processes that are to go. That holds nothing up before a restart wants one more."""
+    pool = DrivenPool(max_pool_size=1)
+    pool.add(min_instances=1)
+    pool.spawned()
+    for _ in range(2):
+        pool.take()
+        pool.restart()
+        pool.spawned()
+    assert len(pool.policy.statistics().groups[0].processes) == 3
+    assert not pool.policy.statistics().groups[0].held_up
+    pool.restart()
+    assert pool.policy.statistics().groups[0].held_up
