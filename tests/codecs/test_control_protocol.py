@@ -286,6 +286,22 @@ def test_a_line_that_is_too_long_is_refused_before_it_ends() -> None:
             reader.next_message()
 
 
+def test_an_empty_line_is_a_line() -> None:
+    """HO5: at the beginning of what is read, behind a message, and before what is too long."""
+    for start in (b"", line(STEP)):
+        reader = LineReader()
+        reader.feed(start[:-1])
+        assert reader.next_message() is None
+        reader.feed(start[-1:])
+        if start:
+            assert isinstance(reader.next_message(), StepReport)
+        reader.feed(b"\n" + b"x" * MAX_LINE)
+        with pytest.raises(SpawnServerError, match="not JSON"):
+            reader.next_message()
+        with pytest.raises(SpawnServerError, match="longer"):
+            reader.next_message()
+
+
 def test_messages_before_a_bad_one_are_read() -> None:
     found, refused = read([line(STEP) + line(EVENT) + b"garbage\n"])
     assert [type(message) for message in found] == [StepReport, AppEvent]

@@ -157,6 +157,23 @@ def test_R18_nothing_is_read_after_a_refusal() -> None:
     assert not client.mid_head
 
 
+@pytest.mark.parametrize("plain_parser", [True, False])
+def test_R18_a_body_that_was_refused_stays_refused(plain_parser: bool) -> None:
+    """HO5: what came behind the mistake is read as nothing else, and the connection is not used again."""
+    client = ClientSide(HttpLimits(), plain_parser=plain_parser)
+    client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n!\r\n")
+    assert client.next_head() is not None
+    for _ in range(2):
+        with pytest.raises(RequestError) as caught:
+            client.read_body()
+        assert caught.value.code == "bad_chunk_size"
+        client.receive(b"0\r\n\r\n")
+        assert client.buffered == 0
+    assert client.raw_body_left == 0
+    client.whole_response(400, b"Bad Request", [], b"", date=DATE)
+    assert not client.is_ready_again()
+
+
 def test_R18_nothing_is_kept_behind_a_last_message() -> None:
     client = ClientSide(HttpLimits())
     client.receive(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /")

@@ -227,3 +227,14 @@ def test_ED1_looking_costs_no_more_than_the_bytes(name: bytes) -> None:
     for byte in (b"1", b"a", b":", b"[", b'"', b"\\", b" ", b",", b";", b"=", b"for=", b"1.", b'"\\'):
         found = origin(name + b": for=" + byte * (16384 // len(byte)) + b"x")
         assert found is None or found.authority(b"own") == b"own" or name == b"X-Forwarded-Host"
+
+
+def test_ports_are_a_list_and_a_forwarded_is_cut_by_its_own_grammar() -> None:
+    """HO5: what tells that the lines are read each in its way."""
+    found = origin(b"X-Forwarded-Port: 8442, 8443")
+    assert found is not None
+    assert found.port == b"8443"
+    assert origin(b"Forwarded: ,") is None
+    for port, expected in ((b"65535", b"65535"), (b"065535", b"65535"), (b"100000", b"")):
+        assert origin(b"X-Forwarded-Port: " + port) == Origin(port=expected)
+    assert origin(b"X-Forwarded-Port:\t8443\t,") == Origin(port=b"8443")

@@ -477,3 +477,25 @@ def test_bodies_are_framed() -> None:
     assert parsed(wire + framing.before(3) + b"llo" + framing.after + framing.piece(b"!") + framing.end)[1] == b"hello!"
     assert b"Content-Length: 0\r\n" in request(head(b"POST", b"/"))[0]
     assert b"Content-Length" not in request(head(b"GET", b"/"))[0]
+
+
+def test_the_end_of_the_stream_comes_behind_what_came_and_once() -> None:
+    """HO5: it is fed while events wait, and fed again."""
+    reader = HttpReader(b"GET")
+    reader.feed(b"HTTP/1.1 200 OK\r\n\r\nhello")
+    reader.feed_eof()
+    reader.feed_eof()
+    kinds = []
+    while (event := reader.next_event()) is not None:
+        kinds.append(event[0])
+    assert kinds == [HEAD, DATA, END]
+
+
+def test_the_end_of_the_stream_behind_a_mistake_tells_of_the_mistake() -> None:
+    """HO5: what is wrong is told by ``next_event``, whatever came behind it."""
+    reader = HttpReader(b"GET")
+    reader.feed(R + b"Transfer-Encoding: chunked\r\n\r\n!\r\n")
+    reader.feed_eof()
+    assert reader.next_event() is not None
+    with pytest.raises(MalformedResponse):
+        reader.next_event()

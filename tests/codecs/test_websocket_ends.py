@@ -80,3 +80,26 @@ def test_the_close_frame_is_one(code: int) -> None:
     client.receive_bytes(close_frame(code))
     (found,) = client.received_frames()
     assert (found.opcode.name, found.payload) == ("CLOSE", (code, ""))
+
+
+def test_a_head_is_looked_for_up_to_its_bound() -> None:
+    """HO5: 65536 bytes may come before its end is seen, and no more."""
+    for size, known in ((65536, True), (65537, False)):
+        looks = FrameEnds(with_head=True)
+        looks.feed(b"HTTP/1.1 101 " + b"x" * (size - 13))
+        looks.feed(b"\r\n\r\n")
+        assert looks.between is known
+
+
+def test_frames_are_counted_when_their_headers_have_come() -> None:
+    """HO5."""
+    looks = FrameEnds()
+    for piece, count in (
+        (b"\x81", 0),
+        (b"\x01", 1),
+        (b"a\x81", 1),
+        (b"\x01a" + frame(0x82, 126) + frame(0x82, 70000), 4),
+    ):
+        looks.feed(piece)
+        assert looks.frames == count
+    assert looks.between

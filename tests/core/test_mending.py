@@ -137,3 +137,18 @@ def test_while_a_process_serves_the_preloader_has_a_few_attempts() -> None:
         while not pool.attempts():
             assert preloaders_let_go(pool.tick_at_deadline()) == []
     assert preloaders_let_go(pool.failed()) == [RetirePreloader(SHOP, Reason.CRASHES, 1)]
+
+
+def test_new_processes_that_crash_while_the_old_ones_still_go_begin_no_restart() -> None:
+    """HO5: the first process of the new version has come, and the restart goes on."""
+    pool = DrivenPool(max_concurrent_spawns=2)
+    pool.add(min_instances=2)
+    pool.spawned()
+    pool.spawned()
+    pool.close(pool.take().session, SessionOutcome.BROKEN_OFF)
+    assert change(pool) != []
+    pool.spawned()
+    pool.close(pool.take().session, SessionOutcome.BROKEN_OFF)
+    pool.now += PAUSE
+    assert pool.policy.statistics().groups[0].restarting
+    assert not pool.policy.is_troubled(SHOP, pool.now)
