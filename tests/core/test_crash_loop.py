@@ -328,3 +328,18 @@ def test_an_exit_explains_the_failure_that_its_process_is_blamed_for_and_no_othe
     group.backoff.failure, process.blamed_at = None, 4.0
     explain(process, FAILURE)
     assert group.backoff.failure is None, "another one has failed since"
+
+
+def test_age_is_looked_at_before_a_crash_is_counted() -> None:
+    """HO5: nothing ticked since one process became old enough; the crash of another is the first again."""
+    pool = DrivenPool(backoff_first=0.5, backoff_max=30.0, max_concurrent_spawns=2)
+    pool.add(min_instances=2)
+    pool.failed()
+    while len(pool.processes()) < 2:
+        pool.now += 30.0
+        if not pool.attempts():
+            pool.tick()
+        pool.spawned()
+    assert failures(pool) == 1
+    pool.exits(pool.processes()[-1])
+    assert failures(pool) == 1
