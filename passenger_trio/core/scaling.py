@@ -230,9 +230,11 @@ def fork_apart(pool: PoolState, group: GroupState, generation: GenerationState, 
     generation.forks = False
     commands: list[Command] = []
     for attempt in group.attempts.values():
-        if attempt.generation != generation.number or not attempt.waits or attempt.abandoned:
+        if attempt.generation != generation.number or not attempt.waits:
             continue
         attempt.waits = False
+        if attempt.abandoned:
+            continue
         if pool.slots_used < pool.limits.max_concurrent_spawns:
             _take_slot(pool, attempt, now)
         else:

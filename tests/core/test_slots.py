@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from passenger_trio.core import scaling
 from passenger_trio.core.commands import AbandonSpawn, Grant, Reason
 from passenger_trio.core.model import GroupKey, SessionId, SessionOutcome
-from passenger_trio.core.scaling import FAIR_WAIT, GRACE, PATIENCE, SPARE_AFTER, is_at_rest
+from passenger_trio.core.scaling import FAIR_WAIT, GRACE, PATIENCE, SPARE_AFTER, abandon, is_at_rest
 from passenger_trio.core.state import GroupState
 
 
@@ -93,6 +93,17 @@ class TestSlots:
         assert pool.policy.state.slots_used == 2
         pool.restart()
         assert pool.policy.state.groups[SHOP].generations[2].forks
+
+    def test_what_turns_out_unsafe_to_fork_after_a_restart_has_given_it_up(self) -> None:
+        """KE13: an attempt that was given up, and has not ended yet, waits for no preloader any more either."""
+        pool = DrivenPool(max_concurrent_spawns=2)
+        pool.add(SHOP, min_instances=2, preloads=True)
+        _, second = pool.attempts()
+        given_up = pool.policy.state.attempts[second]
+        abandon(given_up, Reason.SURPLUS)
+        pool.unsafe()
+        assert not given_up.waits
+        assert not given_up.has_slot
 
     def test_the_next_who_waits_for_a_preloader_has_the_slot_of_the_first(self) -> None:
         """KE13: it loads the application when the first was given up."""

@@ -51,7 +51,7 @@ def test_requests_tell_what_is_held_for_each_in_memory_and_on_disk() -> None:
         requests = json.loads(ask(server, "requests", "--json"))["requests"]
         return next((int(one["buffered"][way][where]) for one in requests if one["path"] == path), 0)
 
-    with Supervisor.start(BEHAVIOURS, "--min-instances", "2") as server:
+    with Supervisor.start(BEHAVIOURS, "--min-instances", "2", "--body-timeout", "5m") as server:
         short, long, reader = server.connect(), server.connect(), server.connect()
         with short, long, reader:
             short.send(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * 5000)

@@ -198,7 +198,7 @@ def test_input_is_a_file(chunks: list[bytes], cuts: list[int], calls: list[tuple
     assert b"".join(body) == file.read()
     assert body.read() == b""
     assert body.ended
-    assert body.finish()
+    assert body.drain()
 
 
 @given(wire=st.binary(max_size=60), cuts=st.lists(st.integers(0, 60), max_size=4))
