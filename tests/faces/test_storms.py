@@ -25,7 +25,7 @@ def test_workers_that_are_killed_cost_nobody_else_an_error() -> None:
 
 
 def test_a_supervisor_that_is_killed_leaves_nothing_behind() -> None:
-    outcome = kill_supervisor.storm(4)
+    outcome = kill_supervisor.storm(4, within=20.0)
     assert outcome.processes == []
     assert (outcome.ports, outcome.directories) == (0, 0)
 

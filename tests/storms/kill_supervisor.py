@@ -50,7 +50,8 @@ class Outcome:
         return not self.processes and not self.ports and not self.directories
 
 
-def storm(times: int, seed: int = 1) -> Outcome:
+def storm(times: int, seed: int = 1, *, within: float = 1.0) -> Outcome:
+    """:param within: seconds after which nothing may be left. One is promised (KE12), and measured by this program on a quiet machine."""
     choice = random.Random(seed)
     outcome = Outcome(Counter(), [], 0, [], 0)
     with (
@@ -72,8 +73,8 @@ def storm(times: int, seed: int = 1) -> Outcome:
                 server.process.wait()
                 killed = time.monotonic()
                 late: list[str] = []
-                while (left := server.marked_processes()) and time.monotonic() < killed + _MOST:
-                    if time.monotonic() >= killed + 1.0:
+                while (left := server.marked_processes()) and time.monotonic() < killed + max(_MOST, within + 1.0):
+                    if time.monotonic() >= killed + within:
                         late = late or left
                     time.sleep(0.02)
                 outcome.slowest.append(time.monotonic() - killed)
