@@ -85,6 +85,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             (item for item, kept in zip(items, keeps, strict=True) if kept), key=lambda item: written[id(item)]
         )
         items[:] = real + [item for item, kept in zip(items, keeps, strict=True) if not kept]
+        if items:
+            # Tests with the same parameter of a module's fixture stand together again: else a JRuby is started for each of them.
+            items[0].session._fixturemanager.pytest_collection_modifyitems(items)
     if not hasattr(config, "workerinput"):
         return
     scopes = Counter(item.nodeid.rpartition("::")[0] for item in items)
