@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -99,6 +101,16 @@ class _Connection(http.client.HTTPConnection):
         self._patience = patience
 
     def connect(self) -> None:
+        """A full queue of connections fails with EAGAIN on a socket with a timeout, so it is tried again within that timeout."""
+        deadline = math.inf if self._patience is None else time.monotonic() + self._patience
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self._patience)
-        self.sock.connect(self._path)
+        while True:
+            try:
+                self.sock.connect(self._path)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise TimeoutError from None
+                time.sleep(0.01)
+            else:
+                return

@@ -7,7 +7,9 @@ import json
 import os
 import random
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -265,3 +267,24 @@ def test_schemathesis_finds_nothing(server: Supervisor, admin: str) -> None:
             cases = operation.as_strategy(generation_mode=mode)
             how(given(cases)(attempt))()
     assert bridge.calls > EXAMPLES
+
+
+def test_a_full_queue_of_the_admin_socket_is_waited_for(tmp_path: Path) -> None:
+    """KE4: the kernel refuses a caller with a time limit at once (EAGAIN) while others have not been accepted yet."""
+    path = str(tmp_path / "admin.sock")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as before:
+        listener.bind(path)
+        listener.listen(0)
+        before.connect(path)
+        with socket.socket(socket.AF_UNIX) as refused:
+            refused.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                refused.connect(path)
+        with ThreadPoolExecutor(1) as threads:
+            answer = threads.submit(fetch_status, path)
+            time.sleep(0.2)
+            assert not answer.done(), answer.exception()
+            with listener.accept()[0], listener.accept()[0] as caller:
+                assert caller.recv(65536).startswith(b"GET /v1/status ")
+                caller.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"pid":1}')
+                assert answer.result(30) == {"pid": 1}

@@ -368,7 +368,7 @@ class TestTime:
             client.send(request("/endless"))
             notes.wait("closed")
             assert server.get("/").body == b"hello"
-        server.wait_log("takes nothing")
+        server.wait_log("closing a client that stopped reading")
 
 
 # -- R28: half-closed -------------------------------------------------------------------------------------------------
