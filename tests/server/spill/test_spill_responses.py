@@ -178,7 +178,7 @@ async def test_KE3_a_response_arrives_whichever_thread_cannot_be_had(time: int) 
         client = world.connect()
         client.send(get("/"))
         await world.until(lambda: world.processed == 1)
-        assert threads.asked > min(time, 2)
+        assert threads.asked >= min(time, 2)  # how many there are depends on how the pieces come
         assert (await client.answer()).body == BODY
         failed = min(2, max(0, threads.asked - time + 1))
         assert world.front.spill.quota.errors == ({"no_thread": failed} if failed else {})
