@@ -46,7 +46,7 @@ def one_by_one(data: bytes) -> list[bytes]:
 
 
 def in_bulk(data: bytes, size: int, method: bytes = b"GET") -> Outcome:
-    """As the pump does it: body bytes are taken from the view, the rest is fed."""
+    """As the response forwarder does it: body bytes are taken from the view, the rest is fed."""
     reader = HttpReader(method)
     events: list[tuple[int, bytes]] = []
     body = b""

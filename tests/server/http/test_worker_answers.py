@@ -36,7 +36,7 @@ from passenger_trio.system.sockets import RawStream
 
 ONE_READ, PIECES = "in one read", "in pieces"
 ways = pytest.mark.parametrize("way", [ONE_READ, PIECES])
-"""The fast path takes what comes whole; the pump takes what does not."""
+"""The fast path takes what comes whole; the response forwarder takes what does not."""
 
 
 async def put(stream: RawStream, way: str, *frames: bytes) -> None:
