@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import subprocess
@@ -25,6 +26,7 @@ def application(environ, start_response):
     return [b"hello"]
 """
 
+_SIZES = itertools.count()
 T = TypeVar("T")
 
 
@@ -138,9 +140,13 @@ def run_command(
 
 
 def write_app(directory: Path, source: str = HELLO, name: str = "passenger_wsgi.py") -> Path:
-    """A file in ``directory`` that holds ``source``; returns the directory."""
+    """A file in ``directory`` that holds ``source``; returns the directory.
+
+    Each Python file has another size: Python takes a compiled file for fresh when the source has the
+    same size and the same second as before.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / name).write_text(source)
+    (directory / name).write_text(source + ("\n" + "#" * next(_SIZES) + "\n") * name.endswith(".py"))
     return directory
 
 

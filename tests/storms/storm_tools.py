@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -26,13 +27,18 @@ def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]
 """
+_SIZES = itertools.count()
 BROKEN = 'raise ImportError("this version is broken")'
 
 
 def write_version(root: Path, version: str, *, broken: bool = False) -> None:
-    """The application as of a new deployment; readers see the old file or the new one."""
+    """The application as of a new deployment; readers see the old file or the new one.
+
+    Each version has another size: Python takes a compiled file for fresh when the source has the same
+    size and the same second as before.
+    """
     new = root / "passenger_wsgi.py.new"
-    new.write_text(APP.format(version=version, more=BROKEN if broken else ""))
+    new.write_text(APP.format(version=version, more=BROKEN if broken else "") + "#" * next(_SIZES) + "\n")
     new.replace(root / "passenger_wsgi.py")
 
 
