@@ -1,0 +1,209 @@
+"""What a front and the owner of the pool tell each other about leases: frozen values, without their encoding.
+
+A front *leases* slots. A slot is an open stream to a process, and to the policy one session: the owner grants it, the front uses it for one request
+after another and returns it. The channel keeps the order of messages, loses none and repeats none, until one side dies.
+
+Two kinds of messages:
+
+* *Levels* (``Want``, ``Recall``, ``Usage``, ``ProcessGoes``, ``VersionRejected``) replace the last one about the same subject. A sender may leave out
+  all but the newest; a receiver needs only the newest. ``Want``, ``Recall`` and ``Usage`` go out at most once in ``GAP``.
+* *Events* (``ProcessCame``, ``Grant``, ``Return``, ``Held``, ``Refused``) each count, and go out at once. Grants and returns are numbered
+  from 1 upwards, for each front. ``Want.grants_seen`` and ``Recall.returns_seen`` say which of them a level already knows: the receiver
+  discounts those that were under way when it was made.
+
+Times are monotonic seconds, which all processes of a machine share. The owner judges each value that a front sends (``owner_ledger``).
+A front trusts the owner.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from passenger_trio.core.commands import Reason
+from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, SpawnFailure
+from passenger_trio.core.state import Rejection
+
+__all__ = [
+    "GAP",
+    "MOST_WANTED",
+    "FromFront",
+    "FromOwner",
+    "Grant",
+    "Held",
+    "ProcessCame",
+    "ProcessGoes",
+    "Recall",
+    "Refused",
+    "Return",
+    "SlotUse",
+    "Usage",
+    "VersionRejected",
+    "Waiting",
+    "Want",
+]
+
+GAP = 0.001
+"""Seconds between two levels about the same subject, at least."""
+
+MOST_WANTED = 128
+"""A ``Want`` and a ``Recall`` list at most this many waiters."""
+
+
+# --- front to owner ---------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Waiting:
+    """A request that waits at a front."""
+
+    arrival: float
+    avoided: ProcessId | None = None
+    """A process that left this request unanswered: any other one is to serve it, if there is another."""
+
+
+@attrs.frozen
+class Want:
+    """Level, for each group: who waits at this front."""
+
+    group: GroupKey
+    waiters: tuple[Waiting, ...]
+    """The oldest ones, oldest first. At most ``Recall.most`` (before the first ``Recall``: ``MOST_WANTED``)."""
+    waiting: int
+    """All that wait, also those who are not listed."""
+    grants_seen: int
+    """The number of the last grant that this level knows; 0: none."""
+
+
+@attrs.frozen
+class Return:
+    """Event: a slot goes back. Its descriptor is closed at the front, unless ``outcome`` says why the stream ended."""
+
+    number: int
+    slot: SessionId
+    served: int
+    """Requests that ended well since the grant, each with its stream at a boundary. The last one is not among them if ``outcome`` tells of it."""
+    outcome: SessionOutcome
+    """NOT_STARTED: the slot was idle. Otherwise how its last request ended, if that cost the stream."""
+    reusable: bool
+    """The stream that came with the grant is at a boundary, and may be granted again. Only with NOT_STARTED."""
+
+
+@attrs.frozen
+class Held:
+    """Event: a session that does not end soon (a WebSocket, a relay) has the slot. No time limit, no recall; it comes back with ``Return``."""
+
+    slot: SessionId
+    uncounted: bool
+    """It counts no longer in the concurrency of its process. ``Held`` may come a second time to say so."""
+
+
+@attrs.frozen
+class SlotUse:
+    slot: SessionId
+    served: int
+    """As ``Return.served``, so far."""
+    since: float | None
+    """When the running request began. None: idle."""
+
+
+@attrs.frozen
+class Usage:
+    """Level: what the leased slots do. For ``max_request_time``, ``max_requests`` and ``status``; at most once in ``USAGE_GAP`` (front_ledger)."""
+
+    slots: tuple[SlotUse, ...]
+
+
+# --- owner to front ---------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class ProcessCame:
+    """Event: facts about a process, before its first grant to this front."""
+
+    process: ProcessId
+    group: GroupKey
+    pid: int
+    concurrency: int
+    """0: no limit."""
+    protocol: str
+    """The name of its protocol: "session" or "http"."""
+    websocket: bool
+    """Whether it takes sessions of WebSockets."""
+    address: str
+    """Where it listens, as a URL (``unix:/path`` or ``tcp://127.0.0.1:port``): for a second try on a new stream (R30)."""
+
+
+@attrs.frozen
+class Grant:
+    """Event, with one descriptor: the stream. The front has the slot until it sends a ``Return`` for it."""
+
+    number: int
+    slot: SessionId
+    process: ProcessId
+    budget: int
+    """After so many requests the slot goes back; 0: no limit."""
+    alone: bool
+    """No other process of the group serves: the front may use the slot also for a request that avoids the process."""
+    reused: bool
+    """The stream has carried requests before."""
+
+
+@attrs.frozen
+class Recall:
+    """Level, for each group: who waits elsewhere. Idle slots go back at once, one for each of ``arrivals``; busy ones by the front's rule
+    (``front_ledger``).
+    """
+
+    group: GroupKey
+    arrivals: tuple[float, ...]
+    """The oldest waiters elsewhere, oldest first: at most one for each slot that the front has."""
+    waiting: int
+    """All waiters elsewhere. The limit on the queue counts them as well."""
+    returns_seen: int
+    """The number of the last return that this level knows; 0: none."""
+    most: int
+    """How many waiters ``Want`` may list: one for each slot of the group."""
+
+
+@attrs.frozen
+class Refused:
+    """Event: waiters get an error (as ``commands.Refuse``)."""
+
+    group: GroupKey
+    reason: Reason
+    arrivals: tuple[float, ...] | None
+    """Those who came then; None: all that wait for the group."""
+    failure: SpawnFailure | None = None
+    retry_after: float | None = None
+
+
+@attrs.frozen
+class ProcessGoes:
+    """Level, for each process: it gets no more requests. The front returns its idle slots at once and busy ones after their requests.
+
+    Held sessions of it are told.
+    """
+
+    process: ProcessId
+    leaving: bool
+    """It was retired, or is gone: not only detached."""
+    drained: bool = False
+    """The time in which it may drain is over."""
+    killed: bool = False
+    """It got SIGKILL."""
+    overdue: tuple[SessionId, ...] = ()
+    """Slots whose requests lasted too long, for which it was killed."""
+    gone: bool = False
+    """It has ended. The last message about it."""
+
+
+@attrs.frozen
+class VersionRejected:
+    """Level, for each group: the last restart, if it failed; None: it did not."""
+
+    group: GroupKey
+    rejection: Rejection | None
+
+
+FromFront = Want | Return | Held | Usage
+FromOwner = ProcessCame | Grant | Recall | Refused | ProcessGoes | VersionRejected
