@@ -250,7 +250,7 @@ def test_the_server_knows_the_pool_by_its_seam_only() -> None:
         names = set(imports(path))
         assert not {n for n in names if n.startswith(("passenger_trio.core.policy", "passenger_trio.core.state"))}, path
         assert {n for n in names if n.startswith("passenger_trio.pool")} <= {
-            f"passenger_trio.pool.{name}" for name in ("pool", "session", "waiter")
+            f"passenger_trio.pool.{name}" for name in ("seam", "session", "waiter")
         }
 
 

@@ -48,10 +48,10 @@ class GroupFacts(Protocol):
 
     def spawn_failed(self, task: GroupTask, attempt: AttemptId, error: SpawnError | None) -> None: ...
 
-    def process_exited(self, process: Process) -> None:
+    def process_exited(self, process: Process[LiveProcess]) -> None:
         """Called at the moment of the exit."""
 
-    def process_ended(self, process: Process, status: int | None, reason: str) -> None:
+    def process_ended(self, process: Process[LiveProcess], status: int | None, reason: str) -> None:
         """Called soon after the exit, with the exit status, and the reason if the server ended the
         process.
         """
@@ -141,7 +141,7 @@ class GroupTask:
         if attempt in self.attempts:
             self.attempts[attempt].cancel()
 
-    def keep(self, process: Process) -> Keeper:
+    def keep(self, process: Process[LiveProcess]) -> Keeper:
         """Start the keeper of a process."""
         assert self._nursery is not None
         keeper = self.keepers[process.id] = Keeper(
@@ -193,7 +193,7 @@ class GroupTask:
                 else:
                     self.facts.spawn_failed(self, attempt, failure)
 
-    def _exited(self, process: Process) -> None:
+    def _exited(self, process: Process[LiveProcess]) -> None:
         del self.keepers[process.id]
         self.facts.process_exited(process)
 

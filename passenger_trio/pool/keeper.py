@@ -24,6 +24,7 @@ from passenger_trio.core.lifecycle import TERM_TIME, Action, Event, Life, step
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.session import Process
 from passenger_trio.spawning.handshake import describe_exit
+from passenger_trio.spawning.spawner import LiveProcess
 
 __all__ = ["Keeper"]
 
@@ -40,10 +41,10 @@ class Keeper:
 
     def __init__(
         self,
-        process: Process,
+        process: Process[LiveProcess],
         shutdown_timeout: float,
-        on_exit: Callable[[Process], None],
-        on_end: Callable[[Process, int | None, str], None] = lambda process, status, why: None,
+        on_exit: Callable[[Process[LiveProcess]], None],
+        on_end: Callable[[Process[LiveProcess], int | None, str], None] = lambda process, status, why: None,
         kernel: ErrorKernel | None = None,
     ) -> None:
         self.process = process

@@ -81,7 +81,7 @@ class Pool:
         self._told: dict[GroupKey, tuple[str, str]] = {}
         """The evidence of each group's last failure that was logged in full."""
         self.group_tasks: dict[GroupKey, GroupTask] = {}
-        self.processes: dict[ProcessId, Process] = {}
+        self.processes: dict[ProcessId, Process[LiveProcess]] = {}
         self.changed = trio.Event()
         """Set, and replaced by a new one, when a process came or went, a spawn failed, or the clock
         ticked. Tasks that wait for the pool to be ready wait for it.
@@ -220,7 +220,7 @@ class Pool:
         else:
             self._perform(commands)
 
-    def is_alone(self, process: Process) -> bool:
+    def is_alone(self, process: Process[LiveProcess]) -> bool:
         """Whether no other process of the group serves."""
         return self._policy.is_alone(process.id)
 
@@ -293,7 +293,7 @@ class Pool:
             for line in "\n".join(evidence).splitlines():
                 _log.error("[error %s] %s", failure.error_id, line)
 
-    def process_exited(self, process: Process) -> None:
+    def process_exited(self, process: Process[LiveProcess]) -> None:
         """See ``GroupFacts``."""
         del self.processes[process.id]
         unasked = not process.leaving
@@ -316,7 +316,7 @@ class Pool:
         self._perform(commands)
         self.notify_changed()
 
-    def process_ended(self, process: Process, status: int | None, reason: str) -> None:
+    def process_ended(self, process: Process[LiveProcess], status: int | None, reason: str) -> None:
         """See ``GroupFacts``."""
         by_signal = status is not None and status < 0
         self.events.publish(
@@ -475,7 +475,7 @@ class Pool:
         self._detached(process, reason.value)
         self.group_tasks[process.group].keepers[id].retire(reason.value)
 
-    def _detached(self, process: Process, why: str) -> None:
+    def _detached(self, process: Process[LiveProcess], why: str) -> None:
         if not process.detach_announced:
             process.detach_announced = True
             self.events.publish(ProcessDetached(group=str(process.group), pid=process.live.pid, reason=why))

@@ -19,14 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
 import trio
 
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
 from passenger_trio.errors import ProcessUnreachable
-from passenger_trio.spawning.spawner import LiveProcess
+from passenger_trio.spawning.spawner import ServingProcess
 from passenger_trio.system.sockets import RawStream
 
 __all__ = ["Process", "Session", "SessionOwner"]
@@ -36,13 +36,16 @@ _MOST_IDLE = 32
 """The most idle streams kept to one process that serves many sessions at a time."""
 
 
+_Live_co = TypeVar("_Live_co", bound=ServingProcess, covariant=True)
+
+
 @attrs.define(eq=False)
-class Process:
-    """A process of the pool."""
+class Process(Generic[_Live_co]):
+    """A process, as its sessions share it. A pool has ``Process[LiveProcess]``."""
 
     id: ProcessId
     group: GroupKey
-    live: LiveProcess
+    live: _Live_co
     attached: float
     """Monotonic seconds."""
     idle_streams: list[RawStream] = attrs.field(factory=list)
@@ -112,7 +115,7 @@ class SessionOwner(Protocol):
     def now(self) -> Callable[[], float]:
         """The time, in monotonic seconds."""
 
-    def is_alone(self, process: Process) -> bool: ...
+    def is_alone(self, process: Process[Any]) -> bool: ...
 
     def session_long_lived(self, session: Session) -> None: ...
 
@@ -137,7 +140,7 @@ class Session:
         "worker_protocol",
     )
 
-    def __init__(self, pool: SessionOwner, id: SessionId, process: Process) -> None:
+    def __init__(self, pool: SessionOwner, id: SessionId, process: Process[ServingProcess]) -> None:
         self._pool = pool
         self._closed = False
         self._holder: Callable[[], None] | None = None

@@ -11,7 +11,7 @@ gives the session back.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, final
 
 import outcome
 import trio
@@ -30,6 +30,7 @@ class WaiterQueue(Protocol):
         """The request gave up waiting. Called only while the waiter has no answer."""
 
 
+@final
 class Waiter:
     """Made by ``Pool.checkout_or_queue``. One task waits, or ``on_granted`` is set."""
 

@@ -27,7 +27,7 @@ from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, ServerOptions
-from passenger_trio.pool.pool import Pool
+from passenger_trio.pool.seam import PoolSeam
 from passenger_trio.server.http.deadline_scanner import DeadlineScanner, HasDeadline
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.peer import Peer
@@ -75,7 +75,7 @@ class Front:
     def __init__(
         self,
         options: ServerOptions,
-        pool: Pool,
+        pool: PoolSeam,
         routes: Sequence[Route],
         access_log: AccessLog | None,
         descriptors: Descriptors | None = None,

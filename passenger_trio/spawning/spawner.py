@@ -38,6 +38,7 @@ from passenger_trio.system.sockets import PeerCredentials, RawStream, connect_un
 __all__ = [
     "LiveProcess",
     "PreloaderFacts",
+    "ServingProcess",
     "SpawnedProcess",
     "Spawner",
     "WithoutPreloader",
@@ -48,8 +49,8 @@ __all__ = [
 _log = logging.getLogger("passenger_trio.spawning")
 
 
-class LiveProcess(Protocol):
-    """A process that serves sessions."""
+class ServingProcess(Protocol):
+    """What a session needs of the process that it borrows."""
 
     @property
     def pid(self) -> int: ...
@@ -66,6 +67,21 @@ class LiveProcess(Protocol):
         """The protocol of its sessions."""
 
     @property
+    def endings(self) -> Endings | None:
+        """For protocols in which a response may end with its stream: tells a complete response from a crash."""
+
+    def connect_nowait(self) -> RawStream:
+        """Open a stream to the process.
+
+        :raises BlockingIOError: its listen queue is full.
+        :raises OSError: the process no longer listens.
+        """
+
+
+class LiveProcess(ServingProcess, Protocol):
+    """A process that serves sessions, as its pool keeps it."""
+
+    @property
     def journey(self) -> Journey: ...
     @property
     def spawn_time(self) -> float:
@@ -74,19 +90,8 @@ class LiveProcess(Protocol):
     @property
     def preloaded(self) -> bool: ...
     @property
-    def endings(self) -> Endings | None:
-        """For protocols in which a response may end with its stream: tells a complete response from a crash."""
-
-    @property
     def output_tail(self) -> tuple[str, ...]:
         """The last lines that the process wrote, oldest first."""
-
-    def connect_nowait(self) -> RawStream:
-        """Open a stream to the process.
-
-        :raises BlockingIOError: its listen queue is full.
-        :raises OSError: the process no longer listens.
-        """
 
     async def wait_exit(self) -> None:
         """Return when the process has ended."""

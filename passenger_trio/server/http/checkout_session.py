@@ -6,7 +6,6 @@ import trio
 
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import CheckoutError
-from passenger_trio.pool.session import Session
 from passenger_trio.pool.waiter import Waiter
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.client_watch import ClientWatch
@@ -28,10 +27,9 @@ async def checkout_session(client: Client, exchange: Exchange) -> None:
     if waiter is None:
         now = client.now()
         found = client.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided)
-        if type(found) is Session:
+        if type(found) is not Waiter:
             exchange.hold(found)
             return
-        assert type(found) is Waiter
         exchange.waiter = waiter = found
         exchange.queued = now
     client.enter(Stage.SLOW_QUEUE, client.now())

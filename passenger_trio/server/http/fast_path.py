@@ -271,11 +271,10 @@ class FastPath:
         """Borrow a process, or wait in the pool's queue for one."""
         client = self._client
         found = client.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided)
-        if type(found) is Session:
+        if type(found) is not Waiter:
             exchange.hold(found)
             self._send_request(exchange, now)
         else:
-            assert type(found) is Waiter
             exchange.waiter = found
             exchange.queued = now
             client.enter_fast_path(Stage.QUEUE, now)

@@ -1,0 +1,34 @@
+"""The pool seam: all that ``server/`` uses of a pool.
+
+Two things have it: the pool (``pool.Pool``), where connections are served in the pool's own process, and
+the ledger of a front, where they are served in another (``fronts/``). ``server/`` does not know which.
+
+A waiter and a session are the same classes on both sides. What they tell is a fact for the owner of the
+seam (``session.SessionOwner``, ``waiter.WaiterQueue``).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from passenger_trio.core.model import GroupKey, ProcessId
+from passenger_trio.core.state import Rejection
+from passenger_trio.pool.session import Session
+from passenger_trio.pool.waiter import Waiter
+
+__all__ = ["PoolSeam"]
+
+
+class PoolSeam(Protocol):
+    """Lends processes to requests."""
+
+    def checkout_or_queue(self, key: GroupKey, now: float, avoided: ProcessId | None = None) -> Session | Waiter:
+        """Borrow a process that is free now, or enter the group's queue. The returned waiter may
+        already be answered.
+
+        :param now: the time, in monotonic seconds, from a caller that has just read it.
+        :param avoided: a process that left the request unanswered.
+        """
+
+    def rejection(self, key: GroupKey) -> Rejection | None:
+        """The last restart of a group, if it was given up."""
