@@ -16,11 +16,17 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 from passenger_trio.system.syscalls import pidfd_open
+
+PLUGIN = "passenger_trio.testing.plugin"
+# Our own plugin. An environment that was installed before the plugin had its entry point does not load it.
+pytest_plugins = [] if any(entry.value == PLUGIN for entry in entry_points(group="pytest11")) else [PLUGIN]
+pytest_plugins += ["pytester"]
 
 GONE_WITHIN = 2.0
 """Seconds in which a process that nobody waits for any more (one that lost its supervisor) must be gone."""

@@ -31,9 +31,9 @@ from urllib.parse import urlsplit
 from passenger_trio.admin.client import fetch_status
 from passenger_trio.testing.raw_client import RawClient, Response
 
-__all__ = ["LeftBehind", "Supervisor", "eventually", "is_running"]
+__all__ = ["MARK", "LeftBehind", "Supervisor", "eventually", "is_running"]
 
-_MARK = "HARNESS_MARK"
+MARK = "HARNESSMARK"
 _STOP_TIME = 30.0
 _TAIL = 60
 """Lines of the log that are shown after a failure."""
@@ -85,19 +85,16 @@ class Supervisor:
         self.home = home
         """A directory of the harness, removed at the end."""
         self.instance_dir = home / "i"
-        self.log: list[str] = []
-        """Lines of standard error."""
         self.output: list[str] = []
         """Lines of standard output."""
-        self.ready: dict[str, Any] = {}
-        """The banner, as JSON."""
         self.exit_code: int | None = None
+        self._log: list[str] = []
+        self._ready: dict[str, Any] = {}
         self._mark = mark
-        assert process.stdout is not None
-        assert process.stderr is not None
         self._readers = [
-            threading.Thread(target=self._read, args=(process.stdout, self.output), daemon=True),
-            threading.Thread(target=self._read, args=(process.stderr, self.log), daemon=True),
+            threading.Thread(target=self._read, args=(stream, lines), daemon=True)
+            for stream, lines in ((process.stdout, self.output), (process.stderr, self._log))
+            if stream is not None
         ]
         for reader in self._readers:
             reader.start()
@@ -145,7 +142,7 @@ class Supervisor:
         }
         if not {"-S", "--socket"} & set(arguments):
             settings["PASSENGER_TRIO_PORT"] = "0"
-        environment: dict[str, str | None] = {**os.environ, _MARK: mark, **settings, **(env or {})}
+        environment: dict[str, str | None] = {**os.environ, MARK: mark, **settings, **(env or {})}
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -180,6 +177,16 @@ class Supervisor:
             raise AssertionError(f"the server ended before it was ready:\n{self.log_tail}")
 
     # State
+
+    @property
+    def log(self) -> list[str]:
+        """Lines of standard error."""
+        return self._log
+
+    @property
+    def ready(self) -> dict[str, Any]:
+        """The banner, as JSON; empty until the server serves."""
+        return self._ready
 
     @property
     def url(self) -> str:
@@ -309,7 +316,7 @@ class Supervisor:
 
     def marked_processes(self) -> list[str]:
         """All processes with this server's mark: ``"pid command"``."""
-        wanted = f"{_MARK}={self._mark}".encode()
+        wanted = f"{MARK}={self._mark}".encode()
         found = []
         for directory in Path("/proc").iterdir():
             if not directory.name.isdigit():
@@ -361,13 +368,16 @@ class Supervisor:
         for reader in self._readers:
             reader.join(5)
         for stream in (self.process.stdout, self.process.stderr):
-            assert stream is not None
-            stream.close()
+            if stream is not None:
+                stream.close()
         shutil.rmtree(self.home, ignore_errors=True)
 
     def _read(self, stream: IO[bytes], lines: list[str]) -> None:
         for raw in stream:
             line = raw.decode("utf-8", "replace").rstrip("\n")
-            if lines is self.log and not self.ready and '"addresses"' in line:
-                self.ready = json.loads(line)
+            self._look_for_banner(lines, line)
             lines.append(line)
+
+    def _look_for_banner(self, lines: list[str], line: str) -> None:
+        if lines is self._log and not self._ready and '"addresses"' in line:
+            self._ready = json.loads(line)
