@@ -12,6 +12,8 @@ The tree (``status`` is for HTTP clients, ``exit_code`` for shells)::
      |- EnvironmentUnfit           exit 70  the machine lacks something (not Linux, kernel too old, no /proc)
      |- AdminError                 exit 1   the admin socket cannot be reached, or the instance refused
      |- AdminRefused               4xx      the admin API refuses a request
+     |- NotFound                            a program asks for an application or a process that is not there
+     |- RestartFailed                       a program waits for a restart, and the new version did not start
      |- RequestError               4xx/5xx  the client's bytes are refused
      |- CheckoutError              5xx      no process could be borrowed
      |   |- RequestQueueFull       503
@@ -53,6 +55,7 @@ __all__ = [
     "IncompleteResponse",
     "InvariantBroken",
     "MalformedResponse",
+    "NotFound",
     "NothingToServe",
     "OptionError",
     "PassengerError",
@@ -62,6 +65,7 @@ __all__ = [
     "RequestQueueFull",
     "RequestQueueTimeout",
     "RequestTimeExceeded",
+    "RestartFailed",
     "SpawnError",
     "SpawnServerError",
     "SpillLost",
@@ -157,6 +161,28 @@ class AdminRefused(PassengerError):
         super().__init__(text)
         self.status = status
         self.allow = allow
+
+
+class NotFound(PassengerError):
+    """There is no such application, or no such process."""
+
+
+class RestartFailed(PassengerError):
+    """The version that a restart was to lead to did not start.
+
+    :ivar generation: the one that failed.
+    :ivar kept: whether the version before it keeps serving.
+    :ivar failure: why; None: the attempts were given up.
+    """
+
+    def __init__(self, generation: int, kept: bool, failure: SpawnFailure | None) -> None:
+        super().__init__(
+            f"generation {generation} did not start{', and the one before it serves' if kept else ''}"
+            f"{f': {failure.summary}' if failure is not None else ''}"
+        )
+        self.generation = generation
+        self.kept = kept
+        self.failure = failure
 
 
 class RequestError(PassengerError):

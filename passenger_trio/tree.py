@@ -26,7 +26,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from functools import partial
 
@@ -49,7 +49,7 @@ from passenger_trio.pool.startup import wait_until
 from passenger_trio.preflight import examine
 from passenger_trio.running import RunningServer
 from passenger_trio.server.front import Front
-from passenger_trio.server.listening.bind import bind
+from passenger_trio.server.listening.bind import GivenListener, bind, take_over
 from passenger_trio.server.listening.listener import Listener
 from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.mounts import Route
@@ -74,10 +74,17 @@ MakeSpawners = Callable[[AppSpec, SpawnerParts, SpawnerFacts], MakeSpawner]
 _log = logging.getLogger("passenger_trio")
 
 
-async def serve(config: Config, *, task_status: trio.TaskStatus[RunningServer] = trio.TASK_STATUS_IGNORED) -> None:
+async def serve(
+    config: Config,
+    *,
+    listeners: Sequence[GivenListener] = (),
+    task_status: trio.TaskStatus[RunningServer] = trio.TASK_STATUS_IGNORED,
+) -> None:
     """Serve until ``RunningServer.stop`` is called, or until cancelled.
 
     ``await nursery.start(serve, config)`` returns the running server.
+
+    :param listeners: see ``open_server``.
 
     :raises NothingToServe: no application was found.
     :raises OptionError: an option has an invalid value.
@@ -86,34 +93,45 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[RunningServer] =
     :raises StartupStopped: an operator stopped the server during its start.
     :raises EnvironmentUnfit: there is no /proc.
     """
-    async with open_server(config) as server:
+    async with open_server(config, listeners=listeners) as server:
         task_status.started(server)
         await server.wait_stopping()
 
 
-def open_server(config: Config) -> AbstractAsyncContextManager[RunningServer]:
+def open_server(
+    config: Config, *, listeners: Sequence[GivenListener] = ()
+) -> AbstractAsyncContextManager[RunningServer]:
     """Run a server while the block runs. Raises as ``serve``.
 
+    :param listeners: listening sockets, or Trio listeners, that the program has opened: they are used
+        instead of the address in ``config``. The server takes them over and closes them when it
+        stops, as ``trio.serve_listeners`` does. The file of a Unix socket stays the program's.
+
     Leaving the block drains the server. Leaving it with an exception ends everything at once, and
-    the exception passes unchanged. Installs no signal handler and writes no global state. All its
+    the exception passes unchanged (LI1). Installs no signal handler and writes no global state. All its
     tasks run in the caller's task tree.
     """
-    return open_tree(config, ErrorKernel())
+    return open_tree(config, ErrorKernel(), listeners=listeners)
 
 
 @asynccontextmanager
 async def open_tree(
-    config: Config, kernel: ErrorKernel, *, make_spawners: MakeSpawners = spawners_of
+    config: Config,
+    kernel: ErrorKernel,
+    *,
+    listeners: Sequence[GivenListener] = (),
+    make_spawners: MakeSpawners = spawners_of,
 ) -> AsyncIterator[RunningServer]:
     """``open_server`` with the caller's error kernel.
 
     :param make_spawners: makes the spawners of an application; tests replace the real ones.
     """
     with ExitStack() as resources:
+        given = take_over(listeners, resources)
         if missing := why_no_processes():
             raise EnvironmentUnfit(f"passenger_trio needs /proc: {missing}")
         apps = examine(config)
-        sockets = bind(config.server, resources)
+        sockets = given or bind(config.server, resources)
         instance = create_instance_dir(config.server.instance_dir)
         resources.callback(instance.remove)
         hooks = parse_hooks(config.pool.hook)
@@ -132,11 +150,11 @@ async def open_tree(
             resource.getrlimit(resource.RLIMIT_NOFILE)[0], config.server.max_connections, sessions, limits.max_pool_size
         )
         front = Front(config.server, pool, routes, access_log, descriptors, kernel)
-        listeners = [Listener(sock, front) for sock in sockets]
-        for listener in listeners:
+        accepting_at = [Listener(sock, front, owns_file=not given) for sock in sockets]
+        for listener in accepting_at:
             resources.callback(listener.close)
         server = RunningServer(
-            config, [listener.url for listener in listeners], instance.admin_socket, apps, pool, front
+            config, [listener.url for listener in accepting_at], instance.admin_socket, apps, pool, front
         )
         instance.write(server.addresses)
         wait = partial(
@@ -182,8 +200,9 @@ async def open_tree(
                 tree.start_soon(kernel.supervise, "the deadline scanner", front.deadline_scanner.run)
                 await tree.start(partial(keep, "the poller", front.poller.run, must_start=True))
                 async with trio.open_nursery() as clients:
+                    server.clients = clients
                     async with trio.open_nursery() as accepting:
-                        for listener in listeners:
+                        for listener in accepting_at:
                             accepting.start_soon(kernel.supervise, "a listener", listener.run, clients)
                         try:
                             await wait(readiness.is_ready)
@@ -205,12 +224,13 @@ async def open_tree(
                             tree.cancel_scope.cancel()
                         accepting.cancel_scope.cancel()
                     _log.info("draining: %d requests are under way", front.active)
-                    for listener in listeners:
+                    for listener in accepting_at:
                         with kernel.contain("a listener"):
                             listener.accept_waiting(clients)
                         with kernel.contain("a listener"):
                             listener.close()
                     front.drain()
+                    server.clients = None
                     clients.cancel_scope.deadline = trio.current_time() + config.server.shutdown_timeout
             except (StartupAborted, StartupStopped) as error:
                 failure = error

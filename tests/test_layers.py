@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "pool": {"pool", "spawning", "system", "kernel", "codecs", "core", "events", "errors", "options"},
     "server": {"server", "pool", "system", "kernel", "codecs", "core", "errors", "options"},
     "preflight": {"server", "pool", "spawning", "system", "core", "errors", "options"},
-    "running": {"server", "pool", "spawning", "options"},
+    "app_handle": {"server", "pool", "core", "errors", "options"},
+    "running": {"app_handle", "server", "pool", "spawning", "errors", "options"},
     "admin": {
         "admin",
         "running",

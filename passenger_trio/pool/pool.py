@@ -365,6 +365,13 @@ class Pool:
         self.notify_changed()
         return {key: self._policy.restart_target(key) for key in keys}
 
+    def restart_target(self, key: GroupKey) -> int:
+        """The generation that the last restart of a group leads to.
+
+        :raises KeyError: there is no such group.
+        """
+        return self._policy.restart_target(key)
+
     def detach(self, id: ProcessId) -> bool:
         """Take a process out of routing. It finishes its requests. False: it serves no more."""
         commands = self._policy.detach(id, self.now())

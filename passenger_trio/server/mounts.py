@@ -79,6 +79,8 @@ class Mounts:
     """The applications of one server."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
+        self.routes = tuple(routes)
+        """In the order of the configuration."""
         rules = [
             (_specificity(host), len(route.script_name), host, route)
             for route in routes

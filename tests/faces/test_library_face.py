@@ -129,7 +129,7 @@ BLOCKS_OWN = [ValueError("mine"), KeyboardInterrupt("mine"), SystemExit(3), Base
 
 @pytest.mark.parametrize("error", BLOCKS_OWN, ids=lambda error: type(error).__name__)
 def test_whatever_the_block_raises_comes_out_as_it_is(error: BaseException) -> None:
-    """Fault 35: KeyboardInterrupt and SystemExit, too, and in no group that the block did not make."""
+    """Fault 35, LI1: KeyboardInterrupt and SystemExit, too, and in no group that the block did not make."""
     caught: list[BaseException] = []
 
     async def program() -> None:

@@ -34,7 +34,9 @@ _log = logging.getLogger("passenger_trio.server")
 class Listener:
     """One listening socket. ``run`` is its accept loop."""
 
-    def __init__(self, sock: socket.socket, front: Front) -> None:
+    def __init__(self, sock: socket.socket, front: Front, *, owns_file: bool = True) -> None:
+        """:param owns_file: whether the file of a Unix socket goes with it."""
+        self._owns_file = owns_file
         self._sock = sock
         self._front = front
         self._is_unix = sock.family == socket.AF_UNIX
@@ -116,7 +118,7 @@ class Listener:
         if self._sock.fileno() < 0:
             return
         self._sock.close()
-        if self._is_unix:
+        if self._is_unix and self._owns_file:
             try:
                 os.unlink(self._path)
             except FileNotFoundError:

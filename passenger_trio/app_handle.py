@@ -1,0 +1,178 @@
+"""A handle for one application of a running server: what the commands do to it, as functions (LI2).
+
+It keeps nothing but the application's key, so it stays good over restarts, and one for the same
+application may be made at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+
+import attrs
+import trio
+
+from passenger_trio.core import readiness
+from passenger_trio.core.model import GroupKey, ProcessId
+from passenger_trio.core.state import EnabledStatus
+from passenger_trio.core.statistics import GroupStatistics
+from passenger_trio.errors import NotFound, RestartFailed, SpawnError
+from passenger_trio.options import AppOptions
+from passenger_trio.pool.pool import Pool
+from passenger_trio.server.front import Front
+from passenger_trio.server.listening.in_process import Body, InProcessResponse, request
+
+__all__ = ["AppHandle", "AppProcess"]
+
+
+@attrs.frozen
+class AppProcess:
+    """One process of an application, as it was when it was asked for.
+
+    :ivar generation: of the code: it counts restarts.
+    :ivar serves: whether it gets requests; else it finishes those that it has.
+    :ivar sessions: requests that it has now.
+    :ivar concurrency: requests that it takes at the same time; 0: any number.
+    :ivar processed: requests that it has served.
+    :ivar age: seconds since it became ready.
+    """
+
+    pid: int
+    generation: int
+    serves: bool
+    sessions: int
+    concurrency: int
+    processed: int
+    age: float
+
+
+@attrs.frozen(eq=False)
+class AppHandle:
+    """One application. ``RunningServer.app`` makes it."""
+
+    key: GroupKey
+    options: AppOptions
+    _pool: Pool
+    _front: Front
+    _clients: Callable[[], trio.Nursery | None]
+
+    @property
+    def name(self) -> str:
+        return self.key.name
+
+    @property
+    def environment(self) -> str:
+        """development, production, ..."""
+        return self.key.environment
+
+    # -- to know ------------------------------------------------------------------------------------------------
+
+    def statistics(self) -> GroupStatistics:
+        """The state of the application's group now.
+
+        :raises NotFound: it was removed.
+        """
+        try:
+            return self._pool.group_statistics(self.key)
+        except KeyError:
+            raise NotFound(f"there is no application {str(self.key)!r}") from None
+
+    @property
+    def processes(self) -> tuple[AppProcess, ...]:
+        """Its processes: those that serve, oldest first, then those that are to end."""
+        now = self._pool.now()
+        return tuple(
+            AppProcess(
+                pid=live.live.pid,
+                generation=process.generation,
+                serves=process.state is EnabledStatus.ENABLED,
+                sessions=process.sessions,
+                concurrency=process.concurrency,
+                processed=process.processed,
+                age=now - process.since,
+            )
+            for process in self.statistics().processes
+            if (live := self._pool.processes.get(process.id)) is not None
+        )
+
+    async def wait_ready(self) -> None:
+        """Return when as many processes serve as ``min_instances`` asks for.
+
+        :raises SpawnError: the application does not start.
+        :raises NotFound: it was removed.
+        """
+        while True:
+            changed = self._pool.changed
+            group = self.statistics()
+            if group.last_failure is not None:
+                await trio.lowlevel.checkpoint()
+                raise SpawnError(group.last_failure)
+            if readiness.is_settled(self._pool.statistics(), group):
+                await trio.lowlevel.checkpoint()
+                return
+            await changed.wait()
+
+    # -- to do --------------------------------------------------------------------------------------------------
+
+    def restart(self, *, hard: bool = False) -> int:
+        """Replace every process, rolling: the old ones serve until the new ones do. Returns at once.
+
+        :param hard: do not wait for the requests in flight.
+        :returns: the generation that the restart leads to, for ``wait_restarted``.
+        :raises NotFound: the application was removed.
+        """
+        self.statistics()
+        return self._pool.restart(self.key, hard=hard)
+
+    async def wait_restarted(self, generation: int | None = None) -> None:
+        """Return when every process that serves is of that generation (default: of the last restart).
+
+        :raises RestartFailed: that version did not start, and the previous one keeps serving.
+        :raises NotFound: the application was removed.
+        """
+        self.statistics()
+        wanted = self._pool.restart_target(self.key) if generation is None else generation
+        rejection = await self._pool.wait_restarted(self.key, wanted)
+        if rejection is not None:
+            raise RestartFailed(rejection.generation, rejection.kept, rejection.failure)
+
+    def detach(self, pid: int) -> None:
+        """Take a process out of routing. It finishes its requests and ends; another one replaces it.
+
+        :raises NotFound: no such process of this application serves.
+        """
+        if not self._pool.detach(self._process(pid)):
+            raise NotFound(f"process {pid} of {self.key} serves no more")
+
+    def _process(self, pid: int) -> ProcessId:
+        for process in self._pool.processes.values():
+            if process.live.pid == pid and process.group == self.key:
+                return process.id
+        raise NotFound(f"{self.key} has no process {pid}")
+
+    # -- to ask -------------------------------------------------------------------------------------------------
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        body: Body = b"",
+    ) -> AbstractAsyncContextManager[InProcessResponse]:
+        """A request without TCP: ``async with app.request("GET", "/") as response``.
+
+        It passes the queue, the limits and the buffers of the server, as every client's. So a response
+        may also be one of the server's own (503: too many requests wait).
+
+        :param path: from its slash on, below the application's mount, with the query; as it stands in
+            a URL.
+        :param headers: fields of the request. ``Host`` is by default one that the application serves.
+        :param body: ``bytes``; or an iterable of them, async or not, which is streamed.
+        :raises PoolShutDown: the server accepts no more requests.
+        :raises CheckoutError: too many connections are open.
+        :raises IncompleteResponse: there is no response, or not the whole.
+        """
+        mount = self.options.base_uri.rstrip("/")
+        host = self.options.host_name[0].replace("*", "any", 1) if self.options.host_name else "localhost"
+        return request(self._front, self._clients(), method, mount + path, host, headers, body)
