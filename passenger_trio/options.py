@@ -198,6 +198,14 @@ class AppOptions:
         (),
         "path below which requests do not count among those that a process serves at the same time: for WebSockets and others that the application hands to threads or an event loop of its own; repeatable",
     )
+    sticky_sessions: bool = option(
+        False,
+        "send each client to the same process again, by a cookie: for sessions in a process's memory, and for long polling (socket.io)",
+    )
+    sticky_sessions_cookie_name: str = option("_passenger_route", "name of that cookie")
+    sticky_sessions_cookie_attributes: str = option(
+        "HttpOnly; SameSite=Lax", "attributes of that cookie; over HTTPS also Secure"
+    )
     start_timeout: float = option(90.0, "most time until a process is ready")
     warmup_url: str = option("", "path that a new process must answer before it replaces an old one", kind="text")
     max_drain_time: float = option(

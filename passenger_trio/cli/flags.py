@@ -74,6 +74,9 @@ _SECTION_OF = {
     "force_max_concurrent_requests_per_process": "Pool",
     "unlimited_concurrency_paths": "Pool",
     "max_concurrent_requests_per_process": "Pool",
+    "sticky_sessions": "Pool",
+    "sticky_sessions_cookie_name": "Pool",
+    "sticky_sessions_cookie_attributes": "Pool",
     "warmup_url": "Restarts",
     "max_drain_time": "Restarts",
     "restart_dir": "Restarts",
@@ -133,6 +136,7 @@ _METAVAR_OF = {
     "warmup_url": "PATH",
     "streamed_paths": "PATH",
     "unlimited_concurrency_paths": "PATH",
+    "sticky_sessions_cookie_attributes": "TEXT",
 }
 
 

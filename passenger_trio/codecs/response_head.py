@@ -76,6 +76,10 @@ class AppHead:
     lines: bytes | None = attrs.field(default=None, eq=False, repr=False)
     """Status line and fields as they are written, without what only the connection knows. Made by whoever writes them first."""
 
+    def with_fields(self, more: Fields) -> AppHead:
+        """The same head with more fields, for one response."""
+        return attrs.evolve(self, fields=[*self.fields, *more], lines=None)
+
 
 class _Known(dict[bytes, AppHead]):
     """Payload -> head, for heads that come again and again. What sets a cookie is not kept: it is one client's, and a secret."""

@@ -76,8 +76,8 @@ def bookkeeping(state: PoolState) -> Iterator[str]:
     if state.enabled_count != sum(len(group.enabled) for group in state.groups.values()):
         yield f"{state.enabled_count} enabled processes are counted"
     for group in state.groups.values():
-        if not group.avoiding.keys() <= group.waiters.keys():
-            yield f"somebody who avoids a process of {group.key} does not wait"
+        if not (group.avoiding.keys() | group.seeking.keys()) <= group.waiters.keys():
+            yield f"somebody who avoids or seeks a process of {group.key} does not wait"
         if any(state.waiters.get(waiter) is not group for waiter in group.waiters):
             yield f"a waiter of {group.key} belongs to another group"
         for status, processes in ((EnabledStatus.ENABLED, group.enabled), (EnabledStatus.DETACHED, group.detached)):
@@ -176,8 +176,13 @@ def progress(state: PoolState) -> Iterator[str]:
         if not group.waiters:
             continue
         for *_, process in group.free:
-            taken_by = [waiter for waiter in group.waiters if group.avoiding.get(waiter) != process.id]
-            if taken_by or len(group.enabled) == 1:
+            taken_by = [
+                waiter
+                for waiter in group.waiters
+                if group.avoiding.get(waiter) != process.id or len(group.enabled) == 1
+                if routing.sought(group, group.seeking.get(waiter), group.avoiding.get(waiter)) in (None, process)
+            ]
+            if taken_by:
                 yield f"somebody waits for {group.key}, and process {process.id} has room"
         coming = group.attempts or group.backoff.until > NOT_IN_FORCE
         hindered = full or not (scaling.has_ground(state) and scaling.may_begin(state, group, group.generation))

@@ -123,11 +123,20 @@ class PoolPolicy:
             return None
         return waitlist.grant(self.state, process, None, now)
 
-    def checkout(self, waiter: WaiterId, key: GroupKey, now: float, avoided: ProcessId | None = None) -> list[Command]:
+    def checkout(
+        self,
+        waiter: WaiterId,
+        key: GroupKey,
+        now: float,
+        avoided: ProcessId | None = None,
+        wanted: ProcessId | None = None,
+    ) -> list[Command]:
         """Ask for a session: grant it at once, refuse it at once, or queue the waiter and answer later.
 
         :param avoided: a process that left this request unanswered. The policy chooses any other process, and this
             one only if the group has no other.
+        :param wanted: the process of the sticky session that the request belongs to. If it is enabled, the request
+            waits for it.
         """
         state = self.state
         group = state.groups[key]
@@ -137,8 +146,9 @@ class PoolPolicy:
             return [waitlist.refusal(state, group, waiter, now)]
         if group.always_restart and restarting.is_used(group):
             restarted = self.restart(key, now, hard=True)
-            return restarted + self.checkout(waiter, key, now, avoided)
-        process = None if group.waiters else routing.take_other(group, avoided)
+            return restarted + self.checkout(waiter, key, now, avoided, wanted)
+        # No waiter is overtaken: those that wait take none of the processes with room.
+        process = routing.take_for(group, avoided, wanted) if group.free else None
         if process is not None:
             return [waitlist.grant(state, process, waiter, now)]
         if waitlist.is_full(group):
@@ -149,8 +159,8 @@ class PoolPolicy:
                 backoff.lift()
             elif waitlist.is_hopeless(state, group, now):
                 return [waitlist.refusal(state, group, waiter, now)]
-        waitlist.append(state, group, waiter, avoided, now)
-        if group.avoiding:
+        waitlist.append(state, group, waiter, now, avoided, wanted)
+        if group.has_choosy_waiters:
             served = waitlist.serve(state, group, now)
             return served + scaling.start_spawns(state, now, (group,))
         return [] if scaling.is_at_rest(state, group) else scaling.start_spawns(state, now, (group,))
@@ -466,7 +476,7 @@ class PoolPolicy:
             commands += waitlist.refuse_overdue(state, group, now)
             commands += recycling.end_overruns(state, group, now)
             commands += drain_time.look(group, now)
-            if group.avoiding:
+            if group.has_choosy_waiters:
                 commands += waitlist.serve(state, group, now)
         if not state.open:
             return commands + [refusal for group in groups for refusal in waitlist.refuse_hopeless(state, group, now)]
@@ -567,7 +577,7 @@ class PoolPolicy:
         """A process has left routing or the pool: refuse waiters that no process will serve, and start spawns."""
         state = self.state
         refused = waitlist.refuse_hopeless(state, process.group, now)
-        if process.group.avoiding:
+        if process.group.has_choosy_waiters:
             refused += waitlist.serve(state, process.group, now)
         if not state.open:
             return refused + self._empty()

@@ -15,6 +15,8 @@ Laws:
   break ties.
 * A request that one process left unanswered goes to another, if the group has another: it waits for
   that one rather than try the same process again.
+* A request of a sticky session goes to the process of that session, however busy that is: it waits for
+  it while others are idle. If that process is not enabled any more, the request goes to any other.
 * A totally busy process is never chosen. If none is chosen, every enabled process is totally busy, or
   there is none.
 * No scan. ``group.free`` is a sorted list of exactly the processes with room. A binary search finds a
@@ -69,6 +71,27 @@ def take_other(group: GroupState, avoided: ProcessId | None) -> ProcessState | N
         process.sessions += 1
         if has_room(process):
             _insert(process)
+    return process
+
+
+def sought(group: GroupState, wanted: ProcessId | None, avoided: ProcessId | None = None) -> ProcessState | None:
+    """The process that a request of a sticky session goes to, and waits for; None: any process will do."""
+    if wanted is None or wanted == avoided:
+        return None
+    return group.enabled.get(wanted)
+
+
+def take_for(group: GroupState, avoided: ProcessId | None, wanted: ProcessId | None) -> ProcessState | None:
+    """Like ``take_other``, but only the wanted process while it can be had."""
+    process = sought(group, wanted, avoided)
+    if process is None:
+        return take_other(group, avoided)
+    if process.rank is None:
+        return None
+    _remove(process)
+    process.sessions += 1
+    if has_room(process):
+        _insert(process)
     return process
 
 

@@ -141,11 +141,15 @@ def somebody_is_starved(pool: PoolState) -> bool:
 
 
 def demand(group: GroupState) -> int:
-    """How many more attempts the waiters need than are under way. Zero or less: enough are under way."""
+    """How many more attempts the waiters need than are under way. Zero or less: enough are under way.
+
+    A waiter that seeks the process of its sticky session needs none.
+    """
     if not group.waiters:
         return -under_way(group)
-    each = group.expected_concurrency or len(group.waiters)
-    return -(-len(group.waiters) // each) - under_way(group)
+    waiting = waitlist.waits_for_any(group)
+    each = group.expected_concurrency or waiting or 1
+    return -(-waiting // each) - under_way(group)
 
 
 def wants(group: GroupState, now: float) -> bool:

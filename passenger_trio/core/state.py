@@ -169,10 +169,13 @@ class GroupState:
     detached: dict[ProcessId, ProcessState] = attrs.field(factory=dict)
     # Exactly the enabled processes that are not totally busy, sorted by rank: routing takes the first one.
     free: list[Rank] = attrs.field(factory=list, repr=False)
-    # Waiters and since when they wait, longest first. If there are any, free holds at most a process that all avoid.
+    # Waiters and since when they wait, longest first. If there are any, free holds only processes that all of them avoid,
+    # or do not seek.
     waiters: OrderedDict[WaiterId, float] = attrs.field(factory=OrderedDict)
     # Waiters whose request a process left unanswered -> that process. They avoid it unless it is the only one.
     avoiding: dict[WaiterId, ProcessId] = attrs.field(factory=dict)
+    # Waiters of a sticky session -> its process. They wait for that process as long as it is enabled.
+    seeking: dict[WaiterId, ProcessId] = attrs.field(factory=dict)
     attempts: dict[AttemptId, Attempt] = attrs.field(factory=dict)
     backoff: Backoff = attrs.field(factory=Backoff)
     # Processes in a row that hung up in their first session. A session that ends well, or a preloader retired for them,
@@ -225,6 +228,11 @@ class GroupState:
     def processes(self) -> Iterator[ProcessState]:
         """Enabled and detached processes."""
         return chain(self.enabled.values(), self.detached.values())
+
+    @property
+    def has_choosy_waiters(self) -> bool:
+        """Whether some waiters do not take every process."""
+        return bool(self.avoiding or self.seeking)
 
     @property
     def holds_on(self) -> bool:

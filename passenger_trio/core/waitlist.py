@@ -6,8 +6,8 @@ went.
 Laws:
 
 * First come, first served within a group: no waiter overtakes another, and none waits while a process
-  has room. The exception: a waiter that avoids that process (``routing``) is skipped and waits for
-  another one.
+  has room. The exceptions: a waiter that avoids that process (``routing``) is skipped and waits for
+  another one, and one that seeks the process of its sticky session waits for that.
 * A waiter leaves the queue in the step that answers it, so it is answered at most once.
 * A grant is counted in the step that makes it: ``routing.take`` counts at the process, this module
   counts the session.
@@ -36,15 +36,35 @@ def grant(pool: PoolState, process: ProcessState, waiter: WaiterId | None, now: 
     return Grant(session, process.id, waiter)
 
 
+def waits_for_any(group: GroupState) -> int:
+    """The number of waiters that one more process would serve: all but those that seek a process that is enabled."""
+    if not group.seeking:
+        return len(group.waiters)
+    avoiding = group.avoiding
+    seeking = sum(
+        routing.sought(group, wanted, avoiding.get(waiter)) is not None for waiter, wanted in group.seeking.items()
+    )
+    return len(group.waiters) - seeking
+
+
 def is_full(group: GroupState) -> bool:
     """Whether the queue has its maximum length."""
     return 0 < group.limits.max_request_queue_size <= len(group.waiters)
 
 
-def append(pool: PoolState, group: GroupState, waiter: WaiterId, avoided: ProcessId | None, now: float) -> None:
+def append(
+    pool: PoolState,
+    group: GroupState,
+    waiter: WaiterId,
+    now: float,
+    avoided: ProcessId | None,
+    wanted: ProcessId | None,
+) -> None:
     """Append ``waiter`` to the queue."""
     if avoided is not None:
         group.avoiding[waiter] = avoided
+    if wanted is not None:
+        group.seeking[waiter] = wanted
     group.waiters[waiter] = now
     pool.waiters[waiter] = group
 
@@ -60,12 +80,13 @@ def _forget(pool: PoolState, group: GroupState, waiter: WaiterId) -> None:
     pool.waiters.pop(waiter, None)
     del group.waiters[waiter]
     group.avoiding.pop(waiter, None)
+    group.seeking.pop(waiter, None)
 
 
 def serve(pool: PoolState, group: GroupState, now: float) -> list[Command]:
     """Grant sessions to waiters while a process has room, longest wait first."""
     commands: list[Command] = []
-    if group.avoiding:
+    if group.has_choosy_waiters:
         return _serve_the_choosy(pool, group, now)
     while group.waiters:
         process = routing.take(group)
@@ -78,12 +99,12 @@ def serve(pool: PoolState, group: GroupState, now: float) -> list[Command]:
 
 
 def _serve_the_choosy(pool: PoolState, group: GroupState, now: float) -> list[Command]:
-    """Like ``serve`` while some waiters avoid a process."""
+    """Like ``serve`` while some waiters avoid a process, or seek one."""
     commands: list[Command] = []
     for waiter in list(group.waiters):
         if not group.free:
             break
-        process = routing.take_other(group, group.avoiding.get(waiter))
+        process = routing.take_for(group, group.avoiding.get(waiter), group.seeking.get(waiter))
         if process is not None:
             _forget(pool, group, waiter)
             commands.append(grant(pool, process, waiter, now))

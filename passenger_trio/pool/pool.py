@@ -82,6 +82,7 @@ class Pool:
         """The evidence of each group's last failure that was logged in full."""
         self.group_tasks: dict[GroupKey, GroupTask] = {}
         self.processes: dict[ProcessId, Process[LiveProcess]] = {}
+        self._routes: dict[bytes, ProcessId] = {}
         self.changed = trio.Event()
         """Set, and replaced by a new one, when a process came or went, a spawn failed, or the clock
         ticked. Tasks that wait for the pool to be ready wait for it.
@@ -172,15 +173,19 @@ class Pool:
 
     # -- the seam: called by server/ ----------------------------------------------------------------------------
 
-    def checkout_or_queue(self, key: GroupKey, now: float, avoided: ProcessId | None = None) -> Session | Waiter:
+    def checkout_or_queue(
+        self, key: GroupKey, now: float, avoided: ProcessId | None = None, sticky_route: bytes = b""
+    ) -> Session | Waiter:
         """Borrow a process that is free now, or enter the group's queue. The returned waiter may
         already be answered.
 
         :param now: the time, from a caller that has just read it.
         :param avoided: a process that left the request unanswered.
+        :param sticky_route: ``Process.route`` of the process of the request's sticky session; empty: it has none.
         """
-        if avoided is not None:
-            return self._queue_up(key, now, others_wait=False, avoided=avoided)
+        if sticky_route or avoided is not None:
+            wanted = self._routes.get(sticky_route)
+            return self._queue_up(key, now, others_wait=False, avoided=avoided, wanted=wanted)
         if self._policy.has_queue(key):
             return self._queue_up(key, now, others_wait=True)
         return self._take(key, now) or self._queue_up(key, now, others_wait=False)
@@ -193,9 +198,17 @@ class Pool:
             self._clock.recheck()
         return Session(self, grant.session, self.processes[grant.process])
 
-    def _queue_up(self, key: GroupKey, now: float, *, others_wait: bool, avoided: ProcessId | None = None) -> Waiter:
+    def _queue_up(
+        self,
+        key: GroupKey,
+        now: float,
+        *,
+        others_wait: bool,
+        avoided: ProcessId | None = None,
+        wanted: ProcessId | None = None,
+    ) -> Waiter:
         waiter = Waiter(self, WaiterId(next(self._waiter_ids)))
-        commands = self._policy.checkout(waiter.id, key, now, avoided)
+        commands = self._policy.checkout(waiter.id, key, now, avoided, wanted)
         self._waiters[waiter.id] = waiter
         if commands or not others_wait:
             self._perform(commands)
@@ -261,6 +274,7 @@ class Pool:
         now = self.now()
         process = Process(ProcessId(next(self._process_ids)), task.key, live, attached=now)
         self.processes[process.id] = process
+        self._routes[process.route] = process.id
         self._told.pop(task.key, None)
         task.keep(process)
         _log.info(
@@ -296,6 +310,7 @@ class Pool:
     def process_exited(self, process: Process[LiveProcess]) -> None:
         """See ``GroupFacts``."""
         del self.processes[process.id]
+        del self._routes[process.route]
         unasked = not process.leaving
         process.leave()
         # If the policy detects a crash loop, users see this failure.

@@ -22,12 +22,15 @@ __all__ = ["PoolSeam"]
 class PoolSeam(Protocol):
     """Lends processes to requests."""
 
-    def checkout_or_queue(self, key: GroupKey, now: float, avoided: ProcessId | None = None) -> Session | Waiter:
+    def checkout_or_queue(
+        self, key: GroupKey, now: float, avoided: ProcessId | None = None, sticky_route: bytes = b""
+    ) -> Session | Waiter:
         """Borrow a process that is free now, or enter the group's queue. The returned waiter may
         already be answered.
 
         :param now: the time, in monotonic seconds, from a caller that has just read it.
         :param avoided: a process that left the request unanswered.
+        :param sticky_route: ``Process.route`` of the process of the request's sticky session; empty: it has none.
         """
 
     def rejection(self, key: GroupKey) -> Rejection | None:

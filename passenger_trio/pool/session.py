@@ -17,6 +17,7 @@ Laws:
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -48,6 +49,8 @@ class Process(Generic[_Live_co]):
     live: _Live_co
     attached: float
     """Monotonic seconds."""
+    route: bytes = attrs.field(factory=lambda: secrets.token_hex(8).encode())
+    """What the cookie of a sticky session says of it. Every front has the one that the pool made."""
     idle_streams: list[RawStream] = attrs.field(factory=list)
     left: trio.Event = attrs.field(factory=trio.Event)
     """Set when the process is leaving."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from passenger_trio.codecs.sticky_cookie import StickyCookie
 from passenger_trio.core.model import GroupKey
 from passenger_trio.errors import OptionError
 from passenger_trio.options import AppOptions
@@ -43,6 +44,7 @@ class Route:
         "key",
         "retried_methods",
         "script_name",
+        "sticky",
         "streamed_paths",
         "unlimited_paths",
     )
@@ -63,6 +65,11 @@ class Route:
         self.explains_errors = app.explains_errors
         self.retried_methods = _RETRIED[app.retry]
         """Methods of requests that may be sent to a second process after a first one received them (R30)."""
+        cookie = StickyCookie(
+            app.sticky_sessions_cookie_name, app.sticky_sessions_cookie_attributes, self.script_name or b"/"
+        )
+        self.sticky = cookie if app.sticky_sessions else None
+        """The cookie that names the process of a client; None: sessions are not sticky."""
         self.streamed_paths = _paths("--streamed-paths", app.streamed_paths)
         self.unlimited_paths = _paths("--unlimited-concurrency-paths", app.unlimited_concurrency_paths)
 

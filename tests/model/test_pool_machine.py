@@ -109,6 +109,15 @@ class PoolMachine(RuleBasedStateMachine):
         for session in [one for one, of in self.world.sessions.items() if of is process][:times]:
             self.world.retry(session)
 
+    @precondition(lambda self: self.world.processes)
+    @rule(number=numbers, times=st.integers(1, 4))
+    def a_sticky_client_comes(self, number: int, times: int) -> None:
+        """OP13: and asks for its process, which may be busy, on its way out, or of another application by a forged cookie."""
+        process = pick(self.world.processes.values(), number)
+        key = pick(self.world.groups, number // 7) if number % 7 == 0 else process.group
+        for _ in range(times):
+            self.world.checkout(key, wanted=process.id)
+
     @precondition(lambda self: self.world.sessions)
     @rule(number=numbers)
     def hold(self, number: int) -> None:

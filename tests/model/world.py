@@ -118,6 +118,7 @@ class FakeWorld:
     waiting: dict[WaiterId, GroupKey] = attrs.field(factory=dict)
     since: dict[WaiterId, float] = attrs.field(factory=dict)
     avoiding: dict[WaiterId, ProcessId] = attrs.field(factory=dict)
+    seeking: dict[WaiterId, ProcessId] = attrs.field(factory=dict)
     began: dict[SessionId, float] = attrs.field(factory=dict)
     begun: dict[AttemptId, float] = attrs.field(factory=dict)
     """Of every attempt that there ever was."""
@@ -159,13 +160,15 @@ class FakeWorld:
         self._check()
         return grant
 
-    def checkout(self, key: GroupKey, avoided: ProcessId | None = None) -> WaiterId:
+    def checkout(self, key: GroupKey, avoided: ProcessId | None = None, wanted: ProcessId | None = None) -> WaiterId:
         waiter = WaiterId(self.next_id())
+        if wanted is not None:
+            self.seeking[waiter] = wanted
         if avoided is not None:
             self.avoiding[waiter] = avoided
         self.waiting[waiter] = key
         self.since[waiter] = self.now
-        self.perform(self.policy.checkout(waiter, key, self.now, avoided))
+        self.perform(self.policy.checkout(waiter, key, self.now, avoided, wanted))
         if waiter in self.waiting:
             assert not self.shutting_down
             limit = self.groups[key].max_request_queue_size
@@ -204,9 +207,8 @@ class FakeWorld:
         self.unbounded.add(session)
         process = self.sessions[session]
         process.unbounded += 1
-        alone = len(self._live(process.group)) == 1
         queue = [waiter for waiter, key in self.waiting.items() if key == process.group]
-        waiting = sum(alone or self.avoiding.get(waiter) != process.id for waiter in queue)
+        waiting = sum(process in self._candidates(process.group, waiter) for waiter in queue)
         commands = self.policy.session_uncounted(session, self.now)
         assert len(commands) == min(waiting, process.is_live), "a place is free, and one waits for it"
         self.perform(commands)
@@ -334,12 +336,19 @@ class FakeWorld:
 
     # --- the naive twin ---------------------------------------------------------------------------------------
 
-    def choice(self, key: GroupKey, avoided: ProcessId | None = None) -> FakeProcess | None:
+    def _candidates(self, key: GroupKey, waiter: WaiterId | None) -> list[FakeProcess]:
+        """The processes that would do for a request: its session's own (OP13), or all but the one that left it unanswered."""
+        live = self._live(key)
+        avoided = None if waiter is None else self.avoiding.get(waiter)
+        wanted = None if waiter is None else self.seeking.get(waiter)
+        own = [process for process in live if process.id == wanted != avoided]
+        return own or [process for process in live if process.id != avoided or len(live) == 1]
+
+    def choice(self, key: GroupKey, waiter: WaiterId | None = None) -> FakeProcess | None:
         """Whom a pool that looks at every process would choose: newest generation, least busy, oldest."""
         best: FakeProcess | None = None
-        alone = len(self._live(key)) == 1
-        for process in self.processes.values():
-            if process.group != key or not process.has_room or (process.id == avoided and not alone):
+        for process in self._candidates(key, waiter):
+            if not process.has_room:
                 continue
             if best is None or self._rank(process) < self._rank(best):
                 best = process
@@ -397,10 +406,10 @@ class FakeWorld:
                     assert command.waiter is not None
                     key = self.waiting[command.waiter]
                     queue = [waiter for waiter, group in self.waiting.items() if group == key]
-                    first = next(waiter for waiter in queue if self.choice(key, self.avoiding.get(waiter)))
+                    first = next(waiter for waiter in queue if self.choice(key, waiter))
                     assert command.waiter == first, "not first come, first served"
                     del self.waiting[command.waiter]
-                    self._granted(command, key, self.choice(key, self.avoiding.get(first)))
+                    self._granted(command, key, self.choice(key, first))
                 case Refuse():
                     key = self.waiting.pop(command.waiter)  # KeyError: answered twice
                     self._refused(command, key)

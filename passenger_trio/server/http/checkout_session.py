@@ -26,7 +26,7 @@ async def checkout_session(client: Client, exchange: Exchange) -> None:
     waiter = exchange.waiter
     if waiter is None:
         now = client.now()
-        found = client.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided)
+        found = client.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided, exchange.sticky_route)
         if type(found) is not Waiter:
             exchange.hold(found)
             return

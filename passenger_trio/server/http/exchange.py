@@ -22,6 +22,8 @@ from passenger_trio.server.spill.spill_buffer import SpillBuffer
 
 __all__ = ["Exchange", "Upgraded"]
 
+_SECURE = (b"https", b"wss")
+
 
 class Upgraded(Protocol):
     """What a connection carries behind the response that has upgraded it: a WebSocket, or a relay of raw bytes. The driver knows no more of them."""
@@ -59,6 +61,10 @@ class Exchange:
     """One request and its response."""
 
     # Fields that most requests never touch are values of the class: an exchange is made for every request, and 25 stores cost as much as a look into the pool.
+
+    # Written by: init_request
+    sticky_route = b""
+    """The route of the client's process, as its cookie names it."""
 
     # Written by: buffer_body
     body_clock: BodyClock | None = None
@@ -161,6 +167,14 @@ class Exchange:
         self.status = 0
         self.response_begun = False
         self.bytes_sent = 0
+
+    def sticky_fields(self, session: Session) -> list[tuple[bytes, bytes]]:
+        """The cookie that sends the client to the process of the session again, if it does not have it already (OP13)."""
+        cookie, route = self.route.sticky, session.process.route
+        if cookie is None or self.sticky_route == route:
+            return []
+        origin = self.head.origin
+        return [cookie.field(route, secure=origin is not None and origin.scheme in _SECURE)]
 
     def client(self, peer: str) -> str:
         """The address of the client: the ``peer``, unless that is a trusted proxy which names another (ED1)."""

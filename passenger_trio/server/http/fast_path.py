@@ -270,7 +270,7 @@ class FastPath:
     def _check_out(self, exchange: Exchange, now: float) -> None:
         """Borrow a process, or wait in the pool's queue for one."""
         client = self._client
-        found = client.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided)
+        found = client.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided, exchange.sticky_route)
         if type(found) is not Waiter:
             exchange.hold(found)
             self._send_request(exchange, now)
@@ -312,6 +312,8 @@ class FastPath:
         now = client.now()
         session.close(_DONE, keep_stream=not flags & FLAG_CLOSE, now=now)
         app = parse(payload)
+        if exchange.route.sticky is not None and (cookie := exchange.sticky_fields(session)):
+            app = app.with_fields(cookie)
         codec = client.codec
         data = codec.answer(app, body, date=client.front.date(), close=client.ends_after_response)
         exchange.status = app.status

@@ -24,7 +24,10 @@ def init_request(client: Client, head: Head, now: float) -> Exchange:
         _warn_of_doubt(client, head)
     route = front.mounts.find(head.host, head.path)
     if route is not None:
-        return Exchange(head, route, front.next_request_id(), now)
+        exchange = Exchange(head, route, front.next_request_id(), now)
+        if route.sticky is not None:
+            exchange.sticky_route = route.sticky.read(head.fields)
+        return exchange
     raise refuse("no_application")
 
 

@@ -337,12 +337,15 @@ class _Forwarder:
         assert isinstance(payload, bytes)
         if kind == HEAD and payload.startswith(b"101\0"):
             try:
-                self._switch = parse_switch(payload, exchange.head.upgrade)
+                reason, fields = parse_switch(payload, exchange.head.upgrade)
+                self._switch = reason, fields + self._sticky_fields()
             except UnfitResponseHead:
                 exchange.give_back(SessionOutcome.DONE)  # what the process sends next may be raw, and without an end
                 raise
         elif kind == HEAD:
             app = parse(payload)
+            if cookie := self._sticky_fields():
+                app = app.with_fields(cookie)
             exchange.status = app.status
             self.writer.out.append(
                 codec.begin_response(
@@ -380,11 +383,19 @@ class _Forwarder:
     def _accept(self, payload: bytes) -> None:
         """The process accepts a WebSocket: what comes from here is for that (``websocket``)."""
         exchange, client = self.exchange, self.client
-        fields = with_standard_fields(accept_fields(exchange.head, payload), client.front.date())
+        fields = with_standard_fields(
+            accept_fields(exchange.head, payload) + self._sticky_fields(), client.front.date()
+        )
         self.writer.out.append(client.codec.switch_protocols(b"Switching Protocols", fields))
         exchange.status = 101
         exchange.response_begun = self._over = True
         exchange.relay = WebSocket(client, exchange)
+
+    def _sticky_fields(self) -> Fields:
+        exchange = self.exchange
+        if exchange.route.sticky is None or exchange.session is None:
+            return []
+        return exchange.sticky_fields(exchange.session)
 
     def _upgrade(self) -> None:
         """The application takes the connection over: what comes from here is for the relay (``upgrade``)."""

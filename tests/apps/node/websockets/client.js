@@ -3,7 +3,9 @@
 const { io } = require('socket.io-client');
 
 const [url, transports] = process.argv.slice(2);
-const socket = io(url, { transports: transports.split(','), reconnectionDelay: 100, reconnectionDelayMax: 200 });
+const options = { transports: transports.split(','), reconnectionDelay: 100, reconnectionDelayMax: 200 };
+// As a browser does, it keeps the cookies that it is given (OP13).
+const socket = io(url, { ...options, withCredentials: true });
 const tell = (what, more) => console.log(JSON.stringify({ what, ...more }));
 const large = Buffer.alloc(300000, 'ab');
 
