@@ -95,7 +95,7 @@ SERVER_ROOMS: list[set[str]] = [
     {"http.stage", "http.peer", "http.body_clock", "http.exchange", "http.deadline_scanner"},
     {"logs"},
     {"front"},
-    {"http.client", "http.client_watch"},
+    {"http.client", "http.client_watch", "report"},
     {"answers", "upgraded"},
     {"http"},
     {"http.connection"},

@@ -11,8 +11,7 @@ import trio
 
 from passenger_trio.admin.context import Admin
 from passenger_trio.core.model import GroupKey
-from passenger_trio.server.front import OpenConnection
-from passenger_trio.server.http.exchange import Exchange, Upgraded
+from passenger_trio.server.report import requests_in_flight
 from passenger_trio.system.gauges import ProcessGauge, measure
 from passenger_trio.system.threads import in_thread
 
@@ -20,44 +19,9 @@ __all__ = ["memory", "requests", "trace"]
 
 
 def requests(admin: Admin) -> dict[str, Any]:
-    """Requests in flight, the oldest first. The query is left out, because it may hold secrets."""
-    now = trio.current_time()
-    found = [
-        _request(connection, now) for connection in admin.server.front.connections if connection.exchange is not None
-    ]
+    """Requests in flight, the oldest first."""
+    found = requests_in_flight(admin.server.front, trio.current_time())
     return {"requests": sorted(found, key=lambda request: -float(request["age"]))}
-
-
-def _request(connection: OpenConnection, now: float) -> dict[str, Any]:
-    exchange = connection.exchange
-    assert exchange is not None
-    return {
-        "id": exchange.request_id.decode(),
-        "method": exchange.head.method.decode("latin-1"),
-        "path": exchange.head.path.decode("latin-1"),
-        "group": exchange.route.group_name,
-        "client": exchange.client(connection.peer.address),
-        "stage": connection.stage.value,
-        "age": now - exchange.started,
-        "in_stage": now - connection.since,
-        "pid": exchange.pid or None,
-        "buffered": _buffered(exchange),
-        "relay": None if exchange.relay is None else _relay(exchange.relay, now),
-    }
-
-
-def _buffered(exchange: Exchange) -> dict[str, dict[str, int]]:
-    """The bytes that are buffered for a request, in each direction."""
-    up_memory, up_disk, down_memory, down_disk = exchange.buffered()
-    return {
-        "request": {"memory": up_memory, "disk": up_disk},
-        "response": {"memory": down_memory, "disk": down_disk},
-    }
-
-
-def _relay(relay: Upgraded, now: float) -> dict[str, Any]:
-    """An upgraded connection: bytes in each direction, and seconds since the last of them."""
-    return {"bytes_up": relay.bytes_up, "bytes_down": relay.bytes_down, "idle": now - relay.active}
 
 
 async def memory(admin: Admin) -> dict[str, Any]:

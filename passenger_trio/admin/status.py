@@ -8,7 +8,6 @@ import math
 import os
 from typing import Any
 
-import attrs
 import trio
 
 from passenger_trio.admin.context import Admin
@@ -16,6 +15,7 @@ from passenger_trio.admin.operations import failure_summary
 from passenger_trio.core.fork_safety import AUTO, Forking
 from passenger_trio.core.state import EnabledStatus
 from passenger_trio.core.statistics import GroupStatistics, ProcessStatistics
+from passenger_trio.server.report import front_facts
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.system.gauges import ProcessGauge, measure
 from passenger_trio.system.threads import NoThread, in_thread
@@ -36,14 +36,13 @@ async def status(admin: Admin) -> dict[str, Any]:
     except NoThread:
         gauges = {}  # leave out the memory only
     now = trio.current_time()
-    front = server.front
     by_key = {spec.key: spec for spec in admin.specs}
     return {
+        **front_facts(server.front),
         "version": __version__,
         "pid": os.getpid(),
         "uptime": now - admin.started,
         "stopping": server.stopping,
-        "draining": front.draining,
         "addresses": server.addresses,
         "pool": {
             "max": statistics.limits.max_pool_size,
@@ -53,19 +52,6 @@ async def status(admin: Admin) -> dict[str, Any]:
             "queue": sum(group.queue_length for group in statistics.groups),
         },
         "groups": [_group(admin, group, by_key[group.key], gauges, now) for group in statistics.groups],
-        "requests": {"total": front.requests, "active": front.active, "rejected": dict(front.rejected)},
-        "buffers": {
-            "directory": front.spill.directory,
-            "memory": front.spill.memory,
-            "disk": front.spill.quota.used,
-            "disk_max": front.spill.quota.limit,
-            "spilled": front.spill.quota.spilled,
-            "paused": front.spill.quota.paused,
-            "errors": dict(front.spill.quota.errors),
-        },
-        "access_log": None if front.access_log is None else attrs.asdict(front.access_log.statistics()),
-        "connections": {"open": len(front.connections), "accepted": front.accepted, "upgraded": front.upgraded},
-        "faults": front.kernel.statistics(now),
     }
 
 

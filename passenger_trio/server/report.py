@@ -1,0 +1,73 @@
+"""What a front tells of itself, as JSON values: counters for ``status``, and its requests in flight.
+
+Read-only. The values of several fronts are added up, so a counter is a number, or an object of numbers by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from passenger_trio.server.front import Front, OpenConnection
+from passenger_trio.server.http.exchange import Exchange, Upgraded
+
+__all__ = ["front_facts", "requests_in_flight"]
+
+
+def front_facts(front: Front) -> dict[str, Any]:
+    """Counters, limits and what is open."""
+    spill = front.spill
+    return {
+        "draining": front.draining,
+        "requests": {"total": front.requests, "active": front.active, "rejected": dict(front.rejected)},
+        "buffers": {
+            "directory": spill.directory,
+            "memory": spill.memory,
+            "disk": spill.quota.used,
+            "disk_max": spill.quota.limit,
+            "spilled": spill.quota.spilled,
+            "paused": spill.quota.paused,
+            "errors": dict(spill.quota.errors),
+        },
+        "access_log": None if front.access_log is None else attrs.asdict(front.access_log.statistics()),
+        "connections": {"open": len(front.connections), "accepted": front.accepted, "upgraded": front.upgraded},
+        "faults": front.kernel.statistics(front.now()),
+    }
+
+
+def requests_in_flight(front: Front, now: float) -> list[dict[str, Any]]:
+    """Requests in flight. The query is left out, because it may hold secrets."""
+    return [_request(connection, now) for connection in front.connections if connection.exchange is not None]
+
+
+def _request(connection: OpenConnection, now: float) -> dict[str, Any]:
+    exchange = connection.exchange
+    assert exchange is not None
+    return {
+        "id": exchange.request_id.decode(),
+        "method": exchange.head.method.decode("latin-1"),
+        "path": exchange.head.path.decode("latin-1"),
+        "group": exchange.route.group_name,
+        "client": exchange.client(connection.peer.address),
+        "stage": connection.stage.value,
+        "age": now - exchange.started,
+        "in_stage": now - connection.since,
+        "pid": exchange.pid or None,
+        "buffered": _buffered(exchange),
+        "relay": None if exchange.relay is None else _relay(exchange.relay, now),
+    }
+
+
+def _buffered(exchange: Exchange) -> dict[str, dict[str, int]]:
+    """The bytes that are buffered for a request, in each direction."""
+    up_memory, up_disk, down_memory, down_disk = exchange.buffered()
+    return {
+        "request": {"memory": up_memory, "disk": up_disk},
+        "response": {"memory": down_memory, "disk": down_disk},
+    }
+
+
+def _relay(relay: Upgraded, now: float) -> dict[str, Any]:
+    """An upgraded connection: bytes in each direction, and seconds since the last of them."""
+    return {"bytes_up": relay.bytes_up, "bytes_down": relay.bytes_down, "idle": now - relay.active}
