@@ -33,6 +33,22 @@ def load_application(options, interface):
     return found, "%s:%s" % (module.__name__, name)
 
 
+def wrap_application(application, interface):
+    """The application, wrapped if a test harness asks for that: by ``wrap.py`` in the directory ``HARNESS_WRAPPER``.
+
+    The harness can see what passes between an application and its loader only here.
+    """
+    directory = os.environ.get("HARNESS_WRAPPER")
+    if not directory:
+        return application
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("passenger_harness_wrap", os.path.join(directory, "wrap.py"))
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.wrap(application, interface.name.lower())
+
+
 class RareGarbageCollection:
     """Collect garbage rarely during an import: nearly everything stays, and collecting takes a tenth of the time."""
 

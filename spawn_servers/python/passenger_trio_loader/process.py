@@ -15,7 +15,7 @@ from passenger_trio_loader.at_fork import after_fork, before_fork, in_forked_chi
 from passenger_trio_loader.control_connection import ControlConnection, ControlEnded, Step
 from passenger_trio_loader.death_pipe import DeathPipeWatcher
 from passenger_trio_loader.events import call_event, offer_events
-from passenger_trio_loader.loading import load_application
+from passenger_trio_loader.loading import load_application, wrap_application
 from passenger_trio_loader.output import write_stderr
 from passenger_trio_loader.runtime import check_options, name_process, prepare_runtime
 from passenger_trio_loader.stopping import Leave
@@ -63,6 +63,7 @@ def main(interface):
             with Step(control, "load_application"):
                 application, shown = load_application(options, interface)
                 interface = interface.actual_interface(application, options)
+                application = wrap_application(application, interface)
                 preload_traceback()
                 if role == "preloader":
                     held.hooks.stop_recording()

@@ -39,7 +39,7 @@ module PassengerTrio
         end
         load_rack
         app, = Rack::Builder.parse_file(path)
-        return app if app.respond_to?(:call)
+        return wrap_application(app) if app.respond_to?(:call)
 
         raise StartupError.new(
           "configuration", "#{path} has no Rack application: what it runs cannot be called",
@@ -49,6 +49,15 @@ module PassengerTrio
       end
 
       private
+
+      # The application, wrapped if a test harness asks for that: by wrap.rb in the directory HARNESS_WRAPPER.
+      def wrap_application(app)
+        directory = ENV["HARNESS_WRAPPER"].to_s
+        return app if directory.empty?
+
+        require File.join(directory, "wrap.rb")
+        PassengerHarness.wrap(app)
+      end
 
       def check_options(options)
         REQUIRED_OPTIONS.each do |name, kind|
