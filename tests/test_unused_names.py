@@ -23,7 +23,6 @@ CALLED_BY_OTHERS = {
     "_fields_": "ctypes",
     "gid": "the kernel's credentials have three members",
     "CONFIGURATION": "a loader sends this category by its value",
-    "application": "a loader's report has this member",
     "last_error": "status, which shows every member",
     "REQUEST_PATH": "newcomers, who read it first",
     "replay": "a person who replays a trace, as the tests do",

@@ -47,11 +47,10 @@ def wrap(application: Any, interface: str) -> Any:
 
 
 def _watch_forks(points: Any) -> None:
-    from passenger_trio_events import on_event  # type: ignore[import-not-found]
-
     def starting(forked: bool) -> None:
         fault = points.claim("fork")
         if fault is not None:
             points.perform(fault)
 
-    on_event("starting_worker_process", starting)
+    # The loader's own module: it has no file.
+    sys.modules["passenger_trio_events"].on_event("starting_worker_process", starting)
