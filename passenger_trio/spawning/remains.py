@@ -47,12 +47,14 @@ class Remains:
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled."""
-        try:
-            async with trio.open_nursery() as self._nursery:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
                 task_status.started()
                 await trio.sleep_forever()
-        finally:
-            self._nursery = None
+            finally:
+                # Race: a process ends while the tasks below do. The nursery takes no more of them.
+                self._nursery = None
 
     def adopt_output(self, output: OutputPipe) -> None:
         """The process has ended: read on, and close the pipe when no program holds it."""

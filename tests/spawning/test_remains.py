@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.remains import Remains
@@ -108,3 +109,30 @@ async def test_nothing_is_kept_of_a_group_without_members_and_a_pipe_without_wri
         assert (remains.groups, remains.pipes) == (0, 0)
         with pytest.raises(ProcessLookupError):
             os.killpg(child.pid, signal.SIGTERM)
+
+
+async def test_what_is_left_in_the_step_in_which_the_last_one_has_ended_is_ended_at_once() -> None:
+    """KE1: a library's tree is cancelled as a whole, so a process may end between the last task of ``serve`` and its end."""
+    first, member, output, _ = await leave("trap '' TERM")
+    second, other, more, _ = await leave("trap '' TERM")
+    failures: list[Exception] = []
+
+    class Adopts(trio.abc.Instrument):
+        def task_exited(self, task: trio.lowlevel.Task) -> None:
+            if task.name.endswith("Remains._end"):
+                try:
+                    remains.adopt_output(more)
+                    remains.adopt_group(second, 60)
+                except RuntimeError as error:
+                    failures.append(error)
+
+    async with serving() as remains:
+        output.close()
+        remains.adopt_group(first, 60)
+        await trio.testing.wait_all_tasks_blocked()
+        instrument = Adopts()
+        trio.lowlevel.add_instrument(instrument)
+    trio.lowlevel.remove_instrument(instrument)
+    assert failures == []
+    await until_gone(member)
+    await until_gone(other)
