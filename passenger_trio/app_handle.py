@@ -1,4 +1,4 @@
-"""A handle for one application of a running server: what the commands do to it, as functions (LI2).
+"""A handle for one application of a running server or pool: what the commands do to it, as functions (LI2).
 
 It keeps nothing but the application's key, so it stays good over restarts, and one for the same
 application may be made at any time.
@@ -6,8 +6,7 @@ application may be made at any time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Collection
 
 import attrs
 import trio
@@ -19,10 +18,8 @@ from passenger_trio.core.statistics import GroupStatistics
 from passenger_trio.errors import NotFound, RestartFailed, SpawnError
 from passenger_trio.options import AppOptions
 from passenger_trio.pool.pool import Pool
-from passenger_trio.server.front import Front
-from passenger_trio.server.listening.in_process import Body, InProcessResponse, request
 
-__all__ = ["AppHandle", "AppProcess"]
+__all__ = ["AppHandle", "AppProcess", "find_key"]
 
 
 @attrs.frozen
@@ -48,13 +45,11 @@ class AppProcess:
 
 @attrs.frozen(eq=False)
 class AppHandle:
-    """One application. ``RunningServer.app`` makes it."""
+    """One application. ``RunningServer.app`` and ``RunningPool.app`` make it."""
 
     key: GroupKey
     options: AppOptions
     _pool: Pool
-    _front: Front
-    _clients: Callable[[], trio.Nursery | None]
 
     @property
     def name(self) -> str:
@@ -150,29 +145,15 @@ class AppHandle:
                 return process.id
         raise NotFound(f"{self.key} has no process {pid}")
 
-    # -- to ask -------------------------------------------------------------------------------------------------
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
-        body: Body = b"",
-    ) -> AbstractAsyncContextManager[InProcessResponse]:
-        """A request without TCP: ``async with app.request("GET", "/") as response``.
+def find_key(keys: Collection[GroupKey], name: str) -> GroupKey:
+    """The application that a program names.
 
-        It passes the queue, the limits and the buffers of the server, as every client's. So a response
-        may also be one of the server's own (503: too many requests wait).
-
-        :param path: from its slash on, below the application's mount, with the query; as it stands in
-            a URL.
-        :param headers: fields of the request. ``Host`` is by default one that the application serves.
-        :param body: ``bytes``; or an iterable of them, async or not, which is streamed.
-        :raises PoolShutDown: the server accepts no more requests.
-        :raises CheckoutError: too many connections are open.
-        :raises IncompleteResponse: there is no response, or not the whole.
-        """
-        mount = self.options.base_uri.rstrip("/")
-        host = self.options.host_name[0].replace("*", "any", 1) if self.options.host_name else "localhost"
-        return request(self._front, self._clients(), method, mount + path, host, headers, body)
+    :param name: its name, or ``name (environment)`` where several have the name; empty: the only one.
+    :raises NotFound: there is no such application, or the name means several.
+    """
+    found = [key for key in keys if not name or name in (key.name, str(key))]
+    if len(found) != 1:
+        asked = f"there is no application {name!r}" if not found else "name one of the applications"
+        raise NotFound(f"{asked}; there are: {', '.join(map(str, keys)) or 'none'}")
+    return found[0]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import attrs
 import trio
 
-from passenger_trio.app_handle import AppHandle
-from passenger_trio.errors import NotFound
+from passenger_trio.app_handle import find_key
 from passenger_trio.options import Config
 from passenger_trio.pool.events import Listener as EventListener
 from passenger_trio.pool.pool import Pool
+from passenger_trio.served_app import ServedApp
 from passenger_trio.server.front import Front
 from passenger_trio.spawning.detect import DetectedApp
 
@@ -46,19 +46,16 @@ class RunningServer:
         """Restart every application, rolling. Returns at once."""
         self.pool.restart_all(tuple(self.pool.group_tasks))
 
-    def app(self, name: str = "") -> AppHandle:
+    def app(self, name: str = "") -> ServedApp:
         """The handle of an application.
 
         :param name: its name, or ``name (environment)`` where several have the name; may be left out
             if there is only one.
         :raises NotFound: there is no such application, or the name means several.
         """
-        routes = [route for route in self.front.mounts.routes if not name or name in (route.key.name, str(route.key))]
-        if len(routes) != 1:
-            there = ", ".join(str(route.key) for route in self.front.mounts.routes)
-            asked = f"there is no application {name!r}" if not routes else "name one of the applications"
-            raise NotFound(f"{asked}; there are: {there or 'none'}")
-        return AppHandle(routes[0].key, routes[0].app, self.pool, self.front, lambda: self.clients)
+        routes = {route.key: route for route in self.front.mounts.routes}
+        key = find_key(routes, name)
+        return ServedApp(key, routes[key].app, self.pool, self.front, lambda: self.clients)
 
     def reopen_logs(self) -> None:
         """Reopen the log files, after a rotation. Returns at once."""

@@ -10,6 +10,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import passenger_trio
+
 PACKAGE = Path(__file__).resolve().parent.parent / "passenger_trio"
 
 CALLED_BY_OTHERS = {
@@ -32,9 +34,15 @@ CALLED_BY_OTHERS = {
 """Name -> who uses it, although the package does not."""
 
 
+PUBLIC = frozenset(passenger_trio.__all__)
+"""The library's faces: programs use them and their members (LI9)."""
+
+
 def definitions(body: list[ast.stmt]) -> Iterator[str]:
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            if node.name in PUBLIC:
+                continue
             yield node.name
             if isinstance(node, ast.ClassDef):
                 yield from definitions(node.body)

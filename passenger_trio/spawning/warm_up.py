@@ -13,12 +13,11 @@ import signal
 import trio
 
 from passenger_trio.codecs.head import Head
-from passenger_trio.codecs.response_head import parse
-from passenger_trio.codecs.session_protocol import END, ERROR, HEAD, split_application_error
 from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
-from passenger_trio.errors import AppResponseError, SpawnError
+from passenger_trio.errors import ApplicationRaised, AppResponseError, SpawnError
 from passenger_trio.spawning.spawner import LiveProcess, PreloaderFacts, Spawner
+from passenger_trio.spawning.worker_client import WorkerExchange
 
 __all__ = ["WarmSpawner"]
 
@@ -90,34 +89,15 @@ class WarmSpawner:
         """The fault in the answer, or ``""``."""
         stream = live.connect_nowait()
         try:
-            request, _ = live.worker_protocol.request(
-                self._head(),
-                _PEER,
-                self._base_uri.encode(),
-                False,
-                b"warm-up-" + secrets.token_hex(4).encode(),
-                b"",
-                True,
-                None,
-            )
-            await stream.send_all(request)
-            reader = live.worker_protocol.reader(b"GET")
-            status, kind = 0, 0
-            while kind != END:
-                event = reader.next_event()
-                if event is None:
-                    data = await stream.recv()
-                    if not data:
-                        reader.feed_eof()
-                    reader.feed(data)
-                    continue
-                kind, payload = event
-                if kind == HEAD:
-                    status = parse(payload).status
-                elif kind == ERROR:
-                    name, message, _ = split_application_error(payload)
-                    return f"It raised {name}: {message}."
+            exchange = WorkerExchange(stream, live.worker_protocol)
+            request_id = b"warm-up-" + secrets.token_hex(4).encode()
+            await exchange.send(self._head(), _PEER, self._base_uri.encode(), request_id, b"")
+            status = (await exchange.head()).status
+            while await exchange.piece() is not None:
+                pass
             return f"It answered with status {status}." if status >= 500 else ""
+        except ApplicationRaised as error:
+            return f"It raised {error.name}: {error.message}."
         finally:
             stream.close()
 

@@ -454,3 +454,13 @@ class TestAFaultOfOurs:
 def _address(server: RunningServer) -> tuple[str, int]:
     parts = urlsplit(server.addresses[0])
     return str(parts.hostname), int(parts.port or 0)
+
+
+def test_LI9_every_public_name_is_on_the_page_and_there_are_few() -> None:
+    page = (APPS.parent.parent.parent / "docs" / "embedding.md").read_text()
+    table = page.partition("## Public names")[2].partition("## As a test harness")[0]
+    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (.+?) \|", table, re.MULTILINE))))
+    public = set(passenger_trio.__all__) - {"__version__"}
+    assert named == public
+    assert len(public) <= 20
+    assert all(getattr(passenger_trio, name).__doc__ for name in public)

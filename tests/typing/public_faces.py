@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import socket
 from typing import assert_type
 
 import trio
 
 import passenger_trio
-from passenger_trio import AppOptions, Config, PassengerError, PoolOptions, RunningServer, ServerOptions
+from passenger_trio import (
+    AppOptions,
+    AppProcess,
+    AppResponse,
+    BorrowedProcess,
+    Config,
+    PassengerError,
+    PoolOptions,
+    RunningServer,
+    ServerOptions,
+)
 from passenger_trio.events import Event, ProcessExited
 from passenger_trio.testing import RawClient, Response, Supervisor, eventually
 
@@ -31,6 +42,29 @@ async def embeds() -> None:
     async with trio.open_nursery() as nursery:
         started: RunningServer = await nursery.start(passenger_trio.serve, config)
         assert_type(started.stopping, bool)
+
+
+async def does_more(config: Config) -> None:
+    async with passenger_trio.open_server(config, listeners=[socket.socket()]) as server:
+        app = server.app("shop")
+        assert_type(app.processes, tuple[AppProcess, ...])
+        await app.wait_restarted(app.restart(hard=True))
+        async with app.request("POST", "/", headers={"A": "b"}, body=[b"piece"]) as response:
+            assert_type(response, AppResponse)
+            assert_type(await response.read(), bytes)
+            async for piece in response:
+                assert_type(piece, bytes)
+    async with passenger_trio.open_pool(config) as pool, pool.checkout("shop") as process:
+        assert_type(process, BorrowedProcess)
+        assert_type(process.open_stream(), trio.SocketStream)
+        async with process.request("GET", "/") as answer:
+            assert_type(answer.status, int)
+
+
+def in_a_thread(config: Config) -> None:
+    with passenger_trio.run_in_thread(config) as server:
+        assert_type(server.call(lambda running: running.app().processes), tuple[AppProcess, ...])
+        assert_type(server.wait(lambda running: running.app().wait_ready()), None)
 
 
 def handles() -> int:

@@ -13,17 +13,17 @@ import socket
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
-import attrs
 import h11
 import trio
 
+from passenger_trio.app_response import AppResponse, Fields, named
 from passenger_trio.errors import CheckoutError, IncompleteResponse, PoolShutDown
 from passenger_trio.server.front import Front
 from passenger_trio.server.http.connection import Connection
 from passenger_trio.server.http.peer import Peer
 from passenger_trio.system.sockets import RawStream
 
-__all__ = ["Body", "InProcessResponse", "request"]
+__all__ = ["Body", "request"]
 
 Body = bytes | Iterable[bytes] | AsyncIterable[bytes]
 """A request body. Any but ``bytes`` is streamed, and sent in chunks (RFC 9112 section 7.1)."""
@@ -32,38 +32,6 @@ _PAIRS = (
     b"REQUEST_SCHEME\0http\0SERVER_NAME\0localhost\0SERVER_PORT\x0080\0REMOTE_ADDR\0\0REMOTE_PORT\0\0SERVER_SOCKET\0\0"
 )
 """The program has no address, and none is invented (ED2)."""
-
-
-@attrs.define(eq=False)
-class InProcessResponse:
-    """The response to a request: its head, and its body as it comes.
-
-    Iterating gives the pieces of the body, each once. The response is valid inside the ``async with``
-    block.
-    """
-
-    status: int
-    headers: list[tuple[str, str]]
-    """In their order; names as the application wrote them, or in lower case where HTTP does not tell."""
-    _client: _Client
-
-    def header(self, name: str) -> str | None:
-        """The first value of a field; None: there is none. Names differ by more than their case."""
-        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
-
-    async def read(self) -> bytes:
-        """The rest of the body.
-
-        :raises IncompleteResponse: the response ended before it was complete.
-        """
-        return b"".join([piece async for piece in self])
-
-    def __aiter__(self) -> InProcessResponse:
-        return self
-
-    async def __anext__(self) -> bytes:
-        """:raises IncompleteResponse: the response ended before it was complete."""
-        return await self._client.piece()
 
 
 class _Client:
@@ -103,21 +71,18 @@ class _Client:
             if isinstance(event, h11.Response):
                 return event
 
-    async def piece(self) -> bytes:
-        """The next bytes of the body.
+    async def piece(self) -> bytes | None:
+        """The next bytes of the body; None at its end.
 
-        :raises StopAsyncIteration: the body has ended.
+        :raises IncompleteResponse: the response ended before it was complete.
         """
-        if self._ended:
-            await trio.lowlevel.checkpoint()
-            raise StopAsyncIteration
-        while True:
+        while not self._ended:
             event = await self._next()
             if isinstance(event, h11.Data):
                 return bytes(event.data)
-            if isinstance(event, h11.EndOfMessage):
-                self._ended = True
-                raise StopAsyncIteration
+            self._ended = isinstance(event, h11.EndOfMessage)
+        await trio.lowlevel.checkpoint()
+        return None
 
     async def _next(self) -> object:
         while True:
@@ -138,9 +103,9 @@ async def request(
     method: str,
     target: str,
     host: str,
-    headers: Mapping[str, str] | Iterable[tuple[str, str]],
+    headers: Fields,
     body: Body,
-) -> AsyncIterator[InProcessResponse]:
+) -> AsyncIterator[AppResponse]:
     """Send one request, and give its response, whose body is read inside the block.
 
     :param clients: the nursery of the clients; None: the server accepts none.
@@ -167,11 +132,7 @@ async def request(
         sending.start_soon(send)
         try:
             response = await client.head()
-            yield InProcessResponse(
-                response.status_code,
-                [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw_items()],
-                client,
-            )
+            yield AppResponse(response.status_code, named(response.headers.raw_items()), client.piece)
         except trio.Cancelled:
             raise
         except BaseException as error:  # noqa: BLE001  raised below, outside of the nursery's group
@@ -197,9 +158,7 @@ def _connect(front: Front, clients: trio.Nursery | None) -> trio.SocketStream:
     return trio.SocketStream(trio.socket.from_stdlib_socket(ours))
 
 
-def _head(
-    method: str, target: str, host: str, headers: Mapping[str, str] | Iterable[tuple[str, str]], body: Body
-) -> h11.Request:
+def _head(method: str, target: str, host: str, headers: Fields, body: Body) -> h11.Request:
     """:raises h11.LocalProtocolError: what the program asks for is not HTTP."""
     fields = list(headers.items() if isinstance(headers, Mapping) else headers)
     names = {name.lower() for name, _ in fields}

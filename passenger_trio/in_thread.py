@@ -1,0 +1,131 @@
+"""A server in a thread of its own, for programs that have no Trio loop: synchronous ones, asyncio, a shell (LI6).
+
+The thread runs Trio; the program goes on in its own. What it wants of the server it asks for through the handle, which
+runs it in the server's loop.
+
+Laws: the thread ends before the block does; leaving the block drains the server, leaving it with an exception ends it at
+once; if the server fails while the block runs, leaving the block raises that. No signal handler is installed: Ctrl-C is the
+program's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+import attrs
+import trio
+
+from passenger_trio.options import Config
+from passenger_trio.running import RunningServer
+from passenger_trio.server.listening.bind import GivenListener
+from passenger_trio.tree import open_server
+
+__all__ = ["ServerInThread", "run_in_thread"]
+
+T = TypeVar("T")
+
+
+@attrs.define(eq=False)
+class ServerInThread:
+    """A server that runs in another thread. ``run_in_thread`` makes it."""
+
+    addresses: tuple[str, ...]
+    """URLs, with the real port if the configured port was 0."""
+    admin_socket: str
+    _server: RunningServer
+    _token: trio.lowlevel.TrioToken
+
+    def call(self, function: Callable[[RunningServer], T]) -> T:
+        """Run ``function(server)`` in the server's thread and give its result: ``server.call(lambda s: s.restart())``.
+
+        :raises trio.RunFinishedError: the server has ended.
+        """
+        return trio.from_thread.run_sync(function, self._server, trio_token=self._token)
+
+    def wait(self, function: Callable[[RunningServer], Awaitable[T]]) -> T:
+        """The same for an async function: ``server.wait(lambda s: s.app().wait_restarted())``.
+
+        :raises trio.RunFinishedError: the server has ended.
+        :raises trio.Cancelled: the server ended meanwhile.
+        """
+        return trio.from_thread.run(function, self._server, trio_token=self._token)
+
+
+@contextmanager
+def run_in_thread(config: Config, *, listeners: Sequence[GivenListener] = ()) -> Iterator[ServerInThread]:
+    """Run a server in a thread while the block runs: ``with run_in_thread(config) as server``. For any program, in any thread.
+
+    The block begins when the server serves. Raises as ``serve``. (In an asyncio program, enter it with
+    ``await asyncio.to_thread(...)``, or use Trio's guest mode: docs/embedding.md.)
+
+    :param listeners: see ``open_server``.
+    """
+    run = _Run(config, listeners)
+    thread = threading.Thread(target=run.main, name="passenger_trio", daemon=False)
+    thread.start()
+    ended = False
+    try:
+        run.begun.wait()
+        if run.server is not None:
+            yield run.server
+            ended = True
+    finally:
+        run.end(at_once=not ended)
+        thread.join()
+        if run.failure is not None and (ended or run.server is None):
+            raise run.failure
+
+
+class _Run:
+    """What the two threads share. Each field is written by one of them, before an event is set."""
+
+    def __init__(self, config: Config, listeners: Sequence[GivenListener]) -> None:
+        self._config = config
+        self._listeners = listeners
+        self.begun = threading.Event()
+        """The server serves, or it has failed to."""
+        self.server: ServerInThread | None = None
+        self.failure: BaseException | None = None
+        self._scope = trio.CancelScope()
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._runs = threading.Event()
+        """The loop runs, or has run: ``end`` may call into it."""
+
+    def main(self) -> None:
+        """The thread."""
+        try:
+            trio.run(self._serve)
+        except BaseException as error:  # noqa: BLE001  raised in the program's thread
+            self.failure = error
+        finally:
+            self._runs.set()
+            self.begun.set()
+
+    async def _serve(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self._runs.set()
+        with self._scope:
+            async with open_server(self._config, listeners=self._listeners) as server:
+                self.server = ServerInThread(tuple(server.addresses), server.admin_socket, server, self._token)
+                self.begun.set()
+                await server.wait_stopping()
+
+    def end(self, *, at_once: bool) -> None:
+        """Called by the program's thread, once, also while the server starts."""
+        self._runs.wait()
+        if self._token is None:
+            return  # there was no loop
+        try:
+            trio.from_thread.run_sync(partial(self._end, at_once=at_once), trio_token=self._token)
+        except trio.RunFinishedError:
+            pass  # it has failed, or was stopped
+
+    def _end(self, *, at_once: bool) -> None:
+        if at_once or self.server is None:
+            self._scope.cancel()
+        else:
+            self.server._server.stop()

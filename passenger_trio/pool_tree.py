@@ -1,0 +1,205 @@
+"""A pool without a server: ``open_pool``, for programs that take their work from elsewhere than HTTP clients (LI5).
+
+::
+
+    program         the block of ``open_pool``
+     |- remains, spawn listener     where loaders connect back
+     |- pool                        clock, and a group task for each application
+     |- hooks, gauges, restart files
+     `- loans that end              requests that were left before their response was complete
+
+What an application may have (minimums, limits, restarts by restart.txt, back-off, the crash loop's circuit) is as in a
+server. What is for clients is not: ``Config.server`` is read for ``instance_dir`` and ``abort_on_startup_error`` only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
+
+import attrs
+import trio
+
+from passenger_trio.admin.registry import create_instance_dir
+from passenger_trio.app_handle import AppHandle, find_key
+from passenger_trio.borrowed import BorrowedProcess
+from passenger_trio.core import readiness
+from passenger_trio.core.limits import group_limits, pool_limits
+from passenger_trio.core.model import GroupKey, SessionOutcome
+from passenger_trio.core.statistics import PoolStatistics
+from passenger_trio.errors import EnvironmentUnfit
+from passenger_trio.kernel import ErrorKernel
+from passenger_trio.options import Config
+from passenger_trio.pool.events import Listener as EventListener
+from passenger_trio.pool.gauges import Gauges
+from passenger_trio.pool.hooks import Hooks, parse_hooks
+from passenger_trio.pool.pool import Pool
+from passenger_trio.pool.restart_file_poller import RestartFilePoller
+from passenger_trio.pool.session import Session
+from passenger_trio.pool.startup import wait_until
+from passenger_trio.pool.waiter import Waiter
+from passenger_trio.preflight import examine
+from passenger_trio.spawning.app_spec import AppSpec, make_app_spec
+from passenger_trio.spawning.choose_spawner import SpawnerFacts, SpawnerParts, spawners_of, uses_preloader
+from passenger_trio.spawning.remains import Remains
+from passenger_trio.spawning.spawn_listener import SpawnListener
+from passenger_trio.system.pidfd import why_no_processes
+from passenger_trio.system.ports import Ports
+from passenger_trio.system.syscalls import cpus
+
+__all__ = ["RunningPool", "open_pool"]
+
+_POOL_TIME = 5.0
+"""Seconds that the pool gets to become empty, in addition to the longest shutdown timeout of an application."""
+
+
+@attrs.define(eq=False)
+class RunningPool:
+    """Applications whose processes a program borrows. ``open_pool`` makes it."""
+
+    config: Config
+    _pool: Pool
+    _specs: dict[GroupKey, AppSpec]
+    _ending: trio.Nursery
+    """Loans that end."""
+
+    def app(self, name: str = "") -> AppHandle:
+        """The handle of an application: to restart it, to wait for it, to see its processes.
+
+        :param name: may be left out if there is only one.
+        :raises NotFound: there is no such application.
+        """
+        key = find_key(self._specs, name)
+        return AppHandle(key, self._specs[key].app, self._pool)
+
+    @asynccontextmanager
+    async def checkout(self, name: str = "") -> AsyncIterator[BorrowedProcess]:
+        """Borrow a process while the block runs: ``async with pool.checkout("mail") as process``.
+
+        Waits in the application's queue if all its processes are in use, and starts one more if the pool
+        allows it. A cancelled wait leaves the queue.
+
+        :param name: the application; may be left out if there is only one.
+        :raises NotFound: there is no such application.
+        :raises RequestQueueFull: too many wait already (``max_request_queue_size``).
+        :raises RequestQueueTimeout: none became free in time (``max_request_queue_time``).
+        :raises SpawnError: the application does not start.
+        :raises PoolShutDown: the pool is shutting down.
+        """
+        key = find_key(self._specs, name)
+        found = self._pool.checkout_or_queue(key, self._pool.now())
+        if isinstance(found, Waiter):
+            try:
+                session = await found.wait()
+            finally:
+                found.leave()
+        else:
+            session = found
+        process = BorrowedProcess(session, self._specs[key].app.base_uri, self._finish)
+        try:
+            yield process
+        finally:
+            process.give_back()
+
+    def _finish(self, session: Session) -> None:
+        self._ending.start_soon(_finish, session)
+
+    def statistics(self) -> PoolStatistics:
+        """The state of the pool now; read-only."""
+        return self._pool.statistics()
+
+    def events(self) -> EventListener:
+        """See ``RunningServer.events``."""
+        return self._pool.events.listen()
+
+
+async def _finish(session: Session) -> None:
+    """Half-close the stream, which the contract defines as "abort", and give the process back when it is done.
+
+    HTTP has no "abort" but closing the stream, and no answer to that.
+    """
+    try:
+        stream = session.stream
+        if stream is not None and session.worker_protocol.awaits_end:
+            stream.send_eof()
+            while await stream.recv():
+                pass
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+    finally:
+        session.close(SessionOutcome.CLIENT_GONE)
+
+
+@asynccontextmanager
+async def open_pool(config: Config) -> AsyncIterator[RunningPool]:
+    """Run the applications of a configuration while the block runs, without a server.
+
+    The block begins when they are ready. Leaving it waits for the processes that are borrowed and ends all of
+    them. Leaving it with an exception or a cancellation ends everything at once; the exception passes unchanged.
+
+    :raises NothingToServe: no application was found.
+    :raises OptionError: an option has an invalid value.
+    :raises StartupAborted: an application did not start, and ``abort_on_startup_error`` is set.
+    :raises EnvironmentUnfit: there is no /proc.
+    """
+    if missing := why_no_processes():
+        raise EnvironmentUnfit(f"passenger_trio needs /proc: {missing}")
+    found = examine(config)
+    kernel = ErrorKernel()
+    keep = kernel.supervise_started
+    failure: BaseException | None = None
+    with ExitStack() as resources:
+        instance = create_instance_dir(config.server.instance_dir)
+        resources.callback(instance.remove)
+        specs = [
+            make_app_spec(app, detected, os.environ, str(instance.path))
+            for app, detected in zip(config.apps, found, strict=True)
+        ]
+        hooks = parse_hooks(config.pool.hook)
+        pool = Pool(pool_limits(config.pool, cpus()), kernel)
+        async with trio.open_nursery() as program:
+            spawn_listener = SpawnListener(instance.spawn_socket, kernel)
+            remains = Remains(kernel)
+            await program.start(remains.serve)
+            await program.start(partial(keep, "the spawn listener", spawn_listener.serve, must_start=True))
+            await program.start(pool.run)
+            if hooks:
+                await program.start(keep, "the hooks", Hooks(pool.events, hooks, kernel).run)
+            gauges = Gauges(pool, config.pool.memory_check_interval)
+            program.start_soon(kernel.supervise, "the memory gauges", gauges.run)
+            if config.pool.stat_throttle_rate:
+                directories = {spec.key: os.path.join(spec.detected.root, spec.app.restart_dir) for spec in specs}
+                roots = {spec.key: spec.detected.root for spec in specs}
+                poller = RestartFilePoller(pool, directories, roots, config.pool.stat_throttle_rate)
+                await program.start(keep, "the restart-file poller", poller.run)
+            parts = SpawnerParts(spawn_listener, Ports(), remains, kernel)
+            for spec in specs:
+                facts = SpawnerFacts(partial(pool.preloader_changed, spec.key), partial(pool.found_unsafe, spec.key))
+                await pool.add_group(
+                    spec.key,
+                    group_limits(spec.app, preloads=uses_preloader(spec)),
+                    spawners_of(spec, parts, facts),
+                    spec.app.shutdown_timeout,
+                )
+            try:
+                await wait_until(
+                    pool,
+                    readiness.is_ready,
+                    all_or_nothing=config.server.abort_on_startup_error,
+                    stopping=lambda: False,
+                )
+                yield RunningPool(config, pool, {spec.key: spec for spec in specs}, program)
+            except trio.Cancelled:
+                raise
+            except BaseException as error:  # noqa: BLE001  raised below, outside of the nursery's group
+                failure = error
+                program.cancel_scope.cancel()
+            pool.shut_down()
+            with trio.move_on_after(max(spec.app.shutdown_timeout for spec in specs) + _POOL_TIME):
+                await pool.empty.wait()
+                await remains.wait_no_groups()
+            program.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
