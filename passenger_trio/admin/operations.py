@@ -18,9 +18,11 @@ from passenger_trio.core.model import GroupKey, SpawnFailure
 from passenger_trio.core.state import Rejection
 from passenger_trio.errors import AdminRefused
 from passenger_trio.running import RunningServer
+from passenger_trio.spawning.backtraces import Program, take_backtrace
 
 __all__ = [
     "LONGEST_WAIT",
+    "backtrace",
     "detach",
     "drain",
     "failure_summary",
@@ -34,6 +36,8 @@ __all__ = [
 
 LONGEST_WAIT = 60.0
 """Seconds."""
+_MOST_BACKTRACES = 100
+"""In one answer, which is at most 16 MiB long."""
 
 
 def failure_summary(failure: SpawnFailure | None) -> dict[str, str] | None:
@@ -92,6 +96,39 @@ async def detach(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     if found is None or not admin.server.pool.detach(found.id):
         raise AdminRefused(404, f"no process {pid!r} serves")
     return {"pid": pid, "group": str(found.group)}
+
+
+async def backtrace(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
+    """``pid``: one process, preloader or program that starts. ``group``: all of an application. One of the two."""
+    pid = order.get("pid")
+    if (pid is None) == (order.get("group") is None):
+        raise AdminRefused(422, "give pid or group")
+    keys = _groups(admin, order)
+    programs = {
+        of: (spec, program)
+        for spec in admin.specs
+        if spec.key in keys
+        for of, program in spec.live_programs().items()
+        if pid in (None, of)
+    }
+    if not programs:
+        raise AdminRefused(404, f"no process {pid} of an application runs" if pid else "no process of it runs")
+    texts: dict[int, str] = {}
+
+    async def take(of: int, program: Program) -> None:
+        if program.pidfd is not None:
+            texts[of] = await take_backtrace(program.control, program.pidfd, program.output)
+
+    async with trio.open_nursery() as asking:
+        for of, (_, program) in list(programs.items())[:_MOST_BACKTRACES]:
+            asking.start_soon(take, of, program)
+    return {
+        "processes": [
+            {"pid": of, "group": str(spec.key), "role": program.role, "text": texts[of]}
+            for of, (spec, program) in sorted(programs.items())
+            if of in texts
+        ]
+    }
 
 
 async def drain(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:

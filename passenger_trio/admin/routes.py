@@ -113,6 +113,15 @@ ROUTES = (
         order={"pid": Field("integer", "of a process that serves", is_needed=True)},
         refusals=(404,),
     ),
+    Route(
+        *("POST", "/v1/backtrace", "What processes are doing: the stacks of their threads and tasks."),
+        *(operations.backtrace, schemas.BACKTRACES),
+        order={
+            "pid": Field("integer", "of a process, a preloader, or a program that starts"),
+            "group": Field("string", "its name, or its name and environment: all of its processes"),
+        },
+        refusals=(404,),
+    ),
     Route("POST", "/v1/drain", "End connections after their response.", operations.drain, schemas.DRAINING),
     Route("POST", "/v1/resume", "End a drain.", operations.resume, schemas.RESUMED, refusals=(409,)),
     Route("POST", "/v1/shutdown", "As SIGTERM.", operations.shutdown, schemas.STOPPING),

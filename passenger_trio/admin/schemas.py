@@ -213,6 +213,9 @@ _WAITING = record(
 )
 RESTARTED = record({"groups": _list({"anyOf": list(_RESULTS)})})
 WAITED = record({"groups": _list({"anyOf": [*_RESULTS, _WAITING]})})
+BACKTRACES = record(
+    {"processes": _list(record({"pid": COUNT, "group": TEXT, "role": _one_of("process", "preloader"), "text": TEXT}))}
+)
 DETACHED = record({"pid": COUNT, "group": TEXT})
 DRAINING = record({"draining": ALWAYS, "active": COUNT})
 RESUMED = record({"draining": {"const": False}})

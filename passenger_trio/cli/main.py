@@ -32,6 +32,7 @@ _COMMANDS = {
     "memory": ("passenger_trio.cli.operate_cmds", "Show the memory of each process."),
     "restart": ("passenger_trio.cli.restart_cmd", "Restart applications without losing a request."),
     "detach": ("passenger_trio.cli.operate_cmds", "Take one process out of routing, after its requests."),
+    "backtrace": ("passenger_trio.cli.backtrace_cmd", "Show what a process is doing."),
     "drain": ("passenger_trio.cli.operate_cmds", "Make clients reconnect elsewhere."),
     "resume": ("passenger_trio.cli.operate_cmds", "End a drain."),
     "stop": ("passenger_trio.cli.operate_cmds", "Stop an instance, and wait for its end."),

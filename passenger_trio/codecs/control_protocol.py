@@ -21,6 +21,7 @@ __all__ = [
     "CONTRACT_VERSION",
     "MAX_LINE",
     "AppEvent",
+    "Backtrace",
     "ChildExited",
     "Failed",
     "ForkFailed",
@@ -31,6 +32,7 @@ __all__ = [
     "Ready",
     "SocketSpec",
     "StepReport",
+    "encode_backtrace",
     "encode_fork",
     "encode_options",
     "encode_serve",
@@ -56,6 +58,8 @@ class Hello:
     language: str
     version: str
     pid: int
+    backtrace_signal: int = 0
+    """A signal that makes the process write its stacks to its output. 0: there is none."""
 
 
 @attrs.frozen
@@ -120,7 +124,15 @@ class AppEvent:
     fields: Mapping[str, Any]
 
 
-Message = Hello | StepReport | Ready | Failed | Forked | ForkFailed | ChildExited | AppEvent
+@attrs.frozen
+class Backtrace:
+    """The answer to a ``backtrace`` message."""
+
+    id: int
+    text: str
+
+
+Message = Hello | StepReport | Ready | Failed | Forked | ForkFailed | ChildExited | AppEvent | Backtrace
 
 
 class LineReader:
@@ -154,6 +166,10 @@ class LineReader:
 
 def encode_options(options: Mapping[str, Any]) -> bytes:
     return _encode({"type": "options", **options})
+
+
+def encode_backtrace(id: int) -> bytes:
+    return _encode({"type": "backtrace", "id": id})
 
 
 def encode_fork(token: str) -> bytes:
@@ -223,8 +239,8 @@ class _Members:
         # JSON can spell half a surrogate pair; no log or page can.
         return found.encode("utf-8", "replace").decode("utf-8")
 
-    def integer(self, name: str, low: int, high: int) -> int:
-        found = self.value.get(name)
+    def integer(self, name: str, low: int, high: int, default: int | None = None) -> int:
+        found = self.value.get(name, default)
         if not isinstance(found, int) or isinstance(found, bool) or not low <= found <= high:
             raise SpawnServerError(
                 f"member {name!r} of the control message {self.kind!r} is not an integer from {low} to {high}"
@@ -249,6 +265,7 @@ class _Members:
 
 
 _INT32 = 2**31 - 1
+_LAST_SIGNAL = 64
 
 
 def _hello(members: _Members) -> Hello:
@@ -267,6 +284,7 @@ def _hello(members: _Members) -> Hello:
         language=members.text("language"),
         version=members.text("version"),
         pid=members.integer("pid", 1, _INT32),
+        backtrace_signal=members.integer("backtrace_signal", 0, _LAST_SIGNAL, 0),
     )
 
 
@@ -342,4 +360,5 @@ _READERS: Final[dict[str, Callable[[_Members], Message]]] = {
     "fork_failed": lambda m: ForkFailed(m.text("token"), m.text("problem")),
     "child_exited": lambda m: ChildExited(m.integer("pid", 1, _INT32), m.integer("status", 0, _INT32)),
     "event": _event,
+    "backtrace": lambda m: Backtrace(m.integer("id", 0, _INT32), m.text("text")),
 }

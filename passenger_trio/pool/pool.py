@@ -245,6 +245,17 @@ class Pool:
         """Called by ``Session.set_uncounted``."""
         self._perform(self._policy.session_uncounted(session.id, self.now()))
 
+    async def backtrace(self, pid: int) -> str:
+        """What a process of the pool is doing: the stacks of its threads and tasks, for people. Takes
+        4 seconds at most. Whatever the process does, it is not disturbed.
+
+        :raises LookupError: no process of the pool has this pid.
+        """
+        for process in self.processes.values():
+            if process.live.pid == pid:
+                return await process.live.backtrace()
+        raise LookupError(pid)
+
     def trace(self) -> Callable[[], dict[str, Any]]:
         """Return a function that makes JSON values of the flight recorder's recording. It is slow,
         so call it in a thread.

@@ -18,6 +18,7 @@ import attrs
 from passenger_trio.codecs.control_protocol import CONTRACT_VERSION
 from passenger_trio.core.model import GroupKey
 from passenger_trio.options import AppOptions
+from passenger_trio.spawning.backtraces import Program
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.system.spawn_servers import find_loader
 from passenger_trio.version import __version__
@@ -51,6 +52,8 @@ class AppSpec:
     socket_dir: str
     found_out: dict[str, str] = attrs.field(factory=dict, eq=False, repr=False)
     """Facts that only running the application showed: ``app_type``, if the guess was wrong."""
+    programs: dict[int, Program] = attrs.field(factory=dict, eq=False, repr=False)
+    """Its programs by pid; some may have ended (``live_programs``)."""
 
     @property
     def app_type(self) -> str:
@@ -63,6 +66,13 @@ class AppSpec:
             return False
         self.found_out["app_type"] = app_type
         return True
+
+    def live_programs(self) -> dict[int, Program]:
+        """Its programs that have not ended, as far as was seen. Forgets the others."""
+        for pid, program in list(self.programs.items()):
+            if program.pidfd is None or program.pidfd.exited:
+                del self.programs[pid]
+        return dict(self.programs)
 
     @property
     def concurrency(self) -> int:

@@ -128,6 +128,10 @@ class DummyProcess:
             self.exit(-number)
         return True
 
+    async def backtrace(self) -> str:
+        await trio.lowlevel.checkpoint()
+        return "the process has ended" if self._exited.is_set() else f"dummy process {self.pid}"
+
     async def read_output(self) -> None:
         await trio.sleep_forever()
 

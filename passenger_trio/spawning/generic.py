@@ -31,6 +31,7 @@ from passenger_trio.core.model import ErrorCategory
 from passenger_trio.core.start_command import shell_text
 from passenger_trio.errors import SpawnError
 from passenger_trio.spawning.app_spec import AppSpec
+from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.direct import Sink
 from passenger_trio.spawning.handshake import Launch, describe_exit
 from passenger_trio.spawning.output import OutputPipe
@@ -157,6 +158,9 @@ class ListeningProcess:
 
     def signal_group(self, number: int) -> bool:
         return self.pidfd.signal_group(number)
+
+    async def backtrace(self) -> str:
+        return await take_backtrace(None, self.pidfd, self.output)
 
     async def read_output(self) -> None:
         await self.output.run()

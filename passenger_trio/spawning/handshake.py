@@ -32,6 +32,7 @@ from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.core.redaction import redact
 from passenger_trio.errors import SpawnError, SpawnServerError
 from passenger_trio.spawning.app_spec import AppSpec
+from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.spawn_listener import ControlConnection, PendingSpawn
 from passenger_trio.system.pidfd import PidFd
@@ -120,6 +121,11 @@ class Launch:
             ) from exc
 
     @property
+    def role(self) -> str:
+        """``process`` or ``preloader``."""
+        return "preloader" if self.journey.type is JourneyType.START_PRELOADER else "process"
+
+    @property
     def socket_path(self) -> str:
         return os.path.join(self.spec.socket_dir, self.socket_name)
 
@@ -132,6 +138,8 @@ class Launch:
         """Register the process. From here on its exit is watched, and ``abandon`` ends it."""
         if self.pidfd is None:
             self.pidfd = pidfd
+            self.spec.live_programs()  # forgets those that have ended
+            self.spec.programs[pidfd.pid] = self
             self._pinned.set()
         else:
             pidfd.close()  # the same process, which was already pinned
@@ -217,10 +225,33 @@ class Launch:
         if result is None and self.control is not None:
             result = self._read_remaining(self.control)
         if result is None:
-            result = self._timed_out(time_limit) if deadline.cancelled_caught and not exited else self._ended_early()
+            if deadline.cancelled_caught and not exited:
+                result = self._timed_out(time_limit, await self._stacks())
+            else:
+                result = self._ended_early()
         if isinstance(result, SpawnError):
             raise result
         return result
+
+    async def _stacks(self) -> str:
+        """What the program is doing, for the report of a start that timed out. What it says meanwhile is dropped."""
+        if self.pidfd is None:
+            return ""
+        control = self.control
+
+        async def drop_messages() -> None:
+            try:
+                while control is not None and await control.receive() is not None:
+                    pass
+            except SpawnServerError:
+                pass  # the start has failed already
+
+        async with trio.open_nursery() as readers:
+            readers.start_soon(self.output.run)
+            readers.start_soon(drop_messages)
+            text = await take_backtrace(control, self.pidfd, self.output)
+            readers.cancel_scope.cancel()
+        return text
 
     def _shake_hands(self) -> None:
         assert self.control is not None
@@ -339,7 +370,7 @@ class Launch:
             "Look at the output. A process that was killed by signal 9 was often killed for want of memory.",
         )
 
-    def _timed_out(self, timeout: float) -> SpawnError:
+    def _timed_out(self, timeout: float, stacks: str) -> SpawnError:
         under_way = next((step.title for step in self.journey.steps if step.state.value == "in_progress"), "")
         return self.failure(
             ErrorCategory.TIMEOUT,
@@ -348,6 +379,7 @@ class Launch:
             or (f"It was still at this step: {under_way}." if under_way else "It did not say what it was doing."),
             self._hint.get("solution")
             or "Look at the output for what it waits for. If it only needs longer, raise --start-timeout.",
+            stacks,
         )
 
     async def abandon(self) -> None:

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import trio
 
@@ -45,6 +46,8 @@ _LAST_LINES = 2000
 kept, and their number is logged.
 """
 _LAST_READS = 16
+_MAX_COPIED = 2000
+"""Lines that a copy takes at most."""
 
 
 class OutputPipe:
@@ -62,6 +65,17 @@ class OutputPipe:
         self._room_timed_out = False
         """A wait for room has timed out, and there has been no room since."""
         self._ended = False
+        self._copies: list[list[str]] = []
+
+    @contextmanager
+    def copied(self) -> Iterator[list[str]]:
+        """Within the block, the lines that are delivered are appended to the list, too."""
+        copy: list[str] = []
+        self._copies.append(copy)
+        try:
+            yield copy
+        finally:
+            self._copies = [other for other in self._copies if other is not copy]
 
     def close_writing_end(self) -> None:
         fd, self.writing_end = self.writing_end, -1
@@ -191,6 +205,8 @@ class OutputPipe:
     def _pass_on(self, lines: list[str]) -> None:
         if lines:
             self._tail.extend(lines)
+            for copy in self._copies:
+                copy += lines[: max(0, _MAX_COPIED - len(copy))]
             if self.on_lines is not None:
                 self.on_lines(lines)
 

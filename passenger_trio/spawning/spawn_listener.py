@@ -25,7 +25,7 @@ from contextlib import contextmanager
 import attrs
 import trio
 
-from passenger_trio.codecs.control_protocol import Hello, LineReader, Message
+from passenger_trio.codecs.control_protocol import Backtrace, Hello, LineReader, Message, encode_backtrace
 from passenger_trio.core.lobby import Lobby
 from passenger_trio.errors import SpawnServerError
 from passenger_trio.kernel import ErrorKernel
@@ -45,6 +45,12 @@ _PAUSE = 0.02
 _log = logging.getLogger("passenger_trio.spawning")
 
 
+@attrs.define(eq=False)
+class _Answer:
+    came: trio.Event = attrs.field(factory=trio.Event)
+    text: str | None = None
+
+
 class ControlConnection:
     """The control connection of one loader, after its ``hello``."""
 
@@ -55,6 +61,8 @@ class ControlConnection:
         self.hello = hello
         self.pidfd = pidfd
         """The peer, pinned when it connected. The connection does not own it."""
+        self._backtraces: dict[int, _Answer] = {}
+        self._asked = 0
 
     async def receive(self) -> Message | None:
         """The next message. None: the loader is gone, or this connection was closed.
@@ -68,7 +76,7 @@ class ControlConnection:
             self._received = 0
             await trio.sleep(_PAUSE)
         self._received += 1
-        while (message := self._reader.next_message()) is None:
+        while (message := self._next_message()) is None:
             try:
                 data = await self._stream.recv()
             except trio.BrokenResourceError:
@@ -78,13 +86,39 @@ class ControlConnection:
             self._reader.feed(data)
         return message
 
+    def _next_message(self) -> Message | None:
+        """The next message but for backtraces, which go to those that asked."""
+        while isinstance(message := self._reader.next_message(), Backtrace):
+            answer = self._backtraces.pop(message.id, None)
+            if answer is not None:  # else: it came too late, or nobody asked
+                answer.text = message.text
+                answer.came.set()
+        return message
+
+    async def ask_backtrace(self, timeout: float) -> str | None:
+        """Ask the loader what its process is doing, and wait for the answer. Another task must call ``receive``.
+
+        :param timeout: seconds.
+        :returns: None: there was no answer in time.
+        """
+        self._asked += 1
+        number = self._asked
+        answer = self._backtraces[number] = _Answer()
+        try:
+            with trio.move_on_after(timeout):
+                if self.send_nowait(encode_backtrace(number)):
+                    await answer.came.wait()
+            return answer.text
+        finally:
+            self._backtraces.pop(number, None)
+
     def remaining_messages(self) -> Iterator[Message]:
         """The messages that have already arrived, at most ``_MAX_REMAINING``: a loader that lives might send for ever.
 
         :raises SpawnServerError: the loader broke the contract.
         """
         for _ in range(_MAX_REMAINING):
-            while (message := self._reader.next_message()) is None:
+            while (message := self._next_message()) is None:
                 try:
                     data = self._stream.recv_nowait()
                 except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):

@@ -27,6 +27,7 @@ from passenger_trio.codecs.worker_protocol import SESSION, WorkerProtocol
 from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.journey import Journey
 from passenger_trio.errors import SpawnServerError
+from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.handshake import EXIT_STATUS_TIME
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.remains import Remains
@@ -106,6 +107,9 @@ class LiveProcess(ServingProcess, Protocol):
 
     def signal_group(self, number: int) -> bool:
         """Signal the process and its group. False: no process is left."""
+
+    async def backtrace(self) -> str:
+        """What the process is doing, for people (``backtraces``). Takes 4 seconds at most."""
 
     async def read_output(self) -> None:
         """Read the output and the events of the process until both end. If the process breaks the
@@ -201,6 +205,9 @@ class SpawnedProcess:
 
     def signal_group(self, number: int) -> bool:
         return self.pidfd.signal_group(number)
+
+    async def backtrace(self) -> str:
+        return await take_backtrace(self.control, self.pidfd, self.output)
 
     async def read_output(self) -> None:
         async with trio.open_nursery() as readers:

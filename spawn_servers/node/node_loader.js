@@ -10,6 +10,7 @@
 //
 //     control_connection.js    the main thread's side of the control connection
 //     death_pipe.js            the thread that holds it, and ends the process with it
+//     backtraces.js            what the main thread does, for a person who asks
 //     listen_redirection.js    listen()
 //     stopping.js              the requests in hand, and the end
 //     loading.js               from the options to `ready`; the process's state

@@ -38,8 +38,9 @@ FORKED: dict[str, Any] = {"type": "forked", "token": "abc", "pid": 18}
 FORK_FAILED: dict[str, Any] = {"type": "fork_failed", "token": "abc", "problem": "EAGAIN"}
 CHILD_EXITED: dict[str, Any] = {"type": "child_exited", "pid": 18, "status": 256}
 EVENT: dict[str, Any] = {"type": "event", "name": "moon", "fields": {"count": 2}}
+BACKTRACE: dict[str, Any] = {"type": "backtrace", "id": 7, "text": "main thread"}
 
-ALL = (HELLO, STEP, READY, ERROR, FORKED, FORK_FAILED, CHILD_EXITED, EVENT)
+ALL = (HELLO, STEP, READY, ERROR, FORKED, FORK_FAILED, CHILD_EXITED, EVENT, BACKTRACE)
 
 
 def line(message: dict[str, Any]) -> bytes:

@@ -14,6 +14,7 @@ from session_model import cut
 from passenger_trio.codecs.control_protocol import (
     MAX_LINE,
     AppEvent,
+    Backtrace,
     ChildExited,
     Failed,
     Forked,
@@ -53,6 +54,7 @@ def test_every_message_is_read() -> None:
         ForkFailed("abc", "EAGAIN"),
         ChildExited(18, 256),
         AppEvent("moon", {"count": 2}),
+        Backtrace(7, "main thread"),
     ]
 
 

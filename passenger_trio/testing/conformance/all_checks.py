@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from passenger_trio.testing.conformance import (
+    backtraces,
     broken_sessions,
     ending,
     preloading,
@@ -18,7 +19,7 @@ from passenger_trio.testing.conformance import (
 from passenger_trio.testing.conformance.basis import ConformanceFailure
 from passenger_trio.testing.conformance.subject import Check, Subject, registered
 
-SECTIONS: Final = (starting, ending, preloading, sessions, broken_sessions, websockets, upgrades)
+SECTIONS: Final = (starting, ending, backtraces, preloading, sessions, broken_sessions, websockets, upgrades)
 """Importing them registers the checks."""
 
 CHECKS: Final[tuple[Check, ...]] = tuple(registered)

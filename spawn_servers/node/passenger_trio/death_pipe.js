@@ -2,7 +2,8 @@
 
 // The death pipe: the thread that holds the control connection. The connection's end ends the process.
 //
-// It passes messages to the main thread and writes the main thread's lines. It knows the meaning of none.
+// It passes messages to the main thread and writes the main thread's lines. It knows the meaning of one: "backtrace" is
+// answered here, because the main thread may hang.
 //
 // Laws:
 //
@@ -13,6 +14,7 @@
 const net = require('net');
 const { parentPort, workerData } = require('worker_threads');
 
+const MAX_TEXT = 30000; // characters of a backtrace: a line has at most 65536 bytes
 const EXIT_TIMEOUT = 700; // milliseconds from the supervisor's end to ours; the contract allows 1000
 const EVERYTHING = 1 << 30; // lines
 
@@ -33,6 +35,14 @@ function countWritten(lines) {
   Atomics.notify(written, 0);
 }
 
+// The main thread may hang, so it is not asked.
+function answerBacktrace(message) {
+  require('./backtraces.js').backtrace((text) => {
+    const answer = { type: 'backtrace', id: message.id, text: text.slice(-MAX_TEXT).replace(/[^\x20-\x7e\n]/g, '?') };
+    connection.write(JSON.stringify(answer) + '\n');
+  });
+}
+
 const connection = net.connect(workerData.path);
 connection.setEncoding('utf8');
 connection.on('data', (text) => {
@@ -46,7 +56,8 @@ connection.on('data', (text) => {
       onEnd(); // Whoever sent this is no supervisor.
       return;
     }
-    parentPort.postMessage(message);
+    if (message.type === 'backtrace') answerBacktrace(message);
+    else parentPort.postMessage(message);
   }
 });
 connection.on('error', onEnd);

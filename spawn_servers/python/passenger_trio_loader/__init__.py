@@ -13,6 +13,7 @@ Reading order:
     death_pipe.py            the thread that watches this connection and the signals of the process
     stopping.py              the schedule of a stop; the last second
     at_fork.py               what a forked process must not keep of ours
+    backtraces.py            the stacks of all threads and tasks, for a person who asks
     originals.py             the standard library as it was before the application was loaded
     events.py                hooks for applications
     interface.py             the seam between all of this and WSGI or ASGI

@@ -10,6 +10,8 @@ from _thread import get_ident
 from signal import getsignal, pthread_sigmask, set_wakeup_fd
 from signal import signal as set_signal
 
+from passenger_trio_loader.backtraces import forget_backtrace_signal
+
 own_descriptors = set()
 """Objects with a ``close`` method. Every process that is forked from this one closes them."""
 signal_handlers = {}
@@ -36,6 +38,7 @@ def in_forked_child():
     for own in list(own_descriptors):
         own.close()
     own_descriptors.clear()
+    forget_backtrace_signal()
     restore_signal_handlers()
     after_fork()
 

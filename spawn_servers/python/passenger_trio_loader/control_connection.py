@@ -16,6 +16,7 @@ from socket import socket as Socket
 from time import monotonic
 
 from passenger_trio_loader.at_fork import own_descriptors
+from passenger_trio_loader.backtraces import BACKTRACE_SIGNAL
 from passenger_trio_loader.stopping import Leave
 
 # Linux has it; PyPy has not the name.
@@ -60,6 +61,10 @@ class ControlConnection:
         except OSError:
             pass  # The supervisor is gone: ``read`` says so.
 
+    def answer_backtrace(self, message, text):
+        """Answer a ``backtrace`` message."""
+        self.send(type="backtrace", id=message.get("id"), text=text)
+
     def read(self):
         """Wait for data. Return the messages that are complete now, possibly none.
 
@@ -99,7 +104,14 @@ class ControlConnection:
         if sys.implementation.name != "cpython":
             version += " (%s)" % sys.implementation.name
         self.send(
-            type="hello", token=token, contract=CONTRACT, role=role, language="python", version=version, pid=getpid()
+            type="hello",
+            token=token,
+            contract=CONTRACT,
+            role=role,
+            language="python",
+            version=version,
+            pid=getpid(),
+            backtrace_signal=BACKTRACE_SIGNAL,
         )
         while True:
             self.pending += self.read()

@@ -29,6 +29,7 @@ from socket import socketpair
 from time import monotonic, sleep
 
 from passenger_trio_loader.at_fork import install_signal_handler, own_descriptors, restore_signal_handlers
+from passenger_trio_loader.backtraces import backtraces, catch_backtrace_signal
 from passenger_trio_loader.control_connection import ControlEnded
 from passenger_trio_loader.originals import tasks
 from passenger_trio_loader.output import flush_output, write_stderr
@@ -85,6 +86,7 @@ class DeathPipeWatcher:
 
     def begin(self):
         self.take_wakeup()
+        catch_backtrace_signal()
         install_signal_handler(signal.SIGTERM, self._on_signal)
         # Not SIG_IGN: the programs that the application starts would inherit it.
         install_signal_handler(signal.SIGINT, self._on_signal)
@@ -208,6 +210,8 @@ class DeathPipeWatcher:
     def _on_message(self, message):
         if message["type"] == "shutdown":
             self._stop()
+        elif message["type"] == "backtrace":
+            self.control.answer_backtrace(message, backtraces())
 
     def _on_signals(self):
         for number in self.arrived_signals():

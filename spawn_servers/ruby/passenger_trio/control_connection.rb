@@ -32,6 +32,11 @@ module PassengerTrio
       nil
     end
 
+    # Answer a "backtrace" message.
+    def answer_backtrace(message)
+      send_message("backtrace", id: message["id"], text: Backtraces.text)
+    end
+
     # Wait for data. Returns the messages that are complete: none, if only a part of a line arrived.
     #
     # :raises ControlConnectionLost:

@@ -114,7 +114,10 @@ module PassengerTrio
     end
 
     def handle_message(message)
-      stop if message["type"] == "shutdown"
+      case message["type"]
+      when "shutdown" then stop
+      when "backtrace" then @control.answer_backtrace(message)
+      end
     end
 
     def handle_wakeup(byte)

@@ -36,6 +36,7 @@ module PassengerTrio
           case message["type"]
           when "shutdown" then @shutting_down = true
           when "serve" then return :serve
+          when "backtrace" then @control.answer_backtrace(message)
           when "fork"
             next if @shutting_down
 

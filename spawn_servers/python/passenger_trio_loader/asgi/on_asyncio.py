@@ -6,6 +6,7 @@
 import os
 import sys
 
+from passenger_trio_loader.backtraces import frames_of_coroutine, task_sources
 from passenger_trio_loader.output import write_stderr
 from passenger_trio_loader.stopping import Leave
 from passenger_trio_loader.tracebacks import traceback_of
@@ -34,6 +35,7 @@ class AsyncioLoop:
         asyncio = self._asyncio
         self._loop = loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
+        task_sources.append(self._describe_tasks)
         self._context = self._copy_context()
         task = loop.create_task(main())
         try:
@@ -63,6 +65,11 @@ class AsyncioLoop:
         if hasattr(loop, "shutdown_default_executor"):  # from Python 3.9 on
             loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+
+    def _describe_tasks(self):
+        """For ``backtraces``, from another thread."""
+        tasks = sorted(self._asyncio.all_tasks(self._loop), key=lambda task: task.get_name())
+        return [("asyncio task %s" % task.get_name(), frames_of_coroutine(task.get_coro())) for task in tasks]
 
     def spawn(self, function):
         """Start a task. The loop alone keeps only a weak reference to it."""

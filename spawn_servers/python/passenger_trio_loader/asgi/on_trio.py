@@ -7,6 +7,7 @@ scope of its own, which is cancelled when its client is gone.
 import sys
 
 from passenger_trio_loader.asgi.on_asyncio import silence_stderr
+from passenger_trio_loader.backtraces import frames_of_coroutine, task_sources
 from passenger_trio_loader.interface import StartFailed
 from passenger_trio_loader.tracebacks import message_of
 
@@ -36,6 +37,7 @@ class TrioLoop:
         self._context = None
         self._nursery = None
         self._token = None
+        self._root = None
         self._failure = None
         self._readers = {}
         self._writers = {}
@@ -58,12 +60,24 @@ class TrioLoop:
         watcher.take_wakeup()
         self._token = self._trio.lowlevel.current_trio_token()
         self._context = self._copy_context()
+        self._root = self._trio.lowlevel.current_root_task()
+        task_sources.append(self._describe_tasks)
         async with self._trio.open_nursery() as self._nursery:
             try:
                 await main()
             except Exception as error:
                 self._failure = error  # The nursery would wrap it in a group.
             self._nursery.cancel_scope.cancel()
+
+    def _describe_tasks(self):
+        """For ``backtraces``, from another thread."""
+        described, waiting = [], [self._root]
+        while waiting:
+            task = waiting.pop()
+            described.append(("Trio task %s" % task.name, frames_of_coroutine(task.coro)))
+            for nursery in list(task.child_nurseries):
+                waiting += list(nursery.child_tasks)
+        return described
 
     def spawn(self, function):
         # A task inherits the context of its caller. That may be a request's, which other requests must not see.

@@ -13,6 +13,7 @@ from signal import signal as set_signal
 from time import monotonic, sleep
 
 from passenger_trio_loader.at_fork import install_signal_handler
+from passenger_trio_loader.backtraces import backtraces
 from passenger_trio_loader.control_connection import ControlEnded
 from passenger_trio_loader.output import flush_output
 from passenger_trio_loader.preloading.after_fork import renew_in_worker
@@ -50,6 +51,8 @@ class Preloader:
                     self._told_to_end = True
                 elif message["type"] == "serve":
                     return "serve"
+                elif message["type"] == "backtrace":
+                    self._control.answer_backtrace(message, backtraces())
                 elif message["type"] == "fork" and not self._told_to_end:
                     self.token = str(message.get("token"))
                     if self._fork(self.token):
