@@ -6,8 +6,9 @@ the application wrapped by ``wrap.py`` (Python) or ``wrap.rb`` (Ruby). What is h
 interpreter of the loaders: it uses the standard library only, imports nothing of passenger_trio, and
 keeps to Python 3.8 and Ruby 2.6.
 
-Two variables say what to do:
+Three variables say what to do:
 
 * ``HARNESS_LINT``: a file to which findings are appended, one JSON object a line;
+* ``HARNESS_TIMES``: a file to which the application's time for each request is appended;
 * ``HARNESS_FAULTS``: a directory of armed faults (``fault_points``).
 """

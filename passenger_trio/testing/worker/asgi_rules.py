@@ -103,7 +103,7 @@ class Response:
 
     def on_message(self, message: dict[str, Any]) -> None:
         kind = message["type"][len(self._prefix) :]
-        if self.ended and kind != "early_hint":
+        if self.ended and (kind not in ("early_hint", "trailers") or (kind == "trailers" and self._trailers)):
             self._add("asgi.after-end", f"it sent {message['type']} after the end of the response")
         elif kind == "start":
             self._on_start(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any, Awaitable, Callable
 
 __all__ = ["Wrapper"]
@@ -10,6 +11,7 @@ __all__ = ["Wrapper"]
 _points: Any = sys.modules["passenger_harness_fault_points"]
 _rules: Any = sys.modules["passenger_harness_asgi_rules"]
 _findings: Any = sys.modules["passenger_harness_findings"]
+_times: Any = sys.modules["passenger_harness_times"]
 
 
 async def _point(name: str, path: str) -> None:
@@ -35,6 +37,7 @@ class Wrapper:
         method = scope.get("method", kind)
         request_id = headers.get(b"x-request-id", b"").decode("latin-1")
         automaton = _rules.automaton(scope, _findings.Recorder(_rules.RULES, f"{method} {path}", request_id).add)
+        begun = time.time()
         if kind in ("http", "websocket"):
             await _point("head", path)
         in_body = False
@@ -66,5 +69,13 @@ class Wrapper:
         if automaton is None:
             await self.app(scope, receive, send)
             return
-        await self.app(scope, checked_receive, checked_send)
-        automaton.on_return()
+        raised = None
+        try:
+            await self.app(scope, checked_receive, checked_send)
+            automaton.on_return()
+        except BaseException as error:
+            raised = error
+            raise
+        finally:
+            if kind != "lifespan":
+                _times.note(request_id, begun, raised)

@@ -143,7 +143,8 @@ def _streams() -> list[socket.socket]:
 
 
 async def perform_async(fault: Claimed) -> None:
-    """As ``perform``, where other requests of this process go on meanwhile."""
+    """As ``perform``, where other requests of this process go on meanwhile. What was sent before has gone out."""
+    await _sleep(_POLL)
     if fault.action not in ("hold", "sleep"):
         perform(fault)
         return

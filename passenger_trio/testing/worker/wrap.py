@@ -42,6 +42,7 @@ def wrap(application: Any, interface: str) -> Any:
     if os.environ.get("HARNESS_FAULTS"):
         _watch_forks(points)
     _load("findings")
+    _load("times")
     _load(interface + "_rules")
     return _load(interface + "_wrapper").Wrapper(application)
 

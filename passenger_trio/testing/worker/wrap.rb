@@ -171,13 +171,30 @@ module PassengerHarness
 
     def call(env)
       path = env["PATH_INFO"].to_s
+      begun = Time.now.to_f
+      raised = nil
       Points.at("head", path)
       status, headers, body = @lint ? checked(env) : @app.call(env)
       body = BodyWithPoints.new(body, path) if Points.armed? && body.respond_to?(:each)
       [status, headers, body]
+    rescue Exception => e # rubocop:disable Lint/RescueException
+      raised = e
+      raise
+    ensure
+      note(env, begun, raised)
     end
 
     private
+
+    # The time of the application's call, as times.py notes it; a body that is made later is not in it.
+    def note(env, begun, raised)
+      path = ENV["HARNESS_TIMES"].to_s
+      return if path.empty? || !File.exist?(path)
+
+      line = { request_id: env["HTTP_X_REQUEST_ID"].to_s, begun: begun, ended: Time.now.to_f, pid: Process.pid,
+               raised: raised ? "#{raised.class}: #{raised.message}"[0, 500] : "" }
+      File.open(path, File::WRONLY | File::APPEND) { |file| file.syswrite(JSON.generate(line) + "\n") }
+    end
 
     def checked(env)
       answer = nil

@@ -7,6 +7,7 @@ length becomes the Content-Length), a ``wsgi.file_wrapper`` (which is sent by th
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any, Callable, Iterator
 
 __all__ = ["Wrapper"]
@@ -14,6 +15,7 @@ __all__ = ["Wrapper"]
 _points: Any = sys.modules["passenger_harness_fault_points"]
 _rules: Any = sys.modules["passenger_harness_wsgi_rules"]
 _findings: Any = sys.modules["passenger_harness_findings"]
+_times: Any = sys.modules["passenger_harness_times"]
 
 
 def _point(name: str, path: str) -> None:
@@ -29,14 +31,22 @@ class Wrapper:
         self.app = app
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        path = environ.get("PATH_INFO", "")
         request = Request(environ, start_response)
+        try:
+            return self._call(environ, request)
+        except BaseException as error:
+            request.on_over(error)
+            raise
+
+    def _call(self, environ: dict[str, Any], request: Request) -> Any:
+        path = environ.get("PATH_INFO", "")
         _point("head", path)
         environ["wsgi.input"] = Input(environ["wsgi.input"], request.add)
         environ["wsgi.errors"] = Errors(environ["wsgi.errors"], request.add)
         iterable = self.app(environ, request.start_response)
         if iterable is None or isinstance(iterable, (str, bytes)):
             request.add("wsgi.iterable", f"the application returned {type(iterable).__name__}: {iterable!r:.100}")
+            request.on_over(None)
             return iterable
         if not _points.is_anything_armed():
             if type(iterable) in (list, tuple):
@@ -45,8 +55,10 @@ class Wrapper:
                 if not request.started:
                     request.add("wsgi.start-missing", "the application has returned and not called start_response")
                 request.on_end()
+                request.on_over(None)
                 return iterable
             if isinstance(iterable, environ.get("wsgi.file_wrapper") or ()):
+                request.on_over(None)
                 return iterable
             return Body(iterable, request)
         return BodyWithPoints(iterable, request, path)
@@ -58,7 +70,9 @@ class Request:
     def __init__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> None:
         self._start_response = start_response
         method, path = environ.get("REQUEST_METHOD", ""), environ.get("PATH_INFO", "")
-        self.add = _findings.Recorder(_rules.RULES, f"{method} {path}", environ.get("HTTP_X_REQUEST_ID", "")).add
+        self._id = environ.get("HTTP_X_REQUEST_ID", "")
+        self._begun = time.time()
+        self.add = _findings.Recorder(_rules.RULES, f"{method} {path}", self._id).add
         self._is_head = method == "HEAD"
         self.started = False
         self._length: int | None = None
@@ -85,7 +99,12 @@ class Request:
         _rules.check_body_type(piece, self.add)
         self._sent += len(piece) if isinstance(piece, bytes) else 0
 
+    def on_over(self, raised: BaseException | None) -> None:
+        """The application is done with the request."""
+        _times.note(self._id, self._begun, raised)
+
     def on_end(self) -> None:
+        """The body is complete."""
         if self._length is not None and not self._is_head and self._sent != self._length:
             self.add("wsgi.content-length", f"Content-Length is {self._length}, and the body has {self._sent} bytes")
 
@@ -106,8 +125,16 @@ class Body:
     def __init__(self, iterable: Any, request: Request) -> None:
         self._iterable = iterable
         self._request = request
+        self._raised: BaseException | None = None
 
     def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self._pieces()
+        except BaseException as error:
+            self._raised = error
+            raise
+
+    def _pieces(self) -> Iterator[Any]:
         first = True
         for piece in self._iterable:
             if first and not self._request.started:
@@ -118,6 +145,7 @@ class Body:
         self._request.on_end()
 
     def close(self) -> None:
+        self._request.on_over(None if isinstance(self._raised, GeneratorExit) else self._raised)
         close = getattr(self._iterable, "close", None)
         if close is not None:
             close()
