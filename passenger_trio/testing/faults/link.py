@@ -24,7 +24,7 @@ from passenger_trio.testing.faults.fault import Fault
 from passenger_trio.testing.raw_client import RawClient, Response
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 __all__ = ["Connection", "Link"]
 
@@ -148,14 +148,14 @@ class Link(Fault):
         with self.connect() as client:
             return client.request("POST", path, body=body)
 
-    def httpx_client(self, **arguments: Any) -> httpx.Client:
-        """An ``httpx.Client`` whose requests go through the link."""
-        import httpx
+    def httpx_client(self, **arguments: Any) -> httpx2.Client:
+        """An ``httpx2.Client`` whose requests go through the link."""
+        import httpx2
 
         address = self.address
-        transport = httpx.HTTPTransport(uds=address) if isinstance(address, str) else httpx.HTTPTransport()
+        transport = httpx2.HTTPTransport(uds=address) if isinstance(address, str) else httpx2.HTTPTransport()
         base = "http://localhost" if isinstance(address, str) else self.url
-        return httpx.Client(**{"transport": transport, "base_url": base, **arguments})
+        return httpx2.Client(**{"transport": transport, "base_url": base, **arguments})
 
     # The fault
 
