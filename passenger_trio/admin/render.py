@@ -189,7 +189,7 @@ def _served(requests: Mapping[str, Any]) -> str:
 def _drains(process: Mapping[str, Any]) -> str:
     """The requests that a leaving process waits for, and the time limit."""
     if not process.get("leaving"):
-        return "..."
+        return "..." if process.get("state") == "stopping" else ""
     ends = process.get("ends_in")
     limit = f", ended in {human_age(ends)} at the latest" if isinstance(ends, int | float) else ""
     return f": {count_requests(process.get('sessions'))}{limit} ({_text(process.get('leaving'))})"

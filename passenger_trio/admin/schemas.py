@@ -71,7 +71,7 @@ _PROCESS = record(
     {
         "id": COUNT,
         "pid": _maybe(COUNT),
-        "state": _one_of("running", "stopping"),
+        "state": _one_of("running", "disabled", "out-of-band work", "stopping"),
         "generation": COUNT,
         "worn": _maybe(TEXT),
         "leaving": _maybe(TEXT),

@@ -109,7 +109,7 @@ def _process(admin: Admin, process: ProcessStatistics, gauges: dict[int, Process
     return {
         "id": process.id,
         "pid": pid,
-        "state": "running" if process.state is EnabledStatus.ENABLED else "stopping",
+        "state": _state(process),
         "generation": process.generation,
         "worn": process.worn.value if process.worn else None,
         "leaving": process.leaving.value if process.leaving else None,
@@ -122,6 +122,14 @@ def _process(admin: Admin, process: ProcessStatistics, gauges: dict[int, Process
         "uptime": uptime,
         "last_used": now - process.last_used,
     }
+
+
+def _state(process: ProcessStatistics) -> str:
+    if process.state is EnabledStatus.ENABLED:
+        return "running"
+    if process.state is EnabledStatus.DISABLED:
+        return "out-of-band work" if process.works_out_of_band else "disabled"
+    return "stopping"
 
 
 def _measure_all(pids: list[int]) -> dict[int, ProcessGauge]:

@@ -37,14 +37,18 @@ HOP_BY_HOP = frozenset(
     b"trailer transfer-encoding upgrade".split()
 )
 
-_KEEP, _DROP, _CONNECTION, _LENGTH_FIELD, _DATE, _SERVER = range(6)
+_KEEP, _DROP, _CONNECTION, _LENGTH_FIELD, _DATE, _SERVER, _OOB_WORK = range(7)
 _ACTIONS_OF = {
     **dict.fromkeys(HOP_BY_HOP, _DROP),
     b"connection": _CONNECTION,
     b"content-length": _LENGTH_FIELD,
     b"date": _DATE,
     b"server": _SERVER,
+    b"x-passenger-request-oob-work": _OOB_WORK,
+    b"!~request-oob-work": _OOB_WORK,
 }
+_SECRET = b"!~"
+"""Fields with such names are for the server only, as in Phusion Passenger 5 and newer (OP14)."""
 _MOST_KNOWN, _LONGEST_KNOWN = 4096, 64
 
 
@@ -52,7 +56,7 @@ class _Actions(dict[bytes, int]):
     """Field name as written -> what is done with it."""
 
     def __missing__(self, name: bytes) -> int:
-        action = _ACTIONS_OF.get(name.lower(), _KEEP)
+        action = _ACTIONS_OF.get(name.lower(), _DROP if name.startswith(_SECRET) else _KEEP)
         if len(name) <= _LONGEST_KNOWN:
             if len(self) >= _MOST_KNOWN:
                 self.clear()
@@ -73,6 +77,8 @@ class AppHead:
     content_length: int | None = None
     has_date: bool = False
     has_server: bool = False
+    wants_oob_work: bool = False
+    """The application asks for a time without requests (OP14)."""
     lines: bytes | None = attrs.field(default=None, eq=False, repr=False)
     """Status line and fields as they are written, without what only the connection knows. Made by whoever writes them first."""
 
@@ -131,6 +137,8 @@ def _parse(payload: bytes) -> AppHead:
             add((name, value))
         elif action == _CONNECTION:
             nominated += _words(value)
+        elif action == _OOB_WORK:
+            head.wants_oob_work = True
     if nominated:
         words = frozenset(nominated)
         head.fields = [field for field in head.fields if field[0].lower() not in words]
@@ -202,7 +210,7 @@ def check_fields(reason: bytes, fields: Fields) -> Fields:
         action = _ACTIONS[name]
         if action == _CONNECTION:
             nominated += _words(value)
-        elif action not in (_DROP, _LENGTH_FIELD):
+        elif action not in (_DROP, _LENGTH_FIELD, _OOB_WORK):
             kept.append((name, value.strip(b" \t")))
     words = frozenset(nominated)
     return [field for field in kept if field[0].lower() not in words]

@@ -29,10 +29,12 @@ __all__ = [
     "END",
     "ERROR",
     "FLAG_CLOSE",
+    "FLAG_OOB_WORK",
     "HEAD",
     "INTERIM",
     "MAX_FRAME",
     "MAX_HEAD",
+    "OOB_WORK_FRAME",
     "TRAILERS",
     "UPGRADE",
     "ResponseReader",
@@ -40,6 +42,7 @@ __all__ = [
     "encode_data_head",
     "encode_head",
     "encode_request",
+    "is_end_of_oob_work",
     "split_application_error",
     "whole_response",
 ]
@@ -59,6 +62,11 @@ TRAILERS: Final = ord("L")
 """Fields behind the body of a response."""
 
 FLAG_CLOSE: Final = 1
+FLAG_OOB_WORK: Final = 2
+"""The process wants a time without requests, for out-of-band work."""
+
+OOB_WORK_FRAME: Final = b"O\0\0\0\0"
+"""Between two sessions: do it now. The worker answers with ``E``."""
 
 BODY_END: Final = b"E\0\0\0\0"
 
@@ -297,6 +305,25 @@ class ResponseReader:
         rest = bytes(self._buffer)
         self._buffer.clear()
         return rest
+
+
+def is_end_of_oob_work(data: bytes) -> bool:
+    """Whether ``data`` is the whole answer to ``OOB_WORK_FRAME``.
+
+    :raises MalformedResponse: it is another frame, or more than one.
+    """
+    if not BODY_END.startswith(data[:5]):
+        flagged = data[:5] == b"E\0\0\0\1"
+        if not flagged and not b"E\0\0\0\1".startswith(data):
+            raise MalformedResponse("the process answered an order for out-of-band work with something else")
+        return flagged and _is_whole(data, 6)
+    return _is_whole(data, 5)
+
+
+def _is_whole(data: bytes, size: int) -> bool:
+    if len(data) > size:
+        raise MalformedResponse("the process sent bytes behind the end of its out-of-band work")
+    return len(data) == size
 
 
 def split_application_error(payload: bytes) -> tuple[str, str, str]:

@@ -47,6 +47,7 @@ class Reason(enum.Enum):
     NO_SLOT = "it would load the application by itself, and others are loading"
     SURPLUS = "it came when no room was left"
     MAKE_ROOM = "another group needs its place"
+    OOB_WORK = "its out-of-band work failed or took too long"
     # refusals
     QUEUE_FULL = "the request queue is full"
     QUEUE_TIME = "it waited for longer than it may"
@@ -119,6 +120,14 @@ class Retire:
 
 
 @attrs.frozen
+class RunOobWork:
+    """A process that is out of routing and has no sessions: let it do its out-of-band work, for so many seconds at most."""
+
+    process: ProcessId
+    seconds: float
+
+
+@attrs.frozen
 class StillDraining:
     """Tell operators that a detached process still has sessions, and how many seconds are left (infinity: no limit)."""
 
@@ -179,6 +188,7 @@ Command = (
     | AbandonSpawn
     | Detach
     | Retire
+    | RunOobWork
     | StillDraining
     | Kill
     | RetirePreloader

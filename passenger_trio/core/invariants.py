@@ -37,6 +37,7 @@ def check(state: PoolState) -> None:
             progress,
             quiet,
             deadlines,
+            out_of_band_work,
             drained,
         )
         for breach in law(state)
@@ -80,9 +81,15 @@ def bookkeeping(state: PoolState) -> Iterator[str]:
             yield f"somebody who avoids or seeks a process of {group.key} does not wait"
         if any(state.waiters.get(waiter) is not group for waiter in group.waiters):
             yield f"a waiter of {group.key} belongs to another group"
-        for status, processes in ((EnabledStatus.ENABLED, group.enabled), (EnabledStatus.DETACHED, group.detached)):
+        for status, processes in (
+            (EnabledStatus.ENABLED, {id: one for id, one in group.enabled.items() if id not in group.disabled}),
+            (EnabledStatus.DISABLED, group.disabled),
+            (EnabledStatus.DETACHED, group.detached),
+        ):
             if any(process.status is not status or process.group is not group for process in processes.values()):
                 yield f"a process of {group.key} is not {status.value} there"
+        if not group.disabled.keys() <= group.enabled.keys():
+            yield f"a process of {group.key} is disabled, and does not count"
         for of in group.generations.values():
             if list(of.preloaders.values()).count(False) > 1:
                 yield f"generation {of.number} of {group.key} has several preloaders, and keeps them"
@@ -147,7 +154,7 @@ def routing_index(state: PoolState) -> Iterator[str]:
         expected = sorted(
             (-process.generation, routing.busyness(process), process.order, process)
             for process in group.enabled.values()
-            if routing.has_room(process)
+            if routing.has_room(process) and process.status is EnabledStatus.ENABLED
         )
         if group.free != expected:
             yield f"the routing index of {group.key} is {group.free}, not {expected}"
@@ -179,7 +186,7 @@ def progress(state: PoolState) -> Iterator[str]:
             taken_by = [
                 waiter
                 for waiter in group.waiters
-                if group.avoiding.get(waiter) != process.id or len(group.enabled) == 1
+                if group.avoiding.get(waiter) != process.id or group.in_routing == 1
                 if routing.sought(group, group.seeking.get(waiter), group.avoiding.get(waiter)) in (None, process)
             ]
             if taken_by:
@@ -223,9 +230,35 @@ def deadlines(state: PoolState) -> Iterator[str]:
     for group in state.groups.values():
         frozen = not state.open or group.holds_on
         if idle_time and len(group.enabled) > scaling.minimum(group) and not frozen:
-            idle = [process.last_used + idle_time for process in group.enabled.values() if not process.sessions]
+            idle = [
+                process.last_used + idle_time
+                for process in group.enabled.values()
+                if not process.sessions and process.status is EnabledStatus.ENABLED
+            ]
             if idle and group.idle_due > min(idle):
                 yield f"a process of {group.key} is due at {min(idle)}, but nobody looks before {group.idle_due}"
+
+
+def out_of_band_work(state: PoolState) -> Iterator[str]:
+    """A process is out of routing for a reason, and its work begins when it has no sessions (``oob_work``)."""
+    for group in state.groups.values():
+        process = group.oob_process
+        for one in group.disabled.values():
+            if not one.held and one is not process:
+                yield f"process {one.id} is disabled for nothing"
+        if not group.oob_wanted.keys() <= group.enabled.keys():
+            yield f"a process of {group.key} wants out-of-band work, and does not serve"
+        if process is None:
+            if group.oob_begun:
+                yield f"nobody of {group.key} works out of band"
+        elif process.id not in group.disabled:
+            yield f"process {process.id} works out of band, and is in routing"
+        elif state.open and not group.oob_begun and not process.sessions:
+            yield f"process {process.id} is out of routing and idle, and its work has not begun"
+        elif group.oob_begun and process.sessions:
+            yield f"process {process.id} works out of band, and serves"
+        elif state.open and not group.oob_begun and group.oob_due > group.oob_give_up:
+            yield f"process {process.id} may be out of routing for ever"
 
 
 def drained(state: PoolState) -> Iterator[str]:

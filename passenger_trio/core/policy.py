@@ -44,6 +44,7 @@ from passenger_trio.core import (
     crash_loop,
     drain_time,
     mending,
+    oob_work,
     recycling,
     restarting,
     routing,
@@ -69,6 +70,7 @@ from passenger_trio.errors import InvariantBroken
 
 # Looked up once: reading an attribute of an enum class costs more than the comparison on the hot path.
 _ENABLED = EnabledStatus.ENABLED
+_DISABLED = EnabledStatus.DISABLED
 _DONE = SessionOutcome.DONE
 _CLIENT_GONE = SessionOutcome.CLIENT_GONE
 _BROKEN_OFF = SessionOutcome.BROKEN_OFF
@@ -111,7 +113,10 @@ class PoolPolicy:
     def is_alone(self, process: ProcessId) -> bool:
         """Whether no other process of its group is enabled."""
         known = self.state.processes.get(process)
-        return known is None or not known.group.enabled.keys() - {process}
+        if known is None:
+            return True
+        others = known.group.in_routing - (known.status is _ENABLED)
+        return not others
 
     def checkout_nowait(self, key: GroupKey, now: float) -> Grant | None:
         """Grant a session on the least busy process. None: call ``checkout``. Never overtakes a waiter."""
@@ -203,21 +208,24 @@ class PoolPolicy:
                 recycling.wear(process, Reason.MAX_REQUESTS)
                 worn = True
         elif outcome is _PROCESS_FAILED:
-            if process.status is _ENABLED:
+            if process.is_attached:
                 return self._process_failed(process, now)
             if process.leaving is not None:
                 process.leaving = None
                 return [Retire(process.id, Reason.FAILED)]
         elif outcome is _UNANSWERED:
             mending.broken_off(process)
-            if crash_loop.left_unanswered(process) and process.status is _ENABLED:
+            if crash_loop.left_unanswered(process) and process.is_attached:
                 return self._process_failed(process, now, Reason.UNANSWERED)
         if process.leaving is not None and not process.sessions:
             return self._last_session_ended(process, proven, now)
         if not proven and not worn and not state.waiters and state.open:
+            if process.status is _DISABLED or process.group.oob_wanted:
+                return self._is_at_rest(process, now)
             return []
         groups = state.groups.values()
         commands = waitlist.serve(state, process.group, now)
+        commands += self._is_at_rest(process, now)
         if not state.open:
             commands += self._retire_unneeded(process, now)
         elif proven or worn or (not process.sessions and scaling.somebody_is_starved(state)):
@@ -281,6 +289,7 @@ class PoolPolicy:
             recycling.attached(new, now, jitter)
             scaling.watch_idleness(state, group, now)
             commands += waitlist.serve(state, group, now)
+            commands += oob_work.begin(state, group, now)
         commands += restarting.conclude(group)
         return commands + scaling.start_spawns(state, now, state.groups.values())
 
@@ -329,7 +338,7 @@ class PoolPolicy:
         gone = state.processes.get(process)
         if gone is None:
             raise InvariantBroken(f"process {process} exits, but there is none")
-        by_itself = gone.status is _ENABLED
+        by_itself = gone.is_attached
         if not by_itself:
             crash_loop.explain(gone, failure)
         elif state.open:
@@ -401,13 +410,73 @@ class PoolPolicy:
     def detach(self, process: ProcessId, now: float) -> list[Command]:
         """Detach a process: it finishes its sessions, and another process replaces it if the group needs one.
 
-        Nothing happens if the process is not enabled: it was detached before, or is gone.
+        Nothing happens if the process was detached before, or is gone.
         """
         detached = self.state.processes.get(process)
-        if detached is None or detached.status is not _ENABLED:
+        if detached is None or not detached.is_attached:
             return []
         commands = scaling.retire(self.state, detached, Reason.DETACHED, now)
         return commands + self._left(detached, now, lost=detached.group)
+
+    def may_disable(self, process: ProcessId) -> bool:
+        """Whether ``disable`` would leave a process of the group in routing."""
+        known = self.state.processes.get(process)
+        if known is None or not known.is_attached:
+            return False
+        return known.status is _DISABLED or known.group.in_routing > 1
+
+    def disable(self, process: ProcessId, now: float) -> list[Command]:
+        """Take a process out of routing until ``enable``. It keeps its sessions and its place in the limits.
+
+        Nothing happens if it may not be disabled (``may_disable``).
+        """
+        if not self.may_disable(process):
+            return []
+        state = self.state
+        disabled = state.processes[process]
+        group = disabled.group
+        disabled.held = True
+        if disabled.status is _ENABLED:
+            routing.disable(disabled)
+        scaling.watch_idleness(state, group, now)
+        commands = waitlist.serve(state, group, now)  # those that sought it take any other
+        return commands + scaling.start_spawns(state, now, (group,))
+
+    def enable(self, process: ProcessId, now: float) -> list[Command]:
+        """Put a process that was disabled back into routing. Nothing happens if it was not, or serves no more."""
+        state = self.state
+        held = state.processes.get(process)
+        if held is None or not held.held or not held.is_attached:
+            return []
+        held.held = False
+        group = held.group
+        if group.oob_process is held:
+            return []
+        routing.enable(held)
+        held.last_used = now
+        scaling.watch_idleness(state, group, now)
+        commands = waitlist.serve(state, group, now) + oob_work.begin(state, group, now)
+        return commands + scaling.start_spawns(state, now, state.groups.values())
+
+    # --- out-of-band work -----------------------------------------------------------------------------------------
+
+    def oob_work_wanted(self, process: ProcessId, now: float) -> list[Command]:
+        """A process asks for out-of-band work (``oob_work``). Nothing happens if it serves no more."""
+        state = self.state
+        asking = state.processes.get(process)
+        if asking is None or not asking.is_attached:
+            return []
+        commands = oob_work.want(state, asking, now)
+        return commands + scaling.start_spawns(state, now, (asking.group,)) if commands else commands
+
+    def oob_work_ended(self, process: ProcessId, succeeded: bool, now: float) -> list[Command]:
+        """The out-of-band work that ``RunOobWork`` began has ended. Nothing happens if the process has left meanwhile."""
+        state = self.state
+        worked = state.processes.get(process)
+        if worked is None or worked.group.oob_process is not worked:
+            return []
+        commands = oob_work.end(state, worked, succeeded, now)
+        return commands + self._left(worked, now, lost=None if succeeded else worked.group)
 
     # --- restarts -------------------------------------------------------------------------------------------------
 
@@ -495,6 +564,7 @@ class PoolPolicy:
         for group in groups:
             if scaling.preloader_due(group) <= now:
                 commands.append(restarting.retire_preloader(group, group.generations[group.generation], Reason.IDLE))
+            commands += oob_work.look(state, group, now)
         return commands
 
     def next_deadline(self) -> float:
@@ -509,7 +579,7 @@ class PoolPolicy:
             if group.detached:
                 due = min(due, group.drain_due)
             if self.state.open:
-                due = min(due, group.idle_due, group.expiry_due, scaling.preloader_due(group))
+                due = min(due, group.idle_due, group.expiry_due, group.oob_due, scaling.preloader_due(group))
                 if group.backoff.until > -math.inf:
                     due = min(due, group.backoff.until)
                 impatient_at = scaling.impatient_at(group)
@@ -544,6 +614,7 @@ class PoolPolicy:
             commands += waitlist.refuse_hopeless(state, group, now)
             for process in list(group.enabled.values()):
                 commands += self._retire_unneeded(process, now)
+            commands += waitlist.refuse_hopeless(state, group, now)  # its processes may all have been out of routing
             for of in group.generations.values():
                 if of.has_preloader:
                     commands.append(restarting.retire_preloader(group, of, Reason.SHUT_DOWN))
@@ -584,6 +655,15 @@ class PoolPolicy:
         refused += restarting.conclude(process.group)
         return refused + scaling.start_spawns(state, now, state.groups.values(), lost)
 
+    def _is_at_rest(self, process: ProcessState, now: float) -> list[Command]:
+        """A session has ended. If the process has none left, its out-of-band work begins, or that of its group."""
+        group = process.group
+        if process.sessions or not self.state.open:
+            return []
+        if process.status is _DISABLED:
+            return oob_work.at_rest(process)
+        return oob_work.begin(self.state, group, now) if group.oob_wanted else []
+
     def _last_session_ended(self, process: ProcessState, proven: bool, now: float) -> list[Command]:
         """The last session of a detached process has ended: retire the process."""
         assert process.leaving is not None
@@ -607,7 +687,7 @@ class PoolPolicy:
 
     def _retire_unneeded(self, process: ProcessState, now: float) -> list[Command]:
         """While shutting down, retire an idle process. (Its group has no waiters: it would have served them.)"""
-        if process.status is _ENABLED and not process.sessions:
+        if process.is_attached and not process.sessions:
             return scaling.retire(self.state, process, Reason.SHUT_DOWN, now)
         return []
 

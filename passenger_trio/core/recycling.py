@@ -73,8 +73,8 @@ def is_time(process: ProcessState, now: float) -> bool:
 
 
 def wear(process: ProcessState, reason: Reason) -> None:
-    """The process is to be replaced. Nothing happens if it is worn already, or is not enabled."""
-    if process.status is EnabledStatus.ENABLED:
+    """The process is to be replaced. Nothing happens if it is worn already, or serves no more."""
+    if process.is_attached:
         process.group.worn.setdefault(process.id, reason)
 
 
@@ -106,7 +106,7 @@ def kill(pool: PoolState, process: ProcessState, reason: Reason, session: Sessio
         return []
     process.killed = True
     process.leaving = None
-    if process.status is EnabledStatus.ENABLED:
+    if process.is_attached:
         routing.detach(pool, process)
     return [Kill(process.id, reason, session)]
 

@@ -1,6 +1,6 @@
 """Which process gets the next session, and which processes can be chosen.
 
-This module knows the enabled processes of a group and how busy each is. It never knows waiters, limits
+This module knows the processes of a group that may be chosen, and how busy each is. It never knows waiters, limits
 of the pool or time, and it decides nothing about spawning.
 
 Laws:
@@ -27,6 +27,7 @@ Laws:
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
 
 from passenger_trio.core.model import ProcessId
@@ -63,7 +64,7 @@ def take(group: GroupState) -> ProcessState | None:
 
 def take_other(group: GroupState, avoided: ProcessId | None) -> ProcessState | None:
     """Like ``take``, but never the avoided process, unless it is the only enabled one."""
-    if avoided is None or len(group.enabled) == 1:
+    if avoided is None or group.in_routing == 1:
         return take(group)
     process = next((rank[3] for rank in group.free if rank[3].id != avoided), None)
     if process is not None:
@@ -78,7 +79,10 @@ def sought(group: GroupState, wanted: ProcessId | None, avoided: ProcessId | Non
     """The process that a request of a sticky session goes to, and waits for; None: any process will do."""
     if wanted is None or wanted == avoided:
         return None
-    return group.enabled.get(wanted)
+    process = group.enabled.get(wanted)
+    if process is None or process.held:
+        return None
+    return process  # out-of-band work does not last long
 
 
 def take_for(group: GroupState, avoided: ProcessId | None, wanted: ProcessId | None) -> ProcessState | None:
@@ -132,6 +136,29 @@ def attach(pool: PoolState, process: ProcessState) -> None:
     _insert(process)
 
 
+def disable(process: ProcessState) -> None:
+    """Take an enabled process out of routing. It still counts, and may come back."""
+    if process.rank is not None:
+        _remove(process)
+    process.status = EnabledStatus.DISABLED
+    process.group.disabled[process.id] = process
+
+
+def enable(process: ProcessState) -> None:
+    """Put a disabled process back into routing."""
+    process.status = EnabledStatus.ENABLED
+    del process.group.disabled[process.id]
+    if has_room(process):
+        _insert(process)
+
+
+def end_oob_work(group: GroupState) -> None:
+    """No process is out of routing for out-of-band work any more."""
+    group.oob_process = None
+    group.oob_begun = False
+    group.oob_give_up = group.oob_due = math.inf
+
+
 def attach_detached(pool: PoolState, process: ProcessState) -> None:
     """Add a new process to the pool that is to leave at once: it counts, but is never chosen."""
     process.status = EnabledStatus.DETACHED
@@ -140,7 +167,7 @@ def attach_detached(pool: PoolState, process: ProcessState) -> None:
 
 
 def detach(pool: PoolState, process: ProcessState) -> None:
-    """Never choose an enabled process again. Its open sessions continue."""
+    """Never choose an enabled or disabled process again. Its open sessions continue."""
     _leave(pool, process)
     process.status = EnabledStatus.DETACHED
     process.group.detached[process.id] = process
@@ -148,7 +175,7 @@ def detach(pool: PoolState, process: ProcessState) -> None:
 
 def forget(pool: PoolState, process: ProcessState) -> None:
     """Remove a process that is gone. Its open sessions still refer to it until each is closed."""
-    if process.status is EnabledStatus.ENABLED:
+    if process.is_attached:
         _leave(pool, process)
     else:
         del process.group.detached[process.id]
@@ -161,8 +188,15 @@ def _leave(pool: PoolState, process: ProcessState) -> None:
     if process.rank is not None:
         _remove(process)
     del process.group.enabled[process.id]
-    process.group.worn.pop(process.id, None)
+    group = process.group
+    group.worn.pop(process.id, None)
+    group.disabled.pop(process.id, None)
     pool.enabled_count -= 1
+    group.oob_wanted.pop(process.id, None)
+    if group.oob_process is process:
+        end_oob_work(group)
+    if group.oob_wanted or (group.oob_process is not None and not group.oob_begun):
+        group.oob_due = 0.0  # ``oob_work.look`` is to decide anew
 
 
 def _insert(process: ProcessState) -> None:

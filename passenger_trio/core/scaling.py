@@ -68,7 +68,14 @@ from collections.abc import Collection, Iterator
 from passenger_trio.core import drain_time, routing, waitlist
 from passenger_trio.core.commands import AbandonSpawn, Command, Detach, Reason, Retire, StartSpawn
 from passenger_trio.core.model import AttemptId
-from passenger_trio.core.state import Attempt, GenerationState, GroupState, PoolState, ProcessState
+from passenger_trio.core.state import (
+    Attempt,
+    EnabledStatus,
+    GenerationState,
+    GroupState,
+    PoolState,
+    ProcessState,
+)
 
 FAIR_WAIT = 1.0
 """Seconds for which a starved group waits for an idle process of another group before it takes a busy one's place."""
@@ -129,7 +136,7 @@ def has_ground(pool: PoolState) -> bool:
 
 def is_starved(group: GroupState) -> bool:
     """Whether the group has waiters, but no process and no attempt that could serve them."""
-    if not group.waiters or group.enabled:
+    if not group.waiters or group.in_routing:
         return False
     return all(attempt.abandoned for attempt in group.attempts.values())
 
@@ -186,7 +193,7 @@ def is_on_trial(group: GroupState) -> bool:
 
 def is_at_rest(pool: PoolState, group: GroupState) -> bool:
     """Whether ``start_spawns`` would start nothing for the group, however many wait. False: call it. Hot path."""
-    if not group.enabled or group.worn or group.candidate is not None:
+    if len(group.enabled) == len(group.disabled) or group.worn or group.candidate is not None:
         return False
     if 0 < group.limits.max_instances <= len(group.enabled):
         return True
@@ -432,7 +439,7 @@ def _idle_above_minimum(pool: PoolState) -> Iterator[ProcessState]:
         for group in pool.groups.values()
         if len(group.enabled) > minimum(group)
         for process in group.enabled.values()
-        if not process.sessions
+        if not process.sessions and process.status is EnabledStatus.ENABLED
     )
 
 
@@ -478,6 +485,7 @@ def least_missed(pool: PoolState) -> ProcessState | None:
             for group in pool.groups.values()
             if len(group.enabled) > minimum(group)
             for process in group.enabled.values()
+            if process.status is EnabledStatus.ENABLED
         ),
         key=lambda process: (-len(process.group.enabled), process.sessions, process.order),
         default=None,
@@ -492,6 +500,7 @@ def last_resort(pool: PoolState) -> ProcessState | None:
             for group in pool.groups.values()
             if group.rejection is None or len(group.enabled) > 1
             for process in group.enabled.values()
+            if process.status is EnabledStatus.ENABLED
         ),
         key=lambda process: (
             process.sessions > 0,
@@ -530,7 +539,7 @@ def retire_idle(pool: PoolState, now: float) -> list[Command]:
         process
         for group in groups
         for process in group.enabled.values()
-        if not process.sessions and process.last_used + idle_time <= now
+        if not process.sessions and process.last_used + idle_time <= now and process.status is EnabledStatus.ENABLED
     ]
     idle.sort(key=lambda process: (process.last_used, process.order))
     commands: list[Command] = []
@@ -546,8 +555,9 @@ def watch_idleness(pool: PoolState, group: GroupState, now: float) -> None:
     """Compute ``group.idle_due``. A process that is busy now is due a whole idle time from now at the earliest."""
     idle_time = pool.limits.pool_idle_time
     if idle_time and len(group.enabled) > minimum(group) and not group.holds_on:
+        in_routing = (process for process in group.enabled.values() if process.status is EnabledStatus.ENABLED)
         group.idle_due = min(
-            (now if process.sessions else process.last_used) + idle_time for process in group.enabled.values()
+            ((now if process.sessions else process.last_used) + idle_time for process in in_routing), default=math.inf
         )
     else:
         group.idle_due = math.inf

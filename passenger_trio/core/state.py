@@ -5,9 +5,11 @@ always within one synchronous call. The law of a field stands above it; ``invari
 laws. Nothing here knows a pid of the operating system, a socket or a clock. Times are monotonic
 seconds.
 
-A process is in one of three places, and only moves downwards::
+A process is in one of four places, and only moves downwards, except that a disabled one may be enabled again::
 
     ENABLED    in group.enabled    routing may give it sessions; it counts in max_pool_size and max_instances
+    DISABLED   in group.enabled    it counts, and gets no sessions: for out-of-band work, or by an operator's order
+               and group.disabled
     DETACHED   in group.detached   it was retired and finishes its sessions; it counts only in the hard ceiling
     GONE       nowhere             the operating system's process ended; only its open sessions still refer to it
 """
@@ -41,6 +43,7 @@ class EnabledStatus(enum.Enum):
     """Where a process is, as routing sees it."""
 
     ENABLED = "enabled"
+    DISABLED = "disabled"
     DETACHED = "detached"
     GONE = "gone"
 
@@ -119,6 +122,13 @@ class ProcessState:
     drained_by: float = math.inf
     drain_extended: bool = False
     told_draining: bool = False
+    # An operator has disabled it.
+    held: bool = False
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether it is enabled or disabled: one of the processes that its group counts on."""
+        return self.status is EnabledStatus.ENABLED or self.status is EnabledStatus.DISABLED
 
 
 Rank = tuple[int, float, int, ProcessState]
@@ -165,9 +175,11 @@ class GroupState:
     limits: GroupLimits
     # In the order of their attachment.
     enabled: dict[ProcessId, ProcessState] = attrs.field(factory=dict)
+    # Those of them that are out of routing.
+    disabled: dict[ProcessId, ProcessState] = attrs.field(factory=dict)
     # Retired, but not gone.
     detached: dict[ProcessId, ProcessState] = attrs.field(factory=dict)
-    # Exactly the enabled processes that are not totally busy, sorted by rank: routing takes the first one.
+    # Exactly the processes in routing that are not totally busy, sorted by rank: routing takes the first one.
     free: list[Rank] = attrs.field(factory=list, repr=False)
     # Waiters and since when they wait, longest first. If there are any, free holds only processes that all of them avoid,
     # or do not seek.
@@ -204,6 +216,13 @@ class GroupState:
     # At or before the time when an idle process may next be retired. Sessions begin and end without updating it, so it
     # may be too early; tick then looks again and corrects it. That keeps it out of the hot path.
     idle_due: float = math.inf
+    # Out-of-band work (``oob_work``): who has asked for it, who is out of routing for it, and whether its work has begun.
+    oob_wanted: dict[ProcessId, None] = attrs.field(factory=dict)
+    oob_process: ProcessState | None = attrs.field(default=None, repr=lambda process: str(process and process.id))
+    oob_begun: bool = False
+    # When the process that is out of routing comes back if its work cannot begin, and when to look next.
+    oob_give_up: float = math.inf
+    oob_due: float = math.inf
     # Restarts (the theory is in ``restarting``). The generation that is spawned; no enabled process is newer.
     generation: int = FIRST_GENERATION
     # The generation that a restart tries. None: no restart is trying one.
@@ -228,6 +247,11 @@ class GroupState:
     def processes(self) -> Iterator[ProcessState]:
         """Enabled and detached processes."""
         return chain(self.enabled.values(), self.detached.values())
+
+    @property
+    def in_routing(self) -> int:
+        """The number of processes that may be given sessions, busy or not."""
+        return len(self.enabled) - len(self.disabled)
 
     @property
     def has_choosy_waiters(self) -> bool:

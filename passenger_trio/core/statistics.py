@@ -35,6 +35,8 @@ class ProcessStatistics:
     """Why it is to be replaced; None: it is not."""
     leaving: Reason | None
     """Why it is retired after its last session; None: it is not."""
+    works_out_of_band: bool
+    """Whether it is out of routing for out-of-band work."""
     drained_by: float
     """When it is retired even with open sessions; infinity: never for that reason."""
 
@@ -116,6 +118,7 @@ def describe_group(pool: PoolState, group: GroupState) -> GroupStatistics:
                 process.generation,
                 group.worn.get(process.id),
                 process.leaving,
+                group.oob_process is process,
                 process.drained_by,
             )
             for process in (*group.enabled.values(), *group.detached.values())

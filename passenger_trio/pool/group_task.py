@@ -28,6 +28,7 @@ from passenger_trio.core.model import AttemptId, ErrorCategory, GroupKey, Proces
 from passenger_trio.errors import SpawnError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.keeper import Keeper
+from passenger_trio.pool.oob_work import run_oob_work
 from passenger_trio.pool.session import Process
 from passenger_trio.spawning.choose_spawner import MakeSpawner
 from passenger_trio.spawning.spawner import LiveProcess, PreloaderFacts, Spawner
@@ -47,6 +48,8 @@ class GroupFacts(Protocol):
     def spawn_succeeded(self, task: GroupTask, attempt: AttemptId, live: LiveProcess) -> None: ...
 
     def spawn_failed(self, task: GroupTask, attempt: AttemptId, error: SpawnError | None) -> None: ...
+
+    def oob_work_ended(self, process: Process[LiveProcess], trouble: str) -> None: ...
 
     def process_exited(self, process: Process[LiveProcess]) -> None:
         """Called at the moment of the exit."""
@@ -149,6 +152,20 @@ class GroupTask:
         )
         self._nursery.start_soon(keeper.keep)
         return keeper
+
+    def run_oob_work(self, process: Process[LiveProcess], seconds: float) -> None:
+        """Let a process do its out-of-band work."""
+        assert self._nursery is not None
+        self._nursery.start_soon(self._oob_work, process, seconds)
+
+    async def _oob_work(self, process: Process[LiveProcess], seconds: float) -> None:
+        trouble = "it was cut off"
+        try:
+            with self.kernel.contain("out-of-band work", "its process is replaced"):
+                trouble = await run_oob_work(process, seconds)
+        finally:
+            with self.kernel.contain("out-of-band work"):
+                self.facts.oob_work_ended(process, trouble)
 
     async def _spawner(self, number: int) -> Spawner:
         """Return the generation's spawner, once it serves. The first call makes it.

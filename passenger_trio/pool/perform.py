@@ -27,6 +27,7 @@ from passenger_trio.core.commands import (
     RestartEnded,
     Retire,
     RetirePreloader,
+    RunOobWork,
     StartSpawn,
     StillDraining,
 )
@@ -62,6 +63,8 @@ class Effects(Protocol):
 
     def retire(self, id: ProcessId, reason: Reason) -> None: ...
 
+    def run_oob_work(self, command: RunOobWork) -> None: ...
+
     def tell_draining(self, draining: StillDraining) -> None: ...
 
     def kill(self, kill: Kill) -> None: ...
@@ -90,6 +93,8 @@ def perform(pool: Effects, commands: Iterable[Command]) -> None:
                 pool.detached(command.process, command.reason.value)
             case Retire():
                 pool.retire(command.process, command.reason)
+            case RunOobWork():
+                pool.run_oob_work(command)
             case StillDraining():
                 pool.tell_draining(command)
             case Kill():

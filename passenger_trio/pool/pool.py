@@ -17,7 +17,7 @@ from typing import Any
 
 import trio
 
-from passenger_trio.core.commands import Command, Grant, Kill, Reason, StillDraining
+from passenger_trio.core.commands import Command, Grant, Kill, Reason, RunOobWork, StillDraining
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import (
     AttemptId,
@@ -256,6 +256,11 @@ class Pool:
                 return await process.live.backtrace()
         raise LookupError(pid)
 
+    def oob_work_wanted(self, session: Session) -> None:
+        """Called by ``Session.want_oob_work``. A process that speaks HTTP has no way to be told to begin."""
+        if session.process.id in self.processes and session.worker_protocol.name == "session":
+            self._perform(self._policy.oob_work_wanted(session.process.id, self.now()))
+
     def trace(self) -> Callable[[], dict[str, Any]]:
         """Return a function that makes JSON values of the flight recorder's recording. It is slow,
         so call it in a thread.
@@ -342,6 +347,17 @@ class Pool:
         self._perform(commands)
         self.notify_changed()
 
+    def oob_work_ended(self, process: Process[LiveProcess], trouble: str) -> None:
+        """See ``GroupFacts``."""
+        if process.id not in self.processes or process.leaving:
+            return
+        if trouble:
+            _log.warning(
+                "the out-of-band work of process %d of %s failed: %s", process.live.pid, process.group, trouble
+            )
+        self._perform(self._policy.oob_work_ended(process.id, not trouble, self.now()))
+        self.notify_changed()
+
     def process_ended(self, process: Process[LiveProcess], status: int | None, reason: str) -> None:
         """See ``GroupFacts``."""
         by_signal = status is not None and status < 0
@@ -404,6 +420,19 @@ class Pool:
         self._perform(commands)
         self.notify_changed()
         return bool(commands)
+
+    def disable(self, id: ProcessId) -> bool:
+        """Take a process out of routing until ``enable``. False: nobody else would serve, or it serves no more."""
+        if not self._policy.may_disable(id):
+            return False
+        self._perform(self._policy.disable(id, self.now()))
+        self.notify_changed()
+        return True
+
+    def enable(self, id: ProcessId) -> None:
+        """Put a process back into routing. Nothing happens if it is in there, or serves no more."""
+        self._perform(self._policy.enable(id, self.now()))
+        self.notify_changed()
 
     def always_restart(self, key: GroupKey, always: bool) -> None:
         """Switch on or off that each request finds fresh processes.
@@ -478,6 +507,12 @@ class Pool:
         self._detached(process, kill.reason.value)
         process.leave()
         self.group_tasks[process.group].keepers[kill.process].kill(kill.reason.value)
+
+    def run_oob_work(self, command: RunOobWork) -> None:
+        """A process that gets no requests does its out-of-band work."""
+        process = self.processes[command.process]
+        _log.debug("process %d of %s does its out-of-band work", process.live.pid, process.group)
+        self.group_tasks[process.group].run_oob_work(process, command.seconds)
 
     def tell_draining(self, draining: StillDraining) -> None:
         """Log that a replaced or detached process still has requests."""

@@ -99,6 +99,10 @@ class Process(Generic[_Live_co]):
         """Close the idle streams, and keep no other: a worker that is ending waits for their end."""
         self.leaving = True
         self.left.set()
+        self.close_idle_streams()
+
+    def close_idle_streams(self) -> None:
+        """Close the streams that no session uses."""
         while self.idle_streams:
             self.idle_streams.pop().close()
             self.streams -= 1
@@ -123,6 +127,8 @@ class SessionOwner(Protocol):
     def session_long_lived(self, session: Session) -> None: ...
 
     def session_uncounted(self, session: Session) -> None: ...
+
+    def oob_work_wanted(self, session: Session) -> None: ...
 
     def session_closed(self, session: Session, outcome: SessionOutcome, now: float) -> None: ...
 
@@ -216,6 +222,10 @@ class Session:
     def set_uncounted(self) -> None:
         """Stop counting the session in the concurrency of its process."""
         self._pool.session_uncounted(self)
+
+    def want_oob_work(self) -> None:
+        """The process has asked for out-of-band work, in this session, which may have ended (OP14)."""
+        self._pool.oob_work_wanted(self)
 
     def drop_stream(self) -> None:
         """Close the stream; the session stays."""

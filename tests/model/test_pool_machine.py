@@ -230,6 +230,28 @@ class PoolMachine(RuleBasedStateMachine):
     def detach(self, number: int) -> None:
         self.world.detach(pick(self.world.processes, number))
 
+    @precondition(lambda self: self.world.processes)
+    @rule(number=numbers)
+    def disable(self, number: int) -> None:
+        self.world.disable(pick(self.world.processes, number))
+
+    @precondition(lambda self: any(process.held for process in self.world.processes.values()))
+    @rule(number=numbers)
+    def enable(self, number: int) -> None:
+        self.world.enable(pick([p.id for p in self.world.processes.values() if p.held], number))
+
+    @precondition(lambda self: self.world.processes)
+    @rule(number=numbers, times=st.integers(1, 3))
+    def processes_ask_for_out_of_band_work(self, number: int, times: int) -> None:
+        for more in range(times):
+            self.world.ask_for_oob_work(pick(self.world.processes, number + more))
+
+    @precondition(lambda self: any(process.works for process in self.world.processes.values()))
+    @rule(number=numbers, succeeded=st.booleans())
+    def out_of_band_work_ends(self, number: int, succeeded: bool) -> None:
+        working = [p.id for p in self.world.processes.values() if p.works]
+        self.world.end_oob_work(pick(working, number), succeeded=succeeded)
+
     @rule(number=numbers, always=st.booleans())
     def always_restart(self, number: int, always: bool) -> None:
         self.world.perform(self.world.policy.always_restart(pick(self.world.groups, number), always, self.world.now))

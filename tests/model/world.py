@@ -25,6 +25,7 @@ from passenger_trio.core.commands import (
     RestartEnded,
     Retire,
     RetirePreloader,
+    RunOobWork,
     StartSpawn,
     StillDraining,
 )
@@ -79,6 +80,12 @@ class FakeProcess:
     detached_at: float = 0.0
     told: bool = False
     """People were told that it still drains."""
+    held: bool = False
+    """An operator has disabled it."""
+    asked: bool = False
+    """It has asked for out-of-band work, which has not begun."""
+    works: bool = False
+    """It does its out-of-band work."""
 
     @property
     def is_live(self) -> bool:
@@ -210,7 +217,9 @@ class FakeWorld:
         queue = [waiter for waiter, key in self.waiting.items() if key == process.group]
         waiting = sum(process in self._candidates(process.group, waiter) for waiter in queue)
         commands = self.policy.session_uncounted(session, self.now)
-        assert len(commands) == min(waiting, process.is_live), "a place is free, and one waits for it"
+        assert len(commands) == min(waiting, process in self._routable(process.group)), (
+            "a place is free, and one waits for it"
+        )
         self.perform(commands)
 
     def hold(self, session: SessionId) -> None:
@@ -330,6 +339,46 @@ class FakeWorld:
         assert self.policy.next_deadline() > now, "the clock spins"
         self._nobody_waits_for_another_s_loading()
 
+    def disable(self, process: ProcessId) -> None:
+        """OP16: it gets nothing until it is enabled; but somebody has to serve."""
+        it = self.processes[process]
+        others = [one for one in self._routable(it.group) if one is not it]
+        allowed = it.is_live and (bool(others) or it not in self._routable(it.group))
+        assert self.policy.may_disable(process) == allowed
+        if allowed:
+            it.held = True
+        self.perform(self.policy.disable(process, self.now))
+
+    def enable(self, process: ProcessId) -> None:
+        it = self.processes[process]
+        if it.held and it.is_live:
+            it.held = False
+            it.last_used = self.now if self._oob_process(it.group) != process else it.last_used
+        self.perform(self.policy.enable(process, self.now))
+
+    def ask_for_oob_work(self, process: ProcessId) -> None:
+        """OP14: with a response."""
+        it = self.processes[process]
+        if it.is_live and not it.works and self._oob_process(it.group) != process:
+            it.asked = True
+        self.perform(self.policy.oob_work_wanted(process, self.now))
+
+    def end_oob_work(self, process: ProcessId, *, succeeded: bool) -> None:
+        it = self.processes[process]
+        was_live = it.is_live
+        it.works = False
+        self.perform(self.policy.oob_work_ended(process, succeeded, self.now))
+        assert succeeded or not was_live or not it.is_live, "nobody knows what it does, and it serves"
+        assert it.held or not it.is_live or it in self._routable(it.group), "it has worked, and does not come back"
+
+    def _oob_process(self, key: GroupKey) -> ProcessId | None:
+        process = self.policy.state.groups[key].oob_process
+        return None if process is None else process.id
+
+    def _routable(self, key: GroupKey) -> list[FakeProcess]:
+        out = self._oob_process(key)
+        return [process for process in self._live(key) if not process.held and process.id != out]
+
     def shut_down(self) -> None:
         self.shutting_down = True
         self.perform(self.policy.shut_down(self.now))
@@ -338,10 +387,12 @@ class FakeWorld:
 
     def _candidates(self, key: GroupKey, waiter: WaiterId | None) -> list[FakeProcess]:
         """The processes that would do for a request: its session's own (OP13), or all but the one that left it unanswered."""
-        live = self._live(key)
+        live = self._routable(key)
         avoided = None if waiter is None else self.avoiding.get(waiter)
         wanted = None if waiter is None else self.seeking.get(waiter)
-        own = [process for process in live if process.id == wanted != avoided]
+        own = [process for process in self._live(key) if process.id == wanted != avoided and not process.held]
+        if own and own[0] not in live:
+            return []  # it works out of band, which does not last long
         return own or [process for process in live if process.id != avoided or len(live) == 1]
 
     def choice(self, key: GroupKey, waiter: WaiterId | None = None) -> FakeProcess | None:
@@ -420,7 +471,7 @@ class FakeWorld:
                     if made_room is not None:
                         assert command.group in self.waiting.values(), "it took a place and has no waiter"
                         if made_room != "spare":
-                            assert not self._live(command.group), "it took a place and has a process"
+                            assert not self._routable(command.group), "it took a place and has a process"
                             coming = [a for a, key in self.attempts.items() if key == command.group]
                             assert self.abandoned.issuperset(coming), "it took a place and has an attempt"
                         if made_room == "late":
@@ -457,6 +508,14 @@ class FakeWorld:
                         made_room = "late"
                     process.detached = True
                     process.detached_at = self.now
+                case RunOobWork():
+                    process = self.processes[command.process]
+                    assert process.asked, "it has not asked"
+                    assert process.is_live
+                    assert not process.sessions, "it serves"
+                    assert process not in self._routable(process.group)
+                    assert not any(one.works for one in self._live(process.group)), "two work at the same time"
+                    process.asked, process.works = False, True
                 case StillDraining():
                     process = self.processes[command.process]
                     assert process.detached
@@ -534,6 +593,16 @@ class FakeWorld:
         assert made_room is None, "a process was retired for nothing"
         self._check()
 
+    def _one_is_out_for_work(self, key: GroupKey) -> None:
+        """OP14: it has asked; and while it finishes its sessions somebody serves, or the clock is about to look."""
+        out = self._oob_process(key)
+        if out is None:
+            return
+        process = self.processes[out]
+        assert process.asked or process.works
+        if process.sessions and not self.shutting_down:
+            assert self._routable(key) or process.held or self.policy.next_deadline() <= self.now
+
     def _live(self, key: GroupKey) -> list[FakeProcess]:
         return [process for process in self.processes.values() if process.group == key and process.is_live]
 
@@ -544,7 +613,7 @@ class FakeWorld:
     def _nobody_idle_above_minimum(self) -> None:
         for key in self.groups:
             if len(self._live(key)) > self._minimum(key):
-                assert all(other.sessions for other in self._live(key)), "an idle one could go"
+                assert all(other.sessions for other in self._routable(key)), "an idle one could go"
 
     def _is_last_resort(self, chosen: FakeProcess) -> None:
         """It is one of its group's minimum: nobody has more than his, and nobody idle could go instead."""
@@ -554,7 +623,7 @@ class FakeWorld:
             kept = len(live) == 1 and self.policy.state.groups[key].rejection is not None
             assert not kept or chosen not in live, "it could not be had again"
             if chosen.sessions and not kept:
-                assert all(other.sessions for other in live), "an idle one could go"
+                assert all(other.sessions for other in live if other in self._routable(key)), "an idle one could go"
 
     def _longest_idle(self, chosen: FakeProcess, reason: Reason) -> None:
         """Nobody who might have gone instead has been idle for longer."""
@@ -567,7 +636,7 @@ class FakeWorld:
             assert used == limits.max_pool_size, "room is made where there is room"
         for key in self.groups:
             if len(self._live(key)) > self._minimum(key):
-                for other in self._live(key):
+                for other in self._routable(key):
                     assert other.sessions or other.last_used >= chosen.last_used, f"{other} is idle for longer"
 
     def _coming(self) -> int:
@@ -615,6 +684,7 @@ class FakeWorld:
         assert {s: p.id for s, p in state.sessions.items()} == {s: p.id for s, p in self.sessions.items()}
         for key in self.groups:
             assert list(state.groups[key].enabled) == [process.id for process in self._live(key)]
+            self._one_is_out_for_work(key)
             assert state.groups[key].preloaders == sum(of == key for of, _, _ in self.living_preloaders)
         for process in self.processes.values():
             assert process.retired or not process.detached or process.sessions, "detached, idle, and still there"
@@ -636,7 +706,13 @@ class FakeWorld:
         for _ in range(steps):
             retired = next((p.id for p in self.processes.values() if p.retired), None)
             told = next(((*of, p) for of, leaving in self.preloaders_told.items() for p in sorted(leaving)), None)
-            if self.sessions:
+            held = next((p.id for p in self.processes.values() if p.held and p.is_live), None)
+            works = next((p.id for p in self.processes.values() if p.works), None)
+            if held is not None:
+                self.enable(held)
+            elif works is not None:
+                self.end_oob_work(works, succeeded=True)
+            elif self.sessions:
                 self.close(next(iter(self.sessions)), SessionOutcome.DONE)
             elif self.abandoned:
                 self.spawn_failed(next(iter(self.abandoned)), None)

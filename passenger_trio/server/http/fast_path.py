@@ -33,7 +33,7 @@ import trio
 
 from passenger_trio.codecs.response_head import parse
 from passenger_trio.codecs.response_lines import NO_BODY
-from passenger_trio.codecs.session_protocol import FLAG_CLOSE
+from passenger_trio.codecs.session_protocol import FLAG_CLOSE, FLAG_OOB_WORK
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import IncompleteResponse, PassengerError, RequestError
 from passenger_trio.pool.session import Session
@@ -312,6 +312,8 @@ class FastPath:
         now = client.now()
         session.close(_DONE, keep_stream=not flags & FLAG_CLOSE, now=now)
         app = parse(payload)
+        if app.wants_oob_work or flags & FLAG_OOB_WORK:
+            session.want_oob_work()
         if exchange.route.sticky is not None and (cookie := exchange.sticky_fields(session)):
             app = app.with_fields(cookie)
         codec = client.codec

@@ -34,6 +34,7 @@ from passenger_trio.codecs.session_protocol import (
     END,
     ERROR,
     FLAG_CLOSE,
+    FLAG_OOB_WORK,
     HEAD,
     INTERIM,
     TRAILERS,
@@ -143,6 +144,7 @@ class _Forwarder:
     _pieces: int = 0
     """Handled since the last read."""
     _interim_count: int = 0
+    _wants_oob_work: bool = False
 
     def __attrs_post_init__(self) -> None:
         self.writer = ResponseWriter(self.client, self.buffer, self._fail)
@@ -347,6 +349,7 @@ class _Forwarder:
             if cookie := self._sticky_fields():
                 app = app.with_fields(cookie)
             exchange.status = app.status
+            self._wants_oob_work = app.wants_oob_work
             self.writer.out.append(
                 codec.begin_response(
                     app.status,
@@ -412,9 +415,12 @@ class _Forwarder:
     def _end(self, flags: int) -> None:
         """The process is done: it is free before the client has the last byte."""
         exchange = self.exchange
+        session = exchange.session
         exchange.give_back(
             SessionOutcome.DONE, keep_stream=exchange.body_sent and not flags & FLAG_CLOSE and not exchange.unread
         )
+        if session is not None and (self._wants_oob_work or flags & FLAG_OOB_WORK):
+            session.want_oob_work()
         exchange.unread = b""
         self._over = True
         if self._raised is None:

@@ -5,7 +5,11 @@
 
 import sys
 
-events = {"starting_worker_process": [], "stopping_worker_process": []}
+from passenger_trio_loader.output import write_stderr
+from passenger_trio_loader.stopping import Leave
+from passenger_trio_loader.tracebacks import traceback_of
+
+events = {"starting_worker_process": [], "stopping_worker_process": [], "oob_work": []}
 
 
 def on_event(name, function=None):
@@ -14,6 +18,8 @@ def on_event(name, function=None):
     ``starting_worker_process`` is called with one argument, whether the process was forked, before the process
     serves. It is the place to start threads and open connections. If it raises, the start has failed.
     ``stopping_worker_process`` is called without arguments after the last request, before the exit hooks.
+    ``oob_work`` is called without arguments while the process gets no requests, some time after a response with the
+    header ``X-Passenger-Request-OOB-Work``.
 
     :raises ValueError: unknown event.
     """
@@ -28,6 +34,17 @@ def on_event(name, function=None):
 def call_event(name, *arguments):
     for function in events[name]:
         function(*arguments)
+
+
+def do_oob_work():
+    """Call the hooks for out-of-band work. What one raises is reported, and ends nothing."""
+    for function in events["oob_work"]:
+        try:
+            function()
+        except Leave:
+            raise
+        except Exception as error:
+            write_stderr(traceback_of(error))
 
 
 def offer_events():

@@ -22,7 +22,7 @@ frame_prefix = PREFIX.pack
 read_prefix = PREFIX.unpack_from
 PREFIX_SIZE = PREFIX.size
 
-HEAD, DATA, END, ABORT, ERROR = b"HDEAX"
+HEAD, DATA, END, ABORT, ERROR, OOB_WORK = b"HDEAXO"
 RESPONSE, INTERIM, ACCEPT, TEXT, BINARY, CLOSE, TRAILERS = b"RIWTBCL"
 LIMITS = {
     HEAD: (1, MAX_HEAD),
@@ -32,16 +32,18 @@ LIMITS = {
     TEXT: (0, MAX_FRAME),
     BINARY: (0, MAX_FRAME),
     CLOSE: (0, 125),
+    OOB_WORK: (0, 0),
 }
 """Frames to a worker: least and greatest length."""
 NEVER_CUT = (HEAD, CLOSE)
 HEAD_ONLY = bytes((HEAD,))
-"""The types that may come between sessions."""
+BETWEEN_SESSIONS = bytes((HEAD, OOB_WORK))
 
 END_FRAME = frame_prefix(END, 0)
 CLOSING_END_FRAME = frame_prefix(END, 1) + b"\1"
 """The end of a response, and of the stream."""
 ABORT_FRAME = frame_prefix(ABORT, 0)
+OOB_WORK_FRAME = frame_prefix(OOB_WORK, 0)
 
 
 class ProtocolViolation(Exception):

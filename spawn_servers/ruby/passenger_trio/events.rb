@@ -9,7 +9,8 @@ module PassengerTrio
 
   class << self
     # For applications. Events: +:starting_worker_process+ (its block gets whether the process was forked),
-    # +:stopping_worker_process+, +:starting_request_handler_thread+.
+    # +:stopping_worker_process+, +:starting_request_handler_thread+,
+    # +:oob_work+ (while the process gets no requests).
     def on_event(name, &block)
       (@hooks[name.to_sym] ||= []) << block
     end

@@ -10,9 +10,11 @@ module PassengerTrio
   RESPONSE = "R".ord
   INTERIM = "I".ord
   ERROR = "X".ord
+  OOB_WORK = "O".ord
   UPGRADE = "U".ord
   END_FRAME = [END_, 0].pack("CN").freeze
   ABORT_FRAME = [ABORT, 0].pack("CN").freeze
+  OOB_WORK_FRAME = [OOB_WORK, 0].pack("CN").freeze
 
   # Flags of END_.
   CLOSE_STREAM = 1

@@ -191,6 +191,11 @@ module PassengerTrio
         if type == HEAD && length && size >= length + 5
           head = buffer.byteslice(5, length)
           arrived = buffer.byteslice(length + 5, size)
+        elsif buffer == OOB_WORK_FRAME
+          do_oob_work
+          conn.write(END_FRAME)
+          next_head = nil
+          next
         else
           head, arrived = read_split_head(conn, buffer.dup)
         end
@@ -203,6 +208,15 @@ module PassengerTrio
         end
         return session && session.handed_over ? :handed_over : nil
       end
+    end
+
+    # What a hook raises is reported, and ends nothing.
+    def do_oob_work
+      PassengerTrio.call_event(:oob_work)
+    rescue ProcessStopping
+      raise
+    rescue Exception => e # rubocop:disable Lint/RescueException
+      PassengerTrio.log(Advice.backtrace_of(e))
     end
 
     # :param arrived: what was read behind the head.

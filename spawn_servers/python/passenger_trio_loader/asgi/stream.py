@@ -11,15 +11,18 @@ from passenger_trio_loader.asgi.http_session import Http
 from passenger_trio_loader.asgi.scope import read_head
 from passenger_trio_loader.asgi.websocket_session import WebSocket
 from passenger_trio_loader.at_fork import own_descriptors
+from passenger_trio_loader.events import do_oob_work
 from passenger_trio_loader.originals import nothing_to_read
 from passenger_trio_loader.session_frames import (
     ABORT,
+    BETWEEN_SESSIONS,
     BLOCK,
     CLOSE,
     CLOSING_END_FRAME,
     END,
+    END_FRAME,
     HEAD,
-    HEAD_ONLY,
+    OOB_WORK,
     FrameReader,
     ProtocolViolation,
 )
@@ -107,12 +110,15 @@ class Stream:
         try:
             while not self._reading_ended:
                 session = self.session
-                found = frames.next_frame(HEAD_ONLY if session is None else session.expects)
+                found = frames.next_frame(BETWEEN_SESSIONS if session is None else session.expects)
                 if found is None:
                     break
                 kind, payload, is_whole = found
                 if kind == HEAD:
                     self._begin_session(payload)
+                elif kind == OOB_WORK:
+                    do_oob_work()
+                    self.write(END_FRAME)
                 elif kind == END:
                     session.on_body_end()
                 elif kind == ABORT:

@@ -11,6 +11,7 @@ from socket import SHUT_RD, SHUT_RDWR
 from time import sleep
 
 from passenger_trio_loader.at_fork import own_descriptors
+from passenger_trio_loader.events import do_oob_work
 from passenger_trio_loader.listener import OUT_OF_SOMETHING, cannot_listen, open_listener, remove_file
 from passenger_trio_loader.originals import (
     NativeThread,
@@ -26,6 +27,7 @@ from passenger_trio_loader.session_frames import (
     END_FRAME,
     HEAD,
     HEAD_ONLY,
+    OOB_WORK_FRAME,
     FrameReader,
     ProtocolViolation,
     read_prefix,
@@ -227,6 +229,10 @@ class Worker:
             kind, length = read_prefix(buffer)
             end = 5 + length
             if size < end or size < 5 or kind != HEAD:
+                if view[:size] == OOB_WORK_FRAME:
+                    do_oob_work()
+                    conn.sendall(END_FRAME)
+                    continue
                 frames.feed(bytes(view[:size]))
                 head = self._read_partial_head(conn, frames)
                 if head is None:
