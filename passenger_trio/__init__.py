@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from passenger_trio.app_response import AppResponse as AppResponse
     from passenger_trio.borrowed import BorrowedProcess as BorrowedProcess
     from passenger_trio.errors import PassengerError as PassengerError
+    from passenger_trio.extensions import Extensions as Extensions
     from passenger_trio.in_thread import ServerInThread as ServerInThread
     from passenger_trio.in_thread import run_in_thread as run_in_thread
     from passenger_trio.options import AppOptions as AppOptions
@@ -38,6 +39,7 @@ _HOMES = {
     "AppResponse": "app_response",
     "BorrowedProcess": "borrowed",
     "Config": "options",
+    "Extensions": "extensions",
     "PassengerError": "errors",
     "PoolOptions": "options",
     "RunningPool": "pool_tree",
@@ -58,6 +60,7 @@ __all__ = [
     "AppResponse",
     "BorrowedProcess",
     "Config",
+    "Extensions",
     "PassengerError",
     "PoolOptions",
     "RunningPool",

@@ -39,8 +39,10 @@ from passenger_trio.core import readiness
 from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.limits import group_limits, pool_limits, session_limit
 from passenger_trio.errors import EnvironmentUnfit, StartupAborted, StartupStopped
+from passenger_trio.extensions import Extensions
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config
+from passenger_trio.pool.callables import Callables
 from passenger_trio.pool.gauges import Gauges
 from passenger_trio.pool.hooks import Hooks, parse_hooks
 from passenger_trio.pool.pool import Pool
@@ -52,6 +54,7 @@ from passenger_trio.server.front import Front
 from passenger_trio.server.listening.bind import GivenListener, bind, take_over
 from passenger_trio.server.listening.listener import Listener
 from passenger_trio.server.logs.access_log import AccessLog
+from passenger_trio.server.logs.tee import RecordTee
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.app_spec import AppSpec, make_app_spec
 from passenger_trio.spawning.choose_spawner import MakeSpawner, SpawnerFacts, SpawnerParts, spawners_of, uses_preloader
@@ -78,6 +81,7 @@ async def serve(
     config: Config,
     *,
     listeners: Sequence[GivenListener] = (),
+    extensions: Extensions | None = None,
     task_status: trio.TaskStatus[RunningServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until ``RunningServer.stop`` is called, or until cancelled.
@@ -85,7 +89,7 @@ async def serve(
     ``await nursery.start(serve, config)`` returns the running server.
 
     :param listeners: see ``open_server``.
-
+    :param extensions: see ``open_server``.
     :raises NothingToServe: no application was found.
     :raises OptionError: an option has an invalid value.
     :raises BindError: cannot listen on an address.
@@ -93,25 +97,26 @@ async def serve(
     :raises StartupStopped: an operator stopped the server during its start.
     :raises EnvironmentUnfit: there is no /proc.
     """
-    async with open_server(config, listeners=listeners) as server:
+    async with open_server(config, listeners=listeners, extensions=extensions) as server:
         task_status.started(server)
         await server.wait_stopping()
 
 
 def open_server(
-    config: Config, *, listeners: Sequence[GivenListener] = ()
+    config: Config, *, listeners: Sequence[GivenListener] = (), extensions: Extensions | None = None
 ) -> AbstractAsyncContextManager[RunningServer]:
     """Run a server while the block runs. Raises as ``serve``.
 
     :param listeners: listening sockets, or Trio listeners, that the program has opened: they are used
         instead of the address in ``config``. The server takes them over and closes them when it
         stops, as ``trio.serve_listeners`` does. The file of a Unix socket stays the program's.
+    :param extensions: spawners, callables, an access log and error pages of the program's own (LI7).
 
     Leaving the block drains the server. Leaving it with an exception ends everything at once, and
     the exception passes unchanged (LI1). Installs no signal handler and writes no global state. All its
     tasks run in the caller's task tree.
     """
-    return open_tree(config, ErrorKernel(), listeners=listeners)
+    return open_tree(config, ErrorKernel(), listeners=listeners, extensions=extensions)
 
 
 @asynccontextmanager
@@ -120,6 +125,7 @@ async def open_tree(
     kernel: ErrorKernel,
     *,
     listeners: Sequence[GivenListener] = (),
+    extensions: Extensions | None = None,
     make_spawners: MakeSpawners = spawners_of,
 ) -> AsyncIterator[RunningServer]:
     """``open_server`` with the caller's error kernel.
@@ -149,7 +155,10 @@ async def open_tree(
         descriptors = Descriptors.measured(
             resource.getrlimit(resource.RLIMIT_NOFILE)[0], config.server.max_connections, sessions, limits.max_pool_size
         )
-        front = Front(config.server, pool, routes, access_log, descriptors, kernel)
+        own = extensions or Extensions()
+        records = access_log if own.on_request is None else RecordTee(own.on_request, access_log, kernel)
+        front = Front(config.server, pool, routes, records, descriptors, kernel)
+        front.error_page = own.error_page
         accepting_at = [Listener(sock, front, owns_file=not given) for sock in sockets]
         for listener in accepting_at:
             resources.callback(listener.close)
@@ -176,6 +185,8 @@ async def open_tree(
             await tree.start(partial(keep, "the admin socket", partial(serve_admin, server, specs), must_start=True))
             if hooks:
                 await tree.start(keep, "the hooks", Hooks(pool.events, hooks, kernel).run)
+            if own.on_event is not None:
+                await tree.start(keep, "on_event", Callables(pool.events, own.on_event, kernel).run)
             gauges = Gauges(pool, config.pool.memory_check_interval)
             tree.start_soon(kernel.supervise, "the memory gauges", gauges.run)
             if config.pool.stat_throttle_rate:
@@ -188,10 +199,16 @@ async def open_tree(
                 await pool.add_group(
                     spec.key,
                     group_limits(spec.app, preloads=uses_preloader(spec)),
-                    make_spawners(
-                        spec,
-                        parts,
-                        SpawnerFacts(partial(pool.preloader_changed, spec.key), partial(pool.found_unsafe, spec.key)),
+                    own.spawners(
+                        spec.app,
+                        make_spawners(
+                            spec,
+                            parts,
+                            SpawnerFacts(
+                                partial(pool.preloader_changed, spec.key), partial(pool.found_unsafe, spec.key)
+                            ),
+                        ),
+                        kernel,
                     ),
                     spec.app.shutdown_timeout,
                 )

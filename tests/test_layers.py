@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
         "options",
     },
     "served_app": {"app_handle", "app_response", "server"},
+    "extensions": {"server", "pool", "spawning", "kernel", "core", "errors", "options"},
     "running": {"app_handle", "served_app", "server", "pool", "spawning", "options"},
     "admin": {
         "admin",
@@ -59,6 +60,7 @@ ALLOWED: dict[str, set[str]] = {
         "version",
     },
     "tree": {
+        "extensions",
         "admin",
         "running",
         "preflight",
@@ -103,6 +105,7 @@ ALLOWED: dict[str, set[str]] = {
     "in_thread": {"tree", "running", "server", "options"},
     "__main__": {"cli"},
     "": {
+        "extensions",
         "tree",
         "running",
         "in_thread",
@@ -122,7 +125,7 @@ ALLOWED: dict[str, set[str]] = {
 SERVER_ROOMS: list[set[str]] = [
     {"mounts", "spill"},
     {"http.stage", "http.peer", "http.body_clock", "http.exchange", "http.deadline_scanner"},
-    {"logs"},
+    {"logs", "answers.page_layout", "answers.own_page"},
     {"front"},
     {"http.client", "http.client_watch", "report"},
     {"answers", "upgraded"},

@@ -28,11 +28,13 @@ from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, ServerOptions
 from passenger_trio.pool.seam import PoolSeam
+from passenger_trio.server.answers.own_page import ErrorPage
 from passenger_trio.server.http.deadline_scanner import DeadlineScanner, HasDeadline
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.http.stage import RECEIVE_SIZE, Stage
-from passenger_trio.server.logs.access_log import AccessLog, AccessRecord
+from passenger_trio.server.logs.access_format import AccessRecord
+from passenger_trio.server.logs.tee import Records
 from passenger_trio.server.mounts import Mounts, Route
 from passenger_trio.server.spill.spill_storage import SpillStorage
 from passenger_trio.system.poller import Poller
@@ -77,7 +79,7 @@ class Front:
         options: ServerOptions,
         pool: PoolSeam,
         routes: Sequence[Route],
-        access_log: AccessLog | None,
+        access_log: Records | None,
         descriptors: Descriptors | None = None,
         kernel: ErrorKernel | None = None,
     ) -> None:
@@ -89,6 +91,8 @@ class Front:
         self.pool = pool
         self.mounts = Mounts(routes)
         self.access_log = access_log
+        self.error_page: ErrorPage | None = None
+        """Gives the pages of failed requests, if the embedding program has its own."""
         self.connections: set[OpenConnection] = set()
         self.deadline_scanner = DeadlineScanner(self.connections)
         self.now = trio.lowlevel.current_clock().current_time

@@ -27,6 +27,8 @@ from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import LiveProcess, Spawner
 from passenger_trio.system.ports import Ports
 from passenger_trio.system.sockets import RawStream
+from passenger_trio.testing.conformance import ConformanceFailure
+from passenger_trio.testing.spawners import check_spawner
 
 KINDS = ["dummy", *(pytest.param(kind, marks=pytest.mark.os) for kind in ("direct", "smart", "generic"))]
 every_spawner = pytest.mark.parametrize("kind", KINDS)
@@ -258,6 +260,31 @@ async def test_a_keeper_that_is_cancelled_kills_it(kind: str, nothing_left: Path
             nursery.cancel_scope.cancel()
         assert gone == [process]
         assert await process.live.wait_exit_status() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("kind", ["generic", "smart"])
+@pytest.mark.os
+async def test_LI7_our_own_keep_what_others_are_checked_for(kind: str, nothing_left: Path) -> None:
+    async with open_spawn_listener(nothing_left) as spawn_listener:
+        program = "{python} {program} --socket $SOCKET"
+        spec = command_spec(nothing_left, program) if kind == "generic" else hello_spec(nothing_left)
+        await check_spawner(make(kind, spec, spawn_listener))
+
+
+async def test_LI7_one_that_does_not_is_told_what_broke() -> None:
+    class Broken(DummySpawner):
+        """Spawns one process, again and again, and hangs when it is cancelled never."""
+
+        one: DummyProcess | None = None
+
+        async def spawn(self) -> DummyProcess:
+            await trio.lowlevel.checkpoint()
+            self.one = self.one or await super().spawn()
+            return self.one
+
+    with pytest.raises(ConformanceFailure) as caught:
+        await check_spawner(Broken(serve=serve_hello))
+    assert "several spawned at once are several: three spawns made the processes" in str(caught.value)
 
 
 def sockets_in(directory: Path) -> list[Path]:

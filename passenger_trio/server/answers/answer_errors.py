@@ -26,6 +26,7 @@ from passenger_trio.server.answers.error_page import (
     plain_error,
     spawn_failure_page,
 )
+from passenger_trio.server.answers.own_page import FailedRequest
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 
@@ -42,7 +43,9 @@ async def answer(client: Client, exchange: Exchange, error: CheckoutError | AppR
 
     :raises ClientGone: the client's connection broke.
     """
-    page = _page(client, exchange, error, _field(exchange, b"accept"))
+    accept = _field(exchange, b"accept")
+    usual = _page(client, exchange, error, accept)
+    page = _own_page(client, exchange, error, accept) or usual
     status = error.status
     fields = [
         (b"Content-Type", page.content_type),
@@ -84,6 +87,28 @@ def _page(client: Client, exchange: Exchange, error: CheckoutError | AppResponse
         )
     _log.warning("%s: %s [request %s]", group, error, id)
     return plain_error(error.status, error_id=id, accept=accept, rejected=rejected)
+
+
+def _own_page(
+    client: Client, exchange: Exchange, error: CheckoutError | AppResponseError, accept: bytes
+) -> Page | None:
+    """The embedding program's page, if it has one."""
+    own_page = client.front.error_page
+    page: Page | None = None
+    if own_page is not None:
+        with client.front.kernel.contain("error_page", "the usual page is sent"):
+            page = own_page(
+                FailedRequest(
+                    error.status,
+                    exchange.request_id.decode(),
+                    error.code,
+                    exchange.route.group_name,
+                    exchange.head.path.decode("latin-1"),
+                    accept.decode("latin-1"),
+                    error.failure if isinstance(error, SpawnError) else None,
+                )
+            )
+    return page
 
 
 def _rejected(client: Client, exchange: Exchange) -> Rejected | None:
