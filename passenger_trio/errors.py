@@ -319,6 +319,10 @@ class SpawnServerError(PassengerError):
     """A loader broke the control protocol of ``spawn_servers/CONTRACT.md``."""
 
 
+class BadFrontMessage(PassengerError):
+    """A front said something that cannot be true."""
+
+
 class InvariantBroken(PassengerError):
     """A law of ``core/invariants.py`` does not hold. This is our bug."""
 

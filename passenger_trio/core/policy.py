@@ -135,6 +135,7 @@ class PoolPolicy:
         now: float,
         avoided: ProcessId | None = None,
         wanted: ProcessId | None = None,
+        since: float | None = None,
     ) -> list[Command]:
         """Ask for a session: grant it at once, refuse it at once, or queue the waiter and answer later.
 
@@ -142,6 +143,7 @@ class PoolPolicy:
             one only if the group has no other.
         :param wanted: the process of the sticky session that the request belongs to. If it is enabled, the request
             waits for it.
+        :param since: when the request came, if it waits at a front since before now: its place in the queue is by that.
         """
         state = self.state
         group = state.groups[key]
@@ -151,7 +153,7 @@ class PoolPolicy:
             return [waitlist.refusal(state, group, waiter, now)]
         if group.always_restart and restarting.is_used(group):
             restarted = self.restart(key, now, hard=True)
-            return restarted + self.checkout(waiter, key, now, avoided, wanted)
+            return restarted + self.checkout(waiter, key, now, avoided, wanted, since)
         # No waiter is overtaken: those that wait take none of the processes with room.
         process = routing.take_for(group, avoided, wanted) if group.free else None
         if process is not None:
@@ -165,6 +167,8 @@ class PoolPolicy:
             elif waitlist.is_hopeless(state, group, now):
                 return [waitlist.refusal(state, group, waiter, now)]
         waitlist.append(state, group, waiter, now, avoided, wanted)
+        if since is not None:
+            waitlist.move_up(group, waiter, since)
         if group.has_choosy_waiters:
             served = waitlist.serve(state, group, now)
             return served + scaling.start_spawns(state, now, (group,))
@@ -256,6 +260,51 @@ class PoolPolicy:
         state.unbounded.add(session)
         routing.set_free(process)
         return waitlist.serve(state, process.group, now)
+
+    def session_served(self, session: SessionId, count: int, now: float) -> list[Command]:
+        """A session that serves one request after another (a slot that a front leases) has served ``count`` more of them.
+
+        :param count: at least 1.
+        :raises InvariantBroken: the session is not open.
+        """
+        state = self.state
+        process = state.sessions.get(session)
+        if process is None:
+            raise InvariantBroken(f"session {session} has served, but it is not open")
+        process.last_used = now
+        process.group.crashes = 0
+        process.processed += 1
+        proven = crash_loop.served(process)
+        process.processed += count - 1
+        worn = 0 < process.looks_at <= process.processed and recycling.is_time(process, now)
+        if worn:
+            recycling.wear(process, Reason.MAX_REQUESTS)
+        if not state.open or not (proven or worn):
+            return []
+        return scaling.start_spawns(state, now, state.groups.values())
+
+    def session_running(self, session: SessionId, since: float | None, now: float) -> list[Command]:
+        """Since when the request runs that such a session serves now; None: it serves none. For ``max_request_time``.
+
+        :raises InvariantBroken: the session is not open.
+        """
+        process = self.state.sessions.get(session)
+        if process is None:
+            raise InvariantBroken(f"session {session} serves, but it is not open")
+        recycling.set_running(process.group, session, since)
+        return []
+
+    def budget(self, session: SessionId) -> int:
+        """How many requests such a session may serve before the policy must decide again; 0: no limit.
+
+        The sessions of a process share what is left until it is worn.
+        """
+        process = self.state.sessions[session]
+        if process.group.always_restart:
+            return 1
+        if not process.wears_at:
+            return 0
+        return max(1, (process.wears_at - process.processed) // max(1, process.sessions))
 
     # --- processes come and go ------------------------------------------------------------------------------------
 

@@ -38,6 +38,8 @@ FACTS = (
     "session_closed",
     "session_long_lived",
     "session_uncounted",
+    "session_served",
+    "session_running",
     "spawn_succeeded",
     "spawn_failed",
     "process_exited",

@@ -111,6 +111,18 @@ def kill(pool: PoolState, process: ProcessState, reason: Reason, session: Sessio
     return [Kill(process.id, reason, session)]
 
 
+def set_running(group: GroupState, session: SessionId, since: float | None) -> None:
+    """The session's request runs since then; None: it has none. Nothing happens if the time of a request is not limited."""
+    if not group.limits.max_request_time:
+        return
+    running = group.running
+    running.pop(session, None)
+    if since is not None:
+        running[session] = since
+        for other in [other for other, began in running.items() if began > since]:
+            running[other] = running.pop(other)
+
+
 def overrun_due(group: GroupState) -> float:
     """When the oldest request will have lasted too long."""
     if not group.running:

@@ -69,6 +69,14 @@ def append(
     pool.waiters[waiter] = group
 
 
+def move_up(group: GroupState, waiter: WaiterId, since: float) -> None:
+    """The last waiter of the queue has waited since then, at a front: put it before those that came later."""
+    waiters = group.waiters
+    waiters[waiter] = since
+    for later in [later for later, came in waiters.items() if came > since]:
+        waiters.move_to_end(later)
+
+
 def leave(pool: PoolState, waiter: WaiterId) -> None:
     """``waiter`` has left. Nothing happens if it is not in a queue."""
     group = pool.waiters.pop(waiter, None)

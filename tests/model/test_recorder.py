@@ -183,6 +183,7 @@ def test_a_policy_has_nothing_but_its_state() -> None:
 
 def test_every_fact_is_recorded() -> None:
     asks = {"has_queue", "is_alone", "is_timed", "is_troubled", "next_deadline", "restart_target", "statistics"} | {
-        "group_statistics"
+        "budget",
+        "group_statistics",
     }
     assert {name for name in vars(PoolPolicy) if not name.startswith("_")} == {*FACTS, *asks}

@@ -6,7 +6,8 @@ after another and returns it. The channel keeps the order of messages, loses non
 Two kinds of messages:
 
 * *Levels* (``Want``, ``Recall``, ``Usage``, ``ProcessGoes``, ``VersionRejected``) replace the last one about the same subject. A sender may leave out
-  all but the newest; a receiver needs only the newest. ``Want``, ``Recall`` and ``Usage`` go out at most once in ``GAP``.
+  all but the newest; a receiver needs only the newest. ``Want`` and ``Recall`` go out at most once in ``GAP``;
+  a ``Want`` that has changed also goes before a ``Return``, which would otherwise come back for a request that was served meanwhile.
 * *Events* (``ProcessCame``, ``Grant``, ``Return``, ``Held``, ``Refused``) each count, and go out at once. Grants and returns are numbered
   from 1 upwards, for each front. ``Want.grants_seen`` and ``Recall.returns_seen`` say which of them a level already knows: the receiver
   discounts those that were under way when it was made.
@@ -90,11 +91,18 @@ class Return:
 
 @attrs.frozen
 class Held:
-    """Event: a session that does not end soon (a WebSocket, a relay) has the slot. No time limit, no recall; it comes back with ``Return``."""
+    """Event: a session that does not end soon (a WebSocket, a relay) has the slot. No time limit, no recall; it comes back with ``Return``.
+
+    May come again for the same slot, with another field set. None is ever taken back.
+    """
 
     slot: SessionId
+    long_lived: bool
+    """It is exempt from ``max_request_time``."""
+    taken_over: bool
+    """The application has the stream for itself: the stream occupies no place of the worker's."""
     uncounted: bool
-    """It counts no longer in the concurrency of its process. ``Held`` may come a second time to say so."""
+    """It counts no longer in the concurrency of its process."""
 
 
 @attrs.frozen
@@ -156,7 +164,7 @@ class Recall:
 
     group: GroupKey
     arrivals: tuple[float, ...]
-    """The oldest waiters elsewhere, oldest first: at most one for each slot that the front has."""
+    """The oldest waiters elsewhere, oldest first: at most one for each slot that the front has or waits for."""
     waiting: int
     """All waiters elsewhere. The limit on the queue counts them as well."""
     returns_seen: int

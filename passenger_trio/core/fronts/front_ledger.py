@@ -1,0 +1,412 @@
+"""A front's side of its leases: who waits here, which slots are here, and what each slot does next.
+
+The front ledger knows the messages of ``messages`` and the time that each call passes. It must not know a socket, a process
+of the operating system or a clock. Each call is one step and returns decisions; the shell performs them in order, before the next call.
+
+Laws:
+
+* A slot that becomes free serves the oldest request that waits here, unless one that waits elsewhere is older by more than
+  ``SLACK``: then the slot goes back. So requests are served in order of arrival, within the slack. (Without slack, two busy
+  fronts would hand a slot to each other for each request.)
+* An idle slot goes back at once while somebody waits elsewhere; otherwise after ``LINGER``, so that the owner sees which processes are idle.
+* A slot goes back when its stream has ended, its budget is used up, or its process goes. A held slot goes back when its session ends.
+* Waiters are told as a level. So no demand is ever lost, and no demand that is over draws slots for longer than one level takes.
+* The limit on the queue counts all waiters: those here, and those that the owner has told of.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import OrderedDict, deque
+
+import attrs
+
+from passenger_trio.core.commands import Reason
+from passenger_trio.core.fronts.messages import (
+    GAP,
+    MOST_WANTED,
+    FromFront,
+    Grant,
+    Held,
+    ProcessCame,
+    ProcessGoes,
+    Recall,
+    Refused,
+    Return,
+    SlotUse,
+    Usage,
+    Waiting,
+    Want,
+)
+from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, WaiterId
+
+__all__ = [
+    "LINGER",
+    "SLACK",
+    "USAGE_GAP",
+    "FrontDecision",
+    "FrontLedger",
+    "Send",
+    "Slot",
+    "SlotState",
+    "Start",
+    "TurnAway",
+]
+
+SLACK = 0.010
+"""Seconds by which a request elsewhere must be older to be served first."""
+LINGER = 0.1
+"""Seconds for which an idle slot stays."""
+USAGE_GAP = 0.25
+"""Seconds between two ``Usage``, at least."""
+
+_NOT_STARTED = SessionOutcome.NOT_STARTED
+
+
+class SlotState(enum.Enum):
+    IDLE = "idle"
+    BUSY = "busy"
+    HELD = "held"
+    """Its session does not end soon."""
+
+
+# eq=False: objects with an identity, not values.
+@attrs.define(eq=False)
+class Slot:
+    """A leased slot."""
+
+    id: SessionId
+    process: _Process
+    # After so many requests it goes back; 0: no limit.
+    budget: int
+    alone: bool
+    # When it became idle, or its request began.
+    since: float
+    state: SlotState = SlotState.BUSY
+    served: int = 0
+    # What the owner was told last: requests served, and since when one runs.
+    told: tuple[int, float | None] = (0, None)
+
+    @property
+    def process_id(self) -> ProcessId:
+        return self.process.id
+
+
+@attrs.define(eq=False)
+class _Process:
+    id: ProcessId
+    group: _Group = attrs.field(repr=False)
+    slots: dict[SessionId, Slot] = attrs.field(factory=dict, repr=False)
+    # It gets no more requests.
+    going: bool = False
+    # It has ended, and is forgotten with its last slot.
+    gone: bool = False
+
+
+@attrs.define(eq=False)
+class _Group:
+    key: GroupKey
+    # The longest queue, over all fronts; 0: no limit.
+    most_queued: int
+    # Since when each waits, and whom it avoids; oldest first.
+    waiters: OrderedDict[WaiterId, Waiting] = attrs.field(factory=OrderedDict)
+    # Those of them that avoid a process.
+    choosy: int = 0
+    # In the order in which they became idle. Empty while somebody waits elsewhere.
+    idle: dict[SessionId, Slot] = attrs.field(factory=dict)
+    # Who waits elsewhere, oldest first, without those for whom a slot was sent back.
+    elsewhere: deque[float] = attrs.field(factory=deque)
+    waiting_elsewhere: int = 0
+    # The numbers of the returns that were made for somebody elsewhere and that no Recall has known of.
+    returns: deque[int] = attrs.field(factory=deque)
+    # The number of the last grant.
+    grants_seen: int = 0
+    most_wanted: int = MOST_WANTED
+    told: Want | None = None
+    told_at: float = -math.inf
+
+    def want(self) -> Want:
+        listed: list[Waiting] = []
+        for waiting in self.waiters.values():
+            if len(listed) == self.most_wanted:
+                break
+            listed.append(waiting)
+        return Want(self.key, tuple(listed), len(self.waiters), self.grants_seen)
+
+
+@attrs.frozen
+class Start:
+    """The waiter's request begins, on the slot."""
+
+    waiter: WaiterId
+    slot: Slot
+
+
+@attrs.frozen
+class TurnAway:
+    """The waiter gets an error."""
+
+    waiter: WaiterId
+    refused: Refused
+
+
+@attrs.frozen
+class Send:
+    """Send a message to the owner. Before a ``Return``, close the stream of its slot."""
+
+    message: FromFront
+
+
+FrontDecision = Start | TurnAway | Send
+
+
+class FrontLedger:
+    """One front's ledger."""
+
+    def __init__(self) -> None:
+        self._groups: dict[GroupKey, _Group] = {}
+        self._processes: dict[ProcessId, _Process] = {}
+        self.slots: dict[SessionId, Slot] = {}
+        """Every slot that is here. Read-only for others."""
+        self._waiters: dict[WaiterId, _Group] = {}
+        self._returned = 0
+        # Groups whose Want may have changed.
+        self._changed: dict[GroupKey, _Group] = {}
+        # Some slot's use may have changed.
+        self._used = False
+        self._usage_at = -math.inf
+
+    def add_group(self, key: GroupKey, most_queued: int) -> None:
+        """:param most_queued: the longest queue of the group, over all fronts; 0: no limit."""
+        self._groups[key] = _Group(key, most_queued)
+
+    def waiting(self, key: GroupKey) -> int:
+        """How many requests wait here."""
+        return len(self._groups[key].waiters)
+
+    # --- requests -------------------------------------------------------------------------------------------------
+
+    def take_idle(self, key: GroupKey, now: float) -> Slot | None:
+        """An idle slot for a request that has just come. None: call ``queue``."""
+        group = self._groups[key]
+        if not group.idle:
+            return None
+        # The one that was used last: the others become old enough to go back.
+        _, slot = group.idle.popitem()
+        return self._begin(slot, now)
+
+    def queue(
+        self, waiter: WaiterId, key: GroupKey, now: float, avoided: ProcessId | None = None
+    ) -> list[FrontDecision]:
+        """A request comes: start it on an idle slot, refuse it, or let it wait.
+
+        :param avoided: a process that left this request unanswered.
+        """
+        group = self._groups[key]
+        for slot in reversed(group.idle.values()):
+            if slot.process.id != avoided or slot.alone:
+                del group.idle[slot.id]
+                return [Start(waiter, self._begin(slot, now))]
+        if 0 < group.most_queued <= len(group.waiters) + group.waiting_elsewhere:
+            return [TurnAway(waiter, Refused(key, Reason.QUEUE_FULL, (now,)))]
+        group.waiters[waiter] = Waiting(now, avoided)
+        group.choosy += avoided is not None
+        self._waiters[waiter] = group
+        self._changed[key] = group
+        return []
+
+    def leave(self, waiter: WaiterId, now: float) -> None:
+        """The waiter gives up. Nothing happens if it was answered."""
+        group = self._waiters.get(waiter)
+        if group is not None:
+            self._forget(group, waiter)
+
+    def ended(self, slot: Slot, outcome: SessionOutcome, now: float, *, kept: bool) -> list[FrontDecision]:
+        """The slot's request, or its held session, has ended.
+
+        :param kept: its stream is at a boundary, and the process keeps it.
+        """
+        group = slot.process.group
+        self._used = True
+        if not kept or slot.state is SlotState.HELD:
+            return [self._give_back(slot, outcome, reusable=False)]
+        # What did not start is no request that was served.
+        slot.served += outcome is not _NOT_STARTED
+        slot.state = SlotState.IDLE
+        slot.since = now
+        if slot.process.going or 0 < slot.budget <= slot.served:
+            return [self._give_back(slot)]
+        return self._next(group, slot, now)
+
+    def held(self, slot: Slot, *, long_lived: bool = False, taken_over: bool = False, uncounted: bool = False) -> Send:
+        """The slot's session does not end soon."""
+        slot.state = SlotState.HELD
+        return Send(Held(slot.id, long_lived, taken_over, uncounted))
+
+    # --- the owner ------------------------------------------------------------------------------------------------
+
+    def process_came(self, came: ProcessCame) -> None:
+        self._processes[came.process] = _Process(came.process, self._groups[came.group])
+
+    def granted(self, grant: Grant, now: float) -> list[FrontDecision]:
+        process = self._processes[grant.process]
+        group = process.group
+        slot = Slot(grant.slot, process, grant.budget, grant.alone, now, SlotState.IDLE)
+        self.slots[slot.id] = process.slots[slot.id] = slot
+        group.grants_seen = grant.number
+        self._changed[group.key] = group
+        return self._next(group, slot, now)
+
+    def recalled(self, recall: Recall, now: float) -> list[FrontDecision]:
+        group = self._groups[recall.group]
+        group.most_wanted = max(1, min(recall.most, MOST_WANTED))
+        group.waiting_elsewhere = recall.waiting
+        while group.returns and group.returns[0] <= recall.returns_seen:
+            group.returns.popleft()
+        group.elsewhere = deque(recall.arrivals[len(group.returns) :])
+        self._changed[group.key] = group
+        decisions: list[FrontDecision] = []
+        while group.idle and group.elsewhere:
+            slot = next(iter(group.idle.values()))
+            decisions += self._hand_over(group, slot, now)
+        return decisions
+
+    def refused(self, refused: Refused, now: float) -> list[FrontDecision]:
+        group = self._groups[refused.group]
+        if refused.arrivals is None:
+            chosen = list(group.waiters)
+        else:
+            left = list(refused.arrivals)
+            chosen = []
+            for waiter, waiting in group.waiters.items():
+                if waiting.arrival in left:
+                    left.remove(waiting.arrival)
+                    chosen.append(waiter)
+        for waiter in chosen:
+            self._forget(group, waiter)
+        # The owner has forgotten them: even if nobody is left to ask for, it must hear what is true now.
+        self._changed[group.key] = group
+        return [TurnAway(waiter, refused) for waiter in chosen]
+
+    def process_goes(self, goes: ProcessGoes, now: float) -> list[FrontDecision]:
+        process = self._processes.get(goes.process)
+        if process is None:
+            return []
+        process.going = True
+        idle = [slot for slot in process.slots.values() if slot.state is SlotState.IDLE]
+        decisions: list[FrontDecision] = [self._give_back(slot) for slot in idle]
+        process.gone = goes.gone
+        if goes.gone and not process.slots:
+            del self._processes[goes.process]
+        return decisions
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[FrontDecision]:
+        """Send the levels that are due, and the slots that were idle for long enough. Harmless at any time."""
+        decisions: list[FrontDecision] = []
+        for group in self._groups.values():
+            while group.idle:
+                slot = next(iter(group.idle.values()))
+                if slot.since + LINGER > now:
+                    break
+                decisions.append(self._give_back(slot))
+        for group in list(self._changed.values()):
+            if group.told_at + GAP <= now:
+                decisions += self._tell(group, now)
+        if self._used and self._usage_at + USAGE_GAP <= now:
+            usage = self._usage()
+            if usage is not None:
+                self._usage_at = now
+                decisions.append(Send(usage))
+        return decisions
+
+    def next_deadline(self) -> float:
+        """When to call ``tick`` next; ``math.inf``: only after another call."""
+        due = math.inf
+        for group in self._groups.values():
+            if group.idle:
+                due = min(due, next(iter(group.idle.values())).since + LINGER)
+        for group in self._changed.values():
+            due = min(due, group.told_at + GAP)
+        if self._used:
+            due = min(due, self._usage_at + USAGE_GAP)
+        return due
+
+    # --- steps ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, slot: Slot, now: float) -> Slot:
+        slot.state = SlotState.BUSY
+        slot.since = now
+        self._used = True
+        return slot
+
+    def _forget(self, group: _Group, waiter: WaiterId) -> Waiting:
+        waiting = group.waiters.pop(waiter)
+        group.choosy -= waiting.avoided is not None
+        del self._waiters[waiter]
+        self._changed[group.key] = group
+        return waiting
+
+    def _next(self, group: _Group, slot: Slot, now: float) -> list[FrontDecision]:
+        """What an idle slot does next."""
+        waiter = self._oldest(group, slot)
+        if waiter is not None:
+            arrival = group.waiters[waiter].arrival
+            if not group.elsewhere or arrival - group.elsewhere[0] <= SLACK:
+                self._forget(group, waiter)
+                return [Start(waiter, self._begin(slot, now))]
+        if group.elsewhere:
+            return self._hand_over(group, slot, now)
+        group.idle[slot.id] = slot
+        return []
+
+    def _oldest(self, group: _Group, slot: Slot) -> WaiterId | None:
+        """The oldest waiter that the slot may serve."""
+        if not group.choosy or slot.alone:
+            return next(iter(group.waiters), None)
+        process = slot.process.id
+        return next((waiter for waiter, waiting in group.waiters.items() if waiting.avoided != process), None)
+
+    def _hand_over(self, group: _Group, slot: Slot, now: float) -> list[FrontDecision]:
+        """Send a slot back for the oldest waiter elsewhere. Before it goes who waits here: else the slot might come back for one that was served meanwhile."""
+        group.elsewhere.popleft()
+        told = self._tell(group, now)
+        sent = self._give_back(slot)
+        group.returns.append(self._returned)
+        return [*told, sent]
+
+    def _tell(self, group: _Group, now: float) -> list[FrontDecision]:
+        """Who waits here, if that has changed."""
+        self._changed.pop(group.key, None)
+        want = group.want()
+        told = group.told
+        if want == told or not (want.waiters or (told is not None and told.waiters)):
+            return []
+        group.told, group.told_at = want, now
+        return [Send(want)]
+
+    def _give_back(self, slot: Slot, outcome: SessionOutcome = _NOT_STARTED, *, reusable: bool = True) -> Send:
+        process = slot.process
+        process.group.idle.pop(slot.id, None)
+        del process.slots[slot.id], self.slots[slot.id]
+        if process.gone and not process.slots:
+            del self._processes[process.id]
+        self._returned += 1
+        return Send(Return(self._returned, slot.id, slot.served, outcome, reusable))
+
+    def _usage(self) -> Usage | None:
+        """What the slots do, if that has changed since it was last told. Held ones do not change."""
+        self._used = False
+        changed = False
+        uses = []
+        for slot in self.slots.values():
+            if slot.state is SlotState.HELD:
+                continue
+            since = slot.since if slot.state is SlotState.BUSY else None
+            told = (slot.served, since)
+            changed = changed or told != slot.told
+            slot.told = told
+            uses.append(SlotUse(slot.id, *told))
+        return Usage(tuple(uses)) if changed else None

@@ -1,0 +1,462 @@
+"""The owner's side of the leases: which front has which slots, who waits at which front, and what each front is told.
+
+The owner ledger stands beside ``PoolPolicy`` and decides nothing about capacity. A waiter of a front that the ledger asks for is a *ticket*:
+a waiter in the policy's queue, with the arrival that the front told. A slot is one session of the policy. The ledger knows the
+messages and the time that each call passes; it must not know a socket or a clock.
+
+Each call returns decisions. The shell performs them in order. Some of them are facts for the policy, whose answers
+(``granted``, ``refused``) are calls again; the shell makes those after the last decision of the call before.
+
+Laws:
+
+* A slot is in one place: leased to one front, until that front returns it or is gone. A grant counts from the step that decides it.
+* The tickets of a front are its last ``Want`` without its oldest waiters, one for each grant that the ``Want`` did not know of.
+* A front is told the oldest tickets of the other fronts, at most one for each slot that it has or waits for.
+* No value of a front is believed before it is judged. What cannot be true raises ``BadFrontMessage`` and changes nothing:
+  the shell ends that front.
+* When a front is gone, all of its tickets and slots come back in one step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from heapq import merge
+from itertools import islice
+
+import attrs
+
+from passenger_trio.core.commands import Reason
+from passenger_trio.core.fronts.messages import (
+    GAP,
+    MOST_WANTED,
+    FromOwner,
+    Grant,
+    Held,
+    ProcessCame,
+    ProcessGoes,
+    Recall,
+    Refused,
+    Return,
+    Usage,
+    VersionRejected,
+    Waiting,
+    Want,
+)
+from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, SpawnFailure
+from passenger_trio.errors import BadFrontMessage
+
+__all__ = [
+    "Abandon",
+    "Ask",
+    "Close",
+    "FrontId",
+    "LongLived",
+    "OwnerDecision",
+    "OwnerLedger",
+    "Running",
+    "Send",
+    "Served",
+    "TicketId",
+    "Uncounted",
+]
+
+FrontId = int
+"""Identity of a front: a counter, never its number or its pid (a front that is started again is another one)."""
+TicketId = int
+
+_LEAST_LISTED = 32
+"""A front may always list this many waiters, whatever the slots of the group: a process that comes may bring as many."""
+
+
+@attrs.frozen
+class Ask:
+    """Ask the policy for a session: ``checkout`` with the time of arrival. Answer with ``granted`` or ``refused``."""
+
+    ticket: TicketId
+    group: GroupKey
+    avoided: ProcessId | None
+    since: float
+
+
+@attrs.frozen
+class Abandon:
+    """The ticket leaves the policy's queue. If it was answered in the same moment, close that session unused."""
+
+    ticket: TicketId
+
+
+@attrs.frozen
+class Served:
+    """Tell the policy ``session_served``."""
+
+    session: SessionId
+    count: int
+
+
+@attrs.frozen
+class Running:
+    """Tell the policy ``session_running``."""
+
+    session: SessionId
+    since: float | None
+
+
+@attrs.frozen
+class LongLived:
+    """Tell the policy ``session_long_lived``."""
+
+    session: SessionId
+    taken_over: bool
+
+
+@attrs.frozen
+class Uncounted:
+    """Tell the policy ``session_uncounted``."""
+
+    session: SessionId
+
+
+@attrs.frozen
+class Close:
+    """Close the session."""
+
+    session: SessionId
+    outcome: SessionOutcome
+    reusable: bool
+    """The owner's duplicate of the stream is at a boundary, and is kept for the next grant."""
+    abandoned: bool = False
+    """The front is gone: the request that it left at the process, if any, must be over before the policy may know."""
+
+
+@attrs.frozen
+class Send:
+    """Send a message to a front. With a ``Grant`` goes the stream."""
+
+    front: FrontId
+    message: FromOwner
+
+
+OwnerDecision = Ask | Abandon | Served | Running | LongLived | Uncounted | Close | Send
+
+
+@attrs.define(eq=False)
+class _Lease:
+    """A slot that a front has."""
+
+    session: SessionId
+    group: GroupKey
+    process: ProcessId
+    number: int
+    served: int = 0
+    long_lived: bool = False
+    uncounted: bool = False
+
+    @property
+    def is_held(self) -> bool:
+        return self.long_lived or self.uncounted
+
+
+@attrs.define(eq=False)
+class _Desk:
+    """What one front wants of one group."""
+
+    front: FrontId
+    key: GroupKey
+    # Ticket -> what it is for; oldest first. The policy has not answered them.
+    tickets: dict[TicketId, Waiting] = attrs.field(factory=dict)
+    # All that wait at the front, as it said last.
+    waiting: int = 0
+    # Numbers of the grants of this group that no Want has known of.
+    unseen: deque[int] = attrs.field(factory=deque)
+    # Slots that are not held.
+    slots: int = 0
+    told: Recall | None = None
+    told_at: float = -math.inf
+
+
+@attrs.define(eq=False)
+class _Front:
+    id: FrontId
+    desks: dict[GroupKey, _Desk]
+    leases: dict[SessionId, _Lease] = attrs.field(factory=dict)
+    # Processes that it knows, with the last that it was told of each; None: nothing.
+    processes: dict[ProcessId, ProcessGoes | None] = attrs.field(factory=dict)
+    granted: int = 0
+    returned: int = 0
+
+
+class OwnerLedger:
+    """The ledger of all fronts."""
+
+    def __init__(self) -> None:
+        self._fronts: dict[FrontId, _Front] = {}
+        self._groups: dict[GroupKey, int] = {}
+        # Every ticket without an answer -> whose it is.
+        self._tickets: dict[TicketId, _Desk] = {}
+        self._last_ticket = 0
+        # Groups for which the fronts may have to be told something, and when to look.
+        self._changed: dict[GroupKey, float] = {}
+
+    # --- what there is --------------------------------------------------------------------------------------------
+
+    def add_group(self, key: GroupKey) -> None:
+        self._groups[key] = 0
+        for front in self._fronts.values():
+            front.desks[key] = _Desk(front.id, key)
+
+    def set_slots(self, key: GroupKey, slots: int) -> None:
+        """The group has this many slots at all fronts together; ``MOST_WANTED`` if there is no limit."""
+        if self._groups[key] != slots:
+            self._groups[key] = slots
+            self._changed[key] = -math.inf
+
+    def front_came(self, front: FrontId) -> None:
+        self._fronts[front] = _Front(front, {key: _Desk(front, key) for key in self._groups})
+        self._changed.update(dict.fromkeys(self._groups, -math.inf))
+
+    def front_gone(self, front: FrontId) -> list[OwnerDecision]:
+        """The front has ended, or is ended for what it said."""
+        gone = self._fronts.pop(front)
+        decisions: list[OwnerDecision] = []
+        for desk in gone.desks.values():
+            self._changed[desk.key] = -math.inf
+            decisions += self._abandon(desk, list(desk.tickets))
+        for lease in gone.leases.values():
+            decisions.append(Close(lease.session, SessionOutcome.NOT_STARTED, reusable=False, abandoned=True))
+        return decisions
+
+    def leases(self, front: FrontId) -> int:
+        """How many slots the front has."""
+        return len(self._fronts[front].leases)
+
+    def waiting(self, key: GroupKey) -> int:
+        """All requests that wait at fronts, as those said last."""
+        return sum(front.desks[key].waiting for front in self._fronts.values())
+
+    # --- what fronts say ------------------------------------------------------------------------------------------
+
+    def want(self, front: FrontId, want: Want, now: float) -> list[OwnerDecision]:
+        """:raises BadFrontMessage: it cannot be true."""
+        desk = self._fronts[front].desks.get(want.group)
+        if desk is None:
+            raise BadFrontMessage(f"it wants processes of {want.group}, which is not served")
+        arrivals = [waiting.arrival for waiting in want.waiters]
+        if len(arrivals) > MOST_WANTED or want.waiting < len(arrivals) or arrivals != sorted(arrivals):
+            raise BadFrontMessage(f"its list of {len(arrivals)} of {want.waiting} waiters is not in order, or too long")
+        if not all(0 <= arrival <= now for arrival in arrivals):
+            raise BadFrontMessage("a request waits at it since a time that has not come")
+        if not 0 <= want.grants_seen <= self._fronts[front].granted:
+            raise BadFrontMessage(f"it has seen grant {want.grants_seen}, which was not made")
+        desk.waiting = want.waiting
+        while desk.unseen and desk.unseen[0] <= want.grants_seen:
+            desk.unseen.popleft()
+        self._changed[want.group] = -math.inf
+        return self._set_tickets(desk, want.waiters[len(desk.unseen) :])
+
+    def returned(self, front: FrontId, message: Return, now: float) -> list[OwnerDecision]:
+        """:raises BadFrontMessage: it cannot be true."""
+        of = self._fronts[front]
+        lease = of.leases.get(message.slot)
+        if lease is None or message.number != of.returned + 1:
+            raise BadFrontMessage(f"it returns slot {message.slot} as number {message.number}")
+        if message.served < lease.served or (message.reusable and message.outcome is not SessionOutcome.NOT_STARTED):
+            raise BadFrontMessage(f"it says of slot {message.slot} what cannot be: {message.served} requests served")
+        del of.leases[message.slot]
+        of.returned = message.number
+        of.desks[lease.group].slots -= not lease.is_held
+        self._changed[lease.group] = -math.inf
+        decisions: list[OwnerDecision] = []
+        if message.served > lease.served:
+            decisions.append(Served(lease.session, message.served - lease.served))
+        return [*decisions, Close(lease.session, message.outcome, message.reusable and not lease.is_held)]
+
+    def held(self, front: FrontId, held: Held, now: float) -> list[OwnerDecision]:
+        """:raises BadFrontMessage: it cannot be true."""
+        of = self._fronts[front]
+        lease = of.leases.get(held.slot)
+        if lease is None:
+            raise BadFrontMessage(f"it holds slot {held.slot}, which it does not have")
+        decisions: list[OwnerDecision] = []
+        desk = of.desks[lease.group]
+        desk.slots -= not lease.is_held
+        if held.long_lived and not lease.long_lived:
+            lease.long_lived = True
+            decisions.append(LongLived(lease.session, held.taken_over))
+        if held.uncounted and not lease.uncounted:
+            lease.uncounted = True
+            decisions.append(Uncounted(lease.session))
+        desk.slots += not lease.is_held
+        self._changed[lease.group] = -math.inf
+        return decisions
+
+    def usage(self, front: FrontId, usage: Usage, now: float) -> list[OwnerDecision]:
+        """What is said of a slot that the front returned meanwhile is old.
+
+        :raises BadFrontMessage: it cannot be true.
+        """
+        leases = self._fronts[front].leases
+        for use in usage.slots:
+            lease = leases.get(use.slot)
+            if lease is not None and use.served < lease.served:
+                raise BadFrontMessage(f"slot {use.slot} has served {use.served} requests, and {lease.served} before")
+            if use.since is not None and not 0 <= use.since <= now:
+                raise BadFrontMessage("a request runs since a time that has not come")
+        decisions: list[OwnerDecision] = []
+        for use in usage.slots:
+            lease = leases.get(use.slot)
+            if lease is None or lease.is_held:
+                continue
+            if use.served > lease.served:
+                decisions.append(Served(lease.session, use.served - lease.served))
+                lease.served = use.served
+            decisions.append(Running(lease.session, use.since))
+        return decisions
+
+    # --- what the policy answers ----------------------------------------------------------------------------------
+
+    def granted(
+        self, ticket: TicketId, session: SessionId, process: ProcessCame, *, budget: int, alone: bool, reused: bool
+    ) -> list[OwnerDecision]:
+        """The policy has granted a ticket a session.
+
+        :param reused: the stream that goes with it has carried requests before.
+        """
+        desk = self._answered(ticket)
+        front = self._fronts[desk.front]
+        front.granted += 1
+        desk.unseen.append(front.granted)
+        desk.slots += 1
+        front.leases[session] = _Lease(session, desk.key, process.process, front.granted)
+        decisions: list[OwnerDecision] = []
+        if process.process not in front.processes:
+            front.processes[process.process] = None
+            decisions.append(Send(front.id, process))
+        grant = Grant(front.granted, session, process.process, budget, alone, reused)
+        return [*decisions, Send(front.id, grant)]
+
+    def unreachable(self, ticket: TicketId) -> list[OwnerDecision]:
+        """The process that a ticket was granted takes no stream: its place in the queue is still by its arrival."""
+        desk = self._tickets.pop(ticket)
+        waiting = desk.tickets.pop(ticket)
+        return self._set_tickets(desk, tuple(sorted((*desk.tickets.values(), waiting), key=_arrival)))
+
+    def refused(
+        self, ticket: TicketId, reason: Reason, failure: SpawnFailure | None, retry_after: float | None
+    ) -> list[OwnerDecision]:
+        """The policy has refused a ticket. Whom a hopeless group refuses, it refuses with all that wait for it."""
+        waiting = self._tickets[ticket].tickets[ticket]
+        desk = self._answered(ticket)
+        if reason is not Reason.SPAWN_FAILED and reason is not Reason.SHUT_DOWN:
+            return [Send(desk.front, Refused(desk.key, reason, (waiting.arrival,), failure, retry_after))]
+        # One message for all of them.
+        others = self._abandon(desk, list(desk.tickets))
+        return [*others, Send(desk.front, Refused(desk.key, reason, None, failure, retry_after))]
+
+    def process_goes(self, goes: ProcessGoes) -> list[OwnerDecision]:
+        """A process gets no more requests, for the reason that each front that knows it is told, once for each change."""
+        decisions: list[OwnerDecision] = []
+        for front in self._fronts.values():
+            if goes.process in front.processes and front.processes[goes.process] != goes:
+                front.processes[goes.process] = goes
+                decisions.append(Send(front.id, goes))
+                if goes.gone:
+                    del front.processes[goes.process]
+        return decisions
+
+    def version_rejected(self, message: VersionRejected) -> list[OwnerDecision]:
+        """The last restart of a group has failed; or one that follows it has not."""
+        return [Send(front, message) for front in self._fronts]
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[OwnerDecision]:
+        """Send the levels that are due. Harmless at any time."""
+        decisions: list[OwnerDecision] = []
+        for key in [key for key, due in self._changed.items() if due <= now]:
+            later = math.inf
+            for front in self._fronts.values():
+                desk = front.desks[key]
+                recall = self._recall(front, desk)
+                if _says_the_same(recall, desk.told):
+                    continue
+                if desk.told_at + GAP > now:
+                    later = min(later, desk.told_at + GAP)
+                    continue
+                desk.told, desk.told_at = recall, now
+                decisions.append(Send(front.id, recall))
+            if later < math.inf:
+                self._changed[key] = later
+            else:
+                del self._changed[key]
+        return decisions
+
+    def next_deadline(self) -> float:
+        """When to call ``tick`` next; ``math.inf``: only after another call."""
+        return min(self._changed.values(), default=math.inf)
+
+    # --- steps ----------------------------------------------------------------------------------------------------
+
+    def _answered(self, ticket: TicketId) -> _Desk:
+        desk = self._tickets.pop(ticket)
+        del desk.tickets[ticket]
+        self._changed[desk.key] = -math.inf
+        return desk
+
+    def _abandon(self, desk: _Desk, tickets: list[TicketId]) -> list[OwnerDecision]:
+        for ticket in tickets:
+            del self._tickets[ticket], desk.tickets[ticket]
+        return [Abandon(ticket) for ticket in tickets]
+
+    def _set_tickets(self, desk: _Desk, wanted: tuple[Waiting, ...]) -> list[OwnerDecision]:
+        """Make the tickets of a front those that it wants. Who stays keeps its place in the queue."""
+        there: dict[Waiting, list[TicketId]] = {}
+        for ticket, waiting in desk.tickets.items():
+            there.setdefault(waiting, []).append(ticket)
+        kept: dict[TicketId, Waiting] = {}
+        asked: list[OwnerDecision] = []
+        for waiting in wanted:
+            if tickets := there.get(waiting):
+                kept[tickets.pop(0)] = waiting
+                continue
+            self._last_ticket = ticket = self._last_ticket + 1
+            kept[ticket] = waiting
+            self._tickets[ticket] = desk
+            asked.append(Ask(ticket, desk.key, waiting.avoided, waiting.arrival))
+        void = [ticket for tickets in there.values() for ticket in tickets]
+        for ticket in void:
+            del self._tickets[ticket]
+        desk.tickets = kept
+        return [*(Abandon(ticket) for ticket in void), *asked]
+
+    def _recall(self, front: _Front, desk: _Desk) -> Recall:
+        # Also for those that it waits for: it must know who is older when the slot comes.
+        most = min(desk.slots + len(desk.tickets), MOST_WANTED)
+        arrivals = tuple(islice(self._arrivals_elsewhere(front, desk.key), most)) if most else ()
+        waiting = sum(other.desks[desk.key].waiting for other in self._fronts.values() if other is not front)
+        listed = max(_LEAST_LISTED, min(self._groups[desk.key], MOST_WANTED))
+        return Recall(desk.key, arrivals, waiting, front.returned, listed)
+
+    def _arrivals_elsewhere(self, front: _Front, key: GroupKey) -> Iterator[float]:
+        """When those came who wait at other fronts, oldest first."""
+        return merge(
+            *(
+                (waiting.arrival for waiting in other.desks[key].tickets.values())
+                for other in self._fronts.values()
+                if other is not front
+            )
+        )
+
+
+def _arrival(waiting: Waiting) -> float:
+    return waiting.arrival
+
+
+def _says_the_same(recall: Recall, told: Recall | None) -> bool:
+    """Whether a front need not be told. While nobody waits elsewhere it does not matter how many returns are known."""
+    if told is None:
+        return not recall.arrivals and not recall.waiting
+    if not recall.arrivals and not told.arrivals:
+        return recall.waiting == told.waiting and recall.most == told.most
+    return recall == told

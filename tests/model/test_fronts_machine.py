@@ -1,0 +1,198 @@
+"""FR1: the ledgers of several fronts over the real policy, with channels that delay, coalesce and die. The laws stand in ``fronts_world``.
+
+``PASSENGER_TRIO_MODEL_EXAMPLES`` asks for more than the programs of an everyday run (``nox -s model``: more than 100 000 steps).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterable
+from typing import TypeVar
+
+import pytest
+from fronts_world import KEY, OTHER, FrontsWorld, TheFront
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from passenger_trio.core.fronts.front_ledger import FrontLedger
+from passenger_trio.core.fronts.owner_ledger import OwnerLedger
+from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.model import SessionOutcome
+
+T = TypeVar("T")
+numbers = st.integers(0, 59)
+waits = st.sampled_from([0.0, 0.0001, 0.001, 0.003, 0.02, 0.15])
+
+
+def pick(things: Iterable[T], number: int) -> T:
+    listed = list(things)
+    return listed[number % len(listed)]
+
+
+class FrontsMachine(RuleBasedStateMachine):
+    """The rules are what clients, processes, operators and accidents can do."""
+
+    owner_class: type[OwnerLedger] = OwnerLedger
+    front_class: type[FrontLedger] = FrontLedger
+    world: FrontsWorld
+
+    @initialize(
+        fronts=st.integers(1, 4),
+        size=st.integers(2, 4),
+        concurrency=st.sampled_from([1, 1, 2, 0]),
+        queue=st.sampled_from([0, 0, 6]),
+        max_requests=st.sampled_from([0, 0, 3]),
+        max_request_time=st.sampled_from([0.0, 0.0, 4.0]),
+        queue_time=st.sampled_from([0.0, 0.0, 0.5]),
+        seed=st.integers(0, 5),
+        coalesces=st.booleans(),
+    )
+    def begin(
+        self,
+        fronts: int,
+        size: int,
+        concurrency: int,
+        queue: int,
+        max_requests: int,
+        max_request_time: float,
+        queue_time: float,
+        seed: int,
+        coalesces: bool,
+    ) -> None:
+        limits = GroupLimits(
+            min_instances=1,
+            max_requests=max_requests,
+            max_request_time=max_request_time,
+            max_request_queue_size=queue,
+            max_request_queue_time=queue_time,
+        )
+        # Sometimes each message takes its longest: that is where the bounds are tight.
+        delays = random.Random(seed)
+        delay = (lambda: 1.0) if seed == 0 else delays.random
+        pool = PoolLimits(max_pool_size=size, max_concurrent_spawns=2, backoff_first=0.1, backoff_max=0.4)
+        self.world = FrontsWorld(
+            limits, pool, delay, coalesces, owner_class=self.owner_class, front_class=self.front_class
+        )
+        self.world.concurrency = concurrency
+        for _ in range(fronts):
+            self.world.front_comes()
+        self.world.advance(0.2)
+
+    def front(self, number: int) -> TheFront:
+        return pick(self.world.fronts, number)
+
+    @property
+    def running(self) -> list[tuple[TheFront, int]]:
+        return [(front, session) for front in self.world.fronts for session in front.running]
+
+    # --- clients --------------------------------------------------------------------------------------------------
+
+    @rule(number=numbers, times=st.integers(1, 4), apart=waits)
+    def requests(self, number: int, times: int, apart: float) -> None:
+        for _ in range(times):
+            self.world.request(self.front(number), KEY)
+            self.world.advance(apart)
+
+    @rule(number=numbers)
+    def a_request_for_another(self, number: int) -> None:
+        self.world.request(self.front(number), OTHER)
+
+    @rule(apart=st.sampled_from([0.0, 0.004, 0.012]))
+    def one_at_each_front(self, apart: float) -> None:
+        for front in list(self.world.fronts):
+            self.world.request(front, KEY)
+            self.world.advance(apart)
+
+    @precondition(lambda self: self.running)
+    @rule(number=numbers, times=st.integers(1, 3), apart=waits)
+    def requests_end(self, number: int, times: int, apart: float) -> None:
+        for _ in range(times):
+            if self.running:
+                self.world.ends(*pick(self.running, number))
+                self.world.advance(apart)
+
+    @precondition(lambda self: self.running)
+    @rule(number=numbers, outcome=st.sampled_from(SessionOutcome))
+    def a_request_ends_badly(self, number: int, outcome: SessionOutcome) -> None:
+        self.world.ends(*pick(self.running, number), outcome)
+
+    @precondition(lambda self: self.running)
+    @rule(number=numbers, uncounted=st.booleans())
+    def a_session_is_held(self, number: int, uncounted: bool) -> None:
+        front, session = pick(self.running, number)
+        if session not in front.held:
+            self.world.holds(front, session, uncounted=uncounted)
+
+    @rule(number=numbers, apart=waits)
+    def who_waits_gives_up(self, number: int, apart: float) -> None:
+        waiting = [(front, waiter) for front in self.world.fronts for waiter in front.waiting]
+        if waiting:
+            self.world.gives_up(*pick(waiting, number))
+            self.world.advance(apart)
+
+    @rule(number=numbers, rounds=st.integers(2, 8), apart=st.sampled_from([0.0005, 0.002, 0.006]))
+    def a_busy_front(self, number: int, rounds: int, apart: float) -> None:
+        """Requests come to it as fast as they end; who waits at another front must get its turn."""
+        for _ in range(rounds):
+            front = self.front(number)
+            self.world.request(front, KEY)
+            self.world.advance(apart)
+            mine = [session for session in front.running if session not in front.held]
+            if mine:
+                self.world.ends(front, mine[0])
+
+    # --- accidents ------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.world.fronts) > 1)
+    @rule(number=numbers)
+    def a_front_dies(self, number: int) -> None:
+        self.world.front_dies(self.front(number))
+
+    @precondition(lambda self: len(self.world.fronts) < 4)
+    @rule()
+    def a_front_comes(self) -> None:
+        self.world.front_comes()
+
+    @precondition(lambda self: self.world.abandoned)
+    @rule(number=numbers)
+    def what_a_dead_front_left_ends(self, number: int) -> None:
+        self.world.abandoned_request_ends(pick(self.world.abandoned, number))
+
+    @precondition(lambda self: self.world.processes)
+    @rule(number=numbers)
+    def a_process_exits(self, number: int) -> None:
+        self.world.process_exits(pick(self.world.processes, number))
+
+    # --- operators ------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.world.processes)
+    @rule(number=numbers)
+    def detach(self, number: int) -> None:
+        self.world.detach(pick(self.world.processes, number))
+
+    @rule(hard=st.booleans())
+    def restart(self, hard: bool) -> None:
+        self.world.restart(hard=hard)
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    @rule(seconds=waits)
+    def time_passes(self, seconds: float) -> None:
+        self.world.advance(seconds)
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.quiesce()
+
+
+FrontsMachine.TestCase.settings = settings(
+    max_examples=int(os.environ.get("PASSENGER_TRIO_MODEL_EXAMPLES", "25")),
+    stateful_step_count=50,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+TestFronts = FrontsMachine.TestCase
+TestFronts.pytestmark = pytest.mark.timeout(3000)
