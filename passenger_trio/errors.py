@@ -10,6 +10,7 @@ The tree (``status`` is for HTTP clients, ``exit_code`` for shells)::
      |- StartupAborted             exit 3   the application did not start, and that is fatal
      |- StartupStopped             exit 0   the server was stopped during its start
      |- EnvironmentUnfit           exit 70  the machine lacks something (not Linux, kernel too old, no /proc)
+     |- MissingExtra               exit 2   an optional dependency is not installed
      |- AdminError                 exit 1   the admin socket cannot be reached, or the instance refused
      |- AdminRefused               4xx      the admin API refuses a request
      |- NotFound                            a program asks for an application or a process that is not there
@@ -55,6 +56,7 @@ __all__ = [
     "IncompleteResponse",
     "InvariantBroken",
     "MalformedResponse",
+    "MissingExtra",
     "NotFound",
     "NothingToServe",
     "OptionError",
@@ -142,6 +144,12 @@ class EnvironmentUnfit(PassengerError):
     """The machine lacks something that the supervisor needs."""
 
     exit_code = 70
+
+
+class MissingExtra(PassengerError):
+    """A feature needs an optional dependency that is not installed; the text names the extra."""
+
+    exit_code = 2
 
 
 class AdminError(PassengerError):

@@ -17,14 +17,18 @@ from passenger_trio.admin.context import Admin
 from passenger_trio.core.model import GroupKey, SpawnFailure
 from passenger_trio.core.state import Rejection
 from passenger_trio.errors import AdminRefused
+from passenger_trio.pool.session import Process
 from passenger_trio.running import RunningServer
 from passenger_trio.spawning.backtraces import Program, take_backtrace
+from passenger_trio.spawning.spawner import LiveProcess
 
 __all__ = [
     "LONGEST_WAIT",
     "backtrace",
     "detach",
+    "disable",
     "drain",
+    "enable",
     "failure_summary",
     "reopen_logs",
     "restart",
@@ -129,6 +133,34 @@ async def backtrace(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
             if of in texts
         ]
     }
+
+
+async def disable(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
+    """``pid``: a process that serves, and that is not the only one."""
+    found = _process(admin, order)
+    if not admin.server.pool.disable(found.id):
+        raise AdminRefused(
+            409, f"process {found.live.pid} cannot be disabled: no other process of {found.group} serves"
+        )
+    group = admin.server.pool.group_statistics(found.group)
+    sessions = next(process.sessions for process in group.processes if process.id == found.id)
+    return {"pid": found.live.pid, "group": str(found.group), "sessions": sessions}
+
+
+async def enable(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
+    """``pid``: a process that was disabled. Nothing happens if it serves."""
+    found = _process(admin, order)
+    admin.server.pool.enable(found.id)
+    return {"pid": found.live.pid, "group": str(found.group)}
+
+
+def _process(admin: Admin, order: Mapping[str, Any]) -> Process[LiveProcess]:
+    """:raises AdminRefused: no process of the pool that stays has that pid."""
+    pid = order.get("pid")
+    found = next((one for one in admin.server.pool.processes.values() if one.live.pid == pid), None)
+    if found is None or found.leaving or found.detach_announced:
+        raise AdminRefused(404, f"no process {pid!r} serves")
+    return found
 
 
 async def drain(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,6 +122,17 @@ ROUTES = (
         },
         refusals=(404,),
     ),
+    Route(
+        *("POST", "/v1/disable", "Take a process out of routing, until it is enabled."),
+        *(operations.disable, schemas.DISABLED),
+        order={"pid": Field("integer", "of a process that serves", is_needed=True)},
+        refusals=(404, 409),
+    ),
+    Route(
+        *("POST", "/v1/enable", "Put a disabled process back.", operations.enable, schemas.ENABLED),
+        order={"pid": Field("integer", "of a process that was disabled", is_needed=True)},
+        refusals=(404,),
+    ),
     Route("POST", "/v1/drain", "End connections after their response.", operations.drain, schemas.DRAINING),
     Route("POST", "/v1/resume", "End a drain.", operations.resume, schemas.RESUMED, refusals=(409,)),
     Route("POST", "/v1/shutdown", "As SIGTERM.", operations.shutdown, schemas.STOPPING),
@@ -153,7 +164,7 @@ _EVERY = {
 _OF_ORDERS = {"422": "The order is no JSON object, or has members that are not described."}
 _OF_SOME = {
     "404": "Nothing has that name or number.",
-    "409": "The instance is stopping.",
+    "409": "The instance is stopping, or nobody else would serve.",
     "503": "No thread can be had for it now.",
 }
 

@@ -14,7 +14,9 @@ from passenger_trio.events import KINDS
 __all__ = [
     "DESCRIPTION",
     "DETACHED",
+    "DISABLED",
     "DRAINING",
+    "ENABLED",
     "ERROR",
     "EVENT",
     "MEMORY",
@@ -217,6 +219,8 @@ BACKTRACES = record(
     {"processes": _list(record({"pid": COUNT, "group": TEXT, "role": _one_of("process", "preloader"), "text": TEXT}))}
 )
 DETACHED = record({"pid": COUNT, "group": TEXT})
+DISABLED = record({"pid": COUNT, "group": TEXT, "sessions": COUNT})
+ENABLED = record({"pid": COUNT, "group": TEXT})
 DRAINING = record({"draining": ALWAYS, "active": COUNT})
 RESUMED = record({"draining": {"const": False}})
 STOPPING = record({"stopping": ALWAYS})

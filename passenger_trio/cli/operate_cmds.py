@@ -11,11 +11,25 @@ import click
 
 from passenger_trio.admin.client import fetch, follow, order
 from passenger_trio.admin.instances import find_instance, list_instances
+from passenger_trio.admin.render import count_requests
 from passenger_trio.admin.render_tables import render_memory, render_requests
 from passenger_trio.cli.choose import choose, instance_option
 from passenger_trio.errors import AdminError
 
-__all__ = ["detach", "drain", "events", "list_", "memory", "reopen_logs", "requests", "resume", "stop", "trace"]
+__all__ = [
+    "detach",
+    "disable",
+    "drain",
+    "enable",
+    "events",
+    "list_",
+    "memory",
+    "reopen_logs",
+    "requests",
+    "resume",
+    "stop",
+    "trace",
+]
 
 _POLL = 0.05
 
@@ -47,6 +61,27 @@ def detach(pid: int, instance: str | None) -> None:
     """Take the process PID out of routing: it finishes its requests and ends. A new one is spawned if it is needed."""
     answer = order(choose(instance).admin_socket, "/v1/detach", {"pid": pid})
     click.echo(f"process {answer['pid']} of {answer['group']} is detached")
+
+
+@click.command(short_help="Take one process out of routing, until it is enabled.")
+@click.argument("pid", type=int)
+@instance_option
+def disable(pid: int, instance: str | None) -> None:
+    """Take the process PID out of routing, until `enable`: it finishes its requests, gets no others, and keeps its place.
+
+    So it can be looked at by a debugger or strace. The last process of an application that serves cannot be disabled.
+    """
+    answer = order(choose(instance).admin_socket, "/v1/disable", {"pid": pid})
+    click.echo(f"process {answer['pid']} of {answer['group']} is disabled, with {count_requests(answer['sessions'])}")
+
+
+@click.command(short_help="Put a disabled process back into routing.")
+@click.argument("pid", type=int)
+@instance_option
+def enable(pid: int, instance: str | None) -> None:
+    """Put the process PID, which was disabled, back into routing."""
+    answer = order(choose(instance).admin_socket, "/v1/enable", {"pid": pid})
+    click.echo(f"process {answer['pid']} of {answer['group']} is enabled")
 
 
 @click.command(short_help="Make clients reconnect elsewhere: close each connection after its response.")

@@ -199,6 +199,7 @@ def test_each_answer_has_exactly_the_members_that_are_described(server: Supervis
         for name, words in orders:
             exact(answer_of(f"/v1/{name}", "POST", json.dumps(words).encode())(path), answers[f"/v1/{name}"])
         pid = eventually(lambda: server.pids)[0]
+        exact(answer_of("/v1/enable", "POST", b'{"pid": %d}' % pid)(path), answers["/v1/enable"])
         exact(answer_of("/v1/detach", "POST", b'{"pid": %d}' % pid)(path), answers["/v1/detach"])
         events = b""
         while b'"process_detached"' not in events or not events.endswith(b"\n"):
