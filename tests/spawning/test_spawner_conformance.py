@@ -273,14 +273,16 @@ async def test_LI7_our_own_keep_what_others_are_checked_for(kind: str, nothing_l
 
 async def test_LI7_one_that_does_not_is_told_what_broke() -> None:
     class Broken(DummySpawner):
-        """Spawns one process, again and again, and hangs when it is cancelled never."""
+        """As long as one process lives it makes no other."""
 
         one: DummyProcess | None = None
+        turn = trio.Lock()
 
         async def spawn(self) -> DummyProcess:
-            await trio.lowlevel.checkpoint()
-            self.one = self.one or await super().spawn()
-            return self.one
+            async with self.turn:
+                if self.one is None or self.one.closed:
+                    self.one = await super().spawn()
+                return self.one
 
     with pytest.raises(ConformanceFailure) as caught:
         await check_spawner(Broken(serve=serve_hello))
