@@ -206,6 +206,11 @@ class AppOptions:
     sticky_sessions_cookie_attributes: str = option(
         "HttpOnly; SameSite=Lax", "attributes of that cookie; over HTTPS also Secure"
     )
+    preloader_socket: str = option(
+        "",
+        "fork from a preloader that runs already and listens on this Unix socket, instead of starting one (WSGI, ASGI, Rack)",
+        kind="path",
+    )
     start_timeout: float = option(90.0, "most time until a process is ready")
     warmup_url: str = option("", "path that a new process must answer before it replaces an old one", kind="text")
     max_drain_time: float = option(
@@ -286,6 +291,10 @@ class ServerOptions:
     socket: str = option("", "listen on this Unix socket instead", kind="path", short="S")
     socket_mode: str = option("0666", "mode of the Unix socket's file, octal: who may connect", kind="mode")
     socket_backlog: int = option(2048, "length of the kernel's queue of connections not yet accepted")
+    lifeline: int = option(
+        0,
+        "end at once when the process with this pid has ended (0: none); for programs that start the command and may be killed",
+    )
     instance_dir: str = option("", "directory for this instance's sockets (default: a new private one)", kind="path")
     plain_parser: bool = option(True, "try the plain-request parser before h11")
     header_timeout: float = option(10.0, "most time for a request head, from its first byte; longer: 408")

@@ -28,12 +28,13 @@ from collections.abc import Callable, Mapping
 
 import trio
 
-from passenger_trio.errors import EnvironmentUnfit, PassengerError, StartupStopped
+from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError, StartupStopped
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config
 from passenger_trio.running import RunningServer
 from passenger_trio.system.cgroups import enter_own_cgroup
 from passenger_trio.system.children import become_subreaper, end_all_strays, reap_strangers
+from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.syscalls import pidfd_open
 from passenger_trio.system.terminal import has_terminal
 from passenger_trio.tree import open_tree
@@ -86,6 +87,7 @@ def run(config: Config, *, on_ready: Callable[[RunningServer], None]) -> None:
         os.close(pidfd_open(os.getpid()))
     except OSError as error:
         raise EnvironmentUnfit(f"passenger_trio needs Linux 5.9 or newer, which knows pidfd_open ({error})") from None
+    lifeline = _pin(config.server.lifeline)
     become_subreaper()
     # A signal that arrives before Trio listens is handled when it does. A later one does not disturb the cleanup.
     unheard: list[int] = []
@@ -94,15 +96,38 @@ def run(config: Config, *, on_ready: Callable[[RunningServer], None]) -> None:
         signal.signal(number, lambda number, _: unheard.append(number))
     cgroup = enter_own_cgroup()
     try:
-        trio.run(_main, config, on_ready, heeded, unheard)
+        trio.run(_main, config, on_ready, heeded, unheard, lifeline)
     finally:
         end_all_strays()
         if cgroup is not None:
             cgroup.leave()
 
 
+def _pin(pid: int) -> PidFd | None:
+    """:raises OptionError: there is no such process."""
+    if not pid:
+        return None
+    try:
+        return PidFd.open(pid)
+    except ProcessLookupError:
+        raise OptionError("--lifeline", pid, "there is no such process: give the pid of one that lives") from None
+
+
+async def _end_with(lifeline: PidFd, program: trio.CancelScope) -> None:
+    try:
+        await lifeline.wait_exit()
+    finally:
+        lifeline.close()
+    _log.warning("the process %d of --lifeline has ended: ending at once", lifeline.pid)
+    program.cancel()
+
+
 async def _main(
-    config: Config, on_ready: Callable[[RunningServer], None], heeded: Mapping[int, Effect], unheard: list[int]
+    config: Config,
+    on_ready: Callable[[RunningServer], None],
+    heeded: Mapping[int, Effect],
+    unheard: list[int],
+    lifeline: PidFd | None = None,
 ) -> None:
     failure: PassengerError | None = None
     kernel = ErrorKernel()
@@ -145,6 +170,8 @@ async def _main(
                 obey(number)
             program.start_soon(listen)
             program.start_soon(kernel.supervise, "the reaper of strangers", reap_strangers)
+            if lifeline is not None:
+                program.start_soon(_end_with, lifeline, program.cancel_scope)
             try:
                 async with open_tree(config, kernel) as server:
                     with kernel.contain("the banner"):

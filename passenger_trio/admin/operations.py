@@ -14,10 +14,11 @@ from typing import Any
 import trio
 
 from passenger_trio.admin.context import Admin
-from passenger_trio.core.model import GroupKey, SpawnFailure
+from passenger_trio.core.model import GroupKey, SessionOutcome, SpawnFailure
 from passenger_trio.core.state import Rejection
-from passenger_trio.errors import AdminRefused
+from passenger_trio.errors import AdminRefused, CheckoutError, SpawnError
 from passenger_trio.pool.session import Process
+from passenger_trio.pool.waiter import Waiter
 from passenger_trio.running import RunningServer
 from passenger_trio.spawning.backtraces import Program, take_backtrace
 from passenger_trio.spawning.spawner import LiveProcess
@@ -34,6 +35,7 @@ __all__ = [
     "restart",
     "resume",
     "shutdown",
+    "spawn",
     "wait_restarted",
 ]
 
@@ -94,11 +96,13 @@ async def wait_restarted(admin: Admin, order: Mapping[str, Any]) -> dict[str, An
 
 
 async def detach(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
-    """``pid``: a process that serves."""
+    """``pid``: a process that serves. ``wait``: answer when it has ended."""
     pid = order.get("pid")
     found = next((process for process in admin.server.pool.processes.values() if process.live.pid == pid), None)
     if found is None or not admin.server.pool.detach(found.id):
         raise AdminRefused(404, f"no process {pid!r} serves")
+    if order.get("wait"):
+        await admin.server.pool.wait_gone(found.id)
     return {"pid": pid, "group": str(found.group)}
 
 
@@ -161,6 +165,39 @@ def _process(admin: Admin, order: Mapping[str, Any]) -> Process[LiveProcess]:
     if found is None or found.leaving or found.detach_announced:
         raise AdminRefused(404, f"no process {pid!r} serves")
     return found
+
+
+async def spawn(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
+    """``group``: one group (default: all). Starts a process where none is free, and answers when one
+    can serve, or why none can: as a request would, but no application sees it.
+    """
+    results: list[dict[str, Any]] = []
+    for key in _groups(admin, order):
+        pid: int | None = None
+        error: dict[str, Any] | None = None
+        try:
+            pid = await _free_process(admin.server, key)
+        except CheckoutError as refusal:
+            failure = refusal.failure if isinstance(refusal, SpawnError) else None
+            error = {"code": refusal.code, "cause": failure_summary(failure)}
+        results.append({"name": key.name, "environment": key.environment, "pid": pid, "error": error})
+    return {"groups": results}
+
+
+async def _free_process(server: RunningServer, key: GroupKey) -> int:
+    """:raises CheckoutError: no process can serve."""
+    found = server.pool.checkout_or_queue(key, server.pool.now())
+    if isinstance(found, Waiter):
+        try:
+            session = await found.wait()
+        finally:
+            found.leave()
+    else:
+        await trio.lowlevel.checkpoint()
+        session = found
+    pid = session.pid
+    session.close(SessionOutcome.NOT_STARTED)
+    return pid
 
 
 async def drain(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:

@@ -110,7 +110,17 @@ ROUTES = (
     ),
     Route(
         *("POST", "/v1/detach", "Take a process out, after its requests.", operations.detach, schemas.DETACHED),
-        order={"pid": Field("integer", "of a process that serves", is_needed=True)},
+        order={
+            "pid": Field("integer", "of a process that serves", is_needed=True),
+            "wait": Field("boolean", "answer when the process has ended"),
+        },
+        lasts=lambda order: bool(order.get("wait")),
+        refusals=(404,),
+    ),
+    Route(
+        *("POST", "/v1/spawn", "Start a process where none is free.", operations.spawn, schemas.SPAWNED),
+        order={"group": Field("string", "its name, or its name and environment, as status shows it (default: all)")},
+        lasts=lambda order: True,
         refusals=(404,),
     ),
     Route(

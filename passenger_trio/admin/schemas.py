@@ -24,6 +24,7 @@ __all__ = [
     "REQUESTS",
     "RESTARTED",
     "RESUMED",
+    "SPAWNED",
     "STATUS",
     "STOPPING",
     "TRACE",
@@ -217,6 +218,20 @@ RESTARTED = record({"groups": _list({"anyOf": list(_RESULTS)})})
 WAITED = record({"groups": _list({"anyOf": [*_RESULTS, _WAITING]})})
 BACKTRACES = record(
     {"processes": _list(record({"pid": COUNT, "group": TEXT, "role": _one_of("process", "preloader"), "text": TEXT}))}
+)
+SPAWNED = record(
+    {
+        "groups": _list(
+            record(
+                {
+                    "name": TEXT,
+                    "environment": TEXT,
+                    "pid": _maybe(COUNT),
+                    "error": _maybe(record({"code": TEXT, "cause": _maybe(FAILURE)})),
+                }
+            )
+        )
+    }
 )
 DETACHED = record({"pid": COUNT, "group": TEXT})
 DISABLED = record({"pid": COUNT, "group": TEXT, "sessions": COUNT})

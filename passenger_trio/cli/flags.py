@@ -57,6 +57,7 @@ _SECTION_OF = {
     "socket_mode": "Listening",
     "socket_backlog": "Listening",
     "instance_dir": "Listening",
+    "lifeline": "Listening",
     "trusted_proxies": "Listening",
     "abort_on_startup_error": "Application",
     "min_instances": "Pool",
@@ -125,6 +126,7 @@ _RENAMED = {(AppOptions, "shutdown_timeout"): "process_shutdown_timeout"}
 
 _METAVARS = {"duration": "TIME", "size": "SIZE", "int": "N", "path": "PATH", "text": "NAME", "mode": "MODE"}
 _METAVAR_OF = {
+    "lifeline": "PID",
     "app_start_command": "COMMAND",
     "env": "NAME=VALUE",
     "trusted_proxies": "ADDRESS",

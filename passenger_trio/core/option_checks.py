@@ -115,6 +115,12 @@ RULES = (
         lambda config, app: app.spawn_method != "direct",
         "there is no preloader: --spawn-method is direct",
     ),
+    _Needs(
+        AppOptions,
+        "preloader_socket",
+        lambda config, app: app.spawn_method != "direct",
+        "there is no preloader: --spawn-method is direct",
+    ),
 )
 """The conditions of options. Only options that differ from their defaults are checked."""
 
@@ -142,6 +148,7 @@ _TYPES: tuple[tuple[str, tuple[str, ...], str], ...] = (
         "its requests at the same time are set by --thread-count",
     ),
     ("max_preloader_idle_time", _FORKED, "it has no preloader"),
+    ("preloader_socket", _FORKED, "it has no preloader"),
 )
 """Option, the types of applications that it is for, and the message for other types."""
 

@@ -434,6 +434,12 @@ class Pool:
         self._perform(self._policy.enable(id, self.now()))
         self.notify_changed()
 
+    async def wait_gone(self, id: ProcessId) -> None:
+        """Return when the process has ended."""
+        while id in self.processes:
+            await self.changed.wait()
+        await trio.lowlevel.checkpoint()
+
     def always_restart(self, key: GroupKey, always: bool) -> None:
         """Switch on or off that each request finds fresh processes.
 

@@ -20,6 +20,7 @@ from passenger_trio.errors import SpawnError
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.handshake import Launch
 from passenger_trio.spawning.remains import Remains
+from passenger_trio.spawning.running_preloader import take_into_use
 from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import SpawnedProcess, WithoutPreloader
 from passenger_trio.system.children import start_program
@@ -58,8 +59,14 @@ async def start_loader(
         }
         launch.advance("preparation", "start_program")
         try:
-            pid = start_program(command, cwd=spec.detected.root, env=environment, output=output.writing_end)
-            launch.pin(pin_child(pid))
+            if role == "preloader" and spec.app.preloader_socket:
+                command = launch.command = (f"the preloader on {spec.app.preloader_socket}",)
+                pidfd = take_into_use(spec.app.preloader_socket, environment, output.writing_end)
+                pid = pidfd.pid
+            else:
+                pid = start_program(command, cwd=spec.detected.root, env=environment, output=output.writing_end)
+                pidfd = pin_child(pid)
+            launch.pin(pidfd)
         except (OSError, ValueError) as exc:  # ValueError: a NUL in the environment, ...
             raise _cannot_start(launch, command, exc) from exc
         output.close_writing_end()
@@ -77,6 +84,13 @@ def is_program(peer: PeerCredentials, pid: int) -> bool:
 
 def _cannot_start(launch: Launch, command: tuple[str, ...], exc: OSError | ValueError) -> SpawnError:
     why = str(exc)
+    if launch.spec.app.preloader_socket and command == launch.command and command[0].startswith("the preloader"):
+        return launch.failure(
+            ErrorCategory.OPERATING_SYSTEM,
+            f"{command[0]} cannot be taken into use: {getattr(exc, 'strerror', None) or why}",
+            "No preloader of this user waits there.",
+            "Start it again, and then restart the application: its socket serves one start.",
+        )
     if isinstance(exc, OSError):
         why = exc.strerror or why
         if exc.filename and exc.filename != command[0]:

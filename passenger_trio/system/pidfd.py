@@ -164,11 +164,14 @@ class PidFd:
             self._exit_status = status if result.si_code == CLD_EXITED else -status
 
 
-def is_readable(fd: int) -> bool:
-    """Whether the process of a pidfd has ended."""
+def is_readable(fd: int, wait: float = 0.0) -> bool:
+    """Whether the process of a pidfd has ended.
+
+    :param wait: seconds to wait for that, at most. Only for callers without an event loop.
+    """
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(wait * 1000))
 
 
 def pin_child(pid: int) -> PidFd:

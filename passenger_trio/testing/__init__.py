@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from passenger_trio.testing.harness import eventually as eventually
     from passenger_trio.testing.raw_client import RawClient as RawClient
     from passenger_trio.testing.raw_client import Response as Response
+    from passenger_trio.testing.unittest_case import PassengerTestCase as PassengerTestCase
 
 _HOMES = {
     "LeftBehind": "harness",
+    "PassengerTestCase": "unittest_case",
     "RawClient": "raw_client",
     "Response": "raw_client",
     "Supervisor": "harness",
     "eventually": "harness",
 }
 
-__all__ = ["LeftBehind", "RawClient", "Response", "Supervisor", "eventually"]
+__all__ = ["LeftBehind", "PassengerTestCase", "RawClient", "Response", "Supervisor", "eventually"]
 
 
 def __getattr__(name: str) -> Any:

@@ -360,6 +360,10 @@ class Supervisor:
         print(f"the end of the log of the server (pid {self.pid}):\n{self.log_tail}", file=sys.stderr)
 
     def _clean(self) -> None:
+        self._end_rest()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _end_rest(self) -> None:
         for line in self.marked_processes():
             try:
                 os.kill(int(line.split()[0]), signal.SIGKILL)
@@ -370,7 +374,6 @@ class Supervisor:
         for stream in (self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()
-        shutil.rmtree(self.home, ignore_errors=True)
 
     def _read(self, stream: IO[bytes], lines: list[str]) -> None:
         for raw in stream:

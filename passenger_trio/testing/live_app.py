@@ -1,31 +1,84 @@
-"""The application of one test, in a process of its own."""
+"""The application of one test, in a process of its own (TH2, TH3).
+
+The process is forked when the test begins, after the fixtures that it asked for before, and is gone when the test has
+ended: no state passes from one test to the next. ``LiveApp`` looks for what passes all the same, and for what the
+test leaves behind (``leaks``).
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from passenger_trio.admin.client import order
-from passenger_trio.testing.harness import eventually
+from passenger_trio.testing.clients import async_client, http_client, open_websocket
+from passenger_trio.testing.forked_preloader import ForkedPreloader, interface_of
+from passenger_trio.testing.leaks import Held, error_lines, grown, look, outlived
 from passenger_trio.testing.raw_client import RawClient, Response
-from passenger_trio.testing.servers import Servers, ServerUnderTest
+from passenger_trio.testing.servers import ServerUnderTest
 
-__all__ = ["LiveApp", "open_live_app"]
+__all__ = ["THRESHOLD", "DoesNotStart", "LiveApp", "options_for_object", "options_of"]
+
+_SOON = 2.0
+"""Seconds in which what has ended is gone."""
+THRESHOLD = 4
+"""New descriptors or threads of the application that are no leak."""
+
+
+class DoesNotStart(AssertionError):
+    """The application does not start. The text has the server's explanation."""
 
 
 class LiveApp:
-    """What a test knows of its application."""
+    """The application of a test. Made by the fixtures, and by ``PassengerTestCase``."""
 
-    def __init__(self, server: ServerUnderTest) -> None:
-        self.server = server
-        self.socket = str(server.address)
-        """The Unix socket that the clients of the test connect to."""
-        self._log_from = len(server.log)
+    def __init__(self, address: str | tuple[str, int], server: ServerUnderTest | None) -> None:
+        """:param server: None: a server that is not ours (``--passenger-server``)."""
+        self._server = server
+        self.address = address
+        """Where the clients of the test connect: the path of a Unix socket, or host and port."""
+        self.url = "http://localhost" if isinstance(address, str) else f"http://{address[0]}:{address[1]}"
+        self._log_from = len(server.log) if server is not None else 0
+        self._forked: ForkedPreloader | None = None
+        self._before: dict[int, Held] = {}
+
+    @classmethod
+    def of(cls, server: ServerUnderTest) -> LiveApp:
+        """The application of a server that the plugin has started."""
+        address = server.address
+        return cls(address, server)
+
+    # Facts
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the plugin has started the server."""
+        return self._server is not None
+
+    @property
+    def server(self) -> ServerUnderTest:
+        """The server, as ``passenger_trio.testing.Supervisor`` shows it: ``status()``, ``pids``, ``send_signal()`` ...
+
+        :raises AssertionError: the server was not started by the plugin.
+        """
+        assert self._server is not None, (
+            "--passenger-server names a server that runs already: only its answers are known"
+        )
+        return self._server
+
+    @property
+    def socket(self) -> str:
+        """The path of the server's Unix socket; of ``address``, if that is one."""
+        assert isinstance(self.address, str), "the server of --passenger-server has no Unix socket"
+        return self.address
+
+    @socket.setter
+    def socket(self, path: str) -> None:
+        self.address = path
 
     @property
     def pids(self) -> list[int]:
@@ -35,17 +88,33 @@ class LiveApp:
     @property
     def log(self) -> list[dict[str, Any]]:
         """The server's log since the test began, each line as its JSON object: ``level``, ``logger``, ``event`` ..."""
-        found = []
-        for line in self.server.log[self._log_from :]:
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                found.append({"level": "info", "logger": "", "event": line})
-        return found
+        if self._server is None:
+            return []
+        return [_record(line) for line in self.server.log[self._log_from :]]
+
+    def output(self) -> list[str]:
+        """The lines that the application has written to standard output and standard error."""
+        return [line["event"] for line in self.log if line.get("logger") == "passenger_trio.app"]
+
+    # Clients
+
+    def client(self, **options: Any) -> Any:
+        """A new ``httpx2.Client`` (or ``httpx.Client``, if only that is installed). The caller closes it."""
+        return http_client(self.address, self.url, **options)
+
+    def async_client(self, **options: Any) -> Any:
+        """A new ``httpx2.AsyncClient``, for Trio and asyncio. Use it in ``async with``."""
+        return async_client(self.address, self.url, **options)
+
+    @asynccontextmanager
+    async def open_websocket(self, path: str = "/", **options: Any) -> AsyncIterator[Any]:
+        """A ``trio_websocket.WebSocketConnection``, for tests that run in Trio."""
+        async with open_websocket(self.address, path, **options) as websocket:
+            yield websocket
 
     def connect(self, timeout: float = 30.0) -> RawClient:
         """A new connection for bytes."""
-        return RawClient(self.socket, timeout)
+        return RawClient(self.address, timeout)
 
     def get(self, path: str = "/", **headers: str) -> Response:
         """GET on a new connection. Fields as in ``Accept="..."``; an underscore in a name becomes a dash."""
@@ -53,53 +122,146 @@ class LiveApp:
             return client.get(path, [(name.replace("_", "-"), value) for name, value in headers.items()])
 
     def post(self, path: str, body: bytes) -> Response:
+        """POST on a new connection."""
         with self.connect() as client:
             return client.request("POST", path, body=body)
 
-    def end(self) -> None:
-        """End the application's processes."""
-        for pid in self.pids:
-            order(str(self.server.ready["admin_socket"]), "/v1/detach", {"pid": pid})
-        eventually(lambda: not self.server.group()["processes"], what="the processes of the test are gone")
+    # Life
+
+    def begin(self, make_preloader: Callable[[], ForkedPreloader] | None = None) -> None:
+        """Fork the process of this test.
+
+        :param make_preloader: forks the test's process, for an application that is an object.
+        :raises DoesNotStart: the application does not start.
+        """
+        server = self.server
+        server.in_use = True
+        if make_preloader is not None:
+            self._forked = make_preloader()
+        server.begin_test()  # behind the fork: it may take the copy into use at once
+        try:
+            pid = server.spawn()
+        except AssertionError as error:
+            self._close_forked()
+            server.in_use = False
+            raise DoesNotStart(str(error)) from None
+        assert (pid, _started(pid)) not in server.used, f"process {pid} served a test before: state may have leaked"
+        self._before = {pid: look(pid)}
+
+    def restart(self) -> None:
+        """Replace the application's processes by fresh ones now, as a deploy that drops what is in flight would.
+
+        :raises DoesNotStart: the application does not start.
+        """
+        self.server.end_processes(self.pids)
+        try:
+            pid = self.server.spawn()
+        except AssertionError as error:
+            raise DoesNotStart(str(error)) from None
+        self._before[pid] = look(pid)
+
+    def end(
+        self, allow_log: Iterable[str] = (), allow_leak: Iterable[str] = (), threshold: int = THRESHOLD
+    ) -> list[str]:
+        """End the processes of the test, and return what it left behind: one text for each finding.
+
+        :param allow_log: patterns of error lines that are expected.
+        :param allow_leak: kinds of leaks that are expected (``leaks.KINDS``).
+        """
+        if self._server is None:
+            return []
+        found: dict[str, str] = {}
+        children: dict[int, str] = {}
+        server = self.server
+        server.in_use = False
+        if server.process.poll() is not None:
+            return [f"the server ended during the test, with exit code {server.process.returncode}:\n{server.log_tail}"]
+        pids, connections = server.settle(_SOON)
+        if connections:
+            found["sockets"] = f"{connections} connections to the server are still open: close what the test has opened"
+        for pid in pids:
+            now = look(pid)
+            found.update(grown(self._before.get(pid, now), now, threshold))
+            children.update(now.children)
+            server.used.add((pid, _started(pid)))
+        server.end_processes(pids)
+        self._close_forked()
+        survivors = outlived(children)
+        if survivors:
+            listed = ", ".join(f"{pid} ({command})" for pid, command in survivors.items())
+            found["processes"] = f"processes that the application started outlived it: {listed}"
+            for pid in survivors:
+                _kill(pid)
+        allowed = set(allow_leak)
+        findings = [text for kind, text in found.items() if kind not in allowed]
+        if lines := error_lines(self.log, allow_log):
+            findings.append("the log has lines of level error: " + "\n".join(lines))
+        if surplus := server.surplus_descriptors(_SOON):
+            findings.append(f"the server has descriptors that it had not before: {', '.join(surplus)}")
+        return findings
+
+    def _close_forked(self) -> None:
+        if self._forked is not None:
+            self._forked.close()
+            self._forked = None
 
 
-def _named(request: pytest.FixtureRequest) -> tuple[Any, dict[str, Any]]:
-    """The application of a test, and the options of its marks, the nearest mark last."""
-    app: Any = request.config.getoption("--passenger-app") or request.config.getini("passenger_app")
-    options: dict[str, Any] = {}
-    for mark in reversed(list(request.node.iter_markers("passenger"))):
-        app = mark.args[0] if mark.args else app
-        options.update(mark.kwargs)
-    return app, options
-
-
-def _app_options(app: Any, base: Path) -> dict[str, Any]:
-    if isinstance(app, (str, Path)) and str(app):
-        if (base / app).is_dir():
-            return {"root": str((base / app).resolve())}
-        if ":" in str(app):
-            return {"root": str(base), "target": str(app)}
-    raise pytest.UsageError(
-        f"{app!r} is no application: give a directory or 'module:object', as in @pytest.mark.passenger('shop:app'), "
-        "--passenger-app, or passenger_app in the ini file"
-    )
-
-
-@contextmanager
-def open_live_app(request: pytest.FixtureRequest, servers: Servers) -> Iterator[LiveApp]:
-    """The application that the marks of a test name, while the test runs.
-
-    :raises AssertionError: a part of the plugin has a finding.
-    """
-    app, options = _named(request)
-    request.config.hook.pytest_passenger_options(request=request, options=options)
-    live_app = LiveApp(servers.get(_app_options(app, request.config.rootpath), options))
-    request.config.hook.pytest_passenger_start(live_app=live_app, request=request)
+def _record(line: str) -> dict[str, Any]:
     try:
-        yield live_app
-    finally:
-        found = request.config.hook.pytest_passenger_end(live_app=live_app, request=request)
-        live_app.end()
-    findings = [text for texts in found for text in texts or ()]
-    if findings:
-        pytest.fail("\n".join(findings), pytrace=False)
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"level": "info", "logger": "", "event": line}
+
+
+def _started(pid: int) -> str:
+    """When the process started, in ticks since the boot."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it has ended meanwhile
+
+
+def options_of(app: object, base: Path) -> Mapping[str, Any] | None:
+    """The options that name an application: a directory, or ``module:object``. None: it is an object.
+
+    :raises ValueError: a text that is neither.
+    """
+    if not isinstance(app, (str, os.PathLike)):
+        return None if callable(app) else _refuse(app)
+    text = os.fspath(app)
+    if text and (base / text).is_dir():
+        return {"root": str((base / text).resolve())}
+    where, colon, target = text.rpartition(":")
+    if colon and (base / where).is_dir():
+        return {"root": str((base / where).resolve()), "target": target}
+    if colon or (text and (base / text).is_file()):
+        return {"root": str(base), "target": text}
+    return _refuse(app)
+
+
+def options_for_object(application: object, base: Path, socket: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a server that takes the test's process as its preloader."""
+    return {
+        "app_type": interface_of(application),
+        **options,
+        "root": str(base),
+        "target": "passenger_trio.testing:application",
+        "name": "app",
+        "spawn_method": "smart",
+        "preloader_socket": str(socket),
+    }
+
+
+def _refuse(app: object) -> Mapping[str, Any]:
+    raise ValueError(
+        f"{app!r} is no application: give a directory, 'module:object' or an object, as in @pytest.mark.passenger('shop:app'), "
+        "or passenger_app in the ini file"
+    )

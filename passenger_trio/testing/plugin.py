@@ -8,19 +8,25 @@ but pytest (TH1). What a fixture needs is imported when it is first used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from passenger_trio.testing.clients import WebSockets
     from passenger_trio.testing.live_app import LiveApp
+    from passenger_trio.testing.live_log import LiveLog
+    from passenger_trio.testing.raw_client import RawClient
     from passenger_trio.testing.servers import Servers
 
 PARTS: tuple[str, ...] = ()
 """Modules of further fixtures and reports, such as ``passenger_trio.testing.NAME``."""
 
 pytest_plugins = PARTS
+
+_KEPT = pytest.StashKey[list[str]]()
+"""Directories of servers that stay (``--passenger-keep``)."""
 
 _MARKS = (
     "passenger(app, **options): the application of a test, and options of its server (passenger-trio.toml has their names)",
@@ -35,10 +41,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--passenger-app",
         metavar="APP",
-        default=None,
+        default="",
         help="the application of tests that name none: a directory, or module:object",
     )
+    group.addoption(
+        "--passenger-server",
+        metavar="URL",
+        default="",
+        help="test the server that runs there (http://HOST:PORT, unix:/PATH) instead of starting one; nothing is forked",
+    )
+    group.addoption(
+        "--passenger-keep",
+        action="store_true",
+        help="let the servers' directories stay after the run, with configuration and log, and say where they are",
+    )
     parser.addini("passenger_app", "the application of tests that name none", type="string", default="")
+    parser.addini(
+        "passenger_leak_threshold",
+        "new descriptors or threads of the application that are no leak (4)",
+        type="string",
+        default="",
+    )
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -52,25 +75,101 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", mark)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for home in config.stash.get(_KEPT, []):
+        terminalreporter.write_line(f"passenger: configuration and log of a server are in {home}")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    mark = metafunc.definition.get_closest_marker("passenger_matrix")
+    if mark is not None and "live_app" in metafunc.fixturenames:
+        names = [app if isinstance(app, str) else getattr(app, "__name__", None) for app in mark.args]
+        metafunc.parametrize("live_app", mark.args, indirect=True, ids=names)
+
+
 @pytest.fixture(scope="session")
 def passenger_config() -> dict[str, Any]:
-    """Options of every server under test. Override it in a conftest.py."""
+    """Options of every server under test; names as in passenger-trio.toml. Override it in a conftest.py."""
     return {}
 
 
+@pytest.fixture
+def passenger_app() -> Any:
+    """The application under test, if no mark or option names it: override it, to return a directory,
+    ``"module:object"``, or an object that your fixtures have made.
+    """
+    return None
+
+
 @pytest.fixture(scope="session")
-def passenger_server(passenger_config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def passenger_server(
+    request: pytest.FixtureRequest, passenger_config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Servers]:
     """The servers of this session (of this worker of pytest-xdist): one for each application and set of options."""
     from passenger_trio.testing.servers import Servers
 
-    with Servers(passenger_config, tmp_path_factory) as servers:
+    keep = request.config.getoption("passenger_keep")
+    with Servers(passenger_config, lambda: tmp_path_factory.mktemp("pt"), keep) as servers:
         yield servers
+        request.config.stash[_KEPT] = [str(home) for home in servers.homes] if keep else []
 
 
 @pytest.fixture
-def live_app(request: pytest.FixtureRequest, passenger_server: Servers) -> Iterator[LiveApp]:
+def live_app(request: pytest.FixtureRequest, passenger_app: Any, passenger_server: Servers) -> Iterator[LiveApp]:
     """The application of the test, in a process that was forked for this test."""
-    from passenger_trio.testing.live_app import open_live_app
+    from passenger_trio.testing.opening import asked_for, open_live_app
 
-    with open_live_app(request, passenger_server) as live_app:
+    app, options = asked_for(request, getattr(request, "param", passenger_app))
+    with open_live_app(request, passenger_server, app, options) as live_app:
         yield live_app
+
+
+@pytest.fixture
+def passenger_factory(
+    request: pytest.FixtureRequest, passenger_app: Any, passenger_server: Servers
+) -> Iterator[Callable[..., LiveApp]]:
+    """``passenger_factory(app=None, **options)``: one more live application, for as long as the test lasts."""
+    from contextlib import ExitStack
+
+    from passenger_trio.testing.opening import asked_for, open_live_app
+
+    with ExitStack() as opened:
+
+        def make(app: object = None, **options: Any) -> LiveApp:
+            usual, given = asked_for(request, passenger_app)
+            chosen = usual if app is None else app
+            return opened.enter_context(open_live_app(request, passenger_server, chosen, {**given, **options}))
+
+        yield make
+
+
+@pytest.fixture
+def passenger_client(live_app: LiveApp) -> Iterator[Any]:
+    """An ``httpx2.Client`` of the live application."""
+    with live_app.client() as client:
+        yield client
+
+
+@pytest.fixture
+def passenger_ws(live_app: LiveApp) -> Iterator[WebSockets]:
+    """``passenger_ws(path)`` opens a WebSocket: ``send``, ``receive``, ``close``."""
+    from passenger_trio.testing.clients import WebSockets
+
+    websockets = WebSockets(lambda: live_app.address)
+    yield websockets
+    websockets.close()
+
+
+@pytest.fixture
+def passenger_raw(live_app: LiveApp) -> Iterator[RawClient]:
+    """A connection that sends exactly the bytes that the test gives it."""
+    with live_app.connect() as client:
+        yield client
+
+
+@pytest.fixture
+def passenger_log(live_app: LiveApp) -> LiveLog:
+    """The log of the test: ``events``, ``output``, ``wait(regex)``."""
+    from passenger_trio.testing.live_log import LiveLog
+
+    return LiveLog(live_app)

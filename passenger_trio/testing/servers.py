@@ -1,8 +1,8 @@
 """The servers of one pytest session: one for each application and set of options, started at its
 first use, shared by all tests that ask for the same.
 
-A server listens on a Unix socket in a directory of this session, so workers of pytest-xdist do not
-meet. It keeps one preloader and no process between tests: a test orders a fresh one
+A server (TH3) listens on a Unix socket in a directory of this session, so workers of pytest-xdist do not
+meet. It ends with the process of the tests, whatever ends that (TH8). It keeps one preloader and no process between tests: a test orders a fresh one
 (``live_app``). Its log goes to a file, because a thread that reads a pipe would stand in the way of
 forking from the test's process.
 """
@@ -17,26 +17,33 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
-import pytest
 
+from passenger_trio.admin.client import order
+from passenger_trio.errors import AdminError
 from passenger_trio.options import AppOptions, PoolOptions, ServerOptions
-from passenger_trio.testing.harness import MARK, Supervisor
+from passenger_trio.testing.harness import MARK, Supervisor, eventually
+from passenger_trio.testing.leaks import look
 
 __all__ = ["ServerUnderTest", "Servers", "write_config"]
 
 _LONGEST_HOME = 72
 """Bytes of a directory in which every socket of a server has room (``sun_path`` has 107)."""
 
+_EVIDENCE = 60
+"""Lines of the log that explain a start that failed."""
+
 DEFAULTS: dict[str, Any] = {
     "environment": "test",
+    "start_timeout": 60,
     "min_instances": 0,
     "max_pool_size": 1,
-    "max_preloader_idle_time": 0,
     "pool_idle_time": 0,
     "stat_throttle_rate": 0,
     "max_drain_time": 1,
@@ -61,6 +68,7 @@ class ServerUnderTest(Supervisor):
             "PASSENGER_TRIO_LOG_FORMAT": "json",
             "PASSENGER_TRIO_INSTANCE_DIR": str(home / "i"),
             "PASSENGER_TRIO_SOCKET": str(home / "s"),
+            "PASSENGER_TRIO_LIFELINE": str(os.getpid()),
         }
         with open(home / "log", "wb") as log:
             process = subprocess.Popen(
@@ -77,6 +85,15 @@ class ServerUnderTest(Supervisor):
         super().__init__(process, home, mark)
         self._source = (home / "log").open("rb")
         self._rest = b""
+        self.keeps_home = False
+        self.used: set[tuple[int, str]] = set()
+        """Pid and start of each process that served a test."""
+        self.in_use = False
+        """Whether an application of the running test has this server."""
+        self._troubled = False
+        self._stale = 0
+        """Connections that earlier tests have left open."""
+        self._descriptors: Counter[str] | None = None
 
     @property
     def log(self) -> list[str]:
@@ -95,6 +112,77 @@ class ServerUnderTest(Supervisor):
             self.log  # noqa: B018  reads the file
         return self._ready
 
+    # One test after another
+
+    def begin_test(self) -> None:
+        """Make the server as if no test had run: nothing is left of crashes and of starts that failed."""
+        if self._troubled:
+            self._order("restart", hard=True)
+            self._troubled = False
+
+    def spawn(self) -> int:
+        """Let a process be forked, or started, and wait until it can serve. Returns its pid.
+
+        :raises AssertionError: the application does not start. The text has the server's explanation.
+        """
+        [result] = self._order("spawn", for_long=True)["groups"]
+        if result["pid"] is None:
+            self._troubled = True
+            raise AssertionError(self._explanation(result["error"]))
+        return int(result["pid"])
+
+    def settle(self, within: float) -> tuple[list[int], int]:
+        """The application's processes, and the number of open connections of clients that are not known from an
+        earlier call, when all that is on its way has come or gone.
+
+        :param within: seconds to wait for that, at most.
+        """
+        deadline = time.monotonic() + within
+        while True:
+            status = self.status()
+            group, connections = status["groups"][0], int(status["connections"]["open"])
+            self._stale = min(self._stale, connections)
+            moving = group["spawning"] or any(process["state"] != "running" for process in group["processes"])
+            if not (moving or connections > self._stale) or time.monotonic() >= deadline:
+                break
+            time.sleep(0.005)
+        self._troubled |= group["backing_off_for"] is not None or group["last_error"] is not None
+        new, self._stale = connections - self._stale, connections
+        return [process["pid"] for process in group["processes"]], new
+
+    def end_processes(self, pids: Iterable[int]) -> None:
+        """End processes of the application, and wait until they are gone."""
+        for pid in pids:
+            try:
+                self._order("detach", for_long=True, pid=pid, wait=True)
+            except AdminError:
+                # It is ending already.
+                eventually(lambda: all(one["pid"] != pid for one in self.group()["processes"]), what=f"{pid} is gone")  # noqa: B023  called at once
+
+    def surplus_descriptors(self, within: float) -> list[str]:
+        """The descriptors of the server that it had not after its first test."""
+        deadline = time.monotonic() + within
+        while True:
+            now = look(self.pid).descriptors
+            before = self._descriptors
+            if before is None:
+                before = self._descriptors = now
+            surplus = sorted((now - before).elements())
+            if not surplus or time.monotonic() >= deadline:
+                return surplus
+            time.sleep(0.005)
+
+    def _order(self, what: str, *, for_long: bool = False, **members: Any) -> dict[str, Any]:
+        return order(str(self.ready["admin_socket"]), f"/v1/{what}", members, for_long=for_long)
+
+    def _explanation(self, error: dict[str, Any]) -> str:
+        cause = error["cause"]
+        if cause is None:
+            return f"no process can serve: {error['code']}\n{self.log_tail}"
+        events = [json.loads(line)["event"] for line in self.log if line.startswith("{") and '"event"' in line]
+        evidence = [event.split("] ", 1)[1] for event in events if event.startswith("[error ")]
+        return "\n".join([cause["summary"], *evidence[-_EVIDENCE:]])
+
     def close(self) -> None:
         """End the server, and check that nothing is left.
 
@@ -105,25 +193,39 @@ class ServerUnderTest(Supervisor):
                 self.stop(signal.SIGTERM)
         finally:
             self.kill()
-            self._clean()
+            self._end_rest()
             self._source.close()
+            if not self.keeps_home:
+                shutil.rmtree(self.home, ignore_errors=True)
 
 
 class Servers:
     """Starts servers at their first use, and ends them all at the end."""
 
-    def __init__(self, config: Mapping[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
-        """:param config: options of every server."""
+    def __init__(self, config: Mapping[str, Any], make_directory: Callable[[], Path], keep: bool = False) -> None:
+        """:param config: options of every server.
+        :param make_directory: makes a new directory for a server.
+        :param keep: let the directories stay: configuration and log.
+        """
         self._config = {**DEFAULTS, **config}
-        self._factory = tmp_path_factory
-        self._servers: dict[str, ServerUnderTest] = {}
+        self._make_directory = make_directory
+        self._keep = keep
+        self._servers: dict[str, list[ServerUnderTest]] = {}
+        """Of the same key: more than one, if a test asked for several applications of that key at the same time."""
 
     def __enter__(self) -> Servers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all servers.
+
+        :raises AssertionError: something is left.
+        """
         failures = []
-        for server in self._servers.values():
+        for server in self._all():
             try:
                 server.close()
             except AssertionError as error:
@@ -132,24 +234,52 @@ class Servers:
         if failures:
             raise AssertionError("\n".join(failures))
 
+    @property
+    def homes(self) -> list[Path]:
+        """The directories of the servers that run."""
+        return [server.home for server in self._all()]
+
+    def _all(self) -> list[ServerUnderTest]:
+        return [server for servers in self._servers.values() for server in servers]
+
     def get(self, app: Mapping[str, Any], options: Mapping[str, Any]) -> ServerUnderTest:
-        """The running server of an application with these options.
+        """A running server of an application with these options, that no other application of the test uses.
 
         :param app: the options that name the application: ``root``, ``target``.
         :raises AssertionError: the server does not start.
         """
         text = write_config({**self._config, **options, **app})
-        server = self._servers.get(text)
-        if server is None or server.process.poll() is not None:
-            home = self._home()
-            config = home / "passenger-trio.toml"
-            config.write_text(text)
-            server = self._servers[text] = ServerUnderTest.launch(config, home)
-            server.wait_ready()
+        return self._living(text) or self._start(text, text, self.directory())
+
+    def get_for_object(self, options: Callable[[Path], Mapping[str, Any]], key: tuple[str, ...]) -> ServerUnderTest:
+        """As ``get``, for application objects that are served in the same way.
+
+        :param options: makes the server's options from the path where the test's process waits as preloader.
+        :param key: what distinguishes the server.
+        """
+        name = repr(key)
+        server = self._living(name)
+        if server is None:
+            home = self.directory()
+            server = self._start(name, write_config({**self._config, **options(home / "p")}), home)
         return server
 
-    def _home(self) -> Path:
-        home = self._factory.mktemp("pt")
+    def _living(self, key: str) -> ServerUnderTest | None:
+        servers = self._servers.setdefault(key, [])
+        return next((one for one in servers if not one.in_use and one.process.poll() is None), None)
+
+    def _start(self, key: str, text: str, home: Path) -> ServerUnderTest:
+        config = home / "passenger-trio.toml"
+        config.write_text(text)
+        server = ServerUnderTest.launch(config, home)
+        self._servers.setdefault(key, []).append(server)
+        server.keeps_home = self._keep
+        server.wait_ready()
+        return server
+
+    def directory(self) -> Path:
+        """A new directory in which every Unix socket of a server has room."""
+        home = self._make_directory()
         if len(os.fsencode(home)) > _LONGEST_HOME:
             shutil.rmtree(home)
             home = Path(tempfile.mkdtemp(prefix="pt-"))

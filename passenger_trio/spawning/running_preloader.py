@@ -1,0 +1,58 @@
+"""A preloader that runs already: it has loaded the application, and waits on a Unix socket to be taken into use
+(``--preloader-socket``, CONTRACT.md 1.6).
+
+It gets what a program that we start has: the environment, and a pipe for its output. From then on it is a preloader like
+any other. It is not our child, so its exit status is unknown, and whoever started it reaps it.
+
+Law (R47): it is believed only if the process that listens on the path runs as our user. The control connection must come
+from that same process.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from collections.abc import Mapping
+
+from passenger_trio.system.pidfd import PidFd
+from passenger_trio.system.sockets import PeerCredentials, peer_credentials, peer_lives
+
+__all__ = ["is_ours", "take_into_use"]
+
+_TIME = 5.0
+"""Seconds in which it must take a message that fits into the kernel's buffer, unless the environment is huge."""
+
+
+def is_ours(peer: PeerCredentials) -> bool:
+    """Whether the process that listens runs as our user."""
+    return peer.uid == os.getuid()
+
+
+def take_into_use(path: str, environment: Mapping[str, str], output: int) -> PidFd:
+    """Hand the preloader its environment and its output.
+
+    :param output: the writing end of its output pipe.
+    :returns: the preloader's process, which the caller owns.
+    :raises OSError: nobody of our user listens there, or it does not take the message.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(_TIME)
+        sock.connect(path)
+        listener = peer_credentials(sock)
+        if not is_ours(listener):
+            raise PermissionError(f"pid {listener.pid} listens on {path}, and is not this user's")
+        pidfd = PidFd.open(listener.pid)
+        try:
+            # The pid is pinned now. If the process that listened has ended before, the pid may be another's.
+            if not peer_lives(sock):
+                raise ProcessLookupError(f"the process that listened on {path} has ended")
+            text = json.dumps({"environment": dict(environment)}).encode() + b"\n"
+            sent = sock.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [output]))])
+            if text := text[sent:]:  # it may hang up as soon as it has all
+                sock.sendall(text)
+        except BaseException:
+            pidfd.close()
+            raise
+        return pidfd

@@ -1,0 +1,124 @@
+"""What a test must not leave behind: descriptors, threads and processes of the application, sockets of clients, lines of
+level error (TH7).
+
+The application's process ends with the test, so a descriptor that it leaks does no harm here. But in production it would:
+so the open descriptors and threads are counted when the process is ready and when the test has ended. Some are opened once and
+kept, by design, such as a connection to a database. Hence the threshold.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+__all__ = ["KINDS", "Held", "error_lines", "grown", "look", "outlived"]
+
+KINDS = ("descriptors", "threads", "processes", "sockets")
+_SHOWN = 8
+
+
+@attrs.frozen
+class Held:
+    """What a process holds at one moment.
+
+    :ivar descriptors: target of each open descriptor -> how many have it.
+    :ivar children: pid and command of each descendant.
+    """
+
+    descriptors: Counter[str] = attrs.field(factory=Counter)
+    threads: int = 0
+    children: Mapping[int, str] = attrs.field(factory=dict)
+
+
+def look(pid: int) -> Held:
+    """What the process holds now; nothing if it has ended."""
+    return Held(_descriptors(pid), _count(f"/proc/{pid}/task"), _family(pid))
+
+
+def grown(before: Held, now: Held, threshold: int) -> dict[str, str]:
+    """Kind of a leak -> what to say of it.
+
+    :param threshold: new descriptors or threads of a process that are no leak.
+    """
+    found = {}
+    new = now.descriptors - before.descriptors
+    if new.total() > threshold:
+        listed = ", ".join(f"{target} ({count})" if count > 1 else target for target, count in new.most_common(_SHOWN))
+        found["descriptors"] = f"the application has {new.total()} more open descriptors than before the test: {listed}"
+    if now.threads - before.threads > threshold:
+        found["threads"] = f"the application has {now.threads - before.threads} more threads than before the test"
+    return found
+
+
+def outlived(children: Mapping[int, str]) -> dict[int, str]:
+    """Those of the processes that still run."""
+    return {pid: command for pid, command in children.items() if _state(pid) not in ("", "Z", "X")}
+
+
+def error_lines(log: Iterable[Mapping[str, Any]], allowed: Iterable[str]) -> list[str]:
+    """The events of level error or critical that no pattern matches."""
+    patterns = [re.compile(pattern) for pattern in allowed]
+    return [
+        str(line["event"])
+        for line in log
+        if line.get("level") in ("error", "critical") and not any(one.search(str(line["event"])) for one in patterns)
+    ]
+
+
+def _descriptors(pid: int) -> Counter[str]:
+    found: Counter[str] = Counter()
+    try:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                target = os.readlink(f"/proc/{pid}/fd/{name}")
+            except OSError:
+                continue  # closed meanwhile
+            found[re.sub(r":\[\d+\]$", "", target)] += 1
+    except OSError:
+        pass  # it has ended
+    # Streams to the server come and go with requests. A socket that leaks shows in its number all the same, for the
+    # server keeps few.
+    return found
+
+
+def _count(directory: str) -> int:
+    try:
+        return len(os.listdir(directory))
+    except OSError:
+        return 0
+
+
+def _family(pid: int) -> dict[int, str]:
+    found: dict[int, str] = {}
+    queue = [pid]
+    while queue:
+        for task in _list(f"/proc/{queue[0]}/task"):
+            for child in _read(f"/proc/{queue[0]}/task/{task}/children").split():
+                queue.append(int(child))
+                found[int(child)] = _read(f"/proc/{child}/cmdline").replace("\0", " ").strip()
+        del queue[0]
+    return found
+
+
+def _state(pid: int) -> str:
+    return _read(f"/proc/{pid}/stat").rpartition(")")[2].strip()[:1]
+
+
+def _list(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8", "replace")
+    except OSError:
+        return ""

@@ -1,0 +1,95 @@
+"""From what a test asks for (marks, the fixture ``passenger_app``, ini file, command line) to its live application.
+
+The nearest says which application it is: what the caller gives, the fixture ``passenger_app``, the nearest mark, the command line, the ini file.
+Options add up; the nearest mark wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from passenger_trio.testing.forked_preloader import ForkedPreloader, interface_of
+from passenger_trio.testing.leaks import KINDS
+from passenger_trio.testing.live_app import THRESHOLD, LiveApp, options_for_object, options_of
+from passenger_trio.testing.servers import Servers
+
+__all__ = ["asked_for", "open_live_app"]
+
+
+def asked_for(request: pytest.FixtureRequest, own: object = None) -> tuple[object, dict[str, Any]]:
+    """The application that a test asks for, and the options of its marks.
+
+    :param own: the application of the fixture ``passenger_app``, or of ``passenger_matrix``.
+    """
+    app: object = request.config.getoption("passenger_app") or request.config.getini("passenger_app")
+    options: dict[str, Any] = {}
+    for mark in reversed(list(request.node.iter_markers("passenger"))):
+        if len(mark.args) > 1:
+            raise pytest.UsageError(f"the mark passenger takes one application, not {len(mark.args)}")
+        app = mark.args[0] if mark.args else app
+        options.update(mark.kwargs)
+    return (app if own is None else own), options
+
+
+@contextmanager
+def open_live_app(
+    request: pytest.FixtureRequest, servers: Servers, app: object, options: Mapping[str, Any]
+) -> Iterator[LiveApp]:
+    """Serve an application while the test runs. What the test leaves behind fails it.
+
+    :raises DoesNotStart: the application does not start.
+    """
+    hook = request.config.hook
+    options = dict(options)
+    hook.pytest_passenger_options(request=request, options=options)
+    live_app, make_preloader = _find(request, servers, app, options)
+    if make_preloader is not None or live_app.is_ours:
+        live_app.begin(make_preloader)
+    try:
+        hook.pytest_passenger_start(live_app=live_app, request=request)
+        yield live_app
+    finally:
+        found = hook.pytest_passenger_end(live_app=live_app, request=request)
+        allowed = [kind for mark in request.node.iter_markers("passenger_allow_leak") for kind in mark.args or KINDS]
+        patterns = [text for mark in request.node.iter_markers("passenger_allow_log") for text in mark.args or (".",)]
+        findings = live_app.end(patterns, allowed, int(request.config.getini("passenger_leak_threshold") or THRESHOLD))
+    findings = [text for texts in found for text in texts or ()] + findings
+    if findings:
+        pytest.fail("\n".join(findings), pytrace=False)
+
+
+def _find(
+    request: pytest.FixtureRequest, servers: Servers, app: object, options: Mapping[str, Any]
+) -> tuple[LiveApp, Any]:
+    elsewhere = request.config.getoption("passenger_server")
+    if elsewhere:
+        return LiveApp(_address(elsewhere), None), None
+    base = request.config.rootpath
+    try:
+        named = options_of(app, base)
+        if named is not None:
+            return LiveApp.of(servers.get(named, options)), None
+        server = servers.get_for_object(
+            lambda socket: options_for_object(app, base, socket, options),
+            (interface_of(app), repr(sorted(options.items()))),
+        )
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+    environment = {name: str(value) for name, value in dict(options.get("env", {})).items()}
+    make = partial(ForkedPreloader, app, interface_of(app), server.home / "p", environment)
+    return LiveApp.of(server), make
+
+
+def _address(url: str) -> str | tuple[str, int]:
+    if url.startswith("unix:"):
+        return url.removeprefix("unix:")
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise pytest.UsageError(f"--passenger-server {url!r}: write http://HOST:PORT or unix:/PATH")
+    return parts.hostname, parts.port or 80
