@@ -248,6 +248,18 @@ class AppOptions:
     response_buffer_high_watermark: int = option(
         128 * 1024**2, "pause a process when its response has this much in the buffers (0: no limit)", kind="size"
     )
+    reload: bool = option(
+        False, "restart the application when its files change, for development (needs the extra reload)"
+    )
+    reload_dir: tuple[str, ...] = option(
+        (), "directory to watch, with those below it; repeatable (default: the application's directory)"
+    )
+    reload_include: tuple[str, ...] = option(
+        (), "watch files of this name or path, too: '*.sql'; repeatable (code, templates and configuration are watched)"
+    )
+    reload_exclude: tuple[str, ...] = option(
+        (), "do not watch files or directories of this name or path: 'data', '*_test.py'; repeatable"
+    )
     friendly_error_pages: str = option(
         "auto",
         "explain start-up errors to the browser (auto: in development)",

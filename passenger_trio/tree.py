@@ -43,6 +43,7 @@ from passenger_trio.extensions import Extensions
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config
 from passenger_trio.pool.callables import Callables
+from passenger_trio.pool.code_watcher import CodeWatcher, watched
 from passenger_trio.pool.gauges import Gauges
 from passenger_trio.pool.hooks import Hooks, parse_hooks
 from passenger_trio.pool.pool import Pool
@@ -147,6 +148,8 @@ async def open_tree(
             make_app_spec(app, found, os.environ, str(instance.path))
             for app, found in zip(config.apps, apps, strict=True)
         ]
+        reloading = [watched(spec.key, spec.detected.root, spec.app) for spec in specs if spec.app.reload]
+        code_watcher = CodeWatcher(pool, reloading, kernel) if reloading else None
         routes = [Route(spec.key, spec.app) for spec in specs]
         access_log = AccessLog.open(config, kernel)
         if access_log is not None:
@@ -194,6 +197,8 @@ async def open_tree(
                 roots = {spec.key: spec.detected.root for spec in specs}
                 restart_files = RestartFilePoller(pool, directories, roots, config.pool.stat_throttle_rate)
                 await tree.start(keep, "the restart-file poller", restart_files.run)
+            if code_watcher is not None:
+                tree.start_soon(kernel.supervise, "the code watcher", code_watcher.run)
             parts = SpawnerParts(spawn_listener, Ports(), remains, kernel)
             for spec in specs:
                 await pool.add_group(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from passenger_trio.cli.extras import import_extra
 from passenger_trio.errors import MissingExtra
+from passenger_trio.system.extras import import_extra
 
 
 def test_what_is_installed_is_imported() -> None:

@@ -78,6 +78,10 @@ _SECTION_OF = {
     "sticky_sessions": "Pool",
     "sticky_sessions_cookie_name": "Pool",
     "sticky_sessions_cookie_attributes": "Pool",
+    "reload": "Restarts",
+    "reload_dir": "Restarts",
+    "reload_include": "Restarts",
+    "reload_exclude": "Restarts",
     "warmup_url": "Restarts",
     "max_drain_time": "Restarts",
     "restart_dir": "Restarts",
@@ -107,6 +111,7 @@ _COMMON = frozenset(
         "min_instances",
         "max_request_queue_size",
         "pool_idle_time",
+        "reload",
         "shutdown_timeout",
         "access_log",
         "log_level",
@@ -139,6 +144,9 @@ _METAVAR_OF = {
     "streamed_paths": "PATH",
     "unlimited_concurrency_paths": "PATH",
     "sticky_sessions_cookie_attributes": "TEXT",
+    "reload_dir": "PATH",
+    "reload_include": "PATTERN",
+    "reload_exclude": "PATTERN",
 }
 
 

@@ -20,8 +20,8 @@ import click
 
 from passenger_trio.admin.top_rows import ORDERS, Snapshot, rows, summary
 from passenger_trio.cli.choose import choose
-from passenger_trio.cli.extras import import_extra
 from passenger_trio.errors import AdminError
+from passenger_trio.system.extras import import_extra
 
 __all__ = ["top"]
 
