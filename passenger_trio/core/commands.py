@@ -52,6 +52,7 @@ class Reason(enum.Enum):
     QUEUE_FULL = "the request queue is full"
     QUEUE_TIME = "it waited for longer than it may"
     SPAWN_FAILED = "the application does not start"
+    NO_STREAM = "no descriptor is left for a stream to a process"
 
 
 @attrs.frozen

@@ -139,6 +139,8 @@ def refusal(command: Refuse) -> CheckoutError:
         if command.retry_after is not None:
             error.retry_after = max(1, math.ceil(command.retry_after))
         return error
+    if command.reason is Reason.NO_STREAM:
+        return CheckoutError(command.reason.value)
     return PoolShutDown()
 
 

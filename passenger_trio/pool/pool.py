@@ -46,6 +46,7 @@ from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.clock import Clock
 from passenger_trio.pool.events import Events
 from passenger_trio.pool.group_task import GroupTask
+from passenger_trio.pool.lending import Lending, PoolWatcher
 from passenger_trio.pool.perform import perform
 from passenger_trio.pool.session import Process, Session
 from passenger_trio.pool.waiter import Waiter
@@ -69,7 +70,7 @@ class Pool:
         self._kernel = kernel or ErrorKernel()
         self._kernel.on_logged = self._fault_contained
         self._failure: Exception | None = None
-        self._policy = RecordedPolicy(limits, on_failure=self._failed)
+        self._policy = RecordedPolicy(limits, on_failure=self.failed)
         self._waiters: dict[WaiterId, Waiter] = {}
         """Waiters without an answer."""
         self._waiter_ids = itertools.count(1)
@@ -78,6 +79,10 @@ class Pool:
         self.now: Callable[[], float] = trio.current_time
         """Monotonic seconds."""
         self._clock = Clock(self._policy.next_deadline, self._tick)
+        self.lending = Lending(self._policy, self._perform, self.now)
+        """For the desk that leases processes to fronts."""
+        self.watcher: PoolWatcher | None = None
+        """That desk, if there is one."""
         self._told: dict[GroupKey, tuple[str, str]] = {}
         """The evidence of each group's last failure that was logged in full."""
         self.group_tasks: dict[GroupKey, GroupTask] = {}
@@ -126,7 +131,7 @@ class Pool:
             # and idle group tasks are about to close.
             try:
                 self.shut_down()
-            except Exception:  # noqa: BLE001  _failed has stored it
+            except Exception:  # noqa: BLE001  failed has stored it
                 pass
         for task in self.group_tasks.values():
             task.close()
@@ -142,9 +147,9 @@ class Pool:
         try:
             await self._clock.run()
         except Exception as error:  # noqa: BLE001  the timer is a part of the pool
-            self._failed(error)
+            self.failed(error)
 
-    def _failed(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
         """Store the first exception, and end the pool: from now on the policy's decisions cannot be
         trusted.
         """
@@ -212,6 +217,17 @@ class Pool:
         self._waiters[waiter.id] = waiter
         if commands or not others_wait:
             self._perform(commands)
+        if self.watcher is not None and not waiter.answered:
+            self.watcher.somebody_waits(key)
+        return waiter
+
+    def queue_for_front(self, key: GroupKey, since: float, avoided: ProcessId | None, sticky_route: bytes) -> Waiter:
+        """Enter the queue for a request that waits at a front since then."""
+        waiter = Waiter(self, WaiterId(next(self._waiter_ids)))
+        wanted = self._routes.get(sticky_route)
+        commands = self._policy.checkout(waiter.id, key, self.now(), avoided, wanted, since)
+        self._waiters[waiter.id] = waiter
+        self._perform(commands)
         return waiter
 
     def left(self, waiter: Waiter) -> None:
@@ -228,7 +244,7 @@ class Pool:
             try:
                 self.grant(command, now)  # a grant makes no deadline earlier
             except Exception as error:
-                self._failed(error)
+                self.failed(error)
                 raise
         else:
             self._perform(commands)
@@ -257,9 +273,14 @@ class Pool:
         raise LookupError(pid)
 
     def oob_work_wanted(self, session: Session) -> None:
-        """Called by ``Session.want_oob_work``. A process that speaks HTTP has no way to be told to begin."""
-        if session.process.id in self.processes and session.worker_protocol.name == "session":
-            self._perform(self._policy.oob_work_wanted(session.process.id, self.now()))
+        """Called by ``Session.want_oob_work``."""
+        self.oob_work_wanted_by(session.process.id)
+
+    def oob_work_wanted_by(self, id: ProcessId) -> None:
+        """A process asks for out-of-band work. One that speaks HTTP has no way to be told to begin."""
+        process = self.processes.get(id)
+        if process is not None and process.live.worker_protocol.name == "session":
+            self._perform(self._policy.oob_work_wanted(id, self.now()))
 
     def trace(self) -> Callable[[], dict[str, Any]]:
         """Return a function that makes JSON values of the flight recorder's recording. It is slow,
@@ -345,6 +366,7 @@ class Pool:
                 "%s: process %d of %s [error %s]", evidence.summary, process.live.pid, process.group, evidence.error_id
             )
         self._perform(commands)
+        self._goes(process.id)
         self.notify_changed()
 
     def oob_work_ended(self, process: Process[LiveProcess], trouble: str) -> None:
@@ -513,6 +535,7 @@ class Pool:
         self._detached(process, kill.reason.value)
         process.leave()
         self.group_tasks[process.group].keepers[kill.process].kill(kill.reason.value)
+        self._goes(process.id)
 
     def run_oob_work(self, command: RunOobWork) -> None:
         """A process that gets no requests does its out-of-band work."""
@@ -548,6 +571,11 @@ class Pool:
         process.leave()
         self._detached(process, reason.value)
         self.group_tasks[process.group].keepers[id].retire(reason.value)
+        self._goes(id)
+
+    def _goes(self, id: ProcessId) -> None:
+        if self.watcher is not None:
+            self.watcher.process_goes(id)
 
     def _detached(self, process: Process[LiveProcess], why: str) -> None:
         if not process.detach_announced:
@@ -556,13 +584,14 @@ class Pool:
             for tell in tuple(process.holders):
                 with self._kernel.contain("a step of a connection"):
                     tell()
+            self._goes(process.id)
 
     def _perform(self, commands: Iterable[Command]) -> None:
         try:
             perform(self, commands)
             self._clock.recheck()
         except Exception as error:
-            self._failed(error)
+            self.failed(error)
             raise
 
     def pool_empty(self) -> None:

@@ -234,6 +234,16 @@ class Session:
             stream.close()
             self.process.streams -= 1
 
+    def put_back_stream(self) -> None:
+        """The stream is at a boundary: give it back to its process. The session stays."""
+        stream, self.stream = self.stream, None
+        if stream is not None and not self.process.leaving:
+            stream.idle_since = self._pool.now()
+            self.process.keep(stream)
+        elif stream is not None:
+            stream.close()
+            self.process.streams -= 1
+
     def close(self, outcome: SessionOutcome, *, keep_stream: bool = False, now: float | None = None) -> None:
         """Give the process back. Idempotent.
 

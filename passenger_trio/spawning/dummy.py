@@ -52,6 +52,7 @@ class DummyProcess:
         worker_protocol: WorkerProtocol = SESSION,
     ) -> None:
         self.pid = pid
+        self.address = "unix:/nonexistent"
         self.concurrency = concurrency
         self.websocket = False
         self.endings: Endings | None = None

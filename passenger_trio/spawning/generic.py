@@ -132,6 +132,13 @@ class ListeningProcess:
         return self.pidfd.pid
 
     @property
+    def address(self) -> str:
+        host = self.endpoint.host
+        if not self.endpoint.port:
+            return f"unix:{host}"
+        return f"tcp://[{host}]:{self.endpoint.port}" if ":" in host else f"tcp://{host}:{self.endpoint.port}"
+
+    @property
     def output_tail(self) -> tuple[str, ...]:
         self.output.drain()
         return self.output.tail

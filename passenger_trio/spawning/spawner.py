@@ -83,6 +83,10 @@ class LiveProcess(ServingProcess, Protocol):
     """A process that serves sessions, as its pool keeps it."""
 
     @property
+    def address(self) -> str:
+        """Where it listens: ``unix:/path``, or ``tcp://host:port``."""
+
+    @property
     def journey(self) -> Journey: ...
     @property
     def spawn_time(self) -> float:
@@ -172,6 +176,10 @@ class SpawnedProcess:
     @property
     def pid(self) -> int:
         return self.pidfd.pid
+
+    @property
+    def address(self) -> str:
+        return f"unix:{self.socket_path}"
 
     @property
     def output_tail(self) -> tuple[str, ...]:

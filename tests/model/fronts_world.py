@@ -23,6 +23,7 @@ from passenger_trio.core.fronts.owner_ledger import OwnerLedger
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import AttemptId, GroupKey, ProcessId, SessionId, SessionOutcome, WaiterId
 from passenger_trio.core.policy import PoolPolicy
+from passenger_trio.core.state import EnabledStatus
 
 KEY = GroupKey("shop", "test")
 OTHER = GroupKey("blog", "test")
@@ -46,7 +47,13 @@ class Request:
     front: TheFront = attrs.field(repr=False)
     arrival: float
     avoided: ProcessId | None = None
+    sought: ProcessId | None = None
+    """The process of its sticky session."""
     slot: Slot | None = None
+
+    @property
+    def is_choosy(self) -> bool:
+        return self.avoided is not None or self.sought is not None
 
 
 @attrs.define(eq=False)
@@ -92,6 +99,8 @@ class FrontsWorld:
     """When slots that were under way led to nothing."""
     came: float = -math.inf
     """When a process last came. More slots may come with it than the fronts have listed waiters; their next levels list the rest."""
+    was_out: bool = False
+    """Some process was disabled: those that sought it took others."""
     starts: int = 0
     served: int = 0
     messages: int = 0
@@ -129,16 +138,18 @@ class FrontsWorld:
                 raise LawBroken(f"front {front.id} is dead, and has slot {session}")
         self.look()
 
-    def request(self, front: TheFront, key: GroupKey, avoided: ProcessId | None = None) -> WaiterId:
+    def request(
+        self, front: TheFront, key: GroupKey, avoided: ProcessId | None = None, sought: ProcessId | None = None
+    ) -> WaiterId:
         waiter = WaiterId(next(self._numbers))
-        request = Request(key, front, self.now, avoided)
-        if avoided is None and not front.ledger.waiting(key):
+        request = Request(key, front, self.now, avoided, sought)
+        if not request.is_choosy and not front.ledger.waiting(key):
             slot = front.ledger.take_idle(key, self.now)
             if slot is not None:
                 self._start(front, request, slot)
                 return waiter
         front.waiting[waiter] = request
-        self.front_does(front, front.ledger.queue(waiter, key, self.now, avoided))
+        self.front_does(front, front.ledger.queue(waiter, key, self.now, avoided, _route(sought)))
         self.look()
         return waiter
 
@@ -180,6 +191,18 @@ class FrontsWorld:
 
     def detach(self, process: ProcessId) -> None:
         self.perform(self.policy.detach(process, self.now))
+        self.look()
+
+    def disable(self, process: ProcessId) -> None:
+        commands = self.policy.disable(process, self.now)
+        self.was_out = True
+        self.perform(commands)
+        if self.policy.state.processes[process].status is EnabledStatus.DISABLED:
+            self.owner_does(self.owner.withdraw(messages.Withdraw(process)))
+        self.look()
+
+    def enable(self, process: ProcessId) -> None:
+        self.perform(self.policy.enable(process, self.now))
         self.look()
 
     def restart(self, *, hard: bool) -> None:
@@ -276,6 +299,8 @@ class FrontsWorld:
                 self.front_does(front, ledger.recalled(message, self.now))
             case messages.Refused():
                 self.front_does(front, ledger.refused(message, self.now))
+            case messages.Withdraw():
+                self.front_does(front, ledger.withdrawn(message))
             case messages.ProcessGoes():
                 self.front_does(front, ledger.process_goes(message, self.now))
 
@@ -304,9 +329,10 @@ class FrontsWorld:
             match decision:
                 case owner_ledger.Ask():
                     waiter = WaiterId(-decision.ticket)
+                    sought = ProcessId(int(decision.route)) if decision.route else None
                     self.tickets[decision.ticket] = decision.ticket
                     self.perform(
-                        self.policy.checkout(waiter, decision.group, self.now, decision.avoided, None, decision.since)
+                        self.policy.checkout(waiter, decision.group, self.now, decision.avoided, sought, decision.since)
                     )
                 case owner_ledger.Abandon():
                     self._abandon(decision.ticket)
@@ -370,7 +396,7 @@ class FrontsWorld:
         self.places[answer.session] = "at the owner"
         key, concurrency = self.processes.get(answer.process, (KEY, 1))
         came = messages.ProcessCame(
-            answer.process, key, 1000 + answer.process, concurrency, "session", False, "unix:/p"
+            answer.process, key, 1000 + answer.process, concurrency, "session", False, "unix:/p", _route(answer.process)
         )
         budget = self.policy.budget(answer.session)
         alone = self.policy.is_alone(answer.process)
@@ -411,7 +437,11 @@ class FrontsWorld:
         self.starts += 1
         if request.avoided == slot.process_id and not slot.alone:
             raise LawBroken("a request meets the process again that left it unanswered")
-        if request.avoided is None and (self.concurrency or self.now > self.came + TOLD + 2 * MOST_DELAY):
+        sought = self.policy.state.processes.get(request.sought) if request.sought is not None else None
+        serves = sought is not None and sought.status is EnabledStatus.ENABLED and sought.since < request.arrival
+        if serves and request.sought not in (slot.process_id, request.avoided) and not self.was_out:
+            raise LawBroken(f"{request} was not served by the process of its session, which serves")
+        if not request.is_choosy and (self.concurrency or self.now > self.came + TOLD + 2 * MOST_DELAY):
             older = [
                 other
                 for other in self._waiting(request.key)
@@ -427,7 +457,7 @@ class FrontsWorld:
             request
             for front in self.fronts
             for request in front.waiting.values()
-            if request.key == key and request.avoided is None
+            if request.key == key and not request.is_choosy
         ]
 
     def _on_the_way(self, key: GroupKey, window: float) -> int:
@@ -472,6 +502,7 @@ class FrontsWorld:
                     slot
                     for slot in front.ledger.slots.values()
                     if slot.state is SlotState.IDLE
+                    and not self._is_out(slot.process_id)
                     and self.processes.get(slot.process_id, (None,))[0] == key
                     and slot.process_id not in self.retired
                 ]
@@ -483,6 +514,10 @@ class FrontsWorld:
                 if stranded and len(long) > self._on_the_way(key, STRANDED):
                     raise LawBroken(f"{stranded} at front {front.id}, while {long} wait")
 
+    def _is_out(self, process: ProcessId) -> bool:
+        known = self.policy.state.processes.get(process)
+        return known is not None and known.status is EnabledStatus.DISABLED
+
     def _budgets(self) -> None:
         for front in self.fronts:
             for slot in front.ledger.slots.values():
@@ -491,6 +526,8 @@ class FrontsWorld:
 
     def quiesce(self) -> None:
         """Every request ends, and nobody comes: all slots are back, and nobody was forgotten."""
+        for process in list(self.policy.state.processes):
+            self.enable(process)
         for _ in range(400):
             for front in list(self.fronts):
                 for session in list(front.running):
@@ -515,3 +552,7 @@ class FrontsWorld:
         due = min(self.owner.next_deadline(), *(front.ledger.next_deadline() for front in self.fronts), math.inf)
         if due < math.inf:
             raise LawBroken(f"nothing is left to do, and a ledger wakes at {due}")
+
+
+def _route(process: ProcessId | None) -> bytes:
+    return b"" if process is None else b"%d" % process

@@ -165,12 +165,28 @@ class FrontsMachine(RuleBasedStateMachine):
     def a_process_exits(self, number: int) -> None:
         self.world.process_exits(pick(self.world.processes, number))
 
+    @precondition(lambda self: self.world.processes)
+    @rule(number=numbers, which=numbers)
+    def a_request_of_a_sticky_session(self, number: int, which: int) -> None:
+        process = pick(self.world.processes, which)
+        self.world.request(self.front(number), self.world.processes[process][0], sought=process)
+
     # --- operators ------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.world.processes)
     @rule(number=numbers)
     def detach(self, number: int) -> None:
         self.world.detach(pick(self.world.processes, number))
+
+    @precondition(lambda self: self.world.processes)
+    @rule(number=numbers)
+    def disable(self, number: int) -> None:
+        self.world.disable(pick(self.world.processes, number))
+
+    @precondition(lambda self: self.world.processes)
+    @rule(number=numbers)
+    def enable(self, number: int) -> None:
+        self.world.enable(pick(self.world.processes, number))
 
     @rule(hard=st.booleans())
     def restart(self, hard: bool) -> None:

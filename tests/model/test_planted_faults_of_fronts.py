@@ -12,7 +12,7 @@ from test_fronts_machine import FrontsMachine
 
 from passenger_trio.core.fronts import front_ledger, owner_ledger
 from passenger_trio.core.fronts.front_ledger import FrontDecision, FrontLedger, Slot, SlotState
-from passenger_trio.core.fronts.messages import Grant, Held, Recall
+from passenger_trio.core.fronts.messages import Held, Recall
 from passenger_trio.core.fronts.owner_ledger import Close, FrontId, OwnerDecision, OwnerLedger
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import BadFrontMessage, InvariantBroken
@@ -73,13 +73,13 @@ class OwnRequestsFirst(FrontLedger):
 
 
 class DemandIsAnEvent(FrontLedger):
-    """Lost demand, the fault of Ray and of HAProxy: what is wanted is told when a request comes, and not again."""
+    """Lost demand, the fault of Ray and of HAProxy: who comes while others wait is told of once they are served, and not before."""
 
-    def granted(self, grant: Grant, now: float) -> list[FrontDecision]:
-        changed = dict(self._changed)
-        decisions = super().granted(grant, now)
-        self._changed = changed
-        return decisions
+    def _tell(self, group: front_ledger._Group, now: float) -> list[FrontDecision]:
+        if group.told is not None and group.told.waiters and group.waiters:
+            self._changed.pop(group.key, None)
+            return []
+        return super()._tell(group, now)
 
 
 class ARecallIsForgotten(OwnerLedger):

@@ -38,6 +38,7 @@ from passenger_trio.core.fronts.messages import (
     Usage,
     Waiting,
     Want,
+    Withdraw,
 )
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, WaiterId
 
@@ -85,6 +86,8 @@ class Slot:
     since: float
     state: SlotState = SlotState.BUSY
     served: int = 0
+    # It goes back after its request.
+    withdrawn: bool = False
     # What the owner was told last: requests served, and since when one runs.
     told: tuple[int, float | None] = (0, None)
 
@@ -97,6 +100,7 @@ class Slot:
 class _Process:
     id: ProcessId
     group: _Group = attrs.field(repr=False)
+    route: bytes = b""
     slots: dict[SessionId, Slot] = attrs.field(factory=dict, repr=False)
     # It gets no more requests.
     going: bool = False
@@ -111,7 +115,7 @@ class _Group:
     most_queued: int
     # Since when each waits, and whom it avoids; oldest first.
     waiters: OrderedDict[WaiterId, Waiting] = attrs.field(factory=OrderedDict)
-    # Those of them that avoid a process.
+    # Those of them that do not take every process.
     choosy: int = 0
     # In the order in which they became idle. Empty while somebody waits elsewhere.
     idle: dict[SessionId, Slot] = attrs.field(factory=dict)
@@ -197,21 +201,23 @@ class FrontLedger:
         return self._begin(slot, now)
 
     def queue(
-        self, waiter: WaiterId, key: GroupKey, now: float, avoided: ProcessId | None = None
+        self, waiter: WaiterId, key: GroupKey, now: float, avoided: ProcessId | None = None, route: bytes = b""
     ) -> list[FrontDecision]:
         """A request comes: start it on an idle slot, refuse it, or let it wait.
 
         :param avoided: a process that left this request unanswered.
+        :param route: of the process of its sticky session. The owner knows whether that one serves.
         """
         group = self._groups[key]
+        waiting = Waiting(now, avoided, route)
         for slot in reversed(group.idle.values()):
-            if slot.process.id != avoided or slot.alone:
+            if _may_serve(slot, waiting):
                 del group.idle[slot.id]
                 return [Start(waiter, self._begin(slot, now))]
         if 0 < group.most_queued <= len(group.waiters) + group.waiting_elsewhere:
             return [TurnAway(waiter, Refused(key, Reason.QUEUE_FULL, (now,)))]
-        group.waiters[waiter] = Waiting(now, avoided)
-        group.choosy += avoided is not None
+        group.waiters[waiter] = waiting
+        group.choosy += waiting.is_choosy
         self._waiters[waiter] = group
         self._changed[key] = group
         return []
@@ -235,7 +241,7 @@ class FrontLedger:
         slot.served += outcome is not _NOT_STARTED
         slot.state = SlotState.IDLE
         slot.since = now
-        if slot.process.going or 0 < slot.budget <= slot.served:
+        if slot.process.going or slot.withdrawn or 0 < slot.budget <= slot.served:
             return [self._give_back(slot)]
         return self._next(group, slot, now)
 
@@ -247,7 +253,7 @@ class FrontLedger:
     # --- the owner ------------------------------------------------------------------------------------------------
 
     def process_came(self, came: ProcessCame) -> None:
-        self._processes[came.process] = _Process(came.process, self._groups[came.group])
+        self._processes[came.process] = _Process(came.process, self._groups[came.group], came.route)
 
     def granted(self, grant: Grant, now: float) -> list[FrontDecision]:
         process = self._processes[grant.process]
@@ -256,6 +262,11 @@ class FrontLedger:
         self.slots[slot.id] = process.slots[slot.id] = slot
         group.grants_seen = grant.number
         self._changed[group.key] = group
+        if group.choosy:
+            for waiter, waiting in group.waiters.items():
+                if waiting.is_choosy and waiting.arrival == grant.arrival:
+                    self._forget(group, waiter)
+                    return [Start(waiter, self._begin(slot, now))]
         return self._next(group, slot, now)
 
     def recalled(self, recall: Recall, now: float) -> list[FrontDecision]:
@@ -294,11 +305,19 @@ class FrontLedger:
         if process is None:
             return []
         process.going = True
-        idle = [slot for slot in process.slots.values() if slot.state is SlotState.IDLE]
-        decisions: list[FrontDecision] = [self._give_back(slot) for slot in idle]
+        decisions = self._empty(process)
         process.gone = goes.gone
         if goes.gone and not process.slots:
             del self._processes[goes.process]
+        return decisions
+
+    def withdrawn(self, withdraw: Withdraw) -> list[FrontDecision]:
+        process = self._processes.get(withdraw.process)
+        if process is None:
+            return []
+        decisions = self._empty(process)
+        for slot in process.slots.values():
+            slot.withdrawn = True
         return decisions
 
     # --- time -----------------------------------------------------------------------------------------------------
@@ -336,6 +355,10 @@ class FrontLedger:
 
     # --- steps ----------------------------------------------------------------------------------------------------
 
+    def _empty(self, process: _Process) -> list[FrontDecision]:
+        """Give back the idle slots of a process."""
+        return [self._give_back(slot) for slot in list(process.slots.values()) if slot.state is SlotState.IDLE]
+
     def _begin(self, slot: Slot, now: float) -> Slot:
         slot.state = SlotState.BUSY
         slot.since = now
@@ -344,7 +367,7 @@ class FrontLedger:
 
     def _forget(self, group: _Group, waiter: WaiterId) -> Waiting:
         waiting = group.waiters.pop(waiter)
-        group.choosy -= waiting.avoided is not None
+        group.choosy -= waiting.is_choosy
         del self._waiters[waiter]
         self._changed[group.key] = group
         return waiting
@@ -364,10 +387,9 @@ class FrontLedger:
 
     def _oldest(self, group: _Group, slot: Slot) -> WaiterId | None:
         """The oldest waiter that the slot may serve."""
-        if not group.choosy or slot.alone:
+        if not group.choosy:
             return next(iter(group.waiters), None)
-        process = slot.process.id
-        return next((waiter for waiter, waiting in group.waiters.items() if waiting.avoided != process), None)
+        return next((waiter for waiter, waiting in group.waiters.items() if _may_serve(slot, waiting)), None)
 
     def _hand_over(self, group: _Group, slot: Slot, now: float) -> list[FrontDecision]:
         """Send a slot back for the oldest waiter elsewhere. Before it goes who waits here: else the slot might come back for one that was served meanwhile."""
@@ -410,3 +432,10 @@ class FrontLedger:
             slot.told = told
             uses.append(SlotUse(slot.id, *told))
         return Usage(tuple(uses)) if changed else None
+
+
+def _may_serve(slot: Slot, waiting: Waiting) -> bool:
+    """Whether the request takes this process."""
+    if waiting.avoided == slot.process.id and not slot.alone:
+        return False
+    return not waiting.route or waiting.route == slot.process.route

@@ -8,7 +8,7 @@ Two kinds of messages:
 * *Levels* (``Want``, ``Recall``, ``Usage``, ``ProcessGoes``, ``VersionRejected``) replace the last one about the same subject. A sender may leave out
   all but the newest; a receiver needs only the newest. ``Want`` and ``Recall`` go out at most once in ``GAP``;
   a ``Want`` that has changed also goes before a ``Return``, which would otherwise come back for a request that was served meanwhile.
-* *Events* (``ProcessCame``, ``Grant``, ``Return``, ``Held``, ``Refused``) each count, and go out at once. Grants and returns are numbered
+* *Events* (``ProcessCame``, ``Grant``, ``Return``, ``Held``, ``OobWorkWanted``, ``Refused``, ``Withdraw``) each count, and go out at once. Grants and returns are numbered
   from 1 upwards, for each front. ``Want.grants_seen`` and ``Recall.returns_seen`` say which of them a level already knows: the receiver
   discounts those that were under way when it was made.
 
@@ -31,6 +31,7 @@ __all__ = [
     "FromOwner",
     "Grant",
     "Held",
+    "OobWorkWanted",
     "ProcessCame",
     "ProcessGoes",
     "Recall",
@@ -41,6 +42,7 @@ __all__ = [
     "VersionRejected",
     "Waiting",
     "Want",
+    "Withdraw",
 ]
 
 GAP = 0.001
@@ -60,6 +62,13 @@ class Waiting:
     arrival: float
     avoided: ProcessId | None = None
     """A process that left this request unanswered: any other one is to serve it, if there is another."""
+    route: bytes = b""
+    """Of the process that its sticky session belongs to (``ProcessCame.route``): that one is to serve it, if it serves. Empty: any."""
+
+    @property
+    def is_choosy(self) -> bool:
+        """Whether it does not take every process."""
+        return self.avoided is not None or bool(self.route)
 
 
 @attrs.frozen
@@ -106,6 +115,13 @@ class Held:
 
 
 @attrs.frozen
+class OobWorkWanted:
+    """Event: the process has asked for out-of-band work, at the end of a request."""
+
+    process: ProcessId
+
+
+@attrs.frozen
 class SlotUse:
     slot: SessionId
     served: int
@@ -139,6 +155,8 @@ class ProcessCame:
     """Whether it takes sessions of WebSockets."""
     address: str
     """Where it listens, as a URL (``unix:/path`` or ``tcp://127.0.0.1:port``): for a second try on a new stream (R30)."""
+    route: bytes
+    """What the cookies of sticky sessions say of it."""
 
 
 @attrs.frozen
@@ -154,6 +172,8 @@ class Grant:
     """No other process of the group serves: the front may use the slot also for a request that avoids the process."""
     reused: bool
     """The stream has carried requests before."""
+    arrival: float
+    """When the waiter came that the policy has answered: if that one does not take every process, the slot is for it."""
 
 
 @attrs.frozen
@@ -206,6 +226,16 @@ class ProcessGoes:
 
 
 @attrs.frozen
+class Withdraw:
+    """Event: all slots of the process that the front has now go back: idle ones at once, busy ones after their requests. Others may follow.
+
+    For a process that is disabled, or is to do its out-of-band work.
+    """
+
+    process: ProcessId
+
+
+@attrs.frozen
 class VersionRejected:
     """Level, for each group: the last restart, if it failed; None: it did not."""
 
@@ -213,5 +243,5 @@ class VersionRejected:
     rejection: Rejection | None
 
 
-FromFront = Want | Return | Held | Usage
-FromOwner = ProcessCame | Grant | Recall | Refused | ProcessGoes | VersionRejected
+FromFront = Want | Return | Held | Usage | OobWorkWanted
+FromOwner = ProcessCame | Grant | Recall | Refused | ProcessGoes | Withdraw | VersionRejected

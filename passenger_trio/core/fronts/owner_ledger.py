@@ -34,6 +34,7 @@ from passenger_trio.core.fronts.messages import (
     FromOwner,
     Grant,
     Held,
+    OobWorkWanted,
     ProcessCame,
     ProcessGoes,
     Recall,
@@ -43,6 +44,7 @@ from passenger_trio.core.fronts.messages import (
     VersionRejected,
     Waiting,
     Want,
+    Withdraw,
 )
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, SpawnFailure
 from passenger_trio.errors import BadFrontMessage
@@ -50,6 +52,7 @@ from passenger_trio.errors import BadFrontMessage
 __all__ = [
     "Abandon",
     "Ask",
+    "AskForOobWork",
     "Close",
     "FrontId",
     "LongLived",
@@ -77,6 +80,7 @@ class Ask:
     ticket: TicketId
     group: GroupKey
     avoided: ProcessId | None
+    route: bytes
     since: float
 
 
@@ -138,7 +142,14 @@ class Send:
     message: FromOwner
 
 
-OwnerDecision = Ask | Abandon | Served | Running | LongLived | Uncounted | Close | Send
+@attrs.frozen
+class AskForOobWork:
+    """Tell the policy ``oob_work_wanted``."""
+
+    process: ProcessId
+
+
+OwnerDecision = Ask | Abandon | Served | Running | LongLived | Uncounted | AskForOobWork | Close | Send
 
 
 @attrs.define(eq=False)
@@ -183,6 +194,8 @@ class _Front:
     leases: dict[SessionId, _Lease] = attrs.field(factory=dict)
     # Processes that it knows, with the last that it was told of each; None: nothing.
     processes: dict[ProcessId, ProcessGoes | None] = attrs.field(factory=dict)
+    # Every process that it ever had.
+    known: set[ProcessId] = attrs.field(factory=set)
     granted: int = 0
     returned: int = 0
 
@@ -193,6 +206,8 @@ class OwnerLedger:
     def __init__(self) -> None:
         self._fronts: dict[FrontId, _Front] = {}
         self._groups: dict[GroupKey, int] = {}
+        # Who else waits: requests of the owner's own program.
+        self._others: dict[GroupKey, tuple[float, ...]] = {}
         # Every ticket without an answer -> whose it is.
         self._tickets: dict[TicketId, _Desk] = {}
         self._last_ticket = 0
@@ -210,6 +225,12 @@ class OwnerLedger:
         """The group has this many slots at all fronts together; ``MOST_WANTED`` if there is no limit."""
         if self._groups[key] != slots:
             self._groups[key] = slots
+            self._changed[key] = -math.inf
+
+    def set_others(self, key: GroupKey, arrivals: tuple[float, ...]) -> None:
+        """Requests that wait for the group at no front: when they came, oldest first."""
+        if self._others.get(key, ()) != arrivals:
+            self._others[key] = arrivals
             self._changed[key] = -math.inf
 
     def front_came(self, front: FrontId) -> None:
@@ -314,6 +335,12 @@ class OwnerLedger:
             decisions.append(Running(lease.session, use.since))
         return decisions
 
+    def oob_work_wanted(self, front: FrontId, wanted: OobWorkWanted) -> list[OwnerDecision]:
+        """:raises BadFrontMessage: it cannot be true. (A process that is gone is no lie.)"""
+        if wanted.process not in self._fronts[front].known:
+            raise BadFrontMessage(f"process {wanted.process} asks for out-of-band work, which the front never had")
+        return [AskForOobWork(wanted.process)]
+
     # --- what the policy answers ----------------------------------------------------------------------------------
 
     def granted(
@@ -323,6 +350,7 @@ class OwnerLedger:
 
         :param reused: the stream that goes with it has carried requests before.
         """
+        waiting = self._tickets[ticket].tickets[ticket]
         desk = self._answered(ticket)
         front = self._fronts[desk.front]
         front.granted += 1
@@ -332,8 +360,9 @@ class OwnerLedger:
         decisions: list[OwnerDecision] = []
         if process.process not in front.processes:
             front.processes[process.process] = None
+            front.known.add(process.process)
             decisions.append(Send(front.id, process))
-        grant = Grant(front.granted, session, process.process, budget, alone, reused)
+        grant = Grant(front.granted, session, process.process, budget, alone, reused, waiting.arrival)
         return [*decisions, Send(front.id, grant)]
 
     def unreachable(self, ticket: TicketId) -> list[OwnerDecision]:
@@ -364,6 +393,10 @@ class OwnerLedger:
                 if goes.gone:
                     del front.processes[goes.process]
         return decisions
+
+    def withdraw(self, withdraw: Withdraw) -> list[OwnerDecision]:
+        """A process gets no requests for now: fronts give back its slots."""
+        return [Send(front.id, withdraw) for front in self._fronts.values() if withdraw.process in front.processes]
 
     def version_rejected(self, message: VersionRejected) -> list[OwnerDecision]:
         """The last restart of a group has failed; or one that follows it has not."""
@@ -423,7 +456,7 @@ class OwnerLedger:
             self._last_ticket = ticket = self._last_ticket + 1
             kept[ticket] = waiting
             self._tickets[ticket] = desk
-            asked.append(Ask(ticket, desk.key, waiting.avoided, waiting.arrival))
+            asked.append(Ask(ticket, desk.key, waiting.avoided, waiting.route, waiting.arrival))
         void = [ticket for tickets in there.values() for ticket in tickets]
         for ticket in void:
             del self._tickets[ticket]
@@ -435,17 +468,19 @@ class OwnerLedger:
         most = min(desk.slots + len(desk.tickets), MOST_WANTED)
         arrivals = tuple(islice(self._arrivals_elsewhere(front, desk.key), most)) if most else ()
         waiting = sum(other.desks[desk.key].waiting for other in self._fronts.values() if other is not front)
+        waiting += len(self._others.get(desk.key, ()))
         listed = max(_LEAST_LISTED, min(self._groups[desk.key], MOST_WANTED))
         return Recall(desk.key, arrivals, waiting, front.returned, listed)
 
     def _arrivals_elsewhere(self, front: _Front, key: GroupKey) -> Iterator[float]:
         """When those came who wait at other fronts, oldest first."""
         return merge(
+            self._others.get(key, ()),
             *(
                 (waiting.arrival for waiting in other.desks[key].tickets.values())
                 for other in self._fronts.values()
                 if other is not front
-            )
+            ),
         )
 
 

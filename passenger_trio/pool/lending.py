@@ -1,0 +1,62 @@
+"""What the lease desk asks of the pool's policy, and what it tells it of the slots that fronts have (``core/fronts``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Protocol
+
+from passenger_trio.core.commands import Command
+from passenger_trio.core.fronts.messages import MOST_WANTED
+from passenger_trio.core.model import GroupKey, ProcessId, SessionId, WaiterId
+from passenger_trio.core.policy import PoolPolicy
+from passenger_trio.core.state import EnabledStatus
+
+__all__ = ["Lending", "PoolWatcher"]
+
+
+class PoolWatcher(Protocol):
+    """Is told what concerns fronts. Called within a step of the pool, which it must not call."""
+
+    def process_goes(self, id: ProcessId) -> None:
+        """A process gets no more requests, for now or for ever, or is gone."""
+
+    def somebody_waits(self, key: GroupKey) -> None:
+        """A request of the pool's own program waits for the group."""
+
+
+class Lending:
+    """The pool's policy, as the lease desk sees it."""
+
+    def __init__(
+        self, policy: PoolPolicy, perform: Callable[[Iterable[Command]], None], now: Callable[[], float]
+    ) -> None:
+        self._policy = policy
+        self._perform = perform
+        self._now = now
+
+    def served(self, session: SessionId, count: int) -> None:
+        """See ``PoolPolicy.session_served``."""
+        self._perform(self._policy.session_served(session, count, self._now()))
+
+    def running(self, session: SessionId, since: float | None) -> None:
+        """See ``PoolPolicy.session_running``."""
+        self._perform(self._policy.session_running(session, since, self._now()))
+
+    def terms(self, session: SessionId, process: ProcessId) -> tuple[int, bool]:
+        """How many requests a session may serve (0: no limit), and whether its process is the only one of its group."""
+        return self._policy.budget(session), self._policy.is_alone(process)
+
+    def slots(self, key: GroupKey) -> int:
+        """How many sessions the processes of a group can have together, as far as a front has to know."""
+        processes = self._policy.state.groups[key].enabled.values()
+        return min(MOST_WANTED, sum(process.concurrency or MOST_WANTED for process in processes))
+
+    def waiting_besides(self, key: GroupKey, tickets: Collection[WaiterId]) -> tuple[float, ...]:
+        """Since when those wait for the group who have none of these tickets; oldest first."""
+        waiters = self._policy.state.groups[key].waiters
+        return tuple(since for waiter, since in waiters.items() if waiter not in tickets)
+
+    def is_routed(self, id: ProcessId) -> bool:
+        """Whether routing may give sessions to the process; False also if it is gone."""
+        process = self._policy.state.processes.get(id)
+        return process is not None and process.status is EnabledStatus.ENABLED
