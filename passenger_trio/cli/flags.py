@@ -123,7 +123,13 @@ _COMMON = frozenset(
 _POSITIONAL = frozenset({"root", "target"})
 """Fields that are not flags: the arguments of ``start``."""
 
-_OTHER_NAMES = {"trusted_proxies": ("--forwarded-allow-ips",)}
+_OTHER_NAMES = {
+    "trusted_proxies": ("--forwarded-allow-ips",),
+    "address": ("--host",),
+    "socket": ("--uds",),
+    "base_uri": ("--root-path",),
+    "max_pool_size": ("-w", "--workers"),
+}
 """The names that other servers use for these flags."""
 
 _RENAMED = {(AppOptions, "shutdown_timeout"): "process_shutdown_timeout"}

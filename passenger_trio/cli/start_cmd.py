@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from passenger_trio.cli.applications import Mount, mount, root_and_target
+from passenger_trio.cli.bind import apply_bind
 from passenger_trio.cli.flags import ENV_PREFIX, SECTIONS, click_option, flags
 
 if TYPE_CHECKING:
@@ -30,6 +31,19 @@ an environment variable: --max-pool-size by PASSENGER_TRIO_MAX_POOL_SIZE.
 
 class _StartCommand(click.Command):
     """Its help has headings, and shows only the common options unless ``--help-all`` is given."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            from passenger_trio.core.other_servers import advice_for
+
+            advice = advice_for(error.option_name)
+            if not advice:
+                raise
+            raise click.UsageError(f"there is no option {error.option_name}: {advice}", ctx) from None
+        apply_bind(ctx)
+        return rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         shows_all = ctx.meta.get(_ALL, False)
@@ -149,6 +163,12 @@ start = _StartCommand(
     params=[
         click.Argument(["what"], nargs=-1, metavar="[DIR] [TARGET]"),
         *(click_option(flag) for flag in flags()),
+        click.Option(
+            ["-b", "--bind"],
+            multiple=True,
+            metavar="ADDRESS",
+            help="The same as --address and --port, or --socket: HOST:PORT, :PORT or unix:PATH.",
+        ),
         click.Option(
             ["--app"],
             multiple=True,
