@@ -12,12 +12,14 @@ import attrs
 import trio
 
 from passenger_trio.core import readiness
-from passenger_trio.core.model import GroupKey, ProcessId
+from passenger_trio.core.model import GroupKey
 from passenger_trio.core.state import EnabledStatus
 from passenger_trio.core.statistics import GroupStatistics
-from passenger_trio.errors import NotFound, RestartFailed, SpawnError
+from passenger_trio.errors import NotFound, NotPossible, RestartFailed, SpawnError
 from passenger_trio.options import AppOptions
 from passenger_trio.pool.pool import Pool
+from passenger_trio.pool.session import Process
+from passenger_trio.spawning.spawner import LiveProcess
 
 __all__ = ["AppHandle", "AppProcess", "find_key"]
 
@@ -136,14 +138,48 @@ class AppHandle:
 
         :raises NotFound: no such process of this application serves.
         """
-        if not self._pool.detach(self._process(pid)):
-            raise NotFound(f"process {pid} of {self.key} serves no more")
+        if not self._pool.detach(self._process(pid).id):
+            raise NotFound(f"no process {pid} of {self.key} serves")
 
-    def _process(self, pid: int) -> ProcessId:
-        for process in self._pool.processes.values():
+    async def wait_gone(self, pid: int) -> None:
+        """Return when a process has ended; at once if there is none of that pid."""
+        await trio.lowlevel.checkpoint()
+        for process in tuple(self._pool.processes.values()):
             if process.live.pid == pid and process.group == self.key:
-                return process.id
-        raise NotFound(f"{self.key} has no process {pid}")
+                await self._pool.wait_gone(process.id)
+
+    def disable(self, pid: int) -> int:
+        """Take a process out of routing until ``enable``. It finishes its requests and keeps its place.
+
+        :returns: the number of its requests.
+        :raises NotFound: no such process of this application serves.
+        :raises NotPossible: it is the only one that serves.
+        """
+        process = self._process(pid)
+        if not self._pool.disable(process.id):
+            raise NotPossible(f"process {pid} cannot be disabled: no other process of {self.key} serves")
+        return next(one.sessions for one in self.statistics().processes if one.id == process.id)
+
+    def enable(self, pid: int) -> None:
+        """Put a process that was disabled back into routing. Nothing happens if it serves.
+
+        :raises NotFound: this application has no such process.
+        """
+        self._pool.enable(self._process(pid).id)
+
+    async def backtrace(self, pid: int) -> str:
+        """What a process is doing: the stacks of its threads and tasks, for people. Takes 4 seconds at most, and
+        does not disturb it.
+
+        :raises NotFound: this application has no such process.
+        """
+        return await self._process(pid).live.backtrace()
+
+    def _process(self, pid: int) -> Process[LiveProcess]:
+        for process in self._pool.processes.values():
+            if process.live.pid == pid and process.group == self.key and not process.leaving:
+                return process
+        raise NotFound(f"no process {pid} of {self.key} serves")
 
 
 def find_key(keys: Collection[GroupKey], name: str) -> GroupKey:

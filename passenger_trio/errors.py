@@ -14,6 +14,7 @@ The tree (``status`` is for HTTP clients, ``exit_code`` for shells)::
      |- AdminError                 exit 1   the admin socket cannot be reached, or the instance refused
      |- AdminRefused               4xx      the admin API refuses a request
      |- NotFound                            a program asks for an application or a process that is not there
+     |- NotPossible                         what a program, or an operator, wants of a process cannot be done
      |- RestartFailed                       a program waits for a restart, and the new version did not start
      |- RequestError               4xx/5xx  the client's bytes are refused
      |- CheckoutError              5xx      no process could be borrowed
@@ -58,6 +59,7 @@ __all__ = [
     "MalformedResponse",
     "MissingExtra",
     "NotFound",
+    "NotPossible",
     "NothingToServe",
     "OptionError",
     "PassengerError",
@@ -173,6 +175,10 @@ class AdminRefused(PassengerError):
 
 class NotFound(PassengerError):
     """There is no such application, or no such process."""
+
+
+class NotPossible(PassengerError):
+    """What is wanted cannot be done as things are. The text says why."""
 
 
 class RestartFailed(PassengerError):

@@ -29,8 +29,9 @@ from passenger_trio.core import readiness
 from passenger_trio.core.limits import group_limits, pool_limits
 from passenger_trio.core.model import GroupKey, SessionOutcome
 from passenger_trio.core.statistics import PoolStatistics
-from passenger_trio.errors import EnvironmentUnfit
+from passenger_trio.errors import EnvironmentUnfit, PassengerError
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.library_errors import reword
 from passenger_trio.options import Config
 from passenger_trio.pool.events import Listener as EventListener
 from passenger_trio.pool.gauges import Gauges
@@ -146,7 +147,11 @@ async def open_pool(config: Config) -> AsyncIterator[RunningPool]:
     """
     if missing := why_no_processes():
         raise EnvironmentUnfit(f"passenger_trio needs /proc: {missing}")
-    found = examine(config)
+    try:
+        found = examine(config)
+    except PassengerError as error:
+        reword(error)
+        raise
     kernel = ErrorKernel()
     keep = kernel.supervise_started
     failure: BaseException | None = None

@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from passenger_trio.app_handle import find_key
+from passenger_trio.errors import NotFound, NotPossible
 from passenger_trio.options import Config
 from passenger_trio.pool.events import Listener as EventListener
 from passenger_trio.pool.pool import Pool
@@ -56,6 +57,32 @@ class RunningServer:
         routes = {route.key: route for route in self.front.mounts.routes}
         key = find_key(routes, name)
         return ServedApp(key, routes[key].app, self.pool, self.front, lambda: self.clients)
+
+    def app_of(self, pid: int) -> ServedApp:
+        """The application that a process belongs to.
+
+        :raises NotFound: no process of the server that serves has that pid.
+        """
+        for process in self.pool.processes.values():
+            if process.live.pid == pid and not process.detach_announced:
+                return self.app(str(process.group))
+        raise NotFound(f"no process {pid} serves")
+
+    def drain(self) -> int:
+        """Close idle connections, and the others after their response, until ``resume``: so clients connect to another
+        server. Whoever comes is served. Returns the number of requests under way, at once.
+        """
+        self.front.drain()
+        return self.front.active
+
+    def resume(self) -> None:
+        """Keep connections alive again.
+
+        :raises NotPossible: the server is stopping.
+        """
+        if self.stopping:
+            raise NotPossible("the instance is stopping")
+        self.front.draining = False
 
     def reopen_logs(self) -> None:
         """Reopen the log files, after a rotation. Returns at once."""

@@ -27,7 +27,7 @@ import logging
 import os
 import resource
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 
 import attrs
@@ -38,9 +38,10 @@ from passenger_trio.admin.server import serve_admin
 from passenger_trio.core import readiness
 from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.limits import group_limits, pool_limits, session_limit
-from passenger_trio.errors import EnvironmentUnfit, StartupAborted, StartupStopped
+from passenger_trio.errors import EnvironmentUnfit, PassengerError, StartupAborted, StartupStopped
 from passenger_trio.extensions import Extensions
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.library_errors import reword
 from passenger_trio.options import Config
 from passenger_trio.pool.callables import Callables
 from passenger_trio.pool.code_watcher import CodeWatcher, watched
@@ -117,7 +118,21 @@ def open_server(
     the exception passes unchanged (LI1). Installs no signal handler and writes no global state. All its
     tasks run in the caller's task tree.
     """
-    return open_tree(config, ErrorKernel(), listeners=listeners, extensions=extensions)
+    return _open_server(config, listeners, extensions)
+
+
+@asynccontextmanager
+async def _open_server(
+    config: Config, listeners: Sequence[GivenListener], extensions: Extensions | None
+) -> AsyncIterator[RunningServer]:
+    async with AsyncExitStack() as stack:
+        tree = open_tree(config, ErrorKernel(), listeners=listeners, extensions=extensions)
+        try:
+            server = await stack.enter_async_context(tree)
+        except PassengerError as error:
+            reword(error)
+            raise
+        yield server
 
 
 @asynccontextmanager

@@ -26,9 +26,11 @@ ALLOWED: dict[str, set[str]] = {
     "server": {"server", "app_response", "pool", "system", "kernel", "codecs", "core", "errors", "options"},
     "preflight": {"server", "pool", "spawning", "system", "core", "errors", "options"},
     "app_response": set(),
-    "app_handle": {"pool", "core", "errors", "options"},
+    "library_errors": {"errors"},
+    "app_handle": {"pool", "spawning", "core", "errors", "options"},
     "borrowed": {"app_response", "pool", "spawning", "codecs", "core", "errors"},
     "pool_tree": {
+        "library_errors",
         "borrowed",
         "app_handle",
         "admin",
@@ -43,9 +45,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "served_app": {"app_handle", "app_response", "server"},
     "extensions": {"server", "pool", "spawning", "kernel", "core", "errors", "options"},
-    "running": {"app_handle", "served_app", "server", "pool", "spawning", "options"},
+    "running": {"app_handle", "served_app", "server", "pool", "spawning", "errors", "options"},
     "admin": {
         "admin",
+        "served_app",
         "running",
         "server",
         "pool",
@@ -60,6 +63,7 @@ ALLOWED: dict[str, set[str]] = {
         "version",
     },
     "tree": {
+        "library_errors",
         "extensions",
         "admin",
         "running",

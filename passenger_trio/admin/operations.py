@@ -8,7 +8,8 @@ result. A name is matched exactly: ``shop`` never means ``shop2``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import trio
@@ -16,12 +17,11 @@ import trio
 from passenger_trio.admin.context import Admin
 from passenger_trio.core.model import GroupKey, SessionOutcome, SpawnFailure
 from passenger_trio.core.state import Rejection
-from passenger_trio.errors import AdminRefused, CheckoutError, SpawnError
-from passenger_trio.pool.session import Process
+from passenger_trio.errors import AdminRefused, CheckoutError, NotFound, NotPossible, SpawnError
 from passenger_trio.pool.waiter import Waiter
 from passenger_trio.running import RunningServer
+from passenger_trio.served_app import ServedApp
 from passenger_trio.spawning.backtraces import Program, take_backtrace
-from passenger_trio.spawning.spawner import LiveProcess
 
 __all__ = [
     "LONGEST_WAIT",
@@ -97,13 +97,12 @@ async def wait_restarted(admin: Admin, order: Mapping[str, Any]) -> dict[str, An
 
 async def detach(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     """``pid``: a process that serves. ``wait``: answer when it has ended."""
-    pid = order.get("pid")
-    found = next((process for process in admin.server.pool.processes.values() if process.live.pid == pid), None)
-    if found is None or not admin.server.pool.detach(found.id):
-        raise AdminRefused(404, f"no process {pid!r} serves")
+    app, pid = _app_of(admin, order)
+    with _refused():
+        app.detach(pid)
     if order.get("wait"):
-        await admin.server.pool.wait_gone(found.id)
-    return {"pid": pid, "group": str(found.group)}
+        await app.wait_gone(pid)
+    return {"pid": pid, "group": str(app.key)}
 
 
 async def backtrace(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,30 +140,35 @@ async def backtrace(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
 
 async def disable(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     """``pid``: a process that serves, and that is not the only one."""
-    found = _process(admin, order)
-    if not admin.server.pool.disable(found.id):
-        raise AdminRefused(
-            409, f"process {found.live.pid} cannot be disabled: no other process of {found.group} serves"
-        )
-    group = admin.server.pool.group_statistics(found.group)
-    sessions = next(process.sessions for process in group.processes if process.id == found.id)
-    return {"pid": found.live.pid, "group": str(found.group), "sessions": sessions}
+    app, pid = _app_of(admin, order)
+    with _refused():
+        sessions = app.disable(pid)
+    return {"pid": pid, "group": str(app.key), "sessions": sessions}
 
 
 async def enable(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     """``pid``: a process that was disabled. Nothing happens if it serves."""
-    found = _process(admin, order)
-    admin.server.pool.enable(found.id)
-    return {"pid": found.live.pid, "group": str(found.group)}
+    app, pid = _app_of(admin, order)
+    with _refused():
+        app.enable(pid)
+    return {"pid": pid, "group": str(app.key)}
 
 
-def _process(admin: Admin, order: Mapping[str, Any]) -> Process[LiveProcess]:
-    """:raises AdminRefused: no process of the pool that stays has that pid."""
-    pid = order.get("pid")
-    found = next((one for one in admin.server.pool.processes.values() if one.live.pid == pid), None)
-    if found is None or found.leaving or found.detach_announced:
-        raise AdminRefused(404, f"no process {pid!r} serves")
-    return found
+def _app_of(admin: Admin, order: Mapping[str, Any]) -> tuple[ServedApp, int]:
+    pid = order["pid"]
+    with _refused():
+        return admin.server.app_of(pid), pid
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """What a handle refuses, as the API says it."""
+    try:
+        yield
+    except NotFound as error:
+        raise AdminRefused(404, str(error)) from None
+    except NotPossible as error:
+        raise AdminRefused(409, str(error)) from None
 
 
 async def spawn(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,15 +206,13 @@ async def _free_process(server: RunningServer, key: GroupKey) -> int:
 
 async def drain(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     """Close each connection after its response, until ``resume``."""
-    admin.server.front.drain()
-    return {"draining": True, "active": admin.server.front.active}
+    return {"draining": True, "active": admin.server.drain()}
 
 
 async def resume(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     """Keep connections alive again."""
-    if admin.server.stopping:
-        raise AdminRefused(409, "the instance is stopping")
-    admin.server.front.draining = False
+    with _refused():
+        admin.server.resume()
     return {"draining": False}
 
 

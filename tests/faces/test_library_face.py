@@ -324,9 +324,13 @@ class TestServe:
     ) -> None:
         async def program() -> None:
             with nothing_left():
-                with pytest.raises(error):
+                with pytest.raises(error) as caught:
                     async with passenger_trio.open_server(config(**change)):
                         raise AssertionError("it was begun")
+            text = str(caught.value)
+            assert not re.search(r"--[a-z]|(?<![\w-])-[a-zA-Z]\b|passenger-trio", text), (
+                f"LI8: the command line's words: {text}"
+            )
             with nothing_left():
                 async with trio.open_nursery() as nursery:
                     with pytest.raises(error):
@@ -344,8 +348,8 @@ class TestServe:
                 OptionError,
                 "another application is mounted at any host/",
             ),
-            ((AppOptions(root=str(BEHAVIOURS), host_name="example.com"),), OptionError, "--host-name: 'example.com'"),  # type: ignore[arg-type]
-            ((AppOptions(root=str(BEHAVIOURS), env={"A": "1"}),), OptionError, "--env"),  # type: ignore[arg-type]
+            ((AppOptions(root=str(BEHAVIOURS), host_name="example.com"),), OptionError, "host_name: 'example.com'"),  # type: ignore[arg-type]
+            ((AppOptions(root=str(BEHAVIOURS), env={"A": "1"}),), OptionError, "env"),  # type: ignore[arg-type]
         ],
     )
     def test_applications_that_cannot_be_served_together(
@@ -377,7 +381,7 @@ class TestServe:
 
 class TestTheProgramAroundIt:
     def test_its_children_are_its_own(self) -> None:
-        """The library kills and reaps what it has started, and nothing else."""
+        """LI8: the library kills and reaps what it has started, and nothing else."""
 
         async def program() -> None:
             sleeper = await trio.lowlevel.open_process(["sleep", "600"])

@@ -15,7 +15,7 @@ from test_library_face import config, get, nothing_left
 
 import passenger_trio
 from passenger_trio import AppOptions, Config, PoolOptions, ServerOptions
-from passenger_trio.errors import BindError, NotFound, PoolShutDown, RestartFailed, SpawnError
+from passenger_trio.errors import BindError, NotFound, NotPossible, PoolShutDown, RestartFailed, SpawnError
 from passenger_trio.testing import RawClient, eventually
 
 pytestmark = pytest.mark.os
@@ -89,8 +89,19 @@ class TestHandles:
                 app.detach(serving[0].pid)
                 while serving[0].pid in [process.pid for process in app.processes if process.serves]:
                     await server.pool.changed.wait()
-                with pytest.raises(NotFound, match="has no process 1"):
-                    app.detach(1)
+                for order in (app.detach, app.disable, app.enable):
+                    with pytest.raises(NotFound, match="no process 1 of shop"):
+                        order(1)
+                await app.wait_ready()
+                first, second = [process.pid for process in app.processes if process.serves]
+                assert app.disable(first) == 0
+                with pytest.raises(NotPossible, match="no other process"):
+                    app.disable(second)
+                app.enable(first)
+                assert "main thread" in await app.backtrace(second)
+                assert server.app_of(first).key == app.key
+                assert server.drain() == 0
+                server.resume()
                 assert app.statistics().generation == generation
                 write_app(root, "raise ValueError('the moon is full')\n")
                 app.restart()
