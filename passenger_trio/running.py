@@ -6,16 +6,20 @@ the controllers.
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import trio
 
 from passenger_trio.app_handle import find_key
 from passenger_trio.errors import NotFound, NotPossible
+from passenger_trio.fronts.fronts import Fronts
 from passenger_trio.options import Config
 from passenger_trio.pool.events import Listener as EventListener
 from passenger_trio.pool.pool import Pool
 from passenger_trio.served_app import ServedApp
 from passenger_trio.server.front import Front
+from passenger_trio.server.report import front_facts, requests_in_flight
 from passenger_trio.spawning.detect import DetectedApp
 
 __all__ = ["RunningServer"]
@@ -34,6 +38,8 @@ class RunningServer:
     front: Front
     clients: trio.Nursery | None = None
     """The nursery of the clients' connections, while they are accepted."""
+    fronts: Fronts | None = None
+    """The front processes, if there are several. ``front`` then serves the program's own requests only."""
     _stop: trio.Event = attrs.field(factory=trio.Event)
 
     def stop(self) -> None:
@@ -73,7 +79,9 @@ class RunningServer:
         server. Whoever comes is served. Returns the number of requests under way, at once.
         """
         self.front.drain()
-        return self.front.active
+        if self.fronts is not None:
+            self.fronts.drain()
+        return self.active
 
     def resume(self) -> None:
         """Keep connections alive again.
@@ -83,11 +91,32 @@ class RunningServer:
         if self.stopping:
             raise NotPossible("the instance is stopping")
         self.front.draining = False
+        if self.fronts is not None:
+            self.fronts.resume()
 
     def reopen_logs(self) -> None:
         """Reopen the log files, after a rotation. Returns at once."""
         if self.front.access_log is not None:
             self.front.access_log.reopen()
+        if self.fronts is not None:
+            self.fronts.reopen_logs()
+
+    @property
+    def active(self) -> int:
+        """Requests in progress."""
+        return self.front.active + (self.fronts.busy if self.fronts is not None else 0)
+
+    async def front_facts(self) -> dict[str, Any]:
+        """The counters of all fronts together, and a line for each front process."""
+        own = front_facts(self.front)
+        if self.fronts is None:
+            return {**own, "fronts": []}
+        return await self.fronts.facts(own)
+
+    async def requests_in_flight(self) -> list[dict[str, Any]]:
+        """The requests in flight at all fronts."""
+        own = requests_in_flight(self.front, trio.current_time())
+        return own if self.fronts is None else own + await self.fronts.requests()
 
     def events(self) -> EventListener:
         """Listen to the pool: ``async for event in server.events()`` yields the events from now on,

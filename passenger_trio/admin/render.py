@@ -74,6 +74,7 @@ def render_status(answer: Mapping[str, Any], *, name: str = "", date: str = "") 
                 f"{_text(connections.get('open'))} open, {_text(connections.get('accepted'))} accepted"
                 + (f", {_text(connections['upgraded'])} upgraded" if connections.get("upgraded") else ""),
             ),
+            *(_front(front) for front in _fronts(answer)),
         ]
     )
     lines += _faults(_mapping(answer.get("faults")))
@@ -83,6 +84,25 @@ def render_status(answer: Mapping[str, Any], *, name: str = "", date: str = "") 
     if not groups:
         lines.append("(none)")
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _fronts(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    fronts = answer.get("fronts")
+    return [_mapping(front) for front in fronts] if isinstance(fronts, list) else []
+
+
+def _front(front: Mapping[str, Any]) -> tuple[str, str]:
+    """A front process."""
+    if not front.get("pid"):
+        return f"Front {_text(front.get('number'))}", "is being started"
+    restarts = front.get("restarts")
+    return (
+        f"Front {_text(front.get('number'))}",
+        f"pid {_text(front.get('pid'))}, {_text(front.get('connections'))} connections, "
+        f"{_text(front.get('busy'))} of {_text(front.get('slots'))} slots busy"
+        + (f", started again {_text(restarts)} times" if restarts else "")
+        + ("" if front.get("alive") else ", shows no life"),
+    )
 
 
 def _faults(faults: Mapping[str, Any]) -> list[str]:

@@ -7,20 +7,17 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-import trio
-
 from passenger_trio.admin.context import Admin
 from passenger_trio.core.model import GroupKey
-from passenger_trio.server.report import requests_in_flight
 from passenger_trio.system.gauges import ProcessGauge, measure
 from passenger_trio.system.threads import in_thread
 
 __all__ = ["memory", "requests", "trace"]
 
 
-def requests(admin: Admin) -> dict[str, Any]:
+async def requests(admin: Admin) -> dict[str, Any]:
     """Requests in flight, the oldest first."""
-    found = requests_in_flight(admin.server.front, trio.current_time())
+    found = await admin.server.requests_in_flight()
     return {"requests": sorted(found, key=lambda request: -float(request["age"]))}
 
 

@@ -54,7 +54,7 @@ async def _status(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _requests(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
-    return resources.requests(admin)
+    return await resources.requests(admin)
 
 
 async def _memory(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:

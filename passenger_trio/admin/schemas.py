@@ -141,6 +141,20 @@ STATUS = record(
             record({"written": COUNT, "dropped": COUNT, "errors": COUNT, "backlog": BYTES, "last_error": TEXT})
         ),
         "connections": record({"open": COUNT, "accepted": COUNT, "upgraded": COUNT}),
+        "fronts": _list(
+            record(
+                {
+                    "number": COUNT,
+                    "pid": _maybe(COUNT),
+                    "restarts": COUNT,
+                    "connections": COUNT,
+                    "busy": COUNT,
+                    "slots": COUNT,
+                    "lag": SECONDS,
+                    "alive": FLAG,
+                }
+            )
+        ),
         "faults": record({"total": COUNT, "tasks": {"type": "object", "additionalProperties": _FAULT}}),
     }
 )

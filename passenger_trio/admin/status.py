@@ -15,7 +15,6 @@ from passenger_trio.admin.operations import failure_summary
 from passenger_trio.core.fork_safety import AUTO, Forking
 from passenger_trio.core.state import EnabledStatus
 from passenger_trio.core.statistics import GroupStatistics, ProcessStatistics
-from passenger_trio.server.report import front_facts
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.system.gauges import ProcessGauge, measure
 from passenger_trio.system.threads import NoThread, in_thread
@@ -36,9 +35,10 @@ async def status(admin: Admin) -> dict[str, Any]:
     except NoThread:
         gauges = {}  # leave out the memory only
     now = trio.current_time()
+    facts = await server.front_facts()
     by_key = {spec.key: spec for spec in admin.specs}
     return {
-        **front_facts(server.front),
+        **facts,
         "version": __version__,
         "pid": os.getpid(),
         "uptime": now - admin.started,

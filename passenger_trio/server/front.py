@@ -23,7 +23,9 @@ import trio
 
 from passenger_trio.codecs.head import HttpLimits
 from passenger_trio.codecs.websocket_frames import FrameLimits
+from passenger_trio.core.accept_gate import Turn
 from passenger_trio.core.descriptors import Descriptors
+from passenger_trio.core.fronts.share import ALONE, Share
 from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, ServerOptions
@@ -39,7 +41,7 @@ from passenger_trio.server.mounts import Mounts, Route
 from passenger_trio.server.spill.spill_storage import SpillStorage
 from passenger_trio.system.poller import Poller
 
-__all__ = ["Front", "OpenConnection", "trusted_networks"]
+__all__ = ["AcceptGate", "Front", "OpenConnection", "trusted_networks"]
 
 _JUST_COME = 1.0
 """Seconds that a new client has to send its first request before it counts as idle."""
@@ -71,6 +73,12 @@ class OpenConnection(HasDeadline, Protocol):
         """End the connection, which must be idle."""
 
 
+class AcceptGate(Protocol):
+    """Says whether this front takes the next connection."""
+
+    def turn(self) -> Turn: ...
+
+
 class Front:
     """The state that all connections of one server share."""
 
@@ -82,8 +90,11 @@ class Front:
         access_log: Records | None,
         descriptors: Descriptors | None = None,
         kernel: ErrorKernel | None = None,
+        share: Share = ALONE,
     ) -> None:
-        """:param descriptors: limits the descriptors that clients may hold; None: no limit."""
+        """:param descriptors: limits the descriptors that clients may hold; None: no limit.
+        :param share: this front's part of what all fronts have together. (Limits in ``options`` are this front's.)
+        """
         self.options = options
         self.kernel = kernel or ErrorKernel()
         self.limits = HttpLimits.from_options(options)
@@ -116,6 +127,8 @@ class Front:
         self.rejected: Counter[str] = Counter()
         """Refused requests, by the code of the refusal."""
         self.draining = False
+        self.gate: AcceptGate | None = None
+        """Set where other fronts accept from the same sockets."""
         self._date_second = 0
         self._date = b""
         self._id_prefix = secrets.token_hex(4).encode()
@@ -124,6 +137,9 @@ class Front:
         self._trusts_unix = bool({"unix", "*"} & set(_peers(options)))
         self._trusted = trusted_networks(options)
         self._warned = 0.0
+        self._quiet = float(share.fronts)
+        """Seconds between two warnings."""
+        self._most_refusals = share.part(REFUSALS_A_SECOND)
         self._refusal_second = self._refusals = 0
 
     @property
@@ -172,17 +188,17 @@ class Front:
             return
         second = int(self.now())
         if second != self._refusal_second:
-            if self._refusals > REFUSALS_A_SECOND:
-                _log.warning("%d refused requests are not in the access log", self._refusals - REFUSALS_A_SECOND)
+            if self._refusals > self._most_refusals:
+                _log.warning("%d refused requests are not in the access log", self._refusals - self._most_refusals)
             self._refusal_second, self._refusals = second, 0
         self._refusals += 1
-        if self._refusals <= REFUSALS_A_SECOND:
+        if self._refusals <= self._most_refusals:
             self.access_log.record(record)
 
     def warn_rarely(self, message: str, *arguments: object) -> None:
-        """Log at most one line per second, whatever the message (F31)."""
+        """Log at most one line per second, over all fronts, whatever the message (F31)."""
         now = time.monotonic()
-        if now - self._warned >= 1.0:
+        if now - self._warned >= self._quiet:
             self._warned = now
             _log.warning(message, *arguments)
 

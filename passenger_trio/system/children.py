@@ -26,8 +26,17 @@ import trio
 from passenger_trio.system.pidfd import is_readable, parent_of
 from passenger_trio.system.syscalls import P_PID, P_PIDFD, WEXITED, pidfd_open, pidfd_send_signal, waitid
 
-__all__ = ["become_subreaper", "descendants", "end_all_strays", "end_strays", "reap_strangers", "start_program"]
+__all__ = [
+    "become_subreaper",
+    "descendants",
+    "end_all_strays",
+    "end_strays",
+    "end_with_parent",
+    "reap_strangers",
+    "start_program",
+]
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _STRANGER_TIME = 1.0
 """Seconds after which an unwatched zombie is reaped. Watched children are reaped at once."""
@@ -48,6 +57,16 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
+def end_with_parent() -> None:
+    """Make the kernel kill this process when the thread that started it ends.
+
+    :raises OSError: the kernel refuses.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+
+
 def start_program(
     command: Sequence[str],
     *,
@@ -55,11 +74,13 @@ def start_program(
     cwd: str | None = None,
     output: int | None = None,
     stdin: int = subprocess.DEVNULL,
+    inherited: Sequence[int] = (),
 ) -> int:
     """Start a program in its own process group and return its pid.
 
     :param output: descriptor for stdout and stderr; None: ours.
     :param stdin: descriptor for stdin, by default the null device.
+    :param inherited: descriptors that the program has under the same numbers.
 
     The caller owns the child: it must pin it with a pidfd at once and reap it (``pin_child``).
 
@@ -76,6 +97,7 @@ def start_program(
         process_group=0,
         restore_signals=True,
         close_fds=True,
+        pass_fds=inherited,
     )
     # The pidfd owns the process from here on: Popen must neither poll the pid nor warn that it was
     # not waited for.

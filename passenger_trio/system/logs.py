@@ -35,7 +35,7 @@ import re
 import select
 import time
 
-__all__ = ["APP_LOGGER", "ROOT_LOGGER", "AppOutput", "LogOutput", "configure"]
+__all__ = ["APP_LOGGER", "ROOT_LOGGER", "AppOutput", "LogOutput", "configure", "extra_of"]
 
 ROOT_LOGGER = "passenger_trio"
 APP_LOGGER = "passenger_trio.app"
@@ -115,7 +115,7 @@ class ConsoleFormatter(logging.Formatter):
         return self._second[1]
 
     def format(self, record: logging.LogRecord) -> str:
-        extra = _extra(record)
+        extra = extra_of(record)
         event = _message(record)
         if record.name == APP_LOGGER and "app_pid" in extra:
             return self.lines(record.created, str(extra.get("group", "")), int(str(extra["app_pid"])), [event])[0]
@@ -149,7 +149,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": _message(record),
-            **_extra(record),
+            **extra_of(record),
         }
         traceback = _traceback(self, record)
         if traceback:
@@ -271,7 +271,8 @@ def _message(record: logging.LogRecord) -> str:
         return f"{record.msg} {record.args!r}"
 
 
-def _extra(record: logging.LogRecord) -> dict[str, object]:
+def extra_of(record: logging.LogRecord) -> dict[str, object]:
+    """The ``extra`` of the call that made a record."""
     names = vars(record)
     return {name: names[name] for name in names if name not in _STANDARD} if len(names) > _FEWEST else {}
 

@@ -4,6 +4,7 @@ One accept loop per listener. Laws:
 
 * An accepted connection is served or closed, never forgotten. An error in one connection costs only that one (KE1).
 * When descriptors run out (R36, F31), idle connections are closed. If that is not enough, new ones wait in the kernel's queue. There is no busy loop.
+* Where several fronts share a socket, each leaves connections to those that have fewer (``core/accept_gate.py``).
 * When draining begins, the connections in the kernel's queue are accepted, then no more.
 """
 
@@ -15,7 +16,8 @@ import socket
 
 import trio
 
-from passenger_trio.server.front import Front
+from passenger_trio.core.accept_gate import Turn
+from passenger_trio.server.front import AcceptGate, Front
 from passenger_trio.server.http.connection import Connection
 from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.http.stage import SHORT_OF_DESCRIPTORS
@@ -27,6 +29,10 @@ _BURST = 32
 """Connections accepted before other tasks get their turn."""
 _PAUSE = 0.1
 """Seconds until accepting is tried again when descriptors are short."""
+_AFTER_OTHERS = 0.001
+"""Seconds that a front leaves to those with fewer connections."""
+_CLOSED = 0.01
+"""Seconds for which a front with too many connections does not watch the socket."""
 
 _log = logging.getLogger("passenger_trio.server")
 
@@ -62,6 +68,8 @@ class Listener:
         while True:
             await trio.lowlevel.wait_readable(self._sock)
             for turn in range(_BURST):
+                if front.gate is not None and not await self._is_ours(front.gate):
+                    break
                 if not front.takes_connection:
                     # Only the first time it is known that somebody waits; room for nobody would cost the one who came last.
                     if not turn and not front.make_room():
@@ -82,6 +90,17 @@ class Listener:
                         await trio.sleep(_PAUSE)
                     break
                 self._begin(sock, address, clients)
+
+    async def _is_ours(self, gate: AcceptGate) -> bool:
+        """Whether to accept the connection that waits, where other fronts accept from the same socket."""
+        turn = gate.turn()
+        if turn is Turn.LAST:
+            await trio.sleep(_AFTER_OTHERS)
+            turn = gate.turn()
+        if turn is Turn.LEAVE:
+            await trio.sleep(_CLOSED)
+            return False
+        return True
 
     def accept_waiting(self, clients: trio.Nursery) -> None:
         """The server drains: accept who has come by now, up to the ceiling.

@@ -79,8 +79,11 @@ class AccessLog:
         *,
         max_backlog: int = MAX_BACKLOG,
         kernel: ErrorKernel | None = None,
+        lock: int = -1,
     ) -> None:
         """:param destination: a file, to which lines are appended, or ``-`` for standard output.
+        :param lock: a file that is locked while a batch is written, where other processes write to the
+            same destination: their lines do not mix. -1: there are none.
 
         :raises OptionError: the file cannot be opened.
         """
@@ -89,7 +92,7 @@ class AccessLog:
         self._format = _FORMATS[format]
         self._max_backlog = max_backlog
         try:
-            self._file = _File(destination, _open(destination))
+            self._file = _File(destination, _open(destination), lock)
         except OSError as exc:
             raise OptionError("--access-log", destination, f"it cannot be opened: {exc.strerror}") from None
         self._lines: list[bytes] = []
@@ -109,7 +112,7 @@ class AccessLog:
         self._limiter = trio.CapacityLimiter(1)
 
     @classmethod
-    def open(cls, config: Config, kernel: ErrorKernel | None = None) -> AccessLog | None:
+    def open(cls, config: Config, kernel: ErrorKernel | None = None, lock: int = -1) -> AccessLog | None:
         """The log that the options ask for, or None if they ask for none.
 
         :raises OptionError: the file cannot be opened.
@@ -117,7 +120,11 @@ class AccessLog:
         destination = config.server.access_log
         if destination == "auto":
             destination = "-" if any(app.is_development for app in config.apps) else "off"
-        return None if destination in _NO_LOG else cls(destination, config.server.access_log_format, kernel=kernel)
+        return (
+            None
+            if destination in _NO_LOG
+            else cls(destination, config.server.access_log_format, kernel=kernel, lock=lock)
+        )
 
     def record(self, record: AccessRecord) -> None:
         """Log a request. Synchronous, never waits: the line is written later."""
@@ -229,6 +236,7 @@ class _File:
 
     destination: str
     fd: int
+    lock: int = -1
     torn: bool = False
     """The last write stopped in the middle of a line."""
 
@@ -248,6 +256,8 @@ class _File:
             data = b"\n" + data
         view = memoryview(data)
         try:
+            if self.lock >= 0:
+                fcntl.lockf(self.lock, fcntl.LOCK_EX)
             while view:
                 try:
                     view = view[os.write(self.fd, view) :]
@@ -261,6 +271,9 @@ class _File:
             batch.lost = min(len(batch.lines), bytes(view).count(b"\n"))
         else:
             self.torn = self.torn and not data
+        finally:
+            if self.lock >= 0:
+                fcntl.lockf(self.lock, fcntl.LOCK_UN)
 
 
 def _open(destination: str) -> int:

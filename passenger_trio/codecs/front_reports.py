@@ -1,0 +1,242 @@
+"""The stream of orders and reports between the owner and a front, beside the channel of leases (FR5).
+
+Sans-I/O. A frame is four bytes of length and so many bytes. Orders go to the front and are pickled: a front trusts the owner. Reports
+come from it and are JSON objects, read strictly: a front parses bytes of clients, so the owner does not trust it.
+
+    ======== ==================================================================================
+    report   members
+    ======== ==================================================================================
+    serving  none: the front can accept connections
+    log      level, logger, event, extra, traceback: one record of its log
+    answer   number, facts, requests: what it was asked for
+    drained  none: every connection has ended
+    ======== ==================================================================================
+
+Law: whole or byte by byte, the same frames; what is no report raises ``BadFrontMessage``.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from passenger_trio.errors import BadFrontMessage
+
+__all__ = [
+    "Accept",
+    "Answer",
+    "Ask",
+    "Drain",
+    "Drained",
+    "FrameReader",
+    "Line",
+    "Order",
+    "ReopenLogs",
+    "Report",
+    "Resume",
+    "Serving",
+    "Stop",
+    "encode_answer",
+    "encode_drained",
+    "encode_line",
+    "encode_order",
+    "encode_serving",
+    "frame",
+    "read_order",
+    "read_report",
+]
+
+MAX_FRAME = 16 * 1024**2
+_HEAD = struct.Struct("!I")
+_LOGGER = re.compile(r"passenger_trio(\.[a-z_]{1,40}){0,4}")
+_NAME = re.compile(r"[a-z][a-z_]{0,40}")
+_LEVELS = (10, 20, 30, 40, 50)
+
+
+# --- orders, to a front -----------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Accept:
+    """The server serves: accept connections."""
+
+
+@attrs.frozen
+class Drain:
+    """No connection serves another request after its current one; the front goes on accepting."""
+
+
+@attrs.frozen
+class Resume:
+    """Keep connections alive again."""
+
+
+@attrs.frozen
+class ReopenLogs:
+    """After a rotation."""
+
+
+@attrs.frozen
+class Stop:
+    """Accept no more, drain, and end."""
+
+    grace: float
+    """Seconds for what is under way."""
+
+
+@attrs.frozen
+class Ask:
+    """Answer with facts and requests in flight."""
+
+    number: int
+    requests: bool
+
+
+Order = Accept | Drain | Resume | ReopenLogs | Stop | Ask
+
+
+def encode_order(order: Order) -> bytes:
+    return frame(pickle.dumps(order))
+
+
+def read_order(payload: bytes) -> Order:
+    order: Order = pickle.loads(payload)
+    return order
+
+
+# --- reports, of a front ----------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Serving:
+    """The front can accept connections."""
+
+
+@attrs.frozen
+class Line:
+    """A record of the front's log."""
+
+    level: int
+    logger: str
+    event: str
+    extra: dict[str, str | int | float | bool | None]
+    traceback: str
+
+
+@attrs.frozen
+class Answer:
+    """What a front was asked for."""
+
+    number: int
+    facts: dict[str, Any]
+    requests: list[dict[str, Any]]
+
+
+@attrs.frozen
+class Drained:
+    """Every connection of the front has ended."""
+
+
+Report = Serving | Line | Answer | Drained
+
+
+def encode_serving() -> bytes:
+    return _json({"report": "serving"})
+
+
+def encode_drained() -> bytes:
+    return _json({"report": "drained"})
+
+
+def encode_line(line: Line) -> bytes:
+    return _json({"report": "log", **attrs.asdict(line)})
+
+
+def encode_answer(answer: Answer) -> bytes:
+    return _json({"report": "answer", **attrs.asdict(answer)})
+
+
+def read_report(payload: bytes) -> Report:
+    """:raises BadFrontMessage: it is none."""
+    try:
+        members = json.loads(payload)
+    except (ValueError, RecursionError):
+        raise BadFrontMessage("a front sent a report that is not JSON") from None
+    if not isinstance(members, dict):
+        raise BadFrontMessage("a front sent a report that is no object")
+    kind = members.pop("report", None)
+    if kind == "serving" and not members:
+        return Serving()
+    if kind == "drained" and not members:
+        return Drained()
+    if kind == "log" and members.keys() == {"level", "logger", "event", "extra", "traceback"}:
+        return _read_line(members)
+    if kind == "answer" and members.keys() == {"number", "facts", "requests"}:
+        number, facts, requests = members["number"], members["facts"], members["requests"]
+        if type(number) is int and isinstance(facts, dict) and _is_list_of_objects(requests):
+            return Answer(number, facts, requests)
+    raise BadFrontMessage("a front sent a report that no front sends")
+
+
+def _read_line(members: dict[str, Any]) -> Line:
+    extra = members["extra"]
+    if (
+        members["level"] not in _LEVELS
+        or type(members["level"]) is not int
+        or not isinstance(members["logger"], str)
+        or not _LOGGER.fullmatch(members["logger"])
+        or not isinstance(members["event"], str)
+        or not isinstance(members["traceback"], str)
+        or not isinstance(extra, dict)
+        or not all(_NAME.fullmatch(name) for name in extra)
+        or not all(value is None or isinstance(value, str | int | float) for value in extra.values())
+    ):
+        raise BadFrontMessage("a front sent a line of a log that no front sends")
+    return Line(**members)
+
+
+def _is_list_of_objects(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+
+
+# --- frames -----------------------------------------------------------------------------------------------------------
+
+
+def frame(payload: bytes) -> bytes:
+    return _HEAD.pack(len(payload)) + payload
+
+
+def _json(members: dict[str, Any]) -> bytes:
+    return frame(json.dumps(members, separators=(",", ":")).encode())
+
+
+class FrameReader:
+    """Cuts frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+
+    def frames(self) -> Iterator[bytes]:
+        """The frames that are here whole.
+
+        :raises BadFrontMessage: one is longer than ``MAX_FRAME``.
+        """
+        buffer = self._buffer
+        while len(buffer) >= _HEAD.size:
+            (size,) = _HEAD.unpack_from(buffer)
+            if size > MAX_FRAME:
+                raise BadFrontMessage(f"a front sent a report of {size} bytes")
+            if len(buffer) < _HEAD.size + size:
+                return
+            payload = bytes(buffer[_HEAD.size : _HEAD.size + size])
+            del buffer[: _HEAD.size + size]
+            yield payload

@@ -1,0 +1,47 @@
+"""Whether a front takes the next connection, or leaves it to a front that has fewer (FR3).
+
+The fronts of a server share one listening socket, and the kernel wakes the busiest of them first. So
+each looks at the counts of the others before it accepts. This module knows counts of connections only:
+no socket, no clock, and not whose count is old. The caller leaves out a front that shows no life.
+
+Laws:
+
+* The front with the fewest connections always takes; so somebody takes each connection.
+* A front that exceeds the lowest by more than ``max(SLACK, SHARE * lowest)`` does not take any.
+* A front in between lets the others try first, for a moment.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+
+__all__ = ["SHARE", "SLACK", "Turn", "turn"]
+
+SLACK = 4
+"""Connections that a front may have more than the lowest."""
+SHARE = 0.25
+"""The same as a part of the lowest count; the larger of both holds."""
+
+
+class Turn(enum.Enum):
+    """What a front does about a connection that waits in the kernel's queue."""
+
+    TAKE = "take"
+    LAST = "last"
+    """Take it if no other front has taken it in a moment."""
+    LEAVE = "leave"
+    """The listening socket is not watched until the counts are closer."""
+
+
+def turn(own: int, others: Iterable[int]) -> Turn:
+    """Decide for a front with ``own`` connections.
+
+    :param others: the counts of the other fronts that show life.
+    """
+    lowest = min(others, default=own)
+    if own <= lowest:
+        return Turn.TAKE
+    if own - lowest > max(SLACK, SHARE * lowest):
+        return Turn.LEAVE
+    return Turn.LAST

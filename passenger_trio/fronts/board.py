@@ -1,0 +1,111 @@
+"""The shared page: a line for each front, written by it and read by all. Hints and counters only.
+
+A front writes its count of connections when it accepts, the rest several times a second. A front that has not written for ``STALE``
+seconds shows no life: others take connections as if it were not there.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+
+import attrs
+
+from passenger_trio.core.accept_gate import Turn, turn
+from passenger_trio.system.shared_page import SharedPage
+
+__all__ = ["BEAT", "STALE", "Board", "BoardGate", "FrontLine", "Hint"]
+
+BEAT = 0.1
+"""Seconds between two writes."""
+STALE = 0.5
+
+
+class Hint(enum.IntEnum):
+    """The numbers of a line."""
+
+    HEARTBEAT = 0
+    """When the front last wrote, in milliseconds of the monotonic clock; 0: it does not accept."""
+    CONNECTIONS = 1
+    BUSY = 2
+    """Slots with a request."""
+    LEASED = 3
+    """Slots that it has."""
+    LAG = 4
+    """How late its event loop was when it last wrote, in microseconds."""
+    ACCEPTED = 5
+    REQUESTS = 6
+    PID = 7
+
+
+@attrs.frozen
+class FrontLine:
+    """A line, read at some moment."""
+
+    pid: int
+    connections: int
+    busy: int
+    leased: int
+    lag: float
+    """Seconds."""
+    alive: bool
+
+
+class Board:
+    """The page of a server with several fronts."""
+
+    def __init__(self, page: SharedPage, fronts: int) -> None:
+        self.page = page
+        self.lines = [page.line(number) for number in range(fronts)]
+
+    @classmethod
+    def create(cls, fronts: int) -> Board:
+        """:raises OSError: no memory can be shared."""
+        return cls(SharedPage.create(fronts, len(Hint)), fronts)
+
+    @classmethod
+    def attach(cls, fd: int, fronts: int) -> Board:
+        """The page behind a descriptor that the owner has handed down."""
+        return cls(SharedPage(fd, fronts, len(Hint)), fronts)
+
+    def clear(self, number: int) -> None:
+        """The front is gone: it counts no more."""
+        line = self.lines[number]
+        for at in range(len(Hint)):
+            line[at] = 0
+
+    def read(self, number: int, now: float) -> FrontLine:
+        """What a front last wrote."""
+        line = self.lines[number]
+        return FrontLine(
+            line[Hint.PID],
+            line[Hint.CONNECTIONS],
+            line[Hint.BUSY],
+            line[Hint.LEASED],
+            line[Hint.LAG] / 1e6,
+            _is_alive(line, now),
+        )
+
+
+class BoardGate:
+    """Whether a front takes the next connection (``core.accept_gate``), by the counts on the page."""
+
+    def __init__(self, board: Board, number: int, count: Callable[[], int], now: Callable[[], float]) -> None:
+        self._own = board.lines[number]
+        self._others = [line for at, line in enumerate(board.lines) if at != number]
+        self._count = count
+        self._now = now
+
+    def turn(self) -> Turn:
+        """Decide about the next connection."""
+        own = self._own[Hint.CONNECTIONS] = self._count()
+        return turn(own, self._alive())
+
+    def _alive(self) -> Iterator[int]:
+        now = self._now()
+        return (line[Hint.CONNECTIONS] for line in self._others if _is_alive(line, now))
+
+
+def _is_alive(line: memoryview, now: float) -> bool:
+    beat = line[Hint.HEARTBEAT]
+    return beat > 0 and now - beat / 1000 < STALE

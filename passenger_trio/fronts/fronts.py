@@ -1,0 +1,200 @@
+"""All front processes of a server, as one: what the server does with its front, it does with each of them.
+
+Laws: an order reaches every front that runs. Facts are the sum over all fronts that answer within ``_PATIENCE`` seconds; one that does
+not is left out; its line on the page tells how it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import trio
+
+from passenger_trio.codecs.front_reports import Accept, Answer, Ask, Drain, Order, ReopenLogs, Resume, Stop
+from passenger_trio.core.fronts.add_up import add_up, check_request
+from passenger_trio.core.fronts.share import Share
+from passenger_trio.core.model import GroupKey
+from passenger_trio.errors import BadFrontMessage
+from passenger_trio.fronts.board import Board
+from passenger_trio.fronts.keeper import FrontKeeper, LeaseOffice
+from passenger_trio.fronts.setup import FrontSetup, offset_of_clock
+from passenger_trio.kernel import ErrorKernel
+from passenger_trio.options import AppOptions, Config, ServerOptions
+from passenger_trio.system.logs import ROOT_LOGGER
+
+__all__ = ["Fronts", "options_of_share"]
+
+_PATIENCE = 1.0
+
+_log = logging.getLogger("passenger_trio.fronts")
+
+
+def options_of_share(options: ServerOptions, share: Share, disk: int) -> ServerOptions:
+    """The options of one front: its part of what all have together.
+
+    :param disk: the most bytes that all buffers together have on disk.
+    """
+    return attrs.evolve(options, max_connections=share.part(options.max_connections), data_buffer_max=share.part(disk))
+
+
+class Fronts:
+    """``run`` is its task."""
+
+    def __init__(
+        self,
+        count: int,
+        config: Config,
+        routes: Sequence[tuple[GroupKey, AppOptions]],
+        listeners: Sequence[socket.socket],
+        sessions: int,
+        max_pool_size: int,
+        disk: int,
+        office: LeaseOffice,
+        kernel: ErrorKernel,
+    ) -> None:
+        """:raises OSError: no memory can be shared."""
+        self.board = Board.create(count)
+        self._kernel = kernel
+        self._asked = 0
+        self._ended = trio.Event()
+
+        def setup_of(share: Share, leases: int, page: int) -> FrontSetup:
+            return FrontSetup(
+                share=share,
+                config=attrs.evolve(config, server=options_of_share(config.server, share, disk)),
+                routes=tuple(routes),
+                leases=leases,
+                page=page,
+                listeners=tuple(sock.fileno() for sock in listeners),
+                sessions=sessions,
+                max_pool_size=max_pool_size,
+                log_level=logging.getLogger(ROOT_LOGGER).getEffectiveLevel(),
+                clock_offset=offset_of_clock(),
+            )
+
+        def keeper(number: int) -> FrontKeeper:
+            share = Share(number, count)
+            return FrontKeeper(number, lambda leases, page: setup_of(share, leases, page), office, self.board)
+
+        self.keepers = [keeper(number) for number in range(count)]
+
+    async def run(self) -> None:
+        """Keep all fronts until each was told to stop and has ended."""
+        try:
+            async with trio.open_nursery() as nursery:
+                for keeper in self.keepers:
+                    nursery.start_soon(self._kernel.supervise, f"front {keeper.number}", keeper.run)
+        finally:
+            self._ended.set()
+
+    async def wait_tried(self) -> None:
+        """Return when each front could accept connections once, or could not be started."""
+        for keeper in self.keepers:
+            await keeper.tried.wait()
+
+    async def wait_ended(self) -> None:
+        """Return when all fronts have ended, after ``stop``."""
+        await self._ended.wait()
+
+    @property
+    def busy(self) -> int:
+        """Requests in progress at all fronts, as they last told."""
+        now = trio.current_time()
+        return sum(self.board.read(keeper.number, now).busy for keeper in self.keepers)
+
+    def close(self) -> None:
+        """Give the page back."""
+        self.board.page.close()
+
+    # -- orders -------------------------------------------------------------------------------------------------
+
+    def accept(self) -> None:
+        """The server serves."""
+        self._order(Accept())
+
+    def drain(self) -> None:
+        """Let no connection serve another request after its current one."""
+        self._order(Drain())
+
+    def resume(self) -> None:
+        """Keep connections alive again."""
+        self._order(Resume())
+
+    def reopen_logs(self) -> None:
+        """After a rotation."""
+        self._order(ReopenLogs())
+
+    def stop(self, grace: float) -> None:
+        """Accept no more, drain and end."""
+        self._order(Stop(grace))
+
+    def _order(self, order: Order) -> None:
+        for keeper in self.keepers:
+            keeper.order(order)
+
+    # -- facts --------------------------------------------------------------------------------------------------
+
+    async def facts(self, own: dict[str, Any]) -> dict[str, Any]:
+        """The facts of all fronts together with our own (``server/report.py``), and a line for each front."""
+        total = own
+        for keeper, answer in await self._ask(requests=False):
+            try:
+                total = add_up(total, answer.facts, f"front {keeper.number}")
+            except BadFrontMessage as error:
+                _log.error("the facts of front %d are left out: %s", keeper.number, error)
+        return {**total, "fronts": self._lines()}
+
+    async def requests(self) -> list[dict[str, Any]]:
+        """The requests in flight at all fronts."""
+        found = []
+        for keeper, answer in await self._ask(requests=True):
+            try:
+                for request in answer.requests:
+                    check_request(request)
+            except BadFrontMessage as error:
+                _log.error("the requests of front %d are left out: %s", keeper.number, error)
+            else:
+                found += answer.requests
+        return found
+
+    async def _ask(self, *, requests: bool) -> list[tuple[FrontKeeper, Answer]]:
+        """Ask every front, and wait for those that answer in time."""
+        self._asked += 1
+        number = self._asked
+        for keeper in self.keepers:
+            keeper.order(Ask(number, requests))
+        found = []
+        with trio.move_on_after(_PATIENCE):
+            for keeper in self.keepers:
+                while keeper.pid and number not in keeper.answers:
+                    await keeper.answered.wait()
+        for keeper in self.keepers:
+            answer = keeper.answers.pop(number, None)
+            if answer is not None:
+                found.append((keeper, answer))
+        await trio.lowlevel.checkpoint()
+        return found
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """What each front last wrote on the shared page."""
+        now = trio.current_time()
+        lines = []
+        for keeper in self.keepers:
+            line = self.board.read(keeper.number, now)
+            lines.append(
+                {
+                    "number": keeper.number,
+                    "pid": keeper.pid or None,
+                    "restarts": keeper.restarts,
+                    "connections": line.connections,
+                    "busy": line.busy,
+                    "slots": line.leased,
+                    "lag": line.lag,
+                    "alive": line.alive,
+                }
+            )
+        return lines

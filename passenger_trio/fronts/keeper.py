@@ -1,0 +1,262 @@
+"""One front, as its owner keeps it: started, listened to, and replaced when it dies (FR4).
+
+Laws:
+
+* A front that ends before it was told to is replaced after a time that grows while it keeps failing (``core/restarts.py``). Its slots and
+  waiters are given back in the same step in which its channel ends.
+* A front that breaks the protocol, takes nothing, or does not end in time is killed.
+* When the keeper is cancelled, its front is killed and reaped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+import attrs
+import trio
+
+from passenger_trio.codecs.front_reports import (
+    Accept,
+    Answer,
+    Ask,
+    Drain,
+    Drained,
+    FrameReader,
+    Line,
+    Order,
+    Resume,
+    Serving,
+    Stop,
+    encode_order,
+    frame,
+    read_report,
+)
+from passenger_trio.core.fronts.messages import FromFront, FromOwner
+from passenger_trio.core.restarts import Restarts
+from passenger_trio.errors import BadFrontMessage
+from passenger_trio.fronts.board import Board
+from passenger_trio.fronts.link import BrokenLink, OwnerLink
+from passenger_trio.fronts.setup import FrontSetup
+from passenger_trio.system.children import start_program
+from passenger_trio.system.packets import packet_pair
+from passenger_trio.system.pidfd import PidFd, pin_child
+
+__all__ = ["FrontKeeper", "LeaseOffice"]
+
+_PROGRAM = (
+    "import json, sys\n"
+    "sys.path[:] = json.loads(sys.argv.pop())\n"
+    "from passenger_trio.fronts.process import main\n"
+    "main()\n"
+)
+"""``-P``: nothing is imported from the working directory. The front finds the modules that its owner finds."""
+_LAST = 2.0
+"""Seconds beyond the grace, in which a front must have ended."""
+
+_log = logging.getLogger("passenger_trio.fronts")
+
+
+class LeaseOffice(Protocol):
+    """The owner's ledger, with the pool around it."""
+
+    def front_came(self, send: Callable[[FromOwner, int], None]) -> int:
+        """A front has a channel. Returns its identity.
+
+        :param send: sends a message, with a copy of a descriptor (-1: with none); never waits.
+        """
+
+    def received(self, front: int, message: FromFront) -> None:
+        """:raises BadFrontMessage: it cannot be true."""
+
+    def front_gone(self, front: int) -> None:
+        """All that the front had comes back."""
+
+
+@attrs.define(eq=False)
+class FrontKeeper:
+    """``run`` is its task."""
+
+    number: int
+    _make_setup: Callable[[int, int], FrontSetup]
+    """For the descriptors of the channel and of the page."""
+    _office: LeaseOffice
+    _board: Board
+    accepts: bool = False
+    """It is to accept connections as soon as it can."""
+    drains: bool = False
+    """Its connections end after their responses."""
+    stopping: Stop | None = None
+    pid: int = 0
+    """0: none runs."""
+    restarts: int = 0
+    tried: trio.Event = attrs.field(factory=trio.Event)
+    """Set when the first process of it could serve, or could not be started."""
+    answers: dict[int, Answer] = attrs.field(factory=dict)
+    answered: trio.Event = attrs.field(factory=trio.Event)
+    """Set, and replaced, when an answer has come or the process has ended."""
+    _orders: trio.SocketStream | None = None
+    _waiting: bytearray = attrs.field(factory=bytearray)
+    _more: trio.Event = attrs.field(factory=trio.Event)
+
+    async def run(self) -> None:
+        """Keep the front until it was told to stop and has ended."""
+        failures = Restarts()
+        while True:
+            problem = ""
+            try:
+                problem = await self._run_once()
+            except OSError as error:
+                problem = f"cannot be started: {error.strerror}"
+            if self.stopping is not None:
+                self.tried.set()
+                return
+            self.restarts += 1
+            self.tried.set()
+            wait = failures.failed(trio.current_time()).wait
+            _log.error(
+                "front %d %s; its connections are lost, and it is started again in %.1f s", self.number, problem, wait
+            )
+            with trio.move_on_after(wait):
+                await self._wait_stopping()
+
+    async def _wait_stopping(self) -> None:
+        while self.stopping is None:
+            await self._more.wait()
+            if self.stopping is None:
+                self._more = trio.Event()
+
+    def order(self, order: Order) -> None:
+        """Tell the front something. One that is started later is told what still holds."""
+        if isinstance(order, Accept):
+            self.accepts = True
+        elif isinstance(order, Drain | Resume):
+            self.drains = isinstance(order, Drain)
+        elif isinstance(order, Stop):
+            self.stopping = order
+        elif isinstance(order, Ask) and not self.pid:
+            return
+        if self.pid:
+            self._waiting += encode_order(order)
+        self._more.set()
+
+    # -- one process --------------------------------------------------------------------------------------------
+
+    async def _run_once(self) -> str:
+        """Start a process, and keep it until it has ended. Returns how it ended."""
+        ours, theirs = packet_pair()
+        orders, their_orders = socket.socketpair()
+        with ours, theirs, orders, their_orders:
+            setup = self._make_setup(theirs.fileno(), self._board.page.fd)
+            inherited = [their_orders.fileno(), setup.leases, setup.page, *setup.listeners]
+            command = [sys.executable, "-P", "-c", _PROGRAM, str(their_orders.fileno()), json.dumps(sys.path)]
+            pidfd = pin_child(start_program(command, env=os.environ, inherited=inherited))
+            try:
+                theirs.close()
+                their_orders.close()
+                self.pid = pidfd.pid
+                self._waiting = bytearray(frame(pickle.dumps(setup)))
+                if self.accepts:
+                    self._waiting += encode_order(Accept())
+                if self.drains:
+                    self._waiting += encode_order(Drain())
+                if self.stopping is not None:
+                    self._waiting += encode_order(self.stopping)
+                self._more.set()
+                why = await self._listen(pidfd, OwnerLink(ours), orders)
+            finally:
+                self.pid = 0
+                self._board.clear(self.number)
+                self._tell_answered()
+                with trio.CancelScope(shield=True):  # it has been killed
+                    pidfd.send_signal(signal.SIGKILL)
+                    await pidfd.wait_exit()
+                pidfd.close()
+        return why or _describe(pidfd.exit_status)
+
+    async def _listen(self, pidfd: PidFd, link: OwnerLink, orders: socket.socket) -> str:
+        """Serve the process until it has ended, or must be ended. Returns why, if that is not its exit."""
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(orders))
+        front = self._office.front_came(link.send)
+        why = ""
+        try:
+            async with trio.open_nursery() as ends:
+                ends.start_soon(link.run, lambda message: self._office.received(front, message))
+                ends.start_soon(self._write, stream)
+                ends.start_soon(self._read, stream)
+                await pidfd.wait_exit()
+                ends.cancel_scope.cancel()
+        except* BadFrontMessage as errors:
+            why = f"(pid {pidfd.pid}) is ended: {_first(errors)}"
+        except* (BrokenLink, trio.BrokenResourceError, trio.ClosedResourceError):
+            # It has ended, or is about to.
+            with trio.move_on_after(_LAST):
+                await pidfd.wait_exit()
+        finally:
+            self._office.front_gone(front)
+        return why
+
+    async def _write(self, stream: trio.SocketStream) -> None:
+        while True:
+            data = bytes(self._waiting)
+            if data:
+                await stream.send_all(data)
+                del self._waiting[: len(data)]
+            else:
+                self._more = trio.Event()
+                await self._more.wait()
+
+    async def _read(self, stream: trio.SocketStream) -> None:
+        reader = FrameReader()
+        while data := await stream.receive_some(65536):
+            reader.feed(bytes(data))
+            for payload in reader.frames():
+                self._take(payload)
+
+    def _take(self, payload: bytes) -> None:
+        match read_report(payload):
+            case Serving():
+                self.tried.set()
+            case Line() as line:
+                self._log_line(line)
+            case Answer() as answer:
+                self.answers[answer.number] = answer
+                while len(self.answers) > 8:  # nobody has waited for it
+                    del self.answers[next(iter(self.answers))]
+                self._tell_answered()
+            case Drained():
+                _log.debug("front %d is drained", self.number)
+
+    def _tell_answered(self) -> None:
+        answered, self.answered = self.answered, trio.Event()
+        answered.set()
+
+    def _log_line(self, line: Line) -> None:
+        extra = {name: value for name, value in line.extra.items() if name not in _STANDARD}
+        if line.traceback:
+            extra["traceback"] = line.traceback
+        logging.getLogger(line.logger).log(line.level, "%s", line.event, extra={**extra, "front": self.number})
+
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "front"}
+"""Names that ``extra`` must not have."""
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _describe(status: int | None) -> str:
+    if status is None:
+        return "has ended"
+    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"has ended with status {status}"

@@ -1,0 +1,205 @@
+"""The program of a front: ``server/`` with an event loop of its own, on leased slots.
+
+::
+
+    front                               cancelled when the owner is gone, or when it is drained
+     |- leases                          link.py: what the owner sends enters the ledger
+     |- orders, reports                 reports.py
+     |- timer of the ledger             leased_pool.py
+     |- access log, deadline scanner, poller, heartbeat
+     `- clients                         on ``Stop``: deadline = now + grace
+         `- listeners
+
+It is started as a fresh interpreter, and never forked: the owner's process has an event loop, threads and descriptors that a copy could
+only misuse, and a front that is started again must be like the first one.
+
+Laws: it ends when the owner does (the kernel kills it, and its channels end); an unexpected exception in the ledger ends it, because
+after that nothing that it decides can be trusted (KE1), and costs its own connections only.
+"""
+
+from __future__ import annotations
+
+import pickle
+import resource
+import signal
+import socket
+import sys
+from functools import partial
+
+import trio
+
+from passenger_trio.codecs.front_reports import (
+    Accept,
+    Answer,
+    Ask,
+    Drain,
+    Order,
+    ReopenLogs,
+    Resume,
+    Stop,
+    encode_answer,
+    encode_drained,
+    encode_serving,
+)
+from passenger_trio.core.descriptors import Descriptors
+from passenger_trio.fronts.board import BEAT, Board, BoardGate, Hint
+from passenger_trio.fronts.leased_pool import LeasedPool
+from passenger_trio.fronts.link import BrokenLink, FrontLink
+from passenger_trio.fronts.reports import LogToOwner, Reports
+from passenger_trio.fronts.setup import FrontSetup, OwnersClock
+from passenger_trio.kernel import ErrorKernel
+from passenger_trio.server.front import Front
+from passenger_trio.server.listening.listener import Listener
+from passenger_trio.server.logs.access_log import AccessLog
+from passenger_trio.server.mounts import Route
+from passenger_trio.server.report import front_facts, requests_in_flight
+from passenger_trio.system.children import end_with_parent
+
+__all__ = ["main"]
+
+_NOT_OURS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals of an operator, who means the server: its owner gets them, too, and gives orders."""
+
+
+def main() -> None:
+    """Run as a front. The first argument is the descriptor of the stream of orders."""
+    end_with_parent()
+    for number in _NOT_OURS:
+        signal.signal(number, signal.SIG_IGN)
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    setup = _read_setup(sock)
+    if setup is not None:
+        trio.run(_serve, setup, sock, clock=OwnersClock(setup.clock_offset))
+
+
+def _read_setup(sock: socket.socket) -> FrontSetup | None:
+    """The first frame. None: the owner is gone."""
+    with sock.makefile("rb", buffering=0) as stream:
+        head = stream.read(4)
+        size = int.from_bytes(head or b"", "big")
+        data = b""
+        while len(data) < size and (more := stream.read(size - len(data))):
+            data += more
+    if not size or len(data) < size:
+        return None
+    setup: FrontSetup = pickle.loads(data)
+    return setup
+
+
+async def _serve(setup: FrontSetup, sock: socket.socket) -> None:
+    try:
+        await _run(setup, trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
+    except* (BrokenLink, trio.BrokenResourceError):
+        pass  # the owner is gone, and we with it
+
+
+async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
+    kernel = ErrorKernel()
+    reports = Reports(stream)
+    LogToOwner.install(reports, setup.log_level)
+    config = setup.config
+    link = FrontLink(socket.socket(fileno=setup.leases))
+    pool = LeasedPool(link, kernel)
+    for key, app in setup.routes:
+        pool.add_group(key, app.max_request_queue_size)
+    board = Board.attach(setup.page, setup.share.fronts)
+    access_log = AccessLog.open(config, kernel, lock=setup.page)
+    descriptors = Descriptors.measured(
+        resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        config.server.max_connections,
+        setup.sessions,
+        setup.max_pool_size,
+    )
+    routes = [Route(key, app) for key, app in setup.routes]
+    front = Front(config.server, pool, routes, access_log, descriptors, kernel, setup.share)
+    front.gate = BoardGate(board, setup.share.number, lambda: len(front.connections), front.now)
+    listeners = [Listener(socket.socket(fileno=fd), front, owns_file=False) for fd in setup.listeners]
+    orders = Orders(front, reports)
+    async with trio.open_nursery() as tree:
+        tree.start_soon(_end_with, tree, reports.run)
+        tree.start_soon(_end_with, tree, reports.hear, orders.obey)
+        tree.start_soon(_end_with, tree, link.run, pool.receive)
+        tree.start_soon(pool.run)
+        if access_log is not None:
+            tree.start_soon(access_log.run)
+        tree.start_soon(kernel.supervise, "the deadline scanner", front.deadline_scanner.run)
+        await tree.start(partial(kernel.supervise_started, "the poller", front.poller.run, must_start=True))
+        reports.send(encode_serving())
+        await orders.accept.wait()
+        tree.start_soon(_beat, board, setup.share.number, front, pool)
+        async with trio.open_nursery() as clients:
+            async with trio.open_nursery() as accepting:
+                for listener in listeners:
+                    accepting.start_soon(kernel.supervise, "a listener", listener.run, clients)
+                await orders.stop.wait()
+                accepting.cancel_scope.cancel()
+            for listener in listeners:
+                with kernel.contain("a listener"):
+                    listener.accept_waiting(clients)
+                with kernel.contain("a listener"):
+                    listener.close()
+            front.drain()
+            clients.cancel_scope.deadline = trio.current_time() + orders.grace
+        reports.send(encode_drained())
+        await reports.wait_sent()
+        tree.cancel_scope.cancel()
+
+
+async def _end_with(tree: trio.Nursery, run: object, *arguments: object) -> None:
+    """Run what ends the front with its own end."""
+    await run(*arguments)  # type: ignore[operator]
+    tree.cancel_scope.cancel()
+
+
+async def _beat(board: Board, number: int, front: Front, pool: LeasedPool) -> None:
+    """Write our line of the shared page, until cancelled."""
+    line = board.lines[number]
+    due = front.now()
+    while True:
+        now = front.now()
+        line[Hint.CONNECTIONS] = len(front.connections)
+        line[Hint.BUSY] = pool.busy
+        line[Hint.LEASED] = pool.leased
+        line[Hint.LAG] = int(max(0.0, now - due) * 1e6)
+        line[Hint.ACCEPTED] = front.accepted
+        line[Hint.REQUESTS] = front.requests
+        line[Hint.HEARTBEAT] = int(now * 1000)
+        due = now + BEAT
+        await trio.sleep_until(due)
+
+
+class Orders:
+    """What the owner wants of this front."""
+
+    def __init__(self, front: Front, reports: Reports) -> None:
+        self._front = front
+        self._reports = reports
+        self.accept = trio.Event()
+        self.stop = trio.Event()
+        self.grace = 0.0
+        """Seconds for what is under way when it stops."""
+
+    def obey(self, order: Order) -> None:
+        """Carry out an order."""
+        front = self._front
+        match order:
+            case Accept():
+                self.accept.set()
+            case Drain():
+                front.drain()
+            case Resume():
+                front.draining = False
+            case ReopenLogs():
+                if front.access_log is not None:
+                    front.access_log.reopen()
+            case Stop():
+                self.grace = order.grace
+                self.accept.set()
+                self.stop.set()
+            case Ask():
+                requests = requests_in_flight(front, front.now()) if order.requests else []
+                self._reports.send(encode_answer(Answer(order.number, front_facts(front), requests)))
+
+
+if __name__ == "__main__":
+    main()

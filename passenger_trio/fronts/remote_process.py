@@ -1,0 +1,82 @@
+"""A process of the pool, as a front knows it: the owner keeps it, and a front only opens streams to it.
+
+A front opens a stream by itself where the one that came with the slot must not be used, or has ended. The kernel names the listening
+process, as for the owner (KE5): a path could be bound by another process.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+import attrs
+
+from passenger_trio.codecs.http1_worker import WORKER_PROTOCOLS
+from passenger_trio.codecs.worker_protocol import WorkerProtocol
+from passenger_trio.core.fronts.messages import ProcessCame
+from passenger_trio.spawning.generic import Endpoint, belongs
+from passenger_trio.spawning.spawner import warn_of_stranger
+from passenger_trio.system.endings import Endings
+from passenger_trio.system.pidfd import PidFd
+from passenger_trio.system.sockets import PeerCredentials, RawStream
+
+__all__ = ["RemoteProcess"]
+
+
+@attrs.define(eq=False)
+class RemoteProcess:
+    """See ``spawning.spawner.ServingProcess``."""
+
+    pid: int
+    concurrency: int
+    websocket: bool
+    worker_protocol: WorkerProtocol
+    endings: Endings | None
+    _endpoint: Endpoint
+    _pidfd: PidFd | None
+
+    @classmethod
+    def of(cls, came: ProcessCame) -> RemoteProcess:
+        """The process of which the owner tells."""
+        protocol = WORKER_PROTOCOLS[came.protocol]
+        pidfd: PidFd | None = None
+        if protocol.name == "http":
+            try:
+                pidfd = PidFd.open(came.pid)
+            except OSError:
+                pass  # it has ended already, or no descriptor is left: how it ends is not seen
+        return cls(
+            came.pid,
+            came.concurrency,
+            came.websocket,
+            protocol,
+            Endings(pidfd) if pidfd is not None else None,
+            _endpoint(came.address),
+            pidfd,
+        )
+
+    def connect_nowait(self) -> RawStream:
+        """See ``ServingProcess``."""
+        return self._endpoint.connect_nowait(self._is_listener)
+
+    def _is_listener(self, listener: PeerCredentials) -> bool:
+        is_it = partial(belongs, self.pid) if self.worker_protocol.name == "http" else self._is_worker
+        believed = is_it(listener)
+        if not believed:
+            warn_of_stranger(self.pid, listener)
+        return believed
+
+    def _is_worker(self, listener: PeerCredentials) -> bool:
+        return listener.pid == self.pid and listener.uid == os.getuid()
+
+    def close(self) -> None:
+        """The process is gone."""
+        if self._pidfd is not None:
+            self._pidfd.close()
+
+
+def _endpoint(address: str) -> Endpoint:
+    if address.startswith("unix:"):
+        return Endpoint(address.removeprefix("unix:"))
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    return Endpoint(host.strip("[]"), int(port))

@@ -1,0 +1,57 @@
+"""What a front is started with: values that the owner pickles, and the clock that both share."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import attrs
+import trio
+
+from passenger_trio.core.fronts.share import Share
+from passenger_trio.core.model import GroupKey
+from passenger_trio.options import AppOptions, Config
+
+__all__ = ["FrontSetup", "OwnersClock", "offset_of_clock"]
+
+
+@attrs.frozen
+class FrontSetup:
+    """Everything that a front is told at its start."""
+
+    share: Share
+    config: Config
+    """With this front's part of the limits."""
+    routes: tuple[tuple[GroupKey, AppOptions], ...]
+    leases: int
+    """Descriptor of the channel of leases."""
+    page: int
+    """Descriptor of the shared page."""
+    listeners: tuple[int, ...]
+    """Descriptors of the listening sockets."""
+    sessions: int
+    """The most sessions at the same time; 0: no limit."""
+    max_pool_size: int
+    log_level: int
+    clock_offset: float
+
+
+def offset_of_clock() -> float:
+    """Trio's clock less the kernel's. Trio adds a random number, so that nobody relies on the value; but owner and fronts compare times."""
+    return trio.current_time() - time.perf_counter()
+
+
+class OwnersClock(trio.abc.Clock):
+    """The clock of the owner's event loop."""
+
+    def __init__(self, offset: float) -> None:
+        self._offset = offset
+
+    def start_clock(self) -> None:
+        """Nothing has to be started."""
+
+    def current_time(self) -> float:
+        return self._offset + time.perf_counter()
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        return math.inf if deadline == math.inf else deadline - self.current_time()
