@@ -152,10 +152,10 @@ class AppOptions:
         choices=("wsgi", "asgi", "rack", "node", "generic"),
     )
     startup_file: str = option("", "file to load, in the application's directory", kind="path")
-    python: str = option("", "Python interpreter of the application (default: its virtual environment)", kind="path")
+    python: str = option("", "Python interpreter (default: its .venv's)", kind="path")
     ruby: str = option(
         "",
-        "Ruby interpreter of the application (default: as .ruby-version or the Gemfile asks, else in PATH)",
+        "Ruby interpreter (default: as .ruby-version or the Gemfile asks, else in PATH)",
         kind="path",
     )
     node: str = option("", "Node.js interpreter of the application (default: node in PATH)", kind="path")
@@ -226,12 +226,12 @@ class AppOptions:
     )
     loop: str = option(
         "auto",
-        "event loop of an ASGI application; trio: as installed in its environment; auto: trio for Quart-Trio, else asyncio",
+        "event loop of an ASGI application (auto: trio for Quart-Trio, else asyncio)",
         kind="choice",
         choices=("auto", "asyncio", "trio"),
     )
     env: tuple[tuple[str, str], ...] = option(
-        (), "set an environment variable of the application: NAME=VALUE, repeatable", kind="list"
+        (), "set a variable of the application's environment; repeatable", kind="list"
     )
     host_name: tuple[str, ...] = option(
         (), "serve this application for this host name, or *.example.com; repeatable (default: any)", kind="list"
@@ -248,9 +248,7 @@ class AppOptions:
     response_buffer_high_watermark: int = option(
         128 * 1024**2, "pause a process when its response has this much in the buffers (0: no limit)", kind="size"
     )
-    reload: bool = option(
-        False, "restart the application when its files change, for development (needs the extra reload)"
-    )
+    reload: bool = option(False, "restart the application when its files change (needs the extra reload)")
     reload_dir: tuple[str, ...] = option(
         (), "directory to watch, with those below it; repeatable (default: the application's directory)"
     )

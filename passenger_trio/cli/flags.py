@@ -78,7 +78,6 @@ _SECTION_OF = {
     "sticky_sessions": "Pool",
     "sticky_sessions_cookie_name": "Pool",
     "sticky_sessions_cookie_attributes": "Pool",
-    "reload": "Restarts",
     "reload_dir": "Restarts",
     "reload_include": "Restarts",
     "reload_exclude": "Restarts",
@@ -130,7 +129,7 @@ _OTHER_NAMES = {
     "base_uri": ("--root-path",),
     "max_pool_size": ("-w", "--workers"),
 }
-"""The names that other servers use for these flags."""
+"""The names that other servers use for these flags. Help and errors have ours only."""
 
 _RENAMED = {(AppOptions, "shutdown_timeout"): "process_shutdown_timeout"}
 """Fields whose name is also in another class."""
@@ -277,6 +276,20 @@ class _OnceOption(click.Option):
     """An option that may be given once. A second, different value is an error, because one of the
     two would be ignored.
     """
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        every, self.opts = self.opts, self._own_names()
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = every
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        return " / ".join(f"'{name}'" for name in self._own_names())
+
+    def _own_names(self) -> list[str]:
+        others = _OTHER_NAMES.get(self.name or "", ())
+        return [name for name in self.opts if name not in others]
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
         # Make the parser keep every value, as for a repeatable option; ``consume_value`` reduces them to one.

@@ -59,9 +59,8 @@ class _StartCommand(click.Command):
                 with formatter.section(section):
                     formatter.write_dl(records)
         with formatter.section("Help"):
-            others = [
-                param.get_help_record(ctx) for param in self.get_params(ctx) if param.name not in {*by_name, "what"}
-            ]
+            hidden = {*by_name, "what"} if shows_all else {*by_name, "what", "bind"}
+            others = [param.get_help_record(ctx) for param in self.get_params(ctx) if param.name not in hidden]
             formatter.write_dl([record for record in others if record is not None])
 
 
