@@ -21,8 +21,8 @@ __all__ = ["pytest_passenger_end", "pytest_passenger_options", "pytest_passenger
 def pytest_passenger_options(request: pytest.FixtureRequest, options: dict[str, Any]) -> None:
     """Change the options of the server under test, in place, before it is looked up or started.
 
-    :param options: names as in ``passenger-trio.toml``; tests with the same application and the
-        same options share a server.
+    :param options: names as in ``passenger-trio.toml``, and ``server_environment``, variables of the
+        server itself; tests with the same application and the same options share a server.
     """
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from passenger_trio.testing.raw_client import RawClient
     from passenger_trio.testing.servers import Servers
 
-PARTS: tuple[str, ...] = ()
+PARTS: tuple[str, ...] = ("passenger_trio.testing.evidence",)
 """Modules of further fixtures and reports, such as ``passenger_trio.testing.NAME``."""
 
 pytest_plugins = PARTS

@@ -59,8 +59,11 @@ class ServerUnderTest(Supervisor):
     """A server whose log is a file."""
 
     @classmethod
-    def launch(cls, config: Path, home: Path) -> ServerUnderTest:
-        """Start the server that a configuration file describes, with its sockets in ``home``. The caller waits until it is ready."""
+    def launch(cls, config: Path, home: Path, more: Mapping[str, str]) -> ServerUnderTest:
+        """Start the server that a configuration file describes, with its sockets in ``home``. The caller waits until it is ready.
+
+        :param more: environment variables.
+        """
         mark = secrets.token_hex(8)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PASSENGER_TRIO_")}
         environment |= {
@@ -69,6 +72,7 @@ class ServerUnderTest(Supervisor):
             "PASSENGER_TRIO_INSTANCE_DIR": str(home / "i"),
             "PASSENGER_TRIO_SOCKET": str(home / "s"),
             "PASSENGER_TRIO_LIFELINE": str(os.getpid()),
+            **more,
         }
         with open(home / "log", "wb") as log:
             process = subprocess.Popen(
@@ -248,8 +252,10 @@ class Servers:
         :param app: the options that name the application: ``root``, ``target``.
         :raises AssertionError: the server does not start.
         """
-        text = write_config({**self._config, **options, **app})
-        return self._living(text) or self._start(text, text, self.directory())
+        wanted, environment = _split(options)
+        text = write_config({**self._config, **wanted, **app})
+        key = f"{text}{sorted(environment.items())}"
+        return self._living(key) or self._start(key, text, self.directory(), environment)
 
     def get_for_object(self, options: Callable[[Path], Mapping[str, Any]], key: tuple[str, ...]) -> ServerUnderTest:
         """As ``get``, for application objects that are served in the same way.
@@ -261,17 +267,18 @@ class Servers:
         server = self._living(name)
         if server is None:
             home = self.directory()
-            server = self._start(name, write_config({**self._config, **options(home / "p")}), home)
+            wanted, environment = _split(options(home / "p"))
+            server = self._start(name, write_config({**self._config, **wanted}), home, environment)
         return server
 
     def _living(self, key: str) -> ServerUnderTest | None:
         servers = self._servers.setdefault(key, [])
         return next((one for one in servers if not one.in_use and one.process.poll() is None), None)
 
-    def _start(self, key: str, text: str, home: Path) -> ServerUnderTest:
+    def _start(self, key: str, text: str, home: Path, environment: Mapping[str, str]) -> ServerUnderTest:
         config = home / "passenger-trio.toml"
         config.write_text(text)
-        server = ServerUnderTest.launch(config, home)
+        server = ServerUnderTest.launch(config, home, environment)
         self._servers.setdefault(key, []).append(server)
         server.keeps_home = self._keep
         server.wait_ready()
@@ -284,6 +291,12 @@ class Servers:
             shutil.rmtree(home)
             home = Path(tempfile.mkdtemp(prefix="pt-"))
         return home
+
+
+def _split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The options for the configuration, and ``server_environment``: variables of the server itself."""
+    rest = dict(options)
+    return rest, dict(rest.pop("server_environment", {}))
 
 
 def write_config(options: Mapping[str, Any]) -> str:

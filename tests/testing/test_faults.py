@@ -107,7 +107,7 @@ def test_TH4_half_close(faults: Faults) -> None:
 
 
 def test_TH4_byte_by_byte_and_through_httpx(faults: Faults) -> None:
-    with faults.trickle(size=1, gap=0.0) as fault, fault.httpx_client() as client:
+    with faults.trickle(size=1, gap=0.0) as fault, fault.client() as client:
         assert client.get("/hello").text == "hello"
     assert fault.fired > 30
 

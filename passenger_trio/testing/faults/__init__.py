@@ -17,7 +17,8 @@ processes; ``Faults`` makes the faults of a running server. Each is a context ma
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from passenger_trio.testing.faults.clients import (
     EarlyEof,
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Fault", "FaultNeverFired", "FaultNotPossible", "FaultSetup", "Faults"]
 
-Point = Literal["head", "mid_body", "before_end"]
+F = TypeVar("F", bound=Fault)
+Point = Literal["head", "mid_body", "before_end", "after_end"]
 
 
 class FaultSetup:
@@ -79,8 +81,21 @@ class Faults:
     the same faults.
     """
 
-    def __init__(self, server: Supervisor, setup: FaultSetup | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        server: Supervisor,
+        setup: FaultSetup | None = None,
+        seed: int = 0,
+        *,
+        address: str | tuple[str, int] = "",
+        on_made: Callable[[Fault], None] = lambda fault: None,
+    ) -> None:
+        """:param address: where the faults of clients connect (default: to the server).
+        :param on_made: gets each fault, before it begins.
+        """
         self.server = server
+        self.address = address or server.address
+        self._on_made = on_made
         self.setup = setup
         self.seed = seed
         self.random = random.Random(seed)
@@ -96,44 +111,48 @@ class Faults:
 
     def slow_read(self, rate: int | None = None) -> SlowRead:
         """The client reads ``rate`` bytes a second."""
-        return SlowRead(self.server.address, self.seed, rate or self.random.randrange(20_000, 200_000))
+        return self._note(SlowRead(self.address, self.seed, rate or self.random.randrange(20_000, 200_000)))
 
     def stop_reading(self, after: int | None = None) -> StopReading:
         """The client stops reading when it has ``after`` bytes."""
-        return StopReading(self.server.address, self.seed, self._drawn(after, 0, 1000))
+        return self._note(StopReading(self.address, self.seed, self._drawn(after, 0, 1000)))
 
     def reset(self, after: int | None = None, of: Literal["response", "request"] = "response") -> Reset:
         """The connection is reset when ``after`` bytes of the response or of the request have passed."""
-        return Reset(self.server.address, self.seed, self._drawn(after, 0, 100), of)
+        return self._note(Reset(self.address, self.seed, self._drawn(after, 0, 100), of))
 
     def half_close(self) -> HalfClose:
         """The client ends its sending side behind its request."""
-        return HalfClose(self.server.address, self.seed)
+        return self._note(HalfClose(self.address, self.seed))
 
     def trickle(self, size: int = 1, gap: float = 0.001) -> Trickle:
         """The client sends ``size`` bytes every ``gap`` seconds."""
-        return Trickle(self.server.address, self.seed, size, gap)
+        return self._note(Trickle(self.address, self.seed, size, gap))
 
     def split_at(self, *offsets: int, gap: float = 0.02) -> SplitAt:
         """What the client sends arrives in pieces that are cut at ``offsets`` (by default one is drawn)."""
-        return SplitAt(self.server.address, self.seed, offsets or (self.random.randrange(1, 30),), gap)
+        return self._note(SplitAt(self.address, self.seed, offsets or (self.random.randrange(1, 30),), gap))
 
     def pipeline(self, *more: bytes) -> Pipeline:
         """``more`` requests come right behind the client's (by default one GET of ``/``)."""
-        return Pipeline(self.server.address, self.seed, more or (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",))
+        return self._note(Pipeline(self.address, self.seed, more or (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",)))
 
     def early_eof(self, after: int | None = None, *, close: bool = True) -> EarlyEof:
         """The client abandons its request after ``after`` bytes; ``close=False``: it ends its sending side only."""
-        return EarlyEof(self.server.address, self.seed, self._drawn(after, 1, 30), close)
+        return self._note(EarlyEof(self.address, self.seed, self._drawn(after, 1, 30), close))
 
     # Processes
 
     def kill(
-        self, at: Literal["accept", "head", "mid_body", "before_end"] = "head", *, times: int = 1, path: str = ""
+        self,
+        at: Literal["accept", "head", "mid_body", "before_end", "after_end"] = "head",
+        *,
+        times: int = 1,
+        path: str = "",
     ) -> AtPoint | KilledAtAccept:
         """SIGKILL. :param path: only for requests whose path begins so. :param times: so many processes, one after another."""
         if at == "accept":
-            return KilledAtAccept(self.server, self.seed)
+            return self._note(KilledAtAccept(self.server, self.seed))
         return self._at_point("kill", at, times=times, path=path)
 
     def exit(self, at: Point = "head", *, status: int = 1, times: int = 1, path: str = "") -> AtPoint:
@@ -146,11 +165,11 @@ class Faults:
 
     def stop(self, at: Point = "head", *, path: str = "") -> Stopped:
         """SIGSTOP. The process goes on when the fault ends."""
-        return Stopped(self._plan("stop"), self.seed, "stop", (at,), at=at, path=path)
+        return self._note(Stopped(self._plan("stop"), self.seed, "stop", (at,), at=at, path=path))
 
     def hold(self, at: Point = "head", *, path: str = "") -> Hold:
         """A request waits at the point until ``release``; ``wait_fired`` tells when it is there."""
-        return Hold(self._plan("hold"), self.seed, "hold", (at,), at=at, path=path)
+        return self._note(Hold(self._plan("hold"), self.seed, "hold", (at,), at=at, path=path))
 
     def oom(self, at: Point = "head", *, size: int = 64 << 20, path: str = "") -> AtPoint:
         """The process takes ``size`` bytes of memory more. A memory limit of the server may end it; else it gets SIGKILL,
@@ -170,52 +189,60 @@ class Faults:
         """The next process takes ``seconds`` longer to start."""
         plan = self._plan("slow_start")
         seconds = self.random.uniform(0.5, 2.0) if seconds is None else seconds
-        return AtPoint(plan, self.seed, "slow_start", ("fork",), seconds=seconds, times=times)
+        return self._note(AtPoint(plan, self.seed, "slow_start", ("fork",), seconds=seconds, times=times))
 
     def crash_on_start(self, how: Literal["raise", "exit", "kill"] = "raise", *, times: int = 1) -> AtPoint:
         """The next ``times`` processes fail when they start: by an exception, by exit, by SIGKILL."""
         values = {"message": "a crash at start (a fault of the harness)", "status": 1}
-        return AtPoint(
-            self._plan("crash_on_start"), self.seed, "crash_on_start", ("fork",), how=how, times=times, **values
+        return self._note(
+            AtPoint(
+                self._plan("crash_on_start"), self.seed, "crash_on_start", ("fork",), how=how, times=times, **values
+            )
         )
 
     # The machine
 
     def disk_full(self, after: int = 0) -> DiskFull:
         """The disk for buffers takes ``after`` bytes more."""
-        return DiskFull(self.server, self._machine("disk_full"), self.seed, after=after)
+        return self._note(DiskFull(self.server, self._machine("disk_full"), self.seed, after=after))
 
     def slow_disk(self, seconds: float = 0.05) -> SlowDisk:
         """Each write to a buffer on disk takes ``seconds`` longer."""
-        return SlowDisk(self.server, self._machine("slow_disk"), self.seed, seconds=seconds)
+        return self._note(SlowDisk(self.server, self._machine("slow_disk"), self.seed, seconds=seconds))
 
     def clock_jump(self, seconds: int | None = None) -> ClockJump:
         """The wall clock of the server and its applications is ``seconds`` ahead; negative: behind."""
         drawn = self.random.choice((-1, 1)) * self.random.randrange(60, 2 * 86_400) if seconds is None else seconds
-        return ClockJump(self.server, self._machine("clock_jump"), self.seed, seconds=drawn)
+        return self._note(ClockJump(self.server, self._machine("clock_jump"), self.seed, seconds=drawn))
 
     def no_descriptors(self, spare: int = 1) -> NoDescriptors:
         """The server can open ``spare`` descriptors more."""
-        return NoDescriptors(self.server, self.seed, spare)
+        return self._note(NoDescriptors(self.server, self.seed, spare))
 
     def pause_supervisor(self, seconds: float | None = None) -> PausedSupervisor:
         """The server does not run, for the length of the block or for ``seconds``."""
-        return PausedSupervisor(self.server, self.seed, seconds)
+        return self._note(PausedSupervisor(self.server, self.seed, seconds))
 
     # Deploys
 
     def restart_now(self, at: Point | None = None, *, group: str = "") -> RestartNow:
         """A restart: at once, or in the middle of the next request that comes to the point ``at``."""
-        return RestartNow(self.server, None if at is None else self._plan("restart_now"), self.seed, at, group)
+        return self._note(
+            RestartNow(self.server, None if at is None else self._plan("restart_now"), self.seed, at, group)
+        )
 
     def broken_release(self, how: Literal["raise", "exit", "kill"] = "raise", *, group: str = "") -> BrokenRelease:
         """A restart to a release that cannot be loaded."""
-        return BrokenRelease(self.server, self._plan("broken_release"), self.seed, "broken_release", group, how=how)
+        return self._note(
+            BrokenRelease(self.server, self._plan("broken_release"), self.seed, "broken_release", group, how=how)
+        )
 
     def slow_release(self, seconds: float | None = None, *, group: str = "") -> SlowRelease:
         """A restart to a release that takes ``seconds`` to load."""
         seconds = self.random.uniform(0.5, 2.0) if seconds is None else seconds
-        return SlowRelease(self.server, self._plan("slow_release"), self.seed, "slow_release", group, seconds=seconds)
+        return self._note(
+            SlowRelease(self.server, self._plan("slow_release"), self.seed, "slow_release", group, seconds=seconds)
+        )
 
     # Parts
 
@@ -223,7 +250,11 @@ class Faults:
         return self.random.randrange(least, most) if value is None else value
 
     def _at_point(self, name: str, at: str, **values: object) -> AtPoint:
-        return AtPoint(self._plan(name), self.seed, name, (at,), at=at, **values)
+        return self._note(AtPoint(self._plan(name), self.seed, name, (at,), at=at, **values))
+
+    def _note(self, fault: F) -> F:
+        self._on_made(fault)
+        return fault
 
     def _plan(self, name: str) -> Plan:
         if self.setup is None:

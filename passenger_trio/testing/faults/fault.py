@@ -43,6 +43,7 @@ class Fault:
         self.seed = seed
         self.values = values
         self.fired = 0
+        self.has_begun = False
 
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.values.items())})"
@@ -62,6 +63,7 @@ class Fault:
             )
 
     def __enter__(self: F) -> F:
+        self.has_begun = True
         self.begin()
         return self
 

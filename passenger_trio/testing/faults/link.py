@@ -105,11 +105,11 @@ class Connection:
 
 
 class Link(Fault):
-    """A fault of a client. Send requests through it: ``get``, ``connect``, ``httpx_client``, or
+    """A fault of a client. Send requests through it: ``get``, ``connect``, ``client``, or
     ``address`` for a client of your own.
     """
 
-    hint = "send the request through the fault: fault.get(...), fault.connect(), fault.httpx_client() or fault.address"
+    hint = "send the request through the fault: fault.get(...), fault.connect(), fault.client() or fault.address"
     receive_buffer = 0
     """Bytes that the kernel may keep for a client that does not read; 0: as many as it likes."""
 
@@ -148,7 +148,7 @@ class Link(Fault):
         with self.connect() as client:
             return client.request("POST", path, body=body)
 
-    def httpx_client(self, **arguments: Any) -> httpx2.Client:
+    def client(self, **arguments: Any) -> httpx2.Client:
         """An ``httpx2.Client`` whose requests go through the link."""
         import httpx2
 

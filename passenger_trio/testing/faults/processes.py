@@ -5,7 +5,8 @@ server that was started with ``Plan.environment`` and an application in Python o
 ``KilledAtAccept`` works from outside, with any application.
 
 Points: ``accept`` (the request is in the process's socket and not read), ``head`` (the application is
-called), ``mid_body`` (a part of the response body is out), ``before_end`` (all but its last byte is).
+called), ``mid_body`` (a part of the response body is out), ``before_end`` (all but its last byte is),
+``after_end`` (the client has the whole response; what the application does behind it is still to come).
 """
 
 from __future__ import annotations
@@ -21,9 +22,7 @@ from passenger_trio.testing.faults.fault import Fault
 from passenger_trio.testing.faults.plan import Order, Plan
 from passenger_trio.testing.harness import Supervisor, eventually
 
-__all__ = ["POINTS", "AtPoint", "Hold", "KilledAtAccept", "Stopped"]
-
-POINTS = ("head", "mid_body", "before_end")
+__all__ = ["AtPoint", "Hold", "KilledAtAccept", "Stopped"]
 
 
 class AtPoint(Fault):

@@ -64,6 +64,9 @@ class Wrapper:
                     await send({"type": "http.response.body", "body": body[:-1], "more_body": True})
                     await _point("before_end", path)
                     message = {**message, "body": body[-1:]}
+                    await send(message)
+                    await _point("after_end", path)
+                    return
             await send(message)
 
         if automaton is None:

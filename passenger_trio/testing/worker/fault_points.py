@@ -7,7 +7,8 @@ the harness sees that it fired even if the process is dead by then.
 
 Points: ``load`` (the application has been loaded), ``fork`` (a worker process begins), ``head`` (a
 request begins), ``mid_body`` (the first chunk of the response body has gone out), ``before_end`` (the
-response is complete but for its end).
+response is complete but for its last byte), ``after_end`` (it is complete, and the application has
+not returned: tasks behind the response are still to run).
 """
 
 from __future__ import annotations

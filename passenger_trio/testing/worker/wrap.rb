@@ -124,6 +124,8 @@ module PassengerHarness
       end
       Points.at("before_end", @path)
       yield held if held
+      # A response with a Content-Length is complete with its last byte.
+      Points.at("after_end", @path)
     end
 
     def close

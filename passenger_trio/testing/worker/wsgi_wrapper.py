@@ -179,6 +179,8 @@ class BodyWithPoints(Body):
         _point("before_end", self._path)
         if held:
             yield held
+        # A response with a Content-Length is complete with its last byte.
+        _point("after_end", self._path)
 
 
 class Input:
