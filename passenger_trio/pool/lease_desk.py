@@ -99,16 +99,14 @@ class LeaseDesk:
         """Groups for which requests of our own program wait."""
         self._answered: deque[TicketId] = deque()
         """Tickets that the pool has answered, in order."""
+        self._pool_changed = True
         self._due = math.inf
         self._sleep: trio.CancelScope | None = None
         self._nursery: trio.Nursery | None = None
         pool.watcher = self
 
     async def run(self) -> None:
-        """Do what is due, until cancelled.
-
-        :raises Exception: what the ledger, or performing its decisions, has raised here.
-        """
+        """Do what is due, until cancelled, or until the pool has failed."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._look_when_the_pool_changes)
@@ -117,12 +115,16 @@ class LeaseDesk:
                     await trio.sleep_forever()
                 self._sleep = None
                 self._due = math.inf
-                self._step(lambda: self._ledger.tick(self._pool.now()))
+                try:
+                    self._step(self._look if self._pool_changed else tuple)
+                except Exception:  # noqa: BLE001  the pool has it, and ends the server
+                    nursery.cancel_scope.cancel()
 
     async def _look_when_the_pool_changes(self) -> None:
         while True:
             changed = self._pool.changed
-            self._step(self._look)
+            self._pool_changed = True
+            self._wake_by(-math.inf)
             await changed.wait()
 
     # -- fronts: called by fronts/ ------------------------------------------------------------------------------
@@ -320,12 +322,13 @@ class LeaseDesk:
                         pass
         finally:
             session.close(SessionOutcome.NOT_STARTED)
-        self._step(lambda: ())
+        self._step(tuple)
 
     # -- the pool -----------------------------------------------------------------------------------------------
 
     def _look(self) -> list[OwnerDecision]:
         """What may have changed in the pool: groups, their slots, and versions that were rejected."""
+        self._pool_changed = False
         decisions: list[OwnerDecision] = []
         for key in self._pool.group_tasks:
             if key not in self._rejections:
