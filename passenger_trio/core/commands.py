@@ -55,6 +55,14 @@ class Reason(enum.Enum):
     NO_STREAM = "no descriptor is left for a stream to a process"
 
 
+_WORDS = {reason.value: reason.name.lower() for reason in Reason}
+
+
+def reason_word(why: str) -> str:
+    """One word for the text of a reason, for metrics; ``other``: no command has it."""
+    return _WORDS.get(why, "other")
+
+
 @attrs.frozen
 class Grant:
     """``waiter`` may use ``process`` for one session. ``waiter`` is None when ``checkout_nowait`` made the grant."""

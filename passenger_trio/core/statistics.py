@@ -62,6 +62,8 @@ class GroupStatistics:
     """Enabled processes, oldest first, then detached ones."""
     attempts: tuple[AttemptStatistics, ...]
     queue_length: int
+    queue_since: float | None
+    """Since when the first waiter waits; None: nobody waits."""
     preloader: bool
     """Whether a preloader runs that was not told to go."""
     failures: int
@@ -125,6 +127,7 @@ def describe_group(pool: PoolState, group: GroupState) -> GroupStatistics:
         ),
         attempts=tuple(AttemptStatistics(a.id, a.begun, a.reason, a.slow) for a in group.attempts.values()),
         queue_length=len(group.waiters),
+        queue_since=next(iter(group.waiters.values()), None),
         preloader=any(of.has_preloader for of in group.generations.values()),
         failures=group.backoff.failures,
         backing_off_until=group.backoff.until if group.backoff.until > NOT_IN_FORCE else None,

@@ -30,9 +30,11 @@ from passenger_trio.core.commands import (
     RunOobWork,
     StartSpawn,
     StillDraining,
+    reason_word,
 )
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory, GroupKey, ProcessId, SpawnFailure, WaiterId
+from passenger_trio.core.tally import PoolTally
 from passenger_trio.errors import CheckoutError, PoolShutDown, RequestQueueFull, RequestQueueTimeout, SpawnError
 from passenger_trio.pool.events import Events
 from passenger_trio.pool.group_task import GroupTask
@@ -51,6 +53,9 @@ class Effects(Protocol):
 
     @property
     def events(self) -> Events: ...
+
+    @property
+    def tally(self) -> PoolTally: ...
 
     @property
     def group_tasks(self) -> Mapping[GroupKey, GroupTask]: ...
@@ -86,6 +91,7 @@ def perform(pool: Effects, commands: Iterable[Command]) -> None:
                 pool.refuse(command.waiter, refusal(command))
             case StartSpawn():
                 _log.debug("a process of %s is started: %s", command.group, command.reason.value)
+                pool.tally.spawns_started[command.group, reason_word(command.reason.value)] += 1
                 pool.group_tasks[command.group].start_attempt(command.attempt, command.generation)
             case AbandonSpawn():
                 pool.group_tasks[command.group].abandon_attempt(command.attempt)
@@ -115,6 +121,8 @@ def perform(pool: Effects, commands: Iterable[Command]) -> None:
 
 def _tell_restart(pool: Effects, command: RestartEnded) -> None:
     kind = events.RestartRejected if command.rejected else events.RestartEnded
+    outcome = "done" if not command.rejected else "rejected" if command.kept else "failed"
+    pool.tally.restarts[command.group, outcome] += 1
     pool.events.publish(kind(group=str(command.group), generation=command.generation))
     if not command.rejected:
         _log.info("%s is restarted: generation %d serves", command.group, command.generation)

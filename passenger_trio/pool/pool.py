@@ -17,7 +17,7 @@ from typing import Any
 
 import trio
 
-from passenger_trio.core.commands import Command, Grant, Kill, Reason, RunOobWork, StillDraining
+from passenger_trio.core.commands import Command, Grant, Kill, Reason, RunOobWork, StillDraining, reason_word
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import (
     AttemptId,
@@ -32,6 +32,7 @@ from passenger_trio.core.model import (
 from passenger_trio.core.recorder import RecordedPolicy
 from passenger_trio.core.state import Rejection
 from passenger_trio.core.statistics import GroupStatistics, PoolStatistics
+from passenger_trio.core.tally import PoolTally
 from passenger_trio.errors import CheckoutError, SpawnError
 from passenger_trio.events import (
     DrainTimeExceeded,
@@ -97,6 +98,8 @@ class Pool:
         self._over = trio.Event()
         """Set when the pool is empty, or the policy has failed."""
         self.events = Events()
+        self.tally = PoolTally()
+        """What has happened, for the metrics."""
 
     # -- the tree -----------------------------------------------------------------------------------------------
 
@@ -313,6 +316,7 @@ class Pool:
         self.processes[process.id] = process
         self._routes[process.route] = process.id
         self._told.pop(task.key, None)
+        self._count_attempt(task, attempt, "smart" if live.preloaded else "direct", "ready", now)
         task.keep(process)
         _log.info(
             "process %d of %s is ready after %.0f ms (%s)",
@@ -332,8 +336,15 @@ class Pool:
         summary = error.failure.summary if error else None
         error_id = error.failure.error_id if error else None
         self.events.publish(SpawnFailed(group=str(task.key), summary=summary, id=error_id))
-        self._perform(self._policy.spawn_failed(attempt, error.failure if error else None, self.now(), random.random()))
+        now = self.now()
+        method = task.forking.method if task.forking is not None else "unknown"
+        self._count_attempt(task, attempt, method, "failed" if error else "abandoned", now)
+        self._perform(self._policy.spawn_failed(attempt, error.failure if error else None, now, random.random()))
         self.notify_changed()
+
+    def _count_attempt(self, task: GroupTask, attempt: AttemptId, method: str, outcome: str, now: float) -> None:
+        begun = self._policy.state.attempts[attempt].begun
+        self.tally.spawn_ended(task.key, method, outcome, now - begun)
 
     def _log_failure(self, key: GroupKey, failure: SpawnFailure) -> None:
         """Log a new failure in full, and a repetition of the last one in one line."""
@@ -383,6 +394,8 @@ class Pool:
     def process_ended(self, process: Process[LiveProcess], status: int | None, reason: str) -> None:
         """See ``GroupFacts``."""
         by_signal = status is not None and status < 0
+        by_itself = "unknown" if status is None else "signal" if by_signal else "exited"
+        self.tally.ended[process.group, reason_word(reason) if reason else by_itself] += 1
         self.events.publish(
             ProcessExited(
                 group=str(process.group),
@@ -580,6 +593,7 @@ class Pool:
     def _detached(self, process: Process[LiveProcess], why: str) -> None:
         if not process.detach_announced:
             process.detach_announced = True
+            self.tally.detached[process.group, reason_word(why)] += 1
             self.events.publish(ProcessDetached(group=str(process.group), pid=process.live.pid, reason=why))
             for tell in tuple(process.holders):
                 with self._kernel.contain("a step of a connection"):

@@ -185,6 +185,11 @@ class Session:
         return self.stream
 
     @property
+    def now(self) -> float:
+        """The time, in monotonic seconds."""
+        return self._pool.now()
+
+    @property
     def is_alone(self) -> bool:
         """Whether no other process of the application serves."""
         return self._pool.is_alone(self.process)

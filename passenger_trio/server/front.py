@@ -26,6 +26,7 @@ from passenger_trio.codecs.websocket_frames import FrameLimits
 from passenger_trio.core.accept_gate import Turn
 from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.fronts.share import ALONE, Share
+from passenger_trio.core.tally import RequestTally
 from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, ServerOptions
@@ -105,7 +106,7 @@ class Front:
         self.error_page: ErrorPage | None = None
         """Gives the pages of failed requests, if the embedding program has its own."""
         self.connections: set[OpenConnection] = set()
-        self.deadline_scanner = DeadlineScanner(self.connections)
+        self.deadline_scanner = DeadlineScanner(self.connections, self._fold)
         self.now = trio.lowlevel.current_clock().current_time
         """Monotonic seconds, as ``trio.current_time`` with fewer calls."""
         self.poller = Poller(self.now, self.kernel)
@@ -126,6 +127,8 @@ class Front:
         self.requests = 0
         self.rejected: Counter[str] = Counter()
         """Refused requests, by the code of the refusal."""
+        self.refused = RequestTally()
+        """Requests that were refused before they had an application."""
         self.draining = False
         self.gate: AcceptGate | None = None
         """Set where other fronts accept from the same sockets."""
@@ -141,6 +144,12 @@ class Front:
         """Seconds between two warnings."""
         self._most_refusals = share.part(REFUSALS_A_SECOND)
         self._refusal_second = self._refusals = 0
+
+    def _fold(self) -> None:
+        """A few times a second: count the requests that have finished."""
+        with self.kernel.contain("the counts of requests"):
+            for tally in (self.refused, *(route.tally for route in self.mounts.routes)):
+                tally.fold()
 
     @property
     def active(self) -> int:
@@ -184,6 +193,7 @@ class Front:
         """Write the access log line of a request that was refused before it had a route. At most
         ``REFUSALS_A_SECOND`` are written, because such requests cost their sender nothing (ED14).
         """
+        self.refused.recorded(record)
         if self.access_log is None:
             return
         second = int(self.now())

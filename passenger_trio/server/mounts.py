@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from passenger_trio.codecs.sticky_cookie import StickyCookie
 from passenger_trio.core.model import GroupKey
+from passenger_trio.core.tally import RequestTally
 from passenger_trio.errors import OptionError
 from passenger_trio.options import AppOptions
 
@@ -38,6 +39,8 @@ class Route:
 
     __slots__ = (
         "app",
+        "count",
+        "count_record",
         "explains_errors",
         "group_name",
         "host_names",
@@ -46,12 +49,19 @@ class Route:
         "script_name",
         "sticky",
         "streamed_paths",
+        "tally",
         "unlimited_paths",
     )
 
     def __init__(self, key: GroupKey, app: AppOptions) -> None:
         self.key = key
         self.app = app
+        self.tally = RequestTally()
+        """Its finished requests."""
+        self.count = self.tally.finished
+        """Counts one of them."""
+        self.count_record = self.tally.recorded
+        """The same, by its record of the access log."""
         self.group_name = key.name
         base = app.base_uri.rstrip("/")
         if base and not _BASE_URI.fullmatch(base):

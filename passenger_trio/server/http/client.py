@@ -172,6 +172,14 @@ class Client:
             raise ClientGone from None
 
     def log(self, exchange: Exchange) -> None:
-        """Give the access log the record of an exchange that is over."""
-        if self.front.access_log is not None:
-            self.front.access_log.record(exchange_record(exchange, self.peer.address, self.now()))
+        """An exchange is over: count it, and give the access log its record."""
+        now = self.now()
+        access_log = self.front.access_log
+        if access_log is None:
+            exchange.route.count(
+                (exchange.head.method, exchange.status, now - exchange.started, exchange.queue_time, exchange.app_time)
+            )
+        else:
+            record = exchange_record(exchange, self.peer.address, now)
+            exchange.route.count_record(record)
+            access_log.record(record)

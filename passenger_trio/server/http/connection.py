@@ -107,6 +107,8 @@ class Connection(Client):
 
     async def _resume(self) -> None:
         """Go on with the request that outlasted the fast path's timeout, then with those that follow."""
+        if self.stage is Stage.APP and self.exchange is not None:
+            self.exchange.asked = self.since
         self.enter(Stage.SLOW_APP, self.now())
         if await self._serve_on_slow_path():
             await self._serve()
@@ -198,6 +200,7 @@ class Connection(Client):
         with kernel.contain(TASK):
             exchange.drop_upload()
         with kernel.contain(TASK):
+            exchange.stop_app_time()
             if exchange.relay is not None:
                 exchange.relay.record_end()
             else:

@@ -12,7 +12,7 @@ ended in the meantime does not time out (``Client.stage_number`` tells). The can
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import trio
@@ -45,11 +45,14 @@ class HasDeadline(Protocol):
 class DeadlineScanner:
     """``run`` is its task."""
 
-    __slots__ = ("_connections", "_sleep", "_soon")
+    __slots__ = ("_connections", "_each_scan", "_sleep", "_soon")
 
-    def __init__(self, connections: Collection[HasDeadline]) -> None:
-        """:param connections: the open connections; their owner adds and removes."""
+    def __init__(self, connections: Collection[HasDeadline], each_scan: Callable[[], None] = lambda: None) -> None:
+        """:param connections: the open connections; their owner adds and removes.
+        :param each_scan: called every ``_SCAN`` seconds. Raises nothing.
+        """
         self._connections = connections
+        self._each_scan = each_scan
         self._soon: deque[tuple[float, int, HasDeadline]] = deque()
         self._sleep = trio.CancelScope()
 
@@ -81,6 +84,7 @@ class DeadlineScanner:
                             connection.on_deadline(now)
                     except Exception as error:  # noqa: BLE001  the error kernel's
                         connection.on_fault(error)
+                self._each_scan()
                 next_scan = now + _SCAN
             with trio.CancelScope(
                 deadline=max(now + _TICK, min(next_scan, soon[0][0]) if soon else next_scan)

@@ -99,6 +99,7 @@ async def end_separately(client: Client, exchange: Exchange) -> None:
     """
     client.exchange = None
     exchange.drop_upload()
+    exchange.stop_app_time()
     client.log(exchange)
     if exchange.waiter is not None:
         exchange.waiter.leave()

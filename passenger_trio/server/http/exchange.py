@@ -90,6 +90,14 @@ class Exchange:
     pid = 0
     """Of the process that was borrowed last; 0: none was."""
 
+    # Written by: fast_path, send_request, connection
+    asked = 0.0
+    """When the process was given the request, in monotonic seconds; 0: it was not, or it is the fast path that waits for the process (``Client.since``)."""
+
+    # Written by: fast_path
+    app_time = 0.0
+    """Seconds from then until the process was free again, of the last process; 0: there was none."""
+
     # Written by: send_request
     wants_websocket = False
     """Whether the process was asked for a WebSocket, and may accept it."""
@@ -196,10 +204,17 @@ class Exchange:
 
     def give_back(self, outcome: SessionOutcome, *, keep_stream: bool = False) -> None:
         """End the session, if there is one still."""
+        self.stop_app_time()
         session, self.session = self.session, None
         self.sent = False
         if session is not None:
             session.close(outcome, keep_stream=keep_stream)
+
+    def stop_app_time(self) -> None:
+        """The process is free, or the request is over. Idempotent."""
+        if self.asked and self.session is not None:
+            self.app_time = self.session.now - self.asked
+        self.asked = 0.0
 
     def drop_upload(self) -> None:
         """Free the memory and disk of the request body, which is not needed any more."""

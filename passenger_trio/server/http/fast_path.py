@@ -130,6 +130,8 @@ class FastPath:
         """Leave the fast path: the task goes on, with ``result``."""
         client = self._client
         self._result = result
+        if client.stage is Stage.APP and client.exchange is not None:
+            client.exchange.asked = client.since
         client.enter(Stage.SLOW_APP, client.now())  # a stage without a deadline
         self._unregister()
         task, self._task = self._task, None
@@ -311,6 +313,7 @@ class FastPath:
         # The whole response is here: whatever becomes of it, the process is free.
         now = client.now()
         session.close(_DONE, keep_stream=not flags & FLAG_CLOSE, now=now)
+        exchange.app_time = now - client.since
         app = parse(payload)
         if app.wants_oob_work or flags & FLAG_OOB_WORK:
             session.want_oob_work()

@@ -62,6 +62,7 @@ async def forward_response(client: Client, exchange: Exchange) -> bool:
         if again:
             exchange.avoided = session.process.id
             exchange.retried += 1
+            exchange.route.tally.retried += 1
             exchange.reader = None
             exchange.unread = b""
             return False

@@ -69,7 +69,8 @@ def try_process(client: Client, exchange: Exchange) -> bool:
     :raises RequestError: see ``send_request``.
     """
     try:
-        send_request(exchange, client.peer, client.now()).unregister()  # from here its task hears for it
+        exchange.asked = now = client.now()
+        send_request(exchange, client.peer, now).unregister()  # from here its task hears for it
     except RequestError:
         exchange.give_back(SessionOutcome.NOT_STARTED)
         raise

@@ -53,6 +53,8 @@ class AccessRecord(NamedTuple):
     """Seconds."""
     queue_time: float
     """Seconds."""
+    app_time: float
+    """Seconds."""
     pid: int
     group: str
     request_id: bytes
@@ -70,7 +72,7 @@ class AccessRecord(NamedTuple):
 def format_combined(record: AccessRecord) -> bytes:
     """The line, with its newline."""
     remote, time, method, target, version, status, size, referer, agent = record[:9]
-    duration, queue, pid, group, rid, retried, spilled, received, refusal, host = record[9:]
+    duration, queue, _, pid, group, rid, retried, spilled, received, refusal, host = record[9:]
     if (second := int(time)) != _combined_time[0]:
         _combined_time[:] = second, _stamp(second).encode()
     if (b"%b%b%b%b%b%b" % (method, target, version, referer, agent, rid)).translate(None, _PLAIN):
@@ -110,7 +112,7 @@ def format_json(record: AccessRecord) -> bytes:
     in ISO 8601.
     """
     remote, time, method, target, version, status, size, referer, agent = record[:9]
-    duration, queue, pid, group, rid, retried, spilled, received, refusal, host = record[9:]
+    duration, queue, app, pid, group, rid, retried, spilled, received, refusal, host = record[9:]
     if (second := int(time)) != _json_time[0]:
         _json_time[:] = (second, *_iso(second))
     parts = (remote.encode("utf-8", "surrogateescape"), method, target, version, referer, agent, rid)
@@ -125,7 +127,7 @@ def format_json(record: AccessRecord) -> bytes:
         f'{{"time":"{_json_time[1]}.{int((time - second) * 1000):03d}{_json_time[2]}","event":"access",'
         f'"remote":"{remote}","method":"{method_}","target":"{target_}","version":"{version_}","status":{status},'
         f'"bytes_sent":{size},"referer":"{referer_}","agent":"{agent_}","duration":{duration:.6f},'
-        f'"queue_time":{queue:.6f},"pid":{pid},"group":{_STRINGS.get(group) or _string(group)},'
+        f'"queue_time":{queue:.6f},"app_time":{app:.6f},"pid":{pid},"group":{_STRINGS.get(group) or _string(group)},'
         f'"request_id":"{rid_}","retried":{retried:d},"spilled":{spilled},"received":{received}{_refused(refusal, host)}}}\n'
     ).encode()
 

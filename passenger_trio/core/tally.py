@@ -1,0 +1,192 @@
+"""Counts of what has happened, for the metrics: how many, for which reason, and how long it took.
+
+Each fact is counted once, by the code that decides it, and only with additions: the request path pays for those, and a
+scrape pays for everything else (OB1, OB2). Knows names, words and seconds. Never knows paths or pids: a label with
+those would have no bound.
+
+Laws: a count never decreases. Each request that has a record for the access log is counted once, whether there is a log
+or not. Tallies of several servers of one pool can be added (``RequestTally.add``).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable
+from operator import attrgetter
+from typing import Protocol
+
+from passenger_trio.core.model import GroupKey
+
+__all__ = ["OTHER", "REQUEST_BOUNDS", "SPAWN_BOUNDS", "Finished", "Histogram", "PoolTally", "RequestTally"]
+
+REQUEST_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+"""Seconds (OpenTelemetry's semantic conventions for ``http.server.request.duration``)."""
+SPAWN_BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""Seconds: a fork takes milliseconds, and loading a large application a minute."""
+
+_KNOWN_METHODS = frozenset(b"CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT QUERY TRACE".split())
+OTHER = "_OTHER"
+"""The word for every other method, for clients make up methods (OpenTelemetry)."""
+
+Finished = tuple[bytes, int, float, float, float]
+"""Method, status, and seconds: from the first byte of the request to the last of the response, in the queue, with a process. A
+time is 0 if there was none."""
+
+
+class Record(Protocol):
+    """What a record of the access log has of these."""
+
+    @property
+    def method(self) -> bytes: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def duration(self) -> float: ...
+    @property
+    def queue_time(self) -> float: ...
+    @property
+    def app_time(self) -> float: ...
+
+
+_counted: Callable[[Record], Finished] = attrgetter("method", "status", "duration", "queue_time", "app_time")
+
+
+class Histogram:
+    """How often a time was at most each bound. ``counts`` has one more for the times above the last bound."""
+
+    __slots__ = ("bounds", "counts", "seconds")
+
+    def __init__(self, bounds: tuple[float, ...] = REQUEST_BOUNDS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.seconds = 0.0
+        """The sum of the times."""
+
+    def observe(self, seconds: float) -> None:
+        """Count one time."""
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.seconds += seconds
+
+    def observe_all(self, times: Iterable[float], *, positive: bool = False) -> None:
+        """Count many times. Sorting them costs much less than finding the place of each.
+
+        :param positive: leave out those that are 0.
+        """
+        ordered = sorted(times)
+        before = bisect_right(ordered, 0.0) if positive else 0
+        for place, bound in enumerate(self.bounds):
+            upto = bisect_right(ordered, bound, before)
+            self.counts[place] += upto - before
+            before = upto
+        self.counts[-1] += len(ordered) - before
+        self.seconds += sum(ordered)
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+    def add(self, other: Histogram) -> None:
+        """Add the counts of another one with the same bounds."""
+        self.counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
+        self.seconds += other.seconds
+
+
+class RequestTally:
+    """The finished requests of one application, or of none (refused before one was known).
+
+    ``finished`` appends, which is all that a request pays for; ``fold`` counts what was appended, many at a time, by
+    sorting. Somebody calls ``fold`` a few times a second; everything that reads counts calls it first.
+    """
+
+    __slots__ = ("_app", "_durations", "_fresh", "_queue", "_records", "finished", "recorded", "retried")
+
+    def __init__(self) -> None:
+        self._fresh: list[Finished] = []
+        self._records: list[Record] = []
+        self.finished: Callable[[Finished], None] = self._fresh.append
+        """Count a request. Called for every one that has no record."""
+        self.recorded: Callable[[Record], None] = self._records.append
+        """The same for one that has a record, so that nothing is made for it."""
+        self._durations: dict[tuple[bytes, int], Histogram] = {}
+        self._queue = Histogram()
+        self._app = Histogram()
+        self.retried = 0
+        """Requests that were sent to a second process."""
+
+    def fold(self) -> None:
+        """Count what was appended."""
+        if not self._fresh and not self._records:
+            return
+        fresh = [*self._fresh, *map(_counted, self._records)]
+        self._fresh.clear()
+        self._records.clear()
+        methods, statuses, durations, queued, app = zip(*fresh, strict=True)
+        kinds = Counter(zip(methods, statuses, strict=True))
+        for method, status in kinds:
+            known = method if method in _KNOWN_METHODS else OTHER.encode()  # a made-up method leaves nothing behind
+            told = self._durations.setdefault((known, status), Histogram())
+            if len(kinds) == 1:
+                told.observe_all(durations)
+            else:
+                told.observe_all([one[2] for one in fresh if one[0] == method and one[1] == status])
+        self._queue.observe_all(queued, positive=True)
+        self._app.observe_all(app, positive=True)
+
+    @property
+    def durations(self) -> dict[tuple[str, int], Histogram]:
+        """Seconds from the first byte of each request to the last of its response, by method and status."""
+        self.fold()
+        return {(method.decode("ascii"), status): told for (method, status), told in self._durations.items()}
+
+    @property
+    def queue(self) -> Histogram:
+        """Seconds in the queue, of the requests that have waited."""
+        self.fold()
+        return self._queue
+
+    @property
+    def app(self) -> Histogram:
+        """Seconds for which a process was borrowed, of the requests that had one."""
+        self.fold()
+        return self._app
+
+    @property
+    def count(self) -> int:
+        """All requests that were counted."""
+        return sum(told.count for told in self.durations.values())
+
+    def add(self, other: RequestTally) -> None:
+        """Add what another server of the same pool has counted."""
+        self.fold()
+        other.fold()
+        for key, told in other._durations.items():
+            self._durations.setdefault(key, Histogram()).add(told)
+        self._queue.add(other._queue)
+        self._app.add(other._app)
+        self.retried += other.retried
+
+
+class PoolTally:
+    """The transitions of the pool, each with its reason. The pool's shell counts them when it performs a command or
+    reports a fact.
+    """
+
+    def __init__(self) -> None:
+        self.spawns_started: Counter[tuple[GroupKey, str]] = Counter()
+        """By the reason of the command."""
+        self.spawns: dict[tuple[GroupKey, str, str], Histogram] = {}
+        """Seconds of each attempt, by method (``smart``, ``direct``, ``unknown``) and outcome (``ready``, ``failed``, ``abandoned``)."""
+        self.detached: Counter[tuple[GroupKey, str]] = Counter()
+        """Processes that get no more requests, by the reason of the command."""
+        self.ended: Counter[tuple[GroupKey, str]] = Counter()
+        """Processes that are gone, by why the server ended them; else ``exited``, ``signal`` or ``unknown``."""
+        self.restarts: Counter[tuple[GroupKey, str]] = Counter()
+        """By outcome: ``done``; ``rejected``: the version before it serves; ``failed``: there is none."""
+
+    def spawn_ended(self, group: GroupKey, method: str, outcome: str, seconds: float) -> None:
+        """An attempt has ended."""
+        key = group, method, outcome
+        if key not in self.spawns:
+            self.spawns[key] = Histogram(SPAWN_BOUNDS)
+        self.spawns[key].observe(seconds)
