@@ -354,6 +354,11 @@ class ServerOptions:
         "auto", "file, '-' (standard output), 'off' or 'none', or auto: '-' in development", kind="path"
     )
     access_log_format: str = option("combined", "format of the access log", kind="choice", choices=("combined", "json"))
+    metrics_listen: str = option(
+        "",
+        "serve /metrics (OpenMetrics), /livez, /readyz and /startupz at HOST:PORT, at a port of 127.0.0.1, or at unix:PATH, to whoever can connect (default: on the admin socket only)",
+        kind="text",
+    )
     log_level: str = option(
         "info", "least serious level that is logged", kind="choice", choices=("debug", "info", "warning", "error")
     )

@@ -36,6 +36,8 @@ class RunningServer:
     apps: list[DetectedApp]
     pool: Pool
     front: Front
+    started: bool = False
+    """Whether the applications have been ready once."""
     clients: trio.Nursery | None = None
     """The nursery of the clients' connections, while they are accepted."""
     fronts: Fronts | None = None

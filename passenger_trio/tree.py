@@ -33,6 +33,8 @@ from functools import partial
 import attrs
 import trio
 
+from passenger_trio.admin.context import Admin
+from passenger_trio.admin.metrics_listener import bind_metrics, serve_metrics
 from passenger_trio.admin.registry import create_instance_dir
 from passenger_trio.admin.server import serve_admin
 from passenger_trio.core import readiness
@@ -154,6 +156,7 @@ async def open_tree(
             raise EnvironmentUnfit(f"passenger_trio needs /proc: {missing}")
         apps = examine(config)
         sockets = given or bind(config.server, resources)
+        scraped = bind_metrics(config.server.metrics_listen, resources)
         instance = create_instance_dir(config.server.instance_dir)
         resources.callback(instance.remove)
         hooks = parse_hooks(config.pool.hook)
@@ -200,7 +203,10 @@ async def open_tree(
             await tree.start(pool.run)
             if access_log is not None:
                 tree.start_soon(access_log.run)
-            await tree.start(partial(keep, "the admin socket", partial(serve_admin, server, specs), must_start=True))
+            admin = Admin(server, specs, trio.current_time())
+            await tree.start(partial(keep, "the admin socket", partial(serve_admin, admin), must_start=True))
+            if scraped:
+                tree.start_soon(kernel.supervise, "the metrics listeners", serve_metrics, admin, scraped)
             if hooks:
                 await tree.start(keep, "the hooks", Hooks(pool.events, hooks, kernel).run)
             if own.on_event is not None:
@@ -251,6 +257,7 @@ async def open_tree(
                                 attrs.evolve(found, app_type=spec.app_type)
                                 for found, spec in zip(apps, specs, strict=True)
                             ]
+                            server.started = True
                             yield server
                         except trio.Cancelled:
                             raise

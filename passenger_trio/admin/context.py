@@ -8,6 +8,7 @@ from functools import partial
 import attrs
 import trio
 
+from passenger_trio.admin.memory_gauges import MemoryGauges
 from passenger_trio.running import RunningServer
 from passenger_trio.spawning.app_spec import AppSpec
 
@@ -24,3 +25,4 @@ class Admin:
     specs: Sequence[AppSpec]
     started: float
     limiter: trio.CapacityLimiter = attrs.field(factory=partial(trio.CapacityLimiter, 1))
+    memory: MemoryGauges = attrs.field(factory=MemoryGauges)

@@ -18,14 +18,18 @@ import attrs
 
 from passenger_trio.admin import operations, resources, schemas, status
 from passenger_trio.admin.context import Admin
-from passenger_trio.codecs.admin_api import Field
+from passenger_trio.admin.health import health_answer
+from passenger_trio.admin.metrics import metrics
+from passenger_trio.codecs.admin_api import Field, Text
+from passenger_trio.codecs.openmetrics import CONTENT_TYPE
 from passenger_trio.errors import AdminRefused
 from passenger_trio.version import __version__
 
-__all__ = ["ROUTES", "Route", "find_route", "openapi"]
+__all__ = ["ROUTES", "Answer", "Route", "find_route", "openapi"]
 
-Run = Callable[[Admin, Mapping[str, Any]], Awaitable[dict[str, Any] | bytes]]
-"""Returns the answer, or its JSON if encoding takes long."""
+Answer = dict[str, Any] | bytes | Text
+Run = Callable[[Admin, Mapping[str, Any]], Awaitable[Answer]]
+"""Returns the answer, or its JSON if encoding takes long, or a text with its own status."""
 
 
 @attrs.frozen
@@ -33,6 +37,9 @@ class Route:
     """:ivar run: None: the answer is a stream of events.
     :ivar lasts: whether an order may last as long as its caller waits.
     :ivar refusals: statuses besides those of every route.
+    :ivar flags: words that a query may have. They are in the order, as true.
+    :ivar content_type: of the answer.
+    :ivar negative: a status whose answer is the text of a "no".
     """
 
     method: str
@@ -43,6 +50,9 @@ class Route:
     order: Mapping[str, Field] = attrs.field(factory=dict)
     lasts: Callable[[Mapping[str, Any]], bool] = lambda order: False
     refusals: tuple[int, ...] = ()
+    flags: Mapping[str, str] = attrs.field(factory=dict)
+    content_type: str = "application/json"
+    negative: tuple[int, ...] = ()
 
 
 async def _openapi(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +75,35 @@ async def _trace(admin: Admin, order: Mapping[str, Any]) -> bytes:
     return await resources.trace(admin)
 
 
+async def _metrics(admin: Admin, order: Mapping[str, Any]) -> Text:
+    return Text(200, CONTENT_TYPE, await metrics(admin))
+
+
+def _health(question: str) -> Run:
+    async def answer(admin: Admin, order: Mapping[str, Any]) -> Text:
+        return health_answer(admin.server, question, verbose="verbose" in order)
+
+    return answer
+
+
+def _health_route(question: str, summary: str) -> Route:
+    return Route(
+        "GET",
+        f"/{question}",
+        summary,
+        _health(question),
+        schemas.TEXT,
+        flags={"verbose": "a line for each check"},
+        content_type="text/plain; charset=utf-8",
+        negative=() if question == "livez" else (503,),
+    )
+
+
 ROUTES = (
+    Route("GET", "/metrics", "Metrics, as OpenMetrics.", _metrics, schemas.TEXT, content_type=CONTENT_TYPE),
+    _health_route("livez", "The event loop answers."),
+    _health_route("readyz", "Whether the server can take requests, and why not."),
+    _health_route("startupz", "Whether the applications have been ready."),
     Route("GET", "/v1/openapi.json", "This description.", _openapi, schemas.DESCRIPTION),
     Route("GET", "/v1/status", "The pool, its processes, and what is counted.", _status, schemas.STATUS),
     Route("GET", "/v1/requests", "Requests in flight, the oldest first.", _requests, schemas.REQUESTS),
@@ -184,10 +222,15 @@ def openapi() -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
         operation: dict[str, Any] = {
-            "operationId": f"{route.method.lower()}_{route.path.removeprefix('/v1/').replace('-', '_').replace('.', '_')}",
+            "operationId": f"{route.method.lower()}_{route.path.removeprefix('/v1').strip('/').replace('-', '_').replace('.', '_')}",
             "summary": route.summary,
             "responses": _responses(route),
         }
+        if route.flags:
+            operation["parameters"] = [
+                {"name": name, "in": "query", "required": False, "schema": {"type": "string"}, "description": meaning}
+                for name, meaning in route.flags.items()
+            ]
         if route.method == "POST":
             operation["requestBody"] = {"content": {"application/json": {"schema": _order(route.order)}}}
             operation["requestBody"]["required"] = any(field.is_needed for field in route.order.values())
@@ -205,12 +248,16 @@ def openapi() -> dict[str, Any]:
 
 
 def _responses(route: Route) -> dict[str, Any]:
-    kind = "application/x-ndjson" if route.run is None else "application/json"
+    kind = "application/x-ndjson" if route.run is None else route.content_type
     refusals = {**_EVERY, **(_OF_ORDERS if route.method == "POST" else {})}
     refusals |= {str(status): _OF_SOME[str(status)] for status in route.refusals}
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     return {
         "200": {"description": route.summary, "content": {kind: {"schema": route.answer}}},
+        **{
+            str(status): {"description": "No, and why.", "content": {kind: {"schema": route.answer}}}
+            for status in route.negative
+        },
         **{status: {"description": why, "content": error} for status, why in sorted(refusals.items())},
     }
 

@@ -15,7 +15,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -23,19 +23,19 @@ import attrs
 import trio
 
 from passenger_trio.admin.context import Admin
-from passenger_trio.admin.routes import Route, find_route
+from passenger_trio.admin.routes import Answer, Route, find_route
 from passenger_trio.codecs.admin_api import (
     AdminReader,
     AdminRequest,
+    Text,
     encode_answer,
     encode_stream_head,
+    read_flags,
     read_order,
 )
 from passenger_trio.core.lobby import Lobby
 from passenger_trio.errors import AdminRefused
 from passenger_trio.events import as_json
-from passenger_trio.running import RunningServer
-from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.system.callers import Caller, serve_callers
 from passenger_trio.system.sockets import PeerCredentials, RawStream
 from passenger_trio.system.threads import NoThread
@@ -55,13 +55,13 @@ _log = logging.getLogger("passenger_trio.admin")
 
 
 async def serve_admin(
-    server: RunningServer,
-    specs: Sequence[AppSpec],
+    admin: Admin,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen on the instance's admin socket until cancelled."""
-    desk = _Desk(Admin(server, specs, trio.current_time()))
+    server = admin.server
+    desk = _Desk(admin)
     await serve_callers(
         server.admin_socket,
         desk.serve_caller,
@@ -127,7 +127,12 @@ class _Desk:
                 scope.deadline = math.inf
                 await _while_there(stream, partial(self._stream_events, stream))
             return
-        order = read_order(request.body, route.order) if route.method == "POST" else {}
+        flags = read_flags(request.query)
+        order = (
+            read_order(request.body, route.order)
+            if route.method == "POST"
+            else {flag: True for flag in route.flags if flag in flags}
+        )
         if route.lasts(order):
             # The start timeouts of the applications bound this wait, not the caller's speed.
             self._stay(caller)
@@ -135,16 +140,14 @@ class _Desk:
         answer = await self._perform(stream, route, order)
         if answer is not None:
             scope.deadline = trio.current_time() + _TIME
-            await _reply(stream, 200, answer, is_head=is_head)
+            await _reply(stream, answer.status if isinstance(answer, Text) else 200, answer, is_head=is_head)
 
     def _stay(self, caller: Caller) -> None:
         goes = self.lobby.stay(caller.number)
         if goes is not None:
             caller.send_away(goes)
 
-    async def _perform(
-        self, stream: RawStream, route: Route, order: Mapping[str, Any]
-    ) -> dict[str, Any] | bytes | None:
+    async def _perform(self, stream: RawStream, route: Route, order: Mapping[str, Any]) -> Answer | None:
         """Return the answer; None: the caller has left. A GET is finished even if its caller
         leaves.
 
@@ -157,7 +160,7 @@ class _Desk:
                 return await run(self.admin, order)
             except NoThread as error:
                 raise AdminRefused(503, f"no thread can be had for it now: {error}") from error
-        answer: dict[str, Any] | bytes | None = None
+        answer: Answer | None = None
         refusal: AdminRefused | None = None
 
         async def perform() -> None:
@@ -190,9 +193,7 @@ async def _receive(stream: RawStream, reader: AdminReader) -> AdminRequest:
     return request
 
 
-async def _reply(
-    stream: RawStream, status: int, answer: dict[str, Any] | bytes, *, is_head: bool = False, allow: str = ""
-) -> None:
+async def _reply(stream: RawStream, status: int, answer: Answer, *, is_head: bool = False, allow: str = "") -> None:
     await stream.send_all(encode_answer(status, answer, is_head=is_head, allow=allow))
     stream.send_eof()
 

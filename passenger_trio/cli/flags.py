@@ -87,6 +87,7 @@ _SECTION_OF = {
     "stat_throttle_rate": "Restarts",
     "access_log": "Logs",
     "access_log_format": "Logs",
+    "metrics_listen": "Logs",
     "log_level": "Logs",
     "disable_log_prefix": "Logs",
     "log_format": "Logs",

@@ -28,8 +28,10 @@ __all__ = [
     "AdminReader",
     "AdminRequest",
     "Field",
+    "Text",
     "encode_answer",
     "encode_stream_head",
+    "read_flags",
     "read_order",
 ]
 
@@ -54,11 +56,21 @@ _REASONS = {
 
 @attrs.frozen
 class AdminRequest:
-    """:ivar path: without its query. ``method`` and ``path`` are ASCII, whatever came."""
+    """:ivar path: without its query. ``method``, ``path`` and ``query`` are ASCII, whatever came."""
 
     method: str
     path: str
     body: bytes = b""
+    query: str = ""
+
+
+@attrs.frozen
+class Text:
+    """An answer that is no JSON."""
+
+    status: int
+    content_type: str
+    body: bytes
 
 
 @attrs.frozen
@@ -135,9 +147,12 @@ class AdminReader:
                 self._body += event.data
             elif isinstance(event, h11.EndOfMessage):
                 assert self._head is not None
-                path = self._head.target.partition(b"?")[0]
+                path, _, query = self._head.target.partition(b"?")
                 return AdminRequest(
-                    self._head.method.decode("ascii"), path.decode("ascii", "backslashreplace"), bytes(self._body)
+                    self._head.method.decode("ascii"),
+                    path.decode("ascii", "backslashreplace"),
+                    bytes(self._body),
+                    query.decode("ascii", "backslashreplace"),
                 )
             elif isinstance(event, h11.ConnectionClosed):
                 raise EOFError  # noqa: TRY004  it is no type that is wrong
@@ -145,6 +160,11 @@ class AdminReader:
 
 def _refusal(exc: h11.RemoteProtocolError) -> AdminRefused:
     return AdminRefused(400, f"this is no request: {exc}")
+
+
+def read_flags(query: str) -> frozenset[str]:
+    """The words of a query: ``verbose`` of ``?verbose`` and of ``?verbose=1``."""
+    return frozenset(word.partition("=")[0] for word in query.split("&") if word)
 
 
 def read_order(body: bytes, fields: Mapping[str, Field]) -> dict[str, Any]:
@@ -223,14 +243,18 @@ def _no_constant(name: str) -> Any:
 def encode_answer(status: int, value: object, *, is_head: bool = False, allow: str = "") -> bytes:
     """An answer, after which the connection is closed.
 
-    :param value: or its JSON, in bytes.
+    :param value: or its JSON, in bytes; or a ``Text``, whose status is the same.
     :param is_head: the answer to HEAD: what GET would have been, without its body (RFC 9110 section 9.3.2).
     :param allow: with 405: the methods that there are (RFC 9110 section 15.5.6).
     """
-    body = (value if isinstance(value, bytes) else json.dumps(value).encode()) + b"\n"
+    kind = b"application/json"
+    if isinstance(value, Text):
+        kind, body = value.content_type.encode(), value.body
+    else:
+        body = (value if isinstance(value, bytes) else json.dumps(value).encode()) + b"\n"
     more = b"Allow: %b\r\n" % allow.encode() if allow else b""
-    head = b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%bConnection: close\r\n\r\n"
-    encoded = head % (status, _REASONS[status], len(body), more)
+    head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%bConnection: close\r\n\r\n"
+    encoded = head % (status, _REASONS[status], kind, len(body), more)
     return encoded if is_head else encoded + body
 
 

@@ -106,7 +106,7 @@ class Front:
         self.error_page: ErrorPage | None = None
         """Gives the pages of failed requests, if the embedding program has its own."""
         self.connections: set[OpenConnection] = set()
-        self.deadline_scanner = DeadlineScanner(self.connections, self._fold)
+        self.deadline_scanner = DeadlineScanner(self.connections)
         self.now = trio.lowlevel.current_clock().current_time
         """Monotonic seconds, as ``trio.current_time`` with fewer calls."""
         self.poller = Poller(self.now, self.kernel)
@@ -145,11 +145,10 @@ class Front:
         self._most_refusals = share.part(REFUSALS_A_SECOND)
         self._refusal_second = self._refusals = 0
 
-    def _fold(self) -> None:
-        """A few times a second: count the requests that have finished."""
-        with self.kernel.contain("the counts of requests"):
-            for tally in (self.refused, *(route.tally for route in self.mounts.routes)):
-                tally.fold()
+    @property
+    def most_connections(self) -> int:
+        """The most connections at a time."""
+        return self._descriptors.connections
 
     @property
     def active(self) -> int:
@@ -193,7 +192,7 @@ class Front:
         """Write the access log line of a request that was refused before it had a route. At most
         ``REFUSALS_A_SECOND`` are written, because such requests cost their sender nothing (ED14).
         """
-        self.refused.recorded(record)
+        self.refused.finished((record.method, record.status, record.duration, 0.0, 0.0))
         if self.access_log is None:
             return
         second = int(self.now())

@@ -40,7 +40,6 @@ class Route:
     __slots__ = (
         "app",
         "count",
-        "count_record",
         "explains_errors",
         "group_name",
         "host_names",
@@ -60,8 +59,6 @@ class Route:
         """Its finished requests."""
         self.count = self.tally.finished
         """Counts one of them."""
-        self.count_record = self.tally.recorded
-        """The same, by its record of the access log."""
         self.group_name = key.name
         base = app.base_uri.rstrip("/")
         if base and not _BASE_URI.fullmatch(base):

@@ -174,12 +174,9 @@ class Client:
     def log(self, exchange: Exchange) -> None:
         """An exchange is over: count it, and give the access log its record."""
         now = self.now()
+        exchange.route.count(
+            (exchange.head.method, exchange.status, now - exchange.started, exchange.queue_time, exchange.app_time)
+        )
         access_log = self.front.access_log
-        if access_log is None:
-            exchange.route.count(
-                (exchange.head.method, exchange.status, now - exchange.started, exchange.queue_time, exchange.app_time)
-            )
-        else:
-            record = exchange_record(exchange, self.peer.address, now)
-            exchange.route.count_record(record)
-            access_log.record(record)
+        if access_log is not None:
+            access_log.record(exchange_record(exchange, self.peer.address, now))

@@ -12,7 +12,7 @@ ended in the meantime does not time out (``Client.stage_number`` tells). The can
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Protocol
 
 import trio
@@ -20,6 +20,7 @@ import trio
 __all__ = ["DeadlineScanner", "HasDeadline"]
 
 _SCAN = 0.25
+_WINDOW = 30.0
 _TICK = 0.005
 """Seconds between two looks at the queue, at the least."""
 
@@ -45,16 +46,16 @@ class HasDeadline(Protocol):
 class DeadlineScanner:
     """``run`` is its task."""
 
-    __slots__ = ("_connections", "_each_scan", "_sleep", "_soon")
+    __slots__ = ("_connections", "_lags", "_sleep", "_soon", "_window")
 
-    def __init__(self, connections: Collection[HasDeadline], each_scan: Callable[[], None] = lambda: None) -> None:
-        """:param connections: the open connections; their owner adds and removes.
-        :param each_scan: called every ``_SCAN`` seconds. Raises nothing.
-        """
+    def __init__(self, connections: Collection[HasDeadline]) -> None:
+        """:param connections: the open connections; their owner adds and removes."""
         self._connections = connections
-        self._each_scan = each_scan
         self._soon: deque[tuple[float, int, HasDeadline]] = deque()
         self._sleep = trio.CancelScope()
+        self._lags = [0.0, 0.0]
+        """The most that this task was woken too late, in this window and in the one before."""
+        self._window = 0
 
     def soon(self, connection: HasDeadline) -> None:
         """``connection.due`` is ``FAST_PATH_TIMEOUT`` from now, and is kept within ``_TICK``."""
@@ -63,12 +64,26 @@ class DeadlineScanner:
             self._sleep.deadline = connection.due
         self._soon.append((connection.due, connection.stage_number, connection))
 
+    @property
+    def lag(self) -> float:
+        """The most that a timer was late in the last minute, in seconds: for so long the event loop did nothing else."""
+        return max(self._lags)
+
+    def _observe_lag(self, now: float) -> None:
+        window = int(now / _WINDOW)
+        if window != self._window:
+            self._lags = [0.0, self._lags[0] if window == self._window + 1 else 0.0]
+            self._window = window
+        if self._sleep.deadline < now:
+            self._lags[0] = max(self._lags[0], now - self._sleep.deadline)
+
     async def run(self) -> None:
         """Until cancelled."""
         soon = self._soon
         next_scan = trio.current_time() + _SCAN
         while True:
             now = trio.current_time()
+            self._observe_lag(now)
             while soon and soon[0][0] <= now:
                 _, number, connection = soon.popleft()
                 if connection.stage_number == number:
@@ -84,7 +99,6 @@ class DeadlineScanner:
                             connection.on_deadline(now)
                     except Exception as error:  # noqa: BLE001  the error kernel's
                         connection.on_fault(error)
-                self._each_scan()
                 next_scan = now + _SCAN
             with trio.CancelScope(
                 deadline=max(now + _TICK, min(next_scan, soon[0][0]) if soon else next_scan)

@@ -53,8 +53,6 @@ class AccessRecord(NamedTuple):
     """Seconds."""
     queue_time: float
     """Seconds."""
-    app_time: float
-    """Seconds."""
     pid: int
     group: str
     request_id: bytes
@@ -67,12 +65,14 @@ class AccessRecord(NamedTuple):
     """For a request that was refused before it had a route: the reason, as a word (``codecs.refusals``)."""
     host: bytes = b""
     """The host of such a request, if known."""
+    app_time: float = 0.0
+    """Seconds from when the process got the request until it was free."""
 
 
 def format_combined(record: AccessRecord) -> bytes:
     """The line, with its newline."""
     remote, time, method, target, version, status, size, referer, agent = record[:9]
-    duration, queue, _, pid, group, rid, retried, spilled, received, refusal, host = record[9:]
+    duration, queue, pid, group, rid, retried, spilled, received, refusal, host, _ = record[9:]
     if (second := int(time)) != _combined_time[0]:
         _combined_time[:] = second, _stamp(second).encode()
     if (b"%b%b%b%b%b%b" % (method, target, version, referer, agent, rid)).translate(None, _PLAIN):
@@ -112,7 +112,7 @@ def format_json(record: AccessRecord) -> bytes:
     in ISO 8601.
     """
     remote, time, method, target, version, status, size, referer, agent = record[:9]
-    duration, queue, app, pid, group, rid, retried, spilled, received, refusal, host = record[9:]
+    duration, queue, pid, group, rid, retried, spilled, received, refusal, host, app = record[9:]
     if (second := int(time)) != _json_time[0]:
         _json_time[:] = (second, *_iso(second))
     parts = (remote.encode("utf-8", "surrogateescape"), method, target, version, referer, agent, rid)

@@ -39,13 +39,15 @@ def exchange_record(exchange: Exchange, peer: str, now: float) -> AccessRecord:
         agent,
         duration,
         exchange.queue_time,
-        exchange.app_time,
         exchange.pid,
         exchange.route.group_name,
         exchange.request_id,
         exchange.retried,
         exchange.spilled,
         exchange.relay.bytes_up if exchange.relay is not None else 0,
+        "",
+        b"",
+        exchange.app_time,
     )
 
 
@@ -68,7 +70,6 @@ def refusal_record(known: Known, client: str, error: RequestError, size: int, si
         referer,
         agent,
         now - since,
-        0.0,
         0.0,
         0,
         "",

@@ -41,6 +41,7 @@ from passenger_trio.codecs.websocket_frames import (
 )
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.core.read_size import STEP, ReadSize
+from passenger_trio.core.tally import close_word
 from passenger_trio.core.websocket_life import (
     GOING_AWAY,
     INTERNAL_ERROR,
@@ -66,6 +67,8 @@ __all__ = ["WebSocket"]
 
 _LINGER_BYTES = 256 * 1024
 _READ = 65536
+_BROKEN = 1006
+"""The code of a connection that ended without a Close (RFC 6455 section 7.4.1)."""
 _FIRST_READ, _LEAST_READ = 8192, 1024
 """Bytes; see ``core.read_size``."""
 
@@ -86,6 +89,7 @@ class WebSocket:
     __slots__ = (
         "_aborted",
         "_client",
+        "_code",
         "_exchange",
         "_life",
         "_pong",
@@ -120,6 +124,8 @@ class WebSocket:
         self.active = now
         """When a message last passed, in monotonic seconds."""
         self.logged = False
+        self._code = 0
+        """Of the first Close, from the client or to it; 0: there was none."""
 
     # -- its life -------------------------------------------------------------------------------------------------
 
@@ -220,6 +226,7 @@ class WebSocket:
         self._to_client.put(data)
 
     def _close_client(self, code: int, reason: str) -> None:
+        self._code = self._code or code
         self._send(encode_frame(CLOSE, b"" if code == 1005 else close_payload(code, reason)))
         # Its answer is read also while the worker takes nothing.
         assert self._to_worker is not None
@@ -373,6 +380,7 @@ class WebSocket:
                     self._client.front.rejected[f"websocket_{code}"] += 1
                     self._perform(life.client_fails(code, reason, now))
                 else:
+                    self._code = self._code or code
                     self._perform(life.client_closes(code, reason, now))
         if out:
             self._put_to_worker(out[0] if len(out) == 1 else b"".join(out))
@@ -437,5 +445,6 @@ class WebSocket:
         """The access log's record of it, once."""
         if not self.logged:
             self.logged = True
+            self._exchange.route.tally.websockets[close_word(self._code or _BROKEN)] += 1
             self._exchange.bytes_sent = self.bytes_down
             self._client.log(self._exchange)

@@ -125,6 +125,7 @@ class TestJson:
             "agent": "curl/8.5",
             "duration": 0.01234,
             "queue_time": 0.001,
+            "app_time": 0.0,
             "pid": 4711,
             "group": "shop",
             "request_id": "3f2a-1",

@@ -1,0 +1,22 @@
+"""Health of a running server, as values (``core.health``) and as answers (OB3)."""
+
+from __future__ import annotations
+
+from passenger_trio.codecs.admin_api import Text
+from passenger_trio.core.health import Facts, Health, ask
+from passenger_trio.running import RunningServer
+
+__all__ = ["health", "health_answer"]
+
+
+def health(server: RunningServer, question: str) -> Health:
+    """:param question: one of ``core.health.QUESTIONS``."""
+    return ask(question, Facts(server.started, server.stopping or server.front.draining, server.pool.statistics()))
+
+
+def health_answer(server: RunningServer, question: str, *, verbose: bool) -> Text:
+    """The answer over HTTP. :param verbose: with a line for each check."""
+    found = health(server, question)
+    return Text(
+        found.status, "text/plain; charset=utf-8", found.text(verbose=verbose).encode("utf-8", "backslashreplace")
+    )
