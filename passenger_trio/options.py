@@ -32,6 +32,7 @@ __all__ = [
     "parse_duration",
     "parse_mode",
     "parse_size",
+    "parse_umask",
 ]
 
 MAX_WEBSOCKET_MESSAGE = 16 * 1024**2
@@ -101,6 +102,20 @@ def parse_mode(text: str, option: str = "mode") -> int:
     return int(text, 8)
 
 
+def parse_umask(text: str, option: str = "umask") -> int:
+    """A umask from ``0022`` or ``022``; -1 from ``""``, which changes nothing.
+
+    :raises OptionError: not a umask.
+    """
+    if text == "":
+        return -1
+    if not isinstance(text, str) or not _MODE.fullmatch(text):
+        raise OptionError(
+            option, text, "three octal digits, with or without a leading 0; 0027 keeps others from new files"
+        )
+    return int(text, 8)
+
+
 def _quantity(text: str | float, option: str, units: Mapping[str, float], hint: str) -> float:
     match = _QUANTITY.match(str(text))
     scale = units.get(match[2].lower()) if match is not None else None
@@ -160,6 +175,12 @@ class AppOptions:
     )
     node: str = option("", "Node.js interpreter of the application (default: node in PATH)", kind="path")
     app_start_command: str = option("", "start a program that listens on $PORT (TCP) or $SOCKET (Unix)")
+    user: str = option(
+        "",
+        "user that the application runs as, by name or number, if root starts the server (default: the owner of its startup file; nobody for root's)",
+    )
+    group: str = option("", "group that the application runs as, by name or number (default: its user's)")
+    umask: str = option("", "umask of the application, octal: 0022 (default: the server's)", kind="mode")
     spawn_method: str = option(
         "auto",
         "fork from a preloader: auto: if that is safe, smart: always, direct: never",
@@ -304,6 +325,10 @@ class ServerOptions:
     lifeline: int = option(
         0,
         "end at once when the process with this pid has ended (0: none); for programs that start the command and may be killed",
+    )
+    user: str = option(
+        "",
+        "user that the whole server becomes once it listens, by name or number; root: stay root, applications too (default: applications run as users of their own)",
     )
     instance_dir: str = option("", "directory for this instance's sockets (default: a new private one)", kind="path")
     plain_parser: bool = option(True, "try the plain-request parser before h11")

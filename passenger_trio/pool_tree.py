@@ -42,7 +42,8 @@ from passenger_trio.pool.session import Session
 from passenger_trio.pool.startup import wait_until
 from passenger_trio.pool.waiter import Waiter
 from passenger_trio.preflight import examine
-from passenger_trio.spawning.app_spec import AppSpec, make_app_spec
+from passenger_trio.spawning.app_places import AppPlaces
+from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.choose_spawner import SpawnerFacts, SpawnerParts, spawners_of, uses_preloader
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawn_listener import SpawnListener
@@ -158,14 +159,12 @@ async def open_pool(config: Config) -> AsyncIterator[RunningPool]:
     with ExitStack() as resources:
         instance = create_instance_dir(config.server.instance_dir)
         resources.callback(instance.remove)
-        specs = [
-            make_app_spec(app, detected, os.environ, str(instance.path))
-            for app, detected in zip(config.apps, found, strict=True)
-        ]
+        places = AppPlaces(config, os.environ, instance.path, instance.spawn_socket, is_embedded=True)
+        specs = [places.make_spec(app, detected) for app, detected in zip(config.apps, found, strict=True)]
         hooks = parse_hooks(config.pool.hook)
         pool = Pool(pool_limits(config.pool, cpus()), kernel)
         async with trio.open_nursery() as program:
-            spawn_listener = SpawnListener(instance.spawn_socket, kernel)
+            spawn_listener = SpawnListener(places.spawn_socket, kernel, mode=places.spawn_mode)
             remains = Remains(kernel)
             await program.start(remains.serve)
             await program.start(partial(keep, "the spawn listener", spawn_listener.serve, must_start=True))

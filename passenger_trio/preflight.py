@@ -16,6 +16,7 @@ from passenger_trio.server.front import trusted_networks
 from passenger_trio.server.mounts import Route, check_apart
 from passenger_trio.spawning.app_spec import group_key
 from passenger_trio.spawning.detect import DetectedApp, detect
+from passenger_trio.spawning.run_as import find_server_user, run_as
 from passenger_trio.system import tempfiles
 
 __all__ = ["examine"]
@@ -35,6 +36,10 @@ def examine(config: Config) -> list[DetectedApp]:
         [None if found.can_fork else found.why_not_forked for found in apps],
     )
     check_apart([Route(group_key(app, found), app) for app, found in zip(config.apps, apps, strict=True)])
+    if config.server.user:
+        find_server_user(config.server.user)
+    for app, found in zip(config.apps, apps, strict=True):
+        run_as(app, found, server_user=config.server.user, is_embedded=False)
     parse_hooks(config.pool.hook)
     trusted_networks(config.server)
     directory = config.server.data_buffer_dir

@@ -32,6 +32,7 @@ from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError,
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config
 from passenger_trio.running import RunningServer
+from passenger_trio.spawning.server_user import become_user, stays
 from passenger_trio.system.cgroups import enter_own_cgroup
 from passenger_trio.system.children import become_subreaper, end_all_strays, reap_strangers
 from passenger_trio.system.pidfd import PidFd
@@ -94,7 +95,8 @@ def run(config: Config, *, on_ready: Callable[[RunningServer], None]) -> None:
     heeded = effects(has_terminal())
     for number in heeded:
         signal.signal(number, lambda number, _: unheard.append(number))
-    cgroup = enter_own_cgroup()
+    # Another user than the one that entered it could not leave it.
+    cgroup = enter_own_cgroup() if stays(config.server.user) else None
     try:
         trio.run(_main, config, on_ready, heeded, unheard, lifeline)
     finally:
@@ -173,7 +175,7 @@ async def _main(
             if lifeline is not None:
                 program.start_soon(_end_with, lifeline, program.cancel_scope)
             try:
-                async with open_tree(config, kernel) as server:
+                async with open_tree(config, kernel, become_user=become_user) as server:
                     with kernel.contain("the banner"):
                         on_ready(server)
                     if restart_wanted:

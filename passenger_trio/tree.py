@@ -40,7 +40,7 @@ from passenger_trio.admin.server import serve_admin
 from passenger_trio.core import readiness
 from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.limits import group_limits, pool_limits, session_limit
-from passenger_trio.errors import EnvironmentUnfit, PassengerError, StartupAborted, StartupStopped
+from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError, StartupAborted, StartupStopped
 from passenger_trio.extensions import Extensions
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.library_errors import reword
@@ -60,7 +60,8 @@ from passenger_trio.server.listening.listener import Listener
 from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.logs.tee import RecordTee
 from passenger_trio.server.mounts import Route
-from passenger_trio.spawning.app_spec import AppSpec, make_app_spec
+from passenger_trio.spawning.app_places import AppPlaces
+from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.choose_spawner import MakeSpawner, SpawnerFacts, SpawnerParts, spawners_of, uses_preloader
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawn_listener import SpawnListener
@@ -145,9 +146,12 @@ async def open_tree(
     listeners: Sequence[GivenListener] = (),
     extensions: Extensions | None = None,
     make_spawners: MakeSpawners = spawners_of,
+    become_user: Callable[[str], None] | None = None,
 ) -> AsyncIterator[RunningServer]:
     """``open_server`` with the caller's error kernel.
 
+    :param become_user: makes the process the user of ``--user``, once the addresses are bound. None: a
+        program embeds the server, and decides for itself as whom it runs.
     :param make_spawners: makes the spawners of an application; tests replace the real ones.
     """
     with ExitStack() as resources:
@@ -155,17 +159,21 @@ async def open_tree(
         if missing := why_no_processes():
             raise EnvironmentUnfit(f"passenger_trio needs /proc: {missing}")
         apps = examine(config)
+        if become_user is None and config.server.user:
+            raise OptionError(
+                "user", config.server.user, "a program that embeds the server becomes another user itself"
+            )
         sockets = given or bind(config.server, resources)
         scraped = bind_metrics(config.server.metrics_listen, resources)
+        if become_user is not None and config.server.user:
+            become_user(config.server.user)
         instance = create_instance_dir(config.server.instance_dir)
         resources.callback(instance.remove)
         hooks = parse_hooks(config.pool.hook)
         limits = pool_limits(config.pool, cpus())
         pool = Pool(limits, kernel)
-        specs = [
-            make_app_spec(app, found, os.environ, str(instance.path))
-            for app, found in zip(config.apps, apps, strict=True)
-        ]
+        places = AppPlaces(config, os.environ, instance.path, instance.spawn_socket, is_embedded=become_user is None)
+        specs = [places.make_spec(app, found) for app, found in zip(config.apps, apps, strict=True)]
         reloading = [watched(spec.key, spec.detected.root, spec.app) for spec in specs if spec.app.reload]
         code_watcher = CodeWatcher(pool, reloading, kernel) if reloading else None
         routes = [Route(spec.key, spec.app) for spec in specs]
@@ -196,7 +204,7 @@ async def open_tree(
         failure: BaseException | None = None
         keep = kernel.supervise_started
         async with trio.open_nursery() as tree:
-            spawn_listener = SpawnListener(instance.spawn_socket, kernel)
+            spawn_listener = SpawnListener(places.spawn_socket, kernel, mode=places.spawn_mode)
             remains = Remains(kernel)
             await tree.start(remains.serve)
             await tree.start(partial(keep, "the spawn listener", spawn_listener.serve, must_start=True))

@@ -79,7 +79,7 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
         "options",
     },
-    "program": {"tree", "running", "system", "kernel", "errors", "options"},
+    "program": {"tree", "running", "spawning", "system", "kernel", "errors", "options"},
     "cli": {
         "cli",
         "program",

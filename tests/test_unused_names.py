@@ -23,7 +23,6 @@ CALLED_BY_OTHERS = {
     "list_": "the table of commands, by its name",
     "emit": "logging",
     "_fields_": "ctypes",
-    "gid": "the kernel's credentials have three members",
     "CONFIGURATION": "a loader sends this category by its value",
     "last_error": "status, which shows every member",
     "REQUEST_PATH": "newcomers, who read it first",

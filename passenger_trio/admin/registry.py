@@ -32,6 +32,7 @@ from passenger_trio.admin.instances import (
     names_in,
 )
 from passenger_trio.errors import OptionError
+from passenger_trio.system.app_dirs import remove_app_dirs
 from passenger_trio.system.private_dirs import make_private
 
 __all__ = [
@@ -259,7 +260,10 @@ def _remove_if_old(path: str) -> None:
 
 
 def _empty(path: str, keep: str = "") -> None:
-    """Remove the files of our directory (instances make no subdirectories); the lock goes last."""
+    """Remove the files of our directory (instances make no subdirectories), and the directories of applications that
+    it notes; the lock goes last.
+    """
+    remove_app_dirs(path)
     for name in sorted(names_in(path), key=lambda name: name == LOCK):
         if name != keep:
             try:

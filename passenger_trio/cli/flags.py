@@ -56,6 +56,7 @@ _SECTION_OF = {
     "socket": "Listening",
     "socket_mode": "Listening",
     "socket_backlog": "Listening",
+    "user": "Listening",
     "instance_dir": "Listening",
     "lifeline": "Listening",
     "trusted_proxies": "Listening",
@@ -132,7 +133,11 @@ _OTHER_NAMES = {
 }
 """The names that other servers use for these flags. Help and errors have ours only."""
 
-_RENAMED = {(AppOptions, "shutdown_timeout"): "process_shutdown_timeout"}
+_RENAMED = {
+    (AppOptions, "shutdown_timeout"): "process_shutdown_timeout",
+    (AppOptions, "user"): "app_user",
+    (AppOptions, "group"): "app_group",
+}
 """Fields whose name is also in another class."""
 
 _METAVARS = {"duration": "TIME", "size": "SIZE", "int": "N", "path": "PATH", "text": "NAME", "mode": "MODE"}

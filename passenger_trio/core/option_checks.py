@@ -29,6 +29,7 @@ from passenger_trio.options import (
     PoolOptions,
     ServerOptions,
     parse_mode,
+    parse_umask,
 )
 
 __all__ = ["check", "check_minimums", "check_types"]
@@ -213,6 +214,7 @@ def _check_app(app: AppOptions) -> None:
             app.hard_memory_limit,
             f"a process is killed at it before it is replaced at --memory-limit ({app.memory_limit} bytes): make it the larger one",
         )
+    parse_umask(app.umask, "--umask")
     if app.warmup_url and not _WARMUP_URL.fullmatch(app.warmup_url):
         raise OptionError(
             "--warmup-url", app.warmup_url, "a path as it stands in a request, from its first slash on: /health?deep=1"

@@ -9,6 +9,7 @@ another (R48).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ import attrs
 
 from passenger_trio.codecs.control_protocol import CONTRACT_VERSION
 from passenger_trio.core.model import GroupKey
-from passenger_trio.options import AppOptions
+from passenger_trio.core.users import environment_of
+from passenger_trio.options import AppOptions, parse_umask
 from passenger_trio.spawning.backtraces import Program
 from passenger_trio.spawning.detect import DetectedApp
+from passenger_trio.spawning.run_as import RunAs
 from passenger_trio.system.spawn_servers import find_loader
 from passenger_trio.version import __version__
 
@@ -50,10 +53,27 @@ class AppSpec:
     preloader_command: tuple[str, ...]
     environment: Mapping[str, str]
     socket_dir: str
+    run_as: RunAs | None = None
+    """The user of its programs; None: the server's own."""
     found_out: dict[str, str] = attrs.field(factory=dict, eq=False, repr=False)
     """Facts that only running the application showed: ``app_type``, if the guess was wrong."""
     programs: dict[int, Program] = attrs.field(factory=dict, eq=False, repr=False)
     """Its programs by pid; some may have ended (``live_programs``)."""
+
+    @property
+    def uid(self) -> int:
+        """The user of its programs, whom the kernel has to name at the other end of their sockets."""
+        return self.run_as.uid if self.run_as is not None else os.getuid()
+
+    @property
+    def user(self) -> tuple[int, int, tuple[int, ...]] | None:
+        """For ``start_program``."""
+        return None if self.run_as is None else (self.run_as.uid, self.run_as.gid, self.run_as.groups)
+
+    @property
+    def umask(self) -> int:
+        """For ``start_program``."""
+        return parse_umask(self.app.umask)
 
     @property
     def app_type(self) -> str:
@@ -130,9 +150,15 @@ def concurrency_of(app: AppOptions, detected: DetectedApp) -> int:
 
 
 def make_app_spec(
-    app: AppOptions, detected: DetectedApp, base_environment: Mapping[str, str], socket_dir: str
+    app: AppOptions,
+    detected: DetectedApp,
+    base_environment: Mapping[str, str],
+    socket_dir: str,
+    run_as: RunAs | None = None,
 ) -> AppSpec:
-    """:raises FileNotFoundError: the loader is missing from the installation."""
+    """:param run_as: the user of its programs; None: the server's own. ``socket_dir`` is that user's.
+    :raises FileNotFoundError: the loader is missing from the installation.
+    """
     command: tuple[str, ...] = ()
     preloader_command: tuple[str, ...] = ()
     if detected.app_type in _LOADERS:
@@ -148,8 +174,9 @@ def make_app_spec(
         detected=detected,
         command=command,
         preloader_command=preloader_command,
-        environment=_environment(app, detected, base_environment),
+        environment=_environment(app, detected, base_environment, run_as),
         socket_dir=socket_dir,
+        run_as=run_as,
     )
 
 
@@ -158,7 +185,11 @@ def group_key(app: AppOptions, detected: DetectedApp) -> GroupKey:
     return GroupKey(app.name or Path(detected.root).name or "app", app.environment)
 
 
-def _environment(app: AppOptions, detected: DetectedApp, base: Mapping[str, str]) -> dict[str, str]:
+def _environment(
+    app: AppOptions, detected: DetectedApp, base: Mapping[str, str], run_as: RunAs | None
+) -> dict[str, str]:
+    if run_as is not None:
+        base = environment_of(run_as.account, base)
     environment = {name: value for name, value in base.items() if not name.startswith("PASSENGER_TRIO_")}
     for name in ("PASSENGER_APP_ENV", "WSGI_ENV", "RACK_ENV", "RAILS_ENV", "NODE_ENV"):
         environment[name] = app.environment

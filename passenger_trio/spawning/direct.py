@@ -6,7 +6,6 @@ It knows how a loader is started: command, environment, output pipe and pending 
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import Protocol
 
@@ -51,7 +50,7 @@ async def start_loader(
     launch.command = command
     pid = 0
 
-    with spawn_listener.expect(role, lambda peer: is_program(peer, pid)) as pending:
+    with spawn_listener.expect(role, lambda peer: is_program(peer, pid, spec.uid)) as pending:
         environment = {
             **spec.environment,
             "PASSENGER_TRIO_SPAWN_SOCKET": spawn_listener.path,
@@ -59,12 +58,20 @@ async def start_loader(
         }
         launch.advance("preparation", "start_program")
         try:
+            output.give_to(spec.user)
             if role == "preloader" and spec.app.preloader_socket:
                 command = launch.command = (f"the preloader on {spec.app.preloader_socket}",)
                 pidfd = take_into_use(spec.app.preloader_socket, environment, output.writing_end)
                 pid = pidfd.pid
             else:
-                pid = start_program(command, cwd=spec.detected.root, env=environment, output=output.writing_end)
+                pid = start_program(
+                    command,
+                    cwd=spec.detected.root,
+                    env=environment,
+                    output=output.writing_end,
+                    user=spec.user,
+                    umask=spec.umask,
+                )
                 pidfd = pin_child(pid)
             launch.pin(pidfd)
         except (OSError, ValueError) as exc:  # ValueError: a NUL in the environment, ...
@@ -77,9 +84,9 @@ async def start_loader(
         return await launch.wait_ready(pending, spec.app.start_timeout)
 
 
-def is_program(peer: PeerCredentials, pid: int) -> bool:
-    """Whether the peer is the program that was started, and runs as our user (R47)."""
-    return peer.pid == pid and peer.uid == os.getuid()
+def is_program(peer: PeerCredentials, pid: int, uid: int) -> bool:
+    """Whether the peer is the program that was started, and runs as the application's user (R47)."""
+    return peer.pid == pid and peer.uid == uid
 
 
 def _cannot_start(launch: Launch, command: tuple[str, ...], exc: OSError | ValueError) -> SpawnError:
@@ -97,10 +104,14 @@ def _cannot_start(launch: Launch, command: tuple[str, ...], exc: OSError | Value
             why += f" ({exc.filename})"
     return launch.failure(
         ErrorCategory.OPERATING_SYSTEM,
-        f"The interpreter {command[0]} cannot be started: {why}",
+        f"The interpreter {command[0]} cannot be started{_by_whom(launch.spec)}: {why}",
         "The operating system refused to start the application's interpreter.",
         "Check that the interpreter and the application's directory exist and can be accessed. --python or --ruby chooses another interpreter.",
     )
+
+
+def _by_whom(spec: AppSpec) -> str:
+    return f" as {spec.run_as.account.shown}" if spec.run_as is not None else ""
 
 
 def process_of(launch: Launch, ready: Ready, spawn_time: float, remains: Remains | None) -> SpawnedProcess:
@@ -120,6 +131,7 @@ def process_of(launch: Launch, ready: Ready, spawn_time: float, remains: Remains
         preloaded=False,
         remains=remains,
         grace=launch.spec.app.shutdown_timeout,
+        uid=launch.spec.uid,
     )
 
 

@@ -236,12 +236,15 @@ class GenericSpawner(WithoutPreloader):
         environment = {"PYTHONUNBUFFERED": "1", **spec.environment, "PORT": str(port), "SOCKET": launch.socket_path}
         launch.advance("preparation", "start_program")
         try:
+            output.give_to(spec.user)
             pid = start_program(
                 ("/bin/sh", "-c", _SHELL, "sh", shell_text(spec.app.app_start_command)),
                 cwd=spec.detected.root,
                 env=environment,
                 output=output.writing_end,
                 stdin=death_pipe.reading_end,
+                user=spec.user,
+                umask=spec.umask,
             )
             launch.pin(pin_child(pid))
         except (OSError, ValueError) as exc:
@@ -274,7 +277,7 @@ class GenericSpawner(WithoutPreloader):
                 race.start_soon(launch.output.run)
                 race.start_soon(watch_exit)
                 pause = _FIRST_PAUSE
-                while (found := _probe(launch.socket_path, port, pidfd.pid)) is None:
+                while (found := _probe(launch.socket_path, port, pidfd.pid, self._spec.uid)) is None:
                     await trio.sleep(pause)
                     pause = min(_LONGEST_PAUSE, pause * 1.5)
                 race.cancel_scope.cancel()
@@ -311,7 +314,7 @@ class GenericSpawner(WithoutPreloader):
     def _never_listened(self, launch: Launch, port: int) -> SpawnError:
         assert launch.pidfd is not None
         elsewhere = _listens_on(launch.pidfd.pid)
-        if listener_uids(port) - {os.getuid()}:
+        if listener_uids(port) - {self._spec.uid}:
             problem = f"A process of another user listens on its port ({port})."
         elif elsewhere:
             problem = (
@@ -327,10 +330,10 @@ class GenericSpawner(WithoutPreloader):
         )
 
 
-def _probe(socket_path: str, port: int, pid: int) -> Endpoint | None:
+def _probe(socket_path: str, port: int, pid: int, uid: int) -> Endpoint | None:
     """The endpoint at which the program accepts a connection; None: there is none yet.
 
-    On the port, the listener must be our user, or the program itself (which may have become another
+    On the port, the listener must be the application's user, or the program itself (which may have become another
     user): another process may have taken the port first (R47).
     """
     for endpoint in (Endpoint(socket_path), Endpoint("127.0.0.1", port), Endpoint("::1", port)):
@@ -341,7 +344,7 @@ def _probe(socket_path: str, port: int, pid: int) -> Endpoint | None:
         stream.close()
         if (
             not endpoint.port
-            or listener_uids(port) == {os.getuid()}
+            or listener_uids(port) == {uid}
             or any(place.endswith(f":{port}") for place in _listens_on(pid))
         ):
             return endpoint

@@ -73,14 +73,14 @@ def signal_name(number: int) -> str:
         return str(number)
 
 
-def check_socket_file(path: str) -> None:
-    """:raises SpawnServerError: the path is not a socket of our user. A symbolic link is not followed (R47)."""
+def check_socket_file(path: str, uid: int) -> None:
+    """:raises SpawnServerError: the path is not a socket of the application's user. A symbolic link is not followed (R47)."""
     try:
         found = os.lstat(path)
     except OSError as exc:
         raise SpawnServerError(f"the loader is ready, but its socket {path} cannot be found ({exc.strerror})") from None
-    if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.getuid():
-        raise SpawnServerError(f"the loader is ready, but {path} is not a Unix socket of this user")
+    if not stat.S_ISSOCK(found.st_mode) or found.st_uid != uid:
+        raise SpawnServerError(f"the loader is ready, but {path} is not a Unix socket of the application's user")
 
 
 @attrs.define(eq=False)
@@ -308,7 +308,7 @@ class Launch:
 
     def _check_socket(self, ready: Ready) -> None:
         """R47: a child's report is not trusted. The socket must be at the ordered path, be a
-        socket, and belong to our user.
+        socket, and belong to the application's user.
         """
         if len(ready.sockets) != 1 or ready.sockets[0].protocol not in WORKER_PROTOCOLS:
             raise SpawnServerError("the loader is ready, but does not name exactly one socket with a known protocol")
@@ -316,7 +316,7 @@ class Launch:
             raise SpawnServerError(
                 f"the loader listens on {ready.sockets[0].address} instead of unix:{self.socket_path}"
             )
-        check_socket_file(self.socket_path)
+        check_socket_file(self.socket_path, self.spec.uid)
 
     def _read_remaining(self, control: ControlConnection) -> Ready | SpawnError | None:
         """The error that the program reported before its exit was noticed. A ``ready`` of a program

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import trio
@@ -76,6 +76,14 @@ class OutputPipe:
             yield copy
         finally:
             self._copies = [other for other in self._copies if other is not copy]
+
+    def give_to(self, user: tuple[int, int, Sequence[int]] | None) -> None:
+        """Make the pipe another user's (uid, gid, groups), who could not open /dev/stdout otherwise.
+
+        :raises OSError: the kernel refuses.
+        """
+        if user is not None:
+            os.fchown(self.writing_end, user[0], user[1])
 
     def close_writing_end(self) -> None:
         fd, self.writing_end = self.writing_end, -1

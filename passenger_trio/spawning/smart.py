@@ -18,7 +18,6 @@ Laws:
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -272,6 +271,7 @@ class SmartSpawner:
                 journey=launch.journey,
                 spawn_time=trio.current_time() - begun,
                 preloaded=True,
+                uid=self._spec.uid,
                 ask_exit_status=partial(preloader.wait_exit_status, launch.pidfd.pid),
                 remains=self._remains,
                 grace=self._spec.app.shutdown_timeout,
@@ -286,10 +286,11 @@ class SmartSpawner:
         """Order a process and wait until it is ready. Returns the socket on which it serves."""
 
         def accepts(peer: PeerCredentials) -> bool:
-            return is_fork(peer, launch.pidfd.pid if launch.pidfd is not None else None, preloader.pid)
+            return is_fork(peer, launch.pidfd.pid if launch.pidfd is not None else None, preloader.pid, self._spec.uid)
 
         with self._spawn_listener.expect("worker", accepts) as pending:
             launch.advance("preparation", "ask_preloader")
+            launch.output.give_to(self._spec.user)
             order = preloader.ask_to_fork(pending.token, launch.output.writing_end, launch.pin)
             if order is None:
                 raise self._preloader_gone(launch)
@@ -335,12 +336,12 @@ class SmartSpawner:
         )
 
 
-def is_fork(peer: PeerCredentials, pid: int | None, preloader: int) -> bool:
-    """Whether the peer is the process that was ordered, and runs as our user (R47).
+def is_fork(peer: PeerCredentials, pid: int | None, preloader: int, uid: int) -> bool:
+    """Whether the peer is the process that was ordered, and runs as the application's user (R47).
 
     :param pid: its pid, if the preloader has reported it; until then any child of the preloader is accepted.
     """
-    if peer.uid != os.getuid():
+    if peer.uid != uid:
         return False
     return peer.pid == pid if pid is not None else parent_of(peer.pid) == preloader
 

@@ -180,8 +180,10 @@ class PendingSpawn:
 class SpawnListener:
     """The listener of one instance."""
 
-    def __init__(self, path: str, kernel: ErrorKernel | None = None) -> None:
+    def __init__(self, path: str, kernel: ErrorKernel | None = None, *, mode: int = 0o600) -> None:
+        """:param mode: of the socket's file: 0o666 if applications run as other users."""
         self.path = path
+        self._mode = mode
         self._kernel = kernel or ErrorKernel()
         self._expected: dict[str, PendingSpawn] = {}
         self._lobby = Lobby(_MAX_CALLERS)
@@ -208,6 +210,7 @@ class SpawnListener:
             kernel=self._kernel,
             task="a connection to the spawn socket",
             task_status=task_status,
+            mode=self._mode,
         )
 
     def arrive(self, caller: Caller) -> int | None:

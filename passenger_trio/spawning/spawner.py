@@ -166,6 +166,8 @@ class SpawnedProcess:
     """Takes what the process leaves behind."""
     grace: float = 0.0
     """Seconds until what it leaves behind is killed."""
+    uid: int = attrs.field(factory=os.getuid)
+    """The application's user."""
     endings: Endings | None = attrs.field(init=False)
     _told: int | None = None
 
@@ -193,7 +195,7 @@ class SpawnedProcess:
         """Whether the worker itself listens (KE5). Any process of our user could bind another
         socket to its path.
         """
-        believed = listener.pid == self.pid and listener.uid == os.getuid()
+        believed = listener.pid == self.pid and listener.uid == self.uid
         if not believed:
             warn_of_stranger(self.pid, listener)
         return believed

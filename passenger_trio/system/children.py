@@ -20,6 +20,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import trio
 
@@ -75,12 +76,17 @@ def start_program(
     output: int | None = None,
     stdin: int = subprocess.DEVNULL,
     inherited: Sequence[int] = (),
+    user: tuple[int, int, Sequence[int]] | None = None,
+    umask: int = -1,
 ) -> int:
     """Start a program in its own process group and return its pid.
 
     :param output: descriptor for stdout and stderr; None: ours.
     :param stdin: descriptor for stdin, by default the null device.
     :param inherited: descriptors that the program has under the same numbers.
+    :param user: uid, gid and supplementary groups to become; None: ours. Only root can. The program
+        gets a session of its own, too: with our terminal, it could type into it (TIOCSTI).
+    :param umask: of the program; -1: ours.
 
     The caller owns the child: it must pin it with a pidfd at once and reap it (``pin_child``).
 
@@ -94,15 +100,23 @@ def start_program(
         stdin=stdin,
         stdout=output,
         stderr=output,
-        process_group=0,
         restore_signals=True,
         close_fds=True,
         pass_fds=inherited,
+        umask=umask,
+        **_identity(user),
     )
     # The pidfd owns the process from here on: Popen must neither poll the pid nor warn that it was
     # not waited for.
     child.returncode = 0
     return child.pid
+
+
+def _identity(user: tuple[int, int, Sequence[int]] | None) -> dict[str, Any]:
+    if user is None:
+        return {"process_group": 0}
+    uid, gid, groups = user
+    return {"user": uid, "group": gid, "extra_groups": list(groups), "start_new_session": True}
 
 
 def descendants(root: int, keep: Collection[int] = ()) -> list[int]:

@@ -140,6 +140,8 @@ class Supervisor:
             "PASSENGER_TRIO_INSTANCE_DIR": str(home / "i"),
             "PASSENGER_TRIO_ACCESS_LOG": str(home / "access.log"),
         }
+        if os.geteuid() == 0 and "--user" not in arguments:
+            settings["PASSENGER_TRIO_USER"] = "root"  # a test runs its applications as itself
         if not {"-S", "--socket"} & set(arguments):
             settings["PASSENGER_TRIO_PORT"] = "0"
         environment: dict[str, str | None] = {**os.environ, MARK: mark, **settings, **(env or {})}

@@ -74,6 +74,8 @@ class ServerUnderTest(Supervisor):
             "PASSENGER_TRIO_LIFELINE": str(os.getpid()),
             **more,
         }
+        if os.geteuid() == 0 and "\nuser = " not in config.read_text():
+            environment["PASSENGER_TRIO_USER"] = "root"  # a test runs its applications as itself
         with open(home / "log", "wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "passenger_trio", "start", "--config", str(config)],

@@ -68,6 +68,7 @@ def ours(python: str = sys.executable, name: str = "passenger_trio", *more: str)
 
     def command(app: Path, port: int, processes: int) -> list[str]:
         words = [python, "-m", "passenger_trio", "start", str(app), "-p", str(port), "-e", "production"]
+        words += ["--user", "root"] if os.geteuid() == 0 else []
         words += ["--access-log", "off", "--max-request-body", "0"]
         if any(app.glob("passenger_*.py")):
             words += ["--python", sys.executable]

@@ -20,6 +20,8 @@ from passenger_trio.testing import RawClient, Response, Supervisor
 APPS = Path(__file__).resolve().parent.parent / "apps" / "python"
 BEHAVIOURS = APPS / "behaviours"
 FLASK = APPS / "flask_hello"
+AS_OURSELVES = {"PASSENGER_TRIO_USER": "root"} if os.geteuid() == 0 else {}
+"""The environment in which root's server runs applications as root, as the harness has it."""
 HELLO = """
 def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
@@ -126,7 +128,8 @@ def run_command(
     *arguments: str, env: Mapping[str, str | None] | None = None, cwd: str | Path | None = None, timeout: float = 60.0
 ) -> subprocess.CompletedProcess[str]:
     """``passenger-trio ARGUMENTS``, run to its end."""
-    environment: dict[str, str | None] = {**os.environ, **(env or {})}
+    own = AS_OURSELVES if arguments[:1] == ("start",) and not {"--user", "--app-user"} & {*arguments} else {}
+    environment: dict[str, str | None] = {**os.environ, **own, **(env or {})}
     return subprocess.run(
         [sys.executable, "-m", "passenger_trio", *arguments],
         stdin=subprocess.DEVNULL,

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from faces_tools import BEHAVIOURS, HELLO, Load, clients, gate, run_command, write_app
+from faces_tools import AS_OURSELVES, BEHAVIOURS, HELLO, Load, clients, gate, run_command, write_app
 
 from passenger_trio.testing import RawClient, Response, Supervisor, eventually
 from passenger_trio.testing.harness import is_running
@@ -344,7 +344,7 @@ class TestExitCodes:
         """As a careless init script leaves them: descriptors 0, 1 and 2 are free for whatever is opened first."""
         with tempfile.TemporaryDirectory(prefix="pt-") as home:
             command = f"exec {sys.executable} -m passenger_trio start {app} -S {home}/web --instance-dir {home}/i <&- >&- 2>&-"
-            with subprocess.Popen(command, shell=True, cwd=home) as process:
+            with subprocess.Popen(command, shell=True, cwd=home, env={**os.environ, **AS_OURSELVES}) as process:
                 try:
                     # The file is there a moment before it can be connected to.
                     eventually(lambda: is_listening(f"{home}/web") or process.poll() is not None)
@@ -374,6 +374,7 @@ class TestExitCodes:
                     ],
                     stdout=writer,
                     stderr=writer,
+                    env={**os.environ, **AS_OURSELVES},
                 ) as process:
                     os.close(writer)
                     if not reads:

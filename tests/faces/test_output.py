@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -10,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from faces_tools import write_app
+from faces_tools import AS_OURSELVES, write_app
 
 from passenger_trio.testing import Supervisor
 
@@ -64,6 +65,7 @@ def test_OP20_a_reader_of_the_log_that_has_stopped_stops_no_application_and_the_
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            env={**os.environ, **AS_OURSELVES},
             bufsize=0,
         )
         assert process.stderr is not None

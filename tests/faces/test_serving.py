@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from faces_tools import BEHAVIOURS, FLASK, HELLO, clients, gate, in_threads, keep_alive, write_app
+from faces_tools import AS_OURSELVES, BEHAVIOURS, FLASK, HELLO, clients, gate, in_threads, keep_alive, write_app
 
 from passenger_trio.testing import LeftBehind, RawClient, Response, Supervisor, eventually
 from passenger_trio.testing.harness import _MARK, is_running
@@ -116,7 +116,7 @@ class TestAFlaskApplication:
                 stdin=its_side,
                 stdout=its_side,
                 stderr=its_side,
-                env={**os.environ, "XDG_RUNTIME_DIR": base},
+                env={**os.environ, **AS_OURSELVES, "XDG_RUNTIME_DIR": base},
             ) as process:
                 os.close(its_side)
                 read_until(b"Ctrl-C stops")

@@ -168,7 +168,7 @@ BROKEN = {
     "speaks_gopher": "exactly one socket with a known protocol",
     "listens_elsewhere": "instead of unix:",
     "lies_about_its_socket": "cannot be found",
-    "puts_a_link_there": "is not a Unix socket of this user",
+    "puts_a_link_there": "is not a Unix socket of the application's user",
 }
 
 

@@ -30,20 +30,24 @@ STRANGER = os.getuid() + 1
 
 
 def test_a_program_that_was_started() -> None:
-    assert is_program(WE, WE.pid)
-    assert not is_program(WE, WE.pid + 1)
-    assert not is_program(WE, 0)
-    assert not is_program(attrs.evolve(WE, uid=STRANGER), WE.pid)
+    assert is_program(WE, WE.pid, WE.uid)
+    assert not is_program(WE, WE.pid + 1, WE.uid)
+    assert not is_program(WE, 0, WE.uid)
+    assert not is_program(attrs.evolve(WE, uid=STRANGER), WE.pid, WE.uid)
+    assert is_program(attrs.evolve(WE, uid=STRANGER), WE.pid, STRANGER), "OP8: the application has a user of its own"
+    assert not is_program(WE, WE.pid, STRANGER)
 
 
 def test_a_process_that_was_forked() -> None:
     preloader = os.getppid()
-    assert is_fork(WE, None, preloader)
-    assert is_fork(WE, WE.pid, 1), "its pid is known, and says more"
-    assert not is_fork(WE, WE.pid + 1, preloader), "another child than the one that was ordered"
-    assert not is_fork(WE, None, preloader + 1)
-    assert not is_fork(attrs.evolve(WE, uid=STRANGER), None, preloader)
-    assert not is_fork(attrs.evolve(WE, uid=STRANGER), WE.pid, preloader)
+    assert is_fork(WE, None, preloader, WE.uid)
+    assert is_fork(WE, WE.pid, 1, WE.uid), "its pid is known, and says more"
+    assert not is_fork(WE, WE.pid + 1, preloader, WE.uid), "another child than the one that was ordered"
+    assert not is_fork(WE, None, preloader + 1, WE.uid)
+    assert not is_fork(attrs.evolve(WE, uid=STRANGER), None, preloader, WE.uid)
+    assert not is_fork(attrs.evolve(WE, uid=STRANGER), WE.pid, preloader, WE.uid)
+    assert is_fork(attrs.evolve(WE, uid=STRANGER), WE.pid, preloader, STRANGER), "OP8"
+    assert not is_fork(WE, WE.pid, preloader, STRANGER)
 
 
 def test_who_may_steer() -> None:
@@ -63,14 +67,14 @@ def path(instance_dir: Path) -> Iterator[Path]:
 
 
 def test_a_socket_of_ours(path: Path) -> None:
-    check_socket_file(str(path))
+    check_socket_file(str(path), WE.uid)
 
 
 def test_a_socket_of_another_user(path: Path) -> None:
     needs(os.geteuid() == 0, "the superuser, to give a socket away")
     os.chown(path, 65534, -1)
-    with pytest.raises(SpawnServerError, match="is not a Unix socket of this user"):
-        check_socket_file(str(path))
+    with pytest.raises(SpawnServerError, match="is not a Unix socket of the application's user"):
+        check_socket_file(str(path), WE.uid)
 
 
 def test_what_is_no_socket(path: Path) -> None:
@@ -78,10 +82,10 @@ def test_what_is_no_socket(path: Path) -> None:
     link.symlink_to(path)
     file.write_text("")
     for other in (link, file, path.parent):
-        with pytest.raises(SpawnServerError, match="is not a Unix socket of this user"):
-            check_socket_file(str(other))
+        with pytest.raises(SpawnServerError, match="is not a Unix socket of the application's user"):
+            check_socket_file(str(other), WE.uid)
     with pytest.raises(SpawnServerError, match="cannot be found"):
-        check_socket_file(str(path.with_name("missing")))
+        check_socket_file(str(path.with_name("missing")), WE.uid)
 
 
 def test_who_listens_for_a_program() -> None:

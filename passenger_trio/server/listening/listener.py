@@ -142,6 +142,8 @@ class Listener:
                 os.unlink(self._path)
             except FileNotFoundError:
                 pass
+            except PermissionError as error:  # the server has become another user (--user) since it made the file
+                _log.warning("cannot remove the socket %s: %s", self._path, error.strerror)
 
     def _connection(self, sock: socket.socket, address: tuple[str, int]) -> Connection:
         sock.setblocking(False)

@@ -1,0 +1,120 @@
+"""Which user an application runs as: decided from who the server is, what was asked for, and who owns the startup file (OP8).
+
+The order, of which the first that applies counts:
+
+======================================================  ==================================================
+the application has ``user``                            that user; only root can be another user than itself
+the server is not root                                  the server's own user
+``--user`` names a user (also root)                     the server's own user, which is that one by then
+a program embeds the server                             the program's own user: it decides for itself
+the startup file belongs to another user than root      that user
+else                                                    ``nobody``, with a warning: never root unless by name
+======================================================  ==================================================
+
+The group is ``group``, else the user's own. Group 0 is taken only by name, or for root.
+
+Pure: looking up accounts and files is the caller's. Law: root comes out only if it was asked for by name, or if the
+server was told to stay as it is.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+import attrs
+
+__all__ = ["Account", "Because", "Choice", "choose_user", "environment_of", "may_become"]
+
+
+@attrs.frozen
+class Account:
+    """A user, as the system's list of users has it.
+
+    :ivar name: ``""`` if the number has no entry.
+    """
+
+    uid: int
+    gid: int
+    name: str = ""
+    home: str = "/"
+    shell: str = "/bin/sh"
+
+    @property
+    def shown(self) -> str:
+        """For messages: ``shop (uid 1001)``."""
+        return f"{self.name} (uid {self.uid})" if self.name else f"uid {self.uid}"
+
+
+class Because(enum.Enum):
+    """Why an application runs as the user that it runs as."""
+
+    ASKED = "as its option user says"
+    OWNER = "who owns its startup file"
+    ROOTS_FILE = "because its startup file belongs to root"
+
+
+@attrs.frozen
+class Choice:
+    """The user and group to become.
+
+    :ivar gid: the main group.
+    """
+
+    account: Account
+    gid: int
+    because: Because
+
+
+def choose_user(
+    *,
+    euid: int,
+    is_named: bool,
+    is_embedded: bool,
+    user: Account | None,
+    group: int | None,
+    owner: Account,
+    nobody: Account,
+) -> Choice | None:
+    """The user for an application's programs. None: the server's own.
+
+    :param euid: the server's user.
+    :param is_named: whether ``--user`` named the server's user.
+    :param user: of the option ``user``, if it is given and another than the server's own.
+    :param group: of the option ``group``, if it is given.
+    :param owner: of the startup file.
+    :param nobody: the user for what belongs to root.
+    """
+    if user is not None:
+        chosen, because = user, Because.ASKED
+    elif euid != 0 or is_named or is_embedded:
+        return None
+    elif owner.uid != 0:
+        chosen, because = owner, Because.OWNER
+    else:
+        chosen, because = nobody, Because.ROOTS_FILE
+    gid = chosen.gid if group is None else group
+    if gid == 0 and group is None and chosen.uid != 0:
+        gid = nobody.gid
+    return Choice(chosen, gid, because)
+
+
+def may_become(euid: int, uid: int) -> bool:
+    """Whether a server of user ``euid`` can start programs as user ``uid``."""
+    return euid in (0, uid)
+
+
+_OF_A_SESSION = ("XDG_", "SUDO_", "SSH_", "DBUS_", "GPG_", "GNUPG")
+"""Beginnings of variables that belong to the login of whoever started the server."""
+_OF_A_LOGIN = frozenset({"MAIL", "LS_COLORS", "DISPLAY", "XAUTHORITY", "USERNAME", "OLDPWD"})
+
+
+def environment_of(account: Account, base: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a program that becomes another user: without what belongs to the login of the user
+    that it was, and with that user's own HOME, USER, LOGNAME and SHELL.
+    """
+    kept = {
+        name: value for name, value in base.items() if not name.startswith(_OF_A_SESSION) and name not in _OF_A_LOGIN
+    }
+    name = account.name or str(account.uid)
+    return {**kept, "HOME": account.home, "USER": name, "LOGNAME": name, "SHELL": account.shell}

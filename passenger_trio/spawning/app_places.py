@@ -1,0 +1,74 @@
+"""Where the sockets of an application lie, and as whom it runs: what its ``AppSpec`` is made with.
+
+If every program runs as the server's own user, all sockets lie in the instance directory, which is closed to others. If
+root may start programs as other users, ``system.app_dirs`` has a place that those reach.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from passenger_trio.errors import EnvironmentUnfit
+from passenger_trio.options import AppOptions, Config
+from passenger_trio.spawning.app_spec import AppSpec, group_key, make_app_spec
+from passenger_trio.spawning.detect import DetectedApp
+from passenger_trio.spawning.run_as import log_choice, run_as
+from passenger_trio.system.app_dirs import AppDirs
+
+__all__ = ["AppPlaces"]
+
+
+class AppPlaces:
+    """Makes the specs of one instance's applications."""
+
+    def __init__(
+        self,
+        config: Config,
+        environment: Mapping[str, str],
+        instance_dir: str,
+        spawn_socket: str,
+        *,
+        is_embedded: bool,
+    ) -> None:
+        """:raises EnvironmentUnfit: no directory can be made for sockets of other users."""
+        self._server_user = config.server.user
+        self._environment = environment
+        self._instance_dir = instance_dir
+        self._is_embedded = is_embedded
+        self._made = 0
+        self._dirs: AppDirs | None = None
+        self.spawn_socket = spawn_socket
+        """The path of the spawn socket."""
+        self.spawn_mode = 0o600
+        """The mode of its file."""
+        is_asked = any(app.user or app.group for app in config.apps)
+        if os.geteuid() == 0 and (is_asked or not (self._server_user or is_embedded)):
+            try:
+                self._dirs = AppDirs.create(instance_dir)
+            except OSError as error:
+                raise EnvironmentUnfit(
+                    f"no directory can be made for the sockets of applications that run as other users: {error}"
+                ) from error
+            self.spawn_socket, self.spawn_mode = self._dirs.spawn_socket, 0o666
+
+    def make_spec(self, app: AppOptions, detected: DetectedApp) -> AppSpec:
+        """:raises OptionError: its user or group cannot be had.
+        :raises FileNotFoundError: the loader is missing from the installation.
+        :raises EnvironmentUnfit: no directory can be made for its sockets.
+        """
+        # A preloader that runs already has a user, the server's own: no other is taken into use.
+        choice = (
+            None
+            if app.preloader_socket
+            else run_as(app, detected, server_user=self._server_user, is_embedded=self._is_embedded)
+        )
+        socket_dir = self._instance_dir
+        if choice is not None and self._dirs is not None:
+            try:
+                socket_dir = self._dirs.add(self._made, choice.uid, choice.gid)
+            except OSError as error:
+                raise EnvironmentUnfit(f"no directory can be made for the sockets of {app.root}: {error}") from error
+            self._made += 1
+        log_choice(group_key(app, detected).name, detected.root, choice)
+        return make_app_spec(app, detected, self._environment, socket_dir, choice)

@@ -1,0 +1,122 @@
+"""As which user the programs of an application run: the facts for ``core.users``, and what a start needs.
+
+``run_as`` looks up accounts and the owner of the startup file. ``RunAs`` is what the spawners carry.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import attrs
+
+from passenger_trio.core.users import Account, Because, choose_user, may_become
+from passenger_trio.errors import OptionError
+from passenger_trio.options import AppOptions
+from passenger_trio.spawning.accounts import account_of, find_account, find_group, groups_of, nobody
+from passenger_trio.spawning.detect import DetectedApp
+
+__all__ = ["RunAs", "find_server_user", "log_choice", "run_as"]
+
+_log = logging.getLogger("passenger_trio.spawning")
+
+
+@attrs.frozen
+class RunAs:
+    """The user of an application's programs.
+
+    :ivar gid: the main group.
+    :ivar groups: the supplementary groups.
+    """
+
+    account: Account
+    gid: int
+    groups: tuple[int, ...]
+    because: Because
+
+    @property
+    def uid(self) -> int:
+        return self.account.uid
+
+
+def run_as(app: AppOptions, detected: DetectedApp, *, server_user: str, is_embedded: bool) -> RunAs | None:
+    """The user of an application's programs. None: the server's own.
+
+    :param server_user: of ``--user``.
+    :param is_embedded: whether a program embeds the server.
+    :raises OptionError: the user or group does not exist, or the server may not become it.
+    """
+    euid = os.geteuid() if not server_user else find_server_user(server_user).uid
+    user, group = None, None
+    if app.user:
+        user = find_account(app.user)
+        if user is None:
+            raise OptionError("--app-user", app.user, "there is no such user")
+        if not may_become(euid, user.uid):
+            raise OptionError(
+                "--app-user",
+                app.user,
+                f"the server runs as {account_of(euid).shown}: only root can run it as another user",
+            )
+        if user.uid == euid and not app.group:
+            return None
+    if app.group:
+        group = find_group(app.group)
+        if group is None:
+            raise OptionError("--app-group", app.group, "there is no such group")
+        if euid != 0:
+            raise OptionError("--app-group", app.group, "only a server that root started can choose a group")
+        user = user or (account_of(0) if server_user or is_embedded else None)
+    choice = choose_user(
+        euid=euid,
+        is_named=bool(server_user),
+        is_embedded=is_embedded,
+        user=user,
+        group=group,
+        owner=account_of(_owner(detected)),
+        nobody=nobody(),
+    )
+    if choice is None:
+        return None
+    return RunAs(choice.account, choice.gid, groups_of(choice.account, choice.gid), choice.because)
+
+
+def find_server_user(name: str) -> Account:
+    """The account of ``--user``.
+
+    :raises OptionError: it does not exist, or the server may not become it.
+    """
+    account = find_account(name)
+    if account is None:
+        raise OptionError("--user", name, "there is no such user")
+    if not may_become(os.geteuid(), account.uid):
+        raise OptionError("--user", name, f"the server was started by {account_of(os.geteuid()).shown}: only root can")
+    return account
+
+
+def log_choice(name: str, root: str, choice: RunAs | None) -> None:
+    """Tell the operator as whom an application runs."""
+    if choice is None:
+        return
+    if choice.because is Because.ROOTS_FILE:
+        _log.warning(
+            "%s runs as %s, because the server was started by root and the application in %s belongs to root. "
+            "Give it a user: --app-user NAME (user in an [[app]] table), or chown its files. "
+            "--user NAME runs the whole server as NAME; --user root runs everything as root",
+            name,
+            choice.account.shown,
+            root,
+        )
+    else:
+        _log.info("%s runs as %s, %s", name, choice.account.shown, choice.because.value)
+
+
+def _owner(detected: DetectedApp) -> int:
+    """The owner of the startup file itself, also if that is a symbolic link; of the directory if there is no such file."""
+    for path in (detected.startup_file, detected.root):
+        if path:
+            try:
+                return os.lstat(path).st_uid
+            except OSError:
+                continue
+    return 0

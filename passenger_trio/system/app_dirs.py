@@ -1,0 +1,71 @@
+"""Directories for the sockets of applications that run as other users (OP8).
+
+The instance directory is closed to every other user, so what they must reach lies beside it: a directory that they can
+enter but not list, with the spawn socket, and in it a directory for each application, which belongs to its user and is
+closed to all others::
+
+    /run/passenger-trio-k3x9q2/      ours, 0711
+        spawn.sock                   0666: the kernel tells who calls
+        a0/ a1/ ...                  the application's user's, 0700
+
+Law: what a user can put into its directory is never followed: it is removed as names, by descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+import attrs
+
+__all__ = ["AppDirs", "remove_app_dirs"]
+
+_PLACES = ("/run", "/tmp")
+_PREFIX = "passenger-trio-apps-"
+_LINK = "apps"
+SPAWN_SOCKET = "spawn.sock"
+
+
+@attrs.frozen
+class AppDirs:
+    """The directory of one instance. Only root makes one."""
+
+    path: str
+
+    @classmethod
+    def create(cls, instance_dir: str) -> AppDirs:
+        """Make it, and note it in the instance directory, so that whoever removes that removes this.
+
+        :raises OSError: no place takes it.
+        """
+        place = next((place for place in _PLACES if os.access(place, os.W_OK | os.X_OK)), tempfile.gettempdir())
+        path = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
+        os.chmod(path, 0o711)
+        os.symlink(path, os.path.join(instance_dir, _LINK))
+        return cls(path)
+
+    @property
+    def spawn_socket(self) -> str:
+        return os.path.join(self.path, SPAWN_SOCKET)
+
+    def add(self, number: int, uid: int, gid: int) -> str:
+        """Make the directory of an application, and return its path.
+
+        :raises OSError: it cannot be made.
+        """
+        path = os.path.join(self.path, f"a{number}")
+        os.mkdir(path, 0o700)
+        os.chown(path, uid, gid)
+        return path
+
+
+def remove_app_dirs(instance_dir: str) -> None:
+    """Remove the directory that is noted in an instance directory, if there is one. Raises nothing."""
+    try:
+        path = os.readlink(os.path.join(instance_dir, _LINK))
+        is_ours = os.path.basename(path).startswith(_PREFIX) and os.lstat(path).st_uid == os.geteuid()
+    except OSError:
+        return
+    if is_ours:
+        shutil.rmtree(path, ignore_errors=True)
