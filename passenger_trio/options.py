@@ -376,9 +376,15 @@ class ServerOptions:
     )
     abort_on_startup_error: bool = option(False, "exit with code 3 if the application does not start")
     access_log: str = option(
-        "auto", "file, '-' (standard output), 'off' or 'none', or auto: '-' in development", kind="path"
+        "auto",
+        "file, '-' (standard output), 'syslog' or syslog:/PATH (its socket), 'off' or 'none', or auto: '-' in development",
+        kind="path",
     )
-    access_log_format: str = option("combined", "format of the access log", kind="choice", choices=("combined", "json"))
+    access_log_format: str = option(
+        "combined",
+        "format of the access log: combined, json, or a format string with the directives of Apache, gunicorn and our own: '%h %t \"%r\" %>s %b %{queue}x'",
+        kind="text",
+    )
     metrics_listen: str = option(
         "",
         "serve /metrics (OpenMetrics), /livez, /readyz and /startupz at HOST:PORT, at a port of 127.0.0.1, or at unix:PATH, to whoever can connect (default: on the admin socket only)",

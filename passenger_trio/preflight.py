@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 
+from passenger_trio.core.metrics_address import parse_metrics_address
 from passenger_trio.core.option_checks import check, check_types
 from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.options import Config
 from passenger_trio.pool.hooks import parse_hooks
 from passenger_trio.server.front import trusted_networks
+from passenger_trio.server.logs.format_string import compile_format
 from passenger_trio.server.mounts import Route, check_apart
 from passenger_trio.spawning.app_spec import group_key
 from passenger_trio.spawning.detect import DetectedApp, detect
@@ -42,6 +44,10 @@ def examine(config: Config) -> list[DetectedApp]:
         run_as(app, found, server_user=config.server.user, is_embedded=False)
     parse_hooks(config.pool.hook)
     trusted_networks(config.server)
+    if config.server.access_log_format not in ("combined", "json"):
+        compile_format(config.server.access_log_format)
+    if config.server.metrics_listen:
+        parse_metrics_address(config.server.metrics_listen)
     directory = config.server.data_buffer_dir
     if directory and not os.path.isdir(directory):
         raise OptionError("--data-buffer-dir", directory, "it is no directory")

@@ -27,10 +27,11 @@ from __future__ import annotations
 
 import json
 import time as clock
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-__all__ = ["AccessRecord", "format_combined", "format_json"]
+__all__ = ["AccessRecord", "apache_time", "format_combined", "format_json", "printable"]
 
 
 class AccessRecord(NamedTuple):
@@ -67,12 +68,14 @@ class AccessRecord(NamedTuple):
     """The host of such a request, if known."""
     app_time: float = 0.0
     """Seconds from when the process got the request until it was free."""
+    fields: Sequence[tuple[bytes, bytes]] = ()
+    """Of the request, as they came."""
 
 
 def format_combined(record: AccessRecord) -> bytes:
     """The line, with its newline."""
     remote, time, method, target, version, status, size, referer, agent = record[:9]
-    duration, queue, pid, group, rid, retried, spilled, received, refusal, host, _ = record[9:]
+    duration, queue, pid, group, rid, retried, spilled, received, refusal, host, *_ = record[9:]
     if (second := int(time)) != _combined_time[0]:
         _combined_time[:] = second, _stamp(second).encode()
     if (b"%b%b%b%b%b%b" % (method, target, version, referer, agent, rid)).translate(None, _PLAIN):
@@ -112,7 +115,7 @@ def format_json(record: AccessRecord) -> bytes:
     in ISO 8601.
     """
     remote, time, method, target, version, status, size, referer, agent = record[:9]
-    duration, queue, pid, group, rid, retried, spilled, received, refusal, host, app = record[9:]
+    duration, queue, pid, group, rid, retried, spilled, received, refusal, host, app, _ = record[9:]
     if (second := int(time)) != _json_time[0]:
         _json_time[:] = (second, *_iso(second))
     parts = (remote.encode("utf-8", "surrogateescape"), method, target, version, referer, agent, rid)
@@ -157,6 +160,18 @@ def _escape(part: bytes) -> str:
 
 
 _ESCAPES = {"\\": "\\\\"}
+
+
+def printable(part: bytes) -> str:
+    """What a client sent, as one line of printable text in which quotes and backslashes are escaped (R37)."""
+    return part.decode("ascii") if not part.translate(None, _PLAIN) else _escape(part).replace('"', '\\"')
+
+
+def apache_time(time: float) -> str:
+    """``[23/Nov/2025:07:43:01 +0000]``"""
+    if (second := int(time)) != _combined_time[0]:
+        _combined_time[:] = second, _stamp(second).encode()
+    return f"[{_combined_time[1].decode()}]"
 
 
 def _hex(character: str) -> str:

@@ -24,6 +24,7 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+from typing import Protocol
 
 import attrs
 import trio
@@ -32,6 +33,8 @@ from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config
 from passenger_trio.server.logs.access_format import AccessRecord, format_combined, format_json
+from passenger_trio.server.logs.format_string import compile_format
+from passenger_trio.server.logs.syslog import Syslog, syslog_path
 from passenger_trio.system.syscalls import F_DUPFD_CLOEXEC
 from passenger_trio.system.threads import NoThread, in_thread
 
@@ -81,18 +84,21 @@ class AccessLog:
         kernel: ErrorKernel | None = None,
         lock: int = -1,
     ) -> None:
-        """:param destination: a file, to which lines are appended, or ``-`` for standard output.
+        """:param destination: a file, to which lines are appended, ``-`` for standard output, ``syslog``, or
+            ``syslog:PATH`` (its socket).
+        :param format: ``combined``, ``json``, or a format string (``format_string``).
         :param lock: a file that is locked while a batch is written, where other processes write to the
             same destination: their lines do not mix. -1: there are none.
 
-        :raises OptionError: the file cannot be opened.
+        :raises OptionError: the destination cannot be opened, or the format has an unknown directive.
         """
         self.destination = destination
         self._kernel = kernel or ErrorKernel()
-        self._format = _FORMATS[format]
+        self._format = _FORMATS.get(format) or compile_format(format)
         self._max_backlog = max_backlog
         try:
-            self._file = _File(destination, _open(destination), lock)
+            path = syslog_path(destination)
+            self._file: _Writer = _SyslogFile(Syslog(path)) if path else _File(destination, _open(destination), lock)
         except OSError as exc:
             raise OptionError("--access-log", destination, f"it cannot be opened: {exc.strerror}") from None
         self._lines: list[bytes] = []
@@ -151,7 +157,7 @@ class AccessLog:
         """Close a log whose ``run`` was never begun. Otherwise ``run`` closes it, and this does nothing."""
         if not self._ended:
             self._ended = True
-            os.close(self._file.fd)
+            self._file.close()
 
     def statistics(self) -> AccessLogStatistics:
         backlog = self._gathered + (self._in_hand.size if self._in_hand else 0)
@@ -177,7 +183,7 @@ class AccessLog:
             if not last.cancelled_caught:
                 # Keep the descriptor open for a stuck writer: its number must not become another
                 # file's.
-                os.close(self._file.fd)
+                self._file.close()
 
     async def _write(self) -> None:
         if self._in_hand is not None:
@@ -230,6 +236,35 @@ class _Batch:
     errors: list[str] = attrs.field(factory=list)
 
 
+class _Writer(Protocol):
+    """A destination, as the writing thread sees it."""
+
+    def write(self, batch: _Batch) -> None:
+        """Do everything that can block."""
+
+    def close(self) -> None: ...
+
+
+@attrs.define(eq=False)
+class _SyslogFile:
+    syslog: Syslog
+
+    def write(self, batch: _Batch) -> None:
+        """Do everything that can block."""
+        batch.begun = True
+        if batch.reopen:
+            try:
+                self.syslog.reopen()
+            except OSError as exc:
+                batch.errors.append(exc.strerror or str(exc))
+        batch.lost, error = self.syslog.send(batch.lines)
+        if error:
+            batch.errors.append(error)
+
+    def close(self) -> None:
+        self.syslog.close()
+
+
 @attrs.define(eq=False)
 class _File:
     """The destination, as the writing thread sees it."""
@@ -239,6 +274,9 @@ class _File:
     lock: int = -1
     torn: bool = False
     """The last write stopped in the middle of a line."""
+
+    def close(self) -> None:
+        os.close(self.fd)
 
     def write(self, batch: _Batch) -> None:
         """Do everything that can block."""

@@ -48,6 +48,7 @@ def exchange_record(exchange: Exchange, peer: str, now: float) -> AccessRecord:
         "",
         b"",
         exchange.app_time,
+        head.fields,
     )
 
 
@@ -76,6 +77,7 @@ def refusal_record(known: Known, client: str, error: RequestError, size: int, si
         b"",
         refusal=error.code,
         host=host,
+        fields=known.fields,
     )
 
 
