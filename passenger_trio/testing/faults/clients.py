@@ -131,7 +131,7 @@ class HalfClose(Link):
             end = connection.request_ends_in(data)
             connection.send_up(data[:end])
             if end is not None:
-                connection.end_request()
+                connection.half_close()
                 self.fired += 1
                 return
 
@@ -159,7 +159,7 @@ class EarlyEof(Link):
                     connection.close()
                     self.happened.set()
                     return
-                connection.end_request()
+                connection.half_close()
                 self.happened.set()
                 while connection.client.recv(65536):
                     pass  # what it would have sent
@@ -239,7 +239,7 @@ class Pipeline(Link):
                 # The client may end now; what is behind its request is still to be answered.
                 while connection.client.recv(65536):
                     pass
-                connection.end_request()
+                connection.half_close()
                 return
 
     def downward(self, connection: Connection) -> None:

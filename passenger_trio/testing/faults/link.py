@@ -12,6 +12,7 @@ are gone.
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import socket
 import tempfile
@@ -84,9 +85,31 @@ class Connection:
         except (BrokenPipeError, ConnectionResetError):
             pass
 
-    def end_request(self) -> None:
-        """The client sends no more: end the sending side towards the server."""
+    def half_close(self) -> None:
+        """End the sending side towards the server, and no more."""
         self._end_sending(self.server)
+
+    def end_request(self) -> None:
+        """The client sends no more: end the sending side towards the server.
+
+        A client that has closed and one that has half-closed look the same here at first. On a Unix socket the kernel
+        tells which it is, and also when it closes later: then the server is told by a close.
+        """
+        if self.client.family == socket.AF_UNIX and self._has_left(0):
+            self.close()
+            return
+        self._end_sending(self.server)
+        while self.client.family == socket.AF_UNIX and not self._closed:
+            if self._has_left(100):
+                self.close()
+
+    def _has_left(self, milliseconds: int) -> bool:
+        poll = select.poll()
+        try:
+            poll.register(self.client, 0)
+            return bool(poll.poll(milliseconds))
+        except (OSError, ValueError):
+            return True  # closed meanwhile
 
     def end_response(self) -> None:
         """The server sends no more: end the sending side towards the client.

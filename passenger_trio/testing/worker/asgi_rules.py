@@ -65,6 +65,7 @@ class Automaton:
         self.add = add
         self.gone = False
         """It has received the disconnect."""
+        self._told = False
 
     def on_receive(self, message: dict[str, Any]) -> None:
         self.gone = self.gone or message["type"] in ("http.disconnect", "websocket.disconnect")
@@ -75,7 +76,8 @@ class Automaton:
         elif message["type"] not in self.types:
             self.add("asgi.message", f"it sent {message['type']!r} in the scope {self.scope.get('type')!r}")
         else:
-            if self.gone:
+            if self.gone and not self._told:
+                self._told = True
                 self.add("asgi.after-disconnect", f"it sent {message['type']} after it had received the disconnect")
             self.on_known(message)
 
