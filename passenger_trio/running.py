@@ -6,12 +6,14 @@ the controllers.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
 import trio
 
 from passenger_trio.app_handle import find_key
+from passenger_trio.codecs.openmetrics import Family
 from passenger_trio.errors import NotFound, NotPossible
 from passenger_trio.fronts.fronts import Fronts
 from passenger_trio.options import Config
@@ -21,8 +23,17 @@ from passenger_trio.served_app import ServedApp
 from passenger_trio.server.front import Front
 from passenger_trio.server.report import front_facts, requests_in_flight
 from passenger_trio.spawning.detect import DetectedApp
+from passenger_trio.status_types import ServerStatus
 
-__all__ = ["RunningServer"]
+__all__ = ["Reports", "RunningServer"]
+
+
+@attrs.frozen(eq=False)
+class Reports:
+    """The admin API's reports, for programs."""
+
+    status: Callable[[], Awaitable[ServerStatus]]
+    metrics: Callable[[], Awaitable[list[Family]]]
 
 
 @attrs.define(eq=False)
@@ -42,6 +53,8 @@ class RunningServer:
     """The nursery of the clients' connections, while they are accepted."""
     fronts: Fronts | None = None
     """The front processes, if there are several. ``front`` then serves the program's own requests only."""
+    reports: Reports | None = None
+    """What the admin API tells; set once it can."""
     _stop: trio.Event = attrs.field(factory=trio.Event)
 
     def stop(self) -> None:
@@ -107,6 +120,16 @@ class RunningServer:
     def active(self) -> int:
         """Requests in progress."""
         return self.front.active + (self.fronts.busy if self.fronts is not None else 0)
+
+    async def status(self) -> ServerStatus:
+        """What ``passenger-trio status --json`` prints, as values (``passenger_trio.status_types``). Measures memory in a thread."""
+        assert self.reports is not None
+        return await self.reports.status()
+
+    async def metrics(self) -> list[Family]:
+        """What ``GET /metrics`` of the admin API tells, as values: each ``Family`` has name, kind and samples."""
+        assert self.reports is not None
+        return await self.reports.metrics()
 
     async def front_facts(self) -> dict[str, Any]:
         """The counters of all fronts together, and a line for each front process."""

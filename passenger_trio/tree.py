@@ -34,9 +34,11 @@ import attrs
 import trio
 
 from passenger_trio.admin.context import Admin
+from passenger_trio.admin.metrics import families
 from passenger_trio.admin.metrics_listener import bind_metrics, serve_metrics
 from passenger_trio.admin.registry import create_instance_dir
 from passenger_trio.admin.server import serve_admin
+from passenger_trio.admin.status import status
 from passenger_trio.core import readiness
 from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.limits import group_limits, pool_limits, session_limit
@@ -53,7 +55,7 @@ from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.restart_file_poller import RestartFilePoller
 from passenger_trio.pool.startup import wait_until
 from passenger_trio.preflight import examine
-from passenger_trio.running import RunningServer
+from passenger_trio.running import Reports, RunningServer
 from passenger_trio.server.front import Front
 from passenger_trio.server.listening.bind import GivenListener, bind, take_over
 from passenger_trio.server.listening.listener import Listener
@@ -212,6 +214,7 @@ async def open_tree(
             if access_log is not None:
                 tree.start_soon(access_log.run)
             admin = Admin(server, specs, trio.current_time())
+            server.reports = Reports(partial(status, admin), partial(families, admin))
             await tree.start(partial(keep, "the admin socket", partial(serve_admin, admin), must_start=True))
             if scraped:
                 tree.start_soon(kernel.supervise, "the metrics listeners", serve_metrics, admin, scraped)

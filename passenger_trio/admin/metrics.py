@@ -28,7 +28,7 @@ from passenger_trio.server.front import Front
 from passenger_trio.system.gauges import measure
 from passenger_trio.version import __version__
 
-__all__ = ["app_names", "metrics"]
+__all__ = ["app_names", "families", "metrics"]
 
 _SLICE = 500
 _P = "passenger_trio_"
@@ -38,6 +38,11 @@ Names = Mapping[GroupKey, str]
 
 async def metrics(admin: Admin) -> bytes:
     """The exposition."""
+    return encode(await families(admin))
+
+
+async def families(admin: Admin) -> list[Family]:
+    """What the exposition has, as values (LI3)."""
     server = admin.server
     pool = server.pool
     statistics = pool.statistics()
@@ -46,7 +51,7 @@ async def metrics(admin: Admin) -> bytes:
     pids = {process.live.pid: process.group for process in pool.processes.values()}
     memory = await admin.memory.sums(pids, admin.limiter)
     now = trio.current_time()
-    families: list[Family] = [
+    found: list[Family] = [
         _one(_P + "build_info", "gauge", "The version that runs.", 1, version=__version__),
         _one(_P + "ready", "gauge", "1: /readyz answers 200.", int(health(server, "readyz").ok)),
         _one(_P + "uptime_seconds", "gauge", "Since the admin socket was opened.", now - admin.started),
@@ -63,7 +68,7 @@ async def metrics(admin: Admin) -> bytes:
     for key, size in memory.items():
         if key in names:
             shares.add(size, app=names[key])
-    return encode([*families, shares])
+    return [*found, shares]
 
 
 def app_names(keys: Sequence[GroupKey]) -> dict[GroupKey, str]:

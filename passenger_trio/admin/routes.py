@@ -60,7 +60,7 @@ async def _openapi(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _status(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
-    return await status.status(admin)
+    return dict(await status.status(admin))
 
 
 async def _requests(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:

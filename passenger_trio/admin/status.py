@@ -16,6 +16,7 @@ from passenger_trio.core.fork_safety import AUTO, Forking
 from passenger_trio.core.state import EnabledStatus
 from passenger_trio.core.statistics import GroupStatistics, ProcessStatistics
 from passenger_trio.spawning.app_spec import AppSpec
+from passenger_trio.status_types import GroupStatus, Memory, ProcessStatus, ServerStatus
 from passenger_trio.system.gauges import ProcessGauge, measure
 from passenger_trio.system.threads import NoThread, in_thread
 from passenger_trio.version import __version__
@@ -23,7 +24,7 @@ from passenger_trio.version import __version__
 __all__ = ["status"]
 
 
-async def status(admin: Admin) -> dict[str, Any]:
+async def status(admin: Admin) -> ServerStatus:
     """Everything that ``passenger-trio status`` shows."""
     server = admin.server
     pool = server.pool
@@ -38,7 +39,13 @@ async def status(admin: Admin) -> dict[str, Any]:
     facts = await server.front_facts()
     by_key = {spec.key: spec for spec in admin.specs}
     return {
-        **facts,
+        "draining": facts["draining"],
+        "requests": facts["requests"],
+        "buffers": facts["buffers"],
+        "access_log": facts["access_log"],
+        "connections": facts["connections"],
+        "faults": facts["faults"],
+        "fronts": facts["fronts"],
         "version": __version__,
         "pid": os.getpid(),
         "uptime": now - admin.started,
@@ -67,7 +74,7 @@ def _spawn_method(spec: AppSpec, forking: Forking | None) -> dict[str, Any]:
 
 def _group(
     admin: Admin, group: GroupStatistics, spec: AppSpec, gauges: dict[int, ProcessGauge], now: float
-) -> dict[str, Any]:
+) -> GroupStatus:
     preloader = next(iter(admin.server.pool.group_tasks[group.key].preloaders), None)
     rejection = group.rejection
     failure = group.last_failure
@@ -101,7 +108,7 @@ def _group(
     }
 
 
-def _process(admin: Admin, process: ProcessStatistics, gauges: dict[int, ProcessGauge], now: float) -> dict[str, Any]:
+def _process(admin: Admin, process: ProcessStatistics, gauges: dict[int, ProcessGauge], now: float) -> ProcessStatus:
     found = admin.server.pool.processes.get(process.id)
     pid = found.live.pid if found is not None else None
     gauge = gauges.get(pid) if pid is not None else None
@@ -136,5 +143,5 @@ def _measure_all(pids: list[int]) -> dict[int, ProcessGauge]:
     return {pid: gauge for pid in pids if (gauge := measure(pid)) is not None}
 
 
-def _memory(gauge: ProcessGauge | None) -> dict[str, int | None] | None:
+def _memory(gauge: ProcessGauge | None) -> Memory | None:
     return None if gauge is None else {"rss": gauge.rss, "pss": gauge.pss, "uss": gauge.uss}

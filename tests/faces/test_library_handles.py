@@ -15,7 +15,9 @@ from test_library_face import config, get, nothing_left
 
 import passenger_trio
 from passenger_trio import AppOptions, Config, PoolOptions, ServerOptions
+from passenger_trio.admin.client import fetch_status
 from passenger_trio.errors import BindError, NotFound, NotPossible, PoolShutDown, RestartFailed, SpawnError
+from passenger_trio.status_types import GroupStatus, ProcessStatus, ServerStatus
 from passenger_trio.testing import RawClient, eventually
 
 pytestmark = pytest.mark.os
@@ -102,6 +104,15 @@ class TestHandles:
                 assert server.app_of(first).key == app.key
                 assert server.drain() == 0
                 server.resume()
+                status = await server.status()  # LI3
+                printed = await trio.to_thread.run_sync(fetch_status, server.admin_socket)
+                assert [process["pid"] for process in status["groups"][0]["processes"]] == [
+                    process["pid"] for process in printed["groups"][0]["processes"]
+                ]
+                assert set(status) == set(printed) == set(ServerStatus.__annotations__)
+                assert set(status["groups"][0]) == set(GroupStatus.__annotations__)
+                assert set(status["groups"][0]["processes"][0]) == set(ProcessStatus.__annotations__)
+                assert "passenger_trio_ready" in {family.name for family in await server.metrics()}
                 assert app.statistics().generation == generation
                 write_app(root, "raise ValueError('the moon is full')\n")
                 app.restart()

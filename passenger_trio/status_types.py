@@ -1,0 +1,93 @@
+"""What ``RunningServer.status`` gives, and ``passenger-trio status --json`` prints: the same members, with their types (LI3).
+
+Times are seconds; sizes are bytes. Members may be added at any time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+__all__ = ["GroupStatus", "Memory", "PoolStatus", "PreloaderStatus", "ProcessStatus", "ServerStatus"]
+
+
+class Memory(TypedDict):
+    """Memory of one process. None: the kernel does not tell."""
+
+    rss: int
+    pss: int | None
+    """Shared memory divided among those that share it."""
+    uss: int | None
+
+
+class ProcessStatus(TypedDict):
+    id: int
+    pid: int | None
+    state: str
+    """running, disabled, out-of-band work, stopping."""
+    generation: int
+    worn: str | None
+    """Why it is to be replaced."""
+    leaving: str | None
+    """Why it is retired after its last request."""
+    ends_in: float | None
+    sessions: int
+    concurrency: int
+    processed: int
+    cpu: float | None
+    """Percent of a core, since it is ready."""
+    memory: Memory | None
+    uptime: float
+    last_used: float
+
+
+class PreloaderStatus(TypedDict):
+    pid: int
+    uptime: float
+    forks: int
+    memory: Memory | None
+
+
+class GroupStatus(TypedDict):
+    """One application."""
+
+    name: str
+    environment: str
+    root: str
+    app_type: str
+    interpreter: str
+    spawn_method: dict[str, Any]
+    queue: int
+    spawning: int
+    backing_off_for: float | None
+    last_error: dict[str, str] | None
+    generation: int
+    restarting: bool
+    held_up: bool
+    rejected: dict[str, Any] | None
+    preloader: PreloaderStatus | None
+    processes: list[ProcessStatus]
+
+
+class PoolStatus(TypedDict):
+    max: int
+    size: int
+    detached: int
+    spawning: int
+    queue: int
+
+
+class ServerStatus(TypedDict):
+    version: str
+    pid: int
+    uptime: float
+    stopping: bool
+    draining: bool
+    addresses: list[str]
+    pool: PoolStatus
+    groups: list[GroupStatus]
+    requests: dict[str, Any]
+    buffers: dict[str, Any]
+    access_log: dict[str, Any] | None
+    connections: dict[str, int]
+    faults: dict[str, Any]
+    fronts: list[dict[str, Any]]
