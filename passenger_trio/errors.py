@@ -9,6 +9,7 @@ The tree (``status`` is for HTTP clients, ``exit_code`` for shells)::
      |- BindError                  exit 5   cannot listen on an address
      |- StartupAborted             exit 3   the application did not start, and that is fatal
      |- StartupStopped             exit 0   the server was stopped during its start
+     |- Forced                     exit 6   a second signal ended the server at once
      |- EnvironmentUnfit           exit 70  the machine lacks something (not Linux, kernel too old, no /proc)
      |- MissingExtra               exit 2   an optional dependency is not installed
      |- AdminError                 exit 1   the admin socket cannot be reached, or the instance refused
@@ -54,6 +55,7 @@ __all__ = [
     "CheckoutError",
     "ConfigError",
     "EnvironmentUnfit",
+    "Forced",
     "IncompleteResponse",
     "InvariantBroken",
     "MalformedResponse",
@@ -140,6 +142,12 @@ class StartupStopped(PassengerError):
 
     def __init__(self) -> None:
         super().__init__("stopped while it started")
+
+
+class Forced(PassengerError):
+    """A second signal ended the server before its requests were finished."""
+
+    exit_code = 6
 
 
 class EnvironmentUnfit(PassengerError):

@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 
 import trio
 
-from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError, StartupStopped
+from passenger_trio.errors import EnvironmentUnfit, Forced, OptionError, PassengerError, StartupStopped
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config
 from passenger_trio.running import RunningServer
@@ -138,6 +138,7 @@ async def _main(
         async with trio.open_nursery() as program:
             server: RunningServer | None = None
             restart_wanted = False
+            forced = False
 
             def obey(number: int) -> None:
                 nonlocal restart_wanted
@@ -158,6 +159,8 @@ async def _main(
                         _log.info("%s: restarting, once everything has started", name)
                 elif server is None or server.stopping:
                     _log.warning("%s: ending at once", name)
+                    nonlocal forced
+                    forced = server is not None
                     program.cancel_scope.cancel()
                 else:
                     _log.info("%s: draining (once more: end at once)", name)
@@ -188,6 +191,8 @@ async def _main(
             program.cancel_scope.cancel()
     if failure is not None:
         raise failure
+    if forced:
+        raise Forced("ended at once by a second signal: requests in hand were cut off")
 
 
 def _name(number: int) -> str:

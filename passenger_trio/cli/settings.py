@@ -69,7 +69,21 @@ class Settled:
             if origin.startswith("environment "):
                 variable = origin.removeprefix("environment ")
                 return OptionError(f"{variable} in the environment", error.value, error.hint)
-        return error
+        return self._name_located(error)
+
+    def _name_located(self, error: OptionError) -> PassengerError:
+        """Add the place of the application whose name, which is that of its directory, is taken."""
+        if error.option != "--name" or self.file is None:
+            return error
+        of = [
+            number
+            for number, app in enumerate(self.config.apps)
+            if not app.name and os.path.basename(os.path.abspath(app.root)) == error.value
+        ]
+        setting = self.file.apps[of[-1]].get("root") if of and of[-1] < len(self.file.apps) else None
+        if setting is None:
+            return error
+        return ConfigError(self.file.path, setting.line, f"name: {error.value!r} cannot be used: {error.hint}")
 
     def _settings(self, field: str, owner: type[Any]) -> list[tuple[tuple[str, int], Setting | None]]:
         """The places where an option may be in the file: its table, the table's number, and the
@@ -101,8 +115,8 @@ def find_config(explicit: str, root: str) -> ConfigText | None:
                 raise ConfigError(path, 0, "there is no such file") from None
             continue
         except (OSError, UnicodeDecodeError) as exc:
-            if not explicit and isinstance(exc, NotADirectoryError):
-                continue
+            if not explicit and (isinstance(exc, NotADirectoryError) or not os.access(root, os.R_OK | os.X_OK)):
+                continue  # whoever looks for the application says what is wrong with its directory
             raise ConfigError(path, 0, f"it cannot be read: {exc}") from None
         return read_passengerfile(text, path) if path.endswith(".json") else read_toml(text, path)
     return None

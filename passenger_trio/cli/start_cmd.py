@@ -21,8 +21,8 @@ __all__ = ["start"]
 
 _HELP = """Serve the application in DIR (default: the current directory) until Ctrl-C.
 
-The application is found by reading DIR's files: passenger_wsgi.py, wsgi.py, app.py, main.py, Django's manage.py, config.ru, package.json, app.js,
-server.js, index.js. Or name it: module:object, module:factory(), file.py:object, file.js.
+The application is found by reading DIR's files: passenger_wsgi.py, passenger_asgi.py, wsgi.py, asgi.py, app.py, main.py, Django's manage.py, config.ru,
+package.json, app.js, server.js, index.js. Or name it: module:object, module:factory(), file.py:object, file.js.
 """
 _EPILOG = """Times are written 30, 30s, 5m, 2h, 250ms; sizes 65536, 64K, 512M, 1GiB. An option is given once, unless it is repeatable. Brackets show defaults. Each option can also be set by
 an environment variable: --max-pool-size by PASSENGER_TRIO_MAX_POOL_SIZE.

@@ -141,6 +141,9 @@ def _table(
     for name, value in values.items():
         line = lines.get((table, number, name), 0)
         if name not in NAMES[table]:
+            ours = name.replace("-", "_")
+            if any(ours in names for names in NAMES.values()) and ours != name:
+                raise ConfigError(path, line, f"there is no option {name}; did you mean {ours}?")
             elsewhere = next((other for other in NAMES if name in NAMES[other]), None)
             if elsewhere is not None:
                 raise ConfigError(

@@ -61,6 +61,22 @@ def framework_of(package: Mapping[str, Any]) -> str:
     return next((name for name in FRAMEWORKS if name in dependencies), "")
 
 
+_OWN_SERVERS = {
+    "next": ("Next.js", "npx next start -p $PORT"),
+    "nuxt": ("Nuxt", "node .output/server/index.mjs"),
+}
+
+
+def own_server(package: Mapping[str, Any]) -> tuple[str, str]:
+    """The framework among the dependencies that comes with a server, and the command that starts it on ``$PORT``."""
+    for kind in ("dependencies", "devDependencies"):
+        dependencies = package.get(kind)
+        for name, found in _OWN_SERVERS.items():
+            if isinstance(dependencies, dict) and name in dependencies:
+                return found
+    return "", ""
+
+
 def looks_like_server(text: str) -> bool:
     """Whether the text contains something that serves HTTP: a call of ``listen`` or ``createServer``, a framework."""
     return _SERVES.search(text) is not None

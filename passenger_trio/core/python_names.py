@@ -69,6 +69,16 @@ class Module:
     is_dynamic: bool = False
 
 
+def is_paste_factory(module: Module) -> bool:
+    """Whether the module has ``main(global_config, **settings)``, which PasteDeploy calls with an ini file."""
+    return any(
+        isinstance(binding, ast.FunctionDef)
+        and [argument.arg for argument in binding.args.args] == ["global_config"]
+        and binding.args.kwarg is not None
+        for binding in module.bindings.get("main", ())
+    )
+
+
 def read_module(source: bytes, *, package: str = "") -> Module:
     """Read a module. If the text cannot be parsed, the module has no names, and ``syntax_error``.
 

@@ -46,6 +46,9 @@ _WORDS = frozenset(
         "SIGNATURE",
         "CONNSTR",
         "PIN",
+        "PAT",
+        "SK",
+        "USERPASS",
         "OTP",
     }
 )

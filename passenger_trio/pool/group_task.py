@@ -16,6 +16,7 @@ ends. Its tasks run in the nursery named *service*.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from typing import Protocol
 
@@ -40,6 +41,12 @@ _SPAWNER_TIME = 30.0
 """Seconds that an attempt waits for its spawner to serve. This takes a moment, unless the spawner
 fails again and again.
 """
+
+
+_TELL_EVERY = 5.0
+"""Seconds between two lines in the log while an application loads."""
+
+_log = logging.getLogger("passenger_trio.pool")
 
 
 class GroupFacts(Protocol):
@@ -188,6 +195,9 @@ class GroupTask:
     async def _attempt(self, attempt: AttemptId, generation: int, scope: trio.CancelScope) -> None:
         live: LiveProcess | None = None
         failure: SpawnError | None = None
+        telling = trio.CancelScope()
+        assert self._nursery is not None
+        self._nursery.start_soon(self._tell_loading, telling)
         try:
             with scope, self.kernel.contain("a spawn attempt", "it counts as one that failed") as containment:
                 # While the task is being cancelled, processes exit and the policy orders replacements.
@@ -204,11 +214,21 @@ class GroupTask:
             # No checkpoint from here on: the attempt reports its result in the step in which it ends,
             # also when the task is cancelled.
             del self.attempts[attempt]
+            telling.cancel()
             with self.kernel.contain("a spawn attempt"):  # if the policy raises, the pool has already recorded that
                 if live is not None:
                     self.facts.spawn_succeeded(self, attempt, live)
                 else:
                     self.facts.spawn_failed(self, attempt, failure)
+
+    async def _tell_loading(self, while_it_loads: trio.CancelScope) -> None:
+        """Tell people every few seconds that an attempt goes on (OP18)."""
+        seconds = 0.0
+        with while_it_loads, self.kernel.contain("a spawn attempt"):
+            while True:
+                await trio.sleep(_TELL_EVERY)
+                seconds += _TELL_EVERY
+                _log.info("%s is still loading, for %.0f s so far", self.key, seconds)
 
     def _exited(self, process: Process[LiveProcess]) -> None:
         del self.keepers[process.id]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,7 +37,7 @@ _log = logging.getLogger("passenger_trio.pool")
 def parse_hooks(texts: Sequence[str]) -> dict[str, list[tuple[str, ...]]]:
     """``EVENT=COMMAND`` texts -> the commands of each event.
 
-    :raises OptionError: a text has another form.
+    :raises OptionError: a text has another form, or its program does not exist.
     """
     hooks: dict[str, list[tuple[str, ...]]] = {}
     for text in texts:
@@ -47,6 +48,8 @@ def parse_hooks(texts: Sequence[str]) -> dict[str, list[tuple[str, ...]]]:
             raise OptionError("--hook", text, f"the command cannot be read: {exc}") from None
         if name not in EVENTS or not equals or not words:
             raise OptionError("--hook", text, f"write EVENT=COMMAND; the events are {', '.join(EVENTS)}")
+        if shutil.which(words[0]) is None:
+            raise OptionError("--hook", text, f"there is no program {words[0]} that can be run")
         hooks.setdefault(name, []).append(words)
     return hooks
 

@@ -352,7 +352,7 @@ class Pool:
         evidence = (failure.problem, failure.traceback)
         if self._told.get(key) != evidence:
             self._told[key] = evidence
-            for line in "\n".join(evidence).splitlines():
+            for line in "\n".join((*evidence, f"What to try: {failure.solution}")).splitlines():
                 _log.error("[error %s] %s", failure.error_id, line)
 
     def process_exited(self, process: Process[LiveProcess]) -> None:

@@ -160,7 +160,7 @@ def check_apart(routes: Sequence[Route]) -> None:
             raise OptionError(
                 "--name",
                 route.key.name,
-                "another application has it in the same environment; give one of them another name",
+                f"another application has it in the same environment; give the one in {app.root} another name",
             )
         names.add(route.key)
         for host in app.host_name or ("",):

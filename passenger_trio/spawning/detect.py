@@ -26,11 +26,11 @@ from passenger_trio.core.django_project import (
     uses_channels,
 )
 from passenger_trio.core.python_entry_points import FACTORY_NAMES, OBJECT_NAMES
-from passenger_trio.core.python_names import Module
+from passenger_trio.core.python_names import Module, is_paste_factory
 from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.options import AppOptions
 from passenger_trio.spawning.app_files import AppFiles
-from passenger_trio.spawning.near_misses import foreign_files, nothing_found, subdirectories
+from passenger_trio.spawning.near_misses import foreign_files, nothing_found, project_file, subdirectories
 from passenger_trio.spawning.node import STARTUP_FILES as NODE_FILES
 from passenger_trio.spawning.node import NodeFile, choose_node, is_node_file, named_file, node_file
 from passenger_trio.spawning.python_choice import Choice, Miss, choose_named, choose_usual, interface_of_name
@@ -48,6 +48,7 @@ _PACKAGE_MODULES = ("wsgi", "asgi", "app", "main", "")
 """Modules of a package that may hold its application; the last is the package itself."""
 
 _LOOKED_FOR = (*STARTUP_FILES, "manage.py")
+_MOST_OTHERS = 50
 _NAMES = (*OBJECT_NAMES, *(f"{name}()" for name in FACTORY_NAMES))
 
 
@@ -427,13 +428,40 @@ class _Search:
         root = self.files.root
         node = node_file(root).reason
         lines = (
-            [miss.text for miss in misses]
+            self._other_files()
+            + [miss.text for miss in misses]
             + ([node] if node else [])
+            + project_file(root)
             + foreign_files(root)
             + subdirectories(root, (*_LOOKED_FOR, RACK_FILE, *NODE_FILES))
         )
         looked_for = f"looked for {', '.join(STARTUP_FILES)}, Django's manage.py, packages with one of them, {RACK_FILE}, Node.js"
         return NothingToServe(nothing_found(f"no application found in {root}", [looked_for, *lines]), _LOOKED_FOR)
+
+    def _other_files(self) -> list[str]:
+        """A line for each file with an unusual name that certainly has an application, and for Pyramid's factory."""
+        root = self.files.root
+        try:
+            names = sorted(os.listdir(root))
+        except OSError:
+            return []
+        lines = []
+        for name in [name for name in names if name.endswith(".py") and name not in _LOOKED_FOR][:_MOST_OTHERS]:
+            module = self.files.file(name)
+            if module is None or module.syntax_error:
+                continue
+            choice = choose_usual(module, name, self.files.load, wanted=self.app.app_type, trusts_wanted=False)
+            if isinstance(choice, Choice) and choice.is_certain:
+                target = attrs.evolve(choice, startup_file=os.path.join(root, name)).target
+                lines.append(f"{choice.reason}: passenger-trio start {target}")
+        for name in (*names, *(os.path.join(name, "__init__.py") for name in _packages_in(root))):
+            module = self.files.file(name) if name.endswith(".py") else None
+            if module is not None and is_paste_factory(module):
+                lines.append(
+                    f"{name} has Pyramid's main(global_config, **settings): write wsgi.py with `from pyramid.paster import "
+                    "get_app` and `application = get_app('production.ini')`"
+                )
+        return lines
 
     def _src_path(self, where: str) -> tuple[tuple[str, str], ...]:
         """The variable that makes a module below ``src`` importable."""

@@ -102,6 +102,13 @@ def _cannot_start(launch: Launch, command: tuple[str, ...], exc: OSError | Value
         why = exc.strerror or why
         if exc.filename and exc.filename != command[0]:
             why += f" ({exc.filename})"
+    if not os.path.isdir(launch.spec.detected.root):
+        return launch.failure(
+            ErrorCategory.CONFIGURATION,
+            f"The application's directory {launch.spec.detected.root} does not exist any more",
+            "It was there when the server started, and was removed or renamed since.",
+            "Put it back. The next attempt finds it; `passenger-trio restart` makes one at once.",
+        )
     return launch.failure(
         ErrorCategory.OPERATING_SYSTEM,
         f"The interpreter {command[0]} cannot be started{_by_whom(launch.spec)}: {why}",

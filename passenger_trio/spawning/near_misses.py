@@ -7,8 +7,11 @@ Each finding is one short line, because the whole message has at most six.
 from __future__ import annotations
 
 import os
+import re
 
-__all__ = ["foreign_files", "nothing_found", "subdirectories"]
+from passenger_trio.system.regular_files import read_regular
+
+__all__ = ["foreign_files", "nothing_found", "project_file", "subdirectories"]
 
 _FOREIGN = {
     "Procfile": "Procfile starts other programs: --app-start-command starts one of them",
@@ -35,9 +38,51 @@ def subdirectories(root: str, startup_files: tuple[str, ...]) -> list[str]:
     for name in names:
         if not name.startswith((".", "_")):
             found = next((file for file in startup_files if os.path.isfile(os.path.join(root, name, file))), None)
-            if found:
+            if found and _is_part_of_package(os.path.join(root, name), found):
+                target = f"{name}.{found.removesuffix('.py')}:app"
+                lines.append(f"{name}/{found} imports its neighbours: passenger-trio start {root} {target}")
+            elif found:
                 lines.append(f"{name}/{found} is one level below: passenger-trio start {os.path.join(root, name)}")
     return lines
+
+
+_RELATIVE = re.compile(r"^\s*from\s+\.", re.MULTILINE)
+
+
+def _is_part_of_package(directory: str, file: str) -> bool:
+    """Whether a module imports its neighbours by ``from .``: loaded by its file it could not."""
+    if not file.endswith(".py"):
+        return False
+    try:
+        source = read_regular(os.path.join(directory, file), 100_000) or b""
+    except OSError:
+        return False
+    return _RELATIVE.search(source.decode("utf-8", "replace")) is not None
+
+
+def project_file(root: str) -> list[str]:
+    """Lines for what ``pyproject.toml`` says of applications and programs."""
+    import tomllib
+
+    try:
+        text = (read_regular(os.path.join(root, "pyproject.toml"), 1_000_000) or b"").decode("utf-8")
+        document = tomllib.loads(text)
+    except (OSError, ValueError):
+        return []
+    lines = []
+    entry = _member(document, "tool", "fastapi", "entrypoint")
+    if isinstance(entry, str) and ":" in entry:
+        lines.append(f"pyproject.toml names {entry} for FastAPI's own command: passenger-trio start {root} {entry}")
+    scripts = _member(document, "project", "scripts")
+    for name in list(scripts)[:2] if isinstance(scripts, dict) else ():
+        lines.append(f"pyproject.toml installs {name}: if that is a server, --app-start-command '{name} ... $PORT'")
+    return lines
+
+
+def _member(document: object, *names: str) -> object:
+    for name in names:
+        document = document.get(name) if isinstance(document, dict) else None
+    return document
 
 
 def nothing_found(first: str, lines: list[str]) -> str:

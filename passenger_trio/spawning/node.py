@@ -22,6 +22,7 @@ from passenger_trio.core.node_project import (
     framework_of,
     looks_like_server,
     main_file,
+    own_server,
     start_command,
     started_file,
 )
@@ -65,6 +66,12 @@ def named_file(root: str, name: str) -> NodeFile:
     return NodeFile(path, f"{name} was asked for, a Node.js application")
 
 
+def _hint(package: Mapping[str, Any]) -> str:
+    """How to serve a project of a framework that has a server of its own; ``""``: it is none that is known."""
+    name, command = own_server(package)
+    return f"{name} has its own server: --app-start-command '{command}', after a build" if name else ""
+
+
 def node_file(root: str, *, trusts_type: bool = False) -> NodeFile:
     """The application in a directory.
 
@@ -82,7 +89,9 @@ def node_file(root: str, *, trusts_type: bool = False) -> NodeFile:
             return NodeFile(path, f"package.json starts {started}")
         misses.append(f"package.json starts {started}, which is not there")
     elif start:
-        misses.append(f"package.json starts `{start}`: --app-start-command can, if it listens on $PORT")
+        misses.append(
+            f"package.json starts `{start}`: {_hint(package) or '--app-start-command can, if it listens on $PORT'}"
+        )
     main = _resolved(root, main_file(package)) if main_file(package) else ""
     named = "" if not main else f"package.json has the main file {os.path.relpath(main, root)}"
     candidates = [(main, named), *((os.path.join(root, name), f"{name} is there") for name in STARTUP_FILES)]
@@ -98,7 +107,7 @@ def node_file(root: str, *, trusts_type: bool = False) -> NodeFile:
             return NodeFile(path, f"{reason}, and looks like an HTTP server")
         misses.append(f"{os.path.relpath(path, root)} does not look like an HTTP server: name it if it is one")
     if not misses and os.path.isfile(os.path.join(root, "package.json")):
-        misses.append("package.json names no file that could be a server")
+        misses.append(_hint(package) or "package.json names no file that could be a server")
     return NodeFile("", misses[0] if misses else "")
 
 

@@ -13,10 +13,12 @@ from passenger_trio.core import commands
 from passenger_trio.core.commands import PoolEmpty, Reason, Refuse, RetirePreloader
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import AttemptId, SessionOutcome, WaiterId
+from passenger_trio.core.state import EnabledStatus
 from passenger_trio.errors import CheckoutError, PoolShutDown, RequestQueueFull, SpawnError
 from passenger_trio.pool.perform import perform, refusal
 from passenger_trio.pool.pool import Pool
-from passenger_trio.spawning.dummy import DummySpawner, dummy_failure
+from passenger_trio.spawning.dummy import DummyProcess, DummySpawner, dummy_failure
+from passenger_trio.system.sockets import RawStream
 
 WAITER = WaiterId(1)
 
@@ -126,6 +128,44 @@ async def test_a_process_that_drains_is_told_of_and_then_told_to_go(
         session.close(SessionOutcome.DONE)
 
 
+@pytest.mark.parametrize(
+    ("answer", "trouble"),
+    [
+        (b"E\0\0\0\0", ""),
+        (b"E\0\0\0\1\1", ""),
+        (b"", "it closed the connection"),
+        (b"R\0\0\0\0", "answered an order for out-of-band work with something else"),
+        (b"E\0\0\0\0E", "bytes behind the end of its out-of-band work"),
+        (None, "it took longer than 60 s"),
+    ],
+)
+async def test_out_of_band_work(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, answer: bytes | None, trouble: str
+) -> None:
+    """OP14: the order goes on a stream of its own; a process whose work fails is replaced."""
+    orders: list[bytes] = []
+
+    async def serve(process: DummyProcess, stream: RawStream) -> None:
+        orders.append(await stream.recv())
+        if answer is None:
+            await trio.sleep_forever()
+        for byte in answer:
+            await stream.send_all(bytes([byte]))
+
+    spawner = DummySpawner(serve=serve)
+    async with running_pool(spawner) as pool:
+        await until(pool, 1)
+        session = checkout_nowait(pool, KEY)
+        session.close(SessionOutcome.DONE)
+        session.want_oob_work()
+        assert pool.group_statistics(KEY).processes[0].works_out_of_band
+        await trio.sleep(70)
+        assert orders == [b"O\0\0\0\0"]
+        assert pool.group_statistics(KEY).processes[0].state is EnabledStatus.ENABLED
+        assert len(spawner.processes) == (2 if trouble else 1)
+        assert trouble in caplog.text
+
+
 def test_the_table_knows_every_command() -> None:
     """mypy says so by ``assert_never``; here the commands are counted, so that a new one comes with a test."""
-    assert len(typing.get_args(commands.Command)) == 12
+    assert len(typing.get_args(commands.Command)) == 13
