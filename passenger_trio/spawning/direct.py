@@ -6,6 +6,7 @@ It knows how a loader is started: command, environment, output pipe and pending 
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import Protocol
 
