@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import trio
 
-__all__ = ["MissingClient", "WebSocket", "WebSockets", "async_client", "http_client", "open_websocket"]
+__all__ = ["MissingClient", "WebSocket", "WebSockets", "async_client", "http_client", "httpx_module", "open_websocket"]
 
 _TIME = 30.0
 _WAIT = 10.0
@@ -37,16 +37,24 @@ def _module(*names: str) -> ModuleType:
     raise MissingClient(f"{names[0]} is not installed: pip install 'passenger-trio[testing]'")
 
 
+def httpx_module() -> ModuleType:
+    """httpx2, or httpx if only that is installed.
+
+    :raises MissingClient: neither is.
+    """
+    return _module("httpx2", "httpx")
+
+
 def http_client(address: str | tuple[str, int], url: str, **options: Any) -> Any:
     """:raises MissingClient: neither httpx2 nor httpx is installed."""
-    httpx = _module("httpx2", "httpx")
+    httpx = httpx_module()
     transport = httpx.HTTPTransport(uds=address if isinstance(address, str) else None)
     return httpx.Client(**{"transport": transport, "base_url": url, "timeout": _TIME, **options})
 
 
 def async_client(address: str | tuple[str, int], url: str, **options: Any) -> Any:
     """:raises MissingClient: neither httpx2 nor httpx is installed."""
-    httpx = _module("httpx2", "httpx")
+    httpx = httpx_module()
     transport = httpx.AsyncHTTPTransport(uds=address if isinstance(address, str) else None)
     return httpx.AsyncClient(**{"transport": transport, "base_url": url, "timeout": _TIME, **options})
 
@@ -108,11 +116,12 @@ class WebSockets:
         """Close all of them, and end the thread."""
         if self._thread is None:
             return
-        for websocket in self._open:
-            websocket.close()
+        while self._open:
+            self._open.pop().close()
         trio.from_thread.run_sync(self._finished.set, trio_token=self._token)
         self._thread.join()
         self._thread = None
+        self._finished = trio.Event()
 
     async def _connect(self, path: str, options: dict[str, Any]) -> Any:
         assert self._nursery is not None

@@ -19,7 +19,7 @@ from passenger_trio.testing.leaks import KINDS
 from passenger_trio.testing.live_app import THRESHOLD, LiveApp, options_for_object, options_of
 from passenger_trio.testing.servers import Servers
 
-__all__ = ["asked_for", "open_live_app"]
+__all__ = ["allowances", "asked_for", "open_live_app"]
 
 
 def asked_for(request: pytest.FixtureRequest, own: object = None) -> tuple[object, dict[str, Any]]:
@@ -35,6 +35,15 @@ def asked_for(request: pytest.FixtureRequest, own: object = None) -> tuple[objec
         app = mark.args[0] if mark.args else app
         options.update(mark.kwargs)
     return (app if own is None else own), options
+
+
+def allowances(item: pytest.Item) -> tuple[list[str], list[str], int]:
+    """The patterns and the kinds of leaks that the marks of a test allow, and the threshold of the ini file."""
+    patterns = [text for mark in item.iter_markers("passenger_allow_log") for text in mark.args or (".",)]
+    kinds = [kind for mark in item.iter_markers("passenger_allow_leak") for kind in mark.args or KINDS]
+    if unknown := set(kinds) - set(KINDS):
+        raise pytest.UsageError(f"passenger_allow_leak: {sorted(unknown)}; kinds are {', '.join(KINDS)}")
+    return patterns, kinds, int(item.config.getini("passenger_leak_threshold") or THRESHOLD)
 
 
 @contextmanager
@@ -56,9 +65,7 @@ def open_live_app(
         yield live_app
     finally:
         found = hook.pytest_passenger_end(live_app=live_app, request=request)
-        allowed = [kind for mark in request.node.iter_markers("passenger_allow_leak") for kind in mark.args or KINDS]
-        patterns = [text for mark in request.node.iter_markers("passenger_allow_log") for text in mark.args or (".",)]
-        findings = live_app.end(patterns, allowed, int(request.config.getini("passenger_leak_threshold") or THRESHOLD))
+        findings = live_app.end(*allowances(request.node))
     findings = [text for texts in found for text in texts or ()] + findings
     if findings:
         pytest.fail("\n".join(findings), pytrace=False)

@@ -8,7 +8,8 @@ but pytest (TH1). What a fixture needs is imported when it is first used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -85,6 +86,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if mark is not None and "live_app" in metafunc.fixturenames:
         names = [app if isinstance(app, str) else getattr(app, "__name__", None) for app in mark.args]
         metafunc.parametrize("live_app", mark.args, indirect=True, ids=names)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """End the applications of drop-in clients, when the fixtures of the test are gone."""
+    yield
+    drop_in = sys.modules.get("passenger_trio.testing.process_wide")
+    if drop_in is not None:
+        from passenger_trio.testing.opening import allowances
+
+        if findings := drop_in.end_all(*allowances(item)):
+            pytest.fail("\n".join(findings), pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -78,10 +78,15 @@ class RawClient:
         return self.request("GET", path, headers)
 
     def request(
-        self, method: str, path: str = "/", headers: Iterable[tuple[str, str]] = (), body: bytes = b""
+        self,
+        method: str,
+        path: str = "/",
+        headers: Iterable[tuple[str, str]] = (),
+        body: bytes = b"",
+        host: str = "localhost",
     ) -> Response:
         """Send a plain request, with a Content-Length if it has a body, and read the response."""
-        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *(f"{name}: {value}" for name, value in headers)]
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers)]
         if body:
             lines.append(f"Content-Length: {len(body)}")
         self.send("\r\n".join([*lines, "", ""]).encode("latin-1") + body)

@@ -5,31 +5,15 @@ Servers are shared by all test cases of the process, and end with it.
 
 from __future__ import annotations
 
-import atexit
-import os
-import tempfile
 import unittest
 from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
-from passenger_trio.testing.forked_preloader import ForkedPreloader, interface_of
 from passenger_trio.testing.leaks import KINDS
-from passenger_trio.testing.live_app import THRESHOLD, LiveApp, options_for_object, options_of
-from passenger_trio.testing.servers import Servers
+from passenger_trio.testing.live_app import THRESHOLD, LiveApp
+from passenger_trio.testing.process_wide import serve
 
 __all__ = ["PassengerTestCase"]
-
-_servers: dict[int, Servers] = {}
-
-
-def _shared() -> Servers:
-    """The servers of this process; of no process that was forked from it."""
-    if os.getpid() not in _servers:
-        servers = _servers[os.getpid()] = Servers({}, lambda: Path(tempfile.mkdtemp(prefix="pt-")))
-        atexit.register(servers.close)
-    return _servers[os.getpid()]
 
 
 class PassengerTestCase(unittest.TestCase):
@@ -51,20 +35,8 @@ class PassengerTestCase(unittest.TestCase):
         super().setUp()
         unknown = set(self.allow_leak) - set(KINDS)
         assert not unknown, f"allow_leak: {sorted(unknown)}; kinds are {', '.join(KINDS)}"
-        base, app = Path.cwd(), vars(self).get("app", type(self).__dict__.get("app", type(self).app))
-        app = getattr(app, "__func__", app) if isinstance(app, staticmethod) else app
-        named = options_of(app, base)
-        if named is not None:
-            self.live_app = LiveApp.of(_shared().get(named, self.options))
-            self.live_app.begin()
-        else:
-            interface = interface_of(app)
-            server = _shared().get_for_object(
-                lambda socket: options_for_object(app, base, socket, self.options), (interface, repr(self.options))
-            )
-            self.live_app = LiveApp.of(server)
-            environment = {name: str(value) for name, value in dict(self.options.get("env", {})).items()}
-            self.live_app.begin(partial(ForkedPreloader, app, interface, server.home / "p", environment))
+        app = vars(self).get("app", type(self).__dict__.get("app", type(self).app))
+        self.live_app = serve(app.__func__ if isinstance(app, staticmethod) else app, self.options)
         self.addCleanup(self._end)
         self.client = self.live_app.client()
         self.addCleanup(self.client.close)

@@ -1,0 +1,107 @@
+"""TH10: published suites of three frameworks run on the harness unmodified, with a conftest.py of three lines.
+
+They are in the source distributions of Flask, FastAPI and Starlette, which pip fetches once. What is left out looks
+into the process of the application, in a way that only a client in the same process can.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+from importlib.metadata import version
+from pathlib import Path
+
+import attrs
+import pytest
+from test_plugin import run
+
+pytestmark = [pytest.mark.os, pytest.mark.slow]
+
+CACHE = Path(__file__).resolve().parents[2] / ".nox" / "sample-suites"
+FLASK = """
+import flask
+from passenger_trio.testing.flask import FlaskClient
+flask.Flask.test_client_class = FlaskClient
+"""
+STARLETTE = """
+import starlette.testclient, fastapi.testclient
+from passenger_trio.testing.starlette import TestClient
+starlette.testclient.TestClient = fastapi.testclient.TestClient = TestClient
+"""
+
+
+@attrs.frozen
+class Suite:
+    """:ivar left_out: test -> why a client of a real server cannot do that."""
+
+    package: str
+    parts: tuple[str, ...]
+    """Folders of the distribution that are needed."""
+    conftest: str
+    tests: tuple[str, ...]
+    passed: int
+    left_out: dict[str, str]
+
+
+SUITES = (
+    Suite(
+        "flask",
+        ("examples/tutorial/flaskr", "examples/tutorial/tests"),
+        FLASK,
+        ("tests",),
+        22,
+        {
+            "tests/test_auth.py::test_login": "it reads flask.session after the request",
+            "tests/test_auth.py::test_logout": "it reads flask.session after the request",
+        },
+    ),
+    Suite(
+        "fastapi",
+        ("docs_src",),
+        STARLETTE,
+        (
+            *(f"docs_src/app_testing/tutorial00{number}.py" for number in (1, 2, 3, 4)),
+            *(f"docs_src/app_testing/{name}/test_main.py" for name in ("app_a", "app_b", "app_b_non_an")),
+        ),
+        17,
+        {"docs_src/app_testing/tutorial004.py::test_read_items": "it reads a global of the application"},
+    ),
+    Suite("starlette", ("tests",), STARLETTE, ("tests/middleware/test_cors.py",), 18, {}),
+)
+
+
+def source(package: str) -> Path:
+    """The unpacked source distribution of the version that is installed."""
+    name = f"{package}-{version(package)}"
+    if not (CACHE / name).is_dir():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"),
+                *("--no-build-isolation", "--dest", str(CACHE), name.replace("-", "==")),
+            ],
+            check=True,
+            timeout=300,
+        )
+        with tarfile.open(CACHE / f"{name}.tar.gz") as archive:
+            archive.extractall(CACHE, filter="data")
+    return CACHE / name
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("suite", SUITES, ids=[suite.package for suite in SUITES])
+def test_TH10_a_published_suite_runs_unmodified(pytester: pytest.Pytester, suite: Suite) -> None:
+    for part in suite.parts:
+        shutil.copytree(
+            source(suite.package) / part, pytester.path / (part if part.startswith("docs") else Path(part).name)
+        )
+    (pytester.path / "conftest.py").write_text(suite.conftest)
+    left_out = [f"--deselect={test}" for test in suite.left_out]
+    choice = ("-k", "asyncio") if suite.package == "starlette" else ()
+    result = run(pytester, "-W", "ignore", "-p", "no:trio", *left_out, *choice, *suite.tests)
+    outcomes = result.parseoutcomes()
+    assert {name: count for name, count in outcomes.items() if name in ("passed", "failed", "errors")} == {
+        "passed": suite.passed
+    }
