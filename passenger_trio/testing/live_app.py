@@ -45,6 +45,7 @@ class LiveApp:
         self._log_from = len(server.log) if server is not None else 0
         self._forked: ForkedPreloader | None = None
         self._before: dict[int, Held] = {}
+        self._settled: tuple[list[int], int] | None = None
 
     @classmethod
     def of(cls, server: ServerUnderTest) -> LiveApp:
@@ -160,6 +161,13 @@ class LiveApp:
             raise DoesNotStart(str(error)) from None
         self._before[pid] = look(pid)
 
+    def settle(self) -> None:
+        """Wait until what is on its way has come or gone, and note what the test has left open. ``end`` calls it, if
+        nobody has: what stands between clients and server closes their connections.
+        """
+        if self._server is not None and self._settled is None and self._server.process.poll() is None:
+            self._settled = self._server.settle(_SOON)
+
     def end(
         self, allow_log: Iterable[str] = (), allow_leak: Iterable[str] = (), threshold: int = THRESHOLD
     ) -> list[str]:
@@ -176,7 +184,9 @@ class LiveApp:
         server.in_use = False
         if server.process.poll() is not None:
             return [f"the server ended during the test, with exit code {server.process.returncode}:\n{server.log_tail}"]
-        pids, connections = server.settle(_SOON)
+        self.settle()
+        assert self._settled is not None
+        pids, connections = self._settled
         if connections:
             found["sockets"] = f"{connections} connections to the server are still open: close what the test has opened"
         for pid in pids:

@@ -64,6 +64,7 @@ def open_live_app(
         hook.pytest_passenger_start(live_app=live_app, request=request)
         yield live_app
     finally:
+        live_app.settle()
         found = hook.pytest_passenger_end(live_app=live_app, request=request)
         findings = live_app.end(*allowances(request.node))
     findings = [text for texts in found for text in texts or ()] + findings
