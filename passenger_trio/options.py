@@ -21,6 +21,7 @@ import attrs
 from passenger_trio.errors import OptionError
 
 __all__ = [
+    "FRONTS_AUTO",
     "LEAST",
     "MAX_WEBSOCKET_MESSAGE",
     "MOST",
@@ -30,6 +31,7 @@ __all__ = [
     "PoolOptions",
     "ServerOptions",
     "parse_duration",
+    "parse_fronts",
     "parse_mode",
     "parse_size",
     "parse_umask",
@@ -63,6 +65,9 @@ NOT_ZERO = frozenset(
     }
 )
 """Times and sizes that must not be 0, because the server could not serve."""
+
+FRONTS_AUTO = "auto"
+_MOST_FRONTS = 64
 
 _DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS = {
@@ -114,6 +119,16 @@ def parse_umask(text: str, option: str = "umask") -> int:
             option, text, "three octal digits, with or without a leading 0; 0027 keeps others from new files"
         )
     return int(text, 8)
+
+
+def parse_fronts(text: str, option: str = "fronts") -> str:
+    """A number of front processes, or ``auto``.
+
+    :raises OptionError: neither.
+    """
+    if text == FRONTS_AUTO or (text.isascii() and text.isdecimal() and len(text) < 4 and 0 < int(text) <= _MOST_FRONTS):
+        return text
+    raise OptionError(option, text, f"a number from 1 to {_MOST_FRONTS}, or {FRONTS_AUTO}: half of the cores")
 
 
 def _quantity(text: str | float, option: str, units: Mapping[str, float], hint: str) -> float:
@@ -329,6 +344,10 @@ class ServerOptions:
     user: str = option(
         "",
         "user that the whole server becomes once it listens, by name or number; root: stay root, applications too (default: applications run as users of their own)",
+    )
+    fronts: str = option(
+        "1",
+        "processes that serve clients, each with an event loop of its own, on one pool; auto: half of the cores",
     )
     instance_dir: str = option("", "directory for this instance's sockets (default: a new private one)", kind="path")
     plain_parser: bool = option(True, "try the plain-request parser before h11")

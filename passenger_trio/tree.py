@@ -41,9 +41,11 @@ from passenger_trio.admin.server import serve_admin
 from passenger_trio.admin.status import status
 from passenger_trio.core import readiness
 from passenger_trio.core.descriptors import Descriptors
+from passenger_trio.core.fronts.count import SLOTS, are_too_many, front_count
 from passenger_trio.core.limits import group_limits, pool_limits, session_limit
 from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError, StartupAborted, StartupStopped
 from passenger_trio.extensions import Extensions
+from passenger_trio.fronts.fronts import Fronts
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.library_errors import reword
 from passenger_trio.options import Config
@@ -51,6 +53,7 @@ from passenger_trio.pool.callables import Callables
 from passenger_trio.pool.code_watcher import CodeWatcher, watched
 from passenger_trio.pool.gauges import Gauges
 from passenger_trio.pool.hooks import Hooks, parse_hooks
+from passenger_trio.pool.lease_desk import LeaseDesk
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.restart_file_poller import RestartFilePoller
 from passenger_trio.pool.startup import wait_until
@@ -77,6 +80,9 @@ _POOL_TIME = 5.0
 """Seconds that the pool gets to become empty, in addition to the longest shutdown timeout of an
 application. Then it is cancelled.
 """
+
+_FRONT_TIME = 3.0
+"""Seconds that fronts get beyond the time for the requests in flight. Then they are killed."""
 
 MakeSpawners = Callable[[AppSpec, SpawnerParts, SpawnerFacts], MakeSpawner]
 """Makes, for an application, the function that makes the spawner of each generation."""
@@ -190,12 +196,43 @@ async def open_tree(
         records = access_log if own.on_request is None else RecordTee(own.on_request, access_log, kernel)
         front = Front(config.server, pool, routes, records, descriptors, kernel)
         front.error_page = own.error_page
+        front_processes: Fronts | None = None
+        desk: LeaseDesk | None = None
+        count = front_count(config.server.fronts, cpus())
+        if count > 1:
+            if own.on_request is not None or own.error_page is not None:
+                raise OptionError(
+                    "--fronts",
+                    config.server.fronts,
+                    "on_request and error_page run in the process of the program: with one front only",
+                )
+            # Our own front serves this program's requests only.
+            desk = LeaseDesk(pool, kernel)
+            front_processes = Fronts(
+                count,
+                config,
+                [(spec.key, spec.app) for spec in specs],
+                sockets,
+                sessions,
+                limits.max_pool_size,
+                front.spill.quota.limit,
+                desk,
+                kernel,
+            )
+            resources.callback(front_processes.close)
+            if are_too_many(count, [spec.concurrency for spec in specs], limits.max_pool_size):
+                _log.warning(
+                    "%d fronts have less than %d places in processes each (--max-pool-size, --thread-count): they will often wait for each other",
+                    count,
+                    SLOTS,
+                )
         accepting_at = [Listener(sock, front, owns_file=not given) for sock in sockets]
         for listener in accepting_at:
             resources.callback(listener.close)
         server = RunningServer(
             config, [listener.url for listener in accepting_at], instance.admin_socket, apps, pool, front
         )
+        server.fronts = front_processes
         instance.write(server.addresses)
         wait = partial(
             wait_until,
@@ -249,6 +286,9 @@ async def open_tree(
                     ),
                     spec.app.shutdown_timeout,
                 )
+            if desk is not None and front_processes is not None:
+                tree.start_soon(kernel.supervise, "the lease desk", desk.run)
+                tree.start_soon(front_processes.run)
             try:
                 await wait(readiness.may_accept)
                 tree.start_soon(kernel.supervise, "the deadline scanner", front.deadline_scanner.run)
@@ -256,8 +296,12 @@ async def open_tree(
                 async with trio.open_nursery() as clients:
                     server.clients = clients
                     async with trio.open_nursery() as accepting:
-                        for listener in accepting_at:
-                            accepting.start_soon(kernel.supervise, "a listener", listener.run, clients)
+                        if front_processes is not None:
+                            await front_processes.wait_tried()
+                            front_processes.accept()
+                        else:
+                            for listener in accepting_at:
+                                accepting.start_soon(kernel.supervise, "a listener", listener.run, clients)
                         try:
                             await wait(readiness.is_ready)
                             for group in readiness.late(pool.statistics()):
@@ -278,15 +322,21 @@ async def open_tree(
                             failure = error
                             tree.cancel_scope.cancel()
                         accepting.cancel_scope.cancel()
-                    _log.info("draining: %d requests are under way", front.active)
+                    _log.info("draining: %d requests are under way", server.active)
+                    if front_processes is not None:
+                        front_processes.stop(config.server.shutdown_timeout)
                     for listener in accepting_at:
                         with kernel.contain("a listener"):
-                            listener.accept_waiting(clients)
+                            if front_processes is None:
+                                listener.accept_waiting(clients)
                         with kernel.contain("a listener"):
                             listener.close()
                     front.drain()
                     server.clients = None
-                    clients.cancel_scope.deadline = trio.current_time() + config.server.shutdown_timeout
+                    clients.cancel_scope.deadline = drained = trio.current_time() + config.server.shutdown_timeout
+                if front_processes is not None:
+                    with trio.move_on_at(drained + _FRONT_TIME):
+                        await front_processes.wait_ended()
             except (StartupAborted, StartupStopped) as error:
                 failure = error
             pool.shut_down()

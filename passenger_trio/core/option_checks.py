@@ -28,6 +28,7 @@ from passenger_trio.options import (
     Config,
     PoolOptions,
     ServerOptions,
+    parse_fronts,
     parse_mode,
     parse_umask,
 )
@@ -165,6 +166,7 @@ def check(config: Config) -> None:
     if message > MAX_WEBSOCKET_MESSAGE:
         raise OptionError("--websocket-max-message-size", message, "a process takes at most 16M at once")
     parse_mode(config.server.socket_mode, "--socket-mode")
+    parse_fronts(config.server.fronts, "--fronts")
     for method in config.server.allowed_methods:
         if not _METHOD.fullmatch(method):
             raise OptionError("--allowed-methods", method, "one method each, as it stands in a request: GET")

@@ -1,0 +1,34 @@
+"""How many front processes a server has, and whether its slots are enough for them (FR2).
+
+A front that has a slot serves without asking the owner. With fewer than ``SLOTS`` slots for each front, slots wander between
+them, and nearly every request costs a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from passenger_trio.options import FRONTS_AUTO
+
+__all__ = ["MOST_AUTO", "SLOTS", "are_too_many", "front_count"]
+
+SLOTS = 4
+MOST_AUTO = 8
+"""With ``auto``; the owner is beyond its own core before that."""
+
+
+def front_count(asked: str, cpus: int) -> int:
+    """The number of fronts that the option asks for.
+
+    :param asked: a number or ``auto``, checked before (``options.parse_fronts``).
+    :param cpus: processors that the server may use. With ``auto`` applications keep half of them.
+    """
+    return max(1, min(MOST_AUTO, cpus // 2)) if asked == FRONTS_AUTO else int(asked)
+
+
+def are_too_many(fronts: int, concurrencies: Sequence[int], max_pool_size: int) -> bool:
+    """Whether there are fewer than ``SLOTS`` slots for each of several fronts.
+
+    :param concurrencies: requests that a process of each application serves at a time; 0: any number.
+    """
+    return fronts > 1 and all(concurrencies) and max_pool_size * max(concurrencies, default=1) < SLOTS * fronts
