@@ -37,21 +37,23 @@ _FAULTY = r"soon after they have started|does not start|fault of the harness|res
 class SessionEvidence:
     """What all tests share. Made at the first test that has a live application."""
 
-    def __init__(self, trace: str, output: Path, lint: str, seed: int) -> None:
+    def __init__(self, home: Path, trace: str, output: Path, lint: str, seed: int) -> None:
+        """:param home: a directory for its files. They are removed at the end, and the directory is pytest's."""
+        self.home = home
         self.trace = trace
         self.output = output
         self.lint = lint
         self.seed = seed
-        self.setup = FaultSetup()
+        self.setup = FaultSetup(directory=home)
         self.machine: FaultSetup | None = None
-        self.lint_file = LintFile()
+        self.lint_file = LintFile(home)
         if lint != "off":
             # Now, and not in a thread of a tap: the test's process may fork while that thread imports.
             try:
                 import httplint  # noqa: F401
             except ImportError:
                 pass  # the first response says so
-        descriptor, self.times_path = tempfile.mkstemp(prefix="pt-times-")
+        descriptor, self.times_path = tempfile.mkstemp(prefix="pt-times-", dir=home)
         os.close(descriptor)
 
     def prepare(self, options: dict[str, Any], *, machine: bool) -> None:
@@ -69,7 +71,7 @@ class SessionEvidence:
 
     def _machine(self) -> FaultSetup:
         if self.machine is None:
-            self.machine = FaultSetup(machine=True)
+            self.machine = FaultSetup(machine=True, directory=self.home)
             self.machine.plan.close()
             self.machine.plan = self.setup.plan
         return self.machine
@@ -82,7 +84,7 @@ class SessionEvidence:
         if self.machine is not None and self.machine.machine is not None:
             self.machine.machine.close()
         self.lint_file.close()
-        os.unlink(self.times_path)
+        Path(self.times_path).unlink(missing_ok=True)
 
 
 class CaseEvidence:
@@ -107,7 +109,7 @@ class CaseEvidence:
         self._seed = int.from_bytes(digest[:4], "big")
         self._tap: Tap | None = None
         if session.trace != "off" or session.lint != "off":
-            self._tap = Tap(live_app.address, self._on_response)
+            self._tap = Tap(live_app.address, self._on_response, session.home)
             self._tap.begin()
             live_app.address = self._tap.address
 

@@ -76,11 +76,13 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["passenger_seed"] = str(node.config.stash[_SEED])
 
 
-def _session(config: pytest.Config) -> SessionEvidence:
+def _session(request: pytest.FixtureRequest) -> SessionEvidence:
+    config = request.config
     if _SESSION not in config.stash:
         from passenger_trio.testing.case_evidence import SessionEvidence
 
         config.stash[_SESSION] = SessionEvidence(
+            request.getfixturevalue("tmp_path_factory").mktemp("pt-evidence"),
             _setting(config, "trace"),
             config.rootpath / _setting(config, "output"),
             _setting(config, "lint"),
@@ -96,11 +98,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_passenger_options(request: pytest.FixtureRequest, options: dict[str, Any]) -> None:
     machine = request.node.get_closest_marker("passenger_machine") is not None
-    _session(request.config).prepare(options, machine=machine)
+    _session(request).prepare(options, machine=machine)
 
 
 def pytest_passenger_start(live_app: LiveApp, request: pytest.FixtureRequest) -> None:
-    evidence = _session(request.config).begin(request.node.nodeid, live_app)
+    evidence = _session(request).begin(request.node.nodeid, live_app)
     request.node.stash.setdefault(_TEST, []).append(evidence)
 
 

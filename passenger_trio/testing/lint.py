@@ -18,6 +18,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -54,8 +55,9 @@ class Finding:
 class LintFile:
     """The file to which the application's processes append. ``environment`` is for their start."""
 
-    def __init__(self) -> None:
-        descriptor, self.path = tempfile.mkstemp(prefix="pt-lint-")
+    def __init__(self, directory: Path | None = None) -> None:
+        """:param directory: where to make it (default: that for temporary files)."""
+        descriptor, self.path = tempfile.mkstemp(prefix="pt-lint-", dir=directory)
         os.close(descriptor)
 
     @property
@@ -74,7 +76,7 @@ class LintFile:
         return list(dict.fromkeys(Finding(**json.loads(line)) for line in lines))
 
     def close(self) -> None:
-        os.unlink(self.path)
+        Path(self.path).unlink(missing_ok=True)
 
 
 def lint_response(

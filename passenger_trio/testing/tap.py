@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import attrs
 import h11
@@ -51,8 +52,14 @@ class Tap(Link):
 
     name = "tap"
 
-    def __init__(self, server: Address, on_response: Callable[[Exchange], None] = lambda exchange: None) -> None:
+    def __init__(
+        self,
+        server: Address,
+        on_response: Callable[[Exchange], None] = lambda exchange: None,
+        directory: Path | None = None,
+    ) -> None:
         super().__init__(server)
+        self.directory = directory
         self.exchanges: list[Exchange] = []
         self._on_response = on_response
         self._lock = threading.Lock()

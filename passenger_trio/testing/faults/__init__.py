@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from passenger_trio.testing.faults.clients import (
@@ -55,13 +56,14 @@ Point = Literal["head", "mid_body", "before_end", "after_end"]
 class FaultSetup:
     """What a server must be started with, so that there can be faults. ``close`` removes it."""
 
-    def __init__(self, *, machine: bool = False) -> None:
+    def __init__(self, *, machine: bool = False, directory: Path | None = None) -> None:
         """:param machine: also for a full or slow disk and a jumping clock, which need a C compiler.
+        :param directory: where to make its files (default: that for temporary files).
 
         :raises FaultNotPossible: ``machine``, and there is no C compiler.
         """
-        self.plan = Plan()
-        self.machine = Machine() if machine else None
+        self.plan = Plan(directory)
+        self.machine = Machine(directory) if machine else None
         self.environment = {**self.plan.environment, **(self.machine.environment if self.machine is not None else {})}
         """Environment variables, for ``Supervisor.start``."""
 

@@ -17,6 +17,7 @@ import shutil
 import socket
 import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "Link"]
 
 Address = tuple[str, int] | str
+_LONGEST = 80
+"""Bytes of a directory in which the socket's path has room (``sun_path`` has 107)."""
 
 
 class Connection:
@@ -136,6 +139,9 @@ class Link(Fault):
     receive_buffer = 0
     """Bytes that the kernel may keep for a client that does not read; 0: as many as it likes."""
 
+    directory: Path | None = None
+    """Where to make its socket, if the path is short enough; else in the directory for temporary files."""
+
     def __init__(self, server: Address, seed: int = 0, **values: Any) -> None:
         super().__init__(seed, **values)
         self._server = server
@@ -184,7 +190,8 @@ class Link(Fault):
 
     def begin(self) -> None:
         if isinstance(self._server, str):
-            self._home = tempfile.mkdtemp(prefix="pt-link-")
+            fits = self.directory is not None and len(os.fsencode(self.directory)) < _LONGEST
+            self._home = tempfile.mkdtemp(prefix="pt-link-", dir=self.directory if fits else None)
             self._listener = socket.socket(socket.AF_UNIX)
             self._listener.bind(os.path.join(self._home, "link"))
         else:

@@ -10,7 +10,6 @@ server that does not run for a while.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import mmap
 import os
@@ -35,45 +34,36 @@ _FIELDS = struct.Struct("=7q")
 _PID, _JUMP, _JUMPS_SEEN, _DISK_LEFT, _DISK_REFUSED, _DELAY, _DELAYED = range(7)
 
 
-@functools.cache
-def _library() -> str:
-    """The compiled library: once for each version of its source and each user."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        raise FaultNotPossible(
-            "a full or slow disk and a jumping clock need a C compiler (cc): install one, or start the server without"
-            " the machine faults"
-        )
-    directory = Path(tempfile.mkdtemp(prefix="pt-machine-"))
-    source, target = Path(__file__).with_name("machine_calls.c"), directory / "machine_calls.so"
-    subprocess.run(
-        [compiler, "-O1", "-shared", "-fPIC", "-o", target, source, "-ldl"],
-        check=True,
-        timeout=120,
-        capture_output=True,
-    )
-    return str(target)
-
-
 class Machine:
     """The plan of one server's machine."""
 
-    def __init__(self) -> None:
-        descriptor, self._path = tempfile.mkstemp(prefix="pt-machine-plan.")
-        os.write(descriptor, _FIELDS.pack(-1, 0, 0, -1, 0, 0, 0))
-        self.plan = memoryview(mmap.mmap(descriptor, _FIELDS.size)).cast("q")
-        os.close(descriptor)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """For the start of the server.
+    def __init__(self, directory: Path | None = None) -> None:
+        """:param directory: where to make its files (default: that for temporary files).
 
         :raises FaultNotPossible: there is no C compiler.
         """
-        return {"LD_PRELOAD": _library(), "HARNESS_MACHINE": self._path}
+        compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+        if compiler is None:
+            raise FaultNotPossible(
+                "a full or slow disk and a jumping clock need a C compiler (cc): install one, or start the server without"
+                " the machine faults"
+            )
+        self._home = Path(tempfile.mkdtemp(prefix="pt-machine-", dir=directory))
+        self._library, self._path = self._home / "machine_calls.so", self._home / "plan"
+        source = Path(__file__).with_name("machine_calls.c")
+        command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(self._library), str(source), "-ldl"]
+        subprocess.run(command, check=True, timeout=120, capture_output=True)
+        self._path.write_bytes(_FIELDS.pack(-1, 0, 0, -1, 0, 0, 0))
+        with self._path.open("r+b") as file:
+            self.plan = memoryview(mmap.mmap(file.fileno(), _FIELDS.size)).cast("q")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For the start of the server."""
+        return {"LD_PRELOAD": str(self._library), "HARNESS_MACHINE": str(self._path)}
 
     def close(self) -> None:
-        os.unlink(self._path)
+        shutil.rmtree(self._home, ignore_errors=True)
 
 
 class _OfMachine(Fault):

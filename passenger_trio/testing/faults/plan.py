@@ -51,8 +51,9 @@ class Order:
 class Plan:
     """The directory of one server. ``close`` removes it."""
 
-    def __init__(self) -> None:
-        self.home = Path(tempfile.mkdtemp(prefix="pt-plan-"))
+    def __init__(self, directory: Path | None = None) -> None:
+        """:param directory: where to make it (default: that for temporary files)."""
+        self.home = Path(tempfile.mkdtemp(prefix="pt-plan-", dir=directory))
         for name in ("armed", "fired"):
             (self.home / name).mkdir()
         self._number = 0
