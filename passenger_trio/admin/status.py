@@ -28,6 +28,7 @@ async def status(admin: Admin) -> ServerStatus:
     """Everything that ``passenger-trio status`` shows."""
     server = admin.server
     pool = server.pool
+    facts = await server.front_facts()  # first: fronts then tell of what they have leased, too
     statistics = pool.statistics()
     pids = [process.live.pid for process in pool.processes.values()]
     pids += [preloader.pid for home in pool.group_tasks.values() for preloader in home.preloaders]
@@ -36,7 +37,6 @@ async def status(admin: Admin) -> ServerStatus:
     except NoThread:
         gauges = {}  # leave out the memory only
     now = trio.current_time()
-    facts = await server.front_facts()
     by_key = {spec.key: spec for spec in admin.specs}
     return {
         "draining": facts["draining"],

@@ -172,6 +172,9 @@ class Fronts:
             for keeper in self.keepers:
                 while keeper.pid and number not in keeper.answers:
                     await keeper.answered.wait()
+        # What a front has sent on its channel before it answered is here, too: let it be read.
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
         for keeper in self.keepers:
             answer = keeper.answers.pop(number, None)
             if answer is not None:

@@ -137,6 +137,11 @@ class LeasedPool:
             self._ledger.leave(waiter.id, self.now())
             self._recheck()
 
+    def tell_usage(self) -> None:
+        """Tell the owner what the slots do now."""
+        now = self.now()
+        self._perform(self._ledger.tell_usage(now), now)
+
     # -- what sessions tell -------------------------------------------------------------------------------------
 
     def slot_held(self, slot: Slot, *, long_lived: bool, taken_over: bool, uncounted: bool) -> None:

@@ -114,7 +114,7 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
     front = Front(config.server, pool, routes, access_log, descriptors, kernel, setup.share)
     front.gate = BoardGate(board, setup.share.number, lambda: len(front.connections), front.now)
     listeners = [Listener(socket.socket(fileno=fd), front, owns_file=False) for fd in setup.listeners]
-    orders = Orders(front, reports)
+    orders = Orders(front, pool, reports)
     async with trio.open_nursery() as tree:
         tree.start_soon(_end_with, tree, reports.run)
         tree.start_soon(_end_with, tree, reports.hear, orders.obey)
@@ -171,8 +171,9 @@ async def _beat(board: Board, number: int, front: Front, pool: LeasedPool) -> No
 class Orders:
     """What the owner wants of this front."""
 
-    def __init__(self, front: Front, reports: Reports) -> None:
+    def __init__(self, front: Front, pool: LeasedPool, reports: Reports) -> None:
         self._front = front
+        self._pool = pool
         self._reports = reports
         self.accept = trio.Event()
         self.stop = trio.Event()
@@ -197,6 +198,7 @@ class Orders:
                 self.accept.set()
                 self.stop.set()
             case Ask():
+                self._pool.tell_usage()  # it goes before the answer
                 requests = requests_in_flight(front, front.now()) if order.requests else []
                 self._reports.send(encode_answer(Answer(order.number, front_facts(front), requests)))
 

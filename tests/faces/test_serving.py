@@ -19,7 +19,7 @@ import pytest
 from faces_tools import AS_OURSELVES, BEHAVIOURS, FLASK, HELLO, clients, gate, in_threads, keep_alive, write_app
 
 from passenger_trio.testing import LeftBehind, RawClient, Response, Supervisor, eventually
-from passenger_trio.testing.harness import _MARK, is_running
+from passenger_trio.testing.harness import MARK, is_running
 
 pytestmark = pytest.mark.os
 
@@ -147,7 +147,7 @@ class TestTheHarness:
         server = Supervisor.start(BEHAVIOURS)
         try:
             # Outside of the server's cgroup, so that nothing of the server's ends it.
-            stray = subprocess.Popen(["sleep", "600"], env={**os.environ, _MARK: server._mark})
+            stray = subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: server._mark})
             server.kill()
             eventually(lambda: len(server.marked_processes()) == 1)
             with pytest.raises(LeftBehind, match=rf"\b{stray.pid} sleep 600"):

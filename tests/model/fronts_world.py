@@ -457,8 +457,12 @@ class FrontsWorld:
             request
             for front in self.fronts
             for request in front.waiting.values()
-            if request.key == key and not request.is_choosy
+            if request.key == key and not request.is_choosy and not self._is_overdue(request)
         ]
+
+    def _is_overdue(self, request: Request) -> bool:
+        """Whether it has waited for too long: it was refused, and its front may not know yet."""
+        return 0 < self.limits.max_request_queue_time <= self.now - request.arrival + _ROUNDING
 
     def _on_the_way(self, key: GroupKey, window: float) -> int:
         """Slots that may be meant for somebody who waits: under way, or lost on their way not long ago."""

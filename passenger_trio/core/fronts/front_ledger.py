@@ -175,6 +175,8 @@ class FrontLedger:
         """Every slot that is here. Read-only for others."""
         self._waiters: dict[WaiterId, _Group] = {}
         self._returned = 0
+        # When the last waiter came.
+        self._arrival = -math.inf
         # Groups whose Want may have changed.
         self._changed: dict[GroupKey, _Group] = {}
         # Some slot's use may have changed.
@@ -209,7 +211,9 @@ class FrontLedger:
         :param route: of the process of its sticky session. The owner knows whether that one serves.
         """
         group = self._groups[key]
-        waiting = Waiting(now, avoided, route)
+        # No two of a front are equal: a grant names its waiter by that.
+        self._arrival = arrival = now if now > self._arrival else math.nextafter(self._arrival, math.inf)
+        waiting = Waiting(arrival, avoided, route)
         for slot in reversed(group.idle.values()):
             if _may_serve(slot, waiting):
                 del group.idle[slot.id]
@@ -335,11 +339,16 @@ class FrontLedger:
             if group.told_at + GAP <= now:
                 decisions += self._tell(group, now)
         if self._used and self._usage_at + USAGE_GAP <= now:
-            usage = self._usage()
-            if usage is not None:
-                self._usage_at = now
-                decisions.append(Send(usage))
+            decisions += self.tell_usage(now)
         return decisions
+
+    def tell_usage(self, now: float) -> list[FrontDecision]:
+        """Send what the slots do, if that has changed: an operator asks, and is to see the truth."""
+        usage = self._usage()
+        if usage is None:
+            return []
+        self._usage_at = now
+        return [Send(usage)]
 
     def next_deadline(self) -> float:
         """When to call ``tick`` next; ``math.inf``: only after another call."""

@@ -69,6 +69,8 @@ FrontId = int
 """Identity of a front: a counter, never its number or its pid (a front that is started again is another one)."""
 TicketId = int
 
+_ROUNDING = 1e-6
+"""Seconds. A front makes the arrivals of requests that came at the same time different."""
 _LEAST_LISTED = 32
 """A front may always list this many waiters, whatever the slots of the group: a process that comes may bring as many."""
 
@@ -266,7 +268,7 @@ class OwnerLedger:
         arrivals = [waiting.arrival for waiting in want.waiters]
         if len(arrivals) > MOST_WANTED or want.waiting < len(arrivals) or arrivals != sorted(arrivals):
             raise BadFrontMessage(f"its list of {len(arrivals)} of {want.waiting} waiters is not in order, or too long")
-        if not all(0 <= arrival <= now for arrival in arrivals):
+        if not all(0 <= arrival <= now + _ROUNDING for arrival in arrivals):
             raise BadFrontMessage("a request waits at it since a time that has not come")
         if not 0 <= want.grants_seen <= self._fronts[front].granted:
             raise BadFrontMessage(f"it has seen grant {want.grants_seen}, which was not made")
