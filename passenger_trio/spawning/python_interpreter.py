@@ -1,8 +1,9 @@
 """Chooses the Python interpreter of an application, and gives the reason.
 
-In this order: the interpreter that was named (``--python``), the active virtual environment, a
-virtual environment in the application's directory, the supervisor's own interpreter. Paths are
-never resolved: ``.venv/bin/python`` is a link to a system interpreter, and is a virtual environment
+In this order: the interpreter that was named (``--python``), a virtual environment in the
+application's directory (if one of them is active, that one), the active virtual environment, the
+supervisor's own interpreter. The reason names the environments that were found and not used (OP22).
+Paths are never resolved: ``.venv/bin/python`` is a link to a system interpreter, and is a virtual environment
 only under its own name.
 
 Only a named interpreter is run to ask its version, because that costs a start of Python. Any other
@@ -46,23 +47,37 @@ def choose_interpreter(python: str, root: str, environ: Mapping[str, str]) -> tu
         path = _named(python, environ)
         version = _version(path)
         return path, f"named by --python (Python {version[0]}.{version[1]})"
-    active = environ.get("VIRTUAL_ENV", "")
-    if active:
-        path = os.path.join(os.path.abspath(active), "bin", "python")
-        if _can_run(path):
-            return path, "the active virtual environment"
-    for name in _ADJACENT:
-        environment = os.path.join(root, name)
-        if os.path.isfile(os.path.join(environment, "pyvenv.cfg")):
-            path = os.path.join(environment, "bin", "python")
-            if not _can_run(path):
-                # Silently taking another interpreter would end in an ImportError that explains
-                # nothing.
-                hint = "its virtual environment is broken: make it anew, or give another with --python"
-                raise OptionError("--python", path, hint)
-            return path, f"the virtual environment {name} in the application's directory"
-    own = sys.executable or "python3"
-    return own, "the interpreter of passenger-trio itself: there is no virtual environment"
+    own, broken = _adjacent(root)
+    active = os.path.abspath(environ["VIRTUAL_ENV"]) if environ.get("VIRTUAL_ENV") else ""
+    if active in own:
+        own.remove(active)
+        own.insert(0, active)
+    elif active and _can_run(_python_in(active)):
+        own.append(active)
+    if broken and not own:
+        # Silently taking another interpreter would end in an ImportError that explains nothing.
+        hint = "its virtual environment is broken: make it anew, or give another with --python"
+        raise OptionError("--python", _python_in(broken), hint)
+    if not own:
+        return sys.executable or "python3", "the interpreter of passenger-trio itself: there is no virtual environment"
+    chosen, *others = own
+    reason = f"the virtual environment {os.path.basename(chosen)} in the application's directory"
+    if chosen == active:
+        reason = "the active virtual environment"
+    left = [f"{other} is not used" for other in others] + ([f"{broken} is broken"] if broken else [])
+    return _python_in(chosen), f"{reason} ({'; '.join(left)})" if left else reason
+
+
+def _adjacent(root: str) -> tuple[list[str], str]:
+    """The virtual environments in the application's directory, and the first one that is broken."""
+    found = [os.path.join(root, name) for name in _ADJACENT]
+    found = [path for path in found if os.path.isfile(os.path.join(path, "pyvenv.cfg"))]
+    usable = [path for path in found if _can_run(_python_in(path))]
+    return usable, next((path for path in found if path not in usable), "")
+
+
+def _python_in(environment: str) -> str:
+    return os.path.join(environment, "bin", "python")
 
 
 def finds_module(python: str, root: str, module: str) -> bool:

@@ -413,13 +413,37 @@ class TestTheInterpreter:
         with pytest.raises(OptionError):
             choose_interpreter(python, "/", {"PATH": "/nowhere"})
 
-    def test_the_active_environment_comes_before_the_adjacent_one(self, tmp_path: Path) -> None:
+    def test_OP22_the_adjacent_environment_comes_before_an_active_one_elsewhere(self, tmp_path: Path) -> None:
+        """The message names those that were found and are not used."""
         active = make_interpreter(tmp_path / "active/bin/python")
         adjacent = make_interpreter(tmp_path / "app/.venv/bin/python")
         (tmp_path / "app/.venv/pyvenv.cfg").write_text("")
         root = str(tmp_path / "app")
-        assert choose_interpreter("", root, {"VIRTUAL_ENV": str(tmp_path / "active")})[0] == str(active)
-        assert choose_interpreter("", root, {"VIRTUAL_ENV": str(tmp_path / "gone")})[0] == str(adjacent)
+        path, reason = choose_interpreter("", root, {"VIRTUAL_ENV": str(tmp_path / "active")})
+        assert path == str(adjacent)
+        assert reason == (
+            f"the virtual environment .venv in the application's directory ({tmp_path / 'active'} is not used)"
+        )
+        path, reason = choose_interpreter("", root, {"VIRTUAL_ENV": str(tmp_path / "gone")})
+        assert (path, "not used" in reason) == (str(adjacent), False)
+        path, reason = choose_interpreter("", str(tmp_path), {"VIRTUAL_ENV": str(tmp_path / "active")})
+        assert (path, reason) == (str(active), "the active virtual environment")
+
+    def test_OP22_of_several_adjacent_ones_the_active_one_is_used(self, tmp_path: Path) -> None:
+        for name in (".venv", "venv"):
+            make_interpreter(tmp_path / name / "bin/python")
+            (tmp_path / name / "pyvenv.cfg").write_text("")
+        path, reason = choose_interpreter("", str(tmp_path), {"VIRTUAL_ENV": str(tmp_path / "venv")})
+        assert path == str(tmp_path / "venv/bin/python")
+        assert reason == f"the active virtual environment ({tmp_path / '.venv'} is not used)"
+
+    def test_OP22_a_broken_environment_beside_one_that_works(self, tmp_path: Path) -> None:
+        active = make_interpreter(tmp_path / "active/bin/python")
+        (tmp_path / "app/.venv").mkdir(parents=True)
+        (tmp_path / "app/.venv/pyvenv.cfg").write_text("")
+        path, reason = choose_interpreter("", str(tmp_path / "app"), {"VIRTUAL_ENV": str(tmp_path / "active")})
+        assert path == str(active)
+        assert f"{tmp_path / 'app/.venv'} is broken" in reason
 
     @pytest.mark.parametrize("name", [".venv", "venv", "env"])
     def test_an_adjacent_environment(self, tmp_path: Path, name: str) -> None:
