@@ -269,6 +269,10 @@ class AppOptions:
     env: tuple[tuple[str, str], ...] = option(
         (), "set a variable of the application's environment; repeatable", kind="list"
     )
+    env_file: tuple[str, ...] = option(
+        (),
+        "file of NAME=VALUE lines, in the application's directory, for its environment; repeatable (needs the extra env-file)",
+    )
     host_name: tuple[str, ...] = option(
         (), "serve this application for this host name, or *.example.com; repeatable (default: any)", kind="list"
     )

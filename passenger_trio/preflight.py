@@ -18,6 +18,7 @@ from passenger_trio.server.logs.format_string import compile_format
 from passenger_trio.server.mounts import Route, check_apart
 from passenger_trio.spawning.app_spec import group_key
 from passenger_trio.spawning.detect import DetectedApp, detect
+from passenger_trio.spawning.env_files import read_env_files
 from passenger_trio.spawning.run_as import find_server_user, run_as
 from passenger_trio.system import tempfiles
 
@@ -42,6 +43,7 @@ def examine(config: Config) -> list[DetectedApp]:
         find_server_user(config.server.user)
     for app, found in zip(config.apps, apps, strict=True):
         run_as(app, found, server_user=config.server.user, is_embedded=False)
+        read_env_files(found.root, app.env_file)
     parse_hooks(config.pool.hook)
     trusted_networks(config.server)
     if config.server.access_log_format not in ("combined", "json"):

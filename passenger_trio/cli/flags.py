@@ -158,6 +158,7 @@ _METAVAR_OF = {
     "unlimited_concurrency_paths": "PATH",
     "sticky_sessions_cookie_attributes": "TEXT",
     "reload_dir": "PATH",
+    "env_file": "FILE",
     "reload_include": "PATTERN",
     "reload_exclude": "PATTERN",
 }

@@ -22,6 +22,7 @@ from passenger_trio.core.users import environment_of
 from passenger_trio.options import AppOptions, parse_umask
 from passenger_trio.spawning.backtraces import Program
 from passenger_trio.spawning.detect import DetectedApp
+from passenger_trio.spawning.env_files import read_env_files
 from passenger_trio.spawning.run_as import RunAs
 from passenger_trio.system.spawn_servers import find_loader
 from passenger_trio.version import __version__
@@ -59,6 +60,13 @@ class AppSpec:
     """Facts that only running the application showed: ``app_type``, if the guess was wrong."""
     programs: dict[int, Program] = attrs.field(factory=dict, eq=False, repr=False)
     """Its programs by pid; some may have ended (``live_programs``)."""
+
+    def environment_now(self) -> dict[str, str]:
+        """The environment of a program that is started now.
+
+        :raises OptionError: a file of ``--env-file`` cannot be read.
+        """
+        return {**read_env_files(self.detected.root, self.app.env_file), **self.environment}
 
     @property
     def uid(self) -> int:
@@ -168,6 +176,8 @@ def make_app_spec(
             preloader_command = (detected.python, str(find_loader(language, preloader)), _PRELOAD_ARGUMENT)
     if not detected.can_fork:
         app = attrs.evolve(app, spawn_method="direct")
+    if detected.start_command:
+        app = attrs.evolve(app, app_start_command=detected.start_command)
     return AppSpec(
         key=group_key(app, detected),
         app=app,

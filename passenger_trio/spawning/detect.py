@@ -30,6 +30,7 @@ from passenger_trio.core.python_names import Module, is_paste_factory
 from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.options import AppOptions
 from passenger_trio.spawning.app_files import AppFiles
+from passenger_trio.spawning.env_files import web_command
 from passenger_trio.spawning.near_misses import foreign_files, nothing_found, project_file, subdirectories
 from passenger_trio.spawning.node import STARTUP_FILES as NODE_FILES
 from passenger_trio.spawning.node import NodeFile, choose_node, is_node_file, named_file, node_file
@@ -85,6 +86,9 @@ class DetectedApp:
     can_fork: bool = True
     """Whether the interpreter can fork. JRuby cannot: its processes are started one by one."""
 
+    start_command: str = ""
+    """The command that was found in the directory, for a program; ``""``: the one of the options."""
+
     is_guess: bool = False
     """The WSGI type was not given, so the loader may find that it is ASGI."""
 
@@ -137,9 +141,11 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
             choice = search.directory()
         except NothingToServe:
             found = node_file(root)
-            if app.app_type or not found.path:
-                raise
-            return _node_app(app, root, found, environ)
+            if not app.app_type and found.path:
+                return _node_app(app, root, found, environ)
+            if command := "" if app.app_type else web_command(root):
+                return generic_app(app, root, command, f"Procfile has web: `{command}`")
+            raise
     python, python_reason = choose_interpreter(app.python, root, environ)
     _check_installed(choice, python, root)
     return DetectedApp(
@@ -159,9 +165,11 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
     )
 
 
-def generic_app(app: AppOptions, root: str) -> DetectedApp:
-    """:raises OptionError: the command is missing, or another option contradicts it."""
-    command = app.app_start_command
+def generic_app(app: AppOptions, root: str, command: str = "", reason: str = "") -> DetectedApp:
+    """:param command: found in the directory, with the reason for it; by default that of ``--app-start-command``.
+    :raises OptionError: the command is missing, or another option contradicts it.
+    """
+    found, command = command, command or app.app_start_command
     if not command.strip():
         raise OptionError("--app-type", app.app_type, "give the command that starts the program: --app-start-command")
     for option, value in (("--app-type", app.app_type), ("--startup-file", app.startup_file), ("target", app.target)):
@@ -176,7 +184,8 @@ def generic_app(app: AppOptions, root: str) -> DetectedApp:
         entry_is_factory=False,
         python="/bin/sh",
         python_reason="runs the command, whose program listens on $PORT or on $SOCKET",
-        reason=f"`{command}` was given by --app-start-command",
+        reason=reason or f"`{command}` was given by --app-start-command",
+        start_command=found,
         env_additions=(("PASSENGER_BASE_URI", app.base_uri.rstrip("/")),) if app.base_uri.strip("/") else (),
         can_fork=False,
     )

@@ -53,7 +53,7 @@ async def start_loader(
 
     with spawn_listener.expect(role, lambda peer: is_program(peer, pid, spec.uid)) as pending:
         environment = {
-            **spec.environment,
+            **launch.make_environment(),
             "PASSENGER_TRIO_SPAWN_SOCKET": spawn_listener.path,
             "PASSENGER_TRIO_SPAWN_TOKEN": pending.token,
         }

@@ -233,7 +233,12 @@ class GenericSpawner(WithoutPreloader):
     def _start(self, launch: Launch, death_pipe: DeathPipe, port: int) -> None:
         spec, output = self._spec, launch.output
         launch.command = (spec.app.app_start_command,)
-        environment = {"PYTHONUNBUFFERED": "1", **spec.environment, "PORT": str(port), "SOCKET": launch.socket_path}
+        environment = {
+            "PYTHONUNBUFFERED": "1",
+            **launch.make_environment(),
+            "PORT": str(port),
+            "SOCKET": launch.socket_path,
+        }
         launch.advance("preparation", "start_program")
         try:
             output.give_to(spec.user)

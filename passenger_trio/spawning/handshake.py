@@ -30,7 +30,7 @@ from passenger_trio.codecs.http1_worker import WORKER_PROTOCOLS
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.core.redaction import redact
-from passenger_trio.errors import SpawnError, SpawnServerError
+from passenger_trio.errors import OptionError, SpawnError, SpawnServerError
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.output import OutputPipe
@@ -99,6 +99,7 @@ class Launch:
     exit_status: int | None = None
     _pinned: trio.Event = attrs.field(factory=trio.Event)
     _messages: int = 0
+    environment: dict[str, str] = attrs.field(factory=dict, repr=False)
     _hint: dict[str, str] = attrs.field(factory=dict)
     """The loader's hint for people, shown if it never becomes ready."""
 
@@ -128,6 +129,22 @@ class Launch:
     @property
     def socket_path(self) -> str:
         return os.path.join(self.spec.socket_dir, self.socket_name)
+
+    def make_environment(self) -> dict[str, str]:
+        """The application's environment, for the program that is about to be started.
+
+        :raises SpawnError: a file of ``--env-file`` cannot be read.
+        """
+        try:
+            self.environment = self.spec.environment_now()
+        except OptionError as error:
+            raise self.failure(
+                ErrorCategory.CONFIGURATION,
+                str(error),
+                "The environment of the application could not be made.",
+                "Mend the file, or leave it out of --env-file, and restart the application.",
+            ) from error
+        return self.environment
 
     def advance(self, done: str, next_step: str) -> None:
         """Mark step ``done`` as performed, and ``next_step`` as in progress."""
@@ -348,7 +365,7 @@ class Launch:
                 traceback=traceback,
                 details=details,
                 output=self.output.tail,
-                environment=redact(self.spec.environment),
+                environment=redact(self.environment or self.spec.environment),
                 command=self.command,
                 exit_status=describe_exit(self.exit_status) if self.exit_status is not None else "",
             )

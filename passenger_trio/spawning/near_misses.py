@@ -14,7 +14,7 @@ from passenger_trio.system.regular_files import read_regular
 __all__ = ["foreign_files", "nothing_found", "project_file", "subdirectories"]
 
 _FOREIGN = {
-    "Procfile": "Procfile starts other programs: --app-start-command starts one of them",
+    "Procfile": "Procfile has no web: line; --app-start-command starts a program",
     "index.php": "index.php is a PHP program: --app-start-command 'php -S 127.0.0.1:$PORT' serves it",
     "__init__.py": "__init__.py makes this directory a package: start the directory above it",
     "index.html": "index.html is a static file: files alone are not served",
