@@ -51,6 +51,7 @@ __all__ = [
     "AdminRefused",
     "AppResponseError",
     "ApplicationRaised",
+    "ApplicationRemoved",
     "BindError",
     "CheckoutError",
     "ConfigError",
@@ -67,6 +68,7 @@ __all__ = [
     "PassengerError",
     "PoolShutDown",
     "ProcessUnreachable",
+    "ReloadRefused",
     "RequestError",
     "RequestQueueFull",
     "RequestQueueTimeout",
@@ -110,13 +112,16 @@ class ConfigError(PassengerError):
 
 
 class NothingToServe(PassengerError):
-    """No application was found; ``looked_for`` lists the names that detection tried."""
+    """No application was found; ``looked_for`` lists the names that detection tried. ``number``: which application
+    of the configuration it is, if that is known.
+    """
 
     exit_code = 4
 
     def __init__(self, message: str, looked_for: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.looked_for = looked_for
+        self.number: int | None = None
 
 
 class BindError(PassengerError):
@@ -160,6 +165,18 @@ class MissingExtra(PassengerError):
     """A feature needs an optional dependency that is not installed; the text names the extra."""
 
     exit_code = 2
+
+
+class ReloadRefused(PassengerError):
+    """A running server cannot take over a configuration, and nothing was changed. ``lines``: one for each
+    change that needs a new start of the server.
+    """
+
+    exit_code = 1
+
+    def __init__(self, text: str, lines: tuple[str, ...] = ()) -> None:
+        super().__init__(text)
+        self.lines = lines
 
 
 class AdminError(PassengerError):
@@ -258,6 +275,15 @@ class PoolShutDown(CheckoutError):
 
     def __init__(self) -> None:
         super().__init__("the server is shutting down")
+
+
+class ApplicationRemoved(CheckoutError):
+    """The application was removed while a request for it was on its way."""
+
+    code = "application_removed"
+
+    def __init__(self) -> None:
+        super().__init__("the application was removed from this server")
 
 
 class SpawnError(CheckoutError):

@@ -11,7 +11,7 @@ import os
 from passenger_trio.core.metrics_address import parse_metrics_address
 from passenger_trio.core.option_checks import check, check_types
 from passenger_trio.errors import NothingToServe, OptionError
-from passenger_trio.options import Config
+from passenger_trio.options import AppOptions, Config
 from passenger_trio.pool.hooks import parse_hooks
 from passenger_trio.server.front import trusted_networks
 from passenger_trio.server.logs.format_string import compile_format
@@ -25,14 +25,16 @@ from passenger_trio.system import tempfiles
 __all__ = ["examine"]
 
 
-def examine(config: Config) -> list[DetectedApp]:
+def examine(config: Config, *, may_be_empty: bool = False) -> list[DetectedApp]:
     """Return the applications to serve. Opens and starts nothing. Raises ``NothingToServe`` and
     ``OptionError`` as ``serve``.
+
+    :param may_be_empty: whether a configuration without an application is fit to be served.
     """
     check(config)
-    if not config.apps:
+    if not config.apps and not may_be_empty:
         raise NothingToServe("there is no application: the configuration has none")
-    apps = [detect(app) for app in config.apps]
+    apps = [_detect(number, app) for number, app in enumerate(config.apps)]
     check_types(
         config.apps,
         [found.possible_types for found in apps],
@@ -56,3 +58,11 @@ def examine(config: Config) -> list[DetectedApp]:
     if directory and not tempfiles.takes_files(directory):
         raise OptionError("--data-buffer-dir", directory, "no file can be made in it")
     return apps
+
+
+def _detect(number: int, app: AppOptions) -> DetectedApp:
+    try:
+        return detect(app)
+    except NothingToServe as error:
+        error.number = number
+        raise

@@ -4,7 +4,7 @@ Every signal that an operator may send has a documented effect (docs/signals.md)
 program without a log line (OP19)::
 
     TERM INT QUIT            drain; a second one: end at once. During the start: end at once
-    HUP                      restart the applications; drain if the controlling terminal has gone
+    HUP                      reload, then restart the applications; drain if the controlling terminal has gone
     USR1                     reopen the log files
     USR2 ALRM VTALRM PROF    no effect but a log line; by default they would end the program
     IO PWR STKFLT XCPU RT*
@@ -31,6 +31,7 @@ import trio
 from passenger_trio.errors import EnvironmentUnfit, Forced, OptionError, PassengerError, StartupStopped
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config
+from passenger_trio.reloading import ConfigSource
 from passenger_trio.running import RunningServer
 from passenger_trio.spawning.server_user import become_user, stays
 from passenger_trio.system.cgroups import enter_own_cgroup
@@ -49,7 +50,7 @@ class Effect(enum.Enum):
     """The effect of a signal."""
 
     DRAIN = "drain"
-    RESTART = "restart"
+    RELOAD = "reload, and restart"
     REOPEN = "open the log files anew"
     NOTHING = "nothing"
     """It is logged."""
@@ -59,7 +60,7 @@ _EFFECTS = {
     signal.SIGTERM: Effect.DRAIN,
     signal.SIGINT: Effect.DRAIN,
     signal.SIGQUIT: Effect.DRAIN,
-    signal.SIGHUP: Effect.RESTART,
+    signal.SIGHUP: Effect.RELOAD,
     signal.SIGUSR1: Effect.REOPEN,
 }
 _MEANINGLESS = ("SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGPWR", "SIGSTKFLT", "SIGXCPU")
@@ -82,8 +83,11 @@ def effects(terminal: bool, disposition: Callable[[int], object] = signal.getsig
     return found | {int(number): Effect.NOTHING for number in meaningless if disposition(number) == signal.SIG_DFL}
 
 
-def run(config: Config, *, on_ready: Callable[[RunningServer], None]) -> None:
-    """Serve as the whole program, until a signal ends it (see above). Raises as ``serve``."""
+def run(config: Config, *, on_ready: Callable[[RunningServer], None], source: ConfigSource | None = None) -> None:
+    """Serve as the whole program, until a signal ends it (see above). Raises as ``serve``.
+
+    :param source: where the configuration is read anew.
+    """
     try:
         os.close(pidfd_open(os.getpid()))
     except OSError as error:
@@ -98,7 +102,7 @@ def run(config: Config, *, on_ready: Callable[[RunningServer], None]) -> None:
     # Another user than the one that entered it could not leave it.
     cgroup = enter_own_cgroup() if stays(config.server.user) else None
     try:
-        trio.run(_main, config, on_ready, heeded, unheard, lifeline)
+        trio.run(_main, config, on_ready, source, heeded, unheard, lifeline)
     finally:
         end_all_strays()
         if cgroup is not None:
@@ -127,6 +131,7 @@ async def _end_with(lifeline: PidFd, program: trio.CancelScope) -> None:
 async def _main(
     config: Config,
     on_ready: Callable[[RunningServer], None],
+    source: ConfigSource | None,
     heeded: Mapping[int, Effect],
     unheard: list[int],
     lifeline: PidFd | None = None,
@@ -149,10 +154,10 @@ async def _main(
                     _log.info("%s: opening the log files anew", name)
                     if server is not None:
                         server.reopen_logs()
-                elif effect is Effect.RESTART and (not had_terminal or has_terminal()):
+                elif effect is Effect.RELOAD and (not had_terminal or has_terminal()):
                     if server is not None:
-                        _log.info("%s: restarting", name)
-                        server.restart()
+                        _log.info("%s: reading the configuration anew, and restarting", name)
+                        program.start_soon(_reload, server, kernel)
                     elif not restart_wanted:
                         # The operator has deployed a new version while an older one is loading: do not end the server.
                         restart_wanted = True
@@ -181,8 +186,9 @@ async def _main(
                 async with open_tree(config, kernel, become_user=become_user) as server:
                     with kernel.contain("the banner"):
                         on_ready(server)
+                    server.reloading.source = source
                     if restart_wanted:
-                        server.restart()
+                        program.start_soon(_reload, server, kernel)
                     await server.wait_stopping()
             except StartupStopped:
                 _log.info("stopped while it started")
@@ -193,6 +199,19 @@ async def _main(
         raise failure
     if forced:
         raise Forced("ended at once by a second signal: requests in hand were cut off")
+
+
+async def _reload(server: RunningServer, kernel: ErrorKernel) -> None:
+    """Reload, and restart what the reload leaves running (OP2). On an error all are restarted as they are."""
+    with kernel.contain("a signal"):
+        try:
+            if server.reloading.source is None:
+                server.restart()
+            else:
+                await server.reloading.reload_source(restart=True)
+        except PassengerError as error:
+            _log.error("the configuration of before stays, and all is restarted with it: %s", error)
+            server.restart()
 
 
 def _name(number: int) -> str:

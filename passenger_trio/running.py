@@ -14,11 +14,13 @@ import trio
 
 from passenger_trio.app_handle import find_key
 from passenger_trio.codecs.openmetrics import Family
+from passenger_trio.core.reload_plan import Plan
 from passenger_trio.errors import NotFound, NotPossible
 from passenger_trio.fronts.fronts import Fronts
-from passenger_trio.options import Config
+from passenger_trio.options import AppOptions, Config
 from passenger_trio.pool.events import Listener as EventListener
 from passenger_trio.pool.pool import Pool
+from passenger_trio.reloading import Reloading
 from passenger_trio.served_app import ServedApp
 from passenger_trio.server.front import Front
 from passenger_trio.server.report import front_facts, requests_in_flight
@@ -40,13 +42,13 @@ class Reports:
 class RunningServer:
     """A server that accepts connections."""
 
-    config: Config
-    addresses: list[str]
-    """URLs, with the real port if the configured port was 0."""
     admin_socket: str
     apps: list[DetectedApp]
+    """In the order of ``config.apps``."""
     pool: Pool
     front: Front
+    reloading: Reloading
+    """The applications and options, and how they change."""
     started: bool = False
     """Whether the applications have been ready once."""
     clients: trio.Nursery | None = None
@@ -56,6 +58,16 @@ class RunningServer:
     reports: Reports | None = None
     """What the admin API tells; set once it can."""
     _stop: trio.Event = attrs.field(factory=trio.Event)
+
+    @property
+    def config(self) -> Config:
+        """What is served now."""
+        return self.reloading.config
+
+    @property
+    def addresses(self) -> list[str]:
+        """URLs, with the real port if the configured port was 0."""
+        return self.reloading.addresses
 
     def stop(self) -> None:
         """Drain: accept no new connection, finish the requests in flight, then end. Returns at
@@ -67,6 +79,30 @@ class RunningServer:
     def restart(self) -> None:
         """Restart every application, rolling. Returns at once."""
         self.pool.restart_all(tuple(self.pool.group_tasks))
+
+    async def reload(self, config: Config) -> Plan:
+        """Serve what ``config`` says (LI2): applications are added, removed after their requests, changed while
+        they run, or restarted, rolling; the others keep their processes. On an error nothing is changed. It is
+        done to its end, also if the caller is cancelled.
+
+        :returns: what was changed.
+        :raises ReloadRefused: a change needs a new start of the server, or the server is starting or stopping.
+        :raises OptionError: an option has an invalid value.
+        :raises NothingToServe: a directory has no application.
+        :raises BindError: cannot listen on a new address.
+        """
+        return await self.reloading.reload(config)
+
+    async def add_app(self, app: AppOptions) -> ServedApp:
+        """Serve one more application (LI2). Requests for it wait until it has started. Raises as ``reload``."""
+        return self.app(str(await self.reloading.add_app(app)))
+
+    async def remove_app(self, name: str) -> None:
+        """Serve an application no more (LI2). Its requests in flight are finished.
+
+        :param name: as for ``app``. :raises NotFound: there is no such application. Else raises as ``reload``.
+        """
+        await self.reloading.remove_app(find_key(self.reloading.specs, name))
 
     def app(self, name: str = "") -> ServedApp:
         """The handle of an application.

@@ -63,6 +63,7 @@ class GroupStatus(TypedDict):
     generation: int
     restarting: bool
     held_up: bool
+    leaving: bool
     rejected: dict[str, Any] | None
     preloader: PreloaderStatus | None
     processes: list[ProcessStatus]

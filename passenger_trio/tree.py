@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
@@ -40,9 +39,8 @@ from passenger_trio.admin.registry import create_instance_dir
 from passenger_trio.admin.server import serve_admin
 from passenger_trio.admin.status import status
 from passenger_trio.core import readiness
-from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.fronts.count import SLOTS, are_too_many, front_count
-from passenger_trio.core.limits import group_limits, pool_limits, session_limit
+from passenger_trio.core.limits import pool_limits, session_limit
 from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError, StartupAborted, StartupStopped
 from passenger_trio.extensions import Extensions
 from passenger_trio.fronts.fronts import Fronts
@@ -50,7 +48,7 @@ from passenger_trio.kernel import ErrorKernel
 from passenger_trio.library_errors import reword
 from passenger_trio.options import Config
 from passenger_trio.pool.callables import Callables
-from passenger_trio.pool.code_watcher import CodeWatcher, watched
+from passenger_trio.pool.code_watcher import CodeWatcher
 from passenger_trio.pool.gauges import Gauges
 from passenger_trio.pool.hooks import Hooks, parse_hooks
 from passenger_trio.pool.lease_desk import LeaseDesk
@@ -58,16 +56,16 @@ from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.restart_file_poller import RestartFilePoller
 from passenger_trio.pool.startup import wait_until
 from passenger_trio.preflight import examine
+from passenger_trio.reloading import MakeSpawners, Parts, Reloading, descriptors_for, watched_of
 from passenger_trio.running import Reports, RunningServer
 from passenger_trio.server.front import Front
 from passenger_trio.server.listening.bind import GivenListener, bind, take_over
-from passenger_trio.server.listening.listener import Listener
+from passenger_trio.server.listening.listeners import Listeners
 from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.logs.tee import RecordTee
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.app_places import AppPlaces
-from passenger_trio.spawning.app_spec import AppSpec
-from passenger_trio.spawning.choose_spawner import MakeSpawner, SpawnerFacts, SpawnerParts, spawners_of, uses_preloader
+from passenger_trio.spawning.choose_spawner import SpawnerParts, spawners_of
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.system.pidfd import why_no_processes
@@ -83,9 +81,6 @@ application. Then it is cancelled.
 
 _FRONT_TIME = 3.0
 """Seconds that fronts get beyond the time for the requests in flight. Then they are killed."""
-
-MakeSpawners = Callable[[AppSpec, SpawnerParts, SpawnerFacts], MakeSpawner]
-"""Makes, for an application, the function that makes the spawner of each generation."""
 
 _log = logging.getLogger("passenger_trio")
 
@@ -177,24 +172,19 @@ async def open_tree(
             become_user(config.server.user)
         instance = create_instance_dir(config.server.instance_dir)
         resources.callback(instance.remove)
-        hooks = parse_hooks(config.pool.hook)
         limits = pool_limits(config.pool, cpus())
         pool = Pool(limits, kernel)
         places = AppPlaces(config, os.environ, instance.path, instance.spawn_socket, is_embedded=become_user is None)
         specs = [places.make_spec(app, found) for app, found in zip(config.apps, apps, strict=True)]
-        reloading = [watched(spec.key, spec.detected.root, spec.app) for spec in specs if spec.app.reload]
-        code_watcher = CodeWatcher(pool, reloading, kernel) if reloading else None
+        code_watcher = CodeWatcher(pool, watched_of(specs), kernel)
         routes = [Route(spec.key, spec.app) for spec in specs]
         access_log = AccessLog.open(config, kernel)
         if access_log is not None:
             resources.callback(access_log.close)
         sessions = session_limit([spec.concurrency for spec in specs], limits.max_pool_size)
-        descriptors = Descriptors.measured(
-            resource.getrlimit(resource.RLIMIT_NOFILE)[0], config.server.max_connections, sessions, limits.max_pool_size
-        )
         own = extensions or Extensions()
         records = access_log if own.on_request is None else RecordTee(own.on_request, access_log, kernel)
-        front = Front(config.server, pool, routes, records, descriptors, kernel)
+        front = Front(config.server, pool, routes, records, descriptors_for(config, specs, limits), kernel)
         front.error_page = own.error_page
         front_processes: Fronts | None = None
         desk: LeaseDesk | None = None
@@ -226,12 +216,13 @@ async def open_tree(
                     count,
                     SLOTS,
                 )
-        accepting_at = [Listener(sock, front, owns_file=not given) for sock in sockets]
-        for listener in accepting_at:
-            resources.callback(listener.close)
-        server = RunningServer(
-            config, [listener.url for listener in accepting_at], instance.admin_socket, apps, pool, front
+        listening = Listeners(sockets, front, are_given=bool(given))
+        resources.callback(listening.close)
+        reloading = Reloading(
+            config, apps, specs, pool, front, access_log, listening, places.make_spec, instance.write, own
         )
+        reloading.has_fronts = front_processes is not None
+        server = RunningServer(instance.admin_socket, apps, pool, front, reloading)
         server.fronts = front_processes
         instance.write(server.addresses)
         wait = partial(
@@ -248,44 +239,22 @@ async def open_tree(
             await tree.start(remains.serve)
             await tree.start(partial(keep, "the spawn listener", spawn_listener.serve, must_start=True))
             await tree.start(pool.run)
-            if access_log is not None:
-                tree.start_soon(access_log.run)
-            admin = Admin(server, specs, trio.current_time())
+            admin = Admin(server, trio.current_time())
             server.reports = Reports(partial(status, admin), partial(families, admin))
             await tree.start(partial(keep, "the admin socket", partial(serve_admin, admin), must_start=True))
             if scraped:
                 tree.start_soon(kernel.supervise, "the metrics listeners", serve_metrics, admin, scraped)
-            if hooks:
-                await tree.start(keep, "the hooks", Hooks(pool.events, hooks, kernel).run)
+            hooks = Hooks(pool.events, parse_hooks(config.pool.hook), kernel)
+            await tree.start(keep, "the hooks", hooks.run)
             if own.on_event is not None:
                 await tree.start(keep, "on_event", Callables(pool.events, own.on_event, kernel).run)
             gauges = Gauges(pool, config.pool.memory_check_interval)
             tree.start_soon(kernel.supervise, "the memory gauges", gauges.run)
-            if config.pool.stat_throttle_rate:
-                directories = {spec.key: os.path.join(spec.detected.root, spec.app.restart_dir) for spec in specs}
-                roots = {spec.key: spec.detected.root for spec in specs}
-                restart_files = RestartFilePoller(pool, directories, roots, config.pool.stat_throttle_rate)
-                await tree.start(keep, "the restart-file poller", restart_files.run)
-            if code_watcher is not None:
-                tree.start_soon(kernel.supervise, "the code watcher", code_watcher.run)
+            restart_files = RestartFilePoller(pool, *reloading.restart_files())
+            await tree.start(keep, "the restart-file poller", restart_files.run)
+            tree.start_soon(kernel.supervise, "the code watcher", code_watcher.run)
             parts = SpawnerParts(spawn_listener, Ports(), remains, kernel)
-            for spec in specs:
-                await pool.add_group(
-                    spec.key,
-                    group_limits(spec.app, preloads=uses_preloader(spec)),
-                    own.spawners(
-                        spec.app,
-                        make_spawners(
-                            spec,
-                            parts,
-                            SpawnerFacts(
-                                partial(pool.preloader_changed, spec.key), partial(pool.found_unsafe, spec.key)
-                            ),
-                        ),
-                        kernel,
-                    ),
-                    spec.app.shutdown_timeout,
-                )
+            await reloading.open(Parts(tree, parts, make_spawners, gauges, restart_files, code_watcher, hooks))
             if desk is not None and front_processes is not None:
                 tree.start_soon(kernel.supervise, "the lease desk", desk.run)
                 tree.start_soon(front_processes.run)
@@ -300,8 +269,7 @@ async def open_tree(
                             await front_processes.wait_tried()
                             front_processes.accept()
                         else:
-                            for listener in accepting_at:
-                                accepting.start_soon(kernel.supervise, "a listener", listener.run, clients)
+                            listening.accept(accepting, clients)
                         try:
                             await wait(readiness.is_ready)
                             for group in readiness.late(pool.statistics()):
@@ -312,7 +280,7 @@ async def open_tree(
                                 attrs.evolve(found, app_type=spec.app_type)
                                 for found, spec in zip(apps, specs, strict=True)
                             ]
-                            server.started = True
+                            server.started = reloading.is_open = True
                             yield server
                         except trio.Cancelled:
                             raise
@@ -322,25 +290,23 @@ async def open_tree(
                             failure = error
                             tree.cancel_scope.cancel()
                         accepting.cancel_scope.cancel()
+                    reloading.is_open = False
                     _log.info("draining: %d requests are under way", server.active)
+                    grace = server.config.server.shutdown_timeout
                     if front_processes is not None:
-                        front_processes.stop(config.server.shutdown_timeout)
-                    for listener in accepting_at:
-                        with kernel.contain("a listener"):
-                            if front_processes is None:
-                                listener.accept_waiting(clients)
-                        with kernel.contain("a listener"):
-                            listener.close()
+                        front_processes.stop(grace)
+                    listening.drain()
                     front.drain()
                     server.clients = None
-                    clients.cancel_scope.deadline = drained = trio.current_time() + config.server.shutdown_timeout
+                    clients.cancel_scope.deadline = drained = trio.current_time() + grace
                 if front_processes is not None:
                     with trio.move_on_at(drained + _FRONT_TIME):
                         await front_processes.wait_ended()
             except (StartupAborted, StartupStopped) as error:
                 failure = error
             pool.shut_down()
-            with trio.move_on_after(max(spec.app.shutdown_timeout for spec in specs) + _POOL_TIME):
+            longest = max((spec.app.shutdown_timeout for spec in reloading.every_spec), default=0.0)
+            with trio.move_on_after(longest + _POOL_TIME):
                 await pool.empty.wait()
                 await remains.wait_no_groups()
             tree.cancel_scope.cancel()

@@ -47,7 +47,10 @@ ALLOWED: dict[str, set[str]] = {
     "served_app": {"app_handle", "app_response", "server"},
     "extensions": {"server", "pool", "spawning", "kernel", "core", "errors", "options"},
     "status_types": set(),
+    "reloading": {"extensions", "preflight", "server", "pool", "spawning", "system", "core", "errors", "options"},
     "running": {
+        "reloading",
+        "core",
         "app_handle",
         "status_types",
         "fronts",
@@ -79,6 +82,7 @@ ALLOWED: dict[str, set[str]] = {
     "tree": {
         "library_errors",
         "extensions",
+        "reloading",
         "admin",
         "fronts",
         "running",
@@ -92,7 +96,7 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
         "options",
     },
-    "program": {"tree", "running", "spawning", "system", "kernel", "errors", "options"},
+    "program": {"tree", "running", "reloading", "spawning", "system", "kernel", "errors", "options"},
     "cli": {
         "cli",
         "program",

@@ -29,7 +29,7 @@ def test_no_signal_that_an_operator_may_send_is_left_to_its_default(terminal: bo
     assert set(range(signal.SIGRTMIN, signal.SIGRTMAX + 1)) <= set(found)
     assert (signal.SIGTTOU in found) is (signal.SIGTTIN in found) is (not terminal)
     assert {number for number, effect in found.items() if effect is Effect.DRAIN} == {2, 3, 15}
-    assert found[signal.SIGHUP] is Effect.RESTART
+    assert found[signal.SIGHUP] is Effect.RELOAD
     assert found[signal.SIGUSR1] is Effect.REOPEN
     assert found[signal.SIGUSR2] is Effect.NOTHING
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import attrs
@@ -10,7 +9,6 @@ import trio
 
 from passenger_trio.admin.memory_gauges import MemoryGauges
 from passenger_trio.running import RunningServer
-from passenger_trio.spawning.app_spec import AppSpec
 
 __all__ = ["Admin"]
 
@@ -22,7 +20,6 @@ class Admin:
     """
 
     server: RunningServer
-    specs: Sequence[AppSpec]
     started: float
     limiter: trio.CapacityLimiter = attrs.field(factory=partial(trio.CapacityLimiter, 1))
     memory: MemoryGauges = attrs.field(factory=MemoryGauges)

@@ -17,7 +17,7 @@ import trio
 from passenger_trio.admin.context import Admin
 from passenger_trio.core.model import GroupKey, SessionOutcome, SpawnFailure
 from passenger_trio.core.state import Rejection
-from passenger_trio.errors import AdminRefused, CheckoutError, NotFound, NotPossible, SpawnError
+from passenger_trio.errors import AdminRefused, CheckoutError, NotFound, NotPossible, PassengerError, SpawnError
 from passenger_trio.pool.waiter import Waiter
 from passenger_trio.running import RunningServer
 from passenger_trio.served_app import ServedApp
@@ -31,6 +31,7 @@ __all__ = [
     "drain",
     "enable",
     "failure_summary",
+    "reload",
     "reopen_logs",
     "restart",
     "resume",
@@ -95,6 +96,16 @@ async def wait_restarted(admin: Admin, order: Mapping[str, Any]) -> dict[str, An
     return {"groups": [results[key] for key in sorted(results, key=lambda key: (key.name, key.environment))]}
 
 
+async def reload(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
+    """``dry_run``: change nothing. An error is a part of the answer: nothing was changed then."""
+    dry_run = bool(order.get("dry_run"))
+    try:
+        plan = await admin.server.reloading.reload_source(dry_run=dry_run)
+    except PassengerError as error:
+        return {"changes": list(getattr(error, "lines", ())), "error": str(error), "applied": False}
+    return {"changes": list(plan.lines), "error": None, "applied": not dry_run}
+
+
 async def detach(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     """``pid``: a process that serves. ``wait``: answer when it has ended."""
     app, pid = _app_of(admin, order)
@@ -113,7 +124,7 @@ async def backtrace(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     keys = _groups(admin, order)
     programs = {
         of: (spec, program)
-        for spec in admin.specs
+        for spec in admin.server.reloading.every_spec
         if spec.key in keys
         for of, program in spec.live_programs().items()
         if pid in (None, of)

@@ -147,6 +147,11 @@ ROUTES = (
         refusals=(404,),
     ),
     Route(
+        *("POST", "/v1/reload", "Read the configuration anew.", operations.reload, schemas.RELOADED),
+        order={"dry_run": Field("boolean", "change nothing, and tell what would change")},
+        lasts=lambda order: True,
+    ),
+    Route(
         *("POST", "/v1/detach", "Take a process out, after its requests.", operations.detach, schemas.DETACHED),
         order={
             "pid": Field("integer", "of a process that serves", is_needed=True),

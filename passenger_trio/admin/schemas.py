@@ -20,6 +20,7 @@ __all__ = [
     "ERROR",
     "EVENT",
     "MEMORY",
+    "RELOADED",
     "REOPENED",
     "REQUESTS",
     "RESTARTED",
@@ -109,6 +110,7 @@ _GROUP = record(
         "generation": COUNT,
         "restarting": FLAG,
         "held_up": FLAG,
+        "leaving": FLAG,
         "rejected": _maybe(record({"age": SECONDS, "kept": FLAG, "error": _maybe(FAILURE)})),
         "preloader": _maybe(record({"pid": COUNT, "uptime": SECONDS, "forks": COUNT, "memory": _maybe(_SIZES)})),
         "processes": _list(_PROCESS),
@@ -247,6 +249,7 @@ SPAWNED = record(
         )
     }
 )
+RELOADED = record({"changes": _list(TEXT), "error": _maybe(TEXT), "applied": FLAG})
 DETACHED = record({"pid": COUNT, "group": TEXT})
 DISABLED = record({"pid": COUNT, "group": TEXT, "sessions": COUNT})
 ENABLED = record({"pid": COUNT, "group": TEXT})

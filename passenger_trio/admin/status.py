@@ -37,7 +37,7 @@ async def status(admin: Admin) -> ServerStatus:
     except NoThread:
         gauges = {}  # leave out the memory only
     now = trio.current_time()
-    by_key = {spec.key: spec for spec in admin.specs}
+    by_key = {spec.key: spec for spec in server.reloading.every_spec}
     return {
         "draining": facts["draining"],
         "requests": facts["requests"],
@@ -93,6 +93,7 @@ def _group(
         "generation": group.generation,
         "restarting": group.restarting,
         "held_up": group.held_up,
+        "leaving": group.leaving,
         "rejected": None
         if rejection is None
         else {"age": now - rejection.at, "kept": rejection.kept, "error": failure_summary(rejection.failure)},

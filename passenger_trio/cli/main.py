@@ -31,6 +31,7 @@ _COMMANDS = {
     "requests": ("passenger_trio.cli.operate_cmds", "Show the requests in flight."),
     "memory": ("passenger_trio.cli.operate_cmds", "Show the memory of each process."),
     "restart": ("passenger_trio.cli.restart_cmd", "Restart applications without losing a request."),
+    "reload": ("passenger_trio.cli.reload_cmd", "Read the configuration anew, without losing a request."),
     "detach": ("passenger_trio.cli.operate_cmds", "Take one process out of routing, after its requests."),
     "disable": ("passenger_trio.cli.operate_cmds", "Take one process out of routing, until it is enabled."),
     "enable": ("passenger_trio.cli.operate_cmds", "Put a disabled process back into routing."),

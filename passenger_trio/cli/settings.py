@@ -23,7 +23,7 @@ from passenger_trio.cli.applications import Mount
 from passenger_trio.cli.flags import Flag, click_option, flags
 from passenger_trio.core.config_text import ConfigText, Setting, read_passengerfile, read_toml
 from passenger_trio.core.option_checks import check
-from passenger_trio.errors import ConfigError, OptionError, PassengerError
+from passenger_trio.errors import ConfigError, NothingToServe, OptionError, PassengerError
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 
 __all__ = ["Origins", "Settled", "find_config", "settle"]
@@ -51,6 +51,14 @@ class Settled:
             yield
         except OptionError as error:
             raise self._located(error) from error
+        except NothingToServe as error:
+            tables = self.file.apps if self.file is not None else ()
+            if self.file is not None and error.number is not None and error.number < len(tables):
+                lines = [setting.line for setting in tables[error.number].values() if setting.line]
+                named = tables[error.number].get("root")
+                place = f"{self.file.path}:{named.line if named else min(lines, default=1)}"
+                error.args = (f"{place}: {error}",)
+            raise
 
     def _located(self, error: OptionError) -> PassengerError:
         flag = next((flag for flag in flags() if error.option in (flag.long, flag.field)), None)

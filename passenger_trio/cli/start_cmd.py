@@ -80,20 +80,13 @@ def _show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 def _start(ctx: click.Context, /, what: tuple[str, ...], **values: Any) -> None:
     outcome: Outcome = ctx.obj
     outcome.log_level, outcome.log_format = values["log_level"], values["log_format"]
-    from passenger_trio.cli.settings import find_config, settle
+    from passenger_trio.cli.source import StartSource
 
     root, target = root_and_target(what)
     mounts: tuple[Mount, ...] = values.pop("app")
-    settled = settle(
-        ctx,
-        values,
-        find_config(values.pop("config"), root),
-        root=root,
-        target=target,
-        environ=os.environ,
-        mounts=mounts,
-        is_named=bool(what) or not mounts,
-    )
+    path = values.pop("config")
+    source = StartSource(ctx, values, path, root, target, mounts, is_named=bool(what) or not mounts)
+    settled = source.settle()
     config, file = settled.config, settled.file
     outcome.log_level, outcome.log_format = config.server.log_level, config.server.log_format
 
@@ -113,7 +106,7 @@ def _start(ctx: click.Context, /, what: tuple[str, ...], **values: Any) -> None:
     from passenger_trio.program import run
 
     with settled.naming_places():
-        run(config, on_ready=_announce)
+        run(config, on_ready=_announce, source=source)
 
 
 def _tell_of_misspelt(environ: Mapping[str, str]) -> None:

@@ -48,11 +48,14 @@ class Reason(enum.Enum):
     SURPLUS = "it came when no room was left"
     MAKE_ROOM = "another group needs its place"
     OOB_WORK = "its out-of-band work failed or took too long"
+    SHRINK = "fewer processes are allowed than before"
     # refusals
     QUEUE_FULL = "the request queue is full"
     QUEUE_TIME = "it waited for longer than it may"
     SPAWN_FAILED = "the application does not start"
     NO_STREAM = "no descriptor is left for a stream to a process"
+    # retirements and refusals
+    REMOVED = "the application was removed"
 
 
 _WORDS = {reason.value: reason.name.lower() for reason in Reason}
@@ -74,7 +77,7 @@ class Grant:
 
 @attrs.frozen
 class Refuse:
-    """``waiter`` gets an error: QUEUE_FULL, QUEUE_TIME, SPAWN_FAILED or SHUT_DOWN.
+    """``waiter`` gets an error: QUEUE_FULL, QUEUE_TIME, SPAWN_FAILED, REMOVED or SHUT_DOWN.
 
     ``failure`` is the evidence if the reason is SPAWN_FAILED. It is None if the processes start but end before they
     have served a session, and the shell has no evidence (``PoolPolicy.process_exited``).
@@ -186,6 +189,13 @@ class RestartEnded:
 
 
 @attrs.frozen
+class EndGroup:
+    """A removed group is gone: it has no process, no attempt and no preloader left, and nobody waits for it."""
+
+    group: GroupKey
+
+
+@attrs.frozen
 class PoolEmpty:
     """The pool is shut down, and its last process and attempt are gone."""
 
@@ -203,5 +213,6 @@ Command = (
     | RetirePreloader
     | EndGeneration
     | RestartEnded
+    | EndGroup
     | PoolEmpty
 )

@@ -38,6 +38,15 @@ def begin(process: ProcessState, now: float) -> None:
     group.drain_due = min(group.drain_due, now + NOTICE, process.drained_by)
 
 
+def limit_changed(group: GroupState) -> None:
+    """The processes that drain have the new time, counted from when they were detached."""
+    limit = group.limits.max_drain_time
+    for process in group.detached.values():
+        if is_draining(process):
+            process.drained_by = process.left_at + limit if limit else math.inf
+            group.drain_due = min(group.drain_due, process.drained_by)
+
+
 def is_draining(process: ProcessState) -> bool:
     """Whether the process waits for the end of its last session."""
     return process.leaving is not None

@@ -39,6 +39,7 @@ def check(state: PoolState) -> None:
             deadlines,
             out_of_band_work,
             drained,
+            removals,
         )
         for breach in law(state)
     ]
@@ -105,9 +106,9 @@ def capacity(state: PoolState) -> Iterator[str]:
     limits = state.limits
     if state.capacity_used > limits.max_pool_size:
         yield f"{state.capacity_used} processes and attempts, {limits.max_pool_size} are allowed"
-    if state.total > state.ceiling + len(state.groups):
+    if state.total > max(state.ceiling + len(state.groups), state.allowed_total):
         yield f"{state.total} processes and attempts with the retired ones, {state.ceiling} and a relief for each group are allowed"
-    if state.slots_used > limits.max_concurrent_spawns + 1:
+    if state.slots_used > max(limits.max_concurrent_spawns + 1, state.allowed_attempts):
         yield f"{state.slots_used} attempts have slots, {limits.max_concurrent_spawns} may, and one more"
     for group in state.groups.values():
         for attempt in group.attempts.values():
@@ -116,7 +117,7 @@ def capacity(state: PoolState) -> Iterator[str]:
             if not (attempt.waits or attempt.has_slot or attempt.slow or attempt.abandoned):
                 yield f"attempt {attempt.id} loads the application without a slot"
         for number, attempts in Counter(attempt.generation for attempt in group.attempts.values()).items():
-            if attempts > limits.max_concurrent_spawns:
+            if attempts > max(limits.max_concurrent_spawns, state.allowed_attempts):
                 yield f"{attempts} attempts of generation {number} of {group.key}, {limits.max_concurrent_spawns} are allowed"
         most = group.limits.max_instances
         if most and len(group.enabled) + scaling.under_way(group) > most:
@@ -167,7 +168,7 @@ def routing_index(state: PoolState) -> Iterator[str]:
 def queues(state: PoolState) -> Iterator[str]:
     """A queue is not longer than allowed, and is in order of arrival."""
     for group in state.groups.values():
-        if 0 < group.limits.max_request_queue_size < len(group.waiters):
+        if 0 < group.limits.max_request_queue_size < len(group.waiters) > group.allowed_queue:
             yield f"{len(group.waiters)} wait for {group.key}"
         if not group.running.keys() <= state.sessions.keys():
             yield f"a request of {group.key} is timed, and is over"
@@ -271,3 +272,18 @@ def drained(state: PoolState) -> Iterator[str]:
     for group in state.groups.values():
         if not state.open and any(not process.sessions for process in group.enabled.values()):
             yield f"an idle process of {group.key} outlives the shut-down"
+
+
+def removals(state: PoolState) -> Iterator[str]:
+    """A removed group has nothing that nobody waits for, and is forgotten when nothing of it is left (OP1)."""
+    if {key for key, group in state.groups.items() if group.leaving} != state.leaving.keys():
+        yield f"{list(state.leaving)} leave, and the groups disagree"
+    for group in state.leaving.values():
+        if group.candidate is not None or group.relief is not None or group.always_restart:
+            yield f"{group.key} was removed, and is restarted"
+        if not state.open or group.waiters:
+            continue
+        if group.enabled or not all(attempt.abandoned for attempt in group.attempts.values()):
+            yield f"{group.key} was removed, and has processes that nobody waits for"
+        if not (group.detached or group.attempts or group.preloaders):
+            yield f"{group.key} was removed, nothing of it is left, and it is not forgotten"

@@ -136,4 +136,4 @@ def session_limit(concurrencies: Sequence[int], max_pool_size: int) -> int:
 
     :param concurrencies: sessions that a process of each application serves at a time; 0: no limit.
     """
-    return max_pool_size * max(concurrencies) if all(concurrencies) else 0
+    return max_pool_size * max(concurrencies, default=1) if all(concurrencies) else 0

@@ -32,7 +32,7 @@ def broken_off(process: ProcessState) -> None:
 
 def is_troubled(group: GroupState, now: float) -> bool:
     """Whether a change of its code is a reason to restart the group."""
-    if group.candidate is not None or group.rolling or now - group.mended_at < PAUSE:
+    if group.leaving or group.candidate is not None or group.rolling or now - group.mended_at < PAUSE:
         return False
     return group.crashes > 0 or group.backoff.failures > 0
 

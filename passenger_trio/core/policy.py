@@ -19,11 +19,13 @@ The contract with the shell
       other waiters (``has_queue``).
     * A fact about something unknown (a session closed twice) is a bug in the shell and raises
       ``InvariantBroken``. ``abandon`` is the only exception: a waiter may leave in the very moment in
-      which the policy answers it. (A group that was not added is a ``KeyError``.)
+      which the policy answers it. (A group that was not added is a ``KeyError``, but for a checkout: the
+      application may just have been removed.)
 
 How a checkout is answered when no process is free
     ===============================================  ==============================================
     the pool is shut down                            SHUT_DOWN, at once
+    the group was removed, and is forgotten          REMOVED, at once
     the queue is full                                QUEUE_FULL
     the waiter waited ``max_request_queue_time``     QUEUE_TIME
     no process, no attempt, an open circuit          SPAWN_FAILED, with the evidence and ``retry_after``
@@ -46,6 +48,7 @@ from passenger_trio.core import (
     mending,
     oob_work,
     recycling,
+    resizing,
     restarting,
     routing,
     scaling,
@@ -86,18 +89,45 @@ class PoolPolicy:
 
     # --- groups ---------------------------------------------------------------------------------------------------
 
-    def add_group(self, key: GroupKey, limits: GroupLimits, now: float) -> list[Command]:
-        """Add a group, and spawn its minimum as far as the limits allow.
+    def add_group(self, key: GroupKey, limits: GroupLimits, now: float, jitter: float = 0.0) -> list[Command]:
+        """Add a group, and spawn its minimum as far as the limits allow. If it is leaving, it stays, and is restarted.
 
+        :param jitter: a random number in [0, 1).
         :raises InvariantBroken: the pool has this group already.
         """
         state = self.state
-        if key in state.groups:
+        known = state.groups.get(key)
+        if known is not None and known.leaving and state.open:
+            return resizing.revive(state, known, limits, now, jitter)
+        if known is not None:
             raise InvariantBroken(f"group {key} is added twice")
         state.groups[key] = group = GroupState(key, limits)
         state.timed = state.timed or limits.max_request_time > 0
         group.generations[group.generation] = GenerationState(group.generation, limits.preloads)
         return scaling.start_spawns(state, now, (group,))
+
+    def remove_group(self, key: GroupKey, now: float) -> list[Command]:
+        """Let a group go: it serves those who wait for it, ends, and is forgotten (``EndGroup``). A second call does
+        nothing. ``resizing`` states the theory.
+        """
+        group = self.state.groups.get(key)
+        if group is None or group.leaving or not self.state.open:
+            return []
+        return resizing.remove(self.state, group, now)
+
+    def change_pool_limits(self, limits: PoolLimits, now: float) -> list[Command]:
+        """The limits of the whole pool change, and no request is lost."""
+        return resizing.change_pool(self.state, limits, now) if self.state.open else []
+
+    def change_group_limits(self, key: GroupKey, limits: GroupLimits, now: float, jitter: float) -> list[Command]:
+        """The limits of a group change, and no request is lost.
+
+        :param jitter: a random number in [0, 1).
+        """
+        group = self.state.groups[key]
+        if not self.state.open:
+            return []
+        return resizing.change_group(self.state, group, limits, now, jitter) + self._let_go(now)
 
     # --- borrowing a process --------------------------------------------------------------------------------------
 
@@ -108,7 +138,10 @@ class PoolPolicy:
 
     def has_queue(self, key: GroupKey) -> bool:
         """Whether the group has waiters."""
-        return bool(self.state.groups[key].waiters)
+        try:
+            return bool(self.state.groups[key].waiters)
+        except KeyError:  # it was removed
+            return False
 
     def is_alone(self, process: ProcessId) -> bool:
         """Whether no other process of its group is enabled."""
@@ -120,7 +153,10 @@ class PoolPolicy:
 
     def checkout_nowait(self, key: GroupKey, now: float) -> Grant | None:
         """Grant a session on the least busy process. None: call ``checkout``. Never overtakes a waiter."""
-        group = self.state.groups[key]
+        try:
+            group = self.state.groups[key]
+        except KeyError:  # it was removed
+            return None
         if group.waiters or group.always_restart or not self.state.open:
             return None
         process = routing.take(group)
@@ -146,9 +182,11 @@ class PoolPolicy:
         :param since: when the request came, if it waits at a front since before now: its place in the queue is by that.
         """
         state = self.state
-        group = state.groups[key]
         if waiter in state.waiters:
             raise InvariantBroken(f"waiter {waiter} asks twice")
+        group = state.groups.get(key)
+        if group is None:
+            return [Refuse(waiter, Reason.SHUT_DOWN if not state.open else Reason.REMOVED)]
         if not state.open:
             return [waitlist.refusal(state, group, waiter, now)]
         if group.always_restart and restarting.is_used(group):
@@ -170,7 +208,7 @@ class PoolPolicy:
         if since is not None:
             waitlist.move_up(group, waiter, since)
         if group.has_choosy_waiters:
-            served = waitlist.serve(state, group, now)
+            served = waitlist.serve(state, group, now) + self._let_go(now)
             return served + scaling.start_spawns(state, now, (group,))
         return [] if scaling.is_at_rest(state, group) else scaling.start_spawns(state, now, (group,))
 
@@ -180,8 +218,8 @@ class PoolPolicy:
         Nothing happens if the waiter was answered before; the caller then closes the session that it was granted.
         """
         waitlist.leave(self.state, waiter)
-        # Removing a waiter makes nothing possible that was impossible before, so there is nothing to decide.
-        return []
+        # Removing a waiter makes nothing possible that was impossible before. But a removed group may have waited for it.
+        return self._let_go(now)
 
     def session_closed(self, session: SessionId, outcome: SessionOutcome, now: float) -> list[Command]:
         """A granted session has ended. The next waiter gets its place; a process that failed gets no more sessions.
@@ -232,7 +270,10 @@ class PoolPolicy:
         commands += self._is_at_rest(process, now)
         if not state.open:
             commands += self._retire_unneeded(process, now)
-        elif proven or worn or (not process.sessions and scaling.somebody_is_starved(state)):
+            return commands
+        if state.leaving:
+            commands += resizing.let_go(state, now)
+        if proven or worn or (not process.sessions and scaling.somebody_is_starved(state)):
             # The back-off has ended; or this process is idle and a starved group may take its place.
             commands += scaling.start_spawns(state, now, groups)
         return commands
@@ -259,7 +300,7 @@ class PoolPolicy:
             raise InvariantBroken(f"session {session} is unbounded, but it is not open, or is that already")
         state.unbounded.add(session)
         routing.set_free(process)
-        return waitlist.serve(state, process.group, now)
+        return waitlist.serve(state, process.group, now) + self._let_go(now)
 
     def session_served(self, session: SessionId, count: int, now: float) -> list[Command]:
         """A session that serves one request after another (a slot that a front leases) has served ``count`` more of them.
@@ -339,7 +380,7 @@ class PoolPolicy:
             scaling.watch_idleness(state, group, now)
             commands += waitlist.serve(state, group, now)
             commands += oob_work.begin(state, group, now)
-        commands += restarting.conclude(group)
+        commands += restarting.conclude(group) + self._let_go(now)
         return commands + scaling.start_spawns(state, now, state.groups.values())
 
     def spawn_failed(
@@ -369,7 +410,7 @@ class PoolPolicy:
                 commands += restarting.give_up(group, failure, now)
                 commands += self._distrust(group)
         commands += restarting.conclude(group)
-        commands += waitlist.refuse_hopeless(state, group, now)
+        commands += waitlist.refuse_hopeless(state, group, now) + self._let_go(now)
         return commands + scaling.start_spawns(state, now, state.groups.values())
 
     def process_exited(
@@ -425,7 +466,7 @@ class PoolPolicy:
         of.preloader_used = now
         if not self.state.open:
             return [restarting.retire_preloader(group, of, Reason.SHUT_DOWN)]
-        return restarting.conclude(group)
+        return restarting.conclude(group) + self._let_go(now)
 
     def found_unsafe(self, key: GroupKey, generation: int, now: float) -> list[Command]:
         """The preloader of a generation loaded an application that is not safe to fork.
@@ -452,7 +493,9 @@ class PoolPolicy:
         if of is None or preloader not in of.preloaders:
             raise InvariantBroken(f"preloader {preloader} of {key} ends, but there is none")
         del of.preloaders[preloader]
-        return restarting.conclude(group) if self.state.open else self._empty()
+        if not self.state.open:
+            return self._empty()
+        return restarting.conclude(group) + self._let_go(now)
 
     # --- operators ------------------------------------------------------------------------------------------------
 
@@ -541,7 +584,7 @@ class PoolPolicy:
         state = self.state
         if not state.open:
             return []
-        groups = [state.groups[key] for key in keys]
+        groups = [group for group in map(state.groups.__getitem__, keys) if not group.leaving]
         commands: list[Command] = []
         for group in groups:
             # The operator says that the application is repaired, so the back-off ends.
@@ -573,7 +616,8 @@ class PoolPolicy:
 
     def always_restart(self, key: GroupKey, always: bool, now: float) -> list[Command]:
         """Switch ``always_restart``: while it is on, each request finds processes that have served no request."""
-        self.state.groups[key].always_restart = always
+        group = self.state.groups[key]
+        group.always_restart = always and not group.leaving
         return []
 
     def restart_target(self, key: GroupKey) -> int:
@@ -609,6 +653,7 @@ class PoolPolicy:
             commands += restarting.conclude(group)
             commands += waitlist.refuse_hopeless(state, group, now)
         commands += scaling.retire_idle(state, now)
+        commands += self._let_go(now)
         commands += scaling.start_spawns(state, now, groups)
         for group in groups:
             if scaling.preloader_due(group) <= now:
@@ -701,7 +746,7 @@ class PoolPolicy:
             refused += waitlist.serve(state, process.group, now)
         if not state.open:
             return refused + self._empty()
-        refused += restarting.conclude(process.group)
+        refused += restarting.conclude(process.group) + self._let_go(now)
         return refused + scaling.start_spawns(state, now, state.groups.values(), lost)
 
     def _is_at_rest(self, process: ProcessState, now: float) -> list[Command]:
@@ -712,6 +757,10 @@ class PoolPolicy:
         if process.status is _DISABLED:
             return oob_work.at_rest(process)
         return oob_work.begin(self.state, group, now) if group.oob_wanted else []
+
+    def _let_go(self, now: float) -> list[Command]:
+        """What the groups that were removed do not need any more."""
+        return resizing.let_go(self.state, now) if self.state.leaving else []
 
     def _last_session_ended(self, process: ProcessState, proven: bool, now: float) -> list[Command]:
         """The last session of a detached process has ended: retire the process."""

@@ -32,6 +32,9 @@ __all__ = ["FACTS", "Entry", "RecordedPolicy", "from_json", "replay", "to_json"]
 
 FACTS = (
     "add_group",
+    "remove_group",
+    "change_pool_limits",
+    "change_group_limits",
     "checkout_nowait",
     "checkout",
     "abandon",
@@ -105,6 +108,7 @@ class RecordedPolicy(PoolPolicy):
         on_failure: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         super().__init__(limits)
+        self._first_limits = limits
         self._on_failure = on_failure
         # A call within a fact is not a fact. So the wrapped methods belong to a plain policy, which shares the state.
         plain = PoolPolicy(limits)
@@ -169,7 +173,7 @@ class RecordedPolicy(PoolPolicy):
 
     def dump(self) -> Callable[[], dict[str, Any]]:
         """A function that makes JSON values of the current recording. It takes a while, and may run in a thread."""
-        limits, begins, entries = self.state.limits, self._older_begins, self._older + self._recording
+        limits, begins, entries = self._first_limits, self._older_begins, self._older + self._recording
         return lambda: {
             "limits": to_json(limits),
             "whole": begins is None,

@@ -22,6 +22,7 @@ import math
 
 from passenger_trio.core import routing
 from passenger_trio.core.commands import Command, Kill, Reason
+from passenger_trio.core.limits import GroupLimits
 from passenger_trio.core.model import SessionId
 from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, ProcessState
 
@@ -45,6 +46,29 @@ def attached(process: ProcessState, now: float, jitter: float) -> None:
     if limits.max_process_lifetime:
         process.expires = now + limits.max_process_lifetime * (1 - SPREAD * jitter)
         group.expiry_due = min(group.expiry_due, process.expires)
+
+
+def limits_changed(group: GroupState, before: GroupLimits, now: float, jitter: float) -> None:
+    """Draw the limits of the group's processes again, as far as they have changed."""
+    limits = group.limits
+    counted = (limits.max_requests, limits.max_requests_jitter) != (before.max_requests, before.max_requests_jitter)
+    aged = limits.max_process_lifetime != before.max_process_lifetime
+    if aged:
+        group.expiry_due = math.inf
+    for process in group.enabled.values():
+        if counted:
+            process.wears_at = process.looks_at = 0
+        if counted and limits.max_requests:
+            process.wears_at = max(1, limits.max_requests - int(limits.max_requests_jitter * jitter))
+            process.looks_at = process.processed + 1
+            process.look_time, process.look_count = now, process.processed
+            if process.processed >= process.wears_at:
+                wear(process, Reason.MAX_REQUESTS)
+        if aged:
+            process.expires = math.inf
+        if aged and limits.max_process_lifetime:
+            process.expires = process.since + limits.max_process_lifetime * (1 - SPREAD * jitter)
+            group.expiry_due = min(group.expiry_due, process.expires)
 
 
 def is_time(process: ProcessState, now: float) -> bool:

@@ -92,6 +92,8 @@ RELIEFS = frozenset({Reason.RESTART, Reason.MAX_REQUESTS, Reason.LIFETIME, Reaso
 
 def minimum(group: GroupState) -> int:
     """The number of processes that the group always keeps."""
+    if group.leaving:
+        return 0
     limits = group.limits
     return min(limits.min_instances, limits.max_instances) if limits.max_instances else limits.min_instances
 
@@ -171,7 +173,7 @@ def wants(group: GroupState, now: float) -> bool:
 
 def wants_relief(group: GroupState, now: float) -> bool:
     """Whether a process is to be replaced, or a version tried, and no attempt is under way for that."""
-    if group.relief is not None:
+    if group.relief is not None or group.leaving:
         return False
     if group.candidate is not None:
         return True  # also during the back-off: the new version may be the repair

@@ -242,6 +242,10 @@ class GroupState:
     worn: dict[ProcessId, Reason] = attrs.field(factory=dict)
     # The attempt whose process will replace a worn one: one at a time.
     relief: Attempt | None = None
+    # It was removed: it serves those who wait, and then goes (resizing).
+    leaving: bool = False
+    # Waiters that were there when the queue became shorter may stay.
+    allowed_queue: int = 0
 
     @property
     def processes(self) -> Iterator[ProcessState]:
@@ -294,6 +298,11 @@ class PoolState:
     enabled_count: int = 0
     # Whether some group has a max_request_time.
     timed: bool = False
+    # The groups that were removed, and are not gone.
+    leaving: dict[GroupKey, GroupState] = attrs.field(factory=dict)
+    # What there was when the limits changed last: it may exceed the hard ceiling, and the slots, until it is gone.
+    allowed_total: int = 0
+    allowed_attempts: int = 0
     # False for ever after shut_down: no spawns, no new checkouts, and idle processes are retired.
     open: bool = True
     # PoolEmpty was given. Only when closed, and without any process, attempt or preloader left.

@@ -79,6 +79,8 @@ class GroupStatistics:
     """Whether the next replacement cannot be spawned until a detached process is gone."""
     rejection: Rejection | None
     """The last restart, if it failed."""
+    leaving: bool = False
+    """Whether it was removed, and finishes what it has."""
 
 
 @attrs.frozen
@@ -136,4 +138,5 @@ def describe_group(pool: PoolState, group: GroupState) -> GroupStatistics:
         restarting=group.rolling,
         held_up=scaling.wants_relief(group, NOT_IN_FORCE) and not scaling.has_headroom(pool, group),
         rejection=group.rejection,
+        leaving=group.leaving,
     )

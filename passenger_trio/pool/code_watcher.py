@@ -62,23 +62,43 @@ def watched(key: GroupKey, root: str, app: AppOptions) -> Watched:
 class CodeWatcher:
     """``run`` is its task.
 
-    :raises MissingExtra: watchfiles is not installed.
+    :raises MissingExtra: there is something to watch, and watchfiles is not installed.
     """
 
     def __init__(self, pool: Pool, watched: list[Watched], kernel: ErrorKernel) -> None:
         self._pool = pool
         self._watched = watched
         self._kernel = kernel
-        self._awatch: Callable[..., AsyncIterator[Any]] = import_extra("watchfiles", "reload", "--reload").awatch
+        self._awatch: Callable[..., AsyncIterator[Any]] | None = None
+        self._scope = trio.CancelScope()
+        self.prepare(watched)
+
+    def prepare(self, watched: list[Watched]) -> None:
+        """Load what watching needs.
+
+        :raises MissingExtra: it is not installed.
+        """
+        if watched and self._awatch is None:
+            self._awatch = import_extra("watchfiles", "reload", "--reload").awatch
+
+    def change(self, watched: list[Watched]) -> None:
+        """Watch these from now on. ``prepare`` was called with them."""
+        if watched != self._watched:
+            self._watched = watched
+            self._scope.cancel()
 
     async def run(self) -> None:
         """Run until cancelled."""
-        async with trio.open_nursery() as watches:
-            for one in self._watched:
-                watches.start_soon(self._kernel.supervise, "a watch of code", lambda one=one: self._watch(one))
+        while True:
+            with trio.CancelScope() as self._scope:
+                async with trio.open_nursery() as watches:
+                    for one in self._watched:
+                        watches.start_soon(self._kernel.supervise, "a watch of code", lambda one=one: self._watch(one))
+                    await trio.sleep_forever()
 
     async def _watch(self, watched: Watched, *, polling: bool = False) -> None:
         _log.info("%s is restarted when files change in %s", watched.key, ", ".join(watched.directories))
+        assert self._awatch is not None
         changes = self._awatch(
             *watched.directories,
             watch_filter=lambda change, path: _concerns(watched, path),

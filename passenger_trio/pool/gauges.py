@@ -27,13 +27,13 @@ class Gauges:
     def __init__(self, pool: Pool, interval: float) -> None:
         """:param interval: seconds between two rounds."""
         self._pool = pool
-        self._interval = interval
+        self.interval = interval
         self._limiter = trio.CapacityLimiter(1)
 
     async def run(self) -> None:
         """Run until cancelled."""
         while True:
-            await trio.sleep(self._interval)
+            await trio.sleep(self.interval)
             pids = {
                 id: process.live.pid
                 for id, process in self._pool.processes.items()

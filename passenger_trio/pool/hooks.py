@@ -64,6 +64,10 @@ class Hooks:
         self._kernel = kernel or ErrorKernel()
         self._hooks = dict(hooks)
 
+    def change(self, hooks: Mapping[str, Sequence[tuple[str, ...]]]) -> None:
+        """Run other commands from the next event on."""
+        self._hooks = dict(hooks)
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled. Reports itself as started when it listens."""
         with self._events.listen() as listener:

@@ -19,6 +19,7 @@ from passenger_trio.core.commands import (
     Command,
     Detach,
     EndGeneration,
+    EndGroup,
     Grant,
     Kill,
     PoolEmpty,
@@ -35,7 +36,14 @@ from passenger_trio.core.commands import (
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory, GroupKey, ProcessId, SpawnFailure, WaiterId
 from passenger_trio.core.tally import PoolTally
-from passenger_trio.errors import CheckoutError, PoolShutDown, RequestQueueFull, RequestQueueTimeout, SpawnError
+from passenger_trio.errors import (
+    ApplicationRemoved,
+    CheckoutError,
+    PoolShutDown,
+    RequestQueueFull,
+    RequestQueueTimeout,
+    SpawnError,
+)
 from passenger_trio.pool.events import Events
 from passenger_trio.pool.group_task import GroupTask
 
@@ -76,6 +84,8 @@ class Effects(Protocol):
 
     def notify_changed(self) -> None: ...
 
+    def end_group(self, key: GroupKey) -> None: ...
+
     def pool_empty(self) -> None: ...
 
 
@@ -113,6 +123,8 @@ def perform(pool: Effects, commands: Iterable[Command]) -> None:
             case RestartEnded():
                 _tell_restart(pool, command)
                 pool.notify_changed()
+            case EndGroup():
+                pool.end_group(command.group)
             case PoolEmpty():
                 pool.pool_empty()
             case _:
@@ -142,6 +154,8 @@ def refusal(command: Refuse) -> CheckoutError:
         return RequestQueueFull()
     if command.reason is Reason.QUEUE_TIME:
         return RequestQueueTimeout()
+    if command.reason is Reason.REMOVED:
+        return ApplicationRemoved()
     if command.reason is Reason.SPAWN_FAILED:
         error = SpawnError(command.failure or _unexplained())
         if command.retry_after is not None:

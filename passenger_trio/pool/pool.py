@@ -33,7 +33,7 @@ from passenger_trio.core.recorder import RecordedPolicy
 from passenger_trio.core.state import Rejection
 from passenger_trio.core.statistics import GroupStatistics, PoolStatistics
 from passenger_trio.core.tally import PoolTally
-from passenger_trio.errors import CheckoutError, SpawnError
+from passenger_trio.errors import CheckoutError, PoolShutDown, SpawnError
 from passenger_trio.events import (
     DrainTimeExceeded,
     MemoryLimitExceeded,
@@ -95,6 +95,8 @@ class Pool:
         """
         self.empty = trio.Event()
         """Set when nothing is left, after ``shut_down``."""
+        self._closed = False
+        """No group task may begin any more."""
         self._over = trio.Event()
         """Set when the pool is empty, or the policy has failed."""
         self.events = Events()
@@ -136,6 +138,7 @@ class Pool:
                 self.shut_down()
             except Exception:  # noqa: BLE001  failed has stored it
                 pass
+        self._closed = True
         for task in self.group_tasks.values():
             task.close()
         # The clock would run for ever. So would processes that a failed policy does not end.
@@ -164,16 +167,59 @@ class Pool:
     async def add_group(
         self, key: GroupKey, limits: GroupLimits, spawner: Spawner | MakeSpawner, shutdown_timeout: float
     ) -> None:
-        """Open the task of a group and start its first processes.
+        """Open the task of a group and start its first processes. A group that was removed, and has not
+        ended, stays, and is restarted.
 
         :param spawner: a callable that makes the spawner of each generation; or one spawner, for a
             group that is never restarted.
+        :raises PoolShutDown: the pool has ended.
         """
         assert self._nursery is not None, "run() is not running"
+        if self._closed:
+            raise PoolShutDown
         make = spawner if callable(spawner) else lambda generation: spawner
-        task = self.group_tasks[key] = GroupTask(key, make, shutdown_timeout, self, self._kernel)
-        await self._nursery.start(task.run)
-        self._perform(self._policy.add_group(key, limits, self.now()))
+        known = self.group_tasks.get(key)
+        if known is not None:
+            if not self._policy.state.open:
+                return  # it ends with the others
+            known.make_spawner, known.shutdown_timeout = make, shutdown_timeout
+            commands = self._policy.add_group(key, limits, self.now(), random.random())
+        else:
+            # Before its task runs: whoever closes the pool meanwhile closes it, too.
+            task = self.group_tasks[key] = GroupTask(key, make, shutdown_timeout, self, self._kernel)
+            await self._nursery.start(task.run)
+            commands = self._policy.add_group(key, limits, self.now())
+        self._perform(commands)
+        self.notify_changed()
+
+    def has(self, key: GroupKey) -> bool:
+        """Whether a group was added, and is not gone."""
+        return key in self._policy.state.groups
+
+    def remove_group(self, key: GroupKey) -> None:
+        """Let a group serve those who wait for it, and end. It is gone when ``group_tasks`` has it no more."""
+        self._perform(self._policy.remove_group(key, self.now()))
+        self.notify_changed()
+
+    def change_limits(self, limits: PoolLimits) -> None:
+        """Change the limits of the whole pool. No request is lost."""
+        self._perform(self._policy.change_pool_limits(limits, self.now()))
+        self.notify_changed()
+
+    def change_group(
+        self, key: GroupKey, limits: GroupLimits, make_spawner: MakeSpawner | None, shutdown_timeout: float
+    ) -> None:
+        """Change the limits of a group. No process ends for it but those that are too many.
+
+        :param make_spawner: makes the spawners from the next generation on; None: as before.
+        :raises KeyError: there is no such group.
+        """
+        task = self.group_tasks[key]
+        task.shutdown_timeout = shutdown_timeout
+        if make_spawner is not None:
+            task.make_spawner = make_spawner
+        self._perform(self._policy.change_group_limits(key, limits, self.now(), random.random()))
+        self.notify_changed()
 
     def shut_down(self) -> None:
         """Retire everything. ``empty`` is set when everything is gone."""
@@ -372,7 +418,7 @@ class Pool:
             output=process.live.output_tail,
         )
         commands = self._policy.process_exited(process.id, self.now(), random.random(), evidence)
-        if unasked and self._policy.state.groups[process.group].backoff.failure is evidence:
+        if unasked and (group := self._policy.state.groups.get(process.group)) and group.backoff.failure is evidence:
             _log.error(
                 "%s: process %d of %s [error %s]", evidence.summary, process.live.pid, process.group, evidence.error_id
             )
@@ -438,6 +484,7 @@ class Pool:
         """
         for key in keys:
             self.group_tasks[key]  # raises KeyError here: a caller's mistake is not a failure of the policy
+        keys = tuple(filter(self.has, keys))  # one that is being added starts with the code of now
         self._perform(self._policy.restart_all(keys, self.now(), hard=hard))
         self.notify_changed()
         return {key: self._policy.restart_target(key) for key in keys}
@@ -485,7 +532,8 @@ class Pool:
 
     def rejection(self, key: GroupKey) -> Rejection | None:
         """The last restart of a group, if it was given up."""
-        return self._policy.state.groups[key].rejection
+        group = self._policy.state.groups.get(key)
+        return group.rejection if group is not None else None
 
     def generation(self, key: GroupKey) -> int:
         """The generation of a group that serves."""
@@ -506,6 +554,9 @@ class Pool:
         """
         while True:
             changed = self.changed
+            if key not in self.group_tasks or self._policy.state.groups[key].leaving:
+                await trio.lowlevel.checkpoint()
+                return Rejection(generation, self.now(), None, kept=False)  # it was removed
             group = self._policy.group_statistics(key)
             rejection = group.rejection
             if rejection is not None and rejection.generation >= generation:
@@ -607,6 +658,13 @@ class Pool:
         except Exception as error:
             self.failed(error)
             raise
+
+    def end_group(self, key: GroupKey) -> None:
+        """A removed group is gone."""
+        self.group_tasks.pop(key).close()
+        self._told.pop(key, None)
+        _log.info("%s is removed", key)
+        self.notify_changed()
 
     def pool_empty(self) -> None:
         """Nothing is left."""

@@ -46,15 +46,36 @@ class RestartFilePoller:
         :param interval: seconds between two rounds.
         """
         self._pool = pool
-        self._directories = dict(directories)
-        self._roots = dict(roots)
+        self._directories: dict[GroupKey, str] = {}
+        self._roots: dict[GroupKey, str] = {}
         self._code: dict[GroupKey, tuple[int, int]] = {}
         """The generation that served when the code was looked at, and the code's signature."""
-        self._interval = interval
-        self._files = {key: RestartFile() for key in directories}
-        self._unseen = set(directories)
-        self._always = dict.fromkeys(directories, False)
+        self._files: dict[GroupKey, RestartFile] = {}
+        self._unseen: set[GroupKey] = set()
+        self._always: dict[GroupKey, bool] = {}
         self._limiter = trio.CapacityLimiter(1)
+        self._changed = trio.Event()
+        self.watch(directories, roots, interval)
+
+    def watch(self, directories: Mapping[GroupKey, str], roots: Mapping[GroupKey, str], interval: float) -> None:
+        """Look at these applications from now on. What is known of those that stay is kept.
+
+        :param interval: seconds between two rounds; 0: do not look.
+        """
+        for key in self._directories.keys() | directories.keys():
+            if directories.get(key) != self._directories.get(key) or roots.get(key) != self._roots.get(key):
+                self._code.pop(key, None)
+                self._files.pop(key, None)
+                self._always.pop(key, None)
+                self._unseen.discard(key)
+        for key in directories.keys() - self._files.keys():
+            self._files[key] = RestartFile()
+            self._always[key] = False
+            self._unseen.add(key)
+        self._directories = dict(directories)
+        self._roots = dict(roots)
+        self._interval = interval
+        self._changed.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled.
@@ -63,14 +84,16 @@ class RestartFilePoller:
         noticed. Looking at the code of thousands of applications may take longer than starting to
         serve, so nothing waits for that.
         """
-        await self._look()
+        if self._interval:
+            await self._look()
         task_status.started()
-        await self._look_at_code()
+        if self._interval:
+            await self._look_at_code()
         while True:
-            await trio.sleep(self._interval)
+            await self._sleep()
             for key, (mtime, always) in (await self._look()).items():
-                if key not in self._pool.group_tasks:
-                    continue  # the group is still being added
+                if not self._pool.has(key) or key not in self._files:
+                    continue  # the group is still being added, or was removed meanwhile
                 if always != self._always[key]:
                     self._always[key] = always
                     _log.info("%s: always_restart.txt is %s", key, "there" if always else "gone")
@@ -80,19 +103,23 @@ class RestartFilePoller:
                     self._pool.restart(key)
             await self._look_at_code()
 
+    async def _sleep(self) -> None:
+        while True:
+            self._changed = changed = trio.Event()
+            with trio.move_on_after(self._interval or float("inf")):
+                await changed.wait()
+            if self._interval and not changed.is_set():
+                return
+
     async def _look_at_code(self) -> None:
         """Note the code of a new generation. If a generation is troubled, check whether its code
         has changed.
         """
-        serving = {
-            key: self._pool.generation(key) if key in self._pool.group_tasks else FIRST_GENERATION
-            for key in self._roots
-        }
+        serving = {key: self._pool.generation(key) if self._pool.has(key) else FIRST_GENERATION for key in self._roots}
         roots = {
             key: root
             for key, root in self._roots.items()
-            if self._code.get(key, (0, 0))[0] != serving[key]
-            or (key in self._pool.group_tasks and self._pool.is_troubled(key))
+            if self._code.get(key, (0, 0))[0] != serving[key] or (self._pool.has(key) and self._pool.is_troubled(key))
         }
         if not roots:
             return
@@ -102,6 +129,8 @@ class RestartFilePoller:
             _log.warning("changes of the code are not looked for this time: %s", error)
             return
         for key, signature in seen.items():
+            if key not in self._roots or not self._pool.has(key):
+                continue  # it was removed meanwhile
             generation, before = self._code.get(key, (0, 0))
             if generation != serving[key] or (signature != before and self._pool.is_troubled(key)):
                 self._code[key] = (serving[key], signature)

@@ -26,6 +26,7 @@ from passenger_trio.codecs.websocket_frames import FrameLimits
 from passenger_trio.core.accept_gate import Turn
 from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.fronts.share import ALONE, Share
+from passenger_trio.core.model import GroupKey
 from passenger_trio.core.tally import RequestTally
 from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
@@ -96,12 +97,10 @@ class Front:
         """:param descriptors: limits the descriptors that clients may hold; None: no limit.
         :param share: this front's part of what all fronts have together. (Limits in ``options`` are this front's.)
         """
-        self.options = options
         self.kernel = kernel or ErrorKernel()
-        self.limits = HttpLimits.from_options(options)
-        self.frame_limits = FrameLimits(min(options.websocket_max_message_size, MAX_WEBSOCKET_MESSAGE))
         self.pool = pool
-        self.mounts = Mounts(routes)
+        self._descriptors = descriptors or Descriptors.measured(-1, options.max_connections, 0, 0)
+        self._configure(options, routes)
         self.access_log = access_log
         self.error_page: ErrorPage | None = None
         """Gives the pages of failed requests, if the embedding program has its own."""
@@ -136,14 +135,36 @@ class Front:
         self._date = b""
         self._id_prefix = secrets.token_hex(4).encode()
         self._ids = itertools.count(1)
-        self._descriptors = descriptors or Descriptors.measured(-1, options.max_connections, 0, 0)
-        self._trusts_unix = bool({"unix", "*"} & set(_peers(options)))
-        self._trusted = trusted_networks(options)
         self._warned = 0.0
         self._quiet = float(share.fronts)
         """Seconds between two warnings."""
         self._most_refusals = share.part(REFUSALS_A_SECOND)
         self._refusal_second = self._refusals = 0
+
+    def _configure(self, options: ServerOptions, routes: Sequence[Route]) -> None:
+        self.options = options
+        self.limits = HttpLimits.from_options(options)
+        self.frame_limits = FrameLimits(min(options.websocket_max_message_size, MAX_WEBSOCKET_MESSAGE))
+        self.mounts = Mounts(routes)
+        self._trusts_unix = bool({"unix", "*"} & set(_peers(options)))
+        self._trusted = trusted_networks(options)
+
+    def reconfigure(self, options: ServerOptions, routes: Sequence[Route], descriptors: Descriptors) -> None:
+        """Serve by other options from now on. Connections that are open keep the limits on heads and frames that
+        they began with; requests in flight keep their routes.
+        """
+        if options.data_buffer_max:
+            self.spill.quota.limit = options.data_buffer_max
+        self._descriptors = descriptors
+        self._configure(options, routes)
+
+    def is_asked_for(self, key: GroupKey) -> bool:
+        """Whether a request for an application is on its way to a process."""
+        return any(
+            exchange.route.key == key and not exchange.pid
+            for connection in self.connections
+            if (exchange := connection.exchange) is not None
+        )
 
     @property
     def most_connections(self) -> int:

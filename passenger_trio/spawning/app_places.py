@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from passenger_trio.errors import EnvironmentUnfit
+from passenger_trio.errors import EnvironmentUnfit, ReloadRefused
 from passenger_trio.options import AppOptions, Config
 from passenger_trio.spawning.app_spec import AppSpec, group_key, make_app_spec
 from passenger_trio.spawning.detect import DetectedApp
@@ -54,6 +54,7 @@ class AppPlaces:
 
     def make_spec(self, app: AppOptions, detected: DetectedApp) -> AppSpec:
         """:raises OptionError: its user or group cannot be had.
+        :raises ReloadRefused: the server was not started for applications of other users.
         :raises FileNotFoundError: the loader is missing from the installation.
         :raises EnvironmentUnfit: no directory can be made for its sockets.
         """
@@ -64,6 +65,8 @@ class AppPlaces:
             else run_as(app, detected, server_user=self._server_user, is_embedded=self._is_embedded)
         )
         socket_dir = self._instance_dir
+        if choice is not None and self._dirs is None:  # in a reload: nobody asked for it at the start
+            raise ReloadRefused(f"{app.root} is to run as another user: start the server anew for that")
         if choice is not None and self._dirs is not None:
             try:
                 socket_dir = self._dirs.add(self._made, choice.uid, choice.gid)

@@ -43,9 +43,12 @@ _CONCURRENCY = {"asgi": 100, "node": 100, "generic": 0}
 _PRELOAD_ARGUMENT = "--preload"
 
 
-@attrs.frozen
+@attrs.define
 class AppSpec:
-    """How the processes of one application are made."""
+    """How the processes of one application are made.
+
+    A reload replaces ``app`` if only options differ that no process was started with (``core.reload_plan``).
+    """
 
     key: GroupKey
     app: AppOptions

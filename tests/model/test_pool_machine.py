@@ -217,6 +217,25 @@ class PoolMachine(RuleBasedStateMachine):
     def code_changes(self, number: int) -> None:
         self.world.code_changes(pick(self.world.groups, number))
 
+    @rule(key=st.sampled_from(KEYS), limits=group_limits, jitter=jitters)
+    def an_application_is_added(self, key: GroupKey, limits: GroupLimits, jitter: float) -> None:
+        """LI2: also one that was removed, and still leaves."""
+        if not self.world.shutting_down and (key not in self.world.groups or key in self.world.leaving):
+            self.world.add_group(key, limits, jitter)
+
+    @precondition(lambda self: len(self.world.groups) - len(self.world.leaving) > 1)
+    @rule(number=numbers)
+    def an_application_is_removed(self, number: int) -> None:
+        self.world.remove_group(pick(self.world.groups, number))
+
+    @rule(limits=pool_limits)
+    def the_pool_is_resized(self, limits: PoolLimits) -> None:
+        self.world.change_pool(limits)
+
+    @rule(number=numbers, limits=group_limits, jitter=jitters)
+    def limits_change(self, number: int, limits: GroupLimits, jitter: float) -> None:
+        self.world.change_group(pick(self.world.groups, number), limits, jitter)
+
     @rule(hard=st.booleans())
     def restart_all(self, hard: bool) -> None:
         self.world.restart_all(hard=hard)
@@ -306,7 +325,8 @@ class PoolMachine(RuleBasedStateMachine):
             return
         world.play_to_quiescence()
         if not world.shutting_down:
-            for key in world.groups:
+            assert not world.leaving or world.waiting, "what was removed stays (OP1)"
+            for key in world.groups.keys() - world.leaving:
                 self.everything_asked_for_was_done(key)
         for key in set(world.waiting.values()):
             # The one case in which somebody may wait: all places are of groups that have one process, which could not be had again.

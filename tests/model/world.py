@@ -17,6 +17,7 @@ from passenger_trio.core.commands import (
     Command,
     Detach,
     EndGeneration,
+    EndGroup,
     Grant,
     Kill,
     PoolEmpty,
@@ -135,6 +136,12 @@ class FakeWorld:
     """Those of them that were told to go."""
     preloader_used: dict[tuple[GroupKey, int], float] = attrs.field(factory=dict)
     last_id: int = 0
+    leaving: set[GroupKey] = attrs.field(factory=set)
+    """Removed, and not gone."""
+    allowed: int = 0
+    """Processes and attempts that there were when the limits last changed."""
+    fewest_slots: int = 0
+    """The fewest slots that there ever were. (0: they never changed.)"""
     shutting_down: bool = False
     empty: bool = False
     grants: int = 0
@@ -146,9 +153,59 @@ class FakeWorld:
 
     # --- things that happen -----------------------------------------------------------------------------------
 
-    def add_group(self, key: GroupKey, limits: GroupLimits) -> None:
+    def add_group(self, key: GroupKey, limits: GroupLimits, jitter: float = 0.0) -> None:
+        again = key in self.groups
         self.groups[key] = limits
-        self.perform(self.policy.add_group(key, limits, self.now))
+        self.leaving.discard(key)
+        self.allowed = self._total
+        self.perform(self.policy.add_group(key, limits, self.now, jitter))
+        if again:
+            self.restarts[key] = self.policy.restart_target(key)
+
+    def remove_group(self, key: GroupKey) -> None:
+        """OP1: who has a session keeps it, who waits is served or told the truth."""
+        sessions = dict(self.sessions)
+        if not self.shutting_down:
+            self.leaving.add(key)
+        commands = self.policy.remove_group(key, self.now)
+        for command in commands:
+            if isinstance(command, Refuse) and self.waiting[command.waiter] == key:
+                assert command.reason is Reason.SPAWN_FAILED, "who waits is served"
+        self.perform(commands)
+        assert self.sessions.keys() >= sessions.keys(), "a session ended by a removal"
+
+    def change_pool(self, limits: PoolLimits) -> None:
+        """OP3: whatever becomes smaller, no request ends for it."""
+        if self.shutting_down:
+            assert self.policy.change_pool_limits(limits, self.now) == []
+            return
+        self.fewest_slots = min(
+            self.fewest_slots or limits.max_concurrent_spawns,
+            limits.max_concurrent_spawns,
+            self.policy.state.limits.max_concurrent_spawns,
+        )
+        self.allowed = self._total
+        self._changed(self.policy.change_pool_limits(limits, self.now))
+
+    def change_group(self, key: GroupKey, limits: GroupLimits, jitter: float) -> None:
+        if self.shutting_down:
+            assert self.policy.change_group_limits(key, limits, self.now, jitter) == []
+            return
+        self.groups[key] = limits
+        self.allowed = self._total
+        self._changed(self.policy.change_group_limits(key, limits, self.now, jitter))
+
+    def _changed(self, commands: list[Command]) -> None:
+        sessions = dict(self.sessions)
+        busy = {process.id for process in self.processes.values() if process.sessions and process.is_live}
+        self.perform(commands)
+        assert sessions.items() <= self.sessions.items()
+        for id in busy:
+            assert not self.processes[id].retired, "it served, and was ended by a change of limits"
+
+    @property
+    def _total(self) -> int:
+        return len(self.processes) + len(self.attempts)
 
     def checkout_nowait(self, key: GroupKey) -> Grant | None:
         deadline = self.policy.next_deadline()
@@ -157,7 +214,7 @@ class FakeWorld:
         grant = self.policy.checkout_nowait(key, self.now)
         assert self.policy.next_deadline() >= deadline or self.groups[key].max_request_time
         if grant is None:
-            always = self.policy.state.groups[key].always_restart
+            always = key in self.groups and self.policy.state.groups[key].always_restart
             assert queued or choice is None or self.shutting_down or always
         else:
             assert not queued, "it overtook a waiter"
@@ -184,8 +241,9 @@ class FakeWorld:
 
     def abandon(self, waiter: WaiterId) -> None:
         self.waiting.pop(waiter, None)
-        assert self.policy.abandon(waiter, self.now) == []
-        self._check()
+        commands = self.policy.abandon(waiter, self.now)
+        assert self.leaving or not commands
+        self.perform(commands)
 
     def close(self, session: SessionId, outcome: SessionOutcome) -> None:
         deadline = self.policy.next_deadline()
@@ -217,9 +275,9 @@ class FakeWorld:
         queue = [waiter for waiter, key in self.waiting.items() if key == process.group]
         waiting = sum(process in self._candidates(process.group, waiter) for waiter in queue)
         commands = self.policy.session_uncounted(session, self.now)
-        assert len(commands) == min(waiting, process in self._routable(process.group)), (
-            "a place is free, and one waits for it"
-        )
+        grants = sum(isinstance(command, Grant) for command in commands)
+        assert grants == min(waiting, process in self._routable(process.group)), "a place is free, and one waits for it"
+        assert self.leaving or grants == len(commands)
         self.perform(commands)
 
     def hold(self, session: SessionId) -> None:
@@ -247,7 +305,7 @@ class FakeWorld:
         if unwanted:
             assert process.retired, "it was abandoned and serves"
         taken = any(isinstance(command, Retire) and command.reason is Reason.MAKE_ROOM for command in commands)
-        if live and not taken:
+        if live and not taken and key not in self.leaving:
             # (Its only process may be idle now, and another group without any may wait for its place.)
             assert self._live(key), "a group that served stands empty"
         return process.id
@@ -280,13 +338,14 @@ class FakeWorld:
     def restart(self, key: GroupKey, *, hard: bool = False) -> None:
         live = self._live(key)
         self.perform(self.policy.restart(key, self.now, hard=hard))
-        self.restarts[key] = self.policy.restart_target(key)
+        if key not in self.leaving:
+            self.restarts[key] = self.policy.restart_target(key)
         if live and not hard:
             assert self._live(key) == live, "a rolling restart retires nobody when it begins"
 
     def restart_all(self, *, hard: bool = False) -> None:
         self.perform(self.policy.restart_all(tuple(self.groups), self.now, hard=hard))
-        for key in self.groups:
+        for key in self.groups.keys() - self.leaving:
             self.restarts[key] = self.policy.restart_target(key)
 
     def code_changes(self, key: GroupKey) -> None:
@@ -420,7 +479,8 @@ class FakeWorld:
         limits = state.limits
         if self.shutting_down:
             return
-        patience = PATIENCE * (1 + len(self.attempts) / limits.max_concurrent_spawns)
+        slots = self.fewest_slots or limits.max_concurrent_spawns
+        patience = PATIENCE * (1 + len(self.attempts) / slots)
         recent = sum(self.now < self.begun[attempt] + patience for attempt in self.attempts)
         full = sum(len(self._live(key)) for key in self.groups) + self._coming() >= limits.max_pool_size
         total = len(self.processes) + len(self.attempts)
@@ -433,7 +493,7 @@ class FakeWorld:
             if wanted and has_place and not mine and not self._live(key) and not group.backoff.in_force(self.now):
                 assert recent > limits.max_concurrent_spawns, f"{key} waits for what others load"
             asked = self.restarts.get(key, 1) > max(self.generations_begun(key), self.rejected.get(key, 0))
-            relieved = key in self.reliefs.values()
+            relieved = key in self.reliefs.values() or key in self.leaving
             in_order = len(left) + len(mine) <= len(self._live(key)) and total < state.ceiling + len(self.groups)
             in_order = in_order or total < state.ceiling
             if asked and in_order and not relieved and not group.backoff.in_force(self.now):
@@ -506,6 +566,8 @@ class FakeWorld:
                         if len(self._live(process.group)) <= self._minimum(process.group):
                             self._is_last_resort(process)
                         made_room = "late"
+                    if command.reason is Reason.SHRINK:
+                        self._is_missed_least(process)
                     process.detached = True
                     process.detached_at = self.now
                 case RunOobWork():
@@ -546,6 +608,10 @@ class FakeWorld:
                         else:
                             self._is_last_resort(process)
                             made_room = "late"
+                    if command.reason is Reason.SHRINK and not process.detached:
+                        self._is_missed_least(process)
+                    if command.reason is Reason.REMOVED and not process.detached:
+                        assert process.group in self.leaving
                     process.retired = True
                 case Kill():
                     process = self.processes[command.process]
@@ -579,6 +645,8 @@ class FakeWorld:
                     there = [p.generation for p in self.processes.values() if p.group == command.group]
                     assert command.generation not in there, "a process may use what was started for it"
                     self.ended.add(of)
+                case EndGroup():
+                    self._forget(command.group)
                 case RestartEnded(rejected=True):
                     self.rejected[command.group] = command.generation
                 case RestartEnded():
@@ -603,12 +671,51 @@ class FakeWorld:
         if process.sessions and not self.shutting_down:
             assert self._routable(key) or process.held or self.policy.next_deadline() <= self.now
 
+    def _forget(self, key: GroupKey) -> None:
+        """OP1: nothing of a removed group stays, and another application may have its name."""
+        assert key in self.leaving
+        assert not self.shutting_down
+        assert key not in self.waiting.values()
+        assert key not in self.attempts.values()
+        assert not any(process.group == key for process in self.processes.values())
+        assert not any(left for (of, _), left in self.preloaders.items() if of == key)
+        self.leaving.remove(key)
+        del self.groups[key]
+        for of_generations in (self.begun_generations, self.unsafe_ones, self.ended, self.came):
+            of_generations -= {of for of in of_generations if of[0] == key}
+        for books in (self.preloaders, self.preloaders_told, self.preloader_used):
+            for of in [of for of in books if of[0] == key]:
+                del books[of]
+        self.restarts.pop(key, None)
+        self.rejected.pop(key, None)
+        self.allowed = self._total
+
     def _live(self, key: GroupKey) -> list[FakeProcess]:
         return [process for process in self.processes.values() if process.group == key and process.is_live]
 
     def _minimum(self, key: GroupKey) -> int:
+        if key in self.leaving:
+            return 0
         limits = self.groups[key]
         return min(limits.min_instances, limits.max_instances or limits.min_instances)
+
+    def _is_missed_least(self, chosen: FakeProcess) -> None:
+        """OP3: idle ones go first, those above a minimum before the others; who goes was too many."""
+        whole = sum(len(self._live(key)) for key in self.groups) + self._coming()
+        too_many = whole > self.policy.state.limits.max_pool_size
+        of_group, most = self._live(chosen.group), self.groups[chosen.group].max_instances
+        if most and len(of_group) + self._coming(chosen.group) > most:
+            groups = [chosen.group]
+        else:
+            assert too_many, "it was not too many"
+            groups = list(self.groups)
+        rich = [key for key in groups if len(self._live(key)) > self._minimum(key)]
+        idle = [process for key in rich for process in self._routable(key) if not process.sessions]
+        if idle:
+            assert chosen in idle, "an idle one could go"
+            assert chosen.last_used == min(process.last_used for process in idle)
+        elif rich:
+            assert chosen.group in rich, "another could go, and no minimum would be missed"
 
     def _nobody_idle_above_minimum(self) -> None:
         for key in self.groups:
@@ -639,9 +746,10 @@ class FakeWorld:
                 for other in self._routable(key):
                     assert other.sessions or other.last_used >= chosen.last_used, f"{other} is idle for longer"
 
-    def _coming(self) -> int:
-        """Attempts that count in the limits on processes that serve."""
-        return len(self.attempts.keys() - self.reliefs.keys() - self.abandoned)
+    def _coming(self, of: GroupKey | None = None) -> int:
+        """Attempts that count in the limits on processes that serve: all, or those of one group."""
+        counting = self.attempts.keys() - self.reliefs.keys() - self.abandoned
+        return sum(of in (None, self.attempts[attempt]) for attempt in counting)
 
     def _granted(self, grant: Grant, key: GroupKey, choice: FakeProcess | None) -> None:
         self.grants += 1
@@ -660,7 +768,9 @@ class FakeWorld:
             case Reason.QUEUE_FULL:
                 limit = self.groups[key].max_request_queue_size
                 assert limit > 0
-                assert list(self.waiting.values()).count(key) == limit
+                assert list(self.waiting.values()).count(key) >= limit
+            case Reason.REMOVED:
+                assert key not in self.groups
             case Reason.QUEUE_TIME:
                 limit = self.groups[key].max_request_queue_time
                 assert limit
@@ -691,7 +801,8 @@ class FakeWorld:
         limits: PoolLimits = state.limits
         if not self.shutting_down:
             assert sum(len(self._live(key)) for key in self.groups) + self._coming() <= limits.max_pool_size
-        assert len(self.processes) + len(self.attempts) <= 2 * limits.max_pool_size + len(self.groups)
+        assert self._total <= max(2 * limits.max_pool_size + len(self.groups), self.allowed)
+        assert state.groups.keys() == self.groups.keys()
         for process in self.processes.values():
             limit = self.groups[process.group].max_drain_time
             if process.detached and not process.retired and limit:

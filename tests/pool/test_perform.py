@@ -14,7 +14,7 @@ from passenger_trio.core.commands import PoolEmpty, Reason, Refuse, RetirePreloa
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import AttemptId, SessionOutcome, WaiterId
 from passenger_trio.core.state import EnabledStatus
-from passenger_trio.errors import CheckoutError, PoolShutDown, RequestQueueFull, SpawnError
+from passenger_trio.errors import ApplicationRemoved, CheckoutError, PoolShutDown, RequestQueueFull, SpawnError
 from passenger_trio.pool.perform import perform, refusal
 from passenger_trio.pool.pool import Pool
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner, dummy_failure
@@ -28,6 +28,7 @@ WAITER = WaiterId(1)
     [
         (Refuse(WAITER, Reason.QUEUE_FULL), RequestQueueFull, 1),
         (Refuse(WAITER, Reason.SHUT_DOWN), PoolShutDown, None),
+        (Refuse(WAITER, Reason.REMOVED), ApplicationRemoved, None),
         (Refuse(WAITER, Reason.SPAWN_FAILED, dummy_failure()), SpawnError, None),
         (Refuse(WAITER, Reason.SPAWN_FAILED, dummy_failure(), 0.0), SpawnError, 1),
         (Refuse(WAITER, Reason.SPAWN_FAILED, dummy_failure(), 0.3), SpawnError, 1),
@@ -45,9 +46,10 @@ def test_a_refusal_becomes_its_error(command: Refuse, error: type[CheckoutError]
 
 def test_every_reason_to_refuse_has_its_own_error() -> None:
     found = {
-        type(refusal(Refuse(WAITER, reason))) for reason in (Reason.QUEUE_FULL, Reason.SHUT_DOWN, Reason.SPAWN_FAILED)
+        type(refusal(Refuse(WAITER, reason)))
+        for reason in (Reason.QUEUE_FULL, Reason.SHUT_DOWN, Reason.REMOVED, Reason.SPAWN_FAILED)
     }
-    assert found == {RequestQueueFull, PoolShutDown, SpawnError}
+    assert found == {RequestQueueFull, PoolShutDown, ApplicationRemoved, SpawnError}
 
 
 async def test_a_command_that_nobody_knows_is_our_bug(autojump_clock: MockClock) -> None:
@@ -168,4 +170,4 @@ async def test_out_of_band_work(
 
 def test_the_table_knows_every_command() -> None:
     """mypy says so by ``assert_never``; here the commands are counted, so that a new one comes with a test."""
-    assert len(typing.get_args(commands.Command)) == 13
+    assert len(typing.get_args(commands.Command)) == 14  # EndGroup: test_pool_shell

@@ -31,7 +31,14 @@ from passenger_trio.core.backoff import CRASHES_TOLERATED, SPREAD
 from passenger_trio.core.commands import Reason, Refuse
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey, SessionId, SessionOutcome, WaiterId
-from passenger_trio.errors import CheckoutError, InvariantBroken, PoolShutDown, RequestQueueFull, SpawnError
+from passenger_trio.errors import (
+    ApplicationRemoved,
+    CheckoutError,
+    InvariantBroken,
+    PoolShutDown,
+    RequestQueueFull,
+    SpawnError,
+)
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.session import Session
 from passenger_trio.pool.waiter import Waiter
@@ -107,12 +114,45 @@ async def test_concurrency_is_kept(autojump_clock: MockClock) -> None:
             session.close(DONE)
 
 
-async def test_a_group_that_was_not_added_is_a_mistake(autojump_clock: MockClock) -> None:
+async def test_a_request_for_a_group_that_is_not_there_is_refused(autojump_clock: MockClock) -> None:
+    """OP1: the application may have been removed while the request was on its way."""
     async with running_pool(DummySpawner()) as pool:
-        for call in (lambda: checkout_nowait(pool, GroupKey("x", "y")), lambda: queue_up(pool, GroupKey("x", "y"))):
-            with pytest.raises(KeyError):
-                call()
-            check(pool)
+        with pytest.raises(trio.WouldBlock):
+            checkout_nowait(pool, GroupKey("x", "y"))
+        with pytest.raises(ApplicationRemoved):
+            await queue_up(pool, GroupKey("x", "y")).wait()
+        check(pool)
+
+
+async def test_a_removed_group_ends_when_its_requests_have(autojump_clock: MockClock) -> None:
+    """OP1: nothing of it is left, and another one may have its name."""
+    async with running_pool(DummySpawner()) as pool:
+        await until(pool, 1)
+        session = checkout_nowait(pool, KEY)
+        task = pool.group_tasks[KEY]
+        pool.remove_group(KEY)
+        assert pool.group_tasks[KEY] is task
+        session.close(DONE)
+        await task.ended.wait()
+        assert not pool.has(KEY)
+        assert not pool.processes
+        await pool.add_group(KEY, GroupLimits(), DummySpawner(), GRACE)
+        await until(pool, 1)
+        check(pool)
+
+
+async def test_a_group_that_comes_back_before_it_is_gone_is_restarted(autojump_clock: MockClock) -> None:
+    """LI2: with the new spawner."""
+    newer = DummySpawner()
+    async with running_pool(DummySpawner()) as pool:
+        await until(pool, 1)
+        session = checkout_nowait(pool, KEY)
+        pool.remove_group(KEY)
+        await pool.add_group(KEY, GroupLimits(), lambda generation: newer, GRACE)
+        await until(pool, 2)
+        session.close(DONE)
+        assert pool.generation(KEY) == 2
+        check(pool)
 
 
 # --- cancellation -----------------------------------------------------------------------------------------------------

@@ -132,6 +132,10 @@ class Listener:
         if containment.error is not None:
             sock.close()
 
+    def set_backlog(self, backlog: int) -> None:
+        """Change the length of the kernel's queue; nobody in it is lost."""
+        self._sock.listen(backlog)
+
     def close(self) -> None:
         """Idempotent: the path may be another server's by the second time."""
         if self._sock.fileno() < 0:

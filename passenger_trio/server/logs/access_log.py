@@ -123,14 +123,20 @@ class AccessLog:
 
         :raises OptionError: the file cannot be opened.
         """
-        destination = config.server.access_log
-        if destination == "auto":
-            destination = "-" if any(app.is_development for app in config.apps) else "off"
+        destination = cls.destination_of(config)
         return (
             None
             if destination in _NO_LOG
             else cls(destination, config.server.access_log_format, kernel=kernel, lock=lock)
         )
+
+    @staticmethod
+    def destination_of(config: Config) -> str:
+        """Where the options want the log."""
+        destination = config.server.access_log
+        if destination == "auto":
+            return "-" if any(app.is_development for app in config.apps) else "off"
+        return destination
 
     def record(self, record: AccessRecord) -> None:
         """Log a request. Synchronous, never waits: the line is written later."""

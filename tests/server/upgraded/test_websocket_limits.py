@@ -33,7 +33,10 @@ from passenger_trio.admin.render_tables import render_requests
 from passenger_trio.admin.resources import requests
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.options import Config, ServerOptions
+from passenger_trio.reloading import Reloading
 from passenger_trio.running import RunningServer
+from passenger_trio.server.listening.listeners import Listeners
+from passenger_trio.spawning.app_spec import AppSpec
 
 SMALL = ServerOptions(websocket_max_message_size=1000)
 
@@ -403,7 +406,15 @@ async def test_drained_while_its_101_is_not_taken_it_still_has_its_time() -> Non
 @simulated
 async def test_requests_lists_websockets_with_bytes_each_way_and_the_last_activity() -> None:
     async with websockets() as world:
-        server = RunningServer(Config(), [], "", [], world.pool, world.front)
+        listeners = Listeners([], world.front, are_given=True)
+
+        def no_spec(*_: object) -> AppSpec:
+            raise AssertionError("there is no application to add")
+
+        reloading = Reloading(
+            Config(), [], [], world.pool, world.front, None, listeners, no_spec, lambda addresses: None
+        )
+        server = RunningServer("", [], world.pool, world.front, reloading)
         client = await open_websocket(world, handshake("/chat"))
         client.send(masked(TEXT, b"12345"))
         assert await client.frame() == Frame(TEXT, b"12345")

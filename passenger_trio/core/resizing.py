@@ -1,0 +1,173 @@
+"""Groups come and go, and limits change, while the pool serves.
+
+This module knows the limits before and after, and who is removed. It never knows why an operator wants
+that, or where limits are written.
+
+Laws:
+
+* A change of limits ends no request. A smaller pool is reached by idle processes first, then by
+  attempts that can be spared, then by busy processes, which finish their sessions. Minimums go last.
+* The limits on processes that serve hold in the step that lowers them. What was there before and
+  leaves, or loads, may exceed the hard ceiling, the slots and the queue until it is gone (the
+  ``allowed_...`` fields). Nothing new begins above them.
+* A group that is removed (*leaving*) serves those who wait for it, and starts processes for them only.
+  When nobody waits, it retires everything. When nothing of it is left, it is forgotten (``EndGroup``),
+  and its key is free. A request for a group that is forgotten is refused.
+* A group that is added while it leaves stays: it is restarted, because it may be another application.
+"""
+
+from __future__ import annotations
+
+import math
+
+from passenger_trio.core import drain_time, recycling, restarting, scaling, waitlist
+from passenger_trio.core.commands import Command, EndGroup, Reason
+from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.state import Attempt, EnabledStatus, GroupState, PoolState, ProcessState
+
+
+def change_pool(pool: PoolState, limits: PoolLimits, now: float) -> list[Command]:
+    """The limits of the whole pool change."""
+    pool.limits = limits
+    # The next look is due at once: it was set for other limits.
+    pool.spare_due, pool.spare_seen = math.inf, False
+    for group in pool.groups.values():
+        scaling.watch_idleness(pool, group, now)
+    return _settle(pool, _shrink(pool, now), now)
+
+
+def change_group(pool: PoolState, group: GroupState, limits: GroupLimits, now: float, jitter: float) -> list[Command]:
+    """The limits of one group change."""
+    _set_limits(pool, group, limits, now, jitter)
+    return _settle(pool, _shrink(pool, now), now)
+
+
+def _set_limits(pool: PoolState, group: GroupState, limits: GroupLimits, now: float, jitter: float) -> None:
+    before, group.limits = group.limits, limits
+    group.allowed_queue = len(group.waiters)
+    if not limits.max_request_time:
+        group.running.clear()
+    pool.timed = any(one.limits.max_request_time > 0 for one in pool.groups.values())
+    if before.max_drain_time != limits.max_drain_time:
+        drain_time.limit_changed(group)
+    recycling.limits_changed(group, before, now, jitter)
+    scaling.watch_idleness(pool, group, now)
+
+
+def remove(pool: PoolState, group: GroupState, now: float) -> list[Command]:
+    """The application is removed: its group leaves."""
+    group.leaving = True
+    pool.leaving[group.key] = group
+    group.always_restart = False
+    group.candidate, group.restart_again, group.rolling = None, False, False
+    commands: list[Command] = []
+    if group.relief is not None:
+        commands += scaling.abandon(group.relief, Reason.REMOVED)
+    scaling.watch_idleness(pool, group, now)
+    commands += restarting.conclude(group) + waitlist.refuse_hopeless(pool, group, now)
+    # Also if it stays for those who wait: its minimum is 0 now, and others may have its places.
+    return commands + let_go(pool, now) + scaling.start_spawns(pool, now, pool.groups.values())
+
+
+def revive(pool: PoolState, group: GroupState, limits: GroupLimits, now: float, jitter: float) -> list[Command]:
+    """A group that leaves is added again."""
+    group.leaving = False
+    del pool.leaving[group.key]
+    group.backoff.lift()
+    _set_limits(pool, group, limits, now, jitter)
+    # Before anything is started: that would be of the generation that was removed.
+    commands = restarting.begin(group)
+    return commands + _settle(pool, _shrink(pool, now), now)
+
+
+def let_go(pool: PoolState, now: float) -> list[Command]:
+    """Retire what the leaving groups do not need any more, and forget the groups of which nothing is left."""
+    commands: list[Command] = []
+    for group in list(pool.leaving.values()):
+        if group.waiters or not pool.open:
+            continue
+        for attempt in group.attempts.values():
+            commands += scaling.abandon(attempt, Reason.REMOVED)
+        for process in list(group.enabled.values()):
+            commands += scaling.retire(pool, process, Reason.REMOVED, now)
+        if group.attempts:
+            continue
+        for generation in group.generations.values():
+            if generation.has_preloader:
+                commands.append(restarting.retire_preloader(group, generation, Reason.REMOVED))
+        if not group.detached and not group.preloaders:
+            del pool.groups[group.key], pool.leaving[group.key]
+            pool.timed = any(one.limits.max_request_time > 0 for one in pool.groups.values())
+            pool.allowed_total = pool.total  # the ceiling counts a relief for each group
+            commands.append(EndGroup(group.key))
+    if commands:
+        commands += scaling.start_spawns(pool, now, pool.groups.values())
+    return commands
+
+
+def _settle(pool: PoolState, commands: list[Command], now: float) -> list[Command]:
+    """What follows from a change: room may have appeared, or gone."""
+    pool.allowed_total = pool.total
+    pool.allowed_attempts = len(pool.attempts)
+    for group in pool.groups.values():
+        if group.has_choosy_waiters:
+            commands += waitlist.serve(pool, group, now)
+        commands += waitlist.refuse_hopeless(pool, group, now) + restarting.conclude(group)
+    return commands + scaling.start_spawns(pool, now, pool.groups.values())
+
+
+def _shrink(pool: PoolState, now: float) -> list[Command]:
+    """Go down to the limits on the processes that serve."""
+    commands: list[Command] = []
+    for group in pool.groups.values():
+        most = group.limits.max_instances
+        while most and len(group.enabled) + scaling.under_way(group) > most:
+            commands += _give_up(pool, (group,), now)
+    while pool.capacity_used > pool.limits.max_pool_size:
+        commands += _give_up(pool, tuple(pool.groups.values()), now)
+    return commands
+
+
+def _give_up(pool: PoolState, groups: tuple[GroupState, ...], now: float) -> list[Command]:
+    victim = _first_to_go(groups)
+    if isinstance(victim, Attempt):
+        return scaling.abandon(victim, Reason.SHRINK)
+    return scaling.retire(pool, victim, Reason.SHRINK, now)
+
+
+def _first_to_go(groups: tuple[GroupState, ...]) -> ProcessState | Attempt:
+    """The process or attempt that is missed least. There is one: some limit is exceeded."""
+    rich = [group for group in groups if len(group.enabled) > scaling.minimum(group)]
+    idle = [
+        process
+        for group in rich
+        for process in group.enabled.values()
+        if not process.sessions and process.status is EnabledStatus.ENABLED
+    ]
+    if idle:
+        return min(idle, key=lambda process: (process.last_used, process.order))
+    spare = [
+        attempt
+        for group in groups
+        for attempt in group.attempts.values()
+        if attempt.counts and len(group.enabled) + scaling.under_way(group) > scaling.minimum(group)
+    ]
+    if spare:
+        return min(spare, key=lambda attempt: (scaling.has_only_hope(attempt), -attempt.id))
+    busy = [process for group in rich for process in group.enabled.values()]
+    if busy:
+        return min(busy, key=lambda process: (-len(process.group.enabled), process.sessions, process.order))
+    attempts = [attempt for group in groups for attempt in group.attempts.values() if attempt.counts]
+    if attempts:
+        return max(attempts, key=lambda attempt: attempt.id)
+    rest = [process for group in groups for process in group.enabled.values()]
+    # The last process of a rejected version cannot be started again.
+    return min(
+        rest,
+        key=lambda process: (
+            process.group.rejection is not None and len(process.group.enabled) == 1,
+            process.sessions > 0,
+            process.sessions,
+            process.order,
+        ),
+    )

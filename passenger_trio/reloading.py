@@ -1,0 +1,450 @@
+"""Applies a new configuration to a running server (OP1, OP3, LI2).
+
+``core.reload_plan`` decides what changes. This module finds out what both sides are, opens what can fail before
+anything else happens, and then applies the plan part by part.
+
+Laws
+    * On any error nothing is changed: everything that can fail comes before the first change.
+    * A reload runs to its end, whoever asked for it and has left. One at a time, in order of arrival.
+    * No request is lost. Requests are routed to an application only when its group is there, and a group is
+      removed only when no request is on its way to it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from typing import Protocol, TypeVar
+
+import attrs
+import trio
+
+from passenger_trio.core import readiness
+from passenger_trio.core.descriptors import Descriptors
+from passenger_trio.core.limits import PoolLimits, group_limits, pool_limits, session_limit
+from passenger_trio.core.model import GroupKey
+from passenger_trio.core.reload_plan import AppSetup, Plan, Setup, make_plan
+from passenger_trio.errors import NotFound, PassengerError, ReloadRefused
+from passenger_trio.extensions import Extensions
+from passenger_trio.options import AppOptions, Config
+from passenger_trio.pool.code_watcher import CodeWatcher, Watched, watched
+from passenger_trio.pool.gauges import Gauges
+from passenger_trio.pool.hooks import Hooks, parse_hooks
+from passenger_trio.pool.pool import Pool
+from passenger_trio.pool.restart_file_poller import RestartFilePoller
+from passenger_trio.preflight import examine
+from passenger_trio.server.front import Front
+from passenger_trio.server.listening.listeners import Listeners
+from passenger_trio.server.logs.access_log import AccessLog
+from passenger_trio.server.logs.tee import RecordTee
+from passenger_trio.server.mounts import Route
+from passenger_trio.spawning.app_spec import AppSpec, group_key
+from passenger_trio.spawning.choose_spawner import MakeSpawner, SpawnerFacts, SpawnerParts, uses_preloader
+from passenger_trio.spawning.detect import DetectedApp
+from passenger_trio.system.syscalls import cpus
+from passenger_trio.system.threads import NoThread, in_thread
+
+__all__ = ["ConfigSource", "MakeSpawners", "Parts", "ReadConfig", "Reloading", "descriptors_for", "watched_of"]
+
+_LOOK = 0.02
+"""Seconds between two looks at the requests that are on their way to a removed application."""
+
+_log = logging.getLogger("passenger_trio")
+
+T = TypeVar("T")
+
+MakeSpawners = Callable[[AppSpec, SpawnerParts, SpawnerFacts], MakeSpawner]
+"""Makes, for an application, the function that makes the spawner of each generation."""
+
+
+class ReadConfig(Protocol):
+    """A configuration that was read anew."""
+
+    @property
+    def config(self) -> Config: ...
+
+    def naming_places(self) -> AbstractContextManager[None]:
+        """Adds the file and line of a bad value to its error."""
+
+
+class ConfigSource(Protocol):
+    """Where a server's configuration comes from."""
+
+    def read(self) -> ReadConfig:
+        """Read all of it. Blocking: call it in a thread.
+
+        :raises PassengerError: it cannot be read, or has an invalid value.
+        """
+
+    def applied(self, read: ReadConfig) -> None:
+        """The server has taken it over."""
+
+
+@attrs.define(eq=False)
+class Parts:
+    """The parts of a running server that a reload changes. The tree makes them."""
+
+    nursery: trio.Nursery
+    """For reloads, and for applications on their way out."""
+    spawner_parts: SpawnerParts
+    make_spawners: MakeSpawners
+    gauges: Gauges
+    restart_files: RestartFilePoller
+    code_watcher: CodeWatcher
+    hooks: Hooks
+
+
+class Reloading:
+    """The applications and options of a running server, and how they change."""
+
+    def __init__(
+        self,
+        config: Config,
+        apps: list[DetectedApp],
+        specs: Sequence[AppSpec],
+        pool: Pool,
+        front: Front,
+        access_log: AccessLog | None,
+        listeners: Listeners,
+        make_spec: Callable[[AppOptions, DetectedApp], AppSpec],
+        tell_addresses: Callable[[Sequence[str]], None],
+        extensions: Extensions | None = None,
+    ) -> None:
+        """:param apps: changed in place.
+        :param tell_addresses: called with the URLs when they change.
+        """
+        self.config = config
+        self.source: ConfigSource | None = None
+        """Where the configuration is read anew; None: a program made it."""
+        self.is_open = False
+        """Whether the server serves: before and after that, nothing is reloaded."""
+        self.has_fronts = False
+        """Whether front processes serve, which have the options of the start."""
+        self.specs = {spec.key: spec for spec in specs}
+        """The applications that are served, in the order of the configuration."""
+        self.addresses = listeners.urls
+        self._leaving: dict[GroupKey, AppSpec] = {}
+        self._apps = apps
+        self._pool = pool
+        self._front = front
+        self._access_log = access_log
+        self._listeners = listeners
+        self._extensions = extensions or Extensions()
+        self._make_spec = make_spec
+        self._tell_addresses = tell_addresses
+        self._parts: Parts | None = None
+        self._access_log_scope: trio.CancelScope | None = None
+        self._turn = trio.Lock()
+        self._limiter = trio.CapacityLimiter(1)
+
+    @property
+    def parts(self) -> Parts:
+        if self._parts is None:
+            raise ReloadRefused("the server is still starting")
+        return self._parts
+
+    def spec(self, key: GroupKey) -> AppSpec:
+        """Of a group of the pool, also of one on its way out."""
+        return self.specs.get(key) or self._leaving[key]
+
+    @property
+    def every_spec(self) -> list[AppSpec]:
+        """Those that are served, and those on their way out."""
+        return [*self.specs.values(), *self._leaving.values()]
+
+    async def open(self, parts: Parts) -> None:
+        """Add the applications of the start."""
+        self._parts = parts
+        self.serve_access_log()
+        for spec in self.specs.values():
+            await self._add(spec)
+
+    # -- to reload ----------------------------------------------------------------------------------------------
+
+    async def reload(self, config: Config) -> Plan:
+        """Serve what ``config`` says. Raises as ``RunningServer.reload``."""
+        return await self._as_own_task(lambda: self._reload(lambda: config))
+
+    async def add_app(self, app: AppOptions) -> GroupKey:
+        """Serve one more application."""
+        plan = await self._as_own_task(
+            lambda: self._reload(lambda: attrs.evolve(self.config, apps=(*self.config.apps, app)))
+        )
+        return plan.added[0]
+
+    async def remove_app(self, key: GroupKey) -> None:
+        """Serve an application no more.
+
+        :raises NotFound: it is not served.
+        """
+
+        def without() -> Config:
+            if key not in self.specs:
+                raise NotFound(f"there is no application {str(key)!r}")
+            kept = [app for app, of in zip(self.config.apps, self.specs, strict=True) if of != key]
+            return attrs.evolve(self.config, apps=tuple(kept))
+
+        await self._as_own_task(lambda: self._reload(without))
+
+    async def reload_source(self, *, dry_run: bool = False, restart: bool = False) -> Plan:
+        """Read the configuration anew, and serve what it says.
+
+        :param dry_run: change nothing.
+        :param restart: restart the applications that the plan leaves running, too.
+        :raises ReloadRefused: a program made the configuration.
+        """
+        source = self.source
+        if source is None:
+            raise ReloadRefused("the configuration was made by a program: there is no file to read anew")
+        return await self._as_own_task(lambda: self._reload_source(source, dry_run=dry_run, restart=restart))
+
+    async def _reload_source(self, source: ConfigSource, *, dry_run: bool, restart: bool) -> Plan:
+        read = await self._in_thread(source.read)
+        with read.naming_places():
+            plan = await self._reload(lambda: read.config, dry_run=dry_run, names_places=read.naming_places)
+        if not dry_run:
+            source.applied(read)
+        if restart and not dry_run:
+            self._pool.restart_all(tuple(self.specs.keys() - {*plan.restarted, *plan.added}))
+        return plan
+
+    async def _as_own_task(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Run ``work`` when it is its turn, to its end, also if the caller is cancelled meanwhile."""
+        nursery, kernel = self.parts.nursery, self._front.kernel
+        results: list[T] = []
+        errors: list[PassengerError] = []
+        done = trio.Event()
+
+        async def run() -> None:
+            try:
+                with kernel.contain("a reload") as containment:
+                    async with self._turn:
+                        try:
+                            results.append(await work())
+                        except PassengerError as error:
+                            errors.append(error)
+                if containment.error is not None:
+                    errors.append(ReloadRefused("the server met with a fault of its own; the log has it"))
+            finally:
+                done.set()
+
+        nursery.start_soon(run)
+        await done.wait()
+        if errors:
+            raise errors[0]
+        if not results:
+            raise ReloadRefused("the server has stopped")
+        return results[0]
+
+    async def _reload(
+        self,
+        make_config: Callable[[], Config],
+        *,
+        dry_run: bool = False,
+        names_places: Callable[[], AbstractContextManager[None]] | None = None,
+    ) -> Plan:
+        if not self.is_open:
+            raise ReloadRefused("the server is starting or stopping")
+        config = make_config()
+        apps = await self._in_thread(partial(examine, config, may_be_empty=True))
+        plan = make_plan(_setup(self.config, self._apps), _setup(config, apps))
+        if self.has_fronts and any(change.subject != "pool" for change in plan.changes):
+            raise ReloadRefused("nothing is changed: with several fronts only the pool can be changed", plan.lines)
+        if plan.impossible:
+            lines = tuple(change.line for change in plan.impossible)
+            raise ReloadRefused(f"nothing is changed: {'; '.join(lines)}", lines)
+        if not dry_run and plan.changes:
+            fresh = {*plan.added, *plan.restarted}
+            specs = {}
+            for app, found in zip(config.apps, apps, strict=True):
+                key = group_key(app, found)
+                specs[key] = self._make_spec(app, found) if key in fresh else self._served(key, app)
+            await self._apply(plan, config, apps, specs)
+        return plan
+
+    def _served(self, key: GroupKey, app: AppOptions) -> AppSpec:
+        """The spec of an application whose processes stay, with its options of now."""
+        return attrs.evolve(self.specs[key], app=attrs.evolve(app, spawn_method=self.specs[key].app.spawn_method))
+
+    async def _apply(
+        self, plan: Plan, config: Config, apps: list[DetectedApp], new: Mapping[GroupKey, AppSpec]
+    ) -> None:
+        before, parts = self.config, self.parts
+        limits = pool_limits(config.pool, cpus())
+        descriptors = descriptors_for(config, list(new.values()), limits)
+        hooks = parse_hooks(config.pool.hook)
+        routes = [Route(spec.key, spec.app) for spec in new.values()]
+        log_changes = AccessLog.destination_of(before) != AccessLog.destination_of(config) or (
+            before.server.access_log_format != config.server.access_log_format
+        )
+        with ExitStack() as undo:
+            opened = self._listeners.open_new(before.server, config.server, undo) if plan.listens_elsewhere else []
+            access_log = AccessLog.open(config, self._front.kernel) if log_changes else self._access_log
+            watches = watched_of(list(new.values()))
+            parts.code_watcher.prepare(watches)
+            undo.pop_all()
+        # From here on nothing can fail.
+        for line in plan.lines:
+            _log.info("reload: %s", line)
+        for key in plan.restarted:
+            self._restart(new[key])
+        for key in plan.changed:
+            self._change(new[key])
+        for key in plan.added:
+            await self._add(new[key])
+        if plan.removed:
+            await self._wait_started(plan.added)
+        removed = [self.specs[key] for key in plan.removed]
+        kept = {key: self.specs[key] for key in new if key in self.specs and key not in plan.restarted}
+        self.specs = {key: kept.get(key, spec) for key, spec in new.items()}
+        self.config = config
+        self._apps[:] = apps
+        self._front.reconfigure(config.server, routes, descriptors)
+        if log_changes:
+            self._access_log = access_log
+            on_request = self._extensions.on_request
+            self._front.access_log = (
+                access_log if on_request is None else RecordTee(on_request, access_log, self._front.kernel)
+            )
+            self.serve_access_log()
+        for spec in removed:
+            self._leaving[spec.key] = spec
+            parts.nursery.start_soon(self._see_off, spec)
+        self._pool.change_limits(limits)
+        parts.gauges.interval = config.pool.memory_check_interval
+        parts.hooks.change(hooks)
+        parts.code_watcher.change(watches)
+        parts.restart_files.watch(*self.restart_files())
+        if plan.listens_elsewhere:
+            self._listeners.change(before.server, config.server, opened)
+            self.addresses[:] = self._listeners.urls
+            self._tell_addresses(self.addresses)
+
+    # -- parts --------------------------------------------------------------------------------------------------
+
+    def _spawners(self, spec: AppSpec) -> MakeSpawner:
+        pool = self._pool
+        facts = SpawnerFacts(partial(pool.preloader_changed, spec.key), partial(pool.found_unsafe, spec.key))
+        made = self.parts.make_spawners(spec, self.parts.spawner_parts, facts)
+        return self._extensions.spawners(spec.app, made, self._front.kernel)
+
+    async def _add(self, spec: AppSpec) -> None:
+        # One of this name may be on its way out: it comes back, with other processes.
+        self._pool.remove_group(spec.key)
+        limits = group_limits(spec.app, preloads=uses_preloader(spec))
+        await self._pool.add_group(spec.key, limits, self._spawners(spec), spec.app.shutdown_timeout)
+
+    def _restart(self, spec: AppSpec) -> None:
+        spec.programs.update(self.specs[spec.key].programs)
+        limits = group_limits(spec.app, preloads=uses_preloader(spec))
+        self._pool.change_group(spec.key, limits, self._spawners(spec), spec.app.shutdown_timeout)
+        self._pool.restart(spec.key)
+
+    def _change(self, spec: AppSpec) -> None:
+        served = self.specs[spec.key]
+        served.app = spec.app  # its spawners see the new times, too
+        limits = group_limits(spec.app, preloads=uses_preloader(spec))
+        self._pool.change_group(spec.key, limits, None, spec.app.shutdown_timeout)
+
+    async def _wait_started(self, keys: Sequence[GroupKey]) -> None:
+        """New applications may take the place of removed ones: let their first processes start before requests go
+        to them, unless they do not start.
+        """
+        longest = max((self._start_time(key) for key in keys), default=0.0)
+        with trio.move_on_after(longest):
+            for key in keys:
+                while True:
+                    changed = self._pool.changed
+                    group = self._pool.group_statistics(key)
+                    if not group.attempts or readiness.is_settled(self._pool.statistics(), group):
+                        break
+                    await changed.wait()
+
+    def _start_time(self, key: GroupKey) -> float:
+        group = self._pool.group_statistics(key)
+        return 90.0 if group.limits.min_instances else 0.0
+
+    async def _see_off(self, spec: AppSpec) -> None:
+        """Remove an application that gets no more requests."""
+        with trio.move_on_after(spec.app.max_drain_time or 300.0):
+            while self._front.is_asked_for(spec.key):  # noqa: ASYNC110  many places end what is looked for
+                await trio.sleep(_LOOK)
+        if spec.key not in self.specs:
+            self._pool.remove_group(spec.key)
+            task = self._pool.group_tasks.get(spec.key)
+            if task is not None:
+                await task.ended.wait()
+        if self._leaving.get(spec.key) is spec:
+            del self._leaving[spec.key]
+
+    def restart_files(self) -> tuple[dict[GroupKey, str], dict[GroupKey, str], float]:
+        """For the restart-file poller: where each application's ``restart.txt`` and code are, and how often to look."""
+        return (
+            {key: os.path.join(spec.detected.root, spec.app.restart_dir) for key, spec in self.specs.items()},
+            {key: spec.detected.root for key, spec in self.specs.items()},
+            self.config.pool.stat_throttle_rate,
+        )
+
+    def serve_access_log(self) -> None:
+        """Run the writer of the access log of now; the one before writes what it has, and ends."""
+        if self._access_log_scope is not None:
+            self._access_log_scope.cancel()
+            self._access_log_scope = None
+        log = self._access_log
+        if log is not None:
+            scope = self._access_log_scope = trio.CancelScope()
+            self.parts.nursery.start_soon(_run_in, scope, log.run)
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        try:
+            return await in_thread(partial(work, *arguments), limiter=self._limiter)
+        except NoThread:
+            return work(*arguments)
+
+
+async def _run_in(scope: trio.CancelScope, run: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await run()
+
+
+def watched_of(specs: Sequence[AppSpec]) -> list[Watched]:
+    """What ``--reload`` watches.
+
+    :raises OptionError: a directory does not exist.
+    """
+    return [watched(spec.key, spec.detected.root, spec.app) for spec in specs if spec.app.reload]
+
+
+def descriptors_for(config: Config, specs: Sequence[AppSpec], limits: PoolLimits) -> Descriptors:
+    """What clients may have of the descriptors of this process."""
+    sessions = session_limit([spec.concurrency for spec in specs], limits.max_pool_size)
+    return Descriptors.measured(
+        resource.getrlimit(resource.RLIMIT_NOFILE)[0], config.server.max_connections, sessions, limits.max_pool_size
+    )
+
+
+def _setup(config: Config, apps: Sequence[DetectedApp]) -> Setup:
+    return Setup(
+        config.server,
+        config.pool,
+        tuple(
+            AppSetup(group_key(app, found), app, _found(found)) for app, found in zip(config.apps, apps, strict=True)
+        ),
+    )
+
+
+def _found(app: DetectedApp) -> tuple[tuple[str, str], ...]:
+    """What the directory has that a process is started with. (A type that was a guess may have turned out another.)"""
+    kind = "" if app.is_guess else app.app_type
+    entry = f"{app.startup_file}{app.entry_module}:{app.entry_object}"
+    return (
+        ("directory", app.root),
+        ("interpreter", app.python),
+        ("type", kind),
+        ("entry", entry),
+        *((f"variable {name}", value) for name, value in app.env_additions),
+    )

@@ -1,0 +1,245 @@
+"""OP1, OP2, OP3: a running server takes over another configuration, and loses no request."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faces_tools import Load, run_command
+
+from passenger_trio.admin.client import order
+from passenger_trio.testing import Supervisor, eventually
+
+pytestmark = pytest.mark.os
+
+APP = """
+import os
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{NAME} {os.environ.get('COLOUR')} {environ['wsgi.multithread']} {os.getpid()}".encode()]
+"""
+
+
+class Site:
+    """A directory with applications, their configuration, and a server that serves them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.server: Supervisor
+
+    def add(self, name: str) -> None:
+        (self.root / name).mkdir()
+        (self.root / name / "passenger_wsgi.py").write_text(f"NAME = {name!r}\n{APP}")
+
+    def write(self, pool: str = "", server: str = "", **apps: str) -> None:
+        """The configuration: the lines of each application."""
+        tables = [f"[pool]\nmax_pool_size = 6\n{pool}", f"[server]\n{server}"]
+        tables += [f'[[app]]\nroot = "{name}"\nbase_uri = "/{name}"\n{lines}' for name, lines in apps.items()]
+        (self.root / "passenger-trio.toml").write_text("\n\n".join(tables))
+
+    def reload(self) -> list[str]:
+        """The lines of what changed."""
+        answer = order(f"{self.server.instance_dir}/admin.sock", "/v1/reload", {}, for_long=True)
+        assert answer["error"] is None, answer
+        assert answer["applied"]
+        return list(answer["changes"])
+
+    def refused(self) -> str:
+        """The reason for which nothing changed."""
+        answer = order(f"{self.server.instance_dir}/admin.sock", "/v1/reload", {}, for_long=True)
+        assert not answer["applied"]
+        return str(answer["error"])
+
+    def command(self, *arguments: str, code: int = 0) -> list[str]:
+        """What the command prints."""
+        done = run_command("reload", *arguments, "--instance", str(self.server.instance_dir))
+        assert done.returncode == code, done
+        return (done.stdout if code == 0 else done.stderr).splitlines()
+
+    def ask(self, name: str) -> tuple[str, ...]:
+        answer = self.server.get(f"/{name}/")
+        return tuple(answer.body.decode().split()) if answer.status == 200 else (str(answer.status),)
+
+    def groups(self) -> list[str]:
+        return [group["name"] for group in self.server.status()["groups"]]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    it = Site(tmp_path_factory.mktemp("site"))
+    for name in ("shop", "blog", "wiki"):
+        it.add(name)
+    it.write(shop="", blog="")
+    with Supervisor.start(it.root) as server:
+        it.server = server
+        yield it
+        assert server.stop() == 0
+
+
+def test_nothing_has_changed(site: Site) -> None:
+    site.write(shop="", blog="")
+    site.reload()
+    assert site.reload() == []
+    assert site.command() == ["nothing has changed"]
+
+
+def test_one_line_for_each_change_and_a_dry_run_changes_nothing(site: Site) -> None:
+    """OP1"""
+    site.write(shop="", blog="")
+    site.reload()
+    before = site.ask("shop")
+    site.write(shop='max_request_time = "9s"\n', wiki="")
+    assert site.command("--dry-run") == [
+        f"+ wiki (development): it is served from {site.root}/wiki",
+        "- blog (development): it ends after its requests",
+        "~ shop (development): max_request_time: 0s -> 9s",
+        "(nothing was changed: --dry-run)",
+    ]
+    assert site.ask("wiki") == ("404",)
+    assert site.ask("shop") == before
+    assert site.groups() == ["shop", "blog"]
+
+
+def test_added_removed_changed_and_restarted_under_load(site: Site) -> None:
+    """OP1, OP3: no request fails; processes that nothing changes for are the same."""
+    site.write(shop="", blog="", wiki="")
+    site.reload()
+    shop, blog = site.ask("shop"), site.ask("blog")
+    with Load(site.server, "/shop/", 2) as on_shop, Load(site.server, "/blog/", 2) as on_blog:
+        site.write(
+            shop='max_request_time = "9s"\n',
+            blog='thread_count = 3\nenv = { COLOUR = "red" }\n',
+            pool="max_concurrent_spawns = 2\n",
+        )
+        lines = site.reload()
+        assert "- wiki (development): it ends after its requests" in lines
+        assert "* blog (development): env: +COLOUR (it is restarted, rolling)" in lines
+        eventually(lambda: site.ask("blog")[:3] == ("blog", "red", "True"))
+        eventually(lambda: "wiki" not in site.groups())
+    assert {r.status if not isinstance(r, Exception) else r for r in on_shop.results + on_blog.results} == {200}
+    assert site.ask("shop") == shop
+    assert site.ask("blog")[3] != blog[3]
+    assert site.ask("wiki") == ("404",)
+    site.write(shop="", blog="", wiki="")
+    site.reload()
+    assert site.ask("wiki")[0] == "wiki"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "max_request_tim = 3\n",
+            "passenger-trio.toml:11: there is no option max_request_tim; did you mean max_request_time?",
+        ),
+        ("thread_count = 0\n", "passenger-trio.toml:11: thread_count"),
+        ("min_instances = 99\n", "passenger-trio.toml:11: min_instances: 99 cannot be used"),
+        ('startup_file = "nowhere.py"\n', "passenger-trio.toml:9: "),
+    ],
+)
+def test_an_error_names_file_and_line_and_changes_nothing(site: Site, text: str, message: str) -> None:
+    """OP1"""
+    site.write(shop="", blog="")
+    site.reload()
+    before = site.ask("shop")
+    site.write(shop=text, wiki="")
+    assert message in site.refused()
+    assert site.groups() == ["shop", "blog"]
+    assert site.ask("shop") == before
+    site.write(shop="", blog="")
+
+
+def test_what_cannot_change_is_named_and_nothing_is_applied(site: Site) -> None:
+    """OP2: by the command and by SIGHUP."""
+    site.write(shop="", blog="")
+    site.reload()
+    before = site.ask("shop")
+    site.write(shop="", wiki="", server=f'data_buffer_dir = "{site.root}"\n')
+    (error,) = site.command(code=1)
+    assert "! server: data_buffer_dir: none -> " in error
+    site.server.process.send_signal(signal.SIGHUP)
+    site.server.wait_log(
+        "the configuration of before stays, and all is restarted with it: nothing is changed: ! server: data_buffer_dir"
+    )
+    eventually(lambda: site.ask("shop") != before)
+    assert site.groups() == ["shop", "blog"]
+    site.write(shop="", blog="")
+
+
+def test_sighup_reloads_and_restarts_all(site: Site) -> None:
+    """OP2"""
+    site.write(shop="", blog="")
+    site.reload()
+    shop = site.ask("shop")
+    site.write(shop="", wiki="")
+    with Load(site.server, "/shop/", 2) as load:
+        site.server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: site.ask("wiki")[0] == "wiki")
+        eventually(lambda: site.ask("shop") != shop)
+        eventually(lambda: site.groups() == ["shop", "wiki"])
+    assert {r.status if not isinstance(r, Exception) else r for r in load.results} == {200}
+
+
+def test_a_listener_opens_and_one_closes_and_the_same_stays(site: Site) -> None:
+    """OP3"""
+    site.write(shop="")
+    site.reload()
+    held = site.server.connect()
+    assert held.get("/shop/").status == 200
+    other = str(site.root / "other.sock")
+    port = site.server.address[1]
+    site.write(shop="", server="socket_backlog = 100\n")
+    assert site.reload() == ["= server: socket_backlog: 2048 -> 100"]
+    assert held.get("/shop/").status == 200
+    assert site.ask("shop")[0] == "shop"
+    held.close()
+    assert port
+    assert not os.path.exists(other)
+    site.write(shop="")
+    site.reload()
+
+
+def test_a_name_may_come_back(site: Site) -> None:
+    """OP1: another application of the same name, at once, while the first one has a request."""
+    site.write(shop="", blog="")
+    site.reload()
+    for _ in range(3):
+        site.write(blog="")
+        site.reload()
+        site.write(shop="", blog="")
+        site.reload()
+        assert site.ask("shop")[0] == "shop"
+
+
+def test_an_environment_that_changes_loses_nothing(site: Site) -> None:
+    """OP3: it is another application for the pool, and the first one serves until it is there."""
+    site.write(shop="", blog="")
+    site.reload()
+    with Load(site.server, "/shop/", 2) as load:
+        site.write(shop='environment = "production"\n', blog="")
+        site.reload()
+        site.write(shop="", blog="")
+        site.reload()
+    assert {r.status if not isinstance(r, Exception) else r for r in load.results} == {200}
+
+
+def test_bytes_of_a_host(site: Site) -> None:
+    """OP3: routes change at once."""
+    site.write(shop='host_name = ["a.test"]\n')
+    site.reload()
+
+    def status(host: str) -> int:
+        client = http.client.HTTPConnection(*site.server.address, timeout=30)
+        client.request("GET", "/shop/", headers={"Host": host})
+        got = client.getresponse().status
+        client.close()
+        return got
+
+    assert (status("a.test"), status("b.test")) == (200, 404)
+    site.write(shop='host_name = ["b.test"]\n')
+    site.reload()
+    assert (status("a.test"), status("b.test")) == (404, 200)
