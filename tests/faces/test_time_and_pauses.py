@@ -121,7 +121,7 @@ async def test_F53_whoever_embeds_the_server_blocks_its_event_loop(tmp_path: Pat
 
 
 def test_F63_a_configuration_that_broke_meanwhile(tmp_path: Path) -> None:
-    """It is read when the server starts. A restart is one of the applications: the configuration of before holds on, whatever is in the file now."""
+    """SIGHUP reads it anew, the log names what is wrong, and all is restarted with the configuration of before (OP2)."""
     write_app(tmp_path)
     file = tmp_path / "passenger-trio.toml"
     file.write_text('[[app]]\nroot = "."\nmin_instances = 2\n')
@@ -135,6 +135,7 @@ def test_F63_a_configuration_that_broke_meanwhile(tmp_path: Path) -> None:
         eventually(lambda: len(server.pids) == 2 and before.isdisjoint(server.pids))
         assert server.get("/").body == b"hello"
         assert server.group()["rejected"] is None
+        server.wait_log("passenger-trio.toml: it is not valid TOML")
 
 
 @pytest.mark.parametrize("method", ["smart", "direct"])

@@ -170,4 +170,4 @@ async def test_out_of_band_work(
 
 def test_the_table_knows_every_command() -> None:
     """mypy says so by ``assert_never``; here the commands are counted, so that a new one comes with a test."""
-    assert len(typing.get_args(commands.Command)) == 14  # EndGroup: test_pool_shell
+    assert len(typing.get_args(commands.Command)) == 14
