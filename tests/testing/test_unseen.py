@@ -29,3 +29,6 @@ def test_bugs_that_in_process_clients_do_not_see(pytester: pytest.Pytester) -> N
     for bug, words in SEEN.items():
         result.stdout.fnmatch_lines_random([f"*::test_{bug}_in_process PASSED*", f"*::test_{bug}_live FAILED*", words])
     result.stdout.fnmatch_lines(["*::test_disconnect_live_without_middleware PASSED*"])
+    # TH5, TH6: by default the lint warns (here of Django's header names), and --passenger-trace off writes nothing.
+    result.stdout.fnmatch_lines(["*passenger-lint: GET /progress: the header b'Content-Type' [[]asgi.header-name]*"])
+    assert not (pytester.path / "test-results").exists()
