@@ -66,7 +66,8 @@ class RemoteProcess:
         return believed
 
     def _is_worker(self, listener: PeerCredentials) -> bool:
-        return listener.pid == self.pid
+        # The user of the application (OP8): the owner of its directory of sockets, which no other user can replace.
+        return listener.pid == self.pid and listener.uid == os.stat(os.path.dirname(self._endpoint.host)).st_uid
 
     def close(self) -> None:
         """The process is gone."""

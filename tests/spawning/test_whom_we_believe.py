@@ -16,7 +16,10 @@ import pytest
 from needs import needs
 
 from passenger_trio.admin.server import may_steer
+from passenger_trio.core.fronts.messages import ProcessCame
+from passenger_trio.core.model import GroupKey, ProcessId
 from passenger_trio.errors import SpawnServerError
+from passenger_trio.fronts.remote_process import RemoteProcess
 from passenger_trio.spawning.direct import is_program
 from passenger_trio.spawning.generic import ListeningProcess, belongs
 from passenger_trio.spawning.handshake import check_socket_file
@@ -124,6 +127,19 @@ async def test_who_listens_where_a_process_is_to(caplog: pytest.LogCaptureFixtur
         assert len(caplog.records) == 3
     finally:
         pidfd.close()
+
+
+def test_who_listens_where_a_front_connects(instance_dir: Path) -> None:
+    """KE5, OP8: for a front, too, the worker itself, as the user to whom the directory of its socket belongs."""
+    came = ProcessCame(ProcessId(1), GroupKey("a", "b"), WE.pid, 1, "session", False, f"unix:{instance_dir}/s", b"")
+    worker = RemoteProcess.of(came)
+    assert worker._is_listener(WE)
+    assert not worker._is_listener(attrs.evolve(WE, pid=os.getppid()))
+    assert not worker._is_listener(attrs.evolve(WE, uid=STRANGER))
+    if os.geteuid() == 0:
+        os.chown(instance_dir, STRANGER, -1)
+        assert worker._is_listener(attrs.evolve(WE, uid=STRANGER))
+        assert not worker._is_listener(WE)
 
 
 async def test_a_pid_that_is_somebody_elses_by_now() -> None:
