@@ -47,9 +47,10 @@ LEAST = {
     "thread_count": 1,
     "socket_backlog": 1,
     "max_header_fields": 1,
+    "nice": -20,
 }
 """The smallest value of a number; 0 for those not listed."""
-MOST = {"port": 65535, "socket_backlog": 2**31 - 1}
+MOST = {"port": 65535, "nice": 19, "socket_backlog": 2**31 - 1}
 """The largest value."""
 NOT_ZERO = frozenset(
     {
@@ -196,6 +197,14 @@ class AppOptions:
     )
     group: str = option("", "group that the application runs as, by name or number (default: its user's)")
     umask: str = option("", "umask of the application, octal: 0022 (default: the server's)", kind="mode")
+    open_files: int = option(0, "most open files of a process (0: the server's limit)")
+    processes: int = option(
+        0, "most processes and threads of the application's user, of whichever program (0: the server's limit)"
+    )
+    core: str = option("", "largest core file: 0, a size, or unlimited (default: the server's limit)")
+    address_space: int = option(0, "most address space of a process (0: the server's limit)", kind="size")
+    cpu_time: float = option(0.0, "most processor time of a process; the kernel kills it then (0: the server's limit)")
+    nice: int = option(0, "nice value of the application's processes, -20 to 19 (0: the server's)")
     spawn_method: str = option(
         "auto",
         "fork from a preloader: auto: if that is safe, smart: always, direct: never",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from passenger_trio.core.app_limits import check_grantable, limits_of
 from passenger_trio.core.metrics_address import parse_metrics_address
 from passenger_trio.core.option_checks import check, check_types
 from passenger_trio.errors import NothingToServe, OptionError
@@ -21,6 +22,7 @@ from passenger_trio.spawning.detect import DetectedApp, detect
 from passenger_trio.spawning.env_files import read_env_files
 from passenger_trio.spawning.run_as import find_server_user, run_as
 from passenger_trio.system import tempfiles
+from passenger_trio.system.limits import hard_limit, own_nice
 
 __all__ = ["examine"]
 
@@ -44,6 +46,7 @@ def examine(config: Config, *, may_be_empty: bool = False) -> list[DetectedApp]:
     if config.server.user:
         find_server_user(config.server.user)
     for app, found in zip(config.apps, apps, strict=True):
+        check_grantable(limits_of(app), is_root=os.geteuid() == 0, hard=hard_limit, nice=own_nice())
         run_as(app, found, server_user=config.server.user, is_embedded=False)
         read_env_files(found.root, app.env_file)
     parse_hooks(config.pool.hook)

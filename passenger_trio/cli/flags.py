@@ -41,7 +41,7 @@ else:
     _ParamType = click.ParamType  # generic since click 8.4 only
 
 ENV_PREFIX = "PASSENGER_TRIO_"
-SECTIONS = ("Listening", "Application", "Pool", "Restarts", "Recycling", "Time and limits", "Logs")
+SECTIONS = ("Listening", "Application", "Users and limits", "Pool", "Restarts", "Recycling", "Time and limits", "Logs")
 
 _OWNERS: tuple[tuple[type[Any], str], ...] = (
     (ServerOptions, "Time and limits"),
@@ -58,6 +58,15 @@ _SECTION_OF = {
     "socket_backlog": "Listening",
     "user": "Listening",
     "fronts": "Listening",
+    "app_user": "Users and limits",
+    "app_group": "Users and limits",
+    "umask": "Users and limits",
+    "open_files": "Users and limits",
+    "processes": "Users and limits",
+    "core": "Users and limits",
+    "address_space": "Users and limits",
+    "cpu_time": "Users and limits",
+    "nice": "Users and limits",
     "instance_dir": "Listening",
     "lifeline": "Listening",
     "trusted_proxies": "Listening",
@@ -151,6 +160,7 @@ _METAVAR_OF = {
     "fronts": "N|auto",
     "address": "HOST",
     "base_uri": "PATH",
+    "core": "SIZE",
     "host_name": "HOST",
     "hook": "EVENT=COMMAND",
     "warmup_url": "PATH",

@@ -18,6 +18,7 @@ from typing import Any
 
 import attrs
 
+from passenger_trio.core.app_limits import limits_of
 from passenger_trio.errors import OptionError
 from passenger_trio.options import (
     LEAST,
@@ -217,6 +218,7 @@ def _check_app(app: AppOptions) -> None:
             f"a process is killed at it before it is replaced at --memory-limit ({app.memory_limit} bytes): make it the larger one",
         )
     parse_umask(app.umask, "--umask")
+    limits_of(app)
     if app.warmup_url and not _WARMUP_URL.fullmatch(app.warmup_url):
         raise OptionError(
             "--warmup-url", app.warmup_url, "a path as it stands in a request, from its first slash on: /health?deep=1"

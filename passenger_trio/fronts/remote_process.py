@@ -6,6 +6,7 @@ process, as for the owner (KE5): a path could be bound by another process.
 
 from __future__ import annotations
 
+import os
 from functools import partial
 
 import attrs

@@ -10,13 +10,15 @@ another (R48).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from passenger_trio.codecs.control_protocol import CONTRACT_VERSION
+from passenger_trio.core.app_limits import limits_of
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.users import environment_of
 from passenger_trio.options import AppOptions, parse_umask
@@ -24,6 +26,7 @@ from passenger_trio.spawning.backtraces import Program
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.spawning.env_files import read_env_files
 from passenger_trio.spawning.run_as import RunAs
+from passenger_trio.system.limits import set_limits
 from passenger_trio.system.spawn_servers import find_loader
 from passenger_trio.version import __version__
 
@@ -80,6 +83,12 @@ class AppSpec:
     def user(self) -> tuple[int, int, tuple[int, ...]] | None:
         """For ``start_program``."""
         return None if self.run_as is None else (self.run_as.uid, self.run_as.gid, self.run_as.groups)
+
+    @property
+    def prepare(self) -> Callable[[int], None] | None:
+        """For ``start_program``: sets the limits of a process (OP9). Those that it forks inherit them."""
+        limits = limits_of(self.app)
+        return partial(set_limits, resources=limits.resources, nice=limits.nice) if limits else None
 
     @property
     def umask(self) -> int:

@@ -72,6 +72,7 @@ async def start_loader(
                     output=output.writing_end,
                     user=spec.user,
                     umask=spec.umask,
+                    prepare=spec.prepare,
                 )
                 pidfd = pin_child(pid)
             launch.pin(pidfd)

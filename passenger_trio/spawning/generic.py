@@ -250,6 +250,8 @@ class GenericSpawner(WithoutPreloader):
                 stdin=death_pipe.reading_end,
                 user=spec.user,
                 umask=spec.umask,
+                prepare=spec.prepare,
+                gate=death_pipe.writing_end,
             )
             launch.pin(pin_child(pid))
         except (OSError, ValueError) as exc:

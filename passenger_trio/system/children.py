@@ -19,7 +19,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -78,6 +78,8 @@ def start_program(
     inherited: Sequence[int] = (),
     user: tuple[int, int, Sequence[int]] | None = None,
     umask: int = -1,
+    prepare: Callable[[int], None] | None = None,
+    gate: int = -1,
 ) -> int:
     """Start a program in its own process group and return its pid.
 
@@ -87,29 +89,54 @@ def start_program(
     :param user: uid, gid and supplementary groups to become; None: ours. Only root can. The program
         gets a session of its own, too: with our terminal, it could type into it (TIOCSTI).
     :param umask: of the program; -1: ours.
+    :param prepare: called with the pid before the program runs: a shell in its place waits until it
+        has returned, on a pipe. If it raises, the program never runs.
+    :param gate: the writing end of ``stdin``, if that is a pipe: the shell waits there.
 
     The caller owns the child: it must pin it with a pidfd at once and reap it (``pin_child``).
 
     :raises OSError: the program cannot be started: it does not exist, or no process, descriptor or
         memory is available.
     """
-    child = subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=dict(env),
-        stdin=stdin,
-        stdout=output,
-        stderr=output,
-        restore_signals=True,
-        close_fds=True,
-        pass_fds=inherited,
-        umask=umask,
-        **_identity(user),
-    )
-    # The pidfd owns the process from here on: Popen must neither poll the pid nor warn that it was
-    # not waited for.
-    child.returncode = 0
+    ends: tuple[int, ...] = ()
+    if prepare is not None:
+        if gate < 0:
+            ends = os.pipe2(os.O_CLOEXEC)
+            stdin, gate = ends
+        command = ("/bin/sh", "-c", _GATE.format(stdin="</dev/null" if ends else ""), "sh", *command)
+    try:
+        child = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=dict(env),
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            restore_signals=True,
+            close_fds=True,
+            pass_fds=inherited,
+            umask=umask,
+            **_identity(user),
+        )
+        # The pidfd owns the process from here on: Popen must neither poll the pid nor warn that it was
+        # not waited for.
+        child.returncode = 0
+        if prepare is not None:
+            try:
+                prepare(child.pid)
+            except BaseException:
+                os.kill(child.pid, signal.SIGKILL)  # nothing else reaps it yet
+                os.waitpid(child.pid, 0)
+                raise
+            os.write(gate, b"\n")
+    finally:
+        for end in ends:
+            os.close(end)
     return child.pid
+
+
+_GATE = 'read -r _ || exit 127; exec "$@" {stdin}'
+"""``read`` of a pipe takes no byte behind the newline."""
 
 
 def _identity(user: tuple[int, int, Sequence[int]] | None) -> dict[str, Any]:

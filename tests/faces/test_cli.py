@@ -304,6 +304,8 @@ class TestFlags:
             text, value = ("0", False) if flag.default else ("1", True)
         elif flag.name == "warmup_url":
             text = value = "/x"
+        elif flag.name == "core":
+            text = value = "64M"
         elif flag.name == "env":
             text, value = "A=b=c", (("A", "b=c"),)
         elif flag.name == "allowed_methods":

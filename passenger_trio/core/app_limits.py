@@ -1,0 +1,93 @@
+"""Limits of one application's processes: which limits of the kernel its options mean (OP9).
+
+Pure: ``system.limits`` sets them. A value is both the soft and the hard limit. 0 (or an empty text) leaves the server's
+own.
+
+Law: a limit that the server may not grant is an error before anything starts, and not a process that does not start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from passenger_trio.errors import OptionError
+from passenger_trio.options import AppOptions, parse_size
+
+__all__ = ["UNLIMITED", "AppLimits", "check_grantable", "limits_of", "parse_core"]
+
+UNLIMITED = -1
+"""As the kernel's RLIM_INFINITY."""
+_LONGEST = 2**63 - 1
+
+
+@attrs.frozen
+class AppLimits:
+    """:ivar resources: name of a resource (``NOFILE``) -> limit, or ``UNLIMITED``.
+    :ivar nice: None: the server's own.
+    """
+
+    resources: Mapping[str, int] = attrs.field(factory=dict)
+    nice: int | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.resources) or self.nice is not None
+
+
+def limits_of(app: AppOptions) -> AppLimits:
+    """The limits of an application's processes.
+
+    :raises OptionError: ``core`` is not a size.
+    """
+    wanted = {
+        "NOFILE": app.open_files or None,
+        "NPROC": app.processes or None,
+        "CORE": parse_core(app.core),
+        "AS": app.address_space or None,
+        "CPU": max(1, round(app.cpu_time)) if app.cpu_time else None,
+    }
+    return AppLimits({name: value for name, value in wanted.items() if value is not None}, app.nice or None)
+
+
+def parse_core(text: str, option: str = "--core") -> int | None:
+    """The largest core file: bytes from ``0``, ``64M``, or ``unlimited``. None from ``""``.
+
+    :raises OptionError: not one of these.
+    """
+    if text == "":
+        return None
+    if text == "unlimited":
+        return UNLIMITED
+    try:
+        return min(parse_size(text, option), _LONGEST)
+    except OptionError:
+        raise OptionError(option, text, "a size (0: no core files; 64M), or unlimited") from None
+
+
+_OPTION_OF = {
+    "NOFILE": "--open-files",
+    "NPROC": "--processes",
+    "CORE": "--core",
+    "AS": "--address-space",
+    "CPU": "--cpu-time",
+}
+
+
+def check_grantable(limits: AppLimits, *, is_root: bool, hard: Callable[[str], int], nice: int) -> None:
+    """:param hard: the server's own hard limit of a resource, or ``UNLIMITED``.
+    :param nice: the server's own.
+    :raises OptionError: only root can raise a limit, or lower a nice value.
+    """
+    if is_root:
+        return
+    for name, value in limits.resources.items():
+        most = hard(name)
+        if most != UNLIMITED and (value == UNLIMITED or value > most):
+            raise OptionError(
+                _OPTION_OF[name],
+                "unlimited" if value == UNLIMITED else value,
+                f"the server's own hard limit is {most}, and only root can raise it",
+            )
+    if limits.nice is not None and limits.nice < nice:
+        raise OptionError("--nice", limits.nice, f"the server's own is {nice}, and only root can lower it")
