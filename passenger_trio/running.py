@@ -14,6 +14,7 @@ import trio
 
 from passenger_trio.app_handle import find_key
 from passenger_trio.codecs.openmetrics import Family
+from passenger_trio.core.fronts.counts import FrontCounts
 from passenger_trio.core.reload_plan import Plan
 from passenger_trio.errors import NotFound, NotPossible
 from passenger_trio.fronts.fronts import Fronts
@@ -23,7 +24,7 @@ from passenger_trio.pool.pool import Pool
 from passenger_trio.reloading import Reloading
 from passenger_trio.served_app import ServedApp
 from passenger_trio.server.front import Front
-from passenger_trio.server.report import front_facts, requests_in_flight
+from passenger_trio.server.report import front_counts, front_facts, requests_in_flight
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.status_types import ServerStatus
 
@@ -173,6 +174,17 @@ class RunningServer:
         if self.fronts is None:
             return {**own, "fronts": []}
         return await self.fronts.facts(own)
+
+    async def front_counts(self) -> FrontCounts:
+        """What the metrics tell of all fronts together."""
+        own = await front_counts(self.front)
+        if self.fronts is None:
+            return own
+        total = FrontCounts()
+        total.add(own)
+        for counts in await self.fronts.counts():
+            total.add(counts)
+        return total
 
     async def requests_in_flight(self) -> list[dict[str, Any]]:
         """The requests in flight at all fronts."""

@@ -4,7 +4,7 @@ A scrape reads counts and never makes any: each fact is counted where it is deci
 the error kernel). Gauges are computed here, from the same statistics as ``status``, so the two agree to the number.
 
 Laws: labels are ``app`` and words from fixed sets, never a path, a pid or a client's word. The loop is not held up: a
-scrape looks at ``_SLICE`` connections at a time, and memory is measured in a thread (``memory_gauges``).
+scrape looks at a part of the connections at a time, and memory is measured in a thread (``memory_gauges``).
 """
 
 from __future__ import annotations
@@ -14,23 +14,21 @@ import resource
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import attrs
 import trio
 
 from passenger_trio.admin.context import Admin
 from passenger_trio.admin.health import health
 from passenger_trio.codecs.openmetrics import Family, encode
+from passenger_trio.core.fronts.counts import FrontCounts
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.state import EnabledStatus
 from passenger_trio.core.statistics import GroupStatistics, PoolStatistics
 from passenger_trio.core.tally import PoolTally
-from passenger_trio.server.front import Front
 from passenger_trio.system.gauges import measure
 from passenger_trio.version import __version__
 
 __all__ = ["app_names", "families", "metrics"]
 
-_SLICE = 500
 _P = "passenger_trio_"
 
 Names = Mapping[GroupKey, str]
@@ -47,7 +45,7 @@ async def families(admin: Admin) -> list[Family]:
     pool = server.pool
     statistics = pool.statistics()
     names = app_names([group.key for group in statistics.groups])
-    connections = await _look_at_connections(server.front)
+    counts = await server.front_counts()
     pids = {process.live.pid: process.group for process in pool.processes.values()}
     memory = await admin.memory.sums(pids, admin.limiter)
     now = trio.current_time()
@@ -55,11 +53,11 @@ async def families(admin: Admin) -> list[Family]:
         _one(_P + "build_info", "gauge", "The version that runs.", 1, version=__version__),
         _one(_P + "ready", "gauge", "1: /readyz answers 200.", int(health(server, "readyz").ok)),
         _one(_P + "uptime_seconds", "gauge", "Since the admin socket was opened.", now - admin.started),
-        *_of_requests(server.front, names),
-        *_of_flights(connections, names),
+        *_of_requests(counts, names),
+        *_of_flights(counts, names),
         *_of_groups(statistics, names, now),
         *_of_transitions(pool.tally, names),
-        *_of_front(server.front, connections),
+        *_of_front(counts),
         *_of_supervisor(),
     ]
     shares = Family(
@@ -86,7 +84,7 @@ def _one(name: str, kind: str, help: str, value: float, **labels: str) -> Family
 # -- requests -----------------------------------------------------------------------------------------------------------
 
 
-def _of_requests(front: Front, names: Names) -> Iterator[Family]:
+def _of_requests(counts: FrontCounts, names: Names) -> Iterator[Family]:
     http = Family(
         "http_server_request_duration_seconds",
         "histogram",
@@ -101,8 +99,8 @@ def _of_requests(front: Front, names: Names) -> Iterator[Family]:
     )
     closed = Family(_P + "websockets_closed", "counter", "WebSockets that have ended, by the code of their Close.")
     tallies = [
-        ("", front.refused),
-        *((names.get(route.key, str(route.key)), route.tally) for route in front.mounts.routes),
+        ("", counts.refused),
+        *((names.get(key, str(key)), tally) for key, tally in counts.tallies.items()),
     ]
     for name, tally in tallies:
         for (method, status), told in tally.durations.items():
@@ -122,47 +120,23 @@ def _of_requests(front: Front, names: Names) -> Iterator[Family]:
     refused = Family(
         _P + "requests_refused", "counter", "Requests and WebSockets that got an error of the server, by its code."
     )
-    for reason, count in front.rejected.items():
+    for reason, count in counts.rejected.items():
         refused.add(count, reason=reason)
     yield from (http, queue, app, retried, closed, refused)
 
 
-@attrs.define(eq=False)
-class _Connections:
-    stages: Counter[str] = attrs.field(factory=Counter)
-    in_flight: Counter[GroupKey] = attrs.field(factory=Counter)
-    spilled: Counter[str] = attrs.field(factory=Counter)
-
-
-async def _look_at_connections(front: Front) -> _Connections:
-    """What the open connections are doing."""
-    found = _Connections()
-    for number, connection in enumerate(tuple(front.connections)):
-        if number % _SLICE == _SLICE - 1:
-            await trio.lowlevel.checkpoint()
-        found.stages[connection.stage.name.lower().removeprefix("slow_")] += 1
-        exchange = connection.exchange
-        if exchange is not None:
-            found.in_flight[exchange.route.key] += 1
-            if exchange.upload is not None or exchange.buffer is not None:
-                _, up, _, down = exchange.buffered()
-                found.spilled["request"] += up
-                found.spilled["response"] += down
-    return found
-
-
-def _of_flights(connections: _Connections, names: Names) -> Iterator[Family]:
+def _of_flights(counts: FrontCounts, names: Names) -> Iterator[Family]:
     flights = Family(
         _P + "requests_in_flight", "gauge", "Requests that have begun and not ended, WebSockets and relays included."
     )
     for key, name in names.items():
-        flights.add(connections.in_flight[key], app=name)
+        flights.add(counts.in_flight[key], app=name)
     stages = Family(_P + "connections", "gauge", "Open client connections, by what they do.")
     for stage in ("idle", "head", "body", "queue", "app", "write", "websocket", "relay", "linger"):
-        stages.add(connections.stages[stage], state=stage)
+        stages.add(counts.stages[stage], state=stage)
     spilled = Family(_P + "spilled_bytes", "gauge", "Bytes on disk, of requests and responses under way.")
     for direction in ("request", "response"):
-        spilled.add(connections.spilled[direction], direction=direction)
+        spilled.add(counts.spilled[direction], direction=direction)
     yield from (flights, stages, spilled)
 
 
@@ -236,32 +210,28 @@ def _of_transitions(tally: PoolTally, names: Names) -> Iterator[Family]:
 # -- the server ---------------------------------------------------------------------------------------------------------
 
 
-def _of_front(front: Front, connections: _Connections) -> Iterator[Family]:
-    quota = front.spill.quota
-    yield _one(_P + "connections_accepted", "counter", "Client connections.", front.accepted)
-    yield _one(_P + "connections_limit", "gauge", "The most client connections at a time.", front.most_connections)
-    yield _one(_P + "buffer_disk_bytes", "gauge", "Length of all buffer files.", quota.used)
-    yield _one(_P + "buffer_disk_limit_bytes", "gauge", "The most that they may have together.", quota.limit)
-    yield _one(_P + "buffer_memory_bytes", "gauge", "Bytes that buffers hold in memory.", front.spill.memory)
+def _of_front(counts: FrontCounts) -> Iterator[Family]:
+    yield _one(_P + "connections_accepted", "counter", "Client connections.", counts.accepted)
+    yield _one(_P + "connections_limit", "gauge", "The most client connections at a time.", counts.most_connections)
+    yield _one(_P + "buffer_disk_bytes", "gauge", "Length of all buffer files.", counts.disk)
+    yield _one(_P + "buffer_disk_limit_bytes", "gauge", "The most that they may have together.", counts.disk_limit)
+    yield _one(_P + "buffer_memory_bytes", "gauge", "Bytes that buffers hold in memory.", counts.memory)
     yield _one(
-        _P + "buffer_pauses", "counter", "How often a producer had to wait for room in the buffers.", quota.paused
+        _P + "buffer_pauses", "counter", "How often a producer had to wait for room in the buffers.", counts.pauses
     )
     errors = Family(_P + "buffer_errors", "counter", "Failures of buffer files, and limits that were reached.")
-    for word, count in quota.errors.items():
+    for word, count in counts.buffer_errors.items():
         errors.add(count, kind=word)
     yield errors
-    yield _one(
-        _P + "loop_lag_seconds", "gauge", "The latest that a timer was in the last minute.", front.deadline_scanner.lag
-    )
+    yield _one(_P + "loop_lag_seconds", "gauge", "The latest that a timer was in the last minute.", counts.lag)
     faults = Family(_P + "faults", "counter", "Unexpected exceptions that the error kernel contained, by task.")
-    for task, fault in front.kernel.faults.items():
-        faults.add(fault.count, task=task)
+    for task, count in counts.faults.items():
+        faults.add(count, task=task)
     yield faults
-    if front.access_log is not None:
-        told = front.access_log.statistics()
+    if counts.has_log:
         lines = Family(_P + "access_log_lines", "counter", "Lines of the access log.")
-        lines.add(told.written, outcome="written")
-        lines.add(told.dropped, outcome="dropped")
+        lines.add(counts.log_written, outcome="written")
+        lines.add(counts.log_dropped, outcome="dropped")
         yield lines
 
 

@@ -8,7 +8,7 @@ come from it and are JSON objects, read strictly: a front parses bytes of client
     ======== ==================================================================================
     serving  none: the front can accept connections
     log      level, logger, event, extra, traceback: one record of its log
-    answer   number, facts, requests: what it was asked for
+    answer   number, told: what it was asked for, an object
     drained  none: every connection has ended
     ======== ==================================================================================
 
@@ -17,6 +17,7 @@ Law: whole or byte by byte, the same frames; what is no report raises ``BadFront
 
 from __future__ import annotations
 
+import enum
 import json
 import pickle
 import re
@@ -32,6 +33,7 @@ __all__ = [
     "Accept",
     "Answer",
     "Ask",
+    "Asked",
     "Drain",
     "Drained",
     "FrameReader",
@@ -60,6 +62,16 @@ _LEVELS = (10, 20, 30, 40, 50)
 
 
 # --- orders, to a front -----------------------------------------------------------------------------------------------
+
+
+class Asked(enum.Enum):
+    """What a front may be asked for."""
+
+    FACTS = "facts"
+    """Counters for ``status`` (``server/report.py``)."""
+    REQUESTS = "requests"
+    COUNTS = "counts"
+    """For the metrics (``core/fronts/counts.py``)."""
 
 
 @attrs.frozen
@@ -92,10 +104,10 @@ class Stop:
 
 @attrs.frozen
 class Ask:
-    """Answer with facts and requests in flight."""
+    """Tell something."""
 
     number: int
-    requests: bool
+    what: Asked
 
 
 Order = Accept | Drain | Resume | ReopenLogs | Stop | Ask
@@ -134,8 +146,7 @@ class Answer:
     """What a front was asked for."""
 
     number: int
-    facts: dict[str, Any]
-    requests: list[dict[str, Any]]
+    told: dict[str, Any]
 
 
 @attrs.frozen
@@ -177,10 +188,10 @@ def read_report(payload: bytes) -> Report:
         return Drained()
     if kind == "log" and members.keys() == {"level", "logger", "event", "extra", "traceback"}:
         return _read_line(members)
-    if kind == "answer" and members.keys() == {"number", "facts", "requests"}:
-        number, facts, requests = members["number"], members["facts"], members["requests"]
-        if type(number) is int and isinstance(facts, dict) and _is_list_of_objects(requests):
-            return Answer(number, facts, requests)
+    if kind == "answer" and members.keys() == {"number", "told"}:
+        number, told = members["number"], members["told"]
+        if type(number) is int and isinstance(told, dict):
+            return Answer(number, told)
     raise BadFrontMessage("a front sent a report that no front sends")
 
 
@@ -199,10 +210,6 @@ def _read_line(members: dict[str, Any]) -> Line:
     ):
         raise BadFrontMessage("a front sent a line of a log that no front sends")
     return Line(**members)
-
-
-def _is_list_of_objects(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
 
 
 # --- frames -----------------------------------------------------------------------------------------------------------

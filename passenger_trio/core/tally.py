@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from math import inf
+from typing import Any
 
 from passenger_trio.core.model import GroupKey
 
@@ -80,6 +82,29 @@ class Histogram:
     @property
     def count(self) -> int:
         return sum(self.counts)
+
+    def told(self) -> tuple[list[int], float]:
+        """The counts as JSON values."""
+        return list(self.counts), self.seconds
+
+    @classmethod
+    def of_told(cls, counts: object, seconds: object) -> Histogram:
+        """A histogram of requests, from ``told``.
+
+        :raises ValueError: it is none.
+        """
+        told = cls()
+        if (
+            not isinstance(counts, list)
+            or len(counts) != len(told.counts)
+            or not all(type(count) is int and count >= 0 for count in counts)
+            or isinstance(seconds, bool)
+            or not isinstance(seconds, int | float)
+            or not 0 <= seconds < inf
+        ):
+            raise ValueError("no histogram")
+        told.counts, told.seconds = list(counts), float(seconds)
+        return told
 
     def add(self, other: Histogram) -> None:
         """Add the counts of another one with the same bounds."""
@@ -153,6 +178,42 @@ class RequestTally:
     def count(self) -> int:
         """All requests that were counted."""
         return sum(told.count for told in self.durations.values())
+
+    def told(self) -> dict[str, Any]:
+        """The counts as JSON values, for another process."""
+        self.fold()
+        return {
+            "durations": [
+                [method.decode("ascii"), status, *one.told()] for (method, status), one in self._durations.items()
+            ],
+            "queue": self._queue.told(),
+            "app": self._app.told(),
+            "retried": self.retried,
+            "websockets": dict(self.websockets),
+        }
+
+    @classmethod
+    def of_told(cls, told: Mapping[str, Any]) -> RequestTally:
+        """What another process has told.
+
+        :raises ValueError: (or KeyError, TypeError, AttributeError) it is no tally.
+        """
+        tally = cls()
+        for method, status, counts, seconds in told["durations"]:
+            known = method.encode("ascii")
+            if (known not in _KNOWN_METHODS and method != OTHER) or type(status) is not int or not 100 <= status < 1000:
+                raise ValueError("no kind of request")
+            tally._durations[known, status] = Histogram.of_told(counts, seconds)
+        tally._queue = Histogram.of_told(*told["queue"])
+        tally._app = Histogram.of_told(*told["app"])
+        numbers = [told["retried"], *told["websockets"].values()]
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("no count")
+        if not all(word.isascii() and word.isalnum() and len(word) < 8 for word in told["websockets"]):
+            raise ValueError("no code of a Close")
+        tally.retried = told["retried"]
+        tally.websockets = Counter(told["websockets"])
+        return tally
 
     def add(self, other: RequestTally) -> None:
         """Add what another server of the same pool has counted."""

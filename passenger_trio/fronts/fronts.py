@@ -14,8 +14,9 @@ from typing import Any
 import attrs
 import trio
 
-from passenger_trio.codecs.front_reports import Accept, Answer, Ask, Drain, Order, ReopenLogs, Resume, Stop
-from passenger_trio.core.fronts.add_up import add_up, check_request
+from passenger_trio.codecs.front_reports import Accept, Answer, Ask, Asked, Drain, Order, ReopenLogs, Resume, Stop
+from passenger_trio.core.fronts.add_up import add_up, check_requests
+from passenger_trio.core.fronts.counts import FrontCounts
 from passenger_trio.core.fronts.share import Share
 from passenger_trio.core.model import GroupKey
 from passenger_trio.errors import BadFrontMessage
@@ -60,6 +61,11 @@ class Fronts:
         self.board = Board.create(count)
         self._kernel = kernel
         self._asked = 0
+        self._counts: dict[int, tuple[int, FrontCounts]] = {}
+        """Of each front: its restarts by then, and what it told last."""
+        self._past = FrontCounts()
+        """What fronts that have died told last."""
+        self._keys = [key for key, _ in routes]
         self._ended = trio.Event()
 
         def setup_of(share: Share, leases: int, page: int) -> FrontSetup:
@@ -141,9 +147,9 @@ class Fronts:
     async def facts(self, own: dict[str, Any]) -> dict[str, Any]:
         """The facts of all fronts together with our own (``server/report.py``), and a line for each front."""
         total = own
-        for keeper, answer in await self._ask(requests=False):
+        for keeper, answer in await self._ask(Asked.FACTS):
             try:
-                total = add_up(total, answer.facts, f"front {keeper.number}")
+                total = add_up(total, answer.told, f"front {keeper.number}")
             except BadFrontMessage as error:
                 _log.error("the facts of front %d are left out: %s", keeper.number, error)
         return {**total, "fronts": self._lines()}
@@ -151,22 +157,37 @@ class Fronts:
     async def requests(self) -> list[dict[str, Any]]:
         """The requests in flight at all fronts."""
         found = []
-        for keeper, answer in await self._ask(requests=True):
+        for keeper, answer in await self._ask(Asked.REQUESTS):
             try:
-                for request in answer.requests:
-                    check_request(request)
+                requests = check_requests(answer.told)
             except BadFrontMessage as error:
                 _log.error("the requests of front %d are left out: %s", keeper.number, error)
             else:
-                found += answer.requests
+                found += requests
         return found
 
-    async def _ask(self, *, requests: bool) -> list[tuple[FrontKeeper, Answer]]:
+    async def counts(self) -> list[FrontCounts]:
+        """What the metrics tell of each front: as it tells now, or else as it told last. A count never decreases: what a front that
+        has died told last is kept.
+        """
+        for keeper, answer in await self._ask(Asked.COUNTS):
+            try:
+                counts = FrontCounts.of_told(answer.told, self._keys)
+            except BadFrontMessage as error:
+                _log.error("the counts of front %d are left out: %s", keeper.number, error)
+                continue
+            restarts, last = self._counts.get(keeper.number, (keeper.restarts, None))
+            if last is not None and restarts != keeper.restarts:
+                self._past.add(last.lasting())
+            self._counts[keeper.number] = keeper.restarts, counts
+        return [self._past, *(counts for _, counts in self._counts.values())]
+
+    async def _ask(self, what: Asked) -> list[tuple[FrontKeeper, Answer]]:
         """Ask every front, and wait for those that answer in time."""
         self._asked += 1
         number = self._asked
         for keeper in self.keepers:
-            keeper.order(Ask(number, requests))
+            keeper.order(Ask(number, what))
         found = []
         with trio.move_on_after(_PATIENCE):
             for keeper in self.keepers:

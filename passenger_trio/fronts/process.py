@@ -25,6 +25,7 @@ import signal
 import socket
 import sys
 from functools import partial
+from typing import Any
 
 import trio
 
@@ -32,6 +33,7 @@ from passenger_trio.codecs.front_reports import (
     Accept,
     Answer,
     Ask,
+    Asked,
     Drain,
     Order,
     ReopenLogs,
@@ -52,7 +54,7 @@ from passenger_trio.server.front import Front
 from passenger_trio.server.listening.listener import Listener
 from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.mounts import Route
-from passenger_trio.server.report import front_facts, requests_in_flight
+from passenger_trio.server.report import front_counts, front_facts, requests_in_flight
 from passenger_trio.system.children import end_with_parent
 
 __all__ = ["main"]
@@ -114,8 +116,8 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
     front = Front(config.server, pool, routes, access_log, descriptors, kernel, setup.share)
     front.gate = BoardGate(board, setup.share.number, lambda: len(front.connections), front.now)
     listeners = [Listener(socket.socket(fileno=fd), front, owns_file=False) for fd in setup.listeners]
-    orders = Orders(front, pool, reports)
     async with trio.open_nursery() as tree:
+        orders = Orders(front, pool, reports, tree)
         tree.start_soon(_end_with, tree, reports.run)
         tree.start_soon(_end_with, tree, reports.hear, orders.obey)
         tree.start_soon(_end_with, tree, link.run, pool.receive)
@@ -171,9 +173,11 @@ async def _beat(board: Board, number: int, front: Front, pool: LeasedPool) -> No
 class Orders:
     """What the owner wants of this front."""
 
-    def __init__(self, front: Front, pool: LeasedPool, reports: Reports) -> None:
+    def __init__(self, front: Front, pool: LeasedPool, reports: Reports, nursery: trio.Nursery) -> None:
+        """:param nursery: for answers."""
         self._front = front
         self._pool = pool
+        self._nursery = nursery
         self._reports = reports
         self.accept = trio.Event()
         self.stop = trio.Event()
@@ -198,9 +202,21 @@ class Orders:
                 self.accept.set()
                 self.stop.set()
             case Ask():
-                self._pool.tell_usage()  # it goes before the answer
-                requests = requests_in_flight(front, front.now()) if order.requests else []
-                self._reports.send(encode_answer(Answer(order.number, front_facts(front), requests)))
+                self._nursery.start_soon(self._answer, order)
+
+    async def _answer(self, asked: Ask) -> None:
+        with self._front.kernel.contain("an answer to the owner"):
+            self._pool.tell_usage()  # it goes before the answer
+            told = await self._tell(asked.what)
+            self._reports.send(encode_answer(Answer(asked.number, told)))
+
+    async def _tell(self, what: Asked) -> dict[str, Any]:
+        front = self._front
+        if what is Asked.FACTS:
+            return front_facts(front)
+        if what is Asked.REQUESTS:
+            return {"requests": requests_in_flight(front, front.now())}
+        return (await front_counts(front)).told([route.key for route in front.mounts.routes])
 
 
 if __name__ == "__main__":

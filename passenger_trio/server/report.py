@@ -5,14 +5,20 @@ Read-only. The values of several fronts are added up, so a counter is a number, 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import attrs
+import trio
 
+from passenger_trio.core.fronts.counts import FrontCounts
 from passenger_trio.server.front import Front, OpenConnection
 from passenger_trio.server.http.exchange import Exchange, Upgraded
 
-__all__ = ["front_facts", "requests_in_flight"]
+__all__ = ["front_counts", "front_facts", "requests_in_flight"]
+
+
+_SLICE = 500
 
 
 def front_facts(front: Front) -> dict[str, Any]:
@@ -34,6 +40,41 @@ def front_facts(front: Front) -> dict[str, Any]:
         "connections": {"open": len(front.connections), "accepted": front.accepted, "upgraded": front.upgraded},
         "faults": front.kernel.statistics(front.now()),
     }
+
+
+async def front_counts(front: Front) -> FrontCounts:
+    """What the metrics tell. The loop is not held up: ``_SLICE`` connections are looked at at a time."""
+    told = None if front.access_log is None else front.access_log.statistics()
+    quota = front.spill.quota
+    counts = FrontCounts(
+        tallies={route.key: route.tally for route in front.mounts.routes},
+        refused=front.refused,
+        rejected=Counter(front.rejected),
+        buffer_errors=Counter(quota.errors),
+        faults=Counter({task: fault.count for task, fault in front.kernel.faults.items()}),
+        accepted=front.accepted,
+        most_connections=front.most_connections,
+        disk=quota.used,
+        disk_limit=quota.limit,
+        memory=front.spill.memory,
+        pauses=quota.paused,
+        has_log=told is not None,
+        log_written=told.written if told else 0,
+        log_dropped=told.dropped if told else 0,
+        lag=front.deadline_scanner.lag,
+    )
+    for number, connection in enumerate(tuple(front.connections)):
+        if number % _SLICE == _SLICE - 1:
+            await trio.lowlevel.checkpoint()
+        counts.stages[connection.stage.name.lower().removeprefix("slow_")] += 1
+        exchange = connection.exchange
+        if exchange is not None:
+            counts.in_flight[exchange.route.key] += 1
+            if exchange.upload is not None or exchange.buffer is not None:
+                _, up, _, down = exchange.buffered()
+                counts.spilled["request"] += up
+                counts.spilled["response"] += down
+    return counts
 
 
 def requests_in_flight(front: Front, now: float) -> list[dict[str, Any]]:

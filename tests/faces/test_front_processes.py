@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from faces_tools import BEHAVIOURS, Load, clients, gate, in_threads, run_command
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from passenger_trio.admin.client import fetch, order
 from passenger_trio.testing import RawClient, Response, Supervisor, eventually
@@ -108,6 +109,33 @@ def test_FR5_one_view_of_requests_and_one_access_log(server: Supervisor, door: A
         assert [answer.result(30).status for answer in [*answers, *waits]] == [200] * 6
     for number in range(4):
         server.wait_access_log(f"/gate?{number} ")
+
+
+def finished(server: Supervisor) -> float:
+    """Requests of the application, by the metrics."""
+    with RawClient(str(server.ready["admin_socket"])) as client:
+        text = client.request("GET", "/metrics").text
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "http_server_request_duration_seconds_count" and sample.labels["app"]
+    )
+
+
+def test_FR5_the_metrics_are_those_of_one_server(server: Supervisor) -> None:
+    """Also after a front has died: a count never decreases."""
+    before = finished(server)
+    with connected(server, 8) as there:
+        for client in there:
+            client.get("/pid")
+    eventually(lambda: finished(server) == before + 8, 15, "every request is counted")
+    victim = serving(server)[0]
+    os.kill(victim["pid"], signal.SIGKILL)
+    eventually(lambda: fronts(server)[0]["restarts"] == victim["restarts"] + 1, 30, "its end is seen")
+    serving(server)
+    assert server.get("/pid").status == 200
+    eventually(lambda: finished(server) == before + 9, 15, "what it had counted is kept")
 
 
 def test_FR5_lines_of_two_fronts_never_mix(server: Supervisor) -> None:

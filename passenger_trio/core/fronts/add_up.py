@@ -15,7 +15,7 @@ from typing import Any
 
 from passenger_trio.errors import BadFrontMessage
 
-__all__ = ["add_up", "check_request"]
+__all__ = ["add_up", "check_requests"]
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 _BY_NAME = frozenset({"rejected", "errors"})
@@ -97,9 +97,22 @@ _REQUEST: dict[str, tuple[type, ...]] = {
 }
 
 
-def check_request(request: Mapping[str, Any]) -> None:
-    """:raises BadFrontMessage: it is no request in flight."""
-    if request.keys() != _REQUEST.keys() or not all(
-        isinstance(request[name], kinds) and not isinstance(request[name], bool) for name, kinds in _REQUEST.items()
-    ):
-        raise BadFrontMessage("a front reports a request that is none")
+def check_requests(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The requests in flight that a front tells of.
+
+    :raises BadFrontMessage: they are none.
+    """
+    requests = told.get("requests")
+    if not isinstance(requests, list):
+        raise BadFrontMessage("a front reports its requests as something else")
+    for request in requests:
+        if (
+            not isinstance(request, dict)
+            or request.keys() != _REQUEST.keys()
+            or not all(
+                isinstance(request[name], kinds) and not isinstance(request[name], bool)
+                for name, kinds in _REQUEST.items()
+            )
+        ):
+            raise BadFrontMessage("a front reports a request that is none")
+    return requests

@@ -1,0 +1,142 @@
+"""What the metrics tell of a front, as a value: it is looked at where the front runs, and the counts of several fronts are added (FR5).
+
+``told`` and ``of_told`` are the form in which a front tells its owner: JSON values. A front is not trusted: what is no count raises
+``BadFrontMessage``, and an application that the owner does not have is no count.
+
+Law: ``of_told(told(counts))`` is equal in every count, and adding it to an empty one is, too.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from passenger_trio.core.model import GroupKey
+from passenger_trio.core.tally import RequestTally
+from passenger_trio.errors import BadFrontMessage
+
+__all__ = ["FrontCounts"]
+
+_WORD = re.compile(r"[A-Za-z0-9_.,:'() -]{1,100}")
+_NUMBERS = ("accepted", "most_connections", "disk", "disk_limit", "memory", "pauses", "log_written", "log_dropped")
+_COUNTERS = ("rejected", "stages", "spilled", "buffer_errors", "faults")
+
+
+@attrs.define(eq=False)
+class FrontCounts:
+    """Counters and gauges of one front, or of several together."""
+
+    tallies: dict[GroupKey, RequestTally] = attrs.field(factory=dict)
+    """Of each application."""
+    refused: RequestTally = attrs.field(factory=RequestTally)
+    """Requests that were refused before they had an application."""
+    in_flight: Counter[GroupKey] = attrs.field(factory=Counter)
+    rejected: Counter[str] = attrs.field(factory=Counter)
+    """Refused requests, by the code of the refusal."""
+    stages: Counter[str] = attrs.field(factory=Counter)
+    """Open connections, by what they do."""
+    spilled: Counter[str] = attrs.field(factory=Counter)
+    """Bytes on disk, of requests and responses under way."""
+    buffer_errors: Counter[str] = attrs.field(factory=Counter)
+    faults: Counter[str] = attrs.field(factory=Counter)
+    """By the task."""
+    accepted: int = 0
+    most_connections: int = 0
+    disk: int = 0
+    disk_limit: int = 0
+    memory: int = 0
+    pauses: int = 0
+    has_log: bool = False
+    log_written: int = 0
+    log_dropped: int = 0
+    lag: float = 0.0
+    """The latest that a timer was in the last minute, in seconds; of several fronts: the largest."""
+
+    def add(self, other: FrontCounts) -> None:
+        """Add the counts of another front."""
+        for key, tally in other.tallies.items():
+            self.tallies.setdefault(key, RequestTally()).add(tally)
+        self.refused.add(other.refused)
+        self.in_flight += other.in_flight
+        for name in _COUNTERS:
+            getattr(self, name).update(getattr(other, name))
+        for name in _NUMBERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.has_log = self.has_log or other.has_log
+        self.lag = max(self.lag, other.lag)
+
+    def lasting(self) -> FrontCounts:
+        """What stays true when the front is gone: its counters without its gauges."""
+        return FrontCounts(
+            tallies=self.tallies,
+            refused=self.refused,
+            rejected=self.rejected,
+            buffer_errors=self.buffer_errors,
+            faults=self.faults,
+            accepted=self.accepted,
+            pauses=self.pauses,
+            has_log=self.has_log,
+            log_written=self.log_written,
+            log_dropped=self.log_dropped,
+        )
+
+    def told(self, keys: Sequence[GroupKey]) -> dict[str, Any]:
+        """JSON values.
+
+        :param keys: the applications, in the order that both sides know.
+        """
+        return {
+            "tallies": [self.tallies[key].told() if key in self.tallies else None for key in keys],
+            "refused": self.refused.told(),
+            "in_flight": [self.in_flight[key] for key in keys],
+            "has_log": self.has_log,
+            "lag": self.lag,
+            **{name: dict(getattr(self, name)) for name in _COUNTERS},
+            **{name: getattr(self, name) for name in _NUMBERS},
+        }
+
+    @classmethod
+    def of_told(cls, told: Mapping[str, Any], keys: Sequence[GroupKey]) -> FrontCounts:
+        """:raises BadFrontMessage: it is not what a front tells."""
+        try:
+            counts = cls(
+                tallies={
+                    key: RequestTally.of_told(one)
+                    for key, one in zip(keys, told["tallies"], strict=True)
+                    if one is not None
+                },
+                refused=RequestTally.of_told(told["refused"]),
+                in_flight=Counter({key: _count(one) for key, one in zip(keys, told["in_flight"], strict=True)}),
+                has_log=told["has_log"] is True,
+                lag=_seconds(told["lag"]),
+            )
+            for name in _COUNTERS:
+                setattr(counts, name, Counter({_word(word): _count(one) for word, one in told[name].items()}))
+            for name in _NUMBERS:
+                setattr(counts, name, _count(told[name]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BadFrontMessage(f"a front tells counts that are none: {error}") from None
+        return counts
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError("no count")
+    return value
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ValueError("no time")
+    return float(value)
+
+
+def _word(value: str) -> str:
+    if not _WORD.fullmatch(value):
+        raise ValueError("no word")
+    return value
