@@ -32,8 +32,10 @@ def asked_for(request: pytest.FixtureRequest, own: object = None) -> tuple[objec
     for mark in reversed(list(request.node.iter_markers("passenger"))):
         if len(mark.args) > 1:
             raise pytest.UsageError(f"the mark passenger takes one application, not {len(mark.args)}")
-        app = mark.args[0] if mark.args else app
-        options.update(mark.kwargs)
+        given = dict(mark.kwargs)
+        # A mark with a function as its only argument decorates it, by pytest's rule. Hence the keyword.
+        app = given.pop("app", mark.args[0] if mark.args else app)
+        options.update(given)
     return (app if own is None else own), options
 
 

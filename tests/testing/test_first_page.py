@@ -11,7 +11,7 @@ import pytest
 from needs import needs
 from test_plugin import run
 
-pytestmark = pytest.mark.os
+pytestmark = [pytest.mark.os, pytest.mark.timeout(400)]
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "testing.md").read_text()
 CODE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -12,7 +12,7 @@ import pytest
 
 from passenger_trio.testing import eventually
 
-pytestmark = pytest.mark.os
+pytestmark = [pytest.mark.os, pytest.mark.timeout(400)]
 
 PLUGIN = "passenger_trio.testing.plugin"
 LOAD = () if any(entry.value == PLUGIN for entry in entry_points(group="pytest11")) else ("-p", PLUGIN)
@@ -75,7 +75,7 @@ async def app(scope, receive, send):
 
 
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    return pytester.run(*PYTEST, *arguments, timeout=100)
+    return pytester.run(*PYTEST, *arguments, timeout=300)
 
 
 def test_fixtures_marks_and_options(pytester: pytest.Pytester) -> None:
@@ -168,6 +168,7 @@ def test_fixtures_marks_and_options(pytester: pytest.Pytester) -> None:
                 assert live_app.get("/").body.startswith(b"1 ")
                 assert live_app.pids != before
 
+            @pytest.mark.trio
             async def test_in_trio(live_app):
                 import trio
                 async with live_app.async_client() as client:
@@ -176,6 +177,7 @@ def test_fixtures_marks_and_options(pytester: pytest.Pytester) -> None:
                             nursery.start_soon(client.get, "/")
                     assert (await client.get("/")).text.startswith("4 ")
 
+            @pytest.mark.trio
             @pytest.mark.passenger("chat:app")
             async def test_a_websocket_in_trio(live_app):
                 async with live_app.open_websocket("/") as chat:
@@ -218,10 +220,8 @@ def test_fixtures_marks_and_options(pytester: pytest.Pytester) -> None:
                     self.assertEqual(self.client.get("/").text, self.id())
         ''',
     )  # fmt: skip
-    result = run(pytester, "-p", "no:randomly", "-o", "trio_mode=true", "test_shop.py", "test_unit.py")
-    result.assert_outcomes(passed=19)
-    result = run(pytester, "test_anyio.py", "--passenger-keep")
-    result.assert_outcomes(passed=2)
+    result = run(pytester, "test_shop.py", "test_anyio.py", "--passenger-keep")
+    result.assert_outcomes(passed=18)
     result.stdout.fnmatch_lines(["passenger: configuration and log of a server are in *"])
     unit = subprocess.run([sys.executable, "-m", "unittest", "-v", "test_unit"], cwd=pytester.path, capture_output=True)
     assert unit.returncode == 0, unit.stderr.decode()
@@ -321,19 +321,20 @@ def test_what_a_test_leaves_behind_fails_it(pytester: pytest.Pytester) -> None:
     assert not good, good
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_run_leaves_nothing(pytester: pytest.Pytester, number: int) -> None:
+@pytest.mark.parametrize(("number", "names"), [(signal.SIGKILL, "'shop:app', app"), (signal.SIGTERM, "app")])
+def test_a_killed_run_leaves_nothing(pytester: pytest.Pytester, number: int, names: str) -> None:
     """TH8: servers, preloaders and processes end, also those of application objects, also with a descriptor of pytest's elsewhere."""
     pytester.makepyfile(
         shop=SHOP,
-        test_shop="""
+        test_shop=f"""
             import os, time
             from shop import app
 
             def test_waits(passenger_factory):
-                first, second = passenger_factory("shop:app"), passenger_factory(app)
-                pids = [live.server.pid for live in (first, second)] + first.pids + second.pids
-                pids += [live.server.preloader_pid for live in (first, second)]
+                pids = []
+                for name in [{names}]:
+                    live = passenger_factory(name)
+                    pids += [live.server.pid, live.server.preloader_pid, *live.pids]
                 open("pids", "w").write(" ".join(map(str, pids)) + " end")
                 time.sleep(1000)
         """,
@@ -343,7 +344,7 @@ def test_a_killed_run_leaves_nothing(pytester: pytest.Pytester, number: int) -> 
         eventually(lambda: pids.exists() and pids.read_text().endswith("end"), 60)
         killed.send_signal(number)
     found = [int(word) for word in pids.read_text().split()[:-1]]
-    assert len(found) == 6
+    assert len(found) == 3 * len(names.split(","))
     eventually(lambda: not [pid for pid in found if Path(f"/proc/{pid}/stat").exists() and not is_zombie(pid)], 30)
     sockets = [path for path in Path(pytester.path).rglob("*") if path.is_socket()]
     assert not sockets
