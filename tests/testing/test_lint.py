@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +119,11 @@ run lambda { |env|
 """
 
 
+NODE = """
+require("http").createServer((request, response) => response.end("hello")).listen(8080);
+"""
+
+
 class Linted:
     """A server whose application is under lint, and what each request finds."""
 
@@ -161,10 +167,14 @@ def asgi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Linted]:
 
 @pytest.fixture(scope="module")
 def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Linted]:
-    import shutil
-
     needs(shutil.which("ruby") is not None, "Ruby with Rack")
     yield from linted(directory(tmp_path_factory.mktemp("rack"), "config.ru", RACK))
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Linted]:
+    needs(shutil.which("node") is not None, "Node.js")
+    yield from linted(directory(tmp_path_factory.mktemp("node"), "app.js", NODE))
 
 
 @pytest.mark.os
@@ -221,7 +231,7 @@ def test_TH5_Rack_Lint_speaks_for_Rack(rack: Linted) -> None:
 
 
 @pytest.mark.os
-@pytest.mark.parametrize("which", ["asgi", "rack"])
+@pytest.mark.parametrize("which", ["asgi", "rack", "node"])
 def test_TH4_faults_in_the_process_of_other_interfaces(which: str, request: pytest.FixtureRequest) -> None:
     it: Linted = request.getfixturevalue(which)
     for at in ("mid_body", "before_end"):
@@ -233,6 +243,14 @@ def test_TH4_faults_in_the_process_of_other_interfaces(which: str, request: pyte
         assert not it.server.get("/").complete
     with it.faults.restart_now(at="mid_body"):
         assert it.server.get("/").text == "hello"
+    with it.faults.kill("after_end"):
+        assert it.server.get("/").complete
+    with it.faults.broken_release() as broken:
+        assert [result["result"] for result in broken.results] == ["rejected"]
+    with it.faults.crash_on_start("exit") as crash:
+        with it.faults.exit("head", status=3):
+            assert it.server.get("/").status in (200, 500, 502, 503)
+        crash.wait_fired()
 
 
 # Pure

@@ -92,7 +92,7 @@ class _Release(AtPoint):
 
     def __init__(self, server: Supervisor, plan: Plan, seed: int, name: str, group: str, **values: Any) -> None:
         super().__init__(plan, seed, name, ("load",), **values)
-        self.hint = "the release was not loaded (it needs an application in Python or Ruby)"
+        self.hint = "the release was not loaded (it needs an application in Python, Ruby or Node.js)"
         self._server = server
         self._group = group
 

@@ -1,7 +1,7 @@
 """Faults of the application's processes.
 
 Most happen inside of the process, at an exact point (``worker/fault_points.py``), so they need a
-server that was started with ``Plan.environment`` and an application in Python or Ruby.
+server that was started with ``Plan.environment`` and an application in Python, Ruby or Node.js.
 ``KilledAtAccept`` works from outside, with any application.
 
 Points: ``accept`` (the request is in the process's socket and not read), ``head`` (the application is
@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from typing import Any
 
 from passenger_trio.admin.client import fetch
@@ -23,6 +24,10 @@ from passenger_trio.testing.faults.plan import Order, Plan
 from passenger_trio.testing.harness import Supervisor, eventually
 
 __all__ = ["AtPoint", "Hold", "KilledAtAccept", "Stopped"]
+
+
+_BEHIND = 5.0
+"""Seconds in which a process comes to the end of a response that its client has."""
 
 
 class AtPoint(Fault):
@@ -36,7 +41,7 @@ class AtPoint(Fault):
         self.name = name
         self.hint = (
             "no process of the application came to its point"
-            " (a fault inside of the process needs an application in Python or Ruby)"
+            " (a fault inside of the process needs an application in Python, Ruby or Node.js)"
         )
         self.pids: list[int] = []
         self._plan = plan
@@ -55,6 +60,9 @@ class AtPoint(Fault):
         )
 
     def end(self) -> None:
+        deadline = time.monotonic() + (_BEHIND if "after_end" in self._points else 0)
+        while any(order.pid is None for order in self._orders) and time.monotonic() < deadline:
+            time.sleep(0.005)
         for order in self._orders:
             pid = order.take_back()
             if pid is not None:

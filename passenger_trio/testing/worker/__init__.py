@@ -2,9 +2,9 @@
 request.
 
 A loader that finds ``HARNESS_WRAPPER`` in its environment, the path of this directory, has
-the application wrapped by ``wrap.py`` (Python) or ``wrap.rb`` (Ruby). What is here runs on every
+the application wrapped by ``wrap.py`` (Python), ``wrap.rb`` (Ruby) or ``wrap.cjs`` (Node.js). What is here runs on every
 interpreter of the loaders: it uses the standard library only, imports nothing of passenger_trio, and
-keeps to Python 3.8 and Ruby 2.6.
+keeps to Python 3.8, Ruby 2.6 and Node.js 16.
 
 Three variables say what to do:
 

@@ -124,11 +124,11 @@ module PassengerHarness
       end
       Points.at("before_end", @path)
       yield held if held
-      # A response with a Content-Length is complete with its last byte.
-      Points.at("after_end", @path)
     end
 
+    # The server closes what it has sent to the end.
     def close
+      Points.at("after_end", @path)
       @body.close if @body.respond_to?(:close)
     end
   end

@@ -179,8 +179,11 @@ class BodyWithPoints(Body):
         _point("before_end", self._path)
         if held:
             yield held
-        # A response with a Content-Length is complete with its last byte.
+
+    def close(self) -> None:
+        # The server closes what it has sent to the end.
         _point("after_end", self._path)
+        super().close()
 
 
 class Input:

@@ -109,13 +109,20 @@ const loader = {
     process.argv[1] = file;
     loader.endStep('performed');
     loader.beginStep('load_application');
-    loader.runFile(file).then(
+    loader.wrapApplication().then(() => loader.runFile(file)).then(
       () => loader.onLoaded(),
       (error) => {
         process.stderr.write(`${backtraceOf(error)}\n`);
         loader.failAndExit(explain(error));
       },
     );
+  },
+
+  // A test harness stands between the application and Node.js, if it asks for that: by wrap.cjs in the directory
+  // HARNESS_WRAPPER.
+  async wrapApplication() {
+    const directory = process.env.HARNESS_WRAPPER;
+    if (directory) require(require('path').join(directory, 'wrap.cjs')).wrap();
   },
 
   handleEvents() {
