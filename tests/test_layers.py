@@ -97,8 +97,10 @@ ALLOWED: dict[str, set[str]] = {
         "options",
     },
     "program": {"tree", "running", "reloading", "spawning", "system", "kernel", "errors", "options"},
+    "dashboard": {"dashboard", "system", "errors"},
     "cli": {
         "cli",
+        "dashboard",
         "program",
         "preflight",
         "running",

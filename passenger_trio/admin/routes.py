@@ -19,6 +19,7 @@ import attrs
 from passenger_trio.admin import operations, resources, schemas, status
 from passenger_trio.admin.context import Admin
 from passenger_trio.admin.health import health_answer
+from passenger_trio.admin.history import history
 from passenger_trio.admin.metrics import metrics
 from passenger_trio.codecs.admin_api import Field, Text
 from passenger_trio.codecs.openmetrics import CONTENT_TYPE
@@ -75,6 +76,10 @@ async def _trace(admin: Admin, order: Mapping[str, Any]) -> bytes:
     return await resources.trace(admin)
 
 
+async def _history(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
+    return history(admin)
+
+
 async def _metrics(admin: Admin, order: Mapping[str, Any]) -> Text:
     return Text(200, CONTENT_TYPE, await metrics(admin))
 
@@ -107,6 +112,7 @@ ROUTES = (
     Route("GET", "/v1/openapi.json", "This description.", _openapi, schemas.DESCRIPTION),
     Route("GET", "/v1/status", "The pool, its processes, and what is counted.", _status, schemas.STATUS),
     Route("GET", "/v1/requests", "Requests in flight, the oldest first.", _requests, schemas.REQUESTS),
+    Route("GET", "/v1/history", "The last events, and the last failed starts.", _history, schemas.HISTORY),
     Route("GET", "/v1/memory", "What each process costs.", _memory, schemas.MEMORY, refusals=(503,)),
     Route(
         "GET",

@@ -19,6 +19,7 @@ __all__ = [
     "ENABLED",
     "ERROR",
     "EVENT",
+    "HISTORY",
     "MEMORY",
     "RELOADED",
     "REOPENED",
@@ -215,6 +216,31 @@ EVENT: Schema = {
     "properties": {"event": _one_of(*KINDS), "time": SECONDS, "lost_before": COUNT},
     "required": ["event", "time"],
 }
+
+_STEP = record(
+    {"title": TEXT, "state": _one_of("not_started", "in_progress", "performed", "errored"), "seconds": _maybe(SECONDS)}
+)
+HISTORY = record(
+    {
+        "events": _list(EVENT),
+        "failures": _list(
+            record(
+                {
+                    "age": SECONDS,
+                    "group": TEXT,
+                    "id": TEXT,
+                    "category": TEXT,
+                    "summary": TEXT,
+                    "problem": TEXT,
+                    "solution": TEXT,
+                    "traceback": TEXT,
+                    "output": _list(TEXT),
+                    "steps": _list(_STEP),
+                }
+            )
+        ),
+    }
+)
 
 _RESULT = {"name": TEXT, "environment": TEXT, "generation": COUNT, "error": _maybe(FAILURE)}
 _IN_THE_WAY = record({"pid": COUNT, "group": TEXT, "sessions": COUNT, "ends_in": _maybe(SECONDS)})

@@ -35,6 +35,7 @@ _COMMANDS = {
     "detach": ("passenger_trio.cli.operate_cmds", "Take one process out of routing, after its requests."),
     "disable": ("passenger_trio.cli.operate_cmds", "Take one process out of routing, until it is enabled."),
     "enable": ("passenger_trio.cli.operate_cmds", "Put a disabled process back into routing."),
+    "dashboard": ("passenger_trio.cli.dashboard_cmd", "Show an instance on a local page in the browser."),
     "top": ("passenger_trio.cli.top_cmd", "Show the processes, live."),
     "backtrace": ("passenger_trio.cli.backtrace_cmd", "Show what a process is doing."),
     "drain": ("passenger_trio.cli.operate_cmds", "Make clients reconnect elsewhere."),

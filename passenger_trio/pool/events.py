@@ -30,6 +30,7 @@ EVENTS = tuple(KINDS)
 
 _ROOM = 1000
 """Events."""
+_RECENT = 200
 
 
 class Listener:
@@ -92,10 +93,13 @@ class Events:
 
     def __init__(self) -> None:
         self._listeners: WeakSet[Listener] = WeakSet()
+        self.recent: deque[Event] = deque(maxlen=_RECENT)
+        """The last events, for those who come later."""
         self._ended = False
 
     def publish(self, event: Event) -> None:
         """Pass an event to every listener, at once."""
+        self.recent.append(event)
         for listener in list(self._listeners):
             if listener._ended:
                 self._listeners.discard(listener)

@@ -12,6 +12,7 @@ import logging
 import math
 import random
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -57,6 +58,8 @@ from passenger_trio.spawning.spawner import LiveProcess, Spawner
 
 __all__ = ["Pool"]
 
+_FAILURES = 20
+
 _log = logging.getLogger("passenger_trio.pool")
 
 
@@ -100,6 +103,8 @@ class Pool:
         self._over = trio.Event()
         """Set when the pool is empty, or the policy has failed."""
         self.events = Events()
+        self.failures: deque[tuple[float, GroupKey, SpawnFailure]] = deque(maxlen=_FAILURES)
+        """The last failed starts: when, in monotonic seconds, of which group, and the evidence."""
         self.tally = PoolTally()
         """What has happened, for the metrics."""
 
@@ -394,6 +399,7 @@ class Pool:
 
     def _log_failure(self, key: GroupKey, failure: SpawnFailure) -> None:
         """Log a new failure in full, and a repetition of the last one in one line."""
+        self.failures.append((self.now(), key, failure))
         _log.error("%s does not start: %s [error %s]", key, failure.summary, failure.error_id)
         evidence = (failure.problem, failure.traceback)
         if self._told.get(key) != evidence:
@@ -419,6 +425,7 @@ class Pool:
         )
         commands = self._policy.process_exited(process.id, self.now(), random.random(), evidence)
         if unasked and (group := self._policy.state.groups.get(process.group)) and group.backoff.failure is evidence:
+            self.failures.append((self.now(), process.group, evidence))
             _log.error(
                 "%s: process %d of %s [error %s]", evidence.summary, process.live.pid, process.group, evidence.error_id
             )

@@ -158,7 +158,8 @@ def _value(text: str, match: re.Match[str]) -> Value:
     else:
         found = _APACHE.get(letter) if argument is None else None
     if found is None:
-        raise _error(text, f"{match[0]} is not known")
+        ours = f"; ours are {' '.join(f'%{{{name}}}x' for name in DIRECTIVES_OF_OURS)}" if letter == "x" else ""
+        raise _error(text, f"{match[0]} is not known{ours}")
     return found
 
 
