@@ -32,6 +32,8 @@ GONE_WITHIN = 2.0
 """Seconds in which a process that nobody waits for any more (one that lost its supervisor) must be gone."""
 
 LONG_ONES = (
+    "test_plugin",
+    "test_sample_suites",
     "test_python_asgi_conformance",
     "test_ruby_rack_conformance",
     "test_error_kernel_real",
