@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -28,7 +29,7 @@ from passenger_trio.errors import (
     RequestTimeExceeded,
     SpawnError,
 )
-from passenger_trio.testing import RawClient
+from passenger_trio.testing import RawClient, Response
 
 pytestmark = pytest.mark.os
 
@@ -222,7 +223,11 @@ it.__exit__(None, None, None)
 
 
 def _address(server: passenger_trio.ServerInThread) -> tuple[str, int]:
-    return "127.0.0.1", int(server.addresses[0].rstrip("/").rpartition(":")[2])
+    return _at(server.addresses[0])
+
+
+def _at(url: str) -> tuple[str, int]:
+    return "127.0.0.1", int(url.rstrip("/").rpartition(":")[2])
 
 
 class TestTheExamplePrograms:
@@ -255,3 +260,39 @@ class TestTheExamplePrograms:
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("HTTP/1.1 200 OK") == 3
         assert "Traceback" not in done.stderr
+
+    def test_a_site_that_adds_and_removes_applications(self, tmp_path: Path) -> None:
+        """LI2: a published framework's site (Quart-Trio, by Hypercorn) and the server are one Trio program."""
+        root = write_app(tmp_path / "shop")
+        with subprocess.Popen(
+            [sys.executable, EXAMPLES / "quart_site.py", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as program:
+            try:
+                assert program.stdout is not None
+                lines = {
+                    line.partition(" at ")[0]: line.partition(" at ")[2].strip()
+                    for line in (program.stdout.readline(), program.stdout.readline())
+                }
+                with RawClient(_at(lines["site"])) as site, RawClient(_at(lines["applications"])) as visitor:
+
+                    def ask(method: str, target: str) -> Response:
+                        site.send(
+                            f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode()
+                        )
+                        return site.read_response(method)
+
+                    assert visitor.get("/").body == b"welcome\n"
+                    added = ask("PUT", f"/apps/shop?root={root}")
+                    assert (added.status, len(json.loads(added.body)["pids"])) == (201, 1)
+                    assert visitor.get("/shop/").body == b"hello"
+                    assert ask("GET", "/ask/shop/any/path").body == b"hello"
+                    assert json.loads(ask("POST", "/apps/shop/restart").body)["pids"] != json.loads(added.body)["pids"]
+                    assert set(json.loads(ask("GET", "/apps").body)["apps"]) == {"welcome", "shop"}
+                    assert ask("DELETE", "/apps/shop").status == 204
+                    assert visitor.get("/shop/").body == b"welcome\n"
+                    assert ask("DELETE", "/apps/shop").status == 404
+                    assert ask("PUT", "/apps/none?root=/nowhere").status == 422
+            finally:
+                program.terminate()
+                errors = program.communicate(timeout=60)[1]
+        assert "Traceback" not in errors
