@@ -362,6 +362,11 @@ class ServerOptions:
         "1",
         "processes that serve clients, each with an event loop of its own, on one pool; auto: half of the cores",
     )
+    apps_dir: str = option(
+        "",
+        "directory of *.toml files, one application each; it is followed while the server runs: files come, change and go",
+        kind="path",
+    )
     instance_dir: str = option("", "directory for this instance's sockets (default: a new private one)", kind="path")
     plain_parser: bool = option(True, "try the plain-request parser before h11")
     header_timeout: float = option(10.0, "most time for a request head, from its first byte; longer: 408")

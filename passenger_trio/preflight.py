@@ -7,12 +7,13 @@ applications' files and change nothing.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from passenger_trio.core.app_limits import check_grantable, limits_of
 from passenger_trio.core.metrics_address import parse_metrics_address
 from passenger_trio.core.option_checks import check, check_types
 from passenger_trio.errors import NothingToServe, OptionError
-from passenger_trio.options import AppOptions, Config
+from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 from passenger_trio.pool.hooks import parse_hooks
 from passenger_trio.server.front import trusted_networks
 from passenger_trio.server.logs.format_string import compile_format
@@ -24,19 +25,23 @@ from passenger_trio.spawning.run_as import find_server_user, run_as
 from passenger_trio.system import tempfiles
 from passenger_trio.system.limits import hard_limit, own_nice
 
-__all__ = ["examine"]
+__all__ = ["examine", "examine_app"]
 
 
-def examine(config: Config, *, may_be_empty: bool = False) -> list[DetectedApp]:
+def examine(
+    config: Config, *, may_be_empty: bool = False, known: Mapping[AppOptions, DetectedApp] | None = None
+) -> list[DetectedApp]:
     """Return the applications to serve. Opens and starts nothing. Raises ``NothingToServe`` and
     ``OptionError`` as ``serve``.
 
     :param may_be_empty: whether a configuration without an application is fit to be served.
+    :param known: applications whose directories are not looked at again.
     """
     check(config)
-    if not config.apps and not may_be_empty:
+    if not config.apps and not (may_be_empty or config.server.apps_dir):
         raise NothingToServe("there is no application: the configuration has none")
-    apps = [_detect(number, app) for number, app in enumerate(config.apps)]
+    known = known or {}
+    apps = [known.get(app) or _detect(number, app) for number, app in enumerate(config.apps)]
     check_types(
         config.apps,
         [found.possible_types for found in apps],
@@ -61,6 +66,20 @@ def examine(config: Config, *, may_be_empty: bool = False) -> list[DetectedApp]:
     if directory and not tempfiles.takes_files(directory):
         raise OptionError("--data-buffer-dir", directory, "no file can be made in it")
     return apps
+
+
+def examine_app(app: AppOptions, own: AppOptions, server: ServerOptions, pool: PoolOptions) -> None:
+    """Check one application by itself, as ``examine`` does.
+
+    :param own: with the options only that are its own: those must fit its type.
+    :raises PassengerError: it cannot be served.
+    """
+    check(Config(server=server, pool=pool, apps=(app,)))
+    found = _detect(0, app)
+    check_types([own], [found.possible_types], [None if found.can_fork else found.why_not_forked])
+    Route(group_key(app, found), app)
+    run_as(app, found, server_user=server.user, is_embedded=False)
+    read_env_files(found.root, app.env_file)
 
 
 def _detect(number: int, app: AppOptions) -> DetectedApp:

@@ -36,12 +36,17 @@ from passenger_trio.running import RunningServer
 from passenger_trio.spawning.server_user import become_user, stays
 from passenger_trio.system.cgroups import enter_own_cgroup
 from passenger_trio.system.children import become_subreaper, end_all_strays, reap_strangers
+from passenger_trio.system.inotify import DirectoryWatch
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.syscalls import pidfd_open
 from passenger_trio.system.terminal import has_terminal
 from passenger_trio.tree import open_tree
 
 __all__ = ["Effect", "effects", "run"]
+
+_SETTLE = 0.1
+_LOOK = 1.0
+"""Seconds."""
 
 _log = logging.getLogger("passenger_trio")
 
@@ -187,6 +192,11 @@ async def _main(
                     with kernel.contain("the banner"):
                         on_ready(server)
                     server.reloading.source = source
+                    server.reloading.tell_broken()
+                    if config.server.apps_dir and source is not None:
+                        program.start_soon(
+                            kernel.supervise, "the watch of --apps-dir", _follow, server, config.server.apps_dir
+                        )
                     if restart_wanted:
                         program.start_soon(_reload, server, kernel)
                     await server.wait_stopping()
@@ -199,6 +209,28 @@ async def _main(
         raise failure
     if forced:
         raise Forced("ended at once by a second signal: requests in hand were cut off")
+
+
+async def _follow(server: RunningServer, directory: str) -> None:
+    """Take over what changes in ``--apps-dir`` (OP4). Where the kernel has no watch, look once a second."""
+    while True:
+        try:
+            with DirectoryWatch(directory) as watch:
+                await _take_over_files(server)  # what changed before there was a watch
+                while await watch.wait_changed():
+                    await trio.sleep(_SETTLE)  # several files are often written together
+                    await _take_over_files(server)
+        except OSError:
+            await _take_over_files(server)
+        await trio.sleep(_LOOK)
+
+
+async def _take_over_files(server: RunningServer) -> None:
+    try:
+        await server.reloading.reload_source(apps_only=True)
+    except PassengerError as error:
+        if not server.stopping:
+            _log.error("the files of --apps-dir are not taken over: %s", error)
 
 
 async def _reload(server: RunningServer, kernel: ErrorKernel) -> None:

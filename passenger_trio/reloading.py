@@ -74,8 +74,14 @@ class ReadConfig(Protocol):
 class ConfigSource(Protocol):
     """Where a server's configuration comes from."""
 
-    def read(self) -> ReadConfig:
+    @property
+    def broken(self) -> Mapping[str, str]:
+        """Files of ``--apps-dir`` that are not served as they are, and why."""
+
+    def read(self, *, apps_only: bool = False) -> ReadConfig:
         """Read all of it. Blocking: call it in a thread.
+
+        :param apps_only: read the files of ``--apps-dir`` only.
 
         :raises PassengerError: it cannot be read, or has an invalid value.
         """
@@ -128,6 +134,8 @@ class Reloading:
         """The applications that are served, in the order of the configuration."""
         self.addresses = listeners.urls
         self._leaving: dict[GroupKey, AppSpec] = {}
+        self._told: dict[str, str] = {}
+        """Broken files that the log has."""
         self._apps = apps
         self._pool = pool
         self._front = front
@@ -190,27 +198,48 @@ class Reloading:
 
         await self._as_own_task(lambda: self._reload(without))
 
-    async def reload_source(self, *, dry_run: bool = False, restart: bool = False) -> Plan:
+    async def reload_source(self, *, dry_run: bool = False, restart: bool = False, apps_only: bool = False) -> Plan:
         """Read the configuration anew, and serve what it says.
 
         :param dry_run: change nothing.
         :param restart: restart the applications that the plan leaves running, too.
+        :param apps_only: read the files of ``--apps-dir`` only.
         :raises ReloadRefused: a program made the configuration.
         """
         source = self.source
         if source is None:
             raise ReloadRefused("the configuration was made by a program: there is no file to read anew")
-        return await self._as_own_task(lambda: self._reload_source(source, dry_run=dry_run, restart=restart))
+        return await self._as_own_task(
+            lambda: self._reload_source(source, dry_run=dry_run, restart=restart, apps_only=apps_only)
+        )
 
-    async def _reload_source(self, source: ConfigSource, *, dry_run: bool, restart: bool) -> Plan:
-        read = await self._in_thread(source.read)
+    async def _reload_source(self, source: ConfigSource, *, dry_run: bool, restart: bool, apps_only: bool) -> Plan:
+        read = await self._in_thread(partial(source.read, apps_only=apps_only))
+        self.tell_broken()
+        # The directories of applications that stay were looked at before.
+        known = dict(zip(self.config.apps, self._apps, strict=True)) if apps_only else {}
         with read.naming_places():
-            plan = await self._reload(lambda: read.config, dry_run=dry_run, names_places=read.naming_places)
+            plan = await self._reload(lambda: read.config, dry_run=dry_run, known=known)
         if not dry_run:
             source.applied(read)
         if restart and not dry_run:
             self._pool.restart_all(tuple(self.specs.keys() - {*plan.restarted, *plan.added}))
         return plan
+
+    @property
+    def broken(self) -> Mapping[str, str]:
+        """Files of ``--apps-dir`` that are not served as they are, and why."""
+        return self.source.broken if self.source is not None else {}
+
+    def tell_broken(self) -> None:
+        """Log what is newly broken, and what is no more."""
+        broken = dict(self.broken)
+        for path, why in broken.items():
+            if self._told.get(path) != why:
+                _log.error("%s is not taken over: %s", path, why if why.startswith(path) else f"{path}: {why}")
+        for path in self._told.keys() - broken.keys():
+            _log.info("%s is well again, or gone", path)
+        self._told = broken
 
     async def _as_own_task(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run ``work`` when it is its turn, to its end, also if the caller is cancelled meanwhile."""
@@ -245,12 +274,12 @@ class Reloading:
         make_config: Callable[[], Config],
         *,
         dry_run: bool = False,
-        names_places: Callable[[], AbstractContextManager[None]] | None = None,
+        known: Mapping[AppOptions, DetectedApp] | None = None,
     ) -> Plan:
         if not self.is_open:
             raise ReloadRefused("the server is starting or stopping")
         config = make_config()
-        apps = await self._in_thread(partial(examine, config, may_be_empty=True))
+        apps = await self._in_thread(partial(examine, config, may_be_empty=True, known=known))
         plan = make_plan(_setup(self.config, self._apps), _setup(config, apps))
         if self.has_fronts and any(change.subject != "pool" for change in plan.changes):
             raise ReloadRefused("nothing is changed: with several fronts only the pool can be changed", plan.lines)

@@ -85,6 +85,8 @@ class ServerStatus(TypedDict):
     draining: bool
     addresses: list[str]
     pool: PoolStatus
+    broken_files: list[dict[str, str]]
+    """Files of ``--apps-dir`` that are not served as they are."""
     groups: list[GroupStatus]
     requests: dict[str, Any]
     buffers: dict[str, Any]

@@ -101,6 +101,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {
         "cli",
         "dashboard",
+        "reloading",
         "program",
         "preflight",
         "running",

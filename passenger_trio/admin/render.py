@@ -77,6 +77,10 @@ def render_status(answer: Mapping[str, Any], *, name: str = "", date: str = "") 
             *(_front(front) for front in _fronts(answer)),
         ]
     )
+    for broken in map(_mapping, _list(answer.get("broken_files"))):
+        error = _text(broken.get("error"))
+        file = _text(broken.get("file"))
+        lines.append(f"Not taken over: {error if error.startswith(file) else f'{file}: {error}'}")
     lines += _faults(_mapping(answer.get("faults")))
     lines += ["", _rule("Application groups")]
     for group in groups:

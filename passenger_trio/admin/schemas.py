@@ -127,6 +127,7 @@ STATUS = record(
         "draining": FLAG,
         "addresses": _list(TEXT),
         "pool": record({"max": COUNT, "size": COUNT, "detached": COUNT, "spawning": COUNT, "queue": COUNT}),
+        "broken_files": _list(record({"file": TEXT, "error": TEXT})),
         "groups": _list(_GROUP),
         "requests": record({"total": COUNT, "active": COUNT, "rejected": COUNTED}),
         "buffers": record(

@@ -58,6 +58,7 @@ async def status(admin: Admin) -> ServerStatus:
             "spawning": sum(len(group.attempts) for group in statistics.groups),
             "queue": sum(group.queue_length for group in statistics.groups),
         },
+        "broken_files": [{"file": file, "error": error} for file, error in server.reloading.broken.items()],
         "groups": [_group(admin, group, by_key[group.key], gauges, now) for group in statistics.groups],
     }
 

@@ -67,6 +67,7 @@ _SECTION_OF = {
     "address_space": "Users and limits",
     "cpu_time": "Users and limits",
     "nice": "Users and limits",
+    "apps_dir": "Application",
     "instance_dir": "Listening",
     "lifeline": "Listening",
     "trusted_proxies": "Listening",

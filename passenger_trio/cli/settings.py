@@ -19,6 +19,7 @@ from typing import Any
 import attrs
 import click
 
+from passenger_trio.cli.app_folder import AppFolder
 from passenger_trio.cli.applications import Mount
 from passenger_trio.cli.flags import Flag, click_option, flags
 from passenger_trio.core.config_text import ConfigText, Setting, read_passengerfile, read_toml
@@ -69,7 +70,7 @@ class Settled:
             value = getattr(options, field)
             if value != error.value and not (isinstance(value, tuple) and error.value in value):
                 continue
-            origin = self.origins[f"app[{number}].{field}" if table == "app" else f"{table}.{field}"]
+            origin = self.origins.get(f"app[{number}].{field}" if table == "app" else f"{table}.{field}", "")
             if setting is not None and self.file is not None and origin == self.file.where(setting):
                 return ConfigError(
                     self.file.path, setting.line, f"{field}: {error.value!r} cannot be used: {error.hint}"
@@ -140,6 +141,7 @@ def settle(
     environ: Mapping[str, str],
     mounts: Sequence[Mount] = (),
     is_named: bool = True,
+    folder: AppFolder | None = None,
 ) -> Settled:
     """The configuration, with the origin of each value.
 
@@ -147,6 +149,7 @@ def settle(
     :param environ: the supervisor's environment, for the variables that replace a default.
     :param mounts: applications in addition to those of the file, or to ``root`` and ``target``.
     :param is_named: whether to serve ``root`` if the file names no application.
+    :param folder: what is known of the files of ``--apps-dir``.
     :raises ConfigError: the file has an invalid value.
     :raises click.ClickException: a variable has an invalid value.
     :raises OptionError: two values contradict each other.
@@ -183,8 +186,14 @@ def settle(
             listening["address"], origins["server.address"] = defaults.address, "default"
     server = ServerOptions(**listening)
     pool = PoolOptions(**members(PoolOptions, "pool", file.pool if file else {}))
-    tables = (file.apps if file else ()) or (({},) if is_named else ())
     base = os.path.dirname(file.path) or "." if file else root
+    if server.apps_dir:
+        from_file = file is not None and origins["server.apps_dir"].startswith(file.path)
+        server = attrs.evolve(
+            server, apps_dir=os.path.abspath(os.path.join(base if from_file else ".", server.apps_dir))
+        )
+    serves_root = is_named and (not server.apps_dir or bool(target))
+    tables = (file.apps if file else ()) or (({},) if serves_root else ())
     apps = []
     for number, said in enumerate(tables):
         table = f"app[{number}]"
@@ -210,6 +219,14 @@ def settle(
         of = members(AppOptions, table, {}) | attrs.asdict(one)
         origins |= {f"{table}.{name}": "command line" for name in attrs.asdict(one)}
         apps.append(AppOptions(**of))
+    if server.apps_dir:
+
+        def of_file(text: ConfigText) -> AppOptions:
+            name = os.path.basename(text.path).removesuffix(".toml")
+            return _app_of_file(text, name, every, _Given(ctx, values, environ), server, pool)
+
+        named = [app if app.name else attrs.evolve(app, name=_directory_name(app.root)) for app in apps]
+        apps += (folder or AppFolder()).read(server.apps_dir, of_file, named, pool.max_pool_size)
     settled = Settled(Config(server=server, pool=pool, apps=tuple(apps)), origins, file)
     with settled.naming_places():
         check(settled.config)
@@ -219,6 +236,51 @@ def settle(
                     f"--{name}", getattr(server, name), f"--socket listens on no {name}: give one of the two"
                 )
     return settled
+
+
+@attrs.frozen
+class _Given:
+    """What the command line and the environment say."""
+
+    ctx: click.Context
+    values: Mapping[str, Any]
+    environ: Mapping[str, str]
+
+
+def _app_of_file(
+    text: ConfigText, name: str, every: Sequence[Flag], given: _Given, server: ServerOptions, pool: PoolOptions
+) -> AppOptions:
+    """The application of a file of ``--apps-dir``, which can be served by itself.
+
+    :raises PassengerError: it cannot. :raises click.ClickException: a value of a variable is invalid.
+    """
+    from passenger_trio.preflight import examine_app
+
+    said = text.apps[0]
+    own: dict[str, Any] = {"name": name}
+    of: dict[str, Any] = {}
+    for flag in every:
+        if flag.owner is AppOptions:
+            if flag.field in said:
+                own[flag.field] = _convert(flag, said[flag.field], text)
+            value = given.values[flag.name]
+            from_outside = flag.default if value is None else value
+            is_given = bool(_given(given.ctx, flag)) and flag.field != "name"
+            of[flag.field] = from_outside if is_given else _default(flag, given.environ, given.ctx)[0]
+            if not is_given and flag.field in own:
+                of[flag.field] = own[flag.field]
+    where = os.path.join(os.path.dirname(text.path), _text(said, "root", text))
+    app = AppOptions(root=where, target=_text(said, "target", text), **of)
+    settled = Settled(Config(server=server, pool=pool, apps=(app,)), {}, text)
+    for field, setting in said.items():
+        settled.origins[f"app[0].{field}"] = text.where(setting)
+    with settled.naming_places():
+        examine_app(app, AppOptions(root=app.root, target=app.target, **own), server, pool)
+    return app
+
+
+def _directory_name(root: str) -> str:
+    return os.path.basename(os.path.abspath(root)) or "app"
 
 
 def _given(ctx: click.Context, flag: Flag) -> str:

@@ -6,23 +6,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 import click
 
+from passenger_trio.cli.app_folder import AppFolder
 from passenger_trio.cli.applications import Mount
 from passenger_trio.cli.settings import Settled, find_config, settle
+from passenger_trio.core.config_text import ConfigText
 from passenger_trio.errors import ReloadRefused
-from passenger_trio.options import Config
+from passenger_trio.reloading import ReadConfig
 from passenger_trio.system import logs
 
 __all__ = ["StartSource"]
-
-
-class _HasConfig(Protocol):
-    @property
-    def config(self) -> Config: ...
 
 
 @attrs.define(eq=False)
@@ -40,31 +37,50 @@ class StartSource:
     target: str
     mounts: Sequence[Mount]
     is_named: bool
+    folder: AppFolder = attrs.field(factory=AppFolder)
+    _file: ConfigText | None = None
+    """The file as it was last taken over: files of ``--apps-dir`` change without it."""
 
     def settle(self) -> Settled:
         """As ``read``, but a value of a flag or variable that cannot be used is a ``click.ClickException``."""
+        settled = self._settle(find_config(self.path, self.root))
+        if self._file is None:
+            self._file = settled.file
+        return settled
+
+    def _settle(self, file: ConfigText | None) -> Settled:
         return settle(
             self.ctx,
             self.values,
-            find_config(self.path, self.root),
+            file,
             root=self.root,
             target=self.target,
             environ=os.environ,
             mounts=self.mounts,
             is_named=self.is_named,
+            folder=self.folder,
         )
 
-    def read(self) -> Settled:
+    @property
+    def broken(self) -> dict[str, str]:
+        """Files of ``--apps-dir`` that are not served as they are, and why."""
+        return self.folder.broken
+
+    def read(self, *, apps_only: bool = False) -> Settled:
         """The configuration as it is now.
+
+        :param apps_only: read the files of ``--apps-dir`` only.
 
         :raises PassengerError: it cannot be read, or has an invalid value.
         """
         try:
-            return self.settle()
+            return self._settle(self._file) if apps_only else self._settle(find_config(self.path, self.root))
         except click.ClickException as error:
             raise ReloadRefused(error.format_message()) from error
 
-    def applied(self, read: _HasConfig) -> None:
+    def applied(self, read: ReadConfig) -> None:
         """The server has taken it over: the log follows."""
+        if isinstance(read, Settled):
+            self._file = read.file
         server = read.config.server
         logs.configure(server.log_level, server.log_format, bare=server.disable_log_prefix)

@@ -20,7 +20,7 @@ import attrs
 from passenger_trio.errors import ConfigError
 from passenger_trio.options import AppOptions, PoolOptions, ServerOptions
 
-__all__ = ["ConfigText", "Setting", "read_passengerfile", "read_toml"]
+__all__ = ["ConfigText", "Setting", "read_app_file", "read_passengerfile", "read_toml"]
 
 NAMES: dict[str, tuple[str, ...]] = {
     table: tuple(field.name for field in attrs.fields(owner))
@@ -97,6 +97,21 @@ def read_toml(text: str, path: str) -> ConfigText:
             for number, app in enumerate([apps] if isinstance(apps, dict) else apps)
         ),
     )
+
+
+def read_app_file(text: str, path: str) -> ConfigText:
+    """A file of one application: the names of an ``[[app]]`` table, without the table.
+
+    :raises ConfigError: the text is not TOML, or contains an unknown name.
+    """
+    import tomllib
+
+    try:
+        document = tomllib.loads(text)
+    except ValueError as exc:
+        raise ConfigError(path, 0, f"it is not valid TOML: {exc}") from None
+    lines = {("app", 0, name): line for (table, _, name), line in _lines(text).items() if table in ("", "env")}
+    return ConfigText(path, {}, {}, (_table(document, "app", 0, path, lines),))
 
 
 def read_passengerfile(text: str, path: str) -> ConfigText:

@@ -1,0 +1,104 @@
+"""OP4: a directory of files, one application each, is followed while the server runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faces_tools import Load, write_app
+
+from passenger_trio.testing import Supervisor, eventually
+
+pytestmark = pytest.mark.os
+
+APP = """
+import os
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{os.environ.get('COLOUR', '-')} {os.getpid()}".encode()]
+"""
+
+
+class Folder:
+    """The directory, and its server."""
+
+    def __init__(self, root: Path, server: Supervisor) -> None:
+        self.root = root
+        self.server = server
+
+    def write(self, name: str, text: str = "") -> None:
+        (self.root / "apps" / f"{name}.toml").write_text(f'root = "../site"\nbase_uri = "/{name}"\n{text}')
+
+    def remove(self, name: str) -> None:
+        (self.root / "apps" / f"{name}.toml").unlink()
+
+    def ask(self, name: str) -> list[str]:
+        answer = self.server.get(f"/{name}")
+        return answer.body.decode().split() if answer.status == 200 else [str(answer.status)]
+
+    def broken(self) -> dict[str, str]:
+        return {Path(one["file"]).name: one["error"] for one in self.server.status()["broken_files"]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
+    root = tmp_path_factory.mktemp("host")
+    write_app(root / "site", APP)
+    (root / "apps").mkdir()
+    (root / "apps" / "first.toml").write_text('root = "../site"\nbase_uri = "/first"\n')
+    (root / "apps" / "bad.toml").write_text("root = \n")
+    (root / "passenger-trio.toml").write_text('[server]\napps_dir = "apps"\n')
+    with Supervisor.start(root) as server:
+        yield Folder(root, server)
+        assert server.stop() == 0
+
+
+def test_a_file_that_is_broken_at_the_start_is_told_and_the_others_are_served(folder: Folder) -> None:
+    assert folder.ask("first")[0] == "-"
+    assert "it is not valid TOML" in folder.broken()["bad.toml"]
+    folder.server.wait_log("bad.toml is not taken over")
+    folder.remove("bad")
+    eventually(lambda: folder.broken() == {})
+
+
+def test_files_come_change_and_go(folder: Folder) -> None:
+    """Each within 2 seconds; the others keep their processes, and no request fails."""
+    first = folder.ask("first")
+    with Load(folder.server, "/first", 2) as load:
+        begun = time.monotonic()
+        folder.write("second", 'env = { COLOUR = "red" }\n')
+        eventually(lambda: folder.ask("second")[0] == "red")
+        folder.write("second", 'env = { COLOUR = "blue" }\n')
+        eventually(lambda: folder.ask("second")[0] == "blue")
+        folder.remove("second")
+        eventually(lambda: folder.ask("second") == ["404"])
+        assert time.monotonic() - begun < 60
+    assert {r.status if not isinstance(r, Exception) else r for r in load.results} == {200}
+    assert folder.ask("first") == first
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("thread_cuont = 2\n", "third.toml:3: there is no option thread_cuont; did you mean thread_count?"),
+        ("min_instances = -1\n", "third.toml:3: min_instances"),
+        ('root = "nowhere"\n', "third.toml: it is not valid TOML"),
+        ('startup_file = "nowhere.py"\n', "third.toml:1: "),
+        ('name = "first"\n', "the name 'first (development)' is taken by"),
+        ("min_instances = 50\n", "min_instances: 50 cannot be used: --max-pool-size allows 6 processes"),
+        ('loop = "trio"\n', "third.toml:3: loop: 'trio' cannot be used"),
+    ],
+)
+def test_a_broken_file_keeps_its_last_good_version(folder: Folder, text: str, why: str) -> None:
+    folder.write("third")
+    eventually(lambda: len(folder.ask("third")) == 2)
+    eventually(lambda: folder.broken() == {})
+    third, first = folder.ask("third"), folder.ask("first")
+    folder.write("third", text)
+    eventually(lambda: why in folder.broken().get("third.toml", ""))
+    assert (folder.ask("third"), folder.ask("first")) == (third, first)
+    folder.write("third")
+    eventually(lambda: folder.broken() == {})
+    assert folder.ask("third") == third
