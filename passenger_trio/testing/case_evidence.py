@@ -76,8 +76,9 @@ class SessionEvidence:
             self.machine.plan = self.setup.plan
         return self.machine
 
-    def begin(self, test: str, live_app: LiveApp) -> CaseEvidence:
-        return CaseEvidence(self, test, live_app)
+    def begin(self, test: str, live_app: LiveApp, number: int) -> CaseEvidence:
+        """:param number: of the application in its test, from 0."""
+        return CaseEvidence(self, test if not number else f"{test}-{number}", live_app)
 
     def close(self) -> None:
         self.setup.close()
@@ -134,9 +135,9 @@ class CaseEvidence:
         """The faults of this application. Their effects on the log are expected."""
         machine = self._session.machine
         setup = machine if machine is not None and node.get_closest_marker("passenger_machine") else self._session.setup
-        if self.live_app.is_ours:
-            node.add_marker(_allow_log(_FAULTY))
-        return Faults(self.live_app.server, setup, self._seed, address=self.live_app.address, on_made=self._made.append)
+        server = self.live_app.server if self.live_app.is_ours else None
+        node.add_marker(_allow_log(_FAULTY))
+        return Faults(server, setup, self._seed, address=self.live_app.address, on_made=self._made.append)
 
     # What it has found
 

@@ -102,8 +102,8 @@ def pytest_passenger_options(request: pytest.FixtureRequest, options: dict[str, 
 
 
 def pytest_passenger_start(live_app: LiveApp, request: pytest.FixtureRequest) -> None:
-    evidence = _session(request).begin(request.node.nodeid, live_app)
-    request.node.stash.setdefault(_TEST, []).append(evidence)
+    before = request.node.stash.setdefault(_TEST, [])
+    before.append(_session(request).begin(request.node.nodeid, live_app, len(before)))
 
 
 def pytest_passenger_end(live_app: LiveApp, request: pytest.FixtureRequest) -> list[str] | None:

@@ -280,6 +280,14 @@ def test_TH4_what_is_not_possible_says_what_to_do(faults: Faults) -> None:
         Faults(faults.server).disk_full()
 
 
+def test_TH4_a_server_that_runs_elsewhere_has_faults_of_clients_only(faults: Faults) -> None:
+    elsewhere = Faults(None, address=faults.server.address)
+    with elsewhere.trickle(size=5) as slow:
+        assert slow.get("/hello").text == "hello"
+    with pytest.raises(FaultNotPossible, match="runs elsewhere"):
+        elsewhere.pause_supervisor()
+
+
 def _bytes_of(server: Supervisor, path: bytes) -> bytes:
     """A response that ends with "hello"."""
     with server.connect() as client:

@@ -85,22 +85,32 @@ class Faults:
 
     def __init__(
         self,
-        server: Supervisor,
+        server: Supervisor | None,
         setup: FaultSetup | None = None,
         seed: int = 0,
         *,
         address: str | tuple[str, int] = "",
         on_made: Callable[[Fault], None] = lambda fault: None,
     ) -> None:
-        """:param address: where the faults of clients connect (default: to the server).
+        """:param server: None: a server that is not ours. Then ``address`` is needed, and there are faults of clients only.
+        :param address: where the faults of clients connect (default: to the server).
         :param on_made: gets each fault, before it begins.
         """
-        self.server = server
-        self.address = address or server.address
+        self._server = server
+        self.address = address or self.server.address
         self._on_made = on_made
         self.setup = setup
         self.seed = seed
         self.random = random.Random(seed)
+
+    @property
+    def server(self) -> Supervisor:
+        """:raises FaultNotPossible: the server was not started by the harness."""
+        if self._server is None:
+            raise FaultNotPossible(
+                "this server runs elsewhere (--passenger-server): only faults of clients are possible"
+            )
+        return self._server
 
     def points(self, size: int, count: int = 20) -> list[int]:
         """At most ``count`` offsets in ``size`` bytes, for ``after``: both ends and what the seed draws in between."""
@@ -259,6 +269,7 @@ class Faults:
         return fault
 
     def _plan(self, name: str) -> Plan:
+        self.server  # noqa: B018  it must be ours
         if self.setup is None:
             raise FaultNotPossible(
                 f"{name} happens inside of the application: start the server with FaultSetup.environment"
@@ -266,6 +277,7 @@ class Faults:
         return self.setup.plan
 
     def _machine(self, name: str) -> Machine:
+        self.server  # noqa: B018  it must be ours
         if self.setup is None or self.setup.machine is None:
             raise FaultNotPossible(f"{name} needs a server that was started with FaultSetup(machine=True).environment")
         return self.setup.machine
