@@ -1,0 +1,153 @@
+"""FR1, FR2: what the owner's ledger believes of a front, and what it does not: each rule with a yes and a no."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from passenger_trio.core.fronts.messages import (
+    MOST_WANTED,
+    Held,
+    OobWorkWanted,
+    ProcessCame,
+    Return,
+    SlotUse,
+    Usage,
+    Waiting,
+    Want,
+)
+from passenger_trio.core.fronts.owner_ledger import (
+    Ask,
+    AskForOobWork,
+    Close,
+    LongLived,
+    OwnerLedger,
+    Running,
+    Served,
+    Uncounted,
+)
+from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
+from passenger_trio.errors import BadFrontMessage
+
+KEY = GroupKey("shop", "test")
+NOW = 10.0
+ONE, OTHER = 1, 2
+SLOT, ELSEWHERE = SessionId(7), SessionId(8)
+PROCESS = ProcessCame(ProcessId(3), KEY, 103, 1, "session", False, "unix:/s", b"r")
+NOT_STARTED = SessionOutcome.NOT_STARTED
+
+
+@pytest.fixture
+def ledger() -> OwnerLedger:
+    """Two fronts; the first has ``SLOT``, the other has ``ELSEWHERE``."""
+    ledger = OwnerLedger()
+    ledger.add_group(KEY)
+    for front, slot in ((ONE, SLOT), (OTHER, ELSEWHERE)):
+        ledger.front_came(front)
+        (ask,) = ledger.want(front, Want(KEY, (Waiting(1.0),), 1, 0), NOW)
+        assert isinstance(ask, Ask)
+        ledger.granted(ask.ticket, slot, PROCESS, budget=0, alone=True, reused=False)
+    return ledger
+
+
+def refuses(ledger: OwnerLedger, call: Callable[[], object], what: str) -> None:
+    """It is refused, and nothing has changed: the slot is still the front's, to be returned once."""
+    with pytest.raises(BadFrontMessage, match=what):
+        call()
+    assert ledger.leases(ONE) == ledger.leases(OTHER) == 1
+    assert ledger.returned(ONE, Return(1, SLOT, 0, NOT_STARTED, True), NOW) == [Close(SLOT, NOT_STARTED, True)]
+
+
+@pytest.mark.parametrize(
+    ("want", "what"),
+    [
+        (Want(GroupKey("none", "test"), (), 0, 0), "not served"),
+        (Want(KEY, tuple(Waiting(1.0) for _ in range(MOST_WANTED + 1)), MOST_WANTED + 1, 1), "too long"),
+        (Want(KEY, (Waiting(1.0), Waiting(2.0)), 1, 1), "of 1 waiters"),
+        (Want(KEY, (Waiting(2.0), Waiting(1.0)), 2, 1), "not in order"),
+        (Want(KEY, (Waiting(NOW + 1),), 1, 1), "has not come"),
+        (Want(KEY, (Waiting(-1.0),), 1, 1), "has not come"),
+        (Want(KEY, (Waiting(float("nan")),), 1, 1), "has not come"),
+        (Want(KEY, (Waiting(1.0),), 1, 2), "seen grant 2"),
+        (Want(KEY, (Waiting(1.0),), 1, -1), "seen grant -1"),
+    ],
+)
+def test_FR2_a_want_that_cannot_be_true_is_refused(ledger: OwnerLedger, want: Want, what: str) -> None:
+    refuses(ledger, lambda: ledger.want(ONE, want, NOW), what)
+
+
+def test_FR2_a_want_that_can_be_true_is_believed(ledger: OwnerLedger) -> None:
+    waiters = (*(Waiting(1.0 + number / 1000) for number in range(MOST_WANTED - 1)), Waiting(NOW))
+    asked = ledger.want(ONE, Want(KEY, waiters, MOST_WANTED, 1), NOW)
+    assert [ask.since for ask in asked if isinstance(ask, Ask)] == [waiting.arrival for waiting in waiters]
+    assert ledger.want(ONE, Want(KEY, waiters, MOST_WANTED + 5, 1), NOW) == [], "it keeps the tickets that it has"
+
+
+def test_FR1_a_grant_that_a_want_does_not_know_of_is_not_asked_for_again(ledger: OwnerLedger) -> None:
+    assert ledger.want(ONE, Want(KEY, (Waiting(1.0),), 1, 0), NOW) == []
+    assert len(ledger.want(ONE, Want(KEY, (Waiting(1.0), Waiting(2.0)), 2, 0), NOW)) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "what"),
+    [
+        (Return(1, ELSEWHERE, 0, NOT_STARTED, True), "returns slot 8"),
+        (Return(1, SessionId(99), 0, NOT_STARTED, True), "returns slot 99"),
+        (Return(2, SLOT, 0, NOT_STARTED, True), "as number 2"),
+        (Return(0, SLOT, 0, NOT_STARTED, True), "as number 0"),
+        (Return(1, SLOT, -1, NOT_STARTED, True), "-1 requests"),
+        (Return(1, SLOT, 0, SessionOutcome.BROKEN_OFF, True), "what cannot be"),
+    ],
+)
+def test_FR2_a_return_that_cannot_be_true_is_refused(ledger: OwnerLedger, message: Return, what: str) -> None:
+    refuses(ledger, lambda: ledger.returned(ONE, message, NOW), what)
+
+
+def test_FR2_a_return_is_believed_once(ledger: OwnerLedger) -> None:
+    done = ledger.returned(ONE, Return(1, SLOT, 4, SessionOutcome.BROKEN_OFF, False), NOW)
+    assert done == [Served(SLOT, 4), Close(SLOT, SessionOutcome.BROKEN_OFF, False)]
+    with pytest.raises(BadFrontMessage):
+        ledger.returned(ONE, Return(2, SLOT, 4, NOT_STARTED, True), NOW)
+
+
+def test_FR2_what_a_front_says_of_slots_that_it_has_is_believed(ledger: OwnerLedger) -> None:
+    assert ledger.usage(ONE, Usage((SlotUse(SLOT, 5, 9.0),)), NOW) == [Served(SLOT, 5), Running(SLOT, 9.0)]
+    assert ledger.usage(ONE, Usage((SlotUse(SLOT, 5, NOW),)), NOW) == [Running(SLOT, NOW)]
+    assert ledger.oob_work_wanted(ONE, OobWorkWanted(PROCESS.process)) == [AskForOobWork(PROCESS.process)]
+    assert ledger.held(ONE, Held(SLOT, True, False, False), NOW) == [LongLived(SLOT, False)]
+    assert ledger.held(ONE, Held(SLOT, True, False, True), NOW) == [Uncounted(SLOT)], "each is told once"
+    assert ledger.usage(ONE, Usage((SlotUse(SLOT, 6, 9.0),)), NOW) == [], "a held session has no time"
+    # A held session's stream is never granted again.
+    assert ledger.returned(ONE, Return(1, SLOT, 5, NOT_STARTED, True), NOW) == [Close(SLOT, NOT_STARTED, False)]
+    assert ledger.usage(ONE, Usage((SlotUse(SLOT, 5, None),)), NOW) == [], "it was under way"
+
+
+def test_FR2_what_a_front_says_of_others_slots_is_not(ledger: OwnerLedger) -> None:
+    assert ledger.usage(ONE, Usage((SlotUse(ELSEWHERE, 5, 9.0),)), NOW) == []
+    refuses(ledger, lambda: ledger.held(ONE, Held(ELSEWHERE, True, False, True), NOW), "does not have")
+
+
+def test_FR2_usage_that_cannot_be_true_is_refused(ledger: OwnerLedger) -> None:
+    refuses(ledger, lambda: ledger.usage(ONE, Usage((SlotUse(SLOT, 0, NOW + 1),)), NOW), "has not come")
+
+
+def test_FR2_requests_that_were_served_are_not_taken_back(ledger: OwnerLedger) -> None:
+    ledger.usage(ONE, Usage((SlotUse(SLOT, 5, None),)), NOW)
+    with pytest.raises(BadFrontMessage, match="and 5 before"):
+        ledger.usage(ONE, Usage((SlotUse(SLOT, 4, None),)), NOW)
+    with pytest.raises(BadFrontMessage, match="4 requests served"):
+        ledger.returned(ONE, Return(1, SLOT, 4, NOT_STARTED, True), NOW)
+
+
+def test_FR2_a_process_that_a_front_never_had_asks_for_nothing(ledger: OwnerLedger) -> None:
+    refuses(ledger, lambda: ledger.oob_work_wanted(ONE, OobWorkWanted(ProcessId(4))), "never had")
+
+
+def test_FR1_the_death_of_a_front_returns_its_slots_and_tickets_once(ledger: OwnerLedger) -> None:
+    ledger.want(ONE, Want(KEY, (Waiting(2.0),), 1, 1), NOW)
+    abandoned, closed = ledger.front_gone(ONE)
+    assert closed == Close(SLOT, NOT_STARTED, reusable=False, abandoned=True)
+    assert "Abandon" in repr(abandoned)
+    assert ledger.leases(OTHER) == 1
+    assert ledger.waiting(KEY) == 1, "the other's"
