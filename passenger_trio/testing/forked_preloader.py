@@ -51,6 +51,8 @@ _PARTS_OF_LOADER = (
     "asgi.interface",
     "asgi.worker",
 )
+_OURS = ("s", "admin.sock", "link")
+"""Names of sockets to which clients of the harness connect: a server's, its admin socket, a link in between."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -190,8 +192,10 @@ def _close_if_connected(number: int) -> None:
         if not stat.S_ISSOCK(os.fstat(number).st_mode):
             return
         with socket.socket(fileno=os.dup(number)) as sock:
-            peer = sock.getpeername() if sock.family == socket.AF_UNIX else ""
-        if isinstance(peer, str) and os.path.basename(peer) in ("s", "admin.sock"):
+            if sock.family != socket.AF_UNIX:
+                return
+            ends = (sock.getpeername(), sock.getsockname())
+        if any(isinstance(end, str) and os.path.basename(end) in _OURS for end in ends):
             os.close(number)
     except OSError:
         pass  # not connected, or closed by now
