@@ -31,6 +31,10 @@ __all__ = ["app_names", "families", "metrics"]
 
 _P = "passenger_trio_"
 
+# There from the start, as 0: an alert on an increase does not see a counter's first value.
+_REFUSED = ("queue_full", "queue_timeout", "spawn_failed")
+_BY_ITSELF = ("exited", "signal")
+
 Names = Mapping[GroupKey, str]
 
 
@@ -120,7 +124,7 @@ def _of_requests(counts: FrontCounts, names: Names) -> Iterator[Family]:
     refused = Family(
         _P + "requests_refused", "counter", "Requests and WebSockets that got an error of the server, by its code."
     )
-    for reason, count in counts.rejected.items():
+    for reason, count in {**dict.fromkeys(_REFUSED, 0), **counts.rejected}.items():
         refused.add(count, reason=reason)
     yield from (http, queue, app, retried, closed, refused)
 
@@ -202,7 +206,8 @@ def _of_transitions(tally: PoolTally, names: Names) -> Iterator[Family]:
     )
     for name, help, label, counts in columns:
         family = Family(_P + name, "counter", help)
-        for (key, word), count in counts.items():
+        zeros = {(key, word): 0 for key in names for word in _BY_ITSELF} if counts is tally.ended else {}
+        for (key, word), count in {**zeros, **counts}.items():
             family.add(count, **{"app": names.get(key, str(key)), label: word})
         yield family
 

@@ -156,6 +156,10 @@ class Front:
         if options.data_buffer_max:
             self.spill.quota.limit = options.data_buffer_max
         self._descriptors = descriptors
+        before = {route.key: route for route in self.mounts.routes}
+        for route in routes:
+            if route.key in before:
+                route.go_on(before[route.key])
         self._configure(options, routes)
 
     def is_asked_for(self, key: GroupKey) -> bool:

@@ -80,6 +80,11 @@ class Route:
         self.streamed_paths = _paths("--streamed-paths", app.streamed_paths)
         self.unlimited_paths = _paths("--unlimited-concurrency-paths", app.unlimited_concurrency_paths)
 
+    def go_on(self, before: Route) -> None:
+        """Take the place of a route of the same application, whose requests in flight still count: counters never go back."""
+        self.tally = before.tally
+        self.count = self.tally.finished
+
     def buffers_body_of(self, path: bytes) -> bool:
         """Whether the whole body of a request is received before a session is checked out."""
         return self.app.request_buffering and not _is_below(path, self.streamed_paths)

@@ -121,6 +121,14 @@ def test_OB1_metrics_and_status_agree_to_the_number(served: Served) -> None:
     assert served.total("passenger_trio_process_pss_bytes", app=name) > 0
 
 
+def test_OB1_what_alerts_look_at_is_there_before_it_happens(served: Served) -> None:
+    """An increase from nothing to 1 is no increase for Prometheus."""
+    samples = served.samples()
+    for reason in ("queue_full", "queue_timeout", "spawn_failed"):
+        assert samples["passenger_trio_requests_refused_total"][(("reason", reason),)] == 0
+    assert {dict(key)["reason"] for key in samples["passenger_trio_processes_ended_total"]} >= {"exited", "signal"}
+
+
 def test_OB1_no_label_names_a_path_or_a_pid(served: Served) -> None:
     served.server.get("/no/such/place?secret=1")
     labels = {label for samples in served.samples().values() for key in samples for label, _ in key}

@@ -75,3 +75,14 @@ def test_a_path_that_no_request_could_have_is_refused(option: str, path: str) ->
     with pytest.raises(OptionError) as caught:
         Route(ROUTES[0].key, AppOptions(**{option: (path,)}))
     assert caught.value.option == "--" + option.replace("_", "-")
+
+
+def test_OB1_counters_never_go_back_when_the_options_change() -> None:
+    """A reload makes new routes; requests in flight count at the old ones."""
+    key = GroupKey("shop", "production")
+    before, after = Route(key, AppOptions()), Route(key, AppOptions(retry="off"))
+    before.count((b"GET", 200, 0.1, 0.0, 0.1))
+    after.go_on(before)
+    before.count((b"GET", 200, 0.1, 0.0, 0.1))
+    after.count((b"GET", 200, 0.1, 0.0, 0.1))
+    assert after.tally.count == 3
