@@ -400,7 +400,7 @@ class ServerOptions:
         ("127.0.0.0/8", "::1"),
         "peers whose X-Forwarded-* and Forwarded fields are trusted: address, network, unix for any peer on the Unix socket (our own user and root always are), or *; repeatable",
     )
-    shutdown_timeout: float = option(30.0, "time for the requests in flight when the server stops")
+    shutdown_timeout: float = option(30.0, "time in which the server ends when it is stopped")
     websocket_max_message_size: int = option(
         1024**2, "longest message of a WebSocket client; longer: close with 1009 (at most 16M)", kind="size"
     )

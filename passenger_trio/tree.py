@@ -41,6 +41,7 @@ from passenger_trio.admin.status import status
 from passenger_trio.core import readiness
 from passenger_trio.core.fronts.count import SLOTS, are_too_many, front_count
 from passenger_trio.core.limits import pool_limits, session_limit
+from passenger_trio.core.stop_times import time_for_requests, time_to_ask
 from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError, StartupAborted, StartupStopped
 from passenger_trio.extensions import Extensions
 from passenger_trio.fronts.fronts import Fronts
@@ -73,11 +74,6 @@ from passenger_trio.system.ports import Ports
 from passenger_trio.system.syscalls import cpus
 
 __all__ = ["open_server", "open_tree", "serve"]
-
-_POOL_TIME = 5.0
-"""Seconds that the pool gets to become empty, in addition to the longest shutdown timeout of an
-application. Then it is cancelled.
-"""
 
 _FRONT_TIME = 3.0
 """Seconds that fronts get beyond the time for the requests in flight. Then they are killed."""
@@ -232,6 +228,7 @@ async def open_tree(
             stopping=lambda: server.stopping,
         )
         failure: BaseException | None = None
+        end: float | None = None
         keep = kernel.supervise_started
         async with trio.open_nursery() as tree:
             spawn_listener = SpawnListener(places.spawn_socket, kernel, mode=places.spawn_mode)
@@ -292,7 +289,9 @@ async def open_tree(
                         accepting.cancel_scope.cancel()
                     reloading.is_open = False
                     _log.info("draining: %d requests are under way", server.active)
-                    grace = server.config.server.shutdown_timeout
+                    total = server.config.server.shutdown_timeout
+                    end = trio.current_time() + total
+                    grace = time_for_requests(total, [task.shutdown_timeout for task in pool.group_tasks.values()])
                     if front_processes is not None:
                         front_processes.stop(grace)
                     listening.drain()
@@ -300,13 +299,15 @@ async def open_tree(
                     server.clients = None
                     clients.cancel_scope.deadline = drained = trio.current_time() + grace
                 if front_processes is not None:
-                    with trio.move_on_at(drained + _FRONT_TIME):
+                    with trio.move_on_at(min(drained + _FRONT_TIME, end)):
                         await front_processes.wait_ended()
             except (StartupAborted, StartupStopped) as error:
                 failure = error
+            if end is None:
+                end = trio.current_time() + config.server.shutdown_timeout
+            pool.hasten(time_to_ask(end - trio.current_time()))
             pool.shut_down()
-            longest = max((spec.app.shutdown_timeout for spec in reloading.every_spec), default=0.0)
-            with trio.move_on_after(longest + _POOL_TIME):
+            with trio.move_on_at(end):
                 await pool.empty.wait()
                 await remains.wait_no_groups()
             tree.cancel_scope.cancel()

@@ -180,8 +180,9 @@ def encode_serve() -> bytes:
     return _encode({"type": "serve"})
 
 
-def encode_shutdown() -> bytes:
-    return _encode({"type": "shutdown"})
+def encode_shutdown(within: float | None = None) -> bytes:
+    """:param within: seconds for the whole stop, if they are fewer than in the options."""
+    return _encode({"type": "shutdown"} if within is None else {"type": "shutdown", "within": within})
 
 
 def _encode(message: Mapping[str, Any]) -> bytes:

@@ -117,6 +117,12 @@ class GroupTask:
             service.cancel_scope.cancel()
         self.ended.set()
 
+    def hasten(self, seconds: float) -> None:
+        """See ``Pool.hasten``."""
+        self.shutdown_timeout = min(self.shutdown_timeout, seconds)
+        for keeper in self.keepers.values():
+            keeper.hasten(seconds)
+
     def close(self) -> None:
         """Let ``run`` end: no spawn follows."""
         self._closing.set()

@@ -50,6 +50,8 @@ class Keeper:
         self.process = process
         self._kernel = kernel or ErrorKernel()
         self._shutdown_timeout = shutdown_timeout
+        self._within: float | None = None
+        """The shutdown timeout, if it is not the one that the process knows."""
         self._on_exit = on_exit
         self._on_end = on_end
         self._state = Life.SERVING
@@ -60,6 +62,11 @@ class Keeper:
         """Let the process finish its requests, then end it."""
         self._why = why
         self._retire.set()
+
+    def hasten(self, seconds: float) -> None:
+        """The process has so many seconds at most after it is asked to end. No effect once it was asked."""
+        if seconds < self._shutdown_timeout:
+            self._shutdown_timeout = self._within = seconds
 
     def kill(self, why: str) -> None:
         """End the process now."""
@@ -135,7 +142,7 @@ class Keeper:
     def _act(self, action: Action, event: Event) -> None:
         live = self.process.live
         if action is Action.ASK:
-            if not live.ask_to_stop():
+            if not live.ask_to_stop(self._within):
                 self._happens(Event.GRACE_EXPIRED)  # it cannot be asked: go to the next step at once
         elif action is Action.TERM:
             live.signal_group(signal.SIGTERM)

@@ -226,6 +226,11 @@ class Pool:
         self._perform(self._policy.change_group_limits(key, limits, self.now(), random.random()))
         self.notify_changed()
 
+    def hasten(self, seconds: float) -> None:
+        """Processes that are asked to end from now on have so many seconds at most until they get SIGTERM."""
+        for task in self.group_tasks.values():
+            task.hasten(seconds)
+
     def shut_down(self) -> None:
         """Retire everything. ``empty`` is set when everything is gone."""
         self._perform(self._policy.shut_down(self.now()))

@@ -112,7 +112,7 @@ class DummyProcess:
         await trio.lowlevel.checkpoint()
         return self.exit_status
 
-    def ask_to_stop(self) -> bool:
+    def ask_to_stop(self, within: float | None = None) -> bool:
         if self._exited.is_set() or not self.can_be_asked:
             return False
         self.asked_to_stop += 1

@@ -160,7 +160,7 @@ class ListeningProcess:
         await trio.lowlevel.checkpoint()
         return self.pidfd.exit_status
 
-    def ask_to_stop(self) -> bool:
+    def ask_to_stop(self, within: float | None = None) -> bool:
         return not self.pidfd.poll() and self.pidfd.signal_group(signal.SIGTERM)
 
     def signal_group(self, number: int) -> bool:

@@ -106,8 +106,11 @@ class LiveProcess(ServingProcess, Protocol):
         unknown. Takes ``EXIT_STATUS_TIME`` at most.
         """
 
-    def ask_to_stop(self) -> bool:
-        """Ask the process to finish its sessions and exit. False: it cannot be asked."""
+    def ask_to_stop(self, within: float | None = None) -> bool:
+        """Ask the process to finish its sessions and exit. False: it cannot be asked.
+
+        :param within: seconds that it has, if they are fewer than it was told at its start.
+        """
 
     def signal_group(self, number: int) -> bool:
         """Signal the process and its group. False: no process is left."""
@@ -210,8 +213,8 @@ class SpawnedProcess:
                 self._told = await self.ask_exit_status()
         return self._told if self.pidfd.exit_status is None else self.pidfd.exit_status
 
-    def ask_to_stop(self) -> bool:
-        return self.control.send_nowait(encode_shutdown())
+    def ask_to_stop(self, within: float | None = None) -> bool:
+        return self.control.send_nowait(encode_shutdown(within))
 
     def signal_group(self, number: int) -> bool:
         return self.pidfd.signal_group(number)

@@ -352,6 +352,7 @@ def test_any_json_at_all_is_a_message_or_is_refused(value: Any) -> None:
 
 def test_what_is_written_is_one_line_of_ascii() -> None:
     assert encode_shutdown() == b'{"type":"shutdown"}\n'
+    assert encode_shutdown(1.5) == b'{"type":"shutdown","within":1.5}\n'
     assert encode_serve() == b'{"type":"serve"}\n'
     assert json.loads(encode_fork("a\nb")) == {"type": "fork", "token": "a\nb"}
     options = {"app_root": "/srv/\u00e9\udcff\n", "threads": 3, "entry_is_factory": False}

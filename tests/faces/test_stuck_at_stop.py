@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def test_every_kind_of_handler_that_never_ends(tmp_path: Path, loop: str) -> Non
         "--loop",
         loop,
         "--shutdown-timeout",
-        "1s",
+        "6s",
         "--process-shutdown-timeout",
         "4s",
         "--websocket-drain",
@@ -104,6 +105,23 @@ def test_every_kind_of_handler_that_never_ends(tmp_path: Path, loop: str) -> Non
         assert events(tmp_path)[-2:] == ["lifespan.shutdown", "atexit"]
         assert {f"ended {path}" for path in paths} <= set(events(tmp_path))
         assert not any("SIGKILL" in line or "is killed" in line for line in server.log)
+
+
+def test_the_time_of_a_stop_is_kept(tmp_path: Path) -> None:
+    """OP24: a process that ignores whatever it is told, with a request in hand that never ends; its own time would be 60 seconds."""
+    source = (
+        "import signal, threading, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "def application(environ, start_response):\n"
+        "    while True:\n        try:\n            time.sleep(1000)\n        except BaseException:\n            pass\n"
+    )
+    write_app(tmp_path, source)
+    options = ("--shutdown-timeout", "3s", "--process-shutdown-timeout", "60s")
+    with Supervisor.start(tmp_path, *options) as server, server.connect() as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        eventually(lambda: server.status()["requests"]["active"])
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 20, "it is 3 seconds, on a busy machine a little more"
 
 
 @ON_BOTH

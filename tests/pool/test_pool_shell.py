@@ -766,9 +766,9 @@ class Broken(DummyProcess):
         self.fail("wait_exit_status")
         return await super().wait_exit_status()
 
-    def ask_to_stop(self) -> bool:
+    def ask_to_stop(self, within: float | None = None) -> bool:
         self.fail("ask_to_stop")
-        return super().ask_to_stop()
+        return super().ask_to_stop(within)
 
     def close(self) -> None:
         super().close()

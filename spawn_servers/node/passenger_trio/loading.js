@@ -41,6 +41,9 @@ const loader = {
         loader.load();
         break;
       case 'shutdown':
+        if (loader.options && message.within !== undefined) {
+          loader.options.shutdown_timeout = Math.min(loader.options.shutdown_timeout, message.within);
+        }
         loader.byMessage = true;
         try {
           // The application may have removed all listeners, ours too.

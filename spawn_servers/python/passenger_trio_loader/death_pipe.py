@@ -209,6 +209,7 @@ class DeathPipeWatcher:
 
     def _on_message(self, message):
         if message["type"] == "shutdown":
+            self.timeout = min(self.timeout, message.get("within", self.timeout))
             self._stop()
         elif message["type"] == "backtrace":
             self.control.answer_backtrace(message, backtraces())

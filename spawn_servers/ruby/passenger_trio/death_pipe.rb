@@ -115,7 +115,9 @@ module PassengerTrio
 
     def handle_message(message)
       case message["type"]
-      when "shutdown" then stop
+      when "shutdown"
+        @timeout = [@timeout, message["within"] || @timeout].min if @timeout
+        stop
       when "backtrace" then @control.answer_backtrace(message)
       end
     end
