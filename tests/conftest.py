@@ -32,6 +32,9 @@ GONE_WITHIN = 2.0
 """Seconds in which a process that nobody waits for any more (one that lost its supervisor) must be gone."""
 
 LONG_ONES = (
+    "test_evidence",
+    "test_unseen",
+    "test_lint",
     "test_plugin",
     "test_sample_suites",
     "test_python_asgi_conformance",

@@ -25,11 +25,8 @@ CALLED_BY_OTHERS = {
     "_fields_": "ctypes",
     "start_clock": "trio",
     "deadline_to_sleep_time": "trio",
-    "gid": "the kernel's credentials have three members",
-    "CONFIGURATION": "a loader sends this category by its value",
     "last_error": "status, which shows every member",
     "REQUEST_PATH": "newcomers, who read it first",
-    "replay": "a person who replays a trace, as the tests do",
     "dummy_failure": "tests of the pool, as DummySpawner, whose evidence it is",
     "DummySpawner": "tests of the pool run on this verified fake; tests/spawning/test_spawner_conformance.py verifies it",
 }
