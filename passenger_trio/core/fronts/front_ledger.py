@@ -119,16 +119,24 @@ class _Group:
     choosy: int = 0
     # In the order in which they became idle. Empty while somebody waits elsewhere.
     idle: dict[SessionId, Slot] = attrs.field(factory=dict)
-    # Who waits elsewhere, oldest first, without those for whom a slot was sent back.
-    elsewhere: deque[float] = attrs.field(factory=deque)
+    # Who waits elsewhere, oldest first, as the last Recall listed them.
+    listed: tuple[float, ...] = ()
     waiting_elsewhere: int = 0
     # The numbers of the returns that were made for somebody elsewhere and that no Recall has known of.
     returns: deque[int] = attrs.field(factory=deque)
+    # How many of those slots may have come back to us, for a request that was served meanwhile.
+    back: int = 0
     # The number of the last grant.
     grants_seen: int = 0
     most_wanted: int = MOST_WANTED
     told: Want | None = None
     told_at: float = -math.inf
+
+    @property
+    def oldest_elsewhere(self) -> float | None:
+        """Since when the oldest waits for whom no slot was sent back."""
+        served = max(0, len(self.returns) - self.back)
+        return self.listed[served] if served < len(self.listed) else None
 
     def want(self) -> Want:
         listed: list[Waiting] = []
@@ -265,6 +273,7 @@ class FrontLedger:
         slot = Slot(grant.slot, process, grant.budget, grant.alone, now, SlotState.IDLE)
         self.slots[slot.id] = process.slots[slot.id] = slot
         group.grants_seen = grant.number
+        group.back = min(group.back + 1, len(group.returns))
         self._changed[group.key] = group
         if group.choosy:
             for waiter, waiting in group.waiters.items():
@@ -279,10 +288,11 @@ class FrontLedger:
         group.waiting_elsewhere = recall.waiting
         while group.returns and group.returns[0] <= recall.returns_seen:
             group.returns.popleft()
-        group.elsewhere = deque(recall.arrivals[len(group.returns) :])
+        group.back = min(group.back, len(group.returns))
+        group.listed = recall.arrivals
         self._changed[group.key] = group
         decisions: list[FrontDecision] = []
-        while group.idle and group.elsewhere:
+        while group.idle and group.oldest_elsewhere is not None:
             slot = next(iter(group.idle.values()))
             decisions += self._hand_over(group, slot, now)
         return decisions
@@ -384,12 +394,11 @@ class FrontLedger:
     def _next(self, group: _Group, slot: Slot, now: float) -> list[FrontDecision]:
         """What an idle slot does next."""
         waiter = self._oldest(group, slot)
-        if waiter is not None:
-            arrival = group.waiters[waiter].arrival
-            if not group.elsewhere or arrival - group.elsewhere[0] <= SLACK:
-                self._forget(group, waiter)
-                return [Start(waiter, self._begin(slot, now))]
-        if group.elsewhere:
+        elsewhere = group.oldest_elsewhere
+        if waiter is not None and (elsewhere is None or group.waiters[waiter].arrival - elsewhere <= SLACK):
+            self._forget(group, waiter)
+            return [Start(waiter, self._begin(slot, now))]
+        if elsewhere is not None:
             return self._hand_over(group, slot, now)
         group.idle[slot.id] = slot
         return []
@@ -402,7 +411,6 @@ class FrontLedger:
 
     def _hand_over(self, group: _Group, slot: Slot, now: float) -> list[FrontDecision]:
         """Send a slot back for the oldest waiter elsewhere. Before it goes who waits here: else the slot might come back for one that was served meanwhile."""
-        group.elsewhere.popleft()
         told = self._tell(group, now)
         sent = self._give_back(slot)
         group.returns.append(self._returned)
