@@ -160,6 +160,7 @@ async def open_pool(config: Config) -> AsyncIterator[RunningPool]:
         instance = create_instance_dir(config.server.instance_dir)
         resources.callback(instance.remove)
         places = AppPlaces(config, os.environ, instance.path, instance.spawn_socket, is_embedded=True)
+        resources.callback(places.close)
         specs = [places.make_spec(app, detected) for app, detected in zip(config.apps, found, strict=True)]
         hooks = parse_hooks(config.pool.hook)
         pool = Pool(pool_limits(config.pool, cpus()), kernel)

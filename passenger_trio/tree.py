@@ -171,6 +171,7 @@ async def open_tree(
         limits = pool_limits(config.pool, cpus())
         pool = Pool(limits, kernel)
         places = AppPlaces(config, os.environ, instance.path, instance.spawn_socket, is_embedded=become_user is None)
+        resources.callback(places.close)
         specs = [places.make_spec(app, found) for app, found in zip(config.apps, apps, strict=True)]
         code_watcher = CodeWatcher(pool, watched_of(specs), kernel)
         routes = [Route(spec.key, spec.app) for spec in specs]

@@ -52,6 +52,11 @@ class AppPlaces:
                 ) from error
             self.spawn_socket, self.spawn_mode = self._dirs.spawn_socket, 0o666
 
+    def close(self) -> None:
+        """Remove the directory of other users' sockets."""
+        if self._dirs is not None:
+            self._dirs.close()
+
     def make_spec(self, app: AppOptions, detected: DetectedApp) -> AppSpec:
         """:raises OptionError: its user or group cannot be had.
         :raises ReloadRefused: the server was not started for applications of other users.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 
 from passenger_trio.core.users import environment_of
 from passenger_trio.errors import OptionError
@@ -40,4 +41,6 @@ def become_user(name: str) -> None:
     for variable in set(os.environ) - set(environment):
         del os.environ[variable]
     os.environ.update(environment)
+    if not os.access(sys.executable, os.R_OK | os.X_OK):
+        _log.warning("%s cannot run %s: with --fronts, no front can be started", account.shown, sys.executable)
     _log.info("the server runs as %s from here on", account.shown)

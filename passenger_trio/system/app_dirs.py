@@ -8,14 +8,20 @@ closed to all others::
         spawn.sock                   0666: the kernel tells who calls
         a0/ a1/ ...                  the application's user's, 0700
 
-Law: what a user can put into its directory is never followed: it is removed as names, by descriptor.
+Laws:
+
+* What a user can put into its directory is never followed: it is removed as names, by descriptor.
+* A directory lives as long as its instance holds the lock in it. The next instance removes one without a holder, also
+  when the instance directory that named it is gone.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 
 import attrs
 
@@ -24,14 +30,18 @@ __all__ = ["AppDirs", "remove_app_dirs"]
 _PLACES = ("/run", "/tmp")
 _PREFIX = "passenger-trio-apps-"
 _LINK = "apps"
+_LOCK = "lock"
+_GRACE = 60.0
+"""Seconds for which a directory without a lock counts as new."""
 SPAWN_SOCKET = "spawn.sock"
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class AppDirs:
     """The directory of one instance. Only root makes one."""
 
     path: str
+    _lock: int
 
     @classmethod
     def create(cls, instance_dir: str) -> AppDirs:
@@ -40,10 +50,13 @@ class AppDirs:
         :raises OSError: no place takes it.
         """
         place = next((place for place in _PLACES if os.access(place, os.W_OK | os.X_OK)), tempfile.gettempdir())
+        _remove_abandoned(place)
         path = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
+        lock = os.open(os.path.join(path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         os.chmod(path, 0o711)
         os.symlink(path, os.path.join(instance_dir, _LINK))
-        return cls(path)
+        return cls(path, lock)
 
     @property
     def spawn_socket(self) -> str:
@@ -58,6 +71,40 @@ class AppDirs:
         os.mkdir(path, 0o700)
         os.chown(path, uid, gid)
         return path
+
+    def close(self) -> None:
+        """Remove the directory, and give up its lock. Idempotent; raises nothing."""
+        if self._lock >= 0:
+            shutil.rmtree(self.path, ignore_errors=True)
+            lock, self._lock = self._lock, -1
+            os.close(lock)
+
+
+def _remove_abandoned(place: str) -> None:
+    """Remove the directories of instances that have ended without doing so."""
+    for name in os.listdir(place):
+        path = os.path.join(place, name)
+        try:
+            if not name.startswith(_PREFIX) or os.lstat(path).st_uid != os.geteuid():
+                continue
+            lock = os.open(os.path.join(path, _LOCK), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            try:
+                is_new = time.time() - os.lstat(path).st_mtime < _GRACE
+            except OSError:
+                continue
+            if not is_new:
+                shutil.rmtree(path, ignore_errors=True)
+            continue
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+        except BlockingIOError:
+            pass  # its instance runs
+        finally:
+            os.close(lock)
 
 
 def remove_app_dirs(instance_dir: str) -> None:

@@ -365,17 +365,27 @@ def test_users_that_cannot_be_had(home: Path, users: tuple[User, User, int]) -> 
     assert "only root can run it as another user" in done.stderr
 
 
-def test_no_directory_is_left_by_a_killed_server(home: Path, users: tuple[User, User, int]) -> None:
-    """OP8: the next instance removes what a killed one has left, also what an application put into its directory."""
+@pytest.mark.parametrize("is_known", [True, False])
+def test_no_directory_is_left_by_a_killed_server(home: Path, users: tuple[User, User, int], is_known: bool) -> None:
+    """OP8: the next instance removes what a killed one has left, also what an application put into its directory, and
+    also if the instance directory is gone. What a running instance has stays.
+    """
     shop, _, _ = users
-    app = app_of(home / "killed", shop.uid, HELLO)
-    arguments = ("--python", interpreter(), "--instance-dir", str(home / "of-the-killed"))
-    with Supervisor.start(app, *arguments, env={"PASSENGER_TRIO_USER": None}) as server:
-        left = Path(os.readlink(home / "of-the-killed" / "apps"))
+    place = home / f"of-the-killed-{is_known}"
+    app = app_of(home / f"killed-{is_known}", shop.uid, HELLO)
+    arguments = ("--python", interpreter(), "--instance-dir")
+    own = {"PASSENGER_TRIO_USER": None}
+    with Supervisor.start(app, *arguments, str(place), env=own) as server:
+        left = Path(os.readlink(place / "apps"))
         (left / "a0" / "made by it").mkdir()
         os.symlink("/etc", left / "a0" / "link")
         server.kill()
         eventually(lambda: not server.marked_processes())
-        with Supervisor.start(app, *arguments, env={"PASSENGER_TRIO_USER": None}):
+        if not is_known:
+            shutil.rmtree(place)
+        with Supervisor.start(app, *arguments, str(place if is_known else home / "another"), env=own) as second:
             assert not left.exists()
             assert os.path.exists("/etc/passwd")
+            if is_known:
+                with Supervisor.start(app, *arguments, str(home / "third"), env=own):
+                    assert second.get("/").body == b"hello"
