@@ -32,6 +32,7 @@ def shows_its_stacks(stage: Stage) -> None:
     worker = stage.worker(env={"CONFORMANCE_SECRET": _SECRET})
     text = _ask(worker, 1)
     expect("main thread" in text, f"no main thread: {text}")
+    expect(stage.subject.app_type != "asgi" or " task " in text, f"no task of the event loop: {text}")
     expect(_SECRET not in text + _ask(worker, 2), "it shows environment variables")
     expect(worker.request().body == b"hello", "no answer after it showed its stacks")
     if stage.subject.preloaded:
