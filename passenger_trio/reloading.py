@@ -133,6 +133,7 @@ class Reloading:
         self.specs = {spec.key: spec for spec in specs}
         """The applications that are served, in the order of the configuration."""
         self.addresses = listeners.urls
+        self._coming: dict[GroupKey, AppSpec] = {}
         self._leaving: dict[GroupKey, AppSpec] = {}
         self._told: dict[str, str] = {}
         """Broken files that the log has."""
@@ -155,14 +156,10 @@ class Reloading:
             raise ReloadRefused("the server is still starting")
         return self._parts
 
-    def spec(self, key: GroupKey) -> AppSpec:
-        """Of a group of the pool, also of one on its way out."""
-        return self.specs.get(key) or self._leaving[key]
-
     @property
     def every_spec(self) -> list[AppSpec]:
-        """Those that are served, and those on their way out."""
-        return [*self.specs.values(), *self._leaving.values()]
+        """Of every group of the pool: those that are served, on their way out, and on their way in."""
+        return [*self._leaving.values(), *self._coming.values(), *self.specs.values()]
 
     async def open(self, parts: Parts) -> None:
         """Add the applications of the start."""
@@ -323,6 +320,7 @@ class Reloading:
             self._restart(new[key])
         for key in plan.changed:
             self._change(new[key])
+        self._coming = {key: new[key] for key in plan.added}
         for key in plan.added:
             await self._add(new[key])
         if plan.removed:
@@ -330,6 +328,7 @@ class Reloading:
         removed = [self.specs[key] for key in plan.removed]
         kept = {key: self.specs[key] for key in new if key in self.specs and key not in plan.restarted}
         self.specs = {key: kept.get(key, spec) for key, spec in new.items()}
+        self._coming = {}
         self.config = config
         self._apps[:] = apps
         self._front.reconfigure(config.server, routes, descriptors)

@@ -29,7 +29,6 @@ async def status(admin: Admin) -> ServerStatus:
     server = admin.server
     pool = server.pool
     facts = await server.front_facts()  # first: fronts then tell of what they have leased, too
-    statistics = pool.statistics()
     pids = [process.live.pid for process in pool.processes.values()]
     pids += [preloader.pid for home in pool.group_tasks.values() for preloader in home.preloaders]
     try:
@@ -38,6 +37,7 @@ async def status(admin: Admin) -> ServerStatus:
         gauges = {}  # leave out the memory only
     now = trio.current_time()
     by_key = {spec.key: spec for spec in server.reloading.every_spec}
+    statistics = pool.statistics()  # after the last wait: applications come and go
     return {
         "draining": facts["draining"],
         "requests": facts["requests"],

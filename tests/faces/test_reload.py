@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from faces_tools import Load, run_command
 
 from passenger_trio.admin.client import order
-from passenger_trio.testing import Supervisor, eventually
+from passenger_trio.testing import RawClient, Supervisor, eventually
 
 pytestmark = pytest.mark.os
 
@@ -184,23 +185,46 @@ def test_sighup_reloads_and_restarts_all(site: Site) -> None:
     assert {r.status if not isinstance(r, Exception) else r for r in load.results} == {200}
 
 
-def test_a_listener_opens_and_one_closes_and_the_same_stays(site: Site) -> None:
-    """OP3"""
+def test_a_listener_that_is_the_same_is_never_closed(site: Site) -> None:
+    """OP3: a connection that is open stays, too."""
     site.write(shop="")
     site.reload()
-    held = site.server.connect()
-    assert held.get("/shop/").status == 200
-    other = str(site.root / "other.sock")
-    port = site.server.address[1]
-    site.write(shop="", server="socket_backlog = 100\n")
-    assert site.reload() == ["= server: socket_backlog: 2048 -> 100"]
-    assert held.get("/shop/").status == 200
+    with site.server.connect() as held:
+        assert held.get("/shop/").status == 200
+        site.write(shop="", server="socket_backlog = 100\n")
+        assert site.reload() == ["= server: socket_backlog: 2048 -> 100"]
+        assert held.get("/shop/").status == 200
     assert site.ask("shop")[0] == "shop"
-    held.close()
-    assert port
-    assert not os.path.exists(other)
     site.write(shop="")
     site.reload()
+
+
+def test_a_listener_opens_and_another_closes(tmp_path: Path) -> None:
+    """OP3: the new one first; a connection of the old one is served to its end. An address that is taken changes nothing."""
+    it = Site(tmp_path)
+    it.add("shop")
+    old, new, taken = (str(tmp_path / f"{name}.sock") for name in ("old", "new", "taken"))
+    it.write(shop="", server=f'socket = "{old}"\n')
+    with (
+        Supervisor.start(tmp_path, env={"PASSENGER_TRIO_PORT": None}) as it.server,
+        socket.socket(socket.AF_UNIX) as other,
+    ):
+        other.bind(taken)
+        other.listen()
+        with RawClient(old) as held:
+            assert held.get("/shop/").status == 200
+            it.write(shop="", server=f'socket = "{taken}"\n')
+            assert "taken.sock" in it.refused()
+            assert held.get("/shop/").status == 200
+            it.write(shop="", server=f'socket = "{new}"\n')
+            assert it.reload() == [f"= server: socket: {old} -> {new}"]
+            assert held.get("/shop/").status == 200
+            with RawClient(new) as client:
+                assert client.get("/shop/").status == 200
+        assert not os.path.exists(old)
+        assert it.server.status()["addresses"] == [f"unix:{new}"]
+        assert it.server.stop() == 0
+    assert not os.path.exists(new)
 
 
 def test_a_name_may_come_back(site: Site) -> None:
@@ -227,7 +251,7 @@ def test_an_environment_that_changes_loses_nothing(site: Site) -> None:
     assert {r.status if not isinstance(r, Exception) else r for r in load.results} == {200}
 
 
-def test_bytes_of_a_host(site: Site) -> None:
+def test_host_names_change_at_once(site: Site) -> None:
     """OP3: routes change at once."""
     site.write(shop='host_name = ["a.test"]\n')
     site.reload()

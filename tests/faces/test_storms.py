@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "storms"))
 import kill_supervisor
 import kill_workers
 import many_open
+import reloads
 
 pytestmark = pytest.mark.os
 
@@ -22,6 +23,14 @@ def test_workers_that_are_killed_cost_nobody_else_an_error() -> None:
     assert set(outcome.answers) <= {"200", "502"}
     assert outcome.good_part >= 0.99
     assert outcome.recovered <= 2.0
+
+
+def test_reloads_that_change_everything_at_once_lose_no_request() -> None:
+    """OP1, OP3: and the processes of an application whose limits only change stay. (20 of them: ``storms/reloads.py``.)"""
+    outcome = reloads.storm(2, 4)
+    assert set(outcome.answers) == {"200"}
+    assert outcome.kept
+    assert outcome.came_and_went == 1
 
 
 def test_a_supervisor_that_is_killed_leaves_nothing_behind() -> None:
