@@ -134,11 +134,14 @@ def test_fixtures_marks_and_options(pytester: pytest.Pytester) -> None:
 
             @pytest.mark.passenger(here)
             def test_an_object_of_the_test_file_with_what_is_patched(monkeypatch, passenger_factory):
-                with passenger_factory().connect() as client:
+                from passenger_trio.testing import eventually
+                first = passenger_factory()
+                with first.connect() as client:
                     assert client.get("/").body == b"before"
                     monkeypatch.setattr(sys.modules[__name__], "word", "patched")
                     # The copy that is forked now keeps no copy of the connection, which would hold it open.
                     assert passenger_factory().get("/").body == b"patched"
+                eventually(lambda: first.server.status()["connections"]["open"] == 0, 10)
 
             @pytest.fixture
             def made(tmp_path):
