@@ -194,7 +194,10 @@ class Pool:
             task = self.group_tasks[key] = GroupTask(key, make, shutdown_timeout, self, self._kernel)
             await self._nursery.start(task.run)
             commands = self._policy.add_group(key, limits, self.now())
-        self._perform(commands)
+        if (
+            commands or known is not None
+        ):  # a new group without a process sets no deadline: there may be 10 000 of them (OP5)
+            self._perform(commands)
         self.notify_changed()
 
     def has(self, key: GroupKey) -> bool:
