@@ -103,7 +103,7 @@ def _front(front: Mapping[str, Any]) -> tuple[str, str]:
     return (
         f"Front {_text(front.get('number'))}",
         f"pid {_text(front.get('pid'))}, {_text(front.get('connections'))} connections, "
-        f"{_text(front.get('busy'))} of {_text(front.get('slots'))} slots busy"
+        f"{_text(front.get('busy'))} requests, {_text(front.get('slots'))} slots"
         + (f", started again {_text(restarts)} times" if restarts else "")
         + ("" if front.get("alive") else ", shows no life"),
     )

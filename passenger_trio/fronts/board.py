@@ -28,7 +28,7 @@ class Hint(enum.IntEnum):
     """When the front last wrote, in milliseconds of the monotonic clock; 0: it does not accept."""
     CONNECTIONS = 1
     BUSY = 2
-    """Slots with a request."""
+    """Requests in progress."""
     LEASED = 3
     """Slots that it has."""
     LAG = 4

@@ -82,11 +82,6 @@ class LeasedPool:
         self._ledger.add_group(key, most_queued)
         self._rejections[key] = None
 
-    @property
-    def busy(self) -> int:
-        """Slots with a request."""
-        return sum(lease.stream is None for lease in self._leases.values())
-
     async def run(self) -> None:
         """Ask the ledger when it is time, until cancelled.
 

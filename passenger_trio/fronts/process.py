@@ -160,7 +160,7 @@ async def _beat(board: Board, number: int, front: Front, pool: LeasedPool) -> No
     while True:
         now = front.now()
         line[Hint.CONNECTIONS] = len(front.connections)
-        line[Hint.BUSY] = pool.busy
+        line[Hint.BUSY] = front.active
         line[Hint.LEASED] = pool.leased
         line[Hint.LAG] = int(max(0.0, now - due) * 1e6)
         line[Hint.ACCEPTED] = front.accepted
