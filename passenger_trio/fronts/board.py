@@ -86,6 +86,11 @@ class Board:
             _is_alive(line, now),
         )
 
+    def beat(self, number: int) -> int:
+        """When a front last wrote its line. A number that changes while it runs; 0: it does not accept."""
+        beat: int = self.lines[number][Hint.HEARTBEAT]
+        return beat
+
 
 class BoardGate:
     """Whether a front takes the next connection (``core.accept_gate``), by the counts on the page."""

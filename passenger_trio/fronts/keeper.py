@@ -4,7 +4,7 @@ Laws:
 
 * A front that ends before it was told to is replaced after a time that grows while it keeps failing (``core/restarts.py``). Its slots and
   waiters are given back in the same step in which its channel ends.
-* A front that breaks the protocol, takes nothing, or does not end in time is killed.
+* A front that breaks the protocol, takes nothing, stands still, or does not end in time is killed.
 * When the keeper is cancelled, its front is killed and reaped.
 """
 
@@ -58,6 +58,8 @@ _PROGRAM = (
     "main()\n"
 )
 """``-P``: nothing is imported from the working directory. The front finds the modules that its owner finds."""
+_SILENT = 15
+"""Looks, a second apart, that see a front do nothing."""
 _LAST = 2.0
 """Seconds beyond the grace, in which a front must have ended."""
 
@@ -191,6 +193,7 @@ class FrontKeeper:
                 ends.start_soon(link.run, lambda message: self._office.received(front, message))
                 ends.start_soon(self._write, stream)
                 ends.start_soon(self._read, stream)
+                ends.start_soon(self._watch)
                 await pidfd.wait_exit()
                 ends.cancel_scope.cancel()
         except* BadFrontMessage as errors:
@@ -202,6 +205,19 @@ class FrontKeeper:
         finally:
             self._office.front_gone(front)
         return why
+
+    async def _watch(self) -> None:
+        """A front that hangs keeps slots that others wait for: recalling them needs a forced end. Looks are counted, so that a pause of our own ends nobody.
+
+        :raises BadFrontMessage: it has not written its line for ``_SILENT`` looks.
+        """
+        last = looks = 0
+        while looks < _SILENT:
+            await trio.sleep(1.0)
+            beat = self._board.beat(self.number)
+            looks = looks + 1 if beat == last and beat else 0
+            last = beat
+        raise BadFrontMessage(f"its event loop has stood still for {_SILENT} seconds")
 
     async def _write(self, stream: trio.SocketStream) -> None:
         while True:

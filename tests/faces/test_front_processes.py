@@ -199,6 +199,16 @@ def test_FR4_a_front_that_dies_loses_its_own_connections_only(server: Supervisor
     assert len(server.pids) == 4, "no process was lost with it"
 
 
+def test_FR4_a_front_that_stands_still_is_replaced_and_its_slots_come_back(server: Supervisor) -> None:
+    """A recall cannot reach it, so it is ended."""
+    victim = serving(server)[0]
+    os.kill(victim["pid"], signal.SIGSTOP)
+    eventually(lambda: fronts(server)[0]["restarts"] == victim["restarts"] + 1, 90, "it is ended")
+    server.wait_log("its event loop has stood still")
+    assert serving(server)[0]["pid"] != victim["pid"]
+    eventually(lambda: idle_slots(server), 30, "all slots are back")
+
+
 def test_FR4_a_restart_under_load_fails_no_request(server: Supervisor) -> None:
     before = set(server.pids)
     with Load(server, "/pid", 8) as load:
