@@ -422,6 +422,9 @@ class ServerOptions:
         "format of the access log: combined, json, or a format string with the directives of Apache, gunicorn and our own: '%h %t \"%r\" %>s %b %{queue}x'",
         kind="text",
     )
+    slow_request_time: float = option(
+        0.0, "log a request that takes longer, with its stages' times and the stack of its process (0: never)"
+    )
     metrics_listen: str = option(
         "",
         "serve /metrics (OpenMetrics), /livez, /readyz and /startupz at HOST:PORT, at a port of 127.0.0.1, or at unix:PATH, to whoever can connect (default: on the admin socket only)",

@@ -37,6 +37,7 @@ from passenger_trio.admin.metrics import families
 from passenger_trio.admin.metrics_listener import bind_metrics, serve_metrics
 from passenger_trio.admin.registry import create_instance_dir
 from passenger_trio.admin.server import serve_admin
+from passenger_trio.admin.slow_requests import watch_slow_requests
 from passenger_trio.admin.status import status
 from passenger_trio.core import readiness
 from passenger_trio.core.fronts.count import SLOTS, are_too_many, front_count
@@ -240,6 +241,9 @@ async def open_tree(
             admin = Admin(server, trio.current_time())
             server.reports = Reports(partial(status, admin), partial(families, admin))
             await tree.start(partial(keep, "the admin socket", partial(serve_admin, admin), must_start=True))
+            if config.server.slow_request_time:
+                watch = partial(watch_slow_requests, admin, config.server.slow_request_time)
+                tree.start_soon(kernel.supervise, "the watch of slow requests", watch)
             if scraped:
                 tree.start_soon(kernel.supervise, "the metrics listeners", serve_metrics, admin, scraped)
             hooks = Hooks(pool.events, parse_hooks(config.pool.hook), kernel)

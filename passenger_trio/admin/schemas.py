@@ -177,6 +177,7 @@ REQUESTS = record(
                     "stage": TEXT,
                     "age": SECONDS,
                     "in_stage": SECONDS,
+                    "queue_time": SECONDS,
                     "pid": _maybe(COUNT),
                     "buffered": record({"request": _HELD, "response": _HELD}),
                     "relay": _maybe(record({"bytes_up": BYTES, "bytes_down": BYTES, "idle": SECONDS})),

@@ -100,6 +100,7 @@ _SECTION_OF = {
     "access_log": "Logs",
     "access_log_format": "Logs",
     "metrics_listen": "Logs",
+    "slow_request_time": "Logs",
     "log_level": "Logs",
     "disable_log_prefix": "Logs",
     "log_format": "Logs",

@@ -94,6 +94,7 @@ def _request(connection: OpenConnection, now: float) -> dict[str, Any]:
         "stage": connection.stage.value,
         "age": now - exchange.started,
         "in_stage": now - connection.since,
+        "queue_time": exchange.queue_time,
         "pid": exchange.pid or None,
         "buffered": _buffered(exchange),
         "relay": None if exchange.relay is None else _relay(exchange.relay, now),

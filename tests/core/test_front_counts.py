@@ -160,6 +160,7 @@ def test_requests_that_are_none_are_refused() -> None:
         "stage": "app",
         "age": 1.0,
         "in_stage": 0.5,
+        "queue_time": 0.0,
         "pid": None,
         "buffered": {},
         "relay": None,

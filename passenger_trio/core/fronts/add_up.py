@@ -91,6 +91,7 @@ _REQUEST: dict[str, tuple[type, ...]] = {
     "stage": (str,),
     "age": (int, float),
     "in_stage": (int, float),
+    "queue_time": (int, float),
     "pid": (int, type(None)),
     "buffered": (dict,),
     "relay": (dict, type(None)),

@@ -1,0 +1,88 @@
+"""Slow requests (``--slow-request-time``): while a request takes longer, it is logged with its stages' times and the stack of its process (OB9).
+
+The log shows what the process does at that moment, which nobody can find out afterwards. Only a task looks, a few times
+within that time, at what ``requests`` shows: a request itself pays nothing.
+
+Laws: a request is told of once. WebSockets and relays last as long as they like. At most ``_MOST`` are told of in one look,
+the oldest first, and the rest as a number, so that a stall of everything does not flood the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import trio
+
+from passenger_trio.admin.context import Admin
+from passenger_trio.spawning.backtraces import take_backtrace
+
+__all__ = ["SlowRequests", "watch_slow_requests"]
+
+_LOOKS = 4
+"""Within the time."""
+_LEAST, _LONGEST = 0.05, 1.0
+"""Seconds between two looks."""
+_MOST = 5
+
+_log = logging.getLogger("passenger_trio.slow")
+
+Json = Mapping[str, Any]
+
+
+@attrs.define
+class SlowRequests:
+    """Which requests are to be told of. :ivar limit: seconds."""
+
+    limit: float
+    _told: set[str] = attrs.field(factory=set)
+
+    def look(self, requests: Sequence[Json]) -> list[Json]:
+        """The requests that have become slow since the last look, the oldest first."""
+        slow = [one for one in requests if one["relay"] is None and one["age"] >= self.limit]
+        new = [one for one in slow if one["id"] not in self._told]
+        self._told = {one["id"] for one in slow}
+        return sorted(new, key=lambda one: -float(one["age"]))
+
+
+def sentence(request: Json) -> str:
+    """The stages' times, as the rest of a sentence."""
+    stage = request["stage"].removesuffix(" (slow path)")
+    queued = request["queue_time"]
+    before = f"it waited {queued:.1f} s for a process, and is " if queued >= 0.05 else "it is "
+    return f"{before}{stage} for {request['in_stage']:.1f} s"
+
+
+async def watch_slow_requests(admin: Admin, limit: float) -> None:
+    """Until cancelled. :param limit: seconds."""
+    watched = SlowRequests(limit)
+    while True:
+        await trio.sleep(min(_LONGEST, max(_LEAST, limit / _LOOKS)))
+        slow = watched.look(await admin.server.requests_in_flight())
+        for request in slow[:_MOST]:
+            _log.warning(
+                "%s %s of %s takes %.1f s: %s [request %s]%s",
+                request["method"],
+                request["path"],
+                request["group"],
+                request["age"],
+                sentence(request),
+                request["id"],
+                f" [pid {request['pid']}]" if request["pid"] else "",
+            )
+            if request["pid"]:
+                for line in (await _stack(admin, request["pid"])).splitlines():
+                    _log.warning("[request %s] %s", request["id"], line)
+        if len(slow) > _MOST:
+            _log.warning("and %d more requests take longer than %g s", len(slow) - _MOST, limit)
+
+
+async def _stack(admin: Admin, pid: int) -> str:
+    """The stack of a process of an application; empty if it has ended."""
+    for spec in admin.server.reloading.every_spec:
+        program = spec.live_programs().get(pid)
+        if program is not None and program.pidfd is not None:
+            return await take_backtrace(program.control, program.pidfd, program.output)
+    return ""
