@@ -89,7 +89,7 @@ def test_a_deleted_directory_is_not_the_interpreter_s_fault(tmp_path: Path) -> N
 
 
 def test_a_forced_end_has_an_exit_code_of_its_own() -> None:
-    """OP25, DE5: the second SIGTERM cuts off what the first one would have finished."""
+    """OP25: the second SIGTERM cuts off what the first one would have finished."""
     with gate() as at_gate, Supervisor.start(BEHAVIOURS, *at_gate.arguments) as server:
         with server.connect() as client:
             client.send(b"GET /gate HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -158,7 +158,10 @@ class FakeWorld:
         self.groups[key] = limits
         self.leaving.discard(key)
         self.allowed = self._total
-        self.perform(self.policy.add_group(key, limits, self.now, jitter))
+        deadline = self.policy.next_deadline()
+        commands = self.policy.add_group(key, limits, self.now, jitter)
+        assert again or commands or self.policy.next_deadline() >= deadline, "nobody looks again (OP5)"
+        self.perform(commands)
         if again:
             self.restarts[key] = self.policy.restart_target(key)
 
