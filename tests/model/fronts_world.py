@@ -435,11 +435,11 @@ class FrontsWorld:
         request.slot = slot
         front.running[slot.id] = request
         self.starts += 1
-        if request.avoided == slot.process_id and not slot.alone:
+        if request.avoided == slot.process.id and not slot.alone:
             raise LawBroken("a request meets the process again that left it unanswered")
         sought = self.policy.state.processes.get(request.sought) if request.sought is not None else None
         serves = sought is not None and sought.status is EnabledStatus.ENABLED and sought.since < request.arrival
-        if serves and request.sought not in (slot.process_id, request.avoided) and not self.was_out:
+        if serves and request.sought not in (slot.process.id, request.avoided) and not self.was_out:
             raise LawBroken(f"{request} was not served by the process of its session, which serves")
         if not request.is_choosy and (self.concurrency or self.now > self.came + TOLD + 2 * MOST_DELAY):
             older = [
@@ -506,9 +506,9 @@ class FrontsWorld:
                     slot
                     for slot in front.ledger.slots.values()
                     if slot.state is SlotState.IDLE
-                    and not self._is_out(slot.process_id)
-                    and self.processes.get(slot.process_id, (None,))[0] == key
-                    and slot.process_id not in self.retired
+                    and not self._is_out(slot.process.id)
+                    and self.processes.get(slot.process.id, (None,))[0] == key
+                    and slot.process.id not in self.retired
                 ]
                 if idle and any(request.front is front for request in waiting):
                     raise LawBroken(f"front {front.id} has an idle slot, and a request waits there")

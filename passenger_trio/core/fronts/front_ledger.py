@@ -91,10 +91,6 @@ class Slot:
     # What the owner was told last: requests served, and since when one runs.
     told: tuple[int, float | None] = (0, None)
 
-    @property
-    def process_id(self) -> ProcessId:
-        return self.process.id
-
 
 @attrs.define(eq=False)
 class _Process:
