@@ -117,10 +117,8 @@ async def detach(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def backtrace(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
-    """``pid``: one process, preloader or program that starts. ``group``: all of an application. One of the two."""
+    """``pid``: one process, preloader or program that starts. ``group``: all of an application. Neither: all."""
     pid = order.get("pid")
-    if (pid is None) == (order.get("group") is None):
-        raise AdminRefused(422, "give pid or group")
     keys = _groups(admin, order)
     programs = {
         of: (spec, program)

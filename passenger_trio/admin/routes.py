@@ -177,7 +177,7 @@ ROUTES = (
         *(operations.backtrace, schemas.BACKTRACES),
         order={
             "pid": Field("integer", "of a process, a preloader, or a program that starts"),
-            "group": Field("string", "its name, or its name and environment: all of its processes"),
+            "group": Field("string", "its name, or its name and environment: all of its processes (default: of all)"),
         },
         refusals=(404,),
     ),
