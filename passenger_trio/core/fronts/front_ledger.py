@@ -271,11 +271,11 @@ class FrontLedger:
         group.grants_seen = grant.number
         group.back = min(group.back + 1, len(group.returns))
         self._changed[group.key] = group
-        if group.choosy:
-            for waiter, waiting in group.waiters.items():
-                if waiting.is_choosy and waiting.arrival == grant.arrival:
-                    self._forget(group, waiter)
-                    return [Start(waiter, self._begin(slot, now))]
+        # The owner's queue has decided for that waiter, and knows more than the last Recall. Else slots would go back and forth.
+        for waiter, waiting in group.waiters.items():
+            if waiting.arrival == grant.arrival:
+                self._forget(group, waiter)
+                return [Start(waiter, self._begin(slot, now))]
         return self._next(group, slot, now)
 
     def recalled(self, recall: Recall, now: float) -> list[FrontDecision]:

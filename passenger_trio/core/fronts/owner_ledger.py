@@ -11,7 +11,7 @@ Laws:
 
 * A slot is in one place: leased to one front, until that front returns it or is gone. A grant counts from the step that decides it.
 * The tickets of a front are its last ``Want`` without its oldest waiters, one for each grant that the ``Want`` did not know of.
-* A front is told the oldest tickets of the other fronts, at most one for each slot that it has or waits for.
+* A front is told the oldest tickets of the other fronts that take every process, at most one for each slot that it has or waits for.
 * No value of a front is believed before it is judged. What cannot be true raises ``BadFrontMessage`` and changes nothing:
   the shell ends that front.
 * When a front is gone, all of its tickets and slots come back in one step.
@@ -276,7 +276,10 @@ class OwnerLedger:
         while desk.unseen and desk.unseen[0] <= want.grants_seen:
             desk.unseen.popleft()
         self._changed[want.group] = -math.inf
-        return self._set_tickets(desk, want.waiters[len(desk.unseen) :])
+        decisions = self._set_tickets(desk, want.waiters[len(desk.unseen) :])
+        if any(isinstance(ask, Ask) and (ask.avoided is not None or ask.route) for ask in decisions):
+            decisions += self._withdraw_all(want.group)
+        return decisions
 
     def returned(self, front: FrontId, message: Return, now: float) -> list[OwnerDecision]:
         """:raises BadFrontMessage: it cannot be true."""
@@ -364,6 +367,10 @@ class OwnerLedger:
             front.processes[process.process] = None
             front.known.add(process.process)
             decisions.append(Send(front.id, process))
+        if any(
+            waiting.is_choosy for other in self._fronts.values() for waiting in other.desks[desk.key].tickets.values()
+        ):
+            budget = 1
         grant = Grant(front.granted, session, process.process, budget, alone, reused, waiting.arrival)
         return [*decisions, Send(front.id, grant)]
 
@@ -465,6 +472,16 @@ class OwnerLedger:
         desk.tickets = kept
         return [*(Abandon(ticket) for ticket in void), *asked]
 
+    def _withdraw_all(self, key: GroupKey) -> list[OwnerDecision]:
+        """Somebody waits who does not take every process. No recall lists it, since the wrong slots would come back for it, again and again: each slot comes
+        back once, and is granted for one request at a time while such a one waits. The policy knows which of them it takes.
+        """
+        return [
+            Send(front.id, Withdraw(process))
+            for front in self._fronts.values()
+            for process in dict.fromkeys(lease.process for lease in front.leases.values() if lease.group == key)
+        ]
+
     def _recall(self, front: _Front, desk: _Desk) -> Recall:
         # Also for those that it waits for: it must know who is older when the slot comes.
         most = min(desk.slots + len(desk.tickets), MOST_WANTED)
@@ -479,7 +496,7 @@ class OwnerLedger:
         return merge(
             self._others.get(key, ()),
             *(
-                (waiting.arrival for waiting in other.desks[key].tickets.values())
+                (waiting.arrival for waiting in other.desks[key].tickets.values() if not waiting.is_choosy)
                 for other in self._fronts.values()
                 if other is not front
             ),
