@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from test_fronts_machine import FrontsMachine
 
-from passenger_trio.core.fronts import front_ledger, owner_ledger
+from passenger_trio.core.fronts import front_ledger
 from passenger_trio.core.fronts.front_ledger import FrontDecision, FrontLedger, Slot, SlotState
 from passenger_trio.core.fronts.messages import Held, Recall
 from passenger_trio.core.fronts.owner_ledger import Close, FrontId, OwnerDecision, OwnerLedger
@@ -82,17 +82,6 @@ class DemandIsAnEvent(FrontLedger):
         return super()._tell(group, now)
 
 
-class ARecallIsForgotten(OwnerLedger):
-    """A recall that is answered by a slot that leads to nothing is not repeated."""
-
-    def _recall(self, front: owner_ledger._Front, desk: owner_ledger._Desk) -> Recall:
-        recall = super()._recall(front, desk)
-        told = desk.told
-        if told is not None and told.arrivals == recall.arrivals:
-            return told
-        return recall
-
-
 class IdleSlotsStay(FrontLedger):
     """Quiescence: what nobody asks for stays for ever."""
 
@@ -118,7 +107,7 @@ def _machine(owner: type[OwnerLedger] = OwnerLedger, front: type[FrontLedger] = 
     return Machine
 
 
-@pytest.mark.parametrize("owner", [WhatIsHeldNeverCounted, ARecallIsForgotten, ADeadFrontKeepsItsSlots])
+@pytest.mark.parametrize("owner", [WhatIsHeldNeverCounted, ADeadFrontKeepsItsSlots])
 def test_a_planted_fault_of_the_owner_is_found(owner: type[OwnerLedger]) -> None:
     with pytest.raises((LawBroken, InvariantBroken, BadFrontMessage)):
         run_state_machine_as_test(_machine(owner=owner), settings=search)  # type: ignore[no-untyped-call]
