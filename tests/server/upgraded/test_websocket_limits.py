@@ -419,7 +419,7 @@ async def test_requests_lists_websockets_with_bytes_each_way_and_the_last_activi
         client.send(masked(TEXT, b"12345"))
         assert await client.frame() == Frame(TEXT, b"12345")
         await trio.sleep(7)
-        [listed] = requests(Admin(server, [], 0.0))["requests"]
+        [listed] = (await requests(Admin(server, [], 0.0)))["requests"]
         assert (listed["stage"], listed["path"], listed["pid"]) == ("websocket", "/chat", 1001)
         assert listed["age"] >= 7
         assert listed["relay"] == {"bytes_up": 11, "bytes_down": 7, "idle": pytest.approx(7, abs=0.1)}
