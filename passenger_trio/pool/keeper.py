@@ -93,6 +93,8 @@ class Keeper:
         """Do each step of the end, even if another one fails."""
         live = self.process.live
         if self._state is not Life.GONE:
+            if self._retire.is_set():  # the server's whole time is over before the process's own
+                _log.warning("process %d of %s did not end in time and is killed", live.pid, self.process.group)
             self._why = self._why or "the pool is cut off"
             with self._kernel.contain(_TASK):
                 self.process.leave()

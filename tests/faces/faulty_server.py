@@ -30,7 +30,7 @@ PLACES = {
     "an operation": ("admin.server", "_Desk._perform"),
     "an event stream": ("admin.server", "_Desk._stream_events"),
     "the watch": ("pool.restart_file_poller", "_stat"),
-    "the watch's loop": ("pool.restart_file_poller", "trio.sleep"),
+    "the watch's loop": ("pool.restart_file_poller", "trio.move_on_after"),
     "the gauges": ("pool.gauges", "_measure"),
     "the gauges' loop": ("pool.gauges", "trio.sleep"),
     "a hook": ("pool.hooks", "Hooks._call"),

@@ -104,7 +104,7 @@ class Load:
         self.latencies.extend(latencies)
 
 
-AS_ANOTHER_USER = 'dir=${PASSENGER_TRIO_INSTANCE_DIR-}; [ -z "$dir" ] || chown "$0" "${dir%/*}"; exec setpriv --reuid "$0" --regid "$0" --clear-groups "$@"'
+AS_ANOTHER_USER = 'unset PASSENGER_TRIO_USER; dir=${PASSENGER_TRIO_INSTANCE_DIR-}; [ -z "$dir" ] || chown "$0" "${dir%/*}"; exec setpriv --reuid "$0" --regid "$0" --clear-groups "$@"'
 
 
 def can_be_another_user() -> bool:
