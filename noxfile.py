@@ -72,7 +72,9 @@ if __name__ != "__main__":
     def demo(session: nox.Session) -> None:
         """Serve the bundled demo application on http://127.0.0.1:3000/; arguments go to ``passenger-trio start``."""
         session.install("-q", ".")
-        session.run("passenger-trio", "start", "tests/apps/python/demo", *session.posargs)
+        # Started by root, the demo would run as nobody, who may have no access to this environment.
+        environment = {"PASSENGER_TRIO_USER": "root"} if os.geteuid() == 0 else {}
+        session.run("passenger-trio", "start", "tests/apps/python/demo", *session.posargs, env=environment)
 
     @nox.session
     def tests(session: nox.Session) -> None:

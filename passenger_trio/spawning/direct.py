@@ -115,7 +115,12 @@ def _cannot_start(launch: Launch, command: tuple[str, ...], exc: OSError | Value
         ErrorCategory.OPERATING_SYSTEM,
         f"The interpreter {command[0]} cannot be started{_by_whom(launch.spec)}: {why}",
         "The operating system refused to start the application's interpreter.",
-        "Check that the interpreter and the application's directory exist and can be accessed. --python or --ruby chooses another interpreter.",
+        "Check that the interpreter and the application's directory exist and can be accessed. --python or --ruby chooses another interpreter."
+        + (
+            ""
+            if launch.spec.run_as is None
+            else " --app-user chooses another user; --user root runs everything as root."
+        ),
     )
 
 

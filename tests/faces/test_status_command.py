@@ -108,7 +108,7 @@ class TestWhatItShows:
         ):
             answer = send(server, "/gate")
             pid = it.wait_arrival()
-            server.process.terminate()
+            server.send_signal(signal.SIGTERM)
             server.wait_log("draining")
             told = json.loads(status_of(server, "--json"))
             assert told["stopping"] is True
