@@ -19,7 +19,9 @@ pytestmark = pytest.mark.os
 
 PATCHES = {
     "gevent": "from gevent import monkey; monkey.patch_all()",
-    "eventlet": "import warnings; warnings.simplefilter('ignore'); import eventlet; eventlet.monkey_patch()",
+    # Its resolver imports whatever HTTP client is installed, and that may import Trio, which cannot be imported behind the patch.
+    "eventlet": "import os; os.environ['EVENTLET_NO_GREENDNS'] = 'yes'; "
+    "import warnings; warnings.simplefilter('ignore'); import eventlet; eventlet.monkey_patch()",
     "threads only": "from gevent import monkey; monkey.patch_thread()",
     "nothing": "",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,13 +15,39 @@ from passenger_trio.testing.conformance import CHECKS, Check, Stage
 
 RUBIES = rubies()
 _MODES = (False, True)
+_ON_JRUBY = {
+    "says_hello",
+    "listens_on_its_path",
+    "removes_its_variables",
+    "reports_a_failed_start",
+    "reports_an_exception",
+    "ends_on_shutdown",
+    "ends_when_the_supervisor_is_gone",
+    "exits_at_a_second_sigterm",
+    "treats_shutdown_and_sigterm_as_one_stop",
+    "shows_its_stacks",
+}
+"""Checks that need a process of their own, and are made with a Ruby that cannot fork, too: what differs there. Each start costs 5 seconds of
+processor time. All are made by ``nox -s loaders``.
+"""
+
+
+def is_made(check: Check, ruby: str) -> bool:
+    """Whether a check is made here."""
+    return "PASSENGER_TRIO_TEST_ALL_PYTHONS" in os.environ or check.shares or can_fork(ruby) or check.name in _ON_JRUBY
+
+
 CASES = [
     pytest.param(check, ruby, preloaded, id=f"{name}-{check}-{'forked' if preloaded else 'started'}")
     for name, ruby in RUBIES.items()
     for preloaded in _MODES
     for check in CHECKS
-    if check.concerns(subject(ruby, preloaded=preloaded))
+    if check.concerns(subject(ruby, preloaded=preloaded)) and is_made(check, ruby)
 ]
+
+
+def test_what_is_made_on_jruby_is_there() -> None:
+    assert {check.name for check in CHECKS} >= _ON_JRUBY
 
 
 @pytest.fixture(scope="module")

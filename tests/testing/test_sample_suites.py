@@ -79,7 +79,7 @@ def source(package: str) -> Path:
         CACHE.mkdir(parents=True, exist_ok=True)
         subprocess.run(
             [
-                *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"),
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", package),
                 *("--dest", str(CACHE), name.replace("-", "==")),
             ],
             check=True,
