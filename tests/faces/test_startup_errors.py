@@ -12,6 +12,7 @@ import pytest
 from faces_tools import HELLO, in_threads, run_command, write_app
 
 from passenger_trio.testing import Response, Supervisor, eventually
+from passenger_trio.testing.harness import MARK
 
 pytestmark = pytest.mark.os
 
@@ -128,7 +129,7 @@ class TestDevelopment:
                 page = server.get("/", Accept=accept).text
                 assert "oh-so-secret" not in page
                 assert "well known" in page
-                assert "HARNESS_MARK" in page
+                assert MARK in page
                 assert "SPAWN_TOKEN" not in page
             assert "oh-so-secret" not in json.dumps(server.status())
 

@@ -122,7 +122,7 @@ async def test_a_directory_that_went_away_is_not_blamed_on_the_interpreter(nothi
     (tmp_path / "app" / "passenger_wsgi.py").unlink()
     (tmp_path / "app").rmdir()
     failure = await failure_of(spec)
-    assert failure.category is ErrorCategory.OPERATING_SYSTEM
+    assert failure.category is ErrorCategory.CONFIGURATION
     assert str(tmp_path / "app") in failure.summary
 
 

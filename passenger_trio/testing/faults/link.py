@@ -251,8 +251,8 @@ class Link(Fault):
     def _run(self, way: Any, connection: Connection) -> None:
         try:
             way(connection)
-        except OSError:
-            connection.close()  # one of the sides has ended
+        except (OSError, ValueError):
+            connection.close()  # one of the sides has ended; select() calls a closed socket a bad value
         except h11.RemoteProtocolError:
             connection.close()  # what the client sends is not HTTP, so this fault has no place in it
 
