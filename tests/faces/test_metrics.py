@@ -91,6 +91,7 @@ def test_OB1_transitions_of_the_pool_have_their_reasons(served: Served) -> None:
     before = served.total("passenger_trio_processes_ended_total", reason="exited")
     server.get("/exit")
     eventually(lambda: served.total("passenger_trio_processes_ended_total", reason="exited") >= before + 1)
+    eventually(lambda: len(server.pids) == 2)  # the GET was sent again, so both may have ended
     ended = served.total("passenger_trio_processes_ended_total", reason="restart")
     order(served.admin, "/v1/restart", {"wait": True}, for_long=True)
     eventually(lambda: served.total("passenger_trio_processes_ended_total", reason="restart") >= ended + 1)

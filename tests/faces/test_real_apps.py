@@ -212,11 +212,14 @@ def test_an_environment_beside_the_application_is_used_and_needs_nothing_of_ours
         assert not any(told[name] for name in ("passenger_trio", "trio", "h11", "attrs"))
 
 
-def test_an_environment_that_is_named_wins_over_the_one_beside_the_application(tmp_path: Path) -> None:
+def test_an_environment_that_is_named_wins_over_the_applications_own_and_that_over_an_active_one(
+    tmp_path: Path,
+) -> None:
+    """OP22."""
     root = write_app(tmp_path / "app", ABOUT)
     for name in (root / "venv", tmp_path / "other"):
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(name)], check=True)
     with Supervisor.start(root, "--python", str(tmp_path / "other")) as server:
         assert json.loads(server.get("/").body)["prefix"] == str(tmp_path / "other")
     with Supervisor.start(root, env={"VIRTUAL_ENV": str(tmp_path / "other")}) as server:
-        assert json.loads(server.get("/").body)["prefix"] == str(tmp_path / "other")
+        assert json.loads(server.get("/").body)["prefix"] == str(root / "venv")
