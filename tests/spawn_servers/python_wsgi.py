@@ -49,7 +49,7 @@ def interpreters() -> dict[str, str]:
 
 
 def others() -> dict[str, str]:
-    """The interpreters beside this one that the whole contract is checked with: the oldest CPython and the newest, and each other implementation.
+    """The interpreters beside this one that the whole contract is checked with: the oldest CPython and the newest, and each other implementation; oldest first.
 
     All where PASSENGER_TRIO_TEST_ALL_PYTHONS is set (``nox -s loaders``): each costs a minute of processor time.
     """
@@ -57,7 +57,7 @@ def others() -> dict[str, str]:
     if os.environ.get("PASSENGER_TRIO_TEST_ALL_PYTHONS"):
         return found
     by_age = sorted((name for name in found if name.startswith("cpython-")), key=_version)
-    return {name: path for name, path in found.items() if name not in by_age[1:-1]}
+    return {name: found[name] for name in sorted(found, key=_version) if name not in by_age[1:-1]}
 
 
 def _version(name: str) -> list[int]:
