@@ -32,11 +32,11 @@ FIELDS = {
 @pytest.mark.parametrize(
     ("data", "outcome"),
     [
-        (GET, AdminRequest("GET", "/v1/status")),
+        (GET, AdminRequest("GET", "/v1/status", query="x=y")),
         (b"HEAD / HTTP/1.0\r\n\r\n", AdminRequest("HEAD", "/")),
         (post("/v1/drain", b"{}"), AdminRequest("POST", "/v1/drain", b"{}")),
         (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n[\r\n1\r\n]\r\n0\r\n\r\n", AdminRequest("POST", "/", b"[]")),
-        (GET + b"what follows is nothing to us", AdminRequest("GET", "/v1/status")),
+        (GET + b"what follows is nothing to us", AdminRequest("GET", "/v1/status", query="x=y")),
         (b"GET /v1/\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"", "left"),
         (GET[:-1], 400),
