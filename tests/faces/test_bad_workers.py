@@ -12,13 +12,14 @@ from passenger_trio.testing import Supervisor, eventually
 pytestmark = pytest.mark.os
 
 PROGRAM = """
-import os, socket
-listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))
+import os, socket, time
 try:
     os.close(os.open("bad", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     bad = True
 except FileExistsError:
     bad = False
+    time.sleep(0.5)  # requests one after another go to the process that was ready first: let that be the bad one
+listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))
 print("I am", "bad" if bad else "well", os.getpid(), flush=True)
 while True:
     stream, _ = listener.accept()

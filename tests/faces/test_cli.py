@@ -306,6 +306,10 @@ class TestFlags:
             text = value = "/x"
         elif flag.name == "core":
             text = value = "64M"
+        elif flag.name == "fronts":
+            text = value = "2"
+        elif flag.name == "apps_dir":
+            text = value = "/sys"  # it is there, and has no such files
         elif flag.name == "env":
             text, value = "A=b=c", (("A", "b=c"),)
         elif flag.name == "allowed_methods":
@@ -321,7 +325,11 @@ class TestFlags:
             config = configuration(f"--no-{flag.long[2:]}" if flag.default else flag.long)
         else:
             config = configuration(flag.long, text, *more)
-        owners = {ServerOptions: config.server, PoolOptions: config.pool, AppOptions: config.apps[0]}
+        owners = {
+            ServerOptions: config.server,
+            PoolOptions: config.pool,
+            AppOptions: config.apps[0] if config.apps else None,
+        }
         own = {name: content for name, content in besides.items() if hasattr(flag.owner(), name)}
         changed = attrs.evolve(flag.owner(), **{flag.field: value, **own})
         assert owners[flag.owner] == changed
