@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faces_tools import APPS
+from faces_tools import APPS, AS_OURSELVES
 
 from passenger_trio.testing import RawClient, eventually
 
@@ -96,6 +96,7 @@ def test_the_wheel_has_everything_and_nothing_else(wheel: Path) -> None:
 def test_it_serves_from_where_it_is_installed(environment: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="pt-") as home:
         env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        env.update(AS_OURSELVES)
         where = subprocess.run(
             [environment / "bin" / "python", "-c", "import passenger_trio; print(passenger_trio.__file__)"],
             capture_output=True,
@@ -133,6 +134,8 @@ def test_it_serves_from_where_it_is_installed(environment: Path) -> None:
             assert json.loads(log[-1])["applications"][0]["interpreter"] == str(environment / "bin" / "python")
             with RawClient(f"{home}/web") as client:
                 answer = client.get("/")
+                if answer.status != 200:
+                    process.kill()  # the block waits for it
                 assert (answer.status, b"It works" in answer.body) == (200, True)
             told = subprocess.run(
                 [environment / "bin" / "passenger-trio", "status", f"{home}/i", "--json"],

@@ -87,6 +87,7 @@ def test_each_point_of_extension_is_used(tmp_path: Path) -> None:
             answer = await get(server, "/x")
             assert (answer.status, answer.text) == (500, "sorry: spawn_failed")
             assert generations == [1, 2]
+            await trio.to_thread.run_sync(eventually, lambda: heard["process_exited"])
             assert [(record.target, record.status) for record in records] == [(b"/a?b", 200), (b"/x", 500)]
             assert server.front.kernel.faults["on_event"].last == "LookupError: a fault of the program's own"
         assert heard["process_attached"] == 1
