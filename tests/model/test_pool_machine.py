@@ -1,6 +1,6 @@
 """Anything may happen, in any order: the laws hold after each step, and a kind world serves everybody in the end.
 
-``PASSENGER_TRIO_MODEL_EXAMPLES`` asks for more than the 500 programs of an everyday run.
+``PASSENGER_TRIO_MODEL_EXAMPLES`` asks for more than the 300 programs of an everyday run.
 """
 
 from __future__ import annotations
@@ -351,7 +351,7 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 PoolMachine.TestCase.settings = settings(
-    max_examples=int(os.environ.get("PASSENGER_TRIO_MODEL_EXAMPLES", "500")),
+    max_examples=int(os.environ.get("PASSENGER_TRIO_MODEL_EXAMPLES", "300")),
     stateful_step_count=50,
     deadline=None,
     print_blob=True,
