@@ -110,7 +110,7 @@ def test_KE3_another_user_at_his_limit_on_processes() -> None:
         assert server.get("/pid").text == str(other)
         # More at a time than there are threads that rest.
         for answer in in_threads(
-            6, lambda _: (server.post("/echo", BODY).body == BODY, len(server.status()["groups"]))
+            16, lambda _: (server.post("/echo", BODY).body == BODY, len(server.status()["groups"]))
         ):
             assert answer == (True, 1)
         server.wait_log("can't start new thread")
