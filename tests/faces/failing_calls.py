@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import functools
 import mmap
@@ -44,7 +45,9 @@ _ALL = 1 << 40
 def _library() -> str:
     needs(shutil.which("gcc") is not None, "gcc, which compiles what makes system calls fail")
     source = Path(__file__).with_suffix(".c")
-    target = Path(tempfile.mkdtemp(prefix="pt-failing-calls-")) / "failing_calls.so"
+    directory = tempfile.mkdtemp(prefix="pt-failing-calls-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    target = Path(directory) / "failing_calls.so"
     subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", target, source, "-ldl"], check=True, timeout=120)
     return str(target)
 
