@@ -161,9 +161,11 @@ if __name__ != "__main__":
 
     @nox.session
     def typing(session: nox.Session) -> None:
-        """mypy --strict."""
+        """mypy --strict, and pyright over the public face: what a program that uses it sees (``pyright --verifytypes``)."""
+        _need_programs(session, {"node": "nodejs"})
         session.install("-q", "-e", ".[test]")
         session.run("mypy")
+        session.run("python", "tests/typing/verify_types.py")
 
     @nox.session
     def workflow(session: nox.Session) -> None:

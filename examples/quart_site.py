@@ -69,7 +69,13 @@ def make_site(server: passenger_trio.RunningServer) -> QuartTrio:
 
     @site.errorhandler(passenger_trio.PassengerError)
     async def failed(error: Exception) -> tuple[dict[str, str], int]:
-        statuses = {NotFound: 404, NothingToServe: 422, OptionError: 422, SpawnError: 502, RestartFailed: 502}
+        statuses: dict[type[Exception], int] = {
+            NotFound: 404,
+            NothingToServe: 422,
+            OptionError: 422,
+            SpawnError: 502,
+            RestartFailed: 502,
+        }
         return {"error": str(error)}, statuses.get(type(error), 500)
 
     return site

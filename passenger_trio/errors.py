@@ -252,7 +252,7 @@ class RequestQueueFull(CheckoutError):
     """The queue of this group is full."""
 
     code = "queue_full"
-    retry_after = 1
+    retry_after: int | None = 1
 
     def __init__(self) -> None:
         super().__init__("too many requests wait for a process already")

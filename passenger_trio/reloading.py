@@ -123,16 +123,16 @@ class Reloading:
         """:param apps: changed in place.
         :param tell_addresses: called with the URLs when they change.
         """
-        self.config = config
+        self.config: Config = config
         self.source: ConfigSource | None = None
         """Where the configuration is read anew; None: a program made it."""
         self.is_open = False
         """Whether the server serves: before and after that, nothing is reloaded."""
         self.has_fronts = False
         """Whether front processes serve, which have the options of the start."""
-        self.specs = {spec.key: spec for spec in specs}
+        self.specs: dict[GroupKey, AppSpec] = {spec.key: spec for spec in specs}
         """The applications that are served, in the order of the configuration."""
-        self.addresses = listeners.urls
+        self.addresses: list[str] = listeners.urls
         self._coming: dict[GroupKey, AppSpec] = {}
         self._leaving: dict[GroupKey, AppSpec] = {}
         self._told: dict[str, str] = {}

@@ -85,7 +85,7 @@ class PoolPolicy:
     """Decides for one pool. ``state`` is read-only for others: invariants, statistics and tests read it."""
 
     def __init__(self, limits: PoolLimits) -> None:
-        self.state = PoolState(limits)
+        self.state: PoolState = PoolState(limits)
 
     # --- groups ---------------------------------------------------------------------------------------------------
 

@@ -68,20 +68,20 @@ class SpillLedger:
     __slots__ = ("base", "batch", "coming", "sent", "stored", "storing", "taken", "threshold", "watermark")
 
     def __init__(self, watermark: int = 0, threshold: int = THRESHOLD, batch: int = BATCH) -> None:
-        self.watermark = watermark
-        self.threshold = threshold
-        self.batch = batch
-        self.taken = 0
+        self.watermark: int = watermark
+        self.threshold: int = threshold
+        self.batch: int = batch
+        self.taken: int = 0
         """Bytes that arrived."""
-        self.sent = 0
+        self.sent: int = 0
         """Bytes that left."""
-        self.stored = 0
+        self.stored: int = 0
         """The end of the file's content, as a position in the stream."""
-        self.base = 0
+        self.base: int = 0
         """The position in the stream of the first byte of the file."""
-        self.storing = 0
+        self.storing: int = 0
         """Bytes after ``stored`` that are being written."""
-        self.coming = False
+        self.coming: bool = False
         """Whether bytes are on their way directly to the end of the file, without passing memory."""
 
     # -- where the bytes are ------------------------------------------------------------------------------------
@@ -247,12 +247,12 @@ class SpillQuota:
 
     def __init__(self, limit: int) -> None:
         """:param limit: bytes on disk."""
-        self.limit = limit
-        self.used = 0
+        self.limit: int = limit
+        self.used: int = 0
         """Bytes on disk: the lengths of all files."""
-        self.spilled = 0
+        self.spilled: int = 0
         """Bytes ever written."""
-        self.paused = 0
+        self.paused: int = 0
         """How often a producer had to pause."""
         self.errors: Counter[str] = Counter()
         """Counted by the words of ``FAULTS``; ``quota``: the limit was reached; ``read``: reading back failed."""

@@ -55,9 +55,9 @@ class Histogram:
     __slots__ = ("bounds", "counts", "seconds")
 
     def __init__(self, bounds: tuple[float, ...] = REQUEST_BOUNDS) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.seconds = 0.0
+        self.bounds: tuple[float, ...] = bounds
+        self.counts: list[int] = [0] * (len(bounds) + 1)
+        self.seconds: float = 0.0
         """The sum of the times."""
 
     def observe(self, seconds: float) -> None:
@@ -126,7 +126,7 @@ class RequestTally:
         self._durations: dict[tuple[bytes, int], Histogram] = {}
         self._queue = Histogram()
         self._app = Histogram()
-        self.retried = 0
+        self.retried: int = 0
         """Requests that were sent to a second process."""
         self.websockets: Counter[str] = Counter()
         """Those that have ended, by ``close_word``."""

@@ -56,7 +56,7 @@ class Board:
 
     def __init__(self, page: SharedPage, fronts: int) -> None:
         self.page = page
-        self.lines = [page.line(number) for number in range(fronts)]
+        self.lines: list[memoryview] = [page.line(number) for number in range(fronts)]
 
     @classmethod
     def create(cls, fronts: int) -> Board:

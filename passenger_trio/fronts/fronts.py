@@ -58,7 +58,7 @@ class Fronts:
         kernel: ErrorKernel,
     ) -> None:
         """:raises OSError: no memory can be shared."""
-        self.board = Board.create(count)
+        self.board: Board = Board.create(count)
         self._kernel = kernel
         self._asked = 0
         self._counts: dict[int, tuple[int, FrontCounts]] = {}
@@ -86,7 +86,7 @@ class Fronts:
             share = Share(number, count)
             return FrontKeeper(number, lambda leases, page: setup_of(share, leases, page), office, self.board)
 
-        self.keepers = [keeper(number) for number in range(count)]
+        self.keepers: list[FrontKeeper] = [keeper(number) for number in range(count)]
 
     async def run(self) -> None:
         """Keep all fronts until each was told to stop and has ended."""

@@ -83,7 +83,7 @@ class Pool:
         self.now: Callable[[], float] = trio.current_time
         """Monotonic seconds."""
         self._clock = Clock(self._policy.next_deadline, self._tick)
-        self.lending = Lending(self._policy, self._perform, self.now)
+        self.lending: Lending = Lending(self._policy, self._perform, self.now)
         """For the desk that leases processes to fronts."""
         self.watcher: PoolWatcher | None = None
         """That desk, if there is one."""
@@ -92,20 +92,20 @@ class Pool:
         self.group_tasks: dict[GroupKey, GroupTask] = {}
         self.processes: dict[ProcessId, Process[LiveProcess]] = {}
         self._routes: dict[bytes, ProcessId] = {}
-        self.changed = trio.Event()
+        self.changed: trio.Event = trio.Event()
         """Set, and replaced by a new one, when a process came or went, a spawn failed, or the clock
         ticked. Tasks that wait for the pool to be ready wait for it.
         """
-        self.empty = trio.Event()
+        self.empty: trio.Event = trio.Event()
         """Set when nothing is left, after ``shut_down``."""
         self._closed = False
         """No group task may begin any more."""
         self._over = trio.Event()
         """Set when the pool is empty, or the policy has failed."""
-        self.events = Events()
+        self.events: Events = Events()
         self.failures: deque[tuple[float, GroupKey, SpawnFailure]] = deque(maxlen=_FAILURES)
         """The last failed starts: when, in monotonic seconds, of which group, and the evidence."""
-        self.tally = PoolTally()
+        self.tally: PoolTally = PoolTally()
         """What has happened, for the metrics."""
 
     # -- the tree -----------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import attrs
 import trio
 
+from passenger_trio.codecs.worker_protocol import WorkerProtocol
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
 from passenger_trio.errors import ProcessUnreachable
 from passenger_trio.spawning.spawner import ServingProcess
@@ -154,12 +155,12 @@ class Session:
         self._closed = False
         self._holder: Callable[[], None] | None = None
         self._taken_over = False
-        self.id = id
-        self.process = process
-        self.pid = process.live.pid
-        self.worker_protocol = process.live.worker_protocol
+        self.id: SessionId = id
+        self.process: Process[ServingProcess] = process
+        self.pid: int = process.live.pid
+        self.worker_protocol: WorkerProtocol = process.live.worker_protocol
         self.stream: RawStream | None = None
-        self.reused = False
+        self.reused: bool = False
 
     def connect_nowait(self, *, fresh: bool = False) -> RawStream:
         """Return a stream to the process: the idle one that was used last, or a new one (always, if

@@ -39,7 +39,7 @@ class Waiter:
     def __init__(self, pool: WaiterQueue, id: WaiterId) -> None:
         self._pool = pool
         self._task: trio.lowlevel.Task | None = None
-        self.id = id
+        self.id: WaiterId = id
         self.session: Session | None = None
         self.error: CheckoutError | None = None
         self.on_granted: Callable[[float], None] | None = None

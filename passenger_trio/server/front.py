@@ -14,7 +14,7 @@ import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Protocol
@@ -97,7 +97,7 @@ class Front:
         """:param descriptors: limits the descriptors that clients may hold; None: no limit.
         :param share: this front's part of what all fronts have together. (Limits in ``options`` are this front's.)
         """
-        self.kernel = kernel or ErrorKernel()
+        self.kernel: ErrorKernel = kernel or ErrorKernel()
         self.pool = pool
         self._descriptors = descriptors or Descriptors.measured(-1, options.max_connections, 0, 0)
         self._configure(options, routes)
@@ -105,20 +105,20 @@ class Front:
         self.error_page: ErrorPage | None = None
         """Gives the pages of failed requests, if the embedding program has its own."""
         self.connections: set[OpenConnection] = set()
-        self.deadline_scanner = DeadlineScanner(self.connections)
-        self.now = trio.lowlevel.current_clock().current_time
+        self.deadline_scanner: DeadlineScanner = DeadlineScanner(self.connections)
+        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         """Monotonic seconds, as ``trio.current_time`` with fewer calls."""
-        self.poller = Poller(self.now, self.kernel)
-        self.spill = SpillStorage(
+        self.poller: Poller = Poller(self.now, self.kernel)
+        self.spill: SpillStorage = SpillStorage(
             options.data_buffer_dir,
             options.data_buffer_max,
             self.now,
             takes_file=self._takes_file,
             make_room=self.make_room,
         )
-        self.receive_buffer = memoryview(bytearray(RECEIVE_SIZE))
+        self.receive_buffer: memoryview = memoryview(bytearray(RECEIVE_SIZE))
         """Shared by all connections, for bytes that are consumed before the next checkpoint."""
-        self.turns = trio.Lock()
+        self.turns: trio.Lock = trio.Lock()
         """Streams of many small pieces take turns: one of them steps in each turn of the event
         loop, not all (KE7).
         """
@@ -126,9 +126,9 @@ class Front:
         self.requests = 0
         self.rejected: Counter[str] = Counter()
         """Refused requests, by the code of the refusal."""
-        self.refused = RequestTally()
+        self.refused: RequestTally = RequestTally()
         """Requests that were refused before they had an application."""
-        self.draining = False
+        self.draining: bool = False
         self.gate: AcceptGate | None = None
         """Set where other fronts accept from the same sockets."""
         self._date_second = 0
@@ -143,9 +143,9 @@ class Front:
 
     def _configure(self, options: ServerOptions, routes: Sequence[Route]) -> None:
         self.options = options
-        self.limits = HttpLimits.from_options(options)
-        self.frame_limits = FrameLimits(min(options.websocket_max_message_size, MAX_WEBSOCKET_MESSAGE))
-        self.mounts = Mounts(routes)
+        self.limits: HttpLimits = HttpLimits.from_options(options)
+        self.frame_limits: FrameLimits = FrameLimits(min(options.websocket_max_message_size, MAX_WEBSOCKET_MESSAGE))
+        self.mounts: Mounts = Mounts(routes)
         self._trusts_unix = bool({"unix", "*"} & set(_peers(options)))
         self._trusted = trusted_networks(options)
 

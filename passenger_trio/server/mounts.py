@@ -12,11 +12,11 @@ Laws:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from passenger_trio.codecs.sticky_cookie import StickyCookie
 from passenger_trio.core.model import GroupKey
-from passenger_trio.core.tally import RequestTally
+from passenger_trio.core.tally import Finished, RequestTally
 from passenger_trio.errors import OptionError
 from passenger_trio.options import AppOptions
 
@@ -53,13 +53,13 @@ class Route:
     )
 
     def __init__(self, key: GroupKey, app: AppOptions) -> None:
-        self.key = key
-        self.app = app
-        self.tally = RequestTally()
+        self.key: GroupKey = key
+        self.app: AppOptions = app
+        self.tally: RequestTally = RequestTally()
         """Its finished requests."""
-        self.count = self.tally.finished
+        self.count: Callable[[Finished], None] = self.tally.finished
         """Counts one of them."""
-        self.group_name = key.name
+        self.group_name: str = key.name
         base = app.base_uri.rstrip("/")
         if base and not _BASE_URI.fullmatch(base):
             raise OptionError(
@@ -67,18 +67,20 @@ class Route:
                 app.base_uri,
                 "a path as it stands in a URL, from its first slash on, without escapes: /shop",
             )
-        self.script_name = base.encode("ascii")
-        self.host_names = tuple(_host_name(host) for host in app.host_name)
-        self.explains_errors = app.explains_errors
-        self.retried_methods = _RETRIED[app.retry]
+        self.script_name: bytes = base.encode("ascii")
+        self.host_names: tuple[bytes, ...] = tuple(_host_name(host) for host in app.host_name)
+        self.explains_errors: bool = app.explains_errors
+        self.retried_methods: frozenset[bytes] = _RETRIED[app.retry]
         """Methods of requests that may be sent to a second process after a first one received them (R30)."""
         cookie = StickyCookie(
             app.sticky_sessions_cookie_name, app.sticky_sessions_cookie_attributes, self.script_name or b"/"
         )
-        self.sticky = cookie if app.sticky_sessions else None
+        self.sticky: StickyCookie | None = cookie if app.sticky_sessions else None
         """The cookie that names the process of a client; None: sessions are not sticky."""
-        self.streamed_paths = _paths("--streamed-paths", app.streamed_paths)
-        self.unlimited_paths = _paths("--unlimited-concurrency-paths", app.unlimited_concurrency_paths)
+        self.streamed_paths: tuple[bytes, ...] = _paths("--streamed-paths", app.streamed_paths)
+        self.unlimited_paths: tuple[bytes, ...] = _paths(
+            "--unlimited-concurrency-paths", app.unlimited_concurrency_paths
+        )
 
     def go_on(self, before: Route) -> None:
         """Take the place of a route of the same application, whose requests in flight still count: counters never go back."""
@@ -98,7 +100,7 @@ class Mounts:
     """The applications of one server."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        self.routes = tuple(routes)
+        self.routes: tuple[Route, ...] = tuple(routes)
         """In the order of the configuration."""
         rules = [
             (_specificity(host), len(route.script_name), host, route)

@@ -54,7 +54,8 @@ class OutputPipe:
     """The reading end. ``writing_end`` is given to a program and then closed here by ``close_writing_end``."""
 
     def __init__(self, on_lines: Callable[[list[str]], None] | None = None) -> None:
-        self._reading_end, self.writing_end = os.pipe2(os.O_CLOEXEC)
+        self._reading_end, writing_end = os.pipe2(os.O_CLOEXEC)
+        self.writing_end: int = writing_end
         os.set_blocking(self._reading_end, False)
         self._buffer = b""
         """Read and not yet delivered."""

@@ -39,9 +39,9 @@ class Remains:
     def __init__(self, kernel: ErrorKernel | None = None) -> None:
         self._kernel = kernel or ErrorKernel()
         self._nursery: trio.Nursery | None = None
-        self.groups = 0
+        self.groups: int = 0
         """Process groups that are being ended."""
-        self.pipes = 0
+        self.pipes: int = 0
         """Output pipes that are open although their process has ended."""
         self._fewer = trio.Event()
 

@@ -49,11 +49,11 @@ class Registration:
     def __init__(self, poller: Poller, fd: int, events: int, ready: Ready, failed: Callable[[], None] | None) -> None:
         self._poller = poller
         self._fd = fd
-        self.events = events
+        self.events: int = events
         """The event mask that is watched."""
-        self.on_ready = ready
+        self.on_ready: Ready = ready
         """Level-triggered; receives the event mask."""
-        self.failed = failed
+        self.failed: Callable[[], None] | None = failed
         """Called after ``on_ready`` has raised; the socket gets no more callbacks."""
 
     def modify(self, events: int) -> None:
@@ -81,7 +81,7 @@ class Poller:
         self._registrations: dict[int, Registration] = {}
         self._served: set[int] = set()
         """Sockets that were handled in a turn that ended before all others were."""
-        self.time = now()
+        self.time: float = now()
         """When the events of this turn arrived, in monotonic seconds."""
 
     def register(self, fd: int, events: int, ready: Ready, failed: Callable[[], None] | None = None) -> Registration:

@@ -81,8 +81,8 @@ class RawStream:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self.fd = sock.fileno()
-        self.idle_since = 0.0
+        self.fd: int = sock.fileno()
+        self.idle_since: float = 0.0
         """For a keeper of idle streams: since when the stream is idle, in monotonic seconds."""
         self.registration: Registration | None = None
         """Set while the poller watches the stream."""

@@ -1,4 +1,4 @@
-"""What programs may write against the public faces: read by mypy only, never run."""
+"""What programs may write against the public faces: read by mypy and pyright (``test_typed_programs.py``), never run."""
 
 from __future__ import annotations
 

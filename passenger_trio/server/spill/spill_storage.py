@@ -64,8 +64,8 @@ class SpillStorage:
         """:param directory: where the files are (``""``: where temporary files are). :param limit: bytes of all of them (0: most of what is free now).
         :param takes_file: whether there is a descriptor for one more file (``core.descriptors``). :param make_room: gives some back that are not needed.
         """
-        self.directory = directory or tempfiles.default_directory()
-        self.quota = SpillQuota(limit or int(tempfiles.free_space(self.directory) * _SHARE))
+        self.directory: str = directory or tempfiles.default_directory()
+        self.quota: SpillQuota = SpillQuota(limit or int(tempfiles.free_space(self.directory) * _SHARE))
         self.buffers: set[Buffer] = set()
         """Those that hold something, or a file."""
         self.open_files = 0
@@ -74,7 +74,7 @@ class SpillStorage:
         self.files = files
         self._takes_file = takes_file
         self._make_room = make_room
-        self.limiter = trio.CapacityLimiter(_THREADS)
+        self.limiter: trio.CapacityLimiter = trio.CapacityLimiter(_THREADS)
 
     @property
     def memory(self) -> int:
