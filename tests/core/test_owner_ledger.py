@@ -18,6 +18,7 @@ from passenger_trio.core.fronts.messages import (
     Want,
 )
 from passenger_trio.core.fronts.owner_ledger import (
+    Abandon,
     Ask,
     AskForOobWork,
     Close,
@@ -87,6 +88,22 @@ def test_FR2_a_want_that_can_be_true_is_believed(ledger: OwnerLedger) -> None:
 def test_FR1_a_grant_that_a_want_does_not_know_of_is_not_asked_for_again(ledger: OwnerLedger) -> None:
     assert ledger.want(ONE, Want(KEY, (Waiting(1.0),), 1, 0), NOW) == []
     assert len(ledger.want(ONE, Want(KEY, (Waiting(1.0), Waiting(2.0)), 2, 0), NOW)) == 1
+
+
+def test_FR1_a_grant_counts_for_the_waiter_that_it_names() -> None:
+    """One that takes few processes keeps its ticket while younger ones are granted others; it had lost it to each of them."""
+    ledger = OwnerLedger()
+    ledger.add_group(KEY)
+    ledger.front_came(ONE)
+    choosy, plain, late = Waiting(1.0, route=b"q"), Waiting(2.0), Waiting(3.0)
+    asks = [ask for ask in ledger.want(ONE, Want(KEY, (choosy, plain), 2, 0), NOW) if isinstance(ask, Ask)]
+    ledger.granted(asks[1].ticket, SLOT, PROCESS, budget=0, alone=True, reused=False)
+    (ask,) = ledger.want(ONE, Want(KEY, (choosy, plain, late), 3, 0), NOW)
+    assert isinstance(ask, Ask)
+    assert ask.since == 3.0, "the choosy one has its ticket still"
+    assert ledger.want(ONE, Want(KEY, (choosy, late), 2, 0), NOW) == [Abandon(ask.ticket)], (
+        "whom the grant names is gone: the oldest that takes every process is to be served"
+    )
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,13 @@ class Request:
     def is_choosy(self) -> bool:
         return self.avoided is not None or self.sought is not None
 
+    def takes(self, slot: Slot) -> bool:
+        """Whether it is sure to take this process. (Whose session has a process that is gone takes another one: the policy knows.)"""
+        return self.takes_process(slot.process.id) or (slot.alone and self.sought is None)
+
+    def takes_process(self, process: ProcessId) -> bool:
+        return self.avoided != process and self.sought in (None, process)
+
 
 @attrs.define(eq=False)
 class TheFront:
@@ -90,6 +97,8 @@ class FrontsWorld:
     """Ticket -> waiter of the policy, and the other way round: both are the same number."""
     places: dict[SessionId, object] = attrs.field(factory=dict)
     """Session -> the front that has its slot; or a text: it is under way, or at the owner."""
+    named: dict[SessionId, float] = attrs.field(factory=dict)
+    """Slots that came to a front and have not served there -> when the waiter came that the grant is for."""
     process_of: dict[SessionId, ProcessId] = attrs.field(factory=dict)
     uncounted: set[SessionId] = attrs.field(factory=set)
     processes: dict[ProcessId, tuple[GroupKey, int]] = attrs.field(factory=dict)
@@ -294,6 +303,7 @@ class FrontsWorld:
             case messages.Grant():
                 self.places[message.slot] = front
                 front.idle_since[message.slot] = self.now
+                self.named[message.slot] = message.arrival
                 self.front_does(front, ledger.granted(message, self.now))
             case messages.Recall():
                 self.front_does(front, ledger.recalled(message, self.now))
@@ -441,6 +451,7 @@ class FrontsWorld:
         serves = sought is not None and sought.status is EnabledStatus.ENABLED and sought.since < request.arrival
         if serves and request.sought not in (slot.process.id, request.avoided) and not self.was_out:
             raise LawBroken(f"{request} was not served by the process of its session, which serves")
+        self._in_turn_for_the_choosy(request, slot)
         if not request.is_choosy and (self.concurrency or self.now > self.came + TOLD + 2 * MOST_DELAY):
             older = [
                 other
@@ -452,12 +463,36 @@ class FrontsWorld:
             if len(older) > self._on_the_way(request.key, TOLD):
                 raise LawBroken(f"{request} starts before {older}")
 
-    def _waiting(self, key: GroupKey) -> list[Request]:
+    def _in_turn_for_the_choosy(self, request: Request, slot: Slot) -> None:
+        """Order, for those that take not every process: what is younger by more than the slack does not get a slot that they take. Once more it may if the slot came
+        for somebody who is gone meanwhile: the front knows its own waiters only.
+        """
+        came_for = self.named.pop(slot.id, None)
+        if came_for is not None and abs(came_for - request.arrival) > _ROUNDING:
+            return
+        if slot.process.id in self.retired or slot.process.id not in self.processes or self._is_out(slot.process.id):
+            return
+        older = [
+            other
+            for other in self._waiting(request.key, choosy=True)
+            if other.takes(slot)
+            and other.arrival < request.arrival - SLACK - _ROUNDING
+            and other.arrival < self.now - TOLD - _ROUNDING
+        ]
+        # Only what it takes can be meant for it.
+        others = sum(
+            place == "under way" and not any(other.takes_process(self.process_of[session]) for other in older)
+            for session, place in self.places.items()
+        )
+        if len(older) > self._on_the_way(request.key, TOLD) - others:
+            raise LawBroken(f"{request} starts before {older}, on a process that they take")
+
+    def _waiting(self, key: GroupKey, *, choosy: bool = False) -> list[Request]:
         return [
             request
             for front in self.fronts
             for request in front.waiting.values()
-            if request.key == key and not request.is_choosy and not self._is_overdue(request)
+            if request.key == key and request.is_choosy == choosy and not self._is_overdue(request)
         ]
 
     def _is_overdue(self, request: Request) -> bool:
@@ -496,10 +531,12 @@ class FrontsWorld:
                 raise LawBroken(f"front {front.id} has {here}, and its ledger {front.ledger.slots.keys()}")
 
     def _idle_slots(self) -> None:
-        """While somebody waits, no slot is idle at one other front for longer than 2g + 4d."""
+        """While somebody waits, no slot that it takes is idle at one other front for longer than 2g + 4d."""
+        before = self.now - STRANDED - _ROUNDING
         for key in (KEY, OTHER):
             waiting = self._waiting(key)
-            if not waiting:
+            choosy = self._waiting(key, choosy=True)
+            if not waiting and not choosy:
                 continue
             for front in self.fronts:
                 idle = [
@@ -510,12 +547,19 @@ class FrontsWorld:
                     and self.processes.get(slot.process.id, (None,))[0] == key
                     and slot.process.id not in self.retired
                 ]
-                if idle and any(request.front is front for request in waiting):
-                    raise LawBroken(f"front {front.id} has an idle slot, and a request waits there")
-                before = self.now - STRANDED - _ROUNDING
+                for slot in idle:
+                    if any(request.front is front and request.takes(slot) for request in (*waiting, *choosy)):
+                        raise LawBroken(f"front {front.id} has an idle slot, and a request waits there")
                 stranded = [slot for slot in idle if front.idle_since[slot.id] < before]
+                if not stranded:
+                    continue
                 long = [request for request in waiting if request.arrival < before]
-                if stranded and len(long) > self._on_the_way(key, STRANDED):
+                long += [
+                    request
+                    for request in choosy
+                    if request.arrival < before and any(request.takes(slot) for slot in stranded)
+                ]
+                if len(long) > self._on_the_way(key, STRANDED):
                     raise LawBroken(f"{stranded} at front {front.id}, while {long} wait")
 
     def _is_out(self, process: ProcessId) -> bool:

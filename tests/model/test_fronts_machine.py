@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from passenger_trio.core.fronts.front_ledger import FrontLedger
+from passenger_trio.core.fronts.messages import Grant, Return
 from passenger_trio.core.fronts.owner_ledger import OwnerLedger
 from passenger_trio.core.limits import GroupLimits, PoolLimits
-from passenger_trio.core.model import SessionOutcome
+from passenger_trio.core.model import SessionOutcome, WaiterId
 
 T = TypeVar("T")
 numbers = st.integers(0, 59)
@@ -171,6 +172,46 @@ class FrontsMachine(RuleBasedStateMachine):
         process = pick(self.world.processes, which)
         self.world.request(self.front(number), self.world.processes[process][0], sought=process)
 
+    @precondition(lambda self: self.running)
+    @rule(
+        number=numbers,
+        which=numbers,
+        rounds=st.integers(2, 8),
+        apart=st.sampled_from([0.0005, 0.002, 0.006]),
+        sticky=st.booleans(),
+        gives_up=st.booleans(),
+    )
+    def a_choosy_one_among_many(
+        self, number: int, which: int, rounds: int, apart: float, sticky: bool, gives_up: bool
+    ) -> None:
+        """It takes one busy process, or all but one, while requests come and end, at its front and at others; some are given up when their slot is under way."""
+        _, session = pick(self.running, which)
+        process = self.world.process_of[session]
+        if process not in self.world.processes:
+            return
+        choosy, key = self.front(number), self.world.processes[process][0]
+        if sticky:
+            self.world.request(choosy, key, sought=process)
+        else:
+            self.world.request(choosy, key, avoided=process)
+        for turn in range(rounds):
+            at = self.front(number + turn)
+            waiter = self.world.request(at, key)
+            self.world.advance(apart)
+            if self.running:
+                self.world.ends(*pick(self.running, which + turn))
+            if gives_up and waiter in at.waiting:
+                self._gives_up_too_late(at, waiter)
+
+    def _gives_up_too_late(self, front: TheFront, waiter: int) -> None:
+        for _ in range(20):
+            if waiter not in front.waiting:
+                return
+            if any(isinstance(message, Grant) for _, message in front.from_owner):
+                self.world.gives_up(front, WaiterId(waiter))
+                return
+            self.world.advance(0.0001)
+
     # --- operators ------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.world.processes)
@@ -187,6 +228,26 @@ class FrontsMachine(RuleBasedStateMachine):
     @rule(number=numbers)
     def enable(self, number: int) -> None:
         self.world.enable(pick(self.world.processes, number))
+
+    @precondition(lambda self: len(self.world.fronts) > 1)
+    @rule(number=numbers)
+    def a_process_goes_while_its_slot_comes_back(self, number: int) -> None:
+        """A recall is answered by a slot that leads to nothing, and another is idle beside it. (Chance alone does not meet a message that is under way.)"""
+        holder, other = self.front(number), self.front(number + 1)
+        for _ in range(2):
+            self.world.request(holder, KEY)
+        self.world.advance(0.2)
+        for session in [session for session in holder.running if session not in holder.held]:
+            if session in holder.running:
+                self.world.ends(holder, session)
+        self.world.request(other, KEY)
+        for _ in range(40):
+            for _, message in holder.to_owner:
+                if isinstance(message, Return) and self.world.process_of[message.slot] in self.world.processes:
+                    self.world.detach(self.world.process_of[message.slot])
+                    self.world.advance(0.01)
+                    return
+            self.world.advance(0.0001)
 
     @rule(hard=st.booleans())
     def restart(self, hard: bool) -> None:

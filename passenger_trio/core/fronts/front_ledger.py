@@ -8,7 +8,8 @@ Laws:
 * A slot that becomes free serves the oldest request that waits here, unless one that waits elsewhere is older by more than
   ``SLACK``: then the slot goes back. So requests are served in order of arrival, within the slack. (Without slack, two busy
   fronts would hand a slot to each other for each request.)
-* An idle slot goes back at once while somebody waits elsewhere; otherwise after ``LINGER``, so that the owner sees which processes are idle.
+* An idle slot goes back at once while somebody waits elsewhere, or if it came for one request only; otherwise after ``LINGER``, so that the owner sees which
+  processes are idle.
 * A slot goes back when its stream has ended, its budget is used up, or its process goes. A held slot goes back when its session ends.
 * Waiters are told as a level. So no demand is ever lost, and no demand that is over draws slots for longer than one level takes.
 * The limit on the queue counts all waiters: those here, and those that the owner has told of.
@@ -396,6 +397,9 @@ class FrontLedger:
             return [Start(waiter, self._begin(slot, now))]
         if elsewhere is not None:
             return self._hand_over(group, slot, now)
+        if slot.budget == 1:
+            # It came for one who is gone. It may be for one request because somebody elsewhere does not take every process: no recall lists that one.
+            return [self._give_back(slot)]
         group.idle[slot.id] = slot
         return []
 

@@ -10,7 +10,8 @@ Each call returns decisions. The shell performs them in order. Some of them are 
 Laws:
 
 * A slot is in one place: leased to one front, until that front returns it or is gone. A grant counts from the step that decides it.
-* The tickets of a front are its last ``Want`` without its oldest waiters, one for each grant that the ``Want`` did not know of.
+* The tickets of a front are its last ``Want`` without one waiter for each grant that the ``Want`` did not know of: the one that the grant names, or the oldest
+  that takes every process if that one is gone. (Were it always the oldest, one that takes few processes would lose its ticket to each grant of a younger one.)
 * A front is told the oldest tickets of the other fronts that take every process, at most one for each slot that it has or waits for.
 * No value of a front is believed before it is judged. What cannot be true raises ``BadFrontMessage`` and changes nothing:
   the shell ends that front.
@@ -181,8 +182,8 @@ class _Desk:
     tickets: dict[TicketId, Waiting] = attrs.field(factory=dict)
     # All that wait at the front, as it said last.
     waiting: int = 0
-    # Numbers of the grants of this group that no Want has known of.
-    unseen: deque[int] = attrs.field(factory=deque)
+    # Grants of this group that no Want has known of: the number of each, and when the waiter came that it names.
+    unseen: deque[tuple[int, float]] = attrs.field(factory=deque)
     # Slots that are not held.
     slots: int = 0
     told: Recall | None = None
@@ -273,10 +274,10 @@ class OwnerLedger:
         if not 0 <= want.grants_seen <= self._fronts[front].granted:
             raise BadFrontMessage(f"it has seen grant {want.grants_seen}, which was not made")
         desk.waiting = want.waiting
-        while desk.unseen and desk.unseen[0] <= want.grants_seen:
+        while desk.unseen and desk.unseen[0][0] <= want.grants_seen:
             desk.unseen.popleft()
         self._changed[want.group] = -math.inf
-        decisions = self._set_tickets(desk, want.waiters[len(desk.unseen) :])
+        decisions = self._set_tickets(desk, self._unserved(desk, want.waiters))
         if any(isinstance(ask, Ask) and (ask.avoided is not None or ask.route) for ask in decisions):
             decisions += self._withdraw_all(want.group)
         return decisions
@@ -359,7 +360,7 @@ class OwnerLedger:
         desk = self._answered(ticket)
         front = self._fronts[desk.front]
         front.granted += 1
-        desk.unseen.append(front.granted)
+        desk.unseen.append((front.granted, waiting.arrival))
         desk.slots += 1
         front.leases[session] = _Lease(session, desk.key, process.process, front.granted)
         decisions: list[OwnerDecision] = []
@@ -450,6 +451,18 @@ class OwnerLedger:
         for ticket in tickets:
             del self._tickets[ticket], desk.tickets[ticket]
         return [Abandon(ticket) for ticket in tickets]
+
+    def _unserved(self, desk: _Desk, waiters: tuple[Waiting, ...]) -> tuple[Waiting, ...]:
+        """Those that no grant is under way for."""
+        if not desk.unseen:
+            return waiters
+        named = {arrival for _, arrival in desk.unseen}
+        left = [waiting for waiting in waiters if waiting.arrival not in named]
+        for _ in range(len(desk.unseen) - (len(waiters) - len(left))):
+            # That one is gone: the front starts another on the slot.
+            if left:
+                left.remove(next((waiting for waiting in left if not waiting.is_choosy), left[0]))
+        return tuple(left)
 
     def _set_tickets(self, desk: _Desk, wanted: tuple[Waiting, ...]) -> list[OwnerDecision]:
         """Make the tickets of a front those that it wants. Who stays keeps its place in the queue."""
