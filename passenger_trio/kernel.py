@@ -32,7 +32,6 @@ Laws:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
@@ -41,13 +40,12 @@ import attrs
 import trio
 
 from passenger_trio.core.restarts import LONGEST, Restarts
+from passenger_trio.log_lines import tasks as lines
 
 __all__ = ["ErrorKernel", "Fault"]
 
 _PLACES = 512
 """The number of places that are remembered, so that each logs one traceback."""
-
-_log = logging.getLogger("passenger_trio.kernel")
 
 _Place = tuple[str, type[BaseException], str, int]
 
@@ -115,25 +113,18 @@ class ErrorKernel:
         times = self._places[place] = self._places.pop(place, 0) + 1
         if len(self._places) > _PLACES:
             del self._places[next(iter(self._places))]
-        more = f" ({consequence})" if consequence else ""
         if times & (times - 1) == 0:
             self._tell(task, text, times)
         if times == 1:
-            _log.error(
-                "%s failed%s: %s; this is a fault of passenger_trio, please report it",
-                task,
-                more,
-                text,
-                exc_info=(type(error), error, error.__traceback__),
-            )
+            lines.task_failed(task=task, consequence=consequence, reason=text, times=times, exc_info=error)
         elif times & (times - 1) == 0:
-            _log.error("%s failed%s, for the %dth time like this: %s", task, more, times, text)
+            lines.task_failed_again(task=task, consequence=consequence, reason=text, times=times)
 
     def _tell(self, task: str, text: str, times: int) -> None:
         try:
             self.on_logged(task, text, times)
-        except Exception:  # noqa: BLE001  this is the error kernel: a callback cannot make it fail
-            _log.exception("a fault cannot be recorded")
+        except Exception as error:  # noqa: BLE001  this is the error kernel: a callback cannot make it fail
+            lines.fault_unrecorded(task=task, reason=_describe(error), exc_info=error)
 
     def contain(self, task: str, consequence: str = "") -> Containment:
         """Return a context manager. An unexpected exception in the block ends there, and ends the block."""
@@ -191,16 +182,11 @@ class ErrorKernel:
             self.faults[task].restarts = restarts
             if verdict.escalates:
                 if escalate is not None:
-                    _log.error("%s fails again and again, and is given up: %s", task, self.faults[task].last)
+                    lines.task_given_up(task=task, reason=self.faults[task].last)
                     with self.contain(task):
                         escalate()
                     return
-                _log.critical(
-                    "%s fails again and again, and the server does without it: it is tried again every %.0f seconds. The last time: %s",
-                    task,
-                    LONGEST,
-                    self.faults[task].last,
-                )
+                lines.task_missing(task=task, seconds=LONGEST, reason=self.faults[task].last)
             await trio.sleep(verdict.wait)
 
 

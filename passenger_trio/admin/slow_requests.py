@@ -9,7 +9,6 @@ the oldest first, and the rest as a number, so that a stall of everything does n
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ import attrs
 import trio
 
 from passenger_trio.admin.context import Admin
+from passenger_trio.log_lines import requests as lines
 from passenger_trio.spawning.backtraces import take_backtrace
 
 __all__ = ["SlowRequests", "watch_slow_requests"]
@@ -26,8 +26,6 @@ _LOOKS = 4
 _LEAST, _LONGEST = 0.05, 1.0
 """Seconds between two looks."""
 _MOST = 5
-
-_log = logging.getLogger("passenger_trio.slow")
 
 Json = Mapping[str, Any]
 
@@ -62,21 +60,22 @@ async def watch_slow_requests(admin: Admin, limit: float) -> None:
         await trio.sleep(min(_LONGEST, max(_LEAST, limit / _LOOKS)))
         slow = watched.look(await admin.server.requests_in_flight())
         for request in slow[:_MOST]:
-            _log.warning(
-                "%s %s of %s takes %.1f s: %s [request %s]%s",
-                request["method"],
-                request["path"],
-                request["group"],
-                request["age"],
-                sentence(request),
-                request["id"],
-                f" [pid {request['pid']}]" if request["pid"] else "",
+            lines.request_slow(
+                method=request["method"],
+                path=request["path"],
+                group=request["group"],
+                seconds=request["age"],
+                reason=sentence(request),
+                request_id=request["id"],
+                pid=request["pid"] or None,
             )
             if request["pid"]:
                 for line in (await _stack(admin, request["pid"])).splitlines():
-                    _log.warning("[request %s] %s", request["id"], line)
+                    lines.request_slow_stack(
+                        group=request["group"], request_id=request["id"], pid=request["pid"], text=line
+                    )
         if len(slow) > _MOST:
-            _log.warning("and %d more requests take longer than %g s", len(slow) - _MOST, limit)
+            lines.requests_slow_more(requests=len(slow) - _MOST, limit=limit)
 
 
 async def _stack(admin: Admin, pid: int) -> str:

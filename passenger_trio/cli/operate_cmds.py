@@ -15,6 +15,7 @@ from passenger_trio.admin.render import count_requests
 from passenger_trio.admin.render_tables import render_memory, render_requests
 from passenger_trio.cli.choose import choose, instance_option
 from passenger_trio.errors import AdminError
+from passenger_trio.system.times import rfc3339
 
 __all__ = [
     "detach",
@@ -169,7 +170,7 @@ def list_(as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     for one in running:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.started))
+        since = rfc3339(one.started)
         click.echo(f"{one.name}  pid {one.pid}  since {since}  {' '.join(one.addresses)}")
     if not running:
         click.echo("no instance of yours runs")

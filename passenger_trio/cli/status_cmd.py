@@ -10,6 +10,7 @@ import click
 
 from passenger_trio.cli.choose import choose
 from passenger_trio.errors import AdminError
+from passenger_trio.system.times import rfc3339
 
 __all__ = ["status"]
 
@@ -47,4 +48,4 @@ def _text(answer: dict[str, Any], name: str, as_json: bool) -> str:
         return json.dumps(answer, indent=2) + "\n"
     from passenger_trio.admin.render import render_status
 
-    return render_status(answer, name=name, date=time.strftime("%Y-%m-%d %H:%M:%S %z"))
+    return render_status(answer, name=name, date=rfc3339(time.time()))

@@ -7,7 +7,6 @@ bars are SVG; buttons are there only with rights.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from html import escape
@@ -15,6 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from passenger_trio.dashboard.view import SIGNS, age, app_standing, in_order, size, standing, waiting
+from passenger_trio.system.times import utc_second
 
 __all__ = ["document", "fragment", "policy"]
 
@@ -280,7 +280,7 @@ def _happened(history: Json) -> str:
         if event["event"] == "process_exited":
             how = event["signal"] or (None if event["exit_status"] is None else f"status {event['exit_status']}")
             text += "".join(f" ({part})" for part in (how, event["reason"]) if part)
-        clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
+        clock = f"{utc_second(int(event['time']))[11:]}Z"
         rows.append((clock, event.get("group", ""), text))
     return f"<section><h2>What happened {_json('history')}</h2>{_table(('time', 'application', 'event'), rows, 'Nothing yet.')}</section>"
 

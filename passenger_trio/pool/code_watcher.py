@@ -10,7 +10,6 @@ reloading. If the kernel has no watches left, the files are looked at periodical
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -22,6 +21,7 @@ from passenger_trio.core.model import GroupKey
 from passenger_trio.core.reload_filter import ReloadFilter
 from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.log_lines import pool as lines
 from passenger_trio.options import AppOptions
 from passenger_trio.pool.pool import Pool
 from passenger_trio.system.extras import import_extra
@@ -34,8 +34,6 @@ _MOST = 400
 """Milliseconds after which changes are reported although there are more."""
 _LOOK = 1000
 """Milliseconds between two looks, where the kernel reports nothing."""
-
-_log = logging.getLogger("passenger_trio.pool")
 
 
 @attrs.frozen
@@ -97,7 +95,7 @@ class CodeWatcher:
                     await trio.sleep_forever()
 
     async def _watch(self, watched: Watched, *, polling: bool = False) -> None:
-        _log.info("%s is restarted when files change in %s", watched.key, ", ".join(watched.directories))
+        lines.code_watched(group=watched.key, directories=", ".join(watched.directories))
         assert self._awatch is not None
         changes = self._awatch(
             *watched.directories,
@@ -112,12 +110,12 @@ class CodeWatcher:
             async for change in changes:
                 paths = sorted({path for _, path in change})
                 more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-                _log.info("%s is restarted: %s%s changed", watched.key, paths[0], more)
+                lines.restart_begins(group=watched.key, reason=f"{paths[0]}{more} changed")
                 self._pool.restart(watched.key, hard=True)
         except OSError as error:
             if polling:
                 raise
-            _log.warning("the files of %s are looked at periodically: %s", watched.key, error)
+            lines.code_polled(group=watched.key, reason=str(error))
             await self._watch(watched, polling=True)
 
 

@@ -7,18 +7,15 @@ resident set if the PSS is unknown. If no thread can be started, the round is le
 
 from __future__ import annotations
 
-import logging
-
 import trio
 
 from passenger_trio.core.model import ProcessId
+from passenger_trio.log_lines import pool as lines
 from passenger_trio.pool.pool import Pool
 from passenger_trio.system.gauges import measure
 from passenger_trio.system.threads import NoThread, in_thread
 
 __all__ = ["Gauges"]
-
-_log = logging.getLogger("passenger_trio.pool")
 
 
 class Gauges:
@@ -43,7 +40,7 @@ class Gauges:
                 try:
                     sizes = await in_thread(_measure, pids, limiter=self._limiter, abandon_on_cancel=True)
                 except NoThread as error:
-                    _log.warning("the memory of the processes is not measured this time: %s", error)
+                    lines.memory_unmeasured(processes=len(pids), reason=str(error))
                     continue
                 for id, size in sizes.items():
                     self._pool.sampled(id, size)

@@ -16,7 +16,6 @@ ends. Its tasks run in the nursery named *service*.
 
 from __future__ import annotations
 
-import logging
 import secrets
 from typing import Protocol
 
@@ -28,6 +27,7 @@ from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import AttemptId, ErrorCategory, GroupKey, ProcessId, SpawnFailure
 from passenger_trio.errors import SpawnError
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.log_lines import pool as lines
 from passenger_trio.pool.keeper import Keeper
 from passenger_trio.pool.oob_work import run_oob_work
 from passenger_trio.pool.session import Process
@@ -45,8 +45,6 @@ fails again and again.
 
 _TELL_EVERY = 5.0
 """Seconds between two lines in the log while an application loads."""
-
-_log = logging.getLogger("passenger_trio.pool")
 
 
 class GroupFacts(Protocol):
@@ -234,7 +232,7 @@ class GroupTask:
             while True:
                 await trio.sleep(_TELL_EVERY)
                 seconds += _TELL_EVERY
-                _log.info("%s is still loading, for %.0f s so far", self.key, seconds)
+                lines.spawn_lasts(group=self.key, seconds=seconds)
 
     def _exited(self, process: Process[LiveProcess]) -> None:
         del self.keepers[process.id]

@@ -9,7 +9,6 @@ nothing.
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 import shutil
@@ -22,6 +21,7 @@ import trio
 from passenger_trio.errors import OptionError
 from passenger_trio.events import as_json
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.log_lines import pool as lines
 from passenger_trio.pool.events import EVENTS, Events
 from passenger_trio.system.children import start_program
 from passenger_trio.system.pidfd import PidFd, pin_child
@@ -30,8 +30,6 @@ __all__ = ["Hooks", "parse_hooks"]
 
 _TIME = 30.0
 _KILL_TIME = 5.0
-
-_log = logging.getLogger("passenger_trio.pool")
 
 
 def parse_hooks(texts: Sequence[str]) -> dict[str, list[tuple[str, ...]]]:
@@ -85,7 +83,7 @@ class Hooks:
             pidfd = pin_child(start_program(command, env=environment))
         except (OSError, ValueError) as exc:  # ValueError: a NUL in the environment
             why = exc.strerror if isinstance(exc, OSError) else str(exc)
-            _log.error("the hook for %s cannot be run: %s: %s", event["event"], command[0], why)
+            lines.hook_unusable(hook=event["event"], command=command[0], reason=str(why))
             return
         try:
             with trio.move_on_after(_TIME):
@@ -101,7 +99,7 @@ async def _see_off(pidfd: PidFd, event: str) -> None:
         pidfd.signal_group(signal.SIGKILL)
         with trio.move_on_after(_KILL_TIME, shield=True):
             await pidfd.wait_exit()
-        _log.error("the hook for %s took longer than %d s, or than the server, and was killed", event, _TIME)
+        lines.hook_killed(hook=event, seconds=_TIME)
     elif pidfd.exit_status:
-        _log.warning("the hook for %s ended with status %d", event, pidfd.exit_status)
+        lines.hook_failed(hook=event, status=pidfd.exit_status)
     pidfd.close()

@@ -13,7 +13,6 @@ nobody reads. If the termination sequence or the wait for the exit fails, the pr
 
 from __future__ import annotations
 
-import logging
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -22,8 +21,9 @@ import trio
 
 from passenger_trio.core.lifecycle import TERM_TIME, Action, Event, Life, step
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.log_lines import pool as lines
 from passenger_trio.pool.session import Process
-from passenger_trio.spawning.handshake import describe_exit
+from passenger_trio.spawning.handshake import describe_exit, exit_fields
 from passenger_trio.spawning.spawner import LiveProcess
 
 __all__ = ["Keeper"]
@@ -32,8 +32,7 @@ _KILL_TIME = 5.0
 """Seconds to wait for a killed process. Only the kernel can delay its end."""
 
 _TASK = "a process keeper"
-
-_log = logging.getLogger("passenger_trio.pool")
+_LATE = "it did not end in time"
 
 
 class Keeper:
@@ -94,7 +93,7 @@ class Keeper:
         live = self.process.live
         if self._state is not Life.GONE:
             if self._retire.is_set():  # the server's whole time is over before the process's own
-                _log.warning("process %d of %s did not end in time and is killed", live.pid, self.process.group)
+                lines.process_killed(group=self.process.group, pid=live.pid, reason=_LATE)
             self._why = self._why or "the pool is cut off"
             with self._kernel.contain(_TASK):
                 self.process.leave()
@@ -102,18 +101,19 @@ class Keeper:
                 self._happens(Event.KILL_NOW)
                 await live.wait_exit()
             if kill_time.cancelled_caught:
-                _log.error("pid %d does not end although it was killed", live.pid)
+                lines.process_stays(group=self.process.group, pid=live.pid)
             with self._kernel.contain(_TASK):
                 self._gone()
         status = None
         with self._kernel.contain(_TASK), trio.CancelScope(shield=True):  # bounded: the process is gone
             status = await live.wait_exit_status()
         with self._kernel.contain(_TASK):
-            level = logging.INFO if self._why else logging.WARNING
-            because = f" ({self._why})" if self._why else ""
-            _log.log(
-                level, "process %d of %s ended: %s%s", live.pid, self.process.group, describe_exit(status), because
-            )
+            how, group = describe_exit(status), self.process.group
+            code, name = exit_fields(status)
+            if self._why:
+                lines.process_ended(group=group, pid=live.pid, how=how, reason=self._why, status=code, signal=name)
+            else:
+                lines.process_died(group=group, pid=live.pid, how=how, status=code, signal=name)
         with self._kernel.contain(_TASK):
             self._on_end(self.process, status, self._why)
         with self._kernel.contain(_TASK):
@@ -150,7 +150,7 @@ class Keeper:
             live.signal_group(signal.SIGTERM)
         elif action is Action.KILL:
             if event is Event.GRACE_EXPIRED:
-                _log.warning("process %d of %s did not end in time and is killed", live.pid, self.process.group)
+                lines.process_killed(group=self.process.group, pid=live.pid, reason=_LATE)
             self.process.killed = True
             live.signal_group(signal.SIGKILL)
 

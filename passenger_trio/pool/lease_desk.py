@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -63,14 +62,13 @@ from passenger_trio.errors import (
     SpawnError,
 )
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.log_lines import pool as lines
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.session import Process, Session
 from passenger_trio.pool.waiter import Waiter
 from passenger_trio.spawning.spawner import LiveProcess
 
 __all__ = ["LeaseDesk"]
-
-_log = logging.getLogger("passenger_trio.pool")
 
 _SHORT_OF_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
@@ -284,7 +282,7 @@ class LeaseDesk:
             short = isinstance(error.__cause__, OSError) and error.__cause__.errno in _SHORT_OF_DESCRIPTORS
             session.close(SessionOutcome.NOT_STARTED if short else SessionOutcome.PROCESS_FAILED)
             if short:
-                _log.warning("cannot open a stream for a front: %s", error)
+                lines.no_stream_for_front(group=session.process.group, pid=session.pid, reason=str(error))
                 self._perform(self._ledger.refused(ticket, Reason.NO_STREAM, None, None))
             else:
                 self._perform(self._ledger.unreachable(ticket))

@@ -7,7 +7,6 @@ into the error that the waiter gets.
 
 from __future__ import annotations
 
-import logging
 import math
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -44,12 +43,11 @@ from passenger_trio.errors import (
     RequestQueueTimeout,
     SpawnError,
 )
+from passenger_trio.log_lines import pool as lines
 from passenger_trio.pool.events import Events
 from passenger_trio.pool.group_task import GroupTask
 
 __all__ = ["Effects", "perform"]
-
-_log = logging.getLogger("passenger_trio.pool")
 
 
 class Effects(Protocol):
@@ -100,7 +98,7 @@ def perform(pool: Effects, commands: Iterable[Command]) -> None:
                     pool.events.publish(events.QueueFull())
                 pool.refuse(command.waiter, refusal(command))
             case StartSpawn():
-                _log.debug("a process of %s is started: %s", command.group, command.reason.value)
+                lines.spawn_begins(group=command.group, reason=command.reason.value)
                 pool.tally.spawns_started[command.group, reason_word(command.reason.value)] += 1
                 pool.group_tasks[command.group].start_attempt(command.attempt, command.generation)
             case AbandonSpawn():
@@ -116,7 +114,7 @@ def perform(pool: Effects, commands: Iterable[Command]) -> None:
             case Kill():
                 pool.kill(command)
             case RetirePreloader():
-                _log.debug("the preloader of %s is let go: %s", command.group, command.reason.value)
+                lines.preloader_retired(group=command.group, reason=command.reason.value)
                 pool.group_tasks[command.group].retire_preloader(command.generation)
             case EndGeneration():
                 pool.group_tasks[command.group].end_generation(command.generation)
@@ -137,15 +135,11 @@ def _tell_restart(pool: Effects, command: RestartEnded) -> None:
     pool.tally.restarts[command.group, outcome] += 1
     pool.events.publish(kind(group=str(command.group), generation=command.generation))
     if not command.rejected:
-        _log.info("%s is restarted: generation %d serves", command.group, command.generation)
+        lines.restart_ended(group=command.group, generation=command.generation)
         return
-    why = f": {command.failure.summary} [error {command.failure.error_id}]" if command.failure else ""
-    if command.kept:
-        _log.error("the restart of %s is given up, and the version before it serves on%s", command.group, why)
-    else:
-        _log.error(
-            "%s is restarted, and does not start; there is no process of the version before%s", command.group, why
-        )
+    write = lines.restart_rejected if command.kept else lines.restart_failed
+    summary, error_id = (command.failure.summary, command.failure.error_id) if command.failure else ("", "")
+    write(group=command.group, generation=command.generation, summary=summary, error_id=error_id)
 
 
 def refusal(command: Refuse) -> CheckoutError:
@@ -178,5 +172,5 @@ def _unexplained() -> SpawnFailure:
         solution="Look at the log and the output of the processes for what is wrong with their connections.",
         journey=Journey.begin(JourneyType.SPAWN_DIRECTLY),
     )
-    _log.error("%s: %s [error %s]", failure.summary, failure.problem, failure.error_id)
+    lines.spawn_unexplained(summary=failure.summary, problem=failure.problem, error_id=failure.error_id)
     return failure

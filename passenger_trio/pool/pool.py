@@ -8,7 +8,6 @@ or an error (``waiter``).
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import random
 import secrets
@@ -45,6 +44,7 @@ from passenger_trio.events import (
     SpawnFailed,
 )
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.log_lines import pool as lines
 from passenger_trio.pool.clock import Clock
 from passenger_trio.pool.events import Events
 from passenger_trio.pool.group_task import GroupTask
@@ -59,8 +59,6 @@ from passenger_trio.spawning.spawner import LiveProcess, Spawner
 __all__ = ["Pool"]
 
 _FAILURES = 20
-
-_log = logging.getLogger("passenger_trio.pool")
 
 
 class Pool:
@@ -166,7 +164,7 @@ class Pool:
         """
         if self._failure is None:
             self._failure = error
-            _log.critical("the pool has failed, and the server ends: %s: %s", type(error).__name__, error)
+            lines.pool_failed(reason=f"{type(error).__name__}: {error}")
         self._over.set()
 
     async def add_group(
@@ -377,12 +375,11 @@ class Pool:
         self._told.pop(task.key, None)
         self._count_attempt(task, attempt, "smart" if live.preloaded else "direct", "ready", now)
         task.keep(process)
-        _log.info(
-            "process %d of %s is ready after %.0f ms (%s)",
-            live.pid,
-            task.key,
-            live.spawn_time * 1000,
-            "forked" if live.preloaded else "started",
+        lines.process_ready(
+            group=task.key,
+            pid=live.pid,
+            milliseconds=round(live.spawn_time * 1000, 3),
+            how="forked" if live.preloaded else "started",
         )
         self.events.publish(ProcessAttached(group=str(task.key), pid=live.pid))
         self._perform(self._policy.spawn_succeeded(attempt, process.id, live.concurrency, now, random.random()))
@@ -408,12 +405,19 @@ class Pool:
     def _log_failure(self, key: GroupKey, failure: SpawnFailure) -> None:
         """Log a new failure in full, and a repetition of the last one in one line."""
         self.failures.append((self.now(), key, failure))
-        _log.error("%s does not start: %s [error %s]", key, failure.summary, failure.error_id)
+        lines.spawn_failed(
+            group=key,
+            summary=failure.summary,
+            error_id=failure.error_id,
+            category=failure.category.value,
+            status=failure.exit_status,
+            solution=failure.solution,
+        )
         evidence = (failure.problem, failure.traceback)
         if self._told.get(key) != evidence:
             self._told[key] = evidence
             for line in "\n".join((*evidence, f"What to try: {failure.solution}")).splitlines():
-                _log.error("[error %s] %s", failure.error_id, line)
+                lines.spawn_evidence(group=key, error_id=failure.error_id, text=line)
 
     def process_exited(self, process: Process[LiveProcess]) -> None:
         """See ``GroupFacts``."""
@@ -434,8 +438,8 @@ class Pool:
         commands = self._policy.process_exited(process.id, self.now(), random.random(), evidence)
         if unasked and (group := self._policy.state.groups.get(process.group)) and group.backoff.failure is evidence:
             self.failures.append((self.now(), process.group, evidence))
-            _log.error(
-                "%s: process %d of %s [error %s]", evidence.summary, process.live.pid, process.group, evidence.error_id
+            lines.circuit_opened(
+                group=process.group, pid=process.live.pid, summary=evidence.summary, error_id=evidence.error_id
             )
         self._perform(commands)
         self._goes(process.id)
@@ -446,9 +450,7 @@ class Pool:
         if process.id not in self.processes or process.leaving:
             return
         if trouble:
-            _log.warning(
-                "the out-of-band work of process %d of %s failed: %s", process.live.pid, process.group, trouble
-            )
+            lines.oob_work_failed(group=process.group, pid=process.live.pid, reason=trouble)
         self._perform(self._policy.oob_work_ended(process.id, not trouble, self.now()))
         self.notify_changed()
 
@@ -600,13 +602,13 @@ class Pool:
     def detached(self, id: ProcessId, why: str) -> None:
         """A busy process gets no more sessions."""
         process = self.processes[id]
-        _log.debug("process %d of %s is detached: %s", process.live.pid, process.group, why)
+        lines.process_detached(group=process.group, pid=process.live.pid, reason=why)
         self._detached(process, why)
 
     def kill(self, kill: Kill) -> None:
         """End a process at once."""
         process = self.processes[kill.process]
-        _log.warning("process %d of %s is killed: %s", process.live.pid, process.group, kill.reason.value)
+        lines.process_killed(group=process.group, pid=process.live.pid, reason=kill.reason.value)
         exceeded = MemoryLimitExceeded if kill.session is None else RequestTimeExceeded
         self.events.publish(exceeded(group=str(process.group), pid=process.live.pid))
         if kill.session is not None:
@@ -619,18 +621,20 @@ class Pool:
     def run_oob_work(self, command: RunOobWork) -> None:
         """A process that gets no requests does its out-of-band work."""
         process = self.processes[command.process]
-        _log.debug("process %d of %s does its out-of-band work", process.live.pid, process.group)
+        lines.oob_work_begins(group=process.group, pid=process.live.pid)
         self.group_tasks[process.group].run_oob_work(process, command.seconds)
 
     def tell_draining(self, draining: StillDraining) -> None:
         """Log that a replaced or detached process still has requests."""
         process = self.processes[draining.process]
-        _log.warning(
-            "process %d of %s is to go and still has %s: %s",
-            process.live.pid,
-            process.group,
-            _requests(draining.sessions),
-            "it is waited for" if draining.seconds == math.inf else f"it is ended in {draining.seconds:.0f} s",
+        unlimited = draining.seconds == math.inf
+        lines.process_draining(
+            group=process.group,
+            pid=process.live.pid,
+            sessions=draining.sessions,
+            requests=_requests(draining.sessions),
+            seconds=None if unlimited else round(draining.seconds, 3),
+            what="waiting for them" if unlimited else f"ending it in {draining.seconds:.0f} s",
         )
 
     def retire(self, id: ProcessId, reason: Reason) -> None:
@@ -639,14 +643,16 @@ class Pool:
         if reason is Reason.DRAIN_TIME:
             process.drained = True
             sessions = self._policy.state.processes[id].sessions
-            _log.warning(
-                "process %d of %s is ended with %s: %s",
-                process.live.pid,
-                process.group,
-                _requests(sessions),
-                reason.value,
+            lines.drain_time_exceeded(
+                group=process.group,
+                pid=process.live.pid,
+                sessions=sessions,
+                requests=_requests(sessions),
+                reason=reason.value,
             )
             self.events.publish(DrainTimeExceeded(group=str(process.group), pid=process.live.pid))
+        else:
+            lines.process_retired(group=process.group, pid=process.live.pid, reason=reason.value)
         process.leave()
         self._detached(process, reason.value)
         self.group_tasks[process.group].keepers[id].retire(reason.value)
@@ -678,7 +684,7 @@ class Pool:
         """A removed group is gone."""
         self.group_tasks.pop(key).close()
         self._told.pop(key, None)
-        _log.info("%s is removed", key)
+        lines.group_removed(group=key)
         self.notify_changed()
 
     def pool_empty(self) -> None:
@@ -693,4 +699,4 @@ class Pool:
 
 
 def _requests(count: int) -> str:
-    return f"{count} request{'s' if count > 1 else ''} in hand"
+    return f"{count} request{'s' if count > 1 else ''}"

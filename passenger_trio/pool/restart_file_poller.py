@@ -15,7 +15,6 @@ decided here.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 
@@ -23,13 +22,12 @@ import trio
 
 from passenger_trio.core.model import FIRST_GENERATION, GroupKey
 from passenger_trio.core.restart_files import RestartFile
+from passenger_trio.log_lines import pool as lines
 from passenger_trio.pool.pool import Pool
 from passenger_trio.spawning.code_files import code_signature
 from passenger_trio.system.threads import NoThread, in_thread
 
 __all__ = ["RestartFilePoller"]
-
-_log = logging.getLogger("passenger_trio.pool")
 
 _Seen = dict[GroupKey, tuple[int | None, bool]]
 """The modification time of ``restart.txt``, and whether ``always_restart.txt`` exists."""
@@ -96,10 +94,10 @@ class RestartFilePoller:
                     continue  # the group is still being added, or was removed meanwhile
                 if always != self._always[key]:
                     self._always[key] = always
-                    _log.info("%s: always_restart.txt is %s", key, "there" if always else "gone")
+                    lines.always_restart_changed(group=key, reason="exists" if always else "is gone")
                     self._pool.always_restart(key, always)
                 if self._files[key].seen(mtime):
-                    _log.info("%s is restarted: restart.txt was touched", key)
+                    lines.restart_begins(group=key, reason="restart.txt was touched")
                     self._pool.restart(key)
             await self._look_at_code()
 
@@ -126,7 +124,7 @@ class RestartFilePoller:
         try:
             seen = await in_thread(_signatures, roots, limiter=self._limiter, abandon_on_cancel=True)
         except NoThread as error:
-            _log.warning("changes of the code are not looked for this time: %s", error)
+            lines.code_unseen(groups=len(roots), reason=str(error))
             return
         for key, signature in seen.items():
             if key not in self._roots or not self._pool.has(key):
@@ -135,14 +133,14 @@ class RestartFilePoller:
             if generation != serving[key] or (signature != before and self._pool.is_troubled(key)):
                 self._code[key] = (serving[key], signature)
                 if generation == serving[key]:
-                    _log.info("%s is restarted: it crashes or does not start, and its code has changed", key)
+                    lines.restart_begins(group=key, reason="it crashes or does not start, and its code has changed")
                     self._pool.code_changed(key)
 
     async def _look(self) -> _Seen:
         try:
             seen = await in_thread(_stat, self._directories, limiter=self._limiter, abandon_on_cancel=True)
         except NoThread as error:
-            _log.warning("restart.txt is not looked at this time: %s", error)
+            lines.restart_files_unseen(groups=len(self._directories), reason=str(error))
             return {}
         for key in self._unseen.intersection(seen):
             self._files[key].first_seen(seen[key][0])

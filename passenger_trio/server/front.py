@@ -9,7 +9,6 @@ must be made within a Trio run.
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import secrets
 import time
@@ -30,6 +29,7 @@ from passenger_trio.core.model import GroupKey
 from passenger_trio.core.tally import RequestTally
 from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.log_lines import requests as lines
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, ServerOptions
 from passenger_trio.pool.seam import PoolSeam
 from passenger_trio.server.answers.own_page import ErrorPage
@@ -47,8 +47,6 @@ __all__ = ["AcceptGate", "Front", "OpenConnection", "trusted_networks"]
 
 _JUST_COME = 1.0
 """Seconds that a new client has to send its first request before it counts as idle."""
-
-_log = logging.getLogger("passenger_trio.server")
 
 
 REFUSALS_A_SECOND = 100
@@ -223,18 +221,18 @@ class Front:
         second = int(self.now())
         if second != self._refusal_second:
             if self._refusals > self._most_refusals:
-                _log.warning("%d refused requests are not in the access log", self._refusals - self._most_refusals)
+                lines.refusals_unlogged(requests=self._refusals - self._most_refusals)
             self._refusal_second, self._refusals = second, 0
         self._refusals += 1
         if self._refusals <= self._most_refusals:
             self.access_log.record(record)
 
-    def warn_rarely(self, message: str, *arguments: object) -> None:
+    def warn_rarely(self, reason: str) -> None:
         """Log at most one line per second, over all fronts, whatever the message (F31)."""
         now = time.monotonic()
         if now - self._warned >= self._quiet:
             self._warned = now
-            _log.warning(message, *arguments)
+            lines.server_warning(reason=reason)
 
     @property
     def takes_connection(self) -> bool:

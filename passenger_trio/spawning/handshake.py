@@ -14,7 +14,6 @@ Laws:
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import secrets
@@ -31,6 +30,7 @@ from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.core.redaction import redact
 from passenger_trio.errors import OptionError, SpawnError, SpawnServerError
+from passenger_trio.log_lines import spawning as lines
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.output import OutputPipe
@@ -50,8 +50,6 @@ a line of the log.
 EXIT_STATUS_TIME = 0.25
 """Seconds for a preloader to report the exit status of a process that it forked."""
 
-_log = logging.getLogger("passenger_trio.spawning")
-
 
 def describe_exit(status: int | None) -> str:
     """``status`` as of ``subprocess.Popen.returncode`` -> ``"exit status 3"``, ``"killed by signal
@@ -63,6 +61,13 @@ def describe_exit(status: int | None) -> str:
         return f"exit status {status}"
     name = signal_name(-status)
     return f"killed by signal {-status}" + (f" ({name})" if not name.isdigit() else "")
+
+
+def exit_fields(status: int | None) -> tuple[int | None, str | None]:
+    """The same for programs: the exit status, or the name of the signal that killed the process; None for what is not."""
+    if status is None:
+        return None, None
+    return (status, None) if status >= 0 else (None, signal_name(-status))
 
 
 def signal_name(number: int) -> str:
@@ -307,7 +312,7 @@ class Launch:
             if message.name == "hint":
                 self._hint = {name: text for name, text in message.fields.items() if isinstance(text, str)}
                 return None
-            _log.info("event from the loader of %s: %s %s", self.spec.key.name, message.name, dict(message.fields))
+            lines.loader_event(group=self.spec.key.name, name_of_event=message.name, members=str(dict(message.fields)))
             return None
         if isinstance(message, Failed):
             return self.failure(
@@ -318,7 +323,7 @@ class Launch:
                 self._check_socket(message)
                 if self.spec.turned_out(message.app_type):
                     name, found = self.spec.key.name, message.app_type.upper()
-                    _log.info("%s is an %s application, and is served as one", name, found)
+                    lines.turned_out(group=name, interface=found)
             self.journey = self.journey.performed("ready", now)
             return message
         raise SpawnServerError(f"the loader sent {type(message).__name__} before it was ready")

@@ -14,7 +14,6 @@ Laws:
 
 from __future__ import annotations
 
-import logging
 import signal
 from collections.abc import Callable
 
@@ -31,7 +30,8 @@ from passenger_trio.codecs.control_protocol import (
 )
 from passenger_trio.errors import SpawnServerError
 from passenger_trio.kernel import ErrorKernel
-from passenger_trio.spawning.handshake import Launch, describe_exit
+from passenger_trio.log_lines import spawning as lines
+from passenger_trio.spawning.handshake import Launch, describe_exit, exit_fields
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawner import PreloaderFacts
 from passenger_trio.system.pidfd import PidFd, parent_of
@@ -43,8 +43,6 @@ _KILL_TIME = 5.0
 _REMEMBERED_EXITS = 256
 
 _TASK = "a preloader keeper"
-
-_log = logging.getLogger("passenger_trio.spawning")
 
 
 @attrs.define(eq=False)
@@ -169,12 +167,9 @@ class Preloader:
                 watchers.start_soon(self._end_when_retired)
                 await self.pidfd.wait_exit()
                 if not self._retiring:
-                    _log.warning(
-                        "the preloader of %s (pid %d) ended by itself: %s",
-                        self.name,
-                        self.pid,
-                        describe_exit(self.pidfd.exit_status),
-                    )
+                    how = describe_exit(self.pidfd.exit_status)
+                    status, name = exit_fields(self.pidfd.exit_status)
+                    lines.preloader_died(group=self.name, pid=self.pid, how=how, status=status, signal=name)
                 watchers.cancel_scope.cancel()
         finally:
             with kernel.contain(_TASK), trio.move_on_after(_KILL_TIME, shield=True):
@@ -214,11 +209,13 @@ class Preloader:
                 elif isinstance(message, ChildExited):
                     self._remember_exit(message)
                 elif isinstance(message, AppEvent):
-                    _log.info("event from the preloader of %s: %s %s", self.name, message.name, dict(message.fields))
+                    lines.preloader_event(
+                        group=self.name, pid=self.pid, name_of_event=message.name, members=str(dict(message.fields))
+                    )
                 else:
                     raise SpawnServerError(f"a preloader sent {type(message).__name__}")
         except SpawnServerError as exc:
-            _log.warning("ending the preloader of %s (pid %d): %s", self.name, self.pid, exc)
+            lines.preloader_broke_protocol(group=self.name, pid=self.pid, reason=str(exc))
 
     async def _end_when_retired(self) -> None:
         await self._retired.wait()

@@ -5,20 +5,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 import attrs
 
 from passenger_trio.core.users import Account, Because, choose_user, may_become
 from passenger_trio.errors import OptionError
+from passenger_trio.log_lines import spawning as lines
 from passenger_trio.options import AppOptions
 from passenger_trio.spawning.accounts import account_of, find_account, find_group, groups_of, nobody
 from passenger_trio.spawning.detect import DetectedApp
 
 __all__ = ["RunAs", "find_server_user", "log_choice", "run_as"]
-
-_log = logging.getLogger("passenger_trio.spawning")
 
 
 @attrs.frozen
@@ -99,16 +97,9 @@ def log_choice(name: str, root: str, choice: RunAs | None) -> None:
     if choice is None:
         return
     if choice.because is Because.ROOTS_FILE:
-        _log.warning(
-            "%s runs as %s, because the server was started by root and the application in %s belongs to root. "
-            "Give it a user: --app-user NAME (user in an [[app]] table), or chown its files. "
-            "--user NAME runs the whole server as NAME; --user root runs everything as root",
-            name,
-            choice.account.shown,
-            root,
-        )
+        lines.runs_as_nobody(group=name, user=choice.account.shown, directory=root)
     else:
-        _log.info("%s runs as %s, %s", name, choice.account.shown, choice.because.value)
+        lines.runs_as(group=name, user=choice.account.shown, reason=choice.because.value)
 
 
 def _owner(detected: DetectedApp) -> int:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 
 from passenger_trio.core.users import environment_of
 from passenger_trio.errors import OptionError
+from passenger_trio.log_lines import spawning as lines
 from passenger_trio.spawning.accounts import groups_of
 from passenger_trio.spawning.run_as import find_server_user
 from passenger_trio.system.privileges import drop_privileges
 
 __all__ = ["become_user", "stays"]
-
-_log = logging.getLogger("passenger_trio")
 
 
 def stays(name: str) -> bool:
@@ -42,5 +40,5 @@ def become_user(name: str) -> None:
         del os.environ[variable]
     os.environ.update(environment)
     if not os.access(sys.executable, os.R_OK | os.X_OK):
-        _log.warning("%s cannot run %s: with --fronts, no front can be started", account.shown, sys.executable)
-    _log.info("the server runs as %s from here on", account.shown)
+        lines.user_cannot_run(user=account.shown, program=sys.executable)
+    lines.server_runs_as(user=account.shown)

@@ -17,7 +17,6 @@ Laws:
 
 from __future__ import annotations
 
-import logging
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -31,6 +30,7 @@ from passenger_trio.core.journey import JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import SpawnError
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.log_lines import spawning as lines
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.direct import DirectSpawner, Sink, process_of, start_loader
 from passenger_trio.spawning.handshake import Launch
@@ -49,8 +49,6 @@ _SETTLE_TIME = 1.0
 
 _OUTLASTING = ("exit_hook", "process")
 """Kinds of hazards for which a preloader must outlive the processes that it forked."""
-
-_log = logging.getLogger("passenger_trio.spawning")
 
 
 class SmartSpawner:
@@ -148,11 +146,7 @@ class SmartSpawner:
                     continue  # it crashed, perhaps long ago: try once with a new one
                 if error.failure.category is not ErrorCategory.TIMEOUT or not _never_connected(error.failure):
                     raise
-            _log.warning(
-                "the preloader of %s (pid %d) is stuck: killing it, and starting this process directly",
-                self._spec.key.name,
-                preloader.pid,
-            )
+            lines.preloader_stuck(group=self._spec.key.name, pid=preloader.pid)
             preloader.retire()
             break
         return await self._direct.spawn()
@@ -215,7 +209,7 @@ class SmartSpawner:
     def _judge(self, launch: Launch, forking: Forking) -> None:
         if forking.warning and forking != self._forking:
             pid = launch.pidfd.pid if launch.pidfd is not None else 0
-            _log.warning("%s %s", self._spec.key.name, forking.warning, extra={"app_pid": pid})
+            lines.unsafe_to_fork(group=self._spec.key.name, pid=pid, reason=forking.warning)
         self._forking = forking
         if not self._forks:
             self._on_unsafe()

@@ -16,7 +16,6 @@ Laws:
 
 from __future__ import annotations
 
-import logging
 import secrets
 import socket
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from passenger_trio.codecs.control_protocol import Backtrace, Hello, LineReader,
 from passenger_trio.core.lobby import Lobby
 from passenger_trio.errors import SpawnServerError
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.log_lines import spawning as lines
 from passenger_trio.system.callers import Caller, serve_callers
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.sockets import PeerCredentials, RawStream
@@ -41,8 +41,6 @@ _MAX_REMAINING = 256
 _BURST = 64
 _PAUSE = 0.02
 """Seconds of rest after each ``_BURST`` messages of one loader: one that floods us slows itself down and nobody else."""
-
-_log = logging.getLogger("passenger_trio.spawning")
 
 
 @attrs.define(eq=False)
@@ -206,7 +204,7 @@ class SpawnListener:
             self._receive_caller,
             self,
             backlog=128,
-            failed=lambda exc: _log.warning("accept on the spawn socket failed: %s", exc.strerror),
+            failed=lambda exc: lines.spawn_socket_failed(reason=str(exc.strerror)),
             kernel=self._kernel,
             task="a connection to the spawn socket",
             task_status=task_status,
@@ -252,7 +250,7 @@ class SpawnListener:
                 stream, pidfd = None, None  # type: ignore[assignment]  # the control connection owns them now
         except (SpawnServerError, trio.BrokenResourceError, OSError) as exc:
             # OSError: the peer has ended, or its pid cannot be seen from here, or no descriptor is left to pin it with.
-            _log.warning("rejected a connection to the spawn socket: %s", exc)
+            lines.spawn_connection_rejected(pid=caller.peer.pid, uid=caller.peer.uid, reason=str(exc))
         finally:
             if stream is not None:
                 stream.close()

@@ -13,7 +13,6 @@ Law: ``close`` is called only after the exit was seen, and nothing is signalled 
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -27,6 +26,7 @@ from passenger_trio.codecs.worker_protocol import SESSION, WorkerProtocol
 from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.journey import Journey
 from passenger_trio.errors import SpawnServerError
+from passenger_trio.log_lines import spawning as lines
 from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.handshake import EXIT_STATUS_TIME
 from passenger_trio.spawning.output import OutputPipe
@@ -46,8 +46,6 @@ __all__ = [
     "leave_behind",
     "warn_of_stranger",
 ]
-
-_log = logging.getLogger("passenger_trio.spawning")
 
 
 class ServingProcess(Protocol):
@@ -141,10 +139,7 @@ def leave_behind(remains: Remains | None, output: OutputPipe, pidfd: PidFd, grac
 
 def warn_of_stranger(pid: int, listener: PeerCredentials) -> None:
     """Log that another process listens on the socket of a worker."""
-    _log.warning(
-        "pid %d (user %d) listens on the socket of pid %d: sending it no request, and replacing pid %d",
-        *(listener.pid, listener.uid, pid, pid),
-    )
+    lines.stranger_listens(pid=pid, stranger=listener.pid, uid=listener.uid)
 
 
 @attrs.define(eq=False)
@@ -229,11 +224,11 @@ class SpawnedProcess:
                 while (message := await self.control.receive()) is not None:
                     if not isinstance(message, AppEvent):
                         raise SpawnServerError(f"a worker sent {type(message).__name__} after it was ready")
-                    _log.info("event from pid %d: %s %s", self.pid, message.name, dict(message.fields))
+                    lines.process_event(pid=self.pid, name_of_event=message.name, members=str(dict(message.fields)))
             except SpawnServerError as exc:
                 # A loader ends within a second after its control connection. Its output is read
                 # until then: a program that waits for room in a pipe does not end.
-                _log.warning("pid %d: %s", self.pid, exc)
+                lines.loader_broke_protocol(pid=self.pid, reason=str(exc))
                 self.control.close()
 
     def close(self) -> None:

@@ -7,12 +7,14 @@ nothing here runs; that program's own handlers get the same records.
 
 ::
 
-    07:43:01 info     process 4711 of shop (development) is ready after 212 ms
-    07:43:02 [shop 4711] a line that the application wrote
-    {"time":"2025-11-23T07:43:01.204Z","level":"info","logger":"passenger_trio.pool","event":"process 4711 ..."}
+    2025-11-23T07:43:01.204Z info     process 4711 of shop (development) is ready after 212 ms (forked)
+    2025-11-23T07:43:02.001Z [shop 4711] a line that the application wrote
+    {"time":"2025-11-23T07:43:01.204Z","level":"info","logger":"passenger_trio.pool",
+     "event":"process 4711 of ...","kind":"process_ready","group":"shop","environment":"development","pid":4711, ...}
 
-The ``extra`` of a call follows as ``key=value``, or becomes a JSON member. An ``extra`` named
-``traceback`` is formatted as a traceback. Laws:
+(the last on one line). The ``extra`` of a call becomes a JSON member. On a console it follows as
+``key=value``, but not behind a line of ``log_lines``: that is a sentence, which shows its fields. An
+``extra`` named ``traceback`` is formatted as a traceback. Times are those of ``system/times.py``. Laws:
 
 * An event is one line, whatever it contains: control characters are escaped (R37). Only a traceback
   has more lines. Each begins with a bar, so that none can be mistaken for an event; in JSON the
@@ -34,6 +36,8 @@ import os
 import re
 import select
 import time
+
+from passenger_trio.system.times import rfc3339
 
 __all__ = ["APP_LOGGER", "ROOT_LOGGER", "AppOutput", "LogOutput", "configure", "extra_of"]
 
@@ -82,19 +86,16 @@ def configure(level: str = "info", format: str = "console", *, bare: bool = Fals
 
 
 class ConsoleFormatter(logging.Formatter):
-    """``HH:MM:SS level event key=value``; ``HH:MM:SS [group pid] line`` for the lines of
-    applications.
-    """
+    """``TIME level event key=value``; ``TIME [group pid] line`` for the lines of applications."""
 
     def __init__(self, coloured: bool = False, bare: bool = False) -> None:
         super().__init__()
         self._coloured = coloured
         self._bare = bare
-        self._second = (-1, "")
 
     def lines(self, created: float, group: str, pid: int, lines: list[str]) -> list[str]:
         """Format lines of an application."""
-        prefix = "" if self._bare else f"{self._time(created)} [{_one_line(group)} {pid}] "
+        prefix = "" if self._bare else f"{rfc3339(created)} [{_one_line(group)} {pid}] "
         return [
             prefix + (line if line.isascii() and line.isprintable() else self._with_colours(line)) for line in lines
         ]
@@ -108,12 +109,6 @@ class ConsoleFormatter(logging.Formatter):
         colours = [*_COLOUR.findall(line), _RESET]
         return "".join(_one_line(word) + colour for word, colour in zip(words, colours, strict=True))
 
-    def _time(self, created: float) -> str:
-        second = int(created)
-        if second != self._second[0]:
-            self._second = (second, time.strftime("%H:%M:%S", time.localtime(second)))
-        return self._second[1]
-
     def format(self, record: logging.LogRecord) -> str:
         extra = extra_of(record)
         event = _message(record)
@@ -124,12 +119,13 @@ class ConsoleFormatter(logging.Formatter):
             f"{_LEVEL_COLOURS[level]}{level:8}{_RESET}" if self._coloured and level in _LEVEL_COLOURS else f"{level:8}"
         )
         traceback = str(extra.pop("traceback", "")) + _traceback(self, record)
-        fields = "".join(f" {key}={_value(value)}" for key, value in extra.items())
-        return f"{self._time(record.created)} {shown} {_one_line(event)}{fields}{_bars(traceback)}"
+        # A line of ``log_lines`` is a sentence that shows its fields.
+        fields = "" if "kind" in extra else "".join(f" {key}={_value(value)}" for key, value in extra.items())
+        return f"{rfc3339(record.created)} {shown} {_one_line(event)}{fields}{_bars(traceback)}"
 
 
 class JsonFormatter(logging.Formatter):
-    """One object per line; times in UTC with milliseconds."""
+    """One object per line."""
 
     def __init__(self, bare: bool = False) -> None:
         super().__init__()
@@ -137,7 +133,7 @@ class JsonFormatter(logging.Formatter):
 
     def lines(self, created: float, group: str, pid: int, lines: list[str]) -> list[str]:
         """Format lines of an application."""
-        before = f'{{"time":"{_stamp(created)}","level":"info","logger":"{APP_LOGGER}","event":'
+        before = f'{{"time":"{rfc3339(created)}","level":"info","logger":"{APP_LOGGER}","event":'
         behind = f',"group":{json.dumps(group)},"app_pid":{pid}}}'
         return [
             line if self._bare and _is_json_object(line) else f"{before}{json.dumps(line)}{behind}" for line in lines
@@ -145,7 +141,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         members = {
-            "time": _stamp(record.created),
+            "time": rfc3339(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": _message(record),
@@ -155,11 +151,6 @@ class JsonFormatter(logging.Formatter):
         if traceback:
             members["traceback"] = traceback
         return json.dumps(members, default=str, separators=(",", ":"))
-
-
-def _stamp(created: float) -> str:
-    second, fraction = divmod(created, 1.0)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{int(fraction * 1000):03d}Z"
 
 
 def _is_json_object(line: str) -> bool:

@@ -30,7 +30,7 @@ __all__ = ["CaseEvidence", "SessionEvidence"]
 
 _SETTLE = 1.0
 """Seconds in which the access log has the last requests."""
-_FAULTY = r"soon after they have started|does not start|fault of the harness|restart of .* is given up|buffering in .* failed|cannot accept"
+_FAULTY = r"soon after they have started|does not start|fault of the harness|gave up the restart of|buffering in .* failed|cannot accept"
 """Error lines that faults cause."""
 
 

@@ -50,7 +50,7 @@ def test_no_client_notices_and_the_bad_one_is_replaced(tmp_path: Path) -> None:
         bad = int(server.wait_log("I am bad").split("I am bad ")[1].split('"')[0])
         assert bad in server.pids
         assert [server.get("/").status for _ in range(30)] == [200] * 30
-        server.wait_log("it ends connections without an answer")
+        server.wait_log("it closes connections without a response")
         eventually(lambda: bad not in server.pids and len(server.pids) == 3)
 
 

@@ -186,8 +186,8 @@ def no_memory(it: Faulty) -> None:
 
 # What makes a hop come to its place (None: it comes by itself), and what the log says then.
 HOP_TRIGGERS: dict[str, tuple[Callable[[Faulty], object] | None, str]] = {
-    "a thread for the gauges": (None, "memory of the processes is not measured"),
-    "a thread for the watch": (None, "restart.txt is not looked at"),
+    "a thread for the gauges": (None, "cannot measure the memory"),
+    "a thread for the watch": (None, "cannot look at restart.txt"),
     "a thread for the access log": (lambda it: it.ask(get("/pid?logged")), ""),
     "a thread for a status": (lambda it: it.server.status(), ""),
     "a thread for what is asked of memory": (no_memory, ""),

@@ -54,7 +54,7 @@ def test_KE3_no_thread_from_the_first_moment_on(method: str) -> None:
             server.send_signal(signal.SIGUSR1)
             is_as_before(server)
             assert not server.access_log()
-            for text in ("restart.txt is not looked at", "memory of the processes is not measured"):
+            for text in ("cannot look at restart.txt", "cannot measure the memory"):
                 server.wait_log(text)
             assert calls.stop() > 5
             # What has waited for one goes on.

@@ -325,7 +325,7 @@ class TestAWorkerThatDoesNotEnd:
             for pid in server.pids:
                 os.kill(pid, signal.SIGSTOP)
             assert server.stop() == 0
-            server.wait_log("did not end in time and is killed")
+            server.wait_log("it did not end in time")
 
 
 class TestWhatAnApplicationLeaves:

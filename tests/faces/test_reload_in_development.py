@@ -36,7 +36,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Supervis
     save(root, 1)
     options = ("--reload", "--reload-include", "*.po", "--reload-exclude", "data", "--stat-throttle-rate", "0")
     with Supervisor.start(root, *options) as server:
-        server.wait_log("is restarted when files change")
+        server.wait_log("restarts when files change")
         yield server, root
 
 

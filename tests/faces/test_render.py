@@ -63,7 +63,7 @@ ANSWER: dict[str, Any] = {
 
 EXPECTED = """\
 Version    : 0.1.0
-Date       : 2025-11-23 07:43:01 +0000
+Date       : 2025-11-23T07:43:01.250Z
 Instance   : k3x9ab (pid 4700, up 1h 2m)
 Listens on : http://127.0.0.1:3000/
 
@@ -90,7 +90,7 @@ shop (development): (spawning 1 new process...)
 
 
 def test_the_whole_text() -> None:
-    assert render_status(ANSWER, name="k3x9ab", date="2025-11-23 07:43:01 +0000") == EXPECTED
+    assert render_status(ANSWER, name="k3x9ab", date="2025-11-23T07:43:01.250Z") == EXPECTED
 
 
 def test_a_request_under_way_is_not_served_yet() -> None:

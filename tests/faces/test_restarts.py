@@ -60,7 +60,7 @@ def test_always_restart_txt_gives_each_request_the_code_as_it_is(tmp_path: Path)
     with Supervisor.start(tmp_path, *QUICK) as server:
         assert serving(server) == "v1"
         file.touch()
-        server.wait_log("always_restart.txt is there")
+        server.wait_log("always_restart.txt exists")
         for version in ("v2", "v3"):
             write_version(tmp_path, version)
             assert serving(server) == version
@@ -113,7 +113,7 @@ def test_the_command_waits_and_says_what_came_of_it(tmp_path: Path) -> None:
         assert serving(server) == "v2"
         status = run_command("status", str(server.instance_dir)).stdout
         assert "failed, and the version before it serves on" in status
-        server.wait_log("is given up, and the version before it serves on")
+        server.wait_log("gave up the restart of")
 
         # A process that dies now is forked from the preloader of the version that serves: the one on the disk does not start.
         os.kill(server.pids[0], signal.SIGKILL)

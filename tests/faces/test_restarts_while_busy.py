@@ -82,6 +82,6 @@ def test_what_hangs_is_ended_after_its_time_and_whoever_waits_is_told_which_proc
         assert "which has 1 request in hand, and is ended in" in errors
         assert (waiting.returncode, "is restarted" in said) == (0, True)
         assert server.get().text == "v4"
-        server.wait_log(f"process {pids[0]} of {tmp_path.name} (development) is ended with 1 request in hand")
+        server.wait_log(f"ending process {pids[0]} of {tmp_path.name} (development) with 1 request in progress")
         assert [answer.result().status for answer in hung] == [504] * 3
         eventually(lambda: set(pids).isdisjoint(process["pid"] for process in server.group()["processes"]))

@@ -21,14 +21,14 @@ def test_a_process_is_replaced_after_so_many_requests_and_no_request_notices() -
         first = pid(server)
         eventually(lambda: pid(server) != first)
         eventually(lambda: server.pids and first not in server.pids)
-        server.wait_log("it has served as many requests as it may")
+        server.wait_log("it has served max_requests requests")
 
 
 def test_a_process_is_replaced_after_its_lifetime() -> None:
     with Supervisor.start(BEHAVIOURS, "--max-process-lifetime", "300ms") as server:
         first = pid(server)
         eventually(lambda: pid(server) != first)
-        server.wait_log("it has lived for as long as it may")
+        server.wait_log("it is older than max_process_lifetime")
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
@@ -83,7 +83,7 @@ def test_a_process_that_grew_is_replaced() -> None:
     with Supervisor.start(BEHAVIOURS, "--memory-limit", "80M", "--memory-check-interval", "100ms") as server:
         first = pid(server)
         server.get("/grow?120")
-        server.wait_log("it uses more memory than it may")
+        server.wait_log("its memory exceeds the limit")
         eventually(lambda: pid(server) != first)
 
 
@@ -93,7 +93,7 @@ def test_a_process_that_grew_too_much_is_killed() -> None:
         first = pid(server)
         server.get("/grow?400")
         eventually(lambda: first not in server.pids)
-        server.wait_log(f"process {first} of behaviours (development) is killed: it uses more memory than it may")
+        server.wait_log(f"killing process {first} of behaviours (development): its memory exceeds the limit")
 
 
 def test_the_concurrency_of_a_process_can_be_forced() -> None:

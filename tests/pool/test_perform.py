@@ -117,15 +117,14 @@ async def test_a_process_that_drains_is_told_of_and_then_told_to_go(
             await trio.sleep(59)
             assert (process.asked_to_stop, session.is_overdue) == (0, False)
             assert (
-                f"process {process.pid} of {KEY} is to go and still has 1 request in hand: it is ended in 50 s"
-                in caplog.text
+                f"process {process.pid} of {KEY} is leaving and still has 1 request: ending it in 50 s" in caplog.text
             )
             await trio.sleep(2)
             with trio.move_on_after(1):
                 async for event in listener:
                     heard.append(event.name)
         assert (process.asked_to_stop, session.is_overdue) == (1, True)
-        assert f"process {process.pid} of {KEY} is ended with 1 request in hand" in caplog.text
+        assert f"ending process {process.pid} of {KEY} with 1 request in progress" in caplog.text
         assert "drain_time_exceeded" in heard
         session.close(SessionOutcome.DONE)
 

@@ -8,7 +8,6 @@ application need not.
 
 from __future__ import annotations
 
-import logging
 from http import HTTPStatus
 
 from passenger_trio.errors import (
@@ -19,6 +18,7 @@ from passenger_trio.errors import (
     RequestError,
     SpawnError,
 )
+from passenger_trio.log_lines import requests as lines
 from passenger_trio.server.answers.error_page import (
     Page,
     Rejected,
@@ -34,8 +34,6 @@ __all__ = ["CLIENT_CLOSED", "answer", "refusal"]
 
 CLIENT_CLOSED = 499
 """In the access log: the client closed the connection before there was a response."""
-
-_log = logging.getLogger("passenger_trio.server")
 
 
 async def answer(client: Client, exchange: Exchange, error: CheckoutError | AppResponseError) -> None:
@@ -76,16 +74,31 @@ def _page(client: Client, exchange: Exchange, error: CheckoutError | AppResponse
         )
     if isinstance(error, ApplicationRaised):
         # The application's output has the traceback; this line connects it with the page's id.
-        _log.error("%s raised %s: %s [request %s] [pid %d]", group, error.name, error.message, id, exchange.pid)
+        lines.application_raised(
+            group=group,
+            exception=error.name,
+            reason=error.message,
+            request_id=id,
+            pid=exchange.pid,
+            status=error.status,
+            code=error.code,
+        )
         return application_error_page(
             id, error.name, error.message, error.traceback, explain=explain, accept=accept, rejected=rejected
         )
     if isinstance(error, AppResponseError):
-        _log.error("%s: %s [request %s] [pid %d]", group, error, id, exchange.pid)
+        lines.response_failed(
+            group=group,
+            reason=str(error),
+            request_id=id,
+            pid=exchange.pid or None,
+            status=error.status,
+            code=error.code,
+        )
         return plain_error(
             error.status, error_id=id, accept=accept, text=f"{error}." if explain else "", rejected=rejected
         )
-    _log.warning("%s: %s [request %s]", group, error, id)
+    lines.request_refused(group=group, reason=str(error), request_id=id, status=error.status, code=error.code)
     return plain_error(error.status, error_id=id, accept=accept, rejected=rejected)
 
 

@@ -50,7 +50,7 @@ class ClientWatch:
             )
         except OSError as error:
             # Then it is found out when something is written to it.
-            client.front.warn_rarely("cannot watch a client's socket: %s", error.strerror)
+            client.front.warn_rarely(f"cannot watch a client's socket: {error.strerror}")
 
     def end(self) -> None:
         """Stop for good. Idempotent."""

@@ -13,12 +13,12 @@ poller in a step for it, the deadline scanner.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 
 import trio
 
 from passenger_trio.errors import AppResponseError, CheckoutError, RequestError
+from passenger_trio.log_lines import requests as lines
 from passenger_trio.server.answers.answer_errors import CLIENT_CLOSED, answer
 from passenger_trio.server.front import Front
 from passenger_trio.server.http.buffer_body import buffer_body
@@ -34,8 +34,6 @@ from passenger_trio.server.http.stage import ClientGone, Stage
 from passenger_trio.system.sockets import RawStream
 
 __all__ = ["Connection"]
-
-_log = logging.getLogger("passenger_trio.server")
 
 
 class Connection(Client):
@@ -130,7 +128,7 @@ class Connection(Client):
         await self._finish(exchange)
 
     async def _client_stopped_reading(self) -> None:
-        _log.info("closing a client that stopped reading [%s]", self.peer.address)
+        lines.client_stopped_reading(client=self.peer.address)
 
     # -- the slow path ------------------------------------------------------------------------------------------
 

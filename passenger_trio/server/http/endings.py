@@ -6,13 +6,12 @@ client may still be sending lingers, so that the last response is not lost (R29)
 
 from __future__ import annotations
 
-import logging
-
 import trio
 
 from passenger_trio.codecs import refusals
 from passenger_trio.codecs.forwarded import read_origin
 from passenger_trio.errors import RequestError
+from passenger_trio.log_lines import requests as lines
 from passenger_trio.server.answers.answer_errors import refusal
 from passenger_trio.server.http.checkout_session import abandon_session
 from passenger_trio.server.http.client import Client
@@ -25,8 +24,6 @@ __all__ = ["cut_short", "end_separately", "linger", "refuse", "refuse_late_head"
 _LINGER_TIME = 2.0
 _LINGER_BYTES = 256 * 1024
 
-_log = logging.getLogger("passenger_trio.server")
-
 
 async def refuse(client: Client, error: RequestError) -> None:
     """Answer a request that is refused, and let the connection end.
@@ -35,7 +32,7 @@ async def refuse(client: Client, error: RequestError) -> None:
     """
     client.front.rejected[error.code] += 1
     exchange = client.exchange
-    _log.info("a request is refused: %d %s [%s]", error.status, error.code, client.peer.address)
+    lines.bad_request(status=error.status, code=error.code, client=client.peer.address)
     if exchange is not None and exchange.session is not None and exchange.session.stream is not None:
         exchange.session.stream.send_eof()  # "abort": the worker need not wait until the client has gone, too
     if exchange is not None and exchange.response_begun:
@@ -75,12 +72,12 @@ def _log_refusal(client: Client, error: RequestError, size: int, since: float) -
 
 async def cut_short(client: Client, exchange: Exchange, error: Exception) -> None:
     """The response cannot be finished: let the connection end so that the client cannot take it for whole (R24, R25)."""
-    _log.warning(
-        "a response of %s was cut short after %d bytes [request %s]: %s",
-        exchange.route.group_name,
-        exchange.bytes_sent,
-        exchange.request_id.decode(),
-        error,
+    lines.response_cut_short(
+        group=exchange.route.group_name,
+        bytes_sent=exchange.bytes_sent,
+        request_id=exchange.request_id.decode(),
+        reason=str(error),
+        pid=exchange.pid or None,
     )
     if exchange.head.version == b"1.0":
         client.stream.reset_on_close()

@@ -85,7 +85,7 @@ class FastPath:
         try:
             self._register()
         except OSError as error:
-            client.front.warn_rarely("cannot watch a client's socket: %s", error.strerror)
+            client.front.warn_rarely(f"cannot watch a client's socket: {error.strerror}")
             await trio.lowlevel.checkpoint()
             return False
         try:

@@ -42,6 +42,6 @@ def _warn_of_doubt(client: Client, head: Head) -> None:
     """A peer on the Unix socket who is not trusted, and would be by an option: what it says of its client is removed, but not silently (ED2)."""
     if read_origin(head.fields, client.front.trusts) is not None:
         client.front.warn_rarely(
-            "X-Forwarded-* fields of user %d on the Unix socket are removed; if that is your proxy: --trusted-proxies unix",
-            client.peer.user,
+            f"X-Forwarded-* fields of user {client.peer.user} on the Unix socket are removed; "
+            "if that is your proxy: --trusted-proxies unix"
         )

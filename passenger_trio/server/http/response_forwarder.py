@@ -19,7 +19,6 @@ Law: no exception leaves a task. The first failure is noted, and raised when the
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 
@@ -54,6 +53,7 @@ from passenger_trio.errors import (
     RequestError,
     UnfitResponseHead,
 )
+from passenger_trio.log_lines import requests as lines
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.client_watch import ClientWatch
 from passenger_trio.server.http.exchange import Exchange
@@ -66,8 +66,6 @@ from passenger_trio.system.sockets import RawStream
 from passenger_trio.system.tempfiles import Received
 
 __all__ = ["forward_in_pieces"]
-
-_log = logging.getLogger("passenger_trio.server")
 
 _EVENTS = re.compile(rb"text/event-stream\s*(;|$)", re.IGNORECASE)
 """Server-sent events (HTML Living Standard, section 9.2)."""
@@ -450,10 +448,8 @@ class _Forwarder:
         """End an event stream whose time is over. Called where nothing else of the response is under way."""
         exchange = self.exchange
         self._over = exchange.ended_early = True
-        _log.info(
-            "closing an event stream of %s: its process is being replaced, or the server stops [request %s]",
-            exchange.route.group_name,
-            exchange.request_id.decode(),
+        lines.event_stream_closed(
+            group=exchange.route.group_name, request_id=exchange.request_id.decode(), pid=exchange.pid or None
         )
         if end := self.client.codec.end_response():
             self.writer.out.append(end)

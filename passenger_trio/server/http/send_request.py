@@ -78,7 +78,7 @@ def try_process(client: Client, exchange: Exchange) -> bool:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in SHORT_OF_DESCRIPTORS:
             # It is we who are short of something (F32): the process is not to blame.
             exchange.give_back(SessionOutcome.NOT_STARTED)
-            client.front.warn_rarely("cannot connect to a process: %s", error.__cause__.strerror)
+            client.front.warn_rarely(f"cannot connect to a process: {error.__cause__.strerror}")
             client.front.make_room(8)
             raise CheckoutError(f"cannot open a stream to a process: {error.__cause__.strerror}") from error
         # Nothing was sent: any request may go elsewhere. The process is judged by the policy.

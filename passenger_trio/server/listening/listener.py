@@ -10,13 +10,13 @@ One accept loop per listener. Laws:
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 
 import trio
 
 from passenger_trio.core.accept_gate import Turn
+from passenger_trio.log_lines import requests as lines
 from passenger_trio.server.front import AcceptGate, Front
 from passenger_trio.server.http.connection import Connection
 from passenger_trio.server.http.peer import Peer
@@ -33,8 +33,6 @@ _AFTER_OTHERS = 0.001
 """Seconds that a front leaves to those with fewer connections."""
 _CLOSED = 0.01
 """Seconds for which a front with too many connections does not watch the socket."""
-
-_log = logging.getLogger("passenger_trio.server")
 
 
 class Listener:
@@ -85,7 +83,7 @@ class Listener:
                     # Others than these are about a connection that broke before it was accepted.
                     if exc.errno in SHORT_OF_DESCRIPTORS:
                         front.rejected["fd_exhausted"] += 1
-                        front.warn_rarely("cannot accept connections: %s", exc.strerror)
+                        front.warn_rarely(f"cannot accept connections: {exc.strerror}")
                         front.make_room(8)
                         await trio.sleep(_PAUSE)
                     break
@@ -147,7 +145,7 @@ class Listener:
             except FileNotFoundError:
                 pass
             except PermissionError as error:  # the server has become another user (--user) since it made the file
-                _log.warning("cannot remove the socket %s: %s", self._path, error.strerror)
+                lines.socket_stays(path=self._path, reason=str(error.strerror))
 
     def _connection(self, sock: socket.socket, address: tuple[str, int]) -> Connection:
         sock.setblocking(False)

@@ -6,7 +6,7 @@ know these ignore them::
     127.0.0.1 - - [23/Nov/2025:07:43:01 +0000] "GET /a?b HTTP/1.1" 200 5120 "-" "curl/8.5"
         id=3f2a9c1e-1 pid=4711 group=shop time=0.012 queue=0.000
 
-(on one line). ``id`` is the request id (also in ``X-Request-Id`` and on error pages). ``pid`` is
+(on one line). Times are in UTC (``system/times.py``). ``id`` is the request id (also in ``X-Request-Id`` and on error pages). ``pid`` is
 the process that answered (0: none). ``time`` is the seconds from the request's first byte to the
 response's last. ``queue`` is the part of these seconds spent waiting for a process. ``retried=1``
 follows if the request was sent to a second process, and ``spilled=`` with the number of bytes that
@@ -30,6 +30,8 @@ import time as clock
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
+
+from passenger_trio.system.times import utc_second
 
 __all__ = ["AccessRecord", "apache_time", "format_combined", "format_json", "printable"]
 
@@ -112,12 +114,12 @@ def _rest(retried: int, spilled: int, received: int, refusal: str, host: bytes) 
 
 def format_json(record: AccessRecord) -> bytes:
     """The line, with its newline: an object with the attribute names of ``AccessRecord``; ``time``
-    in ISO 8601.
+    as in the whole log (``system/times.py``).
     """
     remote, time, method, target, version, status, size, referer, agent = record[:9]
     duration, queue, pid, group, rid, retried, spilled, received, refusal, host, app, _ = record[9:]
     if (second := int(time)) != _json_time[0]:
-        _json_time[:] = (second, *_iso(second))
+        _json_time[:] = second, utc_second(second)
     parts = (remote.encode("utf-8", "surrogateescape"), method, target, version, referer, agent, rid)
     wire = b"%b\n%b\n%b\n%b\n%b\n%b\n%b" % parts
     if wire.translate(None, _PLAIN) == b"\n\n\n\n\n\n":
@@ -127,7 +129,7 @@ def format_json(record: AccessRecord) -> bytes:
             json.dumps(_escape(part), ensure_ascii=False)[1:-1] for part in parts
         ]
     return (
-        f'{{"time":"{_json_time[1]}.{int((time - second) * 1000):03d}{_json_time[2]}","event":"access",'
+        f'{{"time":"{_json_time[1]}.{int((time - second) * 1000):03d}Z","event":"access",'
         f'"remote":"{remote}","method":"{method_}","target":"{target_}","version":"{version_}","status":{status},'
         f'"bytes_sent":{size},"referer":"{referer_}","agent":"{agent_}","duration":{duration:.6f},'
         f'"queue_time":{queue:.6f},"app_time":{app:.6f},"pid":{pid},"group":{_STRINGS.get(group) or _string(group)},'
@@ -147,7 +149,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 # The last second that was formatted.
 _combined_time: list[Any] = [-1, b""]
-_json_time: list[int | str] = [-1, "", ""]
+_json_time: list[int | str] = [-1, ""]
 
 # Formatted group names. There are few.
 _WORDS: dict[str, bytes] = {}
@@ -199,19 +201,8 @@ def _string(group: str) -> str:
 
 
 def _stamp(second: int) -> str:
-    now = clock.localtime(second)
-    offset = now.tm_gmtoff // 60
-    sign = "-" if offset < 0 else "+"
-    hours, minutes = divmod(abs(offset), 60)
+    now = clock.gmtime(second)
     return (
         f"{now.tm_mday:02d}/{_MONTHS[now.tm_mon - 1]}/{now.tm_year:04d}"
-        f":{now.tm_hour:02d}:{now.tm_min:02d}:{now.tm_sec:02d} {sign}{hours:02d}{minutes:02d}"
+        f":{now.tm_hour:02d}:{now.tm_min:02d}:{now.tm_sec:02d} +0000"
     )
-
-
-def _iso(second: int) -> tuple[str, str]:
-    """Date and time, and the offset: the fraction goes between them."""
-    now = clock.localtime(second)
-    hours, minutes = divmod(abs(now.tm_gmtoff // 60), 60)
-    sign = "-" if now.tm_gmtoff < 0 else "+"
-    return clock.strftime("%Y-%m-%dT%H:%M:%S", now), f"{sign}{hours:02d}:{minutes:02d}"

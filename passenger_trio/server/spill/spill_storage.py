@@ -7,7 +7,6 @@ Law: no trouble with the disk is an exception here; ``lost`` makes the one that 
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import trio
 
 from passenger_trio.core.spill import SpillLedger, SpillQuota
 from passenger_trio.errors import SpillLost
+from passenger_trio.log_lines import requests as lines
 from passenger_trio.system import tempfiles
 from passenger_trio.system.tempfiles import Received, Take
 
@@ -26,8 +26,6 @@ _THREADS = 4
 """Writes at the same time. They have a limiter of their own, so that a slow disk holds up nothing but buffers."""
 _SHARE = 0.8
 """Of the space that is free at the start: the limit, where none is given."""
-
-_log = logging.getLogger("passenger_trio.server")
 
 
 class Buffer(Protocol):
@@ -93,31 +91,23 @@ class SpillStorage:
         if quota.exhausted(now):
             quota.errors["quota"] += 1
             if quota.worth_a_line(now):
-                _log.warning("buffers have reached %d bytes on disk, their limit: applications are paused", quota.limit)
+                lines.spill_full(limit=quota.limit)
         elif not self._takes_file():
             self._make_room()
             quota.errors["no_descriptor"] += 1
             if quota.worth_a_line(now):
-                _log.warning(
-                    "connections and buffers (%d) have reached what the limit on descriptors leaves them: applications are paused while their clients are slow",
-                    self.open_files,
-                )
+                lines.spill_no_descriptor(open_files=self.open_files)
 
     def failed(self, error: int) -> None:
         """A file could not be opened or written."""
         now = self.now()
         word = self.quota.failed(error, now)
         if self.quota.worth_a_line(now):
-            _log.error(
-                "buffering in %s failed (%s: %s): applications are paused while their clients are slow, and it is tried again",
-                self.directory,
-                word,
-                os.strerror(error),
-            )
+            lines.spill_failed(directory=self.directory, code=word, reason=os.strerror(error))
 
     def lost(self, reason: str) -> SpillLost:
         """What is on disk cannot be read back."""
         self.quota.errors["read"] += 1
         if self.quota.worth_a_line(self.now()):
-            _log.error("a buffer in %s cannot be read back: %s", self.directory, reason)
+            lines.spill_lost(directory=self.directory, reason=reason)
         return SpillLost(f"its buffer cannot be read back: {reason}")

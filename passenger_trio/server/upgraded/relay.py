@@ -20,13 +20,13 @@ Laws:
 
 from __future__ import annotations
 
-import logging
 import math
 
 import trio
 
 from passenger_trio.codecs.websocket_ends import FrameEnds, close_frame
 from passenger_trio.core.model import SessionOutcome
+from passenger_trio.log_lines import requests as lines
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.stage import Stage
@@ -40,8 +40,6 @@ _PIECE = 65536
 _DYING = 0.2
 """Seconds to wait for the exit of a process that has ended a WebSocket without a Close."""
 _GOING_AWAY, _RESTART = 1001, 1012
-
-_log = logging.getLogger("passenger_trio.server")
 
 
 class Relay:
@@ -108,7 +106,7 @@ class Relay:
             up.watch()
             down.watch()
         except OSError as error:
-            self._client.front.warn_rarely("cannot relay a connection: %s", error.strerror)
+            self._client.front.warn_rarely(f"cannot relay a connection: {error.strerror}")
             self.finish()
             return
         # What fits into no socket's buffer is kept, so the order does not matter.
@@ -155,11 +153,12 @@ class Relay:
         if now < due:
             return False
         why = "its process is being replaced, or the server stops" if now >= self.ends else "it was idle for too long"
-        _log.info(
-            "closing an upgraded connection to %s: %s [request %s]",
-            self._exchange.route.group_name,
-            why,
-            self._exchange.request_id.decode(),
+        exchange = self._exchange
+        lines.upgraded_closed(
+            group=exchange.route.group_name,
+            reason=why,
+            request_id=exchange.request_id.decode(),
+            pid=exchange.pid or None,
         )
         return True
 

@@ -15,10 +15,10 @@ Laws:
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 from collections.abc import Iterable
+from typing import TypedDict
 
 import trio
 
@@ -58,6 +58,7 @@ from passenger_trio.core.websocket_life import (
     WebSocketLife,
 )
 from passenger_trio.errors import IncompleteResponse, MalformedResponse
+from passenger_trio.log_lines import requests as lines
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.stage import Stage
@@ -78,7 +79,13 @@ _TO_CLIENT = {session_messages.TEXT: TEXT, session_messages.BINARY: BINARY}
 
 _OPEN = Side.OPEN
 
-_log = logging.getLogger("passenger_trio.server")
+
+class _Whose(TypedDict):
+    """Fields of each line about a WebSocket."""
+
+    group: str
+    request_id: str
+    pid: int | None
 
 
 class WebSocket:
@@ -208,7 +215,7 @@ class WebSocket:
                 case TellWorker(code, reason):
                     self._tell_worker(b"" if code == 1005 else close_payload(code, reason))
                 case CutClient():
-                    _log.info("closing a WebSocket whose client does not respond [%s]", self._client.peer.address)
+                    lines.websocket_client_silent(client=self._client.peer.address, **self._whose())
                     self._client.stream.send_eof()
                     self._client.stream.close()
                     assert self._to_worker is not None
@@ -275,7 +282,7 @@ class WebSocket:
         except trio.ClosedResourceError:
             pass  # the process was given back already
         except MalformedResponse as error:
-            _log.error("%s: %s [pid %d]", self._exchange.route.group_name, error, self._exchange.pid)
+            lines.websocket_failed(reason=str(error), **self._whose())
             self._worker_gone(True)
 
     def _take_from_worker(self, kind: int, payload: bytes, last: bool, out: list[bytes]) -> None:
@@ -302,12 +309,7 @@ class WebSocket:
             return
         code, reason = close_code(payload), payload[2:].decode()
         if not is_close_payload(payload):
-            _log.error(
-                "%s closed a WebSocket with the code %d, which cannot be sent [request %s]",
-                self._exchange.route.group_name,
-                code,
-                self._exchange.request_id.decode(),
-            )
+            lines.websocket_bad_code(code=code, **self._whose())
             code, reason = INTERNAL_ERROR, ""
         self._perform(life.worker_closes(code, reason, now))
 
@@ -376,7 +378,9 @@ class WebSocket:
                     out.clear()
                 code, reason = close_code(payload), payload[2:].decode()
                 if opcode == FAILURE:
-                    _log.info("a WebSocket is closed with %d: %s [%s]", code, reason, self._client.peer.address)
+                    lines.websocket_client_failed(
+                        code=code, reason=reason, client=self._client.peer.address, **self._whose()
+                    )
                     self._client.front.rejected[f"websocket_{code}"] += 1
                     self._perform(life.client_fails(code, reason, now))
                 else:
@@ -405,14 +409,18 @@ class WebSocket:
         session = self._exchange.session
         assert session is not None
         assert session.stream is not None
-        _log.warning(
-            "closing a WebSocket of %s: the application stopped reading [request %s]",
-            self._exchange.route.group_name,
-            self._exchange.request_id.decode(),
-        )
+        lines.websocket_app_stopped_reading(**self._whose())
         self._session_reader.closing = self._aborted = True
         session.stream.send_eof()
         self._to_worker.drop()
+
+    def _whose(self) -> _Whose:
+        exchange = self._exchange
+        return {
+            "group": exchange.route.group_name,
+            "request_id": exchange.request_id.decode(),
+            "pid": exchange.pid or None,
+        }
 
     # -- the client's end -----------------------------------------------------------------------------------------
 

@@ -113,7 +113,7 @@ class TestJson:
         line = format_json(RECORD)
         assert line.endswith(b"}\n")
         assert json.loads(line) == {
-            "time": "2025-11-23T07:43:01.250+00:00",
+            "time": "2025-11-23T07:43:01.250Z",
             "event": "access",
             "remote": "127.0.0.1",
             "method": "GET",
