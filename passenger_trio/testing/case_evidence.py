@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -38,7 +39,7 @@ class SessionEvidence:
     """What all tests share. Made at the first test that has a live application."""
 
     def __init__(self, home: Path, trace: str, output: Path, lint: str, seed: int) -> None:
-        """:param home: a directory for its files. They are removed at the end, and the directory is pytest's."""
+        """:param home: a directory for its files. It is removed at the end."""
         self.home = home
         self.trace = trace
         self.output = output
@@ -53,7 +54,7 @@ class SessionEvidence:
                 import httplint  # noqa: F401
             except ImportError:
                 pass  # the first response says so
-        descriptor, self.times_path = tempfile.mkstemp(prefix="pt-times-", dir=home)
+        descriptor, self.times_path = tempfile.mkstemp(prefix="times-", dir=home)
         os.close(descriptor)
 
     def prepare(self, options: dict[str, Any], *, machine: bool) -> None:
@@ -85,7 +86,7 @@ class SessionEvidence:
         if self.machine is not None and self.machine.machine is not None:
             self.machine.machine.close()
         self.lint_file.close()
-        Path(self.times_path).unlink(missing_ok=True)
+        shutil.rmtree(self.home, ignore_errors=True)
 
 
 class CaseEvidence:

@@ -80,9 +80,10 @@ def _session(request: pytest.FixtureRequest) -> SessionEvidence:
     config = request.config
     if _SESSION not in config.stash:
         from passenger_trio.testing.case_evidence import SessionEvidence
+        from passenger_trio.testing.run_directory import temporary_directory
 
         config.stash[_SESSION] = SessionEvidence(
-            request.getfixturevalue("tmp_path_factory").mktemp("pt-evidence"),
+            temporary_directory("evidence-"),
             _setting(config, "trace"),
             config.rootpath / _setting(config, "output"),
             _setting(config, "lint"),

@@ -20,7 +20,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -30,6 +29,7 @@ from urllib.parse import urlsplit
 
 from passenger_trio.admin.client import fetch_status
 from passenger_trio.testing.raw_client import RawClient, Response
+from passenger_trio.testing.run_directory import HOME, environment_of_a_server, temporary_directory
 
 __all__ = ["MARK", "LeftBehind", "Supervisor", "eventually", "is_running"]
 
@@ -121,18 +121,19 @@ class Supervisor:
         :param cwd: the server's working directory (default: this program's).
         :param env: more environment variables; None removes one.
         :param wait: False returns at once; the caller must call ``wait_ready``.
-        :param prefix: words in front of the command, such as ``prlimit --nofile=64``.
+        :param prefix: words in front of the command, such as ``prlimit --nofile=64``. Then, and with ``python``, the
+            server does not end when this process is killed.
         :param python: the interpreter that runs the server; passenger_trio must be installed for it
             (default: the one in ``PASSENGER_TRIO_TEST_SUPERVISOR``, else this one).
         """
-        home = Path(tempfile.mkdtemp(prefix="pt-"))
+        home = temporary_directory(HOME)
         mark = secrets.token_hex(8)
+        prefix = list(prefix)
+        lives_on = bool(prefix or python)  # in a namespace of its own, or as a program that is not ours
         command = [
             *prefix,
             python or os.environ.get("PASSENGER_TRIO_TEST_SUPERVISOR") or sys.executable,
-            "-m",
-            "passenger_trio",
-            "start",
+            *("-m", "passenger_trio" if lives_on else "passenger_trio.testing.served", "start"),
             *([] if root is None else [str(root)]),
             *arguments,
         ]
@@ -141,6 +142,7 @@ class Supervisor:
             "PASSENGER_TRIO_LOG_FORMAT": "json",
             "PASSENGER_TRIO_INSTANCE_DIR": str(home / "i"),
             "PASSENGER_TRIO_ACCESS_LOG": str(home / "access.log"),
+            **({} if lives_on else environment_of_a_server(home)),
         }
         if os.geteuid() == 0 and "--user" not in arguments:
             settings["PASSENGER_TRIO_USER"] = "root"  # a test runs its applications as itself

@@ -24,6 +24,7 @@ from typing import Any
 import attrs
 
 from passenger_trio.testing.faults.plan import WRAPPER
+from passenger_trio.testing.run_directory import run_directory
 
 __all__ = ["Finding", "LintFile", "lint_response"]
 
@@ -56,8 +57,8 @@ class LintFile:
     """The file to which the application's processes append. ``environment`` is for their start."""
 
     def __init__(self, directory: Path | None = None) -> None:
-        """:param directory: where to make it (default: that for temporary files)."""
-        descriptor, self.path = tempfile.mkstemp(prefix="pt-lint-", dir=directory)
+        """:param directory: where to make it (default: that of the run)."""
+        descriptor, self.path = tempfile.mkstemp(prefix="lint-", dir=directory or run_directory())
         os.close(descriptor)
 
     @property

@@ -119,10 +119,13 @@ def passenger_server(
     request: pytest.FixtureRequest, passenger_config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Servers]:
     """The servers of this session (of this worker of pytest-xdist): one for each application and set of options."""
+    from passenger_trio.testing.run_directory import HOME, temporary_directory
     from passenger_trio.testing.servers import Servers
 
     keep = request.config.getoption("passenger_keep")
-    with Servers(passenger_config, lambda: tmp_path_factory.mktemp("pt"), keep) as servers:
+    with Servers(
+        passenger_config, lambda: tmp_path_factory.mktemp("pt") if keep else temporary_directory(HOME), keep
+    ) as servers:
         yield servers
         request.config.stash[_KEPT] = [str(home) for home in servers.homes] if keep else []
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from passenger_trio.testing.forked_preloader import ForkedPreloader, interface_of
 from passenger_trio.testing.live_app import THRESHOLD, LiveApp, options_for_object, options_of
+from passenger_trio.testing.run_directory import HOME, run_directory, temporary_directory
 from passenger_trio.testing.servers import Servers
 
 __all__ = ["DropIn", "end_all", "serve"]
@@ -50,7 +50,8 @@ def serve(app: object, options: Mapping[str, Any]) -> LiveApp:
 def _shared() -> Servers:
     """The servers of this process; not those of a process from which it was forked."""
     if os.getpid() not in _servers:
-        servers = _servers[os.getpid()] = Servers({}, lambda: Path(tempfile.mkdtemp(prefix="pt-")))
+        run_directory()  # its removal is registered first, and so comes last
+        servers = _servers[os.getpid()] = Servers({}, lambda: temporary_directory(HOME))
         atexit.register(servers.close)
     return _servers[os.getpid()]
 

@@ -1,8 +1,8 @@
 """The servers of one pytest session: one for each application and set of options, started at its
 first use, shared by all tests that ask for the same.
 
-A server (TH3) listens on a Unix socket in a directory of this session, so workers of pytest-xdist do not
-meet. It ends with the process of the tests, whatever ends that (TH8). It keeps one preloader and no process between tests: a test orders a fresh one
+A server (TH3) listens on a Unix socket in the directory of its run, so workers of pytest-xdist do not
+meet. It ends with the process of the tests, whatever ends that, and then removes what is left of them (TH8). It keeps one preloader and no process between tests: a test orders a fresh one
 (``live_app``). Its log goes to a file, because a thread that reads a pipe would stand in the way of
 forking from the test's process.
 """
@@ -16,7 +16,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -30,6 +29,7 @@ from passenger_trio.errors import AdminError
 from passenger_trio.options import AppOptions, PoolOptions, ServerOptions
 from passenger_trio.testing.harness import MARK, Supervisor, eventually
 from passenger_trio.testing.leaks import look
+from passenger_trio.testing.run_directory import HOME, environment_of_a_server, temporary_directory
 
 __all__ = ["ServerUnderTest", "Servers", "write_config"]
 
@@ -71,14 +71,14 @@ class ServerUnderTest(Supervisor):
             "PASSENGER_TRIO_LOG_FORMAT": "json",
             "PASSENGER_TRIO_INSTANCE_DIR": str(home / "i"),
             "PASSENGER_TRIO_SOCKET": str(home / "s"),
-            "PASSENGER_TRIO_LIFELINE": str(os.getpid()),
+            **environment_of_a_server(home),
             **more,
         }
         if os.geteuid() == 0 and "\nuser = " not in config.read_text():
             environment["PASSENGER_TRIO_USER"] = "root"  # a test runs its applications as itself
         with open(home / "log", "wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "passenger_trio", "start", "--config", str(config)],
+                [sys.executable, "-m", "passenger_trio.testing.served", "start", "--config", str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -291,7 +291,7 @@ class Servers:
         home = self._make_directory()
         if len(os.fsencode(home)) > _LONGEST_HOME:
             shutil.rmtree(home)
-            home = Path(tempfile.mkdtemp(prefix="pt-"))
+            home = temporary_directory(HOME)
         return home
 
 

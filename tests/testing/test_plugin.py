@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -327,16 +328,24 @@ def test_what_a_test_leaves_behind_fails_it(pytester: pytest.Pytester) -> None:
 
 
 @pytest.mark.parametrize(("number", "names"), [(signal.SIGKILL, "'shop:app', app"), (signal.SIGTERM, "app")])
-def test_a_killed_run_leaves_nothing(pytester: pytest.Pytester, number: int, names: str) -> None:
-    """TH8: servers, preloaders and processes end, also those of application objects, also with a descriptor of pytest's elsewhere."""
+def test_a_killed_run_leaves_nothing(pytester: pytest.Pytester, instance_dir: Path, number: int, names: str) -> None:
+    """TH8: servers, preloaders and processes end, also those of application objects, also with a descriptor of pytest's elsewhere; and what they had on
+    disk goes: homes of servers, links of faults and taps, evidence, the servers of drop-in clients.
+    """
     pytester.makepyfile(
         shop=SHOP,
         test_shop=f"""
             import os, time
             from shop import app
 
-            def test_waits(passenger_factory):
+            def test_waits(passenger_factory, live_app, faults):
+                from passenger_trio.testing import Supervisor, process_wide
                 pids = []
+                slow = faults.slow_read(rate=1000)
+                slow.__enter__()
+                process_wide.serve("shop:app", {{}})
+                server = Supervisor.start(".", "shop:app")
+                pids += [server.pid, *server.pids]
                 for name in [{names}]:
                     live = passenger_factory(name)
                     pids += [live.server.pid, live.server.preloader_pid, *live.pids]
@@ -345,12 +354,18 @@ def test_a_killed_run_leaves_nothing(pytester: pytest.Pytester, number: int, nam
         """,
     )
     pids = pytester.path / "pids"
-    with subprocess.Popen([*PYTEST, "-s", "test_shop.py"], cwd=pytester.path, start_new_session=True) as killed:
+    environment = {**os.environ, "TMPDIR": str(instance_dir)}
+    command = [*PYTEST, "-s", "--basetemp", "own", "--passenger-app", "shop:app", "test_shop.py"]
+    with subprocess.Popen(command, cwd=pytester.path, start_new_session=True, env=environment) as killed:
         eventually(lambda: pids.exists() and pids.read_text().endswith("end"), 60)
+        made = {path.name.rpartition("-")[0] for path in instance_dir.glob("pt-run-*/*")}
+        assert made >= {"home", "evidence", "link"}, made
         killed.send_signal(number)
     found = [int(word) for word in pids.read_text().split()[:-1]]
-    assert len(found) == 3 * len(names.split(","))
+    assert len(found) == 2 + 3 * len(names.split(","))
     eventually(lambda: not [pid for pid in found if Path(f"/proc/{pid}/stat").exists() and not is_zombie(pid)], 30)
+    eventually(lambda: not list(instance_dir.iterdir()), 30, f"{instance_dir} is empty")
+    assert not (pytester.path / "own").exists(), "nothing of pytest's directory was needed"
     sockets = [path for path in Path(pytester.path).rglob("*") if path.is_socket()]
     assert not sockets
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import socket
 import struct
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +21,7 @@ from passenger_trio.testing.conformance.basis import (
     expect,
 )
 from passenger_trio.testing.conformance.loader import Loader, Output
+from passenger_trio.testing.run_directory import temporary_directory
 
 
 class FakeSupervisor:
@@ -38,8 +38,7 @@ class FakeSupervisor:
     """
 
     def __init__(self) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="pt-")
-        self.directory = Path(self._directory.name)
+        self.directory = temporary_directory("supervisor-")
         """A private directory. Control and worker sockets are in it."""
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.directory / "spawn.sock"))
@@ -62,7 +61,7 @@ class FakeSupervisor:
         while self._loaders:
             self._loaders.pop().close()
         self._listener.close()
-        self._directory.cleanup()
+        shutil.rmtree(self.directory)
 
     def start(
         self,

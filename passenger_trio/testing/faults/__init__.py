@@ -58,7 +58,7 @@ class FaultSetup:
 
     def __init__(self, *, machine: bool = False, directory: Path | None = None) -> None:
         """:param machine: also for a full or slow disk and a jumping clock, which need a C compiler.
-        :param directory: where to make its files (default: that for temporary files).
+        :param directory: where to make its files (default: that of the run).
 
         :raises FaultNotPossible: ``machine``, and there is no C compiler.
         """

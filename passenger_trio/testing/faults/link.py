@@ -15,7 +15,6 @@ import os
 import select
 import shutil
 import socket
-import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ import h11
 
 from passenger_trio.testing.faults.fault import Fault
 from passenger_trio.testing.raw_client import RawClient, Response
+from passenger_trio.testing.run_directory import temporary_directory
 
 if TYPE_CHECKING:
     import httpx2
@@ -140,7 +140,7 @@ class Link(Fault):
     """Bytes that the kernel may keep for a client that does not read; 0: as many as it likes."""
 
     directory: Path | None = None
-    """Where to make its socket, if the path is short enough; else in the directory for temporary files."""
+    """Where to make its socket, if the path is short enough; else in the directory of the run."""
 
     def __init__(self, server: Address, seed: int = 0, **values: Any) -> None:
         super().__init__(seed, **values)
@@ -191,7 +191,7 @@ class Link(Fault):
     def begin(self) -> None:
         if isinstance(self._server, str):
             fits = self.directory is not None and len(os.fsencode(self.directory)) < _LONGEST
-            self._home = tempfile.mkdtemp(prefix="pt-link-", dir=self.directory if fits else None)
+            self._home = str(temporary_directory("link-", self.directory if fits else None))
             self._listener = socket.socket(socket.AF_UNIX)
             self._listener.bind(os.path.join(self._home, "link"))
         else:

@@ -18,7 +18,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import psutil
 
 from passenger_trio.testing.faults.fault import Fault, FaultNotPossible
 from passenger_trio.testing.harness import Supervisor, eventually
+from passenger_trio.testing.run_directory import temporary_directory
 
 __all__ = ["ClockJump", "DiskFull", "Machine", "NoDescriptors", "PausedSupervisor", "SlowDisk"]
 
@@ -38,7 +38,7 @@ class Machine:
     """The plan of one server's machine."""
 
     def __init__(self, directory: Path | None = None) -> None:
-        """:param directory: where to make its files (default: that for temporary files).
+        """:param directory: where to make its files (default: that of the run).
 
         :raises FaultNotPossible: there is no C compiler.
         """
@@ -48,7 +48,7 @@ class Machine:
                 "a full or slow disk and a jumping clock need a C compiler (cc): install one, or start the server without"
                 " the machine faults"
             )
-        self._home = Path(tempfile.mkdtemp(prefix="pt-machine-", dir=directory))
+        self._home = temporary_directory("machine-", directory)
         self._library, self._path = self._home / "machine_calls.so", self._home / "plan"
         source = Path(__file__).with_name("machine_calls.c")
         command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(self._library), str(source), "-ldl"]

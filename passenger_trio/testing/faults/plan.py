@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
+
+from passenger_trio.testing.run_directory import temporary_directory
 
 __all__ = ["WRAPPER", "Order", "Plan"]
 
@@ -52,8 +53,8 @@ class Plan:
     """The directory of one server. ``close`` removes it."""
 
     def __init__(self, directory: Path | None = None) -> None:
-        """:param directory: where to make it (default: that for temporary files)."""
-        self.home = Path(tempfile.mkdtemp(prefix="pt-plan-", dir=directory))
+        """:param directory: where to make it (default: that of the run)."""
+        self.home = temporary_directory("plan-", directory)
         for name in ("armed", "fired"):
             (self.home / name).mkdir()
         self._number = 0
