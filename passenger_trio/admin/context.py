@@ -8,6 +8,7 @@ import attrs
 import trio
 
 from passenger_trio.admin.memory_gauges import MemoryGauges
+from passenger_trio.codecs.openmetrics import Exposition
 from passenger_trio.running import RunningServer
 
 __all__ = ["Admin"]
@@ -23,3 +24,4 @@ class Admin:
     started: float
     limiter: trio.CapacityLimiter = attrs.field(factory=partial(trio.CapacityLimiter, 1))
     memory: MemoryGauges = attrs.field(factory=MemoryGauges)
+    exposition: Exposition = attrs.field(factory=Exposition)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from passenger_trio.codecs.admin_api import Text
 from passenger_trio.core.health import Facts, Health, ask
+from passenger_trio.core.statistics import PoolStatistics
 from passenger_trio.running import RunningServer
 
-__all__ = ["health", "health_answer"]
+__all__ = ["facts", "health", "health_answer"]
 
 
 def health(server: RunningServer, question: str) -> Health:
     """:param question: one of ``core.health.QUESTIONS``."""
-    return ask(question, Facts(server.started, server.stopping or server.front.draining, server.pool.statistics()))
+    return ask(question, facts(server, server.pool.statistics()))
+
+
+def facts(server: RunningServer, pool: PoolStatistics) -> Facts:
+    """What health depends on."""
+    return Facts(server.started, server.stopping or server.front.draining, pool)
 
 
 def health_answer(server: RunningServer, question: str, *, verbose: bool) -> Text:

@@ -128,6 +128,7 @@ class _Desk:
 
     async def _serve(self, number: int, stream: RawStream) -> None:
         reader = AdminReader()
+        rest: Sequence[bytes] = ()
         try:
             try:
                 while (request := reader.next_request()) is None:
@@ -135,11 +136,14 @@ class _Desk:
                 self.lobby.speak(number)
                 answer = await self._answer(request)
                 data = encode_answer(answer.status, answer, is_head=reader.is_head)
+                rest = () if reader.is_head else answer.rest
             except AdminRefused as refused:
                 data = encode_answer(
                     refused.status, {"error": str(refused)}, is_head=reader.is_head, allow=refused.allow
                 )
             await stream.send_all(data)
+            for part in rest:
+                await stream.send_all(part)
             stream.send_eof()
             with trio.move_on_after(1.0):  # closing with bytes unread could destroy the answer
                 while await stream.recv():
@@ -151,7 +155,7 @@ class _Desk:
         if request.method not in ("GET", "HEAD"):
             raise AdminRefused(405, "only GET and HEAD are possible", allow="GET, HEAD")
         if request.path == "/metrics":
-            return Text(200, CONTENT_TYPE, await metrics(self.admin))
+            return Text(200, CONTENT_TYPE, b"", await metrics(self.admin))
         if request.path[1:] in QUESTIONS:
             return health_answer(self.admin.server, request.path[1:], verbose="verbose" in read_flags(request.query))
         raise AdminRefused(404, "there are /metrics, /livez, /readyz and /startupz")

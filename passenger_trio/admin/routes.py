@@ -81,7 +81,7 @@ async def _history(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _metrics(admin: Admin, order: Mapping[str, Any]) -> Text:
-    return Text(200, CONTENT_TYPE, await metrics(admin))
+    return Text(200, CONTENT_TYPE, b"", await metrics(admin))
 
 
 def _health(question: str) -> Run:

@@ -195,6 +195,8 @@ async def _receive(stream: RawStream, reader: AdminReader) -> AdminRequest:
 
 async def _reply(stream: RawStream, status: int, answer: Answer, *, is_head: bool = False, allow: str = "") -> None:
     await stream.send_all(encode_answer(status, answer, is_head=is_head, allow=allow))
+    for part in answer.rest if isinstance(answer, Text) and not is_head else ():
+        await stream.send_all(part)
     stream.send_eof()
 
 

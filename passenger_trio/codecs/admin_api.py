@@ -14,7 +14,7 @@ Laws:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -71,6 +71,8 @@ class Text:
     status: int
     content_type: str
     body: bytes
+    rest: Sequence[bytes] = ()
+    """What follows ``body``: a long answer is sent in its parts, never copied into one."""
 
 
 @attrs.frozen
@@ -243,18 +245,18 @@ def _no_constant(name: str) -> Any:
 def encode_answer(status: int, value: object, *, is_head: bool = False, allow: str = "") -> bytes:
     """An answer, after which the connection is closed.
 
-    :param value: or its JSON, in bytes; or a ``Text``, whose status is the same.
+    :param value: or its JSON, in bytes; or a ``Text``, whose status is the same, and whose ``rest`` the caller sends.
     :param is_head: the answer to HEAD: what GET would have been, without its body (RFC 9110 section 9.3.2).
     :param allow: with 405: the methods that there are (RFC 9110 section 15.5.6).
     """
-    kind = b"application/json"
+    kind, rest = b"application/json", 0
     if isinstance(value, Text):
-        kind, body = value.content_type.encode(), value.body
+        kind, body, rest = value.content_type.encode(), value.body, sum(map(len, value.rest))
     else:
         body = (value if isinstance(value, bytes) else json.dumps(value).encode()) + b"\n"
     more = b"Allow: %b\r\n" % allow.encode() if allow else b""
     head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%bConnection: close\r\n\r\n"
-    encoded = head % (status, _REASONS[status], kind, len(body), more)
+    encoded = head % (status, _REASONS[status], kind, len(body) + rest, more)
     return encoded if is_head else encoded + body
 
 

@@ -41,6 +41,7 @@ Each part states its theory in its own module: ``waitlist``, ``routing``, ``scal
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from passenger_trio.core import (
     crash_loop,
@@ -714,9 +715,9 @@ class PoolPolicy:
                     commands.append(restarting.retire_preloader(group, of, Reason.SHUT_DOWN))
         return commands + self._empty()
 
-    def statistics(self) -> PoolStatistics:
-        """The state of the pool as frozen values."""
-        return statistics.describe(self.state)
+    def statistics(self, keys: Iterable[GroupKey] | None = None) -> PoolStatistics:
+        """The state of the pool as frozen values. :param keys: as for ``statistics.describe``."""
+        return statistics.describe(self.state, keys)
 
     def group_statistics(self, key: GroupKey) -> GroupStatistics:
         """The state of one group as frozen values."""

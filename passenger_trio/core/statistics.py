@@ -5,6 +5,8 @@ The values are copies. Using them does not change the pool, and they do not chan
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import attrs
 
 from passenger_trio.core import scaling
@@ -95,11 +97,15 @@ class PoolStatistics:
     """Processes that were retired, but are not gone."""
 
 
-def describe(pool: PoolState) -> PoolStatistics:
-    """The state of the pool as values."""
+def describe(pool: PoolState, keys: Iterable[GroupKey] | None = None) -> PoolStatistics:
+    """The state of the pool as values.
+
+    :param keys: describe these groups only, as far as they are there; None: all.
+    """
+    groups = pool.groups.values() if keys is None else [pool.groups[key] for key in keys if key in pool.groups]
     return PoolStatistics(
         limits=pool.limits,
-        groups=tuple(describe_group(pool, group) for group in pool.groups.values()),
+        groups=tuple(describe_group(pool, group) for group in groups),
         capacity_used=pool.capacity_used,
         detached=len(pool.processes) - pool.enabled_count,
     )

@@ -353,9 +353,12 @@ class Pool:
         limits = self._policy.state.groups[key].limits
         return limits.memory_limit > 0 or limits.hard_memory_limit > 0
 
-    def statistics(self) -> PoolStatistics:
-        """The state of the pool now; read-only."""
-        return self._policy.statistics()
+    def statistics(self, keys: Iterable[GroupKey] | None = None) -> PoolStatistics:
+        """The state of the pool now; read-only.
+
+        :param keys: describe these groups only, as far as they are there (default: all).
+        """
+        return self._policy.statistics(keys)
 
     def group_statistics(self, key: GroupKey) -> GroupStatistics:
         """The state of one group now; read-only.

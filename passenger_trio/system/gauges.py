@@ -8,7 +8,7 @@ import os
 
 import attrs
 
-__all__ = ["ProcessGauge", "measure"]
+__all__ = ["ProcessGauge", "measure", "resident"]
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -34,8 +34,7 @@ def measure(pid: int) -> ProcessGauge | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             stat = file.read()
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            rss = int(file.read().split()[1]) * _PAGE
+        rss = resident(pid)
     except OSError:
         return None
     fields = stat[stat.rindex(b")") + 2 :].split()
@@ -52,3 +51,12 @@ def measure(pid: int) -> ProcessGauge | None:
     except OSError:
         pass
     return ProcessGauge(pid, rss, pss, uss, cpu_time)
+
+
+def resident(pid: int) -> int:
+    """The resident memory of a process in bytes. Quick.
+
+    :raises OSError: the process does not exist, or no descriptor is left.
+    """
+    with open(f"/proc/{pid}/statm", "rb") as file:
+        return int(file.read().split()[1]) * _PAGE

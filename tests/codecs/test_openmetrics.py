@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from passenger_trio.codecs.openmetrics import Family, encode
+from passenger_trio.codecs.openmetrics import END, SLICE, Exposition, Family, encode
 from passenger_trio.core.tally import Histogram
 
 
@@ -64,3 +64,43 @@ def test_OB1_a_name_from_a_file_system_that_is_no_text() -> None:
     family = Family("t_gauge", "gauge", "A gauge.")
     family.add(1, app="caf\udce9")
     assert b'app="caf' in encode([family])
+
+
+def test_OB1_a_scrape_writes_anew_only_what_has_changed() -> None:
+    """A thousand applications are six thousand histograms, and few have changed since the scrape before."""
+    told = [Histogram() for _ in range(1000)]
+
+    def scraped() -> bytes:
+        return b"".join([*exposition.parts(_family_of(told)), END])
+
+    exposition = Exposition()
+    first = scraped()
+    assert exposition.written == 1000
+    assert scraped() == first
+    assert exposition.written == 1000
+    told[7].observe(0.3)
+    del told[-1]
+    second = scraped()
+    assert exposition.written == 1001
+    assert read(second)[("t_wait_seconds_count", (("app", "app7"),))] == 1
+    assert second == encode([_family_of(told)])
+
+
+def _family_of(told: list[Histogram]) -> Family:
+    family = Family("t_wait_seconds", "histogram", "Waiting.")
+    for number, histogram in enumerate(told):
+        family.add(histogram, app=f"app{number}")
+    return family
+
+
+def test_OB1_a_part_of_the_text_has_a_bounded_number_of_samples() -> None:
+    """Between two parts the server does other things."""
+    family = Family("t_gauge", "gauge", "A gauge.")
+    for number in range(1000):
+        family.add(number, app=str(number))
+    parts = list(Exposition().parts(family))
+    assert [part.count(b"\nt_gauge{") + part.startswith(b"t_gauge{") for part in parts] == [4 * SLICE] * (
+        1000 // SLICE // 4
+    )
+    parts = list(Exposition().parts(_family_of([Histogram() for _ in range(1000)])))
+    assert [part.count(b"t_wait_seconds_count{") for part in parts] == [SLICE] * (1000 // SLICE)
