@@ -94,11 +94,11 @@ def test_files_come_change_and_go(folder: Folder) -> None:
 def test_a_broken_file_keeps_its_last_good_version(folder: Folder, text: str, why: str) -> None:
     folder.write("third")
     eventually(lambda: len(folder.ask("third")) == 2)
-    eventually(lambda: folder.broken() == {})
+    eventually(lambda: "third.toml" not in folder.broken())
     third, first = folder.ask("third"), folder.ask("first")
     folder.write("third", text)
     eventually(lambda: why in folder.broken().get("third.toml", ""))
     assert (folder.ask("third"), folder.ask("first")) == (third, first)
     folder.write("third")
-    eventually(lambda: folder.broken() == {})
+    eventually(lambda: "third.toml" not in folder.broken())
     assert folder.ask("third") == third

@@ -31,13 +31,13 @@ class ControlConnection {
     this.thread.postMessage(encodeLine({ type, ...members }));
   }
 
-  // Wait until everything that was sent has been written.
+  // Wait until everything that was sent has been written. Returns whether it has.
   flush() {
     const deadline = Date.now() + FLUSH_TIMEOUT;
     for (;;) {
       const written = Atomics.load(this.written, 0);
       const left = deadline - Date.now();
-      if (written >= this.sent || left <= 0) return;
+      if (written >= this.sent || left <= 0) return written >= this.sent;
       Atomics.wait(this.written, 0, written, left);
     }
   }

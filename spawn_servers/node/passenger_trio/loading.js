@@ -115,8 +115,7 @@ const loader = {
     loader.wrapApplication().then(() => loader.runFile(file)).then(
       () => loader.onLoaded(),
       (error) => {
-        process.stderr.write(`${backtraceOf(error)}\n`);
-        loader.failAndExit(explain(error));
+        loader.failAndExit(explain(error), error);
       },
     );
   },
@@ -191,16 +190,18 @@ const loader = {
     loader.control.send('ready', { sockets, application: options.name });
   },
 
+  // Returns whether the supervisor has read the report.
   fail(report) {
-    if (loader.ready || loader.failed) return;
+    if (loader.ready || loader.failed) return true;
     loader.failed = true;
     if (loader.step) loader.endStep('errored');
     loader.control.send('error', report);
-    loader.control.flush();
+    return loader.control.flush();
   },
 
-  failAndExit(report) {
-    loader.fail(report);
+  // The supervisor prints the backtrace, once.
+  failAndExit(report, error) {
+    if (!loader.fail(report) && error) process.stderr.write(`${backtraceOf(error)}\n`);
     process.exit(1);
   },
 };

@@ -56,10 +56,12 @@ class ControlConnection:
         self.descriptors.clear()
 
     def send(self, **message):
+        """:returns: whether the supervisor can read it."""
         try:
             self.socket.sendall(encode_line(message))
         except OSError:
-            pass  # The supervisor is gone: ``read`` says so.
+            return False  # The supervisor is gone: ``read`` says so.
+        return True
 
     def answer_backtrace(self, message, text):
         """Answer a ``backtrace`` message."""

@@ -119,8 +119,8 @@ def main(interface):
             if watcher.worker is not None:
                 raise  # A bug of ours: the worker serves already, so this is no failed start.
             watcher.begin_exit()
-            control.send(**explain(error, options, interface))
-            write_stderr(traceback_of(error))
+            if not control.send(**explain(error, options, interface)):
+                write_stderr(traceback_of(error))  # Otherwise the supervisor prints it: once.
             # A thread that the application started before it failed keeps the interpreter from ending. After this
             # time the process ends all the same, with status 1, and prints what its threads were doing.
             faulthandler.dump_traceback_later(5, exit=True, file=sys.__stderr__)

@@ -26,10 +26,12 @@ module PassengerTrio
       PassengerTrio.close_on_fork(@io)
     end
 
+    # Returns whether the supervisor can read it.
     def send_message(type, **members)
       @io.write(encode_line({ type: type }.merge(members)))
+      true
     rescue SystemCallError, IOError
-      nil
+      false
     end
 
     # Answer a "backtrace" message.

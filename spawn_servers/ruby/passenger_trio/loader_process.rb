@@ -57,8 +57,8 @@ module PassengerTrio
         raise ProcessStopping if @death_pipe.interrupted
 
         @death_pipe.stop_interrupting
-        control.send_message("error", **Advice.explain(e))
-        PassengerTrio.log(Advice.backtrace_of(e))
+        # The supervisor prints the backtrace, once.
+        PassengerTrio.log(Advice.backtrace_of(e)) unless control.send_message("error", **Advice.explain(e))
         nil
       end
 

@@ -41,7 +41,6 @@ class Lifespan:
             last = [line for line in message.splitlines() if line.strip()][-1:]
             what = "%s: %s" % (class_name(error), message_of(error)) if error is not None else "".join(last)
             report = traceback_of(error) if error is not None else message
-            write_stderr(report + "\n")
             raise StartFailed(
                 "application",
                 "The application failed in its start-up (lifespan): %s" % (what or "it does not say why"),
