@@ -78,7 +78,7 @@ def bookkeeping(state: PoolState) -> Iterator[str]:
     if state.enabled_count != sum(len(group.enabled) for group in state.groups.values()):
         yield f"{state.enabled_count} enabled processes are counted"
     for group in state.groups.values():
-        if not (group.avoiding.keys() | group.seeking.keys()) <= group.waiters.keys():
+        if not (group.avoiding.keys() | group.seeking.keys() | group.patient.keys()) <= group.waiters.keys():
             yield f"somebody who avoids or seeks a process of {group.key} does not wait"
         if any(state.waiters.get(waiter) is not group for waiter in group.waiters):
             yield f"a waiter of {group.key} belongs to another group"

@@ -173,6 +173,7 @@ class PoolPolicy:
         avoided: ProcessId | None = None,
         wanted: ProcessId | None = None,
         since: float | None = None,
+        patience: float = 0.0,
     ) -> list[Command]:
         """Ask for a session: grant it at once, refuse it at once, or queue the waiter and answer later.
 
@@ -181,6 +182,7 @@ class PoolPolicy:
         :param wanted: the process of the sticky session that the request belongs to. If it is enabled, the request
             waits for it.
         :param since: when the request came, if it waits at a front since before now: its place in the queue is by that.
+        :param patience: seconds in which a front may send back what serves it: until then no process is started for it.
         """
         state = self.state
         if waiter in state.waiters:
@@ -192,7 +194,7 @@ class PoolPolicy:
             return [waitlist.refusal(state, group, waiter, now)]
         if group.always_restart and restarting.is_used(group):
             restarted = self.restart(key, now, hard=True)
-            return restarted + self.checkout(waiter, key, now, avoided, wanted, since)
+            return restarted + self.checkout(waiter, key, now, avoided, wanted, since, patience)
         # No waiter is overtaken: those that wait take none of the processes with room.
         process = routing.take_for(group, avoided, wanted) if group.free else None
         if process is not None:
@@ -208,6 +210,8 @@ class PoolPolicy:
         waitlist.append(state, group, waiter, now, avoided, wanted)
         if since is not None:
             waitlist.move_up(group, waiter, since)
+        if patience:
+            waitlist.be_patient(group, waiter, now + patience)
         if group.has_choosy_waiters:
             served = waitlist.serve(state, group, now) + self._let_go(now)
             return served + scaling.start_spawns(state, now, (group,))
@@ -637,6 +641,7 @@ class PoolPolicy:
         commands: list[Command] = []
         for group in groups:
             commands += waitlist.refuse_overdue(state, group, now)
+            waitlist.end_patience(group, now)
             commands += recycling.end_overruns(state, group, now)
             commands += drain_time.look(group, now)
             if group.has_choosy_waiters:
@@ -671,6 +676,8 @@ class PoolPolicy:
         contended = False
         for group in self.state.groups.values():
             due = min(due, waitlist.overdue(group), recycling.overrun_due(group))
+            if group.patient:
+                due = min(due, waitlist.patient_until(group))
             if group.detached:
                 due = min(due, group.drain_due)
             if self.state.open:

@@ -7,6 +7,8 @@ Laws:
 * After its first failure a task waits ``FIRST`` seconds. Each failure soon after it doubles the wait, up
   to ``LONGEST``.
 * If a task ran for ``CALM`` seconds since its last failure, its next failure is a first one.
+* A task that had served for ``SERVED`` seconds since it was last started starts again at once: its start works, so waiting mends nothing. (Only a task that
+  tells when it begins to serve, as a front does; it cannot fail more often than once in that time.)
 * More than ``INTENSITY`` failures without such a calm exceed the restart intensity. That is reported
   once, until the next calm.
 """
@@ -17,12 +19,13 @@ import math
 
 import attrs
 
-__all__ = ["CALM", "FIRST", "INTENSITY", "LONGEST", "Restarts", "Verdict"]
+__all__ = ["CALM", "FIRST", "INTENSITY", "LONGEST", "SERVED", "Restarts", "Verdict"]
 
 FIRST = 0.1
 LONGEST = 30.0
 CALM = 60.0
 """Seconds; longer than ``LONGEST``, so that a wait is not a calm."""
+SERVED = 0.5
 INTENSITY = 5
 
 
@@ -45,8 +48,15 @@ class Restarts:
     started: float = -math.inf
     """When the task starts, or started, again: monotonic seconds."""
 
-    def failed(self, now: float) -> Verdict:
-        """The task failed."""
+    def failed(self, now: float, served: float = 0.0) -> Verdict:
+        """The task failed.
+
+        :param served: seconds for which it had served since its last start, if it tells that.
+        """
+        if served >= SERVED:
+            self.failures = 0
+            self.started = now
+            return Verdict(0.0, escalates=False)
         if self.failures and now - self.started >= CALM:
             self.failures = 0
         self.failures += 1

@@ -188,6 +188,8 @@ class GroupState:
     avoiding: dict[WaiterId, ProcessId] = attrs.field(factory=dict)
     # Waiters of a sticky session -> its process. They wait for that process as long as it is enabled.
     seeking: dict[WaiterId, ProcessId] = attrs.field(factory=dict)
+    # Waiters for whom a slot that a front has may come back -> until when no process is started for them.
+    patient: dict[WaiterId, float] = attrs.field(factory=dict)
     attempts: dict[AttemptId, Attempt] = attrs.field(factory=dict)
     backoff: Backoff = attrs.field(factory=Backoff)
     # Processes in a row that hung up in their first session. A session that ends well, or a preloader retired for them,

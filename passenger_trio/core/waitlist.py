@@ -37,14 +37,14 @@ def grant(pool: PoolState, process: ProcessState, waiter: WaiterId | None, now: 
 
 
 def waits_for_any(group: GroupState) -> int:
-    """The number of waiters that one more process would serve: all but those that seek a process that is enabled."""
+    """The number of waiters that one more process would serve: all but those that seek a process that is enabled, and those that are patient."""
     if not group.seeking:
-        return len(group.waiters)
+        return len(group.waiters) - len(group.patient)
     avoiding = group.avoiding
     seeking = sum(
         routing.sought(group, wanted, avoiding.get(waiter)) is not None for waiter, wanted in group.seeking.items()
     )
-    return len(group.waiters) - seeking
+    return len(group.waiters) - len(group.patient) - seeking
 
 
 def is_full(group: GroupState) -> bool:
@@ -77,6 +77,23 @@ def move_up(group: GroupState, waiter: WaiterId, since: float) -> None:
         waiters.move_to_end(later)
 
 
+def be_patient(group: GroupState, waiter: WaiterId, until: float) -> None:
+    """No process is started for the waiter until then: a front that has an idle one may send it back. One that takes not every process is not patient."""
+    if group.in_routing and waiter not in group.avoiding and waiter not in group.seeking:
+        group.patient[waiter] = until
+
+
+def patient_until(group: GroupState) -> float:
+    """When the first of the patient waiters is it no more."""
+    return min(group.patient.values(), default=math.inf)
+
+
+def end_patience(group: GroupState, now: float) -> None:
+    """From now on those count whose patience is over."""
+    for waiter in [waiter for waiter, until in group.patient.items() if until <= now]:
+        del group.patient[waiter]
+
+
 def leave(pool: PoolState, waiter: WaiterId) -> None:
     """``waiter`` has left. Nothing happens if it is not in a queue."""
     group = pool.waiters.pop(waiter, None)
@@ -89,6 +106,7 @@ def _forget(pool: PoolState, group: GroupState, waiter: WaiterId) -> None:
     del group.waiters[waiter]
     group.avoiding.pop(waiter, None)
     group.seeking.pop(waiter, None)
+    group.patient.pop(waiter, None)
 
 
 def serve(pool: PoolState, group: GroupState, now: float) -> list[Command]:
@@ -102,6 +120,8 @@ def serve(pool: PoolState, group: GroupState, now: float) -> list[Command]:
             break
         waiter, _ = group.waiters.popitem(last=False)
         del pool.waiters[waiter]
+        if group.patient:
+            group.patient.pop(waiter, None)
         commands.append(grant(pool, process, waiter, now))
     return commands
 

@@ -183,7 +183,7 @@ class Fronts:
         return [self._past, *(counts for _, counts in self._counts.values())]
 
     async def _ask(self, what: Asked) -> list[tuple[FrontKeeper, Answer]]:
-        """Ask every front, and wait for those that answer in time."""
+        """Ask every front that serves, and wait for those that answer in time."""
         self._asked += 1
         number = self._asked
         for keeper in self.keepers:
@@ -191,7 +191,7 @@ class Fronts:
         found = []
         with trio.move_on_after(_PATIENCE):
             for keeper in self.keepers:
-                while keeper.pid and number not in keeper.answers:
+                while keeper.serves and number not in keeper.answers:
                     await keeper.answered.wait()
         # What a front has sent on its channel before it answered is here, too: let it be read.
         await trio.lowlevel.checkpoint()

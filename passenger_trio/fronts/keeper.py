@@ -2,7 +2,7 @@
 
 Laws:
 
-* A front that ends before it was told to is replaced after a time that grows while it keeps failing (``core/restarts.py``). Its slots and
+* A front that ends before it was told to is replaced: at once if it had served for a while, else after a time that grows (``core/restarts.py``). Its slots and
   waiters are given back in the same step in which its channel ends.
 * A front that breaks the protocol, takes nothing, stands still, or does not end in time is killed.
 * When the keeper is cancelled, its front is killed and reaped.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import pickle
 import signal
@@ -104,7 +105,8 @@ class FrontKeeper:
     answers: dict[int, Answer] = attrs.field(factory=dict)
     answered: trio.Event = attrs.field(factory=trio.Event)
     """Set, and replaced, when an answer has come or the process has ended."""
-    _orders: trio.SocketStream | None = None
+    _serving_since: float = math.inf
+    """Since when this process of it can serve."""
     _waiting: bytearray = attrs.field(factory=bytearray)
     _more: trio.Event = attrs.field(factory=trio.Event)
 
@@ -113,6 +115,7 @@ class FrontKeeper:
         failures = Restarts()
         while True:
             problem = ""
+            self._serving_since = math.inf
             try:
                 problem = await self._run_once()
             except OSError as error:
@@ -122,12 +125,17 @@ class FrontKeeper:
                 return
             self.restarts += 1
             self.tried.set()
-            wait = failures.failed(trio.current_time()).wait
-            _log.error(
-                "front %d %s; its connections are lost, and it is started again in %.1f s", self.number, problem, wait
-            )
+            now = trio.current_time()
+            wait = failures.failed(now, now - self._serving_since).wait
+            when = f"in {wait:.1f} s" if wait else "at once"
+            _log.error("front %d %s; its connections are lost, and it is started again %s", self.number, problem, when)
             with trio.move_on_after(wait):
                 await self._wait_stopping()
+
+    @property
+    def serves(self) -> bool:
+        """Whether a process runs that has told that it can serve. One that starts answers nobody yet."""
+        return bool(self.pid) and self._serving_since < math.inf
 
     async def _wait_stopping(self) -> None:
         while self.stopping is None:
@@ -143,7 +151,7 @@ class FrontKeeper:
             self.drains = isinstance(order, Drain)
         elif isinstance(order, Stop):
             self.stopping = order
-        elif isinstance(order, Ask) and not self.pid:
+        elif isinstance(order, Ask) and not self.serves:
             return
         if self.pid:
             self._waiting += encode_order(order)
@@ -239,6 +247,7 @@ class FrontKeeper:
     def _take(self, payload: bytes) -> None:
         match read_report(payload):
             case Serving():
+                self._serving_since = trio.current_time()
                 self.tried.set()
             case Line() as line:
                 self._log_line(line)

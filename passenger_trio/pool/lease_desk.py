@@ -248,7 +248,7 @@ class LeaseDesk:
     # -- tickets ------------------------------------------------------------------------------------------------
 
     def _ask(self, ask: Ask) -> None:
-        waiter = self._pool.queue_for_front(ask.group, ask.since, ask.avoided, ask.route)
+        waiter = self._pool.queue_for_front(ask.group, ask.since, ask.avoided, ask.route, ask.patience)
         self._tickets[ask.ticket] = waiter
         if waiter.answered:
             self._answered.append(ask.ticket)

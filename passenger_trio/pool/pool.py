@@ -281,11 +281,13 @@ class Pool:
             self.watcher.somebody_waits(key)
         return waiter
 
-    def queue_for_front(self, key: GroupKey, since: float, avoided: ProcessId | None, sticky_route: bytes) -> Waiter:
+    def queue_for_front(
+        self, key: GroupKey, since: float, avoided: ProcessId | None, sticky_route: bytes, patience: float
+    ) -> Waiter:
         """Enter the queue for a request that waits at a front since then."""
         waiter = Waiter(self, WaiterId(next(self._waiter_ids)))
         wanted = self._routes.get(sticky_route)
-        commands = self._policy.checkout(waiter.id, key, self.now(), avoided, wanted, since)
+        commands = self._policy.checkout(waiter.id, key, self.now(), avoided, wanted, since, patience)
         self._waiters[waiter.id] = waiter
         self._perform(commands)
         return waiter

@@ -18,6 +18,7 @@ from passenger_trio.core.fronts.messages import (
     Want,
 )
 from passenger_trio.core.fronts.owner_ledger import (
+    PATIENCE,
     Abandon,
     Ask,
     AskForOobWork,
@@ -88,6 +89,15 @@ def test_FR2_a_want_that_can_be_true_is_believed(ledger: OwnerLedger) -> None:
 def test_FR1_a_grant_that_a_want_does_not_know_of_is_not_asked_for_again(ledger: OwnerLedger) -> None:
     assert ledger.want(ONE, Want(KEY, (Waiting(1.0),), 1, 0), NOW) == []
     assert len(ledger.want(ONE, Want(KEY, (Waiting(1.0), Waiting(2.0)), 2, 0), NOW)) == 1
+
+
+def test_FR1_a_ticket_is_patient_while_other_fronts_have_slots_for_it(ledger: OwnerLedger) -> None:
+    """An idle slot that lingers elsewhere comes back for it. Two slots are out: the second of two waiters needs another process."""
+    wanted = (Waiting(2.0), Waiting(3.0), Waiting(4.0, route=b"q"))
+    asks = [ask for ask in ledger.want(ONE, Want(KEY, wanted, 3, 1), NOW) if isinstance(ask, Ask)]
+    assert [ask.patience for ask in asks] == [PATIENCE, 0.0, 0.0]
+    (ask,) = (ask for ask in ledger.want(OTHER, Want(KEY, (Waiting(5.0),), 1, 1), NOW) if isinstance(ask, Ask))
+    assert ask.patience == 0.0, "others wait already for the slots that are elsewhere"
 
 
 def test_FR1_a_grant_counts_for_the_waiter_that_it_names() -> None:

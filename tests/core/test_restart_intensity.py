@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from passenger_trio.core.restarts import CALM, FIRST, INTENSITY, LONGEST, Restarts
+from passenger_trio.core.restarts import CALM, FIRST, INTENSITY, LONGEST, SERVED, Restarts
 
 
 def test_each_failure_soon_after_another_is_waited_for_twice_as_long() -> None:
@@ -42,6 +42,20 @@ def test_a_calm_begins_anew() -> None:
 
 def test_a_task_that_has_not_failed_is_not_failing() -> None:
     assert not Restarts().is_failing(0.0)
+
+
+def test_FR4_what_had_served_for_a_while_starts_again_at_once() -> None:
+    """A front that is killed every second: its start works. It had waited for longer and longer."""
+    restarts = Restarts()
+    now = 0.0
+    assert restarts.failed(now).wait == FIRST
+    for _ in range(60):
+        now += 1.0
+        verdict = restarts.failed(now, SERVED)
+        assert (verdict.wait, verdict.escalates) == (0.0, False)
+    assert not restarts.is_failing(now)
+    assert restarts.failed(now).wait == FIRST, "its start fails: a first time"
+    assert restarts.failed(now, SERVED / 2).wait == 2 * FIRST, "it has not served for long enough to tell"
 
 
 @given(st.lists(st.floats(0, 200), max_size=80))

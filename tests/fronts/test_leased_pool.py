@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from passenger_trio.codecs.front_reports import Ask, Asked, FrameReader, encode_order, encode_serving
 from passenger_trio.core.accept_gate import Turn
 from passenger_trio.core.commands import Reason
 from passenger_trio.core.fronts.messages import (
@@ -26,9 +27,11 @@ from passenger_trio.core.fronts.messages import (
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
 from passenger_trio.errors import BadFrontMessage, ProcessUnreachable, RequestQueueFull
 from passenger_trio.fronts.board import STALE, Board, BoardGate, Hint
+from passenger_trio.fronts.keeper import FrontKeeper
 from passenger_trio.fronts.leased_pool import LeasedPool
 from passenger_trio.fronts.link import BrokenLink, FrontLink, OwnerLink
 from passenger_trio.fronts.remote_process import RemoteProcess
+from passenger_trio.fronts.setup import FrontSetup
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.session import Session
 from passenger_trio.pool.waiter import Waiter
@@ -297,3 +300,33 @@ def test_FR3_a_front_without_a_sign_of_life_does_not_count() -> None:
     assert gate.turn() is Turn.TAKE
     board.clear(0)
     assert board.read(0, now).connections == 0
+
+
+async def test_FR5_a_front_that_starts_is_asked_for_nothing() -> None:
+    """Each ``status`` had waited a second for it."""
+
+    class Office:
+        def front_came(self, send: object) -> int:
+            return 1
+
+        def received(self, front: int, message: object) -> None: ...
+
+        def front_gone(self, front: int) -> None: ...
+
+    def setup(leases: int, page: int) -> FrontSetup:
+        raise AssertionError("it is not started here")
+
+    board = Board.create(1)
+    keeper = FrontKeeper(0, setup, Office(), board)
+    keeper.pid = 1
+    keeper.order(Ask(1, Asked.FACTS))
+    assert not keeper.serves
+    assert keeper._waiting == b""
+    reader = FrameReader()
+    reader.feed(encode_serving())
+    (serving,) = reader.frames()
+    keeper._take(serving)
+    keeper.order(Ask(2, Asked.FACTS))
+    assert keeper.serves
+    assert keeper._waiting == encode_order(Ask(2, Asked.FACTS))
+    board.page.close()

@@ -342,7 +342,15 @@ class FrontsWorld:
                     sought = ProcessId(int(decision.route)) if decision.route else None
                     self.tickets[decision.ticket] = decision.ticket
                     self.perform(
-                        self.policy.checkout(waiter, decision.group, self.now, decision.avoided, sought, decision.since)
+                        self.policy.checkout(
+                            waiter,
+                            decision.group,
+                            self.now,
+                            decision.avoided,
+                            sought,
+                            decision.since,
+                            decision.patience,
+                        )
                     )
                 case owner_ledger.Abandon():
                     self._abandon(decision.ticket)
@@ -421,6 +429,7 @@ class FrontsWorld:
                 case c.Grant() | c.Refuse():
                     self.answers.append(command)
                 case c.StartSpawn():
+                    self._is_needed(command)
                     heapq.heappush(self.attempts, (self.now + self.spawn_time, command.attempt))
                 case c.Detach():
                     self.retired.add(command.process)
@@ -561,6 +570,22 @@ class FrontsWorld:
                 ]
                 if len(long) > self._on_the_way(key, STRANDED):
                     raise LawBroken(f"{stranded} at front {front.id}, while {long} wait")
+
+    def _is_needed(self, spawn: c.StartSpawn) -> None:
+        """No process is started for requests that all of them came just now, while as many slots are idle at other fronts."""
+        group = self.policy.state.groups[spawn.group]
+        if spawn.reason is not c.Reason.DEMAND or group.avoiding or group.seeking:
+            return
+        if any(since < self.now - TOLD for since in group.waiters.values()):
+            return
+        idle = [
+            session
+            for front in self.fronts
+            for session in front.idle_since
+            if self.process_of[session] in group.enabled and self.process_of[session] not in group.disabled
+        ]
+        if len(group.waiters) <= len(idle):
+            raise LawBroken(f"a process is started while slots {idle} are idle for those that wait")
 
     def _is_out(self, process: ProcessId) -> bool:
         known = self.policy.state.processes.get(process)

@@ -14,8 +14,8 @@ from test_fronts_machine import FrontsMachine
 
 from passenger_trio.core.fronts import front_ledger, owner_ledger
 from passenger_trio.core.fronts.front_ledger import FrontDecision, FrontLedger, Slot, SlotState
-from passenger_trio.core.fronts.messages import Grant, Held, Recall, Withdraw
-from passenger_trio.core.fronts.owner_ledger import Close, FrontId, OwnerDecision, OwnerLedger
+from passenger_trio.core.fronts.messages import Grant, Held, Recall, Want, Withdraw
+from passenger_trio.core.fronts.owner_ledger import PATIENCE, Close, FrontId, OwnerDecision, OwnerLedger
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey, SessionOutcome
 from passenger_trio.errors import BadFrontMessage, InvariantBroken
@@ -131,6 +131,16 @@ class ASlotForOneLingers(FrontLedger):
         return decisions
 
 
+class NobodyIsPatient(OwnerLedger):
+    """Demand: each ticket is a reason for one more process at once."""
+
+    def want(self, front: FrontId, want: Want, now: float) -> list[OwnerDecision]:
+        return [
+            attrs.evolve(decision, patience=0.0) if isinstance(decision, owner_ledger.Ask) else decision
+            for decision in super().want(front, want, now)
+        ]
+
+
 class ADeadFrontKeepsItsSlots(OwnerLedger):
     """Death: its waiters are forgotten, and its slots as well."""
 
@@ -150,6 +160,7 @@ OWNERS = [
     WhatIsHeldNeverCounted,
     ARecallIsForgotten,
     NoSlotIsWithdrawn,
+    NobodyIsPatient,
     ADeadFrontKeepsItsSlots,
 ]
 FRONTS = [
@@ -228,3 +239,38 @@ def test_a_slot_that_came_for_one_who_is_gone_does_not_linger() -> None:
     _a_grant_for_one_who_is_gone(OwnerLedger, FrontLedger)
     with pytest.raises(LawBroken, match="wait"):
         _a_grant_for_one_who_is_gone(OwnerLedger, ASlotForOneLingers)
+
+
+def _one_after_another(owner: type[OwnerLedger]) -> FrontsWorld:
+    """A low load: each of two fronts has a request in turn, and the other's slot lingers."""
+    pool = PoolLimits(max_pool_size=4, max_concurrent_spawns=2)
+    world = FrontsWorld(GroupLimits(min_instances=1), pool, lambda: 1.0, owner_class=owner)
+    one, two = world.front_comes(), world.front_comes()
+    world.advance(0.2)
+    for front in (one, two, one, two):
+        world.request(front, KEY)
+        world.advance(0.005)
+        world.ends(front, next(iter(front.running)))
+        world.advance(0.02)
+    return world
+
+
+def test_a_slot_that_lingers_at_another_front_is_no_reason_for_one_more_process() -> None:
+    world = _one_after_another(OwnerLedger)
+    assert len(world.processes) == 2, "one of each application"
+    assert not world.attempts
+    with pytest.raises(LawBroken, match="a process is started"):
+        _one_after_another(NobodyIsPatient)
+
+
+def test_patience_ends_and_what_waits_for_busy_slots_gets_its_process() -> None:
+    world = _one_after_another(OwnerLedger)
+    one, two = world.fronts
+    world.request(one, KEY)
+    world.advance(0.005)
+    world.request(two, KEY)
+    world.advance(PATIENCE + 0.002)
+    assert len(world.attempts) == 1
+    world.advance(0.1)
+    assert not two.waiting
+    assert len(world.processes) == 3

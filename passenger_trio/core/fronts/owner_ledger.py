@@ -12,6 +12,8 @@ Laws:
 * A slot is in one place: leased to one front, until that front returns it or is gone. A grant counts from the step that decides it.
 * The tickets of a front are its last ``Want`` without one waiter for each grant that the ``Want`` did not know of: the one that the grant names, or the oldest
   that takes every process if that one is gone. (Were it always the oldest, one that takes few processes would lose its ticket to each grant of a younger one.)
+* As long as other fronts have as many slots as tickets wait, a new ticket is patient for ``PATIENCE``: an idle slot that lingers elsewhere is no reason for one
+  more process. (With a low load it was the usual one.)
 * A front is told the oldest tickets of the other fronts that take every process, at most one for each slot that it has or waits for.
 * No value of a front is believed before it is judged. What cannot be true raises ``BadFrontMessage`` and changes nothing:
   the shell ends that front.
@@ -51,6 +53,7 @@ from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOut
 from passenger_trio.errors import BadFrontMessage
 
 __all__ = [
+    "PATIENCE",
     "Abandon",
     "Ask",
     "AskForOobWork",
@@ -70,6 +73,8 @@ FrontId = int
 """Identity of a front: a counter, never its number or its pid (a front that is started again is another one)."""
 TicketId = int
 
+PATIENCE = 0.010
+"""Seconds. An idle slot of another front is back within two levels and two messages, if the machine is not busy."""
 _ROUNDING = 1e-6
 """Seconds. A front makes the arrivals of requests that came at the same time different."""
 _LEAST_LISTED = 32
@@ -85,6 +90,8 @@ class Ask:
     avoided: ProcessId | None
     route: bytes
     since: float
+    patience: float
+    """Seconds in which no process is to be started for it: other fronts have slots that may be idle, and are recalled."""
 
 
 @attrs.frozen
@@ -471,6 +478,10 @@ class OwnerLedger:
             there.setdefault(waiting, []).append(ticket)
         kept: dict[TicketId, Waiting] = {}
         asked: list[OwnerDecision] = []
+        others = [front.desks[desk.key] for front in self._fronts.values() if front.id != desk.front]
+        # As many of those that wait as there are slots at other fronts: whether those are idle is not known here.
+        lent = sum(other.slots for other in others)
+        already = sum(len(other.tickets) for other in others) + sum(waiting in there for waiting in wanted)
         for waiting in wanted:
             if tickets := there.get(waiting):
                 kept[tickets.pop(0)] = waiting
@@ -478,7 +489,8 @@ class OwnerLedger:
             self._last_ticket = ticket = self._last_ticket + 1
             kept[ticket] = waiting
             self._tickets[ticket] = desk
-            asked.append(Ask(ticket, desk.key, waiting.avoided, waiting.route, waiting.arrival))
+            patience = PATIENCE if not waiting.is_choosy and already + len(asked) < lent else 0.0
+            asked.append(Ask(ticket, desk.key, waiting.avoided, waiting.route, waiting.arrival, patience))
         void = [ticket for tickets in there.values() for ticket in tickets]
         for ticket in void:
             del self._tickets[ticket]
