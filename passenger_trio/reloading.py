@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
@@ -145,6 +146,10 @@ class Reloading:
         self._extensions = extensions or Extensions()
         self._make_spec = make_spec
         self._tell_addresses = tell_addresses
+        self.last_was_done = True
+        """Whether the last reload was done; the start counts as the first. A dry run is none."""
+        self.last_done_at = time.time()
+        """When the configuration that is served was taken over, in seconds since the epoch."""
         self._parts: Parts | None = None
         self._access_log_scope: trio.CancelScope | None = None
         self._turn = trio.Lock()
@@ -207,7 +212,8 @@ class Reloading:
         if source is None:
             raise ReloadRefused("the configuration was made by a program: there is no file to read anew")
         return await self._as_own_task(
-            lambda: self._reload_source(source, dry_run=dry_run, restart=restart, apps_only=apps_only)
+            lambda: self._reload_source(source, dry_run=dry_run, restart=restart, apps_only=apps_only),
+            is_told=not dry_run,
         )
 
     async def _reload_source(self, source: ConfigSource, *, dry_run: bool, restart: bool, apps_only: bool) -> Plan:
@@ -238,8 +244,11 @@ class Reloading:
             _log.info("%s is well again, or gone", path)
         self._told = broken
 
-    async def _as_own_task(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Run ``work`` when it is its turn, to its end, also if the caller is cancelled meanwhile."""
+    async def _as_own_task(self, work: Callable[[], Awaitable[T]], *, is_told: bool = True) -> T:
+        """Run ``work`` when it is its turn, to its end, also if the caller is cancelled meanwhile.
+
+        :param is_told: whether the metrics tell how it has ended.
+        """
         nursery, kernel = self.parts.nursery, self._front.kernel
         results: list[T] = []
         errors: list[PassengerError] = []
@@ -256,6 +265,9 @@ class Reloading:
                 if containment.error is not None:
                     errors.append(ReloadRefused("the server met with a fault of its own; the log has it"))
             finally:
+                if is_told:
+                    self.last_was_done = bool(results)
+                    self.last_done_at = time.time() if results else self.last_done_at
                 done.set()
 
         nursery.start_soon(run)

@@ -23,6 +23,7 @@ __all__ = [
     "PREFIX",
     "Families",
     "app_names",
+    "of_config",
     "of_flights",
     "of_front",
     "of_groups",
@@ -66,6 +67,22 @@ def one(name: str, kind: str, help: str, value: float, **labels: str) -> Family:
     family = Family(name, kind, help)
     family.add(value, **labels)
     return family
+
+
+def of_config(*, done: bool, done_at: float) -> Families:
+    """The configuration, under Caddy's names."""
+    yield one(
+        PREFIX + "config_last_reload_successful",
+        "gauge",
+        "1: the last reload of the configuration was done, and no file of it is left out.",
+        int(done),
+    )
+    yield one(
+        PREFIX + "config_last_reload_success_timestamp_seconds",
+        "gauge",
+        "When the configuration that is served was taken over: seconds since the epoch.",
+        done_at,
+    )
 
 
 # -- requests -----------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from passenger_trio.admin.metric_families import (
     PREFIX,
     Families,
     app_names,
+    of_config,
     of_flights,
     of_front,
     of_groups,
@@ -70,7 +71,7 @@ async def families(admin: Admin) -> list[Family]:
 
 async def _families(admin: Admin) -> Families:
     server = admin.server
-    pool = server.pool
+    pool, reloading = server.pool, server.reloading
     counts = await server.front_counts()
     pids = {process.live.pid: process.group for process in pool.processes.values()}
     memory = await admin.memory.sums(pids, admin.limiter)
@@ -89,6 +90,7 @@ async def _families(admin: Admin) -> Families:
         [
             one(PREFIX + "build_info", "gauge", "The version that runs.", 1, version=__version__),
             one(PREFIX + "ready", "gauge", "1: /readyz answers 200.", int(readiness.ok)),
+            *of_config(done=reloading.last_was_done and not reloading.broken, done_at=reloading.last_done_at),
             one(PREFIX + "uptime_seconds", "gauge", "Since the admin socket was opened.", now - admin.started),
         ],
         of_requests(counts, names),

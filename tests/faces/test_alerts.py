@@ -38,6 +38,10 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     ),
     "PassengerCircuitOpen": ({'passenger_trio_circuit_open{app="shop"}': "1+0x30"}, {"app": "shop"}),
     "PassengerRestartRejected": ({'passenger_trio_restart_rejected{app="shop"}': "1+0x30"}, {"app": "shop"}),
+    "PassengerReloadRefused": (
+        {'passenger_trio_config_last_reload_successful{instance="a"}': "0+0x30"},
+        {"instance": "a"},
+    ),
     "PassengerProcessesCrash": (
         {'passenger_trio_processes_ended_total{app="shop",reason="signal"}': "0+1x30"},
         {"app": "shop", "reason": "signal"},
@@ -75,7 +79,9 @@ def test_OB1_every_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> N
     assert set(FIRES) == set(ALERTS)
     tests: list[dict[str, Any]] = []
     for name, (series, labels) in FIRES.items():
-        quiet = {key: "1+0x30" if "ready" in key or "limit" in key else "0+0x30" for key in series}
+        quiet = {
+            key: "1+0x30" if "ready" in key or "limit" in key or "successful" in key else "0+0x30" for key in series
+        }
         for values, fires in ((series, True), (quiet, False)):
             alert = {"exp_labels": {**ALERTS[name]["labels"], **labels}} if fires else {}
             tests.append(

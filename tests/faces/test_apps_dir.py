@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from faces_tools import Load, write_app
 
-from passenger_trio.testing import Supervisor, eventually
+from passenger_trio.testing import RawClient, Supervisor, eventually
 
 pytestmark = pytest.mark.os
 
@@ -41,6 +41,12 @@ class Folder:
     def broken(self) -> dict[str, str]:
         return {Path(one["file"]).name: one["error"] for one in self.server.status()["broken_files"]}
 
+    def reload_is_told_as_done(self) -> bool:
+        """By the metrics."""
+        with RawClient(str(self.server.ready["admin_socket"])) as client:
+            text = client.request("GET", "/metrics").text
+        return "passenger_trio_config_last_reload_successful 1\n" in text
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
@@ -59,8 +65,10 @@ def test_a_file_that_is_broken_at_the_start_is_told_and_the_others_are_served(fo
     assert folder.ask("first")[0] == "-"
     assert "it is not valid TOML" in folder.broken()["bad.toml"]
     folder.server.wait_log("bad.toml is not taken over")
+    assert not folder.reload_is_told_as_done()
     folder.remove("bad")
     eventually(lambda: folder.broken() == {})
+    assert folder.reload_is_told_as_done()
 
 
 def test_files_come_change_and_go(folder: Folder) -> None:

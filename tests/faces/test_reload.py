@@ -6,6 +6,7 @@ import http.client
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,6 +154,34 @@ def test_an_error_names_file_and_line_and_changes_nothing(site: Site, text: str,
     assert site.groups() == ["blog", "shop"]
     assert site.ask("shop") == before
     site.write(shop="", blog="")
+
+
+def test_OB1_the_metrics_tell_how_the_last_reload_ended(site: Site) -> None:
+    """A dry run is none, and what is refused leaves the time of the configuration that is served."""
+
+    def told() -> tuple[str, float]:
+        with RawClient(f"{site.server.instance_dir}/admin.sock") as client:
+            lines = client.request("GET", "/metrics").text.splitlines()
+        values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        before = "passenger_trio_config_last_reload_"
+        return values[f"{before}successful"], float(values[f"{before}success_timestamp_seconds"])
+
+    begun = time.time()
+    site.write(shop="", blog="")
+    site.reload()
+    done, at = told()
+    assert done == "1"
+    assert begun <= at <= time.time()
+    site.write(shop="thread_count = 0\n")
+    site.command("--dry-run", code=1)
+    assert told() == ("1", at)
+    site.refused()
+    assert told() == ("0", at)
+    site.write(shop="", blog="")
+    site.reload()
+    done, later = told()
+    assert done == "1"
+    assert later > at
 
 
 def test_what_cannot_change_is_named_and_nothing_is_applied(site: Site) -> None:
