@@ -18,6 +18,7 @@ import trio
 
 from passenger_trio.app_response import AppResponse, Fields, named
 from passenger_trio.codecs.head import Head
+from passenger_trio.codecs.request_marks import own_pairs
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import (
     AppResponseError,
@@ -80,8 +81,8 @@ class BorrowedProcess:
         failure: BaseException | None = None
         async with trio.open_nursery() as sending:
             head = _head(method, self._script_name + path, headers, body)
-            pairs, request_id = _PAIRS, b"program-%x" % next(_IDS)
-            sending.start_soon(exchange.send, head, pairs, self._script_name.encode(), request_id, body)
+            pairs, own = _PAIRS, own_pairs(b"program-%x" % next(_IDS), b"")
+            sending.start_soon(exchange.send, head, pairs, self._script_name.encode(), own, body)
             try:
                 response = await exchange.head()
                 yield AppResponse(response.status, named(response.fields), exchange.piece)

@@ -422,6 +422,12 @@ class ServerOptions:
         "format of the access log: combined, json, or a format string with the directives of Apache, gunicorn and our own: '%h %t \"%r\" %>s %b %{queue}x'",
         kind="text",
     )
+    tracing: str = option(
+        "pass",
+        "W3C Trace Context (traceparent, tracestate) of requests: pass it on as it came, also make it where it is missing, or also send spans to OpenTelemetry (extra otel)",
+        kind="choice",
+        choices=("pass", "make", "spans"),
+    )
     slow_request_time: float = option(
         0.0, "log a request that takes longer, with its stages' times and the stack of its process (0: never)"
     )

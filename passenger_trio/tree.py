@@ -66,6 +66,7 @@ from passenger_trio.server.listening.listeners import Listeners
 from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.logs.tee import RecordTee
 from passenger_trio.server.mounts import Route
+from passenger_trio.server.tracing.spans import open_spans
 from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.choose_spawner import SpawnerParts, spawners_of
 from passenger_trio.spawning.remains import Remains
@@ -184,6 +185,10 @@ async def open_tree(
         records = access_log if own.on_request is None else RecordTee(own.on_request, access_log, kernel)
         front = Front(config.server, pool, routes, records, descriptors_for(config, specs, limits), kernel)
         front.error_page = own.error_page
+        spans = open_spans(kernel) if config.server.tracing == "spans" else None
+        if spans is not None:
+            front.tracing = spans
+            pool.tally.spawn_heard = spans.spawned
         front_processes: Fronts | None = None
         desk: LeaseDesk | None = None
         count = front_count(config.server.fronts, cpus())
@@ -241,6 +246,8 @@ async def open_tree(
             admin = Admin(server, trio.current_time())
             server.reports = Reports(partial(status, admin), partial(families, admin))
             await tree.start(partial(keep, "the admin socket", partial(serve_admin, admin), must_start=True))
+            if spans is not None:
+                tree.start_soon(kernel.supervise, "tracing", spans.run)
             if config.server.slow_request_time:
                 watch = partial(watch_slow_requests, admin, config.server.slow_request_time)
                 tree.start_soon(kernel.supervise, "the watch of slow requests", watch)

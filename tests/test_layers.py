@@ -164,7 +164,7 @@ ALLOWED: dict[str, set[str]] = {
 SERVER_ROOMS: list[set[str]] = [
     {"mounts", "spill"},
     {"http.stage", "http.peer", "http.body_clock", "http.exchange", "http.deadline_scanner"},
-    {"logs", "answers.page_layout", "answers.own_page"},
+    {"logs", "tracing", "answers.page_layout", "answers.own_page"},
     {"front"},
     {"http.client", "http.client_watch", "report"},
     {"answers", "upgraded"},

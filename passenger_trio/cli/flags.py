@@ -101,6 +101,7 @@ _SECTION_OF = {
     "access_log_format": "Logs",
     "metrics_listen": "Logs",
     "slow_request_time": "Logs",
+    "tracing": "Logs",
     "log_level": "Logs",
     "disable_log_prefix": "Logs",
     "log_format": "Logs",

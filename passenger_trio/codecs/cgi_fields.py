@@ -4,7 +4,8 @@ Two fields whose names differ only in ``-`` and ``_`` become the same CGI name. 
 forge a proxy's field. So fields whose names have anything but letters, digits and dashes are dropped (R9), and
 ``Proxy`` is dropped (httpoxy). Connection-specific fields are dropped (R22), except that an application is
 told which upgrade the client asks for (R19). Fields in which a proxy describes the client pass only if the
-peer is trusted (R11): all of them, or none.
+peer is trusted (R11): all of them, or none. ``X-Request-Id`` and ``X-Request-Start`` never pass from here: whose word they are was decided
+before (``request_marks``), and they come as the request's own pairs (OB4).
 
 The mapping of field names is cached, up to a bound; clients use few names.
 """
@@ -30,11 +31,19 @@ _FORWARDED = frozenset(
 )
 _FORWARDED_PREFIX = b"x-forwarded-"
 #: Meant for the application: a client cannot have them removed by naming them in Connection (RFC 9110 7.6.1).
-_NOT_NOMINATED = frozenset((b"authorization", b"cookie", b"origin", b"referer", b"content-type", b"x-request-id"))
+_NOT_NOMINATED = frozenset((b"authorization", b"cookie", b"origin", b"referer", b"content-type"))
 
 _CGI_SAFE = re.compile(rb"[A-Za-z0-9-]+")
-_SANE_ID = re.compile(rb"[A-Za-z0-9_.:/+=@-]{1,128}")
+_MARKS = frozenset((b"x-request-id", b"x-request-start"))
+"""Told by ``request_marks``."""
 _MOST_KNOWN, _LONGEST_KNOWN = 4096, 64
+_OWN_NAMES = {
+    b"HTTP_X_REQUEST_ID": b"X-Request-Id",
+    b"HTTP_X_REQUEST_START": b"X-Request-Start",
+    b"HTTP_TRACEPARENT": b"traceparent",
+    b"HTTP_TRACESTATE": b"tracestate",
+}
+"""A request's own pair -> the field for a process that speaks HTTP."""
 _CONNECTION = b""
 """In the tables: not a name, look at the value."""
 
@@ -57,7 +66,7 @@ class _Names(dict[bytes, bytes | None]):
     def _find(self, name: bytes, lower: bytes) -> bytes | None:
         if lower == b"connection":
             return _CONNECTION
-        if lower in _ENDS_HERE or not _CGI_SAFE.fullmatch(name):
+        if lower in _ENDS_HERE or lower in _MARKS or not _CGI_SAFE.fullmatch(name):
             return None
         if not self.trusted and (lower in _FORWARDED or lower.startswith(_FORWARDED_PREFIX)):
             return None
@@ -68,7 +77,7 @@ class _Names(dict[bytes, bytes | None]):
 _TRUSTED, _UNTRUSTED = _Names(True), _Names(False)
 
 
-def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: bool, request_id: bytes) -> bytes:
+def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: bool, own: bytes) -> bytes:
     """The payload of the ``H`` frame for a request (CONTRACT.md section 3). Each name occurs once.
 
     The asterisk of ``OPTIONS *`` is no path, and ``PATH_INFO`` is empty (RFC 3875 4.1.5).
@@ -77,7 +86,7 @@ def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: 
         (``head.origin``) takes their place.
     :param script_name: the base URI. A path that is not below it goes to ``PATH_INFO`` as a whole.
     :param trusted: whether the peer is a proxy that is believed (R11).
-    :param request_id: for ``HTTP_X_REQUEST_ID``, unless a trusted peer sent a sane one.
+    :param own: the pairs that are the request's alone, joined and NUL-terminated (``request_marks``).
     """
     path = head.path
     if script_name:
@@ -91,12 +100,12 @@ def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: 
     if head.origin is not None:
         connection_pairs = head.origin.pairs(connection_pairs)
     cache = head.header_cache
-    if cache is None or cache.pairs is None:
-        rest, names_request = _field_pairs(head, trusted)
-        if cache is not None:
-            cache.pairs, cache.names_request = rest, names_request
+    if cache is None:
+        rest = _field_pairs(head, trusted)
+    elif (known := cache.pairs) is not None:
+        rest = known
     else:
-        rest, names_request = cache.pairs, cache.names_request
+        rest = cache.pairs = _field_pairs(head, trusted)
     return (
         b"%bREQUEST_METHOD\0%b\0REQUEST_URI\0%b\0SCRIPT_NAME\0%b\0PATH_INFO\0%b\0QUERY_STRING\0%b\0"
         b"SERVER_PROTOCOL\0HTTP/%b\0%b%b"
@@ -109,13 +118,13 @@ def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: 
             head.query,
             b"1.1" if head.version == b"1.1" else b"1.0",
             rest,
-            b"" if names_request else b"HTTP_X_REQUEST_ID\0%b\0" % request_id,
+            own,
         )
     )
 
 
-def _field_pairs(head: Head, trusted: bool) -> tuple[bytes, bool]:
-    """The pairs that come from fields, joined and NUL-terminated, and whether the request's id is among them."""
+def _field_pairs(head: Head, trusted: bool) -> bytes:
+    """The pairs that come from fields, joined and NUL-terminated."""
     pairs: dict[bytes, bytes] = {}
     if head.host:
         pairs[b"HTTP_HOST"] = head.host
@@ -140,10 +149,7 @@ def _field_pairs(head: Head, trusted: bool) -> tuple[bytes, bool]:
         # What they say besides was for us; an application looks for these two words.
         pairs[b"HTTP_CONNECTION"] = b"Upgrade"
         pairs[b"HTTP_UPGRADE"] = head.upgrade
-    names_request = trusted and _SANE_ID.fullmatch(pairs.get(b"HTTP_X_REQUEST_ID", b"")) is not None
-    if not names_request:
-        pairs.pop(b"HTTP_X_REQUEST_ID", None)
-    return b"".join([b"%b\0%b\0" % pair for pair in pairs.items()]), names_request
+    return b"".join([b"%b\0%b\0" % pair for pair in pairs.items()])
 
 
 def _takes_trailers(head: Head) -> bool:
@@ -154,9 +160,7 @@ def _takes_trailers(head: Head) -> bool:
     )
 
 
-def forwarded_fields(
-    head: Head, connection_pairs: bytes, trusted: bool, request_id: bytes
-) -> list[tuple[bytes, bytes]]:
+def forwarded_fields(head: Head, connection_pairs: bytes, trusted: bool, own: bytes) -> list[tuple[bytes, bytes]]:
     """The fields of a request for a process that speaks HTTP, ``Host`` first, without framing. The same come through as in ``cgi_pairs``.
 
     ``X-Forwarded-For``, ``-Proto`` and ``-Host`` are always there, once each, but for ``-For`` where no address is known (the peer of a Unix
@@ -169,7 +173,6 @@ def forwarded_fields(
     fields = [(b"Host", host)]
     said: dict[bytes, list[bytes]] = {b"x-forwarded-for": [], b"x-forwarded-proto": [], b"x-forwarded-host": []}
     nominated: list[bytes] = []
-    sent_id = b""
     for name, value in head.fields:
         cgi = names[name]
         if not cgi:
@@ -177,8 +180,6 @@ def forwarded_fields(
                 nominated += value.lower().split(b",")
         elif cgi.startswith(b"HTTP_X_") and (lower := name.lower()) in said:
             said[lower].append(value)
-        elif cgi == b"HTTP_X_REQUEST_ID":
-            sent_id = sent_id or value
         else:
             fields.append((name, value))
     if nominated:
@@ -198,8 +199,9 @@ def forwarded_fields(
     fields += [
         (b"X-Forwarded-Proto", b", ".join(proto)),
         (b"X-Forwarded-Host", b", ".join(hosts)),
-        (b"X-Request-Id", sent_id if trusted and _SANE_ID.fullmatch(sent_id) else request_id),
     ]
+    marks = own.split(b"\0")
+    fields += [(_OWN_NAMES[cgi], value) for cgi, value in zip(marks[::2], marks[1::2], strict=False)]
     return fields
 
 

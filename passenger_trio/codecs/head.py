@@ -9,6 +9,7 @@ from __future__ import annotations
 import attrs
 
 from passenger_trio.codecs.forwarded import Origin
+from passenger_trio.codecs.request_marks import NO_MARKS, Marks
 from passenger_trio.options import ServerOptions
 
 __all__ = ["Head", "HeaderCache", "HttpLimits"]
@@ -26,10 +27,10 @@ class HeaderCache:
     keep_alive: bool
     pairs: bytes | None = None
     """What ``cgi_fields.cgi_pairs`` makes of the fields, once it has."""
-    names_request: bool = False
-    """Whether the request's id is among them."""
     origin: Origin | None = None
     """What they say of the client, once that was looked for."""
+    marks: Marks = NO_MARKS
+    """What they say of the request, once that was looked for."""
     origin_read: bool = False
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any
 
@@ -244,8 +244,13 @@ class PoolTally:
         self.restarts: Counter[tuple[GroupKey, str]] = Counter()
         """By outcome: ``done``; ``rejected``: the version before it serves; ``failed``: there is none."""
 
+        self.spawn_heard: Callable[[str, str, str, float], None] | None = None
+        """Told of each attempt: application, method, outcome, seconds (``server/tracing/spans.py``)."""
+
     def spawn_ended(self, group: GroupKey, method: str, outcome: str, seconds: float) -> None:
         """An attempt has ended."""
+        if self.spawn_heard is not None:
+            self.spawn_heard(group.name, method, outcome, seconds)
         key = group, method, outcome
         if key not in self.spawns:
             self.spawns[key] = Histogram(SPAWN_BOUNDS)

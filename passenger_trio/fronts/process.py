@@ -55,6 +55,7 @@ from passenger_trio.server.listening.listener import Listener
 from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.mounts import Route
 from passenger_trio.server.report import front_counts, front_facts, requests_in_flight
+from passenger_trio.server.tracing.spans import open_spans
 from passenger_trio.system.children import end_with_parent
 
 __all__ = ["main"]
@@ -114,6 +115,9 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
     )
     routes = [Route(key, app) for key, app in setup.routes]
     front = Front(config.server, pool, routes, access_log, descriptors, kernel, setup.share)
+    spans = open_spans(kernel) if config.server.tracing == "spans" else None
+    if spans is not None:
+        front.tracing = spans
     front.gate = BoardGate(board, setup.share.number, lambda: len(front.connections), front.now)
     listeners = [Listener(socket.socket(fileno=fd), front, owns_file=False) for fd in setup.listeners]
     async with trio.open_nursery() as tree:
@@ -124,6 +128,8 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
         tree.start_soon(pool.run)
         if access_log is not None:
             tree.start_soon(access_log.run)
+        if spans is not None:
+            tree.start_soon(kernel.supervise, "tracing", spans.run)
         tree.start_soon(kernel.supervise, "the deadline scanner", front.deadline_scanner.run)
         await tree.start(partial(kernel.supervise_started, "the poller", front.poller.run, must_start=True))
         reports.send(encode_serving())

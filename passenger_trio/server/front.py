@@ -21,6 +21,7 @@ from typing import Protocol
 import trio
 
 from passenger_trio.codecs.head import HttpLimits
+from passenger_trio.codecs.request_marks import NO_MARKS, Marks, own_pairs
 from passenger_trio.codecs.websocket_frames import FrameLimits
 from passenger_trio.core.accept_gate import Turn
 from passenger_trio.core.descriptors import Descriptors
@@ -41,6 +42,7 @@ from passenger_trio.server.logs.access_format import AccessRecord
 from passenger_trio.server.logs.tee import Records
 from passenger_trio.server.mounts import Mounts, Route
 from passenger_trio.server.spill.spill_storage import SpillStorage
+from passenger_trio.server.tracing.tracing import TraceMaker, Tracing
 from passenger_trio.system.poller import Poller
 
 __all__ = ["AcceptGate", "Front", "OpenConnection", "trusted_networks"]
@@ -100,6 +102,8 @@ class Front:
         self._descriptors = descriptors or Descriptors.measured(-1, options.max_connections, 0, 0)
         self._configure(options, routes)
         self.access_log = access_log
+        self.tracing: Tracing | None = TraceMaker() if options.tracing == "make" else None
+        """Finds each request's place in its trace; whoever composes the server sets one that makes spans."""
         self.error_page: ErrorPage | None = None
         """Gives the pages of failed requests, if the embedding program has its own."""
         self.connections: set[OpenConnection] = set()
@@ -133,6 +137,9 @@ class Front:
         self._date = b""
         self._id_prefix = secrets.token_hex(4).encode()
         self._ids = itertools.count(1)
+        self._second = 0
+        self._new_marks = b""
+        """The form of the own pairs of requests that begin in this second."""
         self._warned = 0.0
         self._quiet = float(share.fronts)
         """Seconds between two warnings."""
@@ -196,8 +203,21 @@ class Front:
             self._date = formatdate(now, usegmt=True).encode()
         return self._date
 
-    def next_request_id(self) -> bytes:
-        return b"%s-%x" % (self._id_prefix, next(self._ids))
+    def new_marks(self, said: Marks = NO_MARKS) -> bytes:
+        """The own pairs of a new request (``request_marks``): what a trusted proxy has said of it, and else a new id and the time."""
+        now = time.time()
+        if said is NO_MARKS:  # nearly always: in one step, with all that changes once a second prepared
+            second = int(now)
+            if second != self._second:
+                self._second = second
+                self._new_marks = b"HTTP_X_REQUEST_ID\0%b-%%x\0HTTP_X_REQUEST_START\0t=%d.%%06d\0" % (
+                    self._id_prefix,
+                    second,
+                )
+            return self._new_marks % (next(self._ids), (now - second) * 1e6)
+        return own_pairs(
+            said.request_id or b"%b-%x" % (self._id_prefix, next(self._ids)), said.start or b"t=%.6f" % now
+        )
 
     def trusts(self, address: str) -> bool:
         """Whether the forwarded fields of a TCP peer are trusted (R11)."""

@@ -36,15 +36,15 @@ class WorkerExchange:
         """Whether a byte of the response has come."""
         return self._reader.begun
 
-    async def send(self, head: Head, pairs: bytes, script_name: bytes, request_id: bytes, body: bytes) -> None:
+    async def send(self, head: Head, pairs: bytes, script_name: bytes, own: bytes, body: bytes) -> None:
         """Send the request. A stream that is broken is not an error here: reading shows it.
 
-        :param pairs: see ``cgi_fields.cgi_pairs``.
+        :param pairs: see ``cgi_fields.cgi_pairs``; ``own``, too.
         """
         self._reader = self._protocol.reader(head.method)
         most = 1024**2
         data, encoding = self._protocol.request(
-            head, pairs, script_name, False, request_id, body[:most], len(body) <= most, head.content_length
+            head, pairs, script_name, False, own, body[:most], len(body) <= most, head.content_length
         )
         try:
             await self._stream.send_all(data)

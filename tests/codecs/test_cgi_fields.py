@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from passenger_trio.codecs import cgi_fields
 from passenger_trio.codecs.cgi_fields import cgi_pairs
 from passenger_trio.codecs.head import Head
+from passenger_trio.codecs.request_marks import own_pairs
 
 CONNECTION = b"SERVER_NAME\0host\0REMOTE_ADDR\x001.2.3.4\0"
 
@@ -23,7 +24,7 @@ def head_with(*fields: tuple[bytes, bytes], path: bytes = b"/a%20b", **more: obj
 
 
 def env(head: Head, *, script_name: bytes = b"", trusted: bool = False) -> dict[bytes, bytes]:
-    payload = cgi_pairs(head, CONNECTION, script_name, trusted, b"our-id")
+    payload = cgi_pairs(head, CONNECTION, script_name, trusted, own_pairs(b"our-id", b""))
     assert payload.endswith(b"\0")
     parts = payload[:-1].split(b"\0")
     names = parts[::2]
@@ -172,25 +173,13 @@ def test_R22_connection_cannot_name_what_is_meant_for_the_application() -> None:
     assert env(head, trusted=True) == env(head_with(*((name, b"v") for name in names), content_length=3), trusted=True)
 
 
-@pytest.mark.parametrize(
-    ("sent", "trusted", "expected"),
-    [
-        (b"abc-1.2_3:4/5+6=7@8", True, b"abc-1.2_3:4/5+6=7@8"),
-        (b"a" * 128, True, b"a" * 128),
-        (b"a" * 129, True, b"our-id"),
-        (b"", True, b"our-id"),
-        (b"a b", True, b"our-id"),
-        (b"a\xe9", True, b"our-id"),
-        (b'"a"', True, b"our-id"),
-        (b"abc", False, b"our-id"),
-    ],
-)
-def test_request_id(sent: bytes, trusted: bool, expected: bytes) -> None:
-    assert env(head_with((b"X-Request-ID", sent)), trusted=trusted)[b"HTTP_X_REQUEST_ID"] == expected
-    assert (
-        env(head_with((b"X-Request-ID", b"a"), (b"x-request-id", b"b")), trusted=True)[b"HTTP_X_REQUEST_ID"]
-        == b"our-id"
-    )
+@pytest.mark.parametrize("trusted", [True, False])
+def test_OB4_the_marks_of_a_request_are_its_own_pairs_and_never_fields(trusted: bool) -> None:
+    fields = ((b"X-Request-ID", b"theirs"), (b"x-request-id", b"b"), (b"X-Request-Start", b"t=1"))
+    found = env(head_with(*fields, (b"traceparent", b"passed on")), trusted=trusted)
+    assert found[b"HTTP_X_REQUEST_ID"] == b"our-id"
+    assert b"HTTP_X_REQUEST_START" not in found
+    assert found[b"HTTP_TRACEPARENT"] == b"passed on"
 
 
 def test_cgi_name() -> None:

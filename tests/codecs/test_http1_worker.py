@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from passenger_trio.codecs.head import Head
 from passenger_trio.codecs.http1_worker import HTTP, HttpReader
+from passenger_trio.codecs.request_marks import own_pairs
 from passenger_trio.codecs.session_protocol import DATA, END, HEAD, INTERIM, UPGRADE
 from passenger_trio.codecs.worker_protocol import BodyEncoding
 from passenger_trio.errors import IncompleteResponse, MalformedResponse
@@ -373,7 +374,7 @@ def head(method: bytes = b"GET", target: bytes = b"/a?b", *fields: tuple[bytes, 
 
 
 def request(of: Head, body: bytes = b"", *, whole: bool = True, trusted: bool = False) -> tuple[bytes, BodyEncoding]:
-    return HTTP.request(of, PEER, b"", trusted, b"id-1", body, whole, of.content_length)
+    return HTTP.request(of, PEER, b"", trusted, own_pairs(b"id-1", b""), body, whole, of.content_length)
 
 
 def parsed(wire: bytes) -> tuple[h11.Request, bytes]:
@@ -446,14 +447,23 @@ def test_a_trusted_proxy_is_believed_and_its_list_goes_on() -> None:
         (b"X-Forwarded-For", b"203.0.113.9"),
         (b"x-forwarded-proto", b"https"),
         (b"X-Forwarded-Host", b"a.test"),
-        (b"X-Request-Id", b"theirs"),
     )
     found, _ = parsed(request(head(b"GET", b"/", *fields), trusted=True)[0])
     values = dict(found.headers)
     assert values[b"x-forwarded-for"] == b"203.0.113.9, 192.0.2.7"
     assert values[b"x-forwarded-proto"] == b"https"
     assert values[b"x-forwarded-host"] == b"a.test"
-    assert values[b"x-request-id"] == b"theirs"
+
+
+def test_OB4_a_request_s_own_pairs_are_fields_of_their_usual_names() -> None:
+    own = own_pairs(b"id-1", b"t=1.5") + b"HTTP_TRACEPARENT\0p\0HTTP_TRACESTATE\0a=b\0"
+    wire, _ = HTTP.request(head(), PEER, b"", False, own, b"", True, None)
+    assert parsed(wire)[0].headers.raw_items()[-4:] == [
+        (b"X-Request-Id", b"id-1"),
+        (b"X-Request-Start", b"t=1.5"),
+        (b"traceparent", b"p"),
+        (b"tracestate", b"a=b"),
+    ]
 
 
 @pytest.mark.parametrize(("target", "sent"), [(b"/a?", b"/a?"), (b"/a%2Fb", b"/a%2Fb"), (b"*", b"*")])

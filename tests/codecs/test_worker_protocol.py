@@ -24,7 +24,9 @@ def frames(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def request(body: bytes, whole: bool, head: Head = HEAD) -> bytes:
-    data, encoding = SESSION.request(head, b"SERVER_NAME\0a\0", b"", False, b"id", body, whole, None)
+    data, encoding = SESSION.request(
+        head, b"SERVER_NAME\0a\0", b"", False, b"HTTP_X_REQUEST_ID\0id\0", body, whole, None
+    )
     assert encoding is SESSION_ENCODING
     return data
 

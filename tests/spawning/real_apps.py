@@ -100,7 +100,9 @@ async def ask(process: LiveProcess, path: str = "/") -> bytes:
     pairs = "".join(f"{name}\0{PAIRS[name]}\0" for name in _OF_CONNECTION).encode()
     try:
         with trio.fail_after(SOON):
-            wire, _ = process.worker_protocol.request(head, pairs, b"", False, b"x", b"", True, None)
+            wire, _ = process.worker_protocol.request(
+                head, pairs, b"", False, b"HTTP_X_REQUEST_ID\0x\0", b"", True, None
+            )
             await stream.send_all(wire)
             answer = b""
             while (whole := process.worker_protocol.whole_response(answer, b"GET")) is None:

@@ -177,6 +177,8 @@ class Client:
         exchange.route.count(
             (exchange.head.method, exchange.status, now - exchange.started, exchange.queue_time, exchange.app_time)
         )
+        if exchange.spans is not None:
+            exchange.spans.finish(exchange, exchange.client(self.peer.address), now)
         access_log = self.front.access_log
         if access_log is not None:
             access_log.record(exchange_record(exchange, self.peer.address, now))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from passenger_trio.codecs.head import Head
+from passenger_trio.codecs.request_marks import request_id_of
 from passenger_trio.codecs.worker_protocol import SESSION_ENCODING, BodyEncoding, Reader
 from passenger_trio.core.model import ProcessId, SessionOutcome
 from passenger_trio.pool.session import Session
@@ -20,7 +21,7 @@ from passenger_trio.server.http.body_clock import BodyClock
 from passenger_trio.server.mounts import Route
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
 
-__all__ = ["Exchange", "Upgraded"]
+__all__ = ["Exchange", "Spans", "Upgraded"]
 
 _SECURE = (b"https", b"wss")
 
@@ -57,14 +58,33 @@ class Upgraded(Protocol):
         """The access log's record of it. Idempotent."""
 
 
+class Spans(Protocol):
+    """The spans of a request, where it has some (``tracing/spans.py``)."""
+
+    def ask(self, exchange: Exchange, now: float) -> bytes:
+        """A process is to be asked: the request's own pairs for it."""
+
+    def finish(self, exchange: Exchange, client: str, now: float) -> None:
+        """The response is over, or what came instead. :param client: its address."""
+
+
 class Exchange:
     """One request and its response."""
 
     # Fields that most requests never touch are values of the class: an exchange is made for every request, and 25 stores cost as much as a look into the pool.
 
     # Written by: init_request
+    proxy_time = 0.0
+    """Seconds that the request has waited in front of us, as a trusted proxy says."""
     sticky_route = b""
     """The route of the client's process, as its cookie names it."""
+
+    # Written by: tracing, spans
+    own: bytes
+    """Pairs for the application that are this request's alone (``request_marks``)."""
+    traceparent = b""
+    """The position in a trace that was made here; ``b""``: none was."""
+    spans: Spans | None = None
 
     # Written by: buffer_body
     body_clock: BodyClock | None = None
@@ -159,10 +179,10 @@ class Exchange:
     relay: Upgraded | None = None
     """What the connection carries behind the response."""
 
-    def __init__(self, head: Head, route: Route, request_id: bytes, started: float) -> None:
+    def __init__(self, head: Head, route: Route, own: bytes, started: float) -> None:
         self.head = head
         self.route = route
-        self.request_id = request_id
+        self.own = own
         self.started = started
         self.body_whole = not head.has_body
         # Fields that stages set in different orders are set here first: then all exchanges have one layout. PyPy's compiler gives up on a path on which the layout of
@@ -175,6 +195,11 @@ class Exchange:
         self.status = 0
         self.response_begun = False
         self.bytes_sent = 0
+
+    @property
+    def request_id(self) -> bytes:
+        """The same that the application gets, in logs, on error pages and in ``X-Request-Id`` there."""
+        return request_id_of(self.own)
 
     def sticky_fields(self, session: Session) -> list[tuple[bytes, bytes]]:
         """The cookie that sends the client to the process of the session again, if it does not have it already (OP13)."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 from passenger_trio.codecs.forwarded import Origin, read_origin
 from passenger_trio.codecs.head import Head
 from passenger_trio.codecs.refusals import refuse
+from passenger_trio.codecs.request_marks import NO_MARKS, Marks, proxy_time, read_marks
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 
@@ -14,9 +17,13 @@ __all__ = ["init_request"]
 def init_request(client: Client, head: Head, now: float) -> Exchange:
     """:raises RequestError: 404, no application is mounted at the path."""
     front = client.front
+    marks = NO_MARKS
     if client.peer.trusted:
         cache = head.header_cache
-        origin = cache.origin if cache is not None and cache.origin_read else _origin(client, head)
+        if cache is not None and cache.origin_read:
+            origin, marks = cache.origin, cache.marks
+        else:
+            origin, marks = _read(client, head)
         if origin is not None:
             head.origin = origin
             head.host = origin.authority(head.host)
@@ -24,18 +31,27 @@ def init_request(client: Client, head: Head, now: float) -> Exchange:
         _warn_of_doubt(client, head)
     route = front.mounts.find(head.host, head.path)
     if route is not None:
-        exchange = Exchange(head, route, front.next_request_id(), now)
+        if marks is NO_MARKS:
+            exchange = Exchange(head, route, front.new_marks(), now)
+        else:
+            exchange = Exchange(head, route, front.new_marks(marks), now)
+            exchange.proxy_time = proxy_time(marks, time.time())
+        if front.tracing is not None:
+            front.tracing.begin(exchange, now)
         if route.sticky is not None:
             exchange.sticky_route = route.sticky.read(head.fields)
         return exchange
     raise refuse("no_application")
 
 
-def _origin(client: Client, head: Head) -> Origin | None:
+def _read(client: Client, head: Head) -> tuple[Origin | None, Marks]:
+    """What a trusted peer says of its client (R11), and of the request (OB4)."""
     origin = read_origin(head.fields, client.front.trusts)
-    if head.header_cache is not None:
-        head.header_cache.origin, head.header_cache.origin_read = origin, True
-    return origin
+    marks = read_marks(head.fields)
+    cache = head.header_cache
+    if cache is not None:
+        cache.origin, cache.marks, cache.origin_read = origin, marks, True
+    return origin, marks
 
 
 def _warn_of_doubt(client: Client, head: Head) -> None:

@@ -40,7 +40,7 @@ def send_request(exchange: Exchange, peer: Peer, now: float) -> RawStream:
         address_pairs,
         exchange.route.script_name,
         peer.trusted,
-        exchange.request_id,
+        exchange.own if exchange.spans is None else exchange.spans.ask(exchange, now),
         exchange.body,
         whole,  # what is not here follows beside the response (send_body)
         head.content_length,

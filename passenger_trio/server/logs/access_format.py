@@ -10,7 +10,8 @@ know these ignore them::
 the process that answered (0: none). ``time`` is the seconds from the request's first byte to the
 response's last. ``queue`` is the part of these seconds spent waiting for a process. ``retried=1``
 follows if the request was sent to a second process, and ``spilled=`` with the number of bytes that
-were buffered on disk, if there were any. The size is that of the body. A request that was refused
+were buffered on disk, if there were any; ``proxy=`` with the seconds that the request has waited in front of
+us, if a trusted proxy says so (``X-Request-Start``); ``trace=`` with the id of its trace, if it has one. The size is that of the body. A request that was refused
 before it had a route has no ``id`` and no ``group``. It has ``refused=`` with the reason, and
 ``host=`` if it named one.
 
@@ -31,6 +32,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from passenger_trio.codecs.trace_context import read_traceparent
 from passenger_trio.system.times import utc_second
 
 __all__ = ["AccessRecord", "apache_time", "format_combined", "format_json", "printable"]
@@ -72,12 +74,22 @@ class AccessRecord(NamedTuple):
     """Seconds from when the process got the request until it was free."""
     fields: Sequence[tuple[bytes, bytes]] = ()
     """Of the request, as they came."""
+    proxy_time: float = 0.0
+    """Seconds that the request has waited in front of us, as a trusted proxy says (``X-Request-Start``)."""
+    traceparent: bytes = b""
+    """As the application got it; it may be anything, unless tracing is on."""
+
+    @property
+    def trace(self) -> tuple[str, str]:
+        """The ids of the trace and of the span that the application's spans are below; empty: the request has none."""
+        found = read_traceparent(self.traceparent) if self.traceparent else None
+        return ("", "") if found is None else (found.trace_id, found.span_id)
 
 
 def format_combined(record: AccessRecord) -> bytes:
     """The line, with its newline."""
     remote, time, method, target, version, status, size, referer, agent = record[:9]
-    duration, queue, pid, group, rid, retried, spilled, received, refusal, host, *_ = record[9:]
+    duration, queue, pid, group, rid, retried, spilled, received, refusal, _, _, _, proxy, trace = record[9:]
     if (second := int(time)) != _combined_time[0]:
         _combined_time[:] = second, _stamp(second).encode()
     if (b"%b%b%b%b%b%b" % (method, target, version, referer, agent, rid)).translate(None, _PLAIN):
@@ -97,17 +109,20 @@ def format_combined(record: AccessRecord) -> bytes:
         _WORDS.get(group) or _word(group),
         duration,
         queue,
-        _rest(retried, spilled, received, refusal, host) if retried or spilled or received or refusal else b"",
+        _rest(record) if retried or spilled or received or refusal or proxy or trace else b"",
     )
 
 
-def _rest(retried: int, spilled: int, received: int, refusal: str, host: bytes) -> bytes:
+def _rest(record: AccessRecord) -> bytes:
+    trace, _ = record.trace
     words = (
-        " retried=1" if retried else "",
-        f" spilled={spilled}" if spilled else "",
-        f" received={received}" if received else "",
-        f" refused={refusal}" if refusal else "",
-        f" host={_one_word(host)}" if host else "",
+        " retried=1" if record.retried else "",
+        f" spilled={record.spilled}" if record.spilled else "",
+        f" received={record.received}" if record.received else "",
+        f" proxy={record.proxy_time:.3f}" if record.proxy_time else "",
+        f" trace={trace}" if trace else "",
+        f" refused={record.refusal}" if record.refusal else "",
+        f" host={_one_word(record.host)}" if record.host else "",
     )
     return "".join(words).encode()
 
@@ -117,7 +132,7 @@ def format_json(record: AccessRecord) -> bytes:
     as in the whole log (``system/times.py``).
     """
     remote, time, method, target, version, status, size, referer, agent = record[:9]
-    duration, queue, pid, group, rid, retried, spilled, received, refusal, host, app, _ = record[9:]
+    duration, queue, pid, group, rid, retried, spilled, received, refusal, host, app, _, proxy, trace = record[9:]
     if (second := int(time)) != _json_time[0]:
         _json_time[:] = second, utc_second(second)
     parts = (remote.encode("utf-8", "surrogateescape"), method, target, version, referer, agent, rid)
@@ -133,8 +148,15 @@ def format_json(record: AccessRecord) -> bytes:
         f'"remote":"{remote}","method":"{method_}","target":"{target_}","version":"{version_}","status":{status},'
         f'"bytes_sent":{size},"referer":"{referer_}","agent":"{agent_}","duration":{duration:.6f},'
         f'"queue_time":{queue:.6f},"app_time":{app:.6f},"pid":{pid},"group":{_STRINGS.get(group) or _string(group)},'
-        f'"request_id":"{rid_}","retried":{retried:d},"spilled":{spilled},"received":{received}{_refused(refusal, host)}}}\n'
+        f'"request_id":"{rid_}","retried":{retried:d},"spilled":{spilled},"received":{received}'
+        f"{_traced(record) if proxy or trace else ''}{_refused(refusal, host)}}}\n"
     ).encode()
+
+
+def _traced(record: AccessRecord) -> str:
+    trace, span = record.trace
+    proxy = f',"proxy_time":{record.proxy_time:.6f}' if record.proxy_time else ""
+    return f'{proxy},"trace_id":"{trace}","span_id":"{span}"' if trace else proxy
 
 
 def _refused(refusal: str, host: bytes) -> str:

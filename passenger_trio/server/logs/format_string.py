@@ -98,6 +98,13 @@ _OURS: dict[str, tuple[str, Value]] = {
     "pid": ("of the process that answered; 0: none", lambda r: r.pid),
     "group": ("name of the application", lambda r: printable(r.group.encode("utf-8", "surrogateescape")) or "-"),
     "id": ("the request's id", lambda r: _client(r.request_id)),
+    "start": (
+        "when it was first seen, by a trusted proxy or by us: seconds since 1970",
+        lambda r: f"{r.time - r.proxy_time:.6f}",
+    ),
+    "proxy": ("seconds of waiting in front of us, as a trusted proxy says", lambda r: f"{r.proxy_time:.6f}"),
+    "trace": ("the id of its trace (W3C Trace Context)", lambda r: r.trace[0] or "-"),
+    "span": ("the id of the span that the application's are below", lambda r: r.trace[1] or "-"),
     "retries": ("how often it was sent to another process", lambda r: int(r.retried)),
     "spilled": ("bytes that were buffered on disk", lambda r: r.spilled),
     "received": ("bytes from the client of an upgraded connection", lambda r: r.received),

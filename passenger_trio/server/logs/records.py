@@ -25,7 +25,7 @@ def exchange_record(exchange: Exchange, peer: str, now: float) -> AccessRecord:
     :param now: monotonic, in seconds.
     """
     head = exchange.head
-    referer, agent = _from_and_by(head.fields)
+    referer, agent, traceparent = _told_by(head.fields)
     duration = now - exchange.started
     return AccessRecord(
         exchange.client(peer),
@@ -49,6 +49,8 @@ def exchange_record(exchange: Exchange, peer: str, now: float) -> AccessRecord:
         b"",
         exchange.app_time,
         head.fields,
+        exchange.proxy_time,
+        exchange.traceparent or traceparent,
     )
 
 
@@ -58,7 +60,7 @@ def refusal_record(known: Known, client: str, error: RequestError, size: int, si
     :param size: of the response body.
     :param since: when the request's first byte arrived, in monotonic seconds.
     """
-    referer, agent = _from_and_by(known.fields)
+    referer, agent, _ = _told_by(known.fields)
     host = next((value for name, value in known.fields if name.lower() == b"host"), b"")
     return AccessRecord(
         client,
@@ -81,13 +83,15 @@ def refusal_record(known: Known, client: str, error: RequestError, size: int, si
     )
 
 
-def _from_and_by(fields: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
-    """Referer and User-Agent."""
-    referer = agent = b""
+def _told_by(fields: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes, bytes]:
+    """Referer, User-Agent and traceparent."""
+    referer = agent = traceparent = b""
     for name, value in fields:
         length = len(name)
         if length == 10 and name.lower() == b"user-agent":
             agent = value
         elif length == 7 and name.lower() == b"referer":
             referer = value
-    return referer, agent
+        elif length == 11 and name.lower() == b"traceparent":
+            traceparent = value
+    return referer, agent, traceparent

@@ -29,6 +29,8 @@ RECORD = AccessRecord(
     "shop",
     b"3f2a-1",
     app_time=0.011,
+    proxy_time=0.25,
+    traceparent=b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     fields=[(b"Host", b"example.com"), (b"X-Tag", b"a"), (b"x-tag", b"b")],
 )
 NONE = AccessRecord("", 1763883781.25, b"", b"", b"?", 400, 0, b"", b"", 0.0, 0.0, 0, "", b"", refusal="bad_request")
@@ -49,6 +51,10 @@ NONE = AccessRecord("", 1763883781.25, b"", b"", b"?", 400, 0, b"", b"", 0.0, 0.
         ),
         ("%(q)s %(M)s %(L)s %(p)s %({host}i)s", "x=1 12 0.012340 <4711> example.com"),
         ("%{total}x %{queue}x %{app}x", "0.012340 0.001000 0.011000"),
+        (
+            "%{start}x %{proxy}x %{trace}x %{span}x",
+            "1763883781.000000 0.250000 0af7651916cd43dd8448eb211c80319c b7ad6b7169203331",
+        ),
         ("%{pid}x %{group}x %{id}x %{retries}x %{spilled}x %{received}x %{refused}x", "4711 shop 3f2a-1 0 0 0 -"),
     ],
 )
@@ -62,8 +68,8 @@ def test_OB5_time_is_as_apache_writes_it() -> None:
 
 
 def test_OB5_what_is_not_known_is_a_dash() -> None:
-    line = compile_format('%h "%r" %>s %b %{Host}i %{group}x %{id}x %{refused}x')(NONE).decode()
-    assert line == '- "-" 400 - - - - bad_request\n'
+    line = compile_format('%h "%r" %>s %b %{Host}i %{group}x %{id}x %{trace}x %{span}x %{refused}x')(NONE).decode()
+    assert line == '- "-" 400 - - - - - - bad_request\n'
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,62 @@
+"""Where a request stands in its trace, before an application is asked (``--tracing``, OB4).
+
+``pass`` has no object here, and costs nothing: the fields of W3C Trace Context go on as others do. ``make`` (``TraceMaker``) reads them strictly, drops
+what cannot be read, and makes a trace where there is none. ``spans`` (``spans.py``) makes spans of ours through OpenTelemetry besides.
+
+Why ``pass`` is the default: a made ``traceparent`` decides for the application. By OpenTelemetry's own rule its spans are recorded if the caller's flag
+says so, so that a rate that the application samples at would hold no more. And it is work for each request (ARCHITECTURE.md).
+
+Laws: the exchange's own pairs have the position at most once, and then the request's fields have none. A made trace says that it may be recorded: the
+access log is its record, and without the flag most applications would record nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Protocol
+
+from passenger_trio.codecs.trace_context import TraceParent, new_traceparent, read_trace, without_trace
+from passenger_trio.server.http.exchange import Exchange
+
+__all__ = ["TraceMaker", "Tracing", "drop_trace", "trace_pairs"]
+
+
+class Tracing(Protocol):
+    """What is done for each request."""
+
+    def begin(self, exchange: Exchange, now: float) -> None:
+        """A request begins. Raises nothing. :param now: monotonic, in seconds."""
+
+
+class TraceMaker:
+    """``make``."""
+
+    def __init__(self) -> None:
+        self._bits = random.Random().getrandbits
+        """From the system's randomness at first; a trace's id is no secret."""
+
+    def begin(self, exchange: Exchange, now: float) -> None:
+        parent, _, goes_on = read_trace(exchange.head.fields)
+        if parent is not None and goes_on:
+            return
+        if not goes_on:
+            drop_trace(exchange)
+        parent = parent or new_traceparent(self._bits(128), self._bits(64))
+        exchange.own += trace_pairs(parent, ())
+        exchange.traceparent = parent.encode()
+
+
+def drop_trace(exchange: Exchange) -> None:
+    """Take a position out of the fields that go on."""
+    head = exchange.head
+    head.fields = without_trace(head.fields)
+    head.header_cache = None  # it is of the fields as they came
+
+
+def trace_pairs(parent: TraceParent, members: Sequence[tuple[str, str]]) -> bytes:
+    """A position as own pairs of a request (``request_marks``)."""
+    pairs = b"HTTP_TRACEPARENT\0%b\0" % parent.encode()
+    if members:
+        pairs += b"HTTP_TRACESTATE\0%b\0" % ",".join(f"{key}={value}" for key, value in members).encode("ascii")
+    return pairs
