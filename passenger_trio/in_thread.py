@@ -4,12 +4,14 @@ The thread runs Trio; the program goes on in its own. What it wants of the serve
 runs it in the server's loop.
 
 Laws: the thread ends before the block does; leaving the block drains the server, leaving it with an exception ends it at
-once; if the server fails while the block runs, leaving the block raises that. No signal handler is installed: Ctrl-C is the
-program's.
+once; if the server fails while the block runs, leaving the block raises that. A program that exits without leaving the
+block (a shell, the reloader of a framework) ends the server at once. A process that the program forks has no server, and
+ends nothing. No signal handler is installed: Ctrl-C is the program's.
 """
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +21,8 @@ from typing import TypeVar
 import attrs
 import trio
 
+from passenger_trio.errors import NotPossible
+from passenger_trio.extensions import Extensions
 from passenger_trio.options import Config
 from passenger_trio.running import RunningServer
 from passenger_trio.server.listening.bind import GivenListener
@@ -38,56 +42,84 @@ class ServerInThread:
     admin_socket: str
     _server: RunningServer
     _token: trio.lowlevel.TrioToken
+    _stopping: threading.Event
 
     def call(self, function: Callable[[RunningServer], T]) -> T:
         """Run ``function(server)`` in the server's thread and give its result: ``server.call(lambda s: s.restart())``.
 
-        :raises trio.RunFinishedError: the server has ended.
+        :raises NotPossible: the server has ended.
         """
-        return trio.from_thread.run_sync(function, self._server, trio_token=self._token)
+        try:
+            return trio.from_thread.run_sync(function, self._server, trio_token=self._token)
+        except trio.RunFinishedError:
+            raise NotPossible("the server has ended") from None
 
     def wait(self, function: Callable[[RunningServer], Awaitable[T]]) -> T:
         """The same for an async function: ``server.wait(lambda s: s.app().wait_restarted())``.
 
-        :raises trio.RunFinishedError: the server has ended.
-        :raises trio.Cancelled: the server ended meanwhile.
+        :raises NotPossible: the server has ended, or ended meanwhile.
         """
-        return trio.from_thread.run(function, self._server, trio_token=self._token)
+        try:
+            return trio.from_thread.run(function, self._server, trio_token=self._token)
+        except (trio.RunFinishedError, trio.Cancelled):
+            raise NotPossible("the server has ended") from None
+
+    def wait_stopping(self) -> None:
+        """Return when the server stops: ``passenger-trio stop``, ``RunningServer.stop``, or a failure, which leaving the
+        block raises. For a program that does nothing else; Ctrl-C (``KeyboardInterrupt``) interrupts it.
+        """
+        self._stopping.wait()
 
 
 @contextmanager
-def run_in_thread(config: Config, *, listeners: Sequence[GivenListener] = ()) -> Iterator[ServerInThread]:
+def run_in_thread(
+    config: Config, *, listeners: Sequence[GivenListener] = (), extensions: Extensions | None = None
+) -> Iterator[ServerInThread]:
     """Run a server in a thread while the block runs: ``with run_in_thread(config) as server``. For any program, in any thread.
 
     The block begins when the server serves. Raises as ``serve``. (In an asyncio program, enter it with
     ``await asyncio.to_thread(...)``, or use Trio's guest mode: docs/embedding.md.)
 
     :param listeners: see ``open_server``.
+    :param extensions: see ``open_server``; they are called in the server's thread.
     """
-    run = _Run(config, listeners)
-    thread = threading.Thread(target=run.main, name="passenger_trio", daemon=False)
-    thread.start()
-    ended = False
+    run = _Run(config, listeners, extensions)
+    run.thread.start()
+    atexit.register(run.end_at_once)
+    drains = False
     try:
         run.begun.wait()
         if run.server is not None:
-            yield run.server
-            ended = True
+            try:
+                yield run.server
+            except NotPossible:
+                run.end_at_once()
+                if run.failure is None:
+                    raise
+            drains = True
     finally:
-        run.end(at_once=not ended)
-        thread.join()
-        if run.failure is not None and (ended or run.server is None):
+        if drains:
+            run.end(at_once=False)
+        else:
+            run.end_at_once()
+        atexit.unregister(run.end_at_once)
+        if run.failure is not None and (drains or run.server is None):
             raise run.failure
 
 
 class _Run:
     """What the two threads share. Each field is written by one of them, before an event is set."""
 
-    def __init__(self, config: Config, listeners: Sequence[GivenListener]) -> None:
+    def __init__(self, config: Config, listeners: Sequence[GivenListener], extensions: Extensions | None) -> None:
         self._config = config
         self._listeners = listeners
+        self._extensions = extensions
+        # A daemon: at the exit of the interpreter nobody waits for a thread that itself waits for the program's block.
+        self.thread = threading.Thread(target=self.main, name="passenger_trio", daemon=True)
         self.begun = threading.Event()
         """The server serves, or it has failed to."""
+        self.stopping = threading.Event()
+        """The server stops, or it has failed."""
         self.server: ServerInThread | None = None
         self.failure: BaseException | None = None
         self._scope = trio.CancelScope()
@@ -104,19 +136,34 @@ class _Run:
         finally:
             self._runs.set()
             self.begun.set()
+            self.stopping.set()
 
     async def _serve(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
         self._runs.set()
         with self._scope:
-            async with open_server(self._config, listeners=self._listeners) as server:
-                self.server = ServerInThread(tuple(server.addresses), server.admin_socket, server, self._token)
+            opened = open_server(self._config, listeners=self._listeners, extensions=self._extensions)
+            async with opened as server:
+                self.server = ServerInThread(
+                    tuple(server.addresses), server.admin_socket, server, self._token, self.stopping
+                )
                 self.begun.set()
                 await server.wait_stopping()
+                self.stopping.set()
+
+    def end_at_once(self) -> None:
+        """End the server, and the thread."""
+        self.end(at_once=True)
 
     def end(self, *, at_once: bool) -> None:
-        """Called by the program's thread, once, also while the server starts."""
+        """Called by the program's thread, also while the server starts. Returns when the thread has ended."""
+        if not self.thread.is_alive():
+            return  # it has failed; or this is a process that the program has forked, which has no thread
         self._runs.wait()
+        self._ask_to_end(at_once)
+        self.thread.join()
+
+    def _ask_to_end(self, at_once: bool) -> None:
         if self._token is None:
             return  # there was no loop
         try:

@@ -92,7 +92,7 @@ class Keeper:
         """Do each step of the end, even if another one fails."""
         live = self.process.live
         if self._state is not Life.GONE:
-            if self._retire.is_set():  # the server's whole time is over before the process's own
+            if self._state in (Life.ASKED, Life.TERMED):  # the server's whole time is over before the process's own
                 lines.process_killed(group=self.process.group, pid=live.pid, reason=_LATE)
             self._why = self._why or "the pool is cut off"
             with self._kernel.contain(_TASK):

@@ -24,6 +24,7 @@ from passenger_trio.errors import (
     BindError,
     IncompleteResponse,
     NothingToServe,
+    NotPossible,
     PoolShutDown,
     RequestQueueFull,
     RequestTimeExceeded,
@@ -183,7 +184,7 @@ class TestAServerInAThread:
                 generation = server.call(lambda running: running.app().restart())
                 server.wait(lambda running: running.app().wait_restarted(generation))
                 assert server.call(lambda running: running.app().processes)[0].pid != process.pid
-            with pytest.raises(trio.RunFinishedError):
+            with pytest.raises(NotPossible, match="the server has ended"):
                 server.call(lambda running: running.addresses)
             assert [thread.name for thread in threading.enumerate() if thread.name == "passenger_trio"] == []
 
