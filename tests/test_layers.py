@@ -141,7 +141,7 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
         "options",
     },
-    "in_thread": {"tree", "running", "server", "options"},
+    "in_thread": {"errors", "extensions", "tree", "running", "server", "options"},
     "__main__": {"cli"},
     "": {
         "extensions",
