@@ -191,7 +191,7 @@ HOP_TRIGGERS: dict[str, tuple[Callable[[Faulty], object] | None, str]] = {
     "a thread for the access log": (lambda it: it.ask(get("/pid?logged")), ""),
     "a thread for a status": (lambda it: it.server.status(), ""),
     "a thread for what is asked of memory": (no_memory, ""),
-    "a hook's process": (Faulty.detach, "the hook for process_detached cannot be run"),
+    "a hook's process": (Faulty.detach, "cannot run the hook for process_detached"),
     "a loader's process": (Faulty.end_one, "cannot be started"),
     "a fork": (Faulty.detach, "does not start"),
 }

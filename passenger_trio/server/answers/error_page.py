@@ -3,7 +3,8 @@
 Law (R26): a page that explains (``explain``) is for development: it shows the evidence of a failed
 start, or a traceback. Without ``explain`` a page has a status, a sentence from a table, and an
 error id that is also in the log; it shows nothing of the exception, the environment or a path. No
-page repeats any part of the request. The environment of a ``SpawnFailure`` is already redacted.
+page repeats any part of the request. Texts of the application lose their secrets here
+(``core/redaction.py``); the environment of a ``SpawnFailure`` is already redacted.
 
 If the last restart was rejected, a page that explains says so: the older version failed this
 request, and the newer one did not start for the reason shown.
@@ -21,6 +22,7 @@ import attrs
 
 from passenger_trio.core.journey import Journey, StepState
 from passenger_trio.core.model import SpawnFailure
+from passenger_trio.core.redaction import redact_text, redact_value
 from passenger_trio.server.answers.page_layout import (
     Page,
     document,
@@ -84,7 +86,7 @@ def plain_error(
     """
     as_json = wants_json(accept) if accept else False
     if rejected is not None:
-        return _with_rejection(status, error_id, as_json, text, rejected)
+        return _with_rejection(status, error_id, as_json, text, _shown(rejected))
     if error_id:
         return _plain(status, error_id, as_json, text)
     return _plain_cached(status, as_json, text)
@@ -106,6 +108,7 @@ def spawn_failure_page(
     """
     if not explain:
         return plain_error(500, error_id=failure.error_id, accept=accept)
+    failure, rejected = _without_secrets(failure), _shown(rejected)
     if wants_json(accept):
         return _json({**_failure_members(failure, retry_after), **_rejected_members(rejected)})
     return document(
@@ -151,6 +154,7 @@ def application_error_page(
     """
     if not explain:
         return plain_error(500, error_id=error_id, accept=accept)
+    message, traceback, rejected = redact_text(message), redact_text(traceback), _shown(rejected)
     if wants_json(accept):
         members = {"type": class_name, "message": message, "traceback": traceback}
         about = {"status": 500, "title": "The application raised an exception", "id": error_id}
@@ -163,7 +167,26 @@ def application_error_page(
     )
 
 
-def _with_rejection(status: int, error_id: str, as_json: bool, text: str, rejected: Rejected) -> Page:
+def _without_secrets(failure: SpawnFailure) -> SpawnFailure:
+    return attrs.evolve(
+        failure,
+        summary=redact_text(failure.summary),
+        problem=redact_text(failure.problem),
+        solution=redact_text(failure.solution),
+        traceback=redact_text(failure.traceback),
+        output=tuple(redact_text("\n".join(failure.output)).split("\n")) if failure.output else (),
+        details=redact_text(failure.details),
+        command=tuple(map(redact_value, failure.command)),
+    )
+
+
+def _shown(rejected: Rejected | None) -> Rejected | None:
+    if rejected is None or rejected.failure is None:
+        return rejected
+    return attrs.evolve(rejected, failure=_without_secrets(rejected.failure))
+
+
+def _with_rejection(status: int, error_id: str, as_json: bool, text: str, rejected: Rejected | None) -> Page:
     title, usual_text = _STATUS.get(status, (f"Error {status}", "The request could not be served."))
     if as_json:
         members = {"status": status, "title": title, "detail": text or usual_text, "id": error_id}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from html.parser import HTMLParser
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -300,3 +301,26 @@ def test_who_wants_json(accept: bytes, json_wanted: bool) -> None:
 @given(st.binary())
 def test_any_accept_field_gives_a_page(accept: bytes) -> None:
     assert plain_error(500, accept=accept).body
+
+
+KEY = "ghp_0123456789abcdefghijABCDEFGHIJ012345"
+PEM = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----"
+
+
+@pytest.mark.parametrize("accept", [b"text/html", b"application/json"])
+def test_OB10_no_page_shows_a_secret_of_a_text(accept: bytes) -> None:
+    """A key in a traceback, in the output, in a message, over several lines of it; and the rest of the text stays."""
+    with_key = failure(f"the key {KEY} is old, see postgres://shop:hunter2@db/x")
+    with_key = attrs.evolve(with_key, environment=(), output=("the first", *PEM.split("\n"), "the last"))
+    pages = [
+        spawn_failure_page(with_key, explain=True, accept=accept),
+        application_error_page("id", "E", f"no {KEY}", f"no {KEY}\n{PEM}", explain=True, accept=accept),
+        plain_error(502, error_id="id", accept=accept, rejected=Rejected(with_key, 1.0)),
+    ]
+    for page in pages:
+        assert KEY.encode() not in page.body
+        assert b"hunter2" not in page.body
+        assert b"[redacted]" in page.body
+    assert b"is old" in pages[0].body
+    assert b"the first" in pages[0].body
+    assert b"the last" in pages[0].body
