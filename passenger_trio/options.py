@@ -43,7 +43,6 @@ MAX_WEBSOCKET_MESSAGE = 16 * 1024**2
 LEAST = {
     "force_max_concurrent_requests_per_process": -1,
     "max_concurrent_requests_per_process": -1,
-    "max_pool_size": 1,
     "thread_count": 1,
     "socket_backlog": 1,
     "max_header_fields": 1,
@@ -152,8 +151,8 @@ def option(
 ) -> Any:
     """An attrs field with the metadata that the command line and the documentation need.
 
-    :param kind: ``duration``, ``size``, ``int``, ``flag``, ``path``, ``text``, ``mode``, ``list``
-        or ``choice``; by default taken from the type of ``default``.
+    :param kind: ``duration``, ``size``, ``int``, ``flag``, ``path``, ``text``, ``mode``, ``list``,
+        ``pool size`` or ``choice``; by default taken from the type of ``default``.
     :param variables: environment variables that other programs use too. On the command line, the
         first one that is set replaces the default (OP10).
     """
@@ -328,12 +327,20 @@ class AppOptions:
 class PoolOptions:
     """The limits of all applications together."""
 
-    max_pool_size: int = option(6, "most processes of all applications together", variables=("WEB_CONCURRENCY",))
+    max_pool_size: int | str = option(
+        6,
+        "most processes of all applications; auto, or 75%: as fit into memory",
+        kind="pool size",
+        variables=("WEB_CONCURRENCY",),
+    )
     pool_idle_time: float = option(300.0, "stop an idle process above the minimum after this time (0: never)")
     max_concurrent_spawns: int = option(
         0, "processes that load an application at the same time, not counting slow ones (0: one per core)"
     )
-    memory_check_interval: float = option(5.0, "how often to measure the processes of applications with a memory limit")
+    memory_check_interval: float = option(
+        5.0,
+        "how often to measure the processes of applications with a memory limit; with --max-pool-size auto, all processes",
+    )
     hook: tuple[str, ...] = option((), "run a command at an event of the pool: EVENT=COMMAND, repeatable", kind="list")
     stat_throttle_rate: float = option(
         1.0,

@@ -27,6 +27,7 @@ from passenger_trio.app_handle import AppHandle, find_key
 from passenger_trio.borrowed import BorrowedProcess
 from passenger_trio.core import readiness
 from passenger_trio.core.limits import group_limits, pool_limits
+from passenger_trio.core.memory_room import most_by_files
 from passenger_trio.core.model import GroupKey, SessionOutcome
 from passenger_trio.core.statistics import PoolStatistics
 from passenger_trio.errors import EnvironmentUnfit, PassengerError
@@ -47,6 +48,7 @@ from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.choose_spawner import SpawnerFacts, SpawnerParts, spawners_of, uses_preloader
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawn_listener import SpawnListener
+from passenger_trio.system.limits import soft_limit
 from passenger_trio.system.pidfd import why_no_processes
 from passenger_trio.system.ports import Ports
 from passenger_trio.system.syscalls import cpus
@@ -163,7 +165,7 @@ async def open_pool(config: Config) -> AsyncIterator[RunningPool]:
         resources.callback(places.close)
         specs = [places.make_spec(app, detected) for app, detected in zip(config.apps, found, strict=True)]
         hooks = parse_hooks(config.pool.hook)
-        pool = Pool(pool_limits(config.pool, cpus()), kernel)
+        pool = Pool(pool_limits(config.pool, cpus(), most_by_files(soft_limit("NOFILE"))), kernel)
         async with trio.open_nursery() as program:
             spawn_listener = SpawnListener(places.spawn_socket, kernel, mode=places.spawn_mode)
             remains = Remains(kernel)
@@ -173,6 +175,7 @@ async def open_pool(config: Config) -> AsyncIterator[RunningPool]:
             if hooks:
                 await program.start(keep, "the hooks", Hooks(pool.events, hooks, kernel).run)
             gauges = Gauges(pool, config.pool.memory_check_interval)
+            await gauges.look()
             program.start_soon(kernel.supervise, "the memory gauges", gauges.run)
             if config.pool.stat_throttle_rate:
                 directories = {spec.key: os.path.join(spec.detected.root, spec.app.restart_dir) for spec in specs}

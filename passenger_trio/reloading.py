@@ -27,6 +27,7 @@ import trio
 from passenger_trio.core import readiness
 from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.limits import PoolLimits, group_limits, pool_limits, session_limit
+from passenger_trio.core.memory_room import most_by_files
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.reload_plan import AppSetup, Plan, Setup, make_plan
 from passenger_trio.errors import NotFound, PassengerError, ReloadRefused
@@ -46,6 +47,7 @@ from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.app_spec import AppSpec, group_key
 from passenger_trio.spawning.choose_spawner import MakeSpawner, SpawnerFacts, SpawnerParts, uses_preloader
 from passenger_trio.spawning.detect import DetectedApp
+from passenger_trio.system.limits import soft_limit
 from passenger_trio.system.syscalls import cpus
 from passenger_trio.system.threads import NoThread, in_thread
 
@@ -312,7 +314,7 @@ class Reloading:
         self, plan: Plan, config: Config, apps: list[DetectedApp], new: Mapping[GroupKey, AppSpec]
     ) -> None:
         before, parts = self.config, self.parts
-        limits = pool_limits(config.pool, cpus())
+        limits = pool_limits(config.pool, cpus(), most_by_files(soft_limit("NOFILE")))
         descriptors = descriptors_for(config, list(new.values()), limits)
         hooks = parse_hooks(config.pool.hook)
         routes = [Route(spec.key, spec.app) for spec in new.values()]
@@ -354,6 +356,8 @@ class Reloading:
         for spec in removed:
             self._leaving[spec.key] = spec
             parts.nursery.start_soon(self._see_off, spec)
+        if limits.memory_share:
+            await parts.gauges.look(even_if_fixed=True)
         self._pool.change_limits(limits)
         parts.gauges.interval = config.pool.memory_check_interval
         parts.hooks.change(hooks)

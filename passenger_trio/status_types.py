@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-__all__ = ["GroupStatus", "Memory", "PoolStatus", "PreloaderStatus", "ProcessStatus", "ServerStatus"]
+__all__ = ["GroupStatus", "Memory", "MemoryRoom", "PoolStatus", "PreloaderStatus", "ProcessStatus", "ServerStatus"]
 
 
 class Memory(TypedDict):
@@ -69,8 +69,39 @@ class GroupStatus(TypedDict):
     processes: list[ProcessStatus]
 
 
+class MemoryRoom(TypedDict):
+    """How the most processes follow from the memory (``--max-pool-size auto``). Sizes are bytes."""
+
+    asked: str
+    """The option's value: auto, 50%."""
+    share: float
+    total: int
+    source: str
+    """What sets the total: RAM, or a file of a cgroup."""
+    own: int
+    """What the server uses, with its fronts and preloaders."""
+    used: int
+    """What the processes use, as last measured; those that start, as estimated."""
+    reserved: int
+    """For the minimums, and for applications that are waited for."""
+    free: int
+    """Negative: there is too little."""
+    next_size: int
+    """What one process more is counted with: the average of ``next_app``."""
+    next_app: str
+    """The largest application that may grow; empty: none is awake."""
+    is_guess: bool
+    """Whether it was never measured."""
+    minimum: int
+    most: int
+    """Not more, for want of descriptors."""
+    fits: int
+
+
 class PoolStatus(TypedDict):
     max: int
+    memory: MemoryRoom | None
+    """None: the number of processes is fixed."""
     size: int
     detached: int
     spawning: int

@@ -42,6 +42,7 @@ from passenger_trio.admin.status import status
 from passenger_trio.core import readiness
 from passenger_trio.core.fronts.count import SLOTS, are_too_many, front_count
 from passenger_trio.core.limits import pool_limits, session_limit
+from passenger_trio.core.memory_room import most_by_files
 from passenger_trio.core.stop_times import time_for_requests, time_to_ask
 from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError, StartupAborted, StartupStopped
 from passenger_trio.extensions import Extensions
@@ -71,6 +72,7 @@ from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.choose_spawner import SpawnerParts, spawners_of
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawn_listener import SpawnListener
+from passenger_trio.system.limits import soft_limit
 from passenger_trio.system.pidfd import why_no_processes
 from passenger_trio.system.ports import Ports
 from passenger_trio.system.syscalls import cpus
@@ -170,7 +172,7 @@ async def open_tree(
             become_user(config.server.user)
         instance = create_instance_dir(config.server.instance_dir)
         resources.callback(instance.remove)
-        limits = pool_limits(config.pool, cpus())
+        limits = pool_limits(config.pool, cpus(), most_by_files(soft_limit("NOFILE")))
         pool = Pool(limits, kernel)
         places = AppPlaces(config, os.environ, instance.path, instance.spawn_socket, is_embedded=become_user is None)
         resources.callback(places.close)
@@ -258,6 +260,9 @@ async def open_tree(
             if own.on_event is not None:
                 await tree.start(keep, "on_event", Callables(pool.events, own.on_event, kernel).run)
             gauges = Gauges(pool, config.pool.memory_check_interval)
+            if front_processes is not None:
+                gauges.others = front_processes.pids
+            await gauges.look()
             tree.start_soon(kernel.supervise, "the memory gauges", gauges.run)
             restart_files = RestartFilePoller(pool, *reloading.restart_files())
             await tree.start(keep, "the restart-file poller", restart_files.run)

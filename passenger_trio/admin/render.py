@@ -46,7 +46,8 @@ def render_status(answer: Mapping[str, Any], *, name: str = "", date: str = "") 
     lines += ["", _rule("General information")]
     lines += _aligned(
         [
-            ("Max pool size", _text(pool.get("max"))),
+            ("Max pool size", _text(pool.get("max")) + _asked(_mapping(pool.get("memory")))),
+            *_room(_mapping(pool.get("memory"))),
             ("App groups", str(len(groups))),
             ("Processes", f"{_text(pool.get('size'))}{_spawning(pool.get('spawning'))}"),
             ("Requests in queue", _text(pool.get("queue"))),
@@ -88,6 +89,34 @@ def render_status(answer: Mapping[str, Any], *, name: str = "", date: str = "") 
     if not groups:
         lines.append("(none)")
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _asked(room: Mapping[str, Any]) -> str:
+    return f" ({_text(room.get('asked'))})" if room else ""
+
+
+def _room(room: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How the most processes follow from the memory (OP6)."""
+    if not room:
+        return []
+    share = room.get("share")
+    percent = f"{share:.0%}" if isinstance(share, int | float) else "-"
+    size, free = human_memory(room.get("next_size")), room.get("free")
+    left = f"{human_memory(-free)} too little" if isinstance(free, int) and free < 0 else f"{human_memory(free)} free"
+    whose = f"{size}, as {_text(room['next_app'])} has on average" if room.get("next_app") else size
+    if room.get("is_guess"):
+        whose = f"{size} until it is measured"
+    used = f"{human_memory(room.get('own'))} of the server, {human_memory(room.get('used'))} of the processes"
+    if room.get("reserved"):
+        used += f", {human_memory(room['reserved'])} kept for processes that must start"
+    return [
+        ("Memory", f"{percent} of {human_memory(room.get('total'))} ({_text(room.get('source'))}): {used}, {left}"),
+        (
+            "Fits",
+            f"{_text(room.get('fits'))} processes; one more counts {whose}"
+            f" (minimum {_text(room.get('minimum'))}, at most {_text(room.get('most'))} for the open files)",
+        ),
+    ]
 
 
 def _fronts(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:

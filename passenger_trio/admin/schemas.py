@@ -117,6 +117,24 @@ _GROUP = record(
         "processes": _list(_PROCESS),
     }
 )
+_ROOM = record(
+    {
+        "asked": TEXT,
+        "share": {"type": "number"},
+        "total": BYTES,
+        "source": TEXT,
+        "own": BYTES,
+        "used": BYTES,
+        "reserved": BYTES,
+        "free": {"type": "integer"},
+        "next_size": BYTES,
+        "next_app": TEXT,
+        "is_guess": FLAG,
+        "minimum": COUNT,
+        "most": COUNT,
+        "fits": COUNT,
+    }
+)
 _FAULT = record({"count": COUNT, "last": TEXT, "age": SECONDS, "failing": FLAG})
 STATUS = record(
     {
@@ -126,7 +144,16 @@ STATUS = record(
         "stopping": FLAG,
         "draining": FLAG,
         "addresses": _list(TEXT),
-        "pool": record({"max": COUNT, "size": COUNT, "detached": COUNT, "spawning": COUNT, "queue": COUNT}),
+        "pool": record(
+            {
+                "max": COUNT,
+                "memory": _maybe(_ROOM),
+                "size": COUNT,
+                "detached": COUNT,
+                "spawning": COUNT,
+                "queue": COUNT,
+            }
+        ),
         "broken_files": _list(record({"file": TEXT, "error": TEXT})),
         "groups": _list(_GROUP),
         "requests": record({"total": COUNT, "active": COUNT, "rejected": COUNTED}),

@@ -16,7 +16,7 @@ from passenger_trio.core.fork_safety import AUTO, Forking
 from passenger_trio.core.state import EnabledStatus
 from passenger_trio.core.statistics import GroupStatistics, ProcessStatistics
 from passenger_trio.spawning.app_spec import AppSpec
-from passenger_trio.status_types import GroupStatus, Memory, ProcessStatus, ServerStatus
+from passenger_trio.status_types import GroupStatus, Memory, MemoryRoom, ProcessStatus, ServerStatus
 from passenger_trio.system.gauges import ProcessGauge, measure
 from passenger_trio.system.threads import NoThread, in_thread
 from passenger_trio.version import __version__
@@ -53,6 +53,7 @@ async def status(admin: Admin) -> ServerStatus:
         "addresses": server.addresses,
         "pool": {
             "max": statistics.limits.max_pool_size,
+            "memory": _room(admin),
             "size": statistics.capacity_used,
             "detached": statistics.detached,
             "spawning": sum(len(group.attempts) for group in statistics.groups),
@@ -60,6 +61,29 @@ async def status(admin: Admin) -> ServerStatus:
         },
         "broken_files": [{"file": file, "error": error} for file, error in server.reloading.broken.items()],
         "groups": [_group(admin, group, by_key[group.key], gauges, now) for group in statistics.groups],
+    }
+
+
+def _room(admin: Admin) -> MemoryRoom | None:
+    pool = admin.server.pool
+    found = pool.memory_calculation()
+    if found is None:
+        return None
+    return {
+        "asked": str(admin.server.config.pool.max_pool_size),
+        "share": found.share,
+        "total": found.total,
+        "source": pool.memory_source,
+        "own": found.own,
+        "used": found.used,
+        "reserved": found.reserved,
+        "free": found.free,
+        "next_size": found.next_size,
+        "next_app": found.next_group,
+        "is_guess": found.is_guess,
+        "minimum": found.minimum,
+        "most": found.most,
+        "fits": found.fits,
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from passenger_trio.core.pool_size import ceiling_of
 from passenger_trio.spawning.app_spec import concurrency_of
 from passenger_trio.version import __version__
 
@@ -74,7 +75,7 @@ def _several(server: RunningServer) -> list[tuple[str, str]]:
     ]
     if len(server.apps) > _SHOWN:
         rows.append(("", f"and {len(server.apps) - _SHOWN} more"))
-    return [*rows, ("pool", f"up to {server.config.pool.max_pool_size} processes for {len(server.apps)} applications")]
+    return [*rows, ("pool", f"up to {_most(server)} processes for {len(server.apps)} applications")]
 
 
 def as_json(server: RunningServer) -> str:
@@ -96,9 +97,16 @@ def as_json(server: RunningServer) -> str:
     return JsonFormatter().format(record)
 
 
+def _most(server: RunningServer) -> str:
+    said = server.config.pool.max_pool_size
+    return str(said) if isinstance(said, int) else f"{server.pool.max_pool_size} (as fit into memory: {said})"
+
+
 def _limits(server: RunningServer) -> str:
     app = server.config.apps[0]
-    most = min(server.config.pool.max_pool_size, app.max_instances or server.config.pool.max_pool_size)
+    most = _most(server)
+    if app.max_instances:
+        most = str(min(ceiling_of(server.config.pool.max_pool_size), app.max_instances))
     concurrency = concurrency_of(app, server.apps[0])
     if server.apps[0].app_type not in ("wsgi", "rack"):
         each = (

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
+from passenger_trio.core.pool_size import parse_pool_size
 from passenger_trio.errors import OptionError
 from passenger_trio.options import (
     LEAST,
@@ -158,6 +159,7 @@ _METAVAR_OF = {
     "lifeline": "PID",
     "app_start_command": "COMMAND",
     "env": "NAME=VALUE",
+    "max_pool_size": "N|auto",
     "trusted_proxies": "ADDRESS",
     "allowed_methods": "METHOD",
     "fronts": "N|auto",
@@ -267,6 +269,8 @@ def click_option(flag: Flag) -> click.Option:
         details |= {"type": click.Choice(flag.choices), "default": flag.default or None}
     elif flag.kind == "int":
         details["type"] = _Number(LEAST.get(flag.name, 0), MOST.get(flag.name))
+    elif flag.kind == "pool size":
+        details["type"] = _PoolSize()
     elif flag.kind in ("duration", "size"):
         details["type"] = _Quantity(flag.kind, flag.name in NOT_ZERO)
     default = " or ".join([*(f"${variable}" for variable in flag.variables[:1]), flag.shown_default])
@@ -349,6 +353,18 @@ class _Number(_ParamType):
             bounds = f"from {self._least} to {self._most}" if self._most is not None else f"{self._least} or more"
             self.fail(f"{value} cannot be used: it must be {bounds}", param, ctx)
         return number
+
+
+class _PoolSize(_ParamType):
+    """``6``, ``auto``, ``75%``."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        try:
+            return parse_pool_size(value)
+        except OptionError as exc:
+            self.fail(f"{value!r} cannot be used: {exc.hint}", param, ctx)
 
 
 class _Quantity(_ParamType):

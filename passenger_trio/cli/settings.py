@@ -24,6 +24,7 @@ from passenger_trio.cli.applications import Mount
 from passenger_trio.cli.flags import Flag, click_option, flags
 from passenger_trio.core.config_text import ConfigText, Setting, read_passengerfile, read_toml
 from passenger_trio.core.option_checks import check
+from passenger_trio.core.pool_size import ceiling_of
 from passenger_trio.errors import ConfigError, NothingToServe, OptionError, PassengerError
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 
@@ -226,7 +227,7 @@ def settle(
             return _app_of_file(text, name, every, _Given(ctx, values, environ), server, pool)
 
         named = [app if app.name else attrs.evolve(app, name=_directory_name(app.root)) for app in apps]
-        apps += (folder or AppFolder()).read(server.apps_dir, of_file, named, pool.max_pool_size)
+        apps += (folder or AppFolder()).read(server.apps_dir, of_file, named, ceiling_of(pool.max_pool_size))
     settled = Settled(Config(server=server, pool=pool, apps=tuple(apps)), origins, file)
     with settled.naming_places():
         check(settled.config)

@@ -104,12 +104,15 @@ def bookkeeping(state: PoolState) -> Iterator[str]:
 def capacity(state: PoolState) -> Iterator[str]:
     """The limits hold (``scaling`` lists them)."""
     limits = state.limits
-    if state.capacity_used > limits.max_pool_size:
+    if state.capacity_used > max(limits.max_pool_size, state.allowed_used if limits.memory_share else 0):
         yield f"{state.capacity_used} processes and attempts, {limits.max_pool_size} are allowed"
     if state.total > max(state.ceiling + len(state.groups), state.allowed_total):
         yield f"{state.total} processes and attempts with the retired ones, {state.ceiling} and a relief for each group are allowed"
     if state.slots_used > max(limits.max_concurrent_spawns + 1, state.allowed_attempts):
         yield f"{state.slots_used} attempts have slots, {limits.max_concurrent_spawns} may, and one more"
+    least = sum(map(scaling.minimum, state.groups.values()))
+    if limits.memory_share and state.open and limits.max_pool_size < least and not state.leaving:
+        yield f"{limits.max_pool_size} processes may be, and the minimums are {least}"
     for group in state.groups.values():
         for attempt in group.attempts.values():
             if attempt.waits and (attempt.has_slot or not group.generations[attempt.generation].forks):

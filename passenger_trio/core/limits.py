@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from passenger_trio.core.pool_size import share_of
 from passenger_trio.options import AppOptions, PoolOptions
 
 __all__ = ["GroupLimits", "PoolLimits", "group_limits", "pool_limits", "session_limit"]
@@ -89,7 +90,12 @@ class PoolLimits:
     :raises ValueError: a limit makes no sense.
     """
 
-    max_pool_size: int = attrs.field(default=_POOL.max_pool_size, validator=_bounded(1))
+    max_pool_size: int = attrs.field(default=int(_POOL.max_pool_size), validator=_bounded(1))
+    """With a ``memory_share``: the number that fits now (``memory_room``)."""
+    memory_share: float = attrs.field(default=0.0, validator=_bounded(0.0))
+    """The share of the memory that processes may use. 0: ``max_pool_size`` is fixed."""
+    memory_most: int = attrs.field(default=1, validator=_bounded(1))
+    """The most processes that are planned for with a ``memory_share``."""
     pool_idle_time: float = attrs.field(default=_POOL.pool_idle_time, validator=_bounded(_TICK, zero=True))
     """0: no process is retired for being idle."""
     max_concurrent_spawns: int = attrs.field(default=2, validator=_bounded(1))
@@ -101,10 +107,15 @@ class PoolLimits:
     """The longest wait between spawns. A process that has lived for so long counts as one that starts well."""
 
 
-def pool_limits(options: PoolOptions, cores: int) -> PoolLimits:
-    """:param cores: processor cores of the server. By default as many programs load at the same time."""
+def pool_limits(options: PoolOptions, cores: int, most: int = 1) -> PoolLimits:
+    """:param cores: processor cores of the server. By default as many programs load at the same time.
+    :param most: the most processes that are planned for if the memory decides.
+    """
+    size = options.max_pool_size
     return PoolLimits(
-        max_pool_size=options.max_pool_size,
+        max_pool_size=size if isinstance(size, int) else most,
+        memory_share=share_of(size),
+        memory_most=1 if isinstance(size, int) else most,
         pool_idle_time=options.pool_idle_time,
         max_concurrent_spawns=options.max_concurrent_spawns or cores,
     )

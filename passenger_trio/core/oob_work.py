@@ -50,7 +50,9 @@ def begin(pool: PoolState, group: GroupState, now: float) -> list[Command]:
         if process.status is EnabledStatus.ENABLED:
             routing.disable(process)
         group.oob_due = group.oob_give_up = now + PATIENCE
-        return at_rest(process)
+        # Waiters that sought it take any other, and those that avoid the only one left take that.
+        served = waitlist.serve(pool, group, now) if group.has_choosy_waiters else []
+        return served + at_rest(process)
     return []
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import attrs
 
 from passenger_trio.core.app_limits import limits_of
+from passenger_trio.core.pool_size import ceiling_of, parse_pool_size, share_of
 from passenger_trio.errors import OptionError
 from passenger_trio.options import (
     LEAST,
@@ -97,8 +98,10 @@ RULES = (
     _Needs(
         PoolOptions,
         "memory_check_interval",
-        lambda config, pool: any(app.memory_limit or app.hard_memory_limit for app in config.apps),
-        "no application has a memory limit: give --memory-limit or --hard-memory-limit, too",
+        lambda config, pool: (
+            bool(share_of(pool.max_pool_size)) or any(app.memory_limit or app.hard_memory_limit for app in config.apps)
+        ),
+        "nothing is measured: give --memory-limit, --hard-memory-limit or --max-pool-size auto, too",
     ),
     _Needs(
         AppOptions,
@@ -168,7 +171,7 @@ def check(config: Config) -> None:
     for options in every:
         for field in attrs.fields(type(options)):
             _check_value(field.name, getattr(options, field.name), field.metadata)
-    most = config.pool.max_pool_size
+    most = ceiling_of(config.pool.max_pool_size)
     message = config.server.websocket_max_message_size
     if message > MAX_WEBSOCKET_MESSAGE:
         raise OptionError("--websocket-max-message-size", message, "a process takes at most 16M at once")
@@ -262,6 +265,9 @@ def _check_value(name: str, value: Any, about: Mapping[str, Any]) -> None:
             )
         if name in NOT_ZERO and not value:
             raise OptionError(option, value, "it cannot be 0")
+    elif about["kind"] == "pool size":
+        if parse_pool_size(value, option) != value:
+            raise OptionError(option, value, "a number is no text: give 6, 'auto', or '75%'")
     elif about["kind"] == "list":
         if not isinstance(value, tuple | list):
             raise OptionError(option, value, "it must be a tuple, also of one")

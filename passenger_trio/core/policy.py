@@ -105,7 +105,8 @@ class PoolPolicy:
         state.groups[key] = group = GroupState(key, limits)
         state.timed = state.timed or limits.max_request_time > 0
         group.generations[group.generation] = GenerationState(group.generation, limits.preloads)
-        return scaling.start_spawns(state, now, (group,))
+        grown = resizing.memory_changed(state, now) if limits.min_instances else []
+        return grown + scaling.start_spawns(state, now, (group,))
 
     def remove_group(self, key: GroupKey, now: float) -> list[Command]:
         """Let a group go: it serves those who wait for it, ends, and is forgotten (``EndGroup``). A second call does
@@ -212,6 +213,9 @@ class PoolPolicy:
             waitlist.move_up(group, waiter, since)
         if patience:
             waitlist.be_patient(group, waiter, now + patience)
+        if state.limits.memory_share and scaling.is_starved(group):
+            woken = resizing.memory_changed(state, now)  # it counts from now on
+            return woken + scaling.start_spawns(state, now, (group,))
         if group.has_choosy_waiters:
             served = waitlist.serve(state, group, now) + self._let_go(now)
             return served + scaling.start_spawns(state, now, (group,))
@@ -454,6 +458,12 @@ class PoolPolicy:
         if commands:
             return commands + self._left(measured, now, lost=measured.group)
         return scaling.start_spawns(state, now, (measured.group,))
+
+    def room_measured(self, total: int, own: int, now: float) -> list[Command]:
+        """There are ``total`` bytes of memory, of which the server itself uses ``own``. ``sampled`` told of each process before."""
+        state = self.state
+        state.memory_total, state.memory_own = total, own
+        return resizing.memory_changed(state, now) + self._let_go(now) if state.open else []
 
     def preloader_started(self, key: GroupKey, generation: int, preloader: PreloaderId, now: float) -> list[Command]:
         """A preloader of this generation is ready to fork.
@@ -755,6 +765,8 @@ class PoolPolicy:
         if not state.open:
             return refused + self._empty()
         refused += restarting.conclude(process.group) + self._let_go(now)
+        if state.limits.memory_share:
+            refused += resizing.memory_changed(state, now, lost)
         return refused + scaling.start_spawns(state, now, state.groups.values(), lost)
 
     def _is_at_rest(self, process: ProcessState, now: float) -> list[Command]:

@@ -47,6 +47,7 @@ FACTS = (
     "spawn_failed",
     "process_exited",
     "sampled",
+    "room_measured",
     "preloader_started",
     "preloader_ended",
     "found_unsafe",

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 
-from passenger_trio.core import routing
+from passenger_trio.core import memory_room, routing
 from passenger_trio.core.commands import Command, Kill, Reason
 from passenger_trio.core.limits import GroupLimits
 from passenger_trio.core.model import SessionId
@@ -116,6 +116,8 @@ def expire(group: GroupState, now: float) -> None:
 
 def sampled(pool: PoolState, process: ProcessState, size: int) -> list[Command]:
     """The process uses ``size`` bytes."""
+    process.size = size
+    memory_room.measured(process.group)
     limits = process.group.limits
     if 0 < limits.hard_memory_limit < size:
         return kill(pool, process, Reason.MEMORY)

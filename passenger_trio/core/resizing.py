@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 
-from passenger_trio.core import drain_time, recycling, restarting, scaling, waitlist
+from passenger_trio.core import drain_time, memory_room, recycling, restarting, scaling, waitlist
 from passenger_trio.core.commands import Command, EndGroup, Reason
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.state import Attempt, EnabledStatus, GroupState, PoolState, ProcessState
@@ -34,6 +34,18 @@ def change_pool(pool: PoolState, limits: PoolLimits, now: float) -> list[Command
     for group in pool.groups.values():
         scaling.watch_idleness(pool, group, now)
     return _settle(pool, _shrink(pool, now), now)
+
+
+def memory_changed(pool: PoolState, now: float, lost: GroupState | None = None) -> list[Command]:
+    """The memory, or what uses it, changed: the pool has another size if the memory decides (``memory_room``).
+
+    :param lost: the group that has just lost a process, if any.
+    """
+    before = pool.limits
+    if not before.memory_share:
+        return []
+    commands = memory_room.fit(pool, before, now)
+    return _settle(pool, commands, now, lost) if commands or pool.limits != before else []
 
 
 def change_group(pool: PoolState, group: GroupState, limits: GroupLimits, now: float, jitter: float) -> list[Command]:
@@ -105,7 +117,7 @@ def let_go(pool: PoolState, now: float) -> list[Command]:
     return commands
 
 
-def _settle(pool: PoolState, commands: list[Command], now: float) -> list[Command]:
+def _settle(pool: PoolState, commands: list[Command], now: float, lost: GroupState | None = None) -> list[Command]:
     """What follows from a change: room may have appeared, or gone."""
     pool.allowed_total = pool.total
     pool.allowed_attempts = len(pool.attempts)
@@ -113,7 +125,7 @@ def _settle(pool: PoolState, commands: list[Command], now: float) -> list[Comman
         if group.has_choosy_waiters:
             commands += waitlist.serve(pool, group, now)
         commands += waitlist.refuse_hopeless(pool, group, now) + restarting.conclude(group)
-    return commands + scaling.start_spawns(pool, now, pool.groups.values())
+    return commands + scaling.start_spawns(pool, now, pool.groups.values(), lost)
 
 
 def _shrink(pool: PoolState, now: float) -> list[Command]:
@@ -123,6 +135,9 @@ def _shrink(pool: PoolState, now: float) -> list[Command]:
         most = group.limits.max_instances
         while most and len(group.enabled) + scaling.under_way(group) > most:
             commands += _give_up(pool, (group,), now)
+    if pool.limits.memory_share:
+        return commands + memory_room.fit(pool, pool.limits, now)
+    pool.allowed_used = 0
     while pool.capacity_used > pool.limits.max_pool_size:
         commands += _give_up(pool, tuple(pool.groups.values()), now)
     return commands

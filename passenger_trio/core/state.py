@@ -124,6 +124,8 @@ class ProcessState:
     told_draining: bool = False
     # An operator has disabled it.
     held: bool = False
+    # Bytes, as last measured; 0: not yet.
+    size: int = 0
 
     @property
     def is_attached(self) -> bool:
@@ -199,6 +201,8 @@ class GroupState:
     mended_at: float = -math.inf
     # The probable concurrency of the next process: that of the last one. 0: no limit.
     expected_concurrency: int = 1
+    # The average size of its processes as last measured, in bytes; 0: never measured (memory_room).
+    process_size: int = 0
     # Seconds that its last successful spawn took.
     spawn_time: float = 0.0
     # Open sessions and when they were granted, oldest first; only if the time of a request is limited (recycling).
@@ -304,6 +308,11 @@ class PoolState:
     leaving: dict[GroupKey, GroupState] = attrs.field(factory=dict)
     # What there was when the limits changed last: it may exceed the hard ceiling, and the slots, until it is gone.
     allowed_total: int = 0
+    # The same for processes and attempts that serve, when memory became short: busy ones stay (memory_room).
+    allowed_used: int = 0
+    # The memory that there is, and what the server itself uses of it, in bytes. 0: not measured.
+    memory_total: int = 0
+    memory_own: int = 0
     allowed_attempts: int = 0
     # False for ever after shut_down: no spawns, no new checkouts, and idle processes are retired.
     open: bool = True

@@ -203,6 +203,10 @@ class Fronts:
         await trio.lowlevel.checkpoint()
         return found
 
+    def pids(self) -> list[int]:
+        """Of the fronts that run."""
+        return [keeper.pid for keeper in self.keepers if keeper.pid]
+
     def _lines(self) -> list[dict[str, Any]]:
         """What each front last wrote on the shared page."""
         now = trio.current_time()

@@ -1,11 +1,15 @@
 """The gauges: measure the memory of the processes periodically, and pass the sizes to the policy.
 
-Only groups with a memory limit are measured. One round is one hop to a dedicated thread, because
-reading ``smaps_rollup`` is slow. A process's size is its proportional share of memory (PSS), or its
-resident set if the PSS is unknown. If no thread can be started, the round is left out.
+Only groups with a memory limit are measured; all of them, and the server itself, if the memory decides how many
+processes there are (``core/memory_room``). One round is one hop to a dedicated thread, because reading
+``smaps_rollup`` is slow. A process's size is its proportional share of memory (PSS), or its resident set if the PSS is
+unknown. If no thread can be started, the round is left out.
 """
 
 from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -13,6 +17,7 @@ from passenger_trio.core.model import ProcessId
 from passenger_trio.log_lines import pool as lines
 from passenger_trio.pool.pool import Pool
 from passenger_trio.system.gauges import measure
+from passenger_trio.system.memory import MemoryLimit, memory_limit
 from passenger_trio.system.threads import NoThread, in_thread
 
 __all__ = ["Gauges"]
@@ -26,30 +31,54 @@ class Gauges:
         self._pool = pool
         self.interval = interval
         self._limiter = trio.CapacityLimiter(1)
+        self.others: Callable[[], Sequence[int]] = list
+        """The pids of what the server runs beside its applications: its fronts."""
 
     async def run(self) -> None:
         """Run until cancelled."""
         while True:
             await trio.sleep(self.interval)
-            pids = {
-                id: process.live.pid
-                for id, process in self._pool.processes.items()
-                if self._pool.limits_memory(process.group)
-            }
-            if pids:
-                try:
-                    sizes = await in_thread(_measure, pids, limiter=self._limiter, abandon_on_cancel=True)
-                except NoThread as error:
-                    lines.memory_unmeasured(processes=len(pids), reason=str(error))
-                    continue
-                for id, size in sizes.items():
-                    self._pool.sampled(id, size)
+            await self.look()
+
+    async def look(self, *, even_if_fixed: bool = False) -> None:
+        """One round.
+
+        :param even_if_fixed: measure also what only matters if the memory decides: it is about to.
+        """
+        fits = even_if_fixed or self._pool.fits_memory
+        pids = {
+            id: process.live.pid
+            for id, process in self._pool.processes.items()
+            if fits or self._pool.limits_memory(process.group)
+        }
+        own = self._own_pids() if fits else []
+        if not pids and not own:
+            return
+        try:
+            sizes, of_server, limit = await in_thread(
+                _measure, pids, own, limiter=self._limiter, abandon_on_cancel=True
+            )
+        except NoThread as error:
+            lines.memory_unmeasured(processes=len(pids), reason=str(error))
+            return
+        for id, size in sizes.items():
+            self._pool.sampled(id, size)
+        if fits and limit.total:
+            self._pool.room_measured(limit.total, of_server, limit.source)
+
+    def _own_pids(self) -> list[int]:
+        preloaders = [one.pid for home in self._pool.group_tasks.values() for one in home.preloaders]
+        return [os.getpid(), *self.others(), *preloaders]
 
 
-def _measure(pids: dict[ProcessId, int]) -> dict[ProcessId, int]:
-    sizes = {}
-    for id, pid in pids.items():
-        gauge = measure(pid)
-        if gauge is not None:
-            sizes[id] = gauge.rss if gauge.pss is None else gauge.pss
-    return sizes
+def _measure(pids: dict[ProcessId, int], own: Sequence[int]) -> tuple[dict[ProcessId, int], int, MemoryLimit]:
+    sizes = {id: size for id, pid in pids.items() if (size := _size(pid))}
+    return sizes, sum(map(_size, own)), memory_limit() if own else MemoryLimit(0, "")
+
+
+def _size(pid: int) -> int:
+    """Bytes; 0: it is gone, or cannot be measured now."""
+    gauge = measure(pid)
+    if gauge is None:
+        return 0
+    return gauge.rss if gauge.pss is None else gauge.pss

@@ -19,6 +19,7 @@ import trio
 
 from passenger_trio.core.commands import Command, Grant, Kill, Reason, RunOobWork, StillDraining, reason_word
 from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.memory_room import Calculation, calculate
 from passenger_trio.core.model import (
     AttemptId,
     ErrorCategory,
@@ -103,6 +104,8 @@ class Pool:
         self.events: Events = Events()
         self.failures: deque[tuple[float, GroupKey, SpawnFailure]] = deque(maxlen=_FAILURES)
         """The last failed starts: when, in monotonic seconds, of which group, and the evidence."""
+        self.memory_source: str = ""
+        """What limits the memory, if it was measured."""
         self.tally: PoolTally = PoolTally()
         """What has happened, for the metrics."""
 
@@ -350,8 +353,24 @@ class Pool:
         """
         return self._policy.dump()
 
+    @property
+    def max_pool_size(self) -> int:
+        """The most processes, now."""
+        return self._policy.state.limits.max_pool_size
+
+    @property
+    def fits_memory(self) -> bool:
+        """Whether the memory decides how many processes there are."""
+        return self._policy.state.limits.memory_share > 0
+
+    def memory_calculation(self) -> Calculation | None:
+        """How the number of processes was found; None: it is fixed."""
+        return calculate(self._policy.state) if self.fits_memory else None
+
     def limits_memory(self, key: GroupKey) -> bool:
-        """Whether a group has a memory limit, so that its processes must be measured."""
+        """Whether the processes of a group must be measured: it has a memory limit, or the memory decides about the pool."""
+        if self.fits_memory:
+            return True
         limits = self._policy.state.groups[key].limits
         return limits.memory_limit > 0 or limits.hard_memory_limit > 0
 
@@ -477,6 +496,15 @@ class Pool:
     def sampled(self, id: ProcessId, size: int) -> None:
         """Report the memory size of a process, in bytes."""
         self._perform(self._policy.sampled(id, size, self.now()))
+
+    def room_measured(self, total: int, own: int, source: str) -> None:
+        """Report how much memory there is, and what the server uses of it itself, in bytes. ``sampled`` came before.
+
+        :param source: what sets the limit: ``RAM``, or a file of a cgroup.
+        """
+        self.memory_source = source
+        self._perform(self._policy.room_measured(total, own, self.now()))
+        self.notify_changed()
 
     def preloader_changed(self, key: GroupKey, generation: int, preloader: int, started: bool) -> None:
         """Report that the preloader with that number, of that generation, has started or ended."""

@@ -27,6 +27,7 @@ import time
 
 import attrs
 
+from passenger_trio.system.cgroup_dirs import own_directory
 from passenger_trio.system.children import start_program
 
 __all__ = ["OwnCgroup", "enter_own_cgroup", "kill_abandoned"]
@@ -77,7 +78,7 @@ def enter_own_cgroup(above: str = "", proc: str = "/proc") -> OwnCgroup | None:
 
     :param above: the directory of the cgroup that this process is in; looked up by default.
     """
-    above = above or _own_directory(proc)
+    above = above or own_directory(proc)[0]
     identity = _identity(os.getpid(), proc)
     if not above or not identity:
         return None
@@ -170,25 +171,6 @@ def _start_time(pid: int, proc: str) -> int:
     with open(f"{proc}/{pid}/stat", "rb", buffering=0) as file:
         stat = file.read(1024)
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
-
-
-def _own_directory(proc: str) -> str:
-    """The directory of our version 2 cgroup, or ``""``."""
-    try:
-        with open(f"{proc}/self/cgroup") as file:
-            inside = next((line[3:].rstrip("\n") for line in file if line.startswith("0::/")), "")
-        with open(f"{proc}/self/mountinfo") as file:
-            mounts = [line.split() for line in file]
-    except OSError:
-        return ""
-    for fields in mounts:
-        # id parent device root mount-point options [optional ...] - type source options
-        if "-" in fields and fields[fields.index("-") + 1] == "cgroup2":
-            root = fields[3].rstrip("/")
-            if inside and (inside + "/").startswith(root + "/"):
-                path = (fields[4] + inside[len(root) :]).rstrip("/")
-                return path if os.path.isfile(f"{path}/cgroup.procs") else ""
-    return ""
 
 
 def _write(path: str, number: int) -> bool:

@@ -11,7 +11,7 @@ import os
 import resource
 from collections.abc import Mapping
 
-__all__ = ["hard_limit", "own_nice", "set_limits"]
+__all__ = ["hard_limit", "own_nice", "set_limits", "soft_limit"]
 
 
 class _RLimit(ctypes.Structure):
@@ -41,6 +41,11 @@ def set_limits(pid: int, resources: Mapping[str, int], nice: int | None) -> None
 def hard_limit(name: str) -> int:
     """Our own hard limit; -1: none."""
     return resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[1]
+
+
+def soft_limit(name: str) -> int:
+    """Our own soft limit; -1: none."""
+    return resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[0]
 
 
 def own_nice() -> int:

@@ -57,7 +57,10 @@ def test_a_group_is_shown_by_its_name_and_environment() -> None:
 
 OTHER_NAMES = {"force_concurrency": "force_max_concurrent_requests_per_process"}
 """Limits that are called otherwise than their options."""
-NO_OPTIONS = {"preloads", "retry_on_demand_after", "backoff_first", "backoff_factor", "backoff_max"}
+NO_OPTIONS = {"preloads", "retry_on_demand_after", "backoff_first", "backoff_factor", "backoff_max"} | {
+    "memory_share",
+    "memory_most",
+}
 
 
 def limits_and_options(limits: type[attrs.AttrsInstance]) -> dict[str, str]:
@@ -80,6 +83,13 @@ def test_every_limit_of_the_pool_comes_from_its_option() -> None:
     values = {option: number for number, option in enumerate(names.values(), 7)}
     limits = pool_limits(attrs.evolve(PoolOptions(), **values), cores=3)
     assert {option: getattr(limits, name) for name, option in names.items()} == values
+
+
+def test_a_share_of_the_memory_is_the_limit_of_the_pool_until_the_memory_is_measured() -> None:
+    """OP6."""
+    limits = pool_limits(PoolOptions(max_pool_size="50%"), cores=3, most=20)
+    assert (limits.memory_share, limits.memory_most, limits.max_pool_size) == (0.5, 20, 20)
+    assert pool_limits(PoolOptions(max_pool_size="auto"), cores=3, most=20).memory_share == 0.75
 
 
 def test_programs_that_load_at_a_time_are_as_many_as_cores_where_nobody_says_otherwise() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from driven_pool import SHOP, DrivenPool
+from driven_pool import SHOP, DrivenPool, granted
 
 from passenger_trio.core.commands import Command, Grant, Reason, Retire, RunOobWork, StartSpawn
-from passenger_trio.core.model import ProcessId
+from passenger_trio.core.model import ProcessId, WaiterId
 from passenger_trio.core.oob_work import PATIENCE, TIME
 
 
@@ -42,6 +42,15 @@ def test_a_busy_process_finishes_its_sessions_first() -> None:
     pool.close(of_first[0].session)
     assert pool.take().process == second
     assert pool.close(of_first[1].session) == [RunOobWork(first, TIME)]
+
+
+def test_who_avoids_the_only_other_process_takes_it_when_this_one_goes_out_of_routing() -> None:
+    """Else it would wait beside a free process, which it avoids only while there is another one."""
+    pool, (first, second) = a_pool()
+    pool.take()
+    avoiding = WaiterId(777)
+    assert not pool.checked(pool.policy.checkout(avoiding, SHOP, pool.now, avoided=second))
+    assert granted(want(pool, first)) == [(avoiding, second)]
 
 
 def test_the_second_waits_for_its_turn() -> None:

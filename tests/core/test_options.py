@@ -70,7 +70,18 @@ def test_every_option_says_what_a_face_must_know(options: type) -> None:
     for field in attrs.fields(options):
         about = field.metadata
         assert about["help"], field.name
-        assert about["kind"] in {"duration", "size", "int", "flag", "path", "text", "mode", "list", "choice"}
+        assert about["kind"] in {
+            "duration",
+            "size",
+            "int",
+            "flag",
+            "path",
+            "text",
+            "mode",
+            "list",
+            "choice",
+            "pool size",
+        }
         assert (about["kind"] == "choice") == bool(about["choices"])
         assert not about["choices"] or field.default in about["choices"] or field.default == ""
 

@@ -144,7 +144,7 @@ class TestAsAProgram:
     @pytest.mark.parametrize(
         ("variable", "value", "part"),
         [
-            ("PASSENGER_TRIO_MAX_POOL_SIZE", "many", "'many' is not a number"),
+            ("PASSENGER_TRIO_MAX_POOL_SIZE", "many", "'many' cannot be used: a number of processes"),
             ("PASSENGER_TRIO_PLAIN_PARSER", "perhaps", "'perhaps' is not"),
             ("PASSENGER_TRIO_ENV", "A=1 B", "write NAME=VALUE"),
             ("PORT", "http", "'http' is not a number"),
@@ -286,6 +286,7 @@ class TestFlags:
         "text": ("x", "x"),
         "mode": ("0600", "0600"),
         "path": ("/x", "/x"),
+        "pool size": ("75%", "75%"),
     }
     BESIDES: ClassVar[dict[str, dict[str, Any]]] = {
         "socket_mode": {"socket": "/s"},
@@ -385,6 +386,7 @@ class TestFlags:
         assert (said.pool.max_pool_size, said.apps[0].environment) == (2, "x")
         assert configuration("-a", "::1", PORT="4000").server.address == "::1"
         assert configuration(PORT="", WEB_CONCURRENCY="", RAILS_ENV="") == configuration()
+        assert configuration(WEB_CONCURRENCY="auto").pool.max_pool_size == "auto", "OP6"
 
     def test_OP10_the_order_of_the_environments_is_that_of_passenger(self) -> None:
         names = ("RAILS_ENV", "RACK_ENV", "NODE_ENV", "PASSENGER_APP_ENV")

@@ -16,16 +16,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from world import FakeWorld, a_failure
 
 from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.memory_room import FIRST_GUESS
 from passenger_trio.core.model import GroupKey, SessionOutcome
 from passenger_trio.core.policy import PoolPolicy
 
 T = TypeVar("T")
 KEYS = tuple(GroupKey(name, "test") for name in ("shop", "blog", "wiki"))
 
+START = 8 * FIRST_GUESS, FIRST_GUESS
+"""The memory that there is at first, and what the server uses of it: room for some that were never measured."""
+
 # Small numbers: every limit is reached within a few steps.
 pool_limits = st.builds(
     PoolLimits,
     max_pool_size=st.integers(1, 5),
+    memory_share=st.sampled_from([0.0, 0.0, 0.5, 1.0]),
+    memory_most=st.sampled_from([5, 8]),
     pool_idle_time=st.sampled_from([5.0, 0.0, 300.0]),
     max_concurrent_spawns=st.integers(1, 3),
     backoff_first=st.just(0.1),
@@ -71,6 +77,8 @@ class PoolMachine(RuleBasedStateMachine):
     @initialize(limits=pool_limits, groups=st.lists(group_limits, min_size=1, max_size=len(KEYS)))
     def a_pool(self, limits: PoolLimits, groups: list[GroupLimits]) -> None:
         self.world = FakeWorld(self.policy_class(limits))
+        if limits.memory_share:
+            self.world.room_measured(*START)
         for key, of_group in zip(KEYS, groups, strict=False):
             self.world.add_group(key, of_group)
 
@@ -152,6 +160,15 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(number=numbers, size=st.sampled_from([50, 150, 250]))
     def a_process_is_measured(self, number: int, size: int) -> None:
         self.world.sampled(pick(self.world.processes, number), size)
+
+    @rule(sizes=st.lists(st.sampled_from([1, 2, 3, 7]), min_size=1, max_size=4), total=st.sampled_from([3, 8, 20]))
+    def the_memory_is_measured(self, sizes: list[int], total: int) -> None:
+        """OP6: a round of the gauges. The memory itself may change, too: a limit of a cgroup is changed while it runs."""
+        unit = FIRST_GUESS // 4
+        for number, process in enumerate(list(self.world.processes)):
+            if process in self.world.processes:
+                self.world.sampled(process, sizes[number % len(sizes)] * unit)
+        self.world.room_measured(total * unit, sizes[0] * unit // 4)
 
     @rule(number=numbers, concurrency=concurrencies)
     def traffic_moves_on(self, number: int, concurrency: int) -> None:
@@ -331,7 +348,7 @@ class PoolMachine(RuleBasedStateMachine):
         for key in set(world.waiting.values()):
             # The one case in which somebody may wait: all places are of groups that have one process, which could not be had again.
             assert not any(process.group == key for process in world.processes.values())
-            assert len(world.processes) == world.policy.state.limits.max_pool_size
+            assert len(world.processes) >= world.policy.state.limits.max_pool_size
             for process in world.processes.values():
                 assert world.policy.state.groups[process.group].rejection is not None
         world.shut_down()

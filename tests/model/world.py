@@ -34,6 +34,7 @@ from passenger_trio.core.crash_loop import UNANSWERED_TOLERATED
 from passenger_trio.core.invariants import check
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.memory_room import FIRST_GUESS
 from passenger_trio.core.model import (
     AttemptId,
     ErrorCategory,
@@ -136,6 +137,14 @@ class FakeWorld:
     """Those of them that were told to go."""
     preloader_used: dict[tuple[GroupKey, int], float] = attrs.field(factory=dict)
     last_id: int = 0
+    sizes: dict[ProcessId, int] = attrs.field(factory=dict)
+    """As last measured."""
+    memory: tuple[int, int] = 0, 0
+    """How much there is, and what the server uses of it."""
+    serving: int = 0
+    """Processes and attempts that count, after the step before."""
+    ceiling: int = 0
+    """``max_pool_size`` then."""
     leaving: set[GroupKey] = attrs.field(factory=set)
     """Removed, and not gone."""
     allowed: int = 0
@@ -336,7 +345,54 @@ class FakeWorld:
         assert not self.processes[process].is_live
 
     def sampled(self, process: ProcessId, size: int) -> None:
+        self.sizes[process] = size
         self.perform(self.policy.sampled(process, size, self.now))
+
+    def room_measured(self, total: int, own: int) -> None:
+        """OP6: whatever the memory is, no request ends for it."""
+        self.memory = total, own
+        commands = self.policy.room_measured(total, own, self.now)
+        for command in commands:
+            if isinstance(command, Retire | Detach) and command.reason is Reason.SHRINK:
+                process = self.processes[command.process]
+                assert self.policy.state.limits.memory_share, "the number of processes is fixed"
+                assert isinstance(command, Retire), "only idle ones go"
+                assert not process.sessions, "only idle ones go"
+        self.perform(commands)
+        if self.policy.state.limits.memory_share and not self.shutting_down:
+            self._memory_is_used_well()
+
+    def _memory_is_used_well(self) -> None:
+        """OP6: by the last measures everything fits, or nothing can go; and nobody waits for a process that would fit."""
+        limits = self.policy.state.limits
+        total, own = self.memory
+        used = sum(
+            self.sizes.get(process.id) or self._average(process.group)
+            for process in self.processes.values()
+            if process.is_live or (process.detached and not process.retired and not process.killed)
+        )
+        used += sum(
+            self._average(self.attempts[one]) for one in self.attempts.keys() - self.reliefs.keys() - self.abandoned
+        )
+        if used > int(limits.memory_share * total) - own:
+            for key in self.groups:
+                if len(self._live(key)) > self._minimum(key):
+                    assert all(one.sessions for one in self._routable(key)), "it does not fit, and an idle one could go"
+        least = sum(self._minimum(key) for key in self.groups)
+        assert limits.max_pool_size >= max(1, least), "never fewer than the minimums"
+
+    def _average(self, key: GroupKey) -> int:
+        return self.policy.state.groups[key].process_size or FIRST_GUESS
+
+    def _serves_no_more_than_may(self, limits: PoolLimits) -> None:
+        """What was too much for the memory may stay while it is busy (OP6); nothing begins above the limit."""
+        serving = sum(len(self._live(key)) for key in self.groups) + self._coming()
+        most = max(limits.max_pool_size, min(self.serving, serving) if limits.memory_share else 0)
+        assert serving <= most
+        self.serving = serving
+        if limits.memory_share and limits.max_pool_size < self.ceiling:
+            self.allowed = self._total
+        self.ceiling = limits.max_pool_size
 
     def restart(self, key: GroupKey, *, hard: bool = False) -> None:
         live = self._live(key)
@@ -710,7 +766,7 @@ class FakeWorld:
         if most and len(of_group) + self._coming(chosen.group) > most:
             groups = [chosen.group]
         else:
-            assert too_many, "it was not too many"
+            assert too_many or self.policy.state.limits.memory_share, "it was not too many"
             groups = list(self.groups)
         rich = [key for key in groups if len(self._live(key)) > self._minimum(key)]
         idle = [process for key in rich for process in self._routable(key) if not process.sessions]
@@ -743,7 +799,7 @@ class FakeWorld:
             assert chosen.last_used + limits.pool_idle_time <= self.now
         else:
             used = sum(len(self._live(key)) for key in self.groups) + self._coming()
-            assert used == limits.max_pool_size, "room is made where there is room"
+            assert used >= limits.max_pool_size, "room is made where there is room"
         for key in self.groups:
             if len(self._live(key)) > self._minimum(key):
                 for other in self._routable(key):
@@ -803,7 +859,7 @@ class FakeWorld:
             assert process.retired or not process.detached or process.sessions, "detached, idle, and still there"
         limits: PoolLimits = state.limits
         if not self.shutting_down:
-            assert sum(len(self._live(key)) for key in self.groups) + self._coming() <= limits.max_pool_size
+            self._serves_no_more_than_may(limits)
         assert self._total <= max(2 * limits.max_pool_size + len(self.groups), self.allowed)
         assert state.groups.keys() == self.groups.keys()
         for process in self.processes.values():

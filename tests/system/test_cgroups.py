@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from needs import needs
 
-from passenger_trio.system.cgroups import _WATCHDOG, _own_directory, enter_own_cgroup, kill_abandoned
+from passenger_trio.system.cgroup_dirs import own_directory
+from passenger_trio.system.cgroups import _WATCHDOG, enter_own_cgroup, kill_abandoned
 
 NAMESPACE = os.stat("/proc/self/ns/pid").st_ino
 
@@ -134,4 +135,4 @@ def test_KE12_where_our_own_cgroup_is(tmp_path: Path, cgroups: str, mounts: str,
     (tmp_path / "self/mountinfo").write_text(mounts.format(dir=tmp_path))
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "a/b/cgroup.procs").write_text("")
-    assert _own_directory(str(tmp_path)) == expected.format(dir=tmp_path)
+    assert own_directory(str(tmp_path))[0] == expected.format(dir=tmp_path)

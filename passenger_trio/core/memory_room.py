@@ -1,0 +1,165 @@
+"""How many processes fit into memory (``--max-pool-size auto``, or a share: OP6).
+
+This module knows how much memory there is, what the server itself uses, and the last measured size (PSS) of each
+process. It never knows who measures, or where a limit of memory comes from.
+
+How the number is computed::
+
+    budget    share x memory, without what the server, its fronts and its preloaders use
+    used      each process as last measured; one that is not measured yet, or just starting, as its application's average
+    reserved  what is missing to the minimums, and one process for each application that has none and is waited for
+    next      the largest average of the applications that may grow, because any of them may be the next to do so
+    number    processes + reserved + (budget - used - reserved) / next, rounded down
+
+An application that was never measured counts ``FIRST_GUESS`` for each process.
+
+Laws:
+
+* The number is never below the minimums of the applications together, nor below 1. Else, by the last measures, no
+  process starts that does not fit: at or above the number nothing begins but what takes the place of another.
+* When memory is short, idle processes above the minimums are retired, idle the longest first. No request ends for it:
+  a pool of busy processes stays above its number, and shrinks as they become idle.
+* ``limits.max_pool_size`` is the number of now, so every other module knows one limit only.
+"""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+from passenger_trio.core import scaling
+from passenger_trio.core.commands import Command, Reason
+from passenger_trio.core.limits import PoolLimits
+from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, ProcessState
+
+__all__ = ["FIRST_GUESS", "Calculation", "calculate", "fit", "measured", "most_by_files"]
+
+FIRST_GUESS = 150 * 1024**2
+"""Bytes. Passenger's server optimization guide computes its examples with 150 MB for each process of a Ruby application."""
+
+_FILES_OF_SERVER, _FILES_EACH = 40, 4
+_MOST = 4096
+
+
+def most_by_files(limit: int) -> int:
+    """The most processes that are planned for: they take a quarter of the server's descriptors (``descriptors``).
+
+    :param limit: descriptors that the server may have; negative: no limit.
+    """
+    return _MOST if limit < 0 else min(_MOST, max(1, (limit // 4 - _FILES_OF_SERVER) // _FILES_EACH))
+
+
+@attrs.frozen
+class Calculation:
+    """How the number of processes was found. Sizes are bytes."""
+
+    share: float
+    total: int
+    """The memory that there is: the limit of a cgroup, or RAM."""
+    own: int
+    """What the server uses itself, with its fronts and preloaders."""
+    used: int
+    """What the processes use, as last measured; others as estimated."""
+    reserved: int
+    """For the minimums, and for applications that are waited for."""
+    next_size: int
+    """What one process more is counted with."""
+    next_group: str
+    """Whose average that is; empty: no application is awake."""
+    is_guess: bool
+    """Whether that application was never measured."""
+    minimum: int
+    """The minimums of all applications together."""
+    most: int
+    """More are never planned for, for want of descriptors."""
+    fits: int
+    """The number of processes that fit."""
+    free: int
+    """What is left of the budget; negative: there is too little."""
+
+    @property
+    def number(self) -> int:
+        """The most processes."""
+        return max(1, self.minimum, min(self.fits, self.most))
+
+
+def measured(group: GroupState) -> None:
+    """One of the group's processes was measured: compute the group's average."""
+    sizes = [process.size for process in group.enabled.values() if process.size]
+    if sizes:
+        group.process_size = sum(sizes) // len(sizes)
+
+
+def calculate(pool: PoolState) -> Calculation:
+    """How many processes fit now."""
+    limits = pool.limits
+    used = sum(process.size or _average(process.group) for process in pool.processes.values() if _stays(process))
+    used += sum(_average(attempt.group) for attempt in pool.attempts.values() if attempt.counts)
+    reserved = minimum = coming = next_size = 0
+    next_group: GroupState | None = None
+    for group in pool.groups.values():
+        least = scaling.minimum(group)
+        if not (least or group.enabled or group.attempts or group.waiters):
+            continue  # asleep
+        minimum += least
+        size = _average(group)
+        have = len(group.enabled) + scaling.under_way(group)
+        missing = max(least - have, 1 if group.waiters and not have else 0)
+        if missing > 0:
+            coming += missing
+            reserved += missing * size
+        most = group.limits.max_instances
+        if size > next_size and not group.leaving and not (most and have + max(0, missing) >= most):
+            next_size, next_group = size, group
+    next_size = next_size or FIRST_GUESS
+    free = int(limits.memory_share * pool.memory_total) - pool.memory_own - used - reserved
+    serving = pool.capacity_used + coming
+    if not pool.memory_total:
+        free, fits = 0, serving
+    elif free >= 0:
+        fits = serving + free // next_size
+    else:
+        fits = serving - math.ceil(-free * max(1, serving) / max(1, used + reserved))
+    return Calculation(
+        share=limits.memory_share,
+        total=pool.memory_total,
+        own=pool.memory_own,
+        used=used,
+        reserved=reserved,
+        next_size=next_size,
+        next_group=str(next_group.key) if next_group is not None else "",
+        is_guess=next_group is None or not next_group.process_size,
+        minimum=minimum,
+        most=limits.memory_most,
+        fits=max(0, fits),
+        free=free,
+    )
+
+
+def fit(pool: PoolState, limits: PoolLimits, now: float) -> list[Command]:
+    """Set ``max_pool_size`` to what fits, and retire the idle processes that do not. Before the memory is
+    measured, nothing changes and nothing grows.
+    """
+    pool.limits = limits
+    commands: list[Command] = []
+    found = calculate(pool)
+    while found.free < 0 or pool.capacity_used > found.number:
+        idle = scaling.longest_idle(pool)
+        if idle is None:
+            break
+        commands += scaling.retire(pool, idle, Reason.SHRINK, now)
+        found = calculate(pool)
+    pool.limits = attrs.evolve(limits, max_pool_size=found.number)
+    pool.allowed_used = pool.capacity_used
+    pool.allowed_total = pool.total
+    return commands
+
+
+def _average(group: GroupState) -> int:
+    return group.process_size or FIRST_GUESS
+
+
+def _stays(process: ProcessState) -> bool:
+    """Whether its memory is not about to be free: it serves, or drains."""
+    return process.status is not EnabledStatus.DETACHED or (process.leaving is not None and not process.killed)

@@ -1,0 +1,204 @@
+"""OP6: how many processes fit into memory, as stories; ``tests/model`` has every order of them."""
+
+from __future__ import annotations
+
+import pytest
+from driven_pool import BLOG, SHOP, DrivenPool, granted, retired, spawns
+
+from passenger_trio.core.commands import Command, Reason
+from passenger_trio.core.limits import PoolLimits
+from passenger_trio.core.memory_room import FIRST_GUESS, Calculation, calculate, most_by_files
+from passenger_trio.core.model import ProcessId
+
+M = 1024**2
+AUTO = {"memory_share": 0.5, "memory_most": 50}
+
+
+def a_pool(total: int, own: int = 0, **limits: float) -> DrivenPool:
+    pool = DrivenPool(**{**AUTO, "max_concurrent_spawns": 50, **limits})
+    measure(pool, total, own)
+    return pool
+
+
+def measure(pool: DrivenPool, total: int, own: int = 0, **sizes: int) -> list[Command]:
+    """A round of the gauges. ``sizes``: of every process of an application."""
+    commands: list[Command] = []
+    for process in list(pool.policy.state.processes.values()):
+        if process.group.key.name in sizes:
+            commands += pool.checked(pool.policy.sampled(process.id, sizes[process.group.key.name], pool.now))
+    return commands + pool.checked(pool.policy.room_measured(total, own, pool.now))
+
+
+def number(pool: DrivenPool) -> int:
+    return pool.policy.state.limits.max_pool_size
+
+
+def now(pool: DrivenPool) -> Calculation:
+    return calculate(pool.policy.state)
+
+
+def start_all(pool: DrivenPool) -> None:
+    for key in pool.policy.state.groups:
+        for attempt in pool.attempts(key):
+            pool.spawned(attempt)
+
+
+def test_before_anything_is_measured_a_process_counts_the_first_guess() -> None:
+    pool = a_pool(total=10 * FIRST_GUESS, own=FIRST_GUESS)
+    pool.add(SHOP, min_instances=1)
+    assert number(pool) == 4, "half of ten, without what the server uses"
+    assert now(pool).is_guess
+
+
+def test_the_measured_size_takes_the_place_of_the_guess() -> None:
+    pool = a_pool(total=10 * FIRST_GUESS)
+    pool.add(SHOP, min_instances=1)
+    start_all(pool)
+    measure(pool, 10 * FIRST_GUESS, shop=FIRST_GUESS // 3)
+    assert number(pool) == 15
+    assert (now(pool).is_guess, now(pool).next_size, now(pool).next_group) == (False, FIRST_GUESS // 3, str(SHOP))
+
+
+def test_as_many_start_as_fit_and_no_more() -> None:
+    pool = a_pool(total=400 * M)
+    pool.add(SHOP, min_instances=1)
+    start_all(pool)
+    measure(pool, 400 * M, shop=40 * M)
+    for _ in range(9):
+        pool.checkout()
+    assert len(pool.attempts()) == 4, "5 x 40M are the half of 400M"
+    assert now(pool).free == 0
+
+
+def test_the_minimums_are_kept_whatever_the_memory_is() -> None:
+    pool = a_pool(total=2 * FIRST_GUESS)
+    commands = pool.add(SHOP, min_instances=3) + pool.add(BLOG, min_instances=2)
+    assert spawns(commands) == [(SHOP, Reason.MIN_INSTANCES)] * 3 + [(BLOG, Reason.MIN_INSTANCES)] * 2
+    start_all(pool)
+    assert measure(pool, FIRST_GUESS, shop=FIRST_GUESS, blog=FIRST_GUESS) == []
+    assert number(pool) == 5
+
+
+def test_when_memory_becomes_short_idle_processes_go_and_busy_ones_stay() -> None:
+    pool = a_pool(total=800 * M)
+    pool.add(SHOP, min_instances=1)
+    start_all(pool)
+    measure(pool, 800 * M, shop=50 * M)
+    for _ in range(4):
+        pool.checkout()
+    start_all(pool)
+    assert len(pool.processes()) == 4
+    busy = list(pool.policy.state.sessions)
+    for session in busy[2:]:
+        pool.now += 1
+        pool.close(session)
+    idle = [process.id for process in pool.policy.state.processes.values() if not process.sessions]
+    gone = retired(measure(pool, 100 * M, shop=50 * M))
+    assert gone == [(process, Reason.SHRINK) for process in idle]
+    assert number(pool) == 1, "two are busy, and one fits"
+    assert len(pool.processes()) == 2
+    pool.checkout()
+    assert not pool.attempts(), "nothing begins above the number"
+    queued = pool.queue()
+    assert [who for who, _ in granted(pool.close(busy[0]))] == queued, "the processes that are there serve on"
+
+
+def test_an_application_that_wakes_gets_its_place_from_idle_ones() -> None:
+    """Its size is known from before: as many idle ones go as its process needs."""
+    pool = a_pool(total=800 * M)
+    pool.add(BLOG, min_instances=0)
+    pool.wait(BLOG)
+    start_all(pool)
+    measure(pool, 800 * M, blog=300 * M)
+    pool.close(next(iter(pool.policy.state.sessions)))
+    pool.tick(301)  # idle for too long
+    for process in list(pool.policy.state.processes):
+        pool.exits(process)
+    pool.add(SHOP, min_instances=0)
+    for _ in range(8):
+        pool.wait(SHOP)
+    start_all(pool)
+    measure(pool, 800 * M, shop=50 * M)
+    for _ in range(8):
+        pool.checkout(SHOP)
+    start_all(pool)
+    measure(pool, 800 * M, shop=50 * M)
+    assert len(pool.processes(SHOP)) == 8
+    for waiter in pool.queue(SHOP):
+        pool.abandon(waiter)
+    for session in list(pool.policy.state.sessions):
+        pool.close(session)
+    commands = pool.checkout(BLOG)
+    assert len(retired(commands)) == 6, "300M of processes of 50M"
+    assert not spawns(commands), "their memory is not free yet"
+    for process, _ in retired(commands)[:3]:
+        commands = pool.exits(process)
+    assert spawns(commands) == [(BLOG, Reason.DEMAND)], "less is left than twice what fits"
+
+
+def test_the_largest_that_may_grow_counts_and_not_one_at_its_own_maximum() -> None:
+    pool = a_pool(total=1200 * M)
+    pool.add(SHOP, min_instances=1)
+    pool.add(BLOG, min_instances=1, max_instances=1)
+    start_all(pool)
+    measure(pool, 1200 * M, shop=50 * M, blog=300 * M)
+    assert number(pool) == 2 + (600 - 350) // 50
+
+
+def test_a_process_that_ends_leaves_room_for_what_fits_only() -> None:
+    """The number is found anew: the next one may be of a larger application."""
+    pool = a_pool(total=400 * M)
+    pool.add(SHOP, min_instances=1)
+    pool.add(BLOG, min_instances=0, max_instances=2)
+    start_all(pool)
+    measure(pool, 400 * M, shop=20 * M)
+    pool.wait(BLOG)
+    start_all(pool)
+    measure(pool, 400 * M, shop=20 * M, blog=170 * M)
+    assert number(pool) == 2
+    pool.detach(pool.processes(SHOP)[0])
+    assert number(pool) == 2
+    assert len(pool.attempts(SHOP)) == 1, "the minimum comes back"
+    pool.wait(BLOG)
+    assert not pool.attempts(BLOG), "170M do not fit into 10M"
+
+
+def test_a_number_becomes_a_share_and_back_while_it_runs() -> None:
+    """OP3: no process ends for what is only estimated but idle ones; a number is a promise, also to busy ones."""
+    pool = DrivenPool(max_pool_size=3)
+    pool.add(SHOP, warm=3, min_instances=1)
+    measure(pool, 20 * FIRST_GUESS)
+    assert number(pool) == 3, "the number is fixed"
+    assert pool.checked(pool.policy.change_pool_limits(PoolLimits(**AUTO), pool.now)) == []
+    assert number(pool) == 10
+    taken = [pool.take() for _ in range(3)]
+    commands = pool.checked(pool.policy.change_pool_limits(PoolLimits(max_pool_size=2), pool.now))
+    assert len(commands) == 1
+    assert number(pool) == 2
+    assert len(taken) == 3
+
+
+def test_a_share_without_a_measurement_of_the_memory_changes_nothing() -> None:
+    pool = DrivenPool(max_pool_size=3)
+    pool.add(SHOP, warm=3, min_instances=1)
+    assert pool.checked(pool.policy.change_pool_limits(PoolLimits(**AUTO), pool.now)) == []
+    assert number(pool) == 3
+
+
+def test_what_is_planned_for_is_never_exceeded() -> None:
+    pool = a_pool(total=1000 * FIRST_GUESS, memory_most=7)
+    pool.add(SHOP, min_instances=1)
+    assert number(pool) == 7
+
+
+@pytest.mark.parametrize(("files", "most"), [(1024, 54), (64, 1), (10, 1), (-1, 4096), (10**6, 4096)])
+def test_processes_take_a_quarter_of_the_descriptors(files: int, most: int) -> None:
+    assert most_by_files(files) == most
+
+
+def test_a_process_that_is_gone_is_not_counted() -> None:
+    """The measurement was taken before it ended."""
+    pool = a_pool(total=8 * FIRST_GUESS)
+    assert pool.checked(pool.policy.sampled(ProcessId(99), 10**12, pool.now)) == []
+    pool.add(SHOP, min_instances=1)
+    assert number(pool) == 4
