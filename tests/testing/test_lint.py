@@ -132,6 +132,7 @@ class Linted:
 
     def findings(self, path: str, count: int = 1, rule: str = "") -> list[Finding]:
         """:param rule: one that must be among them: what the start has found may come late."""
+        eventually(lambda: self.server.pids, 60, "a process serves")  # what its start finds comes before the mark
         mark = self.lint.mark()
         try:
             self.server.get(path)
@@ -253,6 +254,16 @@ def test_TH4_faults_in_the_process_of_other_interfaces(which: str, request: pyte
         with it.faults.exit("head", status=3):
             assert it.server.get("/").status in (200, 500, 502, 503)
         crash.wait_fired()
+
+
+@pytest.mark.os
+def test_TH4_when_a_fault_of_starts_has_ended_the_next_request_comes_to_the_application(asgi: Linted) -> None:
+    """It was refused, because the server waited after starts that failed: what came next in the test, or in another, failed by a fault that was over."""
+    with asgi.faults.crash_on_start("exit", times=4) as crash:
+        with asgi.faults.exit("head", status=3):
+            asgi.server.get("/")
+        eventually(lambda: all(order.pid is not None for order in crash._orders), 60, "four starts have failed")
+    assert asgi.server.get("/").text == "hello"
 
 
 # Pure

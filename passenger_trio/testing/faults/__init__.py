@@ -42,7 +42,7 @@ from passenger_trio.testing.faults.machine import (
     SlowDisk,
 )
 from passenger_trio.testing.faults.plan import Plan
-from passenger_trio.testing.faults.processes import AtPoint, Hold, KilledAtAccept, Stopped
+from passenger_trio.testing.faults.processes import AtPoint, Deadly, Hold, KilledAtAccept, Stopped
 
 if TYPE_CHECKING:
     from passenger_trio.testing.harness import Supervisor
@@ -207,8 +207,9 @@ class Faults:
         """The next ``times`` processes fail when they start: by an exception, by exit, by SIGKILL."""
         values = {"message": "a crash at start (a fault of the harness)", "status": 1}
         return self._note(
-            AtPoint(
-                self._plan("crash_on_start"), self.seed, "crash_on_start", ("fork",), how=how, times=times, **values
+            Deadly(
+                *(self.server, self._plan("crash_on_start"), self.seed, "crash_on_start", ("fork",)),
+                **{"how": how, "times": times, **values},
             )
         )
 
@@ -262,7 +263,10 @@ class Faults:
         return self.random.randrange(least, most) if value is None else value
 
     def _at_point(self, name: str, at: str, **values: object) -> AtPoint:
-        return self._note(AtPoint(self._plan(name), self.seed, name, (at,), at=at, **values))
+        plan = self._plan(name)
+        if name == "hang":
+            return self._note(AtPoint(plan, self.seed, name, (at,), at=at, **values))
+        return self._note(Deadly(self.server, plan, self.seed, name, (at,), at=at, **values))
 
     def _note(self, fault: F) -> F:
         self._on_made(fault)

@@ -73,5 +73,10 @@ class Plan:
         os.rename(whole, self.home / "armed" / name)
         return Order(self.home, name)
 
+    @property
+    def are_starts_at_stake(self) -> bool:
+        """Whether a fault is armed that makes the next start fail, or last."""
+        return any(any(self.home.glob(f"armed/{point}.*")) for point in ("load", "fork"))
+
     def close(self) -> None:
         shutil.rmtree(self.home, ignore_errors=True)

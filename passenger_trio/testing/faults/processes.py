@@ -15,17 +15,20 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Collection
 from typing import Any
 
 from passenger_trio.admin.client import fetch
 from passenger_trio.errors import AdminError
 from passenger_trio.testing.faults.fault import Fault
 from passenger_trio.testing.faults.plan import Order, Plan
-from passenger_trio.testing.harness import Supervisor, eventually
+from passenger_trio.testing.harness import Supervisor, eventually, is_running
 
-__all__ = ["AtPoint", "Hold", "KilledAtAccept", "Stopped"]
+__all__ = ["AtPoint", "Deadly", "Hold", "KilledAtAccept", "Stopped"]
 
 
+_MENDED = 60.0
+"""Seconds in which a server starts a process again: more than its longest wait (``backoff_max``)."""
 _BEHIND = 5.0
 """Seconds in which a process comes to the end of a response that its client has."""
 
@@ -79,6 +82,23 @@ class AtPoint(Fault):
             timeout,
             f"{self!r} fires",
         )
+
+
+class Deadly(AtPoint):
+    """A fault that ends processes, or their starts. A server waits longer after each of those, and refuses requests after some. So its end waits for that:
+    the next request comes to the application, as before.
+    """
+
+    def __init__(
+        self, server: Supervisor, plan: Plan, seed: int, name: str, points: tuple[str, ...], **values: Any
+    ) -> None:
+        super().__init__(plan, seed, name, points, **values)
+        self._server = server
+
+    def end(self) -> None:
+        super().end()
+        if not self._plan.are_starts_at_stake:
+            _wait_as_before(self._server, self.pids)
 
 
 class Stopped(AtPoint):
@@ -155,6 +175,23 @@ class KilledAtAccept(Fault):
         self._ended.set()
         self._thread.join(15)
         self._go_on()
+        _wait_as_before(self._server, self.pids)
+
+
+def _wait_as_before(server: Supervisor, pids: Collection[int]) -> None:
+    """Wait until the server has seen the end of those of the processes that have ended, starts none, and does not hold back the next start."""
+
+    def is_as_before() -> bool:
+        try:
+            groups = server.status()["groups"]
+        except AdminError:
+            return server.process.poll() is not None
+        known = {process["pid"] for group in groups for process in group["processes"]}
+        seen = all(pid not in known or is_running(pid) for pid in pids)
+        return seen and not any(group["spawning"] or group["backing_off_for"] is not None for group in groups)
+
+    if pids:
+        eventually(is_as_before, _MENDED, f"the server is as before the fault in {sorted(pids)}")
 
 
 def _signal(pid: int, number: int) -> None:
