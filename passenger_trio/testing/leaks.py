@@ -17,10 +17,12 @@ from typing import Any
 
 import attrs
 
-__all__ = ["KINDS", "Held", "error_lines", "grown", "look", "outlived"]
+__all__ = ["KINDS", "Held", "error_lines", "grown", "is_ending", "look", "outlived"]
 
 KINDS = ("descriptors", "threads", "processes", "sockets")
 _SHOWN = 8
+_PF_EXITING = 0x4
+"""Of a task's flags (linux/sched.h; proc(5), ``stat``, field 9)."""
 
 
 @attrs.frozen
@@ -59,6 +61,12 @@ def grown(before: Held, now: Held, threshold: int) -> dict[str, str]:
 def outlived(children: Mapping[int, str]) -> dict[int, str]:
     """Those of the processes that still run."""
     return {pid: command for pid, command in children.items() if _state(pid) not in ("", "Z", "X")}
+
+
+def is_ending(pid: int) -> bool:
+    """Whether the process has ended, or is about to: what it had open may be closed before the kernel tells anybody of its end."""
+    after_name = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return not after_name or after_name[0] in "ZX" or bool(int(after_name[6]) & _PF_EXITING)
 
 
 def error_lines(log: Iterable[Mapping[str, Any]], allowed: Iterable[str]) -> list[str]:

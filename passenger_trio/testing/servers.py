@@ -28,7 +28,7 @@ from passenger_trio.admin.client import order
 from passenger_trio.errors import AdminError
 from passenger_trio.options import AppOptions, PoolOptions, ServerOptions
 from passenger_trio.testing.harness import MARK, Supervisor, eventually
-from passenger_trio.testing.leaks import look
+from passenger_trio.testing.leaks import is_ending, look
 from passenger_trio.testing.run_directory import HOME, environment_of_a_server, temporary_directory
 
 __all__ = ["ServerUnderTest", "Servers", "write_config"]
@@ -103,7 +103,9 @@ class ServerUnderTest(Supervisor):
 
     @property
     def log(self) -> list[str]:
-        """The lines of the log so far."""
+        """The lines of the log so far; after ``close``, all of them."""
+        if self._source.closed:
+            return self._log
         *lines, self._rest = (self._rest + self._source.read()).split(b"\n")
         for raw in lines:
             line = raw.decode("utf-8", "replace")
@@ -148,7 +150,11 @@ class ServerUnderTest(Supervisor):
             status = self.status()
             group, connections = status["groups"][0], int(status["connections"]["open"])
             self._stale = min(self._stale, connections)
-            moving = group["spawning"] or any(process["state"] != "running" for process in group["processes"])
+            moving = group["spawning"] or any(
+                # The server may not know yet of an end that the client has seen: told to end it, it would not count it.
+                process["state"] != "running" or is_ending(process["pid"])
+                for process in group["processes"]
+            )
             if not (moving or connections > self._stale) or time.monotonic() >= deadline:
                 break
             time.sleep(0.005)
@@ -200,6 +206,7 @@ class ServerUnderTest(Supervisor):
         finally:
             self.kill()
             self._end_rest()
+            self.log  # noqa: B018  a report of the last test may ask for it later: the session ends before it is made
             self._source.close()
             if not self.keeps_home:
                 shutil.rmtree(self.home, ignore_errors=True)

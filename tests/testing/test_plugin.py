@@ -266,6 +266,7 @@ def test_what_a_test_leaves_behind_fails_it(pytester: pytest.Pytester) -> None:
                 return live_app.found
         """,
         test_leaks="""
+            import os
             import pytest
             pytestmark = pytest.mark.passenger("shop:app")
 
@@ -297,6 +298,9 @@ def test_what_a_test_leaves_behind_fails_it(pytester: pytest.Pytester) -> None:
             def test_good_after_a_crash(live_app):
                 assert live_app.get("/").body.startswith(b"1 ")
 
+            def test_bad_end_that_the_server_has_not_seen_yet(live_app):
+                os.kill(live_app.pids[0], 9)
+
             def test_bad_finding(live_app):
                 live_app.found.append("a planted finding")
 
@@ -307,10 +311,13 @@ def test_what_a_test_leaves_behind_fails_it(pytester: pytest.Pytester) -> None:
             @pytest.mark.passenger("shop:app", no_such_option=1)
             def test_bad_option(live_app):
                 raise AssertionError("it did not start")
+
+            def test_bad_at_the_very_end(live_app):
+                live_app.found.append("the session ends before this is shown")
         """,
     )
     result = run(pytester, "test_leaks.py")
-    result.assert_outcomes(passed=10, errors=8)
+    result.assert_outcomes(passed=12, errors=10)
     result.stdout.fnmatch_lines_random(
         [
             "*more open descriptors than before the test: */shop.py (10)*",
@@ -319,6 +326,7 @@ def test_what_a_test_leaves_behind_fails_it(pytester: pytest.Pytester) -> None:
             "*1 connections to the server are still open*",
             "*the log has lines of level error*",
             "*a planted finding*",
+            "*the session ends before this is shown*",
             "*RuntimeError: a planted reason*",
             "*there is no option 'no_such_option'*",
         ]
