@@ -205,13 +205,9 @@ class Faults:
 
     def crash_on_start(self, how: Literal["raise", "exit", "kill"] = "raise", *, times: int = 1) -> AtPoint:
         """The next ``times`` processes fail when they start: by an exception, by exit, by SIGKILL."""
-        values = {"message": "a crash at start (a fault of the harness)", "status": 1}
-        return self._note(
-            Deadly(
-                *(self.server, self._plan("crash_on_start"), self.seed, "crash_on_start", ("fork",)),
-                **{"how": how, "times": times, **values},
-            )
-        )
+        plan, said = self._plan("crash_on_start"), "a crash at start (a fault of the harness)"
+        values = (self.server, plan, self.seed, "crash_on_start", ("fork",))
+        return self._note(Deadly(*values, how=how, times=times, message=said, status=1))
 
     # The machine
 
