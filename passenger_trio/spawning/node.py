@@ -12,8 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -27,6 +26,7 @@ from passenger_trio.core.node_project import (
     started_file,
 )
 from passenger_trio.errors import NothingToServe, OptionError
+from passenger_trio.spawning.programs import answer, in_path, named
 from passenger_trio.system.regular_files import read_regular
 
 __all__ = ["OLDEST", "STARTUP_FILES", "NodeFile", "choose_node", "is_node_file", "named_file", "node_file"]
@@ -36,7 +36,6 @@ OLDEST = 16
 
 STARTUP_FILES = ("app.js", "server.js", "index.js")
 _EXTENSIONS = (".js", ".mjs", ".cjs")
-_VERSION_TIMEOUT = 10.0
 _MAX_SIZE = 1024 * 1024
 
 
@@ -120,60 +119,23 @@ def choose_node(node: str, environ: Mapping[str, str]) -> tuple[str, str]:
         loader runs on.
     """
     if node:
-        path = _named(node, environ)
+        path = named(
+            "--node", node, environ, language="Node.js", binaries=("node",), tree="the directory it was installed into"
+        )
         return path, f"named by --node (Node.js {_version(path)})"
     for name in ("node", "nodejs"):
-        for path in _in_path(name, environ):
+        for path in in_path(name, environ):
             return path, f"the first in PATH (Node.js {_version(path)})"
     raise OptionError("--node", "", "there is no node in PATH: install Node.js, or name it with --node")
 
 
 def _version(path: str) -> str:
-    try:
-        asked = subprocess.run(
-            [path, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_VERSION_TIMEOUT,
-            check=False,
-        )
-        match = re.fullmatch(r"v((\d+)\.\d+\.\d+\S*)\n?", asked.stdout)
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
-        match = None
+    match = re.fullmatch(r"v((\d+)\.\d+\.\d+\S*)\n?", answer((path, "--version")) or "")
     if match is None:
         raise OptionError("--node", path, f"it does not answer like Node.js; Node.js {OLDEST} or newer is wanted")
     if int(match[2]) < OLDEST:
         raise OptionError("--node", path, f"it is Node.js {match[1]}; applications need Node.js {OLDEST} or newer")
     return match[1]
-
-
-def _named(node: str, environ: Mapping[str, str]) -> str:
-    if os.sep not in node and not os.path.exists(node):
-        for path in _in_path(node, environ):
-            return path
-        raise OptionError("--node", node, "no such program in PATH; give the path of a Node.js interpreter")
-    path = os.path.abspath(node)
-    if os.path.isdir(path):
-        path = os.path.join(path, "bin", "node")
-    if not os.path.exists(path):
-        raise OptionError(
-            "--node", node, "there is no such file; give a Node.js interpreter, or the directory it was installed into"
-        )
-    if not _can_run(path):
-        raise OptionError("--node", node, "it is not an executable file; give the path of a Node.js interpreter")
-    return path
-
-
-def _in_path(name: str, environ: Mapping[str, str]) -> Iterator[str]:
-    for directory in environ.get("PATH", os.defpath).split(os.pathsep):
-        path = os.path.join(directory, name)
-        if directory and _can_run(path):
-            yield os.path.abspath(path)
-
-
-def _can_run(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def _package(root: str) -> tuple[dict[str, Any], str]:

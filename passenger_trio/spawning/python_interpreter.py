@@ -18,6 +18,7 @@ import sys
 from collections.abc import Mapping
 
 from passenger_trio.errors import OptionError
+from passenger_trio.spawning.programs import ANSWER_TIMEOUT, answer, can_run, named
 
 __all__ = ["OLDEST", "choose_interpreter", "finds_module"]
 
@@ -25,7 +26,6 @@ OLDEST = (3, 8)
 """The oldest Python that the loaders run on (``spawn_servers/CONTRACT.md``)."""
 
 _ADJACENT = (".venv", "venv", "env")
-_VERSION_TIMEOUT = 10.0
 _ASK_VERSION = "import sys; print(sys.version_info[0], sys.version_info[1])"
 _ASK_MODULE = """
 import importlib.util, sys
@@ -44,7 +44,7 @@ def choose_interpreter(python: str, root: str, environ: Mapping[str, str]) -> tu
         be served.
     """
     if python:
-        path = _named(python, environ)
+        path = named("--python", python, environ, language="Python", binaries=("python",), tree="a virtual environment")
         version = _version(path)
         return path, f"named by --python (Python {version[0]}.{version[1]})"
     own, broken = _adjacent(root)
@@ -52,7 +52,7 @@ def choose_interpreter(python: str, root: str, environ: Mapping[str, str]) -> tu
     if active in own:
         own.remove(active)
         own.insert(0, active)
-    elif active and _can_run(_python_in(active)):
+    elif active and can_run(_python_in(active)):
         own.append(active)
     if broken and not own:
         # Silently taking another interpreter would end in an ImportError that explains nothing.
@@ -72,7 +72,7 @@ def _adjacent(root: str) -> tuple[list[str], str]:
     """The virtual environments in the application's directory, and the first one that is broken."""
     found = [os.path.join(root, name) for name in _ADJACENT]
     found = [path for path in found if os.path.isfile(os.path.join(path, "pyvenv.cfg"))]
-    usable = [path for path in found if _can_run(_python_in(path))]
+    usable = [path for path in found if can_run(_python_in(path))]
     return usable, next((path for path in found if path not in usable), "")
 
 
@@ -89,7 +89,7 @@ def finds_module(python: str, root: str, module: str) -> bool:
             [python, "-c", _ASK_MODULE, root, module],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_VERSION_TIMEOUT,
+            timeout=ANSWER_TIMEOUT,
             check=False,
         )
     except (OSError, subprocess.SubprocessError):
@@ -97,44 +97,14 @@ def finds_module(python: str, root: str, module: str) -> bool:
     return asked.returncode != 44
 
 
-def _named(python: str, environ: Mapping[str, str]) -> str:
-    if os.sep not in python and not os.path.exists(python):
-        for directory in environ.get("PATH", os.defpath).split(os.pathsep):
-            path = os.path.join(directory, python)
-            if directory and _can_run(path):
-                return os.path.abspath(path)
-        raise OptionError("--python", python, "no such program in PATH; give the path of a Python interpreter")
-    path = os.path.abspath(python)
-    if os.path.isdir(path):
-        path = os.path.join(path, "bin", "python")
-    if not os.path.exists(path):
-        raise OptionError(
-            "--python", python, "there is no such file; give a Python interpreter or a virtual environment"
-        )
-    if not _can_run(path):
-        raise OptionError("--python", python, "it is not an executable file; give the path of a Python interpreter")
-    return path
-
-
 def _version(path: str) -> tuple[int, int]:
     oldest = ".".join(map(str, OLDEST))
+    # -I -S: ignore the environment and site packages; ask only the interpreter itself.
     try:
-        # -I -S: ignore the environment and site packages; ask only the interpreter itself.
-        asked = subprocess.run(
-            [path, "-I", "-S", "-c", _ASK_VERSION],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_VERSION_TIMEOUT,
-            check=False,
-        )
-        major, minor = map(int, asked.stdout.split())
-    except (OSError, subprocess.SubprocessError, ValueError):
+        major, minor = map(int, (answer((path, "-I", "-S", "-c", _ASK_VERSION)) or "").split())
+    except ValueError:
         hint = f"it does not answer like a Python interpreter; Python {oldest} or newer is wanted"
         raise OptionError("--python", path, hint) from None
     if (major, minor) < OLDEST:
         raise OptionError("--python", path, f"it is Python {major}.{minor}; applications need Python {oldest} or newer")
     return major, minor
-
-
-def _can_run(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.X_OK)

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
 
 import attrs
 
 from passenger_trio.errors import NothingToServe, OptionError
+from passenger_trio.spawning.programs import answer, can_run, in_path, named
 from passenger_trio.system.regular_files import read_regular
 
 __all__ = ["OLDEST", "STARTUP_FILE", "Ruby", "choose_ruby", "rack_file"]
@@ -35,7 +35,6 @@ _FIRST = "passenger_wsgi.py"
 not.
 """
 
-_VERSION_TIMEOUT = 20.0
 _MAX_SIZE = 65536
 _VERSION = re.compile(r"(?:(ruby|jruby|truffleruby)-?)?(\d+(?:\.\d+){0,3})(?:-?p\d+)?\Z")
 _VERSION_OUTPUT = re.compile(
@@ -112,7 +111,16 @@ def choose_ruby(ruby: str, root: str, environ: Mapping[str, str]) -> Ruby:
         loader runs on.
     """
     if ruby:
-        found = _ask_version(_named(ruby, environ))
+        found = _ask_version(
+            named(
+                "--ruby",
+                ruby,
+                environ,
+                language="Ruby",
+                binaries=("ruby", "jruby"),
+                tree="the directory it was installed into",
+            )
+        )
         if found is None:
             raise OptionError(
                 "--ruby", ruby, f"it does not answer like a Ruby interpreter; Ruby {_dotted(OLDEST)} or newer is wanted"
@@ -134,7 +142,7 @@ def choose_ruby(ruby: str, root: str, environ: Mapping[str, str]) -> Ruby:
                 "--ruby", "", f"{requirement.where} asks for Ruby {requirement.text}, which is not found: {hint}"
             )
     for name in ("ruby", "jruby"):
-        for path in _in_path(name, environ):
+        for path in in_path(name, environ):
             usual = _ask_version(path)
             if usual is not None:
                 return attrs.evolve(_old_enough(usual), reason=f"the first in PATH ({usual.name})")
@@ -196,51 +204,14 @@ def _candidates(requirement: _Requirement, environ: Mapping[str, str]) -> Iterat
     if requirement.engine == "ruby":
         names.insert(0, f"ruby{_dotted(requirement.version[:2])}")
     for name in names:
-        yield from _in_path(name, environ)
-
-
-def _in_path(name: str, environ: Mapping[str, str]) -> Iterator[str]:
-    for directory in environ.get("PATH", os.defpath).split(os.pathsep):
-        path = os.path.join(directory, name)
-        if directory and _can_run(path):
-            yield os.path.abspath(path)
-
-
-def _named(ruby: str, environ: Mapping[str, str]) -> str:
-    if os.sep not in ruby and not os.path.exists(ruby):
-        for path in _in_path(ruby, environ):
-            return path
-        raise OptionError("--ruby", ruby, "no such program in PATH; give the path of a Ruby interpreter")
-    path = os.path.abspath(ruby)
-    if os.path.isdir(path):
-        path = next(
-            (found for name in ("ruby", "jruby") if os.path.isfile(found := os.path.join(path, "bin", name))), path
-        )
-    if not os.path.exists(path):
-        raise OptionError(
-            "--ruby", ruby, "there is no such file; give a Ruby interpreter, or the directory it was installed into"
-        )
-    if not _can_run(path):
-        raise OptionError("--ruby", ruby, "it is not an executable file; give the path of a Ruby interpreter")
-    return path
+        yield from in_path(name, environ)
 
 
 def _ask_version(path: str) -> Ruby | None:
     """Run an interpreter to ask for its version. None: not a Ruby."""
-    if not _can_run(path):
+    if not can_run(path):
         return None
-    try:
-        asked = subprocess.run(
-            [path, "-v"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_VERSION_TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
-        return None
-    match = _VERSION_OUTPUT.search(asked.stdout)
+    match = _VERSION_OUTPUT.search(answer((path, "-v")) or "")
     if match is None:
         return None
     own = _numbers(match["own"])
@@ -276,7 +247,3 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
-
-
-def _can_run(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.X_OK)
