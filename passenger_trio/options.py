@@ -443,6 +443,11 @@ class ServerOptions:
         "serve /metrics (OpenMetrics), /livez, /readyz and /startupz at HOST:PORT, at a port of 127.0.0.1, or at unix:PATH, to whoever can connect (default: on the admin socket only)",
         kind="text",
     )
+    health_path: str = option(
+        "",
+        "also answer /livez, /readyz and /startupz below this path of the public address, to everybody and for every host name: /-/health",
+        kind="text",
+    )
     log_level: str = option(
         "info", "least serious level that is logged", kind="choice", choices=("debug", "info", "warning", "error")
     )

@@ -16,6 +16,7 @@ from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 from passenger_trio.pool.hooks import parse_hooks
 from passenger_trio.server.front import trusted_networks
+from passenger_trio.server.health_paths import paths_of_health
 from passenger_trio.server.logs.format_string import compile_format
 from passenger_trio.server.mounts import Route, check_apart
 from passenger_trio.spawning.app_spec import group_key
@@ -58,6 +59,8 @@ def examine(
     trusted_networks(config.server)
     if config.server.access_log_format not in ("combined", "json"):
         compile_format(config.server.access_log_format)
+    if config.server.health_path:
+        paths_of_health(config.server.health_path)
     if config.server.metrics_listen:
         parse_metrics_address(config.server.metrics_listen)
     directory = config.server.data_buffer_dir

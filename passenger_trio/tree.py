@@ -33,6 +33,7 @@ import attrs
 import trio
 
 from passenger_trio.admin.context import Admin
+from passenger_trio.admin.health import public_health
 from passenger_trio.admin.metrics import families
 from passenger_trio.admin.metrics_listener import bind_metrics, serve_metrics
 from passenger_trio.admin.registry import create_instance_dir
@@ -62,6 +63,7 @@ from passenger_trio.preflight import examine
 from passenger_trio.reloading import MakeSpawners, Parts, Reloading, descriptors_for, watched_of
 from passenger_trio.running import Reports, RunningServer
 from passenger_trio.server.front import Front
+from passenger_trio.server.health_paths import HealthPaths
 from passenger_trio.server.listening.bind import GivenListener, bind, take_over
 from passenger_trio.server.listening.listeners import Listeners
 from passenger_trio.server.logs.access_log import AccessLog
@@ -211,6 +213,7 @@ async def open_tree(
                 sessions,
                 limits.max_pool_size,
                 front.spill.quota.limit,
+                instance.admin_socket,
                 desk,
                 kernel,
             )
@@ -229,6 +232,8 @@ async def open_tree(
         reloading.has_fronts = front_processes is not None
         server = RunningServer(instance.admin_socket, apps, pool, front, reloading)
         server.fronts = front_processes
+        if config.server.health_path:
+            front.health = HealthPaths(config.server.health_path, partial(public_health, server))
         instance.write(server.addresses)
         wait = partial(
             wait_until,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import trio
+
 from passenger_trio.codecs.admin_api import Text
 from passenger_trio.core.health import Facts, Health, ask
 from passenger_trio.core.statistics import PoolStatistics
 from passenger_trio.running import RunningServer
 
-__all__ = ["facts", "health", "health_answer"]
+__all__ = ["facts", "health", "health_answer", "public_health"]
 
 
 def health(server: RunningServer, question: str) -> Health:
@@ -20,9 +22,15 @@ def facts(server: RunningServer, pool: PoolStatistics) -> Facts:
     return Facts(server.started, server.stopping or server.front.draining, pool)
 
 
-def health_answer(server: RunningServer, question: str, *, verbose: bool) -> Text:
-    """The answer over HTTP. :param verbose: with a line for each check."""
+def health_answer(server: RunningServer, question: str, *, verbose: bool, brief: bool = False) -> Text:
+    """The answer over HTTP. :param verbose: with a line for each check. :param brief: none for each application."""
     found = health(server, question)
-    return Text(
-        found.status, "text/plain; charset=utf-8", found.text(verbose=verbose).encode("utf-8", "backslashreplace")
-    )
+    text = found.text(verbose=verbose, brief=brief)
+    return Text(found.status, "text/plain; charset=utf-8", text.encode("utf-8", "backslashreplace"))
+
+
+async def public_health(server: RunningServer, question: str, verbose: bool) -> tuple[int, bytes]:
+    """What strangers are told: status and text (``server/health_paths.py``)."""
+    found = health_answer(server, question, verbose=verbose, brief=True)
+    await trio.lowlevel.checkpoint()
+    return found.status, found.body

@@ -86,7 +86,7 @@ async def _metrics(admin: Admin, order: Mapping[str, Any]) -> Text:
 
 def _health(question: str) -> Run:
     async def answer(admin: Admin, order: Mapping[str, Any]) -> Text:
-        return health_answer(admin.server, question, verbose="verbose" in order)
+        return health_answer(admin.server, question, verbose="verbose" in order, brief="brief" in order)
 
     return answer
 
@@ -98,7 +98,7 @@ def _health_route(question: str, summary: str) -> Route:
         summary,
         _health(question),
         schemas.TEXT,
-        flags={"verbose": "a line for each check"},
+        flags={"verbose": "a line for each check", "brief": "with verbose: none for each application"},
         content_type="text/plain; charset=utf-8",
         negative=() if question == "livez" else (503,),
     )

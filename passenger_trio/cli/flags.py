@@ -101,6 +101,7 @@ _SECTION_OF = {
     "access_log": "Logs",
     "access_log_format": "Logs",
     "metrics_listen": "Logs",
+    "health_path": "Logs",
     "slow_request_time": "Logs",
     "tracing": "Logs",
     "log_level": "Logs",

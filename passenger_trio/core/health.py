@@ -41,10 +41,11 @@ class Facts:
 
 @attrs.frozen
 class Check:
-    """One condition. :ivar reason: why it is not met; ``""``: it is."""
+    """One condition. :ivar reason: why it is not met; ``""``: it is. :ivar is_app: of one application."""
 
     name: str
     reason: str = ""
+    is_app: bool = False
 
 
 @attrs.frozen
@@ -63,11 +64,18 @@ class Health:
         """The status of the HTTP answer: 200 or 503."""
         return 200 if self.ok else 503
 
-    def text(self, *, verbose: bool) -> str:
-        """The body of the HTTP answer: ``ok`` or the first reason; with ``verbose`` a line for each check."""
+    def text(self, *, verbose: bool, brief: bool = False) -> str:
+        """The body of the HTTP answer: ``ok`` or the first reason; with ``verbose`` a line for each check.
+
+        :param brief: none for each application.
+        """
         if not verbose:
             return "ok\n" if self.ok else f"{next(check.reason for check in self.checks if check.reason)}\n"
-        lines = [f"[-]{check.name}: {check.reason}" if check.reason else f"[+]{check.name} ok" for check in self.checks]
+        lines = [
+            f"[-]{check.name}: {check.reason}" if check.reason else f"[+]{check.name} ok"
+            for check in self.checks
+            if not (brief and check.is_app)
+        ]
         return "\n".join([*lines, f"{self.question} check {'passed' if self.ok else 'failed'}"]) + "\n"
 
 
@@ -78,7 +86,7 @@ def ask(question: str, facts: Facts) -> Health:
     started = Check("started", "" if facts.started else "starting")
     if question == "startupz":
         return Health(question, facts.started, (started,))
-    apps = [Check(str(group.key), _shortage(group)) for group in facts.pool.groups]
+    apps = [Check(str(group.key), _shortage(group), is_app=True) for group in facts.pool.groups]
     capacity = Check("capacity", "" if _some_can(apps) else "no capacity")
     checks = (started, Check("accepting", "draining" if facts.draining else ""), capacity)
     return Health(question, not any(check.reason for check in checks), (*checks, *apps))

@@ -54,6 +54,7 @@ class Fronts:
         sessions: int,
         max_pool_size: int,
         disk: int,
+        admin_socket: str,
         office: LeaseOffice,
         kernel: ErrorKernel,
     ) -> None:
@@ -78,6 +79,7 @@ class Fronts:
                 listeners=tuple(sock.fileno() for sock in listeners),
                 sessions=sessions,
                 max_pool_size=max_pool_size,
+                admin_socket=admin_socket,
                 log_level=logging.getLogger(ROOT_LOGGER).getEffectiveLevel(),
                 clock_offset=offset_of_clock(),
             )

@@ -47,10 +47,12 @@ from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.fronts.board import BEAT, Board, BoardGate, Hint
 from passenger_trio.fronts.leased_pool import LeasedPool
 from passenger_trio.fronts.link import BrokenLink, FrontLink
+from passenger_trio.fronts.owners_health import OwnersHealth
 from passenger_trio.fronts.reports import LogToOwner, Reports
 from passenger_trio.fronts.setup import FrontSetup, OwnersClock
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.server.front import Front
+from passenger_trio.server.health_paths import HealthPaths
 from passenger_trio.server.listening.listener import Listener
 from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.mounts import Route
@@ -118,6 +120,8 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
     spans = open_spans(kernel) if config.server.tracing == "spans" else None
     if spans is not None:
         front.tracing = spans
+    if config.server.health_path:
+        front.health = HealthPaths(config.server.health_path, OwnersHealth(setup.admin_socket).ask)
     front.gate = BoardGate(board, setup.share.number, lambda: len(front.connections), front.now)
     listeners = [Listener(socket.socket(fileno=fd), front, owns_file=False) for fd in setup.listeners]
     async with trio.open_nursery() as tree:

@@ -32,6 +32,8 @@ class FrontSetup:
     sessions: int
     """The most sessions at the same time; 0: no limit."""
     max_pool_size: int
+    admin_socket: str
+    """Of the owner."""
     log_level: int
     clock_offset: float
 

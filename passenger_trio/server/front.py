@@ -34,6 +34,7 @@ from passenger_trio.log_lines import requests as lines
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, ServerOptions
 from passenger_trio.pool.seam import PoolSeam
 from passenger_trio.server.answers.own_page import ErrorPage
+from passenger_trio.server.health_paths import HealthPaths
 from passenger_trio.server.http.deadline_scanner import DeadlineScanner, HasDeadline
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.peer import Peer
@@ -104,6 +105,8 @@ class Front:
         self.access_log = access_log
         self.tracing: Tracing | None = TraceMaker() if options.tracing == "make" else None
         """Finds each request's place in its trace; whoever composes the server sets one that makes spans."""
+        self.health: HealthPaths | None = None
+        """Where the public listeners tell the server's health; set by whoever composes the server."""
         self.error_page: ErrorPage | None = None
         """Gives the pages of failed requests, if the embedding program has its own."""
         self.connections: set[OpenConnection] = set()

@@ -69,3 +69,11 @@ def test_OB3_one_of_two_applications_is_enough() -> None:
     assert found.ok
     assert "[-]blog (test): it does not start: it does not start\n" in found.text(verbose=True)
     assert found.text(verbose=True).endswith("readyz check passed\n")
+
+
+def test_OB3_briefly_it_names_no_application() -> None:
+    found = asked(shop())
+    assert "shop (test)" in found.text(verbose=True)
+    assert (
+        found.text(verbose=True, brief=True) == "[+]started ok\n[+]accepting ok\n[+]capacity ok\nreadyz check passed\n"
+    )

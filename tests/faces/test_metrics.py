@@ -54,7 +54,15 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     place = str(tmp_path_factory.mktemp("m") / "metrics.sock")
     with Supervisor.start(
-        BEHAVIOURS, "--min-instances", "2", "--metrics-listen", f"unix:{place}", "--access-log-format", "json"
+        BEHAVIOURS,
+        "--min-instances",
+        "2",
+        "--metrics-listen",
+        f"unix:{place}",
+        "--access-log-format",
+        "json",
+        "--health-path",
+        "/-/health",
     ) as server:
         yield Served(server, place)
 
@@ -194,3 +202,13 @@ def test_OB3_health_of_a_server_that_drains(served: Served) -> None:
         order(served.admin, "/v1/resume", {})
     assert served.ask("/readyz")[0] == 200
     assert served.total("passenger_trio_ready") == 1
+
+
+def test_OB3_the_public_listener_tells_everybody_but_names_no_application(served: Served) -> None:
+    server = served.server
+    assert (server.get("/-/health/livez").text, server.get("/-/health/startupz").text) == ("ok\n", "ok\n")
+    told = server.get("/-/health/readyz?verbose")
+    assert (told.status, told.text) == (200, "[+]started ok\n[+]accepting ok\n[+]capacity ok\nreadyz check passed\n")
+    assert "behaviours" in served.ask("/readyz?verbose", admin=True)[2]
+    assert "behaviours" not in served.ask("/readyz?verbose&brief", admin=True)[2]
+    assert server.get("/livez").text == "no such behaviour\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -78,7 +80,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def server(collector: Collector) -> Iterator[Supervisor]:
-    options = ("--tracing", "spans", "--fronts", "2", "--access-log-format", "json")
+    options = ("--tracing", "spans", "--fronts", "2", "--access-log-format", "json", "--health-path", "/")
     with Supervisor.start(BEHAVIOURS, *options, env={**collector.env(100), "OTEL_SERVICE_NAME": "shop"}) as running:
         yield running
 
@@ -121,6 +123,21 @@ def test_OB4_an_error_of_the_application_is_one_of_its_span(server: Supervisor, 
     top = collector.of(trace)["GET"]
     assert top.status.code == Status.STATUS_CODE_ERROR
     assert attributes(top)["error.type"] == "500"
+
+
+def test_OB3_a_front_tells_the_health_of_the_whole_server(server: Supervisor) -> None:
+    """On the same server: it has several fronts."""
+    told = server.get("/readyz?verbose")
+    assert (told.status, told.text) == (200, "[+]started ok\n[+]accepting ok\n[+]capacity ok\nreadyz check passed\n")
+    assert server.get("/livez?verbose").text == "[+]loop ok\nlivez check passed\n"
+    assert server.get("/startupz").text == "ok\n"
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        eventually(lambda: server.get("/readyz").status == 503)
+        assert server.get("/livez").status == 200
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    eventually(lambda: server.get("/readyz").status == 200)
 
 
 def test_OB4_the_last_spans_are_sent_before_the_server_ends() -> None:

@@ -20,6 +20,7 @@ import trio
 from passenger_trio.errors import AppResponseError, CheckoutError, RequestError
 from passenger_trio.log_lines import requests as lines
 from passenger_trio.server.answers.answer_errors import CLIENT_CLOSED, answer
+from passenger_trio.server.answers.answer_health import answer_health
 from passenger_trio.server.front import Front
 from passenger_trio.server.http.buffer_body import buffer_body
 from passenger_trio.server.http.checkout_session import abandon_session, checkout_session
@@ -30,7 +31,7 @@ from passenger_trio.server.http.fast_path import FastPath
 from passenger_trio.server.http.forward_response import forward_response
 from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.http.send_request import try_process
-from passenger_trio.server.http.stage import ClientGone, Stage
+from passenger_trio.server.http.stage import ClientGone, HealthAsked, Stage
 from passenger_trio.system.sockets import RawStream
 
 __all__ = ["Connection"]
@@ -96,6 +97,12 @@ class Connection(Client):
         if exchange is not None:
             return await self._finish_on_slow_path(exchange, failure)
         assert failure is not None
+        if isinstance(failure, HealthAsked):
+            await answer_health(self, failure)
+            if self.codec.is_ready_again():
+                return True
+            await linger(self)
+            return False
         if not isinstance(failure, RequestError):
             raise failure
         await refuse(self, failure)

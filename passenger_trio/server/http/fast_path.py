@@ -43,7 +43,7 @@ from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.init_request import init_request
 from passenger_trio.server.http.send_request import send_request
-from passenger_trio.server.http.stage import ClientGone, Stage
+from passenger_trio.server.http.stage import ClientGone, HealthAsked, Stage
 from passenger_trio.system.poller import HUNG_UP, READABLE, Registration
 from passenger_trio.system.sockets import RawStream
 
@@ -244,6 +244,10 @@ class FastPath:
         except RequestError as error:
             client.refused_since = client.since if client.stage is Stage.HEAD else now
             self._fail(error)
+            return
+        except HealthAsked as asked:
+            client.front.requests -= 1  # it is not an application's
+            self._fail(asked)
             return
         self._wait_for_head(head_begun, now)
 

@@ -10,12 +10,15 @@ from passenger_trio.codecs.refusals import refuse
 from passenger_trio.codecs.request_marks import NO_MARKS, Marks, proxy_time, read_marks
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
+from passenger_trio.server.http.stage import HealthAsked
 
 __all__ = ["init_request"]
 
 
 def init_request(client: Client, head: Head, now: float) -> Exchange:
-    """:raises RequestError: 404, no application is mounted at the path."""
+    """:raises RequestError: 404, no application is mounted at the path.
+    :raises HealthAsked: it is for the server itself.
+    """
     front = client.front
     marks = NO_MARKS
     if client.peer.trusted:
@@ -29,6 +32,8 @@ def init_request(client: Client, head: Head, now: float) -> Exchange:
             head.host = origin.authority(head.host)
     elif client.served == 1 and client.peer.user is not None:
         _warn_of_doubt(client, head)
+    if front.health is not None and (question := front.health.question_at(head.path)) is not None:
+        raise HealthAsked(question, head)
     route = front.mounts.find(head.host, head.path)
     if route is not None:
         if marks is NO_MARKS:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from enum import Enum
 
+from passenger_trio.codecs.head import Head
+
 __all__ = [
     "BODY_IN_MEMORY",
     "FAST_PATH_TIMEOUT",
@@ -12,6 +14,7 @@ __all__ = [
     "RECEIVE_SIZE",
     "SHORT_OF_DESCRIPTORS",
     "ClientGone",
+    "HealthAsked",
     "Stage",
 ]
 
@@ -41,6 +44,15 @@ class Stage(Enum):
     WEBSOCKET = "websocket"
     RELAY = "relaying (upgraded)"
     LINGER = "closing"
+
+
+class HealthAsked(Exception):
+    """A request is for the server's health (OB3): the server answers it itself."""
+
+    def __init__(self, question: str, head: Head) -> None:
+        super().__init__(question)
+        self.question = question
+        self.head = head
 
 
 class ClientGone(Exception):

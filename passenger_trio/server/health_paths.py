@@ -1,0 +1,44 @@
+"""Paths of the public listeners at which the server tells its health (``--health-path``, OB3).
+
+The server answers them itself, whatever is mounted there, and asks no application. It tells everybody: so it names no application, nor why one
+fails (R26); that is on the admin socket. Such a request is none of an application's: it is in no count and no access log.
+
+Laws: without the option there is no such path. A path is compared as it came: one that is written in another way is the application's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+
+from passenger_trio.core.health import QUESTIONS
+from passenger_trio.errors import OptionError
+
+__all__ = ["Ask", "HealthPaths", "paths_of_health"]
+
+Ask = Callable[[str, bool], Awaitable[tuple[int, bytes]]]
+"""Question (``core.health.QUESTIONS``), with a line for each check -> status and text."""
+
+_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,;=:@-]+)*/?")
+
+
+def paths_of_health(prefix: str) -> dict[bytes, str]:
+    """Path -> question.
+
+    :param prefix: ``/-/health`` for ``/-/health/livez``; ``/`` for ``/livez``.
+    :raises OptionError: it is no path.
+    """
+    if not prefix.startswith("/") or not _PREFIX.fullmatch(prefix):
+        raise OptionError(
+            "--health-path", prefix, "a path as it stands in a URL, from its first slash on, without escapes: /-/health"
+        )
+    return {f"{prefix.rstrip('/')}/{question}".encode("ascii"): question for question in QUESTIONS}
+
+
+class HealthPaths:
+    """The paths, and whom to ask."""
+
+    def __init__(self, prefix: str, ask: Ask) -> None:
+        """:raises OptionError: see ``paths_of_health``."""
+        self.ask = ask
+        self.question_at = paths_of_health(prefix).get
