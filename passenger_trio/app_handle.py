@@ -131,6 +131,7 @@ class AppHandle:
         wanted = self._pool.restart_target(self.key) if generation is None else generation
         rejection = await self._pool.wait_restarted(self.key, wanted)
         if rejection is not None:
+            self.statistics()  # raises NotFound, if that is why
             raise RestartFailed(rejection.generation, rejection.kept, rejection.failure)
 
     def detach(self, pid: int) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import attrs
 import trio
 
-from passenger_trio.app_handle import find_key
+from passenger_trio.app_handle import AppHandle, find_key
 from passenger_trio.codecs.openmetrics import Family
 from passenger_trio.core.fronts.counts import FrontCounts
+from passenger_trio.core.model import GroupKey
 from passenger_trio.core.reload_plan import Plan
 from passenger_trio.errors import NotFound, NotPossible
 from passenger_trio.fronts.fronts import Fronts
@@ -77,9 +78,20 @@ class RunningServer:
         self._stop.set()
         self.pool.notify_changed()  # wakes the tasks that wait for the start
 
-    def restart(self) -> None:
-        """Restart every application, rolling. Returns at once."""
-        self.pool.restart_all(tuple(self.pool.group_tasks))
+    def restart(self, *apps: AppHandle, hard: bool = False) -> dict[AppHandle, int]:
+        """Restart applications (default: every one), rolling, by one plan for all of them. Returns at once.
+
+        :param hard: see ``AppHandle.restart``.
+        :returns: the generation that each restart leads to, for ``AppHandle.wait_restarted``.
+        :raises NotFound: one of them was removed.
+        """
+        every = [app for app in self.every_app() if app.key in self.pool.group_tasks]
+        handles: dict[GroupKey, AppHandle] = {app.key: app for app in apps or every}
+        try:
+            targets = self.pool.restart_all(tuple(handles), hard=hard)
+        except KeyError as error:
+            raise NotFound(f"there is no application {str(error.args[0])!r}") from None
+        return {handles[key]: generation for key, generation in targets.items()}
 
     async def reload(self, config: Config) -> Plan:
         """Serve what ``config`` says (LI2): applications are added, removed after their requests, changed while
@@ -112,9 +124,15 @@ class RunningServer:
             if there is only one.
         :raises NotFound: there is no such application, or the name means several.
         """
-        routes = {route.key: route for route in self.front.mounts.routes}
-        key = find_key(routes, name)
-        return ServedApp(key, routes[key].app, self.pool, self.front, lambda: self.clients)
+        handles = {app.key: app for app in self.every_app()}
+        return handles[find_key(handles, name)]
+
+    def every_app(self) -> list[ServedApp]:
+        """The handles of all applications."""
+        return [
+            ServedApp(route.key, route.app, self.pool, self.front, lambda: self.clients)
+            for route in self.front.mounts.routes
+        ]
 
     def app_of(self, pid: int) -> ServedApp:
         """The application that a process belongs to.

@@ -76,6 +76,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "admin": {
         "admin",
+        "app_handle",
         "log_lines",
         "status_types",
         "served_app",

@@ -15,9 +15,17 @@ from typing import Any
 import trio
 
 from passenger_trio.admin.context import Admin
+from passenger_trio.app_handle import AppHandle
 from passenger_trio.core.model import GroupKey, SessionOutcome, SpawnFailure
-from passenger_trio.core.state import Rejection
-from passenger_trio.errors import AdminRefused, CheckoutError, NotFound, NotPossible, PassengerError, SpawnError
+from passenger_trio.errors import (
+    AdminRefused,
+    CheckoutError,
+    NotFound,
+    NotPossible,
+    PassengerError,
+    RestartFailed,
+    SpawnError,
+)
 from passenger_trio.pool.waiter import Waiter
 from passenger_trio.running import RunningServer
 from passenger_trio.served_app import ServedApp
@@ -59,18 +67,20 @@ async def restart(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     server = admin.server
     if server.stopping:
         raise AdminRefused(409, "the instance is stopping")
-    targets = server.pool.restart_all(tuple(_groups(admin, order)), hard=order.get("hard", False))
+    keys = _groups(admin, order)
+    apps = [app for app in server.every_app() if app.key in keys]
+    targets = server.restart(*apps, hard=order.get("hard", False)) if apps else {}
     results: list[dict[str, Any]] = []
     if not order.get("wait"):
-        results = [_result(key, generation, "asked") for key, generation in targets.items()]
+        results = [_result(app.key, generation, "asked") for app, generation in targets.items()]
     else:
 
-        async def wait(key: GroupKey, generation: int) -> None:
-            results.append(_ended(key, generation, await server.pool.wait_restarted(key, generation)))
+        async def wait(app: AppHandle, generation: int) -> None:
+            results.append(await _ended(app, generation))
 
         async with trio.open_nursery() as waiting:
-            for key, generation in targets.items():
-                waiting.start_soon(wait, key, generation)
+            for app, generation in targets.items():
+                waiting.start_soon(wait, app, generation)
     return {"groups": sorted(results, key=lambda result: (result["name"], result["environment"]))}
 
 
@@ -79,17 +89,17 @@ async def wait_restarted(admin: Admin, order: Mapping[str, Any]) -> dict[str, An
     have not ended are reported as "waiting", with the processes that they wait for.
     """
     server = admin.server
-    targets = {_key(server, asked): asked["generation"] for asked in order["groups"]}
+    apps = [_app(server, asked) for asked in order["groups"]]
+    targets = {app.key: asked["generation"] for app, asked in zip(apps, order["groups"], strict=True)}
     results = {key: _waiting(server, key, generation) for key, generation in targets.items()}
 
-    async def wait(key: GroupKey, generation: int) -> None:
-        rejection = await server.pool.wait_restarted(key, generation)
-        results[key] = _ended(key, generation, rejection)
+    async def wait(app: AppHandle) -> None:
+        results[app.key] = await _ended(app, targets[app.key])
 
     with trio.move_on_after(order["within"]):
         async with trio.open_nursery() as waiting:
-            for key, generation in targets.items():
-                waiting.start_soon(wait, key, generation)
+            for app in apps:
+                waiting.start_soon(wait, app)
     for key, generation in targets.items():
         if results[key]["result"] == "waiting":
             results[key] = _waiting(server, key, generation)
@@ -247,10 +257,14 @@ def _result(key: GroupKey, generation: int, result: str, error: object = None) -
     }
 
 
-def _ended(key: GroupKey, generation: int, rejection: Rejection | None) -> dict[str, Any]:
-    if rejection is None:
-        return _result(key, generation, "restarted")
-    return {**_result(key, generation, "rejected", failure_summary(rejection.failure)), "kept": rejection.kept}
+async def _ended(app: AppHandle, generation: int) -> dict[str, Any]:
+    try:
+        await app.wait_restarted(generation)
+    except NotFound:  # it was removed meanwhile
+        return {**_result(app.key, generation, "rejected"), "kept": False}
+    except RestartFailed as failed:
+        return {**_result(app.key, generation, "rejected", failure_summary(failed.failure)), "kept": failed.kept}
+    return _result(app.key, generation, "restarted")
 
 
 def _waiting(server: RunningServer, key: GroupKey, generation: int) -> dict[str, Any]:
@@ -276,10 +290,10 @@ def _waiting(server: RunningServer, key: GroupKey, generation: int) -> dict[str,
     }
 
 
-def _key(server: RunningServer, asked: Mapping[str, Any]) -> GroupKey:
-    for key in server.pool.group_tasks:
-        if (key.name, key.environment) == (asked["name"], asked["environment"]):
-            return key
+def _app(server: RunningServer, asked: Mapping[str, Any]) -> AppHandle:
+    for app in server.every_app():
+        if (app.name, app.environment) == (asked["name"], asked["environment"]) and app.key in server.pool.group_tasks:
+            return app
     raise AdminRefused(404, f"there is no application {asked['name']!r} ({asked['environment']!r})")
 
 

@@ -7,6 +7,7 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -15,7 +16,7 @@ from test_library_face import config, get, nothing_left
 
 import passenger_trio
 from passenger_trio import AppOptions, Config, PoolOptions, ServerOptions
-from passenger_trio.admin.client import fetch_status
+from passenger_trio.admin.client import fetch_status, order
 from passenger_trio.errors import BindError, NotFound, NotPossible, PoolShutDown, RestartFailed, SpawnError
 from passenger_trio.status_types import GroupStatus, ProcessStatus, ServerStatus
 from passenger_trio.testing import RawClient, eventually
@@ -67,6 +68,10 @@ class TestListenersOfTheProgram:
             trio.run(refused)
 
 
+def _restart(admin_socket: str) -> Any:
+    return order(admin_socket, "/v1/restart", {"wait": True}, for_long=True)
+
+
 def _tcp(url: str) -> tuple[str, int]:
     return "127.0.0.1", int(url.rstrip("/").rpartition(":")[2])
 
@@ -114,6 +119,13 @@ class TestHandles:
                 assert set(status["groups"][0]["processes"][0]) == set(ProcessStatus.__annotations__)
                 assert "passenger_trio_ready" in {family.name for family in await server.metrics()}
                 assert app.statistics().generation == generation
+                # One mechanism: what the command asks for and what the program asks for are restarts of the same kind.
+                [(one, generation)] = server.restart(app, hard=True).items()
+                assert (one.name, server.every_app()[0].key) == ("shop", app.key)
+                await one.wait_restarted(generation)
+                [told] = (await trio.to_thread.run_sync(_restart, server.admin_socket))["groups"]
+                assert (told["result"], told["generation"]) == ("restarted", generation + 1)
+                assert {process.generation for process in app.processes if process.serves} == {generation + 1}
                 write_app(root, "raise ValueError('the moon is full')\n")
                 app.restart()
                 with pytest.raises(RestartFailed, match="the one before it serves") as failed:
