@@ -6,6 +6,7 @@ Options add up; the nearest mark wins.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from passenger_trio.admin.instances import find_instance, list_instances
 from passenger_trio.testing.forked_preloader import ForkedPreloader, interface_of
 from passenger_trio.testing.leaks import KINDS
 from passenger_trio.testing.live_app import THRESHOLD, LiveApp, options_for_object, options_of
@@ -96,10 +98,31 @@ def _find(
     return LiveApp.of(server), make
 
 
-def _address(url: str) -> str | tuple[str, int]:
+def _address(given: str) -> str | tuple[str, int]:
+    """Where the server of ``--passenger-server`` listens.
+
+    :raises pytest.UsageError: it is no address, and no instance that runs.
+    """
+    is_address = given.startswith("unix:") or "://" in given
+    url = given if is_address else _address_of_instance(given)
     if url.startswith("unix:"):
         return url.removeprefix("unix:")
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:
-        raise pytest.UsageError(f"--passenger-server {url!r}: write http://HOST:PORT or unix:/PATH")
+        raise pytest.UsageError(
+            f"--passenger-server {url!r}: write http://HOST:PORT, unix:/PATH, or the name of an instance"
+        )
     return parts.hostname, parts.port or 80
+
+
+def _address_of_instance(name: str) -> str:
+    if os.sep in name:
+        found = find_instance(name)
+        running = [found] if found is not None and found.is_live else []
+    else:
+        running = [one for one in list_instances() if name in (one.name, str(one.pid))]
+    if not running:
+        raise pytest.UsageError(
+            f"--passenger-server {name!r}: no such instance of yours runs (passenger-trio list); an address is written http://HOST:PORT or unix:/PATH"
+        )
+    return running[0].addresses[0]

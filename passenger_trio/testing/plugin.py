@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from passenger_trio.testing.raw_client import RawClient
     from passenger_trio.testing.servers import Servers
 
-PARTS: tuple[str, ...] = ("passenger_trio.testing.evidence",)
+PARTS: tuple[str, ...] = ("passenger_trio.testing.evidence", "passenger_trio.testing.mark_mistake")
 """Modules of further fixtures and reports, such as ``passenger_trio.testing.NAME``."""
 
 pytest_plugins = PARTS
@@ -47,9 +47,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--passenger-server",
-        metavar="URL",
+        metavar="NAME|URL",
         default="",
-        help="test the server that runs there (http://HOST:PORT, unix:/PATH) instead of starting one; nothing is forked",
+        help="test a server that runs already instead of starting one: http://HOST:PORT, unix:/PATH, or an instance that"
+        " passenger-trio list shows, by name, pid or directory; nothing is forked",
     )
     group.addoption(
         "--passenger-keep",

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from passenger_trio.testing import eventually
+from passenger_trio.testing.opening import _address
 
 pytestmark = [pytest.mark.os, pytest.mark.timeout(400)]
 
@@ -136,6 +137,7 @@ def test_fixtures_marks_and_options(pytester: pytest.Pytester) -> None:
             @pytest.mark.passenger(here)
             def test_an_object_of_the_test_file_with_what_is_patched(monkeypatch, passenger_factory):
                 from passenger_trio.testing import eventually
+from passenger_trio.testing.opening import _address
                 first = passenger_factory()
                 with first.connect() as client:
                     assert client.get("/").body == b"before"
@@ -430,3 +432,62 @@ def test_workers_of_xdist_and_a_server_elsewhere(pytester: pytest.Pytester) -> N
 
     with Supervisor.start(pytester.path, "shop:app") as server:
         run(pytester, "--passenger-server", server.url, "test_elsewhere.py").assert_outcomes(passed=1)
+        by_name = run(pytester, f"--passenger-server={server.instance_dir}", "test_elsewhere.py")
+        by_name.assert_outcomes(passed=1)
+    with pytest.raises(pytest.UsageError, match="'no-such-one': no such instance of yours runs"):
+        _address("no-such-one")
+
+
+def test_TH1_a_function_as_only_argument_of_the_mark_is_an_error_that_says_what_to_write(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        wsgi="def app(environ, start_response):\n    return []\n",
+        test_decorator="""
+            import pytest
+            from wsgi import app
+
+            @pytest.mark.passenger(app)
+            def test_one():
+                pass
+        """,
+        test_module="""
+            import pytest
+            from wsgi import app as shop
+            pytestmark = pytest.mark.passenger(shop)
+
+            def test_two():
+                pass
+        """,
+        test_silent="""
+            import pytest
+
+            def make(value=None):
+                return object()
+
+            @pytest.mark.passenger(make)
+            def test_three():
+                pass
+        """,
+        test_fine="""
+            import pytest
+            from flask import Flask
+            app = Flask("app")
+
+            @pytest.mark.passenger
+            class TestIt:
+                @pytest.mark.passenger(app)
+                def test_four(self):
+                    pass
+        """,
+    )
+    result = run(pytester)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines_random(
+        [
+            "*test_decorator.py: passenger(app) marks app itself*: write passenger(app=app)*",
+            "*test_module.py: passenger(shop) marks shop itself*: write passenger(app=shop)*",
+            "*test_silent.py: passenger(make) marks make itself*: write passenger(app=make)*",
+            "*3 errors*",
+        ]
+    )
