@@ -38,7 +38,8 @@ def _names_of(module: pytest.Module, report: pytest.CollectReport) -> Mapping[st
     if call is None or call.excinfo is None:
         return vars(module.obj)
     frames = (entry.frame.raw for entry in call.excinfo.traceback if str(entry.path) == str(module.path))
-    return next((frame.f_globals for frame in frames if frame.f_code.co_name == "<module>"), {}) or _loaded(module)
+    names: Mapping[str, object] = next((f.f_globals for f in frames if f.f_code.co_name == "<module>"), {})
+    return names or _loaded(module)
 
 
 def _loaded(module: pytest.Module) -> Mapping[str, object]:
