@@ -36,15 +36,15 @@ def _names_of(module: pytest.Module, report: pytest.CollectReport) -> Mapping[st
     """The names of the module, also of one whose import failed."""
     call = getattr(report, "call", None)
     if call is None or call.excinfo is None:
-        return vars(module.obj)
+        return _loaded(module)
     frames = (entry.frame.raw for entry in call.excinfo.traceback if str(entry.path) == str(module.path))
     names: Mapping[str, object] = next((f.f_globals for f in frames if f.f_code.co_name == "<module>"), {})
     return names or _loaded(module)
 
 
 def _loaded(module: pytest.Module) -> Mapping[str, object]:
-    found = getattr(module, "_obj", None)
-    return {} if found is None else vars(found)
+    found: object = getattr(module, "_obj", None)
+    return {} if found is None else dict(vars(found))
 
 
 def _misled(module: pytest.Module, names: Mapping[str, object]) -> list[str]:
