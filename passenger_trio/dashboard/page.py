@@ -13,7 +13,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from passenger_trio.dashboard.view import SIGNS, age, app_standing, in_order, size, standing, waiting
+from passenger_trio.dashboard.view import SIGNS, age, app_standing, by_attention, count, size, standing, waiting
 from passenger_trio.system.times import utc_second
 
 __all__ = ["document", "fragment", "policy"]
@@ -24,6 +24,8 @@ _REFRESH = 5
 """Seconds between two looks of a browser without JavaScript."""
 _SHOWN = 60
 """Rows of a table."""
+_FEW = 8
+"""Applications that are all shown at length. Of more, the quiet ones are short."""
 _STATES = {
     "busy": ("●", "busy"),
     "idle": ("○", "idle"),
@@ -74,6 +76,7 @@ def fragment(name: str, status: Json, requests: Sequence[Json], history: Json, *
         _in_flight(requests),
         "</div><div>",
         _failures(history),
+        _restarts(history),
         _happened(history),
         "</div></div></main>",
     ]
@@ -92,9 +95,9 @@ def _numbers(status: Json, requests: Sequence[Json]) -> str:
     pool = status["pool"]
     refused = sum(status["requests"]["rejected"].values())
     cells = (
-        ("processes", f"{pool['size']} of {pool['max']}"),
-        ("waiting", pool["queue"]),
-        ("in flight", len(requests)),
+        ('<a href="#applications">processes</a>', f"{pool['size']} of {pool['max']}"),
+        ('<a href="#waiting">waiting</a>', pool["queue"]),
+        ('<a href="#flights">in flight</a>', len(requests)),
         ("connections", status["connections"]["open"]),
         ("requests", status["requests"]["total"]),
         ("errors of the server", refused),
@@ -111,9 +114,15 @@ def _numbers(status: Json, requests: Sequence[Json]) -> str:
 
 def _applications(status: Json, controls: bool) -> str:
     most = max((_memory(process) for group in status["groups"] for process in group["processes"]), default=1) or 1
-    rows = "".join(_application(group, most, controls) for group in in_order(status["groups"]))
     everything = _button("Restart all", "restart") if controls and len(status["groups"]) > 1 else ""
-    return f'<section><h2>Applications {_json("status")} {everything}</h2><ul class="apps">{rows}</ul>{_legend()}</section>'
+    lists = []
+    for kind, groups in by_attention(status["groups"], _FEW).items():
+        rows = "".join(_application(group, most, controls) for group in groups)
+        body = f'<ul class="apps {kind}">{rows}</ul>'
+        if kind == "asleep":
+            body = f'<details id="asleep"><summary>{count(len(groups), "application")} without a process, until a request comes</summary>{body}</details>'
+        lists.append(body)
+    return f'<section id="applications"><h2>Applications {_json("status")} {everything}</h2>{"".join(lists)}{_legend()}</section>'
 
 
 def _legend() -> str:
@@ -154,12 +163,20 @@ def _memory(process: Json) -> int:
     return int(memory["pss"] or memory["rss"]) if memory else 0
 
 
+def _memory_words(process: Json) -> str:
+    """Its PSS, what is its own alone, and what it shares with others."""
+    memory = process["memory"]
+    if not memory or memory["uss"] is None:
+        return size(_memory(process))
+    return f"{size(_memory(process))}, own {size(memory['uss'])}, shared {size(max(0, memory['rss'] - memory['uss']))}"
+
+
 def _tile(process: Json, most: int) -> str:
     sign, word = _state(process)
     share = process["sessions"] / process["concurrency"] if process["concurrency"] else float(process["sessions"] > 0)
     memory, pss = process["memory"], _memory(process)
     own = min(pss, memory["uss"]) if memory and memory["uss"] is not None else pss
-    note = f"pid {process['pid']}, generation {process['generation']}: {word}, {size(pss)}"
+    note = f"pid {process['pid']}, generation {process['generation']}: {word}, {share:.0%} of its sessions in use, {_memory_words(process)}"
     return (
         f'<li class="tile {"busy" if process["sessions"] else "idle"} shade{process["generation"] % 3}" title="{escape(note, quote=True)}">'
         f'<b aria-hidden="true">{sign}</b> <span>{process["pid"] or "?"}</span><small>g{process["generation"]}</small>'
@@ -184,7 +201,6 @@ def _bar(solid: float, hatched: float = 0.0) -> str:
 def _processes(processes: Sequence[Json], controls: bool) -> str:
     rows = []
     for process in processes:
-        memory = process["memory"]
         buttons = ""
         if controls and process["state"] == "running" and process["pid"]:
             buttons = _button("Detach", "detach", pid=process["pid"]) + _button(
@@ -197,11 +213,11 @@ def _processes(processes: Sequence[Json], controls: bool) -> str:
             (
                 process["pid"],
                 f"{_state(process)[0]} {_state(process)[1]}" + (f": {why}" if why else ""),
-                f"{process['sessions']} of {process['concurrency'] or '∞'}",
+                f"{process['sessions']} of {process['concurrency'] or '∞'}"
+                + (f" ({process['sessions'] / process['concurrency']:.0%})" if process["concurrency"] else ""),
                 process["processed"],
                 "" if process["cpu"] is None else f"{process['cpu']:.0f} %",
-                size(_memory(process))
-                + (f", own {size(memory['uss'])}" if memory and memory["uss"] is not None else ""),
+                _memory_words(process),
                 age(process["uptime"]),
                 process["generation"],
                 _Raw(buttons),
@@ -221,7 +237,7 @@ def _waiting(requests: Sequence[Json]) -> str:
         (age(one["in_stage"]), one["group"], f"{one['method']} {one['path']}", one["client"])
         for one in waiting(requests)
     ]
-    return f"<section><h2>Waiting for a process {_json('requests')}</h2>{_table(('for', 'application', 'request', 'client'), rows, 'Nobody waits.')}</section>"
+    return f"<section id=waiting><h2>Waiting for a process {_json('requests')}</h2>{_table(('for', 'application', 'request', 'client'), rows, 'Nobody waits.')}</section>"
 
 
 def _in_flight(requests: Sequence[Json]) -> str:
@@ -235,7 +251,7 @@ def _in_flight(requests: Sequence[Json]) -> str:
         )
         for one in sorted(requests, key=lambda one: -one["age"])
     ]
-    return f"<section><h2>In flight {_json('requests')}</h2>{_table(('age', 'application', 'stage', 'request', 'pid'), rows, 'No request is in flight.')}</section>"
+    return f"<section id=flights><h2>In flight {_json('requests')}</h2>{_table(('age', 'application', 'stage', 'request', 'pid'), rows, 'No request is in flight.')}</section>"
 
 
 def _failures(history: Json) -> str:
@@ -273,16 +289,39 @@ _WORDS = {
 }
 
 
+_OF_RESTARTS = (
+    "restart_ended",
+    "restart_rejected",
+    "process_detached",
+    "request_time_exceeded",
+    "memory_limit_exceeded",
+    "drain_time_exceeded",
+)
+
+
+def _restarts(history: Json) -> str:
+    """How restarts have ended, why processes were taken out, and which ended by themselves."""
+    events = [
+        event
+        for event in reversed(history["events"])
+        if event["event"] in _OF_RESTARTS or (event["event"] == "process_exited" and not event["reason"])
+    ]
+    rows = [_event(event) for event in events]
+    return f"<section><h2>Restarts and replacements {_json('history')}</h2>{_table(('time', 'application', 'what, and why'), rows, 'None yet.')}</section>"
+
+
 def _happened(history: Json) -> str:
-    rows = []
-    for event in list(reversed(history["events"]))[:_SHOWN]:
-        text = _WORDS.get(event["event"], event["event"].replace("_", " ")).format_map(_Blank(event))
-        if event["event"] == "process_exited":
-            how = event["signal"] or (None if event["exit_status"] is None else f"status {event['exit_status']}")
-            text += "".join(f" ({part})" for part in (how, event["reason"]) if part)
-        clock = f"{utc_second(int(event['time']))[11:]}Z"
-        rows.append((clock, event.get("group", ""), text))
+    rows = [_event(event) for event in reversed(history["events"])]
     return f"<section><h2>What happened {_json('history')}</h2>{_table(('time', 'application', 'event'), rows, 'Nothing yet.')}</section>"
+
+
+def _event(event: Json) -> tuple[str, str, str]:
+    """When, of which application, and what."""
+    text = _WORDS.get(event["event"], event["event"].replace("_", " ")).format_map(_Blank(event))
+    if event["event"] == "process_exited":
+        how = event["signal"] or (None if event["exit_status"] is None else f"status {event['exit_status']}")
+        text += "".join(f" ({part})" for part in (how, event["reason"]) if part)
+    return f"{utc_second(int(event['time']))[11:]}Z", event.get("group", ""), text
 
 
 class _Blank(dict[str, Any]):

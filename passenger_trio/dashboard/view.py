@@ -11,7 +11,18 @@ from typing import Any
 
 import attrs
 
-__all__ = ["SIGNS", "Standing", "age", "app_standing", "in_order", "size", "standing", "waiting"]
+__all__ = [
+    "SIGNS",
+    "Standing",
+    "age",
+    "app_standing",
+    "by_attention",
+    "count",
+    "in_order",
+    "size",
+    "standing",
+    "waiting",
+]
 
 SIGNS = {"ok": "✓", "notice": "▲", "bad": "✗"}
 _RANK = {"bad": 0, "notice": 1, "ok": 2}
@@ -47,7 +58,7 @@ def standing(status: Json, requests: Sequence[Json]) -> Standing:
     queue = waiting(requests)
     if queue:
         words.append(
-            f"{_count(len(queue), 'request')} wait{'s' * (len(queue) == 1)}, the oldest for {age(queue[0]['age'])}"
+            f"{count(len(queue), 'request')} wait{'s' * (len(queue) == 1)}, the oldest for {age(queue[0]['age'])}"
         )
     failing = [task for task, fault in status["faults"]["tasks"].items() if fault["failing"]]
     words += [f"{task} fails again and again" for task in failing]
@@ -79,12 +90,25 @@ def app_standing(group: Json) -> Standing:
     if not serving:
         return Standing("ok", "has no process until a request comes")
     busy = sum(process["sessions"] > 0 for process in serving)
-    return Standing("ok", f"serves with {_count(len(serving), 'process', 'processes')}, {busy} busy")
+    return Standing("ok", f"serves with {count(len(serving), 'process', 'processes')}, {busy} busy")
 
 
 def in_order(groups: Sequence[Json]) -> list[Json]:
     """Applications that need attention first, then by name."""
     return sorted(groups, key=lambda group: (_RANK[app_standing(group).level], -group["queue"], group["name"]))
+
+
+def by_attention(groups: Sequence[Json], few: int) -> dict[str, list[Json]]:
+    """What is shown how: ``full``; and of more than ``few`` applications, those that are well: ``short``, and
+    ``asleep``, if they have no process. Only kinds that there are.
+    """
+    kinds: dict[str, list[Json]] = {}
+    for group in in_order(groups):
+        kind = "full"
+        if len(groups) > few and app_standing(group).level == "ok" and not group["queue"]:
+            kind = "short" if group["processes"] or group["spawning"] else "asleep"
+        kinds.setdefault(kind, []).append(group)
+    return {kind: kinds[kind] for kind in ("full", "short", "asleep") if kind in kinds}
 
 
 def waiting(requests: Sequence[Json]) -> list[Json]:
@@ -104,14 +128,15 @@ def age(seconds: float) -> str:
     return f"{seconds / 86400:.0f} d"
 
 
-def size(count: float) -> str:
+def size(number: float) -> str:
     """Bytes as people say them."""
     for unit in ("B", "KB", "MB", "GB"):
-        if count < 1024 or unit == "GB":
-            return f"{count:.0f} {unit}" if count >= 10 or unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
+        if number < 1024 or unit == "GB":
+            return f"{number:.0f} {unit}" if number >= 10 or unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
     raise AssertionError("unreachable")
 
 
-def _count(number: int, one: str, many: str = "") -> str:
+def count(number: int, one: str, many: str = "") -> str:
+    """``1 request``, ``2 requests``."""
     return f"{number} {one if number == 1 else many or one + 's'}"

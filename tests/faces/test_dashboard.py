@@ -1,23 +1,19 @@
-"""OB8: the dashboard of a running server: who gets in, what it refuses, and a browser that drives a restart and sees it."""
+"""OB8: the dashboard of a running server: who gets in, what it refuses, and a browser that drives restarts, a failing deployment and a rollback, and sees them."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from faces_tools import BEHAVIOURS
-from needs import needs
-from websockets.sync.client import ClientConnection, connect
+from browsing import Browser, chromium
+from faces_tools import BEHAVIOURS, write_app
 
 from passenger_trio.testing import RawClient, Response, Supervisor, eventually
 
@@ -112,66 +108,99 @@ def test_OB8_without_javascript_it_is_plain_tables(server: Supervisor, page: Pag
     assert set(json.loads(page.ask("history.json").text)) == {"events", "failures"}
 
 
-class Browser:
-    """Chromium, driven over its DevTools protocol."""
-
-    def __init__(self, socket: ClientConnection) -> None:
-        self._socket = socket
-        self._number = 0
-
-    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        self._number += 1
-        self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
-        while True:
-            told = json.loads(self._socket.recv(timeout=60))
-            if told.get("id") == self._number:
-                assert "error" not in told, told
-                result: dict[str, Any] = told["result"]
-                return result
-
-    def run(self, script: str) -> Any:
-        return self.call("Runtime.evaluate", expression=script)["result"].get("value")
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("chromium")) as it:
+        yield it
 
 
-@contextmanager
-def chromium(home: Path) -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or ""
-    command = [
-        program,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--remote-debugging-port=0",
-        f"--user-data-dir={home}",
-    ]
-    with subprocess.Popen([*command, "about:blank"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        try:
-            ports = home / "DevToolsActivePort"
-            port = eventually(lambda: ports.exists() and ports.read_text().split("\n")[0], timeout=60)
-            pages = eventually(lambda: json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json")), timeout=60)
-            endpoint = next(one["webSocketDebuggerUrl"] for one in pages if one["type"] == "page")
-            with connect(endpoint, max_size=None) as socket:
-                yield Browser(socket)
-        finally:
-            process.terminate()
-
-
-def test_OB8_a_browser_drives_a_restart_and_sees_it(server: Supervisor, page: Page, tmp_path: Path) -> None:
+def test_OB8_a_browser_drives_a_restart_and_sees_it(server: Supervisor, page: Page, browser: Browser) -> None:
     """And the policy is one that the browser keeps: what is not ours does not run."""
-    needs(shutil.which("chromium") or shutil.which("chromium-browser"), "chromium")
     generation = server.group()["generation"]
-    with chromium(tmp_path) as browser:
-        browser.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
-        browser.call("Page.navigate", url=page.url)
-        text = "document.body.innerText"
-        eventually(lambda: "Serving" in (browser.run(text) or ""), timeout=60)
-        assert browser.run("document.documentElement.scrollWidth <= 390"), "it scrolls sideways on a phone"
-        browser.run(
-            "window.stays = 1; document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.ran = 1\">')"
-        )
-        assert browser.run("[...document.querySelectorAll('button')].some((one) => one.innerText == 'Restart')")
-        browser.run("[...document.querySelectorAll('button')].find((one) => one.innerText == 'Restart').click()")
-        seen = f"restarted: generation {generation + 1} serves"
-        eventually(lambda: seen in (browser.run(text) or ""), timeout=60)
-        assert browser.run("window.ran") is None
+    browser.looks(390, 844)
+    browser.call("Page.navigate", url=page.url)
+    eventually(lambda: "Serving" in browser.text, timeout=60)
+    assert not browser.scrolls_sideways
+    browser.run(
+        "window.stays = 1; document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.ran = 1\">')"
+    )
+    browser.press("Restart")
+    eventually(lambda: f"restarted: generation {generation + 1} serves" in browser.text, timeout=60)
+    assert browser.run("window.ran") is None
     assert server.group()["generation"] == generation + 1
+
+
+SHOP = """
+import time
+def application(environ, start_response):
+    if environ["PATH_INFO"].startswith("/slow"):
+        time.sleep(600)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"version {version}"]
+"""
+SCREENS = ((1440, 1200, False), (1440, 1200, True), (390, 844, False), (390, 844, True))
+
+
+@pytest.mark.parametrize("applications", [1, 40])
+def test_OB8_a_browser_goes_through_a_failing_deployment_and_a_rollback(
+    browser: Browser, tmp_path: Path, applications: int
+) -> None:
+    """With one application and with forty; at each stage the page is readable on a screen and on a phone, in the light and in the dark."""
+    shop = tmp_path / "shop"
+
+    def deploy(code: str) -> None:
+        new = tmp_path / "new.py"
+        new.write_text(code)
+        new.replace(shop / "passenger_wsgi.py")
+
+    shop.mkdir()
+    deploy(SHOP.format(version=1))
+    write_app(tmp_path / "site", SHOP.format(version=0))
+    others = "".join(
+        f'[[app]]\nroot = "site"\nname = "tenant-{number:02}"\nbase_uri = "/{number}"\nmin_instances = {number % 20 == 0:d}\n'
+        for number in range(1, applications)
+    )
+    (tmp_path / "passenger-trio.toml").write_text(f'[[app]]\nroot = "shop"\nmin_instances = 2\n{others}')
+
+    def everywhere(sentence: str, picture: str = "") -> None:
+        for width, height, dark in SCREENS:
+            browser.looks(width, height, dark=dark)
+            assert not browser.scrolls_sideways, (sentence, width)
+            first = browser.run("document.querySelector('.sentence').getBoundingClientRect().bottom")
+            assert first < height / 2, "what is the matter is not seen at once"
+            if picture:
+                browser.picture(f"{picture}-{width}{'-dark' * dark}.png")
+        browser.looks(1440, 1200)
+
+    options = ("-e", "production", "--max-pool-size", "8", "--max-drain-time", "1s")
+    with Supervisor.start(tmp_path, *options) as server, dashboard(server, "--control") as page:
+        browser.looks(1440, 1200)
+        browser.call("Page.navigate", url=page.url)
+        eventually(lambda: "Serving; nobody waits." in browser.text, timeout=60)
+        assert len(
+            re.findall("tenant-|shop", browser.run("document.getElementById('applications').textContent"))
+        ) >= 40 or (applications == 1)
+        everywhere("nobody waits", f"well-{applications}")
+
+        deploy('raise RuntimeError("the table orders is missing")\n')
+        browser.press("Restart", ".app")
+        eventually(lambda: "shop serves the version before: its last restart failed" in browser.text, timeout=60)
+        with server.connect() as slow:
+            slow.send(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            eventually(lambda: "GET /slow" in browser.text)
+            eventually(lambda: "restart failed: generation 2 does not start" in browser.text)
+            assert "the table orders is missing" in browser.text
+            assert server.get("/").body == b"version 1"
+            everywhere("its last restart failed", f"failing-{applications}")
+            browser.run("document.querySelector('.failures summary').click()")
+            eventually(lambda: "Traceback" in browser.text)
+            assert "✗ failed:" in browser.text, "the journey of the start"
+            assert not browser.scrolls_sideways
+
+        deploy(SHOP.format(version=1))
+        browser.press("Restart", ".app")
+        eventually(lambda: "restarted: generation 3 serves" in browser.text, timeout=60)
+        eventually(lambda: "Serving; nobody waits." in browser.text, timeout=60)
+        assert server.get("/").body == b"version 1"
+        everywhere("nobody waits")
+        browser.call("Page.navigate", url="about:blank")
