@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,3 +128,50 @@ def test_OB8_forty_applications_and_long_tables_are_bounded() -> None:
     groups = [group(f"app{number:02}") for number in range(40)]
     text = page(controls=False, groups=groups)
     assert len(re.findall("<h3>", text)) == 40
+    assert '<details id="asleep"' not in text
+    asleep = [group(f"app{number:02}", processes=[]) for number in range(39)]
+    text = page(controls=False, groups=[group("shop"), *asleep])
+    assert "39 applications without a process, until a request comes" in text
+    assert len(re.findall("<h3>", text)) == 40
+
+
+def test_OB8_restarts_have_their_reasons_and_processes_their_shares() -> None:
+    told: list[dict[str, Any]] = [
+        {"event": "process_attached", "pid": 11},
+        {"event": "process_detached", "pid": 12, "reason": "it is older than max_process_lifetime"},
+        {"event": "process_exited", "pid": 12, "exit_status": 0, "signal": None, "reason": "it is older than max_process_lifetime"},
+        {"event": "process_exited", "pid": 13, "exit_status": None, "signal": "SIGSEGV", "reason": ""},
+        {"event": "restart_ended", "generation": 2},
+    ]  # fmt: skip
+    events = [{"time": float(number), "group": "shop", **event} for number, event in enumerate(told)]
+    shop = group(processes=[process(sessions=1, concurrency=4)])
+    body = fragment("x", status(shop), [], {"events": events, "failures": []}, controls=False)
+    restarts = body.partition("<h2>Restarts and replacements")[2].partition("</section>")[0]
+    assert re.findall("<td>([^<]*)</td></tr>", restarts) == [
+        "restarted: generation 2 serves",
+        "process 13 ended (SIGSEGV)",
+        "process 12 gets no more requests: it is older than max_process_lifetime",
+    ]
+    assert "1 of 4 (25%)" in body
+    assert "9.5 MB, own 3.8 MB, shared 34 MB" in body
+
+
+STYLE = Path(__file__).resolve().parents[2] / "passenger_trio" / "dashboard" / "style.css"
+
+
+def light(colour: str) -> float:
+    """Relative luminance (WCAG 2.2)."""
+    full = colour if len(colour) == 6 else "".join(2 * digit for digit in colour)
+    parts = [int(full[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_OB8_text_is_readable_in_the_light_and_in_the_dark(scheme: int) -> None:
+    """A contrast of 4.5 at least (WCAG 2.2, 1.4.3, level AA)."""
+    colours = dict(re.findall(r"--(\w+):#(\w+)", re.findall(r":root\{([^}]*)\}", STYLE.read_text())[scheme]))
+    for ink in ("ink", "dim", "ok", "notice", "bad"):
+        for ground in ("ground", "card"):
+            dark, bright = sorted((light(colours[ink]), light(colours[ground])))
+            assert (bright + 0.05) / (dark + 0.05) >= 4.5, (ink, ground)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from passenger_trio.dashboard.view import age, app_standing, in_order, size, standing, waiting
+from passenger_trio.dashboard.view import age, app_standing, by_attention, in_order, size, standing, waiting
 
 
 def process(**changes: Any) -> dict[str, Any]:
@@ -166,3 +166,14 @@ def test_OB8_times(seconds: float, text: str) -> None:
 )
 def test_OB8_sizes(count: float, text: str) -> None:
     assert size(count) == text
+
+
+def test_OB8_of_many_applications_those_that_are_well_are_short() -> None:
+    broken = group("broken", last_error=ERROR, processes=[])
+    waits, well, asleep = group("waits", queue=2), group("well"), group("asleep", processes=[])
+    starts = group("starts", processes=[], spawning=1)
+    groups = [asleep, well, waits, starts, broken]
+    kinds = {kind: [one["name"] for one in found] for kind, found in by_attention(groups, 4).items()}
+    assert kinds == {"full": ["broken", "starts", "waits"], "short": ["well"], "asleep": ["asleep"]}
+    assert list(by_attention(groups, 5)) == ["full"]
+    assert by_attention([], 5) == {}

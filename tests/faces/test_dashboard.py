@@ -69,6 +69,7 @@ def page(server: Supervisor) -> Iterator[Page]:
 
 
 def test_OB8_only_who_has_the_token_gets_in(page: Page) -> None:
+    assert page.host.startswith("127.0.0.1:"), "nobody else's machine reaches it"
     assert page.ask("").status == 200
     for path in ("/", "/status.json", f"/{page.token[:-1]}/", f"/{page.token}x/", "/favicon.ico"):
         assert page.ask(path).status == 404, path
