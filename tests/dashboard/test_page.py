@@ -100,6 +100,7 @@ def test_OB8_one_document_that_loads_nothing_and_is_well_formed(controls: bool) 
     }
     assert bool(hidden) is controls
     assert any(tag == "button" for tag, _ in outline.tags) is controls
+    assert page(controls=controls).count("<button>Restart</button>") == (2 if controls else 0)
 
 
 def test_OB8_nothing_of_others_is_markup() -> None:
