@@ -56,7 +56,7 @@ _OOB_BODY = struct.Struct("!BQ")
 _USAGE_HEAD = struct.Struct("!BH")
 _SLOT = struct.Struct("!QIBd")
 _GRANT_BODY = struct.Struct("!BQQQIBBd")
-_RECALL_HEAD = struct.Struct("!IQIH")
+_RECALL_HEAD = struct.Struct("!IQIdH")
 _NAME = struct.Struct("!H")
 
 
@@ -172,7 +172,9 @@ def encode_from_owner(message: FromOwner) -> list[bytes]:
         numbers = message.number, message.slot, message.process, message.budget
         return [_GRANT_BODY.pack(_GRANT, *numbers, *flags, message.arrival)]
     if isinstance(message, Recall):
-        head = _RECALL_HEAD.pack(message.waiting, message.returns_seen, message.most, len(message.arrivals))
+        head = _RECALL_HEAD.pack(
+            message.waiting, message.returns_seen, message.most, message.sent, len(message.arrivals)
+        )
         arrivals = struct.pack(f"!{len(message.arrivals)}d", *message.arrivals)
         return [bytes((_RECALL,)) + _group(message.group) + head + arrivals]
     data = bytes((_PICKLE,)) + pickle.dumps(message)
@@ -201,9 +203,9 @@ class OwnerReader:
             return Grant(number, SessionId(slot), ProcessId(process), budget, bool(alone), bool(reused), arrival)
         if packet[0] == _RECALL:
             group, at = _read_group(packet, 1)
-            waiting, returns_seen, most, count = _RECALL_HEAD.unpack_from(packet, at)
+            waiting, returns_seen, most, sent, count = _RECALL_HEAD.unpack_from(packet, at)
             arrivals = struct.unpack_from(f"!{count}d", packet, at + _RECALL_HEAD.size)
-            return Recall(group, arrivals, waiting, returns_seen, most)
+            return Recall(group, arrivals, waiting, returns_seen, most, sent)
         message: FromOwner = pickle.loads(packet[1:])
         return message
 

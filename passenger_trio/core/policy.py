@@ -174,7 +174,7 @@ class PoolPolicy:
         avoided: ProcessId | None = None,
         wanted: ProcessId | None = None,
         since: float | None = None,
-        patience: float = 0.0,
+        lent: int = 0,
     ) -> list[Command]:
         """Ask for a session: grant it at once, refuse it at once, or queue the waiter and answer later.
 
@@ -183,7 +183,7 @@ class PoolPolicy:
         :param wanted: the process of the sticky session that the request belongs to. If it is enabled, the request
             waits for it.
         :param since: when the request came, if it waits at a front since before now: its place in the queue is by that.
-        :param patience: seconds in which a front may send back what serves it: until then no process is started for it.
+        :param lent: slots of the group that other fronts have: an idle one comes back soon.
         """
         state = self.state
         if waiter in state.waiters:
@@ -195,7 +195,7 @@ class PoolPolicy:
             return [waitlist.refusal(state, group, waiter, now)]
         if group.always_restart and restarting.is_used(group):
             restarted = self.restart(key, now, hard=True)
-            return restarted + self.checkout(waiter, key, now, avoided, wanted, since, patience)
+            return restarted + self.checkout(waiter, key, now, avoided, wanted, since, lent)
         # No waiter is overtaken: those that wait take none of the processes with room.
         process = routing.take_for(group, avoided, wanted) if group.free else None
         if process is not None:
@@ -211,8 +211,8 @@ class PoolPolicy:
         waitlist.append(state, group, waiter, now, avoided, wanted)
         if since is not None:
             waitlist.move_up(group, waiter, since)
-        if patience:
-            waitlist.be_patient(group, waiter, now + patience)
+        if lent:
+            waitlist.be_patient(group, waiter, lent, now)
         if state.limits.memory_share and scaling.is_starved(group):
             woken = resizing.memory_changed(state, now)  # it counts from now on
             return woken + scaling.start_spawns(state, now, (group,))

@@ -24,6 +24,9 @@ from passenger_trio.core.commands import Command, Grant, Reason, Refuse
 from passenger_trio.core.model import ProcessId, SessionId, WaiterId
 from passenger_trio.core.state import GroupState, PoolState, ProcessState
 
+PATIENCE = 0.010
+"""Seconds. An idle slot of another front is back within two levels and two messages (``fronts``), if the machine is not busy."""
+
 
 def grant(pool: PoolState, process: ProcessState, waiter: WaiterId | None, now: float) -> Grant:
     """Make a session at the process at which ``routing.take`` has just counted one."""
@@ -77,10 +80,13 @@ def move_up(group: GroupState, waiter: WaiterId, since: float) -> None:
         waiters.move_to_end(later)
 
 
-def be_patient(group: GroupState, waiter: WaiterId, until: float) -> None:
-    """No process is started for the waiter until then: a front that has an idle one may send it back. One that takes not every process is not patient."""
-    if group.in_routing and waiter not in group.avoiding and waiter not in group.seeking:
-        group.patient[waiter] = until
+def be_patient(group: GroupState, waiter: WaiterId, lent: int, now: float) -> None:
+    """For ``PATIENCE`` no process is started for the waiter: one of the slots that other fronts have may be idle, and is recalled. There must be one for each
+    that waits. One that takes not every process is not patient.
+    """
+    choosy = waiter in group.avoiding or waiter in group.seeking
+    if len(group.waiters) <= lent and group.in_routing and not choosy:
+        group.patient[waiter] = now + PATIENCE
 
 
 def patient_until(group: GroupState) -> float:

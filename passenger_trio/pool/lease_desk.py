@@ -93,6 +93,8 @@ class LeaseDesk:
         self._disabled: set[ProcessId] = set()
         """Those of them whose slots were withdrawn."""
         self._rejections: dict[GroupKey, Rejection | None] = {}
+        self._fresh: set[GroupKey] = set()
+        """Groups of which each request is to find a fresh process: their slots were withdrawn when that began."""
         self._others: set[GroupKey] = set()
         """Groups for which requests of our own program wait."""
         self._answered: deque[TicketId] = deque()
@@ -248,7 +250,7 @@ class LeaseDesk:
     # -- tickets ------------------------------------------------------------------------------------------------
 
     def _ask(self, ask: Ask) -> None:
-        waiter = self._pool.queue_for_front(ask.group, ask.since, ask.avoided, ask.route, ask.patience)
+        waiter = self._pool.queue_for_front(ask.group, ask.since, ask.avoided, ask.route, ask.lent)
         self._tickets[ask.ticket] = waiter
         if waiter.answered:
             self._answered.append(ask.ticket)
@@ -333,6 +335,10 @@ class LeaseDesk:
                 self._rejections[key] = None
                 self._ledger.add_group(key)
             self._ledger.set_slots(key, self._pool.lending.slots(key))
+            fresh = self._pool.lending.wants_each_fresh(key)
+            if fresh and key not in self._fresh:
+                decisions += self._ledger.withdraw_all(key)
+            (self._fresh.add if fresh else self._fresh.discard)(key)
             rejection = self._pool.rejection(key)
             if rejection is not self._rejections[key]:
                 self._rejections[key] = rejection

@@ -56,6 +56,10 @@ class Lending:
         waiters = self._policy.state.groups[key].waiters
         return tuple(since for waiter, since in waiters.items() if waiter not in tickets)
 
+    def wants_each_fresh(self, key: GroupKey) -> bool:
+        """Whether each request of the group is to find processes that have served none (``always_restart``)."""
+        return self._policy.state.groups[key].always_restart
+
     def is_routed(self, id: ProcessId) -> bool:
         """Whether routing may give sessions to the process; False also if it is gone."""
         process = self._policy.state.processes.get(id)

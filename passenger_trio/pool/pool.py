@@ -285,12 +285,12 @@ class Pool:
         return waiter
 
     def queue_for_front(
-        self, key: GroupKey, since: float, avoided: ProcessId | None, sticky_route: bytes, patience: float
+        self, key: GroupKey, since: float, avoided: ProcessId | None, sticky_route: bytes, lent: int
     ) -> Waiter:
         """Enter the queue for a request that waits at a front since then."""
         waiter = Waiter(self, WaiterId(next(self._waiter_ids)))
         wanted = self._routes.get(sticky_route)
-        commands = self._policy.checkout(waiter.id, key, self.now(), avoided, wanted, since, patience)
+        commands = self._policy.checkout(waiter.id, key, self.now(), avoided, wanted, since, lent)
         self._waiters[waiter.id] = waiter
         self._perform(commands)
         return waiter
@@ -579,6 +579,7 @@ class Pool:
         """
         self.group_tasks[key]
         self._perform(self._policy.always_restart(key, always, self.now()))
+        self.notify_changed()
 
     def rejection(self, key: GroupKey) -> Rejection | None:
         """The last restart of a group, if it was given up."""

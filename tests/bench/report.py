@@ -43,6 +43,12 @@ REQUESTS = {
     "with the application, us": number("all_cpu_us"),
     "server RSS, MiB": number("own_rss_mib"),
 }
+FRONTS = {
+    "requests/s": number("requests_per_second"),
+    "one front / two fronts, to it": ratio,
+    "server CPU, us": number("own_cpu_us"),
+    "with the application, us": number("all_cpu_us"),
+}
 RATES = {"MB/s": number("mb_per_second"), "ours / it": ratio}
 MESSAGES = {"messages/s": number("messages_per_second"), "ours / it": ratio, "server CPU, us": number("own_cpu_us")}
 
@@ -54,6 +60,39 @@ TABLES: dict[str, tuple[str, dict[str, Cell]]] = {
     "browser_wsgi": ("Ten browser headers, a cookie, 2 KiB of HTML, WSGI", REQUESTS),
     "browser_rack": ("Ten browser headers, a cookie, 2 KiB of HTML, Rack", REQUESTS),
     "flask": ("Flask, a template, 1 ms of work", REQUESTS),
+    "fronts_wsgi": ("Two fronts: hello world, WSGI", FRONTS),
+    "fronts_rack": ("Two fronts: hello world, Rack", FRONTS),
+    "fronts_browser_wsgi": ("Two fronts: browser headers, WSGI", FRONTS),
+    "fronts_browser_rack": ("Two fronts: browser headers, Rack", FRONTS),
+    "fronts_latency": (
+        "Latency, hello WSGI, us",
+        {
+            f"{what}, {count} connections": number(f"{what}_of_{count}_us")
+            for count in (1, 4, 32)
+            for what in ("p50", "p99")
+        },
+    ),
+    "fronts_cost": (
+        "CPU of fronts and owner for a request, 8 processes of 4 threads",
+        {"server CPU, us": number("own_cpu_us"), "to one front": number("to_one_front", 2)},
+    ),
+    "fronts_light": (
+        "A lightly loaded server: 1 process, 50 requests/s",
+        {"p50, ms": number("p50_ms", 2), "p99, ms": number("p99_ms", 2)},
+    ),
+    "fronts_order": (
+        "Order of service: 2 processes, 5 ms a request, 24 clients",
+        {
+            "a younger one first by, p99, ms": number("overtaken_p99_ms", 1),
+            "at most, ms": number("overtaken_most_ms", 1),
+            "wait p50, ms": number("wait_p50_ms", 1),
+            "wait p99, ms": number("wait_p99_ms", 1),
+        },
+    ),
+    "fronts_spread": (
+        "Connections over 4 fronts",
+        {"the busiest front has of its share": number("busiest", 2)},
+    ),
     "calls": ("System calls of the server for each request", {"calls": number("calls_per_request", 1)}),
     "policy": (
         "A decision of the pool (groups x processes)",

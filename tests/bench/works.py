@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 import buffering
+import fronts_bench
 import growth
 import idle
 import policy_cost
@@ -70,17 +71,23 @@ def start(rounds: int, seconds: int) -> Figures:
     return {"rows": rows}
 
 
-def requests(title: str, app: str, peers: list[Peer], headers: tuple[tuple[str, str], ...] = ()) -> Work:
-    """A work: so many requests a second over 32 keep-alive connections, two processes each, in alternation."""
+def requests(
+    title: str, app: str, peers: list[Peer], headers: tuple[tuple[str, str], ...] = (), more: tuple[Peer, ...] = ()
+) -> Work:
+    """A work: so many requests a second over 32 keep-alive connections, two processes each, in alternation.
+
+    :param more: of ours, with other options.
+    """
 
     def work(rounds: int, seconds: int) -> Figures:
-        found = {peer: Samples() for peer in present(*peers)}
+        ours = (*OURS_ALL, *more)
+        found = {peer: Samples() for peer in (*ours, *present(*peers)[len(OURS_ALL) :])}
         for _ in range(rounds):
             for peer, samples in list(found.items()):
                 try:
                     _sample(peer, APPS / app, seconds, headers, samples)
                 except DoesNotAnswer as error:
-                    if peer in OURS_ALL:
+                    if peer in ours:
                         raise
                     del found[peer]
                     print(f"left out: {error}")
@@ -89,7 +96,7 @@ def requests(title: str, app: str, peers: list[Peer], headers: tuple[tuple[str, 
             peer.name: {
                 "requests_per_second": rates[peer],
                 "all": samples.rates,
-                "ratios": {one.name: rates[one] / rates[peer] for one in OURS_ALL},
+                "ratios": {one.name: rates[one] / rates[peer] for one in ours},
                 "own_cpu_us": median(samples.own_us),
                 "all_cpu_us": median(samples.all_us),
                 "own_rss_mib": median(samples.rss),
@@ -101,7 +108,7 @@ def requests(title: str, app: str, peers: list[Peer], headers: tuple[tuple[str, 
             (
                 "requests/s",
                 "spread",
-                *(f"{one.short} / it" for one in OURS_ALL),
+                *(f"{one.short} / it" for one in ours),
                 "server CPU us",
                 "with app",
                 "server RSS MiB",
@@ -110,7 +117,7 @@ def requests(title: str, app: str, peers: list[Peer], headers: tuple[tuple[str, 
                 peer.name: (
                     f"{rates[peer]:.0f}",
                     spread(samples.rates),
-                    *(f"{rates[one] / rates[peer]:.2f}" for one in OURS_ALL),
+                    *(f"{rates[one] / rates[peer]:.2f}" for one in ours),
                     f"{median(samples.own_us):.0f}",
                     f"{median(samples.all_us):.0f}",
                     f"{median(samples.rss):.1f}",
@@ -173,6 +180,27 @@ WORKS: dict[str, Work] = {
         "ten browser headers, a cookie, 2 KiB of HTML, Rack", "page_rack", [PASSENGER_RACK, PUMA], BROWSER_HEADERS
     ),
     "flask": requests("Flask, a template, 1 ms of work", "flask_page", [PASSENGER, GTHREAD, UWSGI], BROWSER_HEADERS),
+    "fronts_wsgi": requests(
+        "hello world, WSGI, two fronts", "hello", [PASSENGER, GTHREAD, UWSGI], more=(fronts_bench.TWO_FRONTS,)
+    ),
+    "fronts_rack": requests(
+        "hello world, Rack, two fronts", "hello_rack", [PASSENGER_RACK, PUMA], more=(fronts_bench.TWO_FRONTS,)
+    ),
+    "fronts_browser_wsgi": requests(
+        "browser headers, WSGI, two fronts",
+        "page",
+        [PASSENGER, GTHREAD, UWSGI],
+        BROWSER_HEADERS,
+        more=(fronts_bench.TWO_FRONTS,),
+    ),
+    "fronts_browser_rack": requests(
+        "browser headers, Rack, two fronts",
+        "page_rack",
+        [PASSENGER_RACK, PUMA],
+        BROWSER_HEADERS,
+        more=(fronts_bench.TWO_FRONTS,),
+    ),
+    **fronts_bench.WORKS,
     "calls": calls,
     "policy": policy_cost.work,
     "spawn": spawn_times.work,

@@ -18,7 +18,6 @@ from passenger_trio.core.fronts.messages import (
     Want,
 )
 from passenger_trio.core.fronts.owner_ledger import (
-    PATIENCE,
     Abandon,
     Ask,
     AskForOobWork,
@@ -91,13 +90,15 @@ def test_FR1_a_grant_that_a_want_does_not_know_of_is_not_asked_for_again(ledger:
     assert len(ledger.want(ONE, Want(KEY, (Waiting(1.0), Waiting(2.0)), 2, 0), NOW)) == 1
 
 
-def test_FR1_a_ticket_is_patient_while_other_fronts_have_slots_for_it(ledger: OwnerLedger) -> None:
-    """An idle slot that lingers elsewhere comes back for it. Two slots are out: the second of two waiters needs another process."""
-    wanted = (Waiting(2.0), Waiting(3.0), Waiting(4.0, route=b"q"))
-    asks = [ask for ask in ledger.want(ONE, Want(KEY, wanted, 3, 1), NOW) if isinstance(ask, Ask)]
-    assert [ask.patience for ask in asks] == [PATIENCE, 0.0, 0.0]
-    (ask,) = (ask for ask in ledger.want(OTHER, Want(KEY, (Waiting(5.0),), 1, 1), NOW) if isinstance(ask, Ask))
-    assert ask.patience == 0.0, "others wait already for the slots that are elsewhere"
+def test_FR1_a_ticket_tells_of_the_slots_of_other_fronts(ledger: OwnerLedger) -> None:
+    """An idle one of them comes back for it. What is held does not."""
+    (ask,) = ledger.want(ONE, Want(KEY, (Waiting(2.0),), 1, 1), NOW)
+    assert isinstance(ask, Ask)
+    assert ask.lent == 1
+    ledger.held(OTHER, Held(ELSEWHERE, True, False, False), NOW)
+    wanted = Want(KEY, (Waiting(2.0), Waiting(3.0)), 2, 1)
+    (more,) = (one for one in ledger.want(ONE, wanted, NOW) if isinstance(one, Ask))
+    assert more.lent == 0
 
 
 def test_FR1_a_grant_counts_for_the_waiter_that_it_names() -> None:

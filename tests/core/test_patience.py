@@ -7,6 +7,7 @@ from driven_pool import SHOP, DrivenPool, spawns
 
 from passenger_trio.core.commands import Command, Grant, Reason
 from passenger_trio.core.model import SessionId, SessionOutcome, WaiterId
+from passenger_trio.core.waitlist import PATIENCE
 
 FIRST, SECOND = WaiterId(91), WaiterId(92)
 
@@ -26,39 +27,39 @@ def pool() -> DrivenPool:
     return pool
 
 
-def asks(pool: DrivenPool, waiter: WaiterId, patience: float) -> list[Command]:
-    return pool.checked(pool.policy.checkout(waiter, SHOP, pool.now, since=pool.now, patience=patience))
+def asks(pool: DrivenPool, waiter: WaiterId, lent: int) -> list[Command]:
+    return pool.checked(pool.policy.checkout(waiter, SHOP, pool.now, since=pool.now, lent=lent))
 
 
 def test_FR1_a_patient_waiter_starts_nothing_until_its_patience_ends(pool: DrivenPool) -> None:
-    assert asks(pool, FIRST, 0.01) == []
+    assert asks(pool, FIRST, 1) == []
     due = pool.policy.next_deadline()
-    assert due == pool.now + 0.01
+    assert due == pool.now + PATIENCE
     assert spawns(pool.checked(pool.policy.tick(due - 0.001))) == []
     assert spawns(pool.checked(pool.policy.tick(due))) == [(SHOP, Reason.DEMAND)]
     assert pool.policy.next_deadline() > due
 
 
-def test_FR1_an_impatient_one_does_not_wait(pool: DrivenPool) -> None:
-    assert asks(pool, FIRST, 0.01) == []
-    assert spawns(asks(pool, SECOND, 0.0)) == [(SHOP, Reason.DEMAND)], "one process, and not two"
+def test_FR1_one_more_than_there_are_slots_does_not_wait(pool: DrivenPool) -> None:
+    assert asks(pool, FIRST, 1) == []
+    assert spawns(asks(pool, SECOND, 1)) == [(SHOP, Reason.DEMAND)], "one process, and not two"
 
 
 def test_FR1_the_slot_that_comes_back_serves_it_and_nothing_is_left_to_do(pool: DrivenPool) -> None:
-    asks(pool, FIRST, 0.01)
+    asks(pool, FIRST, 1)
     (grant,) = pool.checked(pool.policy.session_closed(SLOT, SessionOutcome.NOT_STARTED, pool.now))
     assert isinstance(grant, Grant)
     assert grant.waiter == FIRST
-    assert spawns(pool.checked(pool.policy.tick(pool.now + 0.01))) == []
+    assert spawns(pool.checked(pool.policy.tick(pool.now + PATIENCE))) == []
 
 
 def test_FR1_who_has_left_is_patient_no_more(pool: DrivenPool) -> None:
-    asks(pool, FIRST, 0.01)
+    asks(pool, FIRST, 1)
     pool.checked(pool.policy.abandon(FIRST, pool.now))
-    assert pool.policy.next_deadline() > pool.now + 0.01
+    assert pool.policy.next_deadline() > pool.now + PATIENCE
 
 
 def test_FR1_without_a_process_nobody_is_patient() -> None:
     pool = DrivenPool(max_pool_size=3)
     pool.add(SHOP, min_instances=0)
-    assert spawns(asks(pool, FIRST, 0.01)) == [(SHOP, Reason.DEMAND)]
+    assert spawns(asks(pool, FIRST, 1)) == [(SHOP, Reason.DEMAND)]

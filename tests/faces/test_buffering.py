@@ -226,7 +226,7 @@ def test_uploads_that_are_stuck_delay_nobody(kind: str) -> None:
         begun = time.monotonic()
         assert server.get("/hello").text == "hello"
         assert time.monotonic() - begun < 5  # they are stuck for ever
-        assert is_free(server)
+        eventually(lambda: is_free(server))  # they have no process; with several fronts an idle slot lingers for 100 ms
         for client in stuck:
             client.send(body[700_000:] + (b"" if kind == "length" else b"\r\n0\r\n\r\n"))
             assert client.read_response().text == f"{len(body)} {hashlib.sha256(body).hexdigest()}"

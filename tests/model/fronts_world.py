@@ -349,7 +349,7 @@ class FrontsWorld:
                             decision.avoided,
                             sought,
                             decision.since,
-                            decision.patience,
+                            decision.lent,
                         )
                     )
                 case owner_ledger.Abandon():

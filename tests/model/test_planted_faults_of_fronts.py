@@ -15,9 +15,10 @@ from test_fronts_machine import FrontsMachine
 from passenger_trio.core.fronts import front_ledger, owner_ledger
 from passenger_trio.core.fronts.front_ledger import FrontDecision, FrontLedger, Slot, SlotState
 from passenger_trio.core.fronts.messages import Grant, Held, Recall, Want, Withdraw
-from passenger_trio.core.fronts.owner_ledger import PATIENCE, Close, FrontId, OwnerDecision, OwnerLedger
+from passenger_trio.core.fronts.owner_ledger import Close, FrontId, OwnerDecision, OwnerLedger
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey, SessionOutcome
+from passenger_trio.core.waitlist import PATIENCE
 from passenger_trio.errors import BadFrontMessage, InvariantBroken
 
 search = settings(
@@ -117,7 +118,7 @@ class AWithdrawnSlotServesOn(FrontLedger):
 class NoSlotIsWithdrawn(OwnerLedger):
     """Idle slots, for those that do not take every process: nobody is told of them."""
 
-    def _withdraw_all(self, key: GroupKey) -> list[OwnerDecision]:
+    def withdraw_all(self, key: GroupKey) -> list[OwnerDecision]:
         return []
 
 
@@ -136,7 +137,7 @@ class NobodyIsPatient(OwnerLedger):
 
     def want(self, front: FrontId, want: Want, now: float) -> list[OwnerDecision]:
         return [
-            attrs.evolve(decision, patience=0.0) if isinstance(decision, owner_ledger.Ask) else decision
+            attrs.evolve(decision, lent=0) if isinstance(decision, owner_ledger.Ask) else decision
             for decision in super().want(front, want, now)
         ]
 

@@ -318,3 +318,24 @@ async def test_FR2_a_process_that_takes_no_stream_is_replaced(autojump_clock: Mo
 
 def _refuses() -> RawStream:
     raise ConnectionRefusedError(111, "Connection refused")
+
+
+async def test_FR4_each_request_finds_a_fresh_process_from_the_moment_that_is_asked_for(
+    autojump_clock: MockClock,
+) -> None:
+    """``always_restart.txt``: a slot that lingered at a front had served one more request with the code of before."""
+    async with fronts_on(DummySpawner(serve=echo)) as fronts:
+        front = fronts.front()
+        session = await front.checkout()
+        await asks(session, b"one")
+        session.close(DONE, keep_stream=True)
+        first = session.process.id
+        await trio.sleep(LINGER / 10)
+        assert front.pool._ledger.slots
+        fronts.pool.always_restart(KEY, True)
+        await trio.sleep(LINGER / 10)
+        session = await front.checkout()
+        assert session.process.id != first
+        await asks(session, b"two")
+        session.close(DONE, keep_stream=True)
+        await fronts.nothing_leased()

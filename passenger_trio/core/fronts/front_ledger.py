@@ -6,8 +6,10 @@ of the operating system or a clock. Each call is one step and returns decisions;
 Laws:
 
 * A slot that becomes free serves the oldest request that waits here, unless one that waits elsewhere is older by more than
-  ``SLACK``: then the slot goes back. So requests are served in order of arrival, within the slack. (Without slack, two busy
+  the slack: then the slot goes back. So requests are served in order of arrival, within the slack. (Without slack, two busy
   fronts would hand a slot to each other for each request.)
+* The slack is ``SLACK``, or ``SLACK_OF_DELAY`` times what a message takes, up to ``MOST_SLACK``. On a machine whose processors are taken by others a message takes 10 ms: with a
+  fixed slack each slot was nearly always under way, so requests became few, so each was older than the next by more than the slack, and it stayed like that.
 * An idle slot goes back at once while somebody waits elsewhere, or if it came for one request only; otherwise after ``LINGER``, so that the owner sees which
   processes are idle.
 * A slot goes back when its stream has ended, its budget is used up, or its process goes. A held slot goes back when its session ends.
@@ -45,7 +47,9 @@ from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOut
 
 __all__ = [
     "LINGER",
+    "MOST_SLACK",
     "SLACK",
+    "SLACK_OF_DELAY",
     "USAGE_GAP",
     "FrontDecision",
     "FrontLedger",
@@ -57,7 +61,10 @@ __all__ = [
 ]
 
 SLACK = 0.010
-"""Seconds by which a request elsewhere must be older to be served first."""
+"""Seconds by which a request elsewhere must be older to be served first, at least."""
+SLACK_OF_DELAY = 8.0
+"""A slot is under way for two messages: so at least three quarters of its time are for requests."""
+MOST_SLACK = 0.5
 LINGER = 0.1
 """Seconds for which an idle slot stays."""
 USAGE_GAP = 0.25
@@ -180,6 +187,8 @@ class FrontLedger:
         """Every slot that is here. Read-only for others."""
         self._waiters: dict[WaiterId, _Group] = {}
         self._returned = 0
+        # Seconds that a message from the owner takes, smoothed.
+        self._delay = 0.0
         # When the last waiter came.
         self._arrival = -math.inf
         # Groups whose Want may have changed.
@@ -195,6 +204,11 @@ class FrontLedger:
     def waiting(self, key: GroupKey) -> int:
         """How many requests wait here."""
         return len(self._groups[key].waiters)
+
+    @property
+    def slack(self) -> float:
+        """Seconds by which a request elsewhere must be older to be served first, now."""
+        return max(SLACK, min(MOST_SLACK, SLACK_OF_DELAY * self._delay))
 
     # --- requests -------------------------------------------------------------------------------------------------
 
@@ -280,6 +294,7 @@ class FrontLedger:
         return self._next(group, slot, now)
 
     def recalled(self, recall: Recall, now: float) -> list[FrontDecision]:
+        self._delay += (max(0.0, now - recall.sent) - self._delay) / 8 if recall.sent else 0.0
         group = self._groups[recall.group]
         group.most_wanted = max(1, min(recall.most, MOST_WANTED))
         group.waiting_elsewhere = recall.waiting
@@ -392,7 +407,7 @@ class FrontLedger:
         """What an idle slot does next."""
         waiter = self._oldest(group, slot)
         elsewhere = group.oldest_elsewhere
-        if waiter is not None and (elsewhere is None or group.waiters[waiter].arrival - elsewhere <= SLACK):
+        if waiter is not None and (elsewhere is None or group.waiters[waiter].arrival - elsewhere <= self.slack):
             self._forget(group, waiter)
             return [Start(waiter, self._begin(slot, now))]
         if elsewhere is not None:

@@ -191,6 +191,8 @@ class Recall:
     """The number of the last return that this level knows; 0: none."""
     most: int
     """How many waiters ``Want`` may list: one for each slot of the group."""
+    sent: float = attrs.field(default=0.0, eq=False)
+    """When: so the front knows how long a message takes. No part of the level."""
 
 
 @attrs.frozen

@@ -12,8 +12,8 @@ Laws:
 * A slot is in one place: leased to one front, until that front returns it or is gone. A grant counts from the step that decides it.
 * The tickets of a front are its last ``Want`` without one waiter for each grant that the ``Want`` did not know of: the one that the grant names, or the oldest
   that takes every process if that one is gone. (Were it always the oldest, one that takes few processes would lose its ticket to each grant of a younger one.)
-* As long as other fronts have as many slots as tickets wait, a new ticket is patient for ``PATIENCE``: an idle slot that lingers elsewhere is no reason for one
-  more process. (With a low load it was the usual one.)
+* A ticket says how many slots other fronts have: one that lingers there is no reason for one more process (``waitlist.PATIENCE``). With a low load it was
+  the usual one.
 * A front is told the oldest tickets of the other fronts that take every process, at most one for each slot that it has or waits for.
 * No value of a front is believed before it is judged. What cannot be true raises ``BadFrontMessage`` and changes nothing:
   the shell ends that front.
@@ -53,7 +53,6 @@ from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOut
 from passenger_trio.errors import BadFrontMessage
 
 __all__ = [
-    "PATIENCE",
     "Abandon",
     "Ask",
     "AskForOobWork",
@@ -73,8 +72,6 @@ FrontId = int
 """Identity of a front: a counter, never its number or its pid (a front that is started again is another one)."""
 TicketId = int
 
-PATIENCE = 0.010
-"""Seconds. An idle slot of another front is back within two levels and two messages, if the machine is not busy."""
 _ROUNDING = 1e-6
 """Seconds. A front makes the arrivals of requests that came at the same time different."""
 _LEAST_LISTED = 32
@@ -90,8 +87,8 @@ class Ask:
     avoided: ProcessId | None
     route: bytes
     since: float
-    patience: float
-    """Seconds in which no process is to be started for it: other fronts have slots that may be idle, and are recalled."""
+    lent: int
+    """Slots that other fronts have. Those that are idle are recalled for it: no process need be started."""
 
 
 @attrs.frozen
@@ -286,7 +283,7 @@ class OwnerLedger:
         self._changed[want.group] = -math.inf
         decisions = self._set_tickets(desk, self._unserved(desk, want.waiters))
         if any(isinstance(ask, Ask) and (ask.avoided is not None or ask.route) for ask in decisions):
-            decisions += self._withdraw_all(want.group)
+            decisions += self.withdraw_all(want.group)
         return decisions
 
     def returned(self, front: FrontId, message: Return, now: float) -> list[OwnerDecision]:
@@ -435,7 +432,7 @@ class OwnerLedger:
                     later = min(later, desk.told_at + GAP)
                     continue
                 desk.told, desk.told_at = recall, now
-                decisions.append(Send(front.id, recall))
+                decisions.append(Send(front.id, attrs.evolve(recall, sent=now)))
             if later < math.inf:
                 self._changed[key] = later
             else:
@@ -479,9 +476,7 @@ class OwnerLedger:
         kept: dict[TicketId, Waiting] = {}
         asked: list[OwnerDecision] = []
         others = [front.desks[desk.key] for front in self._fronts.values() if front.id != desk.front]
-        # As many of those that wait as there are slots at other fronts: whether those are idle is not known here.
         lent = sum(other.slots for other in others)
-        already = sum(len(other.tickets) for other in others) + sum(waiting in there for waiting in wanted)
         for waiting in wanted:
             if tickets := there.get(waiting):
                 kept[tickets.pop(0)] = waiting
@@ -489,17 +484,18 @@ class OwnerLedger:
             self._last_ticket = ticket = self._last_ticket + 1
             kept[ticket] = waiting
             self._tickets[ticket] = desk
-            patience = PATIENCE if not waiting.is_choosy and already + len(asked) < lent else 0.0
-            asked.append(Ask(ticket, desk.key, waiting.avoided, waiting.route, waiting.arrival, patience))
+            asked.append(Ask(ticket, desk.key, waiting.avoided, waiting.route, waiting.arrival, lent))
         void = [ticket for tickets in there.values() for ticket in tickets]
         for ticket in void:
             del self._tickets[ticket]
         desk.tickets = kept
         return [*(Abandon(ticket) for ticket in void), *asked]
 
-    def _withdraw_all(self, key: GroupKey) -> list[OwnerDecision]:
-        """Somebody waits who does not take every process. No recall lists it, since the wrong slots would come back for it, again and again: each slot comes
-        back once, and is granted for one request at a time while such a one waits. The policy knows which of them it takes.
+    def withdraw_all(self, key: GroupKey) -> list[OwnerDecision]:
+        """Ask for all slots of a group, once: each request of it is to be fresh from now on, or somebody waits who does not take every process.
+
+        No recall lists such a one, since the wrong slots would come back for it, again and again: each slot comes back once, and is granted for one
+        request at a time while it waits. The policy knows which of them it takes.
         """
         return [
             Send(front.id, Withdraw(process))
