@@ -49,7 +49,7 @@ LEAST = {
     "nice": -20,
 }
 """The smallest value of a number; 0 for those not listed."""
-MOST = {"port": 65535, "nice": 19, "socket_backlog": 2**31 - 1}
+MOST = {"port": 65535, "nice": 19, "cpu_weight": 10_000, "socket_backlog": 2**31 - 1}
 """The largest value."""
 NOT_ZERO = frozenset(
     {
@@ -204,6 +204,15 @@ class AppOptions:
     address_space: int = option(0, "most address space of a process (0: the server's limit)", kind="size")
     cpu_time: float = option(0.0, "most processor time of a process; the kernel kills it then (0: the server's limit)")
     nice: int = option(0, "nice value of the application's processes, -20 to 19 (0: the server's)")
+    memory_high: int = option(
+        0, "memory of all its processes together above which the kernel slows them down (0: no limit)", kind="size"
+    )
+    memory_max: int = option(
+        0, "most memory of all its processes together; the kernel kills one then (0: no limit)", kind="size"
+    )
+    cpu_weight: int = option(0, "its part of the processor when there is too little, 1 to 10000 (0: 100, as others)")
+    cpu_max: str = option("", "most of the processor for all its processes together: 150% of a core, or as in cpu.max")
+    pids_max: int = option(0, "most processes and threads of the application (0: no limit)")
     spawn_method: str = option(
         "auto",
         "fork from a preloader: auto: if that is safe, smart: always, direct: never",

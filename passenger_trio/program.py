@@ -34,7 +34,7 @@ from passenger_trio.options import Config
 from passenger_trio.reloading import ConfigSource
 from passenger_trio.running import RunningServer
 from passenger_trio.spawning.server_user import become_user, stays
-from passenger_trio.system.cgroups import enter_own_cgroup
+from passenger_trio.system.cgroups import OwnCgroup, enter_own_cgroup
 from passenger_trio.system.children import become_subreaper, end_all_strays, reap_strangers
 from passenger_trio.system.inotify import DirectoryWatch
 from passenger_trio.system.pidfd import PidFd
@@ -107,7 +107,7 @@ def run(config: Config, *, on_ready: Callable[[RunningServer], None], source: Co
     # Another user than the one that entered it could not leave it.
     cgroup = enter_own_cgroup() if stays(config.server.user) else None
     try:
-        trio.run(_main, config, on_ready, source, heeded, unheard, lifeline)
+        trio.run(_main, config, on_ready, source, heeded, unheard, lifeline, cgroup)
     finally:
         end_all_strays()
         if cgroup is not None:
@@ -140,6 +140,7 @@ async def _main(
     heeded: Mapping[int, Effect],
     unheard: list[int],
     lifeline: PidFd | None = None,
+    cgroup: OwnCgroup | None = None,
 ) -> None:
     failure: PassengerError | None = None
     kernel = ErrorKernel()
@@ -188,7 +189,7 @@ async def _main(
             if lifeline is not None:
                 program.start_soon(_end_with, lifeline, program.cancel_scope)
             try:
-                async with open_tree(config, kernel, become_user=become_user) as server:
+                async with open_tree(config, kernel, become_user=become_user, own_cgroup=cgroup) as server:
                     with kernel.contain("the banner"):
                         on_ready(server)
                     server.reloading.source = source

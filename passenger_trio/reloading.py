@@ -47,6 +47,7 @@ from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.app_spec import AppSpec, group_key
 from passenger_trio.spawning.choose_spawner import MakeSpawner, SpawnerFacts, SpawnerParts, uses_preloader
 from passenger_trio.spawning.detect import DetectedApp
+from passenger_trio.system.cgroups import remove_cgroup
 from passenger_trio.system.limits import soft_limit
 from passenger_trio.system.syscalls import cpus
 from passenger_trio.system.threads import NoThread, in_thread
@@ -390,7 +391,7 @@ class Reloading:
 
     def _change(self, spec: AppSpec) -> None:
         served = self.specs[spec.key]
-        served.app = spec.app  # its spawners see the new times, too
+        served.change(spec.app)  # its spawners see the new times, too
         limits = group_limits(spec.app, preloads=uses_preloader(spec))
         self._pool.change_group(spec.key, limits, None, spec.app.shutdown_timeout)
 
@@ -422,6 +423,10 @@ class Reloading:
             task = self._pool.group_tasks.get(spec.key)
             if task is not None:
                 await task.ended.wait()
+            if spec.cgroups is not None and not self._pool.has(spec.key):
+                left = spec.cgroups.kill(str(spec.key))
+                if left:
+                    await self._in_thread(remove_cgroup, left)
         if self._leaving.get(spec.key) is spec:
             del self._leaving[spec.key]
 

@@ -74,6 +74,7 @@ from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.choose_spawner import SpawnerParts, spawners_of
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawn_listener import SpawnListener
+from passenger_trio.system.cgroups import OwnCgroup
 from passenger_trio.system.limits import soft_limit
 from passenger_trio.system.pidfd import why_no_processes
 from passenger_trio.system.ports import Ports
@@ -152,11 +153,13 @@ async def open_tree(
     extensions: Extensions | None = None,
     make_spawners: MakeSpawners = spawners_of,
     become_user: Callable[[str], None] | None = None,
+    own_cgroup: OwnCgroup | None = None,
 ) -> AsyncIterator[RunningServer]:
     """``open_server`` with the caller's error kernel.
 
     :param become_user: makes the process the user of ``--user``, once the addresses are bound. None: a
         program embeds the server, and decides for itself as whom it runs.
+    :param own_cgroup: the cgroup that the process has made for itself; None: it has none.
     :param make_spawners: makes the spawners of an application; tests replace the real ones.
     """
     with ExitStack() as resources:
@@ -176,7 +179,14 @@ async def open_tree(
         resources.callback(instance.remove)
         limits = pool_limits(config.pool, cpus(), most_by_files(soft_limit("NOFILE")))
         pool = Pool(limits, kernel)
-        places = AppPlaces(config, os.environ, instance.path, instance.spawn_socket, is_embedded=become_user is None)
+        places = AppPlaces(
+            config,
+            os.environ,
+            instance.path,
+            instance.spawn_socket,
+            is_embedded=become_user is None,
+            own_cgroup=own_cgroup,
+        )
         resources.callback(places.close)
         specs = [places.make_spec(app, found) for app, found in zip(config.apps, apps, strict=True)]
         code_watcher = CodeWatcher(pool, watched_of(specs), kernel)

@@ -18,6 +18,7 @@ from typing import Any
 
 import attrs
 
+from passenger_trio.core.app_cgroup import CGROUP_OPTIONS, files_of
 from passenger_trio.core.app_limits import limits_of
 from passenger_trio.core.pool_size import ceiling_of, parse_pool_size, share_of
 from passenger_trio.errors import OptionError
@@ -133,6 +134,15 @@ RULES = (
         lambda config, app: app.spawn_method != "direct",
         "there is no preloader: --spawn-method is direct",
     ),
+    *(
+        _Needs(
+            AppOptions,
+            name,
+            lambda config, app: not app.preloader_socket,
+            "its processes come from a preloader that was started elsewhere, in a cgroup of its own",
+        )
+        for name in CGROUP_OPTIONS
+    ),
 )
 """The conditions of options. Only options that differ from their defaults are checked."""
 
@@ -228,6 +238,7 @@ def _check_app(app: AppOptions) -> None:
         )
     parse_umask(app.umask, "--umask")
     limits_of(app)
+    files_of(app)
     if app.warmup_url and not _WARMUP_URL.fullmatch(app.warmup_url):
         raise OptionError(
             "--warmup-url", app.warmup_url, "a path as it stands in a request, from its first slash on: /health?deep=1"

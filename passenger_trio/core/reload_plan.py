@@ -26,6 +26,7 @@ from typing import Any
 
 import attrs
 
+from passenger_trio.core.app_cgroup import CGROUP_OPTIONS
 from passenger_trio.core.model import GroupKey
 from passenger_trio.options import AppOptions, PoolOptions, ServerOptions
 
@@ -33,6 +34,7 @@ __all__ = ["AppSetup", "Change", "Kind", "Plan", "Setup", "make_plan"]
 
 LIVE_APP = frozenset(
     {
+        *CGROUP_OPTIONS,
         "friendly_error_pages",
         "hard_memory_limit",
         "host_name",

@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from passenger_trio.core.app_cgroup import UNLIMITED_FILES
 from passenger_trio.errors import EnvironmentUnfit, ReloadRefused
 from passenger_trio.options import AppOptions, Config
 from passenger_trio.spawning.app_spec import AppSpec, group_key, make_app_spec
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.spawning.run_as import log_choice, run_as
+from passenger_trio.system.app_cgroups import AppCgroups
 from passenger_trio.system.app_dirs import AppDirs
+from passenger_trio.system.cgroups import OwnCgroup
 
 __all__ = ["AppPlaces"]
 
@@ -30,13 +33,16 @@ class AppPlaces:
         spawn_socket: str,
         *,
         is_embedded: bool,
+        own_cgroup: OwnCgroup | None = None,
     ) -> None:
-        """:raises EnvironmentUnfit: no directory can be made for sockets of other users."""
+        """:param own_cgroup: that of the server; None: it has none.
+        :raises EnvironmentUnfit: no directory can be made for sockets of other users."""
         self._server_user = config.server.user
         self._environment = environment
         self._instance_dir = instance_dir
         self._is_embedded = is_embedded
         self._made = 0
+        self.cgroups = AppCgroups(own_cgroup, UNLIMITED_FILES)
         self._dirs: AppDirs | None = None
         self.spawn_socket = spawn_socket
         """The path of the spawn socket."""
@@ -53,7 +59,8 @@ class AppPlaces:
             self.spawn_socket, self.spawn_mode = self._dirs.spawn_socket, 0o666
 
     def close(self) -> None:
-        """Remove the directory of other users' sockets."""
+        """Remove the directory of other users' sockets, and the cgroups of the applications."""
+        self.cgroups.close()
         if self._dirs is not None:
             self._dirs.close()
 
@@ -79,4 +86,6 @@ class AppPlaces:
                 raise EnvironmentUnfit(f"no directory can be made for the sockets of {app.root}: {error}") from error
             self._made += 1
         log_choice(group_key(app, detected).name, detected.root, choice)
-        return make_app_spec(app, detected, self._environment, socket_dir, choice)
+        spec = make_app_spec(app, detected, self._environment, socket_dir, choice)
+        spec.cgroups = self.cgroups
+        return spec

@@ -18,7 +18,8 @@ from typing import Any
 import attrs
 
 from passenger_trio.codecs.control_protocol import CONTRACT_VERSION
-from passenger_trio.core.app_limits import limits_of
+from passenger_trio.core.app_cgroup import files_of
+from passenger_trio.core.app_limits import AppLimits, limits_of
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.users import environment_of
 from passenger_trio.options import AppOptions, parse_umask
@@ -26,6 +27,8 @@ from passenger_trio.spawning.backtraces import Program
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.spawning.env_files import read_env_files
 from passenger_trio.spawning.run_as import RunAs
+from passenger_trio.system.app_cgroups import AppCgroups
+from passenger_trio.system.children import descendants
 from passenger_trio.system.limits import set_limits
 from passenger_trio.system.spawn_servers import find_loader
 from passenger_trio.version import __version__
@@ -66,6 +69,8 @@ class AppSpec:
     """Facts that only running the application showed: ``app_type``, if the guess was wrong."""
     programs: dict[int, Program] = attrs.field(factory=dict, eq=False, repr=False)
     """Its programs by pid; some may have ended (``live_programs``)."""
+    cgroups: AppCgroups | None = attrs.field(default=None, eq=False, repr=False)
+    """The cgroups of all applications. None: there are none."""
 
     def environment_now(self) -> dict[str, str]:
         """The environment of a program that is started now.
@@ -86,9 +91,32 @@ class AppSpec:
 
     @property
     def prepare(self) -> Callable[[int], None] | None:
-        """For ``start_program``: sets the limits of a process (OP9). Those that it forks inherit them."""
-        limits = limits_of(self.app)
-        return partial(set_limits, resources=limits.resources, nice=limits.nice) if limits else None
+        """For ``start_program``: sets the limits of a process, and moves it into the cgroup of its application (OP9). Those
+        that it forks inherit both.
+        """
+        limits, files = limits_of(self.app), files_of(self.app)
+        return partial(self._limit, limits, files) if limits or files else None
+
+    def _limit(self, limits: AppLimits, files: Mapping[str, str], pid: int) -> None:
+        if files and self.cgroups is not None:
+            self.cgroups.enter(str(self.key), files, pid)
+        set_limits(pid, limits.resources, limits.nice)
+
+    def change(self, app: AppOptions) -> None:
+        """Its options are these now, and no process of it starts anew for them. What runs comes into its cgroup, too."""
+        before, files = files_of(self.app), files_of(app)
+        self.app = app
+        if self.cgroups is None or files == before:
+            return
+        self.cgroups.change(str(self.key), files)
+        if files and not before:
+            for program in self.live_programs():
+                try:
+                    family = [program, *descendants(program)]
+                except OSError:  # no descriptor is left
+                    family = [program]
+                for pid in family:
+                    self.cgroups.enter(str(self.key), files, pid)
 
     @property
     def umask(self) -> int:

@@ -30,10 +30,10 @@ import attrs
 from passenger_trio.system.cgroup_dirs import own_directory
 from passenger_trio.system.children import start_program
 
-__all__ = ["OwnCgroup", "enter_own_cgroup", "kill_abandoned"]
+__all__ = ["OwnCgroup", "enter_own_cgroup", "kill_abandoned", "remove_cgroup", "write_file"]
 
-_NAME = re.compile(r"passenger-trio\.(\d+)\.(\d+)\.(\d+)")
-"""Pid namespace, pid, start time."""
+_NAME = re.compile(r"passenger-trio\.(\d+)\.(\d+)\.(\d+)(?:\.watch)?")
+"""Pid namespace, pid, start time. With ``.watch``: of its watchdog."""
 _MOST_TRIES, _PAUSE = 20, 0.02
 
 _WATCHDOG = """\
@@ -44,7 +44,11 @@ for n in 0.05 0.05 0.1 0.15 0.2 0.2; do
     sleep $n || { sleep 1; break; }
 done
 echo 1 >"$1/cgroup.kill"
-for n in 1 2 3 4 5 6 7 8 9 10; do rmdir "$1" && exit; sleep 0.02 || sleep 1; done
+for n in 1 2 3 4 5 6 7 8 9 10; do
+    for d in "$1"/*/; do rmdir "$d"; done
+    rmdir "$1" && exit
+    sleep 0.02 || sleep 1
+done
 """
 """Nothing is ever written to the standard input. Loaders run exit hooks for 0.7 seconds at most,
 and are gone then. The watchdog is quicker when all of them are gone sooner.
@@ -58,16 +62,54 @@ class OwnCgroup:
     """
 
     path: str
-    _above: str
+    above: str
+    """The directory that it is in."""
     _death_pipe: int
+    _watchdog: int
+    _watched_from: str = ""
+    """The watchdog's own cgroup, if it has one."""
+
+    def make_room(self) -> bool:
+        """Move every process of this cgroup, ourselves too, into ``server`` below it: the kernel hands controllers down
+        only from a cgroup without processes. False: that is impossible, and nothing has changed.
+        """
+        server = f"{self.path}/server"
+        try:
+            os.makedirs(server, 0o755, exist_ok=True)
+            for _ in range(_MOST_TRIES):  # one may fork while it is moved
+                with open(f"{self.path}/cgroup.procs") as file:
+                    pids = file.read().split()
+                if not pids:
+                    return True
+                if not all(write_file(f"{server}/cgroup.procs", pid) or not _lives(pid) for pid in pids):
+                    return False
+        except OSError:
+            pass
+        return False
+
+    def move_watchdog(self) -> None:
+        """Move our watchdog out of the cgroup above, into one of its own beside ours. It stays when we have left; the next
+        supervisor removes it (``kill_abandoned``).
+        """
+        path = f"{self.path}.watch"
+        try:
+            os.makedirs(path, 0o755, exist_ok=True)
+        except OSError:
+            return
+        if write_file(f"{path}/cgroup.procs", str(self._watchdog)):
+            self._watched_from = path
+        else:
+            _rmdir(path)
 
     def leave(self) -> None:
         """Go back to the cgroup above and remove this one. Idempotent; never raises. If processes
         are left, the watchdog still ends them.
         """
         if self._death_pipe >= 0:
-            if _write(f"{self._above}/cgroup.procs", os.getpid()):
-                _remove(self.path)
+            # A cgroup that hands controllers down takes no process.
+            home = self._watched_from or self.above
+            if write_file(f"{home}/cgroup.procs", str(os.getpid())):
+                remove_cgroup(self.path)
             fd, self._death_pipe = self._death_pipe, -1
             os.close(fd)
 
@@ -94,8 +136,8 @@ def enter_own_cgroup(above: str = "", proc: str = "/proc") -> OwnCgroup | None:
         except OSError:
             pass  # no process or descriptor is available
         else:
-            if _write(f"{path}/cgroup.procs", os.getpid()):
-                return OwnCgroup(path, above, death_pipe)
+            if write_file(f"{path}/cgroup.procs", str(os.getpid())):
+                return OwnCgroup(path, above, death_pipe, watchdog)
             os.kill(watchdog, signal.SIGKILL)  # nothing else reaps it yet
             os.waitpid(watchdog, 0)
             os.close(death_pipe)
@@ -132,9 +174,9 @@ def kill_abandoned(above: str, proc: str = "/proc") -> list[str]:
         return []
     for name in names:
         path = f"{above}/{name}"
-        if _is_abandoned(name, path, proc) and _write(f"{path}/cgroup.kill", 1):
+        if _is_abandoned(name, path, proc) and write_file(f"{path}/cgroup.kill", "1"):
             killed.append(name)
-            _remove(path)
+            remove_cgroup(path)
     return killed
 
 
@@ -163,6 +205,10 @@ def _identity(pid: int, proc: str) -> str:
         return ""
 
 
+def _lives(pid: str) -> bool:
+    return os.path.isdir(f"/proc/{pid}")
+
+
 def _start_time(pid: int, proc: str) -> int:
     """The start time of a process, in ticks since boot.
 
@@ -173,11 +219,12 @@ def _start_time(pid: int, proc: str) -> int:
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
 
 
-def _write(path: str, number: int) -> bool:
+def write_file(path: str, text: str) -> bool:
+    """Write a file of cgroupfs. False: it is not there, or the kernel refuses."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            os.write(fd, b"%d" % number)
+            os.write(fd, text.encode())
         finally:
             os.close(fd)
     except OSError:
@@ -185,9 +232,15 @@ def _write(path: str, number: int) -> bool:
     return True
 
 
-def _remove(path: str) -> None:
-    """Remove the cgroup as soon as it is empty: a killed process takes a moment to end."""
+def remove_cgroup(path: str) -> None:
+    """Remove a cgroup, and those in it, as soon as they are empty: a killed process takes a moment to end."""
     for _ in range(_MOST_TRIES):
+        try:
+            for one in os.scandir(path):
+                if one.is_dir(follow_symlinks=False):
+                    _rmdir(one.path)
+        except OSError:
+            pass
         if _rmdir(path):
             return
         time.sleep(_PAUSE)

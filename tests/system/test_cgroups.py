@@ -46,6 +46,14 @@ def test_KE12_that_of_a_dead_supervisor_is_killed(tmp_path: Path) -> None:
     assert killed(directory)
 
 
+def test_KE12_that_of_its_watchdog_goes_too(tmp_path: Path) -> None:
+    """OP9: a watchdog has one of its own where controllers are handed down."""
+    name = f"passenger-trio.{NAMESPACE}.{dead_pid()}.5.watch"
+    directory = cgroup(tmp_path, name)
+    assert kill_abandoned(str(tmp_path)) == [name]
+    assert killed(directory)
+
+
 def test_KE12_also_where_its_pid_is_somebody_else_now(tmp_path: Path) -> None:
     directory = cgroup(tmp_path, f"passenger-trio.{NAMESPACE}.{os.getpid()}.{start_time('self') - 1}")
     kill_abandoned(str(tmp_path))
