@@ -55,6 +55,8 @@ class FlaskClient(flask.testing.FlaskClient):
         ]
         if environ.get("CONTENT_TYPE"):
             fields.append(("Content-Type", environ["CONTENT_TYPE"]))
+        if environ.get("wsgi.url_scheme") == "https":
+            fields.append(("X-Forwarded-Proto", "https"))  # as a proxy that ends TLS; the server believes its own user
         body, host = environ["wsgi.input"].read(), environ.get("HTTP_HOST", "localhost")
         with self._served.live_app.connect() as client:
             response = client.request(environ["REQUEST_METHOD"], path, fields, body, host=host)

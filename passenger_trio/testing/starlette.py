@@ -20,6 +20,8 @@ from passenger_trio.testing.process_wide import DropIn
 __all__ = ["TestClient", "WebSocketTestSession"]
 
 _httpx: Any = httpx_module()
+_BEHIND_TLS = [(b"X-Forwarded-Proto", b"https")]
+"""The server stands as in production, behind a proxy that ends TLS and says so. It believes its own user on its Unix socket."""
 
 
 class _Transport(_httpx.BaseTransport):  # type: ignore[misc]
@@ -32,6 +34,14 @@ class _Transport(_httpx.BaseTransport):  # type: ignore[misc]
     def handle_request(self, request: Any) -> Any:
         if self._transport is None:
             self._transport = _httpx.HTTPTransport(uds=self.served.live_app.socket)
+        if request.url.scheme == "https":
+            request = _httpx.Request(
+                request.method,
+                request.url.copy_with(scheme="http"),
+                headers=[*request.headers.raw, *_BEHIND_TLS],
+                stream=request.stream,
+                extensions=request.extensions,
+            )
         return self._transport.handle_request(request)
 
     def close(self) -> None:
@@ -93,6 +103,7 @@ class TestClient(_httpx.Client):  # type: ignore[misc]
         )
         skipped = ("host", "connection", "upgrade", "accept-encoding", "content-length")
         fields = [(name, value) for name, value in request.headers.raw if name.decode().lower() not in skipped]
+        fields += _BEHIND_TLS if target.scheme in ("https", "wss") else []
         sent = request.url.raw_path.decode()
         options = {"subprotocols": list(subprotocols or ()) or None, "extra_headers": fields}
         return WebSocketTestSession(self._websockets, sent, options)
