@@ -104,7 +104,7 @@ class AppHandle:
             if group.last_failure is not None:
                 await trio.lowlevel.checkpoint()
                 raise SpawnError(group.last_failure)
-            if readiness.is_settled(self._pool.statistics(), group):
+            if readiness.is_settled(self._pool.astir_statistics(), group):
                 await trio.lowlevel.checkpoint()
                 return
             await changed.wait()

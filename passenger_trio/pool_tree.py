@@ -151,7 +151,7 @@ async def open_pool(config: Config) -> AsyncIterator[RunningPool]:
     if missing := why_no_processes():
         raise EnvironmentUnfit(f"passenger_trio needs /proc: {missing}")
     try:
-        found = examine(config)
+        found = examine(config, is_embedded=True)
     except PassengerError as error:
         reword(error)
         raise

@@ -22,7 +22,7 @@ from passenger_trio.server.mounts import Route, check_apart
 from passenger_trio.spawning.app_spec import group_key
 from passenger_trio.spawning.detect import DetectedApp, detect
 from passenger_trio.spawning.env_files import read_env_files
-from passenger_trio.spawning.run_as import find_server_user, run_as
+from passenger_trio.spawning.run_as import check_fronts, check_reach, run_as
 from passenger_trio.system import tempfiles
 from passenger_trio.system.limits import hard_limit, own_nice
 
@@ -30,13 +30,18 @@ __all__ = ["examine", "examine_app"]
 
 
 def examine(
-    config: Config, *, may_be_empty: bool = False, known: Mapping[AppOptions, DetectedApp] | None = None
+    config: Config,
+    *,
+    may_be_empty: bool = False,
+    known: Mapping[AppOptions, DetectedApp] | None = None,
+    is_embedded: bool = False,
 ) -> list[DetectedApp]:
     """Return the applications to serve. Opens and starts nothing. Raises ``NothingToServe`` and
     ``OptionError`` as ``serve``.
 
     :param may_be_empty: whether a configuration without an application is fit to be served.
     :param known: applications whose directories are not looked at again.
+    :param is_embedded: whether a program embeds the server.
     """
     check(config)
     if not config.apps and not (may_be_empty or config.server.apps_dir):
@@ -50,10 +55,10 @@ def examine(
     )
     check_apart([Route(group_key(app, found), app) for app, found in zip(config.apps, apps, strict=True)])
     if config.server.user:
-        find_server_user(config.server.user)
-    for app, found in zip(config.apps, apps, strict=True):
+        check_fronts(config.server)
+    for number, (app, found) in enumerate(zip(config.apps, apps, strict=True)):
         check_grantable(limits_of(app), is_root=os.geteuid() == 0, hard=hard_limit, nice=own_nice())
-        run_as(app, found, server_user=config.server.user, is_embedded=False)
+        _check_user(number, app, found, config.server, is_embedded=is_embedded)
         read_env_files(found.root, app.env_file)
     parse_hooks(config.pool.hook)
     trusted_networks(config.server)
@@ -71,8 +76,8 @@ def examine(
     return apps
 
 
-def examine_app(app: AppOptions, own: AppOptions, server: ServerOptions, pool: PoolOptions) -> None:
-    """Check one application by itself, as ``examine`` does.
+def examine_app(app: AppOptions, own: AppOptions, server: ServerOptions, pool: PoolOptions) -> DetectedApp:
+    """Check one application by itself, as ``examine`` does, and return what its directory has.
 
     :param own: with the options only that are its own: those must fit its type.
     :raises PassengerError: it cannot be served.
@@ -81,8 +86,20 @@ def examine_app(app: AppOptions, own: AppOptions, server: ServerOptions, pool: P
     found = _detect(0, app)
     check_types([own], [found.possible_types], [None if found.can_fork else found.why_not_forked])
     Route(group_key(app, found), app)
-    run_as(app, found, server_user=server.user, is_embedded=False)
+    _check_user(0, app, found, server, is_embedded=False)
     read_env_files(found.root, app.env_file)
+    return found
+
+
+def _check_user(number: int, app: AppOptions, found: DetectedApp, server: ServerOptions, *, is_embedded: bool) -> None:
+    choice = run_as(app, found, server_user=server.user, is_embedded=is_embedded)
+    if app.preloader_socket:
+        return  # its programs run already
+    try:
+        check_reach(app, found, choice, server.user)
+    except NothingToServe as error:
+        error.number = number
+        raise
 
 
 def _detect(number: int, app: AppOptions) -> DetectedApp:

@@ -189,7 +189,10 @@ async def _main(
             if lifeline is not None:
                 program.start_soon(_end_with, lifeline, program.cancel_scope)
             try:
-                async with open_tree(config, kernel, become_user=become_user, own_cgroup=cgroup) as server:
+                known = source.found if source is not None else None
+                async with open_tree(
+                    config, kernel, become_user=become_user, own_cgroup=cgroup, known=known
+                ) as server:
                     with kernel.contain("the banner"):
                         on_ready(server)
                     server.reloading.source = source

@@ -82,6 +82,10 @@ class ConfigSource(Protocol):
     def broken(self) -> Mapping[str, str]:
         """Files of ``--apps-dir`` that are not served as they are, and why."""
 
+    @property
+    def found(self) -> Mapping[AppOptions, DetectedApp]:
+        """What was found in the directories of the applications that were read last."""
+
     def read(self, *, apps_only: bool = False) -> ReadConfig:
         """Read all of it. Blocking: call it in a thread.
 
@@ -134,6 +138,8 @@ class Reloading:
         """Whether the server serves: before and after that, nothing is reloaded."""
         self.has_fronts = False
         """Whether front processes serve, which have the options of the start."""
+        self.is_embedded = False
+        """Whether a program embeds the server."""
         self.specs: dict[GroupKey, AppSpec] = {spec.key: spec for spec in specs}
         """The applications that are served, in the order of the configuration."""
         self.addresses: list[str] = listeners.urls
@@ -224,6 +230,7 @@ class Reloading:
         self.tell_broken()
         # The directories of applications that stay were looked at before.
         known = dict(zip(self.config.apps, self._apps, strict=True)) if apps_only else {}
+        known |= source.found
         with read.naming_places():
             plan = await self._reload(lambda: read.config, dry_run=dry_run, known=known)
         if not dry_run:
@@ -291,7 +298,9 @@ class Reloading:
         if not self.is_open:
             raise ReloadRefused("the server is starting or stopping")
         config = make_config()
-        apps = await self._in_thread(partial(examine, config, may_be_empty=True, known=known))
+        apps = await self._in_thread(
+            partial(examine, config, may_be_empty=True, known=known, is_embedded=self.is_embedded)
+        )
         plan = make_plan(_setup(self.config, self._apps), _setup(config, apps))
         if self.has_fronts and any(change.subject != "pool" for change in plan.changes):
             raise ReloadRefused("nothing is changed: with several fronts only the pool can be changed", plan.lines)
@@ -405,7 +414,7 @@ class Reloading:
                 while True:
                     changed = self._pool.changed
                     group = self._pool.group_statistics(key)
-                    if not group.attempts or readiness.is_settled(self._pool.statistics(), group):
+                    if not group.attempts or readiness.is_settled(self._pool.astir_statistics(), group):
                         break
                     await changed.wait()
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 
@@ -50,7 +50,7 @@ from passenger_trio.extensions import Extensions
 from passenger_trio.fronts.fronts import Fronts
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.library_errors import reword
-from passenger_trio.options import Config
+from passenger_trio.options import AppOptions, Config
 from passenger_trio.pool.callables import Callables
 from passenger_trio.pool.code_watcher import CodeWatcher
 from passenger_trio.pool.gauges import Gauges
@@ -72,6 +72,7 @@ from passenger_trio.server.mounts import Route
 from passenger_trio.server.tracing.spans import open_spans
 from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.choose_spawner import SpawnerParts, spawners_of
+from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.system.cgroups import OwnCgroup
@@ -154,19 +155,21 @@ async def open_tree(
     make_spawners: MakeSpawners = spawners_of,
     become_user: Callable[[str], None] | None = None,
     own_cgroup: OwnCgroup | None = None,
+    known: Mapping[AppOptions, DetectedApp] | None = None,
 ) -> AsyncIterator[RunningServer]:
     """``open_server`` with the caller's error kernel.
 
     :param become_user: makes the process the user of ``--user``, once the addresses are bound. None: a
         program embeds the server, and decides for itself as whom it runs.
     :param own_cgroup: the cgroup that the process has made for itself; None: it has none.
+    :param known: applications whose directories were looked at just now.
     :param make_spawners: makes the spawners of an application; tests replace the real ones.
     """
     with ExitStack() as resources:
         given = take_over(listeners, resources)
         if missing := why_no_processes():
             raise EnvironmentUnfit(f"passenger_trio needs /proc: {missing}")
-        apps = examine(config)
+        apps = examine(config, known=known, is_embedded=become_user is None)
         if become_user is None and config.server.user:
             raise OptionError(
                 "user", config.server.user, "a program that embeds the server becomes another user itself"
@@ -188,7 +191,7 @@ async def open_tree(
             own_cgroup=own_cgroup,
         )
         resources.callback(places.close)
-        specs = [places.make_spec(app, found) for app, found in zip(config.apps, apps, strict=True)]
+        specs = places.make_specs(config.apps, apps)
         code_watcher = CodeWatcher(pool, watched_of(specs), kernel)
         routes = [Route(spec.key, spec.app) for spec in specs]
         access_log = AccessLog.open(config, kernel)
@@ -240,6 +243,7 @@ async def open_tree(
             config, apps, specs, pool, front, access_log, listening, places.make_spec, instance.write, own
         )
         reloading.has_fronts = front_processes is not None
+        reloading.is_embedded = become_user is None
         server = RunningServer(instance.admin_socket, apps, pool, front, reloading)
         server.fronts = front_processes
         if config.server.health_path:
@@ -301,7 +305,7 @@ async def open_tree(
                             listening.accept(accepting, clients)
                         try:
                             await wait(readiness.is_ready)
-                            for group in readiness.late(pool.statistics()):
+                            for group in readiness.late(pool.astir_statistics()):
                                 _log.warning(
                                     "%s is still being loaded, and is not waited for: its requests wait", group.key
                                 )

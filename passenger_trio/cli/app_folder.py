@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 import click
@@ -16,6 +17,9 @@ from passenger_trio.core.app_files import choose
 from passenger_trio.core.config_text import ConfigText, read_app_file
 from passenger_trio.errors import ConfigError, PassengerError
 from passenger_trio.options import AppOptions
+
+if TYPE_CHECKING:
+    from passenger_trio.spawning.detect import DetectedApp
 
 __all__ = ["AppFolder"]
 
@@ -28,6 +32,8 @@ class AppFolder:
 
     broken: dict[str, str] = attrs.field(factory=dict)
     """Why a file is not served as it is, by its path."""
+    found: dict[AppOptions, DetectedApp] = attrs.field(factory=dict)
+    """What was found in the directories of those that were read last: it need not be looked for again."""
     _stamps: dict[str, _Stamp] = attrs.field(factory=dict)
     _good: dict[str, AppOptions] = attrs.field(factory=dict)
     """What each file said when it last could be served."""
@@ -36,7 +42,11 @@ class AppFolder:
     _served: dict[str, AppOptions] = attrs.field(factory=dict)
 
     def read(
-        self, directory: str, make: Callable[[ConfigText], AppOptions], fixed: Sequence[AppOptions], most: int
+        self,
+        directory: str,
+        make: Callable[[ConfigText], tuple[AppOptions, DetectedApp]],
+        fixed: Sequence[AppOptions],
+        most: int,
     ) -> list[AppOptions]:
         """The applications to serve now.
 
@@ -48,12 +58,13 @@ class AppFolder:
         for path in self._stamps.keys() - stamps.keys():
             self._good.pop(path, None)
             self._bad.pop(path, None)
+        self.found = {}
         for path, stamp in stamps.items():
             if self._stamps.get(path) == stamp:
                 continue
             try:
                 with open(path, encoding="utf-8") as file:
-                    self._good[path] = make(read_app_file(file.read(), path))
+                    app, found = make(read_app_file(file.read(), path))
             except PassengerError as error:
                 self._bad[path] = str(error)
             except click.ClickException as error:
@@ -61,6 +72,8 @@ class AppFolder:
             except (OSError, UnicodeDecodeError) as error:
                 self._bad[path] = f"it cannot be read: {error}"
             else:
+                self._good[path] = app
+                self.found[app] = found
                 self._bad.pop(path, None)
         self._stamps = stamps
         choice = choose(fixed, self._good, self._served, most)

@@ -10,11 +10,12 @@ file.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
@@ -27,6 +28,9 @@ from passenger_trio.core.option_checks import check
 from passenger_trio.core.pool_size import ceiling_of
 from passenger_trio.errors import ConfigError, NothingToServe, OptionError, PassengerError
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
+
+if TYPE_CHECKING:
+    from passenger_trio.spawning.detect import DetectedApp
 
 __all__ = ["Origins", "Settled", "find_config", "settle"]
 
@@ -221,10 +225,11 @@ def settle(
         origins |= {f"{table}.{name}": "command line" for name in attrs.asdict(one)}
         apps.append(AppOptions(**of))
     if server.apps_dir:
+        outside = _from_outside(ctx, values, environ, every)
 
-        def of_file(text: ConfigText) -> AppOptions:
+        def of_file(text: ConfigText) -> tuple[AppOptions, DetectedApp]:
             name = os.path.basename(text.path).removesuffix(".toml")
-            return _app_of_file(text, name, every, _Given(ctx, values, environ), server, pool)
+            return _app_of_file(text, name, outside, server, pool)
 
         named = [app if app.name else attrs.evolve(app, name=_directory_name(app.root)) for app in apps]
         apps += (folder or AppFolder()).read(server.apps_dir, of_file, named, ceiling_of(pool.max_pool_size))
@@ -240,44 +245,53 @@ def settle(
 
 
 @attrs.frozen
-class _Given:
-    """What the command line and the environment say."""
+class _Outside:
+    """What holds for all files of ``--apps-dir``: worked out once, because there may be thousands.
 
-    ctx: click.Context
-    values: Mapping[str, Any]
-    environ: Mapping[str, str]
+    :ivar flags: of an application, by their fields.
+    :ivar usual: the value of each field that a file leaves out.
+    :ivar given: fields that the command line or the environment gives, which count more than a file.
+    """
+
+    flags: Mapping[str, Flag]
+    usual: Mapping[str, Any]
+    given: frozenset[str]
+
+
+def _from_outside(
+    ctx: click.Context, values: Mapping[str, Any], environ: Mapping[str, str], every: Sequence[Flag]
+) -> _Outside:
+    """:raises click.ClickException: a value of a variable is invalid."""
+    own = {flag.field: flag for flag in every if flag.owner is AppOptions}
+    given = frozenset(field for field, flag in own.items() if field != "name" and _given(ctx, flag))
+    usual = {}
+    for field, flag in own.items():
+        value = values[flag.name]
+        usual[field] = (flag.default if value is None else value) if field in given else _default(flag, environ, ctx)[0]
+    return _Outside(own, usual, given)
 
 
 def _app_of_file(
-    text: ConfigText, name: str, every: Sequence[Flag], given: _Given, server: ServerOptions, pool: PoolOptions
-) -> AppOptions:
-    """The application of a file of ``--apps-dir``, which can be served by itself.
+    text: ConfigText, name: str, outside: _Outside, server: ServerOptions, pool: PoolOptions
+) -> tuple[AppOptions, DetectedApp]:
+    """The application of a file of ``--apps-dir``, which can be served by itself; and what its directory has.
 
-    :raises PassengerError: it cannot. :raises click.ClickException: a value of a variable is invalid.
+    :raises PassengerError: it cannot.
     """
     from passenger_trio.preflight import examine_app
 
     said = text.apps[0]
     own: dict[str, Any] = {"name": name}
-    of: dict[str, Any] = {}
-    for flag in every:
-        if flag.owner is AppOptions:
-            if flag.field in said:
-                own[flag.field] = _convert(flag, said[flag.field], text)
-            value = given.values[flag.name]
-            from_outside = flag.default if value is None else value
-            is_given = bool(_given(given.ctx, flag)) and flag.field != "name"
-            of[flag.field] = from_outside if is_given else _default(flag, given.environ, given.ctx)[0]
-            if not is_given and flag.field in own:
-                of[flag.field] = own[flag.field]
+    own |= {field: _convert(outside.flags[field], said[field], text) for field in said if field in outside.flags}
+    of = {**outside.usual, **{field: value for field, value in own.items() if field not in outside.given}}
     where = os.path.join(os.path.dirname(text.path), _text(said, "root", text))
     app = AppOptions(root=where, target=_text(said, "target", text), **of)
     settled = Settled(Config(server=server, pool=pool, apps=(app,)), {}, text)
     for field, setting in said.items():
         settled.origins[f"app[0].{field}"] = text.where(setting)
     with settled.naming_places():
-        examine_app(app, AppOptions(root=app.root, target=app.target, **own), server, pool)
-    return app
+        found = examine_app(app, AppOptions(root=app.root, target=app.target, **own), server, pool)
+    return app, found
 
 
 def _directory_name(root: str) -> str:
@@ -301,6 +315,10 @@ def _default(flag: Flag, environ: Mapping[str, str], ctx: click.Context) -> tupl
                 exc.param_hint = f"{variable} in the environment"
                 raise
     return flag.default, "default"
+
+
+_option = functools.cache(click_option)
+_NOWHERE = click.Context(click.Command("config"))
 
 
 def _convert(flag: Flag, setting: Setting, file: ConfigText) -> Any:
@@ -334,11 +352,9 @@ def _convert(flag: Flag, setting: Setting, file: ConfigText) -> Any:
     if flag.kind == "mode" and not isinstance(value, str):
         # TOML turns 0o660 into 432, and a user who writes 660 means octal.
         raise refuse(' must be a text: "0660"')
-    option = click_option(flag)
-    context = click.Context(click.Command("config"))
     try:
-        return option.type_cast_value(
-            context,
+        return _option(flag).type_cast_value(
+            _NOWHERE,
             [str(one) for one in value] if isinstance(value, list) else value if flag.kind == "flag" else str(value),
         )
     except click.ClickException as exc:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
@@ -16,8 +16,12 @@ from passenger_trio.cli.applications import Mount
 from passenger_trio.cli.settings import Settled, find_config, settle
 from passenger_trio.core.config_text import ConfigText
 from passenger_trio.errors import ReloadRefused
+from passenger_trio.options import AppOptions
 from passenger_trio.reloading import ReadConfig
 from passenger_trio.system import logs
+
+if TYPE_CHECKING:
+    from passenger_trio.spawning.detect import DetectedApp
 
 __all__ = ["StartSource"]
 
@@ -65,6 +69,11 @@ class StartSource:
     def broken(self) -> dict[str, str]:
         """Files of ``--apps-dir`` that are not served as they are, and why."""
         return self.folder.broken
+
+    @property
+    def found(self) -> Mapping[AppOptions, DetectedApp]:
+        """What was found in the directories of the applications that were read last."""
+        return self.folder.found
 
     def read(self, *, apps_only: bool = False) -> Settled:
         """The configuration as it is now.

@@ -14,7 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from passenger_trio.core import routing, scaling
+from passenger_trio.core import astir, routing, scaling
 from passenger_trio.core.backoff import NOT_IN_FORCE
 from passenger_trio.core.state import EnabledStatus, PoolState
 from passenger_trio.errors import InvariantBroken
@@ -75,6 +75,11 @@ def bookkeeping(state: PoolState) -> Iterator[str]:
     ):
         if Counter(whole.keys()) != Counter(thing for part in parts for thing in part):
             yield f"the pool and its groups hold different {name}"
+    for key, group in state.groups.items():
+        if not astir.is_still(group) and state.astir.get(key) is not group:
+            yield f"something happens in {key}, and nobody looks at it"
+    if not state.astir.keys() <= state.groups.keys():
+        yield "a group that is gone is looked at"
     if state.enabled_count != sum(len(group.enabled) for group in state.groups.values()):
         yield f"{state.enabled_count} enabled processes are counted"
     for group in state.groups.values():

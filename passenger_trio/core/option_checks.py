@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import attrs
@@ -134,6 +135,12 @@ RULES = (
         lambda config, app: app.spawn_method != "direct",
         "there is no preloader: --spawn-method is direct",
     ),
+    _Needs(
+        AppOptions,
+        "preloader_socket",
+        lambda config, app: not (app.user or app.group),
+        "the preloader runs already, as a user of its own: leave out --app-user and --app-group",
+    ),
     *(
         _Needs(
             AppOptions,
@@ -177,10 +184,14 @@ _TYPES: tuple[tuple[str, tuple[str, ...], str], ...] = (
 
 def check(config: Config) -> None:
     """:raises OptionError: a value is invalid, or two options contradict each other."""
-    every: tuple[attrs.AttrsInstance, ...] = (config.server, config.pool, *config.apps)
-    for options in every:
-        for field in attrs.fields(type(options)):
-            _check_value(field.name, getattr(options, field.name), field.metadata)
+    changed: dict[tuple[type[Any], str], list[Any]] = {}
+    for options in (config.server, config.pool, *config.apps):
+        owner = type(options)
+        # A default is valid, and most values are: thousands of applications are checked for what they say.
+        for field, value, default in zip(_FIELDS[owner], _VALUES[owner](options), _USUAL[owner], strict=True):
+            if value is not default and (value != default or type(value) is not type(default)):
+                _check_value(field.name, value, field.metadata)
+                changed.setdefault((owner, field.name), []).append(options)
     most = ceiling_of(config.pool.max_pool_size)
     message = config.server.websocket_max_message_size
     if message > MAX_WEBSOCKET_MESSAGE:
@@ -195,8 +206,8 @@ def check(config: Config) -> None:
     for app in config.apps:
         _check_app(app)
     for rule in RULES:
-        for options in every:
-            value = getattr(options, rule.field) if isinstance(options, rule.owner) else None
+        for options in changed.get((rule.owner, rule.field), ()):
+            value = getattr(options, rule.field)
             if value is not None and value != _default(rule.owner, rule.field) and not rule.holds(config, options):
                 raise OptionError(_flag(rule.field), value, rule.hint)
     check_minimums([app.min_instances for app in config.apps], most)
@@ -291,6 +302,12 @@ def _default(owner: type[Any], field: str) -> Any:
 
 
 _DEFAULTS: dict[type[Any], Any] = {owner: owner() for owner in (ServerOptions, PoolOptions, AppOptions)}
+_FIELDS = {owner: attrs.fields(owner) for owner in _DEFAULTS}
+_VALUES: dict[type[Any], Callable[[Any], tuple[Any, ...]]] = {
+    owner: attrgetter(*(field.name for field in fields)) for owner, fields in _FIELDS.items()
+}
+_USUAL = {owner: _VALUES[owner](default) for owner, default in _DEFAULTS.items()}
+"""The values of all fields, in their order."""
 
 
 def _flag(field: str) -> str:

@@ -44,6 +44,7 @@ import math
 from collections.abc import Iterable
 
 from passenger_trio.core import (
+    astir,
     crash_loop,
     drain_time,
     mending,
@@ -105,6 +106,8 @@ class PoolPolicy:
         state.groups[key] = group = GroupState(key, limits)
         state.timed = state.timed or limits.max_request_time > 0
         group.generations[group.generation] = GenerationState(group.generation, limits.preloads)
+        if not astir.is_still(group):
+            astir.stir(state, group)
         grown = resizing.memory_changed(state, now) if limits.min_instances else []
         return grown + scaling.start_spawns(state, now, (group,))
 
@@ -129,6 +132,7 @@ class PoolPolicy:
         group = self.state.groups[key]
         if not self.state.open:
             return []
+        astir.stir(self.state, group)
         return resizing.change_group(self.state, group, limits, now, jitter) + self._let_go(now)
 
     # --- borrowing a process --------------------------------------------------------------------------------------
@@ -208,6 +212,7 @@ class PoolPolicy:
                 backoff.lift()
             elif waitlist.is_hopeless(state, group, now):
                 return [waitlist.refusal(state, group, waiter, now)]
+        astir.settle(state, only_if_many=True)
         waitlist.append(state, group, waiter, now, avoided, wanted)
         if since is not None:
             waitlist.move_up(group, waiter, since)
@@ -274,7 +279,7 @@ class PoolPolicy:
             if process.status is _DISABLED or process.group.oob_wanted:
                 return self._is_at_rest(process, now)
             return []
-        groups = state.groups.values()
+        groups = state.astir.values()
         commands = waitlist.serve(state, process.group, now)
         commands += self._is_at_rest(process, now)
         if not state.open:
@@ -331,7 +336,7 @@ class PoolPolicy:
             recycling.wear(process, Reason.MAX_REQUESTS)
         if not state.open or not (proven or worn):
             return []
-        return scaling.start_spawns(state, now, state.groups.values())
+        return scaling.start_spawns(state, now, state.astir.values())
 
     def session_running(self, session: SessionId, since: float | None, now: float) -> list[Command]:
         """Since when the request runs that such a session serves now; None: it serves none. For ``max_request_time``.
@@ -390,7 +395,7 @@ class PoolPolicy:
             commands += waitlist.serve(state, group, now)
             commands += oob_work.begin(state, group, now)
         commands += restarting.conclude(group) + self._let_go(now)
-        return commands + scaling.start_spawns(state, now, state.groups.values())
+        return commands + scaling.start_spawns(state, now, state.astir.values())
 
     def spawn_failed(
         self, attempt: AttemptId, failure: SpawnFailure | None, now: float, jitter: float
@@ -420,7 +425,7 @@ class PoolPolicy:
                 commands += self._distrust(group)
         commands += restarting.conclude(group)
         commands += waitlist.refuse_hopeless(state, group, now) + self._let_go(now)
-        return commands + scaling.start_spawns(state, now, state.groups.values())
+        return commands + scaling.start_spawns(state, now, state.astir.values())
 
     def process_exited(
         self, process: ProcessId, now: float, jitter: float, failure: SpawnFailure | None = None
@@ -478,6 +483,7 @@ class PoolPolicy:
                 f"generation {generation} of {key} has preloader {preloader}, but has it, or has ended"
             )
         of.preloaders[preloader] = False
+        astir.stir(self.state, group)
         of.preloader_used = now
         if not self.state.open:
             return [restarting.retire_preloader(group, of, Reason.SHUT_DOWN)]
@@ -496,7 +502,7 @@ class PoolPolicy:
         if of is None:
             raise InvariantBroken(f"generation {generation} of {key} is unsafe to fork, but has ended")
         commands = scaling.fork_apart(state, group, of, now)
-        return commands + scaling.start_spawns(state, now, state.groups.values())
+        return commands + scaling.start_spawns(state, now, state.astir.values())
 
     def preloader_ended(self, key: GroupKey, generation: int, preloader: PreloaderId, now: float) -> list[Command]:
         """A preloader of the group is gone, expected or not. Another one starts only when a spawn needs it.
@@ -563,7 +569,7 @@ class PoolPolicy:
         held.last_used = now
         scaling.watch_idleness(state, group, now)
         commands = waitlist.serve(state, group, now) + oob_work.begin(state, group, now)
-        return commands + scaling.start_spawns(state, now, state.groups.values())
+        return commands + scaling.start_spawns(state, now, state.astir.values())
 
     # --- out-of-band work -----------------------------------------------------------------------------------------
 
@@ -602,12 +608,13 @@ class PoolPolicy:
         groups = [group for group in map(state.groups.__getitem__, keys) if not group.leaving]
         commands: list[Command] = []
         for group in groups:
+            astir.stir(state, group)
             # The operator says that the application is repaired, so the back-off ends.
             group.backoff.lift()
             commands += restarting.begin_hard(state, group, now) if hard else restarting.begin(group)
             scaling.watch_idleness(state, group, now)
         # A rolling restart makes no room for other groups.
-        return commands + scaling.start_spawns(state, now, state.groups.values() if hard else groups)
+        return commands + scaling.start_spawns(state, now, state.astir.values() if hard else groups)
 
     def is_troubled(self, key: GroupKey, now: float) -> bool:
         """Whether ``code_changed`` would act: the group does not start, or its processes crash."""
@@ -647,7 +654,7 @@ class PoolPolicy:
         Refuse, kill, end processes that drained for too long, replace, retire idle processes, end back-offs.
         """
         state = self.state
-        groups = state.groups.values()
+        groups = state.astir.values()
         commands: list[Command] = []
         for group in groups:
             commands += waitlist.refuse_overdue(state, group, now)
@@ -675,6 +682,7 @@ class PoolPolicy:
             if scaling.preloader_due(group) <= now:
                 commands.append(restarting.retire_preloader(group, group.generations[group.generation], Reason.IDLE))
             commands += oob_work.look(state, group, now)
+        astir.settle(state)
         return commands
 
     def next_deadline(self) -> float:
@@ -684,7 +692,7 @@ class PoolPolicy:
         """
         due = self.state.spare_due if self.state.open else math.inf
         contended = False
-        for group in self.state.groups.values():
+        for group in self.state.astir.values():
             due = min(due, waitlist.overdue(group), recycling.overrun_due(group))
             if group.patient:
                 due = min(due, waitlist.patient_until(group))
@@ -722,7 +730,7 @@ class PoolPolicy:
             for attempt in state.attempts.values()
             if not attempt.abandoned
         ]
-        for group in state.groups.values():
+        for group in state.astir.values():
             commands += waitlist.refuse_hopeless(state, group, now)
             for process in list(group.enabled.values()):
                 commands += self._retire_unneeded(process, now)
@@ -735,6 +743,10 @@ class PoolPolicy:
     def statistics(self, keys: Iterable[GroupKey] | None = None) -> PoolStatistics:
         """The state of the pool as frozen values. :param keys: as for ``statistics.describe``."""
         return statistics.describe(self.state, keys)
+
+    def astir_statistics(self) -> PoolStatistics:
+        """The same without the groups in which nothing happens."""
+        return statistics.describe_astir(self.state)
 
     def group_statistics(self, key: GroupKey) -> GroupStatistics:
         """The state of one group as frozen values."""
@@ -767,7 +779,7 @@ class PoolPolicy:
         refused += restarting.conclude(process.group) + self._let_go(now)
         if state.limits.memory_share:
             refused += resizing.memory_changed(state, now, lost)
-        return refused + scaling.start_spawns(state, now, state.groups.values(), lost)
+        return refused + scaling.start_spawns(state, now, state.astir.values(), lost)
 
     def _is_at_rest(self, process: ProcessState, now: float) -> list[Command]:
         """A session has ended. If the process has none left, its out-of-band work begins, or that of its group."""
@@ -788,7 +800,7 @@ class PoolPolicy:
         reason, process.leaving = process.leaving, None
         commands: list[Command] = [Retire(process.id, reason)]
         if proven:
-            commands += scaling.start_spawns(self.state, now, self.state.groups.values())
+            commands += scaling.start_spawns(self.state, now, self.state.astir.values())
         return commands
 
     def _end_attempt(self, attempt: AttemptId, now: float) -> Attempt:
@@ -812,7 +824,7 @@ class PoolPolicy:
     def _empty(self) -> list[Command]:
         """``PoolEmpty``, once, when the last process, attempt and preloader is gone."""
         state = self.state
-        if state.open or state.emptied or state.total or any(group.preloaders for group in state.groups.values()):
+        if state.open or state.emptied or state.total or any(group.preloaders for group in state.astir.values()):
             return []
         state.emptied = True
         return [PoolEmpty()]

@@ -31,6 +31,10 @@ __all__ = [
 ]
 
 
+_REVEALING = frozenset({"globals", "exec", "vars", "setattr"})
+"""Functions that may give a module names which its text does not show."""
+
+
 @attrs.frozen
 class ImportedName:
     """``from module import name``. ``module`` is absolute if that is known, else it begins with dots."""
@@ -96,7 +100,7 @@ def read_module(source: bytes, *, package: str = "") -> Module:
         # NUL bytes; brackets nested deeper than the parser's stack.
         return Module(syntax_error=str(exc) or type(exc).__name__)
     bindings, stars = bindings_of(tree.body, package)
-    return Module(tree=tree, bindings=bindings, stars=tuple(stars), is_dynamic=_is_dynamic(tree, bindings))
+    return Module(tree=tree, bindings=bindings, stars=tuple(stars), is_dynamic=_is_dynamic(source, tree, bindings))
 
 
 def bindings_of(body: list[ast.stmt], package: str = "") -> tuple[dict[str, list[Binding]], list[str]]:
@@ -222,12 +226,12 @@ def _absolute(statement: ast.ImportFrom, package: str) -> str:
     return ".".join([*kept, statement.module] if statement.module else kept)
 
 
-def _is_dynamic(tree: ast.Module, bindings: dict[str, list[Binding]]) -> bool:
+def _is_dynamic(source: bytes, tree: ast.Module, bindings: dict[str, list[Binding]]) -> bool:
     if "__getattr__" in bindings:
         return True
+    if not any(name.encode() in source for name in _REVEALING) and source.isascii():
+        return False  # nearly always, and much faster than to walk the tree
     return any(
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id in {"globals", "exec", "vars", "setattr"}
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _REVEALING
         for node in ast.walk(tree)
     )

@@ -1,6 +1,7 @@
 """When a starting server may accept connections, and when it may report that it is ready.
 
-This module knows what the pool reports about its groups. It never knows sockets.
+This module knows what the pool reports about its groups. It never knows sockets. The report may leave out groups in
+which nothing happens: they are settled.
 
 * An application is *settled* when its first processes are ready, or when it has failed to start (its
   requests get the error).
@@ -44,7 +45,7 @@ def late(pool: PoolStatistics) -> list[GroupStatistics]:
 def may_accept(pool: PoolStatistics, *, all_or_nothing: bool) -> bool:
     """Whether the server may accept connections."""
     settled = (is_settled(pool, group) for group in pool.groups)
-    return all(settled) if all_or_nothing else any(settled)
+    return all(settled) if all_or_nothing else pool.left_out > 0 or any(settled)
 
 
 def is_ready(pool: PoolStatistics, *, all_or_nothing: bool) -> bool:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 
-from passenger_trio.core import drain_time, memory_room, recycling, restarting, scaling, waitlist
+from passenger_trio.core import astir, drain_time, memory_room, recycling, restarting, scaling, waitlist
 from passenger_trio.core.commands import Command, EndGroup, Reason
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.state import Attempt, EnabledStatus, GroupState, PoolState, ProcessState
@@ -31,7 +31,7 @@ def change_pool(pool: PoolState, limits: PoolLimits, now: float) -> list[Command
     pool.limits = limits
     # The next look is due at once: it was set for other limits.
     pool.spare_due, pool.spare_seen = math.inf, False
-    for group in pool.groups.values():
+    for group in pool.astir.values():
         scaling.watch_idleness(pool, group, now)
     return _settle(pool, _shrink(pool, now), now)
 
@@ -70,6 +70,7 @@ def remove(pool: PoolState, group: GroupState, now: float) -> list[Command]:
     """The application is removed: its group leaves."""
     group.leaving = True
     pool.leaving[group.key] = group
+    astir.stir(pool, group)
     group.always_restart = False
     group.candidate, group.restart_again, group.rolling = None, False, False
     commands: list[Command] = []
@@ -78,7 +79,7 @@ def remove(pool: PoolState, group: GroupState, now: float) -> list[Command]:
     scaling.watch_idleness(pool, group, now)
     commands += restarting.conclude(group) + waitlist.refuse_hopeless(pool, group, now)
     # Also if it stays for those who wait: its minimum is 0 now, and others may have its places.
-    return commands + let_go(pool, now) + scaling.start_spawns(pool, now, pool.groups.values())
+    return commands + let_go(pool, now) + scaling.start_spawns(pool, now, pool.astir.values())
 
 
 def revive(pool: PoolState, group: GroupState, limits: GroupLimits, now: float, jitter: float) -> list[Command]:
@@ -108,12 +109,12 @@ def let_go(pool: PoolState, now: float) -> list[Command]:
             if generation.has_preloader:
                 commands.append(restarting.retire_preloader(group, generation, Reason.REMOVED))
         if not group.detached and not group.preloaders:
-            del pool.groups[group.key], pool.leaving[group.key]
+            del pool.groups[group.key], pool.leaving[group.key], pool.astir[group.key]
             pool.timed = any(one.limits.max_request_time > 0 for one in pool.groups.values())
             pool.allowed_total = pool.total  # the ceiling counts a relief for each group
             commands.append(EndGroup(group.key))
     if commands:
-        commands += scaling.start_spawns(pool, now, pool.groups.values())
+        commands += scaling.start_spawns(pool, now, pool.astir.values())
     return commands
 
 
@@ -121,17 +122,17 @@ def _settle(pool: PoolState, commands: list[Command], now: float, lost: GroupSta
     """What follows from a change: room may have appeared, or gone."""
     pool.allowed_total = pool.total
     pool.allowed_attempts = len(pool.attempts)
-    for group in pool.groups.values():
+    for group in pool.astir.values():
         if group.has_choosy_waiters:
             commands += waitlist.serve(pool, group, now)
         commands += waitlist.refuse_hopeless(pool, group, now) + restarting.conclude(group)
-    return commands + scaling.start_spawns(pool, now, pool.groups.values(), lost)
+    return commands + scaling.start_spawns(pool, now, pool.astir.values(), lost)
 
 
 def _shrink(pool: PoolState, now: float) -> list[Command]:
     """Go down to the limits on the processes that serve."""
     commands: list[Command] = []
-    for group in pool.groups.values():
+    for group in pool.astir.values():
         most = group.limits.max_instances
         while most and len(group.enabled) + scaling.under_way(group) > most:
             commands += _give_up(pool, (group,), now)
@@ -139,7 +140,7 @@ def _shrink(pool: PoolState, now: float) -> list[Command]:
         return commands + memory_room.fit(pool, pool.limits, now)
     pool.allowed_used = 0
     while pool.capacity_used > pool.limits.max_pool_size:
-        commands += _give_up(pool, tuple(pool.groups.values()), now)
+        commands += _give_up(pool, tuple(pool.astir.values()), now)
     return commands
 
 

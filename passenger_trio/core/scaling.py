@@ -65,7 +65,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator
 
-from passenger_trio.core import drain_time, routing, waitlist
+from passenger_trio.core import astir, drain_time, routing, waitlist
 from passenger_trio.core.commands import AbandonSpawn, Command, Detach, Reason, Retire, StartSpawn
 from passenger_trio.core.model import AttemptId
 from passenger_trio.core.state import (
@@ -145,7 +145,7 @@ def is_starved(group: GroupState) -> bool:
 
 def somebody_is_starved(pool: PoolState) -> bool:
     """Whether some group is starved. On the request path: looks only at groups with waiters if there are fewer."""
-    groups = pool.groups.values() if len(pool.groups) <= len(pool.waiters) else pool.waiters.values()
+    groups = pool.astir.values() if len(pool.astir) <= len(pool.waiters) else pool.waiters.values()
     return any(map(is_starved, groups))
 
 
@@ -278,7 +278,7 @@ def start_spawns(
 ) -> list[Command]:
     """Start every attempt that is wanted and possible, in fair order.
 
-    :param groups: the groups whose wish may have changed; all groups when room may have appeared.
+    :param groups: the groups whose wish may have changed; all that are astir when room may have appeared.
     :param lost: the group that has just lost a process, if any: its first attempt is a replacement.
     """
     commands: list[Command] = []
@@ -358,6 +358,7 @@ def _begin(pool: PoolState, attempt: Attempt) -> StartSpawn:
     attempt.waits = _waits_for_preloader(group, attempt.generation, siblings)
     attempt.has_slot = not attempt.waits
     pool.attempts[attempt.id] = group.attempts[attempt.id] = attempt
+    astir.stir(pool, group)
     group.turn = pool.last_attempt
     return StartSpawn(group.key, attempt.id, attempt.reason, attempt.generation)
 
@@ -438,7 +439,7 @@ def longest_idle(pool: PoolState) -> ProcessState | None:
 def _idle_above_minimum(pool: PoolState) -> Iterator[ProcessState]:
     return (
         process
-        for group in pool.groups.values()
+        for group in pool.astir.values()
         if len(group.enabled) > minimum(group)
         for process in group.enabled.values()
         if not process.sessions and process.status is EnabledStatus.ENABLED
@@ -484,7 +485,7 @@ def least_missed(pool: PoolState) -> ProcessState | None:
     return min(
         (
             process
-            for group in pool.groups.values()
+            for group in pool.astir.values()
             if len(group.enabled) > minimum(group)
             for process in group.enabled.values()
             if process.status is EnabledStatus.ENABLED
@@ -499,7 +500,7 @@ def last_resort(pool: PoolState) -> ProcessState | None:
     return min(
         (
             process
-            for group in pool.groups.values()
+            for group in pool.astir.values()
             if group.rejection is None or len(group.enabled) > 1
             for process in group.enabled.values()
             if process.status is EnabledStatus.ENABLED
@@ -536,7 +537,7 @@ def retire_idle(pool: PoolState, now: float) -> list[Command]:
     """Retire processes that were idle for ``pool_idle_time``, longest idle first, and set the next time to look."""
     idle_time = pool.limits.pool_idle_time
     # A group whose new version was rejected keeps its processes: they cannot be spawned again.
-    groups = [group for group in pool.groups.values() if group.idle_due <= now and not group.holds_on]
+    groups = [group for group in pool.astir.values() if group.idle_due <= now and not group.holds_on]
     idle = [
         process
         for group in groups

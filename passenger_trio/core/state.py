@@ -285,6 +285,9 @@ class PoolState:
 
     limits: PoolLimits
     groups: dict[GroupKey, GroupState] = attrs.field(factory=dict)
+    # Those of them in which something happens, and how many they were when this was last looked at (astir).
+    astir: dict[GroupKey, GroupState] = attrs.field(factory=dict)
+    astir_before: int = 0
     # Enabled and detached processes.
     processes: dict[ProcessId, ProcessState] = attrs.field(factory=dict)
     # Every session that was granted and not closed -> its process, which may be gone.

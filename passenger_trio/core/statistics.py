@@ -95,6 +95,8 @@ class PoolStatistics:
     """Enabled processes, and spawns under way."""
     detached: int
     """Processes that were retired, but are not gone."""
+    left_out: int = 0
+    """Groups that are not in ``groups``, because nothing happens in them."""
 
 
 def describe(pool: PoolState, keys: Iterable[GroupKey] | None = None) -> PoolStatistics:
@@ -109,6 +111,13 @@ def describe(pool: PoolState, keys: Iterable[GroupKey] | None = None) -> PoolSta
         capacity_used=pool.capacity_used,
         detached=len(pool.processes) - pool.enabled_count,
     )
+
+
+def describe_astir(pool: PoolState) -> PoolStatistics:
+    """The same without the groups in which nothing happens: there may be thousands."""
+    groups = tuple(describe_group(pool, group) for group in pool.astir.values())
+    detached = len(pool.processes) - pool.enabled_count
+    return PoolStatistics(pool.limits, groups, pool.capacity_used, detached, len(pool.groups) - len(groups))
 
 
 def describe_group(pool: PoolState, group: GroupState) -> GroupStatistics:

@@ -20,11 +20,11 @@ server was told to stay as it is.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import attrs
 
-__all__ = ["Account", "Because", "Choice", "choose_user", "environment_of", "may_become"]
+__all__ = ["Account", "Because", "Choice", "choose_user", "environment_of", "is_allowed", "may_become"]
 
 
 @attrs.frozen
@@ -102,6 +102,18 @@ def choose_user(
 def may_become(euid: int, uid: int) -> bool:
     """Whether a server of user ``euid`` can start programs as user ``uid``."""
     return euid in (0, uid)
+
+
+def is_allowed(uid: int, groups: Collection[int], owner: int, group: int, mode: int, wanted: int) -> bool:
+    """Whether permission bits allow a user something (path_resolution(7)): the bits of the first class that fits count.
+
+    :param groups: all groups of the user. :param owner: of the file, as ``group`` and ``mode`` are.
+    :param wanted: 4: read; 2: write; 1: run a file, or go through a directory.
+    """
+    if uid == 0:
+        return True
+    shift = 6 if uid == owner else 3 if group in groups else 0
+    return mode >> shift & wanted == wanted
 
 
 _OF_A_SESSION = ("XDG_", "SUDO_", "SSH_", "DBUS_", "GPG_", "GNUPG")

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 
-from passenger_trio.core import routing
+from passenger_trio.core import astir, routing
 from passenger_trio.core.commands import Command, Grant, Reason, Refuse
 from passenger_trio.core.model import ProcessId, SessionId, WaiterId
 from passenger_trio.core.state import GroupState, PoolState, ProcessState
@@ -70,6 +70,7 @@ def append(
         group.seeking[waiter] = wanted
     group.waiters[waiter] = now
     pool.waiters[waiter] = group
+    astir.stir(pool, group)
 
 
 def move_up(group: GroupState, waiter: WaiterId, since: float) -> None:

@@ -10,6 +10,8 @@ group's process may end late, and the policy may order a spawn here before it ha
 cancellation (fault 5). A spawn or keeper that is started in a task that is being cancelled ends at
 once, and its end is reported.
 
+The task runs from the first spawn on: nothing of an application that nobody has asked for yet runs (OP5).
+
 A spawner lives from the first spawn of its generation until ``end_generation``, or until the task
 ends. Its tasks run in the nursery named *service*.
 """
@@ -17,6 +19,7 @@ ends. Its tasks run in the nursery named *service*.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import Protocol
 
 import attrs
@@ -94,21 +97,28 @@ class GroupTask:
     shutdown_timeout: float
     facts: GroupFacts
     kernel: ErrorKernel
+    pool: trio.Nursery
+    """The pool's nursery, in which the task runs."""
     keepers: dict[ProcessId, Keeper] = attrs.field(factory=dict)
     attempts: dict[AttemptId, trio.CancelScope] = attrs.field(factory=dict)
     generations: dict[int, Generation] = attrs.field(factory=dict)
     ended: trio.Event = attrs.field(factory=trio.Event)
     _nursery: trio.Nursery | None = None
     _service: trio.Nursery | None = None
+    _runs: bool = False
+    _first: list[Callable[[trio.Nursery], None]] = attrs.field(factory=list)
+    """What is started as soon as the task runs."""
     _closing: trio.Event = attrs.field(factory=trio.Event)
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def _run(self) -> None:
         """Run until ``close`` was called and the last process and attempt are gone."""
         async with trio.open_nursery() as service:
             self._service = service
             async with trio.open_nursery() as task:
                 self._nursery = task
-                task_status.started()
+                for start in self._first:
+                    start(task)
+                self._first.clear()
                 with trio.CancelScope(shield=True):  # bounded: a cancelled pool calls close() in the same step
                     await self._closing.wait()
             self._nursery = self._service = None
@@ -122,8 +132,10 @@ class GroupTask:
             keeper.hasten(seconds)
 
     def close(self) -> None:
-        """Let ``run`` end: no spawn follows."""
+        """Let the task end: no spawn follows."""
         self._closing.set()
+        if not self._runs:
+            self.ended.set()
 
     @property
     def preloaders(self) -> list[PreloaderFacts]:
@@ -138,9 +150,14 @@ class GroupTask:
         return next((forking for forking in found if forking is not None), None)
 
     def start_attempt(self, attempt: AttemptId, generation: int) -> None:
-        assert self._nursery is not None
         scope = self.attempts[attempt] = trio.CancelScope()
-        self._nursery.start_soon(self._attempt, attempt, generation, scope)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._attempt, attempt, generation, scope)
+            return
+        self._first.append(lambda nursery: nursery.start_soon(self._attempt, attempt, generation, scope))
+        if not self._runs:
+            self._runs = True
+            self.pool.start_soon(self._run, name=f"group {self.key}")
 
     def retire_preloader(self, generation: int) -> None:
         self.generations[generation].spawner.retire_preloader()

@@ -82,6 +82,9 @@ class Effects(Protocol):
 
     def notify_changed(self) -> None: ...
 
+    @property
+    def on_spawn(self) -> Callable[[], None]: ...
+
     def end_group(self, key: GroupKey) -> None: ...
 
     def pool_empty(self) -> None: ...
@@ -101,6 +104,7 @@ def perform(pool: Effects, commands: Iterable[Command]) -> None:
                 lines.spawn_begins(group=command.group, reason=command.reason.value)
                 pool.tally.spawns_started[command.group, reason_word(command.reason.value)] += 1
                 pool.group_tasks[command.group].start_attempt(command.attempt, command.generation)
+                pool.on_spawn()
             case AbandonSpawn():
                 pool.group_tasks[command.group].abandon_attempt(command.attempt)
             case Detach():

@@ -12,7 +12,7 @@ import math
 import random
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import trio
@@ -88,6 +88,8 @@ class Pool:
         """That desk, if there is one."""
         self._told: dict[GroupKey, tuple[str, str]] = {}
         """The evidence of each group's last failure that was logged in full."""
+        self.on_spawn: Callable[[], None] = lambda: None
+        """Called when a spawn begins."""
         self.group_tasks: dict[GroupKey, GroupTask] = {}
         self.processes: dict[ProcessId, Process[LiveProcess]] = {}
         self._routes: dict[bytes, ProcessId] = {}
@@ -173,13 +175,14 @@ class Pool:
     async def add_group(
         self, key: GroupKey, limits: GroupLimits, spawner: Spawner | MakeSpawner, shutdown_timeout: float
     ) -> None:
-        """Open the task of a group and start its first processes. A group that was removed, and has not
-        ended, stays, and is restarted.
+        """Add a group and start its first processes. A group that was removed, and has not ended, stays,
+        and is restarted.
 
         :param spawner: a callable that makes the spawner of each generation; or one spawner, for a
             group that is never restarted.
         :raises PoolShutDown: the pool has ended.
         """
+        await trio.lowlevel.checkpoint()
         assert self._nursery is not None, "run() is not running"
         if self._closed:
             raise PoolShutDown
@@ -191,15 +194,15 @@ class Pool:
             known.make_spawner, known.shutdown_timeout = make, shutdown_timeout
             commands = self._policy.add_group(key, limits, self.now(), random.random())
         else:
-            # Before its task runs: whoever closes the pool meanwhile closes it, too.
-            task = self.group_tasks[key] = GroupTask(key, make, shutdown_timeout, self, self._kernel)
-            await self._nursery.start(task.run)
+            self.group_tasks[key] = GroupTask(key, make, shutdown_timeout, self, self._kernel, self._nursery)
             commands = self._policy.add_group(key, limits, self.now())
-        if (
-            commands or known is not None
-        ):  # a new group without a process sets no deadline: there may be 10 000 of them (OP5)
-            self._perform(commands)
+        self._perform(commands)
         self.notify_changed()
+
+    @property
+    def astir(self) -> Collection[GroupKey]:
+        """The groups in which something happens, and maybe some that have just come to rest."""
+        return self._policy.state.astir.keys()
 
     def has(self, key: GroupKey) -> bool:
         """Whether a group was added, and is not gone."""
@@ -380,6 +383,10 @@ class Pool:
         :param keys: describe these groups only, as far as they are there (default: all).
         """
         return self._policy.statistics(keys)
+
+    def astir_statistics(self) -> PoolStatistics:
+        """The same without the groups in which nothing happens."""
+        return self._policy.astir_statistics()
 
     def group_statistics(self, key: GroupKey) -> GroupStatistics:
         """The state of one group now; read-only.

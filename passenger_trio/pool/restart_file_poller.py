@@ -1,5 +1,10 @@
-"""The restart-file poller: looks at ``restart.txt`` and ``always_restart.txt`` of every
-application, periodically and off the request path.
+"""The restart-file poller: looks at ``restart.txt`` and ``always_restart.txt`` of the applications,
+periodically and off the request path.
+
+It looks at those that have something to restart: processes, starts, waiters, or failures. There may be
+thousands of others (OP5): whatever such an application starts has the code of then. So when something
+begins in one of them (it *wakes*), its files are looked at once more without asking for a restart, and from then
+on in each round.
 
 It also looks at the code of applications that crash or do not start, because repairing the code
 must be enough to start them (``core.mending``). It notes the state of the code when a generation
@@ -16,11 +21,11 @@ decided here.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import trio
 
-from passenger_trio.core.model import FIRST_GENERATION, GroupKey
+from passenger_trio.core.model import GroupKey
 from passenger_trio.core.restart_files import RestartFile
 from passenger_trio.log_lines import pool as lines
 from passenger_trio.pool.pool import Pool
@@ -49,8 +54,8 @@ class RestartFilePoller:
         self._code: dict[GroupKey, tuple[int, int]] = {}
         """The generation that served when the code was looked at, and the code's signature."""
         self._files: dict[GroupKey, RestartFile] = {}
-        self._unseen: set[GroupKey] = set()
-        self._always: dict[GroupKey, bool] = {}
+        """Of those that are awake."""
+        self._always: set[GroupKey] = set()
         self._limiter = trio.CapacityLimiter(1)
         self._changed = trio.Event()
         self.watch(directories, roots, interval)
@@ -60,16 +65,11 @@ class RestartFilePoller:
 
         :param interval: seconds between two rounds; 0: do not look.
         """
-        for key in self._directories.keys() | directories.keys():
+        for key in self._code.keys() | self._files.keys() | self._always:
             if directories.get(key) != self._directories.get(key) or roots.get(key) != self._roots.get(key):
                 self._code.pop(key, None)
                 self._files.pop(key, None)
-                self._always.pop(key, None)
-                self._unseen.discard(key)
-        for key in directories.keys() - self._files.keys():
-            self._files[key] = RestartFile()
-            self._always[key] = False
-            self._unseen.add(key)
+                self._always.discard(key)
         self._directories = dict(directories)
         self._roots = dict(roots)
         self._interval = interval
@@ -78,46 +78,77 @@ class RestartFilePoller:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled.
 
-        Reports itself as started after one look at every ``restart.txt``: changes from then on are
-        noticed. Looking at the code of thousands of applications may take longer than starting to
-        serve, so nothing waits for that.
+        It looks at once when an application wakes: its processes load the code of now, and a file that is
+        touched from now on means a restart.
         """
-        if self._interval:
-            await self._look()
+        self._pool.on_spawn = self._wake
         task_status.started()
-        if self._interval:
-            await self._look_at_code()
+        due = trio.current_time() + self._interval
         while True:
-            await self._sleep()
-            for key, (mtime, always) in (await self._look()).items():
-                if not self._pool.has(key) or key not in self._files:
-                    continue  # the group is still being added, or was removed meanwhile
-                if always != self._always[key]:
-                    self._always[key] = always
-                    lines.always_restart_changed(group=key, reason="exists" if always else "is gone")
-                    self._pool.always_restart(key, always)
-                if self._files[key].seen(mtime):
-                    lines.restart_begins(group=key, reason="restart.txt was touched")
-                    self._pool.restart(key)
-            await self._look_at_code()
+            if self._interval:
+                now = trio.current_time()
+                awake = self._awake()
+                for key in self._files.keys() - awake:
+                    del self._files[key]
+                    self._code.pop(key, None)
+                if now < due:
+                    awake -= self._files.keys()
+                else:
+                    due = now + self._interval
+                if awake:
+                    if not await self._look(awake):
+                        await trio.sleep(self._interval)
+                    await self._look_at_code(awake)
+            await self._sleep(min(due, trio.current_time() + self._interval))
 
-    async def _sleep(self) -> None:
-        while True:
-            self._changed = changed = trio.Event()
-            with trio.move_on_after(self._interval or float("inf")):
-                await changed.wait()
-            if self._interval and not changed.is_set():
-                return
+    def _wake(self) -> None:
+        self._changed.set()
 
-    async def _look_at_code(self) -> None:
+    def _awake(self) -> set[GroupKey]:
+        return self._directories.keys() & self._pool.astir
+
+    async def _sleep(self, due: float) -> None:
+        """Until then, or until an application wakes, or others are to be looked at."""
+        self._changed = trio.Event()
+        if self._interval and not self._awake() <= self._files.keys():
+            await trio.lowlevel.checkpoint()
+            return
+        with trio.move_on_after(due - trio.current_time() if self._interval else float("inf")):
+            await self._changed.wait()
+
+    async def _look(self, keys: Collection[GroupKey]) -> bool:
+        """Look at the files of these applications; False: no thread can be started for it."""
+        directories = {key: self._directories[key] for key in keys}
+        try:
+            seen = await in_thread(_stat, directories, limiter=self._limiter, abandon_on_cancel=True)
+        except NoThread as error:
+            lines.restart_files_unseen(groups=len(directories), reason=str(error))
+            return False
+        for key, (mtime, always) in seen.items():
+            if not self._pool.has(key) or self._directories.get(key) != directories[key]:
+                continue  # it was removed meanwhile
+            if always != (key in self._always):
+                (self._always.add if always else self._always.discard)(key)
+                lines.always_restart_changed(group=key, reason="exists" if always else "is gone")
+                self._pool.always_restart(key, always)
+            file = self._files.get(key)
+            if file is None:
+                self._files[key] = file = RestartFile()
+                file.first_seen(mtime)
+            elif file.seen(mtime):
+                lines.restart_begins(group=key, reason="restart.txt was touched")
+                self._pool.restart(key)
+        return True
+
+    async def _look_at_code(self, keys: Collection[GroupKey]) -> None:
         """Note the code of a new generation. If a generation is troubled, check whether its code
         has changed.
         """
-        serving = {key: self._pool.generation(key) if self._pool.has(key) else FIRST_GENERATION for key in self._roots}
+        serving = {key: self._pool.generation(key) for key in keys if self._pool.has(key) and key in self._roots}
         roots = {
-            key: root
-            for key, root in self._roots.items()
-            if self._code.get(key, (0, 0))[0] != serving[key] or (self._pool.has(key) and self._pool.is_troubled(key))
+            key: self._roots[key]
+            for key, generation in serving.items()
+            if self._code.get(key, (0, 0))[0] != generation or self._pool.is_troubled(key)
         }
         if not roots:
             return
@@ -135,17 +166,6 @@ class RestartFilePoller:
                 if generation == serving[key]:
                     lines.restart_begins(group=key, reason="it crashes or does not start, and its code has changed")
                     self._pool.code_changed(key)
-
-    async def _look(self) -> _Seen:
-        try:
-            seen = await in_thread(_stat, self._directories, limiter=self._limiter, abandon_on_cancel=True)
-        except NoThread as error:
-            lines.restart_files_unseen(groups=len(self._directories), reason=str(error))
-            return {}
-        for key in self._unseen.intersection(seen):
-            self._files[key].first_seen(seen[key][0])
-        self._unseen.difference_update(seen)
-        return seen
 
 
 def _stat(directories: Mapping[GroupKey, str]) -> _Seen:

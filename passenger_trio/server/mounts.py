@@ -32,6 +32,11 @@ _RETRIED = {"off": frozenset[bytes](), "safe": _SAFE, "idempotent": _SAFE | {b"P
 """By ``--retry``. Idempotent: RFC 9110 section 9.2.2."""
 
 
+_USUAL_COOKIE = AppOptions().sticky_sessions_cookie_name, AppOptions().sticky_sessions_cookie_attributes
+_FEW = 8
+"""With more rules than this they are looked up, instead of tried one after another."""
+
+
 class Route:
     """The host names and the path of one application. Raises OptionError for a host name or a path
     that no request can have.
@@ -72,10 +77,7 @@ class Route:
         self.explains_errors: bool = app.explains_errors
         self.retried_methods: frozenset[bytes] = _RETRIED[app.retry]
         """Methods of requests that may be sent to a second process after a first one received them (R30)."""
-        cookie = StickyCookie(
-            app.sticky_sessions_cookie_name, app.sticky_sessions_cookie_attributes, self.script_name or b"/"
-        )
-        self.sticky: StickyCookie | None = cookie if app.sticky_sessions else None
+        self.sticky: StickyCookie | None = None if _has_usual_cookie(app) else _cookie(app, self.script_name)
         """The cookie that names the process of a client; None: sessions are not sticky."""
         self.streamed_paths: tuple[bytes, ...] = _paths("--streamed-paths", app.streamed_paths)
         self.unlimited_paths: tuple[bytes, ...] = _paths(
@@ -110,18 +112,77 @@ class Mounts:
         rules.sort(key=lambda rule: rule[:2], reverse=True)
         self._rules = [(host, route.script_name, route) for _, _, host, route in rules]
         self._looks_at_hosts = any(host for host, _, _ in self._rules)
+        self._index = _Index(self._rules) if len(self._rules) > _FEW else None
 
     def find(self, host: bytes, path: bytes) -> Route | None:
         """:param host: as received, with or without a port.
         :param path: as received.
         """
         name = _name(host) if self._looks_at_hosts else b""
+        if self._index is not None:
+            return self._index.find(name, path)
         for wanted, mount, route in self._rules:
             if wanted and wanted != name and not (wanted.startswith(b"*.") and name.endswith(wanted[1:])):
                 continue
             if not mount or path == mount or path.startswith(mount + b"/"):
                 return route
         return None
+
+
+_Rule = tuple[bytes, bytes, Route]
+
+
+class _Index:
+    """The same rules for thousands of applications (OP5): what a request costs does not grow with their number.
+
+    Paths are cut where mounts end: no deeper than the deepest mount of the host, however many slashes a client sends.
+    """
+
+    def __init__(self, rules: Sequence[_Rule]) -> None:
+        self._hosts: dict[bytes, dict[bytes, Route]] = {}
+        self._depths: dict[bytes, int] = {}
+        """How many slashes the deepest mount of a host has."""
+        for host, mount, route in rules:
+            self._hosts.setdefault(host, {}).setdefault(mount, route)
+            self._depths[host] = max(self._depths.get(host, 0), mount.count(b"/"))
+        wildcards = [host for host in self._hosts if host.startswith(b"*.")]
+        self._labels = max((host.count(b".") for host in wildcards), default=0)
+        """How many dots the longest wildcard has."""
+
+    def find(self, name: bytes, path: bytes) -> Route | None:
+        found = self._below(name, path) if name else None
+        if found is not None:
+            return found
+        if self._labels:
+            # From the left, the longest wildcard first; more labels than the longest one has cannot match.
+            labels = name.split(b".")
+            for start in range(max(1, len(labels) - self._labels), len(labels)):
+                found = self._below(b"*." + b".".join(labels[start:]), path)
+                if found is not None:
+                    return found
+        return self._below(b"", path)
+
+    def _below(self, host: bytes, path: bytes) -> Route | None:
+        mounts = self._hosts.get(host)
+        if mounts is None:
+            return None
+        parts = path.split(b"/", self._depths[host] + 1)
+        for end in range(min(len(parts), self._depths[host] + 1), 1, -1):
+            found = mounts.get(b"/".join(parts[:end]))
+            if found is not None:
+                return found
+        return mounts.get(b"")
+
+
+def _has_usual_cookie(app: AppOptions) -> bool:
+    """Whether there is nothing to check: sessions are not sticky, and no option says how they would be."""
+    said = app.sticky_sessions_cookie_name, app.sticky_sessions_cookie_attributes
+    return not app.sticky_sessions and said == _USUAL_COOKIE
+
+
+def _cookie(app: AppOptions, script_name: bytes) -> StickyCookie | None:
+    cookie = StickyCookie(app.sticky_sessions_cookie_name, app.sticky_sessions_cookie_attributes, script_name or b"/")
+    return cookie if app.sticky_sessions else None
 
 
 def _host_name(text: str) -> bytes:

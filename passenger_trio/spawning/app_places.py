@@ -7,19 +7,22 @@ root may start programs as other users, ``system.app_dirs`` has a place that tho
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from passenger_trio.core.app_cgroup import UNLIMITED_FILES
 from passenger_trio.errors import EnvironmentUnfit, ReloadRefused
 from passenger_trio.options import AppOptions, Config
-from passenger_trio.spawning.app_spec import AppSpec, group_key, make_app_spec
+from passenger_trio.spawning.app_spec import AppSpec, Surroundings, make_app_spec
 from passenger_trio.spawning.detect import DetectedApp
-from passenger_trio.spawning.run_as import log_choice, run_as
+from passenger_trio.spawning.run_as import log_choice, log_more, run_as
 from passenger_trio.system.app_cgroups import AppCgroups
 from passenger_trio.system.app_dirs import AppDirs
 from passenger_trio.system.cgroups import OwnCgroup
 
 __all__ = ["AppPlaces"]
+
+_TOLD = 20
 
 
 class AppPlaces:
@@ -38,7 +41,7 @@ class AppPlaces:
         """:param own_cgroup: that of the server; None: it has none.
         :raises EnvironmentUnfit: no directory can be made for sockets of other users."""
         self._server_user = config.server.user
-        self._environment = environment
+        self._surroundings = Surroundings(environment)
         self._instance_dir = instance_dir
         self._is_embedded = is_embedded
         self._made = 0
@@ -64,12 +67,36 @@ class AppPlaces:
         if self._dirs is not None:
             self._dirs.close()
 
+    def make_specs(self, apps: Sequence[AppOptions], found: Sequence[DetectedApp]) -> list[AppSpec]:
+        """Of all applications of the start; raises as ``make_spec``. The log has the users of the first ones, and how
+        many more there are: there may be thousands.
+        """
+        specs = [self._make_spec(app, detected) for app, detected in zip(apps, found, strict=True)]
+        for spec in specs[:_TOLD]:
+            self._tell(spec)
+        rest = Counter(
+            (spec.run_as.account.shown, spec.run_as.because) for spec in specs[_TOLD:] if spec.run_as is not None
+        )
+        for (user, because), count in rest.items():
+            log_more(count, user, because)
+        return specs
+
     def make_spec(self, app: AppOptions, detected: DetectedApp) -> AppSpec:
-        """:raises OptionError: its user or group cannot be had.
+        """Of one more application.
+
+        :raises OptionError: its user or group cannot be had.
         :raises ReloadRefused: the server was not started for applications of other users.
         :raises FileNotFoundError: the loader is missing from the installation.
         :raises EnvironmentUnfit: no directory can be made for its sockets.
         """
+        spec = self._make_spec(app, detected)
+        self._tell(spec)
+        return spec
+
+    def _tell(self, spec: AppSpec) -> None:
+        log_choice(spec.key.name, spec.detected.root, spec.run_as)
+
+    def _make_spec(self, app: AppOptions, detected: DetectedApp) -> AppSpec:
         # A preloader that runs already has a user, the server's own: no other is taken into use.
         choice = (
             None
@@ -85,7 +112,6 @@ class AppPlaces:
             except OSError as error:
                 raise EnvironmentUnfit(f"no directory can be made for the sockets of {app.root}: {error}") from error
             self._made += 1
-        log_choice(group_key(app, detected).name, detected.root, choice)
-        spec = make_app_spec(app, detected, self._environment, socket_dir, choice)
+        spec = make_app_spec(app, detected, self._surroundings, socket_dir, choice)
         spec.cgroups = self.cgroups
         return spec

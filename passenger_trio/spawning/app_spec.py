@@ -10,6 +10,7 @@ another (R48).
 from __future__ import annotations
 
 import os
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from passenger_trio.codecs.control_protocol import CONTRACT_VERSION
 from passenger_trio.core.app_cgroup import files_of
 from passenger_trio.core.app_limits import AppLimits, limits_of
 from passenger_trio.core.model import GroupKey
-from passenger_trio.core.users import environment_of
+from passenger_trio.core.users import Account, environment_of
 from passenger_trio.options import AppOptions, parse_umask
 from passenger_trio.spawning.backtraces import Program
 from passenger_trio.spawning.detect import DetectedApp
@@ -33,7 +34,7 @@ from passenger_trio.system.limits import set_limits
 from passenger_trio.system.spawn_servers import find_loader
 from passenger_trio.version import __version__
 
-__all__ = ["SERVER_SOFTWARE", "AppSpec", "concurrency_of", "group_key", "make_app_spec"]
+__all__ = ["SERVER_SOFTWARE", "AppSpec", "Surroundings", "concurrency_of", "group_key", "make_app_spec"]
 
 SERVER_SOFTWARE = f"passenger_trio/{__version__}"
 
@@ -200,7 +201,7 @@ def concurrency_of(app: AppOptions, detected: DetectedApp) -> int:
 def make_app_spec(
     app: AppOptions,
     detected: DetectedApp,
-    base_environment: Mapping[str, str],
+    base_environment: Mapping[str, str] | Surroundings,
     socket_dir: str,
     run_as: RunAs | None = None,
 ) -> AppSpec:
@@ -235,16 +236,32 @@ def group_key(app: AppOptions, detected: DetectedApp) -> GroupKey:
     return GroupKey(app.name or Path(detected.root).name or "app", app.environment)
 
 
+class Surroundings:
+    """What the environments of all applications have in common, once for each user: there may be thousands of them."""
+
+    def __init__(self, base: Mapping[str, str]) -> None:
+        """:param base: the supervisor's environment."""
+        self._base = {name: value for name, value in base.items() if not name.startswith("PASSENGER_TRIO_")}
+        self._of: dict[Account, dict[str, str]] = {}
+
+    def of(self, account: Account | None) -> dict[str, str]:
+        """Of programs that run as this user; None: as the supervisor does. Shared: it is not to be changed."""
+        if account is None:
+            return self._base
+        if account not in self._of:
+            self._of[account] = environment_of(account, self._base)
+        return self._of[account]
+
+
 def _environment(
-    app: AppOptions, detected: DetectedApp, base: Mapping[str, str], run_as: RunAs | None
-) -> dict[str, str]:
-    if run_as is not None:
-        base = environment_of(run_as.account, base)
-    environment = {name: value for name, value in base.items() if not name.startswith("PASSENGER_TRIO_")}
+    app: AppOptions, detected: DetectedApp, base: Mapping[str, str] | Surroundings, run_as: RunAs | None
+) -> Mapping[str, str]:
+    common = base if isinstance(base, Surroundings) else Surroundings(base)
+    environment: dict[str, str] = {}
     for name in ("PASSENGER_APP_ENV", "WSGI_ENV", "RACK_ENV", "RAILS_ENV", "NODE_ENV"):
         environment[name] = app.environment
     environment["IN_PASSENGER"] = "1"
     environment["PWD"] = detected.root
     environment.update(detected.env_additions)
     environment.update(app.env)
-    return environment
+    return ChainMap(environment, common.of(None if run_as is None else run_as.account))

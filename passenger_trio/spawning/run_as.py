@@ -6,17 +6,21 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import attrs
 
+from passenger_trio.core.fronts.count import front_count
 from passenger_trio.core.users import Account, Because, choose_user, may_become
-from passenger_trio.errors import OptionError
+from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.log_lines import spawning as lines
-from passenger_trio.options import AppOptions
+from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.spawning.accounts import account_of, find_account, find_group, groups_of, nobody
 from passenger_trio.spawning.detect import DetectedApp
+from passenger_trio.spawning.reach import what_is_closed
+from passenger_trio.system.syscalls import cpus
 
-__all__ = ["RunAs", "find_server_user", "log_choice", "run_as"]
+__all__ = ["RunAs", "check_fronts", "check_reach", "find_server_user", "log_choice", "log_more", "run_as"]
 
 
 @attrs.frozen
@@ -92,6 +96,58 @@ def find_server_user(name: str) -> Account:
     return account
 
 
+def check_reach(app: AppOptions, detected: DetectedApp, choice: RunAs | None, server_user: str) -> None:
+    """Check that the user of an application can start it.
+
+    :param choice: of ``run_as``.
+    :raises NothingToServe: that user cannot reach the directory, the startup file or the interpreter.
+    """
+    if choice is None:
+        if not server_user:
+            return
+        account = find_server_user(server_user)
+        if account.uid == os.geteuid():
+            return
+        gid, groups, why = account.gid, groups_of(account, account.gid), "as --user says"
+    else:
+        account, gid, groups, why = choice.account, choice.gid, choice.groups, choice.because.value
+    for path, runs in ((detected.startup_file or detected.root, False), (detected.python, True)):
+        closed = what_is_closed(path, account.uid, gid, groups, runs=runs)
+        act = "run" if runs else "read"
+        if closed:
+            at = "" if closed == path else f" ({closed} is closed to that user)"
+            raise NothingToServe(
+                f"{app.name or detected.root} would run as {account.shown}, {why}, and this user cannot {act} {path}{at}: "
+                f"open it, or {_ways_out(choice, runs=runs)}"
+            )
+
+
+def _ways_out(choice: RunAs | None, *, runs: bool) -> str:
+    other = ", or give an interpreter that all can run" if runs else ""
+    if choice is None:
+        return f"give --user another user{other}"
+    return f"give it another user: --app-user NAME (user in an [[app]] table), or --user root to run all as root{other}"
+
+
+def check_fronts(server: ServerOptions) -> None:
+    """Check that the user of ``--user`` can start front processes, if there are any.
+
+    :raises OptionError: the user does not exist, or cannot be had, or cannot run our interpreter.
+    """
+    account = find_server_user(server.user)
+    if account.uid == os.geteuid() or front_count(server.fronts, cpus()) < 2:
+        return
+    closed = what_is_closed(sys.executable, account.uid, account.gid, groups_of(account, account.gid), runs=True)
+    if closed:
+        at = "" if closed == sys.executable else f" ({closed} is closed to that user)"
+        raise OptionError(
+            "--user",
+            server.user,
+            f"with --fronts this user runs {sys.executable}, and cannot{at}: install passenger-trio where that user "
+            "can run it, or leave out --fronts",
+        )
+
+
 def log_choice(name: str, root: str, choice: RunAs | None) -> None:
     """Tell the operator as whom an application runs."""
     if choice is None:
@@ -100,6 +156,14 @@ def log_choice(name: str, root: str, choice: RunAs | None) -> None:
         lines.runs_as_nobody(group=name, user=choice.account.shown, directory=root)
     else:
         lines.runs_as(group=name, user=choice.account.shown, reason=choice.because.value)
+
+
+def log_more(count: int, user: str, because: Because) -> None:
+    """Tell the operator as whom the applications run that ``log_choice`` was not asked for."""
+    if because is Because.ROOTS_FILE:
+        lines.more_run_as_nobody(groups=count, user=user)
+    else:
+        lines.more_run_as(groups=count, user=user, reason=because.value)
 
 
 def _owner(detected: DetectedApp) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from passenger_trio.core.users import environment_of
 from passenger_trio.errors import OptionError
@@ -39,6 +38,4 @@ def become_user(name: str) -> None:
     for variable in set(os.environ) - set(environment):
         del os.environ[variable]
     os.environ.update(environment)
-    if not os.access(sys.executable, os.R_OK | os.X_OK):
-        lines.user_cannot_run(user=account.shown, program=sys.executable)
     lines.server_runs_as(user=account.shown)

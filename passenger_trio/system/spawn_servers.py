@@ -4,6 +4,7 @@ in an installed wheel.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 __all__ = ["find_loader"]
@@ -12,6 +13,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _PLACES = (_PACKAGE / "_spawn_servers", _PACKAGE.parent / "spawn_servers")
 
 
+@functools.cache
 def find_loader(language: str, name: str) -> Path:
     """The file of a loader, such as ``find_loader("python", "wsgi_loader.py")``.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from passenger_trio.core.users import Account, Because, Choice, choose_user, environment_of, may_become
+from passenger_trio.core.users import Account, Because, Choice, choose_user, environment_of, is_allowed, may_become
 
 ROOT = Account(0, 0, "root", "/root", "/bin/bash")
 SHOP = Account(1001, 1001, "shop", "/srv/shop", "/bin/bash")
@@ -56,6 +56,26 @@ def test_who_may_become_whom() -> None:
     assert may_become(1001, 1001)
     assert not may_become(1001, 1002)
     assert not may_become(1001, 0)
+
+
+@pytest.mark.parametrize(
+    ("uid", "mode", "wanted", "allowed"),
+    [
+        (0, 0o000, 4, True),  # root
+        (1001, 0o700, 1, True),  # the owner
+        (1001, 0o077, 1, False),  # the class of the owner counts, although others may
+        (1002, 0o070, 1, True),  # of the group
+        (1002, 0o707, 1, False),  # of the group, although others may
+        (65534, 0o001, 1, True),  # any other
+        (65534, 0o770, 1, False),
+        (65534, 0o001, 4, False),  # another right
+        (65534, 0o004, 4, True),
+    ],
+)
+def test_what_permission_bits_allow(uid: int, mode: int, wanted: int, allowed: bool) -> None:
+    """OP8: as path_resolution(7) has it. The file is user 1001's and group 500's; user 1002 is in that group."""
+    groups = {500} if uid == 1002 else {uid}
+    assert is_allowed(uid, groups, 1001, 500, 0o040000 | mode, wanted) is allowed
 
 
 def test_the_environment_of_another_user() -> None:

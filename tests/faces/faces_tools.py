@@ -128,7 +128,11 @@ def run_command(
     *arguments: str, env: Mapping[str, str | None] | None = None, cwd: str | Path | None = None, timeout: float = 60.0
 ) -> subprocess.CompletedProcess[str]:
     """``passenger-trio ARGUMENTS``, run to its end."""
-    own = AS_OURSELVES if arguments[:1] == ("start",) and not {"--user", "--app-user"} & {*arguments} else {}
+    own = (
+        AS_OURSELVES
+        if arguments[:1] in (("start",), ("config",)) and not {"--user", "--app-user"} & {*arguments}
+        else {}
+    )
     environment: dict[str, str | None] = {**os.environ, **own, **(env or {})}
     return subprocess.run(
         [sys.executable, "-m", "passenger_trio", *arguments],

@@ -18,6 +18,7 @@ import pytest
 from faces_tools import HELLO, run_command
 from needs import needs
 
+from passenger_trio.spawning.reach import what_is_closed
 from passenger_trio.testing import Supervisor, eventually
 
 pytestmark = pytest.mark.os
@@ -363,6 +364,50 @@ def test_users_that_cannot_be_had(home: Path, users: tuple[User, User, int]) -> 
     done = run_command("start", str(app), "--user", shop.name, "--app-user", "root")
     assert done.returncode == 2
     assert "only root can run it as another user" in done.stderr
+
+
+def test_what_the_user_cannot_reach_is_told_at_the_start(home: Path, users: tuple[User, User, int]) -> None:
+    """OP8: one line with the user, the reason and the way out, and exit code 4; `config check` says the same."""
+    shop, _, _ = users
+    closed = home / "closed"
+    closed.mkdir(mode=0o700)
+    program = closed / "python3"
+    program.symlink_to(interpreter())
+    own = {"PASSENGER_TRIO_USER": ""}
+    rooted = app_of(home / "of-root", 0, HELLO)
+    (rooted / "passenger-trio.toml").write_text(f'[[app]]\npython = "{program}"\n')
+    for words in (("start", str(rooted)), ("config", "check", str(rooted))):
+        done = run_command(*words, env=own)
+        assert done.returncode == 4
+        assert "would run as nobody" in done.stderr
+        assert f"cannot run {program} ({closed} is closed to that user)" in done.stderr
+        assert "--app-user NAME (user in an [[app]] table), or --user root" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    inside = app_of(closed / "app", shop.uid, HELLO)
+    done = run_command("start", str(inside), "--python", interpreter(), "--user", shop.name)
+    assert done.returncode == 4
+    assert f"would run as {shop.name} (uid {shop.uid}), as --user says" in done.stderr
+    assert f"cannot read {inside}/wsgi.py ({closed} is closed to that user)" in done.stderr
+
+
+def test_what_is_closed_to_a_real_user(home: Path, users: tuple[User, User, int]) -> None:
+    """OP8: by owner, group and others, on the way and at the end."""
+    shop, blog, group = users
+    closed = home / "by-group"
+    closed.mkdir(mode=0o750)
+    os.chown(closed, 0, group)
+    (closed / "file").write_text("x")
+    (closed / "file").chmod(0o640)
+    os.chown(closed / "file", 0, group)
+    path = str(closed / "file")
+    assert what_is_closed(path, shop.uid, shop.gid, (shop.gid, group), runs=False) == ""
+    assert what_is_closed(path, blog.uid, blog.gid, (blog.gid,), runs=False) == str(closed)
+    closed.chmod(0o755)
+    assert what_is_closed(path, blog.uid, blog.gid, (blog.gid,), runs=False) == path
+    (closed / "file").chmod(0o644)
+    assert what_is_closed(path, blog.uid, blog.gid, (blog.gid,), runs=False) == ""
+    assert what_is_closed(path, blog.uid, blog.gid, (blog.gid,), runs=True) == path
+    assert what_is_closed(path, 0, 0, (0,), runs=False) == ""
 
 
 @pytest.mark.parametrize("is_known", [True, False])

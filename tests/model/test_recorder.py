@@ -185,6 +185,7 @@ def test_every_fact_is_recorded() -> None:
     asks = {"has_queue", "is_alone", "is_timed", "is_troubled", "next_deadline", "restart_target", "statistics"} | {
         "budget",
         "group_statistics",
+        "astir_statistics",
         "may_disable",
     }
     assert {name for name in vars(PoolPolicy) if not name.startswith("_")} == {*FACTS, *asks}

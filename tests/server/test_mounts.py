@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from passenger_trio.core.model import GroupKey
 from passenger_trio.errors import OptionError
 from passenger_trio.options import AppOptions
-from passenger_trio.server.mounts import Mounts, Route
+from passenger_trio.server.mounts import Mounts, Route, _Index
 
 ROUTES = [
     Route(GroupKey(name, "test"), AppOptions(name=name, host_name=hosts, base_uri=base))
@@ -86,3 +88,39 @@ def test_OB1_counters_never_go_back_when_the_options_change() -> None:
     before.count((b"GET", 200, 0.1, 0.0, 0.1))
     after.count((b"GET", 200, 0.1, 0.0, 0.1))
     assert after.tally.count == 3
+
+
+NAMES = st.sampled_from(["", "test", "a.test", "b.a.test", "*.test", "*.a.test", "*.b.a.test", "part.test", "[::1]"])
+PATHS = st.sampled_from(["", "/a", "/a/b", "/a/b/c", "/ab", "/b"])
+ASKED_HOSTS = st.sampled_from(
+    [b"", b"x", b"test", b"a.test:80", b"b.a.test", b"c.b.a.test", b"z.c.b.a.test", b".test", b"[::1]:1", b"*.test"]
+)
+ASKED_PATHS = st.sampled_from(
+    [
+        b"/",
+        b"/a",
+        b"/a/",
+        b"/a/b",
+        b"/a/b/",
+        b"/a/b/c/d",
+        b"/ab",
+        b"/abc",
+        b"//a",
+        b"/a//b",
+        b"*",
+        b"",
+        b"/b" + b"/" * 50,
+    ]
+)
+
+
+@given(st.lists(st.tuples(NAMES, PATHS), unique=True, min_size=1, max_size=30), ASKED_HOSTS, ASKED_PATHS)
+def test_thousands_are_looked_up_as_a_few_are_tried(places: list[tuple[str, str]], host: bytes, path: bytes) -> None:
+    """OP5: what a request costs does not grow with the number of applications; what it finds is the same."""
+    routes = [
+        Route(GroupKey(f"{number}", "test"), AppOptions(host_name=(name,) if name else (), base_uri=base))
+        for number, (name, base) in enumerate(places)
+    ]
+    few, many = Mounts(routes), Mounts(routes)
+    few._index, many._index = None, _Index(many._rules)
+    assert few.find(host, path) is many.find(host, path)

@@ -1,0 +1,78 @@
+"""Whether a user can reach what an application needs: its interpreter, its directory and its startup file (OP8).
+
+A program that is started as another user sees other permissions than the server that root started. If it cannot even
+be started, that is known before the first request. ``core.users.is_allowed`` judges permission bits; where they refuse,
+the kernel is asked, as that user, because access lists may allow more than the bits show.
+
+Laws: what this module calls out of reach is out of reach. What it does not, may still fail.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+
+from passenger_trio.core.users import is_allowed
+
+__all__ = ["what_is_closed"]
+
+_SEARCH, _READ = 1, 4
+_PATIENCE = 10.0
+"""Seconds."""
+_MOST = 256
+_OPEN: set[tuple[str, int, int, tuple[int, ...]]] = set()
+"""Programs that a user can run: thousands of applications have the same few interpreters."""
+
+
+def what_is_closed(path: str, uid: int, gid: int, groups: tuple[int, ...], *, runs: bool) -> str:
+    """The part of a path that is closed to a user; ``""``: none is, as far as can be known. Blocking.
+
+    :param path: absolute; a file or a directory.
+    :param runs: whether it is a program to run; otherwise a file to read, or a directory to enter.
+    """
+    key = path, uid, gid, groups
+    if key in _OPEN:
+        return ""
+    for part, is_last in _parts(path):
+        try:
+            status = os.stat(part)
+        except OSError:
+            return ""  # whoever needs it says so
+        is_directory = stat.S_ISDIR(status.st_mode)
+        wanted = _SEARCH if not is_last or runs or is_directory else _READ
+        if not is_allowed(uid, {gid, *groups}, status.st_uid, status.st_gid, status.st_mode, wanted):
+            return part if _is_refused(path, uid, gid, groups, "-x" if runs or os.path.isdir(path) else "-r") else ""
+    if runs:
+        if len(_OPEN) >= _MOST:
+            _OPEN.clear()
+        _OPEN.add(key)
+    return ""
+
+
+def _parts(path: str) -> Iterator[tuple[str, bool]]:
+    """Every directory on the way, then the path itself; also on the way of what it links to."""
+    for whole in dict.fromkeys((path, os.path.realpath(path))):
+        names = whole.strip(os.sep).split(os.sep)
+        for end in range(1, len(names) + 1):
+            yield os.sep + os.sep.join(names[:end]), end == len(names)
+
+
+def _is_refused(path: str, uid: int, gid: int, groups: tuple[int, ...], test: str) -> bool:
+    try:
+        asked = subprocess.run(
+            ["/bin/sh", "-c", f'test {test} "$0"', path],
+            user=uid,
+            group=gid,
+            extra_groups=list(groups),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_PATIENCE,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return asked.returncode == 1

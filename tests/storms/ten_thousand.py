@@ -1,0 +1,156 @@
+"""Thousands of applications in one server, none of which is asked for; then each of some is, in any order.
+
+    python tests/storms/ten_thousand.py [applications] [directories]
+
+Each application is a file of --apps-dir with a path of its own, ``min_instances = 0``. By default each also has its own
+directory. Goals for 10 000 (OP5): ready in 4 s, 10 KiB of the supervisor's memory each, under 0.5 % of a processor idle,
+a cold first answer and a warm one as with one application, every visit answered. A busy machine shows in wall times,
+so the times are seconds of processor, too.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+import psutil
+
+from passenger_trio.testing import Supervisor
+
+APP = """
+import os
+def application(environ, start_response):
+    body = environ["SCRIPT_NAME"].encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
+"""
+IDLE = 20.0
+"""Seconds."""
+REQUESTS = 3000
+VISITS = 60
+
+
+@attrs.define
+class Figures:
+    applications: int
+    ready_wall: float
+    ready_cpu: float
+    memory: int
+    idle: float
+    """Of a processor, while nothing runs and before anything was asked for."""
+    idle_warm: float
+    """The same with one process."""
+    cold: float
+    """The median of first answers, seconds."""
+    cold_cpu: float
+    """The supervisor's part of one."""
+    warm_wall: float
+    warm_cpu: float
+    """The supervisor's part of a request to a warm application, seconds."""
+    failed: int
+    """Visits of applications in any order that were not answered by the right one."""
+
+
+def cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def write(root: Path, count: int, directories: int) -> None:
+    for number in range(directories):
+        (root / f"site{number}").mkdir()
+        (root / f"site{number}" / "passenger_wsgi.py").write_text(APP)
+    (root / "apps").mkdir()
+    for number in range(count):
+        (root / "apps" / f"a{number}.toml").write_text(
+            f'root = "../site{number % directories}"\nbase_uri = "/a{number}"\nmin_instances = 0\n'
+        )
+    (root / "passenger-trio.toml").write_text('[server]\napps_dir = "apps"\n[pool]\nmax_pool_size = 6\n')
+
+
+@contextmanager
+def started(count: int, directories: int) -> Iterator[tuple[Supervisor, float]]:
+    with tempfile.TemporaryDirectory(prefix="many-") as place:
+        root = Path(place)
+        write(root, count, directories)
+        begun = time.monotonic()
+        with Supervisor.start(root, "--access-log", "off", env={"PASSENGER_TRIO_LOG_LEVEL": "warning"}) as server:
+            yield server, time.monotonic() - begun
+
+
+def measure(count: int, directories: int) -> Figures:
+    chosen = random.Random(1)
+    with started(count, directories) as (server, wall):
+        process = psutil.Process(server.pid)
+        ready_cpu, memory = cpu(process), process.memory_info().rss
+        before = cpu(process)
+        time.sleep(IDLE)
+        idle = (cpu(process) - before) / IDLE
+        before, colds = cpu(process), []
+        for number in chosen.sample(range(count), min(5, count)):
+            begun = time.monotonic()
+            assert server.get(f"/a{number}").body == f"/a{number}".encode()
+            colds.append(time.monotonic() - begun)
+        cold_cpu = (cpu(process) - before) / len(colds)
+        client = server.connect()
+        path = f"/a{number}"
+        for _ in range(200):
+            client.get(path)
+        before, begun = cpu(process), time.monotonic()
+        for _ in range(REQUESTS):
+            assert client.get(path).status == 200
+        warm_cpu, warm_wall = (cpu(process) - before) / REQUESTS, (time.monotonic() - begun) / REQUESTS
+        client.close()
+        before = cpu(process)
+        time.sleep(IDLE)
+        idle_warm = (cpu(process) - before) / IDLE
+        failed = 0
+        for _ in range(VISITS if count > 1 else 0):
+            number = chosen.randrange(count)
+            answer = server.get(f"/a{number}")
+            failed += answer.status != 200 or answer.body != f"/a{number}".encode()
+        assert server.stop() == 0
+    return Figures(
+        count, wall, ready_cpu, memory, idle, idle_warm, statistics.median(colds), cold_cpu, warm_wall, warm_cpu,
+        failed,
+    )  # fmt: skip
+
+
+def show(one: Figures, many: Figures) -> None:
+    each = (many.memory - one.memory) / (many.applications - one.applications) / 1024
+    rows = [
+        ("ready, s of processor", f"{one.ready_cpu:.2f}", f"{many.ready_cpu:.2f}"),
+        ("ready, s", f"{one.ready_wall:.2f}", f"{many.ready_wall:.2f}"),
+        ("memory, MiB", f"{one.memory / 2**20:.1f}", f"{many.memory / 2**20:.1f} ({each:.1f} KiB each)"),
+        ("idle, % of a processor", f"{one.idle:.2%}", f"{many.idle:.2%}"),
+        ("idle with warm ones", f"{one.idle_warm:.2%}", f"{many.idle_warm:.2%}"),
+        ("cold first answer, ms", f"{one.cold * 1000:.0f}", f"{many.cold * 1000:.0f}"),
+        ("  supervisor's part, ms of processor", f"{one.cold_cpu * 1000:.1f}", f"{many.cold_cpu * 1000:.1f}"),
+        ("warm request, us", f"{one.warm_wall * 1e6:.0f}", f"{many.warm_wall * 1e6:.0f}"),
+        ("  supervisor's part, us of processor", f"{one.warm_cpu * 1e6:.0f}", f"{many.warm_cpu * 1e6:.0f}"),
+        (f"{VISITS} visits of any: not served", "-", f"{many.failed}"),
+    ]
+    print(f"{'':40}{one.applications:>12}{many.applications:>26}")
+    for name, first, second in rows:
+        print(f"{name:40}{first:>12}{second:>26}")
+    print(f"load average of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+
+
+def main() -> int:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    directories = int(sys.argv[2]) if len(sys.argv) > 2 else count
+    one, many = measure(1, 1), measure(count, min(directories, count))
+    show(one, many)
+    return 1 if many.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
