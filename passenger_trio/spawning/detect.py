@@ -14,6 +14,7 @@ working on, and the loader shows the error with its traceback.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 
 import attrs
@@ -27,11 +28,18 @@ from passenger_trio.core.django_project import (
 )
 from passenger_trio.core.python_entry_points import FACTORY_NAMES, OBJECT_NAMES
 from passenger_trio.core.python_names import Module, is_paste_factory
+from passenger_trio.core.script_service import service_arguments
 from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.options import AppOptions
 from passenger_trio.spawning.app_files import AppFiles
 from passenger_trio.spawning.env_files import web_command
-from passenger_trio.spawning.near_misses import foreign_files, nothing_found, project_file, subdirectories
+from passenger_trio.spawning.near_misses import (
+    foreign_files,
+    nothing_found,
+    project_file,
+    project_scripts,
+    subdirectories,
+)
 from passenger_trio.spawning.node import STARTUP_FILES as NODE_FILES
 from passenger_trio.spawning.node import NodeFile, choose_node, is_node_file, named_file, node_file
 from passenger_trio.spawning.python_choice import Choice, Miss, choose_named, choose_usual, interface_of_name
@@ -145,6 +153,8 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
                 return _node_app(app, root, found, environ)
             if command := "" if app.app_type else web_command(root):
                 return generic_app(app, root, command, f"Procfile has web: `{command}`")
+            if not app.app_type and (service := _service(app, search.files, root, environ)):
+                return service
             raise
     python, python_reason = choose_interpreter(app.python, root, environ)
     _check_installed(choice, python, root)
@@ -189,6 +199,32 @@ def generic_app(app: AppOptions, root: str, command: str = "", reason: str = "")
         env_additions=(("PASSENGER_BASE_URI", app.base_uri.rstrip("/")),) if app.base_uri.strip("/") else (),
         can_fork=False,
     )
+
+
+def _service(app: AppOptions, files: AppFiles, root: str, environ: Mapping[str, str]) -> DetectedApp | None:
+    """The command of the project that runs a server of its own (``core.script_service``), if it has one such."""
+    found = []
+    for name, entry in project_scripts(root).items():
+        module, _, function = entry.partition(":")
+        text = files.load(module) if function.isidentifier() else None
+        arguments = None if text is None else service_arguments(text, function)
+        if text is not None and arguments is not None:
+            found.append((name, module, function, arguments))
+    if len(found) != 1:
+        return None  # a choice among equals would have no reason
+    name, module, function, arguments = found[0]
+    python, _ = choose_interpreter(app.python, root, environ)
+    path = f"PYTHONPATH={shlex.quote(os.path.join(root, 'src'))} " if _is_below_src(files, root, module) else ""
+    call = f"import sys; sys.argv[0] = {name!r}; from {module} import {function}; sys.exit({function}())"
+    command = f'{path}{shlex.quote(python)} -c {shlex.quote(call)} {" ".join(map(shlex.quote, arguments))} "$PORT"'
+    shown = " ".join((name, *arguments))
+    return generic_app(
+        app, root, command, f"pyproject.toml installs `{name}` ({module}:{function}), a server: `{shown} $PORT`"
+    )
+
+
+def _is_below_src(files: AppFiles, root: str, module: str) -> bool:
+    return files.path_of(module).startswith(os.path.join(root, "src") + os.sep)
 
 
 def _rack_app(app: AppOptions, root: str, startup_file: str, environ: Mapping[str, str]) -> DetectedApp:

@@ -11,7 +11,7 @@ import re
 
 from passenger_trio.system.regular_files import read_regular
 
-__all__ = ["foreign_files", "nothing_found", "project_file", "subdirectories"]
+__all__ = ["foreign_files", "nothing_found", "project_file", "project_scripts", "subdirectories"]
 
 _FOREIGN = {
     "Procfile": "Procfile has no web: line; --app-start-command starts a program",
@@ -60,21 +60,32 @@ def _is_part_of_package(directory: str, file: str) -> bool:
     return _RELATIVE.search(source.decode("utf-8", "replace")) is not None
 
 
-def project_file(root: str) -> list[str]:
-    """Lines for what ``pyproject.toml`` says of applications and programs."""
+def project_scripts(root: str) -> dict[str, str]:
+    """The commands that ``pyproject.toml`` installs, and the entry point of each: ``{"shop": "shop.cli:main"}``."""
+    scripts = _member(_project(root), "project", "scripts")
+    if not isinstance(scripts, dict):
+        return {}
+    return {name: entry for name, entry in scripts.items() if isinstance(entry, str)}
+
+
+def _project(root: str) -> object:
     import tomllib
 
     try:
         text = (read_regular(os.path.join(root, "pyproject.toml"), 1_000_000) or b"").decode("utf-8")
-        document = tomllib.loads(text)
+        return tomllib.loads(text)
     except (OSError, ValueError):
-        return []
+        return {}
+
+
+def project_file(root: str) -> list[str]:
+    """Lines for what ``pyproject.toml`` says of applications and programs."""
+    document = _project(root)
     lines = []
     entry = _member(document, "tool", "fastapi", "entrypoint")
     if isinstance(entry, str) and ":" in entry:
         lines.append(f"pyproject.toml names {entry} for FastAPI's own command: passenger-trio start {root} {entry}")
-    scripts = _member(document, "project", "scripts")
-    for name in list(scripts)[:2] if isinstance(scripts, dict) else ():
+    for name in list(project_scripts(root))[:2]:
         lines.append(f"pyproject.toml installs {name}: if that is a server, --app-start-command '{name} ... $PORT'")
     return lines
 

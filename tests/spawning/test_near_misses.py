@@ -46,8 +46,27 @@ def test_the_entry_point_of_fastapi_s_own_command(tmp_path: Path) -> None:
     assert f"passenger-trio start {tmp_path} shop.web:api" in told(tmp_path)
 
 
+def test_a_service_of_the_project_is_found_by_its_entry_point(tmp_path: Path) -> None:
+    """OP25: as datasette is one; also below src, and not where two could be meant."""
+    package = tmp_path / "src" / "shelf"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "cli.py").write_text(
+        "import argparse\nimport waitress\n\ndef main():\n    parser = argparse.ArgumentParser()\n"
+        "    parser.add_argument('--port')\n    waitress.serve(print, port=parser.parse_args().port)\n"
+    )
+    project = tmp_path / "pyproject.toml"
+    project.write_text('[project.scripts]\nshelf = "shelf.cli:main"\nother = "nowhere:main"\n')
+    found = detect(AppOptions(root=str(tmp_path)))
+    assert found.app_type == "generic"
+    assert found.reason == "pyproject.toml installs `shelf` (shelf.cli:main), a server: `shelf --port $PORT`"
+    assert found.start_command.startswith(f"PYTHONPATH={tmp_path}/src ")
+    assert found.start_command.endswith(' --port "$PORT"')
+    project.write_text('[project.scripts]\nshelf = "shelf.cli:main"\nagain = "shelf.cli:main"\n')
+    assert "pyproject.toml installs shelf" in told(tmp_path)
+
+
 def test_a_program_that_the_project_installs(tmp_path: Path) -> None:
-    """As datasette is one."""
     (tmp_path / "pyproject.toml").write_text('[project.scripts]\ndatasette = "datasette.cli:cli"\n')
     assert "pyproject.toml installs datasette: if that is a server, --app-start-command 'datasette" in told(tmp_path)
 

@@ -86,6 +86,15 @@ def started(count: int, directories: int) -> Iterator[tuple[Supervisor, float]]:
             yield server, time.monotonic() - begun
 
 
+def _ask(server: Supervisor, path: str, times: int) -> None:
+    """One request after another. A connection takes a thousand of them."""
+    for turn in range(0, times, 500):
+        client = server.connect()
+        for _ in range(min(500, times - turn)):
+            assert client.get(path).status == 200
+        client.close()
+
+
 def measure(count: int, directories: int) -> Figures:
     chosen = random.Random(1)
     with started(count, directories) as (server, wall):
@@ -100,15 +109,11 @@ def measure(count: int, directories: int) -> Figures:
             assert server.get(f"/a{number}").body == f"/a{number}".encode()
             colds.append(time.monotonic() - begun)
         cold_cpu = (cpu(process) - before) / len(colds)
-        client = server.connect()
         path = f"/a{number}"
-        for _ in range(200):
-            client.get(path)
+        _ask(server, path, 200)
         before, begun = cpu(process), time.monotonic()
-        for _ in range(REQUESTS):
-            assert client.get(path).status == 200
+        _ask(server, path, REQUESTS)
         warm_cpu, warm_wall = (cpu(process) - before) / REQUESTS, (time.monotonic() - begun) / REQUESTS
-        client.close()
         before = cpu(process)
         time.sleep(IDLE)
         idle_warm = (cpu(process) - before) / IDLE
