@@ -22,7 +22,7 @@ from passenger_trio.server.mounts import Route, check_apart
 from passenger_trio.spawning.app_spec import group_key
 from passenger_trio.spawning.detect import DetectedApp, detect
 from passenger_trio.spawning.env_files import read_env_files
-from passenger_trio.spawning.run_as import check_fronts, check_reach, run_as
+from passenger_trio.spawning.run_as import RunAs, check_fronts, check_reach, run_as
 from passenger_trio.system import tempfiles
 from passenger_trio.system.limits import hard_limit, own_nice
 
@@ -56,9 +56,10 @@ def examine(
     check_apart([Route(group_key(app, found), app) for app, found in zip(config.apps, apps, strict=True)])
     if config.server.user:
         check_fronts(config.server)
-    for number, (app, found) in enumerate(zip(config.apps, apps, strict=True)):
+    users = []
+    for app, found in zip(config.apps, apps, strict=True):
         check_grantable(limits_of(app), is_root=os.geteuid() == 0, hard=hard_limit, nice=own_nice())
-        _check_user(number, app, found, config.server, is_embedded=is_embedded)
+        users.append(run_as(app, found, server_user=config.server.user, is_embedded=is_embedded))
         read_env_files(found.root, app.env_file)
     parse_hooks(config.pool.hook)
     trusted_networks(config.server)
@@ -73,6 +74,9 @@ def examine(
         raise OptionError("--data-buffer-dir", directory, "it is no directory")
     if directory and not tempfiles.takes_files(directory):
         raise OptionError("--data-buffer-dir", directory, "no file can be made in it")
+    # Last: options that cannot be used are told first.
+    for number, (app, found, user) in enumerate(zip(config.apps, apps, users, strict=True)):
+        _check_reach(number, app, found, user, config.server)
     return apps
 
 
@@ -86,17 +90,17 @@ def examine_app(app: AppOptions, own: AppOptions, server: ServerOptions, pool: P
     found = _detect(0, app)
     check_types([own], [found.possible_types], [None if found.can_fork else found.why_not_forked])
     Route(group_key(app, found), app)
-    _check_user(0, app, found, server, is_embedded=False)
+    user = run_as(app, found, server_user=server.user, is_embedded=False)
     read_env_files(found.root, app.env_file)
+    _check_reach(0, app, found, user, server)
     return found
 
 
-def _check_user(number: int, app: AppOptions, found: DetectedApp, server: ServerOptions, *, is_embedded: bool) -> None:
-    choice = run_as(app, found, server_user=server.user, is_embedded=is_embedded)
+def _check_reach(number: int, app: AppOptions, found: DetectedApp, user: RunAs | None, server: ServerOptions) -> None:
     if app.preloader_socket:
         return  # its programs run already
     try:
-        check_reach(app, found, choice, server.user)
+        check_reach(app, found, user, server.user)
     except NothingToServe as error:
         error.number = number
         raise

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import attrs
 import click
 import pytest
+from faces_tools import AS_OURSELVES
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,7 +42,7 @@ def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
         cwd=ROOT,
-        env={**os.environ, "COLUMNS": "80", **env},
+        env={**os.environ, **AS_OURSELVES, "COLUMNS": "80", **env},
     )
 
 
