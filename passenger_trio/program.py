@@ -190,9 +190,7 @@ async def _main(
                 program.start_soon(_end_with, lifeline, program.cancel_scope)
             try:
                 known = source.found if source is not None else None
-                async with open_tree(
-                    config, kernel, become_user=become_user, own_cgroup=cgroup, known=known
-                ) as server:
+                async with open_tree(config, kernel, become_user=become_user, own_cgroup=cgroup, known=known) as server:
                     with kernel.contain("the banner"):
                         on_ready(server)
                     server.reloading.source = source
