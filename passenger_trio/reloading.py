@@ -302,8 +302,9 @@ class Reloading:
             partial(examine, config, may_be_empty=True, known=known, is_embedded=self.is_embedded)
         )
         plan = make_plan(_setup(self.config, self._apps), _setup(config, apps))
-        if self.has_fronts and any(change.subject != "pool" for change in plan.changes):
-            raise ReloadRefused("nothing is changed: with several fronts only the pool can be changed", plan.lines)
+        if self.has_fronts and (lines := plan.beyond_the_pool):
+            what = f"with several fronts only the pool's options change without a new start of the server, and not {'; '.join(lines)}"
+            raise ReloadRefused(f"nothing is changed: {what}", lines)
         if plan.impossible:
             lines = tuple(change.line for change in plan.impossible)
             raise ReloadRefused(f"nothing is changed: {'; '.join(lines)}", lines)

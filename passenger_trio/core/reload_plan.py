@@ -185,6 +185,11 @@ class Plan:
     def lines(self) -> tuple[str, ...]:
         return tuple(change.line for change in self.changes)
 
+    @property
+    def beyond_the_pool(self) -> tuple[str, ...]:
+        """Lines of what several fronts would have to be told: each was started with the options of the server and of its applications."""
+        return tuple(change.line for change in self.changes if change.subject != "pool")
+
 
 def make_plan(before: Setup, after: Setup) -> Plan:
     """What changes between two configurations.

@@ -297,3 +297,24 @@ def test_host_names_change_at_once(site: Site) -> None:
     site.write(shop='host_name = ["b.test"]\n')
     site.reload()
     assert (status("a.test"), status("b.test")) == (404, 200)
+
+
+def test_FR4_with_several_fronts_the_pool_is_reloaded_and_what_is_not_is_named(tmp_path: Path) -> None:
+    """The options of server and applications are in each front's hands since it was started; on a refusal nothing changes at all."""
+    site = Site(tmp_path)
+    site.add("shop")
+    two = 'fronts = "2"\n'
+    site.write(server=two, shop="")
+    with Supervisor.start(site.root) as site.server:
+        assert site.reload() == []
+        site.write(pool='pool_idle_time = "77s"\n', server=two, shop="")
+        (line,) = site.reload()
+        assert "pool_idle_time" in line
+        before = site.ask("shop")
+        site.write(pool='pool_idle_time = "78s"\n', server=two, shop='max_request_time = "9s"\n')
+        problem = site.refused()
+        assert "shop (development): max_request_time" in problem
+        assert "pool_idle_time" not in problem
+        assert site.ask("shop") == before
+        site.write(pool='pool_idle_time = "77s"\n', server=two, shop="")
+        assert site.reload() == [], "nothing was changed"
