@@ -64,6 +64,11 @@ if __name__ != "__main__":
     PYPY = ROOT / ".nox" / "pypy"
     # What shows that the supervisor is itself under PyPy: all that has no process in it, and the whole server with real ones.
     PYPY_TESTS = ("core", "codecs", "model", "pool", "system", "server", "test_layers.py")
+    # What runs with two fronts as well (FR2): restarts, and clients that are stuck, each on real processes.
+    WITH_TWO_FRONTS = (
+        "tests/faces/test_restarts.py",
+        "tests/faces/test_buffering.py::test_uploads_that_are_stuck_delay_nobody",
+    )
     # It looks for what backtracks in the structure of patterns that are never compiled there.
     NOT_ON_PYPY = "tests/codecs/test_plain_request.py::test_the_walker_sees_a_repeat_that_backtracks"
     PYPY_FACES = ("serving", "process_faults", "buffering", "connection_rules", "ending", "restarts", "asgi_websockets")
@@ -85,6 +90,8 @@ if __name__ != "__main__":
         session.run("python", "tests/jruby_archive.py")
         # Hundreds of servers and loaders are started. Where PYTHONDONTWRITEBYTECODE is set each of them would compile all that it imports.
         session.run("python", "-m", "compileall", "-q", "passenger_trio", "spawn_servers", "tests", "-x", "tests/apps")
+        if not session.posargs:
+            _run_with_two_fronts(session)
         # Most tests wait for processes, so there are two for each core: one does something meanwhile. What a module shares stays together.
         # The order is that of tests/conftest.py: what lasts long begins first; the quick half is shuffled, and the heading has the seed
         # (``--randomly-seed=N`` has the same order again).
@@ -98,6 +105,13 @@ if __name__ != "__main__":
             "--no-loadscope-reorder",
         )
         session.run("python", "-m", "pytest", *spread, *session.posargs)
+
+    @nox.session
+    def fronts(session: nox.Session) -> None:
+        """End-to-end tests with two front processes on one pool: what is promised to clients does not depend on their number. Arguments go to pytest."""
+        _need_programs(session, TEST_PROGRAMS)
+        session.install("-q", "-e", ".[test]")
+        _run_with_two_fronts(session, *session.posargs)
 
     @nox.session
     def quick(session: nox.Session) -> None:
@@ -244,6 +258,11 @@ if __name__ != "__main__":
         session.env["PASSENGER_TRIO_TEST_SUPERVISOR"] = python
         session.env["PASSENGER_TRIO_PYTHON"] = str(Path(session.bin) / "python")
         session.run("python", "-m", "pytest", *(f"tests/faces/test_{name}.py" for name in PYPY_FACES), *session.posargs)
+
+    def _run_with_two_fronts(session: nox.Session, *tests: str) -> None:
+        spread = ("-n", str(2 * (os.cpu_count() or 1)), "--dist", "load")
+        env = {"PASSENGER_TRIO_FRONTS": "2"}
+        session.run("python", "-m", "pytest", *spread, "-q", *(tests or WITH_TWO_FRONTS), env=env)
 
     def _need_programs(session: nox.Session, programs: dict[str, str], *, needed: bool = True) -> None:
         """Install what is missing, or say what is; which is an error if it is needed."""
