@@ -317,7 +317,7 @@ class AppOptions:
     )
     friendly_error_pages: str = option(
         "auto",
-        "explain start-up errors to the browser (auto: in development)",
+        "explain errors to the browser (auto: in development)",
         kind="choice",
         choices=("auto", "on", "off"),
     )

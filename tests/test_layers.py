@@ -339,7 +339,7 @@ def test_the_server_calls_of_the_pool_what_the_seam_says() -> None:
             or (isinstance(node.value, ast.Name) and node.value.id == "pool")
         )
     }
-    assert used == {"checkout_or_queue", "rejection"}
+    assert used == {"checkout_or_queue", "rejection", "evidence"}
 
 
 LOADERS = ROOT / "spawn_servers"

@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from passenger_trio.core import commands
+from passenger_trio.core.evidence import Evidence
 from passenger_trio.core.fronts.front_ledger import FrontDecision, FrontLedger, Send, Slot, Start, TurnAway
 from passenger_trio.core.fronts.messages import (
     FromFront,
@@ -125,6 +126,11 @@ class LeasedPool:
     def rejection(self, key: GroupKey) -> Rejection | None:
         """See ``PoolSeam``."""
         return self._rejections[key]
+
+    async def evidence(self, key: GroupKey, pid: int, *, ends: bool) -> Evidence | None:
+        """See ``PoolSeam``. A front knows nothing of the kind: the owner has it, and the log."""
+        await trio.lowlevel.checkpoint()
+        return None
 
     def left(self, waiter: Waiter) -> None:
         """Called by ``Waiter.leave``."""

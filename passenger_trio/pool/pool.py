@@ -18,6 +18,7 @@ from typing import Any
 import trio
 
 from passenger_trio.core.commands import Command, Grant, Kill, Reason, RunOobWork, StillDraining, reason_word
+from passenger_trio.core.evidence import Evidence
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.memory_room import Calculation, calculate
 from passenger_trio.core.model import (
@@ -51,6 +52,7 @@ from passenger_trio.pool.events import Events
 from passenger_trio.pool.group_task import GroupTask
 from passenger_trio.pool.lending import Lending, PoolWatcher
 from passenger_trio.pool.perform import perform
+from passenger_trio.pool.recent_ends import RecentEnds
 from passenger_trio.pool.session import Process, Session
 from passenger_trio.pool.waiter import Waiter
 from passenger_trio.spawning.choose_spawner import MakeSpawner
@@ -108,6 +110,7 @@ class Pool:
         """The last failed starts: when, in monotonic seconds, of which group, and the evidence."""
         self.memory_source: str = ""
         """What limits the memory, if it was measured."""
+        self._ends = RecentEnds(self.processes)
         self.tally: PoolTally = PoolTally()
         """What has happened, for the metrics."""
 
@@ -488,6 +491,7 @@ class Pool:
     def process_ended(self, process: Process[LiveProcess], status: int | None, reason: str) -> None:
         """See ``GroupFacts``."""
         by_signal = status is not None and status < 0
+        self._ends.record(process, status, reason)
         by_itself = "unknown" if status is None else "signal" if by_signal else "exited"
         self.tally.ended[process.group, reason_word(reason) if reason else by_itself] += 1
         self.events.publish(
@@ -592,6 +596,15 @@ class Pool:
         """The last restart of a group, if it was given up."""
         group = self._policy.state.groups.get(key)
         return group.rejection if group is not None else None
+
+    async def evidence(self, key: GroupKey, pid: int, *, ends: bool) -> Evidence | None:
+        """See ``PoolSeam``."""
+        end = await self._ends.wait(pid) if pid and ends else None
+        await trio.lowlevel.checkpoint()
+        if not self.has(key):
+            return None
+        group = self._policy.group_statistics(key)
+        return self._ends.evidence(group, self._policy.state.limits, pid, end, self.now())
 
     def generation(self, key: GroupKey) -> int:
         """The generation of a group that serves."""

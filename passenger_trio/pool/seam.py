@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from passenger_trio.core.evidence import Evidence
 from passenger_trio.core.model import GroupKey, ProcessId
 from passenger_trio.core.state import Rejection
 from passenger_trio.pool.session import Session
@@ -35,3 +36,10 @@ class PoolSeam(Protocol):
 
     def rejection(self, key: GroupKey) -> Rejection | None:
         """The last restart of a group, if it was given up."""
+
+    async def evidence(self, key: GroupKey, pid: int, *, ends: bool) -> Evidence | None:
+        """What is known of a request that failed, for a page that explains; takes 1.2 seconds at most. None: nothing.
+
+        :param pid: of the process that had the request; 0: none had it.
+        :param ends: whether that process seems to be ending, so that its exit is worth waiting for.
+        """

@@ -14,8 +14,11 @@ from passenger_trio.errors import (
     ApplicationRaised,
     AppResponseError,
     CheckoutError,
+    IncompleteResponse,
     PoolShutDown,
+    ProcessUnreachable,
     RequestError,
+    RequestTimeExceeded,
     SpawnError,
 )
 from passenger_trio.log_lines import requests as lines
@@ -26,6 +29,7 @@ from passenger_trio.server.answers.error_page import (
     plain_error,
     spawn_failure_page,
 )
+from passenger_trio.server.answers.explained_page import Failed, OtherRequest, explained_page
 from passenger_trio.server.answers.own_page import FailedRequest
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
@@ -42,7 +46,7 @@ async def answer(client: Client, exchange: Exchange, error: CheckoutError | AppR
     :raises ClientGone: the client's connection broke.
     """
     accept = _field(exchange, b"accept")
-    usual = _page(client, exchange, error, accept)
+    usual = await _page(client, exchange, error, accept)
     page = _own_page(client, exchange, error, accept) or usual
     status = error.status
     fields = [
@@ -62,7 +66,7 @@ async def answer(client: Client, exchange: Exchange, error: CheckoutError | AppR
     exchange.bytes_sent = len(page.body) if exchange.head.method != b"HEAD" else 0
 
 
-def _page(client: Client, exchange: Exchange, error: CheckoutError | AppResponseError, accept: bytes) -> Page:
+async def _page(client: Client, exchange: Exchange, error: CheckoutError | AppResponseError, accept: bytes) -> Page:
     explain = exchange.route.explains_errors
     id = exchange.request_id.decode()
     group = exchange.route.group_name
@@ -95,11 +99,11 @@ def _page(client: Client, exchange: Exchange, error: CheckoutError | AppResponse
             status=error.status,
             code=error.code,
         )
-        return plain_error(
-            error.status, error_id=id, accept=accept, text=f"{error}." if explain else "", rejected=rejected
-        )
-    lines.request_refused(group=group, reason=str(error), request_id=id, status=error.status, code=error.code)
-    return plain_error(error.status, error_id=id, accept=accept, rejected=rejected)
+    else:
+        lines.request_refused(group=group, reason=str(error), request_id=id, status=error.status, code=error.code)
+    if not explain:
+        return plain_error(error.status, error_id=id, accept=accept)
+    return explained_page(await _failed(client, exchange, error, rejected), accept)
 
 
 def _own_page(
@@ -122,6 +126,40 @@ def _own_page(
                 )
             )
     return page
+
+
+async def _failed(
+    client: Client, exchange: Exchange, error: CheckoutError | AppResponseError, rejected: Rejected | None
+) -> Failed:
+    """The request with all that can be said of it. The client waits a moment for how a dying process ends."""
+    route = exchange.route
+    pid = exchange.pid if isinstance(error, AppResponseError) else 0
+    ends = isinstance(error, IncompleteResponse | ProcessUnreachable | RequestTimeExceeded)
+    evidence = await client.front.pool.evidence(route.key, pid, ends=ends)
+    now = client.now()
+    others = [
+        OtherRequest(
+            one.head.method.decode("latin-1"),
+            one.head.path.decode("latin-1"),
+            connection.stage.value.removesuffix(" (slow path)"),
+            now - one.started,
+            one.pid,
+        )
+        for connection in client.front.connections
+        if (one := connection.exchange) is not None and one is not exchange and one.route is route
+    ]
+    others.sort(key=lambda one: -one.age)
+    return Failed(
+        error.status,
+        exchange.request_id.decode(),
+        error.code,
+        str(error),
+        pid,
+        error.retry_after if isinstance(error, CheckoutError) else None,
+        evidence,
+        others,
+        rejected,
+    )
 
 
 def _rejected(client: Client, exchange: Exchange) -> Rejected | None:

@@ -2,8 +2,8 @@
 
 Law (R26): a page that explains (``explain``) is for development: it shows the evidence of a failed
 start, or a traceback. Without ``explain`` a page has a status, a sentence from a table, and an
-error id that is also in the log; it shows nothing of the exception, the environment or a path. No
-page repeats any part of the request. Texts of the application lose their secrets here
+error id that is also in the log; it shows nothing of the exception, the environment, a path, or any
+request. Pages of requests that found no process, or lost it: ``explained_page``. Texts of the application lose their secrets here
 (``core/redaction.py``); the environment of a ``SpawnFailure`` is already redacted.
 
 If the last restart was rejected, a page that explains says so: the older version failed this
@@ -31,12 +31,27 @@ from passenger_trio.server.answers.page_layout import (
     preformatted,
     section,
     small_document,
+    table,
     wants_json,
 )
 
-__all__ = ["Page", "Rejected", "application_error_page", "plain_error", "spawn_failure_page"]
+__all__ = [
+    "STATUS",
+    "WHY_SHOWN",
+    "Page",
+    "Rejected",
+    "application_error_page",
+    "duration",
+    "json_page",
+    "plain_error",
+    "rejected_members",
+    "rejected_section",
+    "shown",
+    "spawn_failure_page",
+    "text_block",
+]
 
-_STATUS: dict[int, tuple[str, str]] = {
+STATUS: dict[int, tuple[str, str]] = {
     400: ("Bad Request", "The request could not be understood."),
     403: ("Forbidden", "This may not be asked for."),
     404: ("Not Found", "There is nothing here."),
@@ -61,7 +76,7 @@ _MARKS = {
     StepState.IN_PROGRESS: "…",
     StepState.NOT_STARTED: "·",
 }
-_WHY_SHOWN = (
+WHY_SHOWN = (
     "This page is shown because error pages explain themselves here (as in development); otherwise only the id is."
 )
 
@@ -75,18 +90,14 @@ class Rejected:
     """Seconds."""
 
 
-def plain_error(
-    status: int, *, error_id: str = "", accept: bytes = b"", text: str = "", rejected: Rejected | None = None
-) -> Page:
-    """The page of a status, without a diagnosis. Only pages that explain pass ``rejected``.
+def plain_error(status: int, *, error_id: str = "", accept: bytes = b"", text: str = "") -> Page:
+    """The page of a status, without a diagnosis.
 
     :param error_id: an id that is also in the log.
     :param accept: value of the request's ``Accept``.
     :param text: a sentence of ours that replaces the table's; never any part of the request.
     """
     as_json = wants_json(accept) if accept else False
-    if rejected is not None:
-        return _with_rejection(status, error_id, as_json, text, _shown(rejected))
     if error_id:
         return _plain(status, error_id, as_json, text)
     return _plain_cached(status, as_json, text)
@@ -108,9 +119,9 @@ def spawn_failure_page(
     """
     if not explain:
         return plain_error(500, error_id=failure.error_id, accept=accept)
-    failure, rejected = _without_secrets(failure), _shown(rejected)
+    failure, rejected = _without_secrets(failure), shown(rejected)
     if wants_json(accept):
-        return _json({**_failure_members(failure, retry_after), **_rejected_members(rejected)})
+        return json_page({**_failure_members(failure, retry_after), **rejected_members(rejected)})
     return document(
         failure.summary or "The application does not start",
         "The application does not start",
@@ -122,16 +133,16 @@ def spawn_failure_page(
                     paragraphs(failure.solution) + paragraphs(_next_attempt(retry_after)),
                     hopeful=True,
                 ),
-                _rejected_section(rejected),
+                rejected_section(rejected),
                 section("Traceback", _traceback(failure.traceback)),
                 section("How far it came", _journey(failure.journey)),
-                section("What it wrote", _text("\n".join(failure.output))),
-                section("Details", _text(failure.details)),
-                section("Command", _text(" ".join(failure.command)), folded=True),
-                section("Environment (secrets are left out)", _table(failure.environment), folded=True),
+                section("What it wrote", text_block("\n".join(failure.output))),
+                section("Details", text_block(failure.details)),
+                section("Command", text_block(" ".join(failure.command)), folded=True),
+                section("Environment (secrets are left out)", table(failure.environment), folded=True),
             ]
         ),
-        f"Error ID: {failure.error_id} (also in the log). {_WHY_SHOWN}",
+        f"Error ID: {failure.error_id} (also in the log). {WHY_SHOWN}",
     )
 
 
@@ -154,16 +165,16 @@ def application_error_page(
     """
     if not explain:
         return plain_error(500, error_id=error_id, accept=accept)
-    message, traceback, rejected = redact_text(message), redact_text(traceback), _shown(rejected)
+    message, traceback, rejected = redact_text(message), redact_text(traceback), shown(rejected)
     if wants_json(accept):
         members = {"type": class_name, "message": message, "traceback": traceback}
         about = {"status": 500, "title": "The application raised an exception", "id": error_id}
-        return _json({**about, **members, **_rejected_members(rejected)})
+        return json_page({**about, **members, **rejected_members(rejected)})
     return document(
         f"{class_name}: {message}" if message else class_name,
         "The application raised an exception",
-        _rejected_section(rejected) + section("Traceback", _traceback(traceback)),
-        f"Error ID: {error_id} (also in the log). {_WHY_SHOWN}",
+        rejected_section(rejected) + section("Traceback", _traceback(traceback)),
+        f"Error ID: {error_id} (also in the log). {WHY_SHOWN}",
     )
 
 
@@ -180,26 +191,13 @@ def _without_secrets(failure: SpawnFailure) -> SpawnFailure:
     )
 
 
-def _shown(rejected: Rejected | None) -> Rejected | None:
+def shown(rejected: Rejected | None) -> Rejected | None:
     if rejected is None or rejected.failure is None:
         return rejected
     return attrs.evolve(rejected, failure=_without_secrets(rejected.failure))
 
 
-def _with_rejection(status: int, error_id: str, as_json: bool, text: str, rejected: Rejected | None) -> Page:
-    title, usual_text = _STATUS.get(status, (f"Error {status}", "The request could not be served."))
-    if as_json:
-        members = {"status": status, "title": title, "detail": text or usual_text, "id": error_id}
-        return _json({**members, **_rejected_members(rejected)})
-    return document(
-        f"{status} {title}",
-        "The request was not served",
-        section("What happened", paragraphs(text or usual_text)) + _rejected_section(rejected),
-        f"Error ID: {error_id} (also in the log). {_WHY_SHOWN}",
-    )
-
-
-def _rejected_section(rejected: Rejected | None) -> str:
+def rejected_section(rejected: Rejected | None) -> str:
     if rejected is None:
         return ""
     failure = rejected.failure
@@ -207,13 +205,13 @@ def _rejected_section(rejected: Rejected | None) -> str:
     return section(
         "A newer version was rejected",
         paragraphs(
-            f"The last restart, {_duration(rejected.age)} ago, came to nothing. The version before it serves on, and this page is of that one.\n\n{why}"
+            f"The last restart, {duration(rejected.age)} ago, came to nothing. The version before it serves on, and this page is of that one.\n\n{why}"
         )
         + ("" if failure is None else paragraphs(failure.problem) + _traceback(failure.traceback)),
     )
 
 
-def _rejected_members(rejected: Rejected | None) -> dict[str, Any]:
+def rejected_members(rejected: Rejected | None) -> dict[str, Any]:
     if rejected is None:
         return {}
     failure = rejected.failure
@@ -222,17 +220,17 @@ def _rejected_members(rejected: Rejected | None) -> dict[str, Any]:
 
 
 def _plain(status: int, error_id: str, as_json: bool, text: str) -> Page:
-    title, usual_text = _STATUS.get(status, (f"Error {status}", "The request could not be served."))
+    title, usual_text = STATUS.get(status, (f"Error {status}", "The request could not be served."))
     if as_json:
         members: dict[str, Any] = {"status": status, "title": title, "detail": text or usual_text}
-        return _json({**members, "id": error_id} if error_id else members)
-    return small_document(f"{status} {title}" if status in _STATUS else title, text or usual_text, error_id)
+        return json_page({**members, "id": error_id} if error_id else members)
+    return small_document(f"{status} {title}" if status in STATUS else title, text or usual_text, error_id)
 
 
 _plain_cached = lru_cache(maxsize=256)(lambda status, as_json, text: _plain(status, "", as_json, text))
 
 
-def _json(members: dict[str, Any]) -> Page:
+def json_page(members: dict[str, Any]) -> Page:
     text = json.dumps({"error": members}, indent=2)
     return Page(b"application/json", text.encode("ascii") + b"\n")
 
@@ -282,7 +280,7 @@ def _traceback(traceback: str) -> str:
     return f"<pre>{escape(above)}{newline}<b>{escape(last)}</b></pre>"
 
 
-def _text(text: str) -> str:
+def text_block(text: str) -> str:
     return preformatted(text) if text.strip() else ""
 
 
@@ -290,20 +288,15 @@ def _journey(journey: Journey) -> str:
     return "<ol>{}</ol>".format(
         "".join(
             f'<li class="{step.state.value}"><span>{_MARKS[step.state]}</span><span>{escape(step.title)}</span>'
-            f"<time>{_duration(step.duration)}</time></li>"
+            f"<time>{duration(step.duration)}</time></li>"
             for step in journey.steps
         )
     )
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
     if seconds is None:
         return ""
     if seconds < 0.01:
         return f"{seconds * 1000:.1f} ms"
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def _table(rows: tuple[tuple[str, str], ...]) -> str:
-    cells = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in rows)
-    return f"<table>{cells}</table>" if cells else ""

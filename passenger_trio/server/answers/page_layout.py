@@ -9,9 +9,20 @@ because the end of an output shows the failure.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Page", "document", "escape", "paragraphs", "preformatted", "section", "small_document", "wants_json"]
+__all__ = [
+    "Page",
+    "document",
+    "escape",
+    "paragraphs",
+    "preformatted",
+    "section",
+    "small_document",
+    "table",
+    "wants_json",
+]
 
 _LONGEST = 128 * 1024
 """Characters of one text on a page."""
@@ -64,6 +75,12 @@ def paragraphs(text: str) -> str:
 
 def preformatted(text: str) -> str:
     return f"<pre>{escape(text.rstrip())}</pre>"
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows of texts; ``""`` if there are none."""
+    cells = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table>{cells}</table>" if cells else ""
 
 
 def section(title: str, html: str, *, folded: bool = False, hopeful: bool = False) -> str:
@@ -158,6 +175,12 @@ li.not_started { color: var(--soft); }
 li time { color: var(--soft); font-variant-numeric: tabular-nums; }
 table { border-collapse: collapse; width: 100%; font: 13px/1.5 ui-monospace, monospace; }
 td { border-top: 1px solid var(--line); padding: .25em .6em .25em 0; vertical-align: top; overflow-wrap: anywhere; }
-td:first-child { color: var(--soft); white-space: nowrap; }
-footer { color: var(--soft); font-size: .87em; padding-bottom: 3em; }
+td:first-child { color: var(--soft); max-width: 22em; }
+footer { color: var(--soft); font-size: .87em; max-width: 71.2em; padding: 0 1.72em 3em; }
+@media (max-width: 40em) {
+  header, main { padding-left: 1em; padding-right: 1em; }
+  footer { padding-left: 1.15em; padding-right: 1.15em; }
+  section, details { padding: .8em .9em; }
+  td { min-width: 4.5em; }
+}
 """)

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from passenger_trio.core.evidence import Evidence, ProcessEnd, ProcessEvidence
 from passenger_trio.core.journey import Journey, JourneyType
+from passenger_trio.core.limits import GroupLimits
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.server.answers.error_page import (
     Page,
@@ -19,6 +21,7 @@ from passenger_trio.server.answers.error_page import (
     plain_error,
     spawn_failure_page,
 )
+from passenger_trio.server.answers.explained_page import Failed, OtherRequest, explained_page
 from passenger_trio.server.answers.page_layout import escape, wants_json
 
 EVIL = "<script>alert('x')</script>\"&\x00\x1b]0;title\x07"
@@ -47,6 +50,11 @@ def failure(text: str = "boom") -> SpawnFailure:
         command=("/usr/bin/python", f"argument {text}"),
         exit_status="exit status 1",
     )
+
+
+def evil_evidence() -> Evidence:
+    process = ProcessEvidence(7, EVIL, 1, 1, 2, 3.0)
+    return Evidence(GroupLimits(), 1, (process,), 0, 1, ProcessEnd(EVIL, EVIL, (EVIL,)), (EVIL,))
 
 
 class _Tags(HTMLParser):
@@ -209,8 +217,8 @@ class TestARejectedVersion:
 
     def test_each_page_says_so_and_why(self) -> None:
         for page in (
-            plain_error(502, error_id="e9", rejected=self.REJECTED),
-            plain_error(502, error_id="e9", rejected=Rejected(None, 12.0)),
+            explained_page(Failed(502, "e9", "queue_full", "full", rejected=self.REJECTED)),
+            explained_page(Failed(502, "e9", "queue_full", "full", rejected=Rejected(None, 12.0))),
             application_error_page("e9", "E", "m", "t", explain=True, rejected=self.REJECTED),
             spawn_failure_page(failure(), explain=True, rejected=self.REJECTED),
         ):
@@ -220,7 +228,7 @@ class TestARejectedVersion:
 
     def test_as_json_too(self) -> None:
         for page in (
-            plain_error(502, error_id="e9", accept=b"application/json", rejected=self.REJECTED),
+            explained_page(Failed(502, "e9", "queue_full", "full", rejected=self.REJECTED), b"application/json"),
             application_error_page(
                 "e9", "E", "m", "t", explain=True, accept=b"application/json", rejected=self.REJECTED
             ),
@@ -245,7 +253,19 @@ class TestNothingOfOthersIsHtml:
             application_error_page(EVIL, EVIL, EVIL, EVIL, explain=True),
             application_error_page(EVIL, EVIL, EVIL, EVIL, explain=False),
             plain_error(500, error_id=EVIL, text=EVIL),
-            plain_error(502, error_id=EVIL, text=EVIL, rejected=Rejected(failure(EVIL), 1.0)),
+            explained_page(
+                Failed(
+                    502,
+                    EVIL,
+                    EVIL,
+                    EVIL,
+                    5,
+                    1,
+                    evil_evidence(),
+                    [OtherRequest(EVIL, EVIL, EVIL, 1.0, 5)],
+                    Rejected(failure(EVIL), 1.0),
+                )
+            ),
             application_error_page("id", "E", "m", "t", explain=True, rejected=Rejected(failure(EVIL), 1.0)),
             spawn_failure_page(failure(), explain=True, rejected=Rejected(failure(EVIL), 1.0)),
         ],
@@ -315,7 +335,7 @@ def test_OB10_no_page_shows_a_secret_of_a_text(accept: bytes) -> None:
     pages = [
         spawn_failure_page(with_key, explain=True, accept=accept),
         application_error_page("id", "E", f"no {KEY}", f"no {KEY}\n{PEM}", explain=True, accept=accept),
-        plain_error(502, error_id="id", accept=accept, rejected=Rejected(with_key, 1.0)),
+        explained_page(Failed(502, "id", "queue_full", f"no {KEY}", rejected=Rejected(with_key, 1.0)), accept),
     ]
     for page in pages:
         assert KEY.encode() not in page.body

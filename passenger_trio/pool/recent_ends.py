@@ -1,0 +1,75 @@
+"""How the last processes ended, and the evidence that an error page shows of it (OB10).
+
+A connection sees the end of a process before the pool knows its exit status. Only a page that explains waits for that,
+for ``_STATUS_TIME`` at most; and for ``_EXIT_TIME`` to see whether the process ends at all.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import trio
+
+from passenger_trio.core.evidence import Evidence, ProcessEnd, process_evidence
+from passenger_trio.core.limits import PoolLimits
+from passenger_trio.core.model import ProcessId
+from passenger_trio.core.statistics import GroupStatistics
+from passenger_trio.pool.session import Process
+from passenger_trio.spawning.handshake import describe_exit
+from passenger_trio.spawning.spawner import LiveProcess
+
+__all__ = ["RecentEnds"]
+
+_MOST = 20
+_EXIT_TIME = 0.2
+_STATUS_TIME = 1.0
+
+
+class RecentEnds:
+    """:param processes: the pool's, which this only reads."""
+
+    def __init__(self, processes: Mapping[ProcessId, Process[LiveProcess]]) -> None:
+        self._processes = processes
+        self._ends: deque[tuple[int, ProcessEnd]] = deque(maxlen=_MOST)
+        self._recorded = trio.Event()
+
+    def record(self, process: Process[LiveProcess], status: int | None, reason: str) -> None:
+        """A process has ended."""
+        self._ends.append((process.live.pid, ProcessEnd(describe_exit(status), reason, process.live.output_tail)))
+        recorded, self._recorded = self._recorded, trio.Event()
+        recorded.set()
+
+    async def wait(self, pid: int) -> ProcessEnd | None:
+        """How a process ended of which a connection has just seen the end; None: it lives."""
+        process = self._living(pid)
+        if process is not None:
+            with trio.move_on_after(_EXIT_TIME):
+                await process.live.wait_exit()
+        with trio.move_on_after(_STATUS_TIME):
+            while self._find(pid) is None and self._living(pid) is None:
+                await self._recorded.wait()
+        await trio.lowlevel.checkpoint()
+        return self._find(pid)
+
+    def evidence(
+        self, group: GroupStatistics, limits: PoolLimits, pid: int, end: ProcessEnd | None, now: float
+    ) -> Evidence:
+        """:param pid: of the process that had the request; 0: there was none."""
+        living: Process[Any] | None = self._living(pid) if pid else None
+        return Evidence(
+            group.limits,
+            min(group.limits.max_instances or limits.max_pool_size, limits.max_pool_size),
+            process_evidence(group, {id: process.live.pid for id, process in self._processes.items()}, now),
+            len(group.attempts),
+            group.queue_length,
+            end,
+            end.output if end is not None else living.live.output_tail if living is not None else (),
+        )
+
+    def _find(self, pid: int) -> ProcessEnd | None:
+        return next((end for ended, end in reversed(self._ends) if ended == pid), None)
+
+    def _living(self, pid: int) -> Process[LiveProcess] | None:
+        return next((process for process in self._processes.values() if process.live.pid == pid), None)
