@@ -45,10 +45,13 @@ class RecentEnds:
         """How a process ended of which a connection has just seen the end; None: it lives."""
         process = self._living(pid)
         if process is not None:
-            with trio.move_on_after(_EXIT_TIME):
+            with trio.move_on_after(_EXIT_TIME) as looking:
                 await process.live.wait_exit()
+            if looking.cancelled_caught:
+                return None
+        # The exit may be seen here before the pool has seen it, and its status comes later still.
         with trio.move_on_after(_STATUS_TIME):
-            while self._find(pid) is None and self._living(pid) is None:
+            while self._find(pid) is None:
                 await self._recorded.wait()
         await trio.lowlevel.checkpoint()
         return self._find(pid)
