@@ -3,9 +3,7 @@
 ::
 
     program         the block of ``open_pool``
-     |- remains, spawn listener     where loaders connect back
-     |- pool                        clock, and a group task for each application
-     |- hooks, gauges, restart files
+     |- the parts of a pool         pool_parts: remains, spawn listener, pool, hooks, on_event, gauges, restart files
      `- loans that end              requests that were left before their response was complete
 
 What an application may have (minimums, limits, restarts by restart.txt, back-off, the crash loop's circuit) is as in a
@@ -17,7 +15,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from functools import partial
 
 import attrs
 import trio
@@ -30,27 +27,23 @@ from passenger_trio.core.limits import group_limits, pool_limits
 from passenger_trio.core.memory_room import most_by_files
 from passenger_trio.core.model import GroupKey, SessionOutcome
 from passenger_trio.core.statistics import PoolStatistics
-from passenger_trio.errors import EnvironmentUnfit, PassengerError
+from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError
+from passenger_trio.extensions import Extensions
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.library_errors import reword
 from passenger_trio.options import Config
 from passenger_trio.pool.events import Listener as EventListener
-from passenger_trio.pool.gauges import Gauges
-from passenger_trio.pool.hooks import Hooks, parse_hooks
 from passenger_trio.pool.pool import Pool
-from passenger_trio.pool.restart_file_poller import RestartFilePoller
 from passenger_trio.pool.session import Session
 from passenger_trio.pool.startup import wait_until
 from passenger_trio.pool.waiter import Waiter
+from passenger_trio.pool_parts import PoolParts
 from passenger_trio.preflight import examine
 from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.app_spec import AppSpec
-from passenger_trio.spawning.choose_spawner import SpawnerFacts, SpawnerParts, spawners_of, uses_preloader
-from passenger_trio.spawning.remains import Remains
-from passenger_trio.spawning.spawn_listener import SpawnListener
+from passenger_trio.spawning.choose_spawner import uses_preloader
 from passenger_trio.system.limits import soft_limit
 from passenger_trio.system.pidfd import why_no_processes
-from passenger_trio.system.ports import Ports
 from passenger_trio.system.syscalls import cpus
 
 __all__ = ["RunningPool", "open_pool"]
@@ -137,12 +130,14 @@ async def _finish(session: Session) -> None:
 
 
 @asynccontextmanager
-async def open_pool(config: Config) -> AsyncIterator[RunningPool]:
+async def open_pool(config: Config, *, extensions: Extensions | None = None) -> AsyncIterator[RunningPool]:
     """Run the applications of a configuration while the block runs, without a server.
 
     The block begins when they are ready. Leaving it waits for the processes that are borrowed and ends all of
     them. Leaving it with an exception or a cancellation ends everything at once; the exception passes unchanged.
 
+    :param extensions: spawners and callables of the program's own, as for ``open_server``. ``on_request`` and ``error_page``
+        are for clients, and refused.
     :raises NothingToServe: no application was found.
     :raises OptionError: an option has an invalid value.
     :raises StartupAborted: an application did not start, and ``abort_on_startup_error`` is set.
@@ -150,13 +145,16 @@ async def open_pool(config: Config) -> AsyncIterator[RunningPool]:
     """
     if missing := why_no_processes():
         raise EnvironmentUnfit(f"passenger_trio needs /proc: {missing}")
+    own = extensions or Extensions()
+    for name in ("on_request", "error_page"):
+        if getattr(own, name) is not None:
+            raise OptionError(name, getattr(own, name), "a pool without a server has no clients: leave it out")
     try:
         found = examine(config, is_embedded=True)
     except PassengerError as error:
         reword(error)
         raise
     kernel = ErrorKernel()
-    keep = kernel.supervise_started
     failure: BaseException | None = None
     with ExitStack() as resources:
         instance = create_instance_dir(config.server.instance_dir)
@@ -164,33 +162,17 @@ async def open_pool(config: Config) -> AsyncIterator[RunningPool]:
         places = AppPlaces(config, os.environ, instance.path, instance.spawn_socket, is_embedded=True)
         resources.callback(places.close)
         specs = [places.make_spec(app, detected) for app, detected in zip(config.apps, found, strict=True)]
-        hooks = parse_hooks(config.pool.hook)
+        directories = {spec.key: os.path.join(spec.detected.root, spec.app.restart_dir) for spec in specs}
+        roots = {spec.key: spec.detected.root for spec in specs}
+        restart_files = (directories, roots, config.pool.stat_throttle_rate)
         pool = Pool(pool_limits(config.pool, cpus(), most_by_files(soft_limit("NOFILE"))), kernel)
         async with trio.open_nursery() as program:
-            spawn_listener = SpawnListener(places.spawn_socket, kernel, mode=places.spawn_mode)
-            remains = Remains(kernel)
-            await program.start(remains.serve)
-            await program.start(partial(keep, "the spawn listener", spawn_listener.serve, must_start=True))
-            await program.start(pool.run)
-            if hooks:
-                await program.start(keep, "the hooks", Hooks(pool.events, hooks, kernel).run)
-            gauges = Gauges(pool, config.pool.memory_check_interval)
-            await gauges.look()
-            program.start_soon(kernel.supervise, "the memory gauges", gauges.run)
-            if config.pool.stat_throttle_rate:
-                directories = {spec.key: os.path.join(spec.detected.root, spec.app.restart_dir) for spec in specs}
-                roots = {spec.key: spec.detected.root for spec in specs}
-                poller = RestartFilePoller(pool, directories, roots, config.pool.stat_throttle_rate)
-                await program.start(keep, "the restart-file poller", poller.run)
-            parts = SpawnerParts(spawn_listener, Ports(), remains, kernel)
+            parts = PoolParts.make(pool, config.pool, places, kernel, restart_files, own)
+            await parts.start_pool(program)
+            await parts.start_watches(program)
             for spec in specs:
-                facts = SpawnerFacts(partial(pool.preloader_changed, spec.key), partial(pool.found_unsafe, spec.key))
-                await pool.add_group(
-                    spec.key,
-                    group_limits(spec.app, preloads=uses_preloader(spec)),
-                    spawners_of(spec, parts, facts),
-                    spec.app.shutdown_timeout,
-                )
+                limits = group_limits(spec.app, preloads=uses_preloader(spec))
+                await pool.add_group(spec.key, limits, parts.spawners(spec), spec.app.shutdown_timeout)
             try:
                 await wait_until(
                     pool,
@@ -204,10 +186,8 @@ async def open_pool(config: Config) -> AsyncIterator[RunningPool]:
             except BaseException as error:  # noqa: BLE001  raised below, outside of the nursery's group
                 failure = error
                 program.cancel_scope.cancel()
-            pool.shut_down()
-            with trio.move_on_after(max(spec.app.shutdown_timeout for spec in specs) + _POOL_TIME):
-                await pool.empty.wait()
-                await remains.wait_no_groups()
+            longest = max(spec.app.shutdown_timeout for spec in specs)
+            await parts.end(trio.current_time() + longest + _POOL_TIME)
             program.cancel_scope.cancel()
     if failure is not None:
         raise failure

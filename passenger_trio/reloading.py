@@ -34,10 +34,9 @@ from passenger_trio.errors import NotFound, PassengerError, ReloadRefused
 from passenger_trio.extensions import Extensions
 from passenger_trio.options import AppOptions, Config
 from passenger_trio.pool.code_watcher import CodeWatcher, Watched, watched
-from passenger_trio.pool.gauges import Gauges
-from passenger_trio.pool.hooks import Hooks, parse_hooks
+from passenger_trio.pool.hooks import parse_hooks
 from passenger_trio.pool.pool import Pool
-from passenger_trio.pool.restart_file_poller import RestartFilePoller
+from passenger_trio.pool_parts import PoolParts
 from passenger_trio.preflight import examine
 from passenger_trio.server.front import Front
 from passenger_trio.server.listening.listeners import Listeners
@@ -45,14 +44,14 @@ from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.logs.tee import RecordTee
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.app_spec import AppSpec, group_key
-from passenger_trio.spawning.choose_spawner import MakeSpawner, SpawnerFacts, SpawnerParts, uses_preloader
+from passenger_trio.spawning.choose_spawner import uses_preloader
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.system.cgroups import remove_cgroup
 from passenger_trio.system.limits import soft_limit
 from passenger_trio.system.syscalls import cpus
 from passenger_trio.system.threads import NoThread, in_thread
 
-__all__ = ["ConfigSource", "MakeSpawners", "Parts", "ReadConfig", "Reloading", "descriptors_for", "watched_of"]
+__all__ = ["ConfigSource", "Parts", "ReadConfig", "Reloading", "descriptors_for", "watched_of"]
 
 _LOOK = 0.02
 """Seconds between two looks at the requests that are on their way to a removed application."""
@@ -60,9 +59,6 @@ _LOOK = 0.02
 _log = logging.getLogger("passenger_trio")
 
 T = TypeVar("T")
-
-MakeSpawners = Callable[[AppSpec, SpawnerParts, SpawnerFacts], MakeSpawner]
-"""Makes, for an application, the function that makes the spawner of each generation."""
 
 
 class ReadConfig(Protocol):
@@ -104,12 +100,8 @@ class Parts:
 
     nursery: trio.Nursery
     """For reloads, and for applications on their way out."""
-    spawner_parts: SpawnerParts
-    make_spawners: MakeSpawners
-    gauges: Gauges
-    restart_files: RestartFilePoller
+    pool: PoolParts
     code_watcher: CodeWatcher
-    hooks: Hooks
 
 
 class Reloading:
@@ -368,12 +360,12 @@ class Reloading:
             self._leaving[spec.key] = spec
             parts.nursery.start_soon(self._see_off, spec)
         if limits.memory_share:
-            await parts.gauges.look(even_if_fixed=True)
+            await parts.pool.gauges.look(even_if_fixed=True)
         self._pool.change_limits(limits)
-        parts.gauges.interval = config.pool.memory_check_interval
-        parts.hooks.change(hooks)
+        parts.pool.gauges.interval = config.pool.memory_check_interval
+        parts.pool.hooks.change(hooks)
         parts.code_watcher.change(watches)
-        parts.restart_files.watch(*self.restart_files())
+        parts.pool.restart_files.watch(*self.restart_files())
         if plan.listens_elsewhere:
             self._listeners.change(before.server, config.server, opened)
             self.addresses[:] = self._listeners.urls
@@ -381,22 +373,16 @@ class Reloading:
 
     # -- parts --------------------------------------------------------------------------------------------------
 
-    def _spawners(self, spec: AppSpec) -> MakeSpawner:
-        pool = self._pool
-        facts = SpawnerFacts(partial(pool.preloader_changed, spec.key), partial(pool.found_unsafe, spec.key))
-        made = self.parts.make_spawners(spec, self.parts.spawner_parts, facts)
-        return self._extensions.spawners(spec.app, made, self._front.kernel)
-
     async def _add(self, spec: AppSpec) -> None:
         # One of this name may be on its way out: it comes back, with other processes.
         self._pool.remove_group(spec.key)
         limits = group_limits(spec.app, preloads=uses_preloader(spec))
-        await self._pool.add_group(spec.key, limits, self._spawners(spec), spec.app.shutdown_timeout)
+        await self._pool.add_group(spec.key, limits, self.parts.pool.spawners(spec), spec.app.shutdown_timeout)
 
     def _restart(self, spec: AppSpec) -> None:
         spec.programs.update(self.specs[spec.key].programs)
         limits = group_limits(spec.app, preloads=uses_preloader(spec))
-        self._pool.change_group(spec.key, limits, self._spawners(spec), spec.app.shutdown_timeout)
+        self._pool.change_group(spec.key, limits, self.parts.pool.spawners(spec), spec.app.shutdown_timeout)
         self._pool.restart(spec.key)
 
     def _change(self, spec: AppSpec) -> None:

@@ -51,16 +51,13 @@ from passenger_trio.fronts.fronts import Fronts
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.library_errors import reword
 from passenger_trio.options import AppOptions, Config
-from passenger_trio.pool.callables import Callables
 from passenger_trio.pool.code_watcher import CodeWatcher
-from passenger_trio.pool.gauges import Gauges
-from passenger_trio.pool.hooks import Hooks, parse_hooks
 from passenger_trio.pool.lease_desk import LeaseDesk
 from passenger_trio.pool.pool import Pool
-from passenger_trio.pool.restart_file_poller import RestartFilePoller
 from passenger_trio.pool.startup import wait_until
+from passenger_trio.pool_parts import MakeSpawners, PoolParts
 from passenger_trio.preflight import examine
-from passenger_trio.reloading import MakeSpawners, Parts, Reloading, descriptors_for, watched_of
+from passenger_trio.reloading import Parts, Reloading, descriptors_for, watched_of
 from passenger_trio.running import Reports, RunningServer
 from passenger_trio.server.front import Front
 from passenger_trio.server.health_paths import HealthPaths
@@ -71,14 +68,11 @@ from passenger_trio.server.logs.tee import RecordTee
 from passenger_trio.server.mounts import Route
 from passenger_trio.server.tracing.spans import open_spans
 from passenger_trio.spawning.app_places import AppPlaces
-from passenger_trio.spawning.choose_spawner import SpawnerParts, spawners_of
+from passenger_trio.spawning.choose_spawner import spawners_of
 from passenger_trio.spawning.detect import DetectedApp
-from passenger_trio.spawning.remains import Remains
-from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.system.cgroups import OwnCgroup
 from passenger_trio.system.limits import soft_limit
 from passenger_trio.system.pidfd import why_no_processes
-from passenger_trio.system.ports import Ports
 from passenger_trio.system.syscalls import cpus
 
 __all__ = ["open_server", "open_tree", "serve"]
@@ -259,11 +253,8 @@ async def open_tree(
         end: float | None = None
         keep = kernel.supervise_started
         async with trio.open_nursery() as tree:
-            spawn_listener = SpawnListener(places.spawn_socket, kernel, mode=places.spawn_mode)
-            remains = Remains(kernel)
-            await tree.start(remains.serve)
-            await tree.start(partial(keep, "the spawn listener", spawn_listener.serve, must_start=True))
-            await tree.start(pool.run)
+            parts = PoolParts.make(pool, config.pool, places, kernel, reloading.restart_files(), own, make_spawners)
+            await parts.start_pool(tree)
             admin = Admin(server, trio.current_time())
             server.reports = Reports(partial(status, admin), partial(families, admin))
             await tree.start(partial(keep, "the admin socket", partial(serve_admin, admin), must_start=True))
@@ -274,20 +265,11 @@ async def open_tree(
                 tree.start_soon(kernel.supervise, "the watch of slow requests", watch)
             if scraped:
                 tree.start_soon(kernel.supervise, "the metrics listeners", serve_metrics, admin, scraped)
-            hooks = Hooks(pool.events, parse_hooks(config.pool.hook), kernel)
-            await tree.start(keep, "the hooks", hooks.run)
-            if own.on_event is not None:
-                await tree.start(keep, "on_event", Callables(pool.events, own.on_event, kernel).run)
-            gauges = Gauges(pool, config.pool.memory_check_interval)
             if front_processes is not None:
-                gauges.others = front_processes.pids
-            await gauges.look()
-            tree.start_soon(kernel.supervise, "the memory gauges", gauges.run)
-            restart_files = RestartFilePoller(pool, *reloading.restart_files())
-            await tree.start(keep, "the restart-file poller", restart_files.run)
+                parts.gauges.others = front_processes.pids
+            await parts.start_watches(tree)
             tree.start_soon(kernel.supervise, "the code watcher", code_watcher.run)
-            parts = SpawnerParts(spawn_listener, Ports(), remains, kernel)
-            await reloading.open(Parts(tree, parts, make_spawners, gauges, restart_files, code_watcher, hooks))
+            await reloading.open(Parts(tree, parts, code_watcher))
             if desk is not None and front_processes is not None:
                 tree.start_soon(kernel.supervise, "the lease desk", desk.run)
                 tree.start_soon(front_processes.run)
@@ -342,10 +324,7 @@ async def open_tree(
             if end is None:
                 end = trio.current_time() + config.server.shutdown_timeout
             pool.hasten(time_to_ask(end - trio.current_time()))
-            pool.shut_down()
-            with trio.move_on_at(end):
-                await pool.empty.wait()
-                await remains.wait_no_groups()
+            await parts.end(end)
             tree.cancel_scope.cancel()
         if failure is not None:
             raise failure

@@ -42,7 +42,10 @@ ALLOWED: dict[str, set[str]] = {
     "library_errors": {"errors"},
     "app_handle": {"pool", "spawning", "core", "errors", "options"},
     "borrowed": {"app_response", "pool", "spawning", "codecs", "core", "errors"},
+    "pool_parts": {"extensions", "pool", "spawning", "system", "kernel", "core", "options"},
     "pool_tree": {
+        "pool_parts",
+        "extensions",
         "library_errors",
         "borrowed",
         "app_handle",
@@ -59,7 +62,18 @@ ALLOWED: dict[str, set[str]] = {
     "served_app": {"app_handle", "app_response", "server"},
     "extensions": {"server", "pool", "spawning", "kernel", "core", "errors", "options"},
     "status_types": set(),
-    "reloading": {"extensions", "preflight", "server", "pool", "spawning", "system", "core", "errors", "options"},
+    "reloading": {
+        "pool_parts",
+        "extensions",
+        "preflight",
+        "server",
+        "pool",
+        "spawning",
+        "system",
+        "core",
+        "errors",
+        "options",
+    },
     "running": {
         "reloading",
         "core",
@@ -94,6 +108,7 @@ ALLOWED: dict[str, set[str]] = {
         "version",
     },
     "tree": {
+        "pool_parts",
         "library_errors",
         "extensions",
         "reloading",

@@ -29,6 +29,8 @@ class Callables:
         self._events = events
         self._on_event = on_event
         self._kernel = kernel
+        self.ended: trio.Event = trio.Event()
+        """Set when the pool has ended, and the last event was told."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled, or until the pool has ended. Reports itself as started when it listens."""
@@ -37,3 +39,4 @@ class Callables:
             async for event in listener:
                 with self._kernel.contain("on_event"):
                     self._on_event(event)
+        self.ended.set()

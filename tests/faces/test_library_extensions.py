@@ -16,7 +16,7 @@ from test_library_face import config, get, nothing_left
 
 import passenger_trio
 from passenger_trio import AppOptions, Extensions
-from passenger_trio.errors import SpawnError
+from passenger_trio.errors import OptionError, SpawnError
 from passenger_trio.events import Event
 from passenger_trio.extensions import AccessRecord, FailedRequest, LiveProcess, Page, Spawner
 from passenger_trio.testing import eventually
@@ -123,3 +123,28 @@ def test_a_program_that_fails_in_them_costs_what_they_were_called_for(
     with nothing_left(), caplog.at_level(logging.ERROR):
         trio.run(program)
     assert "wrap_spawner failed (the application does not start): LookupError: mine" in caplog.text
+
+
+def test_a_pool_without_a_server_takes_spawners_and_callables(tmp_path: Path) -> None:
+    """LI5, LI7: as a server does. What is for clients is refused, and not left unused."""
+    root = write_app(tmp_path / "shop", HELLO)
+    made: list[int] = []
+    heard: list[str] = []
+
+    def wrap(app: AppOptions, generation: int, usual: Spawner) -> Spawner:
+        return Registers(usual, made)  # type: ignore[return-value]  # the rest by __getattr__
+
+    async def program() -> None:
+        extensions = Extensions(wrap_spawner=wrap, on_event=lambda event: heard.append(event.name))
+        async with passenger_trio.open_pool(config(root), extensions=extensions) as pool:
+            async with pool.checkout() as process:
+                assert made == [process.pid]
+        assert "process_attached" in heard
+        assert "process_exited" in heard
+        for refused in (Extensions(on_request=lambda record: None), Extensions(error_page=lambda request: None)):
+            with pytest.raises(OptionError, match="has no clients"):
+                async with passenger_trio.open_pool(config(root), extensions=refused):
+                    raise AssertionError("it was begun")
+
+    with nothing_left():
+        trio.run(program)
