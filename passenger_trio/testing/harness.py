@@ -28,7 +28,7 @@ from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
 from passenger_trio.admin.client import fetch_status
-from passenger_trio.testing.raw_client import RawClient, Response
+from passenger_trio.testing.reachable import Reachable
 from passenger_trio.testing.run_directory import HOME, environment_of_a_server, temporary_directory
 
 __all__ = ["MARK", "LeftBehind", "Supervisor", "eventually", "is_running"]
@@ -74,7 +74,7 @@ def is_running(pid: int) -> bool:
     return threads > 1 or stat[stat.rindex(b")") + 2 :][:1] not in b"ZX"
 
 
-class Supervisor:
+class Supervisor(Reachable):
     """A running server. Use it as a context manager: leaving it stops the server and checks that
     nothing is left.
     """
@@ -265,20 +265,6 @@ class Supervisor:
             except FileNotFoundError:
                 continue
         return sorted(found)
-
-    # Requests
-
-    def connect(self, timeout: float = 30.0) -> RawClient:
-        return RawClient(self.address, timeout)
-
-    def get(self, path: str = "/", **headers: str) -> Response:
-        """GET on a new connection. Fields as in ``Accept="..."``; an underscore in a name becomes a dash."""
-        with self.connect() as client:
-            return client.get(path, [(name.replace("_", "-"), value) for name, value in headers.items()])
-
-    def post(self, path: str, body: bytes) -> Response:
-        with self.connect() as client:
-            return client.request("POST", path, body=body)
 
     # Shutdown
 

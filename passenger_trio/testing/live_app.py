@@ -18,7 +18,7 @@ from typing import Any
 from passenger_trio.testing.clients import async_client, http_client, open_websocket
 from passenger_trio.testing.forked_preloader import ForkedPreloader, interface_of
 from passenger_trio.testing.leaks import Held, error_lines, grown, look, outlived
-from passenger_trio.testing.raw_client import RawClient, Response
+from passenger_trio.testing.reachable import Reachable
 from passenger_trio.testing.servers import ServerUnderTest
 
 __all__ = ["THRESHOLD", "DoesNotStart", "LiveApp", "options_for_object", "options_of"]
@@ -33,14 +33,13 @@ class DoesNotStart(AssertionError):
     """The application does not start. The text has the server's explanation."""
 
 
-class LiveApp:
+class LiveApp(Reachable):
     """The application of a test. Made by the fixtures, and by ``PassengerTestCase``."""
 
     def __init__(self, address: str | tuple[str, int], server: ServerUnderTest | None) -> None:
         """:param server: None: a server that is not ours (``--passenger-server``)."""
         self._server = server
-        self.address = address
-        """Where the clients of the test connect: the path of a Unix socket, or host and port."""
+        self._address = address
         self.url = "http://localhost" if isinstance(address, str) else f"http://{address[0]}:{address[1]}"
         self._log_from = len(server.log) if server is not None else 0
         self._forked: ForkedPreloader | None = None
@@ -54,6 +53,15 @@ class LiveApp:
         return cls(address, server)
 
     # Facts
+
+    @property
+    def address(self) -> tuple[str, int] | str:
+        """Where the clients of the test connect: the path of a Unix socket, or host and port."""
+        return self._address
+
+    @address.setter
+    def address(self, address: tuple[str, int] | str) -> None:
+        self._address = address
 
     @property
     def is_ours(self) -> bool:
@@ -112,20 +120,6 @@ class LiveApp:
         """A ``trio_websocket.WebSocketConnection``, for tests that run in Trio."""
         async with open_websocket(self.address, path, **options) as websocket:
             yield websocket
-
-    def connect(self, timeout: float = 30.0) -> RawClient:
-        """A new connection for bytes."""
-        return RawClient(self.address, timeout)
-
-    def get(self, path: str = "/", **headers: str) -> Response:
-        """GET on a new connection. Fields as in ``Accept="..."``; an underscore in a name becomes a dash."""
-        with self.connect() as client:
-            return client.get(path, [(name.replace("_", "-"), value) for name, value in headers.items()])
-
-    def post(self, path: str, body: bytes) -> Response:
-        """POST on a new connection."""
-        with self.connect() as client:
-            return client.request("POST", path, body=body)
 
     # Life
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import h11
 
 from passenger_trio.testing.faults.fault import Fault
-from passenger_trio.testing.raw_client import RawClient, Response
+from passenger_trio.testing.reachable import Reachable
 from passenger_trio.testing.run_directory import temporary_directory
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Connection:
                     pass  # the other side has ended the connection
 
 
-class Link(Fault):
+class Link(Fault, Reachable):
     """A fault of a client. Send requests through it: ``get``, ``connect``, ``client``, or
     ``address`` for a client of your own.
     """
@@ -164,18 +164,6 @@ class Link(Fault):
         """For a client that takes an address and no socket path; without a trailing slash."""
         address = self.address
         return f"unix:{address}" if isinstance(address, str) else f"http://{address[0]}:{address[1]}"
-
-    def connect(self, timeout: float = 30.0) -> RawClient:
-        return RawClient(self.address, timeout)
-
-    def get(self, path: str = "/", **headers: str) -> Response:
-        """GET on a new connection through the link. Fields as in ``Supervisor.get``."""
-        with self.connect() as client:
-            return client.get(path, [(name.replace("_", "-"), value) for name, value in headers.items()])
-
-    def post(self, path: str, body: bytes) -> Response:
-        with self.connect() as client:
-            return client.request("POST", path, body=body)
 
     def client(self, **arguments: Any) -> httpx2.Client:
         """An ``httpx2.Client`` whose requests go through the link."""
