@@ -308,6 +308,8 @@ class TestFlags:
             text = value = "/x"
         elif flag.name == "core":
             text = value = "64M"
+        elif flag.name == "cpu_max":
+            text = value = "50%"
         elif flag.name == "fronts":
             text = value = "2"
         elif flag.name == "apps_dir":
