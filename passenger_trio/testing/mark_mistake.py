@@ -9,7 +9,7 @@ This module is imported in every run of pytest, so it imports nothing but pytest
 from __future__ import annotations
 
 import types
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 
 import pytest
 
@@ -52,9 +52,15 @@ def _misled(module: pytest.Module, names: Mapping[str, object]) -> list[str]:
         name
         for name, value in list(names.items())
         if isinstance(value, (types.FunctionType, type))
-        and any(_is_empty(mark) for mark in vars(value).get("pytestmark", ()))
+        and any(_is_empty(mark) for mark in _marks(value))
         and not (module.funcnamefilter(name) or module.classnamefilter(name))
     ]
+
+
+def _marks(value: object) -> Iterable[object]:
+    """A class may say ``pytestmark = mark`` or ``pytestmark = [mark, ...]``."""
+    found = vars(value).get("pytestmark", ())
+    return found if isinstance(found, list | tuple) else (found,)
 
 
 def _is_empty(mark: object) -> bool:

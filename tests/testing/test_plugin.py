@@ -474,6 +474,9 @@ def test_TH1_a_function_as_only_argument_of_the_mark_is_an_error_that_says_what_
             from flask import Flask
             app = Flask("app")
 
+            class Shared:
+                pytestmark = pytest.mark.usefixtures("tmp_path")  # one mark, and no list
+
             @pytest.mark.passenger
             class TestIt:
                 @pytest.mark.passenger(app)
