@@ -113,7 +113,10 @@ class RestartFilePoller:
         if self._interval and not self._awake() <= self._files.keys():
             await trio.lowlevel.checkpoint()
             return
-        with trio.move_on_after(due - trio.current_time() if self._interval else float("inf")):
+        seconds = (
+            max(0.0, due - trio.current_time()) if self._interval else float("inf")
+        )  # a look may have taken longer
+        with trio.move_on_after(seconds):
             await self._changed.wait()
 
     async def _look(self, keys: Collection[GroupKey]) -> bool:
