@@ -82,7 +82,9 @@ def started(count: int, directories: int) -> Iterator[tuple[Supervisor, float]]:
         root = Path(place)
         write(root, count, directories)
         begun = time.monotonic()
-        with Supervisor.start(root, "--access-log", "off", env={"PASSENGER_TRIO_LOG_LEVEL": "warning"}) as server:
+        with Supervisor.start(
+            root, "--access-log", "off", timeout=300.0, env={"PASSENGER_TRIO_LOG_LEVEL": "warning"}
+        ) as server:
             yield server, time.monotonic() - begun
 
 
