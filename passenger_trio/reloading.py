@@ -149,7 +149,7 @@ class Reloading:
         self._tell_addresses = tell_addresses
         self.last_was_done = True
         """Whether the last reload was done; the start counts as the first. A dry run is none."""
-        self.last_done_at = time.time()
+        self.last_done_at: float = time.time()
         """When the configuration that is served was taken over, in seconds since the epoch."""
         self._parts: Parts | None = None
         self._access_log_scope: trio.CancelScope | None = None

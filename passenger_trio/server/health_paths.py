@@ -41,4 +41,4 @@ class HealthPaths:
     def __init__(self, prefix: str, ask: Ask) -> None:
         """:raises OptionError: see ``paths_of_health``."""
         self.ask = ask
-        self.question_at = paths_of_health(prefix).get
+        self.question_at: Callable[[bytes], str | None] = paths_of_health(prefix).get

@@ -45,11 +45,11 @@ class AppPlaces:
         self._instance_dir = instance_dir
         self._is_embedded = is_embedded
         self._made = 0
-        self.cgroups = AppCgroups(own_cgroup, UNLIMITED_FILES)
+        self.cgroups: AppCgroups = AppCgroups(own_cgroup, UNLIMITED_FILES)
         self._dirs: AppDirs | None = None
-        self.spawn_socket = spawn_socket
+        self.spawn_socket: str = spawn_socket
         """The path of the spawn socket."""
-        self.spawn_mode = 0o600
+        self.spawn_mode: int = 0o600
         """The mode of its file."""
         is_asked = any(app.user or app.group for app in config.apps)
         if os.geteuid() == 0 and (is_asked or not (self._server_user or is_embedded)):
