@@ -75,7 +75,7 @@ class TestWhatItShows:
             told: dict[str, Any] = json.loads(status_of(server, "--json"))
             assert told["pid"] == server.pid
             assert told["addresses"] == server.ready["addresses"]
-            assert told["pool"] == {"max": 6, "size": 1, "detached": 0, "spawning": 0, "queue": 0}
+            assert told["pool"] == {"max": 6, "size": 1, "detached": 0, "spawning": 0, "queue": 0, "memory": None}
             [group] = told["groups"]
             assert (group["name"], group["environment"], group["queue"]) == ("behaviours", "development", 0)
             [process] = group["processes"]
