@@ -528,7 +528,8 @@ class TestLogs:
             port = int(line.rsplit(":", 1)[1].rstrip("/"))
             with RawClient(("127.0.0.1", port)) as client:
                 assert client.get("/print?that").text == "ok"
-            assert re.fullmatch(r"\d\d:\d\d:\d\d \[behaviours \d+\] printed: that", server.wait_log("printed: that"))
+            line = server.wait_log("printed: that")
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]{12}Z \[behaviours \d+\] printed: that", line)
             banner = [number for number, line in enumerate(server.log) if line.startswith("passenger-trio ")]
             assert len(banner) == 1
             assert server.log[banner[0] + 5].strip() == "Ctrl-C stops"
