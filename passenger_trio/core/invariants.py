@@ -14,7 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from passenger_trio.core import astir, routing, scaling
+from passenger_trio.core import astir, capacity, making_room, retiring, routing, scaling
 from passenger_trio.core.backoff import NOT_IN_FORCE
 from passenger_trio.core.state import EnabledStatus, PoolState
 from passenger_trio.errors import InvariantBroken
@@ -30,7 +30,7 @@ def check(state: PoolState) -> None:
         for law in (
             conservation,
             bookkeeping,
-            capacity,
+            within_limits,
             generations,
             routing_index,
             queues,
@@ -106,7 +106,7 @@ def bookkeeping(state: PoolState) -> Iterator[str]:
                 yield f"process {process.id} drains until {process.drained_by}, but nobody looks before {group.drain_due}"
 
 
-def capacity(state: PoolState) -> Iterator[str]:
+def within_limits(state: PoolState) -> Iterator[str]:
     """The limits hold (``scaling`` lists them)."""
     limits = state.limits
     if state.capacity_used > max(limits.max_pool_size, state.allowed_used if limits.memory_share else 0):
@@ -115,7 +115,7 @@ def capacity(state: PoolState) -> Iterator[str]:
         yield f"{state.total} processes and attempts with the retired ones, {state.ceiling} and a relief for each group are allowed"
     if state.slots_used > max(limits.max_concurrent_spawns + 1, state.allowed_attempts):
         yield f"{state.slots_used} attempts have slots, {limits.max_concurrent_spawns} may, and one more"
-    least = sum(map(scaling.minimum, state.groups.values()))
+    least = sum(map(capacity.minimum, state.groups.values()))
     if limits.memory_share and state.open and limits.max_pool_size < least and not state.leaving:
         yield f"{limits.max_pool_size} processes may be, and the minimums are {least}"
     for group in state.groups.values():
@@ -128,8 +128,8 @@ def capacity(state: PoolState) -> Iterator[str]:
             if attempts > max(limits.max_concurrent_spawns, state.allowed_attempts):
                 yield f"{attempts} attempts of generation {number} of {group.key}, {limits.max_concurrent_spawns} are allowed"
         most = group.limits.max_instances
-        if most and len(group.enabled) + scaling.under_way(group) > most:
-            yield f"{len(group.enabled)} + {scaling.under_way(group)} processes and attempts of {group.key}, not {most}"
+        if most and len(group.enabled) + capacity.under_way(group) > most:
+            yield f"{len(group.enabled)} + {capacity.under_way(group)} processes and attempts of {group.key}, not {most}"
 
 
 def generations(state: PoolState) -> Iterator[str]:
@@ -142,7 +142,7 @@ def generations(state: PoolState) -> Iterator[str]:
                 yield f"process {process.id} is old, and nothing replaces it"
         if not group.worn.keys() <= group.enabled.keys():
             yield f"a process of {group.key} is worn, but does not serve"
-        reliefs = [a for a in group.attempts.values() if a.reason in scaling.RELIEFS and not a.abandoned]
+        reliefs = [a for a in group.attempts.values() if a.reason in retiring.RELIEFS and not a.abandoned]
         if reliefs != ([group.relief] if group.relief else []):
             yield f"the reliefs of {group.key} are {reliefs}"
         for attempt in group.attempts.values():
@@ -201,7 +201,7 @@ def progress(state: PoolState) -> Iterator[str]:
             if taken_by:
                 yield f"somebody waits for {group.key}, and process {process.id} has room"
         coming = group.attempts or group.backoff.until > NOT_IN_FORCE
-        hindered = full or not (scaling.has_ground(state) and scaling.may_begin(state, group, group.generation))
+        hindered = full or not (capacity.has_ground(state) and scaling.may_begin(state, group, group.generation))
         if not group.enabled and not (state.open and (coming or hindered)):
             yield f"somebody waits for {group.key}, and nothing will come of it"
 
@@ -213,11 +213,11 @@ def quiet(state: PoolState) -> Iterator[str]:
     full = state.capacity_used >= state.limits.max_pool_size
     for group in state.groups.values():
         wanted = scaling.wants(group, NOT_IN_FORCE) and scaling.may_begin(state, group, group.generation)
-        wanted = wanted and scaling.has_ground(state)
-        relief = scaling.wants_relief(group, NOT_IN_FORCE) and scaling.has_headroom(state, group)
+        wanted = wanted and capacity.has_ground(state)
+        relief = scaling.wants_relief(group, NOT_IN_FORCE) and capacity.has_headroom(state, group)
         if relief and scaling.may_begin(state, group, group.candidate or group.generation):
             yield f"{group.key} could have a relief and has none coming"
-        if wanted and (not full or (scaling.is_starved(group) and scaling.longest_idle(state) is not None)):
+        if wanted and (not full or (capacity.is_starved(group) and making_room.longest_idle(state) is not None)):
             yield f"{group.key} could have a process and has none coming"
 
 
@@ -228,17 +228,17 @@ def deadlines(state: PoolState) -> Iterator[str]:
         if attempt.slow != (attempt.slow_at == math.inf) or (attempt.slow and attempt.has_slot):
             yield f"attempt {attempt.id} is slow: {attempt.slow}, and nobody looks before {attempt.slow_at}"
     full = state.capacity_used >= state.limits.max_pool_size
-    if state.open and full and scaling.has_ground(state) and len(state.groups) > 1:
-        idle_at = scaling.longest_idle(state)
-        spare_at = idle_at.last_used + scaling.SPARE_AFTER if idle_at is not None else math.inf
+    if state.open and full and capacity.has_ground(state) and len(state.groups) > 1:
+        idle_at = making_room.longest_idle(state)
+        spare_at = idle_at.last_used + making_room.SPARE_AFTER if idle_at is not None else math.inf
         for group in state.groups.values():
             hungry = group.waiters and scaling.wants(group, NOT_IN_FORCE)
-            hungry = hungry and not scaling.is_starved(group) and scaling.may_begin(state, group, group.generation)
+            hungry = hungry and not capacity.is_starved(group) and scaling.may_begin(state, group, group.generation)
             if hungry and (state.spare_due > spare_at or state.spare_due == math.inf):
                 yield f"{group.key} may have the place of another at {spare_at}, but nobody looks before {state.spare_due}"
     for group in state.groups.values():
         frozen = not state.open or group.holds_on
-        if idle_time and len(group.enabled) > scaling.minimum(group) and not frozen:
+        if idle_time and len(group.enabled) > capacity.minimum(group) and not frozen:
             idle = [
                 process.last_used + idle_time
                 for process in group.enabled.values()

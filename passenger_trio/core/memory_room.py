@@ -28,7 +28,7 @@ import math
 
 import attrs
 
-from passenger_trio.core import scaling
+from passenger_trio.core import capacity, making_room, retiring
 from passenger_trio.core.commands import Command, Reason
 from passenger_trio.core.limits import PoolLimits
 from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, ProcessState
@@ -99,12 +99,12 @@ def calculate(pool: PoolState) -> Calculation:
     reserved = minimum = coming = next_size = 0
     next_group: GroupState | None = None
     for group in pool.groups.values():
-        least = scaling.minimum(group)
+        least = capacity.minimum(group)
         if not (least or group.enabled or group.attempts or group.waiters):
             continue  # asleep
         minimum += least
         size = _average(group)
-        have = len(group.enabled) + scaling.under_way(group)
+        have = len(group.enabled) + capacity.under_way(group)
         missing = max(least - have, 1 if group.waiters and not have else 0)
         if missing > 0:
             coming += missing
@@ -145,10 +145,10 @@ def fit(pool: PoolState, limits: PoolLimits, now: float) -> list[Command]:
     commands: list[Command] = []
     found = calculate(pool)
     while found.free < 0 or pool.capacity_used > found.number:
-        idle = scaling.longest_idle(pool)
+        idle = making_room.longest_idle(pool)
         if idle is None:
             break
-        commands += scaling.retire(pool, idle, Reason.SHRINK, now)
+        commands += retiring.retire(pool, idle, Reason.SHRINK, now)
         found = calculate(pool)
     pool.limits = attrs.evolve(limits, max_pool_size=found.number)
     pool.allowed_used = pool.capacity_used

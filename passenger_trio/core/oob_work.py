@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 
-from passenger_trio.core import routing, scaling, waitlist
+from passenger_trio.core import retiring, routing, waitlist
 from passenger_trio.core.commands import Command, Reason, RunOobWork
 from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, ProcessState
 
@@ -73,7 +73,7 @@ def end(pool: PoolState, process: ProcessState, succeeded: bool, now: float) -> 
         return []
     routing.end_oob_work(group)
     if not succeeded:
-        return scaling.retire(pool, process, Reason.OOB_WORK, now) + begin(pool, group, now)
+        return retiring.retire(pool, process, Reason.OOB_WORK, now) + begin(pool, group, now)
     return _come_back(pool, process, now) + begin(pool, group, now)
 
 
@@ -98,7 +98,7 @@ def _come_back(pool: PoolState, process: ProcessState, now: float) -> list[Comma
     if process.held:
         return []
     routing.enable(process)
-    scaling.watch_idleness(pool, process.group, now)
+    retiring.watch_idleness(pool, process.group, now)
     return waitlist.serve(pool, process.group, now)
 
 

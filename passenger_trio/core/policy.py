@@ -40,24 +40,27 @@ Each part states its theory in its own module: ``waitlist``, ``routing``, ``scal
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from passenger_trio.core import (
+    aftermath,
     astir,
+    capacity,
     crash_loop,
-    drain_time,
+    due,
     mending,
     oob_work,
     recycling,
     resizing,
     restarting,
+    retiring,
     routing,
     scaling,
+    starts_and_exits,
     statistics,
     waitlist,
 )
-from passenger_trio.core.commands import AbandonSpawn, Command, Grant, PoolEmpty, Reason, Refuse, Retire
+from passenger_trio.core.commands import AbandonSpawn, Command, Grant, Reason, Refuse, Retire
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import (
     AttemptId,
@@ -69,7 +72,7 @@ from passenger_trio.core.model import (
     SpawnFailure,
     WaiterId,
 )
-from passenger_trio.core.state import Attempt, EnabledStatus, GenerationState, GroupState, PoolState, ProcessState
+from passenger_trio.core.state import EnabledStatus, GenerationState, GroupState, PoolState
 from passenger_trio.core.statistics import GroupStatistics, PoolStatistics
 from passenger_trio.errors import InvariantBroken
 
@@ -133,7 +136,7 @@ class PoolPolicy:
         if not self.state.open:
             return []
         astir.stir(self.state, group)
-        return resizing.change_group(self.state, group, limits, now, jitter) + self._let_go(now)
+        return resizing.change_group(self.state, group, limits, now, jitter) + aftermath.let_go(self.state, now)
 
     # --- borrowing a process --------------------------------------------------------------------------------------
 
@@ -218,11 +221,11 @@ class PoolPolicy:
             waitlist.move_up(group, waiter, since)
         if lent:
             waitlist.be_patient(group, waiter, lent, now)
-        if state.limits.memory_share and scaling.is_starved(group):
+        if state.limits.memory_share and capacity.is_starved(group):
             woken = resizing.memory_changed(state, now)  # it counts from now on
             return woken + scaling.start_spawns(state, now, (group,))
         if group.has_choosy_waiters:
-            served = waitlist.serve(state, group, now) + self._let_go(now)
+            served = waitlist.serve(state, group, now) + aftermath.let_go(self.state, now)
             return served + scaling.start_spawns(state, now, (group,))
         return [] if scaling.is_at_rest(state, group) else scaling.start_spawns(state, now, (group,))
 
@@ -233,7 +236,7 @@ class PoolPolicy:
         """
         waitlist.leave(self.state, waiter)
         # Removing a waiter makes nothing possible that was impossible before. But a removed group may have waited for it.
-        return self._let_go(now)
+        return aftermath.let_go(self.state, now)
 
     def session_closed(self, session: SessionId, outcome: SessionOutcome, now: float) -> list[Command]:
         """A granted session has ended. The next waiter gets its place; a process that failed gets no more sessions.
@@ -265,29 +268,29 @@ class PoolPolicy:
                 worn = True
         elif outcome is _PROCESS_FAILED:
             if process.is_attached:
-                return self._process_failed(process, now)
+                return aftermath.process_failed(self.state, process, now)
             if process.leaving is not None:
                 process.leaving = None
                 return [Retire(process.id, Reason.FAILED)]
         elif outcome is _UNANSWERED:
             mending.broken_off(process)
             if crash_loop.left_unanswered(process) and process.is_attached:
-                return self._process_failed(process, now, Reason.UNANSWERED)
+                return aftermath.process_failed(self.state, process, now, Reason.UNANSWERED)
         if process.leaving is not None and not process.sessions:
-            return self._last_session_ended(process, proven, now)
+            return aftermath.last_session_ended(self.state, process, proven, now)
         if not proven and not worn and not state.waiters and state.open:
             if process.status is _DISABLED or process.group.oob_wanted:
-                return self._is_at_rest(process, now)
+                return aftermath.is_at_rest(self.state, process, now)
             return []
         groups = state.astir.values()
         commands = waitlist.serve(state, process.group, now)
-        commands += self._is_at_rest(process, now)
+        commands += aftermath.is_at_rest(self.state, process, now)
         if not state.open:
-            commands += self._retire_unneeded(process, now)
+            commands += aftermath.retire_unneeded(self.state, process, now)
             return commands
         if state.leaving:
             commands += resizing.let_go(state, now)
-        if proven or worn or (not process.sessions and scaling.somebody_is_starved(state)):
+        if proven or worn or (not process.sessions and capacity.somebody_is_starved(state)):
             # The back-off has ended; or this process is idle and a starved group may take its place.
             commands += scaling.start_spawns(state, now, groups)
         return commands
@@ -314,7 +317,7 @@ class PoolPolicy:
             raise InvariantBroken(f"session {session} is unbounded, but it is not open, or is that already")
         state.unbounded.add(session)
         routing.set_free(process)
-        return waitlist.serve(state, process.group, now) + self._let_go(now)
+        return waitlist.serve(state, process.group, now) + aftermath.let_go(self.state, now)
 
     def session_served(self, session: SessionId, count: int, now: float) -> list[Command]:
         """A session that serves one request after another (a slot that a front leases) has served ``count`` more of them.
@@ -373,29 +376,7 @@ class PoolPolicy:
         :param jitter: a random number in [0, 1).
         :raises InvariantBroken: the attempt is not under way, or the process exists already.
         """
-        state = self.state
-        if process in state.processes:
-            raise InvariantBroken(f"process {process} comes twice")
-        ended = self._end_attempt(attempt, now)
-        group = ended.group
-        state.last_order += 1
-        if group.limits.force_concurrency >= 0:
-            concurrency = group.limits.force_concurrency
-        new = ProcessState(process, group, concurrency, state.last_order, now, now, generation=ended.generation)
-        if not state.open:
-            routing.attach_detached(state, new)
-            return [Retire(process, Reason.SHUT_DOWN)]
-        commands = restarting.admit(state, ended, new, now)
-        if new.status is _ENABLED:
-            group.expected_concurrency = concurrency
-            group.grace = scaling.GRACE
-            group.spawn_time = now - ended.begun
-            recycling.attached(new, now, jitter)
-            scaling.watch_idleness(state, group, now)
-            commands += waitlist.serve(state, group, now)
-            commands += oob_work.begin(state, group, now)
-        commands += restarting.conclude(group) + self._let_go(now)
-        return commands + scaling.start_spawns(state, now, state.astir.values())
+        return starts_and_exits.spawn_succeeded(self.state, attempt, process, concurrency, now, jitter)
 
     def spawn_failed(
         self, attempt: AttemptId, failure: SpawnFailure | None, now: float, jitter: float
@@ -408,24 +389,7 @@ class PoolPolicy:
         :param jitter: a random number in [0, 1).
         :raises InvariantBroken: the attempt is not under way.
         """
-        state = self.state
-        ended = self._end_attempt(attempt, now)
-        if not state.open:
-            return self._empty()
-        group = ended.group
-        commands: list[Command] = []
-        if ended.generation == group.candidate:
-            commands += restarting.reject(group, failure, now)
-            scaling.watch_idleness(state, group, now)
-        elif not ended.abandoned:
-            crash_loop.look_at_age(group, now, state.limits)
-            group.backoff.record(now, jitter, state.limits, failure=failure, crash=False)
-            if ended.generation == group.generation:
-                commands += restarting.give_up(group, failure, now)
-                commands += self._distrust(group)
-        commands += restarting.conclude(group)
-        commands += waitlist.refuse_hopeless(state, group, now) + self._let_go(now)
-        return commands + scaling.start_spawns(state, now, state.astir.values())
+        return starts_and_exits.spawn_failed(self.state, attempt, failure, now, jitter)
 
     def process_exited(
         self, process: ProcessId, now: float, jitter: float, failure: SpawnFailure | None = None
@@ -438,37 +402,17 @@ class PoolPolicy:
         :param failure: the evidence that refused waiters may see, if the exit counts as a failed start.
         :raises InvariantBroken: there is no such process.
         """
-        state = self.state
-        gone = state.processes.get(process)
-        if gone is None:
-            raise InvariantBroken(f"process {process} exits, but there is none")
-        by_itself = gone.is_attached
-        if not by_itself:
-            crash_loop.explain(gone, failure)
-        elif state.open:
-            crash_loop.record_crash(gone, now, jitter, state.limits, failure)
-        routing.forget(state, gone)
-        if by_itself and state.open:
-            distrusted = self._distrust(gone.group)
-            return distrusted + self._left(gone, now, lost=gone.group)
-        return self._left(gone, now, lost=gone.group if by_itself else None)
+        return starts_and_exits.process_exited(self.state, process, now, jitter, failure)
 
     def sampled(self, process: ProcessId, size: int, now: float) -> list[Command]:
         """A process uses ``size`` bytes. Ignored if the process is gone: the measurement was taken earlier."""
-        state = self.state
-        measured = state.processes.get(process)
-        if measured is None:
-            return []
-        commands = recycling.sampled(state, measured, size)
-        if commands:
-            return commands + self._left(measured, now, lost=measured.group)
-        return scaling.start_spawns(state, now, (measured.group,))
+        return starts_and_exits.sampled(self.state, process, size, now)
 
     def room_measured(self, total: int, own: int, now: float) -> list[Command]:
         """There are ``total`` bytes of memory, of which the server itself uses ``own``. ``sampled`` told of each process before."""
         state = self.state
         state.memory_total, state.memory_own = total, own
-        return resizing.memory_changed(state, now) + self._let_go(now) if state.open else []
+        return resizing.memory_changed(state, now) + aftermath.let_go(self.state, now) if state.open else []
 
     def preloader_started(self, key: GroupKey, generation: int, preloader: PreloaderId, now: float) -> list[Command]:
         """A preloader of this generation is ready to fork.
@@ -476,18 +420,7 @@ class PoolPolicy:
         :param preloader: its identity, never used before in this generation.
         :raises InvariantBroken: the generation has ended, or has this preloader already.
         """
-        group = self.state.groups[key]
-        of = group.generations.get(generation)
-        if of is None or preloader in of.preloaders:
-            raise InvariantBroken(
-                f"generation {generation} of {key} has preloader {preloader}, but has it, or has ended"
-            )
-        of.preloaders[preloader] = False
-        astir.stir(self.state, group)
-        of.preloader_used = now
-        if not self.state.open:
-            return [restarting.retire_preloader(group, of, Reason.SHUT_DOWN)]
-        return restarting.conclude(group) + self._let_go(now)
+        return starts_and_exits.preloader_started(self.state, key, generation, preloader, now)
 
     def found_unsafe(self, key: GroupKey, generation: int, now: float) -> list[Command]:
         """The preloader of a generation loaded an application that is not safe to fork.
@@ -496,27 +429,14 @@ class PoolPolicy:
 
         :raises InvariantBroken: the generation has ended.
         """
-        state = self.state
-        group = state.groups[key]
-        of = group.generations.get(generation)
-        if of is None:
-            raise InvariantBroken(f"generation {generation} of {key} is unsafe to fork, but has ended")
-        commands = scaling.fork_apart(state, group, of, now)
-        return commands + scaling.start_spawns(state, now, state.astir.values())
+        return starts_and_exits.found_unsafe(self.state, key, generation, now)
 
     def preloader_ended(self, key: GroupKey, generation: int, preloader: PreloaderId, now: float) -> list[Command]:
         """A preloader of the group is gone, expected or not. Another one starts only when a spawn needs it.
 
         :raises InvariantBroken: the generation has no such preloader.
         """
-        group = self.state.groups[key]
-        of = group.generations.get(generation)
-        if of is None or preloader not in of.preloaders:
-            raise InvariantBroken(f"preloader {preloader} of {key} ends, but there is none")
-        del of.preloaders[preloader]
-        if not self.state.open:
-            return self._empty()
-        return restarting.conclude(group) + self._let_go(now)
+        return starts_and_exits.preloader_ended(self.state, key, generation, preloader, now)
 
     # --- operators ------------------------------------------------------------------------------------------------
 
@@ -528,8 +448,8 @@ class PoolPolicy:
         detached = self.state.processes.get(process)
         if detached is None or not detached.is_attached:
             return []
-        commands = scaling.retire(self.state, detached, Reason.DETACHED, now)
-        return commands + self._left(detached, now, lost=detached.group)
+        commands = retiring.retire(self.state, detached, Reason.DETACHED, now)
+        return commands + aftermath.left(self.state, detached, now, lost=detached.group)
 
     def may_disable(self, process: ProcessId) -> bool:
         """Whether ``disable`` would leave a process of the group in routing."""
@@ -551,7 +471,7 @@ class PoolPolicy:
         disabled.held = True
         if disabled.status is _ENABLED:
             routing.disable(disabled)
-        scaling.watch_idleness(state, group, now)
+        retiring.watch_idleness(state, group, now)
         commands = waitlist.serve(state, group, now)  # those that sought it take any other
         return commands + scaling.start_spawns(state, now, (group,))
 
@@ -567,7 +487,7 @@ class PoolPolicy:
             return []
         routing.enable(held)
         held.last_used = now
-        scaling.watch_idleness(state, group, now)
+        retiring.watch_idleness(state, group, now)
         commands = waitlist.serve(state, group, now) + oob_work.begin(state, group, now)
         return commands + scaling.start_spawns(state, now, state.astir.values())
 
@@ -589,7 +509,7 @@ class PoolPolicy:
         if worked is None or worked.group.oob_process is not worked:
             return []
         commands = oob_work.end(state, worked, succeeded, now)
-        return commands + self._left(worked, now, lost=None if succeeded else worked.group)
+        return commands + aftermath.left(self.state, worked, now, lost=None if succeeded else worked.group)
 
     # --- restarts -------------------------------------------------------------------------------------------------
 
@@ -612,7 +532,7 @@ class PoolPolicy:
             # The operator says that the application is repaired, so the back-off ends.
             group.backoff.lift()
             commands += restarting.begin_hard(state, group, now) if hard else restarting.begin(group)
-            scaling.watch_idleness(state, group, now)
+            retiring.watch_idleness(state, group, now)
         # A rolling restart makes no room for other groups.
         return commands + scaling.start_spawns(state, now, state.astir.values() if hard else groups)
 
@@ -653,66 +573,14 @@ class PoolPolicy:
 
         Refuse, kill, end processes that drained for too long, replace, retire idle processes, end back-offs.
         """
-        state = self.state
-        groups = state.astir.values()
-        commands: list[Command] = []
-        for group in groups:
-            commands += waitlist.refuse_overdue(state, group, now)
-            waitlist.end_patience(group, now)
-            commands += recycling.end_overruns(state, group, now)
-            commands += drain_time.look(group, now)
-            if group.has_choosy_waiters:
-                commands += waitlist.serve(state, group, now)
-        if not state.open:
-            return commands + [refusal for group in groups for refusal in waitlist.refuse_hopeless(state, group, now)]
-        scaling.notice_slow(state, now)
-        if state.spare_due <= now:
-            state.spare_due = math.inf
-        for group in groups:
-            group.looked_at = now
-            group.backoff.expire(now)
-            crash_loop.look_at_age(group, now, state.limits)
-            recycling.expire(group, now)
-            commands += restarting.conclude(group)
-            commands += waitlist.refuse_hopeless(state, group, now)
-        commands += scaling.retire_idle(state, now)
-        commands += self._let_go(now)
-        commands += scaling.start_spawns(state, now, groups)
-        for group in groups:
-            if scaling.preloader_due(group) <= now:
-                commands.append(restarting.retire_preloader(group, group.generations[group.generation], Reason.IDLE))
-            commands += oob_work.look(state, group, now)
-        astir.settle(state)
-        return commands
+        return due.tick(self.state, now)
 
     def next_deadline(self) -> float:
         """When to call ``tick`` next; ``math.inf``: only after another fact.
 
         The deadline may be early, never late. After ``tick(d)`` it is later than ``d``.
         """
-        due = self.state.spare_due if self.state.open else math.inf
-        contended = False
-        for group in self.state.astir.values():
-            due = min(due, waitlist.overdue(group), recycling.overrun_due(group))
-            if group.patient:
-                due = min(due, waitlist.patient_until(group))
-            if group.detached:
-                due = min(due, group.drain_due)
-            if self.state.open:
-                due = min(due, group.idle_due, group.expiry_due, group.oob_due, scaling.preloader_due(group))
-                if group.backoff.until > -math.inf:
-                    due = min(due, group.backoff.until)
-                impatient_at = scaling.impatient_at(group)
-                contended = contended or impatient_at < math.inf
-                if impatient_at > group.looked_at:
-                    due = min(due, impatient_at)
-        if self.state.open:
-            for attempt in self.state.attempts.values():
-                due = min(due, attempt.slow_at)
-                gives_way_at = scaling.gives_way_at(attempt) if contended else math.inf
-                if gives_way_at > attempt.group.looked_at:
-                    due = min(due, gives_way_at)
-        return due
+        return due.next_deadline(self.state)
 
     # --- the end --------------------------------------------------------------------------------------------------
 
@@ -733,12 +601,12 @@ class PoolPolicy:
         for group in state.astir.values():
             commands += waitlist.refuse_hopeless(state, group, now)
             for process in list(group.enabled.values()):
-                commands += self._retire_unneeded(process, now)
+                commands += aftermath.retire_unneeded(self.state, process, now)
             commands += waitlist.refuse_hopeless(state, group, now)  # its processes may all have been out of routing
             for of in group.generations.values():
                 if of.has_preloader:
                     commands.append(restarting.retire_preloader(group, of, Reason.SHUT_DOWN))
-        return commands + self._empty()
+        return commands + aftermath.empty(self.state)
 
     def statistics(self, keys: Iterable[GroupKey] | None = None) -> PoolStatistics:
         """The state of the pool as frozen values. :param keys: as for ``statistics.describe``."""
@@ -751,80 +619,3 @@ class PoolPolicy:
     def group_statistics(self, key: GroupKey) -> GroupStatistics:
         """The state of one group as frozen values."""
         return statistics.describe_group(self.state, self.state.groups[key])
-
-    # --- steps ----------------------------------------------------------------------------------------------------
-
-    def _process_failed(self, process: ProcessState, now: float, reason: Reason = Reason.FAILED) -> list[Command]:
-        """An enabled process broke the session protocol, or leaves its requests unanswered."""
-        if self.state.open:
-            # This call has no jitter, so the wait is the longest that this failure allows.
-            crash_loop.record_crash(process, now, 0.0, self.state.limits, None)
-        retired = scaling.retire(self.state, process, reason, now)
-        return retired + self._left(process, now, lost=process.group)
-
-    def _distrust(self, group: GroupState) -> list[Command]:
-        """Retire the preloader if the processes that it forks crash."""
-        if not mending.distrusts_preloader(group):
-            return []
-        return [restarting.retire_preloader(group, group.generations[group.generation], Reason.CRASHES)]
-
-    def _left(self, process: ProcessState, now: float, lost: GroupState | None) -> list[Command]:
-        """A process has left routing or the pool: refuse waiters that no process will serve, and start spawns."""
-        state = self.state
-        refused = waitlist.refuse_hopeless(state, process.group, now)
-        if process.group.has_choosy_waiters:
-            refused += waitlist.serve(state, process.group, now)
-        if not state.open:
-            return refused + self._empty()
-        refused += restarting.conclude(process.group) + self._let_go(now)
-        if state.limits.memory_share:
-            refused += resizing.memory_changed(state, now, lost)
-        return refused + scaling.start_spawns(state, now, state.astir.values(), lost)
-
-    def _is_at_rest(self, process: ProcessState, now: float) -> list[Command]:
-        """A session has ended. If the process has none left, its out-of-band work begins, or that of its group."""
-        group = process.group
-        if process.sessions or not self.state.open:
-            return []
-        if process.status is _DISABLED:
-            return oob_work.at_rest(process)
-        return oob_work.begin(self.state, group, now) if group.oob_wanted else []
-
-    def _let_go(self, now: float) -> list[Command]:
-        """What the groups that were removed do not need any more."""
-        return resizing.let_go(self.state, now) if self.state.leaving else []
-
-    def _last_session_ended(self, process: ProcessState, proven: bool, now: float) -> list[Command]:
-        """The last session of a detached process has ended: retire the process."""
-        assert process.leaving is not None
-        reason, process.leaving = process.leaving, None
-        commands: list[Command] = [Retire(process.id, reason)]
-        if proven:
-            commands += scaling.start_spawns(self.state, now, self.state.astir.values())
-        return commands
-
-    def _end_attempt(self, attempt: AttemptId, now: float) -> Attempt:
-        ended = self.state.attempts.pop(attempt, None)
-        if ended is None:
-            raise InvariantBroken(f"attempt {attempt} ends, but it is not under way")
-        group = ended.group
-        del group.attempts[attempt]
-        if group.relief is ended:
-            group.relief = None
-        scaling.hand_over(self.state, ended, now)
-        group.backoff.attempt_ended_at = group.generations[ended.generation].preloader_used = now
-        return ended
-
-    def _retire_unneeded(self, process: ProcessState, now: float) -> list[Command]:
-        """While shutting down, retire an idle process. (Its group has no waiters: it would have served them.)"""
-        if process.is_attached and not process.sessions:
-            return scaling.retire(self.state, process, Reason.SHUT_DOWN, now)
-        return []
-
-    def _empty(self) -> list[Command]:
-        """``PoolEmpty``, once, when the last process, attempt and preloader is gone."""
-        state = self.state
-        if state.open or state.emptied or state.total or any(group.preloaders for group in state.astir.values()):
-            return []
-        state.emptied = True
-        return [PoolEmpty()]

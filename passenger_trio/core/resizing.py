@@ -20,7 +20,18 @@ from __future__ import annotations
 
 import math
 
-from passenger_trio.core import astir, drain_time, memory_room, recycling, restarting, scaling, waitlist
+from passenger_trio.core import (
+    astir,
+    capacity,
+    drain_time,
+    making_room,
+    memory_room,
+    recycling,
+    restarting,
+    retiring,
+    scaling,
+    waitlist,
+)
 from passenger_trio.core.commands import Command, EndGroup, Reason
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.state import Attempt, EnabledStatus, GroupState, PoolState, ProcessState
@@ -32,7 +43,7 @@ def change_pool(pool: PoolState, limits: PoolLimits, now: float) -> list[Command
     # The next look is due at once: it was set for other limits.
     pool.spare_due, pool.spare_seen = math.inf, False
     for group in pool.astir.values():
-        scaling.watch_idleness(pool, group, now)
+        retiring.watch_idleness(pool, group, now)
     return _settle(pool, _shrink(pool, now), now)
 
 
@@ -63,7 +74,7 @@ def _set_limits(pool: PoolState, group: GroupState, limits: GroupLimits, now: fl
     if before.max_drain_time != limits.max_drain_time:
         drain_time.limit_changed(group)
     recycling.limits_changed(group, before, now, jitter)
-    scaling.watch_idleness(pool, group, now)
+    retiring.watch_idleness(pool, group, now)
 
 
 def remove(pool: PoolState, group: GroupState, now: float) -> list[Command]:
@@ -75,8 +86,8 @@ def remove(pool: PoolState, group: GroupState, now: float) -> list[Command]:
     group.candidate, group.restart_again, group.rolling = None, False, False
     commands: list[Command] = []
     if group.relief is not None:
-        commands += scaling.abandon(group.relief, Reason.REMOVED)
-    scaling.watch_idleness(pool, group, now)
+        commands += retiring.abandon(group.relief, Reason.REMOVED)
+    retiring.watch_idleness(pool, group, now)
     commands += restarting.conclude(group) + waitlist.refuse_hopeless(pool, group, now)
     # Also if it stays for those who wait: its minimum is 0 now, and others may have its places.
     return commands + let_go(pool, now) + scaling.start_spawns(pool, now, pool.astir.values())
@@ -100,9 +111,9 @@ def let_go(pool: PoolState, now: float) -> list[Command]:
         if group.waiters or not pool.open:
             continue
         for attempt in group.attempts.values():
-            commands += scaling.abandon(attempt, Reason.REMOVED)
+            commands += retiring.abandon(attempt, Reason.REMOVED)
         for process in list(group.enabled.values()):
-            commands += scaling.retire(pool, process, Reason.REMOVED, now)
+            commands += retiring.retire(pool, process, Reason.REMOVED, now)
         if group.attempts:
             continue
         for generation in group.generations.values():
@@ -134,7 +145,7 @@ def _shrink(pool: PoolState, now: float) -> list[Command]:
     commands: list[Command] = []
     for group in pool.astir.values():
         most = group.limits.max_instances
-        while most and len(group.enabled) + scaling.under_way(group) > most:
+        while most and len(group.enabled) + capacity.under_way(group) > most:
             commands += _give_up(pool, (group,), now)
     if pool.limits.memory_share:
         return commands + memory_room.fit(pool, pool.limits, now)
@@ -147,13 +158,13 @@ def _shrink(pool: PoolState, now: float) -> list[Command]:
 def _give_up(pool: PoolState, groups: tuple[GroupState, ...], now: float) -> list[Command]:
     victim = _first_to_go(groups)
     if isinstance(victim, Attempt):
-        return scaling.abandon(victim, Reason.SHRINK)
-    return scaling.retire(pool, victim, Reason.SHRINK, now)
+        return retiring.abandon(victim, Reason.SHRINK)
+    return retiring.retire(pool, victim, Reason.SHRINK, now)
 
 
 def _first_to_go(groups: tuple[GroupState, ...]) -> ProcessState | Attempt:
     """The process or attempt that is missed least. There is one: some limit is exceeded."""
-    rich = [group for group in groups if len(group.enabled) > scaling.minimum(group)]
+    rich = [group for group in groups if len(group.enabled) > capacity.minimum(group)]
     idle = [
         process
         for group in rich
@@ -166,10 +177,10 @@ def _first_to_go(groups: tuple[GroupState, ...]) -> ProcessState | Attempt:
         attempt
         for group in groups
         for attempt in group.attempts.values()
-        if attempt.counts and len(group.enabled) + scaling.under_way(group) > scaling.minimum(group)
+        if attempt.counts and len(group.enabled) + capacity.under_way(group) > capacity.minimum(group)
     ]
     if spare:
-        return min(spare, key=lambda attempt: (scaling.has_only_hope(attempt), -attempt.id))
+        return min(spare, key=lambda attempt: (making_room.has_only_hope(attempt), -attempt.id))
     busy = [process for group in rich for process in group.enabled.values()]
     if busy:
         return min(busy, key=lambda process: (-len(process.group.enabled), process.sessions, process.order))

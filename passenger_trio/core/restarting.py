@@ -22,7 +22,7 @@ Laws:
 * No process is retired before its replacement is ready. So capacity never falls, and a group never
   stands empty.
 * A group has one relief at a time. A relief may exceed the hard ceiling while it starts
-  (``scaling.has_headroom``): old processes that hang do not block the next version. They have
+  (``capacity.has_headroom``): old processes that hang do not block the next version. They have
   ``max_drain_time`` (``drain_time``).
 * A restart requested while the candidate starts follows after it: at most one runs and one is
   remembered, however many are requested. At any other time it begins at once, even while older
@@ -44,7 +44,7 @@ development) runs a hard restart before each request that would not find fresh p
 
 from __future__ import annotations
 
-from passenger_trio.core import routing, scaling
+from passenger_trio.core import capacity, retiring, routing
 from passenger_trio.core.commands import (
     Command,
     EndGeneration,
@@ -62,7 +62,7 @@ def begin(group: GroupState) -> list[Command]:
     commands: list[Command] = []
     if group.relief is not None and not group.enabled:
         # The relief may hang, and the group would not serve until its start timeout. Try the requested version instead.
-        commands += scaling.abandon(group.relief, Reason.RESTART)
+        commands += retiring.abandon(group.relief, Reason.RESTART)
     elif group.candidate is not None:
         # The candidate's spawn has not begun: it will load the code as it is then.
         group.restart_again = group.relief is not None and group.relief.generation == group.candidate
@@ -97,9 +97,9 @@ def begin_hard(pool: PoolState, group: GroupState, now: float) -> list[Command]:
     _serve(group, group.last_generation)
     commands: list[Command] = []
     for attempt in group.attempts.values():
-        commands += scaling.abandon(attempt, Reason.RESTART)
+        commands += retiring.abandon(attempt, Reason.RESTART)
     for process in list(group.enabled.values()):
-        commands += scaling.retire(pool, process, Reason.RESTART, now)
+        commands += retiring.retire(pool, process, Reason.RESTART, now)
     return commands + conclude(group)
 
 
@@ -126,15 +126,15 @@ def admit(pool: PoolState, ended: Attempt, new: ProcessState, now: float) -> lis
     elif group.rejection is not None and group.rejection.generation == ended.generation:
         group.rejection = None  # the rejected generation starts after all
     commands: list[Command] = []
-    if ended.reason in scaling.RELIEFS and group.worn:
+    if ended.reason in retiring.RELIEFS and group.worn:
         replaced = next(iter(group.worn))
-        commands += scaling.retire(pool, group.enabled[replaced], group.worn[replaced], now)
-    elif not scaling.has_place(pool, group):
+        commands += retiring.retire(pool, group.enabled[replaced], group.worn[replaced], now)
+    elif not capacity.has_place(pool, group):
         # The limits are tighter than when the attempt began. Or the process to replace is gone and has a replacement.
         spare = next((attempt for attempt in group.attempts.values() if attempt.counts), None)
-        if spare is None or not scaling.has_place(pool, group, spare=1):
+        if spare is None or not capacity.has_place(pool, group, spare=1):
             return _turn_away(pool, new)
-        commands += scaling.abandon(spare, Reason.SURPLUS)
+        commands += retiring.abandon(spare, Reason.SURPLUS)
     routing.attach(pool, new)
     if new.generation < group.generation:
         group.worn[new.id] = Reason.RESTART

@@ -343,5 +343,5 @@ class PoolState:
 
     @property
     def ceiling(self) -> int:
-        """The hard ceiling: twice ``max_pool_size``. A relief may exceed it (``scaling.has_headroom``)."""
+        """The hard ceiling: twice ``max_pool_size``. A relief may exceed it (``capacity.has_headroom``)."""
         return 2 * self.limits.max_pool_size

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from passenger_trio.core import scaling
+from passenger_trio.core import capacity, scaling
 from passenger_trio.core.backoff import NOT_IN_FORCE
 from passenger_trio.core.commands import Reason
 from passenger_trio.core.limits import GroupLimits, PoolLimits
@@ -151,7 +151,7 @@ def describe_group(pool: PoolState, group: GroupState) -> GroupStatistics:
         last_failure=group.backoff.failure,
         generation=group.generation,
         restarting=group.rolling,
-        held_up=scaling.wants_relief(group, NOT_IN_FORCE) and not scaling.has_headroom(pool, group),
+        held_up=scaling.wants_relief(group, NOT_IN_FORCE) and not capacity.has_headroom(pool, group),
         rejection=group.rejection,
         leaving=group.leaving,
     )

@@ -36,7 +36,7 @@ from passenger_trio.core.fronts.messages import (
     Want,
     Withdraw,
 )
-from passenger_trio.core.fronts.owner_ledger import (
+from passenger_trio.core.fronts.owner_decisions import (
     Abandon,
     Ask,
     AskForOobWork,
@@ -44,13 +44,13 @@ from passenger_trio.core.fronts.owner_ledger import (
     FrontId,
     LongLived,
     OwnerDecision,
-    OwnerLedger,
     Running,
     Send,
     Served,
     TicketId,
     Uncounted,
 )
+from passenger_trio.core.fronts.owner_ledger import OwnerLedger
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
 from passenger_trio.core.state import Rejection
 from passenger_trio.errors import (

@@ -2,22 +2,20 @@
 
 Every fact enters through one method here. The method calls the policy and performs the commands in
 one step, so no other task can run in between. A waiter is answered exactly once, with a ``Session``
-or an error (``waiter``).
+or an error (``waiter``). What the commands do is in ``effects``.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import random
 import secrets
-from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import trio
 
-from passenger_trio.core.commands import Command, Grant, Kill, Reason, RunOobWork, StillDraining, reason_word
+from passenger_trio.core.commands import Command, Grant
 from passenger_trio.core.evidence import Evidence
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.memory_room import Calculation, calculate
@@ -34,37 +32,27 @@ from passenger_trio.core.model import (
 from passenger_trio.core.recorder import RecordedPolicy
 from passenger_trio.core.state import Rejection
 from passenger_trio.core.statistics import GroupStatistics, PoolStatistics
-from passenger_trio.core.tally import PoolTally
-from passenger_trio.errors import CheckoutError, PoolShutDown, SpawnError
+from passenger_trio.errors import PoolShutDown, SpawnError
 from passenger_trio.events import (
-    DrainTimeExceeded,
-    MemoryLimitExceeded,
     ProcessAttached,
-    ProcessDetached,
-    ProcessExited,
-    RequestTimeExceeded,
     SpawnFailed,
 )
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import pool as lines
 from passenger_trio.pool.clock import Clock
-from passenger_trio.pool.events import Events
+from passenger_trio.pool.effects import Effects
 from passenger_trio.pool.group_task import GroupTask
-from passenger_trio.pool.lending import Lending, PoolWatcher
+from passenger_trio.pool.lending import Lending
 from passenger_trio.pool.perform import perform
-from passenger_trio.pool.recent_ends import RecentEnds
 from passenger_trio.pool.session import Process, Session
 from passenger_trio.pool.waiter import Waiter
 from passenger_trio.spawning.choose_spawner import MakeSpawner
-from passenger_trio.spawning.handshake import signal_name
 from passenger_trio.spawning.spawner import LiveProcess, Spawner
 
 __all__ = ["Pool"]
 
-_FAILURES = 20
 
-
-class Pool:
+class Pool(Effects):
     """``run`` is its task. ARCHITECTURE.md (the pool seam) lists the parts that ``server/`` uses.
 
     An unexpected exception ends the server only here (KE1): when the policy, or performing its
@@ -72,47 +60,22 @@ class Pool:
     """
 
     def __init__(self, limits: PoolLimits, kernel: ErrorKernel | None = None) -> None:
-        self._kernel = kernel or ErrorKernel()
+        super().__init__(kernel or ErrorKernel(), RecordedPolicy(limits, on_failure=self.failed))
         self._kernel.on_logged = self._fault_contained
         self._failure: Exception | None = None
-        self._policy = RecordedPolicy(limits, on_failure=self.failed)
-        self._waiters: dict[WaiterId, Waiter] = {}
-        """Waiters without an answer."""
         self._waiter_ids = itertools.count(1)
         self._process_ids = itertools.count(1)
         self._nursery: trio.Nursery | None = None
-        self.now: Callable[[], float] = trio.current_time
-        """Monotonic seconds."""
         self._clock = Clock(self._policy.next_deadline, self._tick)
         self.lending: Lending = Lending(self._policy, self._perform, self.now)
         """For the desk that leases processes to fronts."""
-        self.watcher: PoolWatcher | None = None
-        """That desk, if there is one."""
-        self._told: dict[GroupKey, tuple[str, str]] = {}
-        """The evidence of each group's last failure that was logged in full."""
         self.on_spawn: Callable[[], None] = lambda: None
         """Called when a spawn begins."""
-        self.group_tasks: dict[GroupKey, GroupTask] = {}
-        self.processes: dict[ProcessId, Process[LiveProcess]] = {}
         self._routes: dict[bytes, ProcessId] = {}
-        self.changed: trio.Event = trio.Event()
-        """Set, and replaced by a new one, when a process came or went, a spawn failed, or the clock
-        ticked. Tasks that wait for the pool to be ready wait for it.
-        """
-        self.empty: trio.Event = trio.Event()
-        """Set when nothing is left, after ``shut_down``."""
         self._closed = False
         """No group task may begin any more."""
-        self._over = trio.Event()
-        """Set when the pool is empty, or the policy has failed."""
-        self.events: Events = Events()
-        self.failures: deque[tuple[float, GroupKey, SpawnFailure]] = deque(maxlen=_FAILURES)
-        """The last failed starts: when, in monotonic seconds, of which group, and the evidence."""
         self.memory_source: str = ""
         """What limits the memory, if it was measured."""
-        self._ends = RecentEnds(self.processes)
-        self.tally: PoolTally = PoolTally()
-        """What has happened, for the metrics."""
 
     # -- the tree -----------------------------------------------------------------------------------------------
 
@@ -436,23 +399,6 @@ class Pool:
         begun = self._policy.state.attempts[attempt].begun
         self.tally.spawn_ended(task.key, method, outcome, now - begun)
 
-    def _log_failure(self, key: GroupKey, failure: SpawnFailure) -> None:
-        """Log a new failure in full, and a repetition of the last one in one line."""
-        self.failures.append((self.now(), key, failure))
-        lines.spawn_failed(
-            group=key,
-            summary=failure.summary,
-            error_id=failure.error_id,
-            category=failure.category.value,
-            status=failure.exit_status,
-            solution=failure.solution,
-        )
-        evidence = (failure.problem, failure.traceback)
-        if self._told.get(key) != evidence:
-            self._told[key] = evidence
-            for line in "\n".join((*evidence, f"What to try: {failure.solution}")).splitlines():
-                lines.spawn_evidence(group=key, error_id=failure.error_id, text=line)
-
     def process_exited(self, process: Process[LiveProcess]) -> None:
         """See ``GroupFacts``."""
         del self.processes[process.id]
@@ -487,22 +433,6 @@ class Pool:
             lines.oob_work_failed(group=process.group, pid=process.live.pid, reason=trouble)
         self._perform(self._policy.oob_work_ended(process.id, not trouble, self.now()))
         self.notify_changed()
-
-    def process_ended(self, process: Process[LiveProcess], status: int | None, reason: str) -> None:
-        """See ``GroupFacts``."""
-        by_signal = status is not None and status < 0
-        self._ends.record(process, status, reason)
-        by_itself = "unknown" if status is None else "signal" if by_signal else "exited"
-        self.tally.ended[process.group, reason_word(reason) if reason else by_itself] += 1
-        self.events.publish(
-            ProcessExited(
-                group=str(process.group),
-                pid=process.live.pid,
-                exit_status=None if by_signal else status,
-                signal=signal_name(-status) if status is not None and by_signal else None,
-                reason=reason,
-            )
-        )
 
     def sampled(self, id: ProcessId, size: int) -> None:
         """Report the memory size of a process, in bytes."""
@@ -642,89 +572,12 @@ class Pool:
         self._perform(self._policy.tick(now))
         self.notify_changed()
 
-    # -- effects: called by perform() ---------------------------------------------------------------------------
+    # -- called by perform(); the other commands: ``effects`` ---------------------------------------------------------------------------
 
     def grant(self, grant: Grant, now: float) -> None:
         """Answer a waiter with its session."""
         assert grant.waiter is not None
         self._waiters.pop(grant.waiter).answer(Session(self, grant.session, self.processes[grant.process]), now)
-
-    def refuse(self, id: WaiterId, error: CheckoutError) -> None:
-        """Answer a waiter with an error."""
-        self._waiters.pop(id).answer(error, self.now())
-
-    def detached(self, id: ProcessId, why: str) -> None:
-        """A busy process gets no more sessions."""
-        process = self.processes[id]
-        lines.process_detached(group=process.group, pid=process.live.pid, reason=why)
-        self._detached(process, why)
-
-    def kill(self, kill: Kill) -> None:
-        """End a process at once."""
-        process = self.processes[kill.process]
-        lines.process_killed(group=process.group, pid=process.live.pid, reason=kill.reason.value)
-        exceeded = MemoryLimitExceeded if kill.session is None else RequestTimeExceeded
-        self.events.publish(exceeded(group=str(process.group), pid=process.live.pid))
-        if kill.session is not None:
-            process.overdue.add(kill.session)
-        self._detached(process, kill.reason.value)
-        process.leave()
-        self.group_tasks[process.group].keepers[kill.process].kill(kill.reason.value)
-        self._goes(process.id)
-
-    def run_oob_work(self, command: RunOobWork) -> None:
-        """A process that gets no requests does its out-of-band work."""
-        process = self.processes[command.process]
-        lines.oob_work_begins(group=process.group, pid=process.live.pid)
-        self.group_tasks[process.group].run_oob_work(process, command.seconds)
-
-    def tell_draining(self, draining: StillDraining) -> None:
-        """Log that a replaced or detached process still has requests."""
-        process = self.processes[draining.process]
-        unlimited = draining.seconds == math.inf
-        lines.process_draining(
-            group=process.group,
-            pid=process.live.pid,
-            sessions=draining.sessions,
-            requests=_requests(draining.sessions),
-            seconds=None if unlimited else round(draining.seconds, 3),
-            what="waiting for them" if unlimited else f"ending it in {draining.seconds:.0f} s",
-        )
-
-    def retire(self, id: ProcessId, reason: Reason) -> None:
-        """Let a process finish its requests and end."""
-        process = self.processes[id]
-        if reason is Reason.DRAIN_TIME:
-            process.drained = True
-            sessions = self._policy.state.processes[id].sessions
-            lines.drain_time_exceeded(
-                group=process.group,
-                pid=process.live.pid,
-                sessions=sessions,
-                requests=_requests(sessions),
-                reason=reason.value,
-            )
-            self.events.publish(DrainTimeExceeded(group=str(process.group), pid=process.live.pid))
-        else:
-            lines.process_retired(group=process.group, pid=process.live.pid, reason=reason.value)
-        process.leave()
-        self._detached(process, reason.value)
-        self.group_tasks[process.group].keepers[id].retire(reason.value)
-        self._goes(id)
-
-    def _goes(self, id: ProcessId) -> None:
-        if self.watcher is not None:
-            self.watcher.process_goes(id)
-
-    def _detached(self, process: Process[LiveProcess], why: str) -> None:
-        if not process.detach_announced:
-            process.detach_announced = True
-            self.tally.detached[process.group, reason_word(why)] += 1
-            self.events.publish(ProcessDetached(group=str(process.group), pid=process.live.pid, reason=why))
-            for tell in tuple(process.holders):
-                with self._kernel.contain("a step of a connection"):
-                    tell()
-            self._goes(process.id)
 
     def _perform(self, commands: Iterable[Command]) -> None:
         try:
@@ -733,24 +586,3 @@ class Pool:
         except Exception as error:
             self.failed(error)
             raise
-
-    def end_group(self, key: GroupKey) -> None:
-        """A removed group is gone."""
-        self.group_tasks.pop(key).close()
-        self._told.pop(key, None)
-        lines.group_removed(group=key)
-        self.notify_changed()
-
-    def pool_empty(self) -> None:
-        """Nothing is left."""
-        self.empty.set()
-        self._over.set()
-
-    def notify_changed(self) -> None:
-        """Wake the tasks that wait for a change."""
-        changed, self.changed = self.changed, trio.Event()
-        changed.set()
-
-
-def _requests(count: int) -> str:
-    return f"{count} request{'s' if count > 1 else ''}"

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from passenger_trio.core.commands import Detach, Grant, Reason
+from passenger_trio.core.making_room import FAIR_WAIT
 from passenger_trio.core.model import SessionId
-from passenger_trio.core.scaling import FAIR_WAIT
 
 
 def a_greedy_pool(size: int, concurrency: int = 1) -> tuple[DrivenPool, list[SessionId]]:

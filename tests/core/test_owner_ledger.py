@@ -17,17 +17,17 @@ from passenger_trio.core.fronts.messages import (
     Waiting,
     Want,
 )
-from passenger_trio.core.fronts.owner_ledger import (
+from passenger_trio.core.fronts.owner_decisions import (
     Abandon,
     Ask,
     AskForOobWork,
     Close,
     LongLived,
-    OwnerLedger,
     Running,
     Served,
     Uncounted,
 )
+from passenger_trio.core.fronts.owner_ledger import OwnerLedger
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
 from passenger_trio.errors import BadFrontMessage
 

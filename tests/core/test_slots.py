@@ -7,10 +7,12 @@ from driven_pool import BLOG, MAIL, SHOP, WIKI, DrivenPool, granted, retired, sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from passenger_trio.core import scaling
+from passenger_trio.core import capacity
 from passenger_trio.core.commands import AbandonSpawn, Grant, Reason
+from passenger_trio.core.making_room import FAIR_WAIT, SPARE_AFTER
 from passenger_trio.core.model import GroupKey, SessionId, SessionOutcome
-from passenger_trio.core.scaling import FAIR_WAIT, GRACE, PATIENCE, SPARE_AFTER, abandon, is_at_rest
+from passenger_trio.core.retiring import abandon
+from passenger_trio.core.scaling import GRACE, PATIENCE, is_at_rest
 from passenger_trio.core.state import GroupState
 
 
@@ -243,14 +245,14 @@ class TestSpare:
         pool.wait(BLOG)
         session = pool.take(SHOP).session
         looks = 0
-        is_starved = scaling.is_starved
+        is_starved = capacity.is_starved
 
         def counted(group: GroupState) -> bool:
             nonlocal looks
             looks += 1
             return is_starved(group)
 
-        monkeypatch.setattr(scaling, "is_starved", counted)
+        monkeypatch.setattr(capacity, "is_starved", counted)
         pool.policy.session_closed(session, SessionOutcome.DONE, pool.now)
         assert looks == 1
 

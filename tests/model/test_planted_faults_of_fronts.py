@@ -15,7 +15,8 @@ from test_fronts_machine import FrontsMachine
 from passenger_trio.core.fronts import front_ledger, owner_ledger
 from passenger_trio.core.fronts.front_ledger import FrontDecision, FrontLedger, Slot, SlotState
 from passenger_trio.core.fronts.messages import Grant, Held, Recall, Want, Withdraw
-from passenger_trio.core.fronts.owner_ledger import Close, FrontId, OwnerDecision, OwnerLedger
+from passenger_trio.core.fronts.owner_decisions import Close, FrontId, OwnerDecision
+from passenger_trio.core.fronts.owner_ledger import OwnerLedger
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey, SessionOutcome
 from passenger_trio.core.waitlist import PATIENCE

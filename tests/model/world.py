@@ -34,6 +34,7 @@ from passenger_trio.core.crash_loop import UNANSWERED_TOLERATED
 from passenger_trio.core.invariants import check
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.making_room import FAIR_WAIT, SPARE_AFTER
 from passenger_trio.core.memory_room import FIRST_GUESS
 from passenger_trio.core.model import (
     AttemptId,
@@ -47,7 +48,8 @@ from passenger_trio.core.model import (
     WaiterId,
 )
 from passenger_trio.core.policy import PoolPolicy
-from passenger_trio.core.scaling import FAIR_WAIT, PATIENCE, RELIEFS, SPARE_AFTER
+from passenger_trio.core.retiring import RELIEFS
+from passenger_trio.core.scaling import PATIENCE
 
 
 def a_failure(summary: str = "it does not start") -> SpawnFailure:

@@ -1,0 +1,97 @@
+"""What the owner's ledger decides: calls of the policy, and messages to fronts. ``pool/lease_desk.py`` does it."""
+
+from __future__ import annotations
+
+import attrs
+
+from passenger_trio.core.fronts.messages import (
+    FromOwner,
+)
+from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
+
+FrontId = int
+"""Identity of a front: a counter, never its number or its pid (a front that is started again is another one)."""
+
+
+TicketId = int
+
+
+@attrs.frozen
+class Ask:
+    """Ask the policy for a session: ``checkout`` with the time of arrival. Answer with ``granted`` or ``refused``."""
+
+    ticket: TicketId
+    group: GroupKey
+    avoided: ProcessId | None
+    route: bytes
+    since: float
+    lent: int
+    """Slots that other fronts have. Those that are idle are recalled for it: no process need be started."""
+
+
+@attrs.frozen
+class Abandon:
+    """The ticket leaves the policy's queue. If it was answered in the same moment, close that session unused."""
+
+    ticket: TicketId
+
+
+@attrs.frozen
+class Served:
+    """Tell the policy ``session_served``."""
+
+    session: SessionId
+    count: int
+
+
+@attrs.frozen
+class Running:
+    """Tell the policy ``session_running``."""
+
+    session: SessionId
+    since: float | None
+
+
+@attrs.frozen
+class LongLived:
+    """Tell the policy ``session_long_lived``."""
+
+    session: SessionId
+    taken_over: bool
+
+
+@attrs.frozen
+class Uncounted:
+    """Tell the policy ``session_uncounted``."""
+
+    session: SessionId
+
+
+@attrs.frozen
+class Close:
+    """Close the session."""
+
+    session: SessionId
+    outcome: SessionOutcome
+    reusable: bool
+    """The owner's duplicate of the stream is at a boundary, and is kept for the next grant."""
+    abandoned: bool = False
+    """The front is gone: the request that it left at the process, if any, must be over before the policy may know."""
+
+
+@attrs.frozen
+class Send:
+    """Send a message to a front. With a ``Grant`` goes the stream."""
+
+    front: FrontId
+    message: FromOwner
+
+
+@attrs.frozen
+class AskForOobWork:
+    """Tell the policy ``oob_work_wanted``."""
+
+    process: ProcessId
+
+
+OwnerDecision = Ask | Abandon | Served | Running | LongLived | Uncounted | AskForOobWork | Close | Send

@@ -1,0 +1,144 @@
+"""Processes and preloaders come and go: what the policy decides then.
+
+``policy`` has the contract of each function, under the same name.
+"""
+
+from __future__ import annotations
+
+from passenger_trio.core import (
+    aftermath,
+    astir,
+    crash_loop,
+    oob_work,
+    recycling,
+    restarting,
+    retiring,
+    routing,
+    scaling,
+    waitlist,
+)
+from passenger_trio.core.commands import Command, Reason, Retire
+from passenger_trio.core.model import AttemptId, GroupKey, PreloaderId, ProcessId, SpawnFailure
+from passenger_trio.core.state import EnabledStatus, PoolState, ProcessState
+from passenger_trio.errors import InvariantBroken
+
+
+def spawn_succeeded(
+    state: PoolState, attempt: AttemptId, process: ProcessId, concurrency: int, now: float, jitter: float = 0.0
+) -> list[Command]:
+    """``PoolPolicy.spawn_succeeded``."""
+    if process in state.processes:
+        raise InvariantBroken(f"process {process} comes twice")
+    ended = aftermath.end_attempt(state, attempt, now)
+    group = ended.group
+    state.last_order += 1
+    if group.limits.force_concurrency >= 0:
+        concurrency = group.limits.force_concurrency
+    new = ProcessState(process, group, concurrency, state.last_order, now, now, generation=ended.generation)
+    if not state.open:
+        routing.attach_detached(state, new)
+        return [Retire(process, Reason.SHUT_DOWN)]
+    commands = restarting.admit(state, ended, new, now)
+    if new.status is EnabledStatus.ENABLED:
+        group.expected_concurrency = concurrency
+        group.grace = scaling.GRACE
+        group.spawn_time = now - ended.begun
+        recycling.attached(new, now, jitter)
+        retiring.watch_idleness(state, group, now)
+        commands += waitlist.serve(state, group, now)
+        commands += oob_work.begin(state, group, now)
+    commands += restarting.conclude(group) + aftermath.let_go(state, now)
+    return commands + scaling.start_spawns(state, now, state.astir.values())
+
+
+def spawn_failed(
+    state: PoolState, attempt: AttemptId, failure: SpawnFailure | None, now: float, jitter: float
+) -> list[Command]:
+    """``PoolPolicy.spawn_failed``."""
+    ended = aftermath.end_attempt(state, attempt, now)
+    if not state.open:
+        return aftermath.empty(state)
+    group = ended.group
+    commands: list[Command] = []
+    if ended.generation == group.candidate:
+        commands += restarting.reject(group, failure, now)
+        retiring.watch_idleness(state, group, now)
+    elif not ended.abandoned:
+        crash_loop.look_at_age(group, now, state.limits)
+        group.backoff.record(now, jitter, state.limits, failure=failure, crash=False)
+        if ended.generation == group.generation:
+            commands += restarting.give_up(group, failure, now)
+            commands += aftermath.distrust(state, group)
+    commands += restarting.conclude(group)
+    commands += waitlist.refuse_hopeless(state, group, now) + aftermath.let_go(state, now)
+    return commands + scaling.start_spawns(state, now, state.astir.values())
+
+
+def process_exited(
+    state: PoolState, process: ProcessId, now: float, jitter: float, failure: SpawnFailure | None = None
+) -> list[Command]:
+    """``PoolPolicy.process_exited``."""
+    gone = state.processes.get(process)
+    if gone is None:
+        raise InvariantBroken(f"process {process} exits, but there is none")
+    by_itself = gone.is_attached
+    if not by_itself:
+        crash_loop.explain(gone, failure)
+    elif state.open:
+        crash_loop.record_crash(gone, now, jitter, state.limits, failure)
+    routing.forget(state, gone)
+    if by_itself and state.open:
+        distrusted = aftermath.distrust(state, gone.group)
+        return distrusted + aftermath.left(state, gone, now, lost=gone.group)
+    return aftermath.left(state, gone, now, lost=gone.group if by_itself else None)
+
+
+def sampled(state: PoolState, process: ProcessId, size: int, now: float) -> list[Command]:
+    """``PoolPolicy.sampled``."""
+    measured = state.processes.get(process)
+    if measured is None:
+        return []
+    commands = recycling.sampled(state, measured, size)
+    if commands:
+        return commands + aftermath.left(state, measured, now, lost=measured.group)
+    return scaling.start_spawns(state, now, (measured.group,))
+
+
+def preloader_started(
+    state: PoolState, key: GroupKey, generation: int, preloader: PreloaderId, now: float
+) -> list[Command]:
+    """``PoolPolicy.preloader_started``."""
+    group = state.groups[key]
+    of = group.generations.get(generation)
+    if of is None or preloader in of.preloaders:
+        raise InvariantBroken(f"generation {generation} of {key} has preloader {preloader}, but has it, or has ended")
+    of.preloaders[preloader] = False
+    astir.stir(state, group)
+    of.preloader_used = now
+    if not state.open:
+        return [restarting.retire_preloader(group, of, Reason.SHUT_DOWN)]
+    return restarting.conclude(group) + aftermath.let_go(state, now)
+
+
+def found_unsafe(state: PoolState, key: GroupKey, generation: int, now: float) -> list[Command]:
+    """``PoolPolicy.found_unsafe``."""
+    group = state.groups[key]
+    of = group.generations.get(generation)
+    if of is None:
+        raise InvariantBroken(f"generation {generation} of {key} is unsafe to fork, but has ended")
+    commands = scaling.fork_apart(state, group, of, now)
+    return commands + scaling.start_spawns(state, now, state.astir.values())
+
+
+def preloader_ended(
+    state: PoolState, key: GroupKey, generation: int, preloader: PreloaderId, now: float
+) -> list[Command]:
+    """``PoolPolicy.preloader_ended``."""
+    group = state.groups[key]
+    of = group.generations.get(generation)
+    if of is None or preloader not in of.preloaders:
+        raise InvariantBroken(f"preloader {preloader} of {key} ends, but there is none")
+    del of.preloaders[preloader]
+    if not state.open:
+        return aftermath.empty(state)
+    return restarting.conclude(group) + aftermath.let_go(state, now)
