@@ -113,7 +113,7 @@ class RecordedPolicy(PoolPolicy):
         self._on_failure = on_failure
         # A call within a fact is not a fact. So the wrapped methods belong to a plain policy, which shares the state.
         plain = PoolPolicy(limits)
-        self.state = plain.state
+        self.state: state.PoolState = plain.state
         # Plain tuples (the fields of an Entry), because every request adds some.
         self._recording: list[_Recorded] = []
         # The state before the first of them; None: they begin with an empty pool.

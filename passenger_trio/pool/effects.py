@@ -76,6 +76,9 @@ class Effects:
         self.tally: PoolTally = PoolTally()
         """What has happened, for the metrics."""
 
+    def _read_time_by(self, now: Callable[[], float]) -> None:
+        self.now = now
+
     def _log_failure(self, key: GroupKey, failure: SpawnFailure) -> None:
         """Log a new failure in full, and a repetition of the last one in one line."""
         self.failures.append((self.now(), key, failure))

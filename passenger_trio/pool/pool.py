@@ -88,7 +88,7 @@ class Pool(Effects):
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                self.now = trio.lowlevel.current_clock().current_time  # the same clock, with fewer calls
+                self._read_time_by(trio.lowlevel.current_clock().current_time)  # the same clock, with fewer calls
                 nursery.start_soon(self._run_clock)
                 task_status.started()
                 try:

@@ -74,24 +74,24 @@ class Exchange:
     # Fields that most requests never touch are values of the class: an exchange is made for every request, and 25 stores cost as much as a look into the pool.
 
     # Written by: init_request
-    proxy_time = 0.0
+    proxy_time: float = 0.0
     """Seconds that the request has waited in front of us, as a trusted proxy says."""
-    sticky_route = b""
+    sticky_route: bytes = b""
     """The route of the client's process, as its cookie names it."""
 
     # Written by: tracing, spans
     own: bytes
     """Pairs for the application that are this request's alone (``request_marks``)."""
-    traceparent = b""
+    traceparent: bytes = b""
     """The position in a trace that was made here; ``b""``: none was."""
     spans: Spans | None = None
 
     # Written by: buffer_body
     body_clock: BodyClock | None = None
     """Made when the client is first waited for; ``send_body`` goes on with it."""
-    body = b""
+    body: bytes = b""
     """The request body, as far as it is here."""
-    coming = 0
+    coming: int = 0
     """Bytes of the body that are here already, while ``buffer_body`` waits for the rest."""
     upload: SpillBuffer | None = None
     """The request body instead of ``body``, if it is too long for memory."""
@@ -103,39 +103,39 @@ class Exchange:
     """The borrowed process."""
     waiter: Waiter | None = None
     """The place in the pool's queue, while the request waits in one."""
-    queued = 0.0
+    queued: float = 0.0
     """When the place was taken, in monotonic seconds."""
-    queue_time = 0.0
+    queue_time: float = 0.0
     """Seconds that the request has waited in the queue."""
-    pid = 0
+    pid: int = 0
     """Of the process that was borrowed last; 0: none was."""
 
     # Written by: fast_path, send_request, connection
-    asked = 0.0
+    asked: float = 0.0
     """When the process was given the request, in monotonic seconds; 0: it was not, or it is the fast path that waits for the process (``Client.since``)."""
 
     # Written by: fast_path
-    app_time = 0.0
+    app_time: float = 0.0
     """Seconds from then until the process was free again, of the last process; 0: there was none."""
 
     # Written by: send_request
-    wants_websocket = False
+    wants_websocket: bool = False
     """Whether the process was asked for a WebSocket, and may accept it."""
     framing: BodyEncoding = SESSION_ENCODING
     """How the rest of the body is encoded for the process that has the head."""
-    sent = False
+    sent: bool = False
     """Whether the borrowed process was given the request, as far as it was here and the kernel took it."""
-    unreachable = 0
+    unreachable: int = 0
     """Processes that could not be reached for this request."""
 
     # Written by: send_request, send_body
     unsent: bytes | memoryview = b""
     """Bytes of the request that the kernel has not taken yet."""
-    body_sent = False
+    body_sent: bool = False
     """Whether the process has the whole request, so that its stream is at a boundary when the response ends."""
 
     # Written by: forward_response
-    retried = 0
+    retried: int = 0
     """How often the request was sent again after a process had left it unanswered (R30)."""
     avoided: ProcessId | None = None
     """The process that left it unanswered."""
@@ -147,32 +147,32 @@ class Exchange:
     """Bytes of the process that ``reader`` was not given yet: they may hold more pieces than one step can take."""
 
     # Written by: fast_path, connection
-    answered = False
+    answered: bool = False
     """Whether the response is complete; the client has still to take ``tail``."""
     tail: bytes | memoryview = b""
-    behind = 0
+    behind: int = 0
     """Body bytes in ``tail``."""
 
     # Written by: fast_path, response_forwarder, answer_errors
-    response_begun = False
+    response_begun: bool = False
     """Whether a byte of the final response was given to the client's connection."""
 
     # Written by: fast_path, response_forwarder, answer_errors, endings, connection, relay, websocket
-    status = 0
+    status: int = 0
     """Of the response; 0: there is none yet."""
-    bytes_sent = 0
+    bytes_sent: int = 0
     """Response body bytes given to the client's connection."""
 
     # Written by: response_forwarder
     buffer: SpillBuffer | None = None
     """What the client has not taken yet, on the slow path."""
-    spilled = 0
+    spilled: int = 0
     """Bytes that were on disk on their way, in either direction."""
     end_soon: Callable[[], None] | None = None
     """Ends a response that has no end by itself, an event stream, after a time."""
-    ended_early = False
+    ended_early: bool = False
     """Whether the response has ended although the process goes on with it; the process is still to be told."""
-    upgraded = False
+    upgraded: bool = False
     """Whether the application has taken the connection over: from there the process's stream carries raw bytes."""
 
     # Written by: response_forwarder, forward_response
