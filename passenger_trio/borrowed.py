@@ -42,7 +42,7 @@ _IDS = count(1)
 class BorrowedProcess:
     """``RunningPool.checkout`` makes it. For one task at a time."""
 
-    def __init__(self, session: Session, script_name: str, finish: Callable[[Session], None]) -> None:
+    def __init__(self, session: Session, script_name: str, finish: Callable[[Session, SessionOutcome], None]) -> None:
         self._session = session
         self._script_name = script_name.rstrip("/")
         self._finish = finish
@@ -130,7 +130,9 @@ class BorrowedProcess:
             stream.socket.close()
         session = self._session
         if self._busy and self._outcome is SessionOutcome.DONE and session.stream is not None:
-            self._finish(session)  # the process may still be at it
+            self._finish(session, SessionOutcome.CLIENT_GONE)  # the process may still be at it
+        elif self._outcome in (SessionOutcome.UNANSWERED, SessionOutcome.BROKEN_OFF):
+            self._finish(session, self._outcome)  # it has ended, or is about to
         else:
             session.close(self._outcome)
 

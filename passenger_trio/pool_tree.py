@@ -48,6 +48,8 @@ from passenger_trio.system.syscalls import cpus
 
 __all__ = ["RunningPool", "open_pool"]
 
+_NOTICE_TIME = 0.5
+"""Seconds from the end of a process's stream until the pool knows that the process has ended."""
 _POOL_TIME = 5.0
 """Seconds that the pool gets to become empty, in addition to the longest shutdown timeout of an application."""
 
@@ -100,8 +102,8 @@ class RunningPool:
         finally:
             process.give_back()
 
-    def _finish(self, session: Session) -> None:
-        self._ending.start_soon(_finish, session)
+    def _finish(self, session: Session, outcome: SessionOutcome) -> None:
+        self._ending.start_soon(_finish if outcome is SessionOutcome.CLIENT_GONE else _see_end, session, outcome)
 
     def statistics(self) -> PoolStatistics:
         """The state of the pool now; read-only."""
@@ -112,7 +114,17 @@ class RunningPool:
         return self._pool.events.listen()
 
 
-async def _finish(session: Session) -> None:
+async def _see_end(session: Session, outcome: SessionOutcome) -> None:
+    """The process has ended its stream without an answer: most likely it has ended, and the pool is about to see that.
+    Nobody is to borrow it meanwhile.
+    """
+    try:
+        await session.wait_left(_NOTICE_TIME)
+    finally:
+        session.close(outcome)
+
+
+async def _finish(session: Session, outcome: SessionOutcome) -> None:
     """Half-close the stream, which the contract defines as "abort", and give the process back when it is done.
 
     HTTP has no "abort" but closing the stream, and no answer to that.
@@ -126,7 +138,7 @@ async def _finish(session: Session) -> None:
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass
     finally:
-        session.close(SessionOutcome.CLIENT_GONE)
+        session.close(outcome)
 
 
 @asynccontextmanager

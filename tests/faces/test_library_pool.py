@@ -120,14 +120,19 @@ class TestAPoolWithoutAServer:
                                 raise AssertionError("there is a response")
                     async with pool.checkout() as process:  # another one
                         assert process.pid != dead
-                        with trio.move_on_after(0.2):
+                        async with trio.open_nursery() as leaving:
+
+                            async def leave() -> None:
+                                await trio.to_thread.run_sync(it.wait_arrival)
+                                leaving.cancel_scope.cancel()
+
+                            leaving.start_soon(leave)
                             async with process.request("GET", "/gate"):
                                 raise AssertionError("there is a response")
                         with pytest.raises(trio.BusyResourceError):
                             async with process.request("GET", "/pid"):
                                 raise AssertionError("there is a response")
                     assert pool.app().processes[0].sessions == 1, "the process is still at it, and is not lent"
-                    await trio.to_thread.run_sync(it.wait_arrival)
                     it.open()
                     async with pool.checkout() as process, process.request("GET", "/pid") as response:
                         assert int(await response.read()) == process.pid
