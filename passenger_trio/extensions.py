@@ -18,7 +18,7 @@ from passenger_trio.errors import SpawnError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import AppOptions
 from passenger_trio.pool.callables import OnEvent
-from passenger_trio.server.answers.own_page import ErrorPage, FailedRequest
+from passenger_trio.server.answers.custom_page import ErrorPage, FailedRequest
 from passenger_trio.server.answers.page_layout import Page
 from passenger_trio.server.logs.access_format import AccessRecord
 from passenger_trio.server.logs.tee import OnRequest

@@ -15,10 +15,10 @@ from passenger_trio.core.option_checks import check, check_types
 from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 from passenger_trio.pool.hooks import parse_hooks
-from passenger_trio.server.front import trusted_networks
 from passenger_trio.server.health_paths import paths_of_health
 from passenger_trio.server.logs.format_string import compile_format
 from passenger_trio.server.mounts import Route, check_apart
+from passenger_trio.server.trusted_proxies import trusted_networks
 from passenger_trio.spawning.app_spec import group_key
 from passenger_trio.spawning.detect import DetectedApp, detect
 from passenger_trio.spawning.env_files import read_env_files

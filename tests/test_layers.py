@@ -125,7 +125,8 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
         "options",
     },
-    "program": {"tree", "running", "reloading", "spawning", "system", "kernel", "errors", "options"},
+    "signals": set(),
+    "program": {"signals", "tree", "running", "reloading", "spawning", "system", "kernel", "errors", "options"},
     "dashboard": {"dashboard", "system", "errors"},
     "cli": {
         "cli",
@@ -178,9 +179,9 @@ ALLOWED: dict[str, set[str]] = {
 
 # The rooms of server/, bottom to top: a module may import what is in its own row, or below. ``http`` is on three floors: its state, its stages, its driver.
 SERVER_ROOMS: list[set[str]] = [
-    {"mounts", "health_paths", "spill"},
+    {"mounts", "health_paths", "trusted_proxies", "spill"},
     {"http.stage", "http.peer", "http.body_clock", "http.exchange", "http.deadline_scanner"},
-    {"logs", "tracing", "answers.page_layout", "answers.own_page"},
+    {"logs", "tracing", "answers.page_layout", "answers.custom_page"},
     {"front"},
     {"http.client", "http.client_watch", "report"},
     {"answers", "upgraded"},

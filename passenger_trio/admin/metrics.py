@@ -39,7 +39,7 @@ from passenger_trio.admin.metric_families import (
 from passenger_trio.codecs.openmetrics import END, Family
 from passenger_trio.core.health import ask
 from passenger_trio.core.statistics import GroupStatistics
-from passenger_trio.system.gauges import resident
+from passenger_trio.system.process_gauges import resident
 from passenger_trio.version import __version__
 
 __all__ = ["families", "metrics"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from passenger_trio.admin.context import Admin
 from passenger_trio.core.model import GroupKey
-from passenger_trio.system.gauges import ProcessGauge, measure
+from passenger_trio.system.process_gauges import ProcessGauge, measure
 from passenger_trio.system.threads import in_thread
 
 __all__ = ["memory", "requests", "trace"]

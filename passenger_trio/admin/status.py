@@ -17,7 +17,7 @@ from passenger_trio.core.state import EnabledStatus
 from passenger_trio.core.statistics import GroupStatistics, ProcessStatistics
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.status_types import GroupStatus, Memory, MemoryRoom, ProcessStatus, ServerStatus
-from passenger_trio.system.gauges import ProcessGauge, measure
+from passenger_trio.system.process_gauges import ProcessGauge, measure
 from passenger_trio.system.threads import NoThread, in_thread
 from passenger_trio.version import __version__
 

@@ -81,7 +81,7 @@ def top(instance: str | None, sort: str, interval: float) -> None:
 def _look(admin_socket: str) -> Snapshot:
     """:raises AdminError: the instance does not answer."""
     from passenger_trio.admin.client import fetch_status
-    from passenger_trio.system.gauges import measure
+    from passenger_trio.system.process_gauges import measure
 
     answer = fetch_status(admin_socket)
     pids = [process.get("pid") for group in answer.get("groups", ()) for process in group["processes"]]

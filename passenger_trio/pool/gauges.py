@@ -16,8 +16,8 @@ import trio
 from passenger_trio.core.model import ProcessId
 from passenger_trio.log_lines import pool as lines
 from passenger_trio.pool.pool import Pool
-from passenger_trio.system.gauges import measure
-from passenger_trio.system.memory import MemoryLimit, memory_limit
+from passenger_trio.system.memory_limit import MemoryLimit, memory_limit
+from passenger_trio.system.process_gauges import measure
 from passenger_trio.system.threads import NoThread, in_thread
 
 __all__ = ["Gauges"]

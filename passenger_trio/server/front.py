@@ -9,13 +9,11 @@ must be made within a Trio run.
 from __future__ import annotations
 
 import itertools
-import os
 import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Protocol
 
 import trio
@@ -28,12 +26,11 @@ from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.fronts.share import ALONE, Share
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.tally import RequestTally
-from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import requests as lines
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, ServerOptions
 from passenger_trio.pool.seam import PoolSeam
-from passenger_trio.server.answers.own_page import ErrorPage
+from passenger_trio.server.answers.custom_page import ErrorPage
 from passenger_trio.server.health_paths import HealthPaths
 from passenger_trio.server.http.deadline_scanner import DeadlineScanner, HasDeadline
 from passenger_trio.server.http.exchange import Exchange
@@ -44,9 +41,10 @@ from passenger_trio.server.logs.tee import Records
 from passenger_trio.server.mounts import Mounts, Route
 from passenger_trio.server.spill.spill_storage import SpillStorage
 from passenger_trio.server.tracing.tracing import TraceMaker, Tracing
+from passenger_trio.server.trusted_proxies import TrustedProxies
 from passenger_trio.system.poller import Poller
 
-__all__ = ["AcceptGate", "Front", "OpenConnection", "trusted_networks"]
+__all__ = ["AcceptGate", "Front", "OpenConnection"]
 
 _JUST_COME = 1.0
 """Seconds that a new client has to send its first request before it counts as idle."""
@@ -154,8 +152,7 @@ class Front:
         self.limits: HttpLimits = HttpLimits.from_options(options)
         self.frame_limits: FrameLimits = FrameLimits(min(options.websocket_max_message_size, MAX_WEBSOCKET_MESSAGE))
         self.mounts: Mounts = Mounts(routes)
-        self._trusts_unix = bool({"unix", "*"} & set(_peers(options)))
-        self._trusted = trusted_networks(options)
+        self.trusted: TrustedProxies = TrustedProxies(options)
 
     def reconfigure(self, options: ServerOptions, routes: Sequence[Route], descriptors: Descriptors) -> None:
         """Serve by other options from now on. Connections that are open keep the limits on heads and frames that
@@ -222,18 +219,6 @@ class Front:
             said.request_id or b"%b-%x" % (self._id_prefix, next(self._ids)), said.start or b"t=%.6f" % now
         )
 
-    def trusts(self, address: str) -> bool:
-        """Whether the forwarded fields of a TCP peer are trusted (R11)."""
-        peer = ip_address(address.partition("%")[0])
-        mapped = getattr(peer, "ipv4_mapped", None)
-        return any((mapped or peer) in network for network in self._trusted)
-
-    def trusts_user(self, uid: int) -> bool:
-        """As ``trusts``, for a peer on our Unix socket: trusts the superuser and our own user, and
-        all others if ``unix`` is listed.
-        """
-        return self._trusts_unix or uid in (0, os.getuid())
-
     def log_refusal(self, record: AccessRecord) -> None:
         """Write the access log line of a request that was refused before it had a route. At most
         ``REFUSALS_A_SECOND`` are written, because such requests cost their sender nothing (ED14).
@@ -289,24 +274,3 @@ class Front:
                 exchange.relay.end_soon()
             elif exchange is not None and exchange.end_soon is not None:
                 exchange.end_soon()
-
-
-def trusted_networks(options: ServerOptions) -> tuple[IPv4Network | IPv6Network, ...]:
-    """:raises OptionError: an entry of the trusted proxies is invalid."""
-    networks: list[IPv4Network | IPv6Network] = []
-    for text in _peers(options):
-        try:
-            if text == "*":
-                networks += [ip_network("0.0.0.0/0"), ip_network("::/0")]
-            elif text != "unix":
-                networks.append(ip_network(text, strict=False))
-        except ValueError:
-            raise OptionError(
-                "--trusted-proxies", text, "an address, a network, unix, or *: 10.0.0.1, 10.0.0.0/8, ::1, unix"
-            ) from None
-    return tuple(networks)
-
-
-def _peers(options: ServerOptions) -> list[str]:
-    """An entry may list several peers with commas, as in gunicorn and uvicorn."""
-    return [peer.strip() for text in options.trusted_proxies for peer in text.split(",")]

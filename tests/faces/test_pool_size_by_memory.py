@@ -12,7 +12,7 @@ from faces_tools import Load, run_command
 from memory_cgroups import MemoryCgroup, a_memory_cgroup, can_make_one
 
 from passenger_trio.admin.client import order
-from passenger_trio.system.memory import memory_limit
+from passenger_trio.system.memory_limit import memory_limit
 from passenger_trio.testing import Supervisor, eventually
 
 pytestmark = pytest.mark.os

@@ -10,7 +10,7 @@ import pytest
 from memory_cgroups import a_memory_cgroup, can_make_one
 
 from passenger_trio.system.cgroup_dirs import own_directory
-from passenger_trio.system.memory import MemoryLimit, memory_limit
+from passenger_trio.system.memory_limit import MemoryLimit, memory_limit
 
 RAM = 1000 * 1024
 V1 = "9223372036854771712\n"
@@ -68,7 +68,7 @@ def test_OP6_here() -> None:
     assert 0 < memory_limit().total <= total
     if can_make_one():
         with a_memory_cgroup(300 * 1024**2) as group:
-            program = "from passenger_trio.system.memory import memory_limit as m; print(m().total, m().source)"
+            program = "from passenger_trio.system.memory_limit import memory_limit as m; print(m().total, m().source)"
             words = subprocess.run(
                 group.command(sys.executable, "-c", program), stdout=subprocess.PIPE, check=True, text=True
             ).stdout.split()

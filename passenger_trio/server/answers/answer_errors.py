@@ -22,6 +22,7 @@ from passenger_trio.errors import (
     SpawnError,
 )
 from passenger_trio.log_lines import requests as lines
+from passenger_trio.server.answers.custom_page import FailedRequest
 from passenger_trio.server.answers.error_page import (
     Page,
     Rejected,
@@ -30,7 +31,6 @@ from passenger_trio.server.answers.error_page import (
     spawn_failure_page,
 )
 from passenger_trio.server.answers.explained_page import Failed, OtherRequest, explained_page
-from passenger_trio.server.answers.own_page import FailedRequest
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 

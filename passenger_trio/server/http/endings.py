@@ -65,7 +65,7 @@ async def refuse_late_head(client: Client) -> None:
 
 def _log_refusal(client: Client, error: RequestError, size: int, since: float) -> None:
     peer, known = client.peer, client.codec.known
-    origin = read_origin(known.fields, client.front.trusts) if peer.trusted else None
+    origin = read_origin(known.fields, client.front.trusted.trusts) if peer.trusted else None
     address = (origin.client if origin is not None else "") or peer.address
     client.front.log_refusal(refusal_record(known, address, error, size, since, client.now()))
 

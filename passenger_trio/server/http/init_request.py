@@ -51,7 +51,7 @@ def init_request(client: Client, head: Head, now: float) -> Exchange:
 
 def _read(client: Client, head: Head) -> tuple[Origin | None, Marks]:
     """What a trusted peer says of its client (R11), and of the request (OB4)."""
-    origin = read_origin(head.fields, client.front.trusts)
+    origin = read_origin(head.fields, client.front.trusted.trusts)
     marks = read_marks(head.fields)
     cache = head.header_cache
     if cache is not None:
@@ -61,7 +61,7 @@ def _read(client: Client, head: Head) -> tuple[Origin | None, Marks]:
 
 def _warn_of_doubt(client: Client, head: Head) -> None:
     """A peer on the Unix socket who is not trusted, and would be by an option: what it says of its client is removed, but not silently (ED2)."""
-    if read_origin(head.fields, client.front.trusts) is not None:
+    if read_origin(head.fields, client.front.trusted.trusts) is not None:
         client.front.warn_rarely(
             f"X-Forwarded-* fields of user {client.peer.user} on the Unix socket are removed; "
             "if that is your proxy: --trusted-proxies unix"

@@ -152,13 +152,13 @@ class Listener:
         if self._is_unix:
             # R11: the peer is judged by the kernel's word. It has no address, and none is invented (ED2).
             user = peer_credentials(sock).uid
-            peer = Peer("unix", self._front.trusts_user(user), self._unix_pairs, user)
+            peer = Peer("unix", self._front.trusted.trusts_user(user), self._unix_pairs, user)
             return Connection(self._front, RawStream(sock), peer)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         host, port = address[:2]
         own = self._own or _own_pairs(*sock.getsockname()[:2])
         pairs = b"%sREMOTE_ADDR\0%s\0REMOTE_PORT\0%d\0" % (own, host.encode(), port)
-        return Connection(self._front, RawStream(sock), Peer(host, self._front.trusts(host), pairs))
+        return Connection(self._front, RawStream(sock), Peer(host, self._front.trusted.trusts(host), pairs))
 
 
 def _own_pairs(host: str, port: int) -> bytes:

@@ -10,7 +10,7 @@ import sys
 import pytest
 from needs import needs
 
-from passenger_trio.system.gauges import measure
+from passenger_trio.system.process_gauges import measure
 from passenger_trio.system.syscalls import P_PID, WEXITED, WNOWAIT, waitid
 
 MIB = 1024 * 1024

@@ -1,4 +1,4 @@
-"""``Front.trusts`` and ``trusts_user``: yes to whom the options name, and to nobody else (R11)."""
+"""``TrustedProxies``: yes to whom the options name, and to nobody else (R11)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,12 @@ import sys
 import pytest
 from needs import needs
 
-from passenger_trio.core.limits import PoolLimits
-from passenger_trio.core.model import GroupKey
-from passenger_trio.options import AppOptions, ServerOptions
-from passenger_trio.pool.pool import Pool
-from passenger_trio.server.front import Front
-from passenger_trio.server.mounts import Route
+from passenger_trio.options import ServerOptions
+from passenger_trio.server.trusted_proxies import TrustedProxies
 
 
-def front(*proxies: str) -> Front:
-    options = ServerOptions(trusted_proxies=proxies) if proxies else ServerOptions()
-    return Front(options, Pool(PoolLimits()), [Route(GroupKey("shop", "test"), AppOptions())], None)
+def proxies_of(*proxies: str) -> TrustedProxies:
+    return TrustedProxies(ServerOptions(trusted_proxies=proxies) if proxies else ServerOptions())
 
 
 @pytest.mark.parametrize(
@@ -45,36 +40,30 @@ def front(*proxies: str) -> Front:
         (("unix",), "127.0.0.1", False),
     ],
 )
-async def test_a_peer_by_its_address(proxies: tuple[str, ...], address: str, trusted: bool) -> None:
-    assert front(*proxies).trusts(address) is trusted
+def test_a_peer_by_its_address(proxies: tuple[str, ...], address: str, trusted: bool) -> None:
+    assert proxies_of(*proxies).trusts(address) is trusted
 
 
-async def test_a_peer_by_its_user() -> None:
-    ordinary = front()
+def test_a_peer_by_its_user() -> None:
+    ordinary = proxies_of()
     assert ordinary.trusts_user(os.getuid())
     assert ordinary.trusts_user(0)
     assert not ordinary.trusts_user(os.getuid() + 1)
     assert not ordinary.trusts_user(65534)
-    assert not front("10.0.0.0/8").trusts_user(os.getuid() + 1)
-    assert front("10.0.0.0/8", "unix").trusts_user(os.getuid() + 1)
+    assert not proxies_of("10.0.0.0/8").trusts_user(os.getuid() + 1)
+    assert proxies_of("10.0.0.0/8", "unix").trusts_user(os.getuid() + 1)
 
 
 AS_ANOTHER_USER = """
-import os, trio
+import os
 from passenger_trio.admin.server import may_steer
-from passenger_trio.core.limits import PoolLimits
-from passenger_trio.core.model import GroupKey
-from passenger_trio.options import AppOptions, ServerOptions
-from passenger_trio.pool.pool import Pool
-from passenger_trio.server.front import Front
-from passenger_trio.server.mounts import Route
+from passenger_trio.options import ServerOptions
+from passenger_trio.server.trusted_proxies import TrustedProxies
 from passenger_trio.system.sockets import PeerCredentials
 os.setuid(65534)
-async def main():
-    front = Front(ServerOptions(), Pool(PoolLimits()), [Route(GroupKey("shop", "test"), AppOptions())], None)
-    for uid in (0, 65534, 1, 65533):
-        print(uid, front.trusts_user(uid), may_steer(PeerCredentials(1, uid, uid)))
-trio.run(main)
+proxies = TrustedProxies(ServerOptions())
+for uid in (0, 65534, 1, 65533):
+    print(uid, proxies.trusts_user(uid), may_steer(PeerCredentials(1, uid, uid)))
 """
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from passenger_trio.program import Effect, effects
+from passenger_trio.signals import Effect, effects
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "signals.md"
 
