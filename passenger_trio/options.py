@@ -182,7 +182,11 @@ class AppOptions:
         choices=("wsgi", "asgi", "rack", "node", "generic"),
     )
     startup_file: str = option("", "file to load, in the application's directory", kind="path")
-    python: str = option("", "Python interpreter (default: its .venv's)", kind="path")
+    python: str = option(
+        "",
+        "Python interpreter (default: its .venv's, or the active one)",
+        kind="path",
+    )
     ruby: str = option(
         "",
         "Ruby interpreter (default: as .ruby-version or the Gemfile asks, else in PATH)",
@@ -205,14 +209,22 @@ class AppOptions:
     cpu_time: float = option(0.0, "most processor time of a process; the kernel kills it then (0: the server's limit)")
     nice: int = option(0, "nice value of the application's processes, -20 to 19 (0: the server's)")
     memory_high: int = option(
-        0, "memory of all its processes together above which the kernel slows them down (0: no limit)", kind="size"
+        0,
+        "memory of all its processes together above which the kernel slows them down (0: no limit); needs cgroup v2",
+        kind="size",
     )
     memory_max: int = option(
-        0, "most memory of all its processes together; the kernel kills one then (0: no limit)", kind="size"
+        0,
+        "most memory of all its processes together; the kernel kills one then (0: no limit); needs cgroup v2",
+        kind="size",
     )
-    cpu_weight: int = option(0, "its part of the processor when there is too little, 1 to 10000 (0: 100, as others)")
-    cpu_max: str = option("", "most of the processor for all its processes together: 150% of a core, or as in cpu.max")
-    pids_max: int = option(0, "most processes and threads of the application (0: no limit)")
+    cpu_weight: int = option(
+        0, "share of the processor when it is contended, 1 to 10000 (0: 100, as others); needs cgroup v2"
+    )
+    cpu_max: str = option(
+        "", "most of the processor for all its processes together: 150%, or as in cpu.max; needs cgroup v2"
+    )
+    pids_max: int = option(0, "most processes and threads of the application (0: no limit); needs cgroup v2")
     spawn_method: str = option(
         "auto",
         "fork from a preloader: auto: if that is safe, smart: always, direct: never",
@@ -300,7 +312,7 @@ class AppOptions:
     )
     streamed_paths: tuple[str, ...] = option(
         (),
-        "stream request bodies below this path to the application, without --request-buffering; repeatable",
+        "path below which request bodies are streamed to the application and not buffered first; repeatable",
     )
     response_buffer_high_watermark: int = option(
         128 * 1024**2, "pause a process when its response has this much in the buffers (0: no limit)", kind="size"
@@ -338,7 +350,7 @@ class PoolOptions:
 
     max_pool_size: int | str = option(
         6,
-        "most processes of all applications; auto, or 75%: as fit into memory",
+        "most processes of all applications; auto or a share: as fit into memory",
         kind="pool size",
         variables=("WEB_CONCURRENCY",),
     )

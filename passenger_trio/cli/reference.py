@@ -29,6 +29,8 @@ Some defaults come from variables that other servers use: `PORT`, `WEB_CONCURREN
 * **Times** are written `30`, `30s`, `5m`, `2h`, `1d`, `250ms`. In Python they are seconds.
 * **Sizes** are written `65536`, `64K`, `512M`, `1GiB`; every unit is a power of 1024. In Python they are bytes.
 * **Flags** are switched on by `--name` and off by `--no-name`; in the environment by `1` and `0`.
+* **Names of other servers** are accepted: `-b`/`--bind`, `-w`/`--workers`, `--host`, `--uds`, `--root-path`, `--forwarded-allow-ips`.
+  `--help-all` lists every option.
 * **Values of options that can be repeated** are separated by white space in the environment. Give a value that contains white space (a `--hook` with
   arguments) on the command line or in the file.
 
@@ -88,10 +90,11 @@ _TAIL = """
 | 1 | a command to a running instance failed: no instance answers, several could be meant, or it refused |
 | 2 | a wrong option or argument |
 | 3 | the application failed to start, and `--abort-on-startup-error` was given |
-| 4 | no application found |
+| 4 | no application found, or its user cannot reach it |
 | 5 | cannot listen on the address |
+| 6 | a second signal ended the server at once |
 | 70 | an internal error, or a resource is missing |
-| 130 | interrupted before the server was ready |
+| 130 | interrupted by Ctrl-C before the server handled signals, or in another command |
 """
 
 

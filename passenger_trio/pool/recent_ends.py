@@ -46,7 +46,7 @@ class RecentEnds:
         process = self._living(pid)
         if process is not None:
             with trio.move_on_after(_EXIT_TIME) as looking:
-                await process.live.wait_exit()
+                await process.left.wait()  # not its pidfd: its keeper waits for that, and one task may
             if looking.cancelled_caught:
                 return None
         # The exit may be seen here before the pool has seen it, and its status comes later still.

@@ -143,7 +143,7 @@ class TestAWorkerDiesByItself:
                     # The end of the connection would be the end of the response.
                     with pytest.raises(ConnectionResetError):
                         _read_to_the_end(client.socket)
-            server.wait_log("cut short")
+            server.wait_log("response_cut_short")
             is_well(server)
 
     @METHODS

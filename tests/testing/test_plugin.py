@@ -137,7 +137,6 @@ def test_fixtures_marks_and_options(pytester: pytest.Pytester) -> None:
             @pytest.mark.passenger(here)
             def test_an_object_of_the_test_file_with_what_is_patched(monkeypatch, passenger_factory):
                 from passenger_trio.testing import eventually
-from passenger_trio.testing.opening import _address
                 first = passenger_factory()
                 with first.connect() as client:
                     assert client.get("/").body == b"before"
