@@ -112,7 +112,9 @@ class PoolPolicy:
         if not astir.is_still(group):
             astir.stir(state, group)
         grown = resizing.memory_changed(state, now) if limits.min_instances else []
-        return grown + scaling.start_spawns(state, now, (group,))
+        # One more group is one more relief above the ceiling (``capacity.has_headroom``), whose ever it is.
+        looked = state.astir.values() if state.total >= state.ceiling else (group,)
+        return grown + scaling.start_spawns(state, now, looked)
 
     def remove_group(self, key: GroupKey, now: float) -> list[Command]:
         """Let a group go: it serves those who wait for it, ends, and is forgotten (``EndGroup``). A second call does

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from driven_pool import BLOG, SHOP, DrivenPool, granted, refused, retired, spawns
+from driven_pool import BLOG, SHOP, WIKI, DrivenPool, granted, refused, retired, spawns
 
 from passenger_trio.core.commands import EndGroup, Reason
 from passenger_trio.core.limits import GroupLimits, PoolLimits
@@ -88,6 +88,25 @@ def test_a_larger_pool_starts_what_waits() -> None:
     assert spawns(pool.checked(pool.policy.change_pool_limits(PoolLimits(max_pool_size=2), pool.now))) == [
         (SHOP, Reason.DEMAND)
     ]
+
+
+def test_a_group_that_comes_allows_a_relief_that_had_no_headroom() -> None:
+    """Above the hard ceiling there is room for one relief for each group: also for a group's that was there before."""
+    pool = DrivenPool(max_pool_size=2)
+    for key in (SHOP, BLOG):
+        pool.add(key, min_instances=1)
+        pool.spawned(key=key)
+        pool.take(key)
+        pool.restart(key)
+        pool.spawned(key=key)  # the busy process before it is on its way out
+        pool.take(key)
+    pool.checked(pool.policy.change_pool_limits(PoolLimits(max_pool_size=1), pool.now))
+    pool.restart(SHOP)
+    pool.restart(BLOG)
+    before = len(pool.attempts(SHOP)) + len(pool.attempts(BLOG))
+    came = spawns(pool.add(WIKI))
+    assert before + len(came) == 1
+    assert came, "there was no headroom before, or it is not used now"
 
 
 def test_limits_change_for_processes_that_run() -> None:
