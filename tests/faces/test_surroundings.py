@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from faces_tools import run_command, write_app
+from faces_tools import AS_OURSELVES, run_command, write_app
 from needs import needs
 
 from passenger_trio.testing import Supervisor
@@ -83,7 +83,7 @@ def says(
     done = subprocess.run(
         words,
         cwd=cwd,
-        env={name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None},
+        env={name: value for name, value in {**os.environ, **AS_OURSELVES, **(env or {})}.items() if value is not None},
         capture_output=True,
         text=True,
         timeout=60,
