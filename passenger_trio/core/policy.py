@@ -34,8 +34,9 @@ How a checkout is answered when no process is free
     The SPAWN_FAILED row also holds for waiters that are queued already: a failed spawn refuses them,
     but never while a live process can serve them.
 
-Each part states its theory in its own module: ``waitlist``, ``routing``, ``scaling``, ``backoff``,
-``crash_loop``. ``invariants`` holds the laws as code.
+Each part states its theory in its own module: ``waitlist``, ``routing``, ``scaling``, ``making_room``,
+``retiring``, ``recycling``, ``restarting``, ``resizing``, ``backoff``, ``crash_loop``, ``oob_work``, ``astir``.
+``invariants`` holds the laws as code.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How a process leaves: who is retired, when, and how an attempt is given up.
 
-Law: only ``retire`` takes a live process out of the pool, so no process is retired twice. A busy process first
-finishes its sessions, unless it broke one.
+Law: a live process leaves the pool by ``retire``, or by a kill (``recycling``), and only once. A busy process that is
+retired first finishes its sessions, unless it broke one.
 """
 
 from __future__ import annotations
@@ -17,10 +17,7 @@ RELIEFS = frozenset({Reason.RESTART, Reason.MAX_REQUESTS, Reason.LIFETIME, Reaso
 
 
 def retire(pool: PoolState, process: ProcessState, reason: Reason, now: float) -> list[Command]:
-    """Detach an enabled process, and end it when it is idle; at once, if it broke its session.
-
-    Only this function retires a live process, so no process is retired twice.
-    """
+    """Detach an enabled process, and end it when it is idle; at once, if it broke its session."""
     routing.detach(pool, process)
     if process.sessions and reason is not Reason.FAILED:
         process.leaving = reason

@@ -1,6 +1,6 @@
 """What the pool knows: the only place that keeps changing facts.
 
-The classes hold fields and make no decisions. ``routing``, ``scaling`` and ``policy`` change them,
+The classes hold fields and make no decisions. The modules of ``core/`` that ``policy`` calls change them,
 always within one synchronous call. The law of a field stands above it; ``invariants.check`` checks the
 laws. Nothing here knows a pid of the operating system, a socket or a clock. Times are monotonic
 seconds.

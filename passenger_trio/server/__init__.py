@@ -4,7 +4,7 @@ Rooms: ``listening`` accepts; ``http`` has a connection's state (``client``, ``e
 memory; ``upgraded`` is what stays open; ``answers`` are responses of our own; ``logs`` is the access log. ``front`` is what all connections share; ``mounts``
 finds the application. What may import what is in ``tests/test_layers.py``.
 
-``server/`` uses of the pool only ``checkout_or_queue``, a waiter, a session and ``rejection``; never a group or the policy (ARCHITECTURE.md, the pool seam).
+``server/`` uses of the pool only what ``pool/seam`` lists; never a group or the policy (ARCHITECTURE.md, the pool seam).
 """
 
 __all__ = ["REQUEST_PATH"]

@@ -63,7 +63,7 @@ async def buffer_body(client: Client, exchange: Exchange) -> bool:
                 if size > BODY_IN_MEMORY and buffers:
                     if not client.front.spill.usable(new_file=True):
                         break
-                    exchange.upload = upload = SpillBuffer(client.front.spill, SpillLedger())
+                    exchange.upload = upload = SpillBuffer(client.front.spill, SpillLedger(threshold=BODY_IN_MEMORY))
                     upload.put(pieces)
                     pieces.clear()
                     exchange.coming = 0
