@@ -184,7 +184,7 @@ class AppOptions:
     startup_file: str = option("", "file to load, in the application's directory", kind="path")
     python: str = option(
         "",
-        "Python interpreter (default: its .venv's, or the active one)",
+        "Python interpreter (its .venv's, or active)",
         kind="path",
     )
     ruby: str = option(
@@ -350,7 +350,7 @@ class PoolOptions:
 
     max_pool_size: int | str = option(
         6,
-        "most processes of all applications; auto or a share: as fit into memory",
+        "most processes of all; auto, 50%: as fit into memory",
         kind="pool size",
         variables=("WEB_CONCURRENCY",),
     )
