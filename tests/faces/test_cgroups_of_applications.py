@@ -36,7 +36,7 @@ def inside(pid: int | str) -> str:
 class Site:
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("shop", "blog", "wiki"):
+        for name in ("shop", "blog", "wiki", "free"):
             (root / name).mkdir()
             (root / name / "passenger_wsgi.py").write_text(APP)
         self.write()
@@ -49,8 +49,8 @@ class Site:
         self.own = Path(next(fields[4] for fields in mounted if " - cgroup2 " in " ".join(fields)) + own)
 
     def write(self, *, without: str = "", **lines: str) -> None:
-        lines = {"shop": "memory_max = '1G'\npids_max = 500\n", "blog": "", "wiki": "", **lines}
-        methods = {"shop": "smart", "blog": "direct", "wiki": "direct"}
+        lines = {"shop": "memory_max = '1G'\npids_max = 500\n", "blog": "", "wiki": "", "free": "", **lines}
+        methods = {"shop": "smart", "blog": "direct", "wiki": "direct", "free": "direct"}
         tables = [
             f'[[app]]\nroot = "{name}"\nbase_uri = "/{name}"\nspawn_method = "{methods[name]}"\n{more}'
             for name, more in lines.items()
@@ -86,8 +86,8 @@ def test_OP9_programs_are_in_the_cgroup_before_they_load_the_application_and_so_
     assert inside(pid) == at_load
     assert at_load.endswith("/app.1"), "the preloader has loaded it in there"
     assert (site.own / "app.1").is_dir()
-    blog, at_load = site.ask("/blog/")
-    assert "/app." not in inside(blog)
+    free, _ = site.ask("/free/")
+    assert "/app." not in inside(free), "it has no limits"
 
 
 def test_OP9_the_limits_hold_or_the_log_says_once_that_they_do_not(site: Site) -> None:
@@ -104,10 +104,10 @@ def test_OP9_the_limits_hold_or_the_log_says_once_that_they_do_not(site: Site) -
 def test_OP9_OP3_who_gets_limits_while_it_runs_comes_into_a_cgroup_without_a_restart(site: Site) -> None:
     before, _ = site.ask("/blog/")
     site.write(blog="pids_max = 400\n")
-    assert site.reload() == ["~ blog (development): pids_max: 0 -> 400"]
+    assert "~ blog (development): pids_max: 0 -> 400" in site.reload()
     after, _ = site.ask("/blog/")
     assert after == before
-    assert inside(after).endswith("/app.2")
+    assert "/app." in inside(after)
     assert len(site.warnings()) <= 1, "it was said before"
 
 
@@ -115,7 +115,8 @@ def test_OP9_what_has_escaped_from_an_application_that_is_removed_is_killed(site
     site.write(wiki="cpu_weight = 50\n")
     site.reload()
     site.ask("/wiki/daemon")
-    daemon = eventually(lambda: int((site.root / "wiki/daemon").read_text() or 0), 30)
+    told = site.root / "wiki/daemon"
+    daemon = eventually(lambda: told.exists() and int(told.read_text() or 0), 30)
     mine = site.own / inside(daemon).rsplit("/", 1)[1]
     assert mine.name.startswith("app.")
     assert os.getsid(daemon) == daemon
