@@ -104,7 +104,7 @@ _OURS: dict[str, tuple[str, Value]] = {
     ),
     "proxy": ("seconds of waiting in front of us, as a trusted proxy says", lambda r: f"{r.proxy_time:.6f}"),
     "trace": ("the id of its trace (W3C Trace Context)", lambda r: r.trace[0] or "-"),
-    "span": ("the id of the span that the application's are below", lambda r: r.trace[1] or "-"),
+    "span": ("the id of the parent of the application's spans", lambda r: r.trace[1] or "-"),
     "retries": ("how often it was sent to another process", lambda r: int(r.retried)),
     "spilled": ("bytes that were buffered on disk", lambda r: r.spilled),
     "received": ("bytes from the client of an upgraded connection", lambda r: r.received),
