@@ -30,6 +30,7 @@ REQUEST_PATH = (
     "upgraded.websocket.WebSocket.run",
     "upgraded.relay.Relay.run",
     # Instead of a response.
+    "answers.answer_health.answer_health",  # --health-path: of no application
     "http.endings.refuse",  # 4xx: the connection ends
     "http.endings.cut_short",  # the response cannot be finished, and must not look whole
     "answers.answer_errors.answer",  # 5xx: no process, or the application failed

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from passenger_trio.core.limits import PoolLimits
-from passenger_trio.options import ServerOptions
+from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.server.http.stage import FAST_PATH_TIMEOUT
 from passenger_trio.spawning.dummy import DummyProcess
 from passenger_trio.system.sockets import RawStream
@@ -88,7 +88,10 @@ async def play(scene: Scene, client_cuts: Cuts, worker_cuts: Cuts, plain_parser:
                 return
 
     async with serving(
-        serve, options=ServerOptions(plain_parser=plain_parser), pool_limits=PoolLimits(max_pool_size=1)
+        serve,
+        options=ServerOptions(plain_parser=plain_parser),
+        app=AppOptions(friendly_error_pages="off"),  # a page that explains says how long things took
+        pool_limits=PoolLimits(max_pool_size=1),
     ) as world:
         client = world.connect()
         async with trio.open_nursery() as nursery:
