@@ -76,6 +76,7 @@ def steered() -> Iterator[Served]:
 
 
 def test_OB8_by_its_token(steered: Served) -> None:
+    steered.orders.clear()
     assert steered.ask().status == 200
     assert len(steered.token) >= 32
     for path in ("/", "//", f"/{steered.token[:-1]}/", f"/{steered.token}x/", "/x/status.json", "/x/live", "/x/act"):
