@@ -84,7 +84,11 @@ def chromium(home: Path) -> Iterator[Browser]:
         "--remote-debugging-port=0",
         f"--user-data-dir={home}",
     ]
-    with subprocess.Popen([*command, "about:blank"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+    home.mkdir(exist_ok=True)
+    environment = {**os.environ, "TMPDIR": str(home)}  # it leaves a directory there when it is ended
+    with subprocess.Popen(
+        [*command, "about:blank"], env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    ) as process:
         try:
             ports = home / "DevToolsActivePort"
             port = eventually(lambda: ports.exists() and ports.read_text().split("\n")[0], timeout=60)
