@@ -49,8 +49,9 @@ def test_restart_txt_that_appears_or_changes_restarts_and_new_code_alone_does_no
         eventually(lambda: serving(server) == "v3")
         file.unlink()
         write_version(tmp_path, "v4")
-        status = server.group()
-        assert (status["generation"], status["restarting"]) == (3, False)
+        # the restart to v3 serves before it ends: a second process may still be replaced
+        status = eventually(lambda: (group := server.group()) and not group["restarting"] and group)
+        assert status["generation"] == 3
 
 
 def test_always_restart_txt_gives_each_request_the_code_as_it_is(tmp_path: Path) -> None:
