@@ -27,7 +27,7 @@ from passenger_trio.codecs.patterns import compiled
 from passenger_trio.codecs.refusals import refuse
 from passenger_trio.errors import RequestError
 
-__all__ = ["FORBIDDEN_TRAILERS", "ChunkScan", "may_trail"]
+__all__ = ["FORBIDDEN_TRAILERS", "ChunkScan", "may_trail", "plain_chunks", "plain_size"]
 
 #: Fields that change how a message is framed, routed, authorised or decoded. In a trailer they deceive (R17;
 #: RFC 9110 6.5.1).
@@ -56,6 +56,31 @@ _EXTENSIONS = compiled(rb"(?:%b;%b%b(?:%b=%b(?:%b|%b))?+)*+" % (_BWS, _BWS, _TOK
 def may_trail(name: bytes) -> bool:
     """Whether a field of this name (in lower case) may stand behind a body."""
     return name not in FORBIDDEN_TRAILERS and not name.startswith(_FORBIDDEN_PREFIX)
+
+
+def plain_size(data: bytes) -> int:
+    """The size of the chunk at the start of ``data``, if its line is whole and has no extension; else 0, as for the last one."""
+    line = _PLAIN_LINE.match(data)
+    return int(line[1], 16) if line is not None else 0
+
+
+def plain_chunks(data: bytes, most: int) -> tuple[list[bytes], int]:
+    """The bodies of the whole plain chunks at the start of ``data``, at most ``most``, and how many bytes the chunks take.
+
+    A chunk is plain if its line is nothing but its size. The last one, of size 0, is never among them. This says of them what
+    ``ChunkScan`` says, and what h11 says: there is only one way to read them.
+    """
+    bodies: list[bytes] = []
+    at = 0
+    match = _PLAIN_LINE.match
+    while len(bodies) < most and (line := match(data, at)) is not None:
+        start = line.end()
+        stop = start + int(line[1], 16)
+        if stop == start or not data.startswith(b"\r\n", stop):
+            break
+        bodies.append(data[start:stop])
+        at = stop + 2
+    return bodies, at
 
 
 class _Expect(enum.Enum):
@@ -106,6 +131,16 @@ class ChunkScan:
         self.chunks = 0
         self.failure: RequestError | None = None
         """What is wrong after the good bytes. Nothing may be scanned after it."""
+
+    @property
+    def between(self) -> bool:
+        """Whether the next byte is the first of a chunk's line."""
+        return self._expect is _Expect.SIZE and self._line is None
+
+    @property
+    def left(self) -> int:
+        """Bytes of the current chunk's body that have not come."""
+        return self._left
 
     @property
     def complete(self) -> bool:

@@ -2,11 +2,14 @@
 
 A response passes the strict check first (``http1_worker_head``, ``chunked``: R24). Then h11 parses heads and
 chunked bodies; a body that ends by its length or with the stream is counted here. Both must agree. A plain
-response that arrives in one read is parsed without h11; ``tests/codecs`` shows that the result is equal.
+response that arrives in one read is parsed without h11, and so are chunks without extensions that are whole;
+``tests/codecs`` shows that the result is equal.
 
 Laws:
 
 * All at once and byte by byte give the same events. Body bytes are never held back.
+* Bytes are parsed when they are asked for: a call of ``next_event`` parses one head, or at most ``RUN`` chunks, whose
+  bodies are one piece (KE7). ``pieces`` counts what was parsed, in small chunks.
 * A stream is reused only after a response that ended by itself, with no bytes behind it. Bytes behind the end
   belong to no response: they cost the stream, and nothing else.
 * A 101 ends HTTP on the stream if the request asked for an upgrade; otherwise it is malformed.
@@ -15,14 +18,25 @@ Laws:
 from __future__ import annotations
 
 import enum
+from collections import deque
 
 import h11
 
 from passenger_trio.codecs.cgi_fields import forwarded_fields
-from passenger_trio.codecs.chunked import ChunkScan
+from passenger_trio.codecs.chunked import ChunkScan, plain_chunks, plain_size
 from passenger_trio.codecs.head import Head, HttpLimits
 from passenger_trio.codecs.http1_worker_head import Body, HeadScan, WorkerHead, malformed, parse_plain_head
-from passenger_trio.codecs.session_protocol import DATA, END, FLAG_CLOSE, HEAD, INTERIM, MAX_HEAD, UPGRADE
+from passenger_trio.codecs.session_protocol import (
+    DATA,
+    END,
+    FLAG_CLOSE,
+    HEAD,
+    INTERIM,
+    INTERIM_COST,
+    MAX_HEAD,
+    RUN,
+    UPGRADE,
+)
 from passenger_trio.codecs.worker_protocol import SESSION, BodyEncoding, Reader, WorkerProtocol
 from passenger_trio.errors import IncompleteResponse, MalformedResponse
 
@@ -31,6 +45,9 @@ __all__ = ["HTTP", "WORKER_PROTOCOLS", "HttpReader"]
 _LIMITS = HttpLimits(max_header_size=MAX_HEAD, max_header_field_size=MAX_HEAD, max_request_body=0)
 """Of the trailer of a chunked body."""
 _KEEP, _CLOSE = b"", bytes([FLAG_CLOSE])
+_CAREFUL = 128
+"""Bytes of chunks that are not plain, for one call. Each such chunk costs as much as ``_CAREFUL_COST`` small plain ones."""
+_CAREFUL_COST = 16
 
 
 _USUALLY_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
@@ -153,18 +170,18 @@ class HttpReader:
         "_head",
         "_left",
         "_method",
-        "_rest",
         "_scan",
         "_state",
+        "_unparsed",
         "_upgrade",
         "begun",
+        "pieces",
     )
 
     def __init__(self, method: bytes, *, upgrade: bool = False) -> None:
         self._method = method
         self._upgrade = upgrade
-        self._rest = b""
-        """What came behind an upgrade."""
+        self._unparsed = b""
         self._state = _State.HEAD
         self._scan: HeadScan | None = None
         self._head: WorkerHead | None = None
@@ -172,12 +189,14 @@ class HttpReader:
         self._chunks: ChunkScan | None = None
         self._left = 0
         """Bytes to come of a body that ends by its length."""
-        self._events: list[tuple[int, bytes]] = []
-        """Read, and not told yet; in reverse."""
+        self._events: deque[tuple[int, bytes]] = deque()
+        """Parsed, and not told yet."""
         self._failure: MalformedResponse | None = None
         """What is wrong behind them."""
         self._flags = _KEEP
         self.begun = False
+        self.pieces = 0
+        """What was parsed so far, in small chunks."""
 
     @property
     def ends_with_stream(self) -> bool:
@@ -185,39 +204,35 @@ class HttpReader:
 
     def feed(self, data: bytes) -> None:
         """Bytes behind the end are dropped. What is wrong is told by ``next_event``, after what was good."""
-        if not data:
-            return
-        self.begun = True
-        if self._failure is not None:
-            return
-        events = self._events[::-1]
+        if data:
+            self.begun = True
+            self._unparsed = self._unparsed + data if self._unparsed else data
+
+    def _parse(self) -> None:
+        """Parse one piece of what was fed; only while there is something."""
+        data, self._unparsed = self._unparsed, b""
         try:
-            while data:
-                data = self._read(data, events)
+            self._unparsed = self._read(data)
         except MalformedResponse as failure:
             self._failure = failure
-        self._events = events[::-1]
 
-    def _read(self, data: bytes, events: list[tuple[int, bytes]]) -> bytes:
+    def _read(self, data: bytes) -> bytes:
         """Read some; what is left of ``data``."""
-        if self._state is _State.OVER:
-            self._flags = _CLOSE
-            events[:] = [(kind, _CLOSE if kind == END else payload) for kind, payload in events]
-            return b""
-        if self._state is _State.RAW:
-            self._rest += data
+        if self._state is _State.OVER or self._failure is not None:
             return b""
         if self._state is _State.HEAD:
-            return self._read_head(data, events)
+            return self._read_head(data)
         assert self._head is not None
         if self._head.body is Body.CHUNKED:
-            return self._read_chunks(data, events)
+            return self._read_chunks(data)
         piece = data[: self._left] if self._head.body is Body.LENGTH else data
-        events.append((DATA, piece))
-        self._count(len(piece), events)
+        self.pieces += 1
+        self._events.append((DATA, piece))
+        self._count(len(piece))
         return data[len(piece) :]
 
-    def _read_head(self, data: bytes, events: list[tuple[int, bytes]]) -> bytes:
+    def _read_head(self, data: bytes) -> bytes:
+        events = self._events
         scan = self._scan
         if scan is None:
             scan = self._scan = HeadScan()
@@ -230,19 +245,21 @@ class HttpReader:
             if not self._upgrade or head.version == b"1.0":
                 raise malformed("it switches protocols, which was not asked for")
             self._state = _State.RAW
-            events += ((HEAD, head.payload), (UPGRADE, b""))
+            events.extend(((HEAD, head.payload), (UPGRADE, b"")))
             return scan.rest
         if head.status < 200:
+            self.pieces += INTERIM_COST
             if head.status != 100:  # that is between us and the process, which was not asked to say so
                 events.append((INTERIM, head.payload))
             return scan.rest
         self._head, self._state, self._left = head, _State.BODY, head.length
         self._flags = _KEEP if head.keep else _CLOSE
+        self.pieces += 1
         events.append((HEAD, head.payload))
         if head.body is Body.CHUNKED:
             self._chunks = ChunkScan(_LIMITS, is_ours=True)
         elif head.body is Body.NONE or (head.body is Body.LENGTH and not head.length):
-            self._end(events)
+            self._end()
         return scan.rest
 
     def _check_by_h11(self, head: WorkerHead, raw: bytes) -> None:
@@ -269,8 +286,25 @@ class HttpReader:
         ):
             raise malformed("it can be read in two ways")
 
-    def _read_chunks(self, data: bytes, events: list[tuple[int, bytes]]) -> bytes:
-        scan, connection = self._chunks, self._connection
+    def _read_chunks(self, data: bytes) -> bytes:
+        scan = self._chunks
+        assert scan is not None
+        left = scan.left
+        if not left:
+            if scan.between:  # and so is h11
+                pieces, at = plain_chunks(data, RUN)
+                if pieces:
+                    self.pieces += len(pieces)
+                    self._events.append((DATA, b"".join(pieces)))
+                    return data[at:]
+            left = plain_size(data) if scan.between else 0
+        # One chunk that is not whole, or a few bytes of what else there is.
+        size = left + 2 if left else _CAREFUL
+        return self._read_carefully(data[:size]) + data[size:]
+
+    def _read_carefully(self, data: bytes) -> bytes:
+        """Read chunks by the strict check and h11; what is left of ``data``."""
+        scan, connection, events = self._chunks, self._connection, self._events
         assert scan is not None
         assert connection is not None
         before = scan.total
@@ -280,6 +314,7 @@ class HttpReader:
         size, ended = 0, False
         try:
             while not ended and not isinstance(event := connection.next_event(), type(h11.NEED_DATA)):
+                self.pieces += _CAREFUL_COST
                 if isinstance(event, h11.Data):
                     size += len(event.data)
                     events.append((DATA, bytes(event.data)))
@@ -291,28 +326,30 @@ class HttpReader:
         if scan.failure is not None:
             raise malformed(scan.failure.text[0].lower() + scan.failure.text[1:].rstrip("."))
         if ended:
-            self._end(events)
+            self._end()
         return data[good:]
 
-    def _count(self, size: int, events: list[tuple[int, bytes]]) -> None:
+    def _count(self, size: int) -> None:
         """So much of a plain body has come."""
         assert self._head is not None
         if self._head.body is Body.LENGTH:
             self._left -= size
             if not self._left:
-                self._end(events)
+                self._end()
 
-    def _end(self, events: list[tuple[int, bytes]]) -> None:
+    def _end(self) -> None:
         self._state = _State.OVER
-        events.append((END, self._flags))
+        self._events.append((END, self._flags))
 
     def feed_eof(self, broken: bool = False) -> None:
         """:raises IncompleteResponse: the response is not whole; one without a length is, unless the stream was ``broken``."""
+        while self._unparsed and self._state is not _State.RAW:
+            self._parse()
         if self._state in (_State.OVER, _State.RAW) or self._failure is not None:
             return
         if self._state is _State.BODY and self._head is not None and self._head.body is Body.CLOSE and not broken:
             self._state = _State.OVER
-            self._events.insert(0, (END, _CLOSE))
+            self._events.append((END, _CLOSE))
             return
         raise IncompleteResponse(
             "the process closed the connection in the middle of its response"
@@ -323,24 +360,36 @@ class HttpReader:
     def take_body(self, view: memoryview) -> tuple[list[memoryview], int]:
         """The way of bulk: what of ``view`` is body as it is, not copied, and how many bytes of it that took."""
         head = self._head
-        if self._events or self._state is not _State.BODY or head is None or head.body is Body.CHUNKED or not view:
+        if (
+            self._events
+            or self._unparsed
+            or self._state is not _State.BODY
+            or head is None
+            or head.body is Body.CHUNKED
+            or not view
+        ):
             return [], 0
         self.begun = True
+        self.pieces += 1
         piece = view[: self._left] if head.body is Body.LENGTH else view
-        events: list[tuple[int, bytes]] = []
-        self._count(len(piece), events)
-        self._events = events
+        self._count(len(piece))
         return [piece], len(piece)
 
     def next_event(self) -> tuple[int, bytes] | None:
         """:raises MalformedResponse: the bytes are no response."""
-        if self._events:
-            return self._events.pop()
-        if self._failure is not None:
-            raise self._failure
-        return None
+        events = self._events
+        while not events:
+            if self._failure is not None:
+                raise self._failure
+            if not self._unparsed or self._state is _State.RAW:
+                return None
+            self._parse()
+        kind, payload = events.popleft()
+        if kind == END and self._unparsed:
+            self._unparsed, payload = b"", _CLOSE
+        return kind, payload
 
     def take_rest(self) -> bytes:
         """The raw bytes that came behind an upgrade."""
-        rest, self._rest = self._rest, b""
+        rest, self._unparsed = self._unparsed, b""
         return rest

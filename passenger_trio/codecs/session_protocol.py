@@ -12,12 +12,14 @@ Laws:
 * Input outside the contract raises ``MalformedResponse``, an early end ``IncompleteResponse``; no event follows
   either.
 * Body bytes are never held back: a piece of a ``D`` frame is an event as soon as it arrives.
+* A call reads at most ``RUN`` frames, and gives the body in adjacent small frames as one piece (KE7). ``pieces``
+  counts what was read, in small frames.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Final, TypeVar
 
 from passenger_trio.errors import IncompleteResponse, MalformedResponse
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE
@@ -32,9 +34,11 @@ __all__ = [
     "FLAG_OOB_WORK",
     "HEAD",
     "INTERIM",
+    "INTERIM_COST",
     "MAX_FRAME",
     "MAX_HEAD",
     "OOB_WORK_FRAME",
+    "RUN",
     "TRAILERS",
     "UPGRADE",
     "ResponseReader",
@@ -49,6 +53,12 @@ __all__ = [
 
 MAX_FRAME: Final = MAX_WEBSOCKET_MESSAGE
 MAX_HEAD: Final = 128 * 1024
+RUN: Final = 256
+"""Small pieces that a reader takes in one call; each costs about a microsecond."""
+INTERIM_COST: Final = 32
+"""Small pieces that cost as much as one interim response."""
+
+_View = TypeVar("_View", memoryview, bytearray)
 
 HEAD: Final = ord("R")
 DATA: Final = ord("D")
@@ -189,7 +199,7 @@ class ResponseReader:
     there are no frames any more: what was fed and not read is for ``take_rest``.
     """
 
-    __slots__ = ("_buffer", "_piece", "_remaining", "_state", "begun")
+    __slots__ = ("_buffer", "_piece", "_remaining", "_state", "begun", "pieces")
 
     def __init__(self, *, websocket: bool = False) -> None:
         self._buffer = bytearray()
@@ -199,6 +209,8 @@ class ResponseReader:
         self._state = _ASKED if websocket else _START
         self.begun = False
         """Whether any byte has come, one of an interim response too (R30: no retry after that)."""
+        self.pieces = 0
+        """What was read so far, in small frames."""
 
     ends_with_stream = False
 
@@ -229,16 +241,21 @@ class ResponseReader:
             )
 
     def take_body(self, view: memoryview) -> tuple[list[memoryview], int]:
-        """The way of bulk: the body pieces at the front of ``view``, not copied, and how many bytes of it they and the heads of their frames took.
+        """The way of bulk: the body pieces at the front of ``view`` (at most ``RUN``), not copied, and how many bytes of it they and the heads of their frames
+        took.
 
         The rest is for ``feed``, which is also where whatever is wrong is found. Nothing is taken while fed bytes are left.
         """
-        pieces: list[memoryview] = []
-        at, end = 0, len(view)
         if self._buffer or self._piece or self._state != _RESPONDING:
-            return pieces, at
+            return [], 0
+        return self._body(view)
+
+    def _body(self, view: _View) -> tuple[list[_View], int]:
+        """The body pieces at the front of ``view``, and how many bytes they and the heads of their frames took."""
+        pieces: list[_View] = []
+        at, end = 0, len(view)
         remaining = self._remaining
-        while at < end:
+        while at < end and len(pieces) < RUN:
             if not remaining:
                 if view[at] != DATA or end - at < 5:
                     break
@@ -253,6 +270,7 @@ class ResponseReader:
             at += len(piece)
             remaining -= len(piece)
         self._remaining = remaining
+        self.pieces += len(pieces)
         return pieces, at
 
     def next_event(self) -> tuple[int, bytes] | None:
@@ -260,19 +278,16 @@ class ResponseReader:
         if self._piece:
             piece, self._piece = self._piece, b""
             self._remaining -= len(piece)
+            self.pieces += 1
             return DATA, piece
         buffer = self._buffer
-        if self._state == _RAW:
+        if self._state == _RAW or not buffer:
             return None
-        if self._remaining:
-            if not buffer:
-                return None
-            piece = bytes(buffer[: self._remaining])
-            del buffer[: len(piece)]
-            self._remaining -= len(piece)
-            return DATA, piece
-        if not buffer:
-            return None
+        if self._state == _RESPONDING:
+            pieces, at = self._body(buffer)
+            if at:
+                del buffer[:at]
+                return (DATA, b"".join(pieces)) if pieces else None
         kind = buffer[0]
         follows = _FOLLOWS.get((self._state, kind))
         if follows is None:
@@ -284,9 +299,7 @@ class ResponseReader:
         length = _unpack_from(buffer, 1)[0]
         if length > _LIMITS[kind] or (kind == DATA and length == 0):
             raise MalformedResponse(f"the process sent a frame of type 0x{kind:02x} with {length} bytes")
-        if kind == DATA:
-            del buffer[:5]
-            self._remaining = length
+        if kind == DATA:  # the first one behind a head of status 101: it is a response
             self._state = follows
             return self.next_event()
         if len(buffer) < 5 + length:
@@ -296,6 +309,7 @@ class ResponseReader:
         if kind == HEAD and payload.startswith(_SWITCHES):
             follows = _SWITCHING
         self._state = follows
+        self.pieces += INTERIM_COST if kind == INTERIM else 1
         if follows == _DONE and buffer:
             raise MalformedResponse("the process sent bytes after the end of its response")
         return kind, payload

@@ -35,6 +35,8 @@ class Reader(Protocol):
     """Reads one response; see ``session_protocol.ResponseReader`` for what each call promises."""
 
     begun: bool
+    pieces: int
+    """What was read so far, in units of one small piece of a body (KE7)."""
 
     @property
     def ends_with_stream(self) -> bool:

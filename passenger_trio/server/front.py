@@ -31,6 +31,7 @@ from passenger_trio.log_lines import requests as lines
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, ServerOptions
 from passenger_trio.pool.seam import PoolSeam
 from passenger_trio.server.answers.custom_page import ErrorPage
+from passenger_trio.server.flood_turns import FloodTurns
 from passenger_trio.server.health_paths import HealthPaths
 from passenger_trio.server.http.deadline_scanner import DeadlineScanner, HasDeadline
 from passenger_trio.server.http.exchange import Exchange
@@ -121,9 +122,9 @@ class Front:
         )
         self.receive_buffer: memoryview = memoryview(bytearray(RECEIVE_SIZE))
         """Shared by all connections, for bytes that are consumed before the next checkpoint."""
-        self.turns: trio.Lock = trio.Lock()
-        """Streams of many small pieces take turns: one of them steps in each turn of the event
-        loop, not all (KE7).
+        self.flood_turns: FloodTurns = FloodTurns(self.now, lambda: self.poller.time)
+        """Streams of many small pieces take turns (KE7). Each request begins in the poller, so its
+        time tells whether others are served beside them.
         """
         self.accepted = 0
         self.requests = 0
@@ -189,11 +190,6 @@ class Front:
     def upgraded(self) -> int:
         """Connections that are being relayed."""
         return sum(1 for c in self.connections if c.exchange is not None and c.exchange.relay is not None)
-
-    async def take_turn(self) -> None:
-        """Wait for the steps of other such streams. Always a checkpoint."""
-        async with self.turns:
-            await trio.lowlevel.checkpoint()
 
     def date(self) -> bytes:
         """The current value of the ``Date`` field (RFC 9110 section 6.6.1)."""

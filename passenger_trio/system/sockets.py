@@ -90,6 +90,15 @@ class RawStream:
         self._recv = sock.recv
         self._send = sock.send
 
+    async def wait_readable(self) -> None:
+        """Return when bytes, or the end, have arrived.
+
+        :raises trio.ClosedResourceError: the stream is closed, before or meanwhile.
+        """
+        if self.fd < 0:
+            raise trio.ClosedResourceError
+        await wait_readable(self._sock)
+
     async def recv(self, size: int = 65536, owner: Cuttable | None = None) -> bytes:
         """Some bytes; ``b""`` at EOF. Waits first, then reads.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import h11
 import pytest
 from http1_strategies import pieces_of
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from passenger_trio.codecs.head import Head
 from passenger_trio.codecs.http1_worker import HTTP, HttpReader
 from passenger_trio.codecs.request_marks import own_pairs
-from passenger_trio.codecs.session_protocol import DATA, END, HEAD, INTERIM, UPGRADE
+from passenger_trio.codecs.session_protocol import DATA, END, HEAD, INTERIM, INTERIM_COST, RUN, UPGRADE
 from passenger_trio.codecs.worker_protocol import BodyEncoding
 from passenger_trio.errors import IncompleteResponse, MalformedResponse
 
@@ -292,6 +294,57 @@ def test_small_chunks_of_our_own_processes_are_no_flood() -> None:
     wire = R + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n"
     events, end = read([wire[at : at + 1000] for at in range(0, len(wire), 1000)])
     assert (events[1], end) == ((DATA, b"x" * 20_000), "whole")
+
+
+CHUNKED = R + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@given(
+    st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=20),
+    st.lists(st.sampled_from([b"", b"", b"", b";a=b"]), min_size=1, max_size=5),
+    st.data(),
+)
+def test_KE7_plain_chunks_are_read_as_h11_reads_them(
+    bodies: list[bytes], extensions: list[bytes], draw: st.DataObject
+) -> None:
+    """What is read without h11 is what h11 reads, wherever the bytes are cut."""
+    wire = CHUNKED + b"".join(
+        b"%x%b\r\n%b\r\n" % (len(body), extensions[number % len(extensions)], body)
+        for number, body in enumerate(bodies)
+    )
+    wire += draw.draw(st.sampled_from([b"0\r\n\r\n", b"0\r\nX-T: 1\r\n\r\n", b"0;a\r\n\r\nmore"]))
+    theirs = h11.Connection(h11.CLIENT)
+    theirs.send(h11.Request(method=b"GET", target=b"/", headers=[(b"Host", b"x")]))
+    theirs.send(h11.EndOfMessage())
+    theirs.receive_data(wire)
+    assert isinstance(theirs.next_event(), h11.Response)
+    body = b""
+    while isinstance(event := theirs.next_event(), h11.Data):
+        body += event.data
+    assert isinstance(event, h11.EndOfMessage)
+    events, end = read(draw.draw(pieces_of(wire)))
+    assert (events[1], end) == ((DATA, body), "whole")
+
+
+@pytest.mark.parametrize("piece", [b"1\r\nx\r\n", b"1;a\r\nx\r\n", b"A\r\n0123456789\r\n"])
+def test_KE7_a_call_parses_a_bounded_number_of_chunks(piece: bytes) -> None:
+    reader = HttpReader(b"GET")
+    reader.feed(CHUNKED + piece * 5000 + b"0\r\n\r\n")
+    counts = [0]
+    while reader.next_event() is not None:
+        counts.append(reader.pieces)
+    steps = [after - before for before, after in itertools.pairwise(counts)]
+    assert max(steps) <= 2 * RUN
+    if b";" not in piece:
+        assert len(steps) <= 5000 // RUN + 4, "small chunks are joined"
+
+
+def test_KE7_a_call_parses_one_interim_response() -> None:
+    reader = HttpReader(b"GET")
+    reader.feed(b"HTTP/1.1 102 Processing\r\n\r\n" * 50 + R + b"Content-Length: 0\r\n\r\n")
+    for number in range(1, 51):
+        assert reader.next_event() == (INTERIM, b"102\0Processing\0")
+        assert reader.pieces == number * INTERIM_COST
 
 
 # The plain-request parser

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from passenger_trio.codecs.session_protocol import DATA, END, HEAD, MAX_FRAME, ResponseReader
+from passenger_trio.codecs.session_protocol import DATA, END, HEAD, MAX_FRAME, RUN, ResponseReader
 from passenger_trio.errors import MalformedResponse
 
 START = b"R\0\0\0\x07200\0OK\0"
@@ -76,3 +76,19 @@ def test_a_bad_length_is_left_to_who_judges_it(size: int) -> None:
     reader.feed(wire[taken:])
     with pytest.raises(MalformedResponse):
         reader.next_event()
+
+
+def test_KE7_a_call_reads_a_bounded_number_of_frames_and_joins_their_bodies() -> None:
+    many = 10 * RUN
+    reader = in_body()
+    reader.feed(b"D\0\0\0\1x" * many + b"E\0\0\0\0")
+    events = []
+    while (event := reader.next_event()) is not None:
+        events.append(event)
+    assert events == [(DATA, b"x" * RUN)] * 10 + [(END, b"")]
+    assert reader.pieces == many + 2
+
+    reader = in_body()
+    wire = b"D\0\0\0\1x" * many
+    pieces, taken = reader.take_body(memoryview(wire))
+    assert (len(pieces), taken, reader.pieces) == (RUN, 6 * RUN, RUN + 1)

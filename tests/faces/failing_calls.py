@@ -61,7 +61,11 @@ class FailingCalls:
             self._plan = memoryview(mmap.mmap(file.fileno(), _FIELDS.size)).cast("q")
 
     def aim(self, server: Supervisor) -> None:
-        self._plan[_PID] = server.pid
+        self.aim_at(server.pid)
+
+    def aim_at(self, pid: int) -> None:
+        """A process of the server's, which has its environment."""
+        self._plan[_PID] = pid
 
     def aim_at_first(self) -> None:
         """The first process that is started with ``environment`` fails, from its first moment on."""

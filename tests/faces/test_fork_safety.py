@@ -252,7 +252,7 @@ def test_what_ruby_makes_at_its_start_survives_a_retirement(tmp_path: Path, meth
     """Fault 8, for Ruby: ``mktmpdir`` with ``at_exit``."""
     needs(shutil.which("ruby") is not None, "Ruby")
     (tmp_path / "config.ru").write_text(
-        "require 'tmpdir'\nrequire 'fileutils'\nDIR = Dir.mktmpdir\nat_exit { FileUtils.remove_entry(DIR) }\n"
+        "require 'tmpdir'\nrequire 'fileutils'\nDIR = Dir.mktmpdir(nil, Dir.pwd)\nat_exit { FileUtils.remove_entry(DIR) }\n"
         "run ->(_) { sleep 0.02; [200, { 'content-type' => 'text/plain' }, [\"#{Process.pid} #{DIR}\"]] }\n"
     )
     options = ("--min-instances", "2", "--max-pool-size", "2", "--max-preloader-idle-time", "200ms")

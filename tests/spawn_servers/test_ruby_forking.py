@@ -73,7 +73,7 @@ HAZARDS = {
     "socket": "require 'socket'; S = TCPServer.new('127.0.0.1', 0)",
     "pipe": "ENDS = IO.pipe",
     "process": "PID = spawn('sleep 600')",
-    "exit_hook": "require 'tmpdir'; require 'fileutils'; DIR = Dir.mktmpdir; at_exit { FileUtils.remove_entry(DIR) }",
+    "exit_hook": "require 'tmpdir'; require 'fileutils'; DIR = Dir.mktmpdir(nil, Dir.pwd); at_exit { FileUtils.remove_entry(DIR) }",
 }
 
 

@@ -143,8 +143,6 @@ class Exchange:
     # Written by: fast_path, forward_response, response_forwarder, websocket
     reader: Reader | None = None
     """Parses the response of the process."""
-    unread: bytes = b""
-    """Bytes of the process that ``reader`` was not given yet: they may hold more pieces than one step can take."""
 
     # Written by: fast_path, connection
     answered: bool = False
@@ -257,7 +255,7 @@ class Exchange:
     def buffered(self) -> tuple[int, int, int, int]:
         """Bytes that are held for it: of the request in memory and on disk, of the response in memory and on disk."""
         up = [len(self.body) + self.coming + len(self.unsent), 0]
-        down = [len(self.unread) + len(self.tail), 0]
+        down = [len(self.tail), 0]
         for held, buffer in ((up, self.upload), (down, self.buffer)):
             if buffer is not None:
                 held[0] += buffer.ledger.memory

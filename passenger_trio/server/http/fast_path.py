@@ -51,7 +51,6 @@ __all__ = ["FastPath"]
 
 _DONE = SessionOutcome.DONE
 _READ = 65536
-_FIRST = 1024
 _MOST = 2 * _READ
 """Bytes of a response that are joined: they are here already, and a nursery costs more. As many stay in memory for a client that takes nothing."""
 
@@ -206,10 +205,7 @@ class FastPath:
             else:
                 if data:
                     exchange.reader = exchange.new_reader(session)
-                    # A reader that parses what it is fed gets the rest on the slow path, in steps.
-                    first = len(data) if session.worker_protocol.keeps_idle else _FIRST
-                    exchange.reader.feed(data[:first])
-                    exchange.unread = data[first:]
+                    exchange.reader.feed(data)
                 self._leave(True)  # the slow path sees the end of a stream, too
         except Exception as error:  # noqa: BLE001  see above
             self._fail(error)

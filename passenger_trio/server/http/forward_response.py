@@ -64,7 +64,6 @@ async def forward_response(client: Client, exchange: Exchange) -> bool:
             exchange.retried += 1
             exchange.route.tally.retried += 1
             exchange.reader = None
-            exchange.unread = b""
             return False
         raise
     except MalformedResponse:

@@ -8,8 +8,8 @@ Its tasks live as long as the response:
 * An event stream has no end by itself, and its client connects again. When its process or the server has to go, ``fill`` gets a deadline: the stream gets
   ``websocket_drain`` seconds, and then a proper end. Any other response is waited for.
 
-A process that sends many small pieces (frames, chunks, interim responses) is served ``STEP`` pieces at a time, and takes turns with all others like it
-(``core.read_size``, KE7): the clients of other applications do not wait for it.
+A process that sends many small pieces (frames, chunks, interim responses) is a flood (``core.read_size``): small pieces are joined, a step handles a bounded number
+of them, and takes turns with all other floods (``flood_turns``, KE7). So the clients of other applications do not wait for it.
 
 A client that keeps up costs nothing of the buffer: body bytes are received into the shared receive buffer, and handed to the kernel from there, before
 the next checkpoint.
@@ -76,7 +76,7 @@ _MANY = 16
 """Pieces of one read that are sent as they are; more of them are small, and are copied together first."""
 _BULK = 256 * 1024
 """Bytes that the file must have room for, so that it is worth a thread of its own."""
-_FIRST_READ, _LEAST_READ = 16 * 1024, 1024
+_FIRST_READ, _LEAST_READ = 16 * 1024, 1536
 """Bytes; see ``core.read_size``."""
 _MOST_INTERIM = 100
 """Interim responses before a response. Real ones are one to three (RFC 9110 section 15.2, RFC 8297)."""
@@ -140,7 +140,7 @@ class _Forwarder:
     _over: bool = False
     _size: ReadSize = attrs.field(factory=lambda: ReadSize(_FIRST_READ, _LEAST_READ, RECEIVE_SIZE))
     _pieces: int = 0
-    """Handled since the last read."""
+    """What the reader had read at the last read."""
     _interim_count: int = 0
     _wants_oob_work: bool = False
 
@@ -176,6 +176,7 @@ class _Forwarder:
         except ClientGone as gone:
             self._fail(gone)
         except PassengerError as error:
+            self.client.front.flood_turns.end()
             self.failure = error
             # What was good before is still the client's (R25), who has been told nothing yet, perhaps not even a status ...
             try:
@@ -190,33 +191,24 @@ class _Forwarder:
     async def _fill(self) -> None:
         """Until the response is over; or until it turns out to be an event stream, which gets a scope of its own."""
         limited = self._filling
+        reader, turns = self.reader, self.client.front.flood_turns
         while True:
-            in_step = 0
-            while (event := self.reader.next_event()) is not None:
+            before = reader.pieces
+            while (event := reader.next_event()) is not None:
                 self._take(*event)
-                self._pieces += 1
-                in_step += 1
-                if in_step == STEP:
+                if reader.pieces - before >= STEP:
                     self.writer.flush()
-                    await self.client.front.take_turn()
-                    in_step = 0
+                    await turns.take()
+                    before = reader.pieces
             self.writer.flush()
             if self._over or self._filling is not limited:
+                turns.end()
                 break
             if self._size.is_flood:
-                await self.client.front.take_turn()
-            if self.exchange.unread:
-                self._read_on()
-            else:
-                await self._receive()
-
-    def _read_on(self) -> None:
-        """Parse more of what has arrived already."""
-        unread, size = self.exchange.unread, self._size.limit
-        self.exchange.unread = unread[size:]
-        self._size.found(min(size, len(unread)), self._pieces)
-        self._pieces = 0
-        self.reader.feed(unread[:size])
+                turns.end()
+                await self.stream.wait_readable()
+                await turns.take()
+            await self._receive()
 
     async def _receive(self) -> None:
         """Receive the next bytes of the process: body goes to the client at once, the rest to the reader."""
@@ -225,8 +217,9 @@ class _Forwarder:
         try:
             room = min(buffer.room(), self._size.limit)
             if room and not buffer.over_threshold:
-                count = await stream.recv_into(receive_buffer[:room])
+                count = await self._receive_into(receive_buffer[:room])
             else:
+                self.client.front.flood_turns.end()
                 # The buffer is about to be written to disk: first collect what is there.
                 try:
                     if not room:
@@ -259,13 +252,23 @@ class _Forwarder:
             self.reader.feed_eof(broken)
         # From here to the next checkpoint the shared receive buffer is ours.
         pieces, taken = self.reader.take_body(receive_buffer[:count])
-        self._size.found(count, self._pieces + len(pieces))
-        self._pieces = 0
+        read = self.reader.pieces
+        self._size.found(count, read - self._pieces)
+        self._pieces = read
         if pieces:
             self._take_pieces(pieces)
             self.writer.flush()
         if taken < count:
             self.reader.feed(bytes(receive_buffer[taken:count]))
+
+    async def _receive_into(self, view: memoryview) -> int:
+        """A flood, whose turn it is, reads within its step: without a checkpoint, where there is something."""
+        if self._size.is_flood:
+            try:
+                return self.stream.recv_into_nowait(view)
+            except trio.WouldBlock:
+                self.client.front.flood_turns.end()
+        return await self.stream.recv_into(view)
 
     def _look_for_endings(self) -> None:
         session = self.exchange.session
@@ -401,8 +404,6 @@ class _Forwarder:
     def _upgrade(self) -> None:
         """The application takes the connection over: what comes from here is for the relay (``upgrade``)."""
         exchange = self.exchange
-        unread, exchange.unread = exchange.unread, b""
-        self.reader.feed(unread)
         if not exchange.body_sent:
             raise MalformedResponse("the process has taken the connection over before it had the whole request")
         if self._switch is not None:
@@ -414,12 +415,9 @@ class _Forwarder:
         """The process is done: it is free before the client has the last byte."""
         exchange = self.exchange
         session = exchange.session
-        exchange.give_back(
-            SessionOutcome.DONE, keep_stream=exchange.body_sent and not flags & FLAG_CLOSE and not exchange.unread
-        )
+        exchange.give_back(SessionOutcome.DONE, keep_stream=exchange.body_sent and not flags & FLAG_CLOSE)
         if session is not None and (self._wants_oob_work or flags & FLAG_OOB_WORK):
             session.want_oob_work()
-        exchange.unread = b""
         self._over = True
         if self._raised is None:
             if end := self.client.codec.end_response(self._trailers):

@@ -14,7 +14,8 @@ Laws (F54, F55):
   begins on a new line.
 * If no thread is available, the lines wait for one.
 * ``reopen`` loses and repeats no line: lines that were recorded before may be in the old file or in
-  the new one.
+  the new one. While the new one cannot be opened, lines go to the old one, and each batch tries
+  again (KE2).
 * An unexpected error in one batch costs that batch (KE1).
 * When ``run`` is cancelled, it writes the remaining lines, for ``LAST_FLUSH`` seconds at most.
 """
@@ -280,6 +281,8 @@ class _File:
     lock: int = -1
     torn: bool = False
     """The last write stopped in the middle of a line."""
+    reopen_due: bool = False
+    """It was to be opened again, and could not be."""
 
     def close(self) -> None:
         os.close(self.fd)
@@ -287,13 +290,15 @@ class _File:
     def write(self, batch: _Batch) -> None:
         """Do everything that can block."""
         batch.begun = True
-        if batch.reopen and self.destination != "-":
+        if (batch.reopen or self.reopen_due) and self.destination != "-":
             try:
                 fd, old = _open(self.destination), self.fd
             except OSError as exc:
-                batch.errors.append(exc.strerror or str(exc))  # keep the old file
+                if not self.reopen_due:
+                    batch.errors.append(exc.strerror or str(exc))
+                self.reopen_due = True
             else:
-                self.fd, self.torn = fd, False
+                self.fd, self.torn, self.reopen_due = fd, False, False
                 os.close(old)
         data = b"".join(batch.lines)
         if self.torn and data:

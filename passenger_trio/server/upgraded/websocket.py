@@ -63,6 +63,7 @@ from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.stage import Stage
 from passenger_trio.server.upgraded.send_queue import SendQueue
+from passenger_trio.system.sockets import RawStream
 
 __all__ = ["WebSocket"]
 
@@ -71,7 +72,9 @@ _READ = 65536
 _BROKEN = 1006
 """The code of a connection that ended without a Close (RFC 6455 section 7.4.1)."""
 _FIRST_READ, _LEAST_READ = 8192, 1024
-"""Bytes; see ``core.read_size``."""
+"""Bytes of a worker; see ``core.read_size``."""
+_FIRST_FRAMES, _LEAST_FRAMES = 2048, 512
+"""Bytes of a client, whose frames are all handled in the step that reads them."""
 
 # Messages by the names that the two protocols have for them.
 _TO_WORKER = {TEXT: session_messages.TEXT, BINARY: session_messages.BINARY}
@@ -248,7 +251,7 @@ class WebSocket:
         assert self._to_client is not None
         reader = self._session_reader
         life = self._life
-        front = self._client.front
+        turns = self._client.front.flood_turns
         size = ReadSize(_FIRST_READ, _LEAST_READ, _READ)
         came = 0
         try:
@@ -262,7 +265,7 @@ class WebSocket:
                         if out:
                             self._send(b"".join(out))
                             out.clear()
-                        await front.take_turn()
+                        await turns.take()
                 if out:
                     self._send(out[0] if len(out) == 1 else b"".join(out))
                 if life.worker is Side.GONE:
@@ -270,9 +273,7 @@ class WebSocket:
                 size.found(came, messages)
                 if life.client is _OPEN:
                     await self._to_client.wait_clear()
-                if size.is_flood:
-                    await front.take_turn()
-                data = await stream.recv(size.limit)
+                data = await self._read(stream, size)
                 came = len(data)
                 if not data:
                     reader.feed_eof()
@@ -319,13 +320,27 @@ class WebSocket:
             # The process is not to blame for its end before its exit has been seen.
             self._exchange.give_back(SessionOutcome.PROCESS_FAILED if broken else SessionOutcome.DONE)
 
+    async def _read(self, stream: RawStream, size: ReadSize) -> bytes:
+        """The next bytes of a side; ``b""`` at its end. A flood waits for its turn, too (KE7)."""
+        if not size.is_flood:
+            return await stream.recv(size.limit)
+        turns = self._client.front.flood_turns
+        turns.end()
+        while True:
+            await stream.wait_readable()
+            await turns.take()
+            try:
+                return stream.recv_nowait(size.limit)
+            except trio.WouldBlock:
+                turns.end()
+
     # -- to the worker --------------------------------------------------------------------------------------------
 
     async def _from_client(self, early: bytes) -> None:
         """The client's frames to the worker, until the client's side is over; then its connection is closed, and the session logged."""
         client, life = self._client, self._life
         stream = client.stream
-        size = ReadSize(_FIRST_READ, _LEAST_READ, _READ)
+        size = ReadSize(_FIRST_FRAMES, _LEAST_FRAMES, _READ)
         assert self._to_worker is not None
         try:
             data, early = early[: size.limit], early[size.limit :]
@@ -343,13 +358,13 @@ class WebSocket:
                     break
                 if life.client is _OPEN:
                     await self._to_worker.wait_clear()
-                if size.is_flood:
-                    await client.front.take_turn()
                 if early:
+                    if size.is_flood:
+                        await client.front.flood_turns.take()
                     data, early = early[: size.limit], early[size.limit :]
                     ended = not early and client.codec.peer_closed
                     continue
-                data = await stream.recv(size.limit)
+                data = await self._read(stream, size)
                 ended = not data
         except trio.BrokenResourceError:
             self._perform(life.client_lost(client.now()))

@@ -7,6 +7,7 @@ import trio
 from dummy_front import (
     Client,
     Worker,
+    World,
     data,
     end,
     get,
@@ -17,6 +18,7 @@ from dummy_front import (
     simulated,
 )
 
+from passenger_trio.codecs.session_protocol import RUN
 from passenger_trio.core.limits import PoolLimits
 from passenger_trio.core.read_size import STEP
 from passenger_trio.spawning.dummy import DummyProcess
@@ -79,7 +81,7 @@ async def test_KE7_a_response_in_large_pieces_is_not_taken_for_a_flood() -> None
         client = world.connect()
         answer = await client.ask()
         assert answer.body == body
-        assert not world.front.turns.statistics().tasks_waiting
+        assert not world.front.flood_turns.waiting
 
 
 @pytest.mark.parametrize("count", [100, 101])
@@ -92,5 +94,44 @@ def test_KE7_interim_responses_have_a_cap(count: int) -> None:
             client.send(get())
             answer = await client.answer()
             assert answer.status == (200 if count == 100 else 502)
+
+    run()
+
+
+class Steps(trio.abc.Instrument):
+    """How many pieces of responses each step of a task reads."""
+
+    def __init__(self, world: World) -> None:
+        self.most = 0
+        self._world = world
+        self._before: dict[int, int] = {}
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        for connection in self._world.front.connections:
+            exchange = connection.exchange
+            if exchange is not None and exchange.reader is not None:
+                reader = exchange.reader
+                self.most = max(self.most, reader.pieces - self._before.get(id(reader), 0))
+                self._before[id(reader)] = reader.pieces
+
+
+@pytest.mark.parametrize(
+    ("response", "most"),
+    [
+        pytest.param(head() + data(b"x") * MANY + end(), 2 * RUN + STEP, id="body"),
+        pytest.param(interim(103, b"Link: </a.css>; rel=preload") * 100 + head() + end(), STEP + 32, id="interim"),
+    ],
+)
+def test_KE7_a_step_reads_a_bounded_number_of_pieces(response: bytes, most: int) -> None:
+    @simulated
+    async def run() -> None:
+        async with serving(sending(response)) as world:
+            client = world.connect()
+            steps = Steps(world)
+            trio.lowlevel.add_instrument(steps)
+            client.send(get())
+            assert (await client.answer()).complete
+            trio.lowlevel.remove_instrument(steps)
+            assert 0 < steps.most <= most
 
     run()

@@ -297,6 +297,27 @@ class TestRotation:
         assert len(lines(tmp_path / "moved" / "access.log")) == 2
         assert log.statistics().errors == 1
 
+    def test_KE2_the_new_file_is_opened_as_soon_as_it_can_be(self, tmp_path: Path) -> None:
+        """Until then, lines go to the old one; that is one error, however often it is tried."""
+        logs, moved = tmp_path / "logs", tmp_path / "moved"
+        logs.mkdir()
+
+        async def use(log: AccessLog) -> None:
+            logs.rename(moved)
+            log.reopen()
+            for number in range(3):
+                log.record(RECORD._replace(status=number))
+                await written(log, number + 1)
+            logs.mkdir()
+            log.record(RECORD._replace(status=3))
+            await written(log, 4)
+
+        log = AccessLog(str(logs / "access.log"))
+        run_log(log, use)
+        assert len(lines(moved / "access.log")) == 3
+        assert [line.split(b'"')[2].split()[0] for line in lines(logs / "access.log")] == [b"3"]
+        assert log.statistics().errors == 1
+
     def test_standard_output_is_not_reopened(self, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
         async def use(log: AccessLog) -> None:
             log.record(RECORD)

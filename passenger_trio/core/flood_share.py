@@ -1,0 +1,49 @@
+"""How much of the event loop's time floods get: all of them together, at most half of it while others are served (KE7).
+
+A flood is a stream of many small pieces (``core.read_size``). Its steps are measured. When they have taken ``BUDGET``, the next
+step waits for as long as they took. That also slows the process and the client that flood, and so leaves them less of the processor
+where there are few cores. A flood that nobody is beside is not slowed.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BUDGET", "FloodShare"]
+
+BUDGET = 0.001
+"""Seconds of steps before a rest. An event loop cannot sleep for much less."""
+_LONGEST = 0.01
+"""Seconds. A step that took longer was interrupted; a flood is not at fault for that."""
+_BESIDE = 0.1
+"""Seconds for which somebody counts as served beside floods."""
+
+
+class FloodShare:
+    """Of all floods of one event loop. All times are monotonic seconds."""
+
+    __slots__ = ("_began", "_used")
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        """When the step that is under way began."""
+        self._used = 0.0
+        """Seconds of steps since the last rest."""
+
+    def begin(self, now: float) -> None:
+        """A step begins."""
+        self._began = now
+
+    def end(self, now: float) -> None:
+        """The step is over. Idempotent."""
+        if self._began is not None:
+            self._used += min(now - self._began, _LONGEST)
+            self._began = None
+
+    def rest(self, now: float, others: float) -> float:
+        """How long floods rest before the next step, in seconds; 0: not at all.
+
+        :param others: when the event loop last served somebody who is no flood.
+        """
+        if self._used < BUDGET:
+            return 0.0
+        rest, self._used = self._used, 0.0
+        return rest if now - others < _BESIDE else 0.0

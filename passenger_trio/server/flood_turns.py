@@ -1,0 +1,47 @@
+"""Turns of floods: streams of many small pieces step one after another, one of them in a pass of the event loop (KE7).
+
+A flood calls ``take``, does one step without a checkpoint, and calls ``take`` again, or ``end`` before it waits for something else. ``core.flood_share``
+decides how long all of them rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from passenger_trio.core.flood_share import FloodShare
+
+__all__ = ["FloodTurns"]
+
+
+class FloodTurns:
+    """:param now: monotonic seconds. :param others: when somebody who is no flood was last served."""
+
+    __slots__ = ("_lock", "_now", "_others", "_share")
+
+    def __init__(self, now: Callable[[], float], others: Callable[[], float]) -> None:
+        self._now = now
+        self._others = others
+        self._lock = trio.Lock()
+        self._share = FloodShare()
+
+    @property
+    def waiting(self) -> int:
+        """Streams that wait for their turn."""
+        return self._lock.statistics().tasks_waiting
+
+    async def take(self) -> None:
+        """End the step before, and wait for the turn of the next one. Always a checkpoint."""
+        self.end()
+        async with self._lock:
+            rest = self._share.rest(self._now(), self._others())
+            if rest:
+                await trio.sleep(rest)
+            else:
+                await trio.lowlevel.checkpoint()
+        self._share.begin(self._now())
+
+    def end(self) -> None:
+        """The step is over. Idempotent."""
+        self._share.end(self._now())
