@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 from passenger_trio.admin.client import fetch_status
 from passenger_trio.testing.reachable import Reachable
 from passenger_trio.testing.run_directory import HOME, environment_of_a_server, temporary_directory
+from passenger_trio.testing.warm_start import start_server
 
 __all__ = ["MARK", "LeftBehind", "Supervisor", "eventually", "is_running"]
 
@@ -129,14 +130,9 @@ class Supervisor(Reachable):
         home = temporary_directory(HOME)
         mark = secrets.token_hex(8)
         prefix = list(prefix)
+        interpreter = python or os.environ.get("PASSENGER_TRIO_TEST_SUPERVISOR") or sys.executable
         lives_on = bool(prefix or python)  # in a namespace of its own, or as a program that is not ours
-        command = [
-            *prefix,
-            python or os.environ.get("PASSENGER_TRIO_TEST_SUPERVISOR") or sys.executable,
-            *("-m", "passenger_trio" if lives_on else "passenger_trio.testing.served", "start"),
-            *([] if root is None else [str(root)]),
-            *arguments,
-        ]
+        words = ["start", *([] if root is None else [str(root)]), *arguments]
         # Arguments win over variables.
         settings = {
             "PASSENGER_TRIO_LOG_FORMAT": "json",
@@ -149,15 +145,20 @@ class Supervisor(Reachable):
         if not {"-S", "--socket"} & set(arguments):
             settings["PASSENGER_TRIO_PORT"] = "0"
         environment: dict[str, str | None] = {**os.environ, MARK: mark, **settings, **(env or {})}
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={name: value for name, value in environment.items() if value is not None},
-            start_new_session=True,
-            cwd=cwd,
-        )
+        variables = {name: value for name, value in environment.items() if value is not None}
+        if interpreter == sys.executable and not lives_on:
+            process = start_server(words, variables, directory=cwd)
+        else:
+            module = "passenger_trio" if lives_on else "passenger_trio.testing.served"
+            process = subprocess.Popen(
+                [*prefix, interpreter, "-m", module, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=variables,
+                start_new_session=True,
+                cwd=cwd,
+            )
         server = cls(process, home, mark)
         if wait:
             try:

@@ -18,7 +18,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-__all__ = ["HOME", "environment_of_a_server", "remove_as_the_last", "run_directory", "temporary_directory"]
+__all__ = ["HOME", "environment_of_a_server", "remove_as_the_last", "run_directory", "started", "temporary_directory"]
 
 HOME = "home-"
 """How the name of a server's directory begins."""
@@ -33,7 +33,7 @@ def run_directory() -> Path:
     found = _made.get(pid)
     if found is None or not found.is_dir():
         _remove_of_the_dead()
-        found = Path(tempfile.mkdtemp(prefix=f"pt-run-{_namespace()}-{pid}-{_started(pid)}-"))
+        found = Path(tempfile.mkdtemp(prefix=f"pt-run-{_namespace()}-{pid}-{started(pid)}-"))
         found.chmod(0o711)
         _made[pid] = found
         atexit.register(_remove, pid, found)
@@ -71,7 +71,7 @@ def _remove_of_the_dead() -> None:
     namespace = _namespace()
     for path in Path(tempfile.gettempdir()).glob(f"pt-run-{namespace}-*"):
         match = _NAME.fullmatch(path.name)
-        if match is None or match[1] != namespace or _started(int(match[2])) == match[3]:
+        if match is None or match[1] != namespace or started(int(match[2])) == match[3]:
             continue
         try:
             is_ours = path.lstat().st_uid == os.geteuid()
@@ -86,9 +86,10 @@ def _namespace() -> str:
     return f"{os.stat('/proc/self/ns/pid').st_ino:x}"
 
 
-def _started(pid: int) -> str:
-    """When the process started, in ticks since the boot. A text that is no number: there is no such process."""
+def started(pid: int) -> str:
+    """When the process started, in ticks since the boot. A text that is no number: there is no such process, or it has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return "never"
+    return "ended" if fields[0] in "ZX" else fields[19]

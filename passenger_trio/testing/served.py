@@ -9,12 +9,21 @@ import os
 import runpy
 from pathlib import Path
 
-if __name__ == "__main__":
+from passenger_trio.testing.run_directory import remove_as_the_last, started
+
+__all__ = ["serve"]
+
+
+def serve() -> None:
+    """Be the command, with the arguments of this process."""
     pid, _, home = os.environ.pop("HARNESS_HOME", "0 ").partition(" ")
+    began = started(int(pid))
     try:
         runpy.run_module("passenger_trio", run_name="__main__", alter_sys=True)
     finally:
-        if home and os.getppid() != int(pid):
-            from passenger_trio.testing.run_directory import remove_as_the_last
-
+        if home and started(int(pid)) != began:
             remove_as_the_last(Path(home))
+
+
+if __name__ == "__main__":
+    serve()

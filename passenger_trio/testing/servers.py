@@ -15,7 +15,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -30,6 +29,7 @@ from passenger_trio.options import AppOptions, PoolOptions, ServerOptions
 from passenger_trio.testing.harness import MARK, Supervisor, eventually
 from passenger_trio.testing.leaks import is_ending, look
 from passenger_trio.testing.run_directory import HOME, environment_of_a_server, temporary_directory
+from passenger_trio.testing.warm_start import start_server
 
 __all__ = ["ServerUnderTest", "Servers", "write_config"]
 
@@ -77,14 +77,7 @@ class ServerUnderTest(Supervisor):
         if os.geteuid() == 0 and "\nuser = " not in config.read_text():
             environment["PASSENGER_TRIO_USER"] = "root"  # a test runs its applications as itself
         with open(home / "log", "wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "passenger_trio.testing.served", "start", "--config", str(config)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-            )
+            process = start_server(["start", "--config", str(config)], environment, stdout=log, stderr=log)
         return cls(process, home, mark)
 
     def __init__(self, process: subprocess.Popen[bytes], home: Path, mark: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from passenger_trio.testing.conformance.basis import ConformanceFailure, LoaderFailed
@@ -46,24 +47,30 @@ class Subject:
     interrupts: bool = True
 
     @contextlib.contextmanager
-    def stage(self, *, share: bool = False) -> Iterator[Stage]:
-        """:param share: see ``Stage``."""
+    def stage(self, *, share: bool = False, beside: Stage | None = None) -> Iterator[Stage]:
+        """:param share, beside: see ``Stage``."""
         with FakeSupervisor() as supervisor:
-            yield Stage(self, supervisor, share=share)
+            yield Stage(self, supervisor, share=share, beside=beside)
 
 
 class Stage:
     """Where a check runs: a subject and a supervisor.
 
     :ivar share: checks that allow it use the same worker, for interpreters whose start takes seconds.
+    :ivar beside: a stage of the same subject that shares: plain workers are forked from its preloader, each for this stage alone.
     """
 
-    def __init__(self, subject: Subject, supervisor: FakeSupervisor, *, share: bool = False) -> None:
+    def __init__(
+        self, subject: Subject, supervisor: FakeSupervisor, *, share: bool = False, beside: Stage | None = None
+    ) -> None:
         self.subject = subject
         self.supervisor = supervisor
         self.share = share
-        self.hook_file = supervisor.directory / "hooks"
+        self.beside = beside
+        # The preloader was told the name of its file when it was started.
+        self.hook_file: Path = beside.hook_file if beside is not None else supervisor.directory / "hooks"
         self._shared: Loader | None = None
+        self._preloader: Loader | None = None
 
     def start(
         self, *, preload: bool, env: Mapping[str, str] | None = None, wait: bool = True, **options: Any
@@ -90,13 +97,21 @@ class Stage:
         shares = self.share and not env and not options
         if shares and self._shared is not None and not self._shared.is_gone:
             return self._shared
-        if self.subject.preloaded:
+        if self.subject.preloaded and self.beside is not None and not env and not options:
+            worker = self.supervisor.adopt(self.beside.fork(), self.beside.supervisor)
+        elif self.subject.preloaded:
             worker = self.supervisor.fork(self.start(preload=True, env=env, **options))
         else:
             worker = self.start(preload=False, env=env, **options)
         if shares:
             self._shared = worker
         return worker
+
+    def fork(self) -> Loader:
+        """A plain worker of its own, from the one preloader of this stage."""
+        if self._preloader is None or self._preloader.is_gone:
+            self._preloader = self.start(preload=True)
+        return self.supervisor.fork(self._preloader)
 
     def hooks(self) -> list[int]:
         """Pids of the processes that have run their exit hooks."""
@@ -133,11 +148,13 @@ class Check:
         return self.mode == "both" or (self.mode == "forked") == subject.preloaded
 
     def __call__(self, subject: Subject, stage: Stage | None = None) -> None:
-        """:param stage: one that shares its worker, of the same subject.
+        """:param stage: one that shares its worker and its preloader, of the same subject. A check that may share no worker has one of its
+            own, forked from that preloader; a check about preloaders has a stage of its own.
         :raises ConformanceFailure: the clause is broken.
         """
         try:
-            with contextlib.nullcontext(stage) if stage and self.shares else subject.stage() as its_own:
+            beside = stage if self.mode == "both" else None
+            with contextlib.nullcontext(stage) if stage and self.shares else subject.stage(beside=beside) as its_own:
                 self.run(its_own)
         except (LoaderFailed, OSError, ValueError) as error:
             raise ConformanceFailure(f"{self.clause}\n{type(error).__name__}: {error}") from error

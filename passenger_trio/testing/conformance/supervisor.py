@@ -176,6 +176,12 @@ class FakeSupervisor:
             loader.expect("ready")
         return loader
 
+    def adopt(self, loader: Loader, of: FakeSupervisor) -> Loader:
+        """Take over a process that another one started: it ends with this one."""
+        of._loaders.remove(loader)
+        self._loaders.append(loader)
+        return loader
+
     def _token(self) -> str:
         self._spawns += 1
         return f"token-{self._spawns}-{os.urandom(8).hex()}"
