@@ -145,6 +145,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "testing": {
         "testing",
+        "cli",  # with ``program``: what it starts, loaded in advance (``warm_process``)
+        "program",
         "tree",
         "running",
         "admin",

@@ -71,8 +71,9 @@ class TestACommandOfDjango:
                 if stop == "Ctrl-C":
                     django.send_signal(signal.SIGINT)
                 else:
-                    done = subprocess.run([sys.executable, "-m", "passenger_trio", "stop"], timeout=60, check=False)
-                    assert done.returncode == 0
+                    command = [sys.executable, "-m", "passenger_trio", "stop", str(django.pid)]
+                    done = subprocess.run(command, timeout=60, check=False, capture_output=True, text=True)
+                    assert done.returncode == 0, done
                 out, errors = django.communicate(timeout=60)
                 assert (django.returncode, "Traceback" in errors) == (0, False), (stop, out, errors)
                 assert ("finishing the requests" in out) == (stop == "Ctrl-C")

@@ -177,7 +177,9 @@ def test_OB1_prometheus_has_what_the_log_the_clients_and_the_recorder_have(tmp_p
         _overflow(server)
         closed = _websockets(server)
         assert _take_slowly(server) > BIG
-        os.kill(server.pids[0], signal.SIGKILL)
+        os.kill(killed := server.pids[0], signal.SIGKILL)
+        # A restart that came before its end would be the reason of that.
+        eventually(lambda: killed not in [process["pid"] for process in server.group()["processes"]])
         with Load(server, "/", 1) as load:
             order(admin, "/v1/restart", {"wait": True}, for_long=True)
             answered = len(load.results)
