@@ -71,7 +71,7 @@ class TestACommandOfDjango:
                 if stop == "Ctrl-C":
                     django.send_signal(signal.SIGINT)
                 else:
-                    command = [sys.executable, "-m", "passenger_trio", "stop", str(django.pid)]
+                    command = [sys.executable, "-m", "passenger_trio", "stop", "--instance", str(django.pid)]
                     done = subprocess.run(command, timeout=60, check=False, capture_output=True, text=True)
                     assert done.returncode == 0, done
                 out, errors = django.communicate(timeout=60)
