@@ -5,7 +5,7 @@ process. It never knows who measures, or where a limit of memory comes from.
 
 How the number is computed::
 
-    budget    share x memory, without what the server, its fronts and its preloaders use
+    budget    share x memory, without what the server, its fronts and its preloaders use (each as they do on average)
     used      each process as last measured; one that is not measured yet, or just starting, as its application's average
     reserved  what is missing to the minimums, and one process for each application that has none and is waited for
     next      the largest average of the applications that may grow, because any of them may be the next to do so
@@ -17,8 +17,9 @@ Laws:
 
 * The number is never below the minimums of the applications together, nor below 1. Else, by the last measures, no
   process starts that does not fit: at or above the number nothing begins but what takes the place of another.
-* When memory is short, idle processes above the minimums are retired, idle the longest first. No request ends for it:
-  a pool of busy processes stays above its number, and shrinks as they become idle.
+* When memory is short, the preloaders of applications that are asleep are retired, those that forked least recently
+  first; then idle processes above the minimums, idle the longest first. No request ends for it: a pool of busy
+  processes stays above its number, and shrinks as they become idle.
 * ``limits.max_pool_size`` is the number of now, so every other module knows one limit only.
 """
 
@@ -28,7 +29,7 @@ import math
 
 import attrs
 
-from passenger_trio.core import capacity, making_room, retiring
+from passenger_trio.core import capacity, making_room, restarting, retiring
 from passenger_trio.core.commands import Command, Reason
 from passenger_trio.core.limits import PoolLimits
 from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, ProcessState
@@ -94,6 +95,7 @@ def measured(group: GroupState) -> None:
 def calculate(pool: PoolState) -> Calculation:
     """How many processes fit now."""
     limits = pool.limits
+    own = pool.memory_own + pool.memory_preloader * _preloaders(pool)
     used = sum(process.size or _average(process.group) for process in pool.processes.values() if _stays(process))
     used += sum(_average(attempt.group) for attempt in pool.attempts.values() if attempt.counts)
     reserved = minimum = coming = next_size = 0
@@ -113,7 +115,7 @@ def calculate(pool: PoolState) -> Calculation:
         if size > next_size and not group.leaving and not (most and have + max(0, missing) >= most):
             next_size, next_group = size, group
     next_size = next_size or FIRST_GUESS
-    free = int(limits.memory_share * pool.memory_total) - pool.memory_own - used - reserved
+    free = int(limits.memory_share * pool.memory_total) - own - used - reserved
     serving = pool.capacity_used + coming
     if not pool.memory_total:
         free, fits = 0, serving
@@ -124,7 +126,7 @@ def calculate(pool: PoolState) -> Calculation:
     return Calculation(
         share=limits.memory_share,
         total=pool.memory_total,
-        own=pool.memory_own,
+        own=own,
         used=used,
         reserved=reserved,
         next_size=next_size,
@@ -138,22 +140,46 @@ def calculate(pool: PoolState) -> Calculation:
 
 
 def fit(pool: PoolState, limits: PoolLimits, now: float) -> list[Command]:
-    """Set ``max_pool_size`` to what fits, and retire the idle processes that do not. Before the memory is
-    measured, nothing changes and nothing grows.
+    """Set ``max_pool_size`` to what fits, and retire the preloaders of sleepers and the idle processes that do not.
+    Before the memory is measured, nothing changes and nothing grows.
     """
     pool.limits = limits
     commands: list[Command] = []
     found = calculate(pool)
     while found.free < 0 or pool.capacity_used > found.number:
-        idle = making_room.longest_idle(pool)
-        if idle is None:
-            break
-        commands += retiring.retire(pool, idle, Reason.SHRINK, now)
+        sleeper = _sleeper(pool) if found.free < 0 and pool.memory_preloader else None
+        if sleeper is not None:
+            serving = sleeper.generations[sleeper.generation]
+            commands.append(restarting.retire_preloader(sleeper, serving, Reason.SHRINK))
+        else:
+            idle = making_room.longest_idle(pool)
+            if idle is None:
+                break
+            commands += retiring.retire(pool, idle, Reason.SHRINK, now)
         found = calculate(pool)
     pool.limits = attrs.evolve(limits, max_pool_size=found.number)
     pool.allowed_used = pool.capacity_used
     pool.allowed_total = pool.total
     return commands
+
+
+def _preloaders(pool: PoolState) -> int:
+    """The number of those that were not told to go."""
+    return sum(of.has_preloader for group in pool.astir.values() for of in group.generations.values())
+
+
+def _sleeper(pool: PoolState) -> GroupState | None:
+    """The group without a process, an attempt or a waiter whose preloader forked least recently."""
+    return min(
+        (
+            group
+            for group in pool.astir.values()
+            if group.generations[group.generation].has_preloader
+            if not (group.enabled or group.attempts or group.waiters or group.holds_on)
+        ),
+        key=lambda group: group.generations[group.generation].preloader_used,
+        default=None,
+    )
 
 
 def _average(group: GroupState) -> int:

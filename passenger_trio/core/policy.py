@@ -411,10 +411,12 @@ class PoolPolicy:
         """A process uses ``size`` bytes. Ignored if the process is gone: the measurement was taken earlier."""
         return starts_and_exits.sampled(self.state, process, size, now)
 
-    def room_measured(self, total: int, own: int, now: float) -> list[Command]:
-        """There are ``total`` bytes of memory, of which the server itself uses ``own``. ``sampled`` told of each process before."""
+    def room_measured(self, total: int, own: int, preloader: int, now: float) -> list[Command]:
+        """There are ``total`` bytes of memory, of which the server itself uses ``own``, and each preloader ``preloader`` on average.
+        ``sampled`` told of each process before.
+        """
         state = self.state
-        state.memory_total, state.memory_own = total, own
+        state.memory_total, state.memory_own, state.memory_preloader = total, own, preloader
         return resizing.memory_changed(state, now) + aftermath.let_go(self.state, now) if state.open else []
 
     def preloader_started(self, key: GroupKey, generation: int, preloader: PreloaderId, now: float) -> list[Command]:

@@ -313,9 +313,10 @@ class PoolState:
     allowed_total: int = 0
     # The same for processes and attempts that serve, when memory became short: busy ones stay (memory_room).
     allowed_used: int = 0
-    # The memory that there is, and what the server itself uses of it, in bytes. 0: not measured.
+    # The memory that there is, what the server itself uses of it, and a preloader on average, in bytes. 0: not measured.
     memory_total: int = 0
     memory_own: int = 0
+    memory_preloader: int = 0
     allowed_attempts: int = 0
     # False for ever after shut_down: no spawns, no new checkouts, and idle processes are retired.
     open: bool = True

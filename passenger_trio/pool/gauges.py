@@ -51,12 +51,13 @@ class Gauges:
             for id, process in self._pool.processes.items()
             if fits or self._pool.limits_memory(process.group)
         }
-        own = self._own_pids() if fits else []
+        own = [os.getpid(), *self.others()] if fits else []
+        preloaders = [one.pid for home in self._pool.group_tasks.values() for one in home.preloaders] if fits else []
         if not pids and not own:
             return
         try:
-            sizes, of_server, limit = await in_thread(
-                _measure, pids, own, limiter=self._limiter, abandon_on_cancel=True
+            sizes, of_server, of_preloader, limit = await in_thread(
+                _measure, pids, own, preloaders, limiter=self._limiter, abandon_on_cancel=True
             )
         except NoThread as error:
             lines.memory_unmeasured(processes=len(pids), reason=str(error))
@@ -64,16 +65,16 @@ class Gauges:
         for id, size in sizes.items():
             self._pool.sampled(id, size)
         if fits and limit.total:
-            self._pool.room_measured(limit.total, of_server, limit.source)
-
-    def _own_pids(self) -> list[int]:
-        preloaders = [one.pid for home in self._pool.group_tasks.values() for one in home.preloaders]
-        return [os.getpid(), *self.others(), *preloaders]
+            self._pool.room_measured(limit.total, of_server, of_preloader, limit.source)
 
 
-def _measure(pids: dict[ProcessId, int], own: Sequence[int]) -> tuple[dict[ProcessId, int], int, MemoryLimit]:
+def _measure(
+    pids: dict[ProcessId, int], own: Sequence[int], preloaders: Sequence[int]
+) -> tuple[dict[ProcessId, int], int, int, MemoryLimit]:
     sizes = {id: size for id, pid in pids.items() if (size := _size(pid))}
-    return sizes, sum(map(_size, own)), memory_limit() if own else MemoryLimit(0, "")
+    of_preloaders = [size for pid in preloaders if (size := _size(pid))]
+    average = sum(of_preloaders) // max(1, len(of_preloaders))
+    return sizes, sum(map(_size, own)), average, memory_limit() if own else MemoryLimit(0, "")
 
 
 def _size(pid: int) -> int:

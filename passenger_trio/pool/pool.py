@@ -438,13 +438,14 @@ class Pool(Effects):
         """Report the memory size of a process, in bytes."""
         self._perform(self._policy.sampled(id, size, self.now()))
 
-    def room_measured(self, total: int, own: int, source: str) -> None:
+    def room_measured(self, total: int, own: int, preloader: int, source: str) -> None:
         """Report how much memory there is, and what the server uses of it itself, in bytes. ``sampled`` came before.
 
+        :param preloader: what a preloader uses on average; they are not in ``own``.
         :param source: what sets the limit: ``RAM``, or a file of a cgroup.
         """
         self.memory_source = source
-        self._perform(self._policy.room_measured(total, own, self.now()))
+        self._perform(self._policy.room_measured(total, own, preloader, self.now()))
         self.notify_changed()
 
     def preloader_changed(self, key: GroupKey, generation: int, preloader: int, started: bool) -> None:

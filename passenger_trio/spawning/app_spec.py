@@ -91,17 +91,17 @@ class AppSpec:
         return None if self.run_as is None else (self.run_as.uid, self.run_as.gid, self.run_as.groups)
 
     @property
-    def prepare(self) -> Callable[[int], None] | None:
+    def prepare(self) -> Callable[[int], str] | None:
         """For ``start_program``: sets the limits of a process, and moves it into the cgroup of its application (OP9). Those
         that it forks inherit both.
         """
         limits, files = limits_of(self.app), files_of(self.app)
         return partial(self._limit, limits, files) if limits or files else None
 
-    def _limit(self, limits: AppLimits, files: Mapping[str, str], pid: int) -> None:
+    def _limit(self, limits: AppLimits, files: Mapping[str, str], pid: int) -> str:
         if files and self.cgroups is not None:
             self.cgroups.enter(str(self.key), files, pid)
-        set_limits(pid, limits.resources, limits.nice)
+        return set_limits(pid, limits.resources, limits.nice)
 
     def change(self, app: AppOptions) -> None:
         """Its options are these now, and no process of it starts anew for them. What runs comes into its cgroup, too."""

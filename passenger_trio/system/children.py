@@ -78,7 +78,7 @@ def start_program(
     inherited: Sequence[int] = (),
     user: tuple[int, int, Sequence[int]] | None = None,
     umask: int = -1,
-    prepare: Callable[[int], None] | None = None,
+    prepare: Callable[[int], str] | None = None,
     gate: int = -1,
 ) -> int:
     """Start a program in its own process group and return its pid.
@@ -90,7 +90,8 @@ def start_program(
         gets a session of its own, too: with our terminal, it could type into it (TIOCSTI).
     :param umask: of the program; -1: ours.
     :param prepare: called with the pid before the program runs: a shell in its place waits until it
-        has returned, on a pipe. If it raises, the program never runs.
+        has returned, on a pipe, and runs the commands that it returns (one line, or none). If it
+        raises, the program never runs.
     :param gate: the writing end of ``stdin``, if that is a pipe: the shell waits there.
 
     The caller owns the child: it must pin it with a pidfd at once and reap it (``pin_child``).
@@ -123,19 +124,19 @@ def start_program(
         child.returncode = 0
         if prepare is not None:
             try:
-                prepare(child.pid)
+                commands = prepare(child.pid)
             except BaseException:
                 os.kill(child.pid, signal.SIGKILL)  # nothing else reaps it yet
                 os.waitpid(child.pid, 0)
                 raise
-            os.write(gate, b"\n")
+            os.write(gate, commands.encode() + b"\n")
     finally:
         for end in ends:
             os.close(end)
     return child.pid
 
 
-_GATE = 'read -r _ || exit 127; exec "$@" {stdin}'
+_GATE = 'read -r pt_limits || exit 127; eval "$pt_limits"; exec "$@" {stdin}'
 """``read`` of a pipe takes no byte behind the newline."""
 
 

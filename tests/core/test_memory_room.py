@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from driven_pool import BLOG, SHOP, DrivenPool, granted, retired, spawns
 
-from passenger_trio.core.commands import Command, Reason
+from passenger_trio.core.commands import Command, Reason, RetirePreloader
 from passenger_trio.core.limits import PoolLimits
 from passenger_trio.core.memory_room import FIRST_GUESS, Calculation, calculate, most_by_files
-from passenger_trio.core.model import ProcessId
+from passenger_trio.core.model import GroupKey, PreloaderId, ProcessId
 
 M = 1024**2
+WIKI = GroupKey("wiki", "production")
 AUTO = {"memory_share": 0.5, "memory_most": 50}
 
 
@@ -20,13 +21,13 @@ def a_pool(total: int, own: int = 0, **limits: float) -> DrivenPool:
     return pool
 
 
-def measure(pool: DrivenPool, total: int, own: int = 0, **sizes: int) -> list[Command]:
+def measure(pool: DrivenPool, total: int, own: int = 0, preloader: int = 0, **sizes: int) -> list[Command]:
     """A round of the gauges. ``sizes``: of every process of an application."""
     commands: list[Command] = []
     for process in list(pool.policy.state.processes.values()):
         if process.group.key.name in sizes:
             commands += pool.checked(pool.policy.sampled(process.id, sizes[process.group.key.name], pool.now))
-    return commands + pool.checked(pool.policy.room_measured(total, own, pool.now))
+    return commands + pool.checked(pool.policy.room_measured(total, own, preloader, pool.now))
 
 
 def number(pool: DrivenPool) -> int:
@@ -134,6 +135,31 @@ def test_an_application_that_wakes_gets_its_place_from_idle_ones() -> None:
     for process, _ in retired(commands)[:3]:
         commands = pool.exits(process)
     assert spawns(commands) == [(BLOG, Reason.DEMAND)], "less is left than twice what fits"
+
+
+def test_preloaders_of_sleepers_go_before_anything_else_does() -> None:
+    """OP5, OP6: two hundred applications that are visited now and then are not to fill the memory with their preloaders."""
+    pool = a_pool(total=800 * M)
+    for key in (BLOG, SHOP, WIKI):
+        pool.add(key, min_instances=0, max_preloader_idle_time=0)
+        pool.now += 1
+        pool.wait(key)
+        pool.policy.preloader_started(key, 1, PreloaderId(1), pool.now)
+        start_all(pool)
+        if key is not WIKI:
+            pool.close(next(iter(pool.policy.state.sessions)))
+            pool.tick(301)  # idle for too long: it falls asleep, and its preloader stays
+            for process in list(pool.policy.state.processes):
+                pool.exits(process)
+    assert measure(pool, 800 * M, preloader=100 * M, wiki=50 * M) == [], "350M of 400M"
+    assert now(pool).own == 300 * M
+    commands = measure(pool, 800 * M, preloader=150 * M, wiki=50 * M)
+    assert commands == [RetirePreloader(BLOG, Reason.SHRINK, 1)], "the one that forked least recently"
+    assert now(pool).free == 50 * M, "it counts no more"
+    assert measure(pool, 200 * M, preloader=150 * M, wiki=50 * M) == [RetirePreloader(SHOP, Reason.SHRINK, 1)]
+    assert measure(pool, 100 * M, preloader=150 * M, wiki=50 * M) == [], (
+        "the preloader of an application that serves stays"
+    )
 
 
 def test_the_largest_that_may_grow_counts_and_not_one_at_its_own_maximum() -> None:

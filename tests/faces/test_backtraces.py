@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from faces_tools import HELLO, clients, run_command
+from needs import needs
 
 from passenger_trio.testing import Supervisor, eventually
 
@@ -57,6 +59,32 @@ async def application(scope, receive, send):
 async def wait_in_vain():
     await asyncio.get_running_loop().create_future()
 """
+RUBY = """
+NEVER = Queue.new
+def wait_in_vain = NEVER.pop
+def wait_in_a_thread = Thread.new { Thread.current.name = "helper"; wait_in_vain }.join
+run ->(env) { wait_in_a_thread if env["PATH_INFO"] == "/lock"; [200, {}, ["hello"]] }
+"""
+NODE = """
+const http = require('http');
+function computeForEver() { for (;;) { Math.sqrt(2); } }
+http.createServer((request, response) => {
+  if (request.url.endsWith('/compute')) computeForEver();
+  if (!request.url.endsWith('/await')) response.end('hello');
+}).listen(process.env.PORT || 3000);
+"""
+TRIO = """
+import trio
+async def application(scope, receive, send):
+    if scope["type"] != "http":
+        raise NotImplementedError
+    if scope["path"].endswith("/await"):
+        await wait_in_vain()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"hello"})
+async def wait_in_vain():
+    await trio.sleep_forever()
+"""
 QUICK = ("--shutdown-timeout", "1")
 
 
@@ -75,6 +103,38 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
     arguments = ("--app", f"/tasks={tasks}", "--min-instances", "2", "--spawn-method", "smart", *QUICK)
     with Supervisor.start(threads, *arguments, env={"BACKTRACE_SECRET": "of the environment"}) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
+    """Applications of other languages, and of Trio."""
+    needs(bool(shutil.which("ruby") and shutil.which("node")), "Ruby and Node.js")
+    home = tmp_path_factory.mktemp("others")
+    for name, text, file in (("ruby", RUBY, "config.ru"), ("node", NODE, "app.js"), ("trio", TRIO, "asgi.py")):
+        app_in(home / name, text, file)
+    tables = [f'[[app]]\nroot = "{name}"\nbase_uri = "/{name}"\n' for name in ("ruby", "node", "trio")]
+    (home / "passenger-trio.toml").write_text("\n".join(tables) + 'loop = "trio"\n')
+    with Supervisor.start(home, *QUICK) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("/ruby/lock", ["thread helper (sleep)", "wait_in_vain", "main thread", "wait_in_a_thread"]),
+        ("/node/compute", ["main thread", "computeForEver"]),
+        ("/node/await", ["main thread", "waits for events", "report", "nodejsVersion", "handle: "]),
+        ("/trio/await", ["Trio task", "in wait_in_vain", "main thread"]),
+    ],
+)
+def test_a_request_that_hangs_in_another_language(others: Supervisor, path: str, wanted: list[str]) -> None:
+    """OP17: all threads of Ruby, in a lock; Node.js while it computes, and its report while it waits; Trio's tasks."""
+    with clients(1) as send:
+        send(others, path)
+        pid = eventually(lambda: pid_with(others, path))
+        text = eventually(lambda: next((t for t in [backtrace(others, str(pid))] if wanted[1] in t), ""), 60)
+        assert [word for word in wanted if word not in text] == [], text
+        os.kill(pid, signal.SIGKILL)  # its client gets an answer
 
 
 def backtrace(server: Supervisor, *words: str) -> str:

@@ -31,6 +31,7 @@ def test_reloads_that_change_everything_at_once_lose_no_request() -> None:
     assert set(outcome.answers) == {"200"}
     assert outcome.kept
     assert outcome.came_and_went == 1
+    assert reloads.left_out() == set(), "an option that can change at once is not changed"
 
 
 def test_a_supervisor_that_is_killed_leaves_nothing_behind() -> None:

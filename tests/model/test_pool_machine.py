@@ -161,14 +161,18 @@ class PoolMachine(RuleBasedStateMachine):
     def a_process_is_measured(self, number: int, size: int) -> None:
         self.world.sampled(pick(self.world.processes, number), size)
 
-    @rule(sizes=st.lists(st.sampled_from([1, 2, 3, 7]), min_size=1, max_size=4), total=st.sampled_from([3, 8, 20]))
-    def the_memory_is_measured(self, sizes: list[int], total: int) -> None:
+    @rule(
+        sizes=st.lists(st.sampled_from([1, 2, 3, 7]), min_size=1, max_size=4),
+        total=st.sampled_from([3, 8, 20]),
+        preloader=st.sampled_from([0, 1, 4]),
+    )
+    def the_memory_is_measured(self, sizes: list[int], total: int, preloader: int) -> None:
         """OP6: a round of the gauges. The memory itself may change, too: a limit of a cgroup is changed while it runs."""
         unit = FIRST_GUESS // 4
         for number, process in enumerate(list(self.world.processes)):
             if process in self.world.processes:
                 self.world.sampled(process, sizes[number % len(sizes)] * unit)
-        self.world.room_measured(total * unit, sizes[0] * unit // 4)
+        self.world.room_measured(total * unit, sizes[0] * unit // 4, preloader * unit // 2)
 
     @rule(number=numbers, concurrency=concurrencies)
     def traffic_moves_on(self, number: int, concurrency: int) -> None:

@@ -348,10 +348,10 @@ class FakeWorld:
         self.sizes[process] = size
         self.perform(self.policy.sampled(process, size, self.now))
 
-    def room_measured(self, total: int, own: int) -> None:
+    def room_measured(self, total: int, own: int, preloader: int = 0) -> None:
         """OP6: whatever the memory is, no request ends for it."""
-        self.memory = total, own
-        commands = self.policy.room_measured(total, own, self.now)
+        self.memory = total, own, preloader
+        commands = self.policy.room_measured(total, own, preloader, self.now)
         for command in commands:
             if isinstance(command, Retire | Detach) and command.reason is Reason.SHRINK:
                 process = self.processes[command.process]
@@ -365,7 +365,10 @@ class FakeWorld:
     def _memory_is_used_well(self) -> None:
         """OP6: by the last measures everything fits, or nothing can go; and nobody waits for a process that would fit."""
         limits = self.policy.state.limits
-        total, own = self.memory
+        total, own, preloader = self.memory
+        own += preloader * sum(
+            bool(set(ids) - self.preloaders_told.get(of, set())) for of, ids in self.preloaders.items()
+        )
         used = sum(
             self.sizes.get(process.id) or self._average(process.group)
             for process in self.processes.values()
@@ -375,11 +378,22 @@ class FakeWorld:
             self._average(self.attempts[one]) for one in self.attempts.keys() - self.reliefs.keys() - self.abandoned
         )
         if used > int(limits.memory_share * total) - own:
+            for key in self.groups if preloader else ():
+                assert not self._sleeps_with_a_preloader(key), (
+                    "it does not fit, and a preloader that nobody needs could go"
+                )
             for key in self.groups:
                 if len(self._live(key)) > self._minimum(key):
                     assert all(one.sessions for one in self._routable(key)), "it does not fit, and an idle one could go"
         least = sum(self._minimum(key) for key in self.groups)
         assert limits.max_pool_size >= max(1, least), "never fewer than the minimums"
+
+    def _sleeps_with_a_preloader(self, key: GroupKey) -> bool:
+        group = self.policy.state.groups[key]
+        of = key, group.generation
+        kept = set(self.preloaders.get(of, ())) - self.preloaders_told.get(of, set())
+        needed = self._live(key) or key in self.attempts.values() or key in self.waiting.values() or group.holds_on
+        return bool(kept) and not needed
 
     def _average(self, key: GroupKey) -> int:
         return self.policy.state.groups[key].process_size or FIRST_GUESS
@@ -694,6 +708,11 @@ class FakeWorld:
                         assert idle
                         assert self.preloader_used[of] + idle <= self.now, "the preloader was in use"
                         assert command.group not in self.attempts.values(), "the preloader is in use"
+                    if command.reason is Reason.SHRINK:
+                        assert self.policy.state.limits.memory_share, "the number of processes is fixed"
+                        assert not self._live(command.group), "its processes serve"
+                        assert command.group not in self.attempts.values(), "the preloader is in use"
+                        assert command.group not in self.waiting.values(), "the preloader is needed"
                     told.update(self.preloaders[of])
                 case EndGeneration():
                     of = command.group, command.generation

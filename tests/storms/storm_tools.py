@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Protocol
 
 import attrs
 
@@ -42,11 +43,17 @@ def write_version(root: Path, version: str, *, broken: bool = False) -> None:
     new.replace(root / "passenger_wsgi.py")
 
 
+class Connects(Protocol):
+    """A server, or whoever knows where it listens."""
+
+    def connect(self, timeout: float = 30.0) -> RawClient: ...
+
+
 @attrs.define(eq=False)
 class Load:
     """So many connections, each of them asking for one thing after another, until ``stop``."""
 
-    server: Supervisor
+    server: Connects
     connections: int = 32
     paths: tuple[str, ...] = ("/",)
     pause: float = 0.0
