@@ -162,7 +162,7 @@ def option(
     return attrs.field(default=default, metadata=metadata)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, cache_hash=True)
 class AppOptions:
     """One application: its directory, how it is started, and the number of its processes."""
 

@@ -33,6 +33,7 @@ from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.choose_spawner import MakeSpawner, SpawnerFacts, SpawnerParts, spawners_of
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawn_listener import SpawnListener
+from passenger_trio.spawning.spawner import Spawner
 from passenger_trio.system.ports import Ports
 
 __all__ = ["MakeSpawners", "PoolParts", "RestartFiles"]
@@ -107,6 +108,9 @@ class PoolParts:
 
     def spawners(self, spec: AppSpec) -> MakeSpawner:
         """What makes the spawner of each generation of an application."""
+        return _Spawners(self, spec)
+
+    def _make_spawners(self, spec: AppSpec) -> MakeSpawner:
         facts = SpawnerFacts(partial(self.pool.preloader_changed, spec.key), partial(self.pool.found_unsafe, spec.key))
         made = self.make_spawners(spec, self.spawner_parts, facts)
         return self.extensions.spawners(spec.app, made, self.kernel)
@@ -119,3 +123,17 @@ class PoolParts:
             await self.remains.wait_no_groups()
             if self.told is not None:
                 await self.told.ended.wait()  # the exits at the end are events, too
+
+
+@attrs.define(eq=False)
+class _Spawners:
+    """A ``MakeSpawner``, made with the first spawner: most of thousands of applications never have one (OP5)."""
+
+    parts: PoolParts
+    spec: AppSpec
+    made: MakeSpawner | None = None
+
+    def __call__(self, generation: int) -> Spawner:
+        if self.made is None:
+            self.made = self.parts._make_spawners(self.spec)
+        return self.made(generation)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from passenger_trio.core.app_limits import check_grantable, limits_of
 from passenger_trio.core.metrics_address import parse_metrics_address
-from passenger_trio.core.option_checks import check, check_types
+from passenger_trio.core.option_checks import TYPE_OPTIONS, check, check_app, check_types
 from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 from passenger_trio.pool.hooks import parse_hooks
@@ -19,6 +20,7 @@ from passenger_trio.server.health_paths import paths_of_health
 from passenger_trio.server.logs.format_string import compile_format
 from passenger_trio.server.mounts import Route, check_apart
 from passenger_trio.server.trusted_proxies import trusted_networks
+from passenger_trio.spawning.accounts import remembering
 from passenger_trio.spawning.app_spec import group_key
 from passenger_trio.spawning.detect import DetectedApp, detect
 from passenger_trio.spawning.env_files import read_env_files
@@ -40,24 +42,33 @@ def examine(
     ``OptionError`` as ``serve``.
 
     :param may_be_empty: whether a configuration without an application is fit to be served.
-    :param known: applications whose directories are not looked at again.
+    :param known: applications that ``examine_app`` has found fit, with these options of the server and the pool.
     :param is_embedded: whether a program embeds the server.
     """
-    check(config)
+    with remembering():
+        return _examine(config, may_be_empty, known or {}, is_embedded)
+
+
+def _examine(
+    config: Config, may_be_empty: bool, known: Mapping[AppOptions, DetectedApp], is_embedded: bool
+) -> list[DetectedApp]:
+    fit = [known.get(app) for app in config.apps]
+    check(config, fresh=[app for app, found in zip(config.apps, fit, strict=True) if found is None])
     if not config.apps and not (may_be_empty or config.server.apps_dir):
         raise NothingToServe("there is no application: the configuration has none")
-    known = known or {}
-    apps = [known.get(app) or _detect(number, app) for number, app in enumerate(config.apps)]
+    apps = [found or _detect(number, app) for number, (app, found) in enumerate(zip(config.apps, fit, strict=True))]
     check_types(
         config.apps,
         [found.possible_types for found in apps],
         [None if found.can_fork else found.why_not_forked for found in apps],
     )
-    check_apart([Route(group_key(app, found), app) for app, found in zip(config.apps, apps, strict=True)])
+    check_apart([(group_key(app, found), app) for app, found in zip(config.apps, apps, strict=True)])
     if config.server.user:
         check_fronts(config.server)
+    fresh = [(number, app, apps[number]) for number, app in enumerate(config.apps) if fit[number] is None]
     users = []
-    for app, found in zip(config.apps, apps, strict=True):
+    for _, app, found in fresh:
+        Route(group_key(app, found), app)
         check_grantable(limits_of(app), is_root=os.geteuid() == 0, hard=hard_limit, nice=own_nice())
         users.append(run_as(app, found, server_user=config.server.user, is_embedded=is_embedded))
         read_env_files(found.root, app.env_file)
@@ -75,21 +86,25 @@ def examine(
     if directory and not tempfiles.takes_files(directory):
         raise OptionError("--data-buffer-dir", directory, "no file can be made in it")
     # Last: options that cannot be used are told first.
-    for number, (app, found, user) in enumerate(zip(config.apps, apps, users, strict=True)):
+    for (number, app, found), user in zip(fresh, users, strict=True):
         _check_reach(number, app, found, user, config.server)
     return apps
 
 
-def examine_app(app: AppOptions, own: AppOptions, server: ServerOptions, pool: PoolOptions) -> DetectedApp:
+def examine_app(app: AppOptions, own: Mapping[str, Any], server: ServerOptions, pool: PoolOptions) -> DetectedApp:
     """Check one application by itself, as ``examine`` does, and return what its directory has.
 
-    :param own: with the options only that are its own: those must fit its type.
+    :param own: the options that are its own: those must fit its type.
     :raises PassengerError: it cannot be served.
     """
-    check(Config(server=server, pool=pool, apps=(app,)))
+    check_app(app, Config(server=server, pool=pool, apps=(app,)))
     found = _detect(0, app)
-    check_types([own], [found.possible_types], [None if found.can_fork else found.why_not_forked])
+    if not TYPE_OPTIONS.isdisjoint(own):
+        alone = AppOptions(root=app.root, target=app.target, **own)
+        check_types([alone], [found.possible_types], [None if found.can_fork else found.why_not_forked])
     Route(group_key(app, found), app)
+    if limits := limits_of(app):
+        check_grantable(limits, is_root=os.geteuid() == 0, hard=hard_limit, nice=own_nice())
     user = run_as(app, found, server_user=server.user, is_embedded=False)
     read_env_files(found.root, app.env_file)
     _check_reach(0, app, found, user, server)

@@ -16,7 +16,7 @@ import logging
 import os
 import resource
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Protocol, TypeVar
@@ -53,6 +53,7 @@ from passenger_trio.system.threads import NoThread, in_thread
 
 __all__ = ["ConfigSource", "Parts", "ReadConfig", "Reloading", "descriptors_for", "watched_of"]
 
+_AT_A_TIME = 50
 _LOOK = 0.02
 """Seconds between two looks at the requests that are on their way to a removed application."""
 
@@ -81,6 +82,12 @@ class ConfigSource(Protocol):
     @property
     def found(self) -> Mapping[AppOptions, DetectedApp]:
         """What was found in the directories of the applications that were read last."""
+
+    def has_other_files(self) -> bool:
+        """Whether files of ``--apps-dir`` have come, changed or gone since they were read. Blocking.
+
+        :raises PassengerError: the directory cannot be read.
+        """
 
     def read(self, *, apps_only: bool = False) -> ReadConfig:
         """Read all of it. Blocking: call it in a thread.
@@ -137,6 +144,8 @@ class Reloading:
         self.addresses: list[str] = listeners.urls
         self._coming: dict[GroupKey, AppSpec] = {}
         self._leaving: dict[GroupKey, AppSpec] = {}
+        self._has_unapplied = False
+        """Whether the source was read, and what it said was not taken over: a dry run, or an error."""
         self._told: dict[str, str] = {}
         """Broken files that the log has."""
         self._apps = apps
@@ -171,8 +180,7 @@ class Reloading:
         """Add the applications of the start."""
         self._parts = parts
         self.serve_access_log()
-        for spec in self.specs.values():
-            await self._add(spec)
+        await self._add_all(list(self.specs.values()))
 
     # -- to reload ----------------------------------------------------------------------------------------------
 
@@ -218,6 +226,9 @@ class Reloading:
         )
 
     async def _reload_source(self, source: ConfigSource, *, dry_run: bool, restart: bool, apps_only: bool) -> Plan:
+        if apps_only and not self._has_unapplied and not await self._in_thread(source.has_other_files):
+            return Plan()
+        self._has_unapplied = True
         read = await self._in_thread(partial(source.read, apps_only=apps_only))
         self.tell_broken()
         # The directories of applications that stay were looked at before.
@@ -227,6 +238,7 @@ class Reloading:
             plan = await self._reload(lambda: read.config, dry_run=dry_run, known=known)
         if not dry_run:
             source.applied(read)
+            self._has_unapplied = False
         if restart and not dry_run:
             self._pool.restart_all(tuple(self.specs.keys() - {*plan.restarted, *plan.added}))
         return plan
@@ -293,7 +305,10 @@ class Reloading:
         apps = await self._in_thread(
             partial(examine, config, may_be_empty=True, known=known, is_embedded=self.is_embedded)
         )
-        plan = make_plan(_setup(self.config, self._apps), _setup(config, apps))
+        stays = self._unchanged(config, apps)
+        before = _setup(self.config, [(app, found) for app, found in self._pairs() if id(app) not in stays])
+        after = [(app, found) for app, found in zip(config.apps, apps, strict=True) if id(app) not in stays]
+        plan = make_plan(before, _setup(config, after))
         if self.has_fronts and (lines := plan.beyond_the_pool):
             what = f"with several fronts only the pool's options change without a new start of the server, and not {'; '.join(lines)}"
             raise ReloadRefused(f"nothing is changed: {what}", lines)
@@ -304,10 +319,27 @@ class Reloading:
             fresh = {*plan.added, *plan.restarted}
             specs = {}
             for app, found in zip(config.apps, apps, strict=True):
+                if (served := stays.get(id(app))) is not None:
+                    specs[served.key] = served
+                    continue
                 key = group_key(app, found)
                 specs[key] = self._make_spec(app, found) if key in fresh else self._served(key, app)
             await self._apply(plan, config, apps, specs)
         return plan
+
+    def _pairs(self) -> Iterator[tuple[AppOptions, DetectedApp]]:
+        return zip(self.config.apps, self._apps, strict=True)
+
+    def _unchanged(self, config: Config, apps: Sequence[DetectedApp]) -> dict[int, AppSpec]:
+        """The specs of the applications of which the new configuration has the very same objects, by the identity of their
+        options. Of thousands of files usually one has changed: the others need no look at their options (OP4).
+        """
+        served = {id(app): (found, spec) for (app, found), spec in zip(self._pairs(), self.specs.values(), strict=True)}
+        nobody = (None, None)
+        found_again = (
+            (id(app), found, *served.get(id(app), nobody)) for app, found in zip(config.apps, apps, strict=True)
+        )
+        return {number: spec for number, now, was, spec in found_again if now is was and spec is not None}
 
     def _served(self, key: GroupKey, app: AppOptions) -> AppSpec:
         """The spec of an application whose processes stay, with its options of now."""
@@ -320,7 +352,11 @@ class Reloading:
         limits = pool_limits(config.pool, cpus(), most_by_files(soft_limit("NOFILE")))
         descriptors = descriptors_for(config, list(new.values()), limits)
         hooks = parse_hooks(config.pool.hook)
-        routes = [Route(spec.key, spec.app) for spec in new.values()]
+        served = {route.key: route for route in self._front.mounts.routes}
+        routes = [
+            served[key] if spec is self.specs.get(key) and key in served else Route(spec.key, spec.app)
+            for key, spec in new.items()
+        ]
         log_changes = AccessLog.destination_of(before) != AccessLog.destination_of(config) or (
             before.server.access_log_format != config.server.access_log_format
         )
@@ -338,12 +374,12 @@ class Reloading:
         for key in plan.changed:
             self._change(new[key])
         self._coming = {key: new[key] for key in plan.added}
-        for key in plan.added:
-            await self._add(new[key])
+        await self._add_all([new[key] for key in plan.added])
         if plan.removed:
             await self._wait_started(plan.added)
         removed = [self.specs[key] for key in plan.removed]
-        kept = {key: self.specs[key] for key in new if key in self.specs and key not in plan.restarted}
+        restarted = frozenset(plan.restarted)
+        kept = {key: self.specs[key] for key in new if key in self.specs and key not in restarted}
         self.specs = {key: kept.get(key, spec) for key, spec in new.items()}
         self._coming = {}
         self.config = config
@@ -373,11 +409,18 @@ class Reloading:
 
     # -- parts --------------------------------------------------------------------------------------------------
 
-    async def _add(self, spec: AppSpec) -> None:
-        # One of this name may be on its way out: it comes back, with other processes.
-        self._pool.remove_group(spec.key)
-        limits = group_limits(spec.app, preloads=uses_preloader(spec))
-        await self._pool.add_group(spec.key, limits, self.parts.pool.spawners(spec), spec.app.shutdown_timeout)
+    async def _add_all(self, specs: Sequence[AppSpec]) -> None:
+        """Add groups, a few at a time: there may be thousands, and others have their turn meanwhile."""
+        for start in range(0, len(specs), _AT_A_TIME):
+            await trio.lowlevel.checkpoint()
+            for spec in specs[start : start + _AT_A_TIME]:
+                if self._pool.has(spec.key):
+                    # One of this name may be on its way out: it comes back, with other processes.
+                    self._pool.remove_group(spec.key)
+                limits = group_limits(spec.app, preloads=uses_preloader(spec))
+                spawners = self.parts.pool.spawners(spec)
+                self._pool.add_group_nowait(spec.key, limits, spawners, spec.app.shutdown_timeout)
+            self._pool.notify_changed()
 
     def _restart(self, spec: AppSpec) -> None:
         spec.programs.update(self.specs[spec.key].programs)
@@ -472,13 +515,11 @@ def descriptors_for(config: Config, specs: Sequence[AppSpec], limits: PoolLimits
     )
 
 
-def _setup(config: Config, apps: Sequence[DetectedApp]) -> Setup:
+def _setup(config: Config, apps: Iterable[tuple[AppOptions, DetectedApp]]) -> Setup:
     return Setup(
         config.server,
         config.pool,
-        tuple(
-            AppSetup(group_key(app, found), app, _found(found)) for app, found in zip(config.apps, apps, strict=True)
-        ),
+        tuple(AppSetup(group_key(app, found), app, _found(found)) for app, found in apps),
     )
 
 

@@ -291,10 +291,9 @@ async def open_tree(
                                 _log.warning(
                                     "%s is still being loaded, and is not waited for: its requests wait", group.key
                                 )
-                            apps[:] = [
-                                attrs.evolve(found, app_type=spec.app_type)
-                                for found, spec in zip(apps, specs, strict=True)
-                            ]
+                            for place, (found, spec) in enumerate(zip(apps, specs, strict=True)):
+                                if found.app_type != spec.app_type:
+                                    apps[place] = attrs.evolve(found, app_type=spec.app_type)
                             server.started = reloading.is_open = True
                             yield server
                         except trio.Cancelled:

@@ -17,6 +17,8 @@ from passenger_trio.core.app_files import choose
 from passenger_trio.core.config_text import ConfigText, read_app_file
 from passenger_trio.errors import ConfigError, PassengerError
 from passenger_trio.options import AppOptions
+from passenger_trio.spawning.accounts import remembering
+from passenger_trio.system.regular_files import read_regular
 
 if TYPE_CHECKING:
     from passenger_trio.spawning.detect import DetectedApp
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["AppFolder"]
 
 _Stamp = tuple[int, int, int]
+_LONGEST = 1024 * 1024
 
 
 @attrs.define(eq=False)
@@ -41,6 +44,13 @@ class AppFolder:
     """What is wrong with a file by itself."""
     _served: dict[str, AppOptions] = attrs.field(factory=dict)
 
+    def has_changed(self, directory: str) -> bool:
+        """Whether ``read`` would find other files than at the last time.
+
+        :raises ConfigError: the directory cannot be read.
+        """
+        return _stamps(directory) != self._stamps
+
     def read(
         self,
         directory: str,
@@ -54,17 +64,26 @@ class AppFolder:
         :param fixed: the other applications, with their names. :param most: the size of the pool.
         :raises ConfigError: the directory cannot be read.
         """
+        with remembering():
+            return self._read(directory, make, fixed, most)
+
+    def _read(
+        self,
+        directory: str,
+        make: Callable[[ConfigText], tuple[AppOptions, DetectedApp]],
+        fixed: Sequence[AppOptions],
+        most: int,
+    ) -> list[AppOptions]:
         stamps = _stamps(directory)
         for path in self._stamps.keys() - stamps.keys():
             self._good.pop(path, None)
             self._bad.pop(path, None)
         self.found = {}
         for path, stamp in stamps.items():
-            if self._stamps.get(path) == stamp:
-                continue
+            if self._stamps.get(path) == stamp and path not in self._bad:
+                continue  # a broken one may be well without a change of its own: its directory is there by now
             try:
-                with open(path, encoding="utf-8") as file:
-                    app, found = make(read_app_file(file.read(), path))
+                app, found = make(read_app_file(_text(path), path))
             except PassengerError as error:
                 self._bad[path] = str(error)
             except click.ClickException as error:
@@ -80,6 +99,17 @@ class AppFolder:
         self._served = dict(choice.served)
         self.broken = dict(sorted({**self._bad, **choice.refused}.items()))
         return [choice.served[path] for path in sorted(choice.served)]
+
+
+def _text(path: str) -> str:
+    """:raises ConfigError: it is none of ours. :raises OSError: it cannot be read. :raises UnicodeDecodeError: it is no text."""
+    content = read_regular(path, _LONGEST + 1)
+    if content is None:
+        raise ConfigError(path, 0, "it is no regular file")
+    if len(content) > _LONGEST:
+        raise ConfigError(path, 0, "it is longer than 1 MiB")
+    text = content.decode("utf-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def _stamps(directory: str) -> dict[str, _Stamp]:

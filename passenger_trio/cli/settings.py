@@ -224,6 +224,7 @@ def settle(
         of = members(AppOptions, table, {}) | attrs.asdict(one)
         origins |= {f"{table}.{name}": "command line" for name in attrs.asdict(one)}
         apps.append(AppOptions(**of))
+    own: tuple[AppOptions, ...] = tuple(apps)
     if server.apps_dir:
         outside = _from_outside(ctx, values, environ, every)
 
@@ -235,7 +236,7 @@ def settle(
         apps += (folder or AppFolder()).read(server.apps_dir, of_file, named, ceiling_of(pool.max_pool_size))
     settled = Settled(Config(server=server, pool=pool, apps=tuple(apps)), origins, file)
     with settled.naming_places():
-        check(settled.config)
+        check(settled.config, fresh=own)  # the files of --apps-dir were checked one by one
         for name in ("port", "address"):
             if server.socket and origins[f"server.{name}"] != "default":  # given, even if equal to the default
                 raise OptionError(
@@ -286,12 +287,12 @@ def _app_of_file(
     of = {**outside.usual, **{field: value for field, value in own.items() if field not in outside.given}}
     where = os.path.join(os.path.dirname(text.path), _text(said, "root", text))
     app = AppOptions(root=where, target=_text(said, "target", text), **of)
-    settled = Settled(Config(server=server, pool=pool, apps=(app,)), {}, text)
-    for field, setting in said.items():
-        settled.origins[f"app[0].{field}"] = text.where(setting)
-    with settled.naming_places():
-        found = examine_app(app, AppOptions(root=app.root, target=app.target, **own), server, pool)
-    return app, found
+    try:
+        return app, examine_app(app, own, server, pool)
+    except (OptionError, NothingToServe):
+        origins = {f"app[0].{field}": text.where(setting) for field, setting in said.items()}
+        with Settled(Config(server=server, pool=pool, apps=(app,)), origins, text).naming_places():
+            raise
 
 
 def _directory_name(root: str) -> str:
@@ -319,11 +320,23 @@ def _default(flag: Flag, environ: Mapping[str, str], ctx: click.Context) -> tupl
 
 _option = functools.cache(click_option)
 _NOWHERE = click.Context(click.Command("config"))
+_TEXTS = frozenset({"text", "path"})
+"""Kinds of flags whose value is a text as it was given."""
+_SMALL = frozenset({bool, int})
+_MOST_CONVERTED = 1000
+_CONVERTED: dict[tuple[str, type[Any], Any], tuple[Any]] = {}
+"""Numbers and truth values that were converted before: thousands of files say the same."""
 
 
 def _convert(flag: Flag, setting: Setting, file: ConfigText) -> Any:
     """Convert a value of the file to the schema's type, and check it as the flag is checked."""
     value = setting.value
+    if type(value) is str and flag.kind in _TEXTS and "\0" not in value:
+        return value  # nearly all values of thousands of files
+    if value.__class__ in _SMALL:
+        known = _CONVERTED.get((flag.name, value.__class__, value))
+        if known is not None:
+            return known[0]
 
     def refuse(complaint: str) -> ConfigError:
         return ConfigError(file.path, setting.line, f"{flag.field}{complaint}")
@@ -353,12 +366,15 @@ def _convert(flag: Flag, setting: Setting, file: ConfigText) -> Any:
         # TOML turns 0o660 into 432, and a user who writes 660 means octal.
         raise refuse(' must be a text: "0660"')
     try:
-        return _option(flag).type_cast_value(
+        converted = _option(flag).type_cast_value(
             _NOWHERE,
             [str(one) for one in value] if isinstance(value, list) else value if flag.kind == "flag" else str(value),
         )
     except click.ClickException as exc:
         raise refuse(f": {exc.message}") from None
+    if value.__class__ in _SMALL and len(_CONVERTED) < _MOST_CONVERTED:
+        _CONVERTED[flag.name, value.__class__, value] = (converted,)
+    return converted
 
 
 def _texts(value: Any) -> list[str]:

@@ -45,6 +45,9 @@ class StartSource:
     _file: ConfigText | None = None
     """The file as it was last taken over: files of ``--apps-dir`` change without it."""
 
+    _directory: str = ""
+    """``--apps-dir``, as it was last read."""
+
     def settle(self) -> Settled:
         """As ``read``, but a value of a flag or variable that cannot be used is a ``click.ClickException``."""
         settled = self._settle(find_config(self.path, self.root))
@@ -53,7 +56,7 @@ class StartSource:
         return settled
 
     def _settle(self, file: ConfigText | None) -> Settled:
-        return settle(
+        settled = settle(
             self.ctx,
             self.values,
             file,
@@ -64,6 +67,8 @@ class StartSource:
             is_named=self.is_named,
             folder=self.folder,
         )
+        self._directory = settled.config.server.apps_dir
+        return settled
 
     @property
     def broken(self) -> dict[str, str]:
@@ -74,6 +79,9 @@ class StartSource:
     def found(self) -> Mapping[AppOptions, DetectedApp]:
         """What was found in the directories of the applications that were read last."""
         return self.folder.found
+
+    def has_other_files(self) -> bool:
+        return self.folder.has_changed(self._directory)
 
     def read(self, *, apps_only: bool = False) -> Settled:
         """The configuration as it is now.

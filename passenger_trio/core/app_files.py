@@ -55,11 +55,15 @@ def choose(
         served[file] = app
         return ""
 
-    for file in sorted(wanted, key=lambda file: (before.get(file) != wanted[file], file)):
+    def is_new(file: str) -> bool:
+        was, now = before.get(file), wanted[file]
+        return was is not now and was != now  # to compare all values of thousands takes a while
+
+    for file in sorted(wanted, key=lambda file: (is_new(file), file)):
         why = take(file, wanted[file])
         if why:
             refused[file] = why
-            if file in before and before[file] != wanted[file]:
+            if file in before and is_new(file):
                 take(file, before[file])
     return Choice(served, refused)
 

@@ -40,6 +40,11 @@ _LOG_LEVELS = ("error", "error", "warning", "info", "info", "debug", "debug", "d
 
 _HEADER = re.compile(r"\s*\[(\[?)\s*([A-Za-z0-9_.\"-]+)\s*\]")
 _KEY = re.compile(r"\s*([A-Za-z0-9_\"-]+)\s*[.=]")
+_PLAIN = re.compile(
+    r"""[ \t]*(?:([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*(?:"([^"\\\x00-\x1f\x7f]*)"|(true|false)|(0|[1-9][0-9]{0,15}))[ \t]*)?"""
+    r"(?:#[^\x00-\x08\x0a-\x1f\x7f]*)?"
+)
+"""A line of TOML that means the same by itself: nothing, a comment, or a name with a text, a truth value or a number."""
 
 
 @attrs.frozen
@@ -104,6 +109,12 @@ def read_app_file(text: str, path: str) -> ConfigText:
 
     :raises ConfigError: the text is not TOML, or contains an unknown name.
     """
+    plain = _read_plain(text)
+    if plain is not None:
+        values, numbers = plain
+        return ConfigText(
+            path, {}, {}, (_table(values, "app", 0, path, {("app", 0, name): at for name, at in numbers.items()}),)
+        )
     import tomllib
 
     try:
@@ -112,6 +123,26 @@ def read_app_file(text: str, path: str) -> ConfigText:
         raise ConfigError(path, 0, f"it is not valid TOML: {exc}") from None
     lines = {("app", 0, name): line for (table, _, name), line in _lines(text).items() if table in ("", "env")}
     return ConfigText(path, {}, {}, (_table(document, "app", 0, path, lines),))
+
+
+def _read_plain(text: str) -> tuple[dict[str, Any], dict[str, int]] | None:
+    """The values and their lines, if every line is a plain one: nearly all of thousands of files are such, and this takes a
+    sixth of the time. None: read it as TOML. (It gives what ``tomllib`` gives; a test holds it to that.)
+    """
+    values: dict[str, Any] = {}
+    lines: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        found = _PLAIN.fullmatch(line)
+        if found is None:
+            return None
+        name, string, truth, whole = found.groups()
+        if name is None:
+            continue
+        if name in values:
+            return None  # twice
+        values[name] = string if string is not None else truth == "true" if truth is not None else int(whole)
+        lines[name] = number
+    return values, lines
 
 
 def read_passengerfile(text: str, path: str) -> ConfigText:

@@ -6,7 +6,9 @@ A limit that is an option has the option's default, so each default stands once,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import attrs
@@ -123,22 +125,36 @@ def pool_limits(options: PoolOptions, cores: int, most: int = 1) -> PoolLimits:
 
 def group_limits(options: AppOptions, *, preloads: bool) -> GroupLimits:
     """:param preloads: whether a preloader forks the application's processes."""
+    return _limits_of(
+        _SAME(options), options.force_max_concurrent_requests_per_process, preloads, options.is_development
+    )
+
+
+_SAME_NAMES = (
+    "min_instances",
+    "max_instances",
+    "max_request_queue_size",
+    "max_preloader_idle_time",
+    "max_requests",
+    "max_requests_jitter",
+    "max_process_lifetime",
+    "max_drain_time",
+    "max_request_time",
+    "max_request_queue_time",
+    "memory_limit",
+    "hard_memory_limit",
+)
+_SAME: Callable[[AppOptions], tuple[float, ...]] = attrgetter(*_SAME_NAMES)
+
+
+@functools.lru_cache(maxsize=256, typed=True)
+def _limits_of(same: tuple[float, ...], force_concurrency: int, preloads: bool, is_development: bool) -> GroupLimits:
+    """Equal limits are one object: thousands of applications have the same few (OP5)."""
     return GroupLimits(
-        min_instances=options.min_instances,
-        max_instances=options.max_instances,
-        max_request_queue_size=options.max_request_queue_size,
-        max_preloader_idle_time=options.max_preloader_idle_time,
-        max_requests=options.max_requests,
-        max_requests_jitter=options.max_requests_jitter,
-        max_process_lifetime=options.max_process_lifetime,
-        max_drain_time=options.max_drain_time,
-        max_request_time=options.max_request_time,
-        max_request_queue_time=options.max_request_queue_time,
-        memory_limit=options.memory_limit,
-        hard_memory_limit=options.hard_memory_limit,
-        force_concurrency=options.force_max_concurrent_requests_per_process,
+        **dict(zip(_SAME_NAMES, same, strict=True)),  # type: ignore[arg-type]
+        force_concurrency=force_concurrency,
         preloads=preloads,
-        retry_on_demand_after=_RETRY_IN_DEVELOPMENT if options.is_development else float("inf"),
+        retry_on_demand_after=_RETRY_IN_DEVELOPMENT if is_development else float("inf"),
     )
 
 

@@ -37,7 +37,7 @@ from passenger_trio.options import (
     parse_umask,
 )
 
-__all__ = ["check", "check_minimums", "check_types"]
+__all__ = ["TYPE_OPTIONS", "check", "check_app", "check_minimums", "check_types"]
 
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _WARMUP_URL = re.compile(r"/[!-\"$-~]*")
@@ -182,16 +182,15 @@ _TYPES: tuple[tuple[str, tuple[str, ...], str], ...] = (
 """Option, the types of applications that it is for, and the message for other types."""
 
 
-def check(config: Config) -> None:
-    """:raises OptionError: a value is invalid, or two options contradict each other."""
+def check(config: Config, *, fresh: Sequence[AppOptions] | None = None) -> None:
+    """:param fresh: the applications that ``check_app`` has not checked before; by default all.
+    :raises OptionError: a value is invalid, or two options contradict each other.
+    """
+    fresh = config.apps if fresh is None else fresh
     changed: dict[tuple[type[Any], str], list[Any]] = {}
-    for options in (config.server, config.pool, *config.apps):
-        owner = type(options)
-        # A default is valid, and most values are: thousands of applications are checked for what they say.
-        for field, value, default in zip(_FIELDS[owner], _VALUES[owner](options), _USUAL[owner], strict=True):
-            if value is not default and (value != default or type(value) is not type(default)):
-                _check_value(field.name, value, field.metadata)
-                changed.setdefault((owner, field.name), []).append(options)
+    for options in (config.server, config.pool, *fresh):
+        for name in _check_values(options):
+            changed.setdefault((type(options), name), []).append(options)
     most = ceiling_of(config.pool.max_pool_size)
     message = config.server.websocket_max_message_size
     if message > MAX_WEBSOCKET_MESSAGE:
@@ -203,14 +202,44 @@ def check(config: Config) -> None:
             raise OptionError("--allowed-methods", method, "one method each, as it stands in a request: GET")
         if method == "CONNECT":
             raise OptionError("--allowed-methods", method, "this server is no proxy")
-    for app in config.apps:
-        _check_app(app)
+    for app in fresh:
+        _check_together(app)
     for rule in RULES:
         for options in changed.get((rule.owner, rule.field), ()):
-            value = getattr(options, rule.field)
-            if value is not None and value != _default(rule.owner, rule.field) and not rule.holds(config, options):
-                raise OptionError(_flag(rule.field), value, rule.hint)
+            _check_rule(rule, config, options)
     check_minimums([app.min_instances for app in config.apps], most)
+
+
+def check_app(app: AppOptions, config: Config) -> None:
+    """Check one application by itself: of the others, nothing is known.
+
+    :param config: its ``server`` and ``pool`` count. They are not checked.
+    :raises OptionError: as ``check``.
+    """
+    changed = _check_values(app)
+    _check_together(app)
+    for rule in RULES:
+        if rule.owner is AppOptions and rule.field in changed:
+            _check_rule(rule, config, app)
+    check_minimums([app.min_instances], ceiling_of(config.pool.max_pool_size))
+
+
+def _check_values(options: Any) -> list[str]:
+    """Check each value. Returns the fields that differ from their defaults: a default is valid, and most values are."""
+    owner = type(options)
+    changed = []
+    for place, (value, default) in enumerate(zip(_VALUES[owner](options), _USUAL[owner], strict=True)):
+        if value is not default and (value != default or type(value) is not type(default)):
+            field = _FIELDS[owner][place]
+            _check_value(field.name, value, field.metadata)
+            changed.append(field.name)
+    return changed
+
+
+def _check_rule(rule: _Needs, config: Config, options: Any) -> None:
+    value = getattr(options, rule.field)
+    if value is not None and value != _default(rule.owner, rule.field) and not rule.holds(config, options):
+        raise OptionError(_flag(rule.field), value, rule.hint)
 
 
 def check_types(
@@ -225,10 +254,13 @@ def check_types(
     :raises OptionError: an option has no effect.
     """
     for field, wanted, hint in _TYPES:
+        usual = _default(AppOptions, field)
+        if all(getattr(app, field) == usual for app in apps):
+            continue
         served = {getattr(app, field) for app, possible in zip(apps, types, strict=True) if set(wanted) & set(possible)}
         for app, possible in zip(apps, types, strict=True):
             value = getattr(app, field)
-            if value != _default(AppOptions, field) and value not in served:
+            if value != usual and value not in served:
                 kind = _KINDS[next(iter(possible))]
                 raise OptionError(_flag(field), value, f"{app.name or app.root} is {kind}: {hint}")
     if not any(app.spawn_method == "smart" and why is None for app, why in zip(apps, cannot_fork, strict=True)):
@@ -237,7 +269,11 @@ def check_types(
                 raise OptionError("--spawn-method", "smart", f"{why}: leave it out, or give direct")
 
 
-def _check_app(app: AppOptions) -> None:
+TYPE_OPTIONS = frozenset({*(field for field, _, _ in _TYPES), "spawn_method"})
+"""What ``check_types`` looks at."""
+
+
+def _check_together(app: AppOptions) -> None:
     """Check the options of one application against each other."""
     if app.max_instances and app.min_instances > app.max_instances:
         raise OptionError("--min-instances", app.min_instances, f"--max-instances allows {app.max_instances} processes")
@@ -247,9 +283,11 @@ def _check_app(app: AppOptions) -> None:
             app.hard_memory_limit,
             f"a process is killed at it before it is replaced at --memory-limit ({app.memory_limit} bytes): make it the larger one",
         )
-    parse_umask(app.umask, "--umask")
-    limits_of(app)
-    files_of(app)
+    if app.umask != "":
+        parse_umask(app.umask, "--umask")
+    if _LIMITS(app) != _NO_LIMITS:
+        limits_of(app)
+        files_of(app)
     if app.warmup_url and not _WARMUP_URL.fullmatch(app.warmup_url):
         raise OptionError(
             "--warmup-url", app.warmup_url, "a path as it stands in a request, from its first slash on: /health?deep=1"
@@ -308,6 +346,8 @@ _VALUES: dict[type[Any], Callable[[Any], tuple[Any, ...]]] = {
 }
 _USUAL = {owner: _VALUES[owner](default) for owner, default in _DEFAULTS.items()}
 """The values of all fields, in their order."""
+_LIMITS: Callable[[AppOptions], tuple[Any, ...]] = attrgetter("core", *CGROUP_OPTIONS)
+_NO_LIMITS = _LIMITS(_DEFAULTS[AppOptions])
 
 
 def _flag(field: str) -> str:

@@ -69,6 +69,8 @@ FACTS = (
 _OF_REQUESTS = ("checkout_nowait", "checkout", "session_closed")
 """Facts of every request. They have no keyword arguments."""
 _NONE: dict[str, Any] = {}
+_NOTHING: list[Any] = []
+"""Shared: thousands of groups that are added are as many facts without an answer. Nobody changes what was recorded."""
 
 CAPACITY = 10_000
 """At most this many facts are kept, and at least half as many. With a large state it keeps more: more facts share the
@@ -165,7 +167,7 @@ class RecordedPolicy(PoolPolicy):
             except Exception as error:
                 on_failure(error)
                 raise
-            remember_entry((fact, arguments, named, answer))
+            remember_entry((fact, arguments, named or _NONE, _NOTHING if answer == [] else answer))
             if len(recording) >= self._full:
                 self._turn_over()
             return answer

@@ -14,6 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
+from types import MappingProxyType
 from typing import Any
 
 from passenger_trio.core.model import GroupKey
@@ -34,6 +35,7 @@ REQUEST_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.
 SPAWN_BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Seconds: a fork takes milliseconds, and loading a large application a minute."""
 
+_NO_COUNTS: Mapping[str, int] = MappingProxyType({})
 _MANY = 256
 _WIDTH = 5
 """Members of a ``Finished``."""
@@ -127,18 +129,18 @@ class RequestTally:
     collector has no object for each to look at. What reads counts folds first.
     """
 
-    __slots__ = ("_app", "_durations", "_fresh", "_queue", "retried", "websockets")
+    __slots__ = ("_app", "_durations", "_fresh", "_queue", "_websockets", "retried")
 
     def __init__(self) -> None:
         self._fresh: list[Any] = []
         """The members of each ``Finished``, one behind the other."""
-        self._durations: dict[tuple[bytes, int], Histogram] = {}
-        self._queue = Histogram()
-        self._app = Histogram()
+        # Made when there is something to count: most of thousands of applications have no request (OP5).
+        self._durations: dict[tuple[bytes, int], Histogram] | None = None
+        self._queue: Histogram | None = None
+        self._app: Histogram | None = None
+        self._websockets: Counter[str] | None = None
         self.retried: int = 0
         """Requests that were sent to a second process."""
-        self.websockets: Counter[str] = Counter()
-        """Those that have ended, by ``close_word``."""
 
     def finished(self, request: Finished) -> None:
         """Count a request. Called for every one."""
@@ -160,31 +162,44 @@ class RequestTally:
             kinds = {}
             for method, status, duration in zip(methods, statuses, durations, strict=True):
                 kinds.setdefault((method, status), []).append(duration)
+        counted = self._durations = {} if self._durations is None else self._durations
         for (method, status), times in kinds.items():
             known = method if method in _KNOWN_METHODS else OTHER.encode()  # a made-up method leaves nothing behind
-            self._durations.setdefault((known, status), Histogram()).observe_all(times)
+            counted.setdefault((known, status), Histogram()).observe_all(times)
         if any(queued):
+            self._queue = self._queue or Histogram()
             self._queue.observe_all(queued, positive=True)
         if any(app):
+            self._app = self._app or Histogram()
             self._app.observe_all(app, positive=True)
+
+    @property
+    def websockets(self) -> Mapping[str, int]:
+        """WebSockets that have ended, by ``close_word``."""
+        return self._websockets or _NO_COUNTS
+
+    def websocket_ended(self, word: str) -> None:
+        """Count a WebSocket. :param word: of ``close_word``."""
+        self._websockets = self._websockets or Counter()
+        self._websockets[word] += 1
 
     @property
     def durations(self) -> dict[tuple[str, int], Histogram]:
         """Seconds from the first byte of each request to the last of its response, by method and status."""
         self.fold()
-        return {(method.decode("ascii"), status): told for (method, status), told in self._durations.items()}
+        return {(method.decode("ascii"), status): told for (method, status), told in (self._durations or {}).items()}
 
     @property
     def queue(self) -> Histogram:
         """Seconds in the queue, of the requests that have waited."""
         self.fold()
-        return self._queue
+        return self._queue or Histogram()
 
     @property
     def app(self) -> Histogram:
         """Seconds for which a process was borrowed, of the requests that had one."""
         self.fold()
-        return self._app
+        return self._app or Histogram()
 
     @property
     def count(self) -> int:
@@ -196,10 +211,11 @@ class RequestTally:
         self.fold()
         return {
             "durations": [
-                [method.decode("ascii"), status, *one.told()] for (method, status), one in self._durations.items()
+                [method.decode("ascii"), status, *one.told()]
+                for (method, status), one in (self._durations or {}).items()
             ],
-            "queue": self._queue.told(),
-            "app": self._app.told(),
+            "queue": self.queue.told(),
+            "app": self.app.told(),
             "retried": self.retried,
             "websockets": dict(self.websockets),
         }
@@ -211,6 +227,7 @@ class RequestTally:
         :raises ValueError: (or KeyError, TypeError, AttributeError) it is no tally.
         """
         tally = cls()
+        tally._durations = {}
         for method, status, counts, seconds in told["durations"]:
             known = method.encode("ascii")
             if (known not in _KNOWN_METHODS and method != OTHER) or type(status) is not int or not 100 <= status < 1000:
@@ -224,19 +241,25 @@ class RequestTally:
         if not all(word.isascii() and word.isalnum() and len(word) < 8 for word in told["websockets"]):
             raise ValueError("no code of a Close")
         tally.retried = told["retried"]
-        tally.websockets = Counter(told["websockets"])
+        tally._websockets = Counter(told["websockets"])
         return tally
 
     def add(self, other: RequestTally) -> None:
         """Add what another server of the same pool has counted."""
         self.fold()
         other.fold()
-        for key, told in other._durations.items():
-            self._durations.setdefault(key, Histogram()).add(told)
-        self._queue.add(other._queue)
-        self._app.add(other._app)
+        mine = self._durations = {} if self._durations is None else self._durations
+        for key, told in (other._durations or {}).items():
+            mine.setdefault(key, Histogram()).add(told)
+        if other._queue is not None:
+            self._queue = self._queue or Histogram()
+            self._queue.add(other._queue)
+        if other._app is not None:
+            self._app = self._app or Histogram()
+            self._app.add(other._app)
         self.retried += other.retried
-        self.websockets += other.websockets
+        if other._websockets:
+            self._websockets = (self._websockets or Counter()) + other._websockets
 
 
 class PoolTally:

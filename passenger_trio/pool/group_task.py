@@ -102,16 +102,22 @@ class GroupTask:
     keepers: dict[ProcessId, Keeper] = attrs.field(factory=dict)
     attempts: dict[AttemptId, trio.CancelScope] = attrs.field(factory=dict)
     generations: dict[int, Generation] = attrs.field(factory=dict)
-    ended: trio.Event = attrs.field(factory=trio.Event)
     _nursery: trio.Nursery | None = None
     _service: trio.Nursery | None = None
     _runs: bool = False
     _first: list[Callable[[trio.Nursery], None]] = attrs.field(factory=list)
     """What is started as soon as the task runs."""
-    _closing: trio.Event = attrs.field(factory=trio.Event)
+    _close_wanted: bool = False
+    # Made when somebody waits: most of thousands of groups never run (OP5).
+    _closing: trio.Event | None = None
+    _ended: trio.Event | None = None
+    _is_over: bool = False
 
     async def _run(self) -> None:
         """Run until ``close`` was called and the last process and attempt are gone."""
+        self._closing = trio.Event()
+        if self._close_wanted:
+            self._closing.set()
         async with trio.open_nursery() as service:
             self._service = service
             async with trio.open_nursery() as task:
@@ -123,7 +129,21 @@ class GroupTask:
                     await self._closing.wait()
             self._nursery = self._service = None
             service.cancel_scope.cancel()
-        self.ended.set()
+        self._over()
+
+    @property
+    def ended(self) -> trio.Event:
+        """Set once the task is over."""
+        if self._ended is None:
+            self._ended = trio.Event()
+            if self._is_over:
+                self._ended.set()
+        return self._ended
+
+    def _over(self) -> None:
+        self._is_over = True
+        if self._ended is not None:
+            self._ended.set()
 
     def hasten(self, seconds: float) -> None:
         """See ``Pool.hasten``."""
@@ -133,9 +153,11 @@ class GroupTask:
 
     def close(self) -> None:
         """Let the task end: no spawn follows."""
-        self._closing.set()
+        self._close_wanted = True
+        if self._closing is not None:
+            self._closing.set()
         if not self._runs:
-            self.ended.set()
+            self._over()
 
     @property
     def preloaders(self) -> list[PreloaderFacts]:

@@ -149,6 +149,13 @@ class Pool(Effects):
         :raises PoolShutDown: the pool has ended.
         """
         await trio.lowlevel.checkpoint()
+        self.add_group_nowait(key, limits, spawner, shutdown_timeout)
+        self.notify_changed()
+
+    def add_group_nowait(
+        self, key: GroupKey, limits: GroupLimits, spawner: Spawner | MakeSpawner, shutdown_timeout: float
+    ) -> None:
+        """The same for one of many. The caller calls ``notify_changed`` after some of them."""
         assert self._nursery is not None, "run() is not running"
         if self._closed:
             raise PoolShutDown
@@ -163,7 +170,6 @@ class Pool(Effects):
             self.group_tasks[key] = GroupTask(key, make, shutdown_timeout, self, self._kernel, self._nursery)
             commands = self._policy.add_group(key, limits, self.now())
         self._perform(commands)
-        self.notify_changed()
 
     @property
     def astir(self) -> Collection[GroupKey]:

@@ -104,15 +104,10 @@ class Mounts:
     def __init__(self, routes: Sequence[Route]) -> None:
         self.routes: tuple[Route, ...] = tuple(routes)
         """In the order of the configuration."""
-        rules = [
-            (_specificity(host), len(route.script_name), host, route)
-            for route in routes
-            for host in route.host_names or (b"",)
-        ]
-        rules.sort(key=lambda rule: rule[:2], reverse=True)
-        self._rules = [(host, route.script_name, route) for _, _, host, route in rules]
-        self._looks_at_hosts = any(host for host, _, _ in self._rules)
-        self._index = _Index(self._rules) if len(self._rules) > _FEW else None
+        found = _in_order(routes)
+        self._looks_at_hosts = any(host for host, _, _ in found)
+        self._index = _Index(found) if len(found) > _FEW else None
+        self._rules = found if self._index is None else []
 
     def find(self, host: bytes, path: bytes) -> Route | None:
         """:param host: as received, with or without a port.
@@ -130,6 +125,17 @@ class Mounts:
 
 
 _Rule = tuple[bytes, bytes, Route]
+
+
+def _in_order(routes: Sequence[Route]) -> list[_Rule]:
+    """Host name, path and application, the most specific first."""
+    rules = [
+        (_specificity(host), len(route.script_name), host, route)
+        for route in routes
+        for host in route.host_names or (b"",)
+    ]
+    rules.sort(key=lambda rule: rule[:2], reverse=True)
+    return [(host, route.script_name, route) for _, _, host, route in rules]
 
 
 class _Index:
@@ -218,19 +224,18 @@ def _name(host: bytes) -> bytes:
     return host.partition(b":")[0].rstrip(b".").lower()
 
 
-def check_apart(routes: Sequence[Route]) -> None:
+def check_apart(apps: Sequence[tuple[GroupKey, AppOptions]]) -> None:
     """:raises OptionError: two applications have the same name, or the same host name and path."""
     names: set[GroupKey] = set()
     places: set[tuple[str, str]] = set()
-    for route in routes:
-        app = route.app
-        if route.key in names:
+    for key, app in apps:
+        if key in names:
             raise OptionError(
                 "--name",
-                route.key.name,
+                key.name,
                 f"another application has it in the same environment; give the one in {app.root} another name",
             )
-        names.add(route.key)
+        names.add(key)
         for host in app.host_name or ("",):
             place = host.lower(), app.base_uri.rstrip("/")
             if place in places:

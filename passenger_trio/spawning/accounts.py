@@ -1,19 +1,61 @@
-"""The system's users and groups, by name or number, as ``core.users`` takes them."""
+"""The system's users and groups, by name or number, as ``core.users`` takes them.
+
+Within ``remembering`` each is looked up once: thousands of applications have the same few users (OP5). Outside of it
+nothing is kept, because users come and go while the server runs.
+"""
 
 from __future__ import annotations
 
+import functools
 import grp
 import os
 import pwd
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
 from passenger_trio.core.users import Account
 
-__all__ = ["account_of", "find_account", "find_group", "groups_of", "nobody"]
+__all__ = ["account_of", "find_account", "find_group", "groups_of", "nobody", "remembering"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 _NOBODY = 65534
 """The number of ``nobody`` and ``nogroup`` where no entry has that name."""
 
 
+_known: ContextVar[dict[Any, Any] | None] = ContextVar("_known", default=None)
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Look up each user once while the block runs. Within such a block it changes nothing."""
+    if _known.get() is not None:
+        yield
+        return
+    token = _known.set({})
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def _remembered(look_up: _F) -> _F:
+    @functools.wraps(look_up)
+    def find(*arguments: Any) -> Any:
+        known = _known.get()
+        if known is None:
+            return look_up(*arguments)
+        key = look_up, arguments
+        if key not in known:
+            known[key] = look_up(*arguments)
+        return known[key]
+
+    return find  # type: ignore[return-value]
+
+
+@_remembered
 def find_account(text: str) -> Account | None:
     """The user with this name; else, of digits, the user with this number, which need not have an
     entry. None: there is none.
@@ -24,6 +66,7 @@ def find_account(text: str) -> Account | None:
         return account_of(int(text)) if _is_number(text) else None
 
 
+@_remembered
 def account_of(uid: int) -> Account:
     """The user with this number. Without an entry: its group has the same number, its home is ``/``."""
     try:
@@ -32,6 +75,7 @@ def account_of(uid: int) -> Account:
         return Account(uid, uid)
 
 
+@_remembered
 def find_group(text: str) -> int | None:
     """The number of the group with this name, or with this number. None: there is none."""
     try:
@@ -40,11 +84,13 @@ def find_group(text: str) -> int | None:
         return int(text) if _is_number(text) else None
 
 
+@_remembered
 def nobody() -> Account:
     """The user for what should have no rights."""
     return find_account("nobody") or Account(_NOBODY, _NOBODY, "nobody")
 
 
+@_remembered
 def groups_of(account: Account, gid: int) -> tuple[int, ...]:
     """The groups of a user whose main group is ``gid``, as ``initgroups`` sets them."""
     return tuple(os.getgrouplist(account.name, gid)) if account.name else (gid,)

@@ -3,7 +3,9 @@
 It only reads, at most 1 MiB of a file, and only regular files (a FIFO named ``app.py`` must not
 stop the supervisor). Symbolic links are followed, because users develop and deploy with them. An
 unreadable file counts like one with a syntax error: it is the file that the user meant, and the
-loader will show the error. An ``AppFiles`` lives for one detection and reads each file once.
+loader will show the error. An ``AppFiles`` lives for one detection and reads each file once. The
+root's directory is listed once, so that what is not there costs nothing: there may be thousands of
+applications, and most of the names that are looked for are in none of them (OP5).
 """
 
 from __future__ import annotations
@@ -28,15 +30,49 @@ class AppFiles:
         self.root = root
         self._path = (root, *more)
         self._read: dict[str, Module | None] = {}
+        self._sources: dict[str, bytes | None] = {}
+        self._names: frozenset[str] | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What the root's directory has."""
+        if self._names is None:
+            try:
+                self._names = frozenset(os.listdir(self.root))
+            except OSError:
+                self._names = frozenset()
+        return self._names
+
+    def source(self, path: str) -> bytes | None:
+        """The text of a file (as for ``file``); None if there is no such regular file.
+
+        :raises OSError: it cannot be read.
+        """
+        if "/" not in path and path not in self.names:
+            return None
+        path = os.path.join(self.root, path)
+        if path not in self._sources:
+            self._sources[path] = read_regular(path, _LONGEST + 1)
+        return self._sources[path]
 
     def file(self, path: str, package: str = "") -> Module | None:
         """The module in a file (absolute, or relative to the root); None if there is no such
         regular file.
         """
-        path = os.path.join(self.root, path)
         if path not in self._read:
-            self._read[path] = _read(path, package)
+            self._read[path] = self._module(path, package)
         return self._read[path]
+
+    def _module(self, path: str, package: str) -> Module | None:
+        try:
+            source = self.source(path)
+        except OSError as exc:
+            return Module(syntax_error=f"it cannot be read: {exc.strerror}")
+        if source is None:
+            return None
+        if len(source) > _LONGEST:
+            return Module(syntax_error="it is longer than 1 MiB and was not read")
+        return read_module(source, package=package)
 
     def load(self, module: str) -> Module | None:
         """The text of a module by its dotted name, or None if it is not among these files."""
@@ -49,7 +85,10 @@ class AppFiles:
     def path_of(self, module: str) -> str:
         """The file of a module by its dotted name, or ``""``."""
         if module and all(part.isidentifier() for part in module.split(".")):
+            first = module.partition(".")[0]
             for directory in self._path:
+                if directory == self.root and first not in self.names and f"{first}.py" not in self.names:
+                    continue
                 base = os.path.join(directory, *module.split("."))
                 for candidate in (os.path.join(base, "__init__.py"), base + ".py"):
                     if os.path.isfile(candidate):
@@ -59,15 +98,3 @@ class AppFiles:
     def relative(self, path: str) -> str:
         """A path for people: relative to the root if it is below the root."""
         return os.path.relpath(path, self.root) if path.startswith(self.root.rstrip("/") + "/") else path
-
-
-def _read(path: str, package: str) -> Module | None:
-    try:
-        source = read_regular(path, _LONGEST + 1)
-    except OSError as exc:
-        return Module(syntax_error=f"it cannot be read: {exc.strerror}")
-    if source is None:
-        return None
-    if len(source) > _LONGEST:
-        return Module(syntax_error="it is longer than 1 MiB and was not read")
-    return read_module(source, package=package)

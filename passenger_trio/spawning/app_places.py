@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from passenger_trio.core.app_cgroup import UNLIMITED_FILES
 from passenger_trio.errors import EnvironmentUnfit, ReloadRefused
 from passenger_trio.options import AppOptions, Config
+from passenger_trio.spawning.accounts import remembering
 from passenger_trio.spawning.app_spec import AppSpec, Surroundings, make_app_spec
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.spawning.run_as import log_choice, log_more, run_as
@@ -51,7 +52,8 @@ class AppPlaces:
         """The path of the spawn socket."""
         self.spawn_mode: int = 0o600
         """The mode of its file."""
-        is_asked = any(app.user or app.group for app in config.apps)
+        # A file of --apps-dir that comes later may ask for it, too.
+        is_asked = bool(config.server.apps_dir) or any(app.user or app.group for app in config.apps)
         if os.geteuid() == 0 and (is_asked or not (self._server_user or is_embedded)):
             try:
                 self._dirs = AppDirs.create(instance_dir)
@@ -71,7 +73,8 @@ class AppPlaces:
         """Of all applications of the start; raises as ``make_spec``. The log has the users of the first ones, and how
         many more there are: there may be thousands.
         """
-        specs = [self._make_spec(app, detected) for app, detected in zip(apps, found, strict=True)]
+        with remembering():
+            specs = [self._make_spec(app, detected) for app, detected in zip(apps, found, strict=True)]
         for spec in specs[:_TOLD]:
             self._tell(spec)
         rest = Counter(

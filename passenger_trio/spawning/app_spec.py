@@ -3,17 +3,16 @@ loader's ``options``.
 
 The environment of an application is the supervisor's own without the variables that start with
 ``PASSENGER_TRIO_`` (the supervisor's settings, and other instances' tokens), plus the variables
-named in ``_environment``, plus the application's own. One application never sees the variables of
+named in ``AppSpec.environment``, plus the application's own. One application never sees the variables of
 another (R48).
 """
 
 from __future__ import annotations
 
+import functools
 import os
-from collections import ChainMap
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -62,7 +61,8 @@ class AppSpec:
     detected: DetectedApp
     command: tuple[str, ...]
     preloader_command: tuple[str, ...]
-    environment: Mapping[str, str]
+    surroundings: Mapping[str, str]
+    """What its environment has in common with those of all applications of its user; shared."""
     socket_dir: str
     run_as: RunAs | None = None
     """The user of its programs; None: the server's own."""
@@ -79,6 +79,19 @@ class AppSpec:
         :raises OptionError: a file of ``--env-file`` cannot be read.
         """
         return {**read_env_files(self.detected.root, self.app.env_file), **self.environment}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of its programs, without the files of ``--env-file``. Made when it is asked for."""
+        app = self.app
+        environment = dict(self.surroundings)
+        for name in ("PASSENGER_APP_ENV", "WSGI_ENV", "RACK_ENV", "RAILS_ENV", "NODE_ENV"):
+            environment[name] = app.environment
+        environment["IN_PASSENGER"] = "1"
+        environment["PWD"] = self.detected.root
+        environment.update(self.detected.env_additions)
+        environment.update(app.env)
+        return environment
 
     @property
     def uid(self) -> int:
@@ -212,28 +225,39 @@ def make_app_spec(
     preloader_command: tuple[str, ...] = ()
     if detected.app_type in _LOADERS:
         language, loader, preloader = _LOADERS[detected.app_type]
-        command = (detected.python, str(find_loader(language, loader)))
-        if preloader:
-            preloader_command = (detected.python, str(find_loader(language, preloader)), _PRELOAD_ARGUMENT)
+        command, preloader_command = _commands(detected.python, language, loader, preloader)
     if not detected.can_fork:
         app = attrs.evolve(app, spawn_method="direct")
     if detected.start_command:
         app = attrs.evolve(app, app_start_command=detected.start_command)
+    common = base_environment if isinstance(base_environment, Surroundings) else Surroundings(base_environment)
     return AppSpec(
         key=group_key(app, detected),
         app=app,
         detected=detected,
         command=command,
         preloader_command=preloader_command,
-        environment=_environment(app, detected, base_environment, run_as),
+        surroundings=common.of(None if run_as is None else run_as.account),
         socket_dir=socket_dir,
         run_as=run_as,
     )
 
 
+@functools.lru_cache(maxsize=64)
+def _commands(interpreter: str, language: str, loader: str, preloader: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The commands for a worker and for a preloader, which thousands of applications share.
+
+    :raises FileNotFoundError: the loader is missing from the installation.
+    """
+    command = (interpreter, str(find_loader(language, loader)))
+    if not preloader:
+        return command, ()
+    return command, (interpreter, str(find_loader(language, preloader)), _PRELOAD_ARGUMENT)
+
+
 def group_key(app: AppOptions, detected: DetectedApp) -> GroupKey:
     """The name of the application's group."""
-    return GroupKey(app.name or Path(detected.root).name or "app", app.environment)
+    return GroupKey(app.name or os.path.basename(detected.root) or "app", app.environment)
 
 
 class Surroundings:
@@ -251,17 +275,3 @@ class Surroundings:
         if account not in self._of:
             self._of[account] = environment_of(account, self._base)
         return self._of[account]
-
-
-def _environment(
-    app: AppOptions, detected: DetectedApp, base: Mapping[str, str] | Surroundings, run_as: RunAs | None
-) -> Mapping[str, str]:
-    common = base if isinstance(base, Surroundings) else Surroundings(base)
-    environment: dict[str, str] = {}
-    for name in ("PASSENGER_APP_ENV", "WSGI_ENV", "RACK_ENV", "RAILS_ENV", "NODE_ENV"):
-        environment[name] = app.environment
-    environment["IN_PASSENGER"] = "1"
-    environment["PWD"] = detected.root
-    environment.update(detected.env_additions)
-    environment.update(app.env)
-    return ChainMap(environment, common.of(None if run_as is None else run_as.account))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
 from collections.abc import Mapping
 
 import attrs
@@ -32,6 +33,7 @@ from passenger_trio.core.script_service import service_arguments
 from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.options import AppOptions
 from passenger_trio.spawning.app_files import AppFiles
+from passenger_trio.spawning.copied_files import choose_startup
 from passenger_trio.spawning.env_files import web_command
 from passenger_trio.spawning.near_misses import (
     foreign_files,
@@ -137,7 +139,9 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
         if not found.path:
             raise NothingToServe(found.reason or f"there is no {', '.join(NODE_FILES)} in {root}", NODE_FILES)
         return _node_app(app, root, found, environ)
-    rack = rack_file(root, app.app_type, app.target or app.startup_file)
+    # Nearly no directory of thousands has a config.ru that has to be looked at.
+    may_be_rack = named or app.app_type == "rack" or RACK_FILE in search.files.names
+    rack = rack_file(root, app.app_type, named) if may_be_rack else ""
     if rack:
         return _rack_app(app, root, rack, environ)
     if app.target:
@@ -156,7 +160,7 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
             if not app.app_type and (service := _service(app, search.files, root, environ)):
                 return service
             raise
-    python, python_reason = choose_interpreter(app.python, root, environ)
+    python, python_reason = choose_interpreter(app.python, root, environ, search.files.names)
     _check_installed(choice, python, root)
     return DetectedApp(
         app_type=app.app_type or choice.interface or "wsgi",
@@ -272,10 +276,14 @@ def _root(given: str, environ: Mapping[str, str]) -> str:
         raise NothingToServe(
             f"{given!r} is relative, and the working directory was removed: change to one that exists"
         ) from None
-    if os.path.isfile(root):
+    try:
+        mode = os.stat(root).st_mode
+    except (OSError, ValueError):
+        mode = 0
+    if stat.S_ISREG(mode):
         name = os.path.basename(root)
         raise NothingToServe(f"{root} is a file, not a directory: start its directory, or name it: {name}:app")
-    if not os.path.isdir(root):
+    if not stat.S_ISDIR(mode):
         raise NothingToServe(f"there is no directory {root}")
     if not os.access(root, os.R_OK | os.X_OK):
         raise NothingToServe(f"the directory {root} cannot be read: permission denied")
@@ -289,6 +297,14 @@ def _check_installed(choice: Choice, python: str, root: str) -> None:
     top = choice.unseen_module.partition(".")[0]
     if top and not finds_module(python, root, top):
         raise NothingToServe(f"there is no module {top!r} in {root}, and {python} does not find one either")
+
+
+def _taken(found: Choice | Miss | None, misses: list[Miss]) -> Choice | None:
+    """:param misses: gets what is none."""
+    if isinstance(found, Miss):
+        misses.append(found)
+        return None
+    return found
 
 
 @attrs.frozen
@@ -374,23 +390,13 @@ class _Search:
         if not choices:
             raise self._nothing(misses)
         chosen, *others = choices
-        return attrs.evolve(chosen, candidates=tuple(other.reason for other in others))
+        return attrs.evolve(chosen, candidates=tuple(other.reason for other in others)) if others else chosen
 
     def _startup_file(self, file: str, misses: list[Miss], *, trusts_wanted: bool = False) -> Choice | None:
-        module = self.files.file(file)
-        choice = self._usual(module, file, misses, trusts_wanted)
+        if file not in self.files.names:
+            return None
+        choice = _taken(choose_startup(self.files, file, self.app.app_type, trusts_wanted), misses)
         return choice and attrs.evolve(choice, startup_file=os.path.join(self.files.root, file))
-
-    def _usual(
-        self, module: Module | None, file: str, misses: list[Miss], trusts_wanted: bool = False
-    ) -> Choice | None:
-        if module is None:
-            return None
-        choice = choose_usual(module, file, self.files.load, wanted=self.app.app_type, trusts_wanted=trusts_wanted)
-        if isinstance(choice, Miss):
-            misses.append(choice)
-            return None
-        return choice
 
     def _django(self, misses: list[Miss]) -> Choice | None:
         manage = self.files.file("manage.py")
@@ -462,7 +468,9 @@ class _Search:
             if module is not None and not module.syntax_error:
                 where = self.files.path_of(entry)
                 doubts: list[Miss] = []
-                choice = self._usual(module, self.files.relative(where), doubts)
+                file = self.files.relative(where)
+                found = choose_usual(module, file, self.files.load, wanted=self.app.app_type, trusts_wanted=False)
+                choice = _taken(found, doubts)
                 # Most modules of most packages hold no application; they are not reported.
                 misses += [doubt for doubt in doubts if doubt.came_near]
                 if choice is not None:

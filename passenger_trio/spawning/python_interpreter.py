@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from passenger_trio.errors import OptionError
 from passenger_trio.spawning.programs import ANSWER_TIMEOUT, answer, can_run, named
@@ -34,12 +34,15 @@ sys.exit(0 if importlib.util.find_spec(sys.argv[2]) else 44)
 """
 
 
-def choose_interpreter(python: str, root: str, environ: Mapping[str, str]) -> tuple[str, str]:
+def choose_interpreter(
+    python: str, root: str, environ: Mapping[str, str], names: Collection[str] = _ADJACENT
+) -> tuple[str, str]:
     """The absolute path of the interpreter, and the reason in words.
 
     :param python: the given name: a path, a program to look up in ``PATH``, a virtual environment;
         or ``""``.
     :param root: absolute path of the application's directory.
+    :param names: what it has, if that is known.
     :raises OptionError: it does not exist, cannot be run, or is not a Python of a version that can
         be served.
     """
@@ -47,7 +50,7 @@ def choose_interpreter(python: str, root: str, environ: Mapping[str, str]) -> tu
         path = named("--python", python, environ, language="Python", binaries=("python",), tree="a virtual environment")
         version = _version(path)
         return path, f"named by --python (Python {version[0]}.{version[1]})"
-    own, broken = _adjacent(root)
+    own, broken = _adjacent(root, names)
     active = os.path.abspath(environ["VIRTUAL_ENV"]) if environ.get("VIRTUAL_ENV") else ""
     if active in own:
         own.remove(active)
@@ -68,9 +71,9 @@ def choose_interpreter(python: str, root: str, environ: Mapping[str, str]) -> tu
     return _python_in(chosen), f"{reason} ({'; '.join(left)})" if left else reason
 
 
-def _adjacent(root: str) -> tuple[list[str], str]:
+def _adjacent(root: str, names: Collection[str]) -> tuple[list[str], str]:
     """The virtual environments in the application's directory, and the first one that is broken."""
-    found = [os.path.join(root, name) for name in _ADJACENT]
+    found = [os.path.join(root, name) for name in _ADJACENT if name in names]
     found = [path for path in found if os.path.isfile(os.path.join(path, "pyvenv.cfg"))]
     usable = [path for path in found if can_run(_python_in(path))]
     return usable, next((path for path in found if path not in usable), "")

@@ -14,6 +14,8 @@ import stat
 
 __all__ = ["read_regular"]
 
+_PIECE = 65536
+
 
 def read_regular(path: str, most: int) -> bytes | None:
     """The first ``most`` bytes. None: the file does not exist or is not regular (a directory, a
@@ -28,7 +30,10 @@ def read_regular(path: str, most: int) -> bytes | None:
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return None
-        with open(fd, "rb", closefd=False) as file:
-            return file.read(most)
+        pieces, left = [], most
+        while left > 0 and (piece := os.read(fd, min(left, _PIECE))):
+            pieces.append(piece)
+            left -= len(piece)
+        return b"".join(pieces)
     finally:
         os.close(fd)

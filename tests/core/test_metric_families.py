@@ -35,7 +35,7 @@ def a_day_of_requests() -> FrontCounts:
     for tally in counts.tallies.values():
         for method, status in ((b"GET", 200), (b"GET", 304), (b"POST", 303), (b"GET", 404)):
             tally.finished((method, status, 0.02, 0.004, 0.01))
-        tally.websockets["1000"] += 1
+        tally.websocket_ended("1000")
     return counts
 
 

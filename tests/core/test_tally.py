@@ -59,7 +59,7 @@ def test_OB1_tallies_of_several_servers_add_up(
         other.finished(request)
         both.finished(request)
     one.retried, other.retried = 2, 3
-    other.websockets["1000"] += 1
+    other.websocket_ended("1000")
     one.add(other)
     assert {kind: told.counts for kind, told in one.durations.items()} == {
         kind: told.counts for kind, told in both.durations.items()

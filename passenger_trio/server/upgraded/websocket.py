@@ -468,6 +468,6 @@ class WebSocket:
         """The access log's record of it, once."""
         if not self.logged:
             self.logged = True
-            self._exchange.route.tally.websockets[close_word(self._code or _BROKEN)] += 1
+            self._exchange.route.tally.websocket_ended(close_word(self._code or _BROKEN))
             self._exchange.bytes_sent = self.bytes_down
             self._client.log(self._exchange)
