@@ -18,7 +18,7 @@ from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOption
 from passenger_trio.pool.hooks import parse_hooks
 from passenger_trio.server.health_paths import paths_of_health
 from passenger_trio.server.logs.format_string import compile_format
-from passenger_trio.server.mounts import Route, check_apart
+from passenger_trio.server.mounts import check_apart, check_place
 from passenger_trio.server.trusted_proxies import trusted_networks
 from passenger_trio.spawning.accounts import remembering
 from passenger_trio.spawning.app_spec import group_key
@@ -68,7 +68,7 @@ def _examine(
     fresh = [(number, app, apps[number]) for number, app in enumerate(config.apps) if fit[number] is None]
     users = []
     for _, app, found in fresh:
-        Route(group_key(app, found), app)
+        check_place(app)
         check_grantable(limits_of(app), is_root=os.geteuid() == 0, hard=hard_limit, nice=own_nice())
         users.append(run_as(app, found, server_user=config.server.user, is_embedded=is_embedded))
         read_env_files(found.root, app.env_file)
@@ -102,7 +102,7 @@ def examine_app(app: AppOptions, own: Mapping[str, Any], server: ServerOptions, 
     if not TYPE_OPTIONS.isdisjoint(own):
         alone = AppOptions(root=app.root, target=app.target, **own)
         check_types([alone], [found.possible_types], [None if found.can_fork else found.why_not_forked])
-    Route(group_key(app, found), app)
+    check_place(app)
     if limits := limits_of(app):
         check_grantable(limits, is_root=os.geteuid() == 0, hard=hard_limit, nice=own_nice())
     user = run_as(app, found, server_user=server.user, is_embedded=False)

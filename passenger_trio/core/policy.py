@@ -112,6 +112,8 @@ class PoolPolicy:
         group.generations[group.generation] = GenerationState(group.generation, limits.preloads)
         if not astir.is_still(group):
             astir.stir(state, group)
+        elif state.total < state.ceiling:
+            return []  # it wants nothing, and makes nothing possible
         grown = resizing.memory_changed(state, now) if limits.min_instances else []
         # One more group is one more relief above the ceiling (``capacity.has_headroom``), whose ever it is.
         looked = state.astir.values() if state.total >= state.ceiling else (group,)

@@ -196,9 +196,8 @@ def start_spawns(
     while pool.open:
         full = pool.capacity_used >= pool.limits.max_pool_size
         below = capacity.has_ground(pool)
-        growing = [
-            group for group in groups if below and wants(group, now) and may_begin(pool, group, group.generation)
-        ]
+        able = _able(pool, groups)
+        growing = [group for group in able if below and wants(group, now) and may_begin(pool, group, group.generation)]
         room = making_room.Room(pool, now) if full and growing else None
         wanting = [
             (urgency(group), group.turn, _begin_growth, group)
@@ -207,7 +206,7 @@ def start_spawns(
         ]
         wanting += [
             (_LEAST, group.turn, _begin_relief, group)
-            for group in groups
+            for group in able
             if wants_relief(group, now) and capacity.has_headroom(pool, group)
             if may_begin(pool, group, group.candidate or group.generation)
         ]
@@ -224,6 +223,15 @@ def start_spawns(
     if contended and unseen and pool.capacity_used >= pool.limits.max_pool_size:
         making_room.look_for_spare(pool, now)
     return commands
+
+
+def _able(pool: PoolState, groups: Collection[GroupState]) -> Collection[GroupState]:
+    """Those of the groups for which ``may_begin`` may be true. While every slot is taken, also the reserved one, only a
+    group with an attempt has something to share: a thousand that wait are not looked at with each step (OP5).
+    """
+    if pool.slots_used <= pool.limits.max_concurrent_spawns:
+        return groups
+    return [group for group in groups if group.attempts]
 
 
 _LEAST = 2

@@ -52,6 +52,10 @@ from passenger_trio.spawning.spawner import LiveProcess, Spawner
 __all__ = ["Pool"]
 
 
+_MANY = 64
+"""Groups in which something happens: with more, the deadline is not read after each fact."""
+
+
 class Pool(Effects):
     """``run`` is its task. ARCHITECTURE.md (the pool seam) lists the parts that ``server/`` uses.
 
@@ -66,7 +70,7 @@ class Pool(Effects):
         self._waiter_ids = itertools.count(1)
         self._process_ids = itertools.count(1)
         self._nursery: trio.Nursery | None = None
-        self._clock = Clock(self._policy.next_deadline, self._tick)
+        self._clock = Clock(self._policy.next_deadline, self._tick, lambda: len(self._policy.state.astir) > _MANY)
         self.lending: Lending = Lending(self._policy, self._perform, self.now)
         """For the desk that leases processes to fronts."""
         self.on_spawn: Callable[[], None] = lambda: None

@@ -20,7 +20,7 @@ from passenger_trio.core.tally import Finished, RequestTally
 from passenger_trio.errors import OptionError
 from passenger_trio.options import AppOptions
 
-__all__ = ["Mounts", "Route", "check_apart"]
+__all__ = ["Mounts", "Route", "check_apart", "check_place"]
 
 _BASE_URI = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
 """No empty segment, and no dot segment, which clients would remove."""
@@ -65,14 +65,7 @@ class Route:
         self.count: Callable[[Finished], None] = self.tally.finished
         """Counts one of them."""
         self.group_name: str = key.name
-        base = app.base_uri.rstrip("/")
-        if base and not _BASE_URI.fullmatch(base):
-            raise OptionError(
-                "--base-uri",
-                app.base_uri,
-                "a path as it stands in a URL, from its first slash on, without escapes: /shop",
-            )
-        self.script_name: bytes = base.encode("ascii")
+        self.script_name: bytes = _script_name(app)
         self.host_names: tuple[bytes, ...] = tuple(_host_name(host) for host in app.host_name)
         self.explains_errors: bool = app.explains_errors
         self.retried_methods: frozenset[bytes] = _RETRIED[app.retry]
@@ -178,6 +171,28 @@ class _Index:
             if found is not None:
                 return found
         return mounts.get(b"")
+
+
+def check_place(app: AppOptions) -> None:
+    """:raises OptionError: no ``Route`` can be made of it."""
+    script_name = _script_name(app)
+    for host in app.host_name:
+        _host_name(host)
+    if not _has_usual_cookie(app):
+        _cookie(app, script_name)
+    _paths("--streamed-paths", app.streamed_paths)
+    _paths("--unlimited-concurrency-paths", app.unlimited_concurrency_paths)
+
+
+def _script_name(app: AppOptions) -> bytes:
+    base = app.base_uri.rstrip("/")
+    if base and not _BASE_URI.fullmatch(base):
+        raise OptionError(
+            "--base-uri",
+            app.base_uri,
+            "a path as it stands in a URL, from its first slash on, without escapes: /shop",
+        )
+    return base.encode("ascii")
 
 
 def _has_usual_cookie(app: AppOptions) -> bool:

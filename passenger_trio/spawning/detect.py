@@ -375,7 +375,8 @@ class _Search:
         """The first application that can be served; the others become its ``candidates``."""
         misses: list[Miss] = []
         files = [file for file in STARTUP_FILES if file not in _OF_ONE_INTERFACE.get(self.app.app_type, ())]
-        found = [self._startup_file(file, misses) for file in files] + [self._django(misses)]
+        found = [self._startup_file(file, misses) for file in files if file in self.files.names]
+        found.append(self._django(misses))
         choices = [choice for choice in found if choice is not None]
         if not choices:
             choices = [choice for choice in self._packages(misses) if choice is not None]
@@ -393,10 +394,8 @@ class _Search:
         return attrs.evolve(chosen, candidates=tuple(other.reason for other in others)) if others else chosen
 
     def _startup_file(self, file: str, misses: list[Miss], *, trusts_wanted: bool = False) -> Choice | None:
-        if file not in self.files.names:
-            return None
         choice = _taken(choose_startup(self.files, file, self.app.app_type, trusts_wanted), misses)
-        return choice and attrs.evolve(choice, startup_file=os.path.join(self.files.root, file))
+        return choice and choice.at(f"{self.files.root.rstrip('/')}/{file}")
 
     def _django(self, misses: list[Miss]) -> Choice | None:
         manage = self.files.file("manage.py")

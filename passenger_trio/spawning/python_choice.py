@@ -50,6 +50,13 @@ class Choice:
     unseen_module: str = ""
     """A module outside of the application's files, so that nothing is known of it."""
 
+    def at(self, startup_file: str) -> Choice:
+        """The same in that file."""
+        return Choice(
+            self.reason, startup_file, self.entry_module, self.entry_object, self.entry_is_factory, self.candidates,
+            self.env_additions, self.interface, self.is_certain, self.unseen_module,
+        )  # fmt: skip
+
     @property
     def target(self) -> str:
         """The target as a user would write it."""

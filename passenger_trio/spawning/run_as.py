@@ -48,6 +48,8 @@ def run_as(app: AppOptions, detected: DetectedApp, *, server_user: str, is_embed
     :param is_embedded: whether a program embeds the server.
     :raises OptionError: the user or group does not exist, or the server may not become it.
     """
+    if not (app.user or app.group) and (server_user or is_embedded or os.geteuid() != 0):
+        return None
     euid = os.geteuid() if not server_user else find_server_user(server_user).uid
     user, group = None, None
     if app.user:

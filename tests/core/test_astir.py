@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Callable
+from types import FrameType
 
 from driven_pool import SHOP, DrivenPool, retired
 
+from passenger_trio.core import scaling
 from passenger_trio.core.commands import Command, Grant, Reason
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey, PreloaderId, ProcessId, SessionOutcome, WaiterId
@@ -96,3 +100,38 @@ def test_the_least_recently_used_gives_way() -> None:
     pool.close(pool.take(MANY[0]).session)  # used again: now the second one is the longest idle
     [second] = pool.processes(MANY[1])
     assert retired(pool.checkout(MANY[3])) == [(second, Reason.MAKE_ROOM)]
+
+
+def looks(step: Callable[[], object]) -> int:
+    """How many groups a step of the policy looks at."""
+    count = 0
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        nonlocal count
+        count += event == "call" and frame.f_code is scaling.wants.__code__
+
+    sys.setprofile(note)
+    try:
+        step()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_OP5_while_others_load_a_thousand_that_wait_are_not_looked_at_with_each_step() -> None:
+    """A step costs what changes by it: the start of a process looks at each group once, every other step at a few."""
+    pool = PoolPolicy(PoolLimits(max_pool_size=3, max_concurrent_spawns=2))
+    for key in MANY:
+        pool.add_group(key, GroupLimits(min_instances=0), 0.0)
+    arrivals = [
+        looks(lambda n=number, key=key: pool.checkout(WaiterId(n), key, 0.0)) for number, key in enumerate(MANY)
+    ]
+    assert sum(arrivals) < 3 * len(MANY)
+    assert len(pool.state.attempts) == 3
+    assert looks(lambda: pool.enable(ProcessId(99), 0.1)) == 0
+    [first, *_] = pool.state.attempts
+    starts = looks(lambda: pool.spawn_succeeded(first, ProcessId(1), 1, 0.2, 0.0))
+    assert starts <= len(MANY) + 10  # the slot is free for one of them: each is looked at once
+    [session] = pool.state.sessions
+    served = looks(lambda: pool.session_closed(session, SessionOutcome.DONE, 0.3))
+    assert served <= len(MANY) + 10

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import pytest
 
-from passenger_trio.core.option_checks import RULES, check, check_types
+from passenger_trio.core.option_checks import RULES, check, check_app, check_types
 from passenger_trio.errors import OptionError
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 
@@ -140,3 +140,19 @@ def test_what_cannot_fork_has_no_preloader() -> None:
         check_types([smart], [("node",)], ["Node.js cannot fork"])
     check_types([smart, smart], [("node",), ("wsgi",)], ["Node.js cannot fork", None])
     check_types([AppOptions()], [("node",)], ["Node.js cannot fork"])
+
+
+def test_OP4_an_application_is_checked_by_itself_and_not_for_what_others_have() -> None:
+    """A file of --apps-dir is not broken because another application has the minimum, or the limit, that an option needs."""
+    server, pool = ServerOptions(abort_on_startup_error=True), PoolOptions(memory_check_interval=1.0)
+    config = Config(server=server, pool=pool, apps=())
+    check_app(AppOptions(min_instances=0), config)
+    for wrong in (
+        AppOptions(max_requests_jitter=5),
+        AppOptions(thread_count=0),
+        AppOptions(min_instances=7),
+        AppOptions(umask="9"),
+        AppOptions(cpu_max="much"),
+    ):
+        with pytest.raises(OptionError):
+            check_app(wrong, config)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faces_tools import Load, write_app
+from faces_tools import Load, run_command, write_app
 
 from passenger_trio.testing import RawClient, Supervisor, eventually
 
@@ -110,3 +111,22 @@ def test_a_broken_file_keeps_its_last_good_version(folder: Folder, text: str, wh
     folder.write("third")
     eventually(lambda: "third.toml" not in folder.broken())
     assert folder.ask("third") == third
+
+
+def test_OP4_what_is_no_file_is_told_and_holds_up_nobody(folder: Folder) -> None:
+    """A FIFO that is named like one: opening it would wait for ever."""
+    os.mkfifo(folder.root / "apps" / "pipe.toml")
+    eventually(lambda: "it is no regular file" in folder.broken().get("pipe.toml", ""))
+    folder.write("fourth")
+    eventually(lambda: len(folder.ask("fourth")) == 2)
+    folder.remove("pipe")
+    eventually(lambda: "pipe.toml" not in folder.broken())
+
+
+def test_OP4_a_file_that_is_well_without_a_change_of_its_own_is_taken_over_by_a_reload(folder: Folder) -> None:
+    (folder.root / "apps" / "fifth.toml").write_text('root = "../later"\nbase_uri = "/fifth"\n')
+    eventually(lambda: "there is no directory" in folder.broken().get("fifth.toml", ""))
+    write_app(folder.root / "later", APP)
+    assert run_command("reload", "--instance", str(folder.server.instance_dir)).returncode == 0
+    assert len(folder.ask("fifth")) == 2
+    assert "fifth.toml" not in folder.broken()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from passenger_trio.pool.clock import Clock
@@ -125,3 +126,37 @@ async def test_two_things_closer_than_the_floor_are_both_seen(autojump_clock: Mo
     due = Due(1.0, 1.001)
     await run(due, 2.0)
     assert due.ticks == [1.0, 1.01]
+
+
+class Busy(Due):
+    """A deadline that takes long to read."""
+
+    def __init__(self, *times: float) -> None:
+        super().__init__(*times)
+        self.clock = Clock(self.next_deadline, self.tick, lambda: True)
+
+
+async def test_OP5_a_slow_deadline_is_read_once_for_the_facts_of_one_pass(autojump_clock: MockClock) -> None:
+    due = Busy()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(due.clock.run)
+        await trio.testing.wait_all_tasks_blocked()
+        before = due.asked
+        for seconds in range(1000, 0, -1):
+            due.set(float(seconds))
+        await trio.testing.wait_all_tasks_blocked()
+        assert due.asked - before == 1
+        await trio.sleep(1.5)
+        assert due.ticks == [1.0]
+        due.clock.stop()
+
+
+async def test_OP5_what_is_due_is_done_however_many_facts_come(autojump_clock: MockClock) -> None:
+    due = Busy(0.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(due.clock.run)
+        for _ in range(10):
+            due.clock.recheck()
+            await trio.lowlevel.checkpoint()
+        assert due.ticks
+        due.clock.stop()

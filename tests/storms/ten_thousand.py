@@ -6,6 +6,8 @@ Each application is a file of --apps-dir with a path of its own, ``min_instances
 directory. Goals for 10 000 (OP5): ready in 4 s, 10 KiB of the supervisor's memory each, under 0.5 % of a processor idle,
 a cold first answer and a warm one as with one application, every visit answered. A busy machine shows in wall times,
 so the times are seconds of processor, too.
+
+Then files of --apps-dir come, change and go (OP4: within 2 s, and no other application feels it).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,6 +59,12 @@ class Figures:
     """The supervisor's part of a request to a warm application, seconds."""
     failed: int
     """Visits of applications in any order that were not answered by the right one."""
+    took_over: tuple[float, float, float]
+    """Seconds until a file of --apps-dir that has come, changed or gone takes effect."""
+    took_over_cpu: float
+    """The supervisor's part of one, seconds."""
+    lag: float
+    """The longest time that a request to another application took meanwhile, seconds."""
 
 
 def cpu(process: psutil.Process) -> float:
@@ -77,7 +85,7 @@ def write(root: Path, count: int, directories: int) -> None:
 
 
 @contextmanager
-def started(count: int, directories: int) -> Iterator[tuple[Supervisor, float]]:
+def started(count: int, directories: int) -> Iterator[tuple[Supervisor, float, Path]]:
     with tempfile.TemporaryDirectory(prefix="many-") as place:
         root = Path(place)
         write(root, count, directories)
@@ -85,7 +93,7 @@ def started(count: int, directories: int) -> Iterator[tuple[Supervisor, float]]:
         with Supervisor.start(
             root, "--access-log", "off", timeout=300.0, env={"PASSENGER_TRIO_LOG_LEVEL": "warning"}
         ) as server:
-            yield server, time.monotonic() - begun
+            yield server, time.monotonic() - begun, root
 
 
 def _ask(server: Supervisor, path: str, times: int) -> None:
@@ -97,9 +105,43 @@ def _ask(server: Supervisor, path: str, times: int) -> None:
         client.close()
 
 
+def _until(answers: Callable[[], bool]) -> float:
+    begun = time.monotonic()
+    while not answers():
+        assert time.monotonic() - begun < 60, "it does not take effect"
+        time.sleep(0.02)
+    return time.monotonic() - begun
+
+
+def _change_files(server: Supervisor, root: Path, busy: str) -> tuple[tuple[float, float, float], float]:
+    """A file comes, changes, and goes, while somebody asks for another application. Seconds of each; the longest answer."""
+    file, worst = root / "apps" / "new.toml", 0.0
+
+    def found(status: int, body: str) -> Callable[[], bool]:
+        def look() -> bool:
+            nonlocal worst
+            answer = server.get("/new")
+            begun = time.monotonic()
+            assert server.get(busy).status == 200
+            worst = max(worst, time.monotonic() - begun)
+            return answer.status == status and (not body or answer.body.decode() == body)
+
+        return look
+
+    text = 'root = "../site0"\nmin_instances = 0\nbase_uri = "/new"\n'
+    file.write_text(text)
+    came = _until(found(200, "/new"))
+    file.write_text(text + "host_name = ['nowhere.example']\n")
+    changed = _until(found(404, ""))
+    file.write_text(text)
+    _until(found(200, "/new"))
+    file.unlink()
+    return (came, changed, _until(found(404, ""))), worst
+
+
 def measure(count: int, directories: int) -> Figures:
     chosen = random.Random(1)
-    with started(count, directories) as (server, wall):
+    with started(count, directories) as (server, wall, root):
         process = psutil.Process(server.pid)
         ready_cpu, memory = cpu(process), process.memory_info().rss
         before = cpu(process)
@@ -124,10 +166,13 @@ def measure(count: int, directories: int) -> Figures:
             number = chosen.randrange(count)
             answer = server.get(f"/a{number}")
             failed += answer.status != 200 or answer.body != f"/a{number}".encode()
+        before = cpu(process)
+        took_over, lag = _change_files(server, root, path)
+        took_over_cpu = (cpu(process) - before) / 4
         assert server.stop() == 0
     return Figures(
         count, wall, ready_cpu, memory, idle, idle_warm, statistics.median(colds), cold_cpu, warm_wall, warm_cpu,
-        failed,
+        failed, took_over, took_over_cpu, lag,
     )  # fmt: skip
 
 
@@ -144,6 +189,9 @@ def show(one: Figures, many: Figures) -> None:
         ("warm request, us", f"{one.warm_wall * 1e6:.0f}", f"{many.warm_wall * 1e6:.0f}"),
         ("  supervisor's part, us of processor", f"{one.warm_cpu * 1e6:.0f}", f"{many.warm_cpu * 1e6:.0f}"),
         (f"{VISITS} visits of any: not served", "-", f"{many.failed}"),
+        ("a file comes, changes, goes: s", *(" ".join(f"{s:.2f}" for s in of.took_over) for of in (one, many))),
+        ("  supervisor's part of one, s", f"{one.took_over_cpu:.3f}", f"{many.took_over_cpu:.3f}"),
+        ("  longest answer meanwhile, ms", f"{one.lag * 1000:.0f}", f"{many.lag * 1000:.0f}"),
     ]
     print(f"{'':40}{one.applications:>12}{many.applications:>26}")
     for name, first, second in rows:
