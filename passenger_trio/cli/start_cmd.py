@@ -65,6 +65,8 @@ class _StartCommand(click.Command):
 
 
 _ALL = "passenger_trio.help_all"
+_HAS_GENERATIONS = hasattr(gc, "freeze")
+"""PyPy's collector is of another kind."""
 _NEAR = 0.8
 """How similar the names of a variable and of an option must be, of 1, for a warning."""
 
@@ -82,6 +84,7 @@ def _start(ctx: click.Context, /, what: tuple[str, ...], **values: Any) -> None:
     outcome.log_level, outcome.log_format = values["log_level"], values["log_format"]
     from passenger_trio.cli.source import StartSource
 
+    _collect_less()
     root, target = root_and_target(what)
     mounts: tuple[Mount, ...] = values.pop("app")
     path = values.pop("config")
@@ -136,14 +139,19 @@ def _announce(server: RunningServer) -> None:
     _settle_memory()
 
 
-def _settle_memory() -> None:
-    """Exempt the loaded objects from garbage collection, and collect less often: requests make
-    hardly any reference cycles.
+def _collect_less() -> None:
+    """Collect garbage less often: neither the start nor requests make many reference cycles, and a start with thousands
+    of applications makes a million objects that stay.
     """
-    if hasattr(gc, "freeze"):  # PyPy's collector is of another kind
+    if _HAS_GENERATIONS:
+        gc.set_threshold(20_000, 20, 50)
+
+
+def _settle_memory() -> None:
+    """Exempt the loaded objects from garbage collection."""
+    if _HAS_GENERATIONS:
         gc.collect()
         gc.freeze()
-        gc.set_threshold(20_000, 20, 50)
 
 
 start = _StartCommand(

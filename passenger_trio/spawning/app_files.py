@@ -39,7 +39,7 @@ class AppFiles:
         if self._names is None:
             try:
                 self._names = frozenset(os.listdir(self.root))
-            except OSError:
+            except (OSError, ValueError):  # ValueError: a NUL in the path
                 self._names = frozenset()
         return self._names
 

@@ -127,8 +127,11 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
     :raises OptionError: an option names something that cannot be used.
     """
     environ = os.environ if environ is None else environ
-    root = _root(app.root, environ)
-    search = _Search(AppFiles(root, os.path.join(root, "src")), app, environ)
+    root = _path(app.root, environ)
+    files = AppFiles(root, f"{root.rstrip('/')}/src")
+    if not files.names or not os.access(root, os.X_OK):
+        _check_root(root)
+    search = _Search(files, app, environ)
     if app.target and app.startup_file:
         raise OptionError("--startup-file", app.startup_file, f"the target {app.target!r} says already what to load")
     if app.app_start_command or app.app_type == "generic":
@@ -269,13 +272,17 @@ def _node_app(app: AppOptions, root: str, found: NodeFile, environ: Mapping[str,
     )
 
 
-def _root(given: str, environ: Mapping[str, str]) -> str:
+def _path(given: str, environ: Mapping[str, str]) -> str:
     try:
-        root = absolute_path(given, environ)
+        return absolute_path(given, environ)
     except FileNotFoundError:
         raise NothingToServe(
             f"{given!r} is relative, and the working directory was removed: change to one that exists"
         ) from None
+
+
+def _check_root(root: str) -> None:
+    """:raises NothingToServe: it is no directory, or cannot be read."""
     try:
         mode = os.stat(root).st_mode
     except (OSError, ValueError):
@@ -287,7 +294,6 @@ def _root(given: str, environ: Mapping[str, str]) -> str:
         raise NothingToServe(f"there is no directory {root}")
     if not os.access(root, os.R_OK | os.X_OK):
         raise NothingToServe(f"the directory {root} cannot be read: permission denied")
-    return root
 
 
 def _check_installed(choice: Choice, python: str, root: str) -> None:

@@ -28,9 +28,13 @@ def read_regular(path: str, most: int) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             return None
-        pieces, left = [], most
+        piece = os.read(fd, min(most, _PIECE))
+        if len(piece) == min(status.st_size, most) and piece:
+            return piece  # all of it, as nearly always (a file of /proc has no size)
+        pieces, left = [piece], most - len(piece)
         while left > 0 and (piece := os.read(fd, min(left, _PIECE))):
             pieces.append(piece)
             left -= len(piece)
