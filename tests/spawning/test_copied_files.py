@@ -49,12 +49,14 @@ def test_a_file_that_is_changed_is_judged_anew(tmp_path: Path) -> None:
 
 
 _COUNT = """
+import os
 import sys
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 from passenger_trio.core.config_text import read_app_file
 from passenger_trio.cli.app_folder import AppFolder
 from passenger_trio.preflight import examine_app
 
+SERVER = ServerOptions(user="root" if os.geteuid() == 0 else "")
 seen = {}
 def note(event, arguments):
     if event in ("open", "os.listdir", "os.scandir", "compile", "subprocess.Popen", "import"):
@@ -66,7 +68,7 @@ def make(text):
     values = {name: setting.value for name, setting in said.items()}
     name = text.path.rpartition("/")[2].removesuffix(".toml")
     app = AppOptions(**values | {"root": text.path.rpartition("/")[0] + "/" + values["root"], "name": name})
-    return app, examine_app(app, {}, ServerOptions(), PoolOptions())
+    return app, examine_app(app, {}, SERVER, PoolOptions())
 
 def count(directory):
     seen.clear()
