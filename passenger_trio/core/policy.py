@@ -234,6 +234,15 @@ class PoolPolicy:
             return served + scaling.start_spawns(state, now, (group,))
         return [] if scaling.is_at_rest(state, group) else scaling.start_spawns(state, now, (group,))
 
+    def renew(self, waiter: WaiterId, since: float) -> None:
+        """The waiter of a front stands for another request now, which came then. Only for requests that take every process.
+
+        It changes who is served first, and nothing else. Nothing happens if the waiter was answered before.
+        """
+        group = self.state.waiters.get(waiter)
+        if group is not None:
+            waitlist.renew(group, waiter, since)
+
     def abandon(self, waiter: WaiterId, now: float) -> list[Command]:
         """The waiter has left.
 

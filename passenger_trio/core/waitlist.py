@@ -81,6 +81,12 @@ def move_up(group: GroupState, waiter: WaiterId, since: float) -> None:
         waiters.move_to_end(later)
 
 
+def renew(group: GroupState, waiter: WaiterId, since: float) -> None:
+    """The waiter stands for another request from now on, which has waited at its front since then."""
+    group.waiters.move_to_end(waiter)
+    move_up(group, waiter, since)
+
+
 def be_patient(group: GroupState, waiter: WaiterId, lent: int, now: float) -> None:
     """For ``PATIENCE`` no process is started for the waiter: one of the slots that other fronts have may be idle, and is recalled. There must be one for each
     that waits. One that takes not every process is not patient.

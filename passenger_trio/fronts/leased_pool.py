@@ -16,7 +16,7 @@ import trio
 
 from passenger_trio.core import commands
 from passenger_trio.core.evidence import Evidence
-from passenger_trio.core.fronts.front_ledger import FrontDecision, FrontLedger, Send, Slot, Start, TurnAway
+from passenger_trio.core.fronts.front_ledger import FrontDecision, FrontLedger, Send, Slot, SlotState, Start, TurnAway
 from passenger_trio.core.fronts.messages import (
     FromFront,
     FromOwner,
@@ -117,7 +117,7 @@ class LeasedPool:
             self._waiters[waiter.id] = waiter
             self._perform(self._ledger.queue(waiter.id, key, now, avoided, sticky_route), now)
             if not waiter.answered:
-                self._tick(now)
+                self._tell_levels(now)
             return waiter
         except Exception as error:
             self._failed(error)
@@ -135,8 +135,9 @@ class LeasedPool:
     def left(self, waiter: Waiter) -> None:
         """Called by ``Waiter.leave``."""
         if self._waiters.pop(waiter.id, None) is not None:
-            self._ledger.leave(waiter.id, self.now())
-            self._recheck()
+            now = self.now()
+            self._ledger.leave(waiter.id, now)
+            self._tell_levels(now)
 
     def tell_usage(self) -> None:
         """Tell the owner what the slots do now."""
@@ -159,8 +160,9 @@ class LeasedPool:
         except Exception as error:
             self._failed(error)
             raise
-        if now + _LOOK < self._due:
-            self._wake_by(now + _LOOK)
+        due = now + (slot.linger if slot.state is SlotState.IDLE else _LOOK)
+        if due < self._due:
+            self._wake_by(due)
 
     def is_alone(self, process: Process[Any]) -> bool:
         """See ``SessionOwner``. A leased session knows it by its slot."""
@@ -212,7 +214,9 @@ class LeasedPool:
                 self._rejections[message.group] = message.rejection
             case _:
                 assert_never(message)
-        self._recheck()
+        self._tell_levels(now)
+        if now + _LOOK < self._due:
+            self._wake_by(now + _LOOK)
 
     def _process_goes(self, goes: ProcessGoes) -> None:
         process = self._processes.get(goes.process)
@@ -267,10 +271,14 @@ class LeasedPool:
     def _tick(self, now: float) -> None:
         self._perform(self._ledger.tick(now), now)
         self._due = math.inf
-        self._recheck()
+        self._wake_by(self._ledger.next_deadline())
 
-    def _recheck(self) -> None:
-        due = self._ledger.next_deadline()
+    def _tell_levels(self, now: float) -> None:
+        """Send the levels that are due, and wake for those that will be."""
+        due = self._ledger.next_level()
+        if due <= now:
+            self._perform(self._ledger.tick(now), now)
+            due = self._ledger.next_level()
         if due < self._due:
             self._wake_by(due)
 

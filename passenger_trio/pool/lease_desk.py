@@ -44,6 +44,7 @@ from passenger_trio.core.fronts.owner_decisions import (
     FrontId,
     LongLived,
     OwnerDecision,
+    Renew,
     Running,
     Send,
     Served,
@@ -222,6 +223,8 @@ class LeaseDesk:
                         self._send(decision)
                 case Ask():
                     self._ask(decision)
+                case Renew():
+                    self._pool.lending.renew(self._tickets[decision.ticket].id, decision.since)
                 case Abandon():
                     self._tickets.pop(decision.ticket).leave()
                 case Close():
@@ -334,7 +337,8 @@ class LeaseDesk:
             if key not in self._rejections:
                 self._rejections[key] = None
                 self._ledger.add_group(key)
-            self._ledger.set_slots(key, self._pool.lending.slots(key))
+            lending = self._pool.lending
+            self._ledger.set_slots(key, lending.slots(key), more_come=lending.more_come(key))
             fresh = self._pool.lending.wants_each_fresh(key)
             if fresh and key not in self._fresh:
                 decisions += self._ledger.withdraw_all(key)

@@ -51,6 +51,14 @@ class Lending:
         processes = self._policy.state.groups[key].enabled.values()
         return min(MOST_WANTED, sum(process.concurrency or MOST_WANTED for process in processes))
 
+    def more_come(self, key: GroupKey) -> bool:
+        """Whether a process is being started: with it more slots come, and nobody knows how many."""
+        return bool(self._policy.state.groups[key].attempts)
+
+    def renew(self, ticket: WaiterId, since: float) -> None:
+        """See ``PoolPolicy.renew``."""
+        self._policy.renew(ticket, since)
+
     def waiting_besides(self, key: GroupKey, tickets: Collection[WaiterId]) -> tuple[float, ...]:
         """Since when those wait for the group who have none of these tickets; oldest first."""
         waiters = self._policy.state.groups[key].waiters

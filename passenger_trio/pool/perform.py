@@ -105,6 +105,7 @@ def perform(pool: Effects, commands: Iterable[Command]) -> None:
                 pool.tally.spawns_started[command.group, reason_word(command.reason.value)] += 1
                 pool.group_tasks[command.group].start_attempt(command.attempt, command.generation)
                 pool.on_spawn()
+                pool.notify_changed()
             case AbandonSpawn():
                 pool.group_tasks[command.group].abandon_attempt(command.attempt)
             case Detach():

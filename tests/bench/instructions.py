@@ -1,6 +1,7 @@
 """Instructions of one warm request, counted by valgrind: a figure that a busy machine does not change. ``python tests/bench/instructions.py [WORK ...]``.
 
 Client, supervisor's path and a worker that answers at once are one process on socket pairs, and time stands still, so nothing but requests happens.
+The works of a front have a leased pool and its owner in it: what remains of the second is nothing, since the front keeps its slots.
 The count is the difference of two runs, and of the user's side only: system calls are not in it. Client and worker are part of it, and stay the same.
 """
 
@@ -16,11 +17,17 @@ import trio
 import trio.testing
 from trio.lowlevel import wait_readable
 
+from passenger_trio.codecs.front_messages import OwnerReader, encode_from_front, encode_from_owner, read_from_front
 from passenger_trio.codecs.worker_protocol import SESSION
+from passenger_trio.core.fronts.messages import FromFront, FromOwner
 from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey
+from passenger_trio.fronts.leased_pool import LeasedPool
+from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import AppOptions, ServerOptions
+from passenger_trio.pool.lease_desk import LeaseDesk
 from passenger_trio.pool.pool import Pool
+from passenger_trio.pool.seam import PoolSeam
 from passenger_trio.server.front import Front
 from passenger_trio.server.http.connection import Connection
 from passenger_trio.server.http.peer import Peer
@@ -38,8 +45,14 @@ _BROWSER = (
     b"Referer: http://www.example.com/shop\r\nCookie: session=0123456789abcdef0123456789abcdef; theme=dark\r\nUpgrade-Insecure-Requests: 1\r\n"
     b"Cache-Control: max-age=0\r\nConnection: keep-alive\r\n\r\n"
 )
-WORKS = {"queued": (32, _PLAIN), "free": (2, _PLAIN), "browser": (32, _BROWSER)}
-"""Connections, which share two processes that serve one request at a time, and what they ask."""
+WORKS = {
+    "queued": (32, _PLAIN, False),
+    "free": (2, _PLAIN, False),
+    "browser": (32, _BROWSER, False),
+    "front_queued": (32, _PLAIN, True),
+    "front_free": (2, _PLAIN, True),
+}
+"""Connections, which share two processes that serve one request at a time, what they ask, and whether they meet a front with leased slots."""
 
 _HEAD = b"200\0OK\0Content-Type\0text/plain\0Content-Length\x0013\0"
 _BODY = b"Hello, world\n"
@@ -52,7 +65,44 @@ async def _work(process: DummyProcess, stream: RawStream) -> None:
         stream.send_nowait(_RESPONSE)
 
 
-async def _serve(connections: int, request: bytes, count: int) -> None:
+class _Channel:
+    """Between a front and its owner: what is sent arrives in a later turn of the loop."""
+
+    def __init__(self, desk: LeaseDesk, nursery: trio.Nursery) -> None:
+        self._desk = desk
+        self._to_owner, from_front = trio.open_memory_channel[bytes](100)
+        self._to_front, from_owner = trio.open_memory_channel[tuple[bytes, int]](100)
+        self.pool = LeasedPool(self, ErrorKernel())
+        self.id = desk.front_came(self._deliver)
+        nursery.start_soon(self.pool.run)
+        nursery.start_soon(self._owner_hears, from_front)
+        nursery.start_soon(self._front_hears, from_owner)
+
+    def send(self, message: FromFront) -> None:
+        self._to_owner.send_nowait(encode_from_front(message))
+
+    def _deliver(self, message: FromOwner, descriptor: int) -> None:
+        (packet,) = encode_from_owner(message)
+        self._to_front.send_nowait((packet, os.dup(descriptor) if descriptor >= 0 else -1))
+
+    async def _owner_hears(self, packets: trio.MemoryReceiveChannel[bytes]) -> None:
+        async for packet in packets:
+            self._desk.received(self.id, read_from_front(packet))
+
+    async def _front_hears(self, packets: trio.MemoryReceiveChannel[tuple[bytes, int]]) -> None:
+        reader = OwnerReader()
+        async for packet, descriptor in packets:
+            message = reader.read(packet)
+            assert message is not None
+            stream = None
+            if descriptor >= 0:
+                sock = socket.socket(fileno=descriptor)
+                sock.setblocking(False)
+                stream = RawStream(sock)
+            self.pool.receive(message, stream)
+
+
+async def _serve(connections: int, request: bytes, leased: bool, count: int) -> None:
     """Ends the program after ``count`` requests."""
     left = count
     pool, key = Pool(PoolLimits(max_pool_size=2)), GroupKey("hello", "test")
@@ -61,7 +111,15 @@ async def _serve(connections: int, request: bytes, count: int) -> None:
         await pool.add_group(key, GroupLimits(min_instances=2), DummySpawner(serve=_work, worker_protocol=SESSION), 1.0)
         while len(pool.processes) < 2:
             await pool.changed.wait()
-        front = Front(ServerOptions(), pool, [Route(key, AppOptions())], AccessLog(os.devnull))
+        seam: PoolSeam = pool
+        if leased:
+            desk = LeaseDesk(pool, ErrorKernel())
+            nursery.start_soon(desk.run)
+            await trio.testing.wait_all_tasks_blocked()
+            channel = _Channel(desk, nursery)
+            channel.pool.add_group(key, 0)
+            seam = channel.pool
+        front = Front(ServerOptions(), seam, [Route(key, AppOptions())], AccessLog(os.devnull))
         nursery.start_soon(front.deadline_scanner.run)
         await nursery.start(front.poller.run)
 
@@ -103,8 +161,7 @@ def count(work: str) -> int:
 def main() -> None:
     words = sys.argv[1:]
     if len(words) == 2 and words[1].isdigit():
-        connections, request = WORKS[words[0]]
-        trio.run(_serve, connections, request, int(words[1]), clock=trio.testing.MockClock(rate=0))
+        trio.run(_serve, *WORKS[words[0]], int(words[1]), clock=trio.testing.MockClock(rate=0))
     for work in words or WORKS:
         print(f"{work:<10}{count(work):>10} instructions for each request")
 

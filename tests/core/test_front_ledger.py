@@ -4,8 +4,29 @@ from __future__ import annotations
 
 import pytest
 
-from passenger_trio.core.fronts.front_ledger import LINGER, MOST_SLACK, SLACK, SLACK_OF_DELAY, FrontLedger, Send, Start
-from passenger_trio.core.fronts.messages import Grant, ProcessCame, Recall, Return
+from passenger_trio.core.commands import Reason
+from passenger_trio.core.fronts.front_ledger import (
+    LEAST_LINGER,
+    LINGER,
+    MOST_SLACK,
+    SLACK,
+    SLACK_OF_DELAY,
+    FrontDecision,
+    FrontLedger,
+    Send,
+    Slot,
+    Start,
+)
+from passenger_trio.core.fronts.messages import (
+    GAP,
+    REFRESH,
+    Grant,
+    ProcessCame,
+    Recall,
+    Refused,
+    Return,
+    Want,
+)
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, WaiterId
 
 KEY = GroupKey("shop", "test")
@@ -36,6 +57,28 @@ def test_FR1_another_slot_stays_for_a_while(ledger: FrontLedger) -> None:
     assert Send(Return(1, SLOT, 0, SessionOutcome.NOT_STARTED, True)) in ledger.tick(2.0 + LINGER)
 
 
+def test_FR6_a_slot_that_is_recalled_again_and_again_lingers_for_less(ledger: FrontLedger) -> None:
+    """Where each front has a request now and then, the slot is at the owner when the next one comes, and not at another front. Where it is used again, it stays."""
+
+    def lingers(number: int, at: float) -> float:
+        ledger.granted(Grant(number, SLOT, PROCESS.process, 0, False, False, 1.0), at)
+        ledger.tick(at)
+        return ledger.next_deadline() - at
+
+    assert lingers(1, 2.0) == pytest.approx(LINGER)
+    for number in range(2, 12):
+        ledger.recalled(Recall(KEY, (2.0,), 1, number - 2, 1), 2.1)
+        assert SLOT not in ledger.slots
+        ledger.recalled(Recall(KEY, (), 0, number - 1, 1), 2.1)
+        last = lingers(number, 3.0)
+    assert last == pytest.approx(LEAST_LINGER)
+    for _ in range(10):
+        slot = ledger.take_idle(KEY, 3.001)
+        assert slot is not None
+        ledger.ended(slot, SessionOutcome.DONE, 3.001, kept=True)
+    assert slot.linger == LINGER
+
+
 def test_FR1_the_slack_is_longer_where_messages_are_slow(ledger: FrontLedger) -> None:
     """A slot that is under way serves nobody: with a slack of 10 ms and messages of 20 ms it was nearly always under way."""
     assert ledger.slack == SLACK
@@ -62,3 +105,64 @@ def test_FR1_who_is_older_elsewhere_by_less_than_the_slack_waits_there(
     decisions = ledger.ended(start.slot, SessionOutcome.DONE, 2.12, kept=True)
     assert [type(decision) for decision in decisions if not isinstance(decision, Send)] == [Start] * keeps
     assert (SLOT in ledger.slots) is keeps
+
+
+def _wants(decisions: list[FrontDecision]) -> list[tuple[float, ...]]:
+    """Since when those wait of whom is told."""
+    messages = [decision.message for decision in decisions if isinstance(decision, Send)]
+    return [tuple(one.arrival for one in told.waiters) for told in messages if isinstance(told, Want)]
+
+
+@pytest.fixture
+def busy(ledger: FrontLedger) -> Slot:
+    """A slot serves a request that came at 2.0, and two more wait since 2.001 and 2.002, of whom the owner has been told."""
+    ledger.queue(FIRST, KEY, 2.0)
+    (start,) = ledger.granted(Grant(1, SLOT, PROCESS.process, 0, False, False, 2.0), 2.0)
+    assert isinstance(start, Start)
+    ledger.queue(WaiterId(2), KEY, 2.001)
+    ledger.queue(WaiterId(3), KEY, 2.002)
+    assert _wants(ledger.tick(2.002)) == [(2.001, 2.002)]
+    return start.slot
+
+
+def test_FR6_who_takes_the_place_of_one_that_was_served_here_is_told_later(ledger: FrontLedger, busy: Slot) -> None:
+    """As many wait as before, and the owner has older times than theirs: no slot elsewhere serves a younger one."""
+    ledger.ended(busy, SessionOutcome.DONE, 2.003, kept=True)
+    ledger.queue(WaiterId(4), KEY, 2.0035)
+    assert ledger.next_level() == pytest.approx(2.002 + REFRESH)
+    assert _wants(ledger.tick(2.002 + REFRESH - 0.0001)) == []
+    assert _wants(ledger.tick(2.002 + REFRESH)) == [(2.002, 2.0035)]
+
+
+def test_FR6_one_more_that_waits_is_told_at_once(ledger: FrontLedger, busy: Slot) -> None:
+    ledger.queue(WaiterId(4), KEY, 2.0025)
+    assert ledger.next_level() == pytest.approx(2.002 + GAP)
+    assert _wants(ledger.tick(2.002 + GAP)) == [(2.001, 2.002, 2.0025)]
+
+
+def test_FR6_a_grant_is_for_one_of_those_that_were_told(ledger: FrontLedger, busy: Slot) -> None:
+    """Another one that comes is not among the others."""
+    ledger.granted(Grant(2, SessionId(8), PROCESS.process, 0, False, False, 2.001), 2.0022)
+    assert ledger.next_level() == pytest.approx(2.002 + REFRESH)
+    ledger.queue(WaiterId(4), KEY, 2.0025)
+    assert ledger.next_level() == pytest.approx(2.002 + GAP)
+
+
+def test_FR6_a_queue_that_is_empty_for_a_moment_is_not_told(ledger: FrontLedger, busy: Slot) -> None:
+    ledger.ended(busy, SessionOutcome.DONE, 2.003, kept=True)
+    ledger.ended(busy, SessionOutcome.DONE, 2.004, kept=True)
+    assert ledger.next_level() == pytest.approx(2.004 + GAP)
+    ledger.leave(WaiterId(3), 2.004)
+    slot = ledger.take_idle(KEY, 2.0045) or busy
+    ledger.queue(WaiterId(4), KEY, 2.0046)
+    assert ledger.next_level() == pytest.approx(2.002 + REFRESH), "it is told with the next level"
+    ledger.ended(slot, SessionOutcome.DONE, 2.005, kept=True)
+    assert _wants(ledger.tick(2.0055)) == []
+    assert _wants(ledger.tick(2.005 + GAP)) == [()]
+
+
+def test_FR6_after_a_refusal_the_owner_hears_soon_who_waits(ledger: FrontLedger, busy: Slot) -> None:
+    """It has forgotten whom it refused."""
+    ledger.refused(Refused(KEY, Reason.QUEUE_TIME, (2.001,)), 2.0025)
+    assert ledger.next_level() == pytest.approx(2.002 + GAP)
+    assert _wants(ledger.tick(2.002 + GAP)) == [(2.002,)]

@@ -8,9 +8,12 @@ import pytest
 
 from passenger_trio.core.fronts.messages import (
     MOST_WANTED,
+    REFRESH,
+    Grant,
     Held,
     OobWorkWanted,
     ProcessCame,
+    Recall,
     Return,
     SlotUse,
     Usage,
@@ -23,7 +26,9 @@ from passenger_trio.core.fronts.owner_decisions import (
     AskForOobWork,
     Close,
     LongLived,
+    Renew,
     Running,
+    Send,
     Served,
     Uncounted,
 )
@@ -117,6 +122,46 @@ def test_FR1_a_grant_counts_for_the_waiter_that_it_names() -> None:
     )
 
 
+def test_FR6_a_ticket_goes_from_one_that_is_served_to_the_next(ledger: OwnerLedger) -> None:
+    """Its front serves with slots of its own: nobody leaves the policy's queue, and nobody enters it."""
+    first = [
+        ask for ask in ledger.want(ONE, Want(KEY, (Waiting(2.0), Waiting(3.0)), 2, 1), NOW) if isinstance(ask, Ask)
+    ]
+    assert [ask.since for ask in first] == [2.0, 3.0]
+    assert ledger.want(ONE, Want(KEY, (Waiting(3.0), Waiting(4.0)), 2, 1), NOW) == [Renew(first[0].ticket, 4.0)]
+    assert ledger.want(ONE, Want(KEY, (Waiting(4.0),), 1, 1), NOW) == [Abandon(first[1].ticket)]
+    ledger.want(ONE, Want(KEY, (Waiting(5.0),), 1, 1), NOW)
+    *_, sent = ledger.granted(first[0].ticket, SessionId(9), PROCESS, budget=0, alone=True, reused=False)
+    assert isinstance(sent, Send)
+    assert isinstance(sent.message, Grant)
+    assert sent.message.arrival == 5.0, "the grant names whom the ticket is for now"
+
+
+def test_FR6_a_ticket_of_one_that_takes_few_processes_is_nobody_elses(ledger: OwnerLedger) -> None:
+    choosy = Waiting(2.0, route=b"q")
+    (ask,) = (one for one in ledger.want(ONE, Want(KEY, (choosy,), 1, 1), NOW) if isinstance(one, Ask))
+    abandoned, asked = ledger.want(ONE, Want(KEY, (Waiting(3.0),), 1, 1), NOW)
+    assert abandoned == Abandon(ask.ticket)
+    assert isinstance(asked, Ask)
+    abandoned, asked, *_ = ledger.want(ONE, Want(KEY, (Waiting(4.0, route=b"q"),), 1, 1), NOW)
+    assert isinstance(abandoned, Abandon)
+    assert isinstance(asked, Ask)
+
+
+@pytest.mark.parametrize(
+    ("slots", "more_come", "listed"), [(2, False, 2), (2, True, 32), (0, False, 32), (40, True, 40)]
+)
+def test_FR6_a_front_lists_as_many_waiters_as_slots_may_come(slots: int, more_come: bool, listed: int) -> None:
+    ledger = OwnerLedger()
+    ledger.add_group(KEY)
+    ledger.front_came(ONE)
+    ledger.front_came(OTHER)
+    ledger.set_slots(KEY, slots, more_come=more_come)
+    ledger.want(OTHER, Want(KEY, (Waiting(2.0),), 1, 0), NOW)
+    told = [one.message for one in ledger.tick(NOW) if isinstance(one, Send) and one.front == ONE]
+    assert [message.most for message in told if isinstance(message, Recall)] == [listed]
+
+
 @pytest.mark.parametrize(
     ("message", "what"),
     [
@@ -179,3 +224,26 @@ def test_FR1_the_death_of_a_front_returns_its_slots_and_tickets_once(ledger: Own
     assert "Abandon" in repr(abandoned)
     assert ledger.leases(OTHER) == 1
     assert ledger.waiting(KEY) == 1, "the other's"
+
+
+def test_FR6_how_many_wait_elsewhere_is_told_after_who_does(ledger: OwnerLedger) -> None:
+    """A front without slots has nothing to return. It is told of a queue that lasts, since the limit on the queue counts it, and of no moment."""
+    third = 3
+    ledger.front_came(third)
+    ledger.set_slots(KEY, 2, more_come=False)
+
+    def told(now: float) -> list[tuple[int, int]]:
+        sent = [one for one in ledger.tick(now) if isinstance(one, Send) and isinstance(one.message, Recall)]
+        return [(one.front, one.message.waiting) for one in sent if isinstance(one.message, Recall)]
+
+    for front in (OTHER, ONE):
+        ledger.want(front, Want(KEY, (), 0, 1), NOW)
+    ledger.want(ONE, Want(KEY, (Waiting(2.0),), 1, 1), NOW)
+    assert told(NOW) == [(OTHER, 1), (third, 1)], "once: it hears how many it may list"
+    ledger.want(ONE, Want(KEY, (), 0, 1), NOW + 1)
+    assert told(NOW + 1) == [(OTHER, 0)]
+    ledger.want(ONE, Want(KEY, (Waiting(3.0), Waiting(4.0)), 2, 1), NOW + 1.002)
+    assert told(NOW + 1.002) == [(OTHER, 2)]
+    assert told(NOW + 1 + REFRESH - 0.001) == []
+    assert ledger.next_deadline() == pytest.approx(NOW + 1 + REFRESH)
+    assert told(NOW + 1 + REFRESH) == [(third, 2)]

@@ -63,3 +63,21 @@ def test_FR1_without_a_process_nobody_is_patient() -> None:
     pool = DrivenPool(max_pool_size=3)
     pool.add(SHOP, min_instances=0)
     assert spawns(asks(pool, FIRST, 1)) == [(SHOP, Reason.DEMAND)]
+
+
+def test_FR6_a_waiter_that_stands_for_another_request_is_in_that_ones_place(pool: DrivenPool) -> None:
+    """And for no more time is it patient: whoever it stands for, slots have not come."""
+    policy, now = pool.policy, pool.now
+    pool.checked(policy.checkout(FIRST, SHOP, now, since=now - 0.3, lent=5))
+    pool.checked(policy.checkout(SECOND, SHOP, now, since=now - 0.2, lent=5))
+    due = policy.next_deadline()
+    policy.renew(FIRST, now - 0.1)
+    assert policy.next_deadline() == due
+    assert list(policy.state.waiters) == [FIRST, SECOND]
+    (grant,) = pool.checked(policy.session_closed(SLOT, SessionOutcome.NOT_STARTED, now))
+    assert isinstance(grant, Grant)
+    assert grant.waiter == SECOND
+    policy.renew(SECOND, now)  # answered meanwhile: nothing happens
+    (grant,) = pool.checked(policy.session_closed(grant.session, SessionOutcome.NOT_STARTED, now))
+    assert isinstance(grant, Grant)
+    assert grant.waiter == FIRST

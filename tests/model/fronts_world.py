@@ -352,6 +352,9 @@ class FrontsWorld:
                             decision.lent,
                         )
                     )
+                case owner_ledger.Renew():
+                    assert decision.ticket in self.tickets
+                    self.policy.renew(WaiterId(-decision.ticket), decision.since)
                 case owner_ledger.Abandon():
                     self._abandon(decision.ticket)
                 case owner_ledger.Served():
@@ -439,7 +442,7 @@ class FrontsWorld:
                     self._tell_of(command.process, leaving=True)
         for key, group in self.policy.state.groups.items():
             slots = [process.concurrency or messages.MOST_WANTED for process in group.enabled.values()]
-            self.owner.set_slots(key, sum(slots))
+            self.owner.set_slots(key, sum(slots), more_come=bool(group.attempts))
 
     def _tell_of(self, process: ProcessId, *, leaving: bool = False, gone: bool = False) -> None:
         self.owner_does(self.owner.process_goes(messages.ProcessGoes(process, leaving or gone, gone=gone)))

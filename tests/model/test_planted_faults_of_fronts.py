@@ -50,7 +50,7 @@ class ASlotIsReturnedAndUsed(FrontLedger):
         if slot.id not in self.slots and group.waiters:
             self.slots[slot.id] = slot.process.slots[slot.id] = slot
             waiter = next(iter(group.waiters))
-            self._forget(group, waiter)
+            self._forget(group, waiter, now)
             decisions.append(front_ledger.Start(waiter, self._begin(slot, now)))
         return decisions
 
@@ -72,7 +72,7 @@ class OwnRequestsFirst(FrontLedger):
     def _next(self, group: front_ledger._Group, slot: Slot, now: float) -> list[FrontDecision]:
         waiter = self._oldest(group, slot)
         if waiter is not None:
-            self._forget(group, waiter)
+            self._forget(group, waiter, now)
             return [front_ledger.Start(waiter, self._begin(slot, now))]
         return super()._next(group, slot, now)
 

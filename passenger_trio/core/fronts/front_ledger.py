@@ -11,9 +11,12 @@ Laws:
 * The slack is ``SLACK``, or ``SLACK_OF_DELAY`` times what a message takes, up to ``MOST_SLACK``. On a machine whose processors are taken by others a message takes 10 ms: with a
   fixed slack each slot was nearly always under way, so requests became few, so each was older than the next by more than the slack, and it stayed like that.
 * An idle slot goes back at once while somebody waits elsewhere, or if it came for one request only; otherwise after ``LINGER``, so that the owner sees which
-  processes are idle.
+  processes are idle. It lingers for less, down to ``LEAST_LINGER``, where idle slots are recalled before they are used again: a slot that is at the owner already
+  comes with two messages, and not with four.
 * A slot goes back when its stream has ended, its budget is used up, or its process goes. A held slot goes back when its session ends.
 * Waiters are told as a level. So no demand is ever lost, and no demand that is over draws slots for longer than one level takes.
+* A level that names as many waiters as there are now is true enough for ``REFRESH``: its arrivals are not younger than those of now, so nobody elsewhere is
+  served before its turn. So a front whose own slots serve its waiters, one after another, sends nearly nothing.
 * The limit on the queue counts all waiters: those here, and those that the owner has told of.
 """
 
@@ -29,6 +32,7 @@ from passenger_trio.core.commands import Reason
 from passenger_trio.core.fronts.messages import (
     GAP,
     MOST_WANTED,
+    REFRESH,
     FromFront,
     Grant,
     Held,
@@ -46,6 +50,7 @@ from passenger_trio.core.fronts.messages import (
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, WaiterId
 
 __all__ = [
+    "LEAST_LINGER",
     "LINGER",
     "MOST_SLACK",
     "SLACK",
@@ -67,6 +72,7 @@ SLACK_OF_DELAY = 8.0
 MOST_SLACK = 0.5
 LINGER = 0.1
 """Seconds for which an idle slot stays."""
+LEAST_LINGER = 0.002
 USAGE_GAP = 0.25
 """Seconds between two ``Usage``, at least."""
 
@@ -98,6 +104,11 @@ class Slot:
     withdrawn: bool = False
     # What the owner was told last: requests served, and since when one runs.
     told: tuple[int, float | None] = (0, None)
+
+    @property
+    def linger(self) -> float:
+        """Seconds for which it stays when it is idle."""
+        return self.process.group.linger
 
 
 @attrs.define(eq=False)
@@ -135,6 +146,28 @@ class _Group:
     most_wanted: int = MOST_WANTED
     told: Want | None = None
     told_at: float = -math.inf
+    # How many it lists whom no grant has come for since; -1: more is to be told than who waits.
+    known: int = 0
+    # When the last waiter went.
+    emptied_at: float = -math.inf
+    # Seconds for which an idle slot stays.
+    linger: float = LINGER
+
+    @property
+    def due(self) -> float:
+        """When ``Want`` may go out next, if it has changed."""
+        waiting = len(self.waiters)
+        if not waiting:
+            # Not for a moment only.
+            return max(self.told_at, self.emptied_at) + GAP
+        if min(waiting, self.most_wanted) > self.known or self.choosy or self.is_longer:
+            return self.told_at + GAP
+        return self.told_at + REFRESH
+
+    @property
+    def is_longer(self) -> bool:
+        """Whether the queue is longer than others count."""
+        return self.most_queued > 0 and self.told is not None and len(self.waiters) > self.told.waiting
 
     @property
     def oldest_elsewhere(self) -> float | None:
@@ -219,6 +252,8 @@ class FrontLedger:
             return None
         # The one that was used last: the others become old enough to go back.
         _, slot = group.idle.popitem()
+        if group.linger < LINGER:
+            group.linger = min(LINGER, 2 * group.linger)
         return self._begin(slot, now)
 
     def queue(
@@ -228,6 +263,8 @@ class FrontLedger:
 
         :param avoided: a process that left this request unanswered.
         :param route: of the process of its sticky session. The owner knows whether that one serves.
+
+        If it waits, ``tick`` when ``next_level`` says so, which may be now.
         """
         group = self._groups[key]
         # No two of a front are equal: a grant names its waiter by that.
@@ -249,7 +286,7 @@ class FrontLedger:
         """The waiter gives up. Nothing happens if it was answered."""
         group = self._waiters.get(waiter)
         if group is not None:
-            self._forget(group, waiter)
+            self._forget(group, waiter, now)
 
     def ended(self, slot: Slot, outcome: SessionOutcome, now: float, *, kept: bool) -> list[FrontDecision]:
         """The slot's request, or its held session, has ended.
@@ -284,12 +321,13 @@ class FrontLedger:
         slot = Slot(grant.slot, process, grant.budget, grant.alone, now, SlotState.IDLE)
         self.slots[slot.id] = process.slots[slot.id] = slot
         group.grants_seen = grant.number
+        group.known -= 1
         group.back = min(group.back + 1, len(group.returns))
         self._changed[group.key] = group
         # The owner's queue has decided for that waiter, and knows more than the last Recall. Else slots would go back and forth.
         for waiter, waiting in group.waiters.items():
             if waiting.arrival == grant.arrival:
-                self._forget(group, waiter)
+                self._forget(group, waiter, now)
                 return [Start(waiter, self._begin(slot, now))]
         return self._next(group, slot, now)
 
@@ -305,6 +343,7 @@ class FrontLedger:
         self._changed[group.key] = group
         decisions: list[FrontDecision] = []
         while group.idle and group.oldest_elsewhere is not None:
+            group.linger = max(LEAST_LINGER, group.linger / 4)
             slot = next(iter(group.idle.values()))
             decisions += self._hand_over(group, slot, now)
         return decisions
@@ -321,8 +360,9 @@ class FrontLedger:
                     left.remove(waiting.arrival)
                     chosen.append(waiter)
         for waiter in chosen:
-            self._forget(group, waiter)
+            self._forget(group, waiter, now)
         # The owner has forgotten them: even if nobody is left to ask for, it must hear what is true now.
+        group.known = -1
         self._changed[group.key] = group
         return [TurnAway(waiter, refused) for waiter in chosen]
 
@@ -354,11 +394,11 @@ class FrontLedger:
         for group in self._groups.values():
             while group.idle:
                 slot = next(iter(group.idle.values()))
-                if slot.since + LINGER > now:
+                if slot.since + group.linger > now:
                     break
                 decisions.append(self._give_back(slot))
         for group in list(self._changed.values()):
-            if group.told_at + GAP <= now:
+            if group.due <= now:
                 decisions += self._tell(group, now)
         if self._used and self._usage_at + USAGE_GAP <= now:
             decisions += self.tell_usage(now)
@@ -374,14 +414,19 @@ class FrontLedger:
 
     def next_deadline(self) -> float:
         """When to call ``tick`` next; ``math.inf``: only after another call."""
-        due = math.inf
+        due = self.next_level()
         for group in self._groups.values():
             if group.idle:
-                due = min(due, next(iter(group.idle.values())).since + LINGER)
-        for group in self._changed.values():
-            due = min(due, group.told_at + GAP)
+                due = min(due, next(iter(group.idle.values())).since + group.linger)
         if self._used:
             due = min(due, self._usage_at + USAGE_GAP)
+        return due
+
+    def next_level(self) -> float:
+        """When a ``Want`` is due: the part of ``next_deadline`` that is told to the moment."""
+        due = math.inf
+        for group in self._changed.values():
+            due = min(due, group.due)
         return due
 
     # --- steps ----------------------------------------------------------------------------------------------------
@@ -396,19 +441,22 @@ class FrontLedger:
         self._used = True
         return slot
 
-    def _forget(self, group: _Group, waiter: WaiterId) -> Waiting:
+    def _forget(self, group: _Group, waiter: WaiterId, now: float) -> None:
         waiting = group.waiters.pop(waiter)
-        group.choosy -= waiting.is_choosy
+        if waiting.is_choosy:
+            group.choosy -= 1
+            group.known = -1
         del self._waiters[waiter]
+        if not group.waiters:
+            group.emptied_at = now
         self._changed[group.key] = group
-        return waiting
 
     def _next(self, group: _Group, slot: Slot, now: float) -> list[FrontDecision]:
         """What an idle slot does next."""
         waiter = self._oldest(group, slot)
         elsewhere = group.oldest_elsewhere
         if waiter is not None and (elsewhere is None or group.waiters[waiter].arrival - elsewhere <= self.slack):
-            self._forget(group, waiter)
+            self._forget(group, waiter, now)
             return [Start(waiter, self._begin(slot, now))]
         if elsewhere is not None:
             return self._hand_over(group, slot, now)
@@ -436,6 +484,7 @@ class FrontLedger:
         self._changed.pop(group.key, None)
         want = group.want()
         told = group.told
+        group.known = len(want.waiters)
         if want == told or not (want.waiters or (told is not None and told.waiters)):
             return []
         group.told, group.told_at = want, now

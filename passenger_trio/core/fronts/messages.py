@@ -6,7 +6,8 @@ after another and returns it. The channel keeps the order of messages, loses non
 Two kinds of messages:
 
 * *Levels* (``Want``, ``Recall``, ``Usage``, ``ProcessGoes``, ``VersionRejected``) replace the last one about the same subject. A sender may leave out
-  all but the newest; a receiver needs only the newest. ``Want`` and ``Recall`` go out at most once in ``GAP``;
+  all but the newest; a receiver needs only the newest. ``Want`` and ``Recall`` go out at most once in ``GAP``, and a ``Want`` that asks for no more than
+  the last one at most once in ``REFRESH``;
   a ``Want`` that has changed also goes before a ``Return``, which would otherwise come back for a request that was served meanwhile.
 * *Events* (``ProcessCame``, ``Grant``, ``Return``, ``Held``, ``OobWorkWanted``, ``Refused``, ``Withdraw``) each count, and go out at once. Grants and returns are numbered
   from 1 upwards, for each front. ``Want.grants_seen`` and ``Recall.returns_seen`` say which of them a level already knows: the receiver
@@ -27,6 +28,7 @@ from passenger_trio.core.state import Rejection
 __all__ = [
     "GAP",
     "MOST_WANTED",
+    "REFRESH",
     "FromFront",
     "FromOwner",
     "Grant",
@@ -47,6 +49,9 @@ __all__ = [
 
 GAP = 0.001
 """Seconds between two levels about the same subject, at least."""
+
+REFRESH = 0.005
+"""Seconds until a ``Want`` goes out that names no waiter more than the last one: only who waits has changed, since a front's own slots serve. Less than the slack."""
 
 MOST_WANTED = 128
 """A ``Want`` and a ``Recall`` list at most this many waiters."""

@@ -30,6 +30,14 @@ class Ask:
 
 
 @attrs.frozen
+class Renew:
+    """The ticket is for another request now, which came then: tell the policy ``renew``. (If it was answered in the same moment, the answer is for that one.)"""
+
+    ticket: TicketId
+    since: float
+
+
+@attrs.frozen
 class Abandon:
     """The ticket leaves the policy's queue. If it was answered in the same moment, close that session unused."""
 
@@ -94,4 +102,4 @@ class AskForOobWork:
     process: ProcessId
 
 
-OwnerDecision = Ask | Abandon | Served | Running | LongLived | Uncounted | AskForOobWork | Close | Send
+OwnerDecision = Ask | Renew | Abandon | Served | Running | LongLived | Uncounted | AskForOobWork | Close | Send

@@ -34,6 +34,7 @@ from passenger_trio.core.commands import Reason
 from passenger_trio.core.fronts.messages import (
     GAP,
     MOST_WANTED,
+    REFRESH,
     Grant,
     Held,
     OobWorkWanted,
@@ -56,6 +57,7 @@ from passenger_trio.core.fronts.owner_decisions import (
     FrontId,
     LongLived,
     OwnerDecision,
+    Renew,
     Running,
     Send,
     Served,
@@ -73,7 +75,7 @@ __all__ = [
 _ROUNDING = 1e-6
 """Seconds. A front makes the arrivals of requests that came at the same time different."""
 _LEAST_LISTED = 32
-"""A front may always list this many waiters, whatever the slots of the group: a process that comes may bring as many."""
+"""A front may list this many waiters while a process may come: it may bring as many slots. Otherwise as many as the group has slots, each costs at each ``Want``."""
 
 
 @attrs.define(eq=False)
@@ -109,6 +111,8 @@ class _Desk:
     slots: int = 0
     told: Recall | None = None
     told_at: float = -math.inf
+    # Since when it is to be told of nothing but the number of those that wait elsewhere.
+    counted_at: float = math.inf
 
 
 @attrs.define(eq=False)
@@ -129,6 +133,7 @@ class OwnerLedger:
 
     def __init__(self) -> None:
         self._fronts: dict[FrontId, _Front] = {}
+        # How many waiters a front may list, for each group.
         self._groups: dict[GroupKey, int] = {}
         # Who else waits: requests of the owner's own program.
         self._others: dict[GroupKey, tuple[float, ...]] = {}
@@ -141,14 +146,20 @@ class OwnerLedger:
     # --- what there is --------------------------------------------------------------------------------------------
 
     def add_group(self, key: GroupKey) -> None:
-        self._groups[key] = 0
+        self._groups[key] = _LEAST_LISTED
         for front in self._fronts.values():
             front.desks[key] = _Desk(front.id, key)
 
-    def set_slots(self, key: GroupKey, slots: int) -> None:
-        """The group has this many slots at all fronts together; ``MOST_WANTED`` if there is no limit."""
-        if self._groups[key] != slots:
-            self._groups[key] = slots
+    def set_slots(self, key: GroupKey, slots: int, *, more_come: bool) -> None:
+        """The group has this many slots at all fronts together; ``MOST_WANTED`` if there is no limit.
+
+        :param more_come: a process is being started.
+        """
+        listed = max(1, min(slots, MOST_WANTED))
+        if more_come or not slots:
+            listed = max(_LEAST_LISTED, listed)
+        if self._groups[key] != listed:
+            self._groups[key] = listed
             self._changed[key] = -math.inf
 
     def set_others(self, key: GroupKey, arrivals: tuple[float, ...]) -> None:
@@ -344,11 +355,16 @@ class OwnerLedger:
                 desk = front.desks[key]
                 recall = self._recall(front, desk)
                 if _says_the_same(recall, desk.told):
+                    desk.counted_at = math.inf
                     continue
-                if desk.told_at + GAP > now:
-                    later = min(later, desk.told_at + GAP)
+                due = desk.told_at + GAP
+                if _only_counts(recall, desk.told):
+                    desk.counted_at = min(desk.counted_at, now)
+                    due = max(due, desk.counted_at + REFRESH)
+                if due > now:
+                    later = min(later, due)
                     continue
-                desk.told, desk.told_at = recall, now
+                desk.told, desk.told_at, desk.counted_at = recall, now, math.inf
                 decisions.append(Send(front.id, attrs.evolve(recall, sent=now)))
             if later < math.inf:
                 self._changed[key] = later
@@ -386,26 +402,31 @@ class OwnerLedger:
         return tuple(left)
 
     def _set_tickets(self, desk: _Desk, wanted: tuple[Waiting, ...]) -> list[OwnerDecision]:
-        """Make the tickets of a front those that it wants. Who stays keeps its place in the queue."""
+        """Make the tickets of a front those that it wants. Who stays keeps its place in the queue; who comes gets the ticket of one who is gone, if there is one."""
         there: dict[Waiting, list[TicketId]] = {}
         for ticket, waiting in desk.tickets.items():
             there.setdefault(waiting, []).append(ticket)
-        kept: dict[TicketId, Waiting] = {}
-        asked: list[OwnerDecision] = []
-        others = [front.desks[desk.key] for front in self._fronts.values() if front.id != desk.front]
-        lent = sum(other.slots for other in others)
-        for waiting in wanted:
-            if tickets := there.get(waiting):
-                kept[tickets.pop(0)] = waiting
-                continue
-            self._last_ticket = ticket = self._last_ticket + 1
-            kept[ticket] = waiting
-            self._tickets[ticket] = desk
-            asked.append(Ask(ticket, desk.key, waiting.avoided, waiting.route, waiting.arrival, lent))
+        kept = [(tickets.pop(0) if (tickets := there.get(waiting)) else 0, waiting) for waiting in wanted]
         void = [ticket for tickets in there.values() for ticket in tickets]
+        spare = deque(ticket for ticket in void if not desk.tickets[ticket].is_choosy)
+        asked: list[OwnerDecision] = []
+        lent = -1
+        tickets_now: dict[TicketId, Waiting] = {}
+        for ticket, waiting in kept:
+            if not ticket and spare and not waiting.is_choosy:
+                ticket = spare.popleft()
+                void.remove(ticket)
+                asked.append(Renew(ticket, waiting.arrival))
+            elif not ticket:
+                if lent < 0:
+                    lent = sum(front.desks[desk.key].slots for front in self._fronts.values() if front.id != desk.front)
+                self._last_ticket = ticket = self._last_ticket + 1
+                self._tickets[ticket] = desk
+                asked.append(Ask(ticket, desk.key, waiting.avoided, waiting.route, waiting.arrival, lent))
+            tickets_now[ticket] = waiting
         for ticket in void:
             del self._tickets[ticket]
-        desk.tickets = kept
+        desk.tickets = tickets_now
         return [*(Abandon(ticket) for ticket in void), *asked]
 
     def withdraw_all(self, key: GroupKey) -> list[OwnerDecision]:
@@ -426,8 +447,7 @@ class OwnerLedger:
         arrivals = tuple(islice(self._arrivals_elsewhere(front, desk.key), most)) if most else ()
         waiting = sum(other.desks[desk.key].waiting for other in self._fronts.values() if other is not front)
         waiting += len(self._others.get(desk.key, ()))
-        listed = max(_LEAST_LISTED, min(self._groups[desk.key], MOST_WANTED))
-        return Recall(desk.key, arrivals, waiting, front.returned, listed)
+        return Recall(desk.key, arrivals, waiting, front.returned, self._groups[desk.key])
 
     def _arrivals_elsewhere(self, front: _Front, key: GroupKey) -> Iterator[float]:
         """When those came who wait at other fronts, oldest first."""
@@ -443,6 +463,11 @@ class OwnerLedger:
 
 def _arrival(waiting: Waiting) -> float:
     return waiting.arrival
+
+
+def _only_counts(recall: Recall, told: Recall | None) -> bool:
+    """Whether it is only the number of those that wait elsewhere that a front is to hear. Mostly they are served before it matters."""
+    return told is not None and not recall.arrivals and not told.arrivals and recall.most == told.most
 
 
 def _says_the_same(recall: Recall, told: Recall | None) -> bool:
