@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -18,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from passenger_trio.admin.client import fetch
 from passenger_trio.errors import AdminError
+from passenger_trio.testing.artefacts import write_artefacts
+from passenger_trio.testing.exchange import Exchange
 from passenger_trio.testing.faults import Fault, Faults, FaultSetup
 from passenger_trio.testing.lint import Finding, LintFile, lint_response
-from passenger_trio.testing.tap import Exchange, Tap
+from passenger_trio.testing.tap import Tap
 from passenger_trio.testing.timeline import Timeline, is_access_before, make_timeline
-from passenger_trio.testing.timeline_page import timeline_page
 
 if TYPE_CHECKING:
     from passenger_trio.testing.live_app import LiveApp
@@ -109,6 +109,8 @@ class CaseEvidence:
         # A seed of its own for each test, so that it draws the same when it runs alone.
         digest = hashlib.sha256(f"{session.seed} {test}".encode()).digest()
         self._seed = int.from_bytes(digest[:4], "big")
+        self._last = None if not live_app.is_ours or not live_app.server.exchanges else live_app.server.exchanges[-1]
+        """The last request of an earlier test that did not come through a tap."""
         self._tap: Tap | None = None
         if session.trace != "off" or session.lint != "off":
             self._tap = Tap(live_app.address, self._on_response, session.home)
@@ -171,6 +173,8 @@ class CaseEvidence:
 
     def _make(self) -> Timeline:
         exchanges = [] if self._tap is None else list(self._tap.exchanges)
+        if self.live_app.is_ours:
+            exchanges += self.live_app.server.exchanges_since(self._last)
         log = self._settled_log(sum(one.ended is not None for one in exchanges))
         with open(self._session.times_path, "rb") as file:
             file.seek(self._times_mark)
@@ -217,19 +221,7 @@ class CaseEvidence:
         if trace == "off" or (trace == "retain-on-failure" and not self._failure):
             return []
         self._take_trace()
-        timeline = self.timeline()
-        self._session.output.mkdir(parents=True, exist_ok=True)
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", self._test).strip("-.")[-120:]
-        base = self._session.output / name
-        content = {"timeline": timeline.as_json(), "failure": self._failure, "trace": self._trace or None}
-        written = [base.with_name(name + ".json"), base.with_name(name + ".html")]
-        written[0].write_text(json.dumps(content, default=_as_text))
-        written[1].write_text(timeline_page(timeline, self._failure))
-        return written
-
-
-def _as_text(value: object) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        return write_artefacts(self._session.output, self._test, self.timeline(), self._failure, self._trace)
 
 
 def _allow_log(pattern: str) -> Any:

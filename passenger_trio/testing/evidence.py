@@ -1,5 +1,5 @@
 """The part of the plugin for faults, lint and timelines: fixtures ``faults`` and ``passenger_timeline``,
-and what a failing test shows.
+and what a failing test shows, also of servers that it has started itself.
 
 This module is imported in every run of pytest, so it imports nothing but pytest (TH1).
 """
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from passenger_trio.testing import watch
+
 if TYPE_CHECKING:
     from passenger_trio.testing.case_evidence import CaseEvidence, SessionEvidence
     from passenger_trio.testing.faults import Faults
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 _SESSION: pytest.StashKey[SessionEvidence] = pytest.StashKey()
 _TEST: pytest.StashKey[list[CaseEvidence]] = pytest.StashKey()
 _SEED = pytest.StashKey[int]()
+_WATCH = pytest.StashKey[watch.Watch]()
 _OPTIONS: tuple[tuple[str, tuple[str, ...] | None, str, str], ...] = (
     (
         "trace",
@@ -44,12 +47,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, choices, default, help in _OPTIONS:
         kind = {"choices": choices} if choices is not None else {"metavar": name.upper()}
         group.addoption(f"--passenger-{name}", default=None, help=help, **kind)
-        parser.addini(f"passenger_{name}", help, type="string", default=default)
+        if name == "seed":
+            parser.addini("passenger_seed", help, type="int", default=None)
+        else:
+            parser.addini(f"passenger_{name}", help, type="string", default=default)
 
 
 def _setting(config: pytest.Config, name: str) -> str:
     given = config.getoption(f"passenger_{name}")
-    value = str(given if given is not None else config.getini(f"passenger_{name}"))
+    set_so = given if given is not None else config.getini(f"passenger_{name}")
+    value = "" if set_so is None else str(set_so)
     choices = next(choices for known, choices, _, _ in _OPTIONS if known == name)
     if choices is not None and value not in choices:
         raise pytest.UsageError(f"passenger_{name} is {value!r}: one of {', '.join(choices)}")
@@ -118,6 +125,32 @@ def pytest_passenger_end(live_app: LiveApp, request: pytest.FixtureRequest) -> l
     return found
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.stash[_WATCH] = item.session.stash[_WATCH] = watch.begin()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(request: pytest.FixtureRequest) -> Generator[None, object, object]:
+    result = yield
+    if (watching := request.session.stash.get(_WATCH, None)) is not None:
+        watching.end_fixture()
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    yield
+    if left := item.stash[_WATCH].left():
+        for server in left:
+            server.abandon()
+        listed = ", ".join(f"pid {server.pid}" for server in left)
+        pytest.fail(
+            f"the test has started servers and not ended them ({listed}): use `with Supervisor.start(...)`",
+            pytrace=False,
+        )
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -134,7 +167,31 @@ def pytest_runtest_makereport(
                     report.user_properties.append(("passenger_trace", str(path)))
                 if report.failed:
                     report.sections.append(("passenger: artefact", str(path)))
+    if report.failed or report.when == "teardown":
+        _show_watched(item, report)
     return report
+
+
+def _show_watched(item: pytest.Item, report: pytest.TestReport) -> None:
+    """The servers that the test, or a fixture, has started by itself."""
+    watching = item.stash.get(_WATCH, None)
+    trace = _setting(item.config, "trace")
+    if watching is None or not watching.servers or not (report.failed or trace == "on"):
+        return
+    from passenger_trio.testing.watched_evidence import WatchedEvidence
+
+    before = len(item.stash.get(_TEST, []))
+    for number, watched in enumerate(watching.servers, before):
+        name = f"{item.nodeid}-{number}" if number else item.nodeid
+        evidence = WatchedEvidence(name, item.config.stash[_SEED], watching, watched)
+        paths = []
+        if trace != "off":
+            paths = evidence.write(item.config.rootpath / _setting(item.config, "output"), str(report.longrepr or ""))
+            report.user_properties += [("passenger_trace", str(path)) for path in paths]
+        if report.failed:
+            title = f"passenger: requests and log of the server {watched.server.pid}"
+            report.sections.append((title, evidence.timeline().as_text()))
+            report.sections += [("passenger: artefact", str(path)) for path in paths]
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -32,6 +32,7 @@ from typing import Any
 from passenger_trio.system.pidfd import is_readable
 from passenger_trio.system.spawn_servers import find_loader
 from passenger_trio.system.syscalls import pidfd_open
+from passenger_trio.testing.worker import wrap
 
 __all__ = ["ForkedPreloader", "interface_of"]
 
@@ -203,13 +204,15 @@ def _close_if_connected(number: int) -> None:
 
 @functools.cache
 def _loader() -> tuple[Any, Any, dict[str, Any]]:
-    """Our Python loader, imported once, so that the copies have it."""
+    """Our Python loader, and what it wraps an application with, imported once, so that the copies have it."""
     place = str(find_loader("python", "wsgi_loader.py").parent)
     sys.path.insert(0, place)
     try:
         found = {name: importlib.import_module(f"passenger_trio_loader.{name}") for name in _PARTS_OF_LOADER}
     finally:
         sys.path.remove(place)
+    for part in wrap.PARTS:
+        wrap.load(part)
     interfaces = {"wsgi": found["wsgi.interface"].Wsgi, "asgi": found["asgi.interface"].Asgi}
     return found["process"], found["preloading.before_fork"], interfaces
 

@@ -8,7 +8,7 @@ socket of ``--socket``.
 
 Two threads of the harness read the server's standard output and error, until both end. When a test
 fails inside the ``with`` block, the end of the log goes to the test's standard error, where a test
-framework shows it.
+framework shows it; the pytest plugin shows the requests and the log of the test instead (``watch``).
 """
 
 from __future__ import annotations
@@ -22,22 +22,28 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
-from passenger_trio.admin.client import fetch_status
+from passenger_trio.admin.client import fetch, fetch_status
+from passenger_trio.errors import AdminError
+from passenger_trio.testing import watch
+from passenger_trio.testing.exchange import Exchange
 from passenger_trio.testing.reachable import Reachable
 from passenger_trio.testing.run_directory import HOME, environment_of_a_server, temporary_directory
 from passenger_trio.testing.warm_start import start_server
 
-__all__ = ["MARK", "LeftBehind", "Supervisor", "eventually", "is_running"]
+__all__ = ["MARK", "LeftBehind", "Supervisor", "eventually", "is_running", "supervisor_python"]
 
 MARK = "HARNESSMARK"
 _STOP_TIME = 30.0
 _TAIL = 60
 """Lines of the log that are shown after a failure."""
+_NOTED = 1000
+"""Requests that a server's clients remember."""
 
 T = TypeVar("T")
 
@@ -59,6 +65,11 @@ def eventually(probe: Callable[[], T], timeout: float = 15.0, what: str = "") ->
         if time.monotonic() > deadline:
             raise AssertionError(f"did not happen within {timeout:g} s: {what or probe}; last seen: {value!r}")
         time.sleep(0.005)
+
+
+def supervisor_python() -> str:
+    """The interpreter that runs servers: that of ``PASSENGER_TRIO_TEST_SUPERVISOR``, else this one."""
+    return os.environ.get("PASSENGER_TRIO_TEST_SUPERVISOR") or sys.executable
 
 
 def is_running(pid: int) -> bool:
@@ -89,11 +100,16 @@ class Supervisor(Reachable):
         self.output: list[str] = []
         """Lines of standard output."""
         self.exit_code: int | None = None
+        self.exchanges: deque[Exchange] = deque(maxlen=_NOTED)
+        """The last requests on connections of ``connect``, ``get`` and ``post``."""
         self._was_told = False
         """Whether it got a signal to drain."""
         self._log: list[str] = []
         self._ready: dict[str, Any] = {}
         self._mark = mark
+        self._access: list[str] = []
+        """The access log, when its directory is gone."""
+        self._trace: dict[str, Any] | None = None
         self._readers = [
             threading.Thread(target=self._read, args=(stream, lines), daemon=True)
             for stream, lines in ((process.stdout, self.output), (process.stderr, self._log))
@@ -130,7 +146,7 @@ class Supervisor(Reachable):
         home = temporary_directory(HOME)
         mark = secrets.token_hex(8)
         prefix = list(prefix)
-        interpreter = python or os.environ.get("PASSENGER_TRIO_TEST_SUPERVISOR") or sys.executable
+        interpreter = python or supervisor_python()
         lives_on = bool(prefix or python)  # in a namespace of its own, or as a program that is not ours
         words = ["start", *([] if root is None else [str(root)]), *arguments]
         # Arguments win over variables.
@@ -160,12 +176,12 @@ class Supervisor(Reachable):
                 cwd=cwd,
             )
         server = cls(process, home, mark)
+        watch.started(server)
         if wait:
             try:
                 server.wait_ready(timeout)
             except BaseException:
-                server.kill()
-                server._clean()
+                server.abandon()
                 raise
         return server
 
@@ -245,7 +261,27 @@ class Supervisor(Reachable):
     def access_log(self) -> list[str]:
         """Lines of the access log."""
         path = self.home / "access.log"
-        return path.read_text().splitlines() if path.exists() else []
+        return path.read_text().splitlines() if path.exists() else self._access
+
+    def take_trace(self) -> dict[str, Any] | None:
+        """The server's flight recorder (``passenger_trio.testing.replay``): as it is now, or as it was when a test failed in
+        the ``with`` block. None if there is none.
+        """
+        if self._trace is None and self._ready and self.process.poll() is None:
+            try:
+                self._trace = fetch(str(self.ready["admin_socket"]), "/v1/trace")
+            except (AdminError, KeyError):
+                pass  # it is ending, or does not run
+        return self._trace
+
+    def exchanges_since(self, last: Exchange | None) -> list[Exchange]:
+        """Those that came after ``last``; None: all."""
+        found = list(self.exchanges)
+        place = next((place for place, one in enumerate(found) if one is last), -1)
+        return found[place + 1 :]
+
+    def _note(self) -> Callable[[Exchange], None]:
+        return self.exchanges.append
 
     def wait_access_log(self, text: str, timeout: float = 15.0) -> str:
         """The first line of the access log that contains ``text``. Lines are written a moment after
@@ -308,6 +344,11 @@ class Supervisor(Reachable):
             self.process.kill()
         self.process.wait()
 
+    def abandon(self) -> None:
+        """End it and all that it has started at once, and remove what is left of it."""
+        self.kill()
+        self._clean()
+
     def marked_processes(self) -> list[str]:
         """All processes with this server's mark: ``"pid command"``."""
         wanted = f"{MARK}={self._mark}".encode()
@@ -349,15 +390,19 @@ class Supervisor(Reachable):
             raise
         finally:
             if kind is not None:
+                self.take_trace()
                 self._show_log()
             self.kill()
             self._clean()
 
     def _show_log(self) -> None:
+        if watch.somebody_watches():
+            return  # and shows more
         print(f"the end of the log of the server (pid {self.pid}):\n{self.log_tail}", file=sys.stderr)
 
     def _clean(self) -> None:
         self._end_rest()
+        self._access = self.access_log()
         shutil.rmtree(self.home, ignore_errors=True)
 
     def _end_rest(self) -> None:

@@ -21,7 +21,7 @@ from passenger_trio.testing.leaks import Held, error_lines, grown, look, outlive
 from passenger_trio.testing.reachable import Reachable
 from passenger_trio.testing.servers import ServerUnderTest
 
-__all__ = ["THRESHOLD", "DoesNotStart", "LiveApp", "options_for_object", "options_of"]
+__all__ = ["THRESHOLD", "DoesNotStart", "LiveApp", "as_record", "options_for_object", "options_of"]
 
 _SOON = 2.0
 """Seconds in which what has ended is gone."""
@@ -99,7 +99,7 @@ class LiveApp(Reachable):
         """The server's log since the test began, each line as its JSON object: ``level``, ``logger``, ``event`` ..."""
         if self._server is None:
             return []
-        return [_record(line) for line in self.server.log[self._log_from :]]
+        return [as_record(line) for line in self.server.log[self._log_from :]]
 
     def output(self) -> list[str]:
         """The lines that the application has written to standard output and standard error."""
@@ -149,11 +149,19 @@ class LiveApp(Reachable):
         :raises DoesNotStart: the application does not start.
         """
         self.server.end_processes(self.pids)
+        self.start_process()
+
+    def start_process(self) -> int:
+        """Start one more process of the application, without waiting for the load that would; ``max_pool_size`` must have room for it. Returns its pid.
+
+        :raises DoesNotStart: the application does not start.
+        """
         try:
             pid = self.server.spawn()
         except AssertionError as error:
             raise DoesNotStart(str(error)) from None
         self._before[pid] = look(pid)
+        return pid
 
     def settle(self) -> None:
         """Wait until what is on its way has come or gone, and note what the test has left open. ``end`` calls it, if
@@ -210,7 +218,8 @@ class LiveApp(Reachable):
             self._forked = None
 
 
-def _record(line: str) -> dict[str, Any]:
+def as_record(line: str) -> dict[str, Any]:
+    """The JSON object of a log line; one of level info for a line that is none."""
     try:
         found = json.loads(line)
     except ValueError:

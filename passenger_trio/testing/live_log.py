@@ -43,3 +43,21 @@ class LiveLog:
             timeout,
             f"a log line that matches {pattern!r}; the log has: {self.events[-20:]}",
         )
+
+    def wait_access(self, pattern: str, timeout: float = 10.0) -> dict[str, Any]:
+        """The first line of the access log whose request (``GET /items?page=2``) matches a regular expression, as its JSON object: ``status``, ``pid``,
+        ``duration``, ``queue_time`` ... It comes a moment after the response. (The server has an access log unless ``--passenger-trace`` is off.)
+
+        :raises AssertionError: there is none in time.
+        """
+        compiled = re.compile(pattern)
+
+        def find() -> dict[str, Any] | None:
+            access = (record for record in self.records if record.get("event") == "access")
+            return next(
+                (record for record in access if compiled.search(f"{record['method']} {record['target']}")), None
+            )
+
+        found = eventually(find, timeout, f"a line of the access log that matches {pattern!r}")
+        assert found is not None
+        return found

@@ -18,7 +18,7 @@ import pytest
 from passenger_trio.admin.instances import find_instance, list_instances
 from passenger_trio.testing.forked_preloader import ForkedPreloader, interface_of
 from passenger_trio.testing.leaks import KINDS
-from passenger_trio.testing.live_app import THRESHOLD, LiveApp, options_for_object, options_of
+from passenger_trio.testing.live_app import LiveApp, options_for_object, options_of
 from passenger_trio.testing.servers import Servers
 
 __all__ = ["allowances", "asked_for", "open_live_app"]
@@ -47,7 +47,7 @@ def allowances(item: pytest.Item) -> tuple[list[str], list[str], int]:
     kinds = [kind for mark in item.iter_markers("passenger_allow_leak") for kind in mark.args or KINDS]
     if unknown := set(kinds) - set(KINDS):
         raise pytest.UsageError(f"passenger_allow_leak: {sorted(unknown)}; kinds are {', '.join(KINDS)}")
-    return patterns, kinds, int(item.config.getini("passenger_leak_threshold") or THRESHOLD)
+    return patterns, kinds, int(item.config.getini("passenger_leak_threshold"))
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def open_live_app(
 def _find(
     request: pytest.FixtureRequest, servers: Servers, app: object, options: Mapping[str, Any]
 ) -> tuple[LiveApp, Any]:
-    elsewhere = request.config.getoption("passenger_server")
+    elsewhere = request.config.getoption("passenger_server") or request.config.getini("passenger_server")
     if elsewhere:
         return LiveApp(_address(elsewhere), None), None
     base = request.config.rootpath

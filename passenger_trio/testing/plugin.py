@@ -8,6 +8,7 @@ but pytest (TH1). What a fixture needs is imported when it is first used.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
@@ -43,14 +44,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--passenger-app",
         metavar="APP",
         default="",
-        help="the application of tests that name none: a directory, or module:object",
+        help="the application of tests that name none: a directory (--passenger-app=PATH, in one word), or module:object",
     )
     group.addoption(
         "--passenger-server",
         metavar="NAME|URL",
         default="",
         help="test a server that runs already instead of starting one: http://HOST:PORT, unix:/PATH, or an instance that"
-        " passenger-trio list shows, by name, pid or directory; nothing is forked",
+        " passenger-trio list shows, by name, pid or directory (--passenger-server=/PATH, in one word); nothing is forked",
     )
     group.addoption(
         "--passenger-keep",
@@ -59,10 +60,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addini("passenger_app", "the application of tests that name none", type="string", default="")
     parser.addini(
+        "passenger_server", "a server that runs already: what --passenger-server takes", type="string", default=""
+    )
+    parser.addini("passenger_keep", "let the servers' directories stay after the run", type="bool", default=False)
+    parser.addini(
         "passenger_leak_threshold",
         "new descriptors or threads of the application that are no leak (4)",
-        type="string",
-        default="",
+        type="int",
+        default=4,
     )
 
 
@@ -75,6 +80,22 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for mark in _MARKS:
         config.addinivalue_line("markers", mark)
+    _refuse_paths_that_move_the_root(config)
+
+
+def _refuse_paths_that_move_the_root(config: pytest.Config) -> None:
+    """pytest looks for its rootdir before plugins have told of their options. It takes each word that is a path for a place of tests,
+    ``--passenger-server /run/shop`` included, and so finds another rootdir, or none.
+    """
+    words = [str(word) for word in config.invocation_params.args]
+    for option, value in itertools.pairwise(words):
+        if option in ("--passenger-server", "--passenger-app") and not value.startswith("-"):
+            path = config.invocation_params.dir / value
+            if path.exists() and not config.invocation_params.dir.is_relative_to(path):
+                raise pytest.UsageError(
+                    f"{option} {value}: write {option}={value}. As a word of its own, pytest takes a path for a place of tests, and looks for its rootdir"
+                    f" there (now {config.rootpath})"
+                )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -123,7 +144,7 @@ def passenger_server(
     from passenger_trio.testing.run_directory import HOME, temporary_directory
     from passenger_trio.testing.servers import Servers
 
-    keep = request.config.getoption("passenger_keep")
+    keep = request.config.getoption("passenger_keep") or request.config.getini("passenger_keep")
     with Servers(
         passenger_config, lambda: tmp_path_factory.mktemp("pt") if keep else temporary_directory(HOME), keep
     ) as servers:

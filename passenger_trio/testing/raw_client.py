@@ -1,14 +1,24 @@
-"""A client that sends exactly the given bytes, at the given pace, and reads responses with h11."""
+"""A client that sends exactly the given bytes, at the given pace, and reads responses with h11.
+
+It notes what it asks for and what comes, for the timeline of a test that has no tap. A request is known by its first line, if that is sent in one piece.
+"""
 
 from __future__ import annotations
 
+import re
 import socket
-from collections.abc import Iterable
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
 
 import attrs
 import h11
 
+from passenger_trio.testing.exchange import Exchange
+
 __all__ = ["RawClient", "Response"]
+
+_REQUEST_LINE = re.compile(rb"([A-Z]+) (\S+) HTTP/1\.[01]\r\n")
 
 
 @attrs.frozen
@@ -34,8 +44,16 @@ class Response:
 class RawClient:
     """One connection. ``address`` is ``(host, port)``, or the path of a Unix socket."""
 
-    def __init__(self, address: tuple[str, int] | str, timeout: float = 30.0, source: str = "") -> None:
-        """:param source: the local address to connect from."""
+    def __init__(
+        self,
+        address: tuple[str, int] | str,
+        timeout: float = 30.0,
+        source: str = "",
+        note: Callable[[Exchange], None] | None = None,
+    ) -> None:
+        """:param source: the local address to connect from.
+        :param note: called with each request when it is sent; what comes of it is written into the object later.
+        """
         if isinstance(address, str):
             self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
@@ -50,6 +68,10 @@ class RawClient:
             self.socket = socket.create_connection(address, timeout, (source, 0) if source else None)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._data = b""
+        self._note = note
+        self._connected = time.time()
+        self._asked: deque[Exchange] = deque()
+        """Requests whose responses have not been read, the oldest first. Empty if nobody wants to know."""
 
     def __enter__(self) -> RawClient:
         return self
@@ -68,7 +90,16 @@ class RawClient:
     def send(self, *pieces: bytes) -> None:
         """Send each piece in its own write."""
         for piece in pieces:
+            if self._note is not None and (line := _REQUEST_LINE.match(piece)):
+                self._ask(self._note, line[1], line[2])
             self.socket.sendall(piece)
+        if self._asked:
+            self._asked[-1].sent = time.time()
+
+    def _ask(self, note: Callable[[Exchange], None], method: bytes, target: bytes) -> None:
+        exchange = Exchange(0, self._connected, method.decode(), target.decode("latin-1"), begun=time.time())
+        self._asked.append(exchange)
+        note(exchange)
 
     def send_eof(self) -> None:
         self.socket.shutdown(socket.SHUT_WR)
@@ -94,13 +125,24 @@ class RawClient:
 
     def receive(self, size: int = 65536) -> bytes:
         """Some bytes that no response has consumed; ``b""`` at EOF or after a reset."""
+        data = self._receive(size)
+        if self._asked:
+            self._asked[0].outcome = "read as bytes"
+        return data
+
+    def _receive(self, size: int = 65536) -> bytes:
         if self._data:
             data, self._data = self._data, b""
             return data
         try:
-            return self.socket.recv(size)
+            data = self.socket.recv(size)
         except ConnectionResetError:
-            return b""
+            data = b""
+        if self._asked:
+            now, oldest = time.time(), self._asked[0]
+            oldest.first_byte = (oldest.first_byte or now) if data else oldest.first_byte
+            oldest.ended = now
+        return data
 
     def receive_all(self) -> bytes:
         """Everything up to the end of the connection."""
@@ -114,6 +156,14 @@ class RawClient:
 
         :raises ConnectionError: the connection ended before a response began.
         """
+        response = self._read_response(method)
+        if self._asked:
+            exchange = self._asked.popleft()
+            exchange.status, exchange.size = response.status, len(response.body)
+            exchange.outcome = "complete" if response.complete else "cut short"
+        return response
+
+    def _read_response(self, method: str) -> Response:
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
         connection.send(h11.Request(method=method, target="/", headers=[("Host", "localhost")]))
         connection.send(h11.EndOfMessage())
@@ -127,7 +177,7 @@ class RawClient:
                     raise
                 return _response(head, body, complete=False)
             if event is h11.NEED_DATA:
-                data = self.receive()
+                data = self._receive()
                 if not data and head is None:
                     raise ConnectionError("the connection ended before a response began")
                 connection.receive_data(data)

@@ -5,6 +5,9 @@ It knows the address and nothing else. Each request has a connection of its own;
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from passenger_trio.testing.exchange import Exchange
 from passenger_trio.testing.raw_client import RawClient, Response
 
 __all__ = ["Reachable"]
@@ -20,7 +23,11 @@ class Reachable:
 
     def connect(self, timeout: float = 30.0) -> RawClient:
         """A new connection for bytes."""
-        return RawClient(self.address, timeout)
+        return RawClient(self.address, timeout, note=self._note())
+
+    def _note(self) -> Callable[[Exchange], None] | None:
+        """Who wants to know what is asked on connections; None: a tap does, or nobody."""
+        return None
 
     def get(self, path: str = "/", **headers: str) -> Response:
         """GET on a new connection. Fields as in ``Accept="..."``; an underscore in a name becomes a dash."""

@@ -15,6 +15,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -26,7 +27,7 @@ import attrs
 from passenger_trio.admin.client import order
 from passenger_trio.errors import AdminError
 from passenger_trio.options import AppOptions, PoolOptions, ServerOptions
-from passenger_trio.testing.harness import MARK, Supervisor, eventually
+from passenger_trio.testing.harness import MARK, Supervisor, eventually, supervisor_python
 from passenger_trio.testing.leaks import is_ending, look
 from passenger_trio.testing.run_directory import HOME, environment_of_a_server, temporary_directory
 from passenger_trio.testing.warm_start import start_server
@@ -36,6 +37,8 @@ __all__ = ["ServerUnderTest", "Servers", "write_config"]
 _LONGEST_HOME = 72
 """Bytes of a directory in which every socket of a server has room (``sun_path`` has 107)."""
 
+_START_TIME = 60.0
+"""Seconds in which a process must serve, where requests wait for less."""
 _EVIDENCE = 60
 """Lines of the log that explain a start that failed."""
 
@@ -77,7 +80,17 @@ class ServerUnderTest(Supervisor):
         if os.geteuid() == 0 and "\nuser = " not in config.read_text():
             environment["PASSENGER_TRIO_USER"] = "root"  # a test runs its applications as itself
         with open(home / "log", "wb") as log:
-            process = start_server(["start", "--config", str(config)], environment, stdout=log, stderr=log)
+            if supervisor_python() == sys.executable:
+                process = start_server(["start", "--config", str(config)], environment, stdout=log, stderr=log)
+            else:
+                process = subprocess.Popen(
+                    [supervisor_python(), "-m", "passenger_trio.testing.served", "start", "--config", str(config)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    start_new_session=True,
+                )
         return cls(process, home, mark)
 
     def __init__(self, process: subprocess.Popen[bytes], home: Path, mark: str) -> None:
@@ -126,7 +139,13 @@ class ServerUnderTest(Supervisor):
 
         :raises AssertionError: the application does not start. The text has the server's explanation.
         """
-        [result] = self._order("spawn", for_long=True)["groups"]
+        deadline = time.monotonic() + _START_TIME
+        while True:
+            [result] = self._order("spawn", for_long=True)["groups"]
+            # It waits as a request would, no longer than max_request_queue_time. The process goes on starting.
+            waits_on = result["pid"] is None and result["error"]["code"] == "queue_timeout"
+            if not waits_on or time.monotonic() > deadline:
+                break
         if result["pid"] is None:
             self._troubled = True
             raise AssertionError(self._explanation(result["error"]))

@@ -12,39 +12,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import attrs
 import h11
 
+from passenger_trio.testing.exchange import Exchange
 from passenger_trio.testing.faults.link import Address, Connection, Link
 
-__all__ = ["Exchange", "Tap"]
+__all__ = ["Tap"]
 
 _KEPT = 256 * 1024
 """Bytes of a response body that are kept, for the lint."""
-
-
-@attrs.define
-class Exchange:
-    """One request of the test, as its client saw it. Times are seconds since the epoch; None: it has not happened."""
-
-    number: int
-    connected: float
-    method: str = ""
-    target: str = ""
-    request_fields: list[tuple[bytes, bytes]] = attrs.Factory(list)
-    begun: float | None = None
-    sent: float | None = None
-    """The request was complete."""
-    first_byte: float | None = None
-    ended: float | None = None
-    status: int | None = None
-    reason: bytes = b""
-    fields: list[tuple[bytes, bytes]] = attrs.Factory(list)
-    body: bytes = attrs.field(default=b"", repr=False)
-    size: int = 0
-    """Bytes of the response body."""
-    outcome: str = "no response"
-    """``complete``, ``cut short``, ``no response``, ``upgraded`` or ``not HTTP``."""
 
 
 class Tap(Link):

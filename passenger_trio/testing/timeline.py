@@ -18,11 +18,13 @@ from typing import Any
 
 import attrs
 
+from passenger_trio.testing.exchange import Exchange
 from passenger_trio.testing.lint import Finding
-from passenger_trio.testing.tap import Exchange
 
 __all__ = ["Line", "Row", "Timeline", "is_access_before", "make_timeline"]
 
+_ROWS, _LINES = 60, 150
+"""Of requests and of the log that a terminal shows; the files have all."""
 _APART = 5.0
 """Seconds by which the two views of one request may differ."""
 
@@ -96,15 +98,18 @@ class Timeline:
     def as_text(self) -> str:
         """For a terminal."""
         lines = [f"requests (seconds since the test began; --passenger-seed {self.seed}):"]
-        for row in self.rows:
+        if len(self.rows) > _ROWS:
+            lines.append(f"  {len(self.rows) - _ROWS} earlier requests are left out here")
+        for row in self.rows[-_ROWS:]:
             lines += _row_as_text(row)
         if not self.rows:
             lines.append("  none")
         if self.faults:
             lines += ["faults:", *(f"  {fault}" for fault in self.faults)]
         if self.log:
-            lines.append("log:")
-            lines += [f"  {line.at:8.3f} {line.level:<8} {line.text}" for line in self.log]
+            left_out = len(self.log) - _LINES
+            lines.append(f"log ({left_out} earlier lines are left out here):" if left_out > 0 else "log:")
+            lines += [f"  {line.at:8.3f} {line.level:<8} {line.text}" for line in self.log[-_LINES:]]
         if self.findings:
             lines.append("lint:")
             lines += [f"  {text}" for finding in self.findings for text in str(finding).splitlines()]
@@ -150,7 +155,7 @@ def make_timeline(
 ) -> Timeline:
     """Bring the sources together.
 
-    :param log: lines of the server's log as JSON objects, those of the access log among them.
+    :param log: lines of the server's log as JSON objects, those of the access log among them (with ``whole_second``, if their time has no fraction).
     :param times: lines of ``HARNESS_TIMES``.
     """
 
@@ -187,13 +192,13 @@ def make_timeline(
             int(line["bytes_sent"]),
         )
         rows.append(_with_server(row, line, spent, begun))
-    events = tuple(
-        Line(round(_epoch(line) - begun, 3), str(line.get("level", "info")), str(line.get("event", "")))
-        for line in log
-        if line.get("event") != "access"
-    )
+    events: list[Line] = []
+    for line in log:
+        if line.get("event") != "access":
+            at = round(_epoch(line) - begun, 3) if "time" in line else (events[-1].at if events else 0.0)
+            events.append(Line(at, str(line.get("level", "info")), str(line.get("event", ""))))
     return Timeline(
-        test, begun, seed, tuple(sorted(rows, key=lambda row: row.at)), events, tuple(findings), tuple(faults)
+        test, begun, seed, tuple(sorted(rows, key=lambda row: row.at)), tuple(events), tuple(findings), tuple(faults)
     )
 
 
@@ -210,10 +215,12 @@ def _belonging(exchange: Exchange, access: Sequence[Mapping[str, Any]]) -> Mappi
 def _with_server(row: Row, line: Mapping[str, Any] | None, spent: Mapping[str, Mapping[str, Any]], begun: float) -> Row:
     if line is None:
         return row
+    exact = not line.get("whole_second") or row.begun is None
     row = attrs.evolve(
         row,
+        status=line["status"] if row.outcome == "read as bytes" else row.status,
         request_id=line["request_id"],
-        arrived=round(_epoch(line) - begun, 3),
+        arrived=round(_epoch(line) - begun, 3) if exact else row.begun,
         queued=line["queue_time"],
         served=line["duration"],
         pid=line["pid"] or None,
@@ -234,7 +241,8 @@ def _with_server(row: Row, line: Mapping[str, Any] | None, spent: Mapping[str, M
 
 def is_access_before(line: Mapping[str, Any], begun: float) -> bool:
     """Whether a line of the access log is about a request of an earlier test: such lines come a moment late."""
-    return line.get("event") == "access" and _epoch(line) < begun - 0.001  # it has milliseconds
+    resolution = 1.0 if line.get("whole_second") else 0.001
+    return line.get("event") == "access" and _epoch(line) < begun - resolution
 
 
 def _epoch(line: Mapping[str, Any]) -> float:

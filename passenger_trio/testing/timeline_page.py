@@ -89,7 +89,7 @@ def _row(row: Row, end: float) -> str:
                 f'<div class="bar {lane}" style="left:{begins:.2f}%;width:{ends - begins:.2f}%" title="{title}"></div>'
             )
         lanes.append(f'<div class="lane">{bar}</div>')
-    bad = row.outcome not in ("complete", "not seen", "upgraded") or (row.status or 0) >= 500
+    bad = row.outcome not in ("complete", "not seen", "upgraded", "read as bytes") or (row.status or 0) >= 500
     response = f"{'none' if row.status is None else row.status}, {row.size} bytes, {row.outcome}"
     process = "" if row.pid is None else f"{row.pid}{', sent again' if row.retried else ''}"
     if row.raised:

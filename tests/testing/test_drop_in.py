@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
+
 import flask
 import pytest
 from starlette.applications import Starlette
@@ -45,3 +48,32 @@ def test_TH10_https_of_Flasks_client() -> None:
     with application.test_client() as client:
         assert client.get("/", base_url="https://shop.example").json == {"url": "https://shop.example/"}
         assert client.get("/").json == {"url": "http://localhost/"}
+
+
+def test_TH10_what_a_request_left_in_Flasks_contexts() -> None:
+    """``flask.session``, ``g`` and ``request`` behind a request, as in Flask's own client. What cannot be pickled is not there."""
+    application = flask.Flask("shop")
+    application.secret_key = "of the test"
+    application.test_client_class = FlaskClient
+    with sqlite3.connect(":memory:") as database:
+        database.row_factory = sqlite3.Row
+        row = database.execute("SELECT 1 AS number").fetchone()
+
+    @application.post("/<word>")
+    def keep(word: str) -> str:
+        flask.session["word"] = word
+        flask.g.word, flask.g.row, flask.g.lock = word, row, threading.Lock()
+        return flask.request.form["sent"]
+
+    with application.test_client() as client:
+        for word in ("first", "second"):
+            assert client.post(f"/{word}", data={"sent": "this"}).text == "this"
+            assert flask.session == {"word": word}
+            assert (flask.g.word, flask.g.row) == (word, {"number": 1})
+            assert "lock" not in flask.g
+            assert (flask.request.path, flask.request.form["sent"]) == (f"/{word}", "this")
+        assert client.get("/nowhere/at/all").status_code == 404
+        assert (flask.session, "word" in flask.g) == ({"word": "second"}, False)
+    assert not flask.has_request_context()
+    assert application.test_client().post("/third", data={"sent": "that"}).text == "that"
+    assert not flask.has_request_context()

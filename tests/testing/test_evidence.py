@@ -140,9 +140,19 @@ def test_TH4_TH6_a_failing_test_shows_its_requests_and_its_log(
 
 def test_TH5_TH6_lint_may_fail_a_test_and_each_test_may_leave_a_trace(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(shop=APP, test_shop=LINTED)
-    pytester.makeini("[pytest]\npassenger_trace = on\npassenger_output = seen\n")
+    settings = {
+        "trace": '"on"',
+        "output": '"seen"',
+        "seed": 7,
+        "leak_threshold": 3,
+        "keep": "false",
+        "app": '"shop:app"',
+    }
+    lines = "".join(f"passenger_{name} = {value}\n" for name, value in settings.items())
+    pytester.makepyprojecttoml("[tool.pytest]\n" + lines)  # of pytest 9, with types
     result = run(pytester, "--passenger-lint", "error")
     result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["passenger: --passenger-seed 7"])
     result.stdout.fnmatch_lines(["*passenger-lint: GET /status: *http.REDIRECT_WITHOUT_LOCATION*"])
     assert len(list((pytester.path / "seen").iterdir())) == 4
 

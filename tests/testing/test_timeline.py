@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from passenger_trio.testing.exchange import Exchange
 from passenger_trio.testing.lint import Finding
 from passenger_trio.testing.replay import main, replay_artefact
-from passenger_trio.testing.tap import Exchange
 from passenger_trio.testing.timeline import Timeline, make_timeline
 from passenger_trio.testing.timeline_page import timeline_page
 

@@ -12,12 +12,15 @@ import os
 import sys
 from typing import Any
 
-__all__ = ["wrap"]
+__all__ = ["PARTS", "load", "wrap"]
+
+PARTS = ("fault_points", "findings", "times", "wsgi_rules", "wsgi_wrapper", "asgi_rules", "asgi_wrapper")
+"""All modules of this directory that a process may need; one that is forked from a test's process has them already."""
 
 _DIRECTORY = os.path.dirname(os.path.abspath(__file__))
 
 
-def _load(name: str) -> Any:
+def load(name: str) -> Any:
     """A module of this directory, under a name that no application uses."""
     full = "passenger_harness_" + name
     if full not in sys.modules:
@@ -35,16 +38,16 @@ def wrap(application: Any, interface: str) -> Any:
 
     :param interface: ``"wsgi"`` or ``"asgi"``.
     """
-    points = _load("fault_points")
+    points = load("fault_points")
     fault = points.claim("load")
     if fault is not None:
         points.perform(fault)
     if os.environ.get("HARNESS_FAULTS"):
         _watch_forks(points)
-    _load("findings")
-    _load("times")
-    _load(interface + "_rules")
-    return _load(interface + "_wrapper").Wrapper(application)
+    load("findings")
+    load("times")
+    load(interface + "_rules")
+    return load(interface + "_wrapper").Wrapper(application)
 
 
 def _watch_forks(points: Any) -> None:
