@@ -15,11 +15,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 from passenger_trio.testing import RawClient, Response, Supervisor
 
 APPS = Path(__file__).resolve().parent.parent / "apps" / "python"
 BEHAVIOURS = APPS / "behaviours"
 FLASK = APPS / "flask_hello"
+GATE = os.path.join(tempfile.gettempdir(), f"pt-gate-{os.getpid()}")
+"""The socket of the fixture ``at_gate``: one path for all tests of this process, so that they can share a server."""
+BEHAVES = pytest.mark.passenger(
+    str(BEHAVIOURS),
+    environment="development",
+    friendly_error_pages="on",
+    max_pool_size=6,
+    access_log="-",
+    access_log_format="json",
+    env={"GATE": GATE},
+)
+"""A process of ``behaviours`` for each test, all of one server with (nearly) the options that the command has by itself."""
 AS_OURSELVES = {"PASSENGER_TRIO_USER": "root"} if os.geteuid() == 0 else {}
 """The environment in which root's server runs applications as root, as the harness has it."""
 HELLO = """

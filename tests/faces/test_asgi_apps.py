@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import textwrap
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from faces_tools import APPS
 
 from passenger_trio.testing import RawClient, Supervisor, eventually
+from passenger_trio.testing.live_app import LiveApp
 
 pytestmark = pytest.mark.os
 
@@ -71,13 +74,15 @@ def test_its_requests_share_a_process_as_far_as_it_is_told(tmp_path: Path) -> No
         assert len({one.result().json()["pid"] for one in waiting}) == 2
 
 
-def test_one_process_serves_many_requests_at_a_time(tmp_path: Path) -> None:
+@pytest.mark.passenger(str(FASTAPI))
+@pytest.mark.passenger_allow_leak("descriptors")  # the server keeps streams for the next requests
+def test_one_process_serves_many_requests_at_a_time(live_app: LiveApp, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    with Supervisor.start(FASTAPI, "--max-pool-size", "1") as server, ThreadPoolExecutor(40) as threads:
-        waiting = [threads.submit(httpx.get, f"{server.url}/gate?path={gate}", timeout=60) for _ in range(40)]
-        eventually(lambda: [process["sessions"] for process in server.group()["processes"]] == [40])
+    with ThreadPoolExecutor(40) as threads:
+        waiting = [threads.submit(live_app.get, f"/gate?path={gate}") for _ in range(40)]
+        eventually(lambda: [process["sessions"] for process in live_app.server.group()["processes"]] == [40])
         gate.touch()
-        assert {one.result().status_code for one in waiting} == {200}
+        assert {one.result().status for one in waiting} == {200}
 
 
 def leave_in_the_middle(server: Supervisor) -> float:
@@ -164,37 +169,34 @@ def test_a_loop_that_the_applications_environment_has_not(tmp_path: Path) -> Non
         assert "--loop trio: the application's environment has no Trio" in page.text
 
 
-def test_early_hints_come_before_the_response(tmp_path: Path) -> None:
-    source = """
-        async def application(scope, receive, send):
-            assert "http.response.early_hint" in scope["extensions"]
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
-            await send({"type": "http.response.early_hint", "links": [b"</style.css>; rel=preload"]})
-            await send({"type": "http.response.body", "body": b"hello"})
-        """
-    (tmp_path / "asgi.py").write_text(textwrap.dedent(source))
-    with Supervisor.start(tmp_path) as server, RawClient(server.address) as client:
-        client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        interim, _, rest = client.receive_all().partition(b"\r\n\r\n")
-        assert interim.startswith(b"HTTP/1.1 103 ")
-        assert b"link: </style.css>; rel=preload" in interim.lower()
-        assert rest.startswith(b"HTTP/1.1 200 ")
-        assert rest.endswith(b"\r\n\r\nhello")
+async def hints(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "http":
+        assert "http.response.early_hint" in scope["extensions"]
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+        await send({"type": "http.response.early_hint", "links": [b"</style.css>; rel=preload"]})
+        await send({"type": "http.response.body", "body": b"hello"})
 
 
-def test_litestar(tmp_path: Path) -> None:
-    source = """
-        from litestar import Litestar, get
+@pytest.mark.passenger(app=hints)
+def test_early_hints_come_before_the_response(passenger_raw: RawClient) -> None:
+    passenger_raw.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    interim, _, rest = passenger_raw.receive_all().partition(b"\r\n\r\n")
+    assert interim.startswith(b"HTTP/1.1 103 ")
+    assert b"link: </style.css>; rel=preload" in interim.lower()
+    assert rest.startswith(b"HTTP/1.1 200 ")
+    assert rest.endswith(b"\r\n\r\nhello")
 
-        @get("/greet/{name:str}", sync_to_thread=False)
-        def greet(name: str) -> dict[str, str]:
-            return {"hello": name}
 
-        app = Litestar([greet])
-        """
-    (tmp_path / "app.py").write_text(textwrap.dedent(source))
-    with Supervisor.start(tmp_path) as server:
-        assert httpx.get(f"{server.url}/greet/Zo%C3%AB").json() == {"hello": "Zoë"}
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Litestar's, which come and go with its version
+def test_litestar(passenger_factory: Callable[..., LiveApp]) -> None:
+    from litestar import Litestar, get
+
+    @get("/greet/{name:str}", sync_to_thread=False)
+    def greet(name: str) -> dict[str, str]:
+        return {"hello": name}
+
+    with passenger_factory(Litestar([greet])).client() as client:
+        assert client.get("/greet/Zo%C3%AB").json() == {"hello": "Zoë"}
 
 
 def test_whoever_says_wsgi_gets_an_error(tmp_path: Path) -> None:

@@ -17,12 +17,18 @@ from faces_tools import APPS, in_threads
 from needs import needs
 
 from passenger_trio.testing import RawClient, Supervisor, eventually
+from passenger_trio.testing.live_app import LiveApp
+from passenger_trio.testing.live_log import LiveLog
 
 pytestmark = pytest.mark.os
 
 APP = APPS / "buffering"
 BLOCK = 65536
 TWO = ("--max-pool-size", "2", "--min-instances", "2", "-e", "production")
+TWO_PROCESSES = pytest.mark.passenger(
+    str(APP), max_pool_size=2, environment="production", access_log="-", access_log_format="json"
+)
+"""For tests of the server with the options ``TWO``. They ask for ``live_app.server``, without a tap in between, which would buffer, too."""
 
 
 def digest(name: str, count: int) -> str:
@@ -66,26 +72,28 @@ def tiny_disk(path: Path, size: str) -> tuple[str, ...]:
     raise AssertionError("unreachable")
 
 
+@TWO_PROCESSES
 @pytest.mark.parametrize("kind", ["length", "chunked"])
-def test_clients_that_stop_reading_hold_no_process(kind: str) -> None:
+def test_clients_that_stop_reading_hold_no_process(live_app: LiveApp, passenger_log: LiveLog, kind: str) -> None:
     """20 clients, 20 MB each, 2 processes."""
-    with Supervisor.start(APP, *TWO) as server:
-        assert server.get(f"/{kind}?warm/10").complete
-        before = rss(server.pid)
-        clients = [ask(server, f"/{kind}?c{number}/305") for number in range(20)]
-        eventually(lambda: is_free(server) and server.group()["queue"] == 0, 30)
-        assert server.get("/hello").text == "hello"
-        assert rss(server.pid) - before < 16 * 1024**2
-        buffers = server.status()["buffers"]
-        assert buffers["disk"] > 20 * 10 * 1024**2
-        assert buffers["memory"] <= 20 * 256 * 1024
-        for number, client in enumerate(clients):
-            response = client.read_response()
-            assert response.complete
-            assert hashlib.sha256(response.body).hexdigest() == digest(f"c{number}", 305)
-            client.close()
-        assert server.status()["buffers"]["disk"] == 0
-        assert " spilled=" in server.wait_access_log(f"{kind}?c1/")
+    live_app.start_process()
+    server = live_app.server
+    assert server.get(f"/{kind}?warm/10").complete
+    before = rss(server.pid)
+    clients = [ask(server, f"/{kind}?c{number}/305") for number in range(20)]
+    eventually(lambda: is_free(server) and server.group()["queue"] == 0, 30)
+    assert server.get("/hello").text == "hello"
+    assert rss(server.pid) - before < 16 * 1024**2
+    buffers = server.status()["buffers"]
+    assert buffers["disk"] > 20 * 10 * 1024**2
+    assert buffers["memory"] <= 20 * 256 * 1024
+    for number, client in enumerate(clients):
+        response = client.read_response()
+        assert response.complete
+        assert hashlib.sha256(response.body).hexdigest() == digest(f"c{number}", 305)
+        client.close()
+    assert server.status()["buffers"]["disk"] == 0
+    assert passenger_log.wait_access(rf"{kind}\?c1/")["spilled"] > 0
 
 
 def slow_read(client: RawClient) -> tuple[str, bool]:
@@ -170,16 +178,19 @@ def test_the_watermark_pauses_the_application() -> None:
         client.close()
 
 
-def test_F2_what_a_process_wrote_before_it_died_is_delivered() -> None:
-    with Supervisor.start(APP, *TWO) as server:
-        pids = set(server.pids)
-        client = ask(server, "/dies?160", 32768)
-        eventually(lambda: set(server.pids) != pids, what="its process is gone")
-        response = client.read_response()
-        assert not response.complete
-        assert hashlib.sha256(response.body).hexdigest() == digest("dies", 160)
-        client.close()
-        eventually(lambda: server.status()["buffers"]["disk"] == 0)
+@TWO_PROCESSES
+@pytest.mark.passenger_allow_log("before it answered|end soon")
+def test_F2_what_a_process_wrote_before_it_died_is_delivered(live_app: LiveApp) -> None:
+    live_app.start_process()
+    server = live_app.server
+    pids = set(server.pids)
+    client = ask(server, "/dies?160", 32768)
+    eventually(lambda: set(server.pids) != pids, what="its process is gone")
+    response = client.read_response()
+    assert not response.complete
+    assert hashlib.sha256(response.body).hexdigest() == digest("dies", 160)
+    client.close()
+    eventually(lambda: server.status()["buffers"]["disk"] == 0)
 
 
 def test_F24_the_application_is_told_when_its_client_leaves(tmp_path: Path) -> None:
@@ -193,45 +204,49 @@ def test_F24_the_application_is_told_when_its_client_leaves(tmp_path: Path) -> N
         assert server.status()["buffers"]["disk"] == 0
 
 
-def test_F25_aborted_downloads_leave_nothing() -> None:
-    with Supervisor.start(APP, *TWO) as server:
-        assert server.get("/length?warm/80").complete
-        before = len(server.descriptors())
+@TWO_PROCESSES
+def test_F25_aborted_downloads_leave_nothing(live_app: LiveApp) -> None:
+    live_app.start_process()
+    server = live_app.server
+    assert server.get("/length?warm/80").complete
+    before = len(server.descriptors())
 
-        def abort(number: int) -> None:
-            client = ask(server, f"/length?a{number}/80", 32768)
-            client.receive(1000)
-            client.reset()
+    def abort(number: int) -> None:
+        client = ask(server, f"/length?a{number}/80", 32768)
+        client.receive(1000)
+        client.reset()
 
-        for round in range(20):
-            in_threads(20, lambda number, round=round: abort(20 * round + number))  # type: ignore[misc]
-        eventually(lambda: is_free(server))
-        # Each of the two processes may keep a stream: the response of the last one may have been stored as a whole before its client left.
-        eventually(lambda: len(server.descriptors()) <= before + 2)
-        status = server.status()
-        assert (status["buffers"]["disk"], status["buffers"]["memory"], status["requests"]["active"]) == (0, 0, 0)
-        assert not any("buffer." in name or "(deleted)" in name for name in server.descriptors())
+    for round in range(20):
+        in_threads(20, lambda number, round=round: abort(20 * round + number))  # type: ignore[misc]
+    eventually(lambda: is_free(server))
+    # Each of the two processes may keep a stream: the response of the last one may have been stored as a whole before its client left.
+    eventually(lambda: len(server.descriptors()) <= before + 2)
+    status = server.status()
+    assert (status["buffers"]["disk"], status["buffers"]["memory"], status["requests"]["active"]) == (0, 0, 0)
+    assert not any("buffer." in name or "(deleted)" in name for name in server.descriptors())
 
 
+@TWO_PROCESSES
 @pytest.mark.parametrize("kind", ["length", "chunked"])
-def test_uploads_that_are_stuck_delay_nobody(kind: str) -> None:
+def test_uploads_that_are_stuck_delay_nobody(live_app: LiveApp, kind: str) -> None:
     body = os.urandom(1024**2)
     framing = b"Content-Length: %d" % len(body) if kind == "length" else b"Transfer-Encoding: chunked"
-    with Supervisor.start(APP, *TWO) as server:
-        stuck = [server.connect() for _ in range(5)]
-        for client in stuck:
-            client.send(b"POST /sum HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\n" % framing)
-            client.send(body[:700_000] if kind == "length" else b"%x\r\n%b" % (len(body), body[:700_000]))
-        eventually(lambda: server.status()["buffers"]["disk"] > 5 * 500_000)
-        begun = time.monotonic()
-        assert server.get("/hello").text == "hello"
-        assert time.monotonic() - begun < 5  # they are stuck for ever
-        eventually(lambda: is_free(server))  # they have no process; with several fronts an idle slot lingers for 100 ms
-        for client in stuck:
-            client.send(body[700_000:] + (b"" if kind == "length" else b"\r\n0\r\n\r\n"))
-            assert client.read_response().text == f"{len(body)} {hashlib.sha256(body).hexdigest()}"
-            client.close()
-        assert server.status()["buffers"]["disk"] == 0
+    live_app.start_process()
+    server = live_app.server
+    stuck = [server.connect() for _ in range(5)]
+    for client in stuck:
+        client.send(b"POST /sum HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\n" % framing)
+        client.send(body[:700_000] if kind == "length" else b"%x\r\n%b" % (len(body), body[:700_000]))
+    eventually(lambda: server.status()["buffers"]["disk"] > 5 * 500_000)
+    begun = time.monotonic()
+    assert server.get("/hello").text == "hello"
+    assert time.monotonic() - begun < 5  # they are stuck for ever
+    eventually(lambda: is_free(server))  # they have no process; with several fronts an idle slot lingers for 100 ms
+    for client in stuck:
+        client.send(body[700_000:] + (b"" if kind == "length" else b"\r\n0\r\n\r\n"))
+        assert client.read_response().text == f"{len(body)} {hashlib.sha256(body).hexdigest()}"
+        client.close()
+    assert server.status()["buffers"]["disk"] == 0
 
 
 @pytest.mark.parametrize("limit", ["132K", "300K"])

@@ -13,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from faces_tools import BEHAVIOURS, clients, gate, run_command
+from faces_tools import BEHAVES, BEHAVIOURS, Gate, clients, run_command
 
 from passenger_trio.core.recorder import replay
 from passenger_trio.pool.events import EVENTS
 from passenger_trio.testing import Supervisor, eventually
+from passenger_trio.testing.live_app import LiveApp
 
 pytestmark = pytest.mark.os
 
@@ -28,20 +29,21 @@ def ask(server: Supervisor, *words: str) -> str:
     return done.stdout
 
 
-def test_requests_in_flight() -> None:
-    with gate() as at_gate, Supervisor.start(BEHAVIOURS, *at_gate.arguments) as server:
-        assert ask(server, "requests") == "No request is in flight.\n"
-        with clients(2) as send:
-            answer = send(server, "/gate?password=x")
-            pid = at_gate.wait_arrival()
-            text = eventually(lambda: next((t for t in [ask(server, "requests")] if "slow path" in t), ""))
-            assert "GET /gate " in text
-            assert "password" not in text
-            assert str(pid) in text
-            [request] = json.loads(ask(server, "requests", "--json"))["requests"]
-            assert request["pid"] == pid
-            at_gate.open()
-            assert answer.result().status == 200
+@BEHAVES
+def test_requests_in_flight(live_app: LiveApp, at_gate: Gate) -> None:
+    server = live_app.server
+    assert ask(server, "requests") == "No request is in flight.\n"
+    with clients(2) as send:
+        answer = send(live_app, "/gate?password=x")
+        pid = at_gate.wait_arrival()
+        text = eventually(lambda: next((t for t in [ask(server, "requests")] if "slow path" in t), ""))
+        assert "GET /gate " in text
+        assert "password" not in text
+        assert str(pid) in text
+        [request] = json.loads(ask(server, "requests", "--json"))["requests"]
+        assert request["pid"] == pid
+        at_gate.open()
+        assert answer.result().status == 200
 
 
 def test_requests_tell_what_is_held_for_each_in_memory_and_on_disk() -> None:
@@ -77,18 +79,19 @@ def test_memory_of_each_process_and_what_copy_on_write_saves() -> None:
         assert "more if nothing were shared (copy-on-write)" in text
 
 
-def test_a_process_is_detached_after_its_requests_and_replaced() -> None:
-    with gate() as at_gate, Supervisor.start(BEHAVIOURS, *at_gate.arguments) as server:
-        with clients(1) as send:
-            answer = send(server, "/gate")
-            pid = at_gate.wait_arrival()
-            assert ask(server, "detach", str(pid)) == f"process {pid} of behaviours (development) is detached\n"
-            eventually(lambda: server.pids and pid not in server.pids)
-            assert server.get("/pid").status == 200
-            at_gate.open()
-            assert answer.result().status == 200
-        again = run_command("detach", str(pid), "--instance", str(server.instance_dir))
-        assert (again.returncode, "no process" in again.stderr) == (1, True)
+@BEHAVES
+def test_a_process_is_detached_after_its_requests_and_replaced(live_app: LiveApp, at_gate: Gate) -> None:
+    server = live_app.server
+    with clients(1) as send:
+        answer = send(live_app, "/gate")
+        pid = at_gate.wait_arrival()
+        assert ask(server, "detach", str(pid)) == f"process {pid} of behaviours (development) is detached\n"
+        eventually(lambda: pid not in server.pids)
+        assert live_app.get("/pid").status == 200
+        at_gate.open()
+        assert answer.result().status == 200
+    again = run_command("detach", str(pid), "--instance", str(server.instance_dir))
+    assert (again.returncode, "no process" in again.stderr) == (1, True)
 
 
 def test_drain_and_resume() -> None:

@@ -16,12 +16,29 @@ from pathlib import Path
 
 import httpx
 import pytest
-from faces_tools import AS_OURSELVES, BEHAVIOURS, FLASK, HELLO, clients, gate, in_threads, keep_alive, write_app
+from faces_tools import (
+    AS_OURSELVES,
+    BEHAVES,
+    BEHAVIOURS,
+    FLASK,
+    HELLO,
+    Gate,
+    clients,
+    gate,
+    in_threads,
+    keep_alive,
+    write_app,
+)
 
 from passenger_trio.testing import LeftBehind, RawClient, Response, Supervisor, eventually
+from passenger_trio.testing.clients import http_client
 from passenger_trio.testing.harness import MARK, is_running
+from passenger_trio.testing.live_app import LiveApp
+from passenger_trio.testing.live_log import LiveLog
 
 pytestmark = pytest.mark.os
+
+ONE_PROCESS = BEHAVES.with_args(max_pool_size=1)
 
 
 def curl(*arguments: str) -> str:
@@ -221,42 +238,38 @@ class TestThePoolFollowsTheLoad:
             it.open()
             assert [answer.result().status for answer in waiting] == [200, 200, 200]
 
-    def test_who_waits_is_served_in_the_order_of_arrival(self) -> None:
-        with (
-            gate() as it,
-            clients(4) as send,
-            Supervisor.start(BEHAVIOURS, "--max-pool-size", "1", *it.arguments) as server,
-        ):
-            first = send(server, "/gate")
-            it.wait_arrival()
+    @ONE_PROCESS
+    def test_who_waits_is_served_in_the_order_of_arrival(self, live_app: LiveApp, at_gate: Gate) -> None:
+        server = live_app.server
+        with clients(4) as send:
+            first = send(live_app, "/gate")
+            at_gate.wait_arrival()
             queued = []
             for number in range(3):
-                queued.append(send(server, f"/gate?{number}"))
+                queued.append(send(live_app, f"/gate?{number}"))
                 eventually(lambda: server.status()["pool"]["queue"] == len(queued))
             for answer in [first, *queued]:
                 assert not answer.done()
-                it.open()
+                at_gate.open()
                 assert answer.result().status == 200
                 if answer is not queued[-1]:
-                    it.wait_arrival()
+                    at_gate.wait_arrival()
 
-    def test_a_client_that_leaves_the_queue_costs_no_process(self) -> None:
-        with (
-            gate() as it,
-            clients(1) as send,
-            Supervisor.start(BEHAVIOURS, "--max-pool-size", "1", *it.arguments) as server,
-        ):
-            first = send(server, "/gate")
-            it.wait_arrival()
-            impatient = server.connect()
+    @ONE_PROCESS
+    def test_a_client_that_leaves_the_queue_costs_no_process(self, live_app: LiveApp, at_gate: Gate) -> None:
+        server = live_app.server
+        with clients(1) as send:
+            first = send(live_app, "/gate")
+            at_gate.wait_arrival()
+            impatient = live_app.connect()
             impatient.send(b"GET /gate HTTP/1.1\r\nHost: localhost\r\n\r\n")
             eventually(lambda: server.status()["pool"]["queue"] == 1)
             impatient.reset()
             eventually(lambda: server.status()["pool"]["queue"] == 0)
-            it.open()
+            at_gate.open()
             assert first.result().status == 200
-            assert server.get("/pid").status == 200
-            assert it.nobody_comes()
+            assert live_app.get("/pid").status == 200
+            assert at_gate.nobody_comes()
 
     def test_threads_serve_requests_of_one_process_at_the_same_time(self) -> None:
         options = ("--thread-count", "4", "--max-pool-size", "1")
@@ -325,51 +338,45 @@ class TestWhatTheApplicationIsTold:
 
 
 class TestRequestsAndResponses:
-    def test_a_piece_of_a_stream_is_seen_before_the_next_is_made(self) -> None:
-        with gate() as it, Supervisor.start(BEHAVIOURS, *it.arguments) as server:
-            with server.connect() as client:
-                client.send(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                seen = b""
-                while b"first\n" not in seen:
-                    seen += client.receive()
-                it.wait_arrival()
-                it.open()
-                while b"last\n" not in seen:
-                    seen += client.receive()
+    @BEHAVES
+    def test_a_piece_of_a_stream_is_seen_before_the_next_is_made(self, live_app: LiveApp, at_gate: Gate) -> None:
+        with live_app.connect() as client:
+            client.send(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            seen = b""
+            while b"first\n" not in seen:
+                seen += client.receive()
+            at_gate.wait_arrival()
+            at_gate.open()
+            while b"last\n" not in seen:
+                seen += client.receive()
 
-    def test_large_bodies_both_ways_as_length_and_as_chunks(self) -> None:
+    @BEHAVES
+    def test_large_bodies_both_ways_as_length_and_as_chunks(self, live_app: LiveApp) -> None:
         body = os.urandom(1 << 20) * 20
-        with Supervisor.start(BEHAVIOURS) as server:
-            with httpx.Client(timeout=60) as client:
-                assert client.post(server.url + "/echo", content=body).content == body
-                pieces = (body[at : at + 100_000] for at in range(0, len(body), 100_000))
-                assert client.post(server.url + "/echo", content=pieces).content == body
-                assert len(client.get(server.url + "/big?64").content) == 64 << 20
+        with http_client(live_app.server.address, live_app.url, timeout=60) as client:  # not by the tap, which is slow
+            assert client.post("/echo", content=body).content == body
+            pieces = (body[at : at + 100_000] for at in range(0, len(body), 100_000))
+            assert client.post("/echo", content=pieces).content == body
+            assert len(client.get("/big?64").content) == 64 << 20
 
-    def test_curl_in_its_several_ways(self, tmp_path: Path) -> None:
+    @BEHAVES
+    def test_curl_in_its_several_ways(self, live_app: LiveApp, tmp_path: Path) -> None:
         upload = tmp_path / "upload"
         upload.write_bytes(os.urandom(3 << 20))
-        with Supervisor.start(BEHAVIOURS) as server:
-            done = subprocess.run(
-                ["curl", "-sS", "-H", "Expect: 100-continue", "-T", str(upload), server.url + "/echo"],
-                capture_output=True,
-                check=True,
-            )
-            assert done.stdout == upload.read_bytes()
-            assert curl("-0", server.url + "/pid").isdigit()
-            assert "HTTP/1.0" not in curl("-0", "-i", server.url + "/pid")
-            assert curl("-I", server.url + "/pid").startswith("HTTP/1.1 200 OK")
-            two = curl(
-                "-w",
-                " %{num_connects}\n",
-                server.url + "/pid",
-                "--next",
-                "-sS",
-                "-w",
-                " %{num_connects}\n",
-                server.url + "/pid",
-            )
-            assert [line.split()[1] for line in two.splitlines()] == ["1", "0"]
+        there = ("--unix-socket", live_app.socket)
+        done = subprocess.run(
+            ["curl", "-sS", *there, "-H", "Expect: 100-continue", "-T", str(upload), live_app.url + "/echo"],
+            capture_output=True,
+            check=True,
+        )
+        assert done.stdout == upload.read_bytes()
+        pid = live_app.url + "/pid"
+        assert curl(*there, "-0", pid).isdigit()
+        assert "HTTP/1.0" not in curl(*there, "-0", "-i", pid)
+        assert curl(*there, "-I", pid).startswith("HTTP/1.1 200 OK")
+        count = ("-w", " %{num_connects}\n", pid)
+        two = curl(*there, *count, "--next", "-sS", *there, *count)
+        assert [line.split()[1] for line in two.splitlines()] == ["1", "0"]
 
     def test_a_unix_socket_instead_of_a_port(self, tmp_path: Path) -> None:
         path = tmp_path / "web.sock"
@@ -386,15 +393,18 @@ class TestRequestsAndResponses:
             told = json.loads(curl("-g", server.url + "/environ"))
             assert told["REMOTE_ADDR"] == "::1"
 
-    def test_an_exception_of_the_application_costs_that_request_only(self) -> None:
-        with Supervisor.start(BEHAVIOURS) as server:
-            [pid] = server.pids
-            with server.connect() as client:
-                failed = client.get("/raise?a&b<c>", [("Accept", "text/html")])
-                assert failed.status == 500
-                assert "raised on purpose: a&amp;b&lt;c&gt;" in failed.text
-                assert client.get("/pid").text == str(pid)
-            server.wait_log("raised on purpose")
+    @BEHAVES
+    @pytest.mark.passenger_allow_log("raised on purpose")
+    def test_an_exception_of_the_application_costs_that_request_only(
+        self, live_app: LiveApp, passenger_log: LiveLog
+    ) -> None:
+        [pid] = live_app.pids
+        with live_app.connect() as client:
+            failed = client.get("/raise?a&b<c>", [("Accept", "text/html")])
+            assert failed.status == 500
+            assert "raised on purpose: a&amp;b&lt;c&gt;" in failed.text
+            assert client.get("/pid").text == str(pid)
+        passenger_log.wait("raised on purpose")
 
     def test_in_production_an_exception_is_not_shown(self) -> None:
         with Supervisor.start(BEHAVIOURS, "-e", "production") as server:
@@ -408,16 +418,16 @@ class TestRequestsAndResponses:
                 assert id in failed.text
                 server.wait_log(id)
 
-    def test_clients_that_go_away_in_the_middle_cost_no_process(self) -> None:
+    @ONE_PROCESS
+    def test_clients_that_go_away_in_the_middle_cost_no_process(self, live_app: LiveApp) -> None:
         """F24: the application is told, and its process serves the next."""
-        with Supervisor.start(BEHAVIOURS, "--max-pool-size", "1") as server:
-            [pid] = server.pids
-            for _ in range(5):
-                client = server.connect()
-                client.send(b"GET /big?500 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                client.receive()
-                client.reset()
-            assert server.get("/pid").text == str(pid)
+        [pid] = live_app.pids
+        for _ in range(5):
+            client = live_app.connect()
+            client.send(b"GET /big?500 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            client.receive()
+            client.reset()
+        assert live_app.get("/pid").text == str(pid)
 
     def test_a_storm_of_resets_leaves_no_descriptor(self) -> None:
         """F25."""
@@ -474,18 +484,19 @@ class TestLogs:
             assert match["id"] == told["HTTP_X_REQUEST_ID"]
             assert float(match["queue"]) == 0
 
-    def test_as_json_with_the_time_in_the_queue(self) -> None:
-        options = ("--access-log-format", "json", "--max-pool-size", "1")
-        with gate() as it, clients(2) as send, Supervisor.start(BEHAVIOURS, *options, *it.arguments) as server:
-            first = send(server, "/gate?1")
-            pid = it.wait_arrival()
-            second = send(server, "/gate?2")
+    @ONE_PROCESS
+    def test_as_json_with_the_time_in_the_queue(self, live_app: LiveApp, at_gate: Gate, passenger_log: LiveLog) -> None:
+        server = live_app.server
+        with clients(2) as send:
+            first = send(live_app, "/gate?1")
+            pid = at_gate.wait_arrival()
+            second = send(live_app, "/gate?2")
             eventually(lambda: server.status()["pool"]["queue"] == 1)
-            it.open()
-            it.wait_arrival()
-            it.open()
+            at_gate.open()
+            at_gate.wait_arrival()
+            at_gate.open()
             assert first.result().status == second.result().status == 200
-            records = [json.loads(server.wait_access_log(f"/gate?{number}")) for number in (1, 2)]
+            records = [passenger_log.wait_access(rf"/gate\?{number}") for number in (1, 2)]
             assert [record["pid"] for record in records] == [pid, pid]
             assert records[0]["queue_time"] == 0 < records[1]["queue_time"] <= records[1]["duration"]
             assert len({record["request_id"] for record in records}) == 2

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faces_tools import BEHAVIOURS, HELLO, clients, gate, in_threads, run_command, write_app
+from faces_tools import BEHAVES, BEHAVIOURS, HELLO, clients, gate, in_threads, run_command, write_app
 
 from passenger_trio.admin.client import fetch_status
 from passenger_trio.admin.instances import list_instances
 from passenger_trio.testing import RawClient, Supervisor, eventually
+from passenger_trio.testing.live_app import LiveApp
+from passenger_trio.testing.live_log import LiveLog
 
 pytestmark = pytest.mark.os
 
@@ -172,26 +174,28 @@ class TestWhichInstance:
             status_of(server)
 
 
+@BEHAVES
 class TestTheAdminSocket:
     """F60."""
 
-    def test_is_for_its_owner(self) -> None:
+    def test_is_for_its_owner(self, live_app: LiveApp) -> None:
         """R49: the file's mode and its directory's; there is no password that could be empty, and nothing listens on TCP for it."""
-        with Supervisor.start(BEHAVIOURS) as server:
-            path = Path(server.ready["admin_socket"])
-            assert stat.S_IMODE(path.stat().st_mode) == 0o600
-            assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        server = live_app.server
+        path = Path(server.ready["admin_socket"])
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
-    def test_refuses_another_user_that_comes_through(self) -> None:
+    def test_refuses_another_user_that_comes_through(self, live_app: LiveApp, passenger_log: LiveLog) -> None:
         """The file's mode stops him; and if it did not, the kernel's word would: here the mode lets everybody in. (Only root can play somebody else.)"""
         stranger = 65534 if os.geteuid() == 0 else os.geteuid()
         caller = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.sendall(b'GET /v1/status HTTP/1.0\\r\\n\\r\\n')\n"
         caller += "while data := s.recv(65536): print(data.decode(), end='')"
-        with Supervisor.start(BEHAVIOURS) as server:
-            path = str(server.ready["admin_socket"])
-            os.chmod(path, 0o666)
-            for directory in (server.home, server.instance_dir):
-                os.chmod(directory, 0o755)
+        server = live_app.server
+        path = str(server.ready["admin_socket"])
+        modes = {place: os.stat(place).st_mode for place in (path, str(server.home), str(server.instance_dir))}
+        for place in modes:
+            os.chmod(place, 0o666 if place == path else 0o755)
+        try:
             told = subprocess.run(
                 ["/usr/bin/env", "python3", "-c", caller, path],
                 capture_output=True,
@@ -200,13 +204,15 @@ class TestTheAdminSocket:
                 user=stranger,
                 extra_groups=[] if stranger == 65534 else None,
             ).stdout
-            if stranger == 65534:
-                assert told.startswith("HTTP/1.1 403 ")
-                assert "groups" not in told
-                server.wait_log("user 65534")
-            else:
-                assert told.startswith("HTTP/1.1 200 ")
-            os.chmod(server.instance_dir, 0o700)
+        finally:
+            for place, mode in modes.items():
+                os.chmod(place, stat.S_IMODE(mode))
+        if stranger == 65534:
+            assert told.startswith("HTTP/1.1 403 ")
+            assert "groups" not in told
+            passenger_log.wait("user 65534")
+        else:
+            assert told.startswith("HTTP/1.1 200 ")
 
     @pytest.mark.parametrize(
         ("request_", "status"),
@@ -219,8 +225,9 @@ class TestTheAdminSocket:
             (b"GET /v1/status HTTP/1.0\r\n\r\n", 200),
         ],
     )
-    def test_answers_what_is_wrong(self, request_: bytes, status: int) -> None:
-        with Supervisor.start(BEHAVIOURS) as server, RawClient(str(server.ready["admin_socket"])) as client:
+    def test_answers_what_is_wrong(self, live_app: LiveApp, request_: bytes, status: int) -> None:
+        server = live_app.server
+        with RawClient(str(server.ready["admin_socket"])) as client:
             try:
                 client.send(request_)
             except BrokenPipeError:
@@ -228,35 +235,35 @@ class TestTheAdminSocket:
             assert client.read_response().status == status
             assert server.status()["pid"] == server.pid
 
-    def test_garbage_and_callers_that_say_nothing_cost_nothing(self) -> None:
-        with Supervisor.start(BEHAVIOURS) as server:
-            path = str(server.ready["admin_socket"])
-            silent = [RawClient(path) for _ in range(12)]
-            for number, client in enumerate(silent):
-                client.send(b"GET /v1/sta"[: number or 1])
-            with RawClient(path) as client:
-                client.send(os.urandom(300) + b"\r\n\r\n")
-                client.receive_all()
-            with RawClient(path) as client:
-                client.send(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
-                client.reset()
-            assert server.status()["pid"] == server.pid
-            for client in silent:
-                client.close()
-            assert len({told["pid"] for told in in_threads(8, lambda _: fetch_status(path))}) == 1
-            begun = time.monotonic()
-            assert server.get("/pid").status == 200
-            assert time.monotonic() - begun < 5
+    def test_garbage_and_callers_that_say_nothing_cost_nothing(self, live_app: LiveApp) -> None:
+        server = live_app.server
+        path = str(server.ready["admin_socket"])
+        silent = [RawClient(path) for _ in range(12)]
+        for number, client in enumerate(silent):
+            client.send(b"GET /v1/sta"[: number or 1])
+        with RawClient(path) as client:
+            client.send(os.urandom(300) + b"\r\n\r\n")
+            client.receive_all()
+        with RawClient(path) as client:
+            client.send(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.reset()
+        assert server.status()["pid"] == server.pid
+        for client in silent:
+            client.close()
+        assert len({told["pid"] for told in in_threads(8, lambda _: fetch_status(path))}) == 1
+        begun = time.monotonic()
+        assert live_app.get("/pid").status == 200
+        assert time.monotonic() - begun < 5
 
-    def test_of_many_silent_callers_the_oldest_go_and_descriptors_come_back(self) -> None:
+    def test_of_many_silent_callers_the_oldest_go_and_descriptors_come_back(self, live_app: LiveApp) -> None:
         """KE4"""
-        with Supervisor.start(BEHAVIOURS) as server:
-            path = str(server.ready["admin_socket"])
-            before = len(server.descriptors())
-            crowd = [RawClient(path) for _ in range(40)]
-            assert all(client.at_end() for client in crowd[:24])
-            assert server.status()["pid"] == server.pid, "with sixteen others waiting"
-            for client in crowd:
-                client.close()
-            eventually(lambda: len(server.descriptors()) <= before)
-            assert eventually(lambda: server.status()["pid"]) == server.pid
+        server = live_app.server
+        path = str(server.ready["admin_socket"])
+        before = len(server.descriptors())
+        crowd = [RawClient(path) for _ in range(40)]
+        assert all(client.at_end() for client in crowd[:24])
+        assert server.status()["pid"] == server.pid, "with sixteen others waiting"
+        for client in crowd:
+            client.close()
+        eventually(lambda: len(server.descriptors()) <= before)
+        assert eventually(lambda: server.status()["pid"]) == server.pid

@@ -3,101 +3,103 @@
 from __future__ import annotations
 
 import pytest
-from faces_tools import BEHAVIOURS, clients, gate
+from faces_tools import BEHAVES, Gate, clients
 
-from passenger_trio.testing import Supervisor, eventually
+from passenger_trio.testing import eventually
+from passenger_trio.testing.live_app import LiveApp
+from passenger_trio.testing.live_log import LiveLog
 
 pytestmark = pytest.mark.os
 
 
-def pid(server: Supervisor) -> int:
-    response = server.get("/pid")
+def pid(live_app: LiveApp) -> int:
+    response = live_app.get("/pid")
     assert response.status == 200
     return int(response.body)
 
 
-def test_a_process_is_replaced_after_so_many_requests_and_no_request_notices() -> None:
-    with Supervisor.start(BEHAVIOURS, "--max-requests", "5") as server:
-        first = pid(server)
-        eventually(lambda: pid(server) != first)
-        eventually(lambda: server.pids and first not in server.pids)
-        server.wait_log("it has served max_requests requests")
+@BEHAVES.with_args(max_requests=5)
+def test_a_process_is_replaced_after_so_many_requests_and_no_request_notices(
+    live_app: LiveApp, passenger_log: LiveLog
+) -> None:
+    first = pid(live_app)
+    eventually(lambda: pid(live_app) != first)
+    eventually(lambda: first not in live_app.pids)
+    passenger_log.wait("it has served max_requests requests")
 
 
-def test_a_process_is_replaced_after_its_lifetime() -> None:
-    with Supervisor.start(BEHAVIOURS, "--max-process-lifetime", "300ms") as server:
-        first = pid(server)
-        eventually(lambda: pid(server) != first)
-        server.wait_log("it is older than max_process_lifetime")
+@BEHAVES.with_args(max_process_lifetime="300ms")
+def test_a_process_is_replaced_after_its_lifetime(live_app: LiveApp, passenger_log: LiveLog) -> None:
+    first = pid(live_app)
+    eventually(lambda: pid(live_app) != first)
+    passenger_log.wait("it is older than max_process_lifetime")
 
 
-@pytest.mark.parametrize("threads", ["1", "2"])
-def test_a_request_that_lasts_too_long_is_answered_504_and_its_process_is_killed(threads: str) -> None:
+@pytest.mark.passenger_allow_log("its process was killed")
+@pytest.mark.parametrize(
+    "threads",
+    [
+        pytest.param(threads, marks=BEHAVES.with_args(max_request_time="500ms", thread_count=threads))
+        for threads in (1, 2)
+    ],
+)
+def test_a_request_that_lasts_too_long_is_answered_504_and_its_process_is_killed(
+    live_app: LiveApp, passenger_log: LiveLog, at_gate: Gate, threads: int
+) -> None:
     """F3."""
-    with (
-        gate() as at_gate,
-        Supervisor.start(
-            BEHAVIOURS, "--max-request-time", "500ms", "--thread-count", threads, *at_gate.arguments
-        ) as server,
-    ):
-        with clients(1) as send:
-            answer = send(server, "/gate?secret")
-            stuck = at_gate.wait_arrival()
-            assert answer.result().status == 504
-        line = server.wait_log("its process was killed")
-        assert "GET /gate" in line
-        assert "secret" not in line
-        assert "request " in line
-        assert at_gate.nobody_comes(), "it was sent to a second process"
-        eventually(lambda: server.pids and stuck not in server.pids)
-        assert pid(server) != stuck
-        assert server.status()["requests"]["rejected"] == {"request_time_exceeded": 1}
+    with clients(1) as send:
+        answer = send(live_app, "/gate?secret")
+        stuck = at_gate.wait_arrival()
+        assert answer.result().status == 504
+    line = passenger_log.wait("its process was killed")
+    assert "GET /gate" in line
+    assert "secret" not in line
+    assert "request " in line
+    assert at_gate.nobody_comes(), "it was sent to a second process"
+    eventually(lambda: stuck not in live_app.pids)
+    assert pid(live_app) != stuck
+    assert live_app.server.status()["requests"]["rejected"] == {"request_time_exceeded": 1}
 
 
-def test_a_response_that_has_begun_is_cut_short_visibly() -> None:
-    with gate() as at_gate, Supervisor.start(BEHAVIOURS, "--max-request-time", "500ms", *at_gate.arguments) as server:
-        with clients(1) as send:
-            answer = send(server, "/stream")
-            at_gate.wait_arrival()
-            assert not answer.result().complete
+@pytest.mark.passenger_allow_log("its process was killed")
+@BEHAVES.with_args(max_request_time="500ms")
+def test_a_response_that_has_begun_is_cut_short_visibly(live_app: LiveApp, at_gate: Gate) -> None:
+    with clients(1) as send:
+        answer = send(live_app, "/stream")
+        at_gate.wait_arrival()
+        assert not answer.result().complete
 
 
-def test_who_waits_too_long_for_a_process_is_answered_504() -> None:
-    with (
-        gate() as at_gate,
-        Supervisor.start(
-            BEHAVIOURS, "--max-pool-size", "1", "--max-request-queue-time", "300ms", *at_gate.arguments
-        ) as server,
-    ):
-        with clients(1) as send:
-            first = send(server, "/gate")
-            at_gate.wait_arrival()
-            assert server.get("/pid").status == 504
-            at_gate.open()
-            assert first.result().status == 200
-        assert server.get("/pid").status == 200
+@BEHAVES.with_args(max_pool_size=1, max_request_queue_time="300ms")
+def test_who_waits_too_long_for_a_process_is_answered_504(live_app: LiveApp, at_gate: Gate) -> None:
+    with clients(1) as send:
+        first = send(live_app, "/gate")
+        at_gate.wait_arrival()
+        assert live_app.get("/pid").status == 504
+        at_gate.open()
+        assert first.result().status == 200
+    assert live_app.get("/pid").status == 200
 
 
-def test_a_process_that_grew_is_replaced() -> None:
+@BEHAVES.with_args(memory_limit="80M", memory_check_interval="100ms")
+def test_a_process_that_grew_is_replaced(live_app: LiveApp, passenger_log: LiveLog) -> None:
     """F34."""
-    with Supervisor.start(BEHAVIOURS, "--memory-limit", "80M", "--memory-check-interval", "100ms") as server:
-        first = pid(server)
-        server.get("/grow?120")
-        server.wait_log("its memory exceeds the limit")
-        eventually(lambda: pid(server) != first)
+    first = pid(live_app)
+    live_app.get("/grow?120")
+    passenger_log.wait("its memory exceeds the limit")
+    eventually(lambda: pid(live_app) != first)
 
 
-def test_a_process_that_grew_too_much_is_killed() -> None:
+@pytest.mark.passenger_allow_log("before it answered")
+@BEHAVES.with_args(hard_memory_limit="300M", memory_check_interval="100ms")
+def test_a_process_that_grew_too_much_is_killed(live_app: LiveApp, passenger_log: LiveLog) -> None:
     """(With a soft limit beside it, it may be seen on its way up, and be replaced.)"""
-    with Supervisor.start(BEHAVIOURS, "--hard-memory-limit", "300M", "--memory-check-interval", "100ms") as server:
-        first = pid(server)
-        server.get("/grow?400")
-        eventually(lambda: first not in server.pids)
-        server.wait_log(f"killing process {first} of behaviours (development): its memory exceeds the limit")
+    first = pid(live_app)
+    live_app.get("/grow?400")
+    eventually(lambda: first not in live_app.pids)
+    passenger_log.wait(rf"killing process {first} of behaviours \(development\): its memory exceeds the limit")
 
 
-def test_the_concurrency_of_a_process_can_be_forced() -> None:
-    with Supervisor.start(
-        BEHAVIOURS, "--thread-count", "4", "--force-max-concurrent-requests-per-process", "2"
-    ) as server:
-        assert server.group()["processes"][0]["concurrency"] == 2
+@BEHAVES.with_args(thread_count=4, force_max_concurrent_requests_per_process=2)
+def test_the_concurrency_of_a_process_can_be_forced(live_app: LiveApp) -> None:
+    assert live_app.server.group()["processes"][0]["concurrency"] == 2

@@ -1,0 +1,29 @@
+"""What the end-to-end tests share by fixtures: the gate at which requests wait, and what runs with several fronts or another interpreter say for all servers.
+
+A test of an application asks for ``live_app`` (docs/testing.md) with a mark of ``faces_tools``, and shares its server with all that have the same mark.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from faces_tools import GATE, Gate
+
+
+@pytest.fixture(scope="session")
+def passenger_config() -> dict[str, Any]:
+    """``nox -s fronts`` and ``nox -s pypy`` say it by variables, which servers of the fixtures do not inherit."""
+    fronts, python = os.environ.get("PASSENGER_TRIO_FRONTS"), os.environ.get("PASSENGER_TRIO_PYTHON")
+    return ({"fronts": int(fronts)} if fronts else {}) | ({"python": python} if python else {})
+
+
+@pytest.fixture
+def at_gate() -> Iterator[Gate]:
+    """The gate of applications with the mark ``BEHAVES``. Whoever waits goes on when the test ends."""
+    gate = Gate(GATE)
+    yield gate
+    gate.close()
+    os.unlink(GATE)
