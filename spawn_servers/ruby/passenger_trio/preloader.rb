@@ -111,7 +111,7 @@ module PassengerTrio
       return report_failure(token, "no descriptor came with the message") if output.nil?
 
       begin
-        pid = Process.fork # flushes Ruby's own buffers first
+        pid = Process.fork # flushes Ruby's own buffers first; where the kernel says EAGAIN, it tries again each second
       rescue SystemCallError => e
         return report_failure(token, "fork: #{e.message}")
       end
