@@ -8,12 +8,19 @@ So together they cost the clients of other applications one step per turn of the
 
 from __future__ import annotations
 
-__all__ = ["STEP", "ReadSize"]
+import math
+
+__all__ = ["STEP", "ReadSize", "SmallReads"]
 
 STEP = 64
 """Pieces handled in one step; each costs a few microseconds."""
 _FEW = 8
 _FACTOR = 4
+_SMALL = 1024
+"""Bytes of a read that is not small."""
+_SOON, _PAUSE = 0.02, 0.1
+"""Seconds from one read to the next: as in a flood, and as in none. (A flood that waits for its turn is read less often.)"""
+_IN_A_ROW = 16
 
 
 class ReadSize:
@@ -42,3 +49,32 @@ class ReadSize:
             self.is_flood = False
             if size >= self.limit:
                 self.limit = min(self._most, self.limit * _FACTOR)
+
+
+class SmallReads:
+    """Whether a stream is read very often, and very little each time.
+
+    A process that writes byte after byte to a reader that keeps up never has many pieces in one read, and yet costs a step for each.
+    Fewer than fifty reads in a second are no flood: that is more than people read.
+    """
+
+    __slots__ = ("_at", "_row", "are_flood")
+
+    def __init__(self) -> None:
+        self._at = -math.inf
+        """When the last read was, in monotonic seconds."""
+        self._row = 0
+        """Small reads in a row, each soon after the one before."""
+        self.are_flood = False
+
+    def found(self, size: int, now: float) -> None:
+        """A read returned ``size`` bytes at ``now``, in monotonic seconds."""
+        gap, self._at = now - self._at, now
+        if size >= _SMALL or gap >= _PAUSE:
+            self._row, self.are_flood = 0, False
+        elif gap < _SOON:
+            self._row += 1
+            if self._row >= _IN_A_ROW:
+                self.are_flood = True
+        else:
+            self._row = 0

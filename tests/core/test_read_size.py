@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from passenger_trio.core.read_size import STEP, ReadSize
+from passenger_trio.core.read_size import STEP, ReadSize, SmallReads
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**6), st.integers(0, 10**5)), max_size=50))
@@ -35,3 +35,34 @@ def test_KE7_small_pieces_make_reads_small_and_large_ones_make_them_large_again(
 
 def test_nothing_is_a_flood_before_anything_was_read() -> None:
     assert not ReadSize(10, 1, 100).is_flood
+
+
+def read_every(gap: float, size: int, times: int, small: SmallReads, since: float = 0.0) -> float:
+    for _ in range(times):
+        since += gap
+        small.found(size, since)
+    return since
+
+
+def test_KE7_small_reads_one_after_another_are_a_flood() -> None:
+    small = SmallReads()
+    now = read_every(0.001, 6, 16, small)
+    assert not small.are_flood
+    now = read_every(0.001, 6, 1, small, now)
+    assert small.are_flood
+    now = read_every(0.05, 6, 50, small, now)
+    assert small.are_flood, "it waits for its turn meanwhile"
+    now = read_every(0.1, 6, 1, small, now)
+    assert not small.are_flood
+    now = read_every(0.001, 6, 17, small, now)
+    assert small.are_flood
+    read_every(0.001, 1024, 1, small, now)
+    assert not small.are_flood
+
+
+def test_KE7_a_stream_of_events_is_no_flood() -> None:
+    """Nor is a large response, however quickly it comes."""
+    for gap, size in ((0.03, 30), (0.0001, 4096)):
+        small = SmallReads()
+        read_every(gap, size, 1000, small)
+        assert not small.are_flood

@@ -43,7 +43,7 @@ from passenger_trio.codecs.session_protocol import (
 from passenger_trio.codecs.websocket_handshake import accept_fields
 from passenger_trio.codecs.worker_protocol import Reader
 from passenger_trio.core.model import SessionOutcome
-from passenger_trio.core.read_size import STEP, ReadSize
+from passenger_trio.core.read_size import STEP, ReadSize, SmallReads
 from passenger_trio.core.spill import SpillLedger
 from passenger_trio.errors import (
     ApplicationRaised,
@@ -139,6 +139,7 @@ class _Forwarder:
     _trailers: Fields | None = None
     _over: bool = False
     _size: ReadSize = attrs.field(factory=lambda: ReadSize(_FIRST_READ, _LEAST_READ, RECEIVE_SIZE))
+    _small: SmallReads = attrs.field(factory=SmallReads)
     _pieces: int = 0
     """What the reader had read at the last read."""
     _interim_count: int = 0
@@ -204,7 +205,7 @@ class _Forwarder:
             if self._over or self._filling is not limited:
                 turns.end()
                 break
-            if self._size.is_flood:
+            if self._size.is_flood or self._small.are_flood:
                 turns.end()
                 await self.stream.wait_readable()
                 await turns.take()
@@ -254,6 +255,7 @@ class _Forwarder:
         pieces, taken = self.reader.take_body(receive_buffer[:count])
         read = self.reader.pieces
         self._size.found(count, read - self._pieces)
+        self._small.found(count, self.client.now())
         self._pieces = read
         if pieces:
             self._take_pieces(pieces)
@@ -263,7 +265,7 @@ class _Forwarder:
 
     async def _receive_into(self, view: memoryview) -> int:
         """A flood, whose turn it is, reads within its step: without a checkpoint, where there is something."""
-        if self._size.is_flood:
+        if self._size.is_flood or self._small.are_flood:
             try:
                 return self.stream.recv_into_nowait(view)
             except trio.WouldBlock:
