@@ -1,6 +1,9 @@
-"""One application floods, and another one's clients are timed: alone, and beside each flood (KE7). Prints a table; it decides nothing.
+"""One application floods, and another one's clients are timed: alone, beside each flood, and beside processes that take as much of the processor
+without flooding us (KE7). Prints a table; it decides nothing.
 
-Where there are fewer cores than busy processes the kernel's scheduler delays everybody: the first line beside "alone" shows how much of it is that.
+Where there are fewer cores than busy processes the kernel's scheduler delays everybody. So each flood has a base of its own, measured right behind it:
+as many processes as the flood's clients and workers, which together are busy for as long as those were. What the event loop does to others is the
+difference to that base.
 
 Run by hand on a quiet machine: ``python tests/storms/floods.py [SECONDS]``.
 """
@@ -8,21 +11,23 @@ Run by hand on a quiet machine: ``python tests/storms/floods.py [SECONDS]``.
 from __future__ import annotations
 
 import multiprocessing
+import os
+import resource
 import socket
 import struct
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 from storm_tools import Load, percentile, write_version
 
 from passenger_trio.testing import Supervisor
 
 FLOODS = {
-    # What the machine costs: as many busy processes as a flood has (its client and its worker), and nothing of it goes through the server.
-    "no flood, two busy processes": ("spin", 2),
     "1-byte chunks": ("chunks", 1),
     "1-byte chunks, 20 of them": ("chunks", 20),
     "200 000 writes of Node's kind": ("node", 1),
@@ -69,7 +74,7 @@ require('http').createServer((request, response) => {
 """
 
 
-def flood(server: Supervisor, kind: str, stop: Event) -> None:
+def flood(server: Supervisor, kind: str, *, stop: Event) -> None:
     """One client of the flooder; it reads all that comes. A process of its own: as a thread it would hold the clock of those that are timed."""
     host, port = server.address
     path = {"node": "/node/write", "interim": "/node/interim"}.get(kind, f"/flood/{kind}")
@@ -96,10 +101,25 @@ def flood(server: Supervisor, kind: str, stop: Event) -> None:
                 pass
 
 
-def spin(stop: Event) -> None:
-    """Keeps a core busy and sends nothing."""
+def spin(share: float, *, stop: Event) -> None:
+    """Is busy for this share of the time, and sends nothing."""
     while not stop.is_set():
-        pass
+        end = time.process_time() + 0.01 * share
+        while time.process_time() < end:
+            pass
+        if share < 1:
+            time.sleep(0.01 * (1 - share))
+
+
+def busy_seconds(server: Supervisor) -> float:
+    """Processor time so far of all workers of the applications that flood, and of clients that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ticks = 0
+    for group in server.status()["groups"]:
+        for process in group["processes"] if group["name"].startswith(("flood", "node")) else ():
+            fields = Path(f"/proc/{process['pid']}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return used.ru_utime + used.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def measure(server: Supervisor, seconds: float) -> tuple[float, float, int]:
@@ -110,7 +130,6 @@ def measure(server: Supervisor, seconds: float) -> tuple[float, float, int]:
 
 
 def main() -> None:
-    apart = multiprocessing.get_context("fork")
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
@@ -126,22 +145,36 @@ def main() -> None:
             p99, worst, count = measure(server, seconds)
             print(f"{'alone':45} p99 {p99 * 1e3:7.1f} ms  max {worst * 1e3:7.1f} ms  {count} requests", flush=True)
             for name, (kind, clients) in FLOODS.items():
-                stop = apart.Event()
-                if kind == "spin":
-                    floods = [apart.Process(target=spin, args=(stop,)) for _ in range(clients)]
-                else:
-                    floods = [apart.Process(target=flood, args=(server, kind, stop)) for _ in range(clients)]
-                for process in floods:
-                    process.start()
-                time.sleep(0.5)
-                beside, worst, count = measure(server, seconds)
-                stop.set()
-                for process in floods:
-                    process.join()
+                before, began = busy_seconds(server), time.monotonic()
+                beside, worst, count = measure_beside(server, seconds, [(flood, (server, kind))] * clients)
+                busy = (busy_seconds(server) - before) / (time.monotonic() - began)
+                share = min(1.0, busy / (clients + 1))
+                base, _, _ = measure_beside(server, seconds, [(spin, (share,))] * (clients + 1))
                 print(
-                    f"{name:45} p99 {beside * 1e3:7.1f} ms ({beside / p99:.2f}x)  max {worst * 1e3:7.1f} ms  {count} requests",
+                    f"{name:45} p99 {beside * 1e3:7.1f} ms ({beside / p99:.2f}x alone, {beside / base:.2f}x of {base * 1e3:.1f} ms"
+                    f" beside {busy:.2f} busy cores)  max {worst * 1e3:7.1f} ms  {count} requests",
                     flush=True,
                 )
+
+
+def measure_beside(
+    server: Supervisor, seconds: float, programs: list[tuple[Callable[..., None], tuple[Any, ...]]]
+) -> tuple[float, float, int]:
+    """As ``measure``, while each of these functions runs in a process of its own; ``stop`` is the event that ends it."""
+    apart = multiprocessing.get_context("fork")
+    stop = apart.Event()
+    processes = [
+        apart.Process(target=function, args=arguments, kwargs={"stop": stop}) for function, arguments in programs
+    ]
+    for process in processes:
+        process.start()
+    time.sleep(0.5)
+    try:
+        return measure(server, seconds)
+    finally:
+        stop.set()
+        for process in processes:
+            process.join()
 
 
 if __name__ == "__main__":
