@@ -14,6 +14,7 @@ from faces_tools import BEHAVIOURS
 from passenger_trio.admin.client import order
 from passenger_trio.errors import AdminError
 from passenger_trio.testing import Supervisor, eventually
+from passenger_trio.testing.harness import is_running
 
 pytestmark = pytest.mark.os
 
@@ -33,7 +34,7 @@ def test_a_server_ends_with_its_lifeline_and_before_that_spawns_and_ends_process
             assert again["pid"] == made["pid"], "one is free"
             assert server.group()["processes"][0]["processed"] == 0, "no application sees it"
             order(admin, "/v1/detach", {"pid": made["pid"], "wait": True}, for_long=True)
-            assert not os.path.exists(f"/proc/{made['pid']}"), "the answer comes when it is gone"
+            assert not is_running(made["pid"]), "the answer comes when it has ended"
             with pytest.raises(AdminError, match="404"):
                 order(admin, "/v1/spawn", {"group": "other"})
             assert server.get("/pid").status == 200
