@@ -16,7 +16,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from driver import main  # noqa: E402
 
-from passenger_trio.codecs.request_marks import own_pairs, proxy_time, read_marks, request_id_of  # noqa: E402
+from passenger_trio.codecs.request_id import make_request_pairs, proxy_time, read_request_id, request_id_of  # noqa: E402
 from passenger_trio.codecs.trace_context import MOST_MEMBERS, read_trace, read_traceparent, read_tracestate  # noqa: E402
 
 CORPUS = HERE / "corpora" / "trace_context"
@@ -38,14 +38,14 @@ def trace_context(data: bytes) -> None:
         assert read_tracestate(",".join(f"{key}={value}" for key, value in members).encode("ascii")) == members
     together = read_trace([(b"Traceparent", parent), (b"Tracestate", state)])
     assert together == (found, (members or []) if found else [], found is not None and members is not None)
-    marks = read_marks([(b"X-Request-Id", id), (b"X-Request-Start", start)])
-    assert marks.request_id in (b"", id)
-    assert marks.start in (b"", start)
-    assert bool(marks.start) == (marks.started > 0)
-    assert 0 <= proxy_time(marks, 1.6e9) < 3600
-    own = own_pairs(marks.request_id or b"-", marks.start)
-    assert own.count(b"\0") == (4 if marks.start else 2)
-    assert request_id_of(own) == (marks.request_id or b"-")
+    said = read_request_id([(b"X-Request-Id", id), (b"X-Request-Start", start)])
+    assert said.request_id in (b"", id)
+    assert said.start in (b"", start)
+    assert bool(said.start) == (said.started > 0)
+    assert 0 <= proxy_time(said, 1.6e9) < 3600
+    pairs = make_request_pairs(said.request_id or b"-", said.start)
+    assert pairs.count(b"\0") == (4 if said.start else 2)
+    assert request_id_of(pairs) == (said.request_id or b"-")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
-"""A handle for one application of a running server or pool: what the commands do to it, as functions (LI2).
+"""A handle for one application of a running server or pool: functions that do what the commands do (LI2).
 
-It keeps nothing but the application's key, so it stays good over restarts, and one for the same
-application may be made at any time.
-"""
+It keeps nothing but the application's key. So it stays valid over restarts, and may be made anew at any time."""
 
 from __future__ import annotations
 
@@ -104,7 +102,7 @@ class AppHandle:
             if group.last_failure is not None:
                 await trio.lowlevel.checkpoint()
                 raise SpawnError(group.last_failure)
-            if readiness.is_settled(self._pool.astir_statistics(), group):
+            if readiness.is_settled(self._pool.active_statistics(), group):
                 await trio.lowlevel.checkpoint()
                 return
             await changed.wait()

@@ -1,12 +1,10 @@
-"""A process that a program has borrowed from its pool (LI5), and what it says to it.
+"""A process that a program has borrowed from its pool, and the requests that it sends to the process (LI5).
 
-The loan is the pool's ``Session``: the process is the program's until it is given back, within the application's
-concurrency. The program sends requests, one after another, or opens a stream of its own to a program that speaks
-another protocol.
+The loan is the pool's ``Session``: until it is given back, it takes one place of the application's concurrency. The
+program sends requests, one after another, or opens a stream of its own to a process that speaks another protocol.
 
-Laws: a loan ends exactly once. A request that is left before its response is complete ends the loan for the program; the
-process counts as busy until it has noticed (``finish``), and no task of the program waits for that.
-"""
+Laws: a loan ends exactly once. If the program leaves a request before its response is complete, its loan ends. The
+process counts as busy until it has noticed (``finish``); no task of the program waits for that."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ import trio
 
 from passenger_trio.app_response import AppResponse, Fields, named
 from passenger_trio.codecs.head import Head
-from passenger_trio.codecs.request_marks import own_pairs
+from passenger_trio.codecs.request_id import make_request_pairs
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import (
     AppResponseError,
@@ -81,8 +79,8 @@ class BorrowedProcess:
         failure: BaseException | None = None
         async with trio.open_nursery() as sending:
             head = _head(method, self._script_name + path, headers, body)
-            pairs, own = _PAIRS, own_pairs(b"program-%x" % next(_IDS), b"")
-            sending.start_soon(exchange.send, head, pairs, self._script_name.encode(), own, body)
+            pairs, request_pairs = _PAIRS, make_request_pairs(b"program-%x" % next(_IDS), b"")
+            sending.start_soon(exchange.send, head, pairs, self._script_name.encode(), request_pairs, body)
             try:
                 response = await exchange.head()
                 yield AppResponse(response.status, named(response.fields), exchange.piece)

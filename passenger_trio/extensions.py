@@ -1,8 +1,7 @@
-"""Points of extension of the library: what an embedding program may bring along (LI7).
+"""Points of extension of the library: objects that an embedding program may bring (LI7).
 
-Each is a typed Protocol. A fault in one is the program's own, and costs what it was called for: the error kernel logs it
-once with its traceback, and the server goes on (KE1). All are called in the server's event loop and must not block.
-"""
+Each is a typed Protocol. A fault in one is the program's own, and costs only the call: the error kernel logs it with its
+traceback, and the server goes on (KE1). All are called in the server's event loop and must not block."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ from passenger_trio.options import AppOptions
 from passenger_trio.pool.callables import OnEvent
 from passenger_trio.server.answers.custom_page import ErrorPage, FailedRequest
 from passenger_trio.server.answers.page_layout import Page
-from passenger_trio.server.logs.access_format import AccessRecord
+from passenger_trio.server.logs.access_record import AccessRecord
 from passenger_trio.server.logs.tee import OnRequest
 from passenger_trio.spawning.choose_spawner import MakeSpawner
 from passenger_trio.spawning.spawner import LiveProcess, Spawner, WithoutPreloader

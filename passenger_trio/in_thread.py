@@ -1,13 +1,14 @@
 """A server in a thread of its own, for programs that have no Trio loop: synchronous ones, asyncio, a shell (LI6).
 
-The thread runs Trio; the program goes on in its own. What it wants of the server it asks for through the handle, which
-runs it in the server's loop.
+The thread runs Trio; the program goes on in its own thread. The handle runs the program's calls in the server's loop.
 
-Laws: the thread ends before the block does; leaving the block drains the server, leaving it with an exception ends it at
-once; if the server fails while the block runs, leaving the block raises that. A program that exits without leaving the
-block (a shell, the reloader of a framework) ends the server at once. A process that the program forks has no server, and
-ends nothing. No signal handler is installed: Ctrl-C is the program's.
-"""
+Laws:
+
+* The thread ends before the block does. Leaving the block drains the server; leaving it with an exception ends the
+  server at once. If the server fails while the block runs, leaving the block raises that error.
+* A program that exits without leaving the block (a shell, the reloader of a framework) ends the server at once.
+* A process that the program forks has no server, and ends nothing.
+* No signal handler is installed: Ctrl-C belongs to the program."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ Laws:
   middle of a group: ``trio.Cancelled``, ``KeyboardInterrupt``, ``SystemExit``.
 * A fault is logged with its traceback the first time it comes from a place. Later faults from that
   place are logged without it, at the 2nd, 4th, 8th ... time. Every fault is counted.
-* ``core/restarts.py`` decides how long a failed task waits, and when it has failed too often. Then
+* ``core/task_restarts.py`` decides how long a failed task waits, and when it has failed too often. Then
   the owner of the task is told (``escalate``). If there is no owner, the operator is told, by a
   critical log line and by ``status``, which names the task while it keeps failing; and the task is
   started again for ever.
@@ -39,7 +39,7 @@ from typing import Any
 import attrs
 import trio
 
-from passenger_trio.core.restarts import LONGEST, Restarts
+from passenger_trio.core.task_restarts import LONGEST, TaskRestarts
 from passenger_trio.log_lines import tasks as lines
 
 __all__ = ["ErrorKernel", "Fault"]
@@ -59,7 +59,7 @@ class Fault:
     """The last fault: its type and its text."""
     at: float = 0.0
     """The time of the last fault, in monotonic seconds."""
-    restarts: Restarts | None = None
+    restarts: TaskRestarts | None = None
     """For a supervised task."""
 
     def is_failing(self, now: float) -> bool:
@@ -169,7 +169,7 @@ class ErrorKernel:
         *,
         must_start: bool,
     ) -> None:
-        restarts = Restarts()
+        restarts = TaskRestarts()
         status = _Started(task_status)
         while True:
             containment = Containment(self, task, "it is started again", lambda: status.told or not must_start)

@@ -1,8 +1,7 @@
-"""Errors in the words of a program (LI8): what the command line calls ``--max-pool-size`` is ``max_pool_size`` to
-whoever embeds the server, and advice that names a command names the parameter instead.
+"""Errors in the words of an embedding program (LI8): a parameter's name (``max_pool_size``) instead of the flag's
+(``--max-pool-size``), also in advice that names a command.
 
-The errors are the same objects; only their text changes, and ``OptionError.option``.
-"""
+The errors are the same objects; only their text and ``OptionError.option`` change."""
 
 from __future__ import annotations
 

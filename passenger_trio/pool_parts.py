@@ -1,15 +1,14 @@
-"""What every pool has around it, in a server (``tree``) and without one (``pool_tree``): made, started and ended in one place.
+"""The parts around every pool, in a server (``tree``) and without one (``pool_tree``): made, started and ended in one place.
 
 ::
 
     the nursery of the owner
      |- remains, spawn listener     where loaders connect back
      |- pool                        clock, and a group task for each application
-     |- hooks, on_event             what is told of its events
-     `- gauges, restart files       what it is told of the world
+     |- hooks, on_event             get the pool's events
+     `- gauges, restart files       give the pool facts from outside
 
-It decides nothing. The owner says when each half starts: a server answers its operators between the two.
-"""
+It decides nothing. The owner says when each half starts: a server begins to answer its operators between the two."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ from passenger_trio.admin.registry import create_instance_dir
 from passenger_trio.app_handle import AppHandle, find_key
 from passenger_trio.borrowed import BorrowedProcess
 from passenger_trio.core import readiness
-from passenger_trio.core.limits import group_limits, pool_limits
 from passenger_trio.core.memory_room import most_by_files
 from passenger_trio.core.model import GroupKey, SessionOutcome
+from passenger_trio.core.policy_limits import group_limits, pool_limits
 from passenger_trio.core.statistics import PoolStatistics
 from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError
 from passenger_trio.extensions import Extensions
@@ -42,8 +42,8 @@ from passenger_trio.preflight import examine
 from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.choose_spawner import uses_preloader
-from passenger_trio.system.limits import soft_limit
 from passenger_trio.system.pidfd import why_no_processes
+from passenger_trio.system.resource_limits import soft_limit
 from passenger_trio.system.syscalls import cpus
 
 __all__ = ["RunningPool", "open_pool"]

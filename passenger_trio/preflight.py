@@ -26,7 +26,7 @@ from passenger_trio.spawning.detect import DetectedApp, detect
 from passenger_trio.spawning.env_files import read_env_files
 from passenger_trio.spawning.run_as import RunAs, check_fronts, check_reach, run_as
 from passenger_trio.system import tempfiles
-from passenger_trio.system.limits import hard_limit, own_nice
+from passenger_trio.system.resource_limits import hard_limit, own_nice
 
 __all__ = ["examine", "examine_app"]
 

@@ -1,14 +1,13 @@
 """Applies a new configuration to a running server (OP1, OP3, LI2).
 
-``core.reload_plan`` decides what changes. This module finds out what both sides are, opens what can fail before
-anything else happens, and then applies the plan part by part.
+``core.reload_plan`` decides what changes. This module collects the old and the new configuration, opens everything that
+can fail, and then applies the plan part by part.
 
 Laws
     * On any error nothing is changed: everything that can fail comes before the first change.
-    * A reload runs to its end, whoever asked for it and has left. One at a time, in order of arrival.
+    * A reload runs to its end, even when its caller has left. One at a time, in order of arrival.
     * No request is lost. Requests are routed to an application only when its group is there, and a group is
-      removed only when no request is on its way to it.
-"""
+      removed only when no request is on its way to it."""
 
 from __future__ import annotations
 
@@ -26,9 +25,9 @@ import trio
 
 from passenger_trio.core import readiness
 from passenger_trio.core.descriptors import Descriptors
-from passenger_trio.core.limits import PoolLimits, group_limits, pool_limits, session_limit
 from passenger_trio.core.memory_room import most_by_files
 from passenger_trio.core.model import GroupKey
+from passenger_trio.core.policy_limits import PoolLimits, group_limits, pool_limits, session_limit
 from passenger_trio.core.reload_plan import AppSetup, Plan, Setup, make_plan
 from passenger_trio.errors import NotFound, PassengerError, ReloadRefused
 from passenger_trio.extensions import Extensions
@@ -47,7 +46,7 @@ from passenger_trio.spawning.app_spec import AppSpec, group_key
 from passenger_trio.spawning.choose_spawner import uses_preloader
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.system.cgroups import remove_cgroup
-from passenger_trio.system.limits import soft_limit
+from passenger_trio.system.resource_limits import soft_limit
 from passenger_trio.system.syscalls import cpus
 from passenger_trio.system.threads import NoThread, in_thread
 
@@ -444,7 +443,7 @@ class Reloading:
                 while True:
                     changed = self._pool.changed
                     group = self._pool.group_statistics(key)
-                    if not group.attempts or readiness.is_settled(self._pool.astir_statistics(), group):
+                    if not group.attempts or readiness.is_settled(self._pool.active_statistics(), group):
                         break
                     await changed.wait()
 

@@ -25,7 +25,7 @@ class ProcessStatus(TypedDict):
     state: str
     """running, disabled, out-of-band work, stopping."""
     generation: int
-    worn: str | None
+    to_replace: str | None
     """Why it is to be replaced."""
     leaving: str | None
     """Why it is retired after its last request."""
@@ -62,7 +62,7 @@ class GroupStatus(TypedDict):
     last_error: dict[str, str] | None
     generation: int
     restarting: bool
-    held_up: bool
+    waits_for_room: bool
     leaving: bool
     rejected: dict[str, Any] | None
     preloader: PreloaderStatus | None

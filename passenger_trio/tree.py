@@ -42,9 +42,9 @@ from passenger_trio.admin.slow_requests import watch_slow_requests
 from passenger_trio.admin.status import status
 from passenger_trio.core import readiness
 from passenger_trio.core.fronts.count import SLOTS, are_too_many, front_count
-from passenger_trio.core.limits import pool_limits, session_limit
 from passenger_trio.core.memory_room import most_by_files
-from passenger_trio.core.stop_times import time_for_requests, time_to_ask
+from passenger_trio.core.policy_limits import pool_limits, session_limit
+from passenger_trio.core.server_stop_times import time_for_requests, time_to_ask
 from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError, StartupAborted, StartupStopped
 from passenger_trio.extensions import Extensions
 from passenger_trio.fronts.fronts import Fronts
@@ -71,8 +71,8 @@ from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.choose_spawner import spawners_of
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.system.cgroups import OwnCgroup
-from passenger_trio.system.limits import soft_limit
 from passenger_trio.system.pidfd import why_no_processes
+from passenger_trio.system.resource_limits import soft_limit
 from passenger_trio.system.syscalls import cpus
 
 __all__ = ["open_server", "open_tree", "serve"]
@@ -287,7 +287,7 @@ async def open_tree(
                             listening.accept(accepting, clients)
                         try:
                             await wait(readiness.is_ready)
-                            for group in readiness.late(pool.astir_statistics()):
+                            for group in readiness.late(pool.active_statistics()):
                                 _log.warning(
                                     "%s is still being loaded, and is not waited for: its requests wait", group.key
                                 )

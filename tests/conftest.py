@@ -20,6 +20,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from passenger_trio.system.syscalls import pidfd_open
 
@@ -27,6 +28,10 @@ PLUGIN = "passenger_trio.testing.plugin"
 # Our own plugin. An environment that was installed before the plugin had its entry point does not load it.
 pytest_plugins = [] if any(entry.value == PLUGIN for entry in entry_points(group="pytest11")) else [PLUGIN]
 pytest_plugins += ["pytester"]
+
+settings.register_profile("without_deadline", parent=settings.default, deadline=None)
+settings.load_profile("without_deadline")
+# An example that takes long on a busy machine is no failure.
 
 GONE_WITHIN = 2.0
 """Seconds in which a process that nobody waits for any more (one that lost its supervisor) must be gone."""

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from passenger_trio.core.restarts import INTENSITY
+from passenger_trio.core.task_restarts import INTENSITY
 from passenger_trio.kernel import ErrorKernel
 
 ERRORS = [

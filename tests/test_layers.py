@@ -181,9 +181,17 @@ ALLOWED: dict[str, set[str]] = {
 
 # The rooms of server/, bottom to top: a module may import what is in its own row, or below. ``http`` is on three floors: its state, its stages, its driver.
 SERVER_ROOMS: list[set[str]] = [
-    {"mounts", "health_paths", "flood_turns", "trusted_proxies", "spill"},
-    {"http.stage", "http.peer", "http.body_clock", "http.exchange", "http.deadline_scanner"},
-    {"logs", "tracing", "answers.page_layout", "answers.custom_page"},
+    {"mounts", "health_paths", "flood_turns", "trusted_proxies", "date_and_ids", "spill"},
+    {
+        "http.stage",
+        "http.sizes",
+        "http.interruptions",
+        "http.peer",
+        "http.body_clock",
+        "http.exchange",
+        "http.deadline_scanner",
+    },
+    {"logs", "log_limits", "tracing", "answers.page_layout", "answers.custom_page"},
     {"front"},
     {"http.client", "http.client_watch", "report"},
     {"answers", "upgraded"},

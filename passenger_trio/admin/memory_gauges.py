@@ -1,8 +1,8 @@
-"""What the processes of applications use, for the metrics: measured in a thread, for ``_MEASURING`` seconds a scrape at most.
+"""The memory of applications' processes, for the metrics. It is measured in a thread, for ``_MEASURING`` seconds a scrape at
+most.
 
-Each scrape measures those whose measurement is the oldest, so that a scrape of very many processes takes no longer than
-one of a few (OB1).
-"""
+Each scrape measures the processes whose measurement is the oldest. So a scrape of very many processes takes no longer
+than one of a few (OB1)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""What is counted, as families of OpenMetrics: from values that were taken before, a slice at a time (OB1).
+"""The families of OpenMetrics: the name, labels and meaning of each metric (OB1).
 
-Pure. Knows names, labels and what each metric means. Laws: labels are ``app`` and words from fixed sets, never a path, a pid or a
-client's word; between two values that an iterator yields, families or ``PAUSE``, there are at most a few hundred samples.
-"""
+Pure: it gets values that were taken before, and yields families in slices.
+
+Laws: labels are ``app`` and words from fixed sets, never a path, a pid or a client's word. Between two values that an
+iterator yields (families or ``PAUSE``) there are at most a few hundred samples."""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
 """The metrics of a running server (OB1).
 
 A scrape reads counts and never makes any: each fact is counted where it is decided (``core.tally``, the front, the pool,
-the error kernel). Gauges are computed from the same statistics as ``status``, so the two agree to the number.
+the error kernel). Gauges are computed from the same statistics as ``status``, so the two agree.
 
-Laws: the loop is not held up by a thousand applications. Between two checkpoints a scrape looks at a few applications or
-connections, or writes ``openmetrics.SLICE`` samples; what has not changed is not written anew; memory is measured in a thread
-(``memory_gauges``). So a scrape is no picture of one moment, but each count is true when it is read.
-"""
+Laws: a thousand applications do not block the event loop. Between two checkpoints a scrape looks at a few applications
+or connections, or writes ``openmetrics.SLICE`` samples. Unchanged parts are not written anew. Memory is measured in a
+thread (``memory_gauges``). So the numbers of one scrape are from several moments, but each is true when it is read."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """The metrics listener (``--metrics-listen``): metrics and health over TCP or a Unix socket, for scrapers and load balancers.
 
-Read-only, and without a check of who asks: whoever reaches the address may read. It has nothing that names a client, a
-path or a pid. It has no route of the admin API, and no order can be given here (OB1, OB3).
+It is read-only, and anybody who reaches the address may read. So its answers name no client, path or pid, it has no
+route of the admin API, and it takes no orders (OB1, OB3).
 
-One request per connection. Laws: at most ``_MOST`` callers at a time: of more, the silent go first, then those of the
-address with the most (``core.lobby``). A caller has ``_TIME`` seconds. A failure of one costs only that one (KE4).
-"""
+Laws: one request per connection. At most ``_MOST`` callers at a time; when more come, silent callers are closed first,
+then those of the address with the most (``core.caller_limit``). A caller has ``_TIME`` seconds. A failure of one costs
+only that one (KE4)."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from passenger_trio.admin.health import health_answer
 from passenger_trio.admin.metrics import metrics
 from passenger_trio.codecs.admin_api import AdminReader, AdminRequest, Text, encode_answer, read_flags
 from passenger_trio.codecs.openmetrics import CONTENT_TYPE
+from passenger_trio.core.caller_limit import CallerLimit
 from passenger_trio.core.health import QUESTIONS
-from passenger_trio.core.lobby import Lobby
 from passenger_trio.core.metrics_address import parse_metrics_address
 from passenger_trio.errors import AdminRefused, BindError
 from passenger_trio.system.sockets import RawStream, holder_of_port, listen_tcp, listen_unix
@@ -88,7 +88,7 @@ async def serve_metrics(admin: Admin, sockets: Sequence[socket.socket]) -> None:
 @attrs.define(eq=False)
 class _Desk:
     admin: Admin
-    lobby: Lobby = attrs.field(factory=partial(Lobby, _MOST))
+    caller_limit: CallerLimit = attrs.field(factory=partial(CallerLimit, _MOST))
     present: dict[int, trio.CancelScope] = attrs.field(factory=dict)
     numbers: itertools.count[int] = attrs.field(factory=partial(itertools.count, 1))
 
@@ -106,7 +106,7 @@ class _Desk:
                 continue
             sock.setblocking(False)
             number = next(self.numbers)
-            goes = self.lobby.arrive(number, hash(address[0] if address else ""))
+            goes = self.caller_limit.arrive(number, hash(address[0] if address else ""))
             if goes == number:
                 sock.close()
                 continue
@@ -124,7 +124,7 @@ class _Desk:
         finally:
             stream.close()
             del self.present[number]
-            self.lobby.leave(number)
+            self.caller_limit.leave(number)
 
     async def _serve(self, number: int, stream: RawStream) -> None:
         reader = AdminReader()
@@ -133,7 +133,7 @@ class _Desk:
             try:
                 while (request := reader.next_request()) is None:
                     reader.feed(await stream.recv())
-                self.lobby.speak(number)
+                self.caller_limit.speak(number)
                 answer = await self._answer(request)
                 data = encode_answer(answer.status, answer, is_head=reader.is_head)
                 rest = () if reader.is_head else answer.rest

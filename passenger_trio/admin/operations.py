@@ -273,7 +273,7 @@ def _waiting(server: RunningServer, key: GroupKey, generation: int) -> dict[str,
     """
     now = server.pool.now()
     group = server.pool.group_statistics(key)
-    in_the_way = server.pool.statistics().groups if group.held_up else ()
+    in_the_way = server.pool.statistics().groups if group.waits_for_room else ()
     draining = [(of, process) for of in in_the_way for process in of.processes if process.leaving is not None]
     return {
         **_result(key, generation, "waiting"),

@@ -193,7 +193,9 @@ def _group(group: Mapping[str, Any]) -> list[str]:
     if error:
         lines.append(f"  Last error: {_text(error.get('summary'))} [{_text(error.get('id') or error.get('error_id'))}]")
     if group.get("restarting"):
-        lines.append("  Restarting: waits for processes that are to go" if group.get("held_up") else "  Restarting...")
+        lines.append(
+            "  Restarting: waits for processes that are to go" if group.get("waits_for_room") else "  Restarting..."
+        )
     if group.get("leaving"):
         lines.append("  Removed: finishes its requests, and ends")
     rejected = _mapping(group.get("rejected"))

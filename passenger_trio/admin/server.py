@@ -2,7 +2,7 @@
 
 One request per connection. A failure of one caller affects no other (KE4). A caller has ``_TIME``
 to send its request and to read its answer. If more than ``_MAX_CALLERS`` connect, silent callers
-and those of a process with many connections are closed first (``core.lobby``). Callers that follow
+and those of a process with many connections are closed first (``core.caller_limit``). Callers that follow
 events, or wait for a restart, are counted separately.
 
 The API answers from the beginning of the start until the last process is gone. ``routes`` has the
@@ -33,7 +33,7 @@ from passenger_trio.codecs.admin_api import (
     read_flags,
     read_order,
 )
-from passenger_trio.core.lobby import Lobby
+from passenger_trio.core.caller_limit import CallerLimit
 from passenger_trio.errors import AdminRefused
 from passenger_trio.events import as_json
 from passenger_trio.system.callers import Caller, serve_callers
@@ -84,15 +84,15 @@ class _Desk:
     """Serves the callers."""
 
     admin: Admin
-    lobby: Lobby = attrs.field(factory=partial(Lobby, _MAX_CALLERS, _MAX_STAYING))
+    caller_limit: CallerLimit = attrs.field(factory=partial(CallerLimit, _MAX_CALLERS, _MAX_STAYING))
 
     def arrive(self, caller: Caller) -> int | None:
         """The caller to close for a new one, if any."""
-        return self.lobby.arrive(caller.number, caller.peer.pid)
+        return self.caller_limit.arrive(caller.number, caller.peer.pid)
 
     def leave(self, number: int) -> None:
         """A caller is gone."""
-        self.lobby.leave(number)
+        self.caller_limit.leave(number)
 
     async def serve_caller(self, caller: Caller) -> None:
         """Serve one caller from its request to its answer."""
@@ -102,7 +102,7 @@ class _Desk:
             with trio.move_on_after(_TIME) as scope:
                 try:
                     request = await _receive(stream, reader)
-                    self.lobby.speak(caller.number)
+                    self.caller_limit.speak(caller.number)
                     await self._serve(stream, caller, request, scope)
                 except AdminRefused as refused:
                     answer = {"error": str(refused)}
@@ -143,7 +143,7 @@ class _Desk:
             await _reply(stream, answer.status if isinstance(answer, Text) else 200, answer, is_head=is_head)
 
     def _stay(self, caller: Caller) -> None:
-        goes = self.lobby.stay(caller.number)
+        goes = self.caller_limit.stay(caller.number)
         if goes is not None:
             caller.send_away(goes)
 

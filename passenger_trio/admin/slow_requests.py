@@ -1,11 +1,11 @@
-"""Slow requests (``--slow-request-time``): while a request takes longer, it is logged with its stages' times and the stack of its process (OB9).
+"""Slow requests (``--slow-request-time``): a request that takes longer is logged while it runs, with the times of its stages and
+the stack of its process (OB9).
 
-The log shows what the process does at that moment, which nobody can find out afterwards. Only a task looks, a few times
-within that time, at what ``requests`` shows: a request itself pays nothing.
+So the log shows what the process does at that moment; afterwards nobody could find that out. One task looks at the
+requests in flight, a few times within that time. A request itself pays nothing.
 
-Laws: a request is told of once. WebSockets and relays last as long as they like. At most ``_MOST`` are told of in one look,
-the oldest first, and the rest as a number, so that a stall of everything does not flood the log.
-"""
+Laws: each request is logged once. WebSockets and relays may last. One look logs at most ``_MOST`` requests, the oldest
+first, and the number of the others: a stall of everything does not flood the log."""
 
 from __future__ import annotations
 

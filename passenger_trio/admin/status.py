@@ -117,7 +117,7 @@ def _group(
         "last_error": failure_summary(failure),
         "generation": group.generation,
         "restarting": group.restarting,
-        "held_up": group.held_up,
+        "waits_for_room": group.waits_for_room,
         "leaving": group.leaving,
         "rejected": None
         if rejection is None
@@ -144,7 +144,7 @@ def _process(admin: Admin, process: ProcessStatistics, gauges: dict[int, Process
         "pid": pid,
         "state": _state(process),
         "generation": process.generation,
-        "worn": process.worn.value if process.worn else None,
+        "to_replace": process.to_replace.value if process.to_replace else None,
         "leaving": process.leaving.value if process.leaving else None,
         "ends_in": process.drained_by - now if process.leaving and process.drained_by < math.inf else None,
         "sessions": process.sessions,

@@ -1,7 +1,6 @@
 """Two answers of ``/v1/status`` -> the rows that ``passenger-trio top`` shows.
 
-Pure: what the terminal looks like is ``cli/top_cmd.py``'s. A missing member shows as a dash, and sorts last.
-"""
+Pure; ``cli/top_cmd.py`` draws them. A missing member shows as a dash, and sorts last."""
 
 from __future__ import annotations
 

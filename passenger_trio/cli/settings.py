@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from passenger_trio.cli.app_folder import AppFolder
 from passenger_trio.cli.applications import Mount
+from passenger_trio.cli.apps_dir import AppFolder
 from passenger_trio.cli.flags import Flag, click_option, flags
 from passenger_trio.core.config_text import ConfigText, Setting, read_passengerfile, read_toml
 from passenger_trio.core.option_checks import check

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from passenger_trio.cli.app_folder import AppFolder
 from passenger_trio.cli.applications import Mount
+from passenger_trio.cli.apps_dir import AppFolder
 from passenger_trio.cli.settings import Settled, find_config, settle
 from passenger_trio.core.config_text import ConfigText
 from passenger_trio.errors import ReloadRefused

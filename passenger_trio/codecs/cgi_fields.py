@@ -4,8 +4,8 @@ Two fields whose names differ only in ``-`` and ``_`` become the same CGI name. 
 forge a proxy's field. So fields whose names have anything but letters, digits and dashes are dropped (R9), and
 ``Proxy`` is dropped (httpoxy). Connection-specific fields are dropped (R22), except that an application is
 told which upgrade the client asks for (R19). Fields in which a proxy describes the client pass only if the
-peer is trusted (R11): all of them, or none. ``X-Request-Id`` and ``X-Request-Start`` never pass from here: whose word they are was decided
-before (``request_marks``), and they come as the request's own pairs (OB4).
+peer is trusted (R11): all of them, or none. ``X-Request-Id`` and ``X-Request-Start`` of the client never pass: the server
+has decided on their values before (``request_id``), which come as the request's pairs (OB4).
 
 The mapping of field names is cached, up to a bound; clients use few names.
 """
@@ -35,9 +35,9 @@ _NOT_NOMINATED = frozenset((b"authorization", b"cookie", b"origin", b"referer", 
 
 _CGI_SAFE = re.compile(rb"[A-Za-z0-9-]+")
 _MARKS = frozenset((b"x-request-id", b"x-request-start"))
-"""Told by ``request_marks``."""
+"""Told by ``request_id``."""
 _MOST_KNOWN, _LONGEST_KNOWN = 4096, 64
-_OWN_NAMES = {
+_REQUEST_NAMES = {
     b"HTTP_X_REQUEST_ID": b"X-Request-Id",
     b"HTTP_X_REQUEST_START": b"X-Request-Start",
     b"HTTP_TRACEPARENT": b"traceparent",
@@ -77,7 +77,7 @@ class _Names(dict[bytes, bytes | None]):
 _TRUSTED, _UNTRUSTED = _Names(True), _Names(False)
 
 
-def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: bool, own: bytes) -> bytes:
+def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: bool, request_pairs: bytes) -> bytes:
     """The payload of the ``H`` frame for a request (CONTRACT.md section 3). Each name occurs once.
 
     The asterisk of ``OPTIONS *`` is no path, and ``PATH_INFO`` is empty (RFC 3875 4.1.5).
@@ -86,7 +86,7 @@ def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: 
         (``head.origin``) takes their place.
     :param script_name: the base URI. A path that is not below it goes to ``PATH_INFO`` as a whole.
     :param trusted: whether the peer is a proxy that is believed (R11).
-    :param own: the pairs that are the request's alone, joined and NUL-terminated (``request_marks``).
+    :param request_pairs: the pairs that are the request's alone, joined and NUL-terminated (``request_id``).
     """
     path = head.path
     if script_name:
@@ -118,7 +118,7 @@ def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: 
             head.query,
             b"1.1" if head.version == b"1.1" else b"1.0",
             rest,
-            own,
+            request_pairs,
         )
     )
 
@@ -160,7 +160,9 @@ def _takes_trailers(head: Head) -> bool:
     )
 
 
-def forwarded_fields(head: Head, connection_pairs: bytes, trusted: bool, own: bytes) -> list[tuple[bytes, bytes]]:
+def forwarded_fields(
+    head: Head, connection_pairs: bytes, trusted: bool, request_pairs: bytes
+) -> list[tuple[bytes, bytes]]:
     """The fields of a request for a process that speaks HTTP, ``Host`` first, without framing. The same come through as in ``cgi_pairs``.
 
     ``X-Forwarded-For``, ``-Proto`` and ``-Host`` are always there, once each, but for ``-For`` where no address is known (the peer of a Unix
@@ -200,8 +202,8 @@ def forwarded_fields(head: Head, connection_pairs: bytes, trusted: bool, own: by
         (b"X-Forwarded-Proto", b", ".join(proto)),
         (b"X-Forwarded-Host", b", ".join(hosts)),
     ]
-    marks = own.split(b"\0")
-    fields += [(_OWN_NAMES[cgi], value) for cgi, value in zip(marks[::2], marks[1::2], strict=False)]
+    given = request_pairs.split(b"\0")
+    fields += [(_REQUEST_NAMES[cgi], value) for cgi, value in zip(given[::2], given[1::2], strict=False)]
     return fields
 
 

@@ -12,8 +12,8 @@ valid (BWS, RFC 9110 5.6.3), but h11 does not accept it. ``clean`` is the input 
 space, so h11 gets a line with an extension only when the line is complete.
 
 Trailers are checked like header fields and then dropped (RFC 9110 6.5.1). A trailer that would change how the
-message is framed, routed, authorised or decoded is refused, but that of an application is left out: its response
-is whole, and nobody is deceived by what is not sent on.
+message is framed, routed, authorised or decoded is refused if it comes from a client. From an application it is left out: its response
+is complete without it.
 """
 
 from __future__ import annotations

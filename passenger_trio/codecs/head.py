@@ -9,7 +9,7 @@ from __future__ import annotations
 import attrs
 
 from passenger_trio.codecs.forwarded import Origin
-from passenger_trio.codecs.request_marks import NO_MARKS, Marks
+from passenger_trio.codecs.request_id import NO_REQUEST_ID, RequestId
 from passenger_trio.options import ServerOptions
 
 __all__ = ["Head", "HeaderCache", "HttpLimits"]
@@ -29,7 +29,7 @@ class HeaderCache:
     """What ``cgi_fields.cgi_pairs`` makes of the fields, once it has."""
     origin: Origin | None = None
     """What they say of the client, once that was looked for."""
-    marks: Marks = NO_MARKS
+    request_id: RequestId = NO_REQUEST_ID
     """What they say of the request, once that was looked for."""
     origin_read: bool = False
 

@@ -97,7 +97,7 @@ class _HttpProtocol:
         connection_pairs: bytes,
         script_name: bytes,
         trusted: bool,
-        own: bytes,
+        request_pairs: bytes,
         body: bytes,
         whole: bool,
         length: int | None,
@@ -105,7 +105,7 @@ class _HttpProtocol:
         """``script_name`` is not told: the target goes as it came, as proxies do it."""
         target = head.path + b"?" + head.query if head.query or head.target.endswith(b"?") else head.path
         lines = [b"%b %b HTTP/1.1" % (head.method, target)]
-        lines += [b"%b: %b" % field for field in forwarded_fields(head, connection_pairs, trusted, own)]
+        lines += [b"%b: %b" % field for field in forwarded_fields(head, connection_pairs, trusted, request_pairs)]
         framing: BodyEncoding = _PLAIN
         if length is not None:
             lines.append(b"Content-Length: %d" % length)

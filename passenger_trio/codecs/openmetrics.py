@@ -4,8 +4,8 @@ Knows names, labels and numbers. Does not know what they mean, nor where they co
 a few lines, while prometheus-client keeps its own counters behind a lock for each, which the request path would pay
 for. Tests read the text with that library's parser, and promtool.
 
-Laws: a family is written once, with all of its samples together; whatever is in a label, a sample is one line; the text
-ends with ``# EOF``.
+Laws: a family is written once, with all of its samples together. A sample is one line, whatever its labels contain. The
+text ends with ``# EOF``.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """W3C Trace Context: the fields ``traceparent`` and ``tracestate``, read strictly and written (OB4).
 
-Laws: what is not as the recommendation says is None, and never half of it; what was read and is written again is the same trace. A later version
-is read as its first four parts (section 3.2.4). A field that occurs twice says nothing: nobody can tell which is meant.
+Laws: a value that breaks the recommendation is None as a whole. A value that is read and written again is the same
+trace. A later version is read as its first four parts (section 3.2.4). A field that occurs twice counts as missing:
+nobody can tell which one is meant.
 
-Sans-I/O. Knows no randomness: whoever makes a trace brings its numbers.
-"""
+Sans-I/O, without randomness: the caller brings the numbers of a new trace."""
 
 from __future__ import annotations
 

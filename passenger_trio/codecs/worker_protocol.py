@@ -99,7 +99,7 @@ class WorkerProtocol(Protocol):
         connection_pairs: bytes,
         script_name: bytes,
         trusted: bool,
-        own: bytes,
+        request_pairs: bytes,
         body: bytes,
         whole: bool,
         length: int | None,
@@ -131,12 +131,12 @@ class _SessionProtocol:
         connection_pairs: bytes,
         script_name: bytes,
         trusted: bool,
-        own: bytes,
+        request_pairs: bytes,
         body: bytes,
         whole: bool,
         length: int | None,
     ) -> tuple[bytes, BodyEncoding]:
-        pairs = cgi_pairs(head, connection_pairs, script_name, trusted, own)
+        pairs = cgi_pairs(head, connection_pairs, script_name, trusted, request_pairs)
         if len(pairs) > MAX_HEAD:
             # Only limits that were set far above their defaults let such a head come here.
             raise refuse("headers_too_large")

@@ -1,6 +1,6 @@
 """Limits of one application's processes: which limits of the kernel its options mean (OP9).
 
-Pure: ``system.limits`` sets them. A value is both the soft and the hard limit. 0 (or an empty text) leaves the server's
+Pure: ``system.resource_limits`` sets them. A value is both the soft and the hard limit. 0 (or an empty text) leaves the server's
 own.
 
 Law: a limit that the server may not grant is an error before anything starts, and not a process that does not start.

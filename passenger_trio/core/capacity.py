@@ -17,7 +17,7 @@ def minimum(group: GroupState) -> int:
 
 
 def under_way(group: GroupState) -> int:
-    """Attempts that will add a process. (A relief replaces one; an abandoned attempt adds none.)"""
+    """Attempts that will add a process. (A replacement replaces one; an abandoned attempt adds none.)"""
     return sum(attempt.counts for attempt in group.attempts.values())
 
 
@@ -47,10 +47,10 @@ def has_headroom(pool: PoolState, group: GroupState) -> bool:
 
 
 def has_ground(pool: PoolState) -> bool:
-    """Whether a group may grow below the hard ceiling. Slow reliefs do not count: they may hang, and other groups do not wait for them."""
+    """Whether a group may grow below the hard ceiling. Slow replacements do not count: they may hang, and other groups do not wait for them."""
     if pool.total < pool.ceiling:
         return True  # nearly always, and asked for each request that waits
-    hung = sum(attempt.slow and attempt is attempt.group.relief for attempt in pool.attempts.values())
+    hung = sum(attempt.slow and attempt is attempt.group.replacement for attempt in pool.attempts.values())
     return pool.total - hung < pool.ceiling
 
 
@@ -63,7 +63,7 @@ def is_starved(group: GroupState) -> bool:
 
 def somebody_is_starved(pool: PoolState) -> bool:
     """Whether some group is starved. On the request path: looks only at groups with waiters if there are fewer."""
-    groups = pool.astir.values() if len(pool.astir) <= len(pool.waiters) else pool.waiters.values()
+    groups = pool.active.values() if len(pool.active) <= len(pool.waiters) else pool.waiters.values()
     return any(map(is_starved, groups))
 
 

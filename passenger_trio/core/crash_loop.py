@@ -1,7 +1,7 @@
 """Crash-loop detection: does a group start well? The exit, the first session and the age of a process
 answer that.
 
-This module knows processes and when they became ready, and reports to ``backoff``. It never knows
+This module knows processes and when they became ready, and reports to ``spawn_backoff``. It never knows
 waiters or limits on numbers.
 
 Laws:
@@ -16,8 +16,8 @@ Laws:
 
 from __future__ import annotations
 
-from passenger_trio.core.limits import PoolLimits
 from passenger_trio.core.model import SpawnFailure
+from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.core.state import GroupState, ProcessState
 
 UNANSWERED_TOLERATED = 3

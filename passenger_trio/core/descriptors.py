@@ -13,9 +13,11 @@ limits connections, but not files.
 
 from __future__ import annotations
 
+import errno
+
 import attrs
 
-__all__ = ["Descriptors"]
+__all__ = ["SHORT_OF_DESCRIPTORS", "Descriptors"]
 
 _UNLIMITED = 1_000_000
 _LEAST = 16
@@ -24,6 +26,8 @@ _RESERVED = 40
 _FOR_EACH_PROCESS = 4
 """A pidfd, a control connection, an output pipe; and one more while a process is replaced."""
 _LEAST_RESERVED = 64
+SHORT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors that mean that this server is short of descriptors or memory (R36); the peer is not to blame."""
 
 
 @attrs.frozen

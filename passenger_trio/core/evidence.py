@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import attrs
 
-from passenger_trio.core.limits import GroupLimits
+from passenger_trio.core.policy_limits import GroupLimits
 from passenger_trio.core.statistics import GroupStatistics
 
 __all__ = ["Evidence", "ProcessEnd", "ProcessEvidence", "process_evidence"]

@@ -14,8 +14,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from passenger_trio.core import astir, capacity, making_room, retiring, routing, scaling
-from passenger_trio.core.backoff import NOT_IN_FORCE
+from passenger_trio.core import active_groups, capacity, making_room, retiring, routing, scaling
+from passenger_trio.core.spawn_backoff import NOT_IN_FORCE
 from passenger_trio.core.state import EnabledStatus, PoolState
 from passenger_trio.errors import InvariantBroken
 
@@ -49,16 +49,16 @@ def check(state: PoolState) -> None:
 
 def conservation(state: PoolState) -> Iterator[str]:
     """A process counts exactly its open grants, within its concurrency. A process that is gone is not in the pool."""
-    if not state.unbounded <= state.sessions.keys():
-        yield "an unbounded session is over"
+    if not state.uncounted <= state.sessions.keys():
+        yield "an uncounted session is over"
     outstanding = Counter(process.id for process in state.sessions.values())
     seen = {process.id: process for process in (*state.sessions.values(), *state.processes.values())}
     for process in seen.values():
         if process.sessions != outstanding[process.id]:
             yield f"process {process.id} counts {process.sessions} sessions, {outstanding[process.id]} are open"
-        if process.unbounded != sum(state.sessions.get(session) is process for session in state.unbounded):
-            yield f"process {process.id} counts {process.unbounded} unbounded sessions"
-        if process.concurrency and process.sessions - process.unbounded > process.concurrency:
+        if process.uncounted != sum(state.sessions.get(session) is process for session in state.uncounted):
+            yield f"process {process.id} counts {process.uncounted} uncounted sessions"
+        if process.concurrency and process.sessions - process.uncounted > process.concurrency:
             yield f"process {process.id} has {process.sessions} sessions, but takes {process.concurrency}"
         if process.killed and process.status is EnabledStatus.ENABLED:
             yield f"process {process.id} was killed, and is routed to"
@@ -76,14 +76,14 @@ def bookkeeping(state: PoolState) -> Iterator[str]:
         if Counter(whole.keys()) != Counter(thing for part in parts for thing in part):
             yield f"the pool and its groups hold different {name}"
     for key, group in state.groups.items():
-        if not astir.is_still(group) and state.astir.get(key) is not group:
+        if not active_groups.is_inactive(group) and state.active.get(key) is not group:
             yield f"something happens in {key}, and nobody looks at it"
-    if not state.astir.keys() <= state.groups.keys():
+    if not state.active.keys() <= state.groups.keys():
         yield "a group that is gone is looked at"
     if state.enabled_count != sum(len(group.enabled) for group in state.groups.values()):
         yield f"{state.enabled_count} enabled processes are counted"
     for group in state.groups.values():
-        if not (group.avoiding.keys() | group.seeking.keys() | group.patient.keys()) <= group.waiters.keys():
+        if not (group.avoiding.keys() | group.seeking.keys() | group.spawn_delays.keys()) <= group.waiters.keys():
             yield f"somebody who avoids or seeks a process of {group.key} does not wait"
         if any(state.waiters.get(waiter) is not group for waiter in group.waiters):
             yield f"a waiter of {group.key} belongs to another group"
@@ -112,7 +112,7 @@ def within_limits(state: PoolState) -> Iterator[str]:
     if state.capacity_used > max(limits.max_pool_size, state.allowed_used if limits.memory_share else 0):
         yield f"{state.capacity_used} processes and attempts, {limits.max_pool_size} are allowed"
     if state.total > max(state.ceiling + len(state.groups), state.allowed_total):
-        yield f"{state.total} processes and attempts with the retired ones, {state.ceiling} and a relief for each group are allowed"
+        yield f"{state.total} processes and attempts with the retired ones, {state.ceiling} and a replacement for each group are allowed"
     if state.slots_used > max(limits.max_concurrent_spawns + 1, state.allowed_attempts):
         yield f"{state.slots_used} attempts have slots, {limits.max_concurrent_spawns} may, and one more"
     least = sum(map(capacity.minimum, state.groups.values()))
@@ -133,20 +133,22 @@ def within_limits(state: PoolState) -> Iterator[str]:
 
 
 def generations(state: PoolState) -> Iterator[str]:
-    """Enabled processes of older generations are to be replaced; a group has one relief at a time (``restarting``)."""
+    """Enabled processes of older generations are to be replaced; a group has one replacement at a time (``group_restarts``)."""
     for group in state.groups.values():
         for process in group.enabled.values():
             if process.generation > group.generation:
                 yield f"process {process.id} is of generation {process.generation}, which does not serve yet"
-            if process.generation < group.generation and process.id not in group.worn:
+            if process.generation < group.generation and process.id not in group.to_replace:
                 yield f"process {process.id} is old, and nothing replaces it"
-        if not group.worn.keys() <= group.enabled.keys():
-            yield f"a process of {group.key} is worn, but does not serve"
-        reliefs = [a for a in group.attempts.values() if a.reason in retiring.RELIEFS and not a.abandoned]
-        if reliefs != ([group.relief] if group.relief else []):
-            yield f"the reliefs of {group.key} are {reliefs}"
+        if not group.to_replace.keys() <= group.enabled.keys():
+            yield f"a process of {group.key} is to be replaced, but does not serve"
+        replacements = [
+            a for a in group.attempts.values() if a.reason in retiring.REPLACEMENT_REASONS and not a.abandoned
+        ]
+        if replacements != ([group.replacement] if group.replacement else []):
+            yield f"the replacements of {group.key} are {replacements}"
         for attempt in group.attempts.values():
-            if attempt.counts == (attempt.abandoned or attempt is group.relief):
+            if attempt.counts == (attempt.abandoned or attempt is group.replacement):
                 yield f"attempt {attempt.id} counts: {attempt.counts}"
         used = {group.generation, group.candidate} | {attempt.generation for attempt in group.attempts.values()}
         used |= {process.generation for process in group.processes}
@@ -214,9 +216,9 @@ def quiet(state: PoolState) -> Iterator[str]:
     for group in state.groups.values():
         wanted = scaling.wants(group, NOT_IN_FORCE) and scaling.may_begin(state, group, group.generation)
         wanted = wanted and capacity.has_ground(state)
-        relief = scaling.wants_relief(group, NOT_IN_FORCE) and capacity.has_headroom(state, group)
-        if relief and scaling.may_begin(state, group, group.candidate or group.generation):
-            yield f"{group.key} could have a relief and has none coming"
+        replacement = scaling.wants_replacement(group, NOT_IN_FORCE) and capacity.has_headroom(state, group)
+        if replacement and scaling.may_begin(state, group, group.candidate or group.generation):
+            yield f"{group.key} could have a replacement and has none coming"
         if wanted and (not full or (capacity.is_starved(group) and making_room.longest_idle(state) is not None)):
             yield f"{group.key} could have a process and has none coming"
 
@@ -253,7 +255,7 @@ def out_of_band_work(state: PoolState) -> Iterator[str]:
     for group in state.groups.values():
         process = group.oob_process
         for one in group.disabled.values():
-            if not one.held and one is not process:
+            if not one.disabled_by_operator and one is not process:
                 yield f"process {one.id} is disabled for nothing"
         if not group.oob_wanted.keys() <= group.enabled.keys():
             yield f"a process of {group.key} wants out-of-band work, and does not serve"
@@ -287,7 +289,7 @@ def removals(state: PoolState) -> Iterator[str]:
     if {key for key, group in state.groups.items() if group.leaving} != state.leaving.keys():
         yield f"{list(state.leaving)} leave, and the groups disagree"
     for group in state.leaving.values():
-        if group.candidate is not None or group.relief is not None or group.always_restart:
+        if group.candidate is not None or group.replacement is not None or group.always_restart:
             yield f"{group.key} was removed, and is restarted"
         if not state.open or group.waiters:
             continue

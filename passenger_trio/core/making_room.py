@@ -62,7 +62,7 @@ class Room:
 
     def _for(self, group: GroupState) -> ProcessState | Attempt | None:
         if capacity.is_starved(group):
-            return self._idle or (self._of_the_busy() if impatient_at(group) <= self._now else None)
+            return self._idle or (self._of_the_busy() if overdue_at(group) <= self._now else None)
         if group.waiters and self._idle is not None and is_spare(self._idle, self._now):
             return self._idle
         return None
@@ -87,7 +87,7 @@ def longest_idle(pool: PoolState) -> ProcessState | None:
 def _idle_above_minimum(pool: PoolState) -> Iterator[ProcessState]:
     return (
         process
-        for group in pool.astir.values()
+        for group in pool.active.values()
         if len(group.enabled) > capacity.minimum(group)
         for process in group.enabled.values()
         if not process.sessions and process.status is EnabledStatus.ENABLED
@@ -107,7 +107,7 @@ def look_for_spare(pool: PoolState, now: float) -> None:
     pool.spare_due = min(pool.spare_due, coming)
 
 
-def impatient_at(group: GroupState) -> float:
+def overdue_at(group: GroupState) -> float:
     """When a starved group may take the place of a busy process; infinity: the group is not starved."""
     if not capacity.is_starved(group):
         return math.inf
@@ -133,7 +133,7 @@ def least_missed(pool: PoolState) -> ProcessState | None:
     return min(
         (
             process
-            for group in pool.astir.values()
+            for group in pool.active.values()
             if len(group.enabled) > capacity.minimum(group)
             for process in group.enabled.values()
             if process.status is EnabledStatus.ENABLED
@@ -148,7 +148,7 @@ def last_resort(pool: PoolState) -> ProcessState | None:
     return min(
         (
             process
-            for group in pool.astir.values()
+            for group in pool.active.values()
             if group.rejection is None or len(group.enabled) > 1
             for process in group.enabled.values()
             if process.status is EnabledStatus.ENABLED

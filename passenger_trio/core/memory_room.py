@@ -29,9 +29,9 @@ import math
 
 import attrs
 
-from passenger_trio.core import capacity, making_room, restarting, retiring
+from passenger_trio.core import capacity, group_restarts, making_room, retiring
 from passenger_trio.core.commands import Command, Reason
-from passenger_trio.core.limits import PoolLimits
+from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, ProcessState
 
 __all__ = ["FIRST_GUESS", "Calculation", "calculate", "fit", "measured", "most_by_files"]
@@ -150,7 +150,7 @@ def fit(pool: PoolState, limits: PoolLimits, now: float) -> list[Command]:
         sleeper = _sleeper(pool) if found.free < 0 and pool.memory_preloader else None
         if sleeper is not None:
             serving = sleeper.generations[sleeper.generation]
-            commands.append(restarting.retire_preloader(sleeper, serving, Reason.SHRINK))
+            commands.append(group_restarts.retire_preloader(sleeper, serving, Reason.SHRINK))
         else:
             idle = making_room.longest_idle(pool)
             if idle is None:
@@ -165,7 +165,7 @@ def fit(pool: PoolState, limits: PoolLimits, now: float) -> list[Command]:
 
 def _preloaders(pool: PoolState) -> int:
     """The number of those that were not told to go."""
-    return sum(of.has_preloader for group in pool.astir.values() for of in group.generations.values())
+    return sum(of.has_preloader for group in pool.active.values() for of in group.generations.values())
 
 
 def _sleeper(pool: PoolState) -> GroupState | None:
@@ -173,7 +173,7 @@ def _sleeper(pool: PoolState) -> GroupState | None:
     return min(
         (
             group
-            for group in pool.astir.values()
+            for group in pool.active.values()
             if group.generations[group.generation].has_preloader
             if not (group.enabled or group.attempts or group.waiters or group.holds_on)
         ),

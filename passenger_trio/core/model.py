@@ -1,7 +1,7 @@
 """Frozen values that the layers pass to each other.
 
 This module knows names and numbers only. No value changes after its creation; ``state`` holds what
-changes, and ``limits`` the limits that come from the options.
+changes, and ``policy_limits`` the limits that come from the options.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ Laws:
 * One process of a group at a time. The others wait for their turn, in the order in which they asked.
 * A group keeps serving: the only process in routing is taken out only when it is idle. If it becomes the
   only one while it finishes its sessions, it comes back, and asks again with one of its next responses.
-* A process whose sessions last longer than ``PATIENCE`` comes back, too: WebSockets may last for hours.
+* A process whose sessions last longer than ``GIVE_UP_AFTER`` comes back, too: WebSockets may last for hours.
 * Work that fails, or takes too long, costs the process: nobody knows what it still does.
 """
 
@@ -22,7 +22,7 @@ from passenger_trio.core import retiring, routing, waitlist
 from passenger_trio.core.commands import Command, Reason, RunOobWork
 from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, ProcessState
 
-PATIENCE = 60.0
+GIVE_UP_AFTER = 60.0
 """Seconds for which a process may be out of routing before its work begins."""
 TIME = 60.0
 """Seconds that the work may take, as in Phusion Passenger."""
@@ -49,14 +49,14 @@ def begin(pool: PoolState, group: GroupState, now: float) -> list[Command]:
         group.oob_process = process
         if process.status is EnabledStatus.ENABLED:
             routing.disable(process)
-        group.oob_due = group.oob_give_up = now + PATIENCE
+        group.oob_due = group.oob_give_up = now + GIVE_UP_AFTER
         # Waiters that sought it take any other, and those that avoid the only one left take that.
-        served = waitlist.serve(pool, group, now) if group.has_choosy_waiters else []
-        return served + at_rest(process)
+        served = waitlist.serve(pool, group, now) if group.has_constrained_waiters else []
+        return served + became_idle(process)
     return []
 
 
-def at_rest(process: ProcessState) -> list[Command]:
+def became_idle(process: ProcessState) -> list[Command]:
     """Begin the work of the process that has been taken out, if it has no sessions."""
     group = process.group
     if group.oob_process is not process or group.oob_begun or process.sessions:
@@ -95,7 +95,7 @@ def look(pool: PoolState, group: GroupState, now: float) -> list[Command]:
 
 
 def _come_back(pool: PoolState, process: ProcessState, now: float) -> list[Command]:
-    if process.held:
+    if process.disabled_by_operator:
         return []
     routing.enable(process)
     retiring.watch_idleness(pool, process.group, now)

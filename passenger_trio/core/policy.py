@@ -35,7 +35,7 @@ How a checkout is answered when no process is free
     but never while a live process can serve them.
 
 Each part states its theory in its own module: ``waitlist``, ``routing``, ``scaling``, ``making_room``,
-``retiring``, ``recycling``, ``restarting``, ``resizing``, ``backoff``, ``crash_loop``, ``oob_work``, ``astir``.
+``retiring``, ``recycling``, ``request_time``, ``group_restarts``, ``resizing``, ``spawn_backoff``, ``crash_loop``, ``oob_work``, ``active_groups``.
 ``invariants`` holds the laws as code.
 """
 
@@ -44,25 +44,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from passenger_trio.core import (
-    aftermath,
-    astir,
+    active_groups,
+    automatic_restart,
     capacity,
     crash_loop,
-    due,
-    mending,
+    deadlines,
+    follow_up,
+    group_restarts,
     oob_work,
+    operator_orders,
     recycling,
+    request_time,
     resizing,
-    restarting,
-    retiring,
     routing,
     scaling,
     starts_and_exits,
     statistics,
     waitlist,
 )
-from passenger_trio.core.commands import AbandonSpawn, Command, Grant, Reason, Refuse, Retire
-from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.commands import Command, Grant, Reason, Refuse, Retire
 from passenger_trio.core.model import (
     AttemptId,
     GroupKey,
@@ -73,6 +73,7 @@ from passenger_trio.core.model import (
     SpawnFailure,
     WaiterId,
 )
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.core.state import EnabledStatus, GenerationState, GroupState, PoolState
 from passenger_trio.core.statistics import GroupStatistics, PoolStatistics
 from passenger_trio.errors import InvariantBroken
@@ -110,13 +111,13 @@ class PoolPolicy:
         state.groups[key] = group = GroupState(key, limits)
         state.timed = state.timed or limits.max_request_time > 0
         group.generations[group.generation] = GenerationState(group.generation, limits.preloads)
-        if not astir.is_still(group):
-            astir.stir(state, group)
+        if not active_groups.is_inactive(group):
+            active_groups.set_active(state, group)
         elif state.total < state.ceiling:
             return []  # it wants nothing, and makes nothing possible
         grown = resizing.memory_changed(state, now) if limits.min_instances else []
-        # One more group is one more relief above the ceiling (``capacity.has_headroom``), whose ever it is.
-        looked = state.astir.values() if state.total >= state.ceiling else (group,)
+        # One more group is one more replacement above the ceiling (``capacity.has_headroom``), whose ever it is.
+        looked = state.active.values() if state.total >= state.ceiling else (group,)
         return grown + scaling.start_spawns(state, now, looked)
 
     def remove_group(self, key: GroupKey, now: float) -> list[Command]:
@@ -140,8 +141,8 @@ class PoolPolicy:
         group = self.state.groups[key]
         if not self.state.open:
             return []
-        astir.stir(self.state, group)
-        return resizing.change_group(self.state, group, limits, now, jitter) + aftermath.let_go(self.state, now)
+        active_groups.set_active(self.state, group)
+        return resizing.change_group(self.state, group, limits, now, jitter) + follow_up.let_go(self.state, now)
 
     # --- borrowing a process --------------------------------------------------------------------------------------
 
@@ -205,7 +206,7 @@ class PoolPolicy:
             return [Refuse(waiter, Reason.SHUT_DOWN if not state.open else Reason.REMOVED)]
         if not state.open:
             return [waitlist.refusal(state, group, waiter, now)]
-        if group.always_restart and restarting.is_used(group):
+        if group.always_restart and group_restarts.is_used(group):
             restarted = self.restart(key, now, hard=True)
             return restarted + self.checkout(waiter, key, now, avoided, wanted, since, lent)
         # No waiter is overtaken: those that wait take none of the processes with room.
@@ -218,21 +219,21 @@ class PoolPolicy:
         if not group.enabled and not group.attempts and backoff.in_force(now):
             if now - backoff.attempt_ended_at >= group.limits.retry_on_demand_after:
                 backoff.lift()
-            elif waitlist.is_hopeless(state, group, now):
+            elif waitlist.is_unservable(state, group, now):
                 return [waitlist.refusal(state, group, waiter, now)]
-        astir.settle(state, only_if_many=True)
+        active_groups.drop_inactive(state, only_if_many=True)
         waitlist.append(state, group, waiter, now, avoided, wanted)
         if since is not None:
             waitlist.move_up(group, waiter, since)
         if lent:
-            waitlist.be_patient(group, waiter, lent, now)
+            waitlist.delay_spawn(group, waiter, lent, now)
         if state.limits.memory_share and capacity.is_starved(group):
             woken = resizing.memory_changed(state, now)  # it counts from now on
             return woken + scaling.start_spawns(state, now, (group,))
-        if group.has_choosy_waiters:
-            served = waitlist.serve(state, group, now) + aftermath.let_go(self.state, now)
+        if group.has_constrained_waiters:
+            served = waitlist.serve(state, group, now) + follow_up.let_go(self.state, now)
             return served + scaling.start_spawns(state, now, (group,))
-        return [] if scaling.is_at_rest(state, group) else scaling.start_spawns(state, now, (group,))
+        return [] if scaling.has_enough(state, group) else scaling.start_spawns(state, now, (group,))
 
     def renew(self, waiter: WaiterId, since: float) -> None:
         """The waiter of a front stands for another request now, which came then. Only for requests that take every process.
@@ -250,7 +251,7 @@ class PoolPolicy:
         """
         waitlist.leave(self.state, waiter)
         # Removing a waiter makes nothing possible that was impossible before. But a removed group may have waited for it.
-        return aftermath.let_go(self.state, now)
+        return follow_up.let_go(self.state, now)
 
     def session_closed(self, session: SessionId, outcome: SessionOutcome, now: float) -> list[Command]:
         """A granted session has ended. The next waiter gets its place; a process that failed gets no more sessions.
@@ -261,50 +262,50 @@ class PoolPolicy:
         process = state.sessions.pop(session, None)
         if process is None:
             raise InvariantBroken(f"session {session} is closed, but it is not open")
-        if process.unbounded and session in state.unbounded:
-            state.unbounded.discard(session)
-            routing.give_back_unbounded(process)
+        if process.uncounted and session in state.uncounted:
+            state.uncounted.discard(session)
+            routing.give_back_uncounted(process)
         else:
             routing.give_back(process)
         process.last_used = now
         if process.group.running:
             process.group.running.pop(session, None)
-        proven = worn = False
+        proven = due_now = False
         if outcome is _DONE or outcome is _CLIENT_GONE or outcome is _BROKEN_OFF:
             if outcome is _BROKEN_OFF:
-                mending.broken_off(process)
+                automatic_restart.count_broken_off(process)
             elif process.group.crashes and outcome is _DONE:
                 process.group.crashes = 0
             process.processed += 1
             proven = crash_loop.served(process)
-            if process.processed == process.looks_at and recycling.is_time(process, now):
-                recycling.wear(process, Reason.MAX_REQUESTS)
-                worn = True
+            if process.processed == process.looks_at and recycling.is_replacement_due(process, now):
+                recycling.mark_to_replace(process, Reason.MAX_REQUESTS)
+                due_now = True
         elif outcome is _PROCESS_FAILED:
             if process.is_attached:
-                return aftermath.process_failed(self.state, process, now)
+                return follow_up.process_failed(self.state, process, now)
             if process.leaving is not None:
                 process.leaving = None
                 return [Retire(process.id, Reason.FAILED)]
         elif outcome is _UNANSWERED:
-            mending.broken_off(process)
+            automatic_restart.count_broken_off(process)
             if crash_loop.left_unanswered(process) and process.is_attached:
-                return aftermath.process_failed(self.state, process, now, Reason.UNANSWERED)
+                return follow_up.process_failed(self.state, process, now, Reason.UNANSWERED)
         if process.leaving is not None and not process.sessions:
-            return aftermath.last_session_ended(self.state, process, proven, now)
-        if not proven and not worn and not state.waiters and state.open:
+            return follow_up.last_session_ended(self.state, process, proven, now)
+        if not proven and not due_now and not state.waiters and state.open:
             if process.status is _DISABLED or process.group.oob_wanted:
-                return aftermath.is_at_rest(self.state, process, now)
+                return follow_up.work_if_idle(self.state, process, now)
             return []
-        groups = state.astir.values()
+        groups = state.active.values()
         commands = waitlist.serve(state, process.group, now)
-        commands += aftermath.is_at_rest(self.state, process, now)
+        commands += follow_up.work_if_idle(self.state, process, now)
         if not state.open:
-            commands += aftermath.retire_unneeded(self.state, process, now)
+            commands += follow_up.retire_unneeded(self.state, process, now)
             return commands
         if state.leaving:
             commands += resizing.let_go(state, now)
-        if proven or worn or (not process.sessions and capacity.somebody_is_starved(state)):
+        if proven or due_now or (not process.sessions and capacity.somebody_is_starved(state)):
             # The back-off has ended; or this process is idle and a starved group may take its place.
             commands += scaling.start_spawns(state, now, groups)
         return commands
@@ -316,7 +317,7 @@ class PoolPolicy:
         """
         process = self.state.sessions.get(session)
         if process is None:
-            raise InvariantBroken(f"session {session} is held, but it is not open")
+            raise InvariantBroken(f"session {session} is long-lived, but it is not open")
         process.group.running.pop(session, None)
         return []
 
@@ -327,11 +328,11 @@ class PoolPolicy:
         """
         state = self.state
         process = state.sessions.get(session)
-        if process is None or session in state.unbounded:
-            raise InvariantBroken(f"session {session} is unbounded, but it is not open, or is that already")
-        state.unbounded.add(session)
-        routing.set_free(process)
-        return waitlist.serve(state, process.group, now) + aftermath.let_go(self.state, now)
+        if process is None or session in state.uncounted:
+            raise InvariantBroken(f"session {session} is uncounted, but it is not open, or is that already")
+        state.uncounted.add(session)
+        routing.set_uncounted(process)
+        return waitlist.serve(state, process.group, now) + follow_up.let_go(self.state, now)
 
     def session_served(self, session: SessionId, count: int, now: float) -> list[Command]:
         """A session that serves one request after another (a slot that a front leases) has served ``count`` more of them.
@@ -348,12 +349,12 @@ class PoolPolicy:
         process.processed += 1
         proven = crash_loop.served(process)
         process.processed += count - 1
-        worn = 0 < process.looks_at <= process.processed and recycling.is_time(process, now)
-        if worn:
-            recycling.wear(process, Reason.MAX_REQUESTS)
-        if not state.open or not (proven or worn):
+        due_now = 0 < process.looks_at <= process.processed and recycling.is_replacement_due(process, now)
+        if due_now:
+            recycling.mark_to_replace(process, Reason.MAX_REQUESTS)
+        if not state.open or not (proven or due_now):
             return []
-        return scaling.start_spawns(state, now, state.astir.values())
+        return scaling.start_spawns(state, now, state.active.values())
 
     def session_running(self, session: SessionId, since: float | None, now: float) -> list[Command]:
         """Since when the request runs that such a session serves now; None: it serves none. For ``max_request_time``.
@@ -363,20 +364,20 @@ class PoolPolicy:
         process = self.state.sessions.get(session)
         if process is None:
             raise InvariantBroken(f"session {session} serves, but it is not open")
-        recycling.set_running(process.group, session, since)
+        request_time.set_running(process.group, session, since)
         return []
 
     def budget(self, session: SessionId) -> int:
         """How many requests such a session may serve before the policy must decide again; 0: no limit.
 
-        The sessions of a process share what is left until it is worn.
+        The sessions of a process share what is left until it is due_now.
         """
         process = self.state.sessions[session]
         if process.group.always_restart:
             return 1
-        if not process.wears_at:
+        if not process.replace_at:
             return 0
-        return max(1, (process.wears_at - process.processed) // max(1, process.sessions))
+        return max(1, (process.replace_at - process.processed) // max(1, process.sessions))
 
     # --- processes come and go ------------------------------------------------------------------------------------
 
@@ -428,7 +429,7 @@ class PoolPolicy:
         """
         state = self.state
         state.memory_total, state.memory_own, state.memory_preloader = total, own, preloader
-        return resizing.memory_changed(state, now) + aftermath.let_go(self.state, now) if state.open else []
+        return resizing.memory_changed(state, now) + follow_up.let_go(self.state, now) if state.open else []
 
     def preloader_started(self, key: GroupKey, generation: int, preloader: PreloaderId, now: float) -> list[Command]:
         """A preloader of this generation is ready to fork.
@@ -461,51 +462,22 @@ class PoolPolicy:
 
         Nothing happens if the process was detached before, or is gone.
         """
-        detached = self.state.processes.get(process)
-        if detached is None or not detached.is_attached:
-            return []
-        commands = retiring.retire(self.state, detached, Reason.DETACHED, now)
-        return commands + aftermath.left(self.state, detached, now, lost=detached.group)
+        return operator_orders.detach(self.state, process, now)
 
     def may_disable(self, process: ProcessId) -> bool:
         """Whether ``disable`` would leave a process of the group in routing."""
-        known = self.state.processes.get(process)
-        if known is None or not known.is_attached:
-            return False
-        return known.status is _DISABLED or known.group.in_routing > 1
+        return operator_orders.may_disable(self.state, process)
 
     def disable(self, process: ProcessId, now: float) -> list[Command]:
         """Take a process out of routing until ``enable``. It keeps its sessions and its place in the limits.
 
         Nothing happens if it may not be disabled (``may_disable``).
         """
-        if not self.may_disable(process):
-            return []
-        state = self.state
-        disabled = state.processes[process]
-        group = disabled.group
-        disabled.held = True
-        if disabled.status is _ENABLED:
-            routing.disable(disabled)
-        retiring.watch_idleness(state, group, now)
-        commands = waitlist.serve(state, group, now)  # those that sought it take any other
-        return commands + scaling.start_spawns(state, now, (group,))
+        return operator_orders.disable(self.state, process, now)
 
     def enable(self, process: ProcessId, now: float) -> list[Command]:
         """Put a process that was disabled back into routing. Nothing happens if it was not, or serves no more."""
-        state = self.state
-        held = state.processes.get(process)
-        if held is None or not held.held or not held.is_attached:
-            return []
-        held.held = False
-        group = held.group
-        if group.oob_process is held:
-            return []
-        routing.enable(held)
-        held.last_used = now
-        retiring.watch_idleness(state, group, now)
-        commands = waitlist.serve(state, group, now) + oob_work.begin(state, group, now)
-        return commands + scaling.start_spawns(state, now, state.astir.values())
+        return operator_orders.enable(self.state, process, now)
 
     # --- out-of-band work -----------------------------------------------------------------------------------------
 
@@ -525,12 +497,12 @@ class PoolPolicy:
         if worked is None or worked.group.oob_process is not worked:
             return []
         commands = oob_work.end(state, worked, succeeded, now)
-        return commands + aftermath.left(self.state, worked, now, lost=None if succeeded else worked.group)
+        return commands + follow_up.left(self.state, worked, now, lost=None if succeeded else worked.group)
 
     # --- restarts -------------------------------------------------------------------------------------------------
 
     def restart(self, key: GroupKey, now: float, *, hard: bool = False) -> list[Command]:
-        """Replace every process of the group by one that runs the current code. ``restarting`` states the theory.
+        """Replace every process of the group by one that runs the current code. ``group_restarts`` states the theory.
 
         :param hard: retire all processes at once; otherwise each one serves until its replacement is ready.
         """
@@ -538,29 +510,17 @@ class PoolPolicy:
 
     def restart_all(self, keys: tuple[GroupKey, ...], now: float, *, hard: bool = False) -> list[Command]:
         """Restart several groups, and look at each of them once."""
-        state = self.state
-        if not state.open:
-            return []
-        groups = [group for group in map(state.groups.__getitem__, keys) if not group.leaving]
-        commands: list[Command] = []
-        for group in groups:
-            astir.stir(state, group)
-            # The operator says that the application is repaired, so the back-off ends.
-            group.backoff.lift()
-            commands += restarting.begin_hard(state, group, now) if hard else restarting.begin(group)
-            retiring.watch_idleness(state, group, now)
-        # A rolling restart makes no room for other groups.
-        return commands + scaling.start_spawns(state, now, state.astir.values() if hard else groups)
+        return operator_orders.restart_all(self.state, keys, now, hard=hard)
 
     def is_troubled(self, key: GroupKey, now: float) -> bool:
         """Whether ``code_changed`` would act: the group does not start, or its processes crash."""
-        return self.state.open and mending.is_troubled(self.state.groups[key], now)
+        return self.state.open and automatic_restart.is_troubled(self.state.groups[key], now)
 
     def code_changed(self, key: GroupKey, now: float) -> list[Command]:
         """The code on disk differs from the code that the group loaded. Restart the group if it is troubled."""
         if not self.is_troubled(key, now):
             return []
-        self.state.groups[key].mended_at = now
+        self.state.groups[key].automatic_restart_at = now
         return self.restart(key, now)
 
     def fault_contained(self, task: str, what: str, times: int, now: float) -> list[Command]:
@@ -580,7 +540,7 @@ class PoolPolicy:
 
     def restart_target(self, key: GroupKey) -> int:
         """The generation to which the last ``restart`` of the group leads."""
-        return restarting.target(self.state.groups[key])
+        return group_restarts.target(self.state.groups[key])
 
     # --- time -----------------------------------------------------------------------------------------------------
 
@@ -589,14 +549,14 @@ class PoolPolicy:
 
         Refuse, kill, end processes that drained for too long, replace, retire idle processes, end back-offs.
         """
-        return due.tick(self.state, now)
+        return deadlines.tick(self.state, now)
 
     def next_deadline(self) -> float:
         """When to call ``tick`` next; ``math.inf``: only after another fact.
 
         The deadline may be early, never late. After ``tick(d)`` it is later than ``d``.
         """
-        return due.next_deadline(self.state)
+        return deadlines.next_deadline(self.state)
 
     # --- the end --------------------------------------------------------------------------------------------------
 
@@ -605,32 +565,15 @@ class PoolPolicy:
 
         ``PoolEmpty`` comes when the last process, attempt and preloader is gone. A second call does nothing.
         """
-        state = self.state
-        if not state.open:
-            return []
-        state.open = False
-        commands: list[Command] = [
-            AbandonSpawn(attempt.group.key, attempt.id, Reason.SHUT_DOWN)
-            for attempt in state.attempts.values()
-            if not attempt.abandoned
-        ]
-        for group in state.astir.values():
-            commands += waitlist.refuse_hopeless(state, group, now)
-            for process in list(group.enabled.values()):
-                commands += aftermath.retire_unneeded(self.state, process, now)
-            commands += waitlist.refuse_hopeless(state, group, now)  # its processes may all have been out of routing
-            for of in group.generations.values():
-                if of.has_preloader:
-                    commands.append(restarting.retire_preloader(group, of, Reason.SHUT_DOWN))
-        return commands + aftermath.empty(self.state)
+        return operator_orders.shut_down(self.state, now)
 
     def statistics(self, keys: Iterable[GroupKey] | None = None) -> PoolStatistics:
         """The state of the pool as frozen values. :param keys: as for ``statistics.describe``."""
         return statistics.describe(self.state, keys)
 
-    def astir_statistics(self) -> PoolStatistics:
+    def active_statistics(self) -> PoolStatistics:
         """The same without the groups in which nothing happens."""
-        return statistics.describe_astir(self.state)
+        return statistics.describe_active(self.state)
 
     def group_statistics(self, key: GroupKey) -> GroupStatistics:
         """The state of one group as frozen values."""

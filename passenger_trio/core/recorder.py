@@ -24,9 +24,9 @@ from typing import Any
 
 import attrs
 
-from passenger_trio.core import backoff, commands, journey, model, snapshot, state
-from passenger_trio.core.limits import PoolLimits
+from passenger_trio.core import commands, journey, model, snapshot, spawn_backoff, state
 from passenger_trio.core.policy import PoolPolicy
+from passenger_trio.core.policy_limits import PoolLimits
 
 __all__ = ["FACTS", "Entry", "RecordedPolicy", "from_json", "replay", "to_json"]
 
@@ -81,7 +81,7 @@ _FACTS_EACH = 4
 
 _CLASSES: dict[str, Any] = {
     name: value
-    for module in (commands, journey, model, backoff, state)
+    for module in (commands, journey, model, spawn_backoff, state)
     for name, value in vars(module).items()
     if isinstance(value, type) and (attrs.has(value) or issubclass(value, enum.Enum))
 }

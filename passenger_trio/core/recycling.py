@@ -1,32 +1,28 @@
-"""When a process has served long enough (requests, age, memory), and when a request has lasted too long.
+"""When a process has served long enough: requests, age, memory.
 
-This module knows how long and how much. It never knows what a request is, or how memory is measured.
+This module knows how long and how much. It never knows what a request is, or how memory is measured. ``request_time`` ends
+requests that last too long.
 
 Laws:
 
 * The limit of requests is kept as well as possible: the replacement starts early enough to be ready
   when the limit is reached. If more requests arrive during one spawn than a process may serve at all,
   each process serves those that arrive during one spawn.
-* Soft limits (requests, age, memory) make a process *worn* (to be recycled): it serves until its
-  relief is ready (``restarting``). So they hold roughly, and fail no request.
-* Hard limits (memory, the time of a request) kill the process: it gets no more sessions from that step
-  on, and its open sessions end as they may. A kill does not count as a failure to start.
-* A pause of the server itself kills no process: if a deadline is seen later than by ``LATE``, the
-  request that seems to have lasted too long gets ``LATE`` more. In that time the server reads its
-  response, if there is one.
+* Soft limits (requests, age, memory) mark a process for replacement: it serves until its
+  replacement is ready (``group_restarts``). So they hold roughly, and fail no request.
+* The hard limit of memory kills the process: it gets no more sessions from that step on, and its open sessions end as they
+  may. A kill does not count as a failure to start.
 """
 
 from __future__ import annotations
 
 import math
 
-from passenger_trio.core import memory_room, routing
-from passenger_trio.core.commands import Command, Kill, Reason
-from passenger_trio.core.limits import GroupLimits
-from passenger_trio.core.model import SessionId
-from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, ProcessState
+from passenger_trio.core import memory_room, retiring
+from passenger_trio.core.commands import Command, Reason
+from passenger_trio.core.policy_limits import GroupLimits
+from passenger_trio.core.state import GroupState, PoolState, ProcessState
 
-LATE = 1.0
 _INSTANT = 1e-3
 _FORESIGHT = 16
 """The request rate is believed when a process has served at least this fraction (1/16) of the requests that are left.
@@ -40,7 +36,7 @@ def attached(process: ProcessState, now: float, jitter: float) -> None:
     group = process.group
     limits = group.limits
     if limits.max_requests:
-        process.wears_at = max(1, limits.max_requests - int(limits.max_requests_jitter * jitter))
+        process.replace_at = max(1, limits.max_requests - int(limits.max_requests_jitter * jitter))
         process.looks_at = 1
         process.look_time = now
     if limits.max_process_lifetime:
@@ -57,13 +53,13 @@ def limits_changed(group: GroupState, before: GroupLimits, now: float, jitter: f
         group.expiry_due = math.inf
     for process in group.enabled.values():
         if counted:
-            process.wears_at = process.looks_at = 0
+            process.replace_at = process.looks_at = 0
         if counted and limits.max_requests:
-            process.wears_at = max(1, limits.max_requests - int(limits.max_requests_jitter * jitter))
+            process.replace_at = max(1, limits.max_requests - int(limits.max_requests_jitter * jitter))
             process.looks_at = process.processed + 1
             process.look_time, process.look_count = now, process.processed
-            if process.processed >= process.wears_at:
-                wear(process, Reason.MAX_REQUESTS)
+            if process.processed >= process.replace_at:
+                mark_to_replace(process, Reason.MAX_REQUESTS)
         if aged:
             process.expires = math.inf
         if aged and limits.max_process_lifetime:
@@ -71,14 +67,14 @@ def limits_changed(group: GroupState, before: GroupLimits, now: float, jitter: f
             group.expiry_due = min(group.expiry_due, process.expires)
 
 
-def is_time(process: ProcessState, now: float) -> bool:
+def is_replacement_due(process: ProcessState, now: float) -> bool:
     """Whether to start the replacement of a process now, to have it when the process reaches its limit of requests.
 
     An estimate, from the rate of requests (since the process was ready, and since the last look) and the duration of
     the last spawn. If it is too early, set the next look, at most half of the way ahead. So the request path needs one
     comparison only.
     """
-    left = process.wears_at - process.processed
+    left = process.replace_at - process.processed
     if left <= 0:
         return True
     group = process.group
@@ -86,7 +82,7 @@ def is_time(process: ProcessState, now: float) -> bool:
         process.processed / max(now - process.since, _INSTANT),
         (process.processed - process.look_count) / max(now - process.look_time, _INSTANT),
     )
-    ahead = rate * group.spawn_time * (1 + len(group.worn))
+    ahead = rate * group.spawn_time * (1 + len(group.to_replace))
     is_known = left <= _FORESIGHT * process.processed
     if left <= ahead and is_known:
         return True
@@ -96,20 +92,20 @@ def is_time(process: ProcessState, now: float) -> bool:
     return False
 
 
-def wear(process: ProcessState, reason: Reason) -> None:
-    """The process is to be replaced. Nothing happens if it is worn already, or serves no more."""
+def mark_to_replace(process: ProcessState, reason: Reason) -> None:
+    """The process is to be replaced. Nothing happens if it is marked already, or serves no more."""
     if process.is_attached:
-        process.group.worn.setdefault(process.id, reason)
+        process.group.to_replace.setdefault(process.id, reason)
 
 
 def expire(group: GroupState, now: float) -> None:
-    """Mark the processes that are too old as worn."""
+    """Mark the processes that are too old for replacement."""
     if group.expiry_due > now:
         return
     group.expiry_due = math.inf
     for process in group.enabled.values():
         if process.expires <= now:
-            wear(process, Reason.LIFETIME)
+            mark_to_replace(process, Reason.LIFETIME)
         else:
             group.expiry_due = min(group.expiry_due, process.expires)
 
@@ -120,51 +116,7 @@ def sampled(pool: PoolState, process: ProcessState, size: int) -> list[Command]:
     memory_room.measured(process.group)
     limits = process.group.limits
     if 0 < limits.hard_memory_limit < size:
-        return kill(pool, process, Reason.MEMORY)
+        return retiring.kill(pool, process, Reason.MEMORY)
     if 0 < limits.memory_limit < size:
-        wear(process, Reason.MEMORY)
+        mark_to_replace(process, Reason.MEMORY)
     return []
-
-
-def kill(pool: PoolState, process: ProcessState, reason: Reason, session: SessionId | None = None) -> list[Command]:
-    """End a process at once. Nothing happens if it was killed before, or is gone."""
-    if process.killed or process.status is EnabledStatus.GONE:
-        return []
-    process.killed = True
-    process.leaving = None
-    if process.is_attached:
-        routing.detach(pool, process)
-    return [Kill(process.id, reason, session)]
-
-
-def set_running(group: GroupState, session: SessionId, since: float | None) -> None:
-    """The session's request runs since then; None: it has none. Nothing happens if the time of a request is not limited."""
-    if not group.limits.max_request_time:
-        return
-    running = group.running
-    running.pop(session, None)
-    if since is not None:
-        running[session] = since
-        for other in [other for other, began in running.items() if began > since]:
-            running[other] = running.pop(other)
-
-
-def overrun_due(group: GroupState) -> float:
-    """When the oldest request will have lasted too long."""
-    if not group.running:
-        return math.inf
-    return max(next(iter(group.running.values())) + group.limits.max_request_time, group.lenient_until)
-
-
-def end_overruns(pool: PoolState, group: GroupState, now: float) -> list[Command]:
-    """Kill the processes whose requests have lasted too long."""
-    commands: list[Command] = []
-    limit = group.limits.max_request_time
-    while overrun_due(group) <= now:
-        session, began = next(iter(group.running.items()))
-        if now - began - limit > LATE and group.lenient_until < began + limit:
-            group.lenient_until = now + LATE
-            break
-        del group.running[session]
-        commands += kill(pool, pool.sessions[session], Reason.REQUEST_TIME, session)
-    return commands

@@ -21,19 +21,19 @@ from __future__ import annotations
 import math
 
 from passenger_trio.core import (
-    astir,
+    active_groups,
     capacity,
     drain_time,
+    group_restarts,
     making_room,
     memory_room,
     recycling,
-    restarting,
     retiring,
     scaling,
     waitlist,
 )
 from passenger_trio.core.commands import Command, EndGroup, Reason
-from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.core.state import Attempt, EnabledStatus, GroupState, PoolState, ProcessState
 
 
@@ -42,9 +42,9 @@ def change_pool(pool: PoolState, limits: PoolLimits, now: float) -> list[Command
     pool.limits = limits
     # The next look is due at once: it was set for other limits.
     pool.spare_due, pool.spare_seen = math.inf, False
-    for group in pool.astir.values():
+    for group in pool.active.values():
         retiring.watch_idleness(pool, group, now)
-    return _settle(pool, _shrink(pool, now), now)
+    return _applied(pool, _shrink(pool, now), now)
 
 
 def memory_changed(pool: PoolState, now: float, lost: GroupState | None = None) -> list[Command]:
@@ -56,13 +56,13 @@ def memory_changed(pool: PoolState, now: float, lost: GroupState | None = None) 
     if not before.memory_share:
         return []
     commands = memory_room.fit(pool, before, now)
-    return _settle(pool, commands, now, lost) if commands or pool.limits != before else []
+    return _applied(pool, commands, now, lost) if commands or pool.limits != before else []
 
 
 def change_group(pool: PoolState, group: GroupState, limits: GroupLimits, now: float, jitter: float) -> list[Command]:
     """The limits of one group change."""
     _set_limits(pool, group, limits, now, jitter)
-    return _settle(pool, _shrink(pool, now), now)
+    return _applied(pool, _shrink(pool, now), now)
 
 
 def _set_limits(pool: PoolState, group: GroupState, limits: GroupLimits, now: float, jitter: float) -> None:
@@ -81,16 +81,16 @@ def remove(pool: PoolState, group: GroupState, now: float) -> list[Command]:
     """The application is removed: its group leaves."""
     group.leaving = True
     pool.leaving[group.key] = group
-    astir.stir(pool, group)
+    active_groups.set_active(pool, group)
     group.always_restart = False
     group.candidate, group.restart_again, group.rolling = None, False, False
     commands: list[Command] = []
-    if group.relief is not None:
-        commands += retiring.abandon(group.relief, Reason.REMOVED)
+    if group.replacement is not None:
+        commands += retiring.abandon(group.replacement, Reason.REMOVED)
     retiring.watch_idleness(pool, group, now)
-    commands += restarting.conclude(group) + waitlist.refuse_hopeless(pool, group, now)
+    commands += group_restarts.conclude(group) + waitlist.refuse_if_unservable(pool, group, now)
     # Also if it stays for those who wait: its minimum is 0 now, and others may have its places.
-    return commands + let_go(pool, now) + scaling.start_spawns(pool, now, pool.astir.values())
+    return commands + let_go(pool, now) + scaling.start_spawns(pool, now, pool.active.values())
 
 
 def revive(pool: PoolState, group: GroupState, limits: GroupLimits, now: float, jitter: float) -> list[Command]:
@@ -100,8 +100,8 @@ def revive(pool: PoolState, group: GroupState, limits: GroupLimits, now: float, 
     group.backoff.lift()
     _set_limits(pool, group, limits, now, jitter)
     # Before anything is started: that would be of the generation that was removed.
-    commands = restarting.begin(group)
-    return commands + _settle(pool, _shrink(pool, now), now)
+    commands = group_restarts.begin(group)
+    return commands + _applied(pool, _shrink(pool, now), now)
 
 
 def let_go(pool: PoolState, now: float) -> list[Command]:
@@ -118,32 +118,32 @@ def let_go(pool: PoolState, now: float) -> list[Command]:
             continue
         for generation in group.generations.values():
             if generation.has_preloader:
-                commands.append(restarting.retire_preloader(group, generation, Reason.REMOVED))
+                commands.append(group_restarts.retire_preloader(group, generation, Reason.REMOVED))
         if not group.detached and not group.preloaders:
-            del pool.groups[group.key], pool.leaving[group.key], pool.astir[group.key]
+            del pool.groups[group.key], pool.leaving[group.key], pool.active[group.key]
             pool.timed = any(one.limits.max_request_time > 0 for one in pool.groups.values())
-            pool.allowed_total = pool.total  # the ceiling counts a relief for each group
+            pool.allowed_total = pool.total  # the ceiling counts a replacement for each group
             commands.append(EndGroup(group.key))
     if commands:
-        commands += scaling.start_spawns(pool, now, pool.astir.values())
+        commands += scaling.start_spawns(pool, now, pool.active.values())
     return commands
 
 
-def _settle(pool: PoolState, commands: list[Command], now: float, lost: GroupState | None = None) -> list[Command]:
+def _applied(pool: PoolState, commands: list[Command], now: float, lost: GroupState | None = None) -> list[Command]:
     """What follows from a change: room may have appeared, or gone."""
     pool.allowed_total = pool.total
     pool.allowed_attempts = len(pool.attempts)
-    for group in pool.astir.values():
-        if group.has_choosy_waiters:
+    for group in pool.active.values():
+        if group.has_constrained_waiters:
             commands += waitlist.serve(pool, group, now)
-        commands += waitlist.refuse_hopeless(pool, group, now) + restarting.conclude(group)
-    return commands + scaling.start_spawns(pool, now, pool.astir.values(), lost)
+        commands += waitlist.refuse_if_unservable(pool, group, now) + group_restarts.conclude(group)
+    return commands + scaling.start_spawns(pool, now, pool.active.values(), lost)
 
 
 def _shrink(pool: PoolState, now: float) -> list[Command]:
     """Go down to the limits on the processes that serve."""
     commands: list[Command] = []
-    for group in pool.astir.values():
+    for group in pool.active.values():
         most = group.limits.max_instances
         while most and len(group.enabled) + capacity.under_way(group) > most:
             commands += _give_up(pool, (group,), now)
@@ -151,7 +151,7 @@ def _shrink(pool: PoolState, now: float) -> list[Command]:
         return commands + memory_room.fit(pool, pool.limits, now)
     pool.allowed_used = 0
     while pool.capacity_used > pool.limits.max_pool_size:
-        commands += _give_up(pool, tuple(pool.astir.values()), now)
+        commands += _give_up(pool, tuple(pool.active.values()), now)
     return commands
 
 

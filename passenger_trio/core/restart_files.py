@@ -1,14 +1,24 @@
-"""What ``tmp/restart.txt`` requests.
+"""The files in an application's restart directory (``tmp/``), and what each of them requests.
 
-This module knows modification times, current and previous. It never looks at the file itself.
+======================  =============================================================================
+``restart.txt``         one restart, each time it appears or changes (``RestartFile``)
+``always_restart.txt``  while it exists: a hard restart before each request that would not find fresh
+                        processes (``PoolPolicy.always_restart``)
+======================  =============================================================================
 
-Laws: a file that exists when the poller begins requests nothing. Its appearance and each change request
-one restart. Its removal requests nothing.
+This module knows names, and modification times, current and previous. It never looks at a file itself: ``pool/restart_file_poller`` does.
+
+Laws: a file that exists when the poller begins requests no restart. Its removal requests none.
 """
 
 from __future__ import annotations
 
 import attrs
+
+__all__ = ["ALWAYS_RESTART", "RESTART", "RestartFile"]
+
+RESTART = "restart.txt"
+ALWAYS_RESTART = "always_restart.txt"
 
 
 @attrs.define(eq=False)

@@ -1,6 +1,6 @@
 """How a process leaves: who is retired, when, and how an attempt is given up.
 
-Law: a live process leaves the pool by ``retire``, or by a kill (``recycling``), and only once. A busy process that is
+Law: a live process leaves the pool by ``retire`` or by ``kill``, and only once. A busy process that is
 retired first finishes its sessions, unless it broke one.
 """
 
@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 
 from passenger_trio.core import capacity, drain_time, routing
-from passenger_trio.core.commands import AbandonSpawn, Command, Detach, Reason, Retire
+from passenger_trio.core.commands import AbandonSpawn, Command, Detach, Kill, Reason, Retire
+from passenger_trio.core.model import SessionId
 from passenger_trio.core.state import Attempt, EnabledStatus, GroupState, PoolState, ProcessState
 
-RELIEFS = frozenset({Reason.RESTART, Reason.MAX_REQUESTS, Reason.LIFETIME, Reason.MEMORY})
-"""Reasons for which a process is worn. The spawn of its relief has the same reason."""
+REPLACEMENT_REASONS = frozenset({Reason.RESTART, Reason.MAX_REQUESTS, Reason.LIFETIME, Reason.MEMORY})
+"""Reasons for which a process is replaced. The spawn of its replacement has the same reason."""
 
 
 def retire(pool: PoolState, process: ProcessState, reason: Reason, now: float) -> list[Command]:
@@ -26,14 +27,25 @@ def retire(pool: PoolState, process: ProcessState, reason: Reason, now: float) -
     return [Retire(process.id, reason)]
 
 
+def kill(pool: PoolState, process: ProcessState, reason: Reason, session: SessionId | None = None) -> list[Command]:
+    """End a process at once. Nothing happens if it was killed before, or is gone."""
+    if process.killed or process.status is EnabledStatus.GONE:
+        return []
+    process.killed = True
+    process.leaving = None
+    if process.is_attached:
+        routing.detach(pool, process)
+    return [Kill(process.id, reason, session)]
+
+
 def abandon(attempt: Attempt, reason: Reason) -> list[Command]:
     """Stop an attempt whose process is no longer wanted."""
     if attempt.abandoned:
         return []
     attempt.abandoned = True
     attempt.counts = False
-    if attempt.group.relief is attempt:
-        attempt.group.relief = None
+    if attempt.group.replacement is attempt:
+        attempt.group.replacement = None
     return [AbandonSpawn(attempt.group.key, attempt.id, reason)]
 
 
@@ -41,7 +53,7 @@ def retire_idle(pool: PoolState, now: float) -> list[Command]:
     """Retire processes that were idle for ``pool_idle_time``, longest idle first, and set the next time to look."""
     idle_time = pool.limits.pool_idle_time
     # A group whose new version was rejected keeps its processes: they cannot be spawned again.
-    groups = [group for group in pool.astir.values() if group.idle_due <= now and not group.holds_on]
+    groups = [group for group in pool.active.values() if group.idle_due <= now and not group.holds_on]
     idle = [
         process
         for group in groups

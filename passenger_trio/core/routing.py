@@ -38,15 +38,15 @@ UNLIMITED = 2**31
 
 def busyness(process: ProcessState) -> float:
     """0.0 is idle, 1.0 is totally busy."""
-    unbounded = process.unbounded
-    if not unbounded:
+    uncounted = process.uncounted
+    if not uncounted:
         return process.sessions / (process.concurrency or UNLIMITED)
-    return (process.sessions - unbounded) / (process.concurrency or UNLIMITED) + unbounded / UNLIMITED
+    return (process.sessions - uncounted) / (process.concurrency or UNLIMITED) + uncounted / UNLIMITED
 
 
 def has_room(process: ProcessState) -> bool:
     """Whether the process can take one more session."""
-    return not process.concurrency or process.sessions - process.unbounded < process.concurrency
+    return not process.concurrency or process.sessions - process.uncounted < process.concurrency
 
 
 def take(group: GroupState) -> ProcessState | None:
@@ -80,7 +80,7 @@ def sought(group: GroupState, wanted: ProcessId | None, avoided: ProcessId | Non
     if wanted is None or wanted == avoided:
         return None
     process = group.enabled.get(wanted)
-    if process is None or process.held:
+    if process is None or process.disabled_by_operator:
         return None
     return process  # out-of-band work does not last long
 
@@ -108,21 +108,21 @@ def give_back(process: ProcessState) -> None:
         _insert(process)
 
 
-def give_back_unbounded(process: ProcessState) -> None:
+def give_back_uncounted(process: ProcessState) -> None:
     """Like ``give_back`` for an uncounted session, whose end makes no room."""
     if process.rank is not None:
         _remove(process)
     process.sessions -= 1
-    process.unbounded -= 1
+    process.uncounted -= 1
     if process.status is EnabledStatus.ENABLED and has_room(process):
         _insert(process)
 
 
-def set_free(process: ProcessState) -> None:
+def set_uncounted(process: ProcessState) -> None:
     """One session of the process becomes uncounted: another may take its room."""
     if process.rank is not None:
         _remove(process)
-    process.unbounded += 1
+    process.uncounted += 1
     if process.status is EnabledStatus.ENABLED:
         _insert(process)
 
@@ -189,7 +189,7 @@ def _leave(pool: PoolState, process: ProcessState) -> None:
         _remove(process)
     del process.group.enabled[process.id]
     group = process.group
-    group.worn.pop(process.id, None)
+    group.to_replace.pop(process.id, None)
     group.disabled.pop(process.id, None)
     pool.enabled_count -= 1
     group.oob_wanted.pop(process.id, None)

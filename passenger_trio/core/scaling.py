@@ -8,20 +8,20 @@ When a spawn starts
     or more waiters than the attempts under way will serve. It wants none during its back-off, none
     while it retries a failed spawn (one probe at a time), and none at its own maximum. A busy process
     is no reason to grow: only a queued request is.
-    As a *relief* (replacement): a new process takes the place of a *worn* one, which is a process
-    that is to be recycled (``restarting``).
+    As a *replacement*: a new process takes the place of one that is to be replaced (``recycling``,
+    ``group_restarts``).
 
 Laws of capacity
     ======================================  ==================================================
-    enabled + attempts, without reliefs     at most ``max_pool_size``; per group ``max_instances``
+    enabled + attempts, without replacements     at most ``max_pool_size``; per group ``max_instances``
     enabled + detached + attempts           at most twice ``max_pool_size`` (the hard ceiling),
-                                            and one relief for each group
+                                            and one replacement for each group
     attempts with a slot                    at most ``max_concurrent_spawns``, and one more
     attempts of one generation              at most ``max_concurrent_spawns``
     ======================================  ==================================================
 
-Slots: applications do not wait for each other
-    Slots bound how many programs load at the same time. So the restarts of all applications do not
+Spawn slots: applications do not wait for each other
+    Spawn slots bound how many programs load at the same time. So the restarts of all applications do not
     load the machine at once.
 
     * Attempts that wait for one preloader share one slot. The first attempt has it. When that attempt
@@ -29,7 +29,7 @@ Slots: applications do not wait for each other
       attempt needs its own slot (``fork_apart``).
     * One slot is reserved for groups without any process. So a crashed application is replaced, and a
       new one starts, while others load.
-    * An attempt that has loaded for ``PATIENCE`` is *slow* and gives up its slot, because it may hang.
+    * An attempt that has loaded for ``SLOW_AFTER`` is *slow* and gives up its slot, because it may hang.
       The more attempts are slow, the longer the next ones keep their slots: more loading programs do
       not help a slow machine.
 
@@ -49,7 +49,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from passenger_trio.core import astir, capacity, making_room, retiring, waitlist
+from passenger_trio.core import active_groups, capacity, making_room, retiring, waitlist
 from passenger_trio.core.commands import Command, Reason, StartSpawn
 from passenger_trio.core.model import AttemptId
 from passenger_trio.core.state import (
@@ -59,7 +59,7 @@ from passenger_trio.core.state import (
     PoolState,
 )
 
-PATIENCE = 1.0
+SLOW_AFTER = 1.0
 """Seconds for which an attempt keeps its slot while no other attempt is slow."""
 GRACE = 10.0
 """``GroupState.grace`` of a group whose last spawn succeeded."""
@@ -87,9 +87,9 @@ def wants(group: GroupState, now: float) -> bool:
     return coming < capacity.minimum(group) or demand(group) > 0
 
 
-def wants_relief(group: GroupState, now: float) -> bool:
+def wants_replacement(group: GroupState, now: float) -> bool:
     """Whether a process is to be replaced, or a version tried, and no attempt is under way for that."""
-    if group.relief is not None or group.leaving:
+    if group.replacement is not None or group.leaving:
         return False
     if group.candidate is not None:
         return True  # also during the back-off: the new version may be the repair
@@ -97,7 +97,7 @@ def wants_relief(group: GroupState, now: float) -> bool:
         return False
     if is_on_trial(group):
         return True
-    if not group.worn:
+    if not group.to_replace:
         return False
     return not (group.backoff.failures and group.attempts)
 
@@ -109,9 +109,9 @@ def is_on_trial(group: GroupState) -> bool:
     return all(attempt.abandoned for attempt in group.attempts.values())
 
 
-def is_at_rest(pool: PoolState, group: GroupState) -> bool:
+def has_enough(pool: PoolState, group: GroupState) -> bool:
     """Whether ``start_spawns`` would start nothing for the group, however many wait. False: call it. Hot path."""
-    if len(group.enabled) == len(group.disabled) or group.worn or group.candidate is not None:
+    if len(group.enabled) == len(group.disabled) or group.to_replace or group.candidate is not None:
         return False
     if 0 < group.limits.max_instances <= len(group.enabled):
         return True
@@ -174,7 +174,7 @@ def fork_apart(pool: PoolState, group: GroupState, generation: GenerationState, 
 def _take_slot(pool: PoolState, attempt: Attempt, now: float) -> None:
     slow = sum(other.slow for other in pool.attempts.values())
     attempt.has_slot, attempt.slow = True, False
-    attempt.slow_at = now + PATIENCE * (1 + slow / pool.limits.max_concurrent_spawns)
+    attempt.slow_at = now + SLOW_AFTER * (1 + slow / pool.limits.max_concurrent_spawns)
 
 
 def notice_slow(pool: PoolState, now: float) -> None:
@@ -189,7 +189,7 @@ def start_spawns(
 ) -> list[Command]:
     """Start every attempt that is wanted and possible, in fair order.
 
-    :param groups: the groups whose wish may have changed; all that are astir when room may have appeared.
+    :param groups: the groups whose wish may have changed; all that are active when room may have appeared.
     :param lost: the group that has just lost a process, if any: its first attempt is a replacement.
     """
     commands: list[Command] = []
@@ -205,9 +205,9 @@ def start_spawns(
             if room is None or room.is_there_for(group)
         ]
         wanting += [
-            (_LEAST, group.turn, _begin_relief, group)
+            (_LEAST, group.turn, _begin_replacement, group)
             for group in able
-            if wants_relief(group, now) and capacity.has_headroom(pool, group)
+            if wants_replacement(group, now) and capacity.has_headroom(pool, group)
             if may_begin(pool, group, group.candidate or group.generation)
         ]
         if not wanting:
@@ -256,13 +256,13 @@ def _begin_growth(pool: PoolState, group: GroupState, now: float, lost: GroupSta
     return _begin(pool, Attempt(_next(pool), group, now, reason, group.generation))
 
 
-def _begin_relief(pool: PoolState, group: GroupState, now: float, lost: GroupState | None) -> StartSpawn:
+def _begin_replacement(pool: PoolState, group: GroupState, now: float, lost: GroupState | None) -> StartSpawn:
     if group.candidate is not None:
         reason, generation = Reason.RESTART, group.candidate
     else:
-        reason, generation = next(iter(group.worn.values()), Reason.RESTART), group.generation
-    group.relief = Attempt(_next(pool), group, now, reason, generation, counts=False)
-    return _begin(pool, group.relief)
+        reason, generation = next(iter(group.to_replace.values()), Reason.RESTART), group.generation
+    group.replacement = Attempt(_next(pool), group, now, reason, generation, counts=False)
+    return _begin(pool, group.replacement)
 
 
 def _next(pool: PoolState) -> AttemptId:
@@ -277,6 +277,6 @@ def _begin(pool: PoolState, attempt: Attempt) -> StartSpawn:
     attempt.waits = _waits_for_preloader(group, attempt.generation, siblings)
     attempt.has_slot = not attempt.waits
     pool.attempts[attempt.id] = group.attempts[attempt.id] = attempt
-    astir.stir(pool, group)
+    active_groups.set_active(pool, group)
     group.turn = pool.last_attempt
     return StartSpawn(group.key, attempt.id, attempt.reason, attempt.generation)

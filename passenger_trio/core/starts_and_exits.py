@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from passenger_trio.core import (
-    aftermath,
-    astir,
+    active_groups,
     crash_loop,
+    follow_up,
+    group_restarts,
     oob_work,
     recycling,
-    restarting,
     retiring,
     routing,
     scaling,
@@ -29,7 +29,7 @@ def spawn_succeeded(
     """``PoolPolicy.spawn_succeeded``."""
     if process in state.processes:
         raise InvariantBroken(f"process {process} comes twice")
-    ended = aftermath.end_attempt(state, attempt, now)
+    ended = follow_up.end_attempt(state, attempt, now)
     group = ended.group
     state.last_order += 1
     if group.limits.force_concurrency >= 0:
@@ -38,7 +38,7 @@ def spawn_succeeded(
     if not state.open:
         routing.attach_detached(state, new)
         return [Retire(process, Reason.SHUT_DOWN)]
-    commands = restarting.admit(state, ended, new, now)
+    commands = group_restarts.admit(state, ended, new, now)
     if new.status is EnabledStatus.ENABLED:
         group.expected_concurrency = concurrency
         group.grace = scaling.GRACE
@@ -47,31 +47,31 @@ def spawn_succeeded(
         retiring.watch_idleness(state, group, now)
         commands += waitlist.serve(state, group, now)
         commands += oob_work.begin(state, group, now)
-    commands += restarting.conclude(group) + aftermath.let_go(state, now)
-    return commands + scaling.start_spawns(state, now, state.astir.values())
+    commands += group_restarts.conclude(group) + follow_up.let_go(state, now)
+    return commands + scaling.start_spawns(state, now, state.active.values())
 
 
 def spawn_failed(
     state: PoolState, attempt: AttemptId, failure: SpawnFailure | None, now: float, jitter: float
 ) -> list[Command]:
     """``PoolPolicy.spawn_failed``."""
-    ended = aftermath.end_attempt(state, attempt, now)
+    ended = follow_up.end_attempt(state, attempt, now)
     if not state.open:
-        return aftermath.empty(state)
+        return follow_up.empty(state)
     group = ended.group
     commands: list[Command] = []
     if ended.generation == group.candidate:
-        commands += restarting.reject(group, failure, now)
+        commands += group_restarts.reject(group, failure, now)
         retiring.watch_idleness(state, group, now)
     elif not ended.abandoned:
         crash_loop.look_at_age(group, now, state.limits)
         group.backoff.record(now, jitter, state.limits, failure=failure, crash=False)
         if ended.generation == group.generation:
-            commands += restarting.give_up(group, failure, now)
-            commands += aftermath.distrust(state, group)
-    commands += restarting.conclude(group)
-    commands += waitlist.refuse_hopeless(state, group, now) + aftermath.let_go(state, now)
-    return commands + scaling.start_spawns(state, now, state.astir.values())
+            commands += group_restarts.give_up(group, failure, now)
+            commands += follow_up.retire_suspect_preloader(state, group)
+    commands += group_restarts.conclude(group)
+    commands += waitlist.refuse_if_unservable(state, group, now) + follow_up.let_go(state, now)
+    return commands + scaling.start_spawns(state, now, state.active.values())
 
 
 def process_exited(
@@ -88,9 +88,9 @@ def process_exited(
         crash_loop.record_crash(gone, now, jitter, state.limits, failure)
     routing.forget(state, gone)
     if by_itself and state.open:
-        distrusted = aftermath.distrust(state, gone.group)
-        return distrusted + aftermath.left(state, gone, now, lost=gone.group)
-    return aftermath.left(state, gone, now, lost=gone.group if by_itself else None)
+        distrusted = follow_up.retire_suspect_preloader(state, gone.group)
+        return distrusted + follow_up.left(state, gone, now, lost=gone.group)
+    return follow_up.left(state, gone, now, lost=gone.group if by_itself else None)
 
 
 def sampled(state: PoolState, process: ProcessId, size: int, now: float) -> list[Command]:
@@ -100,7 +100,7 @@ def sampled(state: PoolState, process: ProcessId, size: int, now: float) -> list
         return []
     commands = recycling.sampled(state, measured, size)
     if commands:
-        return commands + aftermath.left(state, measured, now, lost=measured.group)
+        return commands + follow_up.left(state, measured, now, lost=measured.group)
     return scaling.start_spawns(state, now, (measured.group,))
 
 
@@ -113,11 +113,11 @@ def preloader_started(
     if of is None or preloader in of.preloaders:
         raise InvariantBroken(f"generation {generation} of {key} has preloader {preloader}, but has it, or has ended")
     of.preloaders[preloader] = False
-    astir.stir(state, group)
+    active_groups.set_active(state, group)
     of.preloader_used = now
     if not state.open:
-        return [restarting.retire_preloader(group, of, Reason.SHUT_DOWN)]
-    return restarting.conclude(group) + aftermath.let_go(state, now)
+        return [group_restarts.retire_preloader(group, of, Reason.SHUT_DOWN)]
+    return group_restarts.conclude(group) + follow_up.let_go(state, now)
 
 
 def found_unsafe(state: PoolState, key: GroupKey, generation: int, now: float) -> list[Command]:
@@ -127,7 +127,7 @@ def found_unsafe(state: PoolState, key: GroupKey, generation: int, now: float) -
     if of is None:
         raise InvariantBroken(f"generation {generation} of {key} is unsafe to fork, but has ended")
     commands = scaling.fork_apart(state, group, of, now)
-    return commands + scaling.start_spawns(state, now, state.astir.values())
+    return commands + scaling.start_spawns(state, now, state.active.values())
 
 
 def preloader_ended(
@@ -140,5 +140,5 @@ def preloader_ended(
         raise InvariantBroken(f"preloader {preloader} of {key} ends, but there is none")
     del of.preloaders[preloader]
     if not state.open:
-        return aftermath.empty(state)
-    return restarting.conclude(group) + aftermath.let_go(state, now)
+        return follow_up.empty(state)
+    return group_restarts.conclude(group) + follow_up.let_go(state, now)

@@ -24,9 +24,7 @@ from itertools import chain
 
 import attrs
 
-from passenger_trio.core.backoff import Backoff
 from passenger_trio.core.commands import Reason
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import (
     FIRST_GENERATION,
     AttemptId,
@@ -37,6 +35,8 @@ from passenger_trio.core.model import (
     SpawnFailure,
     WaiterId,
 )
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
+from passenger_trio.core.spawn_backoff import Backoff
 
 
 class EnabledStatus(enum.Enum):
@@ -58,7 +58,7 @@ class Attempt:
     begun: float
     reason: Reason
     generation: int = FIRST_GENERATION
-    # Whether it counts in the limits on enabled processes. A relief does not: it replaces a worn process. Nor does an
+    # Whether it counts in the limits on enabled processes. A replacement does not: it takes another's place. Nor does an
     # attempt whose process will not be attached.
     counts: bool = True
     # It was told to stop. If a process comes nevertheless, it is not attached.
@@ -92,8 +92,8 @@ class ProcessState:
     # Open sessions: exactly those in PoolState.sessions that point here. Those that count never exceed concurrency
     # (unless concurrency is 0).
     sessions: int = 0
-    # Its sessions that are in PoolState.unbounded: uncounted ones.
-    unbounded: int = 0
+    # Its sessions that are in PoolState.uncounted: uncounted ones.
+    uncounted: int = 0
     # Sessions that it served to the end. Sessions that never reached it, and those that it broke, are not counted.
     processed: int = 0
     # Its key in group.free; None: it is not in there, because it is totally busy or not enabled.
@@ -103,14 +103,14 @@ class ProcessState:
     unanswered_at: int = 0
     # When its end was counted as a failure of the group, at most once. None: never.
     blamed_at: float | None = None
-    # It is worn after this many served sessions at the latest; 0: never.
-    wears_at: int = 0
+    # It is to be replaced after this many served sessions at the latest; 0: never.
+    replace_at: int = 0
     # After this many served sessions the policy looks whether to replace it; 0: never.
     looks_at: int = 0
     # When the policy last looked, and how many sessions it had served then.
     look_time: float = 0.0
     look_count: int = 0
-    # When it becomes worn for its age.
+    # When it is to be replaced for its age.
     expires: float = math.inf
     # It was killed: told to end at once.
     killed: bool = False
@@ -123,7 +123,7 @@ class ProcessState:
     drain_extended: bool = False
     told_draining: bool = False
     # An operator has disabled it.
-    held: bool = False
+    disabled_by_operator: bool = False
     # Bytes, as last measured; 0: not yet.
     size: int = 0
 
@@ -191,14 +191,14 @@ class GroupState:
     # Waiters of a sticky session -> its process. They wait for that process as long as it is enabled.
     seeking: dict[WaiterId, ProcessId] = attrs.field(factory=dict)
     # Waiters for whom a slot that a front has may come back -> until when no process is started for them.
-    patient: dict[WaiterId, float] = attrs.field(factory=dict)
+    spawn_delays: dict[WaiterId, float] = attrs.field(factory=dict)
     attempts: dict[AttemptId, Attempt] = attrs.field(factory=dict)
     backoff: Backoff = attrs.field(factory=Backoff)
     # Processes in a row that hung up in their first session. A session that ends well, or a preloader retired for them,
-    # resets the count (mending).
+    # resets the count (automatic_restart).
     crashes: int = 0
     # When a restart last began because the code of the crashing group had changed.
-    mended_at: float = -math.inf
+    automatic_restart_at: float = -math.inf
     # The probable concurrency of the next process: that of the last one. 0: no limit.
     expected_concurrency: int = 1
     # The average size of its processes as last measured, in bytes; 0: never measured (memory_room).
@@ -209,7 +209,7 @@ class GroupState:
     running: dict[SessionId, float] = attrs.field(factory=dict)
     # After a pause of the server itself: before this time no request counts as too long.
     lenient_until: float = -math.inf
-    # At or before the time when the next process becomes worn for its age.
+    # At or before the time when the next process is to be replaced for its age.
     expiry_due: float = math.inf
     # At or before the time when a draining process needs attention.
     drain_due: float = math.inf
@@ -229,7 +229,7 @@ class GroupState:
     # When the process that is out of routing comes back if its work cannot begin, and when to look next.
     oob_give_up: float = math.inf
     oob_due: float = math.inf
-    # Restarts (the theory is in ``restarting``). The generation that is spawned; no enabled process is newer.
+    # Restarts (the theory is in ``group_restarts``). The generation that is spawned; no enabled process is newer.
     generation: int = FIRST_GENERATION
     # The generation that a restart tries. None: no restart is trying one.
     candidate: int | None = None
@@ -245,9 +245,9 @@ class GroupState:
     # Generations that serve, are tried, or still have an attempt, a preloader or a process.
     generations: dict[int, GenerationState] = attrs.field(factory=dict)
     # Enabled processes that are to be replaced, in this order. Contains all enabled processes of old generations.
-    worn: dict[ProcessId, Reason] = attrs.field(factory=dict)
-    # The attempt whose process will replace a worn one: one at a time.
-    relief: Attempt | None = None
+    to_replace: dict[ProcessId, Reason] = attrs.field(factory=dict)
+    # The attempt whose process will replace one of them: one at a time.
+    replacement: Attempt | None = None
     # It was removed: it serves those who wait, and then goes (resizing).
     leaving: bool = False
     # Waiters that were there when the queue became shorter may stay.
@@ -264,7 +264,7 @@ class GroupState:
         return len(self.enabled) - len(self.disabled)
 
     @property
-    def has_choosy_waiters(self) -> bool:
+    def has_constrained_waiters(self) -> bool:
         """Whether some waiters do not take every process."""
         return bool(self.avoiding or self.seeking)
 
@@ -285,15 +285,15 @@ class PoolState:
 
     limits: PoolLimits
     groups: dict[GroupKey, GroupState] = attrs.field(factory=dict)
-    # Those of them in which something happens, and how many they were when this was last looked at (astir).
-    astir: dict[GroupKey, GroupState] = attrs.field(factory=dict)
-    astir_before: int = 0
+    # Those of them in which something happens, and how many they were when this was last looked at (active_groups).
+    active: dict[GroupKey, GroupState] = attrs.field(factory=dict)
+    active_before: int = 0
     # Enabled and detached processes.
     processes: dict[ProcessId, ProcessState] = attrs.field(factory=dict)
     # Every session that was granted and not closed -> its process, which may be gone.
     sessions: dict[SessionId, ProcessState] = attrs.field(factory=dict)
     # Sessions that do not count in the concurrency of their processes.
-    unbounded: set[SessionId] = attrs.field(factory=set)
+    uncounted: set[SessionId] = attrs.field(factory=set)
     # Every waiter without an answer: the keys of all group.waiters.
     waiters: dict[WaiterId, GroupState] = attrs.field(factory=dict)
     attempts: dict[AttemptId, Attempt] = attrs.field(factory=dict)
@@ -344,5 +344,5 @@ class PoolState:
 
     @property
     def ceiling(self) -> int:
-        """The hard ceiling: twice ``max_pool_size``. A relief may exceed it (``capacity.has_headroom``)."""
+        """The hard ceiling: twice ``max_pool_size``. A replacement may exceed it (``capacity.has_headroom``)."""
         return 2 * self.limits.max_pool_size

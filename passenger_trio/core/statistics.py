@@ -10,10 +10,10 @@ from collections.abc import Iterable
 import attrs
 
 from passenger_trio.core import capacity, scaling
-from passenger_trio.core.backoff import NOT_IN_FORCE
 from passenger_trio.core.commands import Reason
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import AttemptId, GroupKey, ProcessId, SpawnFailure
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
+from passenger_trio.core.spawn_backoff import NOT_IN_FORCE
 from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, Rejection
 
 
@@ -33,7 +33,7 @@ class ProcessStatistics:
     """When it became ready."""
     last_used: float
     generation: int
-    worn: Reason | None
+    to_replace: Reason | None
     """Why it is to be replaced; None: it is not."""
     leaving: Reason | None
     """Why it is retired after its last session; None: it is not."""
@@ -77,7 +77,7 @@ class GroupStatistics:
     generation: int
     restarting: bool
     """Whether a restart is under way."""
-    held_up: bool
+    waits_for_room: bool
     """Whether the next replacement cannot be spawned until a detached process is gone."""
     rejection: Rejection | None
     """The last restart, if it failed."""
@@ -113,9 +113,9 @@ def describe(pool: PoolState, keys: Iterable[GroupKey] | None = None) -> PoolSta
     )
 
 
-def describe_astir(pool: PoolState) -> PoolStatistics:
+def describe_active(pool: PoolState) -> PoolStatistics:
     """The same without the groups in which nothing happens: there may be thousands."""
-    groups = tuple(describe_group(pool, group) for group in pool.astir.values())
+    groups = tuple(describe_group(pool, group) for group in pool.active.values())
     detached = len(pool.processes) - pool.enabled_count
     return PoolStatistics(pool.limits, groups, pool.capacity_used, detached, len(pool.groups) - len(groups))
 
@@ -135,7 +135,7 @@ def describe_group(pool: PoolState, group: GroupState) -> GroupStatistics:
                 process.since,
                 process.last_used,
                 process.generation,
-                group.worn.get(process.id),
+                group.to_replace.get(process.id),
                 process.leaving,
                 group.oob_process is process,
                 process.drained_by,
@@ -151,7 +151,7 @@ def describe_group(pool: PoolState, group: GroupState) -> GroupStatistics:
         last_failure=group.backoff.failure,
         generation=group.generation,
         restarting=group.rolling,
-        held_up=scaling.wants_relief(group, NOT_IN_FORCE) and not capacity.has_headroom(pool, group),
+        waits_for_room=scaling.wants_replacement(group, NOT_IN_FORCE) and not capacity.has_headroom(pool, group),
         rejection=group.rejection,
         leaving=group.leaving,
     )

@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import math
 
-from passenger_trio.core import astir, routing
+from passenger_trio.core import active_groups, routing
 from passenger_trio.core.commands import Command, Grant, Reason, Refuse
 from passenger_trio.core.model import ProcessId, SessionId, WaiterId
 from passenger_trio.core.state import GroupState, PoolState, ProcessState
 
-PATIENCE = 0.010
+SPAWN_DELAY = 0.010
 """Seconds. An idle slot of another front is back within two levels and two messages (``fronts``), if the machine is not busy."""
 
 
@@ -40,14 +40,14 @@ def grant(pool: PoolState, process: ProcessState, waiter: WaiterId | None, now: 
 
 
 def waits_for_any(group: GroupState) -> int:
-    """The number of waiters that one more process would serve: all but those that seek a process that is enabled, and those that are patient."""
+    """The number of waiters that one more process would serve: all but those that seek a process that is enabled, and those whose spawn is delayed."""
     if not group.seeking:
-        return len(group.waiters) - len(group.patient)
+        return len(group.waiters) - len(group.spawn_delays)
     avoiding = group.avoiding
     seeking = sum(
         routing.sought(group, wanted, avoiding.get(waiter)) is not None for waiter, wanted in group.seeking.items()
     )
-    return len(group.waiters) - len(group.patient) - seeking
+    return len(group.waiters) - len(group.spawn_delays) - seeking
 
 
 def is_full(group: GroupState) -> bool:
@@ -70,7 +70,7 @@ def append(
         group.seeking[waiter] = wanted
     group.waiters[waiter] = now
     pool.waiters[waiter] = group
-    astir.stir(pool, group)
+    active_groups.set_active(pool, group)
 
 
 def move_up(group: GroupState, waiter: WaiterId, since: float) -> None:
@@ -87,24 +87,24 @@ def renew(group: GroupState, waiter: WaiterId, since: float) -> None:
     move_up(group, waiter, since)
 
 
-def be_patient(group: GroupState, waiter: WaiterId, lent: int, now: float) -> None:
-    """For ``PATIENCE`` no process is started for the waiter: one of the slots that other fronts have may be idle, and is recalled. There must be one for each
-    that waits. One that takes not every process is not patient.
+def delay_spawn(group: GroupState, waiter: WaiterId, lent: int, now: float) -> None:
+    """For ``SPAWN_DELAY`` no process is started for the waiter: one of the slots that other fronts have may be idle, and is recalled. There must be one for each
+    that waits. A constrained waiter, which does not take every process, gets no delay.
     """
-    choosy = waiter in group.avoiding or waiter in group.seeking
-    if len(group.waiters) <= lent and group.in_routing and not choosy:
-        group.patient[waiter] = now + PATIENCE
+    is_constrained = waiter in group.avoiding or waiter in group.seeking
+    if len(group.waiters) <= lent and group.in_routing and not is_constrained:
+        group.spawn_delays[waiter] = now + SPAWN_DELAY
 
 
-def patient_until(group: GroupState) -> float:
-    """When the first of the patient waiters is it no more."""
-    return min(group.patient.values(), default=math.inf)
+def spawn_delays_due(group: GroupState) -> float:
+    """When the first delay of a spawn ends."""
+    return min(group.spawn_delays.values(), default=math.inf)
 
 
-def end_patience(group: GroupState, now: float) -> None:
-    """From now on those count whose patience is over."""
-    for waiter in [waiter for waiter, until in group.patient.items() if until <= now]:
-        del group.patient[waiter]
+def end_spawn_delays(group: GroupState, now: float) -> None:
+    """From now on the waiters whose delay is over count."""
+    for waiter in [waiter for waiter, until in group.spawn_delays.items() if until <= now]:
+        del group.spawn_delays[waiter]
 
 
 def leave(pool: PoolState, waiter: WaiterId) -> None:
@@ -119,27 +119,27 @@ def _forget(pool: PoolState, group: GroupState, waiter: WaiterId) -> None:
     del group.waiters[waiter]
     group.avoiding.pop(waiter, None)
     group.seeking.pop(waiter, None)
-    group.patient.pop(waiter, None)
+    group.spawn_delays.pop(waiter, None)
 
 
 def serve(pool: PoolState, group: GroupState, now: float) -> list[Command]:
     """Grant sessions to waiters while a process has room, longest wait first."""
     commands: list[Command] = []
-    if group.has_choosy_waiters:
-        return _serve_the_choosy(pool, group, now)
+    if group.has_constrained_waiters:
+        return _serve_constrained(pool, group, now)
     while group.waiters:
         process = routing.take(group)
         if process is None:
             break
         waiter, _ = group.waiters.popitem(last=False)
         del pool.waiters[waiter]
-        if group.patient:
-            group.patient.pop(waiter, None)
+        if group.spawn_delays:
+            group.spawn_delays.pop(waiter, None)
         commands.append(grant(pool, process, waiter, now))
     return commands
 
 
-def _serve_the_choosy(pool: PoolState, group: GroupState, now: float) -> list[Command]:
+def _serve_constrained(pool: PoolState, group: GroupState, now: float) -> list[Command]:
     """Like ``serve`` while some waiters avoid a process, or seek one."""
     commands: list[Command] = []
     for waiter in list(group.waiters):
@@ -169,16 +169,16 @@ def refuse_overdue(pool: PoolState, group: GroupState, now: float) -> list[Comma
     return commands
 
 
-def is_hopeless(pool: PoolState, group: GroupState, now: float) -> bool:
+def is_unservable(pool: PoolState, group: GroupState, now: float) -> bool:
     """No process will serve this group soon: no process, no attempt, and an open circuit (or the pool is shut down)."""
     if group.enabled:
         return False
     return not pool.open or (not group.attempts and group.backoff.opened and group.backoff.in_force(now))
 
 
-def refuse_hopeless(pool: PoolState, group: GroupState, now: float) -> list[Command]:
-    """Refuse all waiters, if the group is hopeless."""
-    if not group.waiters or not is_hopeless(pool, group, now):
+def refuse_if_unservable(pool: PoolState, group: GroupState, now: float) -> list[Command]:
+    """Refuse all waiters, if no process will serve the group soon."""
+    if not group.waiters or not is_unservable(pool, group, now):
         return []
     waiters = list(group.waiters)
     for waiter in waiters:
@@ -187,7 +187,7 @@ def refuse_hopeless(pool: PoolState, group: GroupState, now: float) -> list[Comm
 
 
 def refusal(pool: PoolState, group: GroupState, waiter: WaiterId, now: float) -> Refuse:
-    """The answer of a hopeless group to ``waiter``."""
+    """The answer of a group that cannot be served to ``waiter``."""
     if not pool.open:
         return Refuse(waiter, Reason.SHUT_DOWN)
     return Refuse(waiter, Reason.SPAWN_FAILED, group.backoff.failure, group.backoff.until - now)

@@ -34,12 +34,16 @@ import math
 
 import attrs
 
+from passenger_trio.core.websocket_close_codes import (
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    LOST,
+    SERVICE_RESTART,
+    TRY_AGAIN_LATER,
+)
 from passenger_trio.options import ServerOptions
 
 __all__ = [
-    "GOING_AWAY",
-    "LOST",
-    "SERVICE_RESTART",
     "AbortWorker",
     "CutClient",
     "LeaveWorker",
@@ -56,12 +60,6 @@ CLOSE_TIME = 5.0
 """Seconds for a client to answer our Close, and to read what is on its way."""
 LINGER_TIME = 2.0
 """Seconds for a client that broke a rule to read the reason (R29)."""
-
-LOST = 1006
-GOING_AWAY = 1001
-INTERNAL_ERROR = 1011
-SERVICE_RESTART = 1012
-TRY_AGAIN_LATER = 1013
 
 
 class Side(enum.Enum):

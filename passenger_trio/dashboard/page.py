@@ -1,9 +1,9 @@
 """The dashboard as one HTML document: its style, its script, and the tables that work without either (OB8).
 
-``fragment`` is what changes: the server sends it whole whenever it does. Laws: all text is escaped; the document loads
-nothing from elsewhere, and its Content-Security-Policy forbids that; no ``style`` attribute, which the policy forbids, too:
-bars are SVG; buttons are there only with rights.
-"""
+``fragment`` is the part that changes. The server sends it as a whole after each change.
+
+Laws: all text is escaped. The document loads nothing from elsewhere, and its Content-Security-Policy forbids that. The
+policy forbids ``style`` attributes, too, so bars are SVG. Buttons are there only for readers with rights."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def _processes(processes: Sequence[Json], controls: bool) -> str:
             )
         if controls and process["state"] == "disabled":
             buttons = _button("Enable", "enable", pid=process["pid"])
-        why = process["leaving"] or process["worn"] or ""
+        why = process["leaving"] or process["to_replace"] or ""
         rows.append(
             (
                 process["pid"],

@@ -84,7 +84,7 @@ def app_standing(group: Json) -> Standing:
     if error is not None:
         return Standing("notice", f"had a failed start: {error['summary']}")
     if group["restarting"]:
-        return Standing("notice" if group["held_up"] else "ok", "is being restarted")
+        return Standing("notice" if group["waits_for_room"] else "ok", "is being restarted")
     if not serving and group["spawning"]:
         return Standing("notice", "is being started")
     if not serving:

@@ -2,7 +2,7 @@
 
 Laws:
 
-* A front that ends before it was told to is replaced: at once if it had served for a while, else after a time that grows (``core/restarts.py``). Its slots and
+* A front that ends before it was told to is replaced: at once if it had served for a while, else after a time that grows (``core/task_restarts.py``). Its slots and
   waiters are given back in the same step in which its channel ends.
 * A front that breaks the protocol, takes nothing, stands still, or does not end in time is killed.
 * When the keeper is cancelled, its front is killed and reaped.
@@ -41,7 +41,7 @@ from passenger_trio.codecs.front_reports import (
     read_report,
 )
 from passenger_trio.core.fronts.messages import FromFront, FromOwner
-from passenger_trio.core.restarts import Restarts
+from passenger_trio.core.task_restarts import TaskRestarts
 from passenger_trio.errors import BadFrontMessage
 from passenger_trio.fronts.board import Board
 from passenger_trio.fronts.link import BrokenLink, OwnerLink
@@ -112,7 +112,7 @@ class FrontKeeper:
 
     async def run(self) -> None:
         """Keep the front until it was told to stop and has ended."""
-        failures = Restarts()
+        failures = TaskRestarts()
         while True:
             problem = ""
             self._serving_since = math.inf

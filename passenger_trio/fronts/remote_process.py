@@ -16,7 +16,7 @@ from passenger_trio.codecs.worker_protocol import WorkerProtocol
 from passenger_trio.core.fronts.messages import ProcessCame
 from passenger_trio.spawning.generic import Endpoint, belongs
 from passenger_trio.spawning.spawner import warn_of_stranger
-from passenger_trio.system.endings import Endings
+from passenger_trio.system.crash_check import CrashCheck
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.sockets import PeerCredentials, RawStream
 
@@ -31,7 +31,7 @@ class RemoteProcess:
     concurrency: int
     websocket: bool
     worker_protocol: WorkerProtocol
-    endings: Endings | None
+    crash_check: CrashCheck | None
     _endpoint: Endpoint
     _pidfd: PidFd | None
 
@@ -50,7 +50,7 @@ class RemoteProcess:
             came.concurrency,
             came.websocket,
             protocol,
-            Endings(pidfd) if pidfd is not None else None,
+            CrashCheck(pidfd) if pidfd is not None else None,
             _endpoint(came.address),
             pidfd,
         )

@@ -1,7 +1,6 @@
-"""Callables of the embedding program at the pool's events (LI7).
+"""Functions of the embedding program that are called at the pool's events (LI7).
 
-Law: they are called in order, in a task of their own, so the pool waits for none; a fault costs one call (KE1).
-"""
+Law: they are called in order, in a task of their own, so the pool waits for none of them. A fault costs one call (KE1)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What the policy's commands do: answer a waiter, detach, retire or kill a process, tell of it.
+"""The effects of the policy's commands: answer a waiter; detach, retire or kill a process; log, count and publish it.
 
-Each is called by ``perform``, in the step in which the policy decided. Law: nothing here decides, waits, or tells
-the policy anything. What is told (log, events, counters) is told in the step that makes it true.
-"""
+``perform`` calls each of them in the step in which the policy decided. Law: nothing here decides, waits, or tells the
+policy anything. Log lines, events and counters come in the step that makes them true."""
 
 from __future__ import annotations
 

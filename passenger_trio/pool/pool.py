@@ -17,7 +17,6 @@ import trio
 
 from passenger_trio.core.commands import Command, Grant
 from passenger_trio.core.evidence import Evidence
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.memory_room import Calculation, calculate
 from passenger_trio.core.model import (
     AttemptId,
@@ -29,6 +28,7 @@ from passenger_trio.core.model import (
     SpawnFailure,
     WaiterId,
 )
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.core.recorder import RecordedPolicy
 from passenger_trio.core.state import Rejection
 from passenger_trio.core.statistics import GroupStatistics, PoolStatistics
@@ -70,7 +70,7 @@ class Pool(Effects):
         self._waiter_ids = itertools.count(1)
         self._process_ids = itertools.count(1)
         self._nursery: trio.Nursery | None = None
-        self._clock = Clock(self._policy.next_deadline, self._tick, lambda: len(self._policy.state.astir) > _MANY)
+        self._clock = Clock(self._policy.next_deadline, self._tick, lambda: len(self._policy.state.active) > _MANY)
         self.lending: Lending = Lending(self._policy, self._perform, self.now)
         """For the desk that leases processes to fronts."""
         self.on_spawn: Callable[[], None] = lambda: None
@@ -176,9 +176,9 @@ class Pool(Effects):
         self._perform(commands)
 
     @property
-    def astir(self) -> Collection[GroupKey]:
+    def active(self) -> Collection[GroupKey]:
         """The groups in which something happens, and maybe some that have just come to rest."""
-        return self._policy.state.astir.keys()
+        return self._policy.state.active.keys()
 
     def has(self, key: GroupKey) -> bool:
         """Whether a group was added, and is not gone."""
@@ -360,9 +360,9 @@ class Pool(Effects):
         """
         return self._policy.statistics(keys)
 
-    def astir_statistics(self) -> PoolStatistics:
+    def active_statistics(self) -> PoolStatistics:
         """The same without the groups in which nothing happens."""
-        return self._policy.astir_statistics()
+        return self._policy.active_statistics()
 
     def group_statistics(self, key: GroupKey) -> GroupStatistics:
         """The state of one group now; read-only.

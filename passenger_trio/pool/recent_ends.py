@@ -1,8 +1,8 @@
-"""How the last processes ended, and the evidence that an error page shows of it (OB10).
+"""How the last processes ended, for the error page that explains a failed request (OB10).
 
-A connection sees the end of a process before the pool knows its exit status. Only a page that explains waits for that,
-for ``_STATUS_TIME`` at most; and for ``_EXIT_TIME`` to see whether the process ends at all.
-"""
+A connection sees the end of a process before the pool knows its exit status. So an explaining page waits for the
+status, for ``_STATUS_TIME`` at most. Before that it waits to see whether the process ends at all, for ``_EXIT_TIME``
+at most. Nothing else waits here."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import trio
 
 from passenger_trio.core.evidence import Evidence, ProcessEnd, process_evidence
-from passenger_trio.core.limits import PoolLimits
 from passenger_trio.core.model import ProcessId
+from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.core.statistics import GroupStatistics
 from passenger_trio.pool.session import Process
 from passenger_trio.spawning.handshake import describe_exit

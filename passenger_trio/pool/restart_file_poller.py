@@ -1,22 +1,17 @@
-"""The restart-file poller: looks at ``restart.txt`` and ``always_restart.txt`` of the applications,
-periodically and off the request path.
+"""The restart-file poller looks periodically at ``restart.txt`` and ``always_restart.txt`` of the applications
+(``core.restart_files``), off the request path.
 
-It looks at those that have something to restart: processes, starts, waiters, or failures. There may be
-thousands of others (OP5): whatever such an application starts has the code of then. So when something
-begins in one of them (it *wakes*), its files are looked at once more without asking for a restart, and from then
-on in each round.
+It looks only at *awake* applications: those with processes, starts, waiters or failures. There may be thousands of
+others (OP5), and whatever they start has the current code. When an application wakes, the poller notes its files once
+without a restart, and compares them in each round from then on.
 
-It also looks at the code of applications that crash or do not start, because repairing the code
-must be enough to start them (``core.mending``). It notes the state of the code when a generation
-begins.
+It also looks at the code of applications that crash or do not start, because repairing the code must be enough to
+start them (``core.automatic_restart``). It notes the state of the code when a generation begins.
 
-One round is one hop to a dedicated thread, so a file system that hangs stops the poller and nothing
-else. If no thread can be started, the round is left out; the next round notices a file that was
-touched meanwhile.
+One round is one hop to a dedicated thread, so a file system that hangs stops the poller and nothing else. If no
+thread can be started, the round is left out; the next round notices a file that was touched meanwhile.
 
-Observations become facts (``core.restart_files``, ``PoolPolicy.always_restart``); nothing is
-decided here.
-"""
+It decides nothing: observations become facts for the policy."""
 
 from __future__ import annotations
 
@@ -26,7 +21,7 @@ from collections.abc import Collection, Mapping
 import trio
 
 from passenger_trio.core.model import GroupKey
-from passenger_trio.core.restart_files import RestartFile
+from passenger_trio.core.restart_files import ALWAYS_RESTART, RESTART, RestartFile
 from passenger_trio.log_lines import pool as lines
 from passenger_trio.pool.pool import Pool
 from passenger_trio.spawning.code_files import code_signature
@@ -105,7 +100,7 @@ class RestartFilePoller:
         self._changed.set()
 
     def _awake(self) -> set[GroupKey]:
-        return self._directories.keys() & self._pool.astir
+        return self._directories.keys() & self._pool.active
 
     async def _sleep(self, due: float) -> None:
         """Until then, or until an application wakes, or others are to be looked at."""
@@ -173,7 +168,7 @@ class RestartFilePoller:
 
 def _stat(directories: Mapping[GroupKey, str]) -> _Seen:
     return {
-        key: (_mtime(f"{directory}/restart.txt"), _mtime(f"{directory}/always_restart.txt") is not None)
+        key: (_mtime(f"{directory}/{RESTART}"), _mtime(f"{directory}/{ALWAYS_RESTART}") is not None)
         for key, directory in directories.items()
     }
 

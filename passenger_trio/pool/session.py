@@ -31,9 +31,11 @@ from passenger_trio.errors import ProcessUnreachable
 from passenger_trio.spawning.spawner import ServingProcess
 from passenger_trio.system.sockets import RawStream
 
-__all__ = ["Process", "Session", "SessionOwner"]
+__all__ = ["EXIT_NOTICED_AFTER", "Process", "Session", "SessionOwner"]
 
 _DONE = SessionOutcome.DONE
+EXIT_NOTICED_AFTER = 0.2
+"""Seconds in which the pool notices the exit of a process that has hung up (``Session.wait_left``). Most take a few milliseconds."""
 _MOST_IDLE = 32
 """The most idle streams kept to one process that serves many sessions at a time."""
 

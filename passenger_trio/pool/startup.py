@@ -28,7 +28,7 @@ async def wait_until(
         changed = pool.changed
         if stopping():
             raise StartupStopped
-        statistics = pool.astir_statistics()
+        statistics = pool.active_statistics()
         failure = readiness.startup_failure(statistics) if all_or_nothing else None
         if failure is not None:
             raise StartupAborted(failure)

@@ -13,29 +13,36 @@ REQUEST_PATH = (
     # One connection, one task. The task sleeps while the fast path serves its requests.
     "listening.listener.Listener.run",  # accept a connection; up to the ceiling of ``core/descriptors.py``
     "http.connection.Connection.run",  # its requests in turn; what comes after the deadline of a stage
-    "http.fast_path.FastPath.run",  # the way of most requests: the stages below, without waking a task
-    "http.fast_path.FastPath.on_readable",  # bytes of the client: ``codecs/http1.py`` makes a ``Head`` of them
-    # The stages. A request that is not plain, or takes long, goes on with the next of them on the slow path.
+    # The fast path: most requests, in callbacks of the poller and of the pool.
+    "http.fast_path.FastPath.run",  # the task sleeps in here
+    "http.fast_path.FastPath.on_readable",  # the client has sent bytes
+    "http.fast_path.FastPath._next_request",  # where every request begins: ``codecs/http1.py`` makes a ``Head`` of the bytes
     "http.init_request.init_request",  # who asks, for which application: an ``Exchange``
-    "http.buffer_body.take_body_nowait",  # fast path: the body is here already
-    "http.connection.Connection._finish_on_slow_path",
+    "http.buffer_body.take_body_nowait",  # the body, if it is here already
+    "http.fast_path.FastPath._check_out",  # borrow a process, or wait until the pool calls ``on_granted``
+    "http.send_request.send_request",  # both paths: head and body in one write
+    "http.fast_path.FastPath.on_response",  # the process has answered: the whole response in one read
+    "http.fast_path.FastPath._send_response",  # give the process back, answer the client; then the next request
+    "http.client.Client.log",  # both paths: count the request, and record it (below)
+    # The slow path: a request that is not plain, or takes long, goes on where the fast path has left it.
+    "http.fast_path.FastPath._leave",  # wakes the task
+    "http.connection.Connection._finish_on_slow_path",  # the steps below, in this order
     "http.buffer_body.buffer_body",  # read the body before a process is borrowed: in memory, then in a file
     "http.checkout_session.checkout_session",  # borrow a process, or wait in the pool's queue
-    "http.send_request.try_process",  # give it the request, or try another process
-    "http.send_request.send_request",  # both paths: head and body in one write
+    "http.send_request.try_process",  # give it the request (``send_request``), or try another process
     "http.forward_response.forward_response",  # judge what is wrong with a response, once; send safe requests again
     "http.response_forwarder.forward_in_pieces",  # process to client, through a buffer if the client is slower
     "http.send_body.send_body",  # beside the response: the rest of the body
-    # Behind a response that upgrades the connection.
-    "upgraded.websocket.WebSocket.run",
-    "upgraded.relay.Relay.run",
+    "upgraded.websocket.WebSocket.run",  # instead of the rest of the response, if it upgrades the connection
+    "upgraded.relay.Relay.run",  # the same, for an application that has taken the connection over
+    "http.connection.Connection._finish",  # ``Client.log``; then the fast path goes on with the next request
     # Instead of a response.
     "answers.answer_health.answer_health",  # --health-path: of no application
-    "http.endings.refuse",  # 4xx: the connection ends
-    "http.endings.cut_short",  # the response cannot be finished, and must not look whole
+    "http.end_connection.refuse",  # 4xx: the connection ends
+    "http.end_connection.cut_short",  # the response cannot be finished, and must not look whole
     "answers.answer_errors.answer",  # 5xx: no process, or the application failed
     # After it.
     "logs.records.exchange_record",
     "logs.access_log.AccessLog.record",
-    "http.endings.linger",  # the connection ends: let the client read the last response
+    "http.end_connection.linger",  # the connection ends: let the client read the last response
 )

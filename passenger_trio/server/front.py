@@ -1,25 +1,18 @@
-"""The Front: the state that all connections of one server share. Counters, limits, the date,
-request ids, the table of open connections.
+"""The Front: the state that all connections of one server share. Options, counters, the table of open connections.
 
-It is plain state, with one owner for each number. It starts no task. Its only I/O is reading the
-clocks: the wall clock for ``Date`` and the log, the monotonic clock for everything else (R50). It
-must be made within a Trio run.
+It is plain state, with one owner for each number. It starts no task. It must be made within a Trio run, whose clock it reads (R50). What it lends to
+connections has modules of its own: ``date_and_ids``, ``log_limits``, ``mounts``, ``trusted_proxies``, ``spill``.
 """
 
 from __future__ import annotations
 
-import itertools
-import secrets
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from email.utils import formatdate
 from typing import Protocol
 
 import trio
 
 from passenger_trio.codecs.head import HttpLimits
-from passenger_trio.codecs.request_marks import NO_MARKS, Marks, own_pairs
 from passenger_trio.codecs.websocket_frames import FrameLimits
 from passenger_trio.core.accept_gate import Turn
 from passenger_trio.core.descriptors import Descriptors
@@ -27,17 +20,19 @@ from passenger_trio.core.fronts.share import ALONE, Share
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.tally import RequestTally
 from passenger_trio.kernel import ErrorKernel
-from passenger_trio.log_lines import requests as lines
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, ServerOptions
 from passenger_trio.pool.seam import PoolSeam
 from passenger_trio.server.answers.custom_page import ErrorPage
+from passenger_trio.server.date_and_ids import DateAndIds
 from passenger_trio.server.flood_turns import FloodTurns
 from passenger_trio.server.health_paths import HealthPaths
 from passenger_trio.server.http.deadline_scanner import DeadlineScanner, HasDeadline
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.peer import Peer
-from passenger_trio.server.http.stage import RECEIVE_SIZE, Stage
-from passenger_trio.server.logs.access_format import AccessRecord
+from passenger_trio.server.http.sizes import RECEIVE_SIZE
+from passenger_trio.server.http.stage import Stage
+from passenger_trio.server.log_limits import LogLimits
+from passenger_trio.server.logs.access_record import AccessRecord
 from passenger_trio.server.logs.tee import Records
 from passenger_trio.server.mounts import Mounts, Route
 from passenger_trio.server.spill.spill_storage import SpillStorage
@@ -49,10 +44,6 @@ __all__ = ["AcceptGate", "Front", "OpenConnection"]
 
 _JUST_COME = 1.0
 """Seconds that a new client has to send its first request before it counts as idle."""
-
-
-REFUSALS_A_SECOND = 100
-"""Refused requests per second in the access log."""
 
 
 class OpenConnection(HasDeadline, Protocol):
@@ -130,23 +121,16 @@ class Front:
         self.requests = 0
         self.rejected: Counter[str] = Counter()
         """Refused requests, by the code of the refusal."""
-        self.refused: RequestTally = RequestTally()
-        """Requests that were refused before they had an application."""
         self.draining: bool = False
         self.gate: AcceptGate | None = None
         """Set where other fronts accept from the same sockets."""
-        self._date_second = 0
-        self._date = b""
-        self._id_prefix = secrets.token_hex(4).encode()
-        self._ids = itertools.count(1)
-        self._second = 0
-        self._new_marks = b""
-        """The form of the own pairs of requests that begin in this second."""
-        self._warned = 0.0
-        self._quiet = float(share.fronts)
-        """Seconds between two warnings."""
-        self._most_refusals = share.part(REFUSALS_A_SECOND)
-        self._refusal_second = self._refusals = 0
+        prepared = DateAndIds()
+        self.date: Callable[[], bytes] = prepared.date
+        self.new_request_pairs: Callable[..., bytes] = prepared.new_request_pairs
+        self._log_limits = LogLimits(self.now, share)
+        self.warn_rarely: Callable[[str], None] = self._log_limits.warn_rarely
+        self.refused: RequestTally = RequestTally()
+        """Requests that were refused before they had an application."""
 
     def _configure(self, options: ServerOptions, routes: Sequence[Route]) -> None:
         self.options = options
@@ -191,52 +175,11 @@ class Front:
         """Connections that are being relayed."""
         return sum(1 for c in self.connections if c.exchange is not None and c.exchange.relay is not None)
 
-    def date(self) -> bytes:
-        """The current value of the ``Date`` field (RFC 9110 section 6.6.1)."""
-        now = int(time.time())
-        if now != self._date_second:
-            self._date_second = now
-            self._date = formatdate(now, usegmt=True).encode()
-        return self._date
-
-    def new_marks(self, said: Marks = NO_MARKS) -> bytes:
-        """The own pairs of a new request (``request_marks``): what a trusted proxy has said of it, and else a new id and the time."""
-        now = time.time()
-        if said is NO_MARKS:  # nearly always: in one step, with all that changes once a second prepared
-            second = int(now)
-            if second != self._second:
-                self._second = second
-                self._new_marks = b"HTTP_X_REQUEST_ID\0%b-%%x\0HTTP_X_REQUEST_START\0t=%d.%%06d\0" % (
-                    self._id_prefix,
-                    second,
-                )
-            return self._new_marks % (next(self._ids), (now - second) * 1e6)
-        return own_pairs(
-            said.request_id or b"%b-%x" % (self._id_prefix, next(self._ids)), said.start or b"t=%.6f" % now
-        )
-
     def log_refusal(self, record: AccessRecord) -> None:
-        """Write the access log line of a request that was refused before it had a route. At most
-        ``REFUSALS_A_SECOND`` are written, because such requests cost their sender nothing (ED14).
-        """
+        """Count a request that was refused before it had a route, and write its line, up to a limit (ED14)."""
         self.refused.finished((record.method, record.status, record.duration, 0.0, 0.0))
-        if self.access_log is None:
-            return
-        second = int(self.now())
-        if second != self._refusal_second:
-            if self._refusals > self._most_refusals:
-                lines.refusals_unlogged(requests=self._refusals - self._most_refusals)
-            self._refusal_second, self._refusals = second, 0
-        self._refusals += 1
-        if self._refusals <= self._most_refusals:
+        if self.access_log is not None and self._log_limits.takes_refusal():
             self.access_log.record(record)
-
-    def warn_rarely(self, reason: str) -> None:
-        """Log at most one line per second, over all fronts, whatever the message (F31)."""
-        now = time.monotonic()
-        if now - self._warned >= self._quiet:
-            self._warned = now
-            lines.server_warning(reason=reason)
 
     @property
     def takes_connection(self) -> bool:

@@ -1,10 +1,11 @@
 """Paths of the public listeners at which the server tells its health (``--health-path``, OB3).
 
-The server answers them itself, whatever is mounted there, and asks no application. It tells everybody: so it names no application, nor why one
-fails (R26); that is on the admin socket. Such a request is none of an application's: it is in no count and no access log.
+The server answers such a request itself, whatever is mounted at the path, and asks no application. Anybody may ask, so
+the answer names no application and no reason (R26); the admin socket has both. The request belongs to no application:
+it is not counted, and is not in the access log.
 
-Laws: without the option there is no such path. A path is compared as it came: one that is written in another way is the application's.
-"""
+Laws: without the option there is no such path. A path is compared byte for byte, without decoding: another spelling
+belongs to the application."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Which peers are believed what they say of their clients (``--trusted-proxies``, R11).
+"""Which peers are trusted proxies: the server believes what they say of their clients (``--trusted-proxies``, R11).
 
-Knows addresses, networks and uids; not the fields that a peer sends (``codecs/forwarded``).
-"""
+This module knows addresses, networks and uids. It never knows the fields that a peer sends (``codecs/forwarded``)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Where the sockets of an application lie, and as whom it runs: what its ``AppSpec`` is made with.
+"""The places of an application's sockets, and the user it runs as: what its ``AppSpec`` is made with.
 
-If every program runs as the server's own user, all sockets lie in the instance directory, which is closed to others. If
-root may start programs as other users, ``system.app_dirs`` has a place that those reach.
-"""
+If every program runs as the server's own user, all sockets lie in the instance directory, which other users cannot
+enter. If root may start programs as other users, ``system.app_dirs`` has a directory that those can enter."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from passenger_trio.spawning.env_files import read_env_files
 from passenger_trio.spawning.run_as import RunAs
 from passenger_trio.system.app_cgroups import AppCgroups
 from passenger_trio.system.children import descendants
-from passenger_trio.system.limits import set_limits
+from passenger_trio.system.resource_limits import set_limits
 from passenger_trio.system.spawn_servers import find_loader
 from passenger_trio.version import __version__
 

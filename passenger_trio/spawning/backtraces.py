@@ -1,16 +1,15 @@
-"""What a process of an application is doing, as text, for a person who asks why it hangs (OP17).
+"""The stack of an application's process as text, for a person who asks why it hangs (OP17).
 
-Three ways, each for what the one before cannot reach:
+Three ways. Each is for what the one before cannot reach:
 
 1. The loader is asked on its control connection. A thread of its own answers, whatever the application does, as far as
    the language lets that thread run (CONTRACT.md 2.34).
 2. An application that holds the interpreter's lock in C code keeps that thread from answering. If the loader named a
    signal (2.35) and the process catches it, C code writes the stacks to the application's output, where they are copied.
-3. The kernel's view of each thread: what state it is in, and in which system call.
+3. The kernel tells of each thread its state and its system call.
 
-This module knows control connections and /proc, no pool. Law: nothing is sent to a process that would end it: a signal
-that it does not catch is not sent.
-"""
+This module knows control connections and /proc, no pool. Law: a process gets no signal that it does not catch, because
+that would end it."""
 
 from __future__ import annotations
 

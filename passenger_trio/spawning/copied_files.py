@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from passenger_trio.core.python_names import Module
 from passenger_trio.spawning.app_files import AppFiles
-from passenger_trio.spawning.python_choice import Choice, Miss, choose_usual
+from passenger_trio.spawning.choose_entry_point import Choice, Miss, choose_usual
 
 __all__ = ["choose_startup"]
 

@@ -19,7 +19,7 @@ from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import SpawnError
 from passenger_trio.spawning.spawner import PreloaderFacts
-from passenger_trio.system.endings import Endings
+from passenger_trio.system.crash_check import CrashCheck
 from passenger_trio.system.sockets import RawStream
 
 __all__ = ["DummyProcess", "DummySpawner", "dummy_failure"]
@@ -55,7 +55,7 @@ class DummyProcess:
         self.address = "unix:/nonexistent"
         self.concurrency = concurrency
         self.websocket = False
-        self.endings: Endings | None = None
+        self.crash_check: CrashCheck | None = None
         self.worker_protocol = worker_protocol
         self.journey = Journey.begin(JourneyType.SPAWN_DIRECTLY)
         self.spawn_time = 0.0

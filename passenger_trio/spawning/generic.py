@@ -38,7 +38,7 @@ from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawner import WithoutPreloader, leave_behind, warn_of_stranger
 from passenger_trio.system.children import descendants, start_program
-from passenger_trio.system.endings import Endings
+from passenger_trio.system.crash_check import CrashCheck
 from passenger_trio.system.pidfd import PidFd, pin_child
 from passenger_trio.system.ports import Ports, connect_tcp_nowait, listener_uids
 from passenger_trio.system.sockets import PeerCredentials, RawStream, connect_unix_nowait, remove_unix_socket
@@ -121,11 +121,11 @@ class ListeningProcess:
     preloaded: bool = False
     worker_protocol: WorkerProtocol = HTTP
     websocket: bool = False
-    endings: Endings = attrs.field(init=False)
+    crash_check: CrashCheck = attrs.field(init=False)
 
-    @endings.default
-    def _(self) -> Endings:
-        return Endings(self.pidfd)
+    @crash_check.default
+    def _(self) -> CrashCheck:
+        return CrashCheck(self.pidfd)
 
     @property
     def pid(self) -> int:

@@ -6,8 +6,8 @@ reports their exit statuses.
 
 Laws:
 
-* When ``keep`` returns, the program is gone, ``gone`` is set, and every order for a fork is
-  settled.
+* When ``keep`` returns, the program is gone, ``gone`` is set, and every order for a fork has
+  its answer.
 * A process that was forked for an abandoned order is killed as soon as it is reported.
 * An unexpected error here costs this preloader. Its processes live on (KE1).
 """

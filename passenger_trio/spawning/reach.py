@@ -1,11 +1,10 @@
 """Whether a user can reach what an application needs: its interpreter, its directory and its startup file (OP8).
 
-A program that is started as another user sees other permissions than the server that root started. If it cannot even
-be started, that is known before the first request. ``core.users.is_allowed`` judges permission bits; where they refuse,
-the kernel is asked, as that user, because access lists may allow more than the bits show.
+Another user has other permissions than root, who started the server. So the server checks before the first request
+whether the program can be started at all. ``core.users.is_allowed`` judges permission bits. Where they refuse, the kernel
+is asked, as that user, because access lists may allow more than the bits show.
 
-Laws: what this module calls out of reach is out of reach. What it does not, may still fail.
-"""
+Law: an application that this module refuses could not start. One that it accepts may still fail."""
 
 from __future__ import annotations
 

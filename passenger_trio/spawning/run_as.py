@@ -1,7 +1,6 @@
-"""As which user the programs of an application run: the facts for ``core.users``, and what a start needs.
+"""The user that the programs of an application run as: the facts for ``core.users``, and what a start needs.
 
-``run_as`` looks up accounts and the owner of the startup file. ``RunAs`` is what the spawners carry.
-"""
+``run_as`` looks up accounts and the owner of the startup file. The spawners carry the result, a ``RunAs``."""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
-"""A preloader that runs already: it has loaded the application, and waits on a Unix socket to be taken into use
+"""A preloader that runs already: it has loaded the application, and waits on a Unix socket until the server takes it into use
 (``--preloader-socket``, CONTRACT.md 1.6).
 
-It gets what a program that we start has: the environment, and a pipe for its output. From then on it is a preloader like
-any other. It is not our child, so its exit status is unknown, and whoever started it reaps it.
+The server gives it an environment and a pipe for its output, like a program that it starts. From then on it is a
+preloader like any other. It is not our child: its exit status is unknown, and its own parent reaps it.
 
-Law (R47): it is believed only if the process that listens on the path runs as our user. The control connection must come
-from that same process.
-"""
+Law (R47): it is trusted only if the process that listens on the path runs as our user. The control connection must come
+from that same process."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """The spawn listener: loaders connect back to ``spawn.sock``, and each becomes a control connection.
 
-It knows the pending spawns, the ``hello`` message and the kernel's credentials of a connection. What a loader says after
-``hello`` is its spawner's.
+It knows the pending spawns, the ``hello`` message and the kernel's credentials of a connection. After ``hello`` the spawner
+reads the connection.
 
 A spawn first registers itself (``expect``: a fresh single-use token, and which peers may present it), then starts the
 program. A connection is accepted when its token belongs to a pending spawn and the kernel's credentials fit. What a peer
 says of itself is never believed (R47). Every other connection is closed after ``_HELLO_TIME``. When more than
-``_MAX_CALLERS`` wait for that, strangers are closed first (KE5, ``core.lobby``).
+``_MAX_CALLERS`` wait for that, strangers are closed first (KE5, ``core.caller_limit``).
 
 Laws:
 
@@ -25,7 +25,7 @@ import attrs
 import trio
 
 from passenger_trio.codecs.control_protocol import Backtrace, Hello, LineReader, Message, encode_backtrace
-from passenger_trio.core.lobby import Lobby
+from passenger_trio.core.caller_limit import CallerLimit
 from passenger_trio.errors import SpawnServerError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import spawning as lines
@@ -184,7 +184,7 @@ class SpawnListener:
         self._mode = mode
         self._kernel = kernel or ErrorKernel()
         self._expected: dict[str, PendingSpawn] = {}
-        self._lobby = Lobby(_MAX_CALLERS)
+        self._caller_limit = CallerLimit(_MAX_CALLERS)
 
     @contextmanager
     def expect(self, role: str, accepts: Callable[[PeerCredentials], bool]) -> Iterator[PendingSpawn]:
@@ -213,11 +213,11 @@ class SpawnListener:
 
     def arrive(self, caller: Caller) -> int | None:
         """Which connection to close so that a new one has room."""
-        return self._lobby.arrive(caller.number, caller.peer.pid, expected=self._expects(caller.peer))
+        return self._caller_limit.arrive(caller.number, caller.peer.pid, expected=self._expects(caller.peer))
 
     def leave(self, number: int) -> None:
         """A connection has become a control connection, or is closed."""
-        self._lobby.leave(number)
+        self._caller_limit.leave(number)
 
     def _expects(self, peer: PeerCredentials) -> bool:
         """Whether the peer may belong to a pending spawn. Only the kernel's credentials are known yet."""

@@ -32,7 +32,7 @@ from passenger_trio.spawning.handshake import EXIT_STATUS_TIME
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawn_listener import ControlConnection
-from passenger_trio.system.endings import Endings
+from passenger_trio.system.crash_check import CrashCheck
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.sockets import PeerCredentials, RawStream, connect_unix_nowait, remove_unix_socket
 
@@ -66,7 +66,7 @@ class ServingProcess(Protocol):
         """The protocol of its sessions."""
 
     @property
-    def endings(self) -> Endings | None:
+    def crash_check(self) -> CrashCheck | None:
         """For protocols in which a response may end with its stream: tells a complete response from a crash."""
 
     def connect_nowait(self) -> RawStream:
@@ -166,12 +166,12 @@ class SpawnedProcess:
     """Seconds until what it leaves behind is killed."""
     uid: int = attrs.field(factory=os.getuid)
     """The application's user."""
-    endings: Endings | None = attrs.field(init=False)
+    crash_check: CrashCheck | None = attrs.field(init=False)
     _told: int | None = None
 
-    @endings.default
-    def _(self) -> Endings | None:
-        return Endings(self.pidfd) if self.worker_protocol.name == "http" else None
+    @crash_check.default
+    def _(self) -> CrashCheck | None:
+        return CrashCheck(self.pidfd) if self.worker_protocol.name == "http" else None
 
     @property
     def pid(self) -> int:

@@ -1,9 +1,8 @@
-"""A request to a process and its response, for whoever is not a client's connection: the warm-up, and programs that
-borrow processes.
+"""One request to a process, and its response, outside of a client's connection: for the warm-up, and for programs that borrow
+processes.
 
-It speaks the protocol of the process (``codecs/worker_protocol``) on a stream that the caller has opened. The server's
-own path is ``server/http``, which passes a response on while it comes.
-"""
+It speaks the protocol of the process (``codecs/worker_protocol``) on a stream that the caller has opened. Requests of
+clients go through ``server/http`` instead, which passes a response on while it comes."""
 
 from __future__ import annotations
 
@@ -36,7 +35,7 @@ class WorkerExchange:
         """Whether a byte of the response has come."""
         return self._reader.begun
 
-    async def send(self, head: Head, pairs: bytes, script_name: bytes, own: bytes, body: bytes) -> None:
+    async def send(self, head: Head, pairs: bytes, script_name: bytes, request_pairs: bytes, body: bytes) -> None:
         """Send the request. A stream that is broken is not an error here: reading shows it.
 
         :param pairs: see ``cgi_fields.cgi_pairs``; ``own``, too.
@@ -44,7 +43,7 @@ class WorkerExchange:
         self._reader = self._protocol.reader(head.method)
         most = 1024**2
         data, encoding = self._protocol.request(
-            head, pairs, script_name, False, own, body[:most], len(body) <= most, head.content_length
+            head, pairs, script_name, False, request_pairs, body[:most], len(body) <= most, head.content_length
         )
         try:
             await self._stream.send_all(data)

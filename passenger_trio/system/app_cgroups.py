@@ -16,7 +16,7 @@ Laws:
 
 * A program is in the cgroup of its application before it runs: its pid is written while a shell in its place waits
   (``start_program``). What it forks is born there.
-* What cannot be had is said once in the log, by its reason, and nothing else changes: no process fails to start for it.
+* A limit that cannot be set is logged once, with its reason. No process fails to start for it.
 * When an application is removed, and at the end of the server, everything that is left in its cgroup is killed
   (``cgroup.kill``), also what has escaped from its process groups, and the cgroup is removed.
 """

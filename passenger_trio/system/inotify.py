@@ -1,7 +1,6 @@
-"""Changes in a directory, as the kernel tells them (inotify(7)): created, written, removed and renamed files.
+"""Notices changes in a directory (inotify(7)): created, written, removed and renamed files.
 
-What has changed is not told: whoever waits looks for himself. A directory of any size costs nothing while it is quiet.
-"""
+It does not tell which file has changed: its caller looks. A directory of any size costs nothing while nothing changes."""
 
 from __future__ import annotations
 

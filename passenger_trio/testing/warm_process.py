@@ -69,7 +69,7 @@ def _load() -> None:
     import importlib.util  # noqa: F401
     import runpy  # noqa: F401
 
-    import passenger_trio.cli.app_folder
+    import passenger_trio.cli.apps_dir
     import passenger_trio.cli.banner
     import passenger_trio.cli.main
     import passenger_trio.cli.source

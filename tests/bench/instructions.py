@@ -20,8 +20,8 @@ from trio.lowlevel import wait_readable
 from passenger_trio.codecs.front_messages import OwnerReader, encode_from_front, encode_from_owner, read_from_front
 from passenger_trio.codecs.worker_protocol import SESSION
 from passenger_trio.core.fronts.messages import FromFront, FromOwner
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.fronts.leased_pool import LeasedPool
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import AppOptions, ServerOptions

@@ -13,9 +13,9 @@ import time
 from measure import Figures, table
 
 from passenger_trio.core.commands import StartSpawn
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey, ProcessId, SessionOutcome, WaiterId
 from passenger_trio.core.policy import PoolPolicy
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 
 SHAPES = ((1, 1), (10, 5), (10, 50))
 ROUNDS, BATCH = 400, 100

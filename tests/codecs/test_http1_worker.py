@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from passenger_trio.codecs.head import Head
 from passenger_trio.codecs.http1_worker import HTTP, HttpReader
-from passenger_trio.codecs.request_marks import own_pairs
+from passenger_trio.codecs.request_id import make_request_pairs
 from passenger_trio.codecs.session_protocol import DATA, END, HEAD, INTERIM, INTERIM_COST, RUN, UPGRADE
 from passenger_trio.codecs.worker_protocol import BodyEncoding
 from passenger_trio.errors import IncompleteResponse, MalformedResponse
@@ -427,7 +427,7 @@ def head(method: bytes = b"GET", target: bytes = b"/a?b", *fields: tuple[bytes, 
 
 
 def request(of: Head, body: bytes = b"", *, whole: bool = True, trusted: bool = False) -> tuple[bytes, BodyEncoding]:
-    return HTTP.request(of, PEER, b"", trusted, own_pairs(b"id-1", b""), body, whole, of.content_length)
+    return HTTP.request(of, PEER, b"", trusted, make_request_pairs(b"id-1", b""), body, whole, of.content_length)
 
 
 def parsed(wire: bytes) -> tuple[h11.Request, bytes]:
@@ -509,8 +509,8 @@ def test_a_trusted_proxy_is_believed_and_its_list_goes_on() -> None:
 
 
 def test_OB4_a_request_s_own_pairs_are_fields_of_their_usual_names() -> None:
-    own = own_pairs(b"id-1", b"t=1.5") + b"HTTP_TRACEPARENT\0p\0HTTP_TRACESTATE\0a=b\0"
-    wire, _ = HTTP.request(head(), PEER, b"", False, own, b"", True, None)
+    request_pairs = make_request_pairs(b"id-1", b"t=1.5") + b"HTTP_TRACEPARENT\0p\0HTTP_TRACESTATE\0a=b\0"
+    wire, _ = HTTP.request(head(), PEER, b"", False, request_pairs, b"", True, None)
     assert parsed(wire)[0].headers.raw_items()[-4:] == [
         (b"X-Request-Id", b"id-1"),
         (b"X-Request-Start", b"t=1.5"),

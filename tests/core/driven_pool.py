@@ -8,7 +8,6 @@ from typing import Any
 from passenger_trio.core.commands import Command, Grant, Reason, Refuse, Retire, StartSpawn
 from passenger_trio.core.invariants import check
 from passenger_trio.core.journey import Journey, JourneyType
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import (
     AttemptId,
     ErrorCategory,
@@ -21,6 +20,7 @@ from passenger_trio.core.model import (
     WaiterId,
 )
 from passenger_trio.core.policy import PoolPolicy
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 
 SHOP = GroupKey("shop", "test")
 BLOG = GroupKey("blog", "test")

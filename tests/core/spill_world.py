@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from passenger_trio.core.spill import SpillLedger, Step
+from passenger_trio.core.spill_ledger import SpillLedger, Step
 
 __all__ = ["SpillWorld", "drive"]
 

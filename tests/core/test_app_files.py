@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from passenger_trio.core.app_files import choose
+from passenger_trio.core.apps_dir_plan import choose
 from passenger_trio.options import AppOptions
 
 

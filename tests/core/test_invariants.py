@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 from driven_pool import BLOG, FIRST, SECOND, SHOP, DrivenPool
 
-from passenger_trio.core.backoff import Backoff
 from passenger_trio.core.commands import Reason
 from passenger_trio.core.invariants import check
 from passenger_trio.core.model import AttemptId, ProcessId, WaiterId
+from passenger_trio.core.spawn_backoff import Backoff
 from passenger_trio.core.state import EnabledStatus, GenerationState, GroupState, PoolState
 from passenger_trio.errors import InvariantBroken
 
@@ -107,7 +107,7 @@ def stale_rank(state: PoolState) -> None:
         ("bookkeeping", lambda state: setattr(next(iter(shop(state).detached.values())), "leaving", Reason.IDLE)),
         ("generations", lambda state: setattr(shop(state), "generation", 2)),
         ("generations", lambda state: setattr(next(iter(shop(state).enabled.values())), "generation", 2)),
-        ("generations", lambda state: shop(state).worn.update({ProcessId(99): Reason.RESTART})),
+        ("generations", lambda state: shop(state).to_replace.update({ProcessId(99): Reason.RESTART})),
         ("generations", lambda state: setattr(next(iter(blog(state).attempts.values())), "counts", False)),
         ("generations", lambda state: shop(state).generations.update({7: GenerationState(7)})),
         ("within_limits", lambda state: limit(state, max_pool_size=2)),

@@ -7,8 +7,8 @@ import pytest
 
 from passenger_trio.codecs.session_protocol import MAX_FRAME
 from passenger_trio.codecs.websocket_frames import FrameLimits
-from passenger_trio.core.limits import GroupLimits, PoolLimits, group_limits, pool_limits, session_limit
 from passenger_trio.core.model import GroupKey
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits, group_limits, pool_limits, session_limit
 from passenger_trio.core.websocket_life import Times
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, AppOptions, PoolOptions, ServerOptions
 

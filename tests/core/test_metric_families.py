@@ -19,9 +19,9 @@ from passenger_trio.admin.metric_families import (
 )
 from passenger_trio.codecs.openmetrics import Family
 from passenger_trio.core.fronts.counts import FrontCounts
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.policy import PoolPolicy
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.core.tally import PoolTally, RequestTally
 
 KEYS = [GroupKey(f"app{number}", "production") for number in range(1000)]

@@ -6,7 +6,7 @@ from driven_pool import SHOP, DrivenPool, granted
 
 from passenger_trio.core.commands import Command, Grant, Reason, Retire, RunOobWork, StartSpawn
 from passenger_trio.core.model import ProcessId, WaiterId
-from passenger_trio.core.oob_work import PATIENCE, TIME
+from passenger_trio.core.oob_work import GIVE_UP_AFTER, TIME
 
 
 def want(pool: DrivenPool, process: ProcessId) -> list[Command]:
@@ -87,7 +87,7 @@ def test_sessions_that_do_not_end_bring_it_back() -> None:
     pool, (first, _) = a_pool()
     pool.take()
     assert want(pool, first) == []
-    pool.now += PATIENCE
+    pool.now += GIVE_UP_AFTER
     assert pool.policy.next_deadline() <= pool.now
     pool.checked(pool.policy.tick(pool.now))
     assert pool.policy.state.groups[SHOP].in_routing == 2

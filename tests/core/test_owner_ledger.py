@@ -111,13 +111,13 @@ def test_FR1_a_grant_counts_for_the_waiter_that_it_names() -> None:
     ledger = OwnerLedger()
     ledger.add_group(KEY)
     ledger.front_came(ONE)
-    choosy, plain, late = Waiting(1.0, route=b"q"), Waiting(2.0), Waiting(3.0)
-    asks = [ask for ask in ledger.want(ONE, Want(KEY, (choosy, plain), 2, 0), NOW) if isinstance(ask, Ask)]
+    constrained, plain, late = Waiting(1.0, route=b"q"), Waiting(2.0), Waiting(3.0)
+    asks = [ask for ask in ledger.want(ONE, Want(KEY, (constrained, plain), 2, 0), NOW) if isinstance(ask, Ask)]
     ledger.granted(asks[1].ticket, SLOT, PROCESS, budget=0, alone=True, reused=False)
-    (ask,) = ledger.want(ONE, Want(KEY, (choosy, plain, late), 3, 0), NOW)
+    (ask,) = ledger.want(ONE, Want(KEY, (constrained, plain, late), 3, 0), NOW)
     assert isinstance(ask, Ask)
-    assert ask.since == 3.0, "the choosy one has its ticket still"
-    assert ledger.want(ONE, Want(KEY, (choosy, late), 2, 0), NOW) == [Abandon(ask.ticket)], (
+    assert ask.since == 3.0, "the constrained one has its ticket still"
+    assert ledger.want(ONE, Want(KEY, (constrained, late), 2, 0), NOW) == [Abandon(ask.ticket)], (
         "whom the grant names is gone: the oldest that takes every process is to be served"
     )
 

@@ -7,7 +7,7 @@ from driven_pool import SHOP, DrivenPool, spawns
 
 from passenger_trio.core.commands import Command, Grant, Reason
 from passenger_trio.core.model import SessionId, SessionOutcome, WaiterId
-from passenger_trio.core.waitlist import PATIENCE
+from passenger_trio.core.waitlist import SPAWN_DELAY
 
 FIRST, SECOND = WaiterId(91), WaiterId(92)
 
@@ -34,7 +34,7 @@ def asks(pool: DrivenPool, waiter: WaiterId, lent: int) -> list[Command]:
 def test_FR1_a_patient_waiter_starts_nothing_until_its_patience_ends(pool: DrivenPool) -> None:
     assert asks(pool, FIRST, 1) == []
     due = pool.policy.next_deadline()
-    assert due == pool.now + PATIENCE
+    assert due == pool.now + SPAWN_DELAY
     assert spawns(pool.checked(pool.policy.tick(due - 0.001))) == []
     assert spawns(pool.checked(pool.policy.tick(due))) == [(SHOP, Reason.DEMAND)]
     assert pool.policy.next_deadline() > due
@@ -50,13 +50,13 @@ def test_FR1_the_slot_that_comes_back_serves_it_and_nothing_is_left_to_do(pool: 
     (grant,) = pool.checked(pool.policy.session_closed(SLOT, SessionOutcome.NOT_STARTED, pool.now))
     assert isinstance(grant, Grant)
     assert grant.waiter == FIRST
-    assert spawns(pool.checked(pool.policy.tick(pool.now + PATIENCE))) == []
+    assert spawns(pool.checked(pool.policy.tick(pool.now + SPAWN_DELAY))) == []
 
 
 def test_FR1_who_has_left_is_patient_no_more(pool: DrivenPool) -> None:
     asks(pool, FIRST, 1)
     pool.checked(pool.policy.abandon(FIRST, pool.now))
-    assert pool.policy.next_deadline() > pool.now + PATIENCE
+    assert pool.policy.next_deadline() > pool.now + SPAWN_DELAY
 
 
 def test_FR1_without_a_process_nobody_is_patient() -> None:

@@ -8,9 +8,9 @@ import pytest
 from driven_pool import BLOG, FAILURE, FIRST, SHOP, WIKI, DrivenPool, granted, refused, retired, spawns
 
 from passenger_trio.core.commands import AbandonSpawn, Grant, PoolEmpty, Reason, Refuse, Retire, RetirePreloader
-from passenger_trio.core.limits import GroupLimits
 from passenger_trio.core.model import AttemptId, ProcessId, SessionId, SessionOutcome, WaiterId
-from passenger_trio.core.scaling import PATIENCE
+from passenger_trio.core.policy_limits import GroupLimits
+from passenger_trio.core.scaling import SLOW_AFTER
 from passenger_trio.errors import InvariantBroken
 
 
@@ -288,7 +288,7 @@ class TestRefusal:
         pool.now += 0.1
         assert spawns(pool.checkout()) == [(SHOP, Reason.RETRY)]
         assert len(pool.queue()) == 1
-        assert pool.policy.next_deadline() == pool.now + PATIENCE
+        assert pool.policy.next_deadline() == pool.now + SLOW_AFTER
 
     def test_the_attempt_on_demand_that_fails_refuses_and_backs_off_for_longer(self) -> None:
         pool = DrivenPool(backoff_first=4.0)
@@ -477,7 +477,7 @@ class TestBugsOfTheShell:
             DrivenPool().close(SessionId(1))
 
 
-def test_a_session_that_becomes_unbounded_leaves_its_place_to_who_waits() -> None:
+def test_a_session_that_becomes_uncounted_leaves_its_place_to_who_waits() -> None:
     pool = DrivenPool(max_pool_size=1)
     pool.add(warm=1)
     session = pool.take().session
@@ -494,7 +494,7 @@ def test_a_session_that_becomes_unbounded_leaves_its_place_to_who_waits() -> Non
             told(session, pool.now)
 
 
-def test_a_process_with_an_unbounded_session_is_not_idle() -> None:
+def test_a_process_with_an_uncounted_session_is_not_idle() -> None:
     pool = DrivenPool(max_pool_size=2, pool_idle_time=5)
     pool.add(warm=2)
     sessions = [pool.take().session, pool.take().session]

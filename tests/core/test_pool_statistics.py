@@ -82,7 +82,7 @@ def test_a_restart_that_waits_for_a_slot_is_not_held_up_by_the_ceiling() -> None
     pool.restart()
     assert [attempt.reason for attempt in pool.policy.statistics().groups[0].attempts] == []
     assert pool.policy.statistics().groups[0].restarting
-    assert not pool.policy.statistics().groups[0].held_up
+    assert not pool.policy.statistics().groups[0].waits_for_room
 
 
 def test_a_restart_is_held_up_by_the_ceiling_and_only_a_restart_is() -> None:
@@ -95,6 +95,6 @@ def test_a_restart_is_held_up_by_the_ceiling_and_only_a_restart_is() -> None:
         pool.restart()
         pool.spawned()
     assert len(pool.policy.statistics().groups[0].processes) == 3
-    assert not pool.policy.statistics().groups[0].held_up
+    assert not pool.policy.statistics().groups[0].waits_for_room
     pool.restart()
-    assert pool.policy.statistics().groups[0].held_up
+    assert pool.policy.statistics().groups[0].waits_for_room

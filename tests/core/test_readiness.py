@@ -5,7 +5,7 @@ from __future__ import annotations
 from driven_pool import BLOG, MAIL, SHOP, WIKI, DrivenPool
 
 from passenger_trio.core.readiness import is_ready, late, may_accept, startup_failure
-from passenger_trio.core.scaling import PATIENCE
+from passenger_trio.core.scaling import SLOW_AFTER
 
 
 def told(pool: DrivenPool, *, all_or_nothing: bool = False) -> tuple[bool, bool]:
@@ -32,7 +32,7 @@ def test_others_are_served_at_once_and_the_server_is_ready_without_what_is_slow(
     pool.spawned(key=BLOG)
     assert told(pool) == (True, False)
     assert told(pool, all_or_nothing=True) == (False, False)
-    pool.tick(PATIENCE)
+    pool.tick(SLOW_AFTER)
     assert told(pool) == (True, True)
     assert [group.key for group in late(pool.policy.statistics())] == [SHOP]
     assert told(pool, all_or_nothing=True) == (False, False)

@@ -1,4 +1,4 @@
-"""Requests, age, memory and time: what wears a process, and what kills it."""
+"""Requests, age, memory and time: for what a process is replaced, and for what it is killed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from driven_pool import SHOP, DrivenPool, granted, refused, retired, spawns
 
 from passenger_trio.core import recycling
 from passenger_trio.core.commands import Grant, Kill, Reason, Refuse
-from passenger_trio.core.limits import GroupLimits
 from passenger_trio.core.model import ProcessId
-from passenger_trio.core.recycling import is_time
+from passenger_trio.core.policy_limits import GroupLimits
+from passenger_trio.core.recycling import is_replacement_due
 from passenger_trio.core.state import GroupState, ProcessState
 
 
@@ -31,7 +31,7 @@ class TestWorn:
         pool = DrivenPool()
         pool.add(min_instances=1, max_requests=10, max_requests_jitter=5)
         pool.policy.spawn_succeeded(pool.attempts()[0], ProcessId(7), 1, pool.now, 0.99)
-        assert pool.policy.state.processes[ProcessId(7)].wears_at == 6
+        assert pool.policy.state.processes[ProcessId(7)].replace_at == 6
 
     def test_in_a_full_pool_too(self) -> None:
         pool = DrivenPool(max_pool_size=1)
@@ -58,7 +58,7 @@ class TestWorn:
         assert spawns(pool.checked(pool.policy.sampled(process, 101, pool.now))) == [(SHOP, Reason.MEMORY)]
         assert pool.checked(pool.policy.sampled(process, 101, pool.now)) == []
 
-    def test_a_relief_that_fails_is_tried_again_and_what_is_worn_serves_on(self) -> None:
+    def test_a_replacement_that_fails_is_tried_again_and_what_is_worn_serves_on(self) -> None:
         pool = DrivenPool(backoff_first=5.0)
         pool.add(min_instances=1, max_requests=1)
         pool.spawned()
@@ -136,14 +136,14 @@ class TestInAdvance:
 
     def test_most_requests_cost_no_look(self, monkeypatch: pytest.MonkeyPatch) -> None:
         looks = 0
-        is_time = recycling.is_time
+        is_time = recycling.is_replacement_due
 
         def counted(process: ProcessState, now: float) -> bool:
             nonlocal looks
             looks += 1
             return is_time(process, now)
 
-        monkeypatch.setattr(recycling, "is_time", counted)
+        monkeypatch.setattr(recycling, "is_replacement_due", counted)
         self.served(10_000, 100.0, 0.3, 1)
         assert looks < 40
 
@@ -223,11 +223,11 @@ def test_a_forced_concurrency_is_what_counts() -> None:
 def test_the_next_look_is_no_further_ahead_than_half_of_the_way() -> None:
     group = GroupState(SHOP, GroupLimits())
     process = ProcessState(ProcessId(0), group, 1, 0, 0.0, 0.0)
-    process.processed, process.wears_at = 50, 100
-    assert not is_time(process, 1e6)
+    process.processed, process.replace_at = 50, 100
+    assert not is_replacement_due(process, 1e6)
     assert process.looks_at == 75
     process.processed = 99
-    assert not is_time(process, 1e6)
+    assert not is_replacement_due(process, 1e6)
     assert process.looks_at == 100, "one request ahead, at the least"
     process.processed = 100
-    assert is_time(process, 1e6)
+    assert is_replacement_due(process, 1e6)

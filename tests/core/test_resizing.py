@@ -5,8 +5,8 @@ from __future__ import annotations
 from driven_pool import BLOG, SHOP, WIKI, DrivenPool, granted, refused, retired, spawns
 
 from passenger_trio.core.commands import EndGroup, Reason
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import WaiterId
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 
 
 def test_a_removed_group_serves_what_it_has_and_is_forgotten() -> None:
@@ -90,8 +90,8 @@ def test_a_larger_pool_starts_what_waits() -> None:
     ]
 
 
-def test_a_group_that_comes_allows_a_relief_that_had_no_headroom() -> None:
-    """Above the hard ceiling there is room for one relief for each group: also for a group's that was there before."""
+def test_a_group_that_comes_allows_a_replacement_that_had_no_headroom() -> None:
+    """Above the hard ceiling there is room for one replacement for each group: also for a group's that was there before."""
     pool = DrivenPool(max_pool_size=2)
     for key in (SHOP, BLOG):
         pool.add(key, min_instances=1)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from passenger_trio.core import routing
 from passenger_trio.core.invariants import check
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import ProcessId, SessionOutcome
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.core.state import GroupState, PoolState, ProcessState
 
 
@@ -111,37 +111,37 @@ def test_a_choice_looks_at_few_processes_however_many_there_are(monkeypatch: pyt
     assert bisect.bisect_left(group.free, group.free[-1]) == 999
 
 
-def test_an_unbounded_session_takes_no_room_and_makes_none() -> None:
+def test_an_uncounted_session_takes_no_room_and_makes_none() -> None:
     group = a_group(1, 1)
     assert takes(group, 1) == [0]
-    routing.set_free(group.enabled[ProcessId(0)])
+    routing.set_uncounted(group.enabled[ProcessId(0)])
     # Equally busy but for that: the other one comes first.
     assert takes(group, 3) == [1, 0, None]
-    routing.give_back_unbounded(group.enabled[ProcessId(0)])
+    routing.give_back_uncounted(group.enabled[ProcessId(0)])
     assert takes(group, 1) == [None]
     routing.give_back(group.enabled[ProcessId(0)])
     assert takes(group, 2) == [0, None]
 
 
-def test_room_is_counted_without_unbounded_sessions() -> None:
+def test_room_is_counted_without_uncounted_sessions() -> None:
     """Also where more of them are open than the process takes of others."""
     group = a_group(2)
     process = group.enabled[ProcessId(0)]
     for _ in range(3):
         assert takes(group, 1) == [0]
-        routing.set_free(process)
+        routing.set_uncounted(process)
     assert takes(group, 3) == [0, 0, None]
-    routing.give_back_unbounded(process)
+    routing.give_back_uncounted(process)
     assert takes(group, 1) == [None]
     routing.give_back(process)
-    routing.give_back_unbounded(process)
+    routing.give_back_uncounted(process)
     assert takes(group, 2) == [0, None]
 
 
-def test_unbounded_sessions_are_spread() -> None:
+def test_uncounted_sessions_are_spread() -> None:
     group = a_group(1, 1, 1)
     chosen = []
     for _ in range(6):
         chosen += takes(group, 1)
-        routing.set_free(group.enabled[ProcessId(chosen[-1] or 0)])
+        routing.set_uncounted(group.enabled[ProcessId(chosen[-1] or 0)])
     assert chosen == [0, 1, 2, 0, 1, 2]

@@ -12,7 +12,7 @@ from passenger_trio.core.commands import AbandonSpawn, Grant, Reason
 from passenger_trio.core.making_room import FAIR_WAIT, SPARE_AFTER
 from passenger_trio.core.model import GroupKey, SessionId, SessionOutcome
 from passenger_trio.core.retiring import abandon
-from passenger_trio.core.scaling import GRACE, PATIENCE, is_at_rest
+from passenger_trio.core.scaling import GRACE, SLOW_AFTER, has_enough
 from passenger_trio.core.state import GroupState
 
 
@@ -41,8 +41,8 @@ class TestSlots:
             pool.spawned(key=key)
         assert spawns(pool.restart(SHOP)) == [(SHOP, Reason.RESTART)]
         assert spawns(pool.restart(BLOG)) == []
-        assert pool.policy.next_deadline() == pool.now + PATIENCE
-        assert pool.tick(PATIENCE - 0.001) == []
+        assert pool.policy.next_deadline() == pool.now + SLOW_AFTER
+        assert pool.tick(SLOW_AFTER - 0.001) == []
         assert spawns(pool.tick(0.001)) == [(BLOG, Reason.RESTART)]
 
     def test_restarts_of_all_do_not_come_down_at_once(self) -> None:
@@ -57,7 +57,7 @@ class TestSlots:
         assert sum(begun) == 2
         loading = [2]
         for _ in range(10):
-            pool.tick(PATIENCE)
+            pool.tick(SLOW_AFTER)
             loading.append(len(pool.policy.state.attempts))
         assert loading[1] == 4
         assert loading[-1] <= 10, loading
@@ -174,7 +174,7 @@ class TestSlots:
         pool.add(BLOG, min_instances=1)
         while not pool.attempts(BLOG):
             pool.tick_at_deadline()
-        assert pool.now - begun <= PATIENCE * (1 + 2 * hanging / slots)
+        assert pool.now - begun <= SLOW_AFTER * (1 + 2 * hanging / slots)
 
 
 class TestSpare:
@@ -231,7 +231,7 @@ class TestSpare:
         pool.tick(60.0)
         pool.take(BLOG)
         pool.wait(BLOG)
-        assert is_at_rest(pool.policy.state, pool.policy.state.groups[BLOG])
+        assert has_enough(pool.policy.state, pool.policy.state.groups[BLOG])
 
     def test_a_request_that_ends_while_somebody_waits_costs_no_look_at_every_application(
         self, monkeypatch: pytest.MonkeyPatch
@@ -293,7 +293,7 @@ class TestAttemptsGiveWay:
         while not pool.attempts(BLOG):
             commands = pool.tick_at_deadline()
         assert [command.reason for command in commands if isinstance(command, AbandonSpawn)] == [Reason.MAKE_ROOM]
-        assert pool.now <= 1000.0 + FAIR_WAIT + PATIENCE
+        assert pool.now <= 1000.0 + FAIR_WAIT + SLOW_AFTER
         assert [served for served, _ in granted(pool.spawned(key=BLOG))] == [waiter]
 
     def test_the_only_hope_of_a_group_is_given_up_after_its_grace_and_the_next_has_twice_as_long(self) -> None:

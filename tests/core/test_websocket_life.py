@@ -8,12 +8,10 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
+from passenger_trio.core.websocket_close_codes import GOING_AWAY, LOST, SERVICE_RESTART
 from passenger_trio.core.websocket_life import (
     CLOSE_TIME,
-    GOING_AWAY,
     LINGER_TIME,
-    LOST,
-    SERVICE_RESTART,
     AbortWorker,
     CutClient,
     LeaveWorker,

@@ -128,7 +128,7 @@ TRIGGERS: dict[str, Callable[[Faulty], object] | None] = {
     "a line of output": lambda it: it.ask(get("/print?x")),
     "a preloader": Faulty.detach,
     "a spawn attempt": Faulty.detach,
-    "the ladder": Faulty.detach,
+    "the termination": Faulty.detach,
     "an exit status": Faulty.detach,
     "a signal": lambda it: it.server.send_signal(signal.SIGUSR1),
 }

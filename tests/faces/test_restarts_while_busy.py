@@ -73,7 +73,7 @@ def test_what_hangs_is_ended_after_its_time_and_whoever_waits_is_told_which_proc
                 assert restart(server).returncode == 0
         command = [sys.executable, "-m", "passenger_trio", "restart", "--wait", "--instance", str(server.instance_dir)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
-            eventually(lambda: server.group()["held_up"])
+            eventually(lambda: server.group()["waits_for_room"])
             status = run_command("status", str(server.instance_dir)).stdout
             said, errors = waiting.communicate(timeout=60)
         assert "Restarting: waits for processes that are to go" in status

@@ -20,9 +20,9 @@ from passenger_trio.core.fronts import front_ledger, messages, owner_ledger
 from passenger_trio.core.fronts.front_ledger import SLACK, FrontLedger, Slot, SlotState
 from passenger_trio.core.fronts.messages import GAP, Recall, Usage, Want
 from passenger_trio.core.fronts.owner_ledger import OwnerLedger
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import AttemptId, GroupKey, ProcessId, SessionId, SessionOutcome, WaiterId
 from passenger_trio.core.policy import PoolPolicy
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.core.state import EnabledStatus
 
 KEY = GroupKey("shop", "test")

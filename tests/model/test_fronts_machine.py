@@ -19,8 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from passenger_trio.core.fronts.front_ledger import FrontLedger
 from passenger_trio.core.fronts.messages import Grant, Return
 from passenger_trio.core.fronts.owner_ledger import OwnerLedger
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import SessionOutcome, WaiterId
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 
 T = TypeVar("T")
 numbers = st.integers(0, 59)

@@ -9,7 +9,7 @@ import random
 import pytest
 from fronts_world import KEY, FrontsWorld, TheFront
 
-from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 
 _THINKS = 0.0001
 """Seconds from an answer to the client's next request."""

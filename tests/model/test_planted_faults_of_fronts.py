@@ -17,9 +17,9 @@ from passenger_trio.core.fronts.front_ledger import FrontDecision, FrontLedger, 
 from passenger_trio.core.fronts.messages import Grant, Held, Recall, Want, Withdraw
 from passenger_trio.core.fronts.owner_decisions import Close, FrontId, OwnerDecision
 from passenger_trio.core.fronts.owner_ledger import OwnerLedger
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey, SessionOutcome
-from passenger_trio.core.waitlist import PATIENCE
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
+from passenger_trio.core.waitlist import SPAWN_DELAY
 from passenger_trio.errors import BadFrontMessage, InvariantBroken
 
 search = settings(
@@ -271,7 +271,7 @@ def test_patience_ends_and_what_waits_for_busy_slots_gets_its_process() -> None:
     world.request(one, KEY)
     world.advance(0.005)
     world.request(two, KEY)
-    world.advance(PATIENCE + 0.002)
+    world.advance(SPAWN_DELAY + 0.002)
     assert len(world.attempts) == 1
     world.advance(0.1)
     assert not two.waiting

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from world import FakeWorld, a_failure
 
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.memory_room import FIRST_GUESS
 from passenger_trio.core.model import GroupKey, SessionOutcome
 from passenger_trio.core.policy import PoolPolicy
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 
 T = TypeVar("T")
 KEYS = tuple(GroupKey(name, "test") for name in ("shop", "blog", "wiki"))
@@ -137,10 +137,10 @@ class PoolMachine(RuleBasedStateMachine):
         for session in list(self.world.sessions):
             self.world.close(session, SessionOutcome.DONE)
 
-    @precondition(lambda self: self.world.sessions.keys() - self.world.unbounded)
+    @precondition(lambda self: self.world.sessions.keys() - self.world.uncounted)
     @rule(number=numbers)
     def unbind(self, number: int) -> None:
-        self.world.unbind(pick(sorted(self.world.sessions.keys() - self.world.unbounded), number))
+        self.world.unbind(pick(sorted(self.world.sessions.keys() - self.world.uncounted), number))
 
     # --- processes --------------------------------------------------------------------------------------------
 
@@ -275,10 +275,10 @@ class PoolMachine(RuleBasedStateMachine):
     def disable(self, number: int) -> None:
         self.world.disable(pick(self.world.processes, number))
 
-    @precondition(lambda self: any(process.held for process in self.world.processes.values()))
+    @precondition(lambda self: any(process.disabled_by_operator for process in self.world.processes.values()))
     @rule(number=numbers)
     def enable(self, number: int) -> None:
-        self.world.enable(pick([p.id for p in self.world.processes.values() if p.held], number))
+        self.world.enable(pick([p.id for p in self.world.processes.values() if p.disabled_by_operator], number))
 
     @precondition(lambda self: self.world.processes)
     @rule(number=numbers, times=st.integers(1, 3))
@@ -366,7 +366,7 @@ class PoolMachine(RuleBasedStateMachine):
     def everything_asked_for_was_done(self, key: GroupKey) -> None:
         group = self.world.policy.state.groups[key]
         assert not group.rolling
-        assert not group.worn
+        assert not group.to_replace
         asked = self.world.restarts.get(key, 1)
         assert group.generation >= asked or self.world.rejected[key] >= asked, "a restart was lost"
 

@@ -12,7 +12,6 @@ from hypothesis.stateful import run_state_machine_as_test
 from test_pool_machine import PoolMachine
 
 from passenger_trio.core.commands import Command, Grant, Retire, StartSpawn
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import (
     GroupKey,
     ProcessId,
@@ -21,6 +20,7 @@ from passenger_trio.core.model import (
     WaiterId,
 )
 from passenger_trio.core.policy import PoolPolicy
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.core.recorder import CAPACITY, FACTS, Entry, RecordedPolicy, from_json, replay
 
 SHOP = GroupKey("shop", "test")
@@ -185,7 +185,7 @@ def test_every_fact_is_recorded() -> None:
     asks = {"has_queue", "is_alone", "is_timed", "is_troubled", "next_deadline", "restart_target", "statistics"} | {
         "budget",
         "group_statistics",
-        "astir_statistics",
+        "active_statistics",
         "may_disable",
     }
     assert {name for name in vars(PoolPolicy) if not name.startswith("_")} == {*FACTS, *asks}

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from passenger_trio.core.scaling import PATIENCE
+from passenger_trio.core.scaling import SLOW_AFTER
 from passenger_trio.errors import StartupAborted, StartupStopped
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
@@ -63,7 +63,7 @@ async def test_the_first_that_is_there_is_served_and_the_rest_is_not_waited_for(
             ready = trio.current_time() - begun
             await answered.wait()
             assert [len(group.processes) for group in server.pool.statistics().groups] == ([1, 1] if fatal else [0, 1])
-    expected = (30.0, 30.0) if fatal else (0.5, PATIENCE)
+    expected = (30.0, 30.0) if fatal else (0.5, SLOW_AFTER)
     assert (answered_at, ready) == pytest.approx(expected, abs=0.2)
 
 

@@ -33,7 +33,6 @@ from passenger_trio.core.commands import (
 from passenger_trio.core.crash_loop import UNANSWERED_TOLERATED
 from passenger_trio.core.invariants import check
 from passenger_trio.core.journey import Journey, JourneyType
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.making_room import FAIR_WAIT, SPARE_AFTER
 from passenger_trio.core.memory_room import FIRST_GUESS
 from passenger_trio.core.model import (
@@ -48,8 +47,9 @@ from passenger_trio.core.model import (
     WaiterId,
 )
 from passenger_trio.core.policy import PoolPolicy
-from passenger_trio.core.retiring import RELIEFS
-from passenger_trio.core.scaling import PATIENCE
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
+from passenger_trio.core.retiring import REPLACEMENT_REASONS
+from passenger_trio.core.scaling import SLOW_AFTER
 
 
 def a_failure(summary: str = "it does not start") -> SpawnFailure:
@@ -74,7 +74,7 @@ class FakeProcess:
     last_used: float
     generation: int
     sessions: int = 0
-    unbounded: int = 0
+    uncounted: int = 0
     unanswered: int = 0
     """Sessions in a row."""
     detached: bool = False
@@ -84,7 +84,7 @@ class FakeProcess:
     detached_at: float = 0.0
     told: bool = False
     """People were told that it still drains."""
-    held: bool = False
+    disabled_by_operator: bool = False
     """An operator has disabled it."""
     asked: bool = False
     """It has asked for out-of-band work, which has not begun."""
@@ -97,7 +97,7 @@ class FakeProcess:
 
     @property
     def has_room(self) -> bool:
-        return self.is_live and (self.concurrency == 0 or self.sessions - self.unbounded < self.concurrency)
+        return self.is_live and (self.concurrency == 0 or self.sessions - self.uncounted < self.concurrency)
 
 
 @attrs.define(eq=False)
@@ -114,7 +114,7 @@ class FakeWorld:
     """Those of which a process was ordered."""
     unsafe_ones: set[tuple[GroupKey, int]] = attrs.field(factory=set)
     """Generations that are not safe to fork."""
-    reliefs: dict[AttemptId, GroupKey] = attrs.field(factory=dict)
+    replacements: dict[AttemptId, GroupKey] = attrs.field(factory=dict)
     ended: set[tuple[GroupKey, int]] = attrs.field(factory=set)
     restarts: dict[GroupKey, int] = attrs.field(factory=dict)
     """The generation that the last restart asked for."""
@@ -125,7 +125,7 @@ class FakeWorld:
     # In the order in which they came.
     processes: dict[ProcessId, FakeProcess] = attrs.field(factory=dict)
     sessions: dict[SessionId, FakeProcess] = attrs.field(factory=dict)
-    unbounded: set[SessionId] = attrs.field(factory=set)
+    uncounted: set[SessionId] = attrs.field(factory=set)
     waiting: dict[WaiterId, GroupKey] = attrs.field(factory=dict)
     since: dict[WaiterId, float] = attrs.field(factory=dict)
     avoiding: dict[WaiterId, ProcessId] = attrs.field(factory=dict)
@@ -261,7 +261,7 @@ class FakeWorld:
         deadline = self.policy.next_deadline()
         process = self.sessions.pop(session)
         process.sessions -= 1
-        process.unbounded -= session in self.unbounded
+        process.uncounted -= session in self.uncounted
         process.last_used = self.now
         if outcome is SessionOutcome.UNANSWERED:
             process.unanswered += 1
@@ -281,9 +281,9 @@ class FakeWorld:
 
     def unbind(self, session: SessionId) -> None:
         """It does not count any more; who waits gets its place."""
-        self.unbounded.add(session)
+        self.uncounted.add(session)
         process = self.sessions[session]
-        process.unbounded += 1
+        process.uncounted += 1
         queue = [waiter for waiter, key in self.waiting.items() if key == process.group]
         waiting = sum(process in self._candidates(process.group, waiter) for waiter in queue)
         commands = self.policy.session_uncounted(session, self.now)
@@ -304,7 +304,7 @@ class FakeWorld:
         serves = concurrency if forced < 0 else forced
         process = FakeProcess(ProcessId(self.next_id()), key, serves, self.now, generation)
         live = {live.id for live in self._live(key)}
-        self.reliefs.pop(attempt, None)
+        self.replacements.pop(attempt, None)
         unwanted = attempt in self.abandoned or self.shutting_down
         self.abandoned.discard(attempt)
         self.preloader_used[key, generation] = self.now
@@ -324,7 +324,7 @@ class FakeWorld:
 
     def spawn_failed(self, attempt: AttemptId, failure: SpawnFailure | None, jitter: float = 0.0) -> None:
         key = self.attempts.pop(attempt)
-        self.reliefs.pop(attempt, None)
+        self.replacements.pop(attempt, None)
         self.abandoned.discard(attempt)
         self.preloader_used[key, self.generations[attempt]] = self.now
         live = self._live(key)
@@ -375,7 +375,8 @@ class FakeWorld:
             if process.is_live or (process.detached and not process.retired and not process.killed)
         )
         used += sum(
-            self._average(self.attempts[one]) for one in self.attempts.keys() - self.reliefs.keys() - self.abandoned
+            self._average(self.attempts[one])
+            for one in self.attempts.keys() - self.replacements.keys() - self.abandoned
         )
         if used > int(limits.memory_share * total) - own:
             for key in self.groups if preloader else ():
@@ -478,13 +479,13 @@ class FakeWorld:
         allowed = it.is_live and (bool(others) or it not in self._routable(it.group))
         assert self.policy.may_disable(process) == allowed
         if allowed:
-            it.held = True
+            it.disabled_by_operator = True
         self.perform(self.policy.disable(process, self.now))
 
     def enable(self, process: ProcessId) -> None:
         it = self.processes[process]
-        if it.held and it.is_live:
-            it.held = False
+        if it.disabled_by_operator and it.is_live:
+            it.disabled_by_operator = False
             it.last_used = self.now if self._oob_process(it.group) != process else it.last_used
         self.perform(self.policy.enable(process, self.now))
 
@@ -501,7 +502,9 @@ class FakeWorld:
         it.works = False
         self.perform(self.policy.oob_work_ended(process, succeeded, self.now))
         assert succeeded or not was_live or not it.is_live, "nobody knows what it does, and it serves"
-        assert it.held or not it.is_live or it in self._routable(it.group), "it has worked, and does not come back"
+        assert it.disabled_by_operator or not it.is_live or it in self._routable(it.group), (
+            "it has worked, and does not come back"
+        )
 
     def _oob_process(self, key: GroupKey) -> ProcessId | None:
         process = self.policy.state.groups[key].oob_process
@@ -509,7 +512,7 @@ class FakeWorld:
 
     def _routable(self, key: GroupKey) -> list[FakeProcess]:
         out = self._oob_process(key)
-        return [process for process in self._live(key) if not process.held and process.id != out]
+        return [process for process in self._live(key) if not process.disabled_by_operator and process.id != out]
 
     def shut_down(self) -> None:
         self.shutting_down = True
@@ -522,7 +525,11 @@ class FakeWorld:
         live = self._routable(key)
         avoided = None if waiter is None else self.avoiding.get(waiter)
         wanted = None if waiter is None else self.seeking.get(waiter)
-        own = [process for process in self._live(key) if process.id == wanted != avoided and not process.held]
+        own = [
+            process
+            for process in self._live(key)
+            if process.id == wanted != avoided and not process.disabled_by_operator
+        ]
         if own and own[0] not in live:
             return []  # it works out of band, which does not last long
         return own or [process for process in live if process.id != avoided or len(live) == 1]
@@ -539,9 +546,9 @@ class FakeWorld:
 
     @staticmethod
     def _rank(process: FakeProcess) -> tuple[int, float]:
-        return -process.generation, (process.sessions - process.unbounded) / (
+        return -process.generation, (process.sessions - process.uncounted) / (
             process.concurrency or 2**31
-        ) + process.unbounded / 2**31
+        ) + process.uncounted / 2**31
 
     def _nobody_waits_for_another_s_loading(self) -> None:
         """KE13: who has nobody has an attempt at once, and so has a restart, unless more programs than the slots have *just* begun to load.
@@ -553,11 +560,11 @@ class FakeWorld:
         if self.shutting_down:
             return
         slots = self.fewest_slots or limits.max_concurrent_spawns
-        patience = PATIENCE * (1 + len(self.attempts) / slots)
+        patience = SLOW_AFTER * (1 + len(self.attempts) / slots)
         recent = sum(self.now < self.begun[attempt] + patience for attempt in self.attempts)
         full = sum(len(self._live(key)) for key in self.groups) + self._coming() >= limits.max_pool_size
         total = len(self.processes) + len(self.attempts)
-        crowd = total - sum(self.begun[attempt] + patience <= self.now for attempt in self.reliefs)
+        crowd = total - sum(self.begun[attempt] + patience <= self.now for attempt in self.replacements)
         for key, group in state.groups.items():
             mine = [attempt for attempt, of in self.attempts.items() if of == key]
             left = [process for process in self.processes.values() if process.group == key and not process.is_live]
@@ -566,7 +573,7 @@ class FakeWorld:
             if wanted and has_place and not mine and not self._live(key) and not group.backoff.in_force(self.now):
                 assert recent > limits.max_concurrent_spawns, f"{key} waits for what others load"
             asked = self.restarts.get(key, 1) > max(self.generations_begun(key), self.rejected.get(key, 0))
-            relieved = key in self.reliefs.values() or key in self.leaving
+            relieved = key in self.replacements.values() or key in self.leaving
             in_order = len(left) + len(mine) <= len(self._live(key)) and total < state.ceiling + len(self.groups)
             in_order = in_order or total < state.ceiling
             if asked and in_order and not relieved and not group.backoff.in_force(self.now):
@@ -614,22 +621,22 @@ class FakeWorld:
                     assert (command.group, command.generation) not in self.ended, "its generation has ended"
                     self.generations[command.attempt] = command.generation
                     self.begun_generations.add((command.group, command.generation))
-                    if command.reason in RELIEFS:
-                        assert command.group not in self.reliefs.values(), "two reliefs"
+                    if command.reason in REPLACEMENT_REASONS:
+                        assert command.group not in self.replacements.values(), "two replacements"
                         assert self._live(command.group) or command.reason is Reason.RESTART
-                        self.reliefs[command.attempt] = command.group
+                        self.replacements[command.attempt] = command.group
                     self.attempts[command.attempt] = command.group
                     self.begun[command.attempt] = self.now
                 case AbandonSpawn():
                     assert self.attempts[command.attempt] == command.group
                     assert command.attempt not in self.abandoned, "abandoned twice"
                     if command.reason is Reason.MAKE_ROOM:
-                        assert self.begun[command.attempt] + PATIENCE <= self.now, "it has just begun"
-                        assert command.attempt not in self.reliefs
+                        assert self.begun[command.attempt] + SLOW_AFTER <= self.now, "it has just begun"
+                        assert command.attempt not in self.replacements
                         self._nobody_idle_above_minimum()
                         made_room = "late"
                     self.abandoned.add(command.attempt)
-                    self.reliefs.pop(command.attempt, None)
+                    self.replacements.pop(command.attempt, None)
                 case Detach():
                     process = self.processes[command.process]
                     assert process.is_live
@@ -747,7 +754,7 @@ class FakeWorld:
         process = self.processes[out]
         assert process.asked or process.works
         if process.sessions and not self.shutting_down:
-            assert self._routable(key) or process.held or self.policy.next_deadline() <= self.now
+            assert self._routable(key) or process.disabled_by_operator or self.policy.next_deadline() <= self.now
 
     def _forget(self, key: GroupKey) -> None:
         """OP1: nothing of a removed group stays, and another application may have its name."""
@@ -826,7 +833,7 @@ class FakeWorld:
 
     def _coming(self, of: GroupKey | None = None) -> int:
         """Attempts that count in the limits on processes that serve: all, or those of one group."""
-        counting = self.attempts.keys() - self.reliefs.keys() - self.abandoned
+        counting = self.attempts.keys() - self.replacements.keys() - self.abandoned
         return sum(of in (None, self.attempts[attempt]) for attempt in counting)
 
     def _granted(self, grant: Grant, key: GroupKey, choice: FakeProcess | None) -> None:
@@ -895,7 +902,7 @@ class FakeWorld:
         for _ in range(steps):
             retired = next((p.id for p in self.processes.values() if p.retired), None)
             told = next(((*of, p) for of, leaving in self.preloaders_told.items() for p in sorted(leaving)), None)
-            held = next((p.id for p in self.processes.values() if p.held and p.is_live), None)
+            held = next((p.id for p in self.processes.values() if p.disabled_by_operator and p.is_live), None)
             works = next((p.id for p in self.processes.values() if p.works), None)
             if held is not None:
                 self.enable(held)
@@ -923,5 +930,5 @@ class FakeWorld:
 
     def _restarting(self) -> bool:
         return not self.shutting_down and any(
-            group.rolling or group.worn for group in self.policy.state.groups.values()
+            group.rolling or group.to_replace for group in self.policy.state.groups.values()
         )

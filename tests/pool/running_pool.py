@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import trio
 
 from passenger_trio.core import invariants
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.session import Session

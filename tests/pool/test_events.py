@@ -11,7 +11,7 @@ import trio.testing
 from running_pool import KEY, only, running_pool, until
 
 from passenger_trio import events
-from passenger_trio.core.limits import GroupLimits
+from passenger_trio.core.policy_limits import GroupLimits
 from passenger_trio.events import Event, ProcessAttached, ProcessDetached, ProcessExited, QueueFull, RestartEnded
 from passenger_trio.pool.events import Events, Listener
 from passenger_trio.spawning.dummy import DummySpawner

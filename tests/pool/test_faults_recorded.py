@@ -6,7 +6,7 @@ import json
 
 from running_pool import running_pool
 
-from passenger_trio.core.limits import GroupLimits
+from passenger_trio.core.policy_limits import GroupLimits
 from passenger_trio.core.recorder import replay
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.spawning.dummy import DummySpawner

@@ -16,8 +16,8 @@ from trio.testing import MockClock
 
 from passenger_trio.core.fronts.front_ledger import LINGER
 from passenger_trio.core.fronts.messages import FromFront, FromOwner, Return
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import SessionId, SessionOutcome
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.errors import BadFrontMessage, RequestQueueFull, SpawnError
 from passenger_trio.fronts.leased_pool import LeasedPool
 from passenger_trio.kernel import ErrorKernel

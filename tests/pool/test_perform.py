@@ -11,8 +11,8 @@ from trio.testing import MockClock, assert_no_checkpoints, wait_all_tasks_blocke
 
 from passenger_trio.core import commands
 from passenger_trio.core.commands import PoolEmpty, Reason, Refuse, RetirePreloader
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import AttemptId, SessionOutcome, WaiterId
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.core.state import EnabledStatus
 from passenger_trio.errors import ApplicationRemoved, CheckoutError, PoolShutDown, RequestQueueFull, SpawnError
 from passenger_trio.pool.perform import perform, refusal

@@ -14,8 +14,8 @@ import trio
 from running_pool import check, checkout
 
 from passenger_trio.codecs.session_protocol import encode_request, whole_response
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import SessionOutcome
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.errors import CheckoutError, ProcessUnreachable
 from passenger_trio.options import AppOptions
 from passenger_trio.pool.pool import Pool

@@ -6,8 +6,8 @@ import trio
 from running_pool import KEY, checkout_nowait, only, running_pool, until
 from trio.testing import MockClock
 
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey, SessionOutcome
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.spawning.dummy import DummySpawner
 
 

@@ -7,8 +7,8 @@ import trio
 from running_pool import KEY, checkout, checkout_nowait, counts, only, running_pool, until
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import SessionOutcome
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.errors import ProcessUnreachable
 from passenger_trio.pool.session import Session
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner

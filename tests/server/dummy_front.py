@@ -22,14 +22,14 @@ import trio
 import trio.testing
 from held_clock import HeldClock
 
-from passenger_trio.core.limits import GroupLimits, PoolLimits
 from passenger_trio.core.model import GroupKey
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.pool.pool import Pool
 from passenger_trio.server.front import Front
 from passenger_trio.server.http.connection import Connection
 from passenger_trio.server.http.peer import Peer
-from passenger_trio.server.logs.access_log import AccessRecord
+from passenger_trio.server.logs.access_record import AccessRecord
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
 from passenger_trio.system.sockets import RawStream

@@ -58,6 +58,15 @@ def test_the_steps_come_in_the_order_of_the_code(module: object, function: str, 
     assert on_the_way == sorted(on_the_way, key=NAMES.index)
 
 
+def test_the_fast_path_stands_whole_and_in_order_on_the_page() -> None:
+    """HO4: its events, its first and its last step; the text of the class has the same order."""
+    on_the_page = [step.rpartition(".")[2] for step in REQUEST_PATH if ".FastPath." in step]
+    assert {"on_readable", "_next_request", "_check_out", "on_response", "_send_response", "_leave"} <= {*on_the_page}
+    in_the_text = [name for name, value in vars(fast_path.FastPath).items() if callable(value)]
+    assert on_the_page == sorted(on_the_page, key=in_the_text.index)
+    assert "http.client.Client.log" in REQUEST_PATH
+
+
 def test_every_stage_that_a_driver_imports_stands_on_the_page() -> None:
     """A stage that is added is on the page, too."""
     for module in (connection, fast_path):

@@ -53,7 +53,7 @@ import os
 import sys
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 from passenger_trio.core.config_text import read_app_file
-from passenger_trio.cli.app_folder import AppFolder
+from passenger_trio.cli.apps_dir import AppFolder
 from passenger_trio.preflight import examine_app
 
 SERVER = ServerOptions(user="root" if os.geteuid() == 0 else "")

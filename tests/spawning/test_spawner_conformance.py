@@ -16,7 +16,7 @@ from passenger_trio.codecs.session_protocol import BODY_END
 from passenger_trio.core.journey import StepState
 from passenger_trio.core.model import ErrorCategory, GroupKey, ProcessId
 from passenger_trio.errors import SpawnError
-from passenger_trio.pool.keeper import Keeper
+from passenger_trio.pool.process_keeper import Keeper
 from passenger_trio.pool.session import Process
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.direct import DirectSpawner

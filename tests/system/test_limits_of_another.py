@@ -16,7 +16,7 @@ pytestmark = pytest.mark.os
 SCRIPT = """
 import json, os, sys
 from passenger_trio.system.children import start_program
-from passenger_trio.system.limits import set_limits
+from passenger_trio.system.resource_limits import set_limits
 
 told = []
 def prepare(pid):

@@ -17,7 +17,8 @@ import pytest
 from passenger_trio import log_lines
 from passenger_trio.core.model import GroupKey
 from passenger_trio.log_lines import KINDS, Kind, lines_of
-from passenger_trio.server.logs.access_format import AccessRecord, format_combined, format_json
+from passenger_trio.server.logs.access_format import format_combined, format_json
+from passenger_trio.server.logs.access_record import AccessRecord
 from passenger_trio.system.logs import ConsoleFormatter, JsonFormatter
 from passenger_trio.system.times import rfc3339
 

@@ -12,7 +12,7 @@ Laws:
 * A slot is in one place: leased to one front, until that front returns it or is gone. A grant counts from the step that decides it.
 * The tickets of a front are its last ``Want`` without one waiter for each grant that the ``Want`` did not know of: the one that the grant names, or the oldest
   that takes every process if that one is gone. (Were it always the oldest, one that takes few processes would lose its ticket to each grant of a younger one.)
-* A ticket says how many slots other fronts have: one that lingers there is no reason for one more process (``waitlist.PATIENCE``). With a low load it was
+* A ticket says how many slots other fronts have: one that lingers there is no reason for one more process (``waitlist.SPAWN_DELAY``). With a low load it was
   the usual one.
 * A front is told the oldest tickets of the other fronts that take every process, at most one for each slot that it has or waits for.
 * No value of a front is believed before it is judged. What cannot be true raises ``BadFrontMessage`` and changes nothing:

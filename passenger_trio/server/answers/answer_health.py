@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from passenger_trio.server.http.client import Client
-from passenger_trio.server.http.stage import HealthAsked
+from passenger_trio.server.http.interruptions import HealthAsked
 
 __all__ = ["answer_health"]
 

@@ -1,11 +1,10 @@
-"""The page that explains a request which found no process, or lost it: a crash, a full queue, a timeout (OB10).
+"""The page that explains why a request found no process, or lost it: a crash, a full queue, a timeout (OB10).
 
-What happened, what to try, how the process ended and what it wrote, what the application's processes are doing. It is for
-development; who may see it is decided above (``answer_errors``).
+It says what happened and what to try, how the process ended and what it wrote, and what the application's processes are
+doing. It is for development; ``answer_errors`` decides who may see it.
 
 Law: texts of the application, and paths of requests, are shown without their secrets (``core/redaction.py``). Queries of
-requests are not shown.
-"""
+requests are not shown."""
 
 from __future__ import annotations
 

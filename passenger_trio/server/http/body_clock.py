@@ -1,11 +1,12 @@
-"""The clock of a request body: how long it may still be waited for (R27), and the one place where that is done."""
+"""How long the server still waits for a request body (R27). All stages wait for body bytes here."""
 
 from __future__ import annotations
 
 import trio
 
 from passenger_trio.codecs.refusals import refuse
-from passenger_trio.server.http.stage import RECEIVE_SIZE, ClientGone
+from passenger_trio.server.http.interruptions import ClientGone
+from passenger_trio.server.http.sizes import RECEIVE_SIZE
 from passenger_trio.system.sockets import RawStream
 
 __all__ = ["BodyClock"]

@@ -1,20 +1,22 @@
 """Stage: read the request body before a process is borrowed, so that a slow upload holds none.
 
-Up to ``stage.BODY_IN_MEMORY`` bytes are kept in memory (``exchange.body``); a longer body goes to a buffer on disk (``exchange.upload``). A body that is whole by then can
-also be sent again (R30). For an application that wants its uploads as they arrive, only the bytes that are here already are taken. When the disk takes nothing more, the
-rest goes to the application as it arrives, too: that holds a process, but refuses nobody (R35).
-"""
+Up to ``sizes.BODY_IN_MEMORY`` bytes are kept in memory (``exchange.body``); a longer body goes to a buffer on disk
+(``exchange.upload``). A body that is whole can be sent again (R30). Two bodies are not read to their end here: an
+application may want its uploads as they arrive, and the disk may take nothing more. Then the rest goes to the
+application as it arrives: that holds a process, but refuses nobody (R35)."""
 
 from __future__ import annotations
 
 import trio
 
 from passenger_trio.codecs.http1 import ClientSide
-from passenger_trio.core.spill import BATCH, SpillLedger
+from passenger_trio.core.spill_ledger import BATCH, SpillLedger
 from passenger_trio.server.http.body_clock import BodyClock
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
-from passenger_trio.server.http.stage import BODY_IN_MEMORY, RECEIVE_SIZE, ClientGone, Stage
+from passenger_trio.server.http.interruptions import ClientGone
+from passenger_trio.server.http.sizes import BODY_IN_MEMORY, RECEIVE_SIZE
+from passenger_trio.server.http.stage import Stage
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
 
 __all__ = ["buffer_body", "take_body_nowait"]

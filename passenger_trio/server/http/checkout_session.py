@@ -10,7 +10,8 @@ from passenger_trio.pool.waiter import Waiter
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.client_watch import ClientWatch
 from passenger_trio.server.http.exchange import Exchange
-from passenger_trio.server.http.stage import ClientGone, Stage
+from passenger_trio.server.http.interruptions import ClientGone
+from passenger_trio.server.http.stage import Stage
 
 __all__ = ["abandon_session", "checkout_session"]
 
@@ -28,7 +29,7 @@ async def checkout_session(client: Client, exchange: Exchange) -> None:
         now = client.now()
         found = client.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided, exchange.sticky_route)
         if type(found) is not Waiter:
-            exchange.hold(found)
+            exchange.use_session(found)
             return
         exchange.waiter = waiter = found
         exchange.queued = now
@@ -51,7 +52,7 @@ async def _wait(client: Client, exchange: Exchange, waiter: Waiter) -> None:
         exchange.waiter = None
         raise
     exchange.waiter = None
-    exchange.hold(session)
+    exchange.use_session(session)
     exchange.queue_time += client.now() - exchange.queued
 
 

@@ -1,10 +1,10 @@
 """A client's connection: its stream, its codec, its stage and the stage's deadline. It knows no stage's code.
 
-Each stage says what it is and how long it may last (``enter``). When the deadline has passed, the deadline scanner calls ``on_deadline``, which cancels the
-scope around the stage, unless the stage has said what it does instead. ``connection.py`` looks up what comes then.
+A stage begins with ``enter``, which is given how long it may last. When the deadline has passed, the deadline scanner
+calls ``on_deadline``. That cancels the scope around the stage, unless the stage gave something else to do.
+``connection.py`` looks up the next step.
 
-Laws: only ``enter`` and ``enter_fast_path`` begin a stage; what they are given is all that is known of its deadline.
-"""
+Law: only ``enter`` and ``enter_fast_path`` begin a stage, and only they set its deadline (a relay moves its own)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import trio
 from passenger_trio.codecs.http1 import ClientSide
 from passenger_trio.server.front import Front
 from passenger_trio.server.http.exchange import Exchange
+from passenger_trio.server.http.interruptions import ClientGone
 from passenger_trio.server.http.peer import Peer
-from passenger_trio.server.http.stage import FAST_PATH_TIMEOUT, ClientGone, Stage
+from passenger_trio.server.http.stage import FAST_PATH_TIMEOUT, Stage
 from passenger_trio.server.logs.records import exchange_record
 from passenger_trio.system.sockets import RawStream
 

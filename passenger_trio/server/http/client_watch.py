@@ -1,11 +1,13 @@
-"""The client watch: notices that a client which waits for its response has left. It takes no task: the poller calls it.
+"""The client watch notices that a client has left while it waits for its response. It takes no task: the poller calls it.
 
-Bytes that the client sends ahead meanwhile are read, up to a limit and no further (R31): a hang-up cannot be seen behind unread bytes. A half-close is no hang-up: a
-client that has sent all it had still waits for its answer (R28). A client that has closed altogether looks the same at first. That is found out when something is
-written to it (``half_closed`` is called so that this can be done), or in a minute or so by the kernel's probes (``RawStream.probe_peer``), which send nothing to the client.
+* A hang-up cannot be seen behind unread bytes. So bytes that the client sends ahead are read, up to a limit (R31).
+* A half-close is not a hang-up: the client may have sent everything, and wait for its answer (R28).
+* A client that closed its socket altogether looks like a half-close at first. Writing to it shows the difference:
+  ``half_closed`` is called so that a caller can do that. Else the kernel's probes show it within about a minute
+  (``RawStream.probe_peer``); they send no bytes to the client.
 
-Law: between ``begin`` and ``end`` nothing else reads from the client. After ``gone`` was called, nothing is called any more.
-"""
+Law: between ``begin`` and ``end`` nothing else reads from the client. After ``gone`` was called, nothing is called any
+more."""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from collections.abc import Callable
 import trio
 
 from passenger_trio.server.http.client import Client
-from passenger_trio.server.http.stage import READ_AHEAD
+from passenger_trio.server.http.sizes import READ_AHEAD
 from passenger_trio.system.poller import HUNG_UP, READABLE
 
 __all__ = ["ClientWatch"]

@@ -1,15 +1,19 @@
 """The driver of one client connection: requests in turn, through the stages, each within its deadline.
 
-The way of most requests is ``fast_path``: ``_serve`` sleeps there, and this task has nothing to do. A request that is not plain, or that takes long, comes out of it
-and is finished by ``_finish_on_slow_path``, stage by stage; then the fast path goes on.
+``fast_path`` serves most requests; meanwhile this task sleeps in ``_serve``. A request that is not plain, or that takes
+long, leaves the fast path. ``_finish_on_slow_path`` finishes it, stage by stage; then the fast path goes on. The
+methods stand in this order.
 
-When the deadline of a stage has passed, the cancel scope around the step is cancelled, and ``_AFTER_TIMEOUT`` says which step comes then. What must survive that
-is in the ``Exchange``, and in the kernel: a cancellation in the moment in which bytes arrive is delivered before they are read.
+When the deadline of a stage has passed, the cancel scope around the step is cancelled, and ``_AFTER_TIMEOUT`` names the
+next step. Nothing is lost by that: what must survive is in the ``Exchange``, and unread bytes are still in the kernel
+(a cancellation is delivered before they are read).
 
-Laws: at most one request of a connection is under way (R31), and bytes behind it are read ahead no further than ``stage.READ_AHEAD``; an exchange that is
-left for whatever reason gives its process back; a fault of ours, a broken law among them, costs the one connection (KE1, F13), whoever ran into it: its task, the
-poller in a step for it, the deadline scanner.
-"""
+Laws:
+
+* At most one request of a connection is under way (R31). The bytes behind it are read ahead up to ``sizes.READ_AHEAD``.
+* An exchange gives its process back, for whatever reason it ends.
+* A fault of ours, a broken law included, costs this one connection (KE1, F13), whether its task, the poller or the
+  deadline scanner met it."""
 
 from __future__ import annotations
 
@@ -25,13 +29,14 @@ from passenger_trio.server.front import Front
 from passenger_trio.server.http.buffer_body import buffer_body
 from passenger_trio.server.http.checkout_session import abandon_session, checkout_session
 from passenger_trio.server.http.client import TASK, Client
-from passenger_trio.server.http.endings import cut_short, end_separately, linger, refuse, refuse_late_head
+from passenger_trio.server.http.end_connection import cut_short, end_separately, linger, refuse, refuse_late_head
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.fast_path import FastPath
 from passenger_trio.server.http.forward_response import forward_response
+from passenger_trio.server.http.interruptions import ClientGone, HealthAsked
 from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.http.send_request import try_process
-from passenger_trio.server.http.stage import ClientGone, HealthAsked, Stage
+from passenger_trio.server.http.stage import Stage
 from passenger_trio.system.sockets import RawStream
 
 __all__ = ["Connection"]
@@ -108,35 +113,6 @@ class Connection(Client):
         await refuse(self, failure)
         return False
 
-    # -- after the deadline of a stage --------------------------------------------------------------------------
-
-    async def _resume(self) -> None:
-        """Go on with the request that outlasted the fast path's timeout, then with those that follow."""
-        if self.stage is Stage.APP and self.exchange is not None:
-            self.exchange.asked = self.since
-        self.enter(Stage.SLOW_APP, self.now())
-        if await self._serve_on_slow_path():
-            await self._serve()
-
-    async def _last_look(self) -> None:
-        """The idle connection is to end; but a request that has arrived by now was sent in good faith, and is served."""
-        try:
-            self.codec.receive(self.stream.recv_nowait())
-        except (trio.WouldBlock, trio.BrokenResourceError):
-            return
-        if not self.codec.peer_closed:
-            await self._serve()
-
-    async def _relay_timed_out(self) -> None:
-        exchange = self.exchange
-        assert exchange is not None
-        assert exchange.relay is not None
-        exchange.relay.send_final_close()
-        await self._finish(exchange)
-
-    async def _client_stopped_reading(self) -> None:
-        lines.client_stopped_reading(client=self.peer.address)
-
     # -- the slow path ------------------------------------------------------------------------------------------
 
     async def _finish_on_slow_path(self, exchange: Exchange, failure: Exception | None) -> bool:
@@ -192,6 +168,35 @@ class Connection(Client):
         if relay is None or relay.lingers:
             await linger(self, may_send=relay is not None)
         return False
+
+    # -- after the deadline of a stage --------------------------------------------------------------------------
+
+    async def _resume(self) -> None:
+        """Go on with the request that outlasted the fast path's timeout, then with those that follow."""
+        if self.stage is Stage.APP and self.exchange is not None:
+            self.exchange.asked = self.since
+        self.enter(Stage.SLOW_APP, self.now())
+        if await self._serve_on_slow_path():
+            await self._serve()
+
+    async def _last_look(self) -> None:
+        """The idle connection is to end; but a request that has arrived by now was sent in good faith, and is served."""
+        try:
+            self.codec.receive(self.stream.recv_nowait())
+        except (trio.WouldBlock, trio.BrokenResourceError):
+            return
+        if not self.codec.peer_closed:
+            await self._serve()
+
+    async def _relay_timed_out(self) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        assert exchange.relay is not None
+        exchange.relay.send_final_close()
+        await self._finish(exchange)
+
+    async def _client_stopped_reading(self) -> None:
+        lines.client_stopped_reading(client=self.peer.address)
 
     # -- the end ------------------------------------------------------------------------------------------------
 

@@ -1,13 +1,16 @@
 """The deadline scanner: one task that ends every stage whose deadline has passed.
 
-A connection's deadline is a number (``Client.due``), which a stage writes when it begins. When it has passed, the scanner tells the connection, which cancels its scope,
-or does what its stage has said. Moving the deadline of a cancel scope costs about 3 us, several times a request; writing a number costs nothing. So the scanner looks at
-the numbers from time to time: at all of them every ``_SCAN`` seconds, which is exact enough for limits of seconds; and at those of the fast path in a queue, for they
-all have the same length, and so come due in the order in which they were set.
+A stage writes its deadline as a number (``Client.due``). Moving the deadline of a cancel scope would cost about 3 us,
+several times a request; writing a number costs nothing. The scanner reads the numbers, and tells a connection whose
+deadline has passed: the connection cancels its scope, or does what its stage has said.
 
-Laws: a fault at one connection's deadline ends that one (KE1). No stage times out before its deadline, and none later than ``_SCAN`` after it. A stage that has
-ended in the meantime does not time out (``Client.stage_number`` tells). The cancellation is delivered before anything is read, so it never costs bytes.
-"""
+* All connections are scanned every ``_SCAN`` seconds, which is exact enough for limits of seconds.
+* Deadlines of the fast path are kept in a queue. They all have the same length, so they come due in the order in
+  which they were set.
+
+Laws: no stage times out before its deadline, and none later than ``_SCAN`` after it. A stage that has ended meanwhile
+does not time out (``Client.stage_number`` tells). A cancellation is delivered before anything is read, so it costs no
+bytes. A fault at one connection's deadline ends that connection only (KE1)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """An Exchange: one request and its response, while they last.
 
-It holds what outlives one stage: a stage that is cancelled by the connection's deadline (the fast path's timeout, a stalled write) leaves the exchange as it was, and
-the next step goes on from there.
+It holds what outlives one stage. The connection's deadline may cancel a stage (the fast path's timeout, a stalled
+write); the exchange is then as the stage left it, and the next step goes on from there.
 
-Law: a field is written by the modules that the heading above it names, and by no other (``tests/server/http/test_who_writes.py``).
-"""
+Law: a field is written by the modules that the heading above it names, and by no other
+(``tests/server/http/test_who_writes.py``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from passenger_trio.codecs.head import Head
-from passenger_trio.codecs.request_marks import request_id_of
+from passenger_trio.codecs.request_id import request_id_of
 from passenger_trio.codecs.worker_protocol import SESSION_ENCODING, BodyEncoding, Reader
 from passenger_trio.core.model import ProcessId, SessionOutcome
 from passenger_trio.pool.session import Session
@@ -62,7 +62,7 @@ class Spans(Protocol):
     """The spans of a request, where it has some (``tracing/spans.py``)."""
 
     def ask(self, exchange: Exchange, now: float) -> bytes:
-        """A process is to be asked: the request's own pairs for it."""
+        """A process is to be asked: the request's pairs for it."""
 
     def finish(self, exchange: Exchange, client: str, now: float) -> None:
         """The response is over, or what came instead. :param client: its address."""
@@ -80,8 +80,8 @@ class Exchange:
     """The route of the client's process, as its cookie names it."""
 
     # Written by: tracing, spans
-    own: bytes
-    """Pairs for the application that are this request's alone (``request_marks``)."""
+    request_pairs: bytes
+    """Pairs for the application that are this request's alone (``request_id``)."""
     traceparent: bytes = b""
     """The position in a trace that was made here; ``b""``: none was."""
     spans: Spans | None = None
@@ -155,7 +155,7 @@ class Exchange:
     response_begun: bool = False
     """Whether a byte of the final response was given to the client's connection."""
 
-    # Written by: fast_path, response_forwarder, answer_errors, endings, connection, relay, websocket
+    # Written by: fast_path, response_forwarder, answer_errors, end_connection, connection, relay, websocket
     status: int = 0
     """Of the response; 0: there is none yet."""
     bytes_sent: int = 0
@@ -177,10 +177,10 @@ class Exchange:
     relay: Upgraded | None = None
     """What the connection carries behind the response."""
 
-    def __init__(self, head: Head, route: Route, own: bytes, started: float) -> None:
+    def __init__(self, head: Head, route: Route, request_pairs: bytes, started: float) -> None:
         self.head = head
         self.route = route
-        self.own = own
+        self.request_pairs = request_pairs
         self.started = started
         self.body_whole = not head.has_body
         # Fields that stages set in different orders are set here first: then all exchanges have one layout. PyPy's compiler gives up on a path on which the layout of
@@ -197,7 +197,7 @@ class Exchange:
     @property
     def request_id(self) -> bytes:
         """The same that the application gets, in logs, on error pages and in ``X-Request-Id`` there."""
-        return request_id_of(self.own)
+        return request_id_of(self.request_pairs)
 
     def sticky_fields(self, session: Session) -> list[tuple[bytes, bytes]]:
         """The cookie that sends the client to the process of the session again, if it does not have it already (OP13)."""
@@ -212,7 +212,7 @@ class Exchange:
         origin = self.head.origin
         return peer if origin is None else origin.client or peer
 
-    def hold(self, session: Session) -> None:
+    def use_session(self, session: Session) -> None:
         """Keep the session of a process that was borrowed."""
         self.session = session
         self.pid = session.pid

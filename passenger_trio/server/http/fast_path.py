@@ -15,7 +15,7 @@ whole loop; its states are stages of the connection (``Client.stage``):
     any    --                  the deadline has passed     on_cancelled: the task goes on (``connection._AFTER_TIMEOUT``)
     ====== =================== =========================== =================================================================
 
-Every request begins in one method, ``_next_request``.
+Every request begins in one method, ``_next_request``. The methods stand in the order of a request.
 
 A request is plain if all of these hold: it has arrived as a whole; a process is free now, or within ``FAST_PATH_TIMEOUT``; the process takes the request in one
 write and answers with a whole, short response in one read; the client takes the response in one write. The steps store everything where the task would have
@@ -42,8 +42,9 @@ from passenger_trio.server.http.buffer_body import take_body_nowait
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.init_request import init_request
+from passenger_trio.server.http.interruptions import ClientGone, HealthAsked
 from passenger_trio.server.http.send_request import send_request
-from passenger_trio.server.http.stage import ClientGone, HealthAsked, Stage
+from passenger_trio.server.http.stage import Stage
 from passenger_trio.system.poller import HUNG_UP, READABLE, Registration
 from passenger_trio.system.sockets import RawStream
 
@@ -125,23 +126,7 @@ class FastPath:
             if exchange.session is not None and exchange.session.stream is not None:
                 exchange.session.stream.unregister()
 
-    def _leave(self, result: bool) -> None:
-        """Leave the fast path: the task goes on, with ``result``."""
-        client = self._client
-        self._result = result
-        if client.stage is Stage.APP and client.exchange is not None:
-            client.exchange.asked = client.since
-        client.enter(Stage.SLOW_APP, client.now())  # a stage without a deadline
-        self._unregister()
-        task, self._task = self._task, None
-        if task is not None:
-            trio.lowlevel.reschedule(task, outcome.Value(None))
-
-    def _fail(self, failure: Exception) -> None:
-        self.failure = failure
-        self._leave(True)
-
-    # -- events -------------------------------------------------------------------------------------------------
+    # -- the request ----------------------------------------------------------------------------------------------
 
     def on_readable(self, events: int) -> None:
         """The client has sent something, or has ended."""
@@ -163,60 +148,6 @@ class FastPath:
                 self._registration.modify(0)
         except Exception as error:  # noqa: BLE001  a bug of ours costs one connection, and not all that the poller has (F13)
             self._fail(error)
-
-    def on_granted(self, now: float) -> None:
-        """The pool has answered the request's place in the queue: with a session, or an error."""
-        client = self._client
-        try:
-            exchange = client.exchange
-            assert exchange is not None
-            waiter = exchange.waiter
-            assert waiter is not None
-            if waiter.error is not None or exchange.route.unlimited_paths:
-                self._leave(True)  # the task finds the answer in its place
-                return
-            exchange.waiter = None
-            exchange.hold(waiter.take())
-            exchange.queue_time += now - exchange.queued
-            self._send_request(exchange, now)
-        except Exception as error:  # noqa: BLE001  see above
-            self._fail(error)
-
-    def on_response(self, events: int) -> None:
-        """The process has sent something, or has ended."""
-        client = self._client
-        try:
-            exchange = client.exchange
-            assert exchange is not None
-            session = exchange.session
-            assert session is not None
-            assert session.stream is not None
-            try:
-                data = session.stream.recv_nowait(_READ)
-            except trio.WouldBlock:
-                return
-            except trio.BrokenResourceError:
-                data = b""
-            if len(data) == _READ and session.worker_protocol.keeps_idle:
-                data = _read_on(session.stream, data)
-            whole = session.worker_protocol.whole_response(data, exchange.head.method)
-            if whole is not None:
-                self._send_response(exchange, session, *whole)
-            else:
-                if data:
-                    exchange.reader = exchange.new_reader(session)
-                    exchange.reader.feed(data)
-                self._leave(True)  # the slow path sees the end of a stream, too
-        except Exception as error:  # noqa: BLE001  see above
-            self._fail(error)
-
-    def on_cancelled(self, _: object) -> trio.lowlevel.Abort:
-        """The task's scope is cancelled: the deadline of the stage has passed, or the server ends."""
-        self._task = None
-        self._unregister()
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    # -- the request --------------------------------------------------------------------------------------------
 
     def _next_request(self, now: float) -> None:
         """The one place where a request begins: with its head, if that is here whole; else it is waited for."""
@@ -269,12 +200,14 @@ class FastPath:
             else:
                 self._next_request(now)
 
+    # -- a process ------------------------------------------------------------------------------------------------
+
     def _check_out(self, exchange: Exchange, now: float) -> None:
         """Borrow a process, or wait in the pool's queue for one."""
         client = self._client
         found = client.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided, exchange.sticky_route)
         if type(found) is not Waiter:
-            exchange.hold(found)
+            exchange.use_session(found)
             self._send_request(exchange, now)
         else:
             exchange.waiter = found
@@ -284,6 +217,24 @@ class FastPath:
                 self.on_granted(now)
             else:
                 found.on_granted = self.on_granted
+
+    def on_granted(self, now: float) -> None:
+        """The pool has answered the request's place in the queue: with a session, or an error."""
+        client = self._client
+        try:
+            exchange = client.exchange
+            assert exchange is not None
+            waiter = exchange.waiter
+            assert waiter is not None
+            if waiter.error is not None or exchange.route.unlimited_paths:
+                self._leave(True)  # the task finds the answer in its place
+                return
+            exchange.waiter = None
+            exchange.use_session(waiter.take())
+            exchange.queue_time += now - exchange.queued
+            self._send_request(exchange, now)
+        except Exception as error:  # noqa: BLE001  see above
+            self._fail(error)
 
     def _send_request(self, exchange: Exchange, now: float) -> None:
         client = self._client
@@ -305,7 +256,35 @@ class FastPath:
                 return
         client.enter_fast_path(Stage.APP, now)
 
-    # -- the response -------------------------------------------------------------------------------------------
+    # -- the response ---------------------------------------------------------------------------------------------
+
+    def on_response(self, events: int) -> None:
+        """The process has sent something, or has ended."""
+        client = self._client
+        try:
+            exchange = client.exchange
+            assert exchange is not None
+            session = exchange.session
+            assert session is not None
+            assert session.stream is not None
+            try:
+                data = session.stream.recv_nowait(_READ)
+            except trio.WouldBlock:
+                return
+            except trio.BrokenResourceError:
+                data = b""
+            if len(data) == _READ and session.worker_protocol.keeps_idle:
+                data = _read_on(session.stream, data)
+            whole = session.worker_protocol.whole_response(data, exchange.head.method)
+            if whole is not None:
+                self._send_response(exchange, session, *whole)
+            else:
+                if data:
+                    exchange.reader = exchange.new_reader(session)
+                    exchange.reader.feed(data)
+                self._leave(True)  # the slow path sees the end of a stream, too
+        except Exception as error:  # noqa: BLE001  see above
+            self._fail(error)
 
     def _send_response(self, exchange: Exchange, session: Session, payload: bytes, body: bytes, flags: int) -> None:
         client = self._client
@@ -347,6 +326,30 @@ class FastPath:
         if codec.short:
             self.failure = IncompleteResponse("the application sent less than the Content-Length that it declared")
         self._leave(True)
+
+    # -- away from the fast path ----------------------------------------------------------------------------------
+
+    def _leave(self, result: bool) -> None:
+        """Leave the fast path: the task goes on, with ``result``."""
+        client = self._client
+        self._result = result
+        if client.stage is Stage.APP and client.exchange is not None:
+            client.exchange.asked = client.since
+        client.enter(Stage.SLOW_APP, client.now())  # a stage without a deadline
+        self._unregister()
+        task, self._task = self._task, None
+        if task is not None:
+            trio.lowlevel.reschedule(task, outcome.Value(None))
+
+    def _fail(self, failure: Exception) -> None:
+        self.failure = failure
+        self._leave(True)
+
+    def on_cancelled(self, _: object) -> trio.lowlevel.Abort:
+        """The task's scope is cancelled: the deadline of the stage has passed, or the server ends."""
+        self._task = None
+        self._unregister()
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 def _read_on(stream: RawStream, data: bytes) -> bytes:

@@ -14,7 +14,7 @@ from passenger_trio.errors import (
     RequestTimeExceeded,
     UnfitResponseHead,
 )
-from passenger_trio.pool.session import Session
+from passenger_trio.pool.session import EXIT_NOTICED_AFTER, Session
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.response_forwarder import forward_in_pieces
@@ -22,9 +22,6 @@ from passenger_trio.server.http.stage import Stage
 from passenger_trio.server.upgraded.relay import Relay
 
 __all__ = ["forward_response"]
-
-_DYING = 0.2
-"""Seconds in which the exit of a process that has hung up is waited for, before the request is sent to another. Most take a few milliseconds."""
 
 
 async def forward_response(client: Client, exchange: Exchange) -> bool:
@@ -57,7 +54,7 @@ async def forward_response(client: Client, exchange: Exchange) -> bool:
         if again and session.is_alone:
             # If it is dying, the second try must not go to it: until its exit is seen it is the only choice.
             client.enter(Stage.SLOW_APP, client.now())
-            await session.wait_left(_DYING)
+            await session.wait_left(EXIT_NOTICED_AFTER)
         exchange.give_back(outcome)
         if again:
             exchange.avoided = session.process.id

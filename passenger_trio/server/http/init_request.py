@@ -7,10 +7,10 @@ import time
 from passenger_trio.codecs.forwarded import Origin, read_origin
 from passenger_trio.codecs.head import Head
 from passenger_trio.codecs.refusals import refuse
-from passenger_trio.codecs.request_marks import NO_MARKS, Marks, proxy_time, read_marks
+from passenger_trio.codecs.request_id import NO_REQUEST_ID, RequestId, proxy_time, read_request_id
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
-from passenger_trio.server.http.stage import HealthAsked
+from passenger_trio.server.http.interruptions import HealthAsked
 
 __all__ = ["init_request"]
 
@@ -20,13 +20,13 @@ def init_request(client: Client, head: Head, now: float) -> Exchange:
     :raises HealthAsked: it is for the server itself.
     """
     front = client.front
-    marks = NO_MARKS
+    said = NO_REQUEST_ID
     if client.peer.trusted:
         cache = head.header_cache
         if cache is not None and cache.origin_read:
-            origin, marks = cache.origin, cache.marks
+            origin, said = cache.origin, cache.request_id
         else:
-            origin, marks = _read(client, head)
+            origin, said = _read(client, head)
         if origin is not None:
             head.origin = origin
             head.host = origin.authority(head.host)
@@ -36,11 +36,11 @@ def init_request(client: Client, head: Head, now: float) -> Exchange:
         raise HealthAsked(question, head)
     route = front.mounts.find(head.host, head.path)
     if route is not None:
-        if marks is NO_MARKS:
-            exchange = Exchange(head, route, front.new_marks(), now)
+        if said is NO_REQUEST_ID:
+            exchange = Exchange(head, route, front.new_request_pairs(), now)
         else:
-            exchange = Exchange(head, route, front.new_marks(marks), now)
-            exchange.proxy_time = proxy_time(marks, time.time())
+            exchange = Exchange(head, route, front.new_request_pairs(said), now)
+            exchange.proxy_time = proxy_time(said, time.time())
         if front.tracing is not None:
             front.tracing.begin(exchange, now)
         if route.sticky is not None:
@@ -49,14 +49,14 @@ def init_request(client: Client, head: Head, now: float) -> Exchange:
     raise refuse("no_application")
 
 
-def _read(client: Client, head: Head) -> tuple[Origin | None, Marks]:
+def _read(client: Client, head: Head) -> tuple[Origin | None, RequestId]:
     """What a trusted peer says of its client (R11), and of the request (OB4)."""
     origin = read_origin(head.fields, client.front.trusted.trusts)
-    marks = read_marks(head.fields)
+    said = read_request_id(head.fields)
     cache = head.header_cache
     if cache is not None:
-        cache.origin, cache.marks, cache.origin_read = origin, marks, True
-    return origin, marks
+        cache.origin, cache.request_id, cache.origin_read = origin, said, True
+    return origin, said
 
 
 def _warn_of_doubt(client: Client, head: Head) -> None:

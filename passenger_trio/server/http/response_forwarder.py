@@ -44,7 +44,7 @@ from passenger_trio.codecs.websocket_handshake import accept_fields
 from passenger_trio.codecs.worker_protocol import Reader
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.core.read_size import STEP, ReadSize, SmallReads
-from passenger_trio.core.spill import SpillLedger
+from passenger_trio.core.spill_ledger import SpillLedger
 from passenger_trio.errors import (
     ApplicationRaised,
     IncompleteResponse,
@@ -57,9 +57,11 @@ from passenger_trio.log_lines import requests as lines
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.client_watch import ClientWatch
 from passenger_trio.server.http.exchange import Exchange
+from passenger_trio.server.http.interruptions import ClientGone
 from passenger_trio.server.http.response_writer import ResponseWriter
 from passenger_trio.server.http.send_body import send_body
-from passenger_trio.server.http.stage import RECEIVE_SIZE, ClientGone, Stage
+from passenger_trio.server.http.sizes import RECEIVE_SIZE
+from passenger_trio.server.http.stage import Stage
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
 from passenger_trio.server.upgraded.websocket import WebSocket
 from passenger_trio.system.sockets import RawStream
@@ -272,10 +274,10 @@ class _Forwarder:
                 self.client.front.flood_turns.end()
         return await self.stream.recv_into(view)
 
-    def _look_for_endings(self) -> None:
+    def _look_for_crashes(self) -> None:
         session = self.exchange.session
-        if session is not None and session.process.live.endings is not None:
-            session.process.live.endings.look(self.client.now())
+        if session is not None and session.process.live.crash_check is not None:
+            session.process.live.crash_check.look(self.client.now())
 
     async def _ended_badly(self) -> bool:
         """Whether the stream has ended because its process has: the kernel ends the streams of a process that crashes, or is killed, in good order, and a
@@ -284,11 +286,11 @@ class _Forwarder:
         session = self.exchange.session
         if session is None or session.process.killed:
             return session is not None
-        endings = session.process.live.endings
-        if endings is None:
+        crash_check = session.process.live.crash_check
+        if crash_check is None:
             return False
         for _ in range(_LAST_LOOKS):
-            badly = endings.verdict(self.exchange.started, self.client.now())
+            badly = crash_check.verdict(self.exchange.started, self.client.now())
             if badly is not None:
                 return badly
             await trio.sleep(_LAST_WORD / _LAST_LOOKS)
@@ -366,7 +368,7 @@ class _Forwarder:
             exchange.response_begun = True
             exchange.release_body()
             if self.reader.ends_with_stream:
-                self._look_for_endings()
+                self._look_for_crashes()
             if any(name.lower() == b"content-type" and _EVENTS.match(value) for name, value in app.fields):
                 self._end_when_told()
         elif kind == INTERIM:

@@ -1,12 +1,12 @@
-"""The client's side of a response on the slow path: its bytes go to the client at once; what the client does not take goes to the response's buffer.
+"""The client's side of a response on the slow path. Bytes go to the client at once; the response's buffer gets what the
+client does not take.
 
-While the buffer holds something, one task (``_write_buffered``) gives it to the client. A client that keeps up costs no task and no file.
+While the buffer holds something, one task (``_write_buffered``) gives it to the client. A client that keeps up costs no
+task and no file. Bytes are framed before they come here, so ``sendfile`` can move them from the file to the socket.
 
-What is written here is framed already: it is what the client gets, byte for byte, so that it can go from the file to the socket without being looked at.
-
-Laws: bytes leave in the order of ``out``. The end of a chunked body is among them only if the process has ended its response, so a response that is cut short cannot
-look whole (R24, R25). No exception leaves a task: the first failure is given to ``fail``.
-"""
+Laws: bytes leave in the order of ``out``. The end of a chunked body is among them only if the process has ended its
+response, so a response that is cut short cannot look whole (R24, R25). No exception leaves a task: the first failure is
+given to ``fail``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import trio
 
 from passenger_trio.errors import PassengerError
 from passenger_trio.server.http.client import Client
-from passenger_trio.server.http.stage import ClientGone, Stage
+from passenger_trio.server.http.interruptions import ClientGone
+from passenger_trio.server.http.stage import Stage
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
 
 __all__ = ["ResponseWriter"]

@@ -1,10 +1,11 @@
-"""Stage: send the rest of a request body to the process, beside its response: an application may answer before it has read all.
+"""Stage: send the rest of a request body to the process, beside its response, because an application may answer before it has
+read everything.
 
-The bytes that are buffered on disk go first, from file to socket (``sendfile``), then those in memory behind them; then those that the client still sends,
+Bytes on disk go first, from file to socket (``sendfile``), then those in memory, then those that the client still sends,
 as they arrive.
 
-Law: ``exchange.body_sent`` is set only when the process has been given the end of the body; before that the stream is not at a boundary, and is not used again.
-"""
+Law: ``exchange.body_sent`` is set only when the process was given the end of the body. Before that the stream is not at
+a boundary, and is not used again."""
 
 from __future__ import annotations
 

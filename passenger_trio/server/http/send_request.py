@@ -5,13 +5,13 @@ from __future__ import annotations
 import trio
 
 from passenger_trio.codecs.websocket_handshake import check_key
+from passenger_trio.core.descriptors import SHORT_OF_DESCRIPTORS
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import CheckoutError, ProcessUnreachable, RequestError
 from passenger_trio.pool.session import Session
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.peer import Peer
-from passenger_trio.server.http.stage import SHORT_OF_DESCRIPTORS
 from passenger_trio.system.sockets import RawStream
 
 __all__ = ["send_request", "try_process"]
@@ -40,7 +40,7 @@ def send_request(exchange: Exchange, peer: Peer, now: float) -> RawStream:
         address_pairs,
         exchange.route.script_name,
         peer.trusted,
-        exchange.own if exchange.spans is None else exchange.spans.ask(exchange, now),
+        exchange.request_pairs if exchange.spans is None else exchange.spans.ask(exchange, now),
         exchange.body,
         whole,  # what is not here follows beside the response (send_body)
         head.content_length,

@@ -1,4 +1,4 @@
-"""The listening sockets of a server, and what to do where one cannot be had."""
+"""Opens the listening sockets of a server; says what to do when an address cannot be had."""
 
 from __future__ import annotations
 

@@ -16,11 +16,11 @@ import socket
 import trio
 
 from passenger_trio.core.accept_gate import Turn
+from passenger_trio.core.descriptors import SHORT_OF_DESCRIPTORS
 from passenger_trio.log_lines import requests as lines
 from passenger_trio.server.front import AcceptGate, Front
 from passenger_trio.server.http.connection import Connection
 from passenger_trio.server.http.peer import Peer
-from passenger_trio.server.http.stage import SHORT_OF_DESCRIPTORS
 from passenger_trio.system.sockets import RawStream, peer_credentials
 
 __all__ = ["Listener"]
@@ -46,11 +46,13 @@ class Listener:
         self._is_unix = sock.family == socket.AF_UNIX
         self._path = sock.getsockname() if self._is_unix else ""
         path = os.fsencode(self._path).replace(b"\0", b"@")  # of an abstract socket
-        self._unix_pairs = _own_pairs("localhost", 80) + b"REMOTE_ADDR\0\0REMOTE_PORT\0\0SERVER_SOCKET\0%b\0" % path
+        self._unix_pairs = (
+            _listener_pairs("localhost", 80) + b"REMOTE_ADDR\0\0REMOTE_PORT\0\0SERVER_SOCKET\0%b\0" % path
+        )
         if not self._is_unix:
             host, port = sock.getsockname()[:2]
             # Behind a wildcard each connection has an address of its own.
-            self._own = None if host in ("0.0.0.0", "::") else _own_pairs(host, port)
+            self._own = None if host in ("0.0.0.0", "::") else _listener_pairs(host, port)
 
     @property
     def url(self) -> str:
@@ -156,10 +158,10 @@ class Listener:
             return Connection(self._front, RawStream(sock), peer)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         host, port = address[:2]
-        own = self._own or _own_pairs(*sock.getsockname()[:2])
+        own = self._own or _listener_pairs(*sock.getsockname()[:2])
         pairs = b"%sREMOTE_ADDR\0%s\0REMOTE_PORT\0%d\0" % (own, host.encode(), port)
         return Connection(self._front, RawStream(sock), Peer(host, self._front.trusted.trusts(host), pairs))
 
 
-def _own_pairs(host: str, port: int) -> bytes:
+def _listener_pairs(host: str, port: int) -> bytes:
     return b"REQUEST_SCHEME\0http\0SERVER_NAME\0%s\0SERVER_PORT\0%d\0" % (host.encode(), port)

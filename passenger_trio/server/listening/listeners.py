@@ -1,9 +1,8 @@
 """The listening sockets of a server, and the accept loop of each.
 
-Law: a socket stays open as long as the configuration names it. Where an address changes, the new sockets are
-opened before the old ones are closed, so at any time somebody listens. A socket that closes accepts first who has
-come by then.
-"""
+Laws: a socket stays open as long as the configuration names it. When an address changes, the new sockets are opened
+before the old ones are closed, so somebody listens at any time. A socket that is closed first accepts the connections
+that wait in its queue."""
 
 from __future__ import annotations
 

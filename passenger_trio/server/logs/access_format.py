@@ -1,4 +1,4 @@
-r"""Formats a request as one line of the access log, as text (combined) or as JSON.
+r"""Two formats of a line in the access log: text (combined) and JSON.
 
 Combined is the format that every log reader knows, with more words at the end. Readers that do not
 know these ignore them::
@@ -6,14 +6,18 @@ know these ignore them::
     127.0.0.1 - - [23/Nov/2025:07:43:01 +0000] "GET /a?b HTTP/1.1" 200 5120 "-" "curl/8.5"
         id=3f2a9c1e-1 pid=4711 group=shop time=0.012 queue=0.000
 
-(on one line). Times are in UTC (``system/times.py``). ``id`` is the request id (also in ``X-Request-Id`` and on error pages). ``pid`` is
-the process that answered (0: none). ``time`` is the seconds from the request's first byte to the
-response's last. ``queue`` is the part of these seconds spent waiting for a process. ``retried=1``
-follows if the request was sent to a second process, and ``spilled=`` with the number of bytes that
-were buffered on disk, if there were any; ``proxy=`` with the seconds that the request has waited in front of
-us, if a trusted proxy says so (``X-Request-Start``); ``trace=`` with the id of its trace, if it has one. The size is that of the body. A request that was refused
-before it had a route has no ``id`` and no ``group``. It has ``refused=`` with the reason, and
-``host=`` if it named one.
+(on one line). Times are in UTC (``system/times.py``). The size is that of the body. The words:
+
+* ``id``: the request id, also in ``X-Request-Id`` and on error pages
+* ``pid``: the process that answered; 0: none
+* ``time``: seconds from the request's first byte to the response's last
+* ``queue``: the part of these seconds spent waiting for a process
+* ``retried=1``: the request was sent to a second process
+* ``spilled``: bytes that were buffered on disk, if there were any
+* ``proxy``: seconds that the request waited in front of the server, if a trusted proxy says so (``X-Request-Start``)
+* ``trace``: the id of its trace, if it has one
+* ``refused``: the reason for which the request was refused before it had a route. It has no ``id`` and no ``group`` then, and ``host``
+  if it named one
 
 Law (R37): whatever a client sent, an entry is one line of printable UTF-8. Control characters,
 invalid UTF-8 and unprintable characters (also those that change the text direction) become ``\xNN``
@@ -28,62 +32,13 @@ from __future__ import annotations
 
 import json
 import time as clock
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from passenger_trio.codecs.trace_context import read_traceparent
+from passenger_trio.server.logs.access_record import AccessRecord
 from passenger_trio.system.times import utc_second
 
-__all__ = ["AccessRecord", "apache_time", "format_combined", "format_json", "printable"]
-
-
-class AccessRecord(NamedTuple):
-    """The facts of a request after its response. Bytes are as the client sent them."""
-
-    remote: str
-    """The client's address; ``""`` for a client on a Unix socket."""
-    time: float
-    """When the request arrived: seconds since 1970."""
-    method: bytes
-    """``b""`` if no request could be parsed."""
-    target: bytes
-    version: bytes
-    """``b"1.1"``"""
-    status: int
-    bytes_sent: int
-    referer: bytes
-    agent: bytes
-    duration: float
-    """Seconds."""
-    queue_time: float
-    """Seconds."""
-    pid: int
-    group: str
-    request_id: bytes
-    retried: int = 0
-    spilled: int = 0
-    """Bytes of the exchange that were buffered on disk."""
-    received: int = 0
-    """Bytes that the client sent over an upgraded connection."""
-    refusal: str = ""
-    """For a request that was refused before it had a route: the reason, as a word (``codecs.refusals``)."""
-    host: bytes = b""
-    """The host of such a request, if known."""
-    app_time: float = 0.0
-    """Seconds from when the process got the request until it was free."""
-    fields: Sequence[tuple[bytes, bytes]] = ()
-    """Of the request, as they came."""
-    proxy_time: float = 0.0
-    """Seconds that the request has waited in front of us, as a trusted proxy says (``X-Request-Start``)."""
-    traceparent: bytes = b""
-    """As the application got it; it may be anything, unless tracing is on."""
-
-    @property
-    def trace(self) -> tuple[str, str]:
-        """The ids of the trace and of the span that the application's spans are below; empty: the request has none."""
-        found = read_traceparent(self.traceparent) if self.traceparent else None
-        return ("", "") if found is None else (found.trace_id, found.span_id)
+__all__ = ["apache_time", "format_combined", "format_json", "printable"]
 
 
 def format_combined(record: AccessRecord) -> bytes:

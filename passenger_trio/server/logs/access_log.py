@@ -33,7 +33,8 @@ import trio
 from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config
-from passenger_trio.server.logs.access_format import AccessRecord, format_combined, format_json
+from passenger_trio.server.logs.access_format import format_combined, format_json
+from passenger_trio.server.logs.access_record import AccessRecord
 from passenger_trio.server.logs.format_string import compile_format
 from passenger_trio.server.logs.syslog import Syslog, syslog_path
 from passenger_trio.system.syscalls import F_DUPFD_CLOEXEC

@@ -19,7 +19,8 @@ import re
 from collections.abc import Callable
 
 from passenger_trio.errors import OptionError
-from passenger_trio.server.logs.access_format import AccessRecord, apache_time, printable
+from passenger_trio.server.logs.access_format import apache_time, printable
+from passenger_trio.server.logs.access_record import AccessRecord
 
 __all__ = ["DIRECTIVES_OF_OURS", "compile_format"]
 

@@ -1,9 +1,6 @@
-"""Makes access log records: of a finished request, and of a request that was refused before it had
-a route.
+"""Makes access log records: of a finished request, and of a request that was refused before it had a route.
 
-To add a field to the log, fill it here, name it in ``access_format.AccessRecord``, and write it in
-that module's formats.
-"""
+To add a field to the log, name it in ``access_record.AccessRecord``, fill it here, and write it in ``access_format``."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from collections.abc import Sequence
 from passenger_trio.codecs.edge import Known
 from passenger_trio.errors import RequestError
 from passenger_trio.server.http.exchange import Exchange
-from passenger_trio.server.logs.access_format import AccessRecord
+from passenger_trio.server.logs.access_record import AccessRecord
 
 __all__ = ["exchange_record", "refusal_record"]
 

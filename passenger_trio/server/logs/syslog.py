@@ -1,8 +1,8 @@
-"""The access log's way to syslog: each line is a datagram to the local daemon's socket (RFC 3164, as the C library writes it).
+"""Sends the access log to syslog: each line is a datagram to the local daemon's socket (RFC 3164, as the C library writes it).
 
-Runs in the writing thread. A daemon that was started again is found by one new connection for each batch; what cannot be
-sent is counted as lost. The socket does not block: a daemon that does not read costs lines, and not the thread.
-"""
+It runs in the writing thread. After a failure each batch makes one new connection, which finds a daemon that was
+started again. Lines that cannot be sent are counted as lost. The socket does not block: a daemon that does not read
+costs lines, and not the thread."""
 
 from __future__ import annotations
 

@@ -1,13 +1,15 @@
-"""The spill buffer: bytes between a producer and a slower consumer, in memory first, then in a file without a name. ``core/spill.py`` decides, this executes.
+"""The spill buffer: bytes between a producer and a slower consumer, in memory first, then in a file without a name.
+``core/spill_ledger.py`` decides, this module executes.
 
-One task puts bytes in, another takes them out; the buffer is not shared further. Memory is one ``bytearray``, so that a flood of tiny pieces costs its
-bytes and nothing more (R33). A batch that is being written is kept beside it until it is written.
+One task puts bytes in, another takes them out; nobody else uses the buffer. Memory is one ``bytearray``, so a flood of
+tiny pieces costs its bytes and nothing more (R33). A batch that is being written is kept beside it until it is written.
 
-Trouble with the disk, a descriptor or a thread is never an exception of the producer: the bytes stay in memory, as ``ledger.memory`` tells, the producer is paused,
-and the disk is tried again later (R35). Only bytes that are on disk and cannot be read back are lost, and with them the one response: ``SpillLost``.
+When the disk, a descriptor or a thread is not available, the producer gets no exception: the bytes stay in memory
+(``ledger.memory`` tells), the producer pauses, and the disk is tried again later (R35). Only bytes on disk that cannot
+be read back are lost, and with them that one response: ``SpillLost``.
 
-Laws: what comes out is what went in. A buffer whose consumer keeps up opens no file and enters no thread. After ``close`` its disk space is free.
-"""
+Laws: the bytes that leave are the bytes that came. A buffer whose consumer keeps up opens no file and enters no thread.
+After ``close`` its disk space is free."""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from passenger_trio.core.spill import SpillLedger, Step
+from passenger_trio.core.spill_ledger import SpillLedger, Step
 from passenger_trio.server.spill.spill_storage import SpillStorage
 from passenger_trio.system.sockets import RawStream
 from passenger_trio.system.tempfiles import Received, Take

@@ -1,9 +1,9 @@
-"""Spill storage: the disk, as all buffers of one server share it. The directory, the quota, the threads, and what the log says of trouble with them.
+"""Spill storage: the disk that all buffers of one server share. The directory, the quota, the threads, and log lines about
+failures.
 
-``core/spill.py`` (``SpillQuota``) decides whether the disk may be tried; this asks it with the clock, and counts files.
+``core/spill_quota.py`` decides whether the disk may be tried; this module asks it with the clock, and counts files.
 
-Law: no trouble with the disk is an exception here; ``lost`` makes the one that a buffer raises.
-"""
+Law: a failure of the disk raises nothing here. ``lost`` makes the exception that a buffer raises."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import Protocol
 
 import trio
 
-from passenger_trio.core.spill import SpillLedger, SpillQuota
+from passenger_trio.core.spill_ledger import SpillLedger
+from passenger_trio.core.spill_quota import SpillQuota
 from passenger_trio.errors import SpillLost
 from passenger_trio.log_lines import requests as lines
 from passenger_trio.system import tempfiles

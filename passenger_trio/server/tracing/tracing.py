@@ -1,14 +1,17 @@
-"""Where a request stands in its trace, before an application is asked (``--tracing``, OB4).
+"""The position of a request in its trace, before an application gets it (``--tracing``, OB4).
 
-``pass`` has no object here, and costs nothing: the fields of W3C Trace Context go on as others do. ``make`` (``TraceMaker``) reads them strictly, drops
-what cannot be read, and makes a trace where there is none. ``spans`` (``spans.py``) makes spans of ours through OpenTelemetry besides.
+=========  ====================================================================================================
+``pass``   the fields of W3C Trace Context go on like other fields. It has no object here, and costs nothing
+``make``   ``TraceMaker`` reads the fields strictly, drops unreadable ones, and makes a trace where there is none
+``spans``  makes spans of ours through OpenTelemetry as well (``spans.py``)
+=========  ====================================================================================================
 
-Why ``pass`` is the default: a made ``traceparent`` decides for the application. By OpenTelemetry's own rule its spans are recorded if the caller's flag
-says so, so that a rate that the application samples at would hold no more. And it is work for each request (ARCHITECTURE.md).
+Why ``pass`` is the default: a made ``traceparent`` decides for the application. By OpenTelemetry's own rule the
+application records its spans if that flag says so, and ignores its own sampling rate. And ``make`` costs work for each
+request (ARCHITECTURE.md).
 
-Laws: the exchange's own pairs have the position at most once, and then the request's fields have none. A made trace says that it may be recorded: the
-access log is its record, and without the flag most applications would record nothing.
-"""
+Laws: the exchange's pairs contain the position at most once, and then the request's fields contain none. A made trace
+says that it may be recorded: the access log records it, and without the flag most applications would record nothing."""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ class TraceMaker:
         if not goes_on:
             drop_trace(exchange)
         parent = parent or new_traceparent(self._bits(128), self._bits(64))
-        exchange.own += trace_pairs(parent, ())
+        exchange.request_pairs += trace_pairs(parent, ())
         exchange.traceparent = parent.encode()
 
 
@@ -55,7 +58,7 @@ def drop_trace(exchange: Exchange) -> None:
 
 
 def trace_pairs(parent: TraceParent, members: Sequence[tuple[str, str]]) -> bytes:
-    """A position as own pairs of a request (``request_marks``)."""
+    """A position as pairs of a request (``request_id``)."""
     pairs = b"HTTP_TRACEPARENT\0%b\0" % parent.encode()
     if members:
         pairs += b"HTTP_TRACESTATE\0%b\0" % ",".join(f"{key}={value}" for key, value in members).encode("ascii")

@@ -1,22 +1,26 @@
-"""The upgrade relay: raw bytes between a client and an application that has taken the connection over, for as long as both want.
+"""The upgrade relay: raw bytes between a client and an application that has taken the connection over, for as long as both
+want.
 
-It begins behind the process's ``U`` frame (CONTRACT.md): after a head of status 101, which the response forwarder has given to the client; or without a head, and
-then the application writes its response by itself (Rack's full hijack). With a process that speaks HTTP it begins behind the 101. The two directions are
-*up* and *down* (``relay_direction``). The poller calls them; the connection's task only waits for the end.
+It begins behind the process's ``U`` frame (CONTRACT.md). The response forwarder has given the client a head of status 101
+before; without a head the application writes its response by itself (Rack's full hijack). With a process that speaks
+HTTP it begins behind the 101. The two directions are *up* and *down* (``relay_direction``). The poller calls them; the
+connection's task only waits for the end.
 
 Laws:
 
 * No byte is lost, doubled or changed. The bytes that came with the handshake go first, in either direction.
-* A side that stops reading pauses the other: a direction holds one piece at most, and reads the next one when that is gone. The shared receive buffer is used
-  within one step only.
-* The end of one direction is passed on as a half-close. The relay is over when both directions have ended, when the client's connection breaks, or when the application
-  has closed its side altogether (or its process has died). What the application had written before still goes to the client.
-* The client of a WebSocket gets a Close if the application cannot send one: 1012 when its process dies or is replaced, 1001 when the server stops or the relay was
-  idle for too long. A Close needs the end of a frame (``websocket_ends``); in the middle of one, only the connection ends.
-* The session is held until the relay is over, so the process counts as busy.
-* There are two limits: ``upgrade_idle_timeout`` without a byte in either direction, and ``websocket_drain`` from the moment in which the process is to be replaced, or
-  the server drains. The deadline scanner asks when ``Client.due`` has passed (``_on_due``): passing a byte on changes no timer.
-"""
+* A side that stops reading pauses the other: a direction holds one piece at most, and reads the next one when that is
+  gone. The shared receive buffer is used within one step only.
+* The end of one direction is passed on as a half-close. The relay is over when both directions have ended, when the
+  client's connection breaks, when the application has closed its side altogether, or when its process has died. What
+  the application had written before still goes to the client.
+* The client of a WebSocket gets a Close if the application cannot send one: ``SERVICE_RESTART`` when its process dies or
+  is replaced, ``GOING_AWAY`` when the server stops or the relay was idle for too long. A Close needs the end of a frame
+  (``websocket_frame_ends``); in the middle of one, only the connection ends.
+* The session stays checked out until the relay is over, so the process counts as busy.
+* There are two limits: ``upgrade_idle_timeout`` without a byte in either direction, and ``websocket_drain`` from the
+  moment in which the process is to be replaced or the server drains. The deadline scanner asks ``_on_due`` when
+  ``Client.due`` has passed, so passing a byte on changes no timer."""
 
 from __future__ import annotations
 
@@ -24,9 +28,11 @@ import math
 
 import trio
 
-from passenger_trio.codecs.websocket_ends import FrameEnds, close_frame
+from passenger_trio.codecs.websocket_frame_ends import FrameEnds, close_frame
 from passenger_trio.core.model import SessionOutcome
+from passenger_trio.core.websocket_close_codes import GOING_AWAY, SERVICE_RESTART
 from passenger_trio.log_lines import requests as lines
+from passenger_trio.pool.session import EXIT_NOTICED_AFTER
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.stage import Stage
@@ -37,9 +43,6 @@ __all__ = ["Relay"]
 
 _PIECE = 65536
 """Bytes that are moved at once, which is also what a direction holds at the most."""
-_DYING = 0.2
-"""Seconds to wait for the exit of a process that has ended a WebSocket without a Close."""
-_GOING_AWAY, _RESTART = 1001, 1012
 
 
 class Relay:
@@ -171,7 +174,7 @@ class Relay:
     def send_final_close(self) -> None:
         """Send the client of a WebSocket a Close, if that can be done at once."""
         restarts = self._client.now() >= self.ends and not self._client.front.draining
-        self.say_end(_RESTART if restarts else _GOING_AWAY)
+        self.say_end(SERVICE_RESTART if restarts else GOING_AWAY)
 
     def record_end(self) -> None:
         """The access log's record of it, once."""
@@ -188,11 +191,11 @@ class Relay:
         session = self._exchange.session
         assert session is not None
         self.changed = trio.Event()
-        await session.wait_left(_DYING)
+        await session.wait_left(EXIT_NOTICED_AFTER)
         if self.over:
             return
         if session.process.leaving:
-            self.say_end(_RESTART)
+            self.say_end(SERVICE_RESTART)
             self.finish()
         else:
             self._down.end_now()

@@ -1,10 +1,14 @@
-"""One direction of a relay: bytes of its source go to its sink, without a task.
+"""One direction of a relay: bytes of its source go to its sink, without a task. The poller calls it.
 
-The poller calls it. Reads of a WebSocket become smaller the more frames arrive in one (``core.read_size``): frames are counted one by one.
+Reads of a WebSocket become smaller the more frames arrive in one (``core.read_size``), because frames are counted one
+by one.
 
-Laws: a direction keeps the bytes that its sink has not taken, and reads nothing meanwhile. A step does not wait; a fault in it ends the relay. A source that has ended is
-watched for a hang-up only; a source that hung up while it is not read is not watched at all, for the poller would call again and again.
-"""
+Laws:
+
+* A direction keeps the bytes that its sink has not taken, and reads nothing meanwhile.
+* A step does not wait. A fault in it ends the relay.
+* A source that has ended is watched for a hang-up only. A source that hung up while reads are paused is not watched at
+  all: the poller would call again and again."""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from collections.abc import Callable
 
 import trio
 
-from passenger_trio.codecs.websocket_ends import FrameEnds
+from passenger_trio.codecs.websocket_frame_ends import FrameEnds
 from passenger_trio.core.read_size import ReadSize
 from passenger_trio.system.poller import HUNG_UP, READABLE, WRITABLE, Poller
 from passenger_trio.system.sockets import RawStream

@@ -1,10 +1,11 @@
-"""A send queue: bytes on their way to one side of a connection that stays open, in order, whoever writes them.
+"""A send queue: bytes on their way to one side of a connection that stays open. They leave in the order of ``put``.
 
-``put`` gives the kernel what it takes at once. The rest is kept, and a task exists while something is kept, so no writer ever waits for another one. A producer
-of many bytes calls ``wait_clear`` before it produces more: so the queue holds at most what one producer makes at a time.
+``put`` gives the kernel what it takes at once. The queue keeps the rest, and has a task while it keeps something, so no
+writer waits for another one. A producer of many bytes calls ``wait_clear`` before it produces more, so the queue holds
+at most what one producer makes at a time.
 
-A broken connection is no error here: what cannot be sent is dropped, and the task that reads from that connection sees its end.
-"""
+A broken connection is not an error here: bytes that cannot be sent are dropped, and the task that reads from that
+connection sees its end."""
 
 from __future__ import annotations
 

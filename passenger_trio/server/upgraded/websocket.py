@@ -42,10 +42,8 @@ from passenger_trio.codecs.websocket_frames import (
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.core.read_size import STEP, ReadSize
 from passenger_trio.core.tally import close_word
+from passenger_trio.core.websocket_close_codes import GOING_AWAY, INTERNAL_ERROR, LOST, NO_CODE, SERVICE_RESTART
 from passenger_trio.core.websocket_life import (
-    GOING_AWAY,
-    INTERNAL_ERROR,
-    SERVICE_RESTART,
     AbortWorker,
     CutClient,
     LeaveWorker,
@@ -69,8 +67,6 @@ __all__ = ["WebSocket"]
 
 _LINGER_BYTES = 256 * 1024
 _READ = 65536
-_BROKEN = 1006
-"""The code of a connection that ended without a Close (RFC 6455 section 7.4.1)."""
 _FIRST_READ, _LEAST_READ = 8192, 1024
 """Bytes of a worker; see ``core.read_size``."""
 _FIRST_FRAMES, _LEAST_FRAMES = 2048, 512
@@ -216,7 +212,7 @@ class WebSocket:
                 case TellClient(code, reason):
                     self._close_client(code, reason)
                 case TellWorker(code, reason):
-                    self._tell_worker(b"" if code == 1005 else close_payload(code, reason))
+                    self._tell_worker(b"" if code == NO_CODE else close_payload(code, reason))
                 case CutClient():
                     lines.websocket_client_silent(client=self._client.peer.address, **self._whose())
                     self._client.stream.send_eof()
@@ -237,7 +233,7 @@ class WebSocket:
 
     def _close_client(self, code: int, reason: str) -> None:
         self._code = self._code or code
-        self._send(encode_frame(CLOSE, b"" if code == 1005 else close_payload(code, reason)))
+        self._send(encode_frame(CLOSE, b"" if code == NO_CODE else close_payload(code, reason)))
         # Its answer is read also while the worker takes nothing.
         assert self._to_worker is not None
         self._to_worker.release()
@@ -468,6 +464,6 @@ class WebSocket:
         """The access log's record of it, once."""
         if not self.logged:
             self.logged = True
-            self._exchange.route.tally.websocket_ended(close_word(self._code or _BROKEN))
+            self._exchange.route.tally.websocket_ended(close_word(self._code or LOST))
             self._exchange.bytes_sent = self.bytes_down
             self._client.log(self._exchange)

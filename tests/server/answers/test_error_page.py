@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from passenger_trio.core.evidence import Evidence, ProcessEnd, ProcessEvidence
 from passenger_trio.core.journey import Journey, JourneyType
-from passenger_trio.core.limits import GroupLimits
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
+from passenger_trio.core.policy_limits import GroupLimits
 from passenger_trio.server.answers.error_page import (
     Page,
     Rejected,

@@ -10,7 +10,7 @@ import pytest
 
 from passenger_trio import errors
 from passenger_trio.core.evidence import Evidence, ProcessEnd, ProcessEvidence
-from passenger_trio.core.limits import GroupLimits
+from passenger_trio.core.policy_limits import GroupLimits
 from passenger_trio.server.answers.explained_page import _TABLE, Failed, OtherRequest, explained_page
 from passenger_trio.server.answers.page_layout import Page
 

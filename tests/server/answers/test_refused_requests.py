@@ -10,7 +10,7 @@ import trio.testing
 from dummy_front import data, get, head, requests, respond, serving, simulated
 
 from passenger_trio.options import AppOptions, ServerOptions
-from passenger_trio.server.front import REFUSALS_A_SECOND
+from passenger_trio.server.log_limits import REFUSALS_A_SECOND
 from passenger_trio.spawning.dummy import DummyProcess
 from passenger_trio.system.sockets import RawStream
 

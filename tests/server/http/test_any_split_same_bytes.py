@@ -18,7 +18,7 @@ from dummy_front import data, end, error, get, head, interim, requests, serving,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from passenger_trio.core.limits import PoolLimits
+from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.server.http.stage import FAST_PATH_TIMEOUT
 from passenger_trio.spawning.dummy import DummyProcess

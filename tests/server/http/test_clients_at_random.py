@@ -12,8 +12,8 @@ import pytest
 import trio
 from dummy_front import Client, World, data, end, get, head, post, requests, serving, simulated, whole
 
-from passenger_trio.core.limits import PoolLimits
 from passenger_trio.core.model import GroupKey
+from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.spawning.dummy import DummyProcess
 from passenger_trio.system.sockets import RawStream

@@ -26,7 +26,7 @@ from dummy_front import (
 )
 
 from passenger_trio.codecs.http1_worker import HTTP
-from passenger_trio.core.limits import PoolLimits
+from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.errors import InvariantBroken
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.server.http import fast_path as fast_lane

@@ -15,7 +15,7 @@ from dummy_front import Client, World, data, end, frame, get, head, post, reques
 from passenger_trio.errors import InvariantBroken
 from passenger_trio.options import ServerOptions
 from passenger_trio.pool.session import Process
-from passenger_trio.server.http import client, endings
+from passenger_trio.server.http import client, end_connection
 from passenger_trio.server.http.client_watch import ClientWatch
 from passenger_trio.server.http.connection import Connection
 from passenger_trio.server.http.deadline_scanner import DeadlineScanner
@@ -156,7 +156,7 @@ PLACES: dict[str, tuple[Any, str, Victim]] = {
     "a buffer": (SpillBuffer, "put", takes_nothing),
     "an upload": (SpillBuffer, "store", uploads),
     "a deadline": (Connection, "on_deadline", is_slow),
-    "a refusal": (endings, "refusal", is_refused),
+    "a refusal": (end_connection, "refusal", is_refused),
     "the access log's record": (client, "exchange_record", waits_for_pieces),
     "an idle stream": (Process, "_stirred", leaves_its_stream),
 }

@@ -19,7 +19,7 @@ from dummy_front import (
 )
 
 from passenger_trio.codecs.session_protocol import RUN
-from passenger_trio.core.limits import PoolLimits
+from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.core.read_size import STEP
 from passenger_trio.spawning.dummy import DummyProcess
 from passenger_trio.system.sockets import RawStream

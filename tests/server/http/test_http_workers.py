@@ -16,7 +16,7 @@ import trio.testing
 from dummy_front import World, get, post, serving, simulated
 
 from passenger_trio.codecs.http1_worker import HTTP
-from passenger_trio.core.limits import GroupLimits
+from passenger_trio.core.policy_limits import GroupLimits
 from passenger_trio.options import AppOptions
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner, Serve
 from passenger_trio.system.sockets import RawStream

@@ -7,8 +7,8 @@ import trio
 import trio.testing
 from dummy_front import data, end, get, head, requests, serving, simulated, wait_end
 
-from passenger_trio.core.limits import GroupLimits
 from passenger_trio.core.model import GroupKey
+from passenger_trio.core.policy_limits import GroupLimits
 from passenger_trio.options import ServerOptions
 from passenger_trio.spawning.dummy import DummyProcess
 from passenger_trio.system.sockets import RawStream

@@ -14,7 +14,7 @@ import trio
 import trio.testing
 from dummy_front import Client, World, data, end, error, get, head, interim, post, requests, serving, simulated, whole
 
-from passenger_trio.core.limits import PoolLimits
+from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.spawning.dummy import DummyProcess
 from passenger_trio.system.sockets import RawStream

@@ -29,7 +29,7 @@ from dummy_front import (
     whole,
 )
 
-from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.options import AppOptions
 from passenger_trio.spawning.dummy import DummyProcess
 from passenger_trio.system.sockets import RawStream

@@ -20,7 +20,8 @@ from passenger_trio.errors import OptionError
 from passenger_trio.options import AppOptions, Config, ServerOptions
 from passenger_trio.server.logs import access_format
 from passenger_trio.server.logs.access_format import format_combined, format_json
-from passenger_trio.server.logs.access_log import FLUSH_BYTES, AccessLog, AccessRecord
+from passenger_trio.server.logs.access_log import FLUSH_BYTES, AccessLog
+from passenger_trio.server.logs.access_record import AccessRecord
 
 RECORD = AccessRecord(
     remote="127.0.0.1",

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from passenger_trio.errors import OptionError
-from passenger_trio.server.logs.access_format import AccessRecord
+from passenger_trio.server.logs.access_record import AccessRecord
 from passenger_trio.server.logs.format_string import DIRECTIVES_OF_OURS, compile_format
 
 RECORD = AccessRecord(

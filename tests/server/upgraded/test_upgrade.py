@@ -30,8 +30,8 @@ from dummy_front import (
     whole,
 )
 
-from passenger_trio.codecs.websocket_ends import close_frame
-from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.codecs.websocket_frame_ends import close_frame
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.server.http.stage import Stage
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner

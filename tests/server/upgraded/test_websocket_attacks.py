@@ -24,7 +24,7 @@ from websocket_world import (
     websockets,
 )
 
-from passenger_trio.core.limits import PoolLimits
+from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.options import ServerOptions
 
 WORKER = (

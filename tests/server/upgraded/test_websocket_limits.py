@@ -31,7 +31,7 @@ from websocket_world import (
 from passenger_trio.admin.context import Admin
 from passenger_trio.admin.render_tables import render_requests
 from passenger_trio.admin.resources import requests
-from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.options import Config, ServerOptions
 from passenger_trio.reloading import Reloading
 from passenger_trio.running import RunningServer

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import trio
 
-from passenger_trio.core.limits import GroupLimits, PoolLimits
+from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.pool.pool import Pool
 from passenger_trio.server.front import Front

@@ -1,0 +1,59 @@
+"""The groups in which something happens: those that a tick, and a step that concerns all groups, look at.
+
+A server may have thousands of groups, nearly all of them without a process (OP5). This module knows when a group is
+*inactive*: nothing in it can become due, wants a process, or has one to give. It never knows what would become due.
+
+Laws
+
+* A group that is not in ``PoolState.active`` is inactive. (``invariants`` checks it after every step.)
+* A group becomes active in the step that gives it a waiter, an attempt, a preloader or a minimum, or changes it by an
+  operator's order. Everything else that a group can have comes of these.
+* An inactive group may be left in there for a while. ``drop_inactive`` takes it out: ``tick`` calls it, and so does a step that
+  adds a group, when as many have come as were left at the last time. So it costs a constant for each group that comes.
+"""
+
+from __future__ import annotations
+
+from passenger_trio.core.spawn_backoff import NOT_IN_FORCE
+from passenger_trio.core.state import GroupState, PoolState
+
+__all__ = ["drop_inactive", "is_inactive", "set_active"]
+
+_FEW = 16
+
+
+def is_inactive(group: GroupState) -> bool:
+    """Whether nothing happens in the group until somebody asks for it."""
+    return not (
+        group.waiters
+        or group.enabled
+        or group.detached
+        or group.attempts
+        or group.limits.min_instances
+        or group.running
+        or group.to_replace
+        or group.rolling
+        or group.candidate is not None
+        or group.leaving
+        or group.backoff.failures
+        or group.backoff.until != NOT_IN_FORCE
+        or len(group.generations) > 1
+        or group.preloaders
+    )
+
+
+def set_active(pool: PoolState, group: GroupState) -> None:
+    """Something happens in the group from now on."""
+    pool.active[group.key] = group
+
+
+def drop_inactive(pool: PoolState, *, only_if_many: bool = False) -> None:
+    """Take out the groups that are inactive.
+
+    :param only_if_many: only if as many have come as were left at the last time.
+    """
+    if only_if_many and len(pool.active) < 2 * pool.active_before + _FEW:
+        return
+    for group in [group for group in pool.active.values() if is_inactive(group)]:
+        del pool.active[group.key]
+    pool.active_before = len(pool.active)

@@ -1,0 +1,41 @@
+"""How the time of a stop (``--shutdown-timeout``) is divided. Pure; times are seconds.
+
+A stop has two parts: requests in flight are finished, then the processes end. The time is the total, and is kept
+(OP24): a service manager or a container's runtime kills the server when its own time is over.
+
+* The processes get what the slowest of them may need (its own timeout, SIGTERM and SIGKILL), but at most a third.
+  The requests get the rest.
+* What the requests do not use is the processes', up to their own timeout.
+* In its time a process is asked to end, gets SIGTERM, and SIGKILL at the end. If there is little time, most of it is
+  for the asking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from passenger_trio.core.termination import TERM_TIME
+
+__all__ = ["time_for_requests", "time_to_ask"]
+
+_LEEWAY = 0.5
+"""For what comes after the last SIGKILL."""
+_SHARE = 1 / 3
+_LEAST_ASKING = 0.6
+
+
+def time_for_requests(total: float, process_timeouts: Sequence[float]) -> float:
+    """How long requests in flight are waited for.
+
+    :param process_timeouts: of the applications (``--process-shutdown-timeout``).
+    """
+    needed = max(process_timeouts, default=0.0) + TERM_TIME + _LEEWAY
+    return total - min(needed, total * _SHARE)
+
+
+def time_to_ask(left: float) -> float:
+    """How long a process may take after it was asked to end, before it gets SIGTERM.
+
+    :param left: until everything must have ended.
+    """
+    return max(left - TERM_TIME - _LEEWAY, left * _LEAST_ASKING, 0.0)

@@ -1,0 +1,52 @@
+"""What is made for each request and changes once a second: the ``Date`` field, and the id and start of a request.
+
+It reads the wall clock, and prepares per second what a request then gets in one step. Ids are unique in the server: a random prefix, then a count.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from email.utils import formatdate
+
+from passenger_trio.codecs.request_id import NO_REQUEST_ID, RequestId, make_request_pairs
+
+__all__ = ["DateAndIds"]
+
+
+class DateAndIds:
+    """Of one server."""
+
+    def __init__(self) -> None:
+        self._date_second = 0
+        self._date = b""
+        self._id_prefix = secrets.token_hex(4).encode()
+        self._ids = itertools.count(1)
+        self._second = 0
+        self._new_pairs = b""
+        """The form of the pairs of requests that begin in this second."""
+
+    def date(self) -> bytes:
+        """The current value of the ``Date`` field (RFC 9110 section 6.6.1)."""
+        now = int(time.time())
+        if now != self._date_second:
+            self._date_second = now
+            self._date = formatdate(now, usegmt=True).encode()
+        return self._date
+
+    def new_request_pairs(self, said: RequestId = NO_REQUEST_ID) -> bytes:
+        """The pairs of a new request (``request_id``): what a trusted proxy has said of it, and else a new id and the time."""
+        now = time.time()
+        if said is NO_REQUEST_ID:  # nearly always: in one step, with all that changes once a second prepared
+            second = int(now)
+            if second != self._second:
+                self._second = second
+                self._new_pairs = b"HTTP_X_REQUEST_ID\0%b-%%x\0HTTP_X_REQUEST_START\0t=%d.%%06d\0" % (
+                    self._id_prefix,
+                    second,
+                )
+            return self._new_pairs % (next(self._ids), (now - second) * 1e6)
+        return make_request_pairs(
+            said.request_id or b"%b-%x" % (self._id_prefix, next(self._ids)), said.start or b"t=%.6f" % now
+        )

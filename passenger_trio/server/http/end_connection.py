@@ -1,0 +1,141 @@
+"""The end of a connection: the last response, and giving the client time to read it.
+
+Laws:
+
+* After a refusal nothing more is read as a request (R18).
+* A response that cannot be finished does not look whole (R24, R25).
+* A connection lingers while its client may still be sending: closing it earlier could destroy the last response (R29)."""
+
+from __future__ import annotations
+
+import trio
+
+from passenger_trio.codecs import refusals
+from passenger_trio.codecs.forwarded import read_origin
+from passenger_trio.errors import RequestError
+from passenger_trio.log_lines import requests as lines
+from passenger_trio.server.answers.answer_errors import refusal
+from passenger_trio.server.http.checkout_session import abandon_session
+from passenger_trio.server.http.client import Client
+from passenger_trio.server.http.exchange import Exchange
+from passenger_trio.server.http.interruptions import ClientGone
+from passenger_trio.server.http.stage import Stage
+from passenger_trio.server.logs.records import refusal_record
+
+__all__ = ["cut_short", "end_separately", "linger", "refuse", "refuse_late_head"]
+
+_LINGER_TIME = 2.0
+_LINGER_BYTES = 256 * 1024
+
+
+async def refuse(client: Client, error: RequestError) -> None:
+    """Answer a request that is refused, and let the connection end.
+
+    :raises ClientGone: the client's connection broke.
+    """
+    client.front.rejected[error.code] += 1
+    exchange = client.exchange
+    lines.bad_request(status=error.status, code=error.code, client=client.peer.address)
+    if exchange is not None and exchange.session is not None and exchange.session.stream is not None:
+        exchange.session.stream.send_eof()  # "abort": the worker need not wait until the client has gone, too
+    if exchange is not None and exchange.response_begun:
+        await cut_short(client, exchange, error)
+        return
+    if error.code == "body_truncated":
+        return  # the client has left in the middle of its request: there is nobody to answer
+    data, size = refusal(client, error)
+    if exchange is not None:
+        exchange.status = error.status
+        await client.send(data)
+        exchange.bytes_sent = size
+        await end_separately(client, exchange)
+        return
+    since = client.since if client.stage is Stage.HEAD else min(client.refused_since, client.now())
+    try:
+        await client.send(data)
+    except ClientGone:
+        size = 0
+        raise
+    finally:
+        _log_refusal(client, error, size, since)
+    await linger(client)
+
+
+async def refuse_late_head(client: Client) -> None:
+    """The head of a request did not come in time (R27)."""
+    await refuse(client, refusals.refuse("header_timeout"))
+
+
+def _log_refusal(client: Client, error: RequestError, size: int, since: float) -> None:
+    peer, known = client.peer, client.codec.known
+    origin = read_origin(known.fields, client.front.trusted.trusts) if peer.trusted else None
+    address = (origin.client if origin is not None else "") or peer.address
+    client.front.log_refusal(refusal_record(known, address, error, size, since, client.now()))
+
+
+async def cut_short(client: Client, exchange: Exchange, error: Exception) -> None:
+    """The response cannot be finished: let the connection end so that the client cannot take it for whole (R24, R25)."""
+    lines.response_cut_short(
+        group=exchange.route.group_name,
+        bytes_sent=exchange.bytes_sent,
+        request_id=exchange.request_id.decode(),
+        reason=str(error),
+        pid=exchange.pid or None,
+    )
+    if exchange.head.version == b"1.0":
+        client.stream.reset_on_close()
+        if client.peer.user is not None:
+            # A Unix socket knows no reset.
+            client.front.warn_rarely(
+                "an HTTP/1.0 client of the Unix socket cannot tell that; let the proxy speak HTTP/1.1 (nginx: proxy_http_version 1.1)"
+            )
+    else:
+        await end_separately(client, exchange)
+
+
+async def end_separately(client: Client, exchange: Exchange) -> None:
+    """The response is over, and the connection is to end, before the process is done with the request. The two are ended side by side, so that lingering
+    for the client does not hold the process. The exchange is logged now.
+    """
+    client.exchange = None
+    exchange.drop_upload()
+    exchange.stop_app_time()
+    client.log(exchange)
+    if exchange.waiter is not None:
+        exchange.waiter.leave()
+    async with trio.open_nursery() as parting:
+        parting.start_soon(_linger_and_close, client)
+        if exchange.session is not None:
+            await abandon_session(exchange)
+
+
+async def _linger_and_close(client: Client) -> None:
+    try:
+        await linger(client)
+    finally:
+        client.stream.close()
+
+
+async def linger(client: Client, *, may_send: bool = False) -> None:
+    """R29: let the client read the last response before the connection goes, by reading what it still sends.
+
+    A client that has sent all that it had to, and no more, is not waited for.
+
+    :param may_send: it may send whenever it likes, in another protocol.
+    """
+    client.stream.send_eof()
+    codec = client.codec
+    dropped = 0
+    try:
+        if codec.body_complete and not codec.buffered and not may_send:
+            dropped = len(client.stream.recv_nowait())
+            if not dropped:
+                return
+        client.enter(Stage.LINGER, client.now())
+        with trio.move_on_after(
+            _LINGER_TIME
+        ):  # not the stage's deadline: that would also end the task that still ends a session
+            while dropped < _LINGER_BYTES and (data := await client.stream.recv()):
+                dropped += len(data)
+    except (trio.BrokenResourceError, trio.WouldBlock):
+        pass
