@@ -47,6 +47,10 @@ _LOOK = 0.1
 """Seconds after which idle slots and the use of busy ones are looked at. The ledger decides what becomes of them."""
 
 
+_GRACE = 0.0005
+"""Seconds for which a level that is due waits for the next request: that one sends it for less than a timer that wakes for it."""
+
+
 class Outbox(Protocol):
     """Takes messages to the owner, in order."""
 
@@ -70,6 +74,8 @@ class LeasedPool:
         """Monotonic seconds."""
         self._due = math.inf
         """When the ledger is to be asked again."""
+        self._look = math.inf
+        """When idle slots, and the use of busy ones, are to be looked at."""
         self._sleep: trio.CancelScope | None = None
         self._failure: Exception | None = None
 
@@ -160,9 +166,7 @@ class LeasedPool:
         except Exception as error:
             self._failed(error)
             raise
-        due = now + (slot.linger if slot.state is SlotState.IDLE else _LOOK)
-        if due < self._due:
-            self._wake_by(due)
+        self._look_by(now + (slot.linger if slot.state is SlotState.IDLE else _LOOK))
 
     def is_alone(self, process: Process[Any]) -> bool:
         """See ``SessionOwner``. A leased session knows it by its slot."""
@@ -215,8 +219,7 @@ class LeasedPool:
             case _:
                 assert_never(message)
         self._tell_levels(now)
-        if now + _LOOK < self._due:
-            self._wake_by(now + _LOOK)
+        self._look_by(now + _LOOK)
 
     def _process_goes(self, goes: ProcessGoes) -> None:
         process = self._processes.get(goes.process)
@@ -270,19 +273,28 @@ class LeasedPool:
 
     def _tick(self, now: float) -> None:
         self._perform(self._ledger.tick(now), now)
-        self._due = math.inf
-        self._wake_by(self._ledger.next_deadline())
+        self._due = self._look = math.inf
+        self._look_by(self._ledger.next_deadline())
 
     def _tell_levels(self, now: float) -> None:
         """Send the levels that are due, and wake for those that will be."""
         due = self._ledger.next_level()
         if due <= now:
             self._perform(self._ledger.tick(now), now)
-            due = self._ledger.next_level()
-        if due < self._due:
-            self._wake_by(due)
+            # Mostly that is later than before: the timer need not wake for what has just been told.
+            self._wake_by(min(self._ledger.next_level() + _GRACE, self._look))
+        elif due + _GRACE < self._due:
+            self._wake_by(due + _GRACE)
+
+    def _look_by(self, due: float) -> None:
+        if due < self._look:
+            self._look = due
+            if due < self._due:
+                self._wake_by(due)
 
     def _wake_by(self, due: float) -> None:
+        if self._failure is not None:
+            due = -math.inf
         self._due = due
         if self._sleep is not None:
             self._sleep.deadline = due

@@ -13,7 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from test_fronts_machine import FrontsMachine
 
 from passenger_trio.core.fronts import front_ledger, owner_ledger
-from passenger_trio.core.fronts.front_ledger import FrontDecision, FrontLedger, Slot, SlotState
+from passenger_trio.core.fronts.front_ledger import SLACK, FrontDecision, FrontLedger, Slot, SlotState
 from passenger_trio.core.fronts.messages import Grant, Held, Recall, Want, Withdraw
 from passenger_trio.core.fronts.owner_decisions import Close, FrontId, OwnerDecision
 from passenger_trio.core.fronts.owner_ledger import OwnerLedger
@@ -207,7 +207,7 @@ def _a_sticky_one_of_a_busy_front(owner: type[OwnerLedger], front: type[FrontLed
     """Its process serves at another front, where younger requests wait."""
     world, one, two, session = _busy_world(owner, front)
     sticky = world.request(two, KEY, sought=world.process_of[session])
-    world.advance(0.02)
+    world.advance(SLACK + 0.01)
     for _ in range(3):
         world.request(one, KEY)
     world.advance(0.01)
