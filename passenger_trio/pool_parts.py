@@ -24,7 +24,7 @@ from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import PoolOptions
 from passenger_trio.pool.callables import Callables
 from passenger_trio.pool.gauges import Gauges
-from passenger_trio.pool.hooks import Hooks, parse_hooks
+from passenger_trio.pool.hooks import LAST, Hooks, parse_hooks
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.restart_file_poller import RestartFilePoller
 from passenger_trio.spawning.app_places import AppPlaces
@@ -122,6 +122,8 @@ class PoolParts:
             await self.remains.wait_no_groups()
             if self.told is not None:
                 await self.told.ended.wait()  # the exits at the end are events, too
+            with trio.move_on_after(LAST):
+                await self.hooks.ended.wait()
 
 
 @attrs.define(eq=False)

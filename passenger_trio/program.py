@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ import trio
 
 from passenger_trio.errors import EnvironmentUnfit, Forced, OptionError, PassengerError, StartupStopped
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.log_lines import server as lines
 from passenger_trio.options import Config
 from passenger_trio.reloading import ConfigSource
 from passenger_trio.running import RunningServer
@@ -32,8 +32,6 @@ __all__ = ["run"]
 _SETTLE = 0.1
 _LOOK = 1.0
 """Seconds."""
-
-_log = logging.getLogger("passenger_trio")
 
 
 def run(config: Config, *, on_ready: Callable[[RunningServer], None], source: ConfigSource | None = None) -> None:
@@ -77,7 +75,7 @@ async def _end_with(lifeline: PidFd, program: trio.CancelScope) -> None:
         await lifeline.wait_exit()
     finally:
         lifeline.close()
-    _log.warning("the process %d of --lifeline has ended: ending at once", lifeline.pid)
+    lines.lifeline_ended(pid=lifeline.pid)
     program.cancel()
 
 
@@ -103,26 +101,26 @@ async def _main(
                 nonlocal restart_wanted
                 effect, name = heeded[number], _name(number)
                 if effect is Effect.NOTHING:
-                    _log.warning("%s has no effect (docs/signals.md says what each signal does)", name)
+                    lines.signal_without_effect(signal=name)
                 elif effect is Effect.REOPEN:
-                    _log.info("%s: opening the log files anew", name)
+                    lines.logs_reopened(signal=name)
                     if server is not None:
                         server.reopen_logs()
                 elif effect is Effect.RELOAD and (not had_terminal or has_terminal()):
                     if server is not None:
-                        _log.info("%s: reading the configuration anew, and restarting", name)
+                        lines.reload_by_signal(signal=name)
                         program.start_soon(_reload, server, kernel)
                     elif not restart_wanted:
                         # The operator has deployed a new version while an older one is loading: do not end the server.
                         restart_wanted = True
-                        _log.info("%s: restarting, once everything has started", name)
+                        lines.restart_after_start(signal=name)
                 elif server is None or server.stopping:
-                    _log.warning("%s: ending at once", name)
+                    lines.ending_at_once(signal=name)
                     nonlocal forced
                     forced = server is not None
                     program.cancel_scope.cancel()
                 else:
-                    _log.info("%s: draining (once more: end at once)", name)
+                    lines.draining_by_signal(signal=name)
                     server.stop()
 
             async def listen() -> None:
@@ -151,7 +149,7 @@ async def _main(
                         program.start_soon(_reload, server, kernel)
                     await server.wait_stopping()
             except StartupStopped:
-                _log.info("stopped while it started")
+                lines.stopped_at_start(status=0)
             except PassengerError as error:
                 failure = error
             program.cancel_scope.cancel()
@@ -180,7 +178,7 @@ async def _take_over_files(server: RunningServer) -> None:
         await server.reloading.reload_source(apps_only=True)
     except PassengerError as error:
         if not server.stopping:
-            _log.error("the files of --apps-dir are not taken over: %s", error)
+            lines.files_not_taken_over(reason=str(error))
 
 
 async def _reload(server: RunningServer, kernel: ErrorKernel) -> None:
@@ -192,7 +190,7 @@ async def _reload(server: RunningServer, kernel: ErrorKernel) -> None:
             else:
                 await server.reloading.reload_source(restart=True)
         except PassengerError as error:
-            _log.error("the configuration of before stays, and all is restarted with it: %s", error)
+            lines.reload_failed(reason=str(error))
             server.restart()
 
 

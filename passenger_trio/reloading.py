@@ -11,7 +11,6 @@ Laws
 
 from __future__ import annotations
 
-import logging
 import os
 import resource
 import time
@@ -31,6 +30,7 @@ from passenger_trio.core.policy_limits import PoolLimits, group_limits, pool_lim
 from passenger_trio.core.reload_plan import AppSetup, Plan, Setup, make_plan
 from passenger_trio.errors import NotFound, PassengerError, ReloadRefused
 from passenger_trio.extensions import Extensions
+from passenger_trio.log_lines import server as lines
 from passenger_trio.options import AppOptions, Config
 from passenger_trio.pool.code_watcher import CodeWatcher, Watched, watched
 from passenger_trio.pool.hooks import parse_hooks
@@ -56,7 +56,6 @@ _AT_A_TIME = 50
 _LOOK = 0.02
 """Seconds between two looks at the requests that are on their way to a removed application."""
 
-_log = logging.getLogger("passenger_trio")
 
 T = TypeVar("T")
 
@@ -252,9 +251,9 @@ class Reloading:
         broken = dict(self.broken)
         for path, why in broken.items():
             if self._told.get(path) != why:
-                _log.error("%s is not taken over: %s", path, why if why.startswith(path) else f"{path}: {why}")
+                lines.file_not_taken_over(path=path, reason=why if why.startswith(path) else f"{path}: {why}")
         for path in self._told.keys() - broken.keys():
-            _log.info("%s is well again, or gone", path)
+            lines.file_well_again(path=path)
         self._told = broken
 
     async def _as_own_task(self, work: Callable[[], Awaitable[T]], *, is_told: bool = True) -> T:
@@ -367,7 +366,7 @@ class Reloading:
             undo.pop_all()
         # From here on nothing can fail.
         for line in plan.lines:
-            _log.info("reload: %s", line)
+            lines.reload_changes(change=line)
         for key in plan.restarted:
             self._restart(new[key])
         for key in plan.changed:

@@ -23,7 +23,6 @@ everything at once. ``program`` adds what belongs to a process of its own: signa
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
@@ -50,6 +49,7 @@ from passenger_trio.extensions import Extensions
 from passenger_trio.fronts.fronts import Fronts
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.library_errors import reword
+from passenger_trio.log_lines import server as lines
 from passenger_trio.options import AppOptions, Config
 from passenger_trio.pool.code_watcher import CodeWatcher
 from passenger_trio.pool.lease_desk import LeaseDesk
@@ -79,8 +79,6 @@ __all__ = ["open_server", "open_tree", "serve"]
 
 _FRONT_TIME = 3.0
 """Seconds that fronts get beyond the time for the requests in flight. Then they are killed."""
-
-_log = logging.getLogger("passenger_trio")
 
 
 async def serve(
@@ -226,11 +224,7 @@ async def open_tree(
             )
             resources.callback(front_processes.close)
             if are_too_many(count, [spec.concurrency for spec in specs], limits.max_pool_size):
-                _log.warning(
-                    "%d fronts have less than %d places in processes each (--max-pool-size, --thread-count): they will often wait for each other",
-                    count,
-                    SLOTS,
-                )
+                lines.fronts_too_many(fronts=count, places=SLOTS)
         listening = Listeners(sockets, front, are_given=bool(given))
         resources.callback(listening.close)
         reloading = Reloading(
@@ -288,9 +282,7 @@ async def open_tree(
                         try:
                             await wait(readiness.is_ready)
                             for group in readiness.late(pool.active_statistics()):
-                                _log.warning(
-                                    "%s is still being loaded, and is not waited for: its requests wait", group.key
-                                )
+                                lines.start_not_awaited(group=group.key)
                             for place, (found, spec) in enumerate(zip(apps, specs, strict=True)):
                                 if found.app_type != spec.app_type:
                                     apps[place] = attrs.evolve(found, app_type=spec.app_type)
@@ -305,7 +297,7 @@ async def open_tree(
                             tree.cancel_scope.cancel()
                         accepting.cancel_scope.cancel()
                     reloading.is_open = False
-                    _log.info("draining: %d requests are under way", server.active)
+                    lines.draining(requests=server.active)
                     total = server.config.server.shutdown_timeout
                     end = trio.current_time() + total
                     grace = time_for_requests(total, [task.shutdown_timeout for task in pool.group_tasks.values()])

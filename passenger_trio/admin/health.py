@@ -12,9 +12,12 @@ from passenger_trio.running import RunningServer
 __all__ = ["facts", "health", "health_answer", "public_health"]
 
 
-def health(server: RunningServer, question: str) -> Health:
-    """:param question: one of ``core.health.QUESTIONS``."""
-    return ask(question, facts(server, server.pool.statistics()))
+def health(server: RunningServer, question: str, *, verbose: bool = True) -> Health:
+    """:param question: one of ``core.health.QUESTIONS``.
+    :param verbose: with a check for each application. There may be thousands.
+    """
+    pool = server.pool
+    return ask(question, facts(server, pool.statistics() if verbose else pool.active_statistics()))
 
 
 def facts(server: RunningServer, pool: PoolStatistics) -> Facts:
@@ -24,7 +27,7 @@ def facts(server: RunningServer, pool: PoolStatistics) -> Facts:
 
 def health_answer(server: RunningServer, question: str, *, verbose: bool, brief: bool = False) -> Text:
     """The answer over HTTP. :param verbose: with a line for each check. :param brief: none for each application."""
-    found = health(server, question)
+    found = health(server, question, verbose=verbose and not brief)
     text = found.text(verbose=verbose, brief=brief)
     return Text(found.status, "text/plain; charset=utf-8", text.encode("utf-8", "backslashreplace"))
 

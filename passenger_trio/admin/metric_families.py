@@ -1,26 +1,22 @@
 """The families of OpenMetrics: the name, labels and meaning of each metric (OB1).
 
-Pure: it gets values that were taken before, and yields families in slices.
-
-Laws: labels are ``app`` and words from fixed sets, never a path, a pid or a client's word. Between two values that an
-iterator yields (families or ``PAUSE``) there are at most a few hundred samples."""
+Pure. Knows names, labels and what each metric means. Laws: labels are ``app`` and words from fixed sets, never a path, a pid or a
+client's word; what is there once for each application is a ``Section``, so that a scrape writes only what has changed.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
 
-from passenger_trio.codecs.openmetrics import Family
+from passenger_trio.codecs.openmetrics import Family, Item, Section
 from passenger_trio.core.fronts.counts import FrontCounts
 from passenger_trio.core.model import GroupKey
-from passenger_trio.core.state import EnabledStatus
-from passenger_trio.core.statistics import GroupStatistics, PoolStatistics
-from passenger_trio.core.tally import PoolTally
+from passenger_trio.core.policy_limits import PoolLimits
+from passenger_trio.core.statistics import GroupGauges
+from passenger_trio.core.tally import Histogram, PoolTally, RequestTally
 
 __all__ = [
-    "FEW",
-    "PAUSE",
     "PREFIX",
     "Families",
     "app_names",
@@ -32,29 +28,16 @@ __all__ = [
     "of_requests",
     "of_transitions",
     "one",
-    "slices",
 ]
 
 PREFIX = "passenger_trio_"
-PAUSE: Final = None
-"""Between two slices of the work on a family."""
-FEW = 40
-"""Applications between two checkpoints, if each is several samples."""
-_SLICE = 400
-"""Applications between two checkpoints, if each is a sample."""
 
 # There from the start, as 0: an alert on an increase does not see a counter's first value.
 _REFUSED = ("queue_full", "queue_timeout", "spawn_failed")
 _BY_ITSELF = ("exited", "signal")
 
 Names = Mapping[GroupKey, str]
-Families = Iterator[Family | None]
-T = TypeVar("T")
-
-
-def slices(items: Sequence[T], size: int = _SLICE) -> Iterator[Sequence[T]]:
-    """``items`` in parts."""
-    return (items[begin : begin + size] for begin in range(0, len(items), size))
+Families = Iterator[Family | Section]
 
 
 def app_names(keys: Sequence[GroupKey]) -> dict[GroupKey, str]:
@@ -89,158 +72,174 @@ def of_config(*, done: bool, done_at: float) -> Families:
 # -- requests -----------------------------------------------------------------------------------------------------------
 
 
-def of_requests(counts: FrontCounts, names: Names) -> Families:
-    """Finished requests."""
-    http = Family(
+_REQUESTS = (
+    (
         "http_server_request_duration_seconds",
         "histogram",
         "From the first byte of a request to the last of its response. One for each record of the access log.",
-    )
-    queue = Family(
-        PREFIX + "request_queue_seconds", "histogram", "Waiting for a process, of the requests that had to wait."
-    )
-    app = Family(
-        PREFIX + "request_app_seconds", "histogram", "From a process's getting a request until it was free again."
-    )
-    retried = Family(
+    ),
+    (PREFIX + "request_queue_seconds", "histogram", "Waiting for a process, of the requests that had to wait."),
+    (PREFIX + "request_app_seconds", "histogram", "From a process's getting a request until it was free again."),
+    (
         PREFIX + "requests_retried",
         "counter",
         "Requests sent to a second process, because the first left them unanswered.",
-    )
-    closed = Family(PREFIX + "websockets_closed", "counter", "WebSockets that have ended, by the code of their Close.")
-    tallies = [
-        ("", counts.refused),
-        *((names.get(key) or str(key), tally) for key, tally in counts.tallies.items()),
-    ]
-    for some in slices(tallies, FEW):
-        for name, tally in some:
-            for (method, status), told in tally.durations.items():
-                http.add(
-                    told,
-                    app=name,
-                    http_request_method=method,
-                    http_response_status_code=str(status),
-                    url_scheme="http",
-                )
-            if name:
-                queue.add(tally.queue, app=name)
-                app.add(tally.app, app=name)
-                retried.add(tally.retried, app=name)
-                for code, count in tally.websockets.items():
-                    closed.add(count, app=name, code=code)
-        yield PAUSE
+    ),
+    (PREFIX + "websockets_closed", "counter", "WebSockets that have ended, by the code of their Close."),
+)
+
+
+def of_requests(counts: FrontCounts, names: Names) -> Families:
+    """Finished requests."""
+
+    def items() -> Iterator[Item]:
+        yield "", counts.refused.stamp, ("", counts.refused)
+        for key, tally in tuple(counts.tallies.items()):
+            name = names.get(key) or str(key)
+            yield name, tally.stamp, (name, tally)
+
+    yield Section(_REQUESTS, items(), _add_requests)
     refused = Family(
         PREFIX + "requests_refused", "counter", "Requests and WebSockets that got an error of the server, by its code."
     )
     for reason, count in {**dict.fromkeys(_REFUSED, 0), **counts.rejected}.items():
         refused.add(count, reason=reason)
-    yield from (http, queue, app, retried, closed, refused)
+    yield refused
+
+
+def _add_requests(of: tuple[str, RequestTally], families: Sequence[Family]) -> None:
+    name, tally = of
+    http, queue, app, retried, closed = families
+    for (method, status), told in tally.durations.items():
+        http.add(
+            told,
+            app=name,
+            http_request_method=method,
+            http_response_status_code=str(status),
+            url_scheme="http",
+        )
+    if name:
+        queue.add(tally.queue, app=name)
+        app.add(tally.app, app=name)
+        retried.add(tally.retried, app=name)
+        for code, count in tally.websockets.items():
+            closed.add(count, app=name, code=code)
+
+
+_FLIGHTS = (
+    (PREFIX + "requests_in_flight", "gauge", "Requests that have begun and not ended, WebSockets and relays included."),
+)
 
 
 def of_flights(counts: FrontCounts, names: Names) -> Families:
     """Requests and connections under way."""
-    flights = Family(
-        PREFIX + "requests_in_flight",
-        "gauge",
-        "Requests that have begun and not ended, WebSockets and relays included.",
-    )
-    for some in slices(tuple(names.items())):
-        for key, name in some:
-            flights.add(counts.in_flight[key], app=name)
-        yield PAUSE
+    yield _of_numbers(_FLIGHTS, ((name, counts.in_flight[key]) for key, name in names.items()))
     stages = Family(PREFIX + "connections", "gauge", "Open client connections, by what they do.")
     for stage in ("idle", "head", "body", "queue", "app", "write", "websocket", "relay", "linger"):
         stages.add(counts.stages[stage], state=stage)
     spilled = Family(PREFIX + "spilled_bytes", "gauge", "Bytes on disk, of requests and responses under way.")
     for direction in ("request", "response"):
         spilled.add(counts.spilled[direction], direction=direction)
-    yield from (flights, stages, spilled)
+    yield from (stages, spilled)
+
+
+def _of_numbers(heads: tuple[tuple[str, str, str], ...], numbers: Iterator[tuple[str, float]]) -> Section:
+    """A family that has one number of each application."""
+
+    def add(of: tuple[str, float], families: Sequence[Family]) -> None:
+        families[0].add(of[1], app=of[0])
+
+    return Section(heads, ((name, number, (name, number)) for name, number in numbers), add)
 
 
 # -- the pool -----------------------------------------------------------------------------------------------------------
 
 
-def of_groups(pool: PoolStatistics, names: Names, now: float) -> Families:
-    """The pool and its applications."""
+_GROUPS = (
+    (PREFIX + "requests_waiting", "gauge", "Requests that wait for a process."),
+    (PREFIX + "queue_limit", "gauge", "The most requests that may wait; 0: no limit."),
+    (PREFIX + "queue_oldest_seconds", "gauge", "For how long the first of them waits."),
+    (PREFIX + "generation", "gauge", "Grows by 1 with each restart that ended."),
+    (PREFIX + "spawn_failures", "gauge", "Failed starts since the last that succeeded."),
+    (PREFIX + "circuit_open", "gauge", "1: after a failed start, none is tried until a time has passed."),
+    (PREFIX + "restart_rejected", "gauge", "1: the last restart failed."),
+    (PREFIX + "processes", "gauge", "Processes by state; leaving ones get no more requests."),
+)
+
+
+def of_groups(limits: PoolLimits, used: int, groups: Mapping[GroupKey, GroupGauges], names: Names) -> Families:
+    """The pool and its applications. :param used: processes that serve, and spawns under way."""
     yield one(
-        PREFIX + "pool_capacity", "gauge", "The most processes of all applications together.", pool.limits.max_pool_size
+        PREFIX + "pool_capacity", "gauge", "The most processes of all applications together.", limits.max_pool_size
     )
-    yield one(PREFIX + "pool_used", "gauge", "Processes that serve, and spawns under way.", pool.capacity_used)
-    columns: tuple[tuple[str, str, Callable[[GroupStatistics], float]], ...] = (
-        ("requests_waiting", "Requests that wait for a process.", lambda group: group.queue_length),
-        (
-            "queue_limit",
-            "The most requests that may wait; 0: no limit.",
-            lambda group: group.limits.max_request_queue_size,
-        ),
-        (
-            "queue_oldest_seconds",
-            "For how long the first of them waits.",
-            lambda group: 0.0 if group.queue_since is None else max(0.0, now - group.queue_since),
-        ),
-        ("generation", "Grows by 1 with each restart that ended.", lambda group: group.generation),
-        ("spawn_failures", "Failed starts since the last that succeeded.", lambda group: group.failures),
-        (
-            "circuit_open",
-            "1: after a failed start, none is tried until a time has passed.",
-            lambda group: int(group.backing_off_until is not None and group.backing_off_until > now),
-        ),
-        ("restart_rejected", "1: the last restart failed.", lambda group: int(group.rejection is not None)),
+    yield one(PREFIX + "pool_used", "gauge", "Processes that serve, and spawns under way.", used)
+    yield Section(_GROUPS, ((names[key], gauges, (names[key], gauges)) for key, gauges in groups.items()), _add_group)
+
+
+def _add_group(of: tuple[str, GroupGauges], families: Sequence[Family]) -> None:
+    name, group = of
+    numbers = (
+        group.waiting,
+        group.queue_limit,
+        group.oldest_wait,
+        group.generation,
+        group.failures,
+        int(group.circuit_open),
+        int(group.rejected),
     )
-    for name, help, value in columns:
-        family = Family(PREFIX + name, "gauge", help)
-        for some in slices(pool.groups):
-            for group in some:
-                family.add(value(group), app=names[group.key])
-            yield PAUSE
-        yield family
-    processes = Family(PREFIX + "processes", "gauge", "Processes by state; leaving ones get no more requests.")
-    for some in slices(pool.groups, FEW):
-        for group in some:
-            serving = [process for process in group.processes if process.state is EnabledStatus.ENABLED]
-            busy = sum(process.sessions > 0 for process in serving)
-            states = {
-                "busy": busy,
-                "idle": len(serving) - busy,
-                "spawning": len(group.attempts),
-                "leaving": len(group.processes) - len(serving),
-            }
-            for state, count in states.items():
-                processes.add(count, app=names[group.key], state=state)
-        yield PAUSE
-    yield processes
+    for family, number in zip(families, numbers, strict=False):
+        family.add(number, app=name)
+    for state in ("busy", "idle", "spawning", "leaving"):
+        families[-1].add(getattr(group, state), app=name, state=state)
+
+
+_SPAWNS = ((PREFIX + "spawn_seconds", "histogram", "Starts of processes that have ended, by method and outcome."),)
+_TRANSITIONS = (
+    (PREFIX + "spawns_started", "Starts of processes, by the policy's reason.", "reason"),
+    (PREFIX + "processes_detached", "Processes that get no more requests, by reason.", "reason"),
+    (PREFIX + "processes_ended", "Processes that are gone; exited and signal: by themselves.", "reason"),
+    (PREFIX + "restarts", "Restarts that have ended.", "outcome"),
+)
 
 
 def of_transitions(tally: PoolTally, names: Names) -> Families:
     """What has become of processes."""
-    spawns = Family(
-        PREFIX + "spawn_seconds", "histogram", "Starts of processes that have ended, by method and outcome."
-    )
-    for some in slices(tuple(tally.spawns.items())):
-        for (key, method, outcome), told in some:
-            spawns.add(told, app=names.get(key) or str(key), method=method, outcome=outcome)
-        yield PAUSE
-    yield spawns
-    columns: tuple[tuple[str, str, str, Counter[tuple[GroupKey, str]]], ...] = (
-        ("spawns_started", "Starts of processes, by the policy's reason.", "reason", tally.spawns_started),
-        ("processes_detached", "Processes that get no more requests, by reason.", "reason", tally.detached),
-        ("processes_ended", "Processes that are gone; exited and signal: by themselves.", "reason", tally.ended),
-        ("restarts", "Restarts that have ended.", "outcome", tally.restarts),
-    )
-    for name, help, label, counts in columns:
-        family = Family(PREFIX + name, "counter", help)
-        now = dict(counts)
-        for some_counts in slices(tuple(now.items())):
-            for (key, word), count in some_counts:
-                family.add(count, **{"app": names.get(key) or str(key), label: word})
-            yield PAUSE
-        for keys in slices(tuple(names) if counts is tally.ended else (), FEW):
-            for key in keys:
-                for word in _BY_ITSELF:
-                    if (key, word) not in now:
-                        family.add(0, app=names[key], reason=word)
-            yield PAUSE
-        yield family
+
+    def spawns() -> Iterator[Item]:
+        for (key, method, outcome), told in tuple(tally.spawns.items()):
+            name = names.get(key) or str(key)
+            yield f"{method} {outcome} {name}", told.count, (name, method, outcome, told)
+
+    yield Section(_SPAWNS, spawns(), _add_spawns)
+    ended = dict.fromkeys(((key, word) for key in names for word in _BY_ITSELF), 0)
+    for (name, help, label), counts in zip(
+        _TRANSITIONS,
+        (tally.spawns_started, tally.detached, {**ended, **tally.ended}, tally.restarts),
+        strict=True,
+    ):
+        yield _of_words((name, "counter", help), label, counts, names)
+
+
+def _add_spawns(of: tuple[str, str, str, Histogram], families: Sequence[Family]) -> None:
+    name, method, outcome, told = of
+    families[0].add(told, app=name, method=method, outcome=outcome)
+
+
+def _of_words(
+    head: tuple[str, str, str], label: str, counts: Mapping[tuple[GroupKey, str], int], names: Names
+) -> Section:
+    """A family that has a number for each of some words, of some applications."""
+
+    def items() -> Iterator[Item]:
+        for (key, word), count in tuple(counts.items()):
+            name = names.get(key) or str(key)
+            yield f"{word} {name}", count, (name, word, count)
+
+    def add(of: tuple[str, str, int], families: Sequence[Family]) -> None:
+        name, word, count = of
+        families[0].add(count, **{"app": name, label: word})
+
+    return Section((head,), items(), add)
 
 
 # -- the server ---------------------------------------------------------------------------------------------------------
@@ -272,16 +271,15 @@ def of_front(counts: FrontCounts) -> Families:
         yield lines
 
 
-def of_memory(memory: Mapping[GroupKey, int], names: Names) -> Families:
-    """What the processes of each application use."""
-    shares = Family(
+_MEMORY = (
+    (
         PREFIX + "process_pss_bytes",
         "gauge",
         "Memory of an application's processes: what each shares is divided (PSS).",
-    )
-    for some in slices(tuple(memory.items())):
-        for key, size in some:
-            if key in names:
-                shares.add(size, app=names[key])
-        yield PAUSE
-    yield shares
+    ),
+)
+
+
+def of_memory(memory: Mapping[GroupKey, int], names: Names) -> Families:
+    """What the processes of each application use."""
+    yield _of_numbers(_MEMORY, ((names[key], size) for key, size in memory.items() if key in names))

@@ -3,9 +3,10 @@
 A scrape reads counts and never makes any: each fact is counted where it is decided (``core.tally``, the front, the pool,
 the error kernel). Gauges are computed from the same statistics as ``status``, so the two agree.
 
-Laws: a thousand applications do not block the event loop. Between two checkpoints a scrape looks at a few applications
-or connections, or writes ``openmetrics.SLICE`` samples. Unchanged parts are not written anew. Memory is measured in a
-thread (``memory_gauges``). So the numbers of one scrape are from several moments, but each is true when it is read."""
+Laws: the loop is not held up by a thousand applications. Between two checkpoints a scrape looks at some applications or
+connections, or writes some of them; what has not changed is not written anew (``openmetrics.Section``); memory is measured in
+a thread (``memory_gauges``). So a scrape is no picture of one moment, but each count is true when it is read.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +15,10 @@ import resource
 from collections.abc import Iterator
 from itertools import chain
 
-import attrs
 import trio
 
 from passenger_trio.admin.context import Admin
-from passenger_trio.admin.health import facts
 from passenger_trio.admin.metric_families import (
-    FEW,
-    PAUSE,
     PREFIX,
     Families,
     app_names,
@@ -33,39 +30,45 @@ from passenger_trio.admin.metric_families import (
     of_requests,
     of_transitions,
     one,
-    slices,
 )
-from passenger_trio.codecs.openmetrics import END, Family
-from passenger_trio.core.health import ask
-from passenger_trio.core.statistics import GroupStatistics
+from passenger_trio.codecs.openmetrics import END, PAUSE, Family
+from passenger_trio.core.health import has_capacity
+from passenger_trio.core.model import GroupKey
+from passenger_trio.core.statistics import GroupGauges
 from passenger_trio.system.process_gauges import resident
 from passenger_trio.version import __version__
 
 __all__ = ["families", "metrics"]
 
 
+_SLICE = 400
+"""Applications that are looked at between two checkpoints."""
+
+
 async def metrics(admin: Admin) -> list[bytes]:
     """The exposition, in parts."""
     text: list[bytes] = []
-    for family in await _families(admin):
-        if family is PAUSE:
-            await trio.lowlevel.checkpoint()
-            continue
-        for part in admin.exposition.parts(family):
-            text.append(part)
+    for found in await _families(admin):
+        for part in admin.exposition.parts(found):
+            if part is not PAUSE:
+                text.append(part)
             await trio.lowlevel.checkpoint()
     return [*text, END]
 
 
 async def families(admin: Admin) -> list[Family]:
     """What the exposition has, as values (LI3)."""
-    found: list[Family] = []
-    for family in await _families(admin):
-        if family is PAUSE:
-            await trio.lowlevel.checkpoint()
-        else:
-            found.append(family)
-    return found
+    every: list[Family] = []
+    for found in await _families(admin):
+        if isinstance(found, Family):
+            every.append(found)
+            continue
+        for family in found.families():
+            if family is not PAUSE:
+                every.append(family)
+            else:
+                await trio.lowlevel.checkpoint()
+    return every
 
 
 async def _families(admin: Admin) -> Families:
@@ -75,26 +78,30 @@ async def _families(admin: Admin) -> Families:
     pids = {process.live.pid: process.group for process in pool.processes.values()}
     memory = await admin.memory.sums(pids, admin.limiter)
     keys = tuple(pool.group_tasks)
-    statistics = pool.statistics(())
-    groups: list[GroupStatistics] = []
-    for some in slices(keys, FEW):
-        groups += pool.statistics(some).groups  # applications come and go meanwhile
+    groups: dict[GroupKey, GroupGauges] = {}
+    for begin in range(0, len(keys), _SLICE):
+        groups |= pool.gauges(keys[begin : begin + _SLICE])  # applications come and go meanwhile
         await trio.lowlevel.checkpoint()
     names = app_names(keys)
-    now = trio.current_time()
-    statistics = attrs.evolve(statistics, groups=tuple(groups))
-    readiness = ask("readyz", facts(server, statistics))
+    statistics = pool.statistics(())
+    takes_requests = server.started and not server.stopping and not server.front.draining
+    ready = takes_requests and any(map(has_capacity, groups.values()))
     await trio.lowlevel.checkpoint()
     return chain(
         [
             one(PREFIX + "build_info", "gauge", "The version that runs.", 1, version=__version__),
-            one(PREFIX + "ready", "gauge", "1: /readyz answers 200.", int(readiness.ok)),
+            one(PREFIX + "ready", "gauge", "1: /readyz answers 200.", int(ready)),
             *of_config(done=reloading.last_was_done and not reloading.broken, done_at=reloading.last_done_at),
-            one(PREFIX + "uptime_seconds", "gauge", "Since the admin socket was opened.", now - admin.started),
+            one(
+                PREFIX + "uptime_seconds",
+                "gauge",
+                "Since the admin socket was opened.",
+                trio.current_time() - admin.started,
+            ),
         ],
         of_requests(counts, names),
         of_flights(counts, names),
-        of_groups(statistics, names, now),
+        of_groups(statistics.limits, statistics.capacity_used, groups, names),
         of_transitions(pool.tally, names),
         of_front(counts),
         _of_supervisor(),

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import logging
 import os
 import socket
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from passenger_trio.core.caller_limit import CallerLimit
 from passenger_trio.core.health import QUESTIONS
 from passenger_trio.core.metrics_address import parse_metrics_address
 from passenger_trio.errors import AdminRefused, BindError
+from passenger_trio.log_lines import server as lines
 from passenger_trio.system.sockets import RawStream, holder_of_port, listen_tcp, listen_unix
 
 __all__ = ["bind_metrics", "serve_metrics"]
@@ -38,8 +38,6 @@ _TIME = 10.0
 _MOST = 16
 _BACKLOG = 64
 _PAUSE = 0.1
-
-_log = logging.getLogger("passenger_trio.metrics")
 
 
 def bind_metrics(address: str, resources: ExitStack) -> list[socket.socket]:
@@ -101,7 +99,7 @@ class _Desk:
             except BlockingIOError:
                 continue
             except OSError as exc:
-                _log.warning("accept on the metrics listener failed: %s", exc.strerror)
+                lines.metrics_listener_failed(reason=exc.strerror or str(exc))
                 await trio.sleep(_PAUSE)
                 continue
             sock.setblocking(False)

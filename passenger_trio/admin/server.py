@@ -12,7 +12,6 @@ resources, and ``codecs.admin_api`` the form of a request.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 from collections.abc import Awaitable, Callable, Mapping
@@ -36,6 +35,7 @@ from passenger_trio.codecs.admin_api import (
 from passenger_trio.core.caller_limit import CallerLimit
 from passenger_trio.errors import AdminRefused
 from passenger_trio.events import as_json
+from passenger_trio.log_lines import server as lines
 from passenger_trio.system.callers import Caller, serve_callers
 from passenger_trio.system.sockets import PeerCredentials, RawStream
 from passenger_trio.system.threads import NoThread
@@ -51,8 +51,6 @@ _LINGER = 1.0
 the answer.
 """
 
-_log = logging.getLogger("passenger_trio.admin")
-
 
 async def serve_admin(
     admin: Admin,
@@ -67,7 +65,7 @@ async def serve_admin(
         desk.serve_caller,
         desk,
         backlog=128,
-        failed=lambda exc: _log.warning("accept on the admin socket failed: %s", exc.strerror),
+        failed=lambda exc: lines.admin_socket_failed(reason=exc.strerror or str(exc)),
         kernel=server.front.kernel,
         task="a caller on the admin socket",
         task_status=task_status,
@@ -116,7 +114,7 @@ class _Desk:
     async def _serve(self, stream: RawStream, caller: Caller, request: AdminRequest, scope: trio.CancelScope) -> None:
         """:raises AdminRefused: the request cannot be fulfilled."""
         if not may_steer(caller.peer):
-            _log.warning("user %d (pid %d) was refused on the admin socket", caller.peer.uid, caller.peer.pid)
+            lines.admin_refused(uid=caller.peer.uid, pid=caller.peer.pid)
             raise AdminRefused(403, "this instance belongs to another user")
         route = find_route(request.method, request.path)
         is_head = request.method == "HEAD"

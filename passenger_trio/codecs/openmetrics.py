@@ -2,30 +2,37 @@
 
 Knows names, labels and numbers. Does not know what they mean, nor where they come from. Written by hand: the format is
 a few lines, while prometheus-client keeps its own counters behind a lock for each, which the request path would pay
-for. Tests read the text with that library's parser, and promtool.
+for, and writes every sample anew at each scrape. Tests hold the text to what that library writes and reads, and promtool.
 
-Laws: a family is written once, with all of its samples together. A sample is one line, whatever its labels contain. The
-text ends with ``# EOF``.
+Laws: a family is written once, with all of its samples together; whatever is in a label, a sample is one line; the text
+ends with ``# EOF``. What has not changed since the last scrape is not written again (``Section``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import accumulate, chain
+from typing import Any, Final
 
 import attrs
 
 from passenger_trio.core.tally import Histogram
 
-__all__ = ["CONTENT_TYPE", "END", "SLICE", "Exposition", "Family", "encode"]
+__all__ = ["CONTENT_TYPE", "END", "PAUSE", "Exposition", "Family", "Section", "encode"]
 
 CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-SLICE = 125
-"""Histograms in a part of the text, or four times as many numbers: about a millisecond, if all of them have changed."""
+PAUSE: Final = None
+"""Between two slices of the work: others may run."""
 END = b"# EOF\n"
+
+_STEP = 1000
+"""How much is done between two pauses, counted in items that have not changed."""
+_WRITTEN = 50
+"""An item that is written counts as so many."""
+_LINES = 250
+"""Items whose lines are one part of the text."""
 
 _UNITS = ("seconds", "bytes")
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
@@ -49,66 +56,116 @@ class Family:
         self.samples.append((labels, value))
 
 
+Item = tuple[str, object, Any]
+"""A name, which no other item of the section has; a stamp; and what the samples are made of. As long as the stamp is equal, the samples are."""
+
+
+@attrs.frozen
+class Section:
+    """Families that have samples of each of many items: of a thousand applications few have changed since the last scrape.
+
+    :ivar heads: name, kind and help of each family. The first name is the section's.
+    :ivar items: taken one by one, between pauses.
+    :ivar add: adds the samples of an item, of which it is given the third member, to the families.
+    """
+
+    heads: tuple[tuple[str, str, str], ...]
+    items: Iterable[Item]
+    add: Callable[[Any, Sequence[Family]], None]
+
+    def families(self) -> Iterator[Family | None]:
+        """As values: pauses, and then the families."""
+        families = self._empty()
+        for number, (_, _, item) in enumerate(self.items, 1):
+            self.add(item, families)
+            if not number % (_STEP // _WRITTEN):
+                yield PAUSE
+        yield from families
+
+    def lines_of(self, item: Any) -> tuple[bytes, ...]:
+        """The lines of an item in each family."""
+        families = self._empty()
+        self.add(item, families)
+        return tuple([b"".join([_sample(family, *sample) for sample in family.samples]) for family in families])
+
+    def _empty(self) -> list[Family]:
+        return [Family(*head) for head in self.heads]
+
+
 def encode(families: Iterable[Family]) -> bytes:
     """The exposition. Families without a sample are left out."""
-    return b"".join([*chain.from_iterable(map(Exposition().parts, families)), END])
+    return b"".join([*(_text(family) for family in families), END])
 
 
 class Exposition:
-    """Writes families as text, scrape after scrape. It keeps the lines of each sample, and writes anew what has changed: of a
-    thousand applications few have.
-    """
+    """Writes families as text, scrape after scrape, and keeps the lines of each item of a section."""
 
     def __init__(self) -> None:
         self.written = 0
-        """Samples that were written. The others were the same as before."""
-        self._known: dict[str, dict[tuple[str, ...], tuple[object, bytes]]] = {}
-        """Name of a family -> labels of a sample -> its value, and its lines."""
+        """Items of sections that were written. The others were the same as before."""
+        self._known: dict[str, dict[str, tuple[object, tuple[bytes, ...]]]] = {}
+        """Section -> item -> its stamp, and its lines in each family."""
 
-    def parts(self, family: Family) -> Iterator[bytes]:
-        """The lines of a family, ``SLICE`` histograms or ``4 * SLICE`` numbers in each part; nothing, if it has none. ``END`` follows the last family.
+    def parts(self, found: Family | Section) -> Iterator[bytes | None]:
+        """The lines of a family or a section in parts, with pauses between them. ``END`` follows the last one."""
+        if isinstance(found, Family):
+            yield _text(found)
+        else:
+            yield from self._section(found)
 
-        It takes the samples out of the family: freeing thousands of them at the end would take as long as a part.
-        """
-        samples = family.samples
-        before, known = self._known.get(family.name, {}), {}
-        lines = [_head(family)]
-        size = SLICE if family.kind == "histogram" else 4 * SLICE
-        while samples:
-            some = samples[:size]
-            del samples[:size]
-            for labels, value in some:
-                key = (*labels.values(),)
-                now = (value.counts, value.seconds) if isinstance(value, Histogram) else value
-                found = before.get(key)
-                if found is None or found[0] != now:
-                    self.written += 1
-                    # The histogram changes its counts in place.
-                    kept = (value.counts[:], value.seconds) if isinstance(value, Histogram) else value
-                    found = kept, _sample(family, labels, value)
-                known[key] = found
-                lines.append(found[1])
-            yield b"".join(lines)
-            lines = []
-        self._known[family.name] = known
+    def _section(self, section: Section) -> Iterator[bytes | None]:
+        name = section.heads[0][0]
+        before = self._known.get(name, {})
+        known: dict[str, tuple[object, tuple[bytes, ...]]] = {}
+        done = 0
+        for key, stamp, item in section.items:
+            found = before.get(key)
+            if found is None or found[0] != stamp:
+                found = stamp, section.lines_of(item)
+                self.written += 1
+                done += _WRITTEN
+            known[key] = found
+            done += 1
+            if done >= _STEP:
+                done = 0
+                yield PAUSE
+        self._known[name] = known
+        rows = [lines for _, lines in known.values()]
+        yield PAUSE
+        for place, head in enumerate(section.heads):
+            first = _head(*head)
+            for begin in range(0, len(rows), _LINES):
+                if lines := b"".join([row[place] for row in rows[begin : begin + _LINES]]):
+                    yield first + lines
+                    first = b""
 
 
-def _head(family: Family) -> bytes:
-    name = family.name
-    lines = [f"# TYPE {name} {family.kind}\n"]
+def _text(family: Family) -> bytes:
+    if not family.samples:
+        return b""
+    head = _head(family.name, family.kind, family.help)
+    return b"".join([head, *(_sample(family, *sample) for sample in family.samples)])
+
+
+def _head(name: str, kind: str, help: str) -> bytes:
+    lines = [f"# TYPE {name} {kind}\n"]
     unit = name.rpartition("_")[2]
     if unit in _UNITS:
         lines.append(f"# UNIT {name} {unit}\n")
-    lines.append(f"# HELP {name} {family.help.translate(_ESCAPES)}\n")
+    lines.append(f"# HELP {name} {help.translate(_ESCAPES)}\n")
     return _as_bytes("".join(lines))
 
 
 def _sample(family: Family, labels: Mapping[str, str], value: float | Histogram) -> bytes:
-    inner = ",".join([f'{key}="{text.translate(_ESCAPES)}"' for key, text in labels.items()])
+    inner = ",".join([f'{key}="{_escaped(text)}"' for key, text in labels.items()])
     if isinstance(value, Histogram):
         return _as_bytes(_histogram(family.name, inner, value))
     name = f"{family.name}_total" if family.kind == "counter" else family.name
     return _as_bytes(f"{name}{{{inner}}} {_number(value)}\n" if inner else f"{name} {_number(value)}\n")
+
+
+def _escaped(text: str) -> str:
+    return text if text.isalnum() else text.translate(_ESCAPES)
 
 
 def _as_bytes(text: str) -> bytes:
@@ -117,18 +174,27 @@ def _as_bytes(text: str) -> bytes:
 
 
 @cache
-def _skeleton(name: str, bounds: tuple[float, ...]) -> str:
-    """The lines of a histogram, with two gaps for each bucket: labels and number."""
-    lines = [f'{name}_bucket{{%sle="{_number(float(bound))}"}} %d' for bound in (*bounds, math.inf)]
-    return "\n".join([*lines, f"{name}_count%s %d", f"{name}_sum%s %s\n"])
+def _skeleton(name: str, bounds: tuple[float, ...], labelled: bool) -> list[str]:
+    """The lines of a histogram, cut where a number stands, with a NUL in place of the labels."""
+    inner, alone = ("\0,", "{\0}") if labelled else ("", "")
+    pieces = [f'{name}_bucket{{{inner}le="{_number(float(bound))}"}} ' for bound in (*bounds, math.inf)]
+    pieces += [f"{name}_count{alone} ", f"{name}_sum{alone} ", ""]
+    return [pieces[0], *("\n" + piece for piece in pieces[1:])]
 
 
 def _histogram(name: str, inner: str, told: Histogram) -> str:
-    totals = list(accumulate(told.counts))
-    gaps: list[object] = [f"{inner}," if inner else ""] * (2 * len(totals))
-    gaps[1::2] = totals
-    labels = f"{{{inner}}}" if inner else ""
-    return _skeleton(name, told.bounds) % (*gaps, labels, totals[-1], labels, _number(told.seconds))
+    pieces = _skeleton(name, told.bounds, bool(inner))
+    total, word = 0, "0"
+    words = []
+    for count in told.counts:
+        if count:
+            total += count
+            word = f"{total}"
+        words.append(word)
+    text = [""] * (2 * len(pieces) - 1)
+    text[::2] = pieces
+    text[1::2] = [*words, word, _number(told.seconds)]
+    return "".join(text).replace("\0", inner)
 
 
 def _number(value: float) -> str:

@@ -88,6 +88,8 @@ class Refuse:
     failure: SpawnFailure | None = None
     retry_after: float | None = None
     """Seconds until the next attempt, if known."""
+    group: GroupKey | None = attrs.field(default=None, eq=False)
+    """Whose processes the waiter waits for, for the log."""
 
 
 @attrs.frozen

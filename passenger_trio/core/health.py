@@ -19,9 +19,9 @@ from collections.abc import Sequence
 import attrs
 
 from passenger_trio.core.state import EnabledStatus
-from passenger_trio.core.statistics import GroupStatistics, PoolStatistics
+from passenger_trio.core.statistics import GroupGauges, GroupStatistics, PoolStatistics
 
-__all__ = ["QUESTIONS", "Check", "Facts", "Health", "ask"]
+__all__ = ["QUESTIONS", "Check", "Facts", "Health", "ask", "has_capacity"]
 
 QUESTIONS = ("livez", "readyz", "startupz")
 
@@ -32,6 +32,7 @@ class Facts:
 
     :ivar started: whether the server has been ready.
     :ivar draining: whether it stops, or closes connections after their response.
+    :ivar pool: all groups, or only those in which something happens.
     """
 
     started: bool
@@ -87,9 +88,17 @@ def ask(question: str, facts: Facts) -> Health:
     if question == "startupz":
         return Health(question, facts.started, (started,))
     apps = [Check(str(group.key), _shortage(group), is_app=True) for group in facts.pool.groups]
-    capacity = Check("capacity", "" if _some_can(apps) else "no capacity")
+    # A group that is left out is still: nobody waits in it, and no start has failed.
+    capacity = Check("capacity", "" if facts.pool.left_out or _some_can(apps) else "no capacity")
     checks = (started, Check("accepting", "draining" if facts.draining else ""), capacity)
     return Health(question, not any(check.reason for check in checks), (*checks, *apps))
+
+
+def has_capacity(group: GroupGauges) -> bool:
+    """Whether an application has capacity, by its numbers alone."""
+    if 0 < group.queue_limit <= group.waiting:
+        return False
+    return group.busy + group.idle > 0 or not group.failed
 
 
 def _some_can(apps: Sequence[Check]) -> bool:

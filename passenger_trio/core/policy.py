@@ -75,7 +75,7 @@ from passenger_trio.core.model import (
 )
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.core.state import EnabledStatus, GenerationState, GroupState, PoolState
-from passenger_trio.core.statistics import GroupStatistics, PoolStatistics
+from passenger_trio.core.statistics import GroupGauges, GroupStatistics, PoolStatistics
 from passenger_trio.errors import InvariantBroken
 
 # Looked up once: reading an attribute of an enum class costs more than the comparison on the hot path.
@@ -574,6 +574,11 @@ class PoolPolicy:
     def active_statistics(self) -> PoolStatistics:
         """The same without the groups in which nothing happens."""
         return statistics.describe_active(self.state)
+
+    def gauges(self, keys: Iterable[GroupKey], now: float) -> dict[GroupKey, GroupGauges]:
+        """The numbers of these groups for the metrics, as far as they are there."""
+        groups = self.state.groups
+        return {key: statistics.gauges_of(groups[key], now) for key in keys if key in groups}
 
     def group_statistics(self, key: GroupKey) -> GroupStatistics:
         """The state of one group as frozen values."""

@@ -6,6 +6,7 @@ The values are copies. Using them does not change the pool, and they do not chan
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import attrs
 
@@ -64,8 +65,6 @@ class GroupStatistics:
     """Enabled processes, oldest first, then detached ones."""
     attempts: tuple[AttemptStatistics, ...]
     queue_length: int
-    queue_since: float | None
-    """Since when the first waiter waits; None: nobody waits."""
     preloader: bool
     """Whether a preloader runs that was not told to go."""
     failures: int
@@ -83,6 +82,30 @@ class GroupStatistics:
     """The last restart, if it failed."""
     leaving: bool = False
     """Whether it was removed, and finishes what it has."""
+
+
+class GroupGauges(NamedTuple):
+    """The numbers of one group that the metrics show: a scrape of a thousand applications takes a thousand of them."""
+
+    waiting: int
+    queue_limit: int
+    """0: none."""
+    oldest_wait: float
+    """Seconds that the first waiter has waited; 0: nobody waits."""
+    generation: int
+    failures: int
+    failed: bool
+    """Whether there is evidence of a failed start, and no success since."""
+    circuit_open: bool
+    rejected: bool
+    """Whether the last restart failed."""
+    busy: int
+    """Enabled processes with a session."""
+    idle: int
+    """Enabled processes without one."""
+    spawning: int
+    leaving: int
+    """All other processes."""
 
 
 @attrs.frozen
@@ -120,6 +143,32 @@ def describe_active(pool: PoolState) -> PoolStatistics:
     return PoolStatistics(pool.limits, groups, pool.capacity_used, detached, len(pool.groups) - len(groups))
 
 
+def gauges_of(group: GroupState, now: float) -> GroupGauges:
+    """The numbers of one group.
+
+    Law: they are those of ``describe_group``, which costs several times as much (``tests/core/driven_pool.py`` compares them after each step).
+    """
+    serving = busy = 0
+    for process in group.enabled.values():
+        if process.status is EnabledStatus.ENABLED:
+            serving += 1
+            busy += process.sessions > 0
+    return GroupGauges(
+        len(group.waiters),
+        group.limits.max_request_queue_size,
+        max(0.0, now - next(iter(group.waiters.values()))) if group.waiters else 0.0,
+        group.generation,
+        group.backoff.failures,
+        group.backoff.failure is not None,
+        group.backoff.until > now,
+        group.rejection is not None,
+        busy,
+        serving - busy,
+        len(group.attempts),
+        len(group.enabled) + len(group.detached) - serving,
+    )
+
+
 def describe_group(pool: PoolState, group: GroupState) -> GroupStatistics:
     """One group as values."""
     return GroupStatistics(
@@ -144,7 +193,6 @@ def describe_group(pool: PoolState, group: GroupState) -> GroupStatistics:
         ),
         attempts=tuple(AttemptStatistics(a.id, a.begun, a.reason, a.slow) for a in group.attempts.values()),
         queue_length=len(group.waiters),
-        queue_since=next(iter(group.waiters.values()), None),
         preloader=any(of.has_preloader for of in group.generations.values()),
         failures=group.backoff.failures,
         backing_off_until=group.backoff.until if group.backoff.until > NOT_IN_FORCE else None,

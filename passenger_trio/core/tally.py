@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from passenger_trio.core.model import GroupKey
 
 __all__ = [
+    "MANY",
     "OTHER",
     "REQUEST_BOUNDS",
     "SPAWN_BOUNDS",
@@ -36,9 +37,11 @@ SPAWN_BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120
 """Seconds: a fork takes milliseconds, and loading a large application a minute."""
 
 _NO_COUNTS: Mapping[str, int] = MappingProxyType({})
-_MANY = 256
 _WIDTH = 5
 """Members of a ``Finished``."""
+MANY = 256 * _WIDTH
+"""Members that wait to be counted, at the most."""
+_FEW = 8
 _KNOWN_METHODS = frozenset(b"CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT QUERY TRACE".split())
 OTHER = "_OTHER"
 """The word for every other method, for clients make up methods (OpenTelemetry)."""
@@ -69,11 +72,16 @@ class Histogram:
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.seconds += seconds
 
-    def observe_all(self, times: Iterable[float], *, positive: bool = False) -> None:
-        """Count many times. Sorting them costs much less than finding the place of each.
+    def observe_all(self, times: Sequence[float], *, positive: bool = False) -> None:
+        """Count many times. Sorting them costs much less than finding the place of each, if they are many.
 
         :param positive: leave out those that are 0.
         """
+        if len(times) < _FEW:
+            for seconds in times:
+                if seconds or not positive:
+                    self.observe(seconds)
+            return
         ordered = sorted(times)
         before = bisect_right(ordered, 0.0) if positive else 0
         for place, bound in enumerate(self.bounds):
@@ -124,16 +132,19 @@ def _is_one(values: list[Any]) -> bool:
 class RequestTally:
     """The finished requests of one application, or of none (refused before one was known).
 
-    ``finished`` appends; ``fold`` counts what was appended, ``_MANY`` at a time, by sorting, which costs a third of
-    finding the place of each. They lie flat in one list, where a fold takes each column by a slice and the garbage
-    collector has no object for each to look at. What reads counts folds first.
+    A finished request is appended to ``fresh``, by the request path itself: a call would cost as much again. ``fold``
+    counts what was appended, 256 requests at a time, by sorting, which costs a third of finding the place of each. They lie
+    flat in one list, where a fold takes each column by a slice and the garbage collector has no object for each to look
+    at. What reads counts folds first.
     """
 
-    __slots__ = ("_app", "_durations", "_fresh", "_queue", "_websockets", "retried")
+    __slots__ = ("_app", "_counted", "_durations", "_queue", "_websockets", "fresh", "retried")
 
     def __init__(self) -> None:
-        self._fresh: list[Any] = []
-        """The members of each ``Finished``, one behind the other."""
+        self.fresh: list[Any] = []
+        """The members of each ``Finished``, one behind the other. Whoever appends calls ``fold`` at ``MANY``. It is always the same list."""
+        self._counted = 0
+        """Requests that were folded."""
         # Made when there is something to count: most of thousands of applications have no request (OP5).
         self._durations: dict[tuple[bytes, int], Histogram] | None = None
         self._queue: Histogram | None = None
@@ -143,18 +154,19 @@ class RequestTally:
         """Requests that were sent to a second process."""
 
     def finished(self, request: Finished) -> None:
-        """Count a request. Called for every one."""
-        fresh = self._fresh
+        """Count a request."""
+        fresh = self.fresh
         fresh += request
-        if len(fresh) >= _MANY * _WIDTH:
+        if len(fresh) >= MANY:
             self.fold()
 
     def fold(self) -> None:
         """Count what was appended."""
-        if not self._fresh:
+        if not self.fresh:
             return
-        fresh = self._fresh[:]
-        self._fresh.clear()
+        fresh = self.fresh[:]
+        self.fresh.clear()
+        self._counted += len(fresh) // _WIDTH
         methods, statuses, durations, queued, app = (fresh[column::_WIDTH] for column in range(_WIDTH))
         if _is_one(methods) and _is_one(statuses):
             kinds = {(methods[0], statuses[0]): durations}
@@ -204,7 +216,12 @@ class RequestTally:
     @property
     def count(self) -> int:
         """All requests that were counted."""
-        return sum(told.count for told in self.durations.values())
+        return self._counted + len(self.fresh) // _WIDTH
+
+    @property
+    def stamp(self) -> tuple[int, int, int]:
+        """Equal as long as no count has changed: each of these only grows, and whatever is counted makes one of them grow."""
+        return self.count, self.retried, sum(self.websockets.values())
 
     def told(self) -> dict[str, Any]:
         """The counts as JSON values, for another process."""
@@ -232,7 +249,8 @@ class RequestTally:
             known = method.encode("ascii")
             if (known not in _KNOWN_METHODS and method != OTHER) or type(status) is not int or not 100 <= status < 1000:
                 raise ValueError("no kind of request")
-            tally._durations[known, status] = Histogram.of_told(counts, seconds)
+            one = tally._durations[known, status] = Histogram.of_told(counts, seconds)
+            tally._counted += one.count
         tally._queue = Histogram.of_told(*told["queue"])
         tally._app = Histogram.of_told(*told["app"])
         numbers = [told["retried"], *told["websockets"].values()]
@@ -248,6 +266,7 @@ class RequestTally:
         """Add what another server of the same pool has counted."""
         self.fold()
         other.fold()
+        self._counted += other._counted
         mine = self._durations = {} if self._durations is None else self._durations
         for key, told in (other._durations or {}).items():
             mine.setdefault(key, Histogram()).add(told)

@@ -190,4 +190,4 @@ def refusal(pool: PoolState, group: GroupState, waiter: WaiterId, now: float) ->
     """The answer of a group that cannot be served to ``waiter``."""
     if not pool.open:
         return Refuse(waiter, Reason.SHUT_DOWN)
-    return Refuse(waiter, Reason.SPAWN_FAILED, group.backoff.failure, group.backoff.until - now)
+    return Refuse(waiter, Reason.SPAWN_FAILED, group.backoff.failure, group.backoff.until - now, group.key)

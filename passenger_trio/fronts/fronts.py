@@ -6,7 +6,6 @@ not is left out; its line on the page tells how it is.
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -22,16 +21,15 @@ from passenger_trio.core.model import GroupKey
 from passenger_trio.errors import BadFrontMessage
 from passenger_trio.fronts.board import Board
 from passenger_trio.fronts.keeper import FrontKeeper, LeaseOffice
+from passenger_trio.fronts.log_of_front import log_level
 from passenger_trio.fronts.setup import FrontSetup, offset_of_clock
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.log_lines import server as lines
 from passenger_trio.options import AppOptions, Config, ServerOptions
-from passenger_trio.system.logs import ROOT_LOGGER
 
 __all__ = ["Fronts", "options_of_share"]
 
 _PATIENCE = 1.0
-
-_log = logging.getLogger("passenger_trio.fronts")
 
 
 def options_of_share(options: ServerOptions, share: Share, disk: int) -> ServerOptions:
@@ -80,7 +78,7 @@ class Fronts:
                 sessions=sessions,
                 max_pool_size=max_pool_size,
                 admin_socket=admin_socket,
-                log_level=logging.getLogger(ROOT_LOGGER).getEffectiveLevel(),
+                log_level=log_level(),
                 clock_offset=offset_of_clock(),
             )
 
@@ -153,7 +151,7 @@ class Fronts:
             try:
                 total = add_up(total, answer.told, f"front {keeper.number}")
             except BadFrontMessage as error:
-                _log.error("the facts of front %d are left out: %s", keeper.number, error)
+                lines.front_left_out(front=keeper.number, what="facts", reason=str(error))
         return {**total, "fronts": self._lines()}
 
     async def requests(self) -> list[dict[str, Any]]:
@@ -163,7 +161,7 @@ class Fronts:
             try:
                 requests = check_requests(answer.told)
             except BadFrontMessage as error:
-                _log.error("the requests of front %d are left out: %s", keeper.number, error)
+                lines.front_left_out(front=keeper.number, what="requests", reason=str(error))
             else:
                 found += requests
         return found
@@ -176,7 +174,7 @@ class Fronts:
             try:
                 counts = FrontCounts.of_told(answer.told, self._keys)
             except BadFrontMessage as error:
-                _log.error("the counts of front %d are left out: %s", keeper.number, error)
+                lines.front_left_out(front=keeper.number, what="counts", reason=str(error))
                 continue
             restarts, last = self._counts.get(keeper.number, (keeper.restarts, None))
             if last is not None and restarts != keeper.restarts:

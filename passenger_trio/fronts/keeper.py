@@ -11,7 +11,6 @@ Laws:
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import pickle
@@ -45,7 +44,9 @@ from passenger_trio.core.task_restarts import TaskRestarts
 from passenger_trio.errors import BadFrontMessage
 from passenger_trio.fronts.board import Board
 from passenger_trio.fronts.link import BrokenLink, OwnerLink
+from passenger_trio.fronts.log_of_front import write_line
 from passenger_trio.fronts.setup import FrontSetup
+from passenger_trio.log_lines import server as lines
 from passenger_trio.system.children import start_program
 from passenger_trio.system.packets import packet_pair
 from passenger_trio.system.pidfd import PidFd, pin_child
@@ -63,8 +64,6 @@ _SILENT = 15
 """Looks, a second apart, that see a front do nothing."""
 _LAST = 2.0
 """Seconds beyond the grace, in which a front must have ended."""
-
-_log = logging.getLogger("passenger_trio.fronts")
 
 
 class LeaseOffice(Protocol):
@@ -128,7 +127,7 @@ class FrontKeeper:
             now = trio.current_time()
             wait = failures.failed(now, now - self._serving_since).wait
             when = f"in {wait:.1f} s" if wait else "at once"
-            _log.error("front %d %s; its connections are lost, and it is started again %s", self.number, problem, when)
+            lines.front_ended(front=self.number, reason=problem, when=when)
             with trio.move_on_after(wait):
                 await self._wait_stopping()
 
@@ -250,28 +249,18 @@ class FrontKeeper:
                 self._serving_since = trio.current_time()
                 self.tried.set()
             case Line() as line:
-                self._log_line(line)
+                write_line(line, self.number)
             case Answer() as answer:
                 self.answers[answer.number] = answer
                 while len(self.answers) > 8:  # nobody has waited for it
                     del self.answers[next(iter(self.answers))]
                 self._tell_answered()
             case Drained():
-                _log.debug("front %d is drained", self.number)
+                lines.front_drained(front=self.number)
 
     def _tell_answered(self) -> None:
         answered, self.answered = self.answered, trio.Event()
         answered.set()
-
-    def _log_line(self, line: Line) -> None:
-        extra = {name: value for name, value in line.extra.items() if name not in _STANDARD}
-        if line.traceback:
-            extra["traceback"] = line.traceback
-        logging.getLogger(line.logger).log(line.level, "%s", line.event, extra={**extra, "front": self.number})
-
-
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "front"}
-"""Names that ``extra`` must not have."""
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

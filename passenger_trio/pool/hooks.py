@@ -26,10 +26,12 @@ from passenger_trio.pool.events import EVENTS, Events
 from passenger_trio.system.children import start_program
 from passenger_trio.system.pidfd import PidFd, pin_child
 
-__all__ = ["Hooks", "parse_hooks"]
+__all__ = ["LAST", "Hooks", "parse_hooks"]
 
 _TIME = 30.0
 _KILL_TIME = 5.0
+LAST = 5.0
+"""Seconds for the hooks of the last events, when the pool has ended."""
 
 
 def parse_hooks(texts: Sequence[str]) -> dict[str, list[tuple[str, ...]]]:
@@ -61,19 +63,22 @@ class Hooks:
         self._events = events
         self._kernel = kernel or ErrorKernel()
         self._hooks = dict(hooks)
+        self.ended: trio.Event = trio.Event()
+        """Set when the pool has ended, and the hooks of its last events have."""
 
     def change(self, hooks: Mapping[str, Sequence[tuple[str, ...]]]) -> None:
         """Run other commands from the next event on."""
         self._hooks = dict(hooks)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run until cancelled. Reports itself as started when it listens."""
+        """Run until cancelled, or until the pool has ended. Reports itself as started when it listens."""
         with self._events.listen() as listener:
             task_status.started()
             async for event in listener:
                 for command in self._hooks.get(event.name, ()):
                     with self._kernel.contain("a hook"):
                         await self._call(command, as_json(event))
+        self.ended.set()
 
     async def _call(self, command: tuple[str, ...], event: Mapping[str, Any]) -> None:
         environment = {**os.environ, "PASSENGER_TRIO_HOOK": event["event"]}

@@ -156,7 +156,7 @@ def refusal(command: Refuse) -> CheckoutError:
     if command.reason is Reason.REMOVED:
         return ApplicationRemoved()
     if command.reason is Reason.SPAWN_FAILED:
-        error = SpawnError(command.failure or _unexplained())
+        error = SpawnError(command.failure or _unexplained(command.group))
         if command.retry_after is not None:
             error.retry_after = max(1, math.ceil(command.retry_after))
         return error
@@ -165,7 +165,7 @@ def refusal(command: Refuse) -> CheckoutError:
     return PoolShutDown()
 
 
-def _unexplained() -> SpawnFailure:
+def _unexplained(group: GroupKey | None) -> SpawnFailure:
     """The failure for processes that start and then break the session protocol: no spawn failed,
     and no process exited.
     """
@@ -177,5 +177,5 @@ def _unexplained() -> SpawnFailure:
         solution="Look at the log and the output of the processes for what is wrong with their connections.",
         journey=Journey.begin(JourneyType.SPAWN_DIRECTLY),
     )
-    lines.spawn_unexplained(summary=failure.summary, problem=failure.problem, error_id=failure.error_id)
+    lines.spawn_unexplained(group=group, summary=failure.summary, problem=failure.problem, error_id=failure.error_id)
     return failure

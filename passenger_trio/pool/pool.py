@@ -31,7 +31,7 @@ from passenger_trio.core.model import (
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.core.recorder import RecordedPolicy
 from passenger_trio.core.state import Rejection
-from passenger_trio.core.statistics import GroupStatistics, PoolStatistics
+from passenger_trio.core.statistics import GroupGauges, GroupStatistics, PoolStatistics
 from passenger_trio.errors import PoolShutDown, SpawnError
 from passenger_trio.events import (
     ProcessAttached,
@@ -363,6 +363,10 @@ class Pool(Effects):
     def active_statistics(self) -> PoolStatistics:
         """The same without the groups in which nothing happens."""
         return self._policy.active_statistics()
+
+    def gauges(self, keys: Iterable[GroupKey]) -> dict[GroupKey, GroupGauges]:
+        """The numbers of these groups for the metrics, as far as they are there."""
+        return self._policy.gauges(keys, self.now())
 
     def group_statistics(self, key: GroupKey) -> GroupStatistics:
         """The state of one group now; read-only.

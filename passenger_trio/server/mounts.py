@@ -12,11 +12,12 @@ Laws:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from passenger_trio.codecs.sticky_cookie import StickyCookie
 from passenger_trio.core.model import GroupKey
-from passenger_trio.core.tally import Finished, RequestTally
+from passenger_trio.core.tally import RequestTally
 from passenger_trio.errors import OptionError
 from passenger_trio.options import AppOptions
 
@@ -44,8 +45,8 @@ class Route:
 
     __slots__ = (
         "app",
-        "count",
         "explains_errors",
+        "fresh",
         "group_name",
         "host_names",
         "key",
@@ -62,8 +63,8 @@ class Route:
         self.app: AppOptions = app
         self.tally: RequestTally = RequestTally()
         """Its finished requests."""
-        self.count: Callable[[Finished], None] = self.tally.finished
-        """Counts one of them."""
+        self.fresh: list[Any] = self.tally.fresh
+        """Where the next ones are appended."""
         self.group_name: str = key.name
         self.script_name: bytes = _script_name(app)
         self.host_names: tuple[bytes, ...] = tuple(_host_name(host) for host in app.host_name)
@@ -80,7 +81,7 @@ class Route:
     def go_on(self, before: Route) -> None:
         """Take the place of a route of the same application, whose requests in flight still count: counters never go back."""
         self.tally = before.tally
-        self.count = self.tally.finished
+        self.fresh = before.fresh
 
     def buffers_body_of(self, path: bytes) -> bool:
         """Whether the whole body of a request is received before a session is checked out."""

@@ -3,15 +3,18 @@
 Client, supervisor's path and a worker that answers at once are one process on socket pairs, and time stands still, so nothing but requests happens.
 The works of a front have a leased pool and its owner in it: what remains of the second is nothing, since the front keeps its slots.
 The count is the difference of two runs, and of the user's side only: system calls are not in it. Client and worker are part of it, and stay the same.
+``metrics`` is what counting a request for the metrics adds (OB2): the same requests, with the lines that count cut out of ``Client.log``.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import socket
 import subprocess
 import sys
+import textwrap
 
 import trio
 import trio.testing
@@ -29,6 +32,7 @@ from passenger_trio.pool.lease_desk import LeaseDesk
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.seam import PoolSeam
 from passenger_trio.server.front import Front
+from passenger_trio.server.http import client
 from passenger_trio.server.http.connection import Connection
 from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.logs.access_log import AccessLog
@@ -58,6 +62,17 @@ _HEAD = b"200\0OK\0Content-Type\0text/plain\0Content-Length\x0013\0"
 _BODY = b"Hello, world\n"
 _RESPONSE = b"R%b%bD%b%bE\0\0\0\0" % (len(_HEAD).to_bytes(4, "big"), _HEAD, len(_BODY).to_bytes(4, "big"), _BODY)
 _PAIRS = b"SERVER_NAME\0localhost\0SERVER_PORT\x008765\0REMOTE_ADDR\x00127.0.0.1\0REQUEST_SCHEME\0http\0"
+
+
+_COUNTED = re.compile(r"^    # ``RequestTally.finished``.*?(?=^    if exchange.spans)", re.M | re.S)
+
+
+def _count_nothing() -> None:
+    """Cut the lines that count a request out of the request's path."""
+    source, cuts = _COUNTED.subn("", textwrap.dedent(inspect.getsource(client.Client.log)))
+    assert cuts == 1
+    exec(source, vars(client))
+    client.Client.log = vars(client)["log"]  # type: ignore[method-assign]
 
 
 async def _work(process: DummyProcess, stream: RawStream) -> None:
@@ -140,13 +155,13 @@ async def _serve(connections: int, request: bytes, leased: bool, count: int) -> 
             nursery.start_soon(ask, theirs)
 
 
-def count(work: str) -> int:
+def count(work: str, *more: str) -> int:
     """Instructions for each request."""
     totals = []
     for requests in (FEW, MANY):
         command = ["valgrind", "--tool=cachegrind", "--cache-sim=no", f"--cachegrind-out-file={os.devnull}"]
         told = subprocess.run(
-            [*command, sys.executable, __file__, work, str(requests)],
+            [*command, sys.executable, __file__, work, str(requests), *more],
             capture_output=True,
             text=True,
             check=True,
@@ -160,10 +175,16 @@ def count(work: str) -> int:
 
 def main() -> None:
     words = sys.argv[1:]
-    if len(words) == 2 and words[1].isdigit():
+    if len(words) > 1 and words[1].isdigit():
+        if words[2:] == ["uncounted"]:
+            _count_nothing()
         trio.run(_serve, *WORKS[words[0]], int(words[1]), clock=trio.testing.MockClock(rate=0))
-    for work in words or WORKS:
-        print(f"{work:<10}{count(work):>10} instructions for each request")
+    for work in words or (*WORKS, "metrics"):
+        if work == "metrics":
+            whole, without = count("queued"), count("queued", "uncounted")
+            print(f"{work:<10}{whole - without:>10} of {whole}: {100 * (whole - without) / without:.2f} %")
+        else:
+            print(f"{work:<10}{count(work):>10} instructions for each request")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def serve(steps: str, arguments: list[str]) -> None:
     from passenger_trio.cli.main import main
     from passenger_trio.core.tally import RequestTally
 
-    count_none, fold, made = RequestTally.__init__, RequestTally.fold, itertools.count()
+    count_none, stamp, made = RequestTally.__init__, RequestTally.stamp.fget, itertools.count()
     busy = set()
 
     def count_some(tally: RequestTally) -> None:
@@ -47,12 +47,12 @@ def serve(steps: str, arguments: list[str]) -> None:
         if next(made) % BUSY == 0:
             busy.add(id(tally))
 
-    def count_one_more(tally: RequestTally) -> None:
+    def count_one_more(tally: RequestTally) -> tuple[int, int, int]:
         if id(tally) in busy:
             tally.finished((*KINDS[0], 0.02, 0.004, 0.01))
-        fold(tally)
+        return stamp(tally)
 
-    RequestTally.__init__, RequestTally.fold = count_some, count_one_more
+    RequestTally.__init__, RequestTally.stamp = count_some, property(count_one_more)
 
     class Steps(trio.abc.Instrument):
         def __init__(self) -> None:
@@ -97,7 +97,7 @@ def measure(applications: int) -> None:
         with open(f"{home}/log", "wb") as log:
             server = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
         try:
-            eventually(lambda: os.path.exists(place) and b"passenger_trio_ready 1" in scrape(place), timeout=120)
+            eventually(lambda: b"passenger_trio_ready 1" in scrape(place), timeout=120)
             for _ in range(5):  # the start has ended then
                 scrape(place)
                 time.sleep(1)
@@ -132,7 +132,8 @@ def measure(applications: int) -> None:
 
 def scrape(place: str) -> bytes:
     with socket.socket(socket.AF_UNIX) as client:
-        client.connect(place)
+        if client.connect_ex(place):
+            return b""  # the server starts
         client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         found = []
         while more := client.recv(1 << 20):

@@ -8,9 +8,11 @@ What the deadline scanner does is not of a request: it wakes by the clock, and i
 from __future__ import annotations
 
 import socket
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from types import FrameType
 
 import pytest
 import trio
@@ -19,6 +21,7 @@ from trio.lowlevel import start_thread_soon
 from passenger_trio.codecs.http1_worker import HTTP
 from passenger_trio.codecs.session_protocol import BODY_END
 from passenger_trio.codecs.worker_protocol import SESSION
+from passenger_trio.core import tally as tally_module
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
@@ -152,6 +155,25 @@ async def test_a_warm_request_keeps_the_budget(kind: str) -> None:
     meter = await measure(kind)
     assert {name: meter.steps[name] for name in TASKS} == {"the connection": 0, "the poller": STEPS * MEASURED}
     assert (meter.spawned, meter.nurseries, meter.scopes, meter.threads) == (0, 0, 0, 0)
+
+
+async def test_OB2_counting_a_request_calls_nothing() -> None:
+    """Its five values are appended where the request ends; of 256 requests the last one has them sorted into histograms."""
+    calls: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename == tally_module.__file__:
+            calls[frame.f_code.co_name] += 1
+
+    sys.setprofile(count)
+    try:
+        await measure()
+    finally:
+        sys.setprofile(None)
+    # The rest is of the tallies that the routes begin with, and of sorting.
+    assert calls["finished"] == 0
+    assert calls["fold"] == (WARM + MEASURED) * 5 // tally_module.MANY
+    assert calls.total() < (WARM + MEASURED) / 4
 
 
 # -- the guard itself ------------------------------------------------------------------------------------------------

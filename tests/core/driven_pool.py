@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from passenger_trio.core.commands import Command, Grant, Reason, Refuse, Retire, StartSpawn
+from passenger_trio.core.health import Facts, ask, has_capacity
 from passenger_trio.core.invariants import check
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import (
@@ -21,6 +22,8 @@ from passenger_trio.core.model import (
 )
 from passenger_trio.core.policy import PoolPolicy
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
+from passenger_trio.core.state import EnabledStatus
+from passenger_trio.core.statistics import GroupGauges
 
 SHOP = GroupKey("shop", "test")
 BLOG = GroupKey("blog", "test")
@@ -53,7 +56,37 @@ class DrivenPool:
 
     def checked(self, commands: list[Command]) -> list[Command]:
         check(self.policy.state)
+        self.check_gauges()
         return commands
+
+    def check_gauges(self) -> None:
+        """The numbers of the metrics are those of ``status``, and of the checks of health (OB1, OB3)."""
+        for group in self.policy.statistics().groups:
+            gauges = self.policy.gauges([group.key], self.now)[group.key]
+            serving = [process for process in group.processes if process.state is EnabledStatus.ENABLED]
+            busy = sum(process.sessions > 0 for process in serving)
+            assert gauges == GroupGauges(
+                waiting=group.queue_length,
+                queue_limit=group.limits.max_request_queue_size,
+                oldest_wait=max(
+                    0.0, self.now - next(iter(self.policy.state.groups[group.key].waiters.values()), self.now)
+                ),
+                generation=group.generation,
+                failures=group.failures,
+                failed=group.last_failure is not None,
+                circuit_open=group.backing_off_until is not None and group.backing_off_until > self.now,
+                rejected=group.rejection is not None,
+                busy=busy,
+                idle=len(serving) - busy,
+                spawning=len(group.attempts),
+                leaving=len(group.processes) - len(serving),
+            )
+            [app] = [
+                one
+                for one in ask("readyz", Facts(True, False, self.policy.statistics([group.key]))).checks
+                if one.is_app
+            ]
+            assert has_capacity(gauges) == (not app.reason)
 
     def add(self, key: GroupKey = SHOP, *, warm: int = 0, concurrency: int = 1, **limits: Any) -> list[Command]:
         """A group; with ``warm`` processes that came because somebody waited and left again."""

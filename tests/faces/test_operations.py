@@ -214,10 +214,12 @@ def test_events_are_followed_and_hooks_are_run(instance_dir: Path) -> None:
 
 @pytest.mark.parametrize("method", ["smart", "direct"])
 def test_a_hook_is_told_how_a_process_has_ended_and_why(instance_dir: Path, method: str) -> None:
-    """OB7: exit status, signal, reason and group, of a process that crashed, one that ended by itself and one that was to go."""
+    """OB7: exit status, signal, reason and group, of a process that crashed, one that ended by itself, one that was to go, and
+    those that end with the server: it waits for the hooks of the last exits.
+    """
     seen = instance_dir / "seen"
     members = "$PASSENGER_TRIO_HOOK_".join(["", "EXIT_STATUS|", "SIGNAL|", "REASON|", "GROUP"])
-    hook = f"process_exited=/bin/sh -c 'echo \"{members}\" >> {seen}'"
+    hook = f"process_exited=/bin/sh -c 'sleep 0.3; echo \"{members}\" >> {seen}'"
     with Supervisor.start(BEHAVIOURS, "--hook", hook, "--spawn-method", method, "--retry", "off") as server:
 
         def told(count: int) -> str:
@@ -230,6 +232,10 @@ def test_a_hook_is_told_how_a_process_has_ended_and_why(instance_dir: Path, meth
         eventually(lambda: server.pids)
         ask(server, "detach", str(server.pids[0]))
         assert told(2) == "0||an operator detached it|behaviours (development)"
+        rest = len(eventually(lambda: server.pids))
+        server.stop()
+    ended = seen.read_text().splitlines()[3:]
+    assert ended == ["0||the pool is shutting down|behaviours (development)"] * rest
 
 
 def test_the_trace_of_a_server_replays() -> None:

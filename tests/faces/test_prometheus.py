@@ -9,20 +9,16 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import textwrap
 import time
 import urllib.parse
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from faces_tools import Load
 from needs import needs
+from prometheus_tools import free_port, prometheus
 from websockets.sync.client import connect
 
 from passenger_trio.admin.client import fetch, order
@@ -31,7 +27,6 @@ from passenger_trio.testing.raw_client import RawClient
 
 pytestmark = pytest.mark.os
 
-ALERTS = Path(__file__).resolve().parents[2] / "docs" / "alerts.yml"
 BIG = 12_000_000
 APP = f"""
     import asyncio
@@ -55,66 +50,6 @@ APP = f"""
         await send({{"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]}})
         await send({{"type": "http.response.body", "body": body}})
     """
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-class Prometheus:
-    """One that runs, and scrapes every half a second."""
-
-    def __init__(self, port: int) -> None:
-        self._url = f"http://127.0.0.1:{port}/api/v1"
-
-    def ask(self, what: str) -> Any:
-        with urllib.request.urlopen(f"{self._url}/{what}", timeout=10) as answer:
-            return json.load(answer)["data"]
-
-    def values(self, series: str, by: str = "") -> dict[str, float]:
-        """The sums of the last values, by one label. (A scrape that came too late on a busy machine does not make them stale.)"""
-        query = urllib.parse.urlencode({"query": f"sum by ({by}) (last_over_time({series}[10m]))"})
-        found = self.ask(f"query?{query}")["result"]
-        return {one["metric"].get(by, ""): float(one["value"][1]) for one in found}
-
-    def total(self, series: str) -> float:
-        return self.values(series).get("", 0.0)
-
-    def firing(self) -> set[str]:
-        return {alert["labels"]["alertname"] for alert in self.ask("alerts")["alerts"] if alert["state"] == "firing"}
-
-
-@contextmanager
-def prometheus(home: Path, target: str) -> Iterator[Prometheus]:
-    port = _free_port()
-    scrape = {
-        "job_name": "passenger_trio",
-        "scrape_interval": "500ms",
-        "scrape_timeout": "500ms",
-        "static_configs": [{"targets": [target]}],
-    }
-    settings = {"global": {"evaluation_interval": "1s"}, "rule_files": [str(ALERTS)], "scrape_configs": [scrape]}
-    (home / "prometheus.yml").write_text(json.dumps(settings))
-    command = [
-        *("prometheus", f"--config.file={home}/prometheus.yml", f"--storage.tsdb.path={home}/data"),
-        *(f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"),
-    ]
-    with (home / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, cwd=home) as process:
-        it = Prometheus(port)
-
-        def serves() -> bool:
-            assert process.poll() is None, (home / "log").read_text()
-            with suppress(OSError):
-                return it.total("passenger_trio_ready") == 1
-            return False
-
-        try:
-            eventually(serves, timeout=60)
-            yield it
-        finally:
-            process.terminate()
 
 
 def _take_slowly(server: Supervisor) -> int:
@@ -157,7 +92,7 @@ def test_OB1_prometheus_has_what_the_log_the_clients_and_the_recorder_have(tmp_p
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "main.py").write_text(textwrap.dedent(APP))
     (tmp_path / "p").mkdir()
-    listen = f"127.0.0.1:{_free_port()}"
+    listen = f"127.0.0.1:{free_port()}"
     options = (
         "--metrics-listen",
         listen,

@@ -184,6 +184,7 @@ def test_a_policy_has_nothing_but_its_state() -> None:
 def test_every_fact_is_recorded() -> None:
     asks = {"has_queue", "is_alone", "is_timed", "is_troubled", "next_deadline", "restart_target", "statistics"} | {
         "budget",
+        "gauges",
         "group_statistics",
         "active_statistics",
         "may_disable",

@@ -83,11 +83,12 @@ def test_OB1_counters_never_go_back_when_the_options_change() -> None:
     """A reload makes new routes; requests in flight count at the old ones."""
     key = GroupKey("shop", "production")
     before, after = Route(key, AppOptions()), Route(key, AppOptions(retry="off"))
-    before.count((b"GET", 200, 0.1, 0.0, 0.1))
+    before.tally.finished((b"GET", 200, 0.1, 0.0, 0.1))
     after.go_on(before)
-    before.count((b"GET", 200, 0.1, 0.0, 0.1))
-    after.count((b"GET", 200, 0.1, 0.0, 0.1))
+    before.tally.finished((b"GET", 200, 0.1, 0.0, 0.1))
+    after.tally.finished((b"GET", 200, 0.1, 0.0, 0.1))
     assert after.tally.count == 3
+    assert after.fresh is before.fresh is after.tally.fresh, "where the request path appends"
 
 
 NAMES = st.sampled_from(["", "test", "a.test", "b.a.test", "*.test", "*.a.test", "*.b.a.test", "part.test", "[::1]"])

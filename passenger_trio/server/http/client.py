@@ -14,6 +14,7 @@ from collections.abc import Callable
 import trio
 
 from passenger_trio.codecs.http1 import ClientSide
+from passenger_trio.core.tally import MANY
 from passenger_trio.server.front import Front
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.interruptions import ClientGone
@@ -175,9 +176,11 @@ class Client:
     def log(self, exchange: Exchange) -> None:
         """An exchange is over: count it, and give the access log its record."""
         now = self.now()
-        exchange.route.count(
-            (exchange.head.method, exchange.status, now - exchange.started, exchange.queue_time, exchange.app_time)
-        )
+        # ``RequestTally.finished``, without the call (OB2).
+        fresh = exchange.route.fresh
+        fresh += (exchange.head.method, exchange.status, now - exchange.started, exchange.queue_time, exchange.app_time)
+        if len(fresh) >= MANY:
+            exchange.route.tally.fold()
         if exchange.spans is not None:
             exchange.spans.finish(exchange, exchange.client(self.peer.address), now)
         access_log = self.front.access_log
