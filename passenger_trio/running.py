@@ -199,9 +199,9 @@ class RunningServer:
         if self.fronts is None:
             return own
         total = FrontCounts()
-        total.add(own)
-        for counts in await self.fronts.counts():
-            total.add(counts)
+        for counts in (own, *await self.fronts.counts()):
+            for _ in total.add_in_parts(counts):
+                await trio.lowlevel.checkpoint()
         return total
 
     async def requests_in_flight(self) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ come from it and are JSON objects, read strictly: a front parses bytes of client
     log      level, logger, event, extra, traceback: one record of its log
     answer   number, told: what it was asked for, an object
     drained  none: every connection has ended
+    explain  number, group, environment, pid, ends: a request failed, and what does the pool know of it
     ======== ==================================================================================
 
 Law: whole or byte by byte, the same frames; what is no report raises ``BadFrontMessage``.
@@ -27,6 +28,8 @@ from typing import Any
 
 import attrs
 
+from passenger_trio.core.evidence import Evidence
+from passenger_trio.core.model import GroupKey
 from passenger_trio.errors import BadFrontMessage
 
 __all__ = [
@@ -36,6 +39,8 @@ __all__ = [
     "Asked",
     "Drain",
     "Drained",
+    "Explain",
+    "Explained",
     "FrameReader",
     "Line",
     "Order",
@@ -46,6 +51,7 @@ __all__ = [
     "Stop",
     "encode_answer",
     "encode_drained",
+    "encode_explain",
     "encode_line",
     "encode_order",
     "encode_serving",
@@ -108,9 +114,19 @@ class Ask:
 
     number: int
     what: Asked
+    begin: int = 0
+    """Of counts: the number of the first application of this part (``FrontCounts.PART``)."""
 
 
-Order = Accept | Drain | Resume | ReopenLogs | Stop | Ask
+@attrs.frozen
+class Explained:
+    """The answer to ``Explain``. :ivar evidence: None: nothing is known, or the front may not know it."""
+
+    number: int
+    evidence: Evidence | None
+
+
+Order = Accept | Drain | Resume | ReopenLogs | Stop | Ask | Explained
 
 
 def encode_order(order: Order) -> bytes:
@@ -154,7 +170,19 @@ class Drained:
     """Every connection of the front has ended."""
 
 
-Report = Serving | Line | Answer | Drained
+@attrs.frozen
+class Explain:
+    """A request failed, and its page shows what the pool knows of it (OB10)."""
+
+    number: int
+    group: GroupKey
+    pid: int
+    """Of the process that had it; 0: none had."""
+    ends: bool
+    """Whether the process seems to end."""
+
+
+Report = Serving | Line | Answer | Drained | Explain
 
 
 def encode_serving() -> bytes:
@@ -167,6 +195,11 @@ def encode_drained() -> bytes:
 
 def encode_line(line: Line) -> bytes:
     return _json({"report": "log", **attrs.asdict(line)})
+
+
+def encode_explain(asked: Explain) -> bytes:
+    group = {"group": asked.group.name, "environment": asked.group.environment}
+    return _json({"report": "explain", "number": asked.number, **group, "pid": asked.pid, "ends": asked.ends})
 
 
 def encode_answer(answer: Answer) -> bytes:
@@ -192,6 +225,13 @@ def read_report(payload: bytes) -> Report:
         number, told = members["number"], members["told"]
         if type(number) is int and isinstance(told, dict):
             return Answer(number, told)
+    if kind == "explain" and members.keys() == {"number", "group", "environment", "pid", "ends"}:
+        number, name, environment, pid, ends = (
+            members[member] for member in ("number", "group", "environment", "pid", "ends")
+        )
+        numbers = type(number) is int and type(pid) is int and pid >= 0 and isinstance(ends, bool)
+        if numbers and isinstance(name, str) and isinstance(environment, str):
+            return Explain(number, GroupKey(name, environment), pid, ends)
     raise BadFrontMessage("a front sent a report that no front sends")
 
 

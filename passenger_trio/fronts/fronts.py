@@ -15,7 +15,7 @@ import trio
 
 from passenger_trio.codecs.front_reports import Accept, Answer, Ask, Asked, Drain, Order, ReopenLogs, Resume, Stop
 from passenger_trio.core.fronts.add_up import add_up, check_requests
-from passenger_trio.core.fronts.counts import FrontCounts
+from passenger_trio.core.fronts.counts import PART, FrontCounts
 from passenger_trio.core.fronts.share import Share
 from passenger_trio.core.model import GroupKey
 from passenger_trio.errors import BadFrontMessage
@@ -62,6 +62,7 @@ class Fronts:
         self._asked = 0
         self._counts: dict[int, tuple[int, FrontCounts]] = {}
         """Of each front: its restarts by then, and what it told last."""
+        self._counting = trio.Lock()
         self._past = FrontCounts()
         """What fronts that have died told last."""
         self._keys = [key for key, _ in routes]
@@ -84,7 +85,7 @@ class Fronts:
 
         def keeper(number: int) -> FrontKeeper:
             share = Share(number, count)
-            return FrontKeeper(number, lambda leases, page: setup_of(share, leases, page), office, self.board)
+            return FrontKeeper(number, lambda leases, page: setup_of(share, leases, page), office, self.board, routes)
 
         self.keepers: list[FrontKeeper] = [keeper(number) for number in range(count)]
 
@@ -170,24 +171,41 @@ class Fronts:
         """What the metrics tell of each front: as it tells now, or else as it told last. A count never decreases: what a front that
         has died told last is kept.
         """
-        for keeper, answer in await self._ask(Asked.COUNTS):
-            try:
-                counts = FrontCounts.of_told(answer.told, self._keys)
-            except BadFrontMessage as error:
-                lines.front_left_out(front=keeper.number, what="counts", reason=str(error))
-                continue
-            restarts, last = self._counts.get(keeper.number, (keeper.restarts, None))
-            if last is not None and restarts != keeper.restarts:
-                self._past.add(last.lasting())
-            self._counts[keeper.number] = keeper.restarts, counts
-        return [self._past, *(counts for _, counts in self._counts.values())]
+        async with self._counting:  # for one scrape at a time: of each death the counts are kept once
+            for keeper, (restarts, counts) in (await self._ask_for_counts()).items():
+                before, last = self._counts.get(keeper.number, (restarts, None))
+                self._counts[keeper.number] = restarts, counts
+                if last is not None and before != restarts:
+                    for _ in self._past.add_in_parts(last.lasting()):
+                        await trio.lowlevel.checkpoint()
+            return [self._past, *(counts for _, counts in self._counts.values())]
 
-    async def _ask(self, what: Asked) -> list[tuple[FrontKeeper, Answer]]:
-        """Ask every front that serves, and wait for those that answer in time."""
+    async def _ask_for_counts(self) -> dict[FrontKeeper, tuple[int, FrontCounts]]:
+        """The counts of each front that tells all parts, and its restarts by then. One part is judged in one step."""
+        found: dict[FrontKeeper, tuple[int, FrontCounts]] = {}
+        for begin in range(0, max(1, len(self._keys)), PART):
+            answered = set()
+            for keeper, answer in await self._ask(Asked.COUNTS, begin):
+                await trio.lowlevel.checkpoint()
+                try:
+                    part = FrontCounts.of_told(answer.told, self._keys[begin : begin + PART])
+                except BadFrontMessage as error:
+                    lines.front_left_out(front=keeper.number, what="counts", reason=str(error))
+                    continue
+                if not begin:
+                    found[keeper] = keeper.restarts, part
+                elif keeper in found and found[keeper][0] == keeper.restarts:
+                    found[keeper][1].put_together(part)
+                answered.add(keeper)
+            found = {keeper: one for keeper, one in found.items() if keeper in answered}
+        return {keeper: one for keeper, one in found.items() if keeper.restarts == one[0]}
+
+    async def _ask(self, what: Asked, begin: int = 0) -> list[tuple[FrontKeeper, Answer]]:
+        """Ask every front that serves, and wait for those that answer in time. :param begin: of ``Ask``."""
         self._asked += 1
         number = self._asked
         for keeper in self.keepers:
-            keeper.order(Ask(number, what))
+            keeper.order(Ask(number, what, begin))
         found = []
         with trio.move_on_after(_PATIENCE):
             for keeper in self.keepers:

@@ -17,7 +17,7 @@ import pickle
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import attrs
@@ -29,6 +29,8 @@ from passenger_trio.codecs.front_reports import (
     Ask,
     Drain,
     Drained,
+    Explain,
+    Explained,
     FrameReader,
     Line,
     Order,
@@ -39,14 +41,18 @@ from passenger_trio.codecs.front_reports import (
     frame,
     read_report,
 )
+from passenger_trio.core.evidence import Evidence
 from passenger_trio.core.fronts.messages import FromFront, FromOwner
+from passenger_trio.core.model import GroupKey
 from passenger_trio.core.task_restarts import TaskRestarts
 from passenger_trio.errors import BadFrontMessage
 from passenger_trio.fronts.board import Board
+from passenger_trio.fronts.explaining import MOST, may_explain
 from passenger_trio.fronts.link import BrokenLink, OwnerLink
 from passenger_trio.fronts.log_of_front import write_line
 from passenger_trio.fronts.setup import FrontSetup
 from passenger_trio.log_lines import server as lines
+from passenger_trio.options import AppOptions
 from passenger_trio.system.children import start_program
 from passenger_trio.system.packets import packet_pair
 from passenger_trio.system.pidfd import PidFd, pin_child
@@ -81,6 +87,9 @@ class LeaseOffice(Protocol):
     def front_gone(self, front: int) -> None:
         """All that the front had comes back."""
 
+    async def evidence(self, key: GroupKey, pid: int, *, ends: bool) -> Evidence | None:
+        """See ``PoolSeam``."""
+
 
 @attrs.define(eq=False)
 class FrontKeeper:
@@ -91,6 +100,7 @@ class FrontKeeper:
     """For the descriptors of the channel and of the page."""
     _office: LeaseOffice
     _board: Board
+    _routes: Sequence[tuple[GroupKey, AppOptions]] = ()
     accepts: bool = False
     """It is to accept connections as soon as it can."""
     drains: bool = False
@@ -106,6 +116,8 @@ class FrontKeeper:
     """Set, and replaced, when an answer has come or the process has ended."""
     _serving_since: float = math.inf
     """Since when this process of it can serve."""
+    _explained: int = 0
+    """Requests of it that are looked for now."""
     _waiting: bytearray = attrs.field(factory=bytearray)
     _more: trio.Event = attrs.field(factory=trio.Event)
 
@@ -199,7 +211,7 @@ class FrontKeeper:
             async with trio.open_nursery() as ends:
                 ends.start_soon(link.run, lambda message: self._office.received(front, message))
                 ends.start_soon(self._write, stream)
-                ends.start_soon(self._read, stream)
+                ends.start_soon(self._read, stream, ends)
                 ends.start_soon(self._watch)
                 await pidfd.wait_exit()
                 ends.cancel_scope.cancel()
@@ -236,14 +248,16 @@ class FrontKeeper:
                 self._more = trio.Event()
                 await self._more.wait()
 
-    async def _read(self, stream: trio.SocketStream) -> None:
+    async def _read(self, stream: trio.SocketStream, nursery: trio.Nursery) -> None:
         reader = FrameReader()
         while data := await stream.receive_some(65536):
             reader.feed(bytes(data))
             for payload in reader.frames():
-                self._take(payload)
+                if (asked := self._take(payload)) is not None:
+                    nursery.start_soon(self._explain, asked)
 
-    def _take(self, payload: bytes) -> None:
+    def _take(self, payload: bytes) -> Explain | None:
+        """A report has come. Returns what takes longer than a step."""
         match read_report(payload):
             case Serving():
                 self._serving_since = trio.current_time()
@@ -257,6 +271,20 @@ class FrontKeeper:
                 self._tell_answered()
             case Drained():
                 lines.front_drained(front=self.number)
+            case Explain() as asked:
+                if self._explained < MOST:
+                    self._explained += 1
+                    return asked
+                self.order(Explained(asked.number, None))
+        return None
+
+    async def _explain(self, asked: Explain) -> None:
+        try:
+            known = may_explain(asked, self._routes)
+            evidence = await self._office.evidence(asked.group, asked.pid, ends=asked.ends) if known else None
+            self.order(Explained(asked.number, evidence))
+        finally:
+            self._explained -= 1
 
     def _tell_answered(self) -> None:
         answered, self.answered = self.answered, trio.Event()

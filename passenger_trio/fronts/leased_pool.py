@@ -33,6 +33,7 @@ from passenger_trio.core.fronts.messages import (
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, WaiterId
 from passenger_trio.core.state import Rejection
 from passenger_trio.errors import InvariantBroken
+from passenger_trio.fronts.explaining import FindEvidence
 from passenger_trio.fronts.leased_session import Lease, LeasedSession
 from passenger_trio.fronts.remote_process import RemoteProcess
 from passenger_trio.kernel import ErrorKernel
@@ -60,8 +61,10 @@ class Outbox(Protocol):
 class LeasedPool:
     """``run`` is its timer."""
 
-    def __init__(self, outbox: Outbox, kernel: ErrorKernel) -> None:
+    def __init__(self, outbox: Outbox, kernel: ErrorKernel, evidence: FindEvidence | None = None) -> None:
+        """:param evidence: asks the owner; None: nothing is known of requests that failed."""
         self._outbox = outbox
+        self._evidence = evidence
         self._kernel = kernel
         self._ledger = FrontLedger()
         self._waiter_ids = itertools.count(1)
@@ -134,7 +137,9 @@ class LeasedPool:
         return self._rejections[key]
 
     async def evidence(self, key: GroupKey, pid: int, *, ends: bool) -> Evidence | None:
-        """See ``PoolSeam``. A front knows nothing of the kind: the owner has it, and the log."""
+        """See ``PoolSeam``. The owner knows."""
+        if self._evidence is not None:
+            return await self._evidence(key, pid, ends=ends)
         await trio.lowlevel.checkpoint()
         return None
 

@@ -35,6 +35,7 @@ from passenger_trio.codecs.front_reports import (
     Ask,
     Asked,
     Drain,
+    Explained,
     Order,
     ReopenLogs,
     Resume,
@@ -44,7 +45,9 @@ from passenger_trio.codecs.front_reports import (
     encode_serving,
 )
 from passenger_trio.core.descriptors import Descriptors
+from passenger_trio.core.fronts.counts import PART, FrontCounts
 from passenger_trio.fronts.board import BEAT, Board, BoardGate, Hint
+from passenger_trio.fronts.explaining import Explanations
 from passenger_trio.fronts.leased_pool import LeasedPool
 from passenger_trio.fronts.link import BrokenLink, FrontLink
 from passenger_trio.fronts.owners_health import OwnersHealth
@@ -104,7 +107,8 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
     LogToOwner.install(reports, setup.log_level)
     config = setup.config
     link = FrontLink(socket.socket(fileno=setup.leases))
-    pool = LeasedPool(link, kernel)
+    explanations = Explanations(reports)
+    pool = LeasedPool(link, kernel, explanations.ask)
     for key, app in setup.routes:
         pool.add_group(key, app.max_request_queue_size)
     board = Board.attach(setup.page, setup.share.fronts)
@@ -125,7 +129,7 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
     front.gate = BoardGate(board, setup.share.number, lambda: len(front.connections), front.now)
     listeners = [Listener(socket.socket(fileno=fd), front, owns_file=False) for fd in setup.listeners]
     async with trio.open_nursery() as tree:
-        orders = Orders(front, pool, reports, tree)
+        orders = Orders(front, pool, reports, explanations, tree)
         tree.start_soon(_end_with, tree, reports.run)
         tree.start_soon(_end_with, tree, reports.hear, orders.obey)
         tree.start_soon(_end_with, tree, link.run, pool.receive)
@@ -183,14 +187,19 @@ async def _beat(board: Board, number: int, front: Front, pool: LeasedPool) -> No
 class Orders:
     """What the owner wants of this front."""
 
-    def __init__(self, front: Front, pool: LeasedPool, reports: Reports, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, front: Front, pool: LeasedPool, reports: Reports, explanations: Explanations, nursery: trio.Nursery
+    ) -> None:
         """:param nursery: for answers."""
+        self._explanations = explanations
         self._front = front
         self._pool = pool
         self._nursery = nursery
         self._reports = reports
         self.accept = trio.Event()
         self.stop = trio.Event()
+        self._counts: FrontCounts | None = None
+        """Of which the owner asks for one part after another."""
         self.grace = 0.0
         """Seconds for what is under way when it stops."""
 
@@ -211,22 +220,27 @@ class Orders:
                 self.grace = order.grace
                 self.accept.set()
                 self.stop.set()
+            case Explained():
+                self._explanations.answered(order)
             case Ask():
                 self._nursery.start_soon(self._answer, order)
 
     async def _answer(self, asked: Ask) -> None:
         with self._front.kernel.contain("an answer to the owner"):
             self._pool.tell_usage()  # it goes before the answer
-            told = await self._tell(asked.what)
+            told = await self._tell(asked)
             self._reports.send(encode_answer(Answer(asked.number, told)))
 
-    async def _tell(self, what: Asked) -> dict[str, Any]:
+    async def _tell(self, asked: Ask) -> dict[str, Any]:
         front = self._front
-        if what is Asked.FACTS:
+        if asked.what is Asked.FACTS:
             return front_facts(front)
-        if what is Asked.REQUESTS:
+        if asked.what is Asked.REQUESTS:
             return {"requests": requests_in_flight(front, front.now())}
-        return (await front_counts(front)).told([route.key for route in front.mounts.routes])
+        if not asked.begin or self._counts is None:
+            self._counts = await front_counts(front)
+        routes = front.mounts.routes[asked.begin : asked.begin + PART]
+        return self._counts.told([route.key for route in routes])
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import assert_never
 import trio
 
 from passenger_trio.core.commands import Reason
+from passenger_trio.core.evidence import Evidence
 from passenger_trio.core.fronts.messages import (
     FromFront,
     FromOwner,
@@ -127,6 +128,10 @@ class LeaseDesk:
             self._pool_changed = True
             self._wake_by(-math.inf)
             await changed.wait()
+
+    async def evidence(self, key: GroupKey, pid: int, *, ends: bool) -> Evidence | None:
+        """See ``PoolSeam``."""
+        return await self._pool.evidence(key, pid, ends=ends)
 
     # -- fronts: called by fronts/ ------------------------------------------------------------------------------
 

@@ -544,7 +544,7 @@ class Pool(Effects):
 
     async def evidence(self, key: GroupKey, pid: int, *, ends: bool) -> Evidence | None:
         """See ``PoolSeam``."""
-        end = await self._ends.wait(pid) if pid and ends else None
+        end = await self._ends.wait(key, pid) if pid and ends else None
         await trio.lowlevel.checkpoint()
         if not self.has(key):
             return None

@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from passenger_trio.core.evidence import Evidence, ProcessEnd, process_evidence
-from passenger_trio.core.model import ProcessId
+from passenger_trio.core.model import GroupKey, ProcessId
 from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.core.statistics import GroupStatistics
 from passenger_trio.pool.session import Process
@@ -32,18 +32,19 @@ class RecentEnds:
 
     def __init__(self, processes: Mapping[ProcessId, Process[LiveProcess]]) -> None:
         self._processes = processes
-        self._ends: deque[tuple[int, ProcessEnd]] = deque(maxlen=_MOST)
+        self._ends: deque[tuple[GroupKey, int, ProcessEnd]] = deque(maxlen=_MOST)
         self._recorded = trio.Event()
 
     def record(self, process: Process[LiveProcess], status: int | None, reason: str) -> None:
         """A process has ended."""
-        self._ends.append((process.live.pid, ProcessEnd(describe_exit(status), reason, process.live.output_tail)))
+        end = ProcessEnd(describe_exit(status), reason, process.live.output_tail)
+        self._ends.append((process.group, process.live.pid, end))
         recorded, self._recorded = self._recorded, trio.Event()
         recorded.set()
 
-    async def wait(self, pid: int) -> ProcessEnd | None:
-        """How a process ended of which a connection has just seen the end; None: it lives."""
-        process = self._living(pid)
+    async def wait(self, key: GroupKey, pid: int) -> ProcessEnd | None:
+        """How a process of a group ended of which a connection has just seen the end; None: it lives."""
+        process = self._living(key, pid)
         if process is not None:
             with trio.move_on_after(_EXIT_TIME) as looking:
                 await process.left.wait()  # not its pidfd: its keeper waits for that, and one task may
@@ -51,16 +52,16 @@ class RecentEnds:
                 return None
         # The exit may be seen here before the pool has seen it, and its status comes later still.
         with trio.move_on_after(_STATUS_TIME):
-            while self._find(pid) is None:
+            while self._find(key, pid) is None:
                 await self._recorded.wait()
         await trio.lowlevel.checkpoint()
-        return self._find(pid)
+        return self._find(key, pid)
 
     def evidence(
         self, group: GroupStatistics, limits: PoolLimits, pid: int, end: ProcessEnd | None, now: float
     ) -> Evidence:
         """:param pid: of the process that had the request; 0: there was none."""
-        living: Process[Any] | None = self._living(pid) if pid else None
+        living: Process[Any] | None = self._living(group.key, pid) if pid else None
         return Evidence(
             group.limits,
             min(group.limits.max_instances or limits.max_pool_size, limits.max_pool_size),
@@ -71,8 +72,9 @@ class RecentEnds:
             end.output if end is not None else living.live.output_tail if living is not None else (),
         )
 
-    def _find(self, pid: int) -> ProcessEnd | None:
-        return next((end for ended, end in reversed(self._ends) if ended == pid), None)
+    def _find(self, key: GroupKey, pid: int) -> ProcessEnd | None:
+        return next((end for group, ended, end in reversed(self._ends) if (group, ended) == (key, pid)), None)
 
-    def _living(self, pid: int) -> Process[LiveProcess] | None:
-        return next((process for process in self._processes.values() if process.live.pid == pid), None)
+    def _living(self, key: GroupKey, pid: int) -> Process[LiveProcess] | None:
+        found = (process for process in self._processes.values() if process.live.pid == pid and process.group == key)
+        return next(found, None)

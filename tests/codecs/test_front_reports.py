@@ -16,6 +16,8 @@ from passenger_trio.codecs.front_reports import (
     Ask,
     Asked,
     Drained,
+    Explain,
+    Explained,
     FrameReader,
     Line,
     Order,
@@ -24,18 +26,21 @@ from passenger_trio.codecs.front_reports import (
     Stop,
     encode_answer,
     encode_drained,
+    encode_explain,
     encode_line,
     encode_order,
     encode_serving,
     read_order,
     read_report,
 )
+from passenger_trio.core.model import GroupKey
 from passenger_trio.errors import BadFrontMessage
 
 LINE = Line(30, "passenger_trio.server", "cannot accept\nconnections", {"pid": 7, "why": None}, "")
 ANSWER = Answer(3, {"requests": []})
-REPORTS = encode_serving() + encode_line(LINE) + encode_answer(ANSWER) + encode_drained()
-MEANT: list[Report] = [Serving(), LINE, ANSWER, Drained()]
+ASKED = Explain(1, GroupKey("shop", "production"), 4711, True)
+REPORTS = encode_serving() + encode_line(LINE) + encode_answer(ANSWER) + encode_explain(ASKED) + encode_drained()
+MEANT: list[Report] = [Serving(), LINE, ANSWER, ASKED, Drained()]
 
 
 def frames(pieces: list[bytes]) -> list[bytes]:
@@ -54,7 +59,7 @@ def test_reports_arrive_whole_and_byte_by_byte(size: int) -> None:
 
 
 def test_orders_arrive() -> None:
-    orders: list[Order] = [Accept(), Ask(1, Asked.COUNTS), Stop(30.0)]
+    orders: list[Order] = [Accept(), Ask(1, Asked.COUNTS), Explained(1, None), Stop(30.0)]
     assert [read_order(payload) for payload in frames([b"".join(map(encode_order, orders))])] == orders
 
 
@@ -64,7 +69,7 @@ def test_bytes_are_a_report_or_refused(payload: bytes) -> None:
         report = read_report(payload)
     except BadFrontMessage:
         return
-    assert isinstance(report, Serving | Drained | Line | Answer)
+    assert isinstance(report, Serving | Drained | Line | Answer | Explain)
 
 
 def line(**change: Any) -> bytes:
@@ -83,6 +88,10 @@ def line(**change: Any) -> bytes:
         b'{"report": "none"}',
         b'{"report": "answer", "number": true, "told": {}}',
         b'{"report": "answer", "number": 1, "told": []}',
+        b'{"report": "explain", "number": 1, "group": "shop", "environment": "production", "pid": -1, "ends": true}',
+        b'{"report": "explain", "number": 1, "group": "shop", "environment": "production", "pid": 1, "ends": 1}',
+        b'{"report": "explain", "number": 1, "group": ["shop"], "environment": "production", "pid": 1, "ends": true}',
+        b'{"report": "explain", "number": 1, "group": "shop", "pid": 1, "ends": true}',
         line(level=25),
         line(level=20.0),
         line(logger="root"),

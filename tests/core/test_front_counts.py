@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from passenger_trio.core.fronts.add_up import add_up, check_requests
-from passenger_trio.core.fronts.counts import FrontCounts
+from passenger_trio.core.fronts.counts import PART, FrontCounts
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.tally import RequestTally
 from passenger_trio.errors import BadFrontMessage
@@ -54,6 +54,29 @@ def counts(requests: list[Any]) -> FrontCounts:
 
 def sent(told: FrontCounts) -> FrontCounts:
     return FrontCounts.of_told(json.loads(json.dumps(told.told(KEYS))), KEYS)
+
+
+def test_OB1_counts_of_many_applications_are_told_and_added_in_parts() -> None:
+    """Of a thousand applications they would stop the owner's loop for a tenth of a second (issue 18, Done when 4)."""
+    keys = [GroupKey(f"app{number}", "production") for number in range(2 * PART + 7)]
+    whole = FrontCounts(
+        tallies={key: tally([(b"GET", 200, 0.1, 0.0, 0.1)] * number) for number, key in enumerate(keys, 1)},
+        in_flight=Counter({key: number for number, key in enumerate(keys)}),
+        accepted=7,
+    )
+    together = FrontCounts()
+    for begin in range(0, len(keys), PART):
+        some = keys[begin : begin + PART]
+        part = FrontCounts.of_told(json.loads(json.dumps(whole.told(some))), some)
+        assert len(part.tallies) <= PART
+        if begin:
+            together.put_together(part)
+        else:
+            together = part
+    assert together.told(keys) == whole.told(keys)
+    total = FrontCounts()
+    assert [len(total.tallies) for _ in total.add_in_parts(together)] == [PART, 2 * PART, 2 * PART + 7]
+    assert total.told(keys) == whole.told(keys)
 
 
 @given(REQUESTS, REQUESTS)

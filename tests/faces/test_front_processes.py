@@ -150,6 +150,18 @@ def test_FR5_lines_of_two_fronts_never_mix(server: Supervisor) -> None:
         )
 
 
+def test_OB10_a_page_that_explains_has_what_the_owner_knows(server: Supervisor) -> None:
+    """How the process ended, and the processes of the application, of which a front knows nothing."""
+    with server.connect() as client:
+        response = client.request("POST", "/exit?3", headers=[("Accept", "application/json")])
+    assert response.status == 502
+    told = json.loads(response.text)["error"]
+    assert "ended: exit status 3" in told["ending"]
+    assert told["most_processes"] == 4
+    assert told["processes"]
+    eventually(lambda: len(server.pids) == 4)
+
+
 def test_FR4_drain_and_resume_reach_every_front(server: Supervisor) -> None:
     with connected(server, 6) as there:
         assert {client.get("/pid").header("Connection") for client in there} == {None}

@@ -9,8 +9,18 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from trio.testing import MockClock
 
-from passenger_trio.codecs.front_reports import Ask, Asked, FrameReader, encode_order, encode_serving
+from passenger_trio.codecs.front_reports import (
+    Ask,
+    Asked,
+    Explain,
+    Explained,
+    FrameReader,
+    encode_explain,
+    encode_order,
+    encode_serving,
+)
 from passenger_trio.core.accept_gate import Turn
 from passenger_trio.core.commands import Reason
 from passenger_trio.core.fronts.messages import (
@@ -27,12 +37,15 @@ from passenger_trio.core.fronts.messages import (
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
 from passenger_trio.errors import BadFrontMessage, ProcessUnreachable, RequestQueueFull
 from passenger_trio.fronts.board import STALE, Board, BoardGate, Hint
+from passenger_trio.fronts.explaining import Explanations, may_explain
 from passenger_trio.fronts.keeper import FrontKeeper
 from passenger_trio.fronts.leased_pool import LeasedPool
 from passenger_trio.fronts.link import BrokenLink, FrontLink, OwnerLink
 from passenger_trio.fronts.remote_process import RemoteProcess
+from passenger_trio.fronts.reports import Reports
 from passenger_trio.fronts.setup import FrontSetup
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.options import AppOptions
 from passenger_trio.pool.session import Session
 from passenger_trio.pool.waiter import Waiter
 from passenger_trio.system.packets import packet_pair
@@ -313,6 +326,8 @@ async def test_FR5_a_front_that_starts_is_asked_for_nothing() -> None:
 
         def front_gone(self, front: int) -> None: ...
 
+        async def evidence(self, key: GroupKey, pid: int, *, ends: bool) -> None: ...
+
     def setup(leases: int, page: int) -> FrontSetup:
         raise AssertionError("it is not started here")
 
@@ -330,3 +345,34 @@ async def test_FR5_a_front_that_starts_is_asked_for_nothing() -> None:
     assert keeper.serves
     assert keeper._waiting == encode_order(Ask(2, Asked.FACTS))
     board.page.close()
+
+
+def test_OB10_a_front_is_told_of_applications_whose_pages_explain_themselves() -> None:
+    """Predicate of trust: what processes of others have written is not for a front."""
+    open_one, mute = GroupKey("open", "development"), GroupKey("mute", "production")
+    routes = [
+        (open_one, AppOptions(environment="development")),
+        (mute, AppOptions(environment="production")),
+    ]
+    assert [app.explains_errors for _, app in routes] == [True, False]
+    assert may_explain(Explain(1, open_one, 4711, True), routes)
+    assert not may_explain(Explain(1, mute, 4711, True), routes)
+    assert not may_explain(Explain(1, GroupKey("open", "production"), 4711, True), routes)
+    assert not may_explain(Explain(1, GroupKey("nobody", "development"), 4711, True), routes)
+
+
+async def test_OB10_an_owner_that_says_nothing_is_not_waited_for_long(autojump_clock: MockClock) -> None:
+    sent: list[bytes] = []
+
+    class Sent(Reports):
+        def __init__(self) -> None: ...
+
+        def send(self, report: bytes) -> None:
+            sent.append(report)
+
+    explanations = Explanations(Sent())
+    begun = trio.current_time()
+    assert await explanations.ask(GroupKey("shop", "x"), 1, ends=True) is None
+    assert trio.current_time() - begun <= 2
+    explanations.answered(Explained(1, None))  # too late
+    assert sent == [encode_explain(Explain(1, GroupKey("shop", "x"), 1, True))]

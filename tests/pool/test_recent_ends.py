@@ -30,6 +30,11 @@ async def test_OB10_the_evidence_of_an_end_waits_for_the_exit(autojump_clock: Mo
         assert found.end is not None
         assert (found.end.how, found.end.reason) == ("killed by signal 11 (SIGSEGV)", "")
         assert found.most_processes == 2
+        other = GroupKey("other", "test")
+        await pool.add_group(other, GroupLimits(), DummySpawner(), 1.0)
+        stranger = await pool.evidence(other, process.pid, ends=True)
+        assert stranger is not None
+        assert stranger.end is None, "it is another application's"
         session.close(SessionOutcome.UNANSWERED)
 
 
