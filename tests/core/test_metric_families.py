@@ -122,7 +122,7 @@ def test_OB1_of_many_applications_a_scrape_writes_those_that_have_changed() -> N
     changes: tuple[Callable[[], object], ...] = (
         lambda: tally.finished((b"GET", 200, 0.02, 0.004, 0.01)),
         lambda: setattr(tally, "retried", 1),
-        lambda: tally.websockets.update(["1000"]),
+        lambda: tally.websocket_ended("1000"),
         lambda: counts.refused.finished((b"GET", 400, 0.02, 0.0, 0.0)),
         lambda: counts.in_flight.update([one]),
         lambda: policy.checkout(WaiterId(1), one, 1.0),
