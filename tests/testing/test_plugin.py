@@ -433,6 +433,9 @@ def test_workers_of_xdist_and_a_server_elsewhere(pytester: pytest.Pytester) -> N
         run(pytester, "--passenger-server", server.url, "test_elsewhere.py").assert_outcomes(passed=1)
         by_name = run(pytester, f"--passenger-server={server.instance_dir}", "test_elsewhere.py")
         by_name.assert_outcomes(passed=1)
+        moved = run(pytester, "--passenger-server", str(server.instance_dir), "test_elsewhere.py")
+        assert moved.ret == pytest.ExitCode.USAGE_ERROR
+        moved.stderr.fnmatch_lines([f"*write --passenger-server={server.instance_dir}*looks for its rootdir there*"])
     with pytest.raises(pytest.UsageError, match="'no-such-one': no such instance of yours runs"):
         _address("no-such-one")
 
