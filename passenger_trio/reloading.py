@@ -55,6 +55,8 @@ __all__ = ["ConfigSource", "Parts", "ReadConfig", "Reloading", "descriptors_for"
 _AT_A_TIME = 50
 _LOOK = 0.02
 """Seconds between two looks at the requests that are on their way to a removed application."""
+_LOOK_AT_OTHERS = 0.2
+"""The same, where other processes have to be asked."""
 
 
 T = TypeVar("T")
@@ -99,6 +101,26 @@ class ConfigSource(Protocol):
         """The server has taken it over."""
 
 
+class OtherFronts(Protocol):
+    """The front processes, all together."""
+
+    async def reconfigure(
+        self,
+        config: Config,
+        routes: Sequence[tuple[GroupKey, AppOptions]],
+        sessions: int,
+        max_pool_size: int,
+        disk: int,
+    ) -> None:
+        """Serve this from now on. Returns when every front that answers does.
+
+        :param disk: the most bytes that all buffers together have on disk.
+        """
+
+    async def is_asked_for(self, key: GroupKey) -> bool:
+        """Whether a request for an application is on its way to a process."""
+
+
 @attrs.define(eq=False)
 class Parts:
     """The parts of a running server that a reload changes. The tree makes them."""
@@ -133,8 +155,8 @@ class Reloading:
         """Where the configuration is read anew; None: a program made it."""
         self.is_open = False
         """Whether the server serves: before and after that, nothing is reloaded."""
-        self.has_fronts = False
-        """Whether front processes serve, which have the options of the start."""
+        self.others: OtherFronts | None = None
+        """The front processes, if there are several."""
         self.is_embedded = False
         """Whether a program embeds the server."""
         self.specs: dict[GroupKey, AppSpec] = {spec.key: spec for spec in specs}
@@ -307,8 +329,10 @@ class Reloading:
         before = _setup(self.config, [(app, found) for app, found in self._pairs() if id(app) not in stays])
         after = [(app, found) for app, found in zip(config.apps, apps, strict=True) if id(app) not in stays]
         plan = make_plan(before, _setup(config, after))
-        if self.has_fronts and (lines := plan.beyond_the_pool):
-            what = f"with several fronts only the pool's options change without a new start of the server, and not {'; '.join(lines)}"
+        if self.others is not None and (lines := plan.of_listeners):
+            what = (
+                f"with several fronts addresses change with a new start of the server only, and not {'; '.join(lines)}"
+            )
             raise ReloadRefused(f"nothing is changed: {what}", lines)
         if plan.impossible:
             lines = tuple(change.line for change in plan.impossible)
@@ -390,6 +414,11 @@ class Reloading:
                 access_log if on_request is None else RecordTee(on_request, access_log, self._front.kernel)
             )
             self.serve_access_log()
+        if self.others is not None:
+            sessions = session_limit([spec.concurrency for spec in new.values()], limits.max_pool_size)
+            apps_of = [(route.key, route.app) for route in routes]
+            disk = self._front.spill.quota.limit
+            await self.others.reconfigure(config, apps_of, sessions, limits.max_pool_size, disk)
         for spec in removed:
             self._leaving[spec.key] = spec
             parts.nursery.start_soon(self._see_off, spec)
@@ -453,8 +482,8 @@ class Reloading:
     async def _see_off(self, spec: AppSpec) -> None:
         """Remove an application that gets no more requests."""
         with trio.move_on_after(spec.app.max_drain_time or 300.0):
-            while self._front.is_asked_for(spec.key):  # noqa: ASYNC110  many places end what is looked for
-                await trio.sleep(_LOOK)
+            while await self._is_asked_for(spec.key):  # noqa: ASYNC110  many places end what is looked for
+                await trio.sleep(_LOOK if self.others is None else _LOOK_AT_OTHERS)
         if spec.key not in self.specs:
             self._pool.remove_group(spec.key)
             task = self._pool.group_tasks.get(spec.key)
@@ -466,6 +495,11 @@ class Reloading:
                     await self._in_thread(remove_cgroup, left)
         if self._leaving.get(spec.key) is spec:
             del self._leaving[spec.key]
+
+    async def _is_asked_for(self, key: GroupKey) -> bool:
+        if self._front.is_asked_for(key):
+            return True
+        return self.others is not None and await self.others.is_asked_for(key)
 
     def restart_files(self) -> tuple[dict[GroupKey, str], dict[GroupKey, str], float]:
         """For the restart-file poller: where each application's ``restart.txt`` and code are, and how often to look."""

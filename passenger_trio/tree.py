@@ -230,7 +230,7 @@ async def open_tree(
         reloading = Reloading(
             config, apps, specs, pool, front, access_log, listening, places.make_spec, instance.write, own
         )
-        reloading.has_fronts = front_processes is not None
+        reloading.others = front_processes
         reloading.is_embedded = become_user is None
         server = RunningServer(instance.admin_socket, apps, pool, front, reloading)
         server.fronts = front_processes

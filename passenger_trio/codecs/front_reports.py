@@ -31,6 +31,7 @@ import attrs
 from passenger_trio.core.evidence import Evidence
 from passenger_trio.core.model import GroupKey
 from passenger_trio.errors import BadFrontMessage
+from passenger_trio.options import AppOptions, Config
 
 __all__ = [
     "Accept",
@@ -44,9 +45,11 @@ __all__ = [
     "FrameReader",
     "Line",
     "Order",
+    "Reconfigure",
     "ReopenLogs",
     "Report",
     "Resume",
+    "Served",
     "Serving",
     "Stop",
     "encode_answer",
@@ -126,7 +129,30 @@ class Explained:
     evidence: Evidence | None
 
 
-Order = Accept | Drain | Resume | ReopenLogs | Stop | Ask | Explained
+@attrs.frozen
+class Served:
+    """What a front serves, and by which options."""
+
+    config: Config
+    """With this front's part of the limits."""
+    routes: tuple[tuple[GroupKey, AppOptions], ...]
+    keys: tuple[GroupKey, ...]
+    """Every application that was ever served, in the order in which they came: counts are told in this order."""
+    sessions: int
+    """The most sessions at the same time; 0: no limit."""
+    max_pool_size: int
+    log_level: int
+
+
+@attrs.frozen
+class Reconfigure:
+    """Serve this from now on. It is answered, with an empty object, when no request goes by what was served before."""
+
+    number: int
+    served: Served
+
+
+Order = Accept | Drain | Resume | ReopenLogs | Stop | Ask | Explained | Reconfigure
 
 
 def encode_order(order: Order) -> bytes:

@@ -186,9 +186,9 @@ class Plan:
         return tuple(change.line for change in self.changes)
 
     @property
-    def beyond_the_pool(self) -> tuple[str, ...]:
-        """Lines of what several fronts would have to be told: each was started with the options of the server and of its applications."""
-        return tuple(change.line for change in self.changes if change.subject != "pool")
+    def of_listeners(self) -> tuple[str, ...]:
+        """Lines of what several fronts cannot do while they run: each was started with its listening sockets."""
+        return tuple(change.line for change in self.changes if change.kind is Kind.LISTENERS)
 
 
 def make_plan(before: Setup, after: Setup) -> Plan:

@@ -13,7 +13,19 @@ from typing import Any
 import attrs
 import trio
 
-from passenger_trio.codecs.front_reports import Accept, Answer, Ask, Asked, Drain, Order, ReopenLogs, Resume, Stop
+from passenger_trio.codecs.front_reports import (
+    Accept,
+    Answer,
+    Ask,
+    Asked,
+    Drain,
+    Order,
+    Reconfigure,
+    ReopenLogs,
+    Resume,
+    Served,
+    Stop,
+)
 from passenger_trio.core.fronts.add_up import add_up, check_requests
 from passenger_trio.core.fronts.counts import PART, FrontCounts
 from passenger_trio.core.fronts.share import Share
@@ -65,21 +77,20 @@ class Fronts:
         self._counting = trio.Lock()
         self._past = FrontCounts()
         """What fronts that have died told last."""
-        self._keys = [key for key, _ in routes]
+        self._keys: dict[GroupKey, None] = {}
+        """Every application that was ever served, in the order in which they came."""
         self._ended = trio.Event()
+        self._count = count
+        self._set_served(config, routes, sessions, max_pool_size, disk)
 
         def setup_of(share: Share, leases: int, page: int) -> FrontSetup:
             return FrontSetup(
                 share=share,
-                config=attrs.evolve(config, server=options_of_share(config.server, share, disk)),
-                routes=tuple(routes),
+                served=self._served_by(share),
                 leases=leases,
                 page=page,
                 listeners=tuple(sock.fileno() for sock in listeners),
-                sessions=sessions,
-                max_pool_size=max_pool_size,
                 admin_socket=admin_socket,
-                log_level=log_level(),
                 clock_offset=offset_of_clock(),
             )
 
@@ -116,6 +127,48 @@ class Fronts:
     def close(self) -> None:
         """Give the page back."""
         self.board.page.close()
+
+    # -- what is served -----------------------------------------------------------------------------------------
+
+    def _set_served(
+        self,
+        config: Config,
+        routes: Sequence[tuple[GroupKey, AppOptions]],
+        sessions: int,
+        max_pool_size: int,
+        disk: int,
+    ) -> None:
+        self._keys.update(dict.fromkeys(key for key, _ in routes))
+        self._disk = disk
+        self._whole = Served(config, tuple(routes), tuple(self._keys), sessions, max_pool_size, 0)
+
+    def _served_by(self, share: Share) -> Served:
+        """A front's part, for one that starts now, or is told now."""
+        config = self._whole.config
+        return attrs.evolve(
+            self._whole,
+            config=attrs.evolve(config, server=options_of_share(config.server, share, self._disk)),
+            log_level=log_level(config.server.log_level),
+        )
+
+    async def reconfigure(
+        self,
+        config: Config,
+        routes: Sequence[tuple[GroupKey, AppOptions]],
+        sessions: int,
+        max_pool_size: int,
+        disk: int,
+    ) -> None:
+        """Serve this from now on. Returns when every front does, but for one that does not answer for ``_PATIENCE`` seconds."""
+        self._set_served(config, routes, sessions, max_pool_size, disk)
+        number = self._next_number()
+        for keeper in self.keepers:
+            keeper.order(Reconfigure(number, self._served_by(Share(keeper.number, self._count))))
+        await self._answers(number)
+
+    async def is_asked_for(self, key: GroupKey) -> bool:
+        """Whether a request for an application is on its way to a process, at a front that answers."""
+        return any(request.get("group") == str(key) and not request.get("pid") for request in await self.requests())
 
     # -- orders -------------------------------------------------------------------------------------------------
 
@@ -183,12 +236,13 @@ class Fronts:
     async def _ask_for_counts(self) -> dict[FrontKeeper, tuple[int, FrontCounts]]:
         """The counts of each front that tells all parts, and its restarts by then. One part is judged in one step."""
         found: dict[FrontKeeper, tuple[int, FrontCounts]] = {}
-        for begin in range(0, max(1, len(self._keys)), PART):
+        keys = tuple(self._keys)
+        for begin in range(0, max(1, len(keys)), PART):
             answered = set()
             for keeper, answer in await self._ask(Asked.COUNTS, begin):
                 await trio.lowlevel.checkpoint()
                 try:
-                    part = FrontCounts.of_told(answer.told, self._keys[begin : begin + PART])
+                    part = FrontCounts.of_told(answer.told, keys[begin : begin + PART])
                 except BadFrontMessage as error:
                     lines.front_left_out(front=keeper.number, what="counts", reason=str(error))
                     continue
@@ -202,10 +256,16 @@ class Fronts:
 
     async def _ask(self, what: Asked, begin: int = 0) -> list[tuple[FrontKeeper, Answer]]:
         """Ask every front that serves, and wait for those that answer in time. :param begin: of ``Ask``."""
-        self._asked += 1
-        number = self._asked
+        number = self._next_number()
         for keeper in self.keepers:
             keeper.order(Ask(number, what, begin))
+        return await self._answers(number)
+
+    def _next_number(self) -> int:
+        self._asked += 1
+        return self._asked
+
+    async def _answers(self, number: int) -> list[tuple[FrontKeeper, Answer]]:
         found = []
         with trio.move_on_after(_PATIENCE):
             for keeper in self.keepers:

@@ -88,9 +88,12 @@ class LeasedPool:
         return len(self._leases)
 
     def add_group(self, key: GroupKey, most_queued: int) -> None:
-        """:param most_queued: the longest queue, over all fronts; 0: no limit."""
+        """Serve a group, or change its limit.
+
+        :param most_queued: the longest queue, over all fronts; 0: no limit.
+        """
         self._ledger.add_group(key, most_queued)
-        self._rejections[key] = None
+        self._rejections.setdefault(key, None)
 
     async def run(self) -> None:
         """Ask the ledger when it is time, until cancelled.

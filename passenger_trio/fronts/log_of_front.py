@@ -16,9 +16,9 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 """Names that ``extra`` must not have."""
 
 
-def log_level() -> int:
-    """The lowest level that is logged: a front need not send others."""
-    return logging.getLogger(ROOT_LOGGER).getEffectiveLevel()
+def log_level(configured: str) -> int:
+    """The lowest level that is logged, now or by the configuration, which a reload may change: a front need not send others."""
+    return min(logging.getLogger(ROOT_LOGGER).getEffectiveLevel(), logging.getLevelNamesMapping()[configured.upper()])
 
 
 def write_line(line: Line, front: int) -> None:

@@ -20,7 +20,6 @@ after that nothing that it decides can be trusted (KE1), and costs its own conne
 from __future__ import annotations
 
 import pickle
-import resource
 import signal
 import socket
 import sys
@@ -37,6 +36,7 @@ from passenger_trio.codecs.front_reports import (
     Drain,
     Explained,
     Order,
+    Reconfigure,
     ReopenLogs,
     Resume,
     Stop,
@@ -44,7 +44,6 @@ from passenger_trio.codecs.front_reports import (
     encode_drained,
     encode_serving,
 )
-from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.fronts.counts import PART, FrontCounts
 from passenger_trio.fronts.board import BEAT, Board, BoardGate, Hint
 from passenger_trio.fronts.explaining import Explanations
@@ -52,13 +51,13 @@ from passenger_trio.fronts.leased_pool import LeasedPool
 from passenger_trio.fronts.link import BrokenLink, FrontLink
 from passenger_trio.fronts.owners_health import OwnersHealth
 from passenger_trio.fronts.reports import LogToOwner, Reports
+from passenger_trio.fronts.serves import ServedHere, descriptors_of, routes_of
 from passenger_trio.fronts.setup import FrontSetup, OwnersClock
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.server.front import Front
 from passenger_trio.server.health_paths import HealthPaths
 from passenger_trio.server.listening.listener import Listener
 from passenger_trio.server.logs.access_log import AccessLog
-from passenger_trio.server.mounts import Route
 from passenger_trio.server.report import front_counts, front_facts, requests_in_flight
 from passenger_trio.server.tracing.spans import open_spans
 from passenger_trio.system.children import end_with_parent
@@ -104,23 +103,17 @@ async def _serve(setup: FrontSetup, sock: socket.socket) -> None:
 async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
     kernel = ErrorKernel()
     reports = Reports(stream)
-    LogToOwner.install(reports, setup.log_level)
-    config = setup.config
+    served = setup.served
+    LogToOwner.install(reports, served.log_level)
+    config = served.config
     link = FrontLink(socket.socket(fileno=setup.leases))
     explanations = Explanations(reports)
     pool = LeasedPool(link, kernel, explanations.ask)
-    for key, app in setup.routes:
+    for key, app in served.routes:
         pool.add_group(key, app.max_request_queue_size)
     board = Board.attach(setup.page, setup.share.fronts)
     access_log = AccessLog.open(config, kernel, lock=setup.page)
-    descriptors = Descriptors.measured(
-        resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-        config.server.max_connections,
-        setup.sessions,
-        setup.max_pool_size,
-    )
-    routes = [Route(key, app) for key, app in setup.routes]
-    front = Front(config.server, pool, routes, access_log, descriptors, kernel, setup.share)
+    front = Front(config.server, pool, routes_of(served), access_log, descriptors_of(served), kernel, setup.share)
     spans = open_spans(kernel) if config.server.tracing == "spans" else None
     if spans is not None:
         front.tracing = spans
@@ -129,13 +122,12 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
     front.gate = BoardGate(board, setup.share.number, lambda: len(front.connections), front.now)
     listeners = [Listener(socket.socket(fileno=fd), front, owns_file=False) for fd in setup.listeners]
     async with trio.open_nursery() as tree:
-        orders = Orders(front, pool, reports, explanations, tree)
+        here = ServedHere(served, front, pool, access_log, setup.page, tree)
+        orders = Orders(front, pool, reports, explanations, tree, here)
         tree.start_soon(_end_with, tree, reports.run)
         tree.start_soon(_end_with, tree, reports.hear, orders.obey)
         tree.start_soon(_end_with, tree, link.run, pool.receive)
         tree.start_soon(pool.run)
-        if access_log is not None:
-            tree.start_soon(access_log.run)
         if spans is not None:
             tree.start_soon(kernel.supervise, "tracing", spans.run)
         tree.start_soon(kernel.supervise, "the deadline scanner", front.deadline_scanner.run)
@@ -188,10 +180,17 @@ class Orders:
     """What the owner wants of this front."""
 
     def __init__(
-        self, front: Front, pool: LeasedPool, reports: Reports, explanations: Explanations, nursery: trio.Nursery
+        self,
+        front: Front,
+        pool: LeasedPool,
+        reports: Reports,
+        explanations: Explanations,
+        nursery: trio.Nursery,
+        served: ServedHere,
     ) -> None:
         """:param nursery: for answers."""
         self._explanations = explanations
+        self._served = served
         self._front = front
         self._pool = pool
         self._nursery = nursery
@@ -222,6 +221,10 @@ class Orders:
                 self.stop.set()
             case Explained():
                 self._explanations.answered(order)
+            case Reconfigure():
+                with front.kernel.contain("a reload"):
+                    self._served.change(order.served)
+                    self._reports.send(encode_answer(Answer(order.number, {})))
             case Ask():
                 self._nursery.start_soon(self._answer, order)
 
@@ -239,8 +242,7 @@ class Orders:
             return {"requests": requests_in_flight(front, front.now())}
         if not asked.begin or self._counts is None:
             self._counts = await front_counts(front)
-        routes = front.mounts.routes[asked.begin : asked.begin + PART]
-        return self._counts.told([route.key for route in routes])
+        return self._counts.told(self._served.now.keys[asked.begin : asked.begin + PART])
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ import time
 import attrs
 import trio
 
+from passenger_trio.codecs.front_reports import Served
 from passenger_trio.core.fronts.share import Share
-from passenger_trio.core.model import GroupKey
-from passenger_trio.options import AppOptions, Config
 
 __all__ = ["FrontSetup", "OwnersClock", "offset_of_clock"]
 
@@ -20,21 +19,15 @@ class FrontSetup:
     """Everything that a front is told at its start."""
 
     share: Share
-    config: Config
-    """With this front's part of the limits."""
-    routes: tuple[tuple[GroupKey, AppOptions], ...]
+    served: Served
     leases: int
     """Descriptor of the channel of leases."""
     page: int
     """Descriptor of the shared page."""
     listeners: tuple[int, ...]
     """Descriptors of the listening sockets."""
-    sessions: int
-    """The most sessions at the same time; 0: no limit."""
-    max_pool_size: int
     admin_socket: str
     """Of the owner."""
-    log_level: int
     clock_offset: float
 
 

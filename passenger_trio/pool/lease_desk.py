@@ -56,6 +56,7 @@ from passenger_trio.core.fronts.owner_ledger import OwnerLedger
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
 from passenger_trio.core.state import Rejection
 from passenger_trio.errors import (
+    ApplicationRemoved,
     BadFrontMessage,
     CheckoutError,
     ProcessUnreachable,
@@ -153,6 +154,8 @@ class LeaseDesk:
         now, ledger = self._pool.now(), self._ledger
         match message:
             case Want():
+                if message.group not in self._rejections:
+                    self._step(self._look)  # it was added just now
                 self._step(partial(ledger.want, front, message, now))
             case Return():
                 self._step(partial(ledger.returned, front, message, now))
@@ -209,7 +212,7 @@ class LeaseDesk:
     def _look_at_others(self) -> None:
         for key in list(self._others):
             tickets = {waiter.id for waiter in self._tickets.values()}
-            arrivals = self._pool.lending.waiting_besides(key, tickets)
+            arrivals = self._pool.lending.waiting_besides(key, tickets) if self._pool.has(key) else ()
             self._ledger.set_others(key, arrivals)
             if not arrivals:
                 self._others.discard(key)
@@ -338,7 +341,7 @@ class LeaseDesk:
         """What may have changed in the pool: groups, their slots, and versions that were rejected."""
         self._pool_changed = False
         decisions: list[OwnerDecision] = []
-        for key in self._pool.group_tasks:
+        for key in filter(self._pool.has, self._pool.group_tasks):
             if key not in self._rejections:
                 self._rejections[key] = None
                 self._ledger.add_group(key)
@@ -379,6 +382,8 @@ def _reason(error: CheckoutError) -> Reason:
         return Reason.QUEUE_FULL
     if isinstance(error, RequestQueueTimeout):
         return Reason.QUEUE_TIME
+    if isinstance(error, ApplicationRemoved):
+        return Reason.REMOVED
     return Reason.SHUT_DOWN
 
 

@@ -21,7 +21,9 @@ from passenger_trio.codecs.front_reports import (
     FrameReader,
     Line,
     Order,
+    Reconfigure,
     Report,
+    Served,
     Serving,
     Stop,
     encode_answer,
@@ -35,6 +37,7 @@ from passenger_trio.codecs.front_reports import (
 )
 from passenger_trio.core.model import GroupKey
 from passenger_trio.errors import BadFrontMessage
+from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 
 LINE = Line(30, "passenger_trio.server", "cannot accept\nconnections", {"pid": 7, "why": None}, "")
 ANSWER = Answer(3, {"requests": []})
@@ -59,7 +62,9 @@ def test_reports_arrive_whole_and_byte_by_byte(size: int) -> None:
 
 
 def test_orders_arrive() -> None:
-    orders: list[Order] = [Accept(), Ask(1, Asked.COUNTS), Explained(1, None), Stop(30.0)]
+    key, app = GroupKey("shop", "test"), AppOptions(root="/srv/shop")
+    served = Served(Config(server=ServerOptions(), pool=PoolOptions(), apps=(app,)), ((key, app),), (key,), 4, 6, 20)
+    orders: list[Order] = [Accept(), Ask(1, Asked.COUNTS), Explained(1, None), Reconfigure(2, served), Stop(30.0)]
     assert [read_order(payload) for payload in frames([b"".join(map(encode_order, orders))])] == orders
 
 

@@ -101,6 +101,16 @@ def test_what_a_front_told_stays_without_its_gauges() -> None:
     assert (kept.accepted, kept.disk, kept.lag, sum(kept.stages.values()), len(kept.in_flight)) == (7, 0, 0.0, 0, 0)
 
 
+def test_FR4_applications_that_came_later_are_no_lie() -> None:
+    """A reload adds an application, and a front tells before it has heard of it."""
+    told = json.loads(json.dumps(counts([(b"GET", 200, 0.1, 0.0, 0.1)]).told(KEYS)))
+    found = FrontCounts.of_told(told, [*KEYS, GroupKey("new", "test")])
+    assert set(found.tallies) <= set(KEYS)
+    assert found.tallies[KEYS[0]].count == 1
+    with pytest.raises(BadFrontMessage):
+        FrontCounts.of_told(told, KEYS[:1])
+
+
 @pytest.mark.parametrize(
     ("where", "what"),
     [

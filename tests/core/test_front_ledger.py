@@ -16,6 +16,7 @@ from passenger_trio.core.fronts.front_ledger import (
     Send,
     Slot,
     Start,
+    TurnAway,
 )
 from passenger_trio.core.fronts.messages import (
     GAP,
@@ -47,6 +48,18 @@ def test_FR1_a_slot_for_one_request_goes_back_at_once_if_that_one_is_gone(ledger
     """It may be for one request because somebody elsewhere takes few processes, whom no recall lists: it had waited there for 100 ms."""
     back = Send(Return(1, SLOT, 0, SessionOutcome.NOT_STARTED, True))
     assert ledger.granted(Grant(1, SLOT, PROCESS.process, 1, False, False, 1.0), 2.0) == [back]
+
+
+def test_FR4_an_application_that_comes_may_be_wanted_elsewhere_before_it_is_served_here(ledger: FrontLedger) -> None:
+    """A reload reaches one front before the other: the owner tells this one who waits there, and what it told is not lost."""
+    blog = GroupKey("blog", "test")
+    assert ledger.recalled(Recall(blog, (1.0,), 1, 0, 4), 2.0) == []
+    ledger.add_group(blog, 1)
+    refused = ledger.queue(FIRST, blog, 2.1)
+    assert [type(decision) for decision in refused] == [TurnAway], "one waits elsewhere, and the queue is full"
+    ledger.add_group(blog, 2)
+    assert ledger.queue(FIRST, blog, 2.2) == []
+    assert ledger.waiting(blog) == 1
 
 
 def test_FR1_another_slot_stays_for_a_while(ledger: FrontLedger) -> None:

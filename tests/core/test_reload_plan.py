@@ -131,11 +131,10 @@ def test_one_line_for_each_change(before: Setup, after: Setup, lines: list[str])
     assert bool(make_plan(before, after).impossible) == any(line.startswith("!") for line in lines)
 
 
-def test_FR4_what_fronts_would_have_to_be_told_is_named() -> None:
+def test_FR4_what_fronts_cannot_change_while_they_run_is_named() -> None:
     before = a_setup(an_app(SHOP))
-    pool = make_plan(before, a_setup(an_app(SHOP), pool={"max_pool_size": 9}))
-    assert pool.changes
-    assert pool.beyond_the_pool == ()
-    more = make_plan(before, a_setup(an_app(SHOP, max_requests=7), an_app(BLOG), pool={"max_pool_size": 9}))
-    assert len(more.beyond_the_pool) == 2
-    assert {line.partition(": ")[0][2:] for line in more.beyond_the_pool} == {"shop (production)", "blog (production)"}
+    fine = make_plan(before, a_setup(an_app(SHOP, max_requests=7), an_app(BLOG), server={"max_connections": 9}))
+    assert fine.changes
+    assert fine.of_listeners == ()
+    moved = make_plan(before, a_setup(an_app(SHOP), server={"port": 4000, "max_connections": 9}))
+    assert [line.partition(" ->")[0] for line in moved.of_listeners] == ["= server: port: 3000"]

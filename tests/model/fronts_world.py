@@ -304,7 +304,10 @@ class FrontsWorld:
                 self.places[message.slot] = front
                 front.idle_since[message.slot] = self.now
                 self.named[message.slot] = message.arrival
+                named = self._named_by(front, message)
                 self.front_does(front, ledger.granted(message, self.now))
+                if named and all(waiter in front.waiting for waiter in named):
+                    raise LawBroken(f"{message} serves another than the one that it names, who waits")
             case messages.Recall():
                 self.front_does(front, ledger.recalled(message, self.now))
             case messages.Refused():
@@ -313,6 +316,15 @@ class FrontsWorld:
                 self.front_does(front, ledger.withdrawn(message))
             case messages.ProcessGoes():
                 self.front_does(front, ledger.process_goes(message, self.now))
+
+    def _named_by(self, front: TheFront, grant: messages.Grant) -> list[WaiterId]:
+        """Who waits at the front, and is the one that the owner's queue has chosen: it knows more than the front."""
+        key = front.ledger._processes[grant.process].group.key
+        return [
+            waiter
+            for waiter, request in front.waiting.items()
+            if request.key == key and abs(request.arrival - grant.arrival) <= _ROUNDING
+        ]
 
     def front_does(self, front: TheFront, decisions: Iterable[object]) -> None:
         for decision in decisions:

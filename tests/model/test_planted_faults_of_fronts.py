@@ -133,6 +133,13 @@ class ASlotForOneLingers(FrontLedger):
         return decisions
 
 
+class AGrantIsForTheOldest(FrontLedger):
+    """Order: a front gives what is granted to its oldest waiter. The owner counts the one that the grant names as served, and forgets its place in the queue."""
+
+    def granted(self, grant: Grant, now: float) -> list[FrontDecision]:
+        return super().granted(attrs.evolve(grant, arrival=-1.0), now)
+
+
 class NobodyIsPatient(OwnerLedger):
     """Demand: each ticket is a reason for one more process at once."""
 
@@ -171,6 +178,7 @@ FRONTS = [
     OwnRequestsFirst,
     DemandIsAnEvent,
     IdleSlotsStay,
+    AGrantIsForTheOldest,
 ]
 if "PASSENGER_TRIO_MODEL_EXAMPLES" not in os.environ:  # each costs up to half a minute: all of them in ``nox -s model``
     OWNERS, FRONTS = OWNERS[-1:], FRONTS[:1]

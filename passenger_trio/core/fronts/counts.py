@@ -121,16 +121,19 @@ class FrontCounts:
 
     @classmethod
     def of_told(cls, told: Mapping[str, Any], keys: Sequence[GroupKey]) -> FrontCounts:
-        """:raises BadFrontMessage: it is not what a front tells."""
+        """:param keys: as ``told`` had them. The front may not know the last of them yet.
+        :raises BadFrontMessage: it is not what a front tells.
+        """
         try:
+            known = keys[: len(told["tallies"])]
             counts = cls(
                 tallies={
                     key: RequestTally.of_told(one)
-                    for key, one in zip(keys, told["tallies"], strict=True)
+                    for key, one in zip(known, told["tallies"], strict=True)
                     if one is not None
                 },
                 refused=RequestTally.of_told(told["refused"]),
-                in_flight=Counter({key: _count(one) for key, one in zip(keys, told["in_flight"], strict=True)}),
+                in_flight=Counter({key: _count(one) for key, one in zip(known, told["in_flight"], strict=True)}),
                 has_log=told["has_log"] is True,
                 lag=_seconds(told["lag"]),
             )

@@ -235,8 +235,18 @@ class FrontLedger:
         self._usage_at = -math.inf
 
     def add_group(self, key: GroupKey, most_queued: int) -> None:
-        """:param most_queued: the longest queue of the group, over all fronts; 0: no limit."""
-        self._groups[key] = _Group(key, most_queued)
+        """Serve a group, or change its limit.
+
+        :param most_queued: the longest queue of the group, over all fronts; 0: no limit.
+        """
+        self._group(key).most_queued = most_queued
+
+    def _group(self, key: GroupKey) -> _Group:
+        """What the owner tells of a group may come before it is served here: others serve it already."""
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(key, 0)
+        return group
 
     def waiting(self, key: GroupKey) -> int:
         """How many requests wait here."""
@@ -337,7 +347,7 @@ class FrontLedger:
 
     def recalled(self, recall: Recall, now: float) -> list[FrontDecision]:
         self._delay += (max(0.0, now - recall.sent) - self._delay) / 8 if recall.sent else 0.0
-        group = self._groups[recall.group]
+        group = self._group(recall.group)
         group.most_wanted = max(1, min(recall.most, MOST_WANTED))
         group.waiting_elsewhere = recall.waiting
         while group.returns and group.returns[0] <= recall.returns_seen:
