@@ -64,8 +64,9 @@ if __name__ != "__main__":
     PYPY = ROOT / ".nox" / "pypy"
     # What shows that the supervisor is itself under PyPy: all that has no process in it, and the whole server with real ones.
     PYPY_TESTS = ("core", "codecs", "model", "pool", "system", "server", "test_layers.py")
-    # What runs with two fronts as well (FR2): restarts, and clients that are stuck, each on real processes.
+    # What runs with two fronts as well (FR2): restarts, clients that are stuck, a reload under load, each on real processes.
     WITH_TWO_FRONTS = (
+        "tests/faces/test_reload.py::test_added_removed_changed_and_restarted_under_load",
         "tests/faces/test_restarts.py",
         "tests/faces/test_buffering.py::test_uploads_that_are_stuck_delay_nobody",
     )

@@ -7,18 +7,16 @@ the controllers.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
 from passenger_trio.app_handle import AppHandle, find_key
-from passenger_trio.codecs.openmetrics import Family
 from passenger_trio.core.fronts.counts import FrontCounts
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.reload_plan import Plan
 from passenger_trio.errors import NotFound, NotPossible
-from passenger_trio.fronts.fronts import Fronts
 from passenger_trio.options import AppOptions, Config
 from passenger_trio.pool.events import Listener as EventListener
 from passenger_trio.pool.pool import Pool
@@ -28,6 +26,10 @@ from passenger_trio.server.front import Front
 from passenger_trio.server.report import front_counts, front_facts, requests_in_flight
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.status_types import ServerStatus
+
+if TYPE_CHECKING:
+    from passenger_trio.codecs.openmetrics import Family
+    from passenger_trio.fronts.fronts import Fronts
 
 __all__ = ["Reports", "RunningServer"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -11,7 +12,9 @@ import trio
 from passenger_trio.app_handle import AppHandle
 from passenger_trio.app_response import AppResponse, Fields
 from passenger_trio.server.front import Front
-from passenger_trio.server.listening.in_process import Body, request
+
+if TYPE_CHECKING:
+    from passenger_trio.server.listening.in_process import Body
 
 __all__ = ["ServedApp"]
 
@@ -39,6 +42,10 @@ class ServedApp(AppHandle):
         :raises CheckoutError: too many connections are open.
         :raises IncompleteResponse: there is no response, or not the whole.
         """
+        from passenger_trio.server.listening.in_process import (
+            request,  # here: the start of the server does not wait for it (DE10)
+        )
+
         mount = self.options.base_uri.rstrip("/")
         host = self.options.host_name[0].replace("*", "any", 1) if self.options.host_name else "localhost"
         return request(self._front, self._clients(), method, mount + path, host, headers, body)

@@ -24,21 +24,16 @@ everything at once. ``program`` adds what belongs to a process of its own: signa
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
-from passenger_trio.admin.context import Admin
-from passenger_trio.admin.health import public_health
-from passenger_trio.admin.metrics import families
-from passenger_trio.admin.metrics_listener import bind_metrics, serve_metrics
 from passenger_trio.admin.registry import create_instance_dir
-from passenger_trio.admin.server import serve_admin
-from passenger_trio.admin.slow_requests import watch_slow_requests
-from passenger_trio.admin.status import status
 from passenger_trio.core import readiness
 from passenger_trio.core.fronts.count import SLOTS, are_too_many, front_count
 from passenger_trio.core.memory_room import most_by_files
@@ -46,19 +41,18 @@ from passenger_trio.core.policy_limits import pool_limits, session_limit
 from passenger_trio.core.server_stop_times import time_for_requests, time_to_ask
 from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError, StartupAborted, StartupStopped
 from passenger_trio.extensions import Extensions
-from passenger_trio.fronts.fronts import Fronts
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.later import import_rest
 from passenger_trio.library_errors import reword
 from passenger_trio.log_lines import server as lines
 from passenger_trio.options import AppOptions, Config
 from passenger_trio.pool.code_watcher import CodeWatcher
-from passenger_trio.pool.lease_desk import LeaseDesk
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.startup import wait_until
 from passenger_trio.pool_parts import MakeSpawners, PoolParts
 from passenger_trio.preflight import examine
 from passenger_trio.reloading import Parts, Reloading, descriptors_for, watched_of
-from passenger_trio.running import Reports, RunningServer
+from passenger_trio.running import RunningServer
 from passenger_trio.server.front import Front
 from passenger_trio.server.health_paths import HealthPaths
 from passenger_trio.server.listening.bind import GivenListener, bind, take_over
@@ -74,6 +68,10 @@ from passenger_trio.system.cgroups import OwnCgroup
 from passenger_trio.system.pidfd import why_no_processes
 from passenger_trio.system.resource_limits import soft_limit
 from passenger_trio.system.syscalls import cpus
+
+if TYPE_CHECKING:
+    from passenger_trio.fronts.fronts import Fronts
+    from passenger_trio.pool.lease_desk import LeaseDesk
 
 __all__ = ["open_server", "open_tree", "serve"]
 
@@ -167,7 +165,11 @@ async def open_tree(
                 "user", config.server.user, "a program that embeds the server becomes another user itself"
             )
         sockets = given or bind(config.server, resources)
-        scraped = bind_metrics(config.server.metrics_listen, resources)
+        scraped: list[socket.socket] = []
+        if config.server.metrics_listen:
+            from passenger_trio.admin.metrics_listener import bind_metrics
+
+            scraped = bind_metrics(config.server.metrics_listen, resources)
         if become_user is not None and config.server.user:
             become_user(config.server.user)
         instance = create_instance_dir(config.server.instance_dir)
@@ -208,6 +210,9 @@ async def open_tree(
                     config.server.fronts,
                     "on_request and error_page run in the process of the program: with one front only",
                 )
+            from passenger_trio.fronts.fronts import Fronts
+            from passenger_trio.pool.lease_desk import LeaseDesk
+
             # Our own front serves this program's requests only.
             desk = LeaseDesk(pool, kernel)
             front_processes = Fronts(
@@ -235,6 +240,8 @@ async def open_tree(
         server = RunningServer(instance.admin_socket, apps, pool, front, reloading)
         server.fronts = front_processes
         if config.server.health_path:
+            from passenger_trio.admin.health import public_health
+
             front.health = HealthPaths(config.server.health_path, partial(public_health, server))
         instance.write(server.addresses)
         wait = partial(
@@ -249,16 +256,9 @@ async def open_tree(
         async with trio.open_nursery() as tree:
             parts = PoolParts.make(pool, config.pool, places, kernel, reloading.restart_files(), own, make_spawners)
             await parts.start_pool(tree)
-            admin = Admin(server, trio.current_time())
-            server.reports = Reports(partial(status, admin), partial(families, admin))
-            await tree.start(partial(keep, "the admin socket", partial(serve_admin, admin), must_start=True))
+            started = trio.current_time()
             if spans is not None:
                 tree.start_soon(kernel.supervise, "tracing", spans.run)
-            if config.server.slow_request_time:
-                watch = partial(watch_slow_requests, admin, config.server.slow_request_time)
-                tree.start_soon(kernel.supervise, "the watch of slow requests", watch)
-            if scraped:
-                tree.start_soon(kernel.supervise, "the metrics listeners", serve_metrics, admin, scraped)
             if front_processes is not None:
                 parts.gauges.others = front_processes.pids
             await parts.start_watches(tree)
@@ -267,6 +267,11 @@ async def open_tree(
             if desk is not None and front_processes is not None:
                 tree.start_soon(kernel.supervise, "the lease desk", desk.run)
                 tree.start_soon(front_processes.run)
+            # The first processes are on their way: meanwhile the rest is imported, and operators are served.
+            await import_rest()
+            from passenger_trio.admin.operators import serve_operators
+
+            await serve_operators(server, tree, scraped, started)
             try:
                 await wait(readiness.may_accept)
                 tree.start_soon(kernel.supervise, "the deadline scanner", front.deadline_scanner.run)

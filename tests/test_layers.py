@@ -125,6 +125,7 @@ ALLOWED: dict[str, set[str]] = {
         "pool_parts",
         "library_errors",
         "extensions",
+        "later",
         "reloading",
         "admin",
         "fronts",
@@ -139,6 +140,7 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
         "options",
     },
+    "later": set(),
     "signals": set(),
     "program": {
         "log_lines",
@@ -206,7 +208,7 @@ ALLOWED: dict[str, set[str]] = {
 
 # The rooms of server/, bottom to top: a module may import what is in its own row, or below. ``http`` is on three floors: its state, its stages, its driver.
 SERVER_ROOMS: list[set[str]] = [
-    {"mounts", "health_paths", "flood_turns", "trusted_proxies", "date_and_ids", "spill"},
+    {"mounts", "health_paths", "flood_turns", "trusted_proxies", "date_and_ids", "http_date", "spill"},
     {
         "http.stage",
         "http.sizes",

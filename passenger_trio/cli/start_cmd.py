@@ -82,7 +82,12 @@ def _show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 def _start(ctx: click.Context, /, what: tuple[str, ...], **values: Any) -> None:
     outcome: Outcome = ctx.obj
     outcome.log_level, outcome.log_format = values["log_level"], values["log_format"]
+    # What is imported stays: looking for cycles in it is for nothing.
+    gc.disable()
     from passenger_trio.cli.source import StartSource
+    from passenger_trio.program import run
+
+    gc.enable()
 
     _collect_less()
     root, target = root_and_target(what)
@@ -105,8 +110,6 @@ def _start(ctx: click.Context, /, what: tuple[str, ...], **values: Any) -> None:
         )
 
     _tell_of_misspelt(os.environ)
-
-    from passenger_trio.program import run
 
     with settled.naming_places():
         run(config, on_ready=_announce, source=source)

@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from passenger_trio.codecs.edge import HeadScan, Known
-from passenger_trio.codecs.h11_message import H11Message
 from passenger_trio.codecs.head import Head, HeaderCache, HttpLimits
 from passenger_trio.codecs.message import Fields, Message
 from passenger_trio.codecs.plain_message import PlainMessage
@@ -163,6 +162,10 @@ class ClientSide:
         if found is not None:
             return self._start(PlainMessage(found[0]), scan.rest)
         assert scan.head is not None
+        from passenger_trio.codecs.h11_message import (
+            H11Message,  # here: the start of the server does not wait for it (DE10)
+        )
+
         return self._start(H11Message(scan.head, scan.raw, self._limits), scan.rest)
 
     def _take(self) -> bytes:

@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-
-import h11
+from typing import TYPE_CHECKING
 
 from passenger_trio.codecs.cgi_fields import forwarded_fields
 from passenger_trio.codecs.chunked import ChunkScan, plain_chunks, plain_size
@@ -39,6 +38,9 @@ from passenger_trio.codecs.session_protocol import (
 )
 from passenger_trio.codecs.worker_protocol import SESSION, BodyEncoding, Reader, WorkerProtocol
 from passenger_trio.errors import IncompleteResponse, MalformedResponse
+
+if TYPE_CHECKING:
+    import h11
 
 __all__ = ["HTTP", "WORKER_PROTOCOLS", "HttpReader"]
 
@@ -264,6 +266,8 @@ class HttpReader:
 
     def _check_by_h11(self, head: WorkerHead, raw: bytes) -> None:
         """:raises MalformedResponse: h11 reads it in another way, or not at all."""
+        import h11  # here: the start of the server does not wait for it (DE10)
+
         connection = self._connection
         try:
             if connection is None:
@@ -304,6 +308,8 @@ class HttpReader:
 
     def _read_carefully(self, data: bytes) -> bytes:
         """Read chunks by the strict check and h11; what is left of ``data``."""
+        import h11
+
         scan, connection, events = self._chunks, self._connection, self._events
         assert scan is not None
         assert connection is not None

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import codecs
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
-from wsproto.frame_protocol import FrameProtocol, ParseFailed
 
 from passenger_trio.options import ServerOptions
+
+if TYPE_CHECKING:
+    from wsproto.frame_protocol import FrameProtocol
 
 __all__ = [
     "BINARY",
@@ -272,6 +274,10 @@ class FrameReader:
     def _begin(self, opcode: int, final: bool, size: int) -> None:
         """A frame of a message that is not plain begins: count it."""
         if not self._kind:
+            from wsproto.frame_protocol import (
+                FrameProtocol,  # here: the start of the server does not wait for it (DE10)
+            )
+
             self._kind = opcode
             self._engine = FrameProtocol(client=False, extensions=[])
         self._size += size
@@ -284,6 +290,8 @@ class FrameReader:
             raise _Violation(1008, "too many fragments")
 
     def _feed(self, data: bytes, events: list[_Event]) -> None:
+        from wsproto.frame_protocol import ParseFailed
+
         assert self._engine is not None
         self._engine.receive_bytes(data)
         try:

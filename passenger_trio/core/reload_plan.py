@@ -76,6 +76,7 @@ LIVE_POOL = frozenset(
     }
 )
 LISTENERS = frozenset({"address", "port", "socket", "socket_backlog", "socket_mode"})
+_PLACES = frozenset({"address", "port", "socket"})
 LIVE_SERVER = frozenset(
     {
         "abort_on_startup_error",
@@ -188,7 +189,11 @@ class Plan:
     @property
     def of_listeners(self) -> tuple[str, ...]:
         """Lines of what several fronts cannot do while they run: each was started with its listening sockets."""
-        return tuple(change.line for change in self.changes if change.kind is Kind.LISTENERS)
+        return tuple(
+            change.line
+            for change in self.changes
+            if change.kind is Kind.LISTENERS and change.what.partition(":")[0] in _PLACES
+        )
 
 
 def make_plan(before: Setup, after: Setup) -> Plan:

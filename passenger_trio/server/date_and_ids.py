@@ -8,9 +8,9 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from email.utils import formatdate
 
 from passenger_trio.codecs.request_id import NO_REQUEST_ID, RequestId, make_request_pairs
+from passenger_trio.server.http_date import http_date
 
 __all__ = ["DateAndIds"]
 
@@ -32,7 +32,7 @@ class DateAndIds:
         now = int(time.time())
         if now != self._date_second:
             self._date_second = now
-            self._date = formatdate(now, usegmt=True).encode()
+            self._date = http_date(now)
         return self._date
 
     def new_request_pairs(self, said: RequestId = NO_REQUEST_ID) -> bytes:

@@ -20,7 +20,6 @@ import attrs
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.direct import DirectSpawner
-from passenger_trio.spawning.generic import GenericSpawner
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.smart import SmartSpawner
 from passenger_trio.spawning.spawn_listener import SpawnListener
@@ -84,6 +83,8 @@ def spawners_of(spec: AppSpec, parts: SpawnerParts, facts: SpawnerFacts) -> Make
                 remains=parts.remains,
             )
         if spec.detected.app_type == "generic":
+            from passenger_trio.spawning.generic import GenericSpawner  # here: other applications do not need it (DE10)
+
             return GenericSpawner(spec, parts.ports, sink, parts.remains)
         return DirectSpawner(spec, parts.spawn_listener, sink, parts.remains)
 

@@ -136,5 +136,5 @@ def test_FR4_what_fronts_cannot_change_while_they_run_is_named() -> None:
     fine = make_plan(before, a_setup(an_app(SHOP, max_requests=7), an_app(BLOG), server={"max_connections": 9}))
     assert fine.changes
     assert fine.of_listeners == ()
-    moved = make_plan(before, a_setup(an_app(SHOP), server={"port": 4000, "max_connections": 9}))
+    moved = make_plan(before, a_setup(an_app(SHOP), server={"port": 4000, "socket_backlog": 9}))
     assert [line.partition(" ->")[0] for line in moved.of_listeners] == ["= server: port: 3000"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
@@ -299,22 +300,42 @@ def test_host_names_change_at_once(site: Site) -> None:
     assert (status("a.test"), status("b.test")) == (404, 200)
 
 
-def test_FR4_with_several_fronts_the_pool_is_reloaded_and_what_is_not_is_named(tmp_path: Path) -> None:
-    """The options of server and applications are in each front's hands since it was started; on a refusal nothing changes at all."""
+def test_FR4_with_several_fronts_a_reload_means_the_same(tmp_path: Path) -> None:
+    """Applications come and go, options change, connections stay; a front that is started later serves the same. Another address is refused."""
     site = Site(tmp_path)
-    site.add("shop")
+    for name in ("shop", "blog", "wiki"):
+        site.add(name)
     two = 'fronts = "2"\n'
-    site.write(server=two, shop="")
-    with Supervisor.start(site.root) as site.server:
+    site.write(server=two, shop="", wiki="")
+    with Supervisor.start(site.root) as site.server, contextlib.ExitStack() as stack:
         assert site.reload() == []
-        site.write(pool='pool_idle_time = "77s"\n', server=two, shop="")
-        (line,) = site.reload()
-        assert "pool_idle_time" in line
-        before = site.ask("shop")
-        site.write(pool='pool_idle_time = "78s"\n', server=two, shop='max_request_time = "9s"\n')
+        there = [stack.enter_context(site.server.connect()) for _ in range(6)]
+        assert {client.get("/wiki/").status for client in there} == {200}
+        site.write(
+            pool='pool_idle_time = "77s"\n', server=f"{two}max_request_body = 9\n", shop="max_requests = 5\n", blog=""
+        )
+        assert len(site.reload()) == 5
+        eventually(lambda: site.groups() == ["blog", "shop"], 30, "what is not served any more has ended")
+        assert {client.get("/blog/").status for client in there} == {200}, "each front serves what was added"
+        assert {site.ask("wiki") for _ in range(6)} == {("404",)}
+        assert {_posted(site) for _ in range(6)} == {413}
+        site.write(server=f'{two}socket = "{tmp_path}/other.sock"\n', shop="", blog="", wiki="")
         problem = site.refused()
-        assert "shop (development): max_request_time" in problem
-        assert "pool_idle_time" not in problem
-        assert site.ask("shop") == before
-        site.write(pool='pool_idle_time = "77s"\n', server=two, shop="")
-        assert site.reload() == [], "nothing was changed"
+        assert "socket" in problem
+        assert "wiki" not in problem
+        assert site.groups() == ["blog", "shop"]
+        victim = site.server.status()["fronts"][0]
+        os.kill(victim["pid"], signal.SIGKILL)
+        eventually(lambda: _is_back(site, victim["pid"]), 60, "the front is back")
+        after = [stack.enter_context(site.server.connect()) for _ in range(6)]
+        assert {client.get("/blog/").status for client in after} == {200}
+
+
+def _posted(site: Site) -> int:
+    with site.server.connect() as client:
+        return client.request("POST", "/shop/", body=b"0123456789").status
+
+
+def _is_back(site: Site, before: int) -> bool:
+    front = site.server.status()["fronts"][0]
+    return bool(front["alive"] and front["pid"] != before)

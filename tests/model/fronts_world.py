@@ -587,15 +587,21 @@ class FrontsWorld:
                     raise LawBroken(f"{stranded} at front {front.id}, while {long} wait")
 
     def _is_needed(self, spawn: c.StartSpawn) -> None:
-        """No process is started for requests that all of them came just now, while as many slots are idle at other fronts."""
+        """No process is started for requests that all of them came just now, while as many slots are idle at other fronts.
+
+        At its own front a request may have been served since it asked, and its slot be idle: as with one front, whoever finds
+        no process idle is a reason for one more.
+        """
         group = self.policy.state.groups[spawn.group]
         if spawn.reason is not c.Reason.DEMAND or group.avoiding or group.seeking:
             return
         if any(since < self.now - TOLD for since in group.waiters.values()):
             return
+        asking = {desk.front for ticket, desk in self.owner._tickets.items() if WaiterId(-ticket) in group.waiters}
         idle = [
             session
             for front in self.fronts
+            if front.id not in asking
             for session in front.idle_since
             if self.process_of[session] in group.enabled and self.process_of[session] not in group.disabled
         ]

@@ -284,3 +284,19 @@ def test_patience_ends_and_what_waits_for_busy_slots_gets_its_process() -> None:
     world.advance(0.1)
     assert not two.waiting
     assert len(world.processes) == 3
+
+
+def test_who_found_every_slot_busy_may_be_served_before_the_owner_hears_of_it() -> None:
+    """That is a reason for one more process, as with one front: the law is about slots that are idle at other fronts."""
+    pool = PoolLimits(max_pool_size=3, max_concurrent_spawns=2)
+    world = FrontsWorld(GroupLimits(min_instances=1), pool, lambda: 1.0)
+    one = world.front_comes()
+    world.advance(0.2)
+    for _ in range(2):
+        world.request(one, KEY)
+        world.advance(0.0007)
+    while one.running:
+        world.ends(one, next(iter(one.running)))
+    world.advance(0.001)
+    assert [attempt for _, attempt in world.attempts]
+    assert len(one.idle_since) == 1

@@ -10,11 +10,14 @@ from collections.abc import Sequence
 
 from passenger_trio.options import FRONTS_AUTO
 
-__all__ = ["MOST_AUTO", "SLOTS", "are_too_many", "front_count"]
+__all__ = ["MOST_AUTO", "MOST_WANTED", "SLOTS", "are_too_many", "front_count"]
 
 SLOTS = 4
 MOST_AUTO = 8
 """With ``auto``; the owner is beyond its own core before that."""
+
+MOST_WANTED = 128
+"""A ``Want`` and a ``Recall`` list at most this many waiters; more slots of a group do not concern a front."""
 
 
 def front_count(asked: str, cpus: int) -> int:

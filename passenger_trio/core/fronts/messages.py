@@ -22,6 +22,7 @@ from __future__ import annotations
 import attrs
 
 from passenger_trio.core.commands import Reason
+from passenger_trio.core.fronts.count import MOST_WANTED
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, SpawnFailure
 from passenger_trio.core.state import Rejection
 
@@ -52,9 +53,6 @@ GAP = 0.001
 
 REFRESH = 0.005
 """Seconds until a ``Want`` goes out that names no waiter more than the last one: only who waits has changed, since a front's own slots serve. Less than the slack."""
-
-MOST_WANTED = 128
-"""A ``Want`` and a ``Recall`` list at most this many waiters."""
 
 
 # --- front to owner ---------------------------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.response_forwarder import forward_in_pieces
 from passenger_trio.server.http.stage import Stage
-from passenger_trio.server.upgraded.relay import Relay
 
 __all__ = ["forward_response"]
 
@@ -36,6 +35,10 @@ async def forward_response(client: Client, exchange: Exchange) -> bool:
     try:
         await forward_in_pieces(client, exchange)
         if exchange.upgraded:
+            from passenger_trio.server.upgraded.relay import (
+                Relay,  # here: the start of the server does not wait for it (DE10)
+            )
+
             assert session.stream is not None
             exchange.relay = Relay(client, exchange, session.stream)
         return True

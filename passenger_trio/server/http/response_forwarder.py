@@ -63,7 +63,6 @@ from passenger_trio.server.http.send_body import send_body
 from passenger_trio.server.http.sizes import RECEIVE_SIZE
 from passenger_trio.server.http.stage import Stage
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
-from passenger_trio.server.upgraded.websocket import WebSocket
 from passenger_trio.system.sockets import RawStream
 from passenger_trio.system.tempfiles import Received
 
@@ -397,6 +396,10 @@ class _Forwarder:
         self.writer.out.append(client.codec.switch_protocols(b"Switching Protocols", fields))
         exchange.status = 101
         exchange.response_begun = self._over = True
+        from passenger_trio.server.upgraded.websocket import (
+            WebSocket,  # here: the start of the server does not wait for it (DE10)
+        )
+
         exchange.relay = WebSocket(client, exchange)
 
     def _sticky_fields(self) -> Fields:
