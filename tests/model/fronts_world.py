@@ -318,13 +318,12 @@ class FrontsWorld:
                 self.front_does(front, ledger.process_goes(message, self.now))
 
     def _named_by(self, front: TheFront, grant: messages.Grant) -> list[WaiterId]:
-        """Who waits at the front, and is the one that the owner's queue has chosen: it knows more than the front."""
-        key = front.ledger._processes[grant.process].group.key
-        return [
-            waiter
-            for waiter, request in front.waiting.items()
-            if request.key == key and abs(request.arrival - grant.arrival) <= _ROUNDING
-        ]
+        """Who waits at the front, and is the one that the owner's queue has chosen: it knows more than the front.
+
+        By the ledger's own times: it makes those of requests that came together different.
+        """
+        group = front.ledger._processes[grant.process].group
+        return [waiter for waiter, waiting in group.waiters.items() if waiting.arrival == grant.arrival]
 
     def front_does(self, front: TheFront, decisions: Iterable[object]) -> None:
         for decision in decisions:
