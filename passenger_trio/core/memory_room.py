@@ -11,7 +11,9 @@ How the number is computed::
     next      the largest average of the applications that may grow, because any of them may be the next to do so
     number    processes + reserved + (budget - used - reserved) / next, rounded down
 
-An application that was never measured counts ``FIRST_GUESS`` for each process.
+An application that was never measured counts what the measured ones use on average, for each process. As long as few were
+measured, that is near ``FIRST_GUESS``, which counts like ``_PRIOR`` applications. (A host of two hundred small ones, visited now
+and then, would else plan for two processes.)
 
 Laws:
 
@@ -34,11 +36,12 @@ from passenger_trio.core.commands import Command, Reason
 from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, ProcessState
 
-__all__ = ["FIRST_GUESS", "Calculation", "calculate", "fit", "measured", "most_by_files"]
+__all__ = ["FIRST_GUESS", "Calculation", "calculate", "fit", "guess_anew", "measured", "most_by_files"]
 
 FIRST_GUESS = 150 * 1024**2
 """Bytes. Passenger's server optimization guide computes its examples with 150 MB for each process of a Ruby application."""
 
+_PRIOR = 3
 _FILES_OF_SERVER, _FILES_EACH = 40, 4
 _MOST = 4096
 
@@ -92,12 +95,21 @@ def measured(group: GroupState) -> None:
         group.process_size = sum(sizes) // len(sizes)
 
 
+def guess_anew(pool: PoolState) -> None:
+    """Every process was measured as far as it can be: compute what one of an application that never was may use."""
+    sizes = [group.process_size for group in pool.groups.values() if group.process_size]
+    pool.first_guess = (_PRIOR * FIRST_GUESS + sum(sizes)) // (_PRIOR + len(sizes))
+
+
 def calculate(pool: PoolState) -> Calculation:
     """How many processes fit now."""
     limits = pool.limits
     own = pool.memory_own + pool.memory_preloader * _preloaders(pool)
-    used = sum(process.size or _average(process.group) for process in pool.processes.values() if _stays(process))
-    used += sum(_average(attempt.group) for attempt in pool.attempts.values() if attempt.counts)
+    guess = pool.first_guess or FIRST_GUESS
+    used = sum(
+        process.size or process.group.process_size or guess for process in pool.processes.values() if _stays(process)
+    )
+    used += sum(attempt.group.process_size or guess for attempt in pool.attempts.values() if attempt.counts)
     reserved = minimum = coming = next_size = 0
     next_group: GroupState | None = None
     for group in pool.groups.values():
@@ -105,7 +117,7 @@ def calculate(pool: PoolState) -> Calculation:
         if not (least or group.enabled or group.attempts or group.waiters):
             continue  # asleep
         minimum += least
-        size = _average(group)
+        size = group.process_size or guess
         have = len(group.enabled) + capacity.under_way(group)
         missing = max(least - have, 1 if group.waiters and not have else 0)
         if missing > 0:
@@ -114,7 +126,7 @@ def calculate(pool: PoolState) -> Calculation:
         most = group.limits.max_instances
         if size > next_size and not group.leaving and not (most and have + max(0, missing) >= most):
             next_size, next_group = size, group
-    next_size = next_size or FIRST_GUESS
+    next_size = next_size or guess
     free = int(limits.memory_share * pool.memory_total) - own - used - reserved
     serving = pool.capacity_used + coming
     if not pool.memory_total:
@@ -180,10 +192,6 @@ def _sleeper(pool: PoolState) -> GroupState | None:
         key=lambda group: group.generations[group.generation].preloader_used,
         default=None,
     )
-
-
-def _average(group: GroupState) -> int:
-    return group.process_size or FIRST_GUESS
 
 
 def _stays(process: ProcessState) -> bool:

@@ -317,6 +317,8 @@ class PoolState:
     memory_total: int = 0
     memory_own: int = 0
     memory_preloader: int = 0
+    # What a process of an application that was never measured may use, in bytes. 0: memory_room's first guess.
+    first_guess: int = 0
     allowed_attempts: int = 0
     # False for ever after shut_down: no spawns, no new checkouts, and idle processes are retired.
     open: bool = True

@@ -1,7 +1,8 @@
 """The gauges: measure the memory of the processes periodically, and pass the sizes to the policy.
 
 Only groups with a memory limit are measured; all of them, and the server itself, if the memory decides how many
-processes there are (``core/memory_room``). One round is one hop to a dedicated thread, because reading
+processes there are (``core/memory_room``). Then a process of an application that was never measured is measured as
+soon as it is ready, for it may have to make room for another one before the next round. One round is one hop to a dedicated thread, because reading
 ``smaps_rollup`` is slow. A process's size is its proportional share of memory (PSS), or its resident set if the PSS is
 unknown. If no thread can be started, the round is left out.
 """
@@ -37,7 +38,9 @@ class Gauges:
     async def run(self) -> None:
         """Run until cancelled."""
         while True:
-            await trio.sleep(self.interval)
+            with trio.move_on_after(self.interval):
+                await self._pool.stranger_came.wait()
+            self._pool.stranger_came = trio.Event()
             await self.look()
 
     async def look(self, *, even_if_fixed: bool = False) -> None:

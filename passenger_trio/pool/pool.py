@@ -79,6 +79,8 @@ class Pool(Effects):
         self._closed = False
         """No group task may begin any more."""
         self.memory_source: str = ""
+        self.stranger_came = trio.Event()
+        """Set when a process of an application that was never measured is ready, while the memory decides how many there are."""
         """What limits the memory, if it was measured."""
 
     # -- the tree -----------------------------------------------------------------------------------------------
@@ -393,6 +395,8 @@ class Pool(Effects):
             how="forked" if live.preloaded else "started",
         )
         self.events.publish(ProcessAttached(group=str(task.key), pid=live.pid))
+        if self.fits_memory and not self._policy.state.groups[task.key].process_size:
+            self.stranger_came.set()
         self._perform(self._policy.spawn_succeeded(attempt, process.id, live.concurrency, now, random.random()))
         self.notify_changed()
 

@@ -137,6 +137,25 @@ def test_an_application_that_wakes_gets_its_place_from_idle_ones() -> None:
     assert spawns(commands) == [(BLOG, Reason.DEMAND)], "less is left than twice what fits"
 
 
+def test_an_application_that_was_never_measured_counts_as_the_measured_ones_do() -> None:
+    """OP6: of few the first guess is the larger part, of many hardly any. Two hundred small applications got two processes together."""
+    pool = a_pool(total=100 * FIRST_GUESS)
+    guesses = []
+    for number in range(60):
+        key = GroupKey(f"small{number}", "test")
+        pool.add(key, min_instances=1)
+        start_all(pool)
+        measure(pool, 100 * FIRST_GUESS, **{f"small{n}": FIRST_GUESS // 10 for n in range(number + 1)})
+        guesses.append(pool.policy.state.first_guess)
+    assert guesses == sorted(guesses, reverse=True)
+    assert guesses[0] > FIRST_GUESS * 3 // 4
+    assert FIRST_GUESS // 10 < guesses[-1] < FIRST_GUESS // 6
+    pool.add(SHOP, min_instances=0)
+    before = now(pool).free
+    pool.wait(SHOP)
+    assert before - now(pool).free == guesses[-1], "so much is kept for its first process"
+
+
 def test_preloaders_of_sleepers_go_before_anything_else_does() -> None:
     """OP5, OP6: two hundred applications that are visited now and then are not to fill the memory with their preloaders."""
     pool = a_pool(total=800 * M)

@@ -144,3 +144,15 @@ def test_OP6_when_the_memory_becomes_less_idle_processes_go(site: Site) -> None:
         site.write(site.share)
         site.reload()
     eventually(lambda: site.pool["memory"]["total"] == total, 30)
+
+
+def test_OP6_a_new_application_is_measured_as_soon_as_it_is_ready(tmp_path: Path) -> None:
+    """And not in the next round: of many that are visited now and then, each process made room for another before."""
+    (tmp_path / "passenger_wsgi.py").write_text(APP)
+    (tmp_path / "passenger-trio.toml").write_text(
+        '[pool]\nmax_pool_size = "auto"\nmemory_check_interval = "1h"\n\n[[app]]\nroot = "."\nmin_instances = 0\n'
+    )
+    with Supervisor.start(tmp_path) as server:
+        assert server.status()["pool"]["memory"]["is_guess"]
+        assert server.get("/").status == 200
+        eventually(lambda: not server.status()["pool"]["memory"]["is_guess"], 30)

@@ -397,7 +397,7 @@ class FakeWorld:
         return bool(kept) and not needed
 
     def _average(self, key: GroupKey) -> int:
-        return self.policy.state.groups[key].process_size or FIRST_GUESS
+        return self.policy.state.groups[key].process_size or self.policy.state.first_guess or FIRST_GUESS
 
     def _serves_no_more_than_may(self, limits: PoolLimits) -> None:
         """What was too much for the memory may stay while it is busy (OP6); nothing begins above the limit."""

@@ -30,7 +30,7 @@ from browsing import Browser, chromium
 
 from passenger_trio.testing import Supervisor
 
-PATIENCE = 90.0
+PATIENCE = 300.0
 """Seconds until the browser has to see a change."""
 
 
@@ -51,7 +51,7 @@ class Development:
                 self.browser.call("Page.navigate", url=self.server.url.rstrip("/") + path)
             except TimeoutError:
                 seen = "nothing: no answer comes"
-                break
+                continue
             until = time.monotonic() + 5
             while time.monotonic() < until:
                 seen = self.browser.text if self.browser.run("document.readyState") == "complete" else ""
@@ -280,7 +280,7 @@ def django(place: Path) -> list[str]:
         it.sees("a field that no migration has: the error page", "/admin/notes/note/", "OperationalError", "colour")
         manage(it.root, "makemigrations", "notes")
         manage(it.root, "migrate")
-        it.sees("migrated: the admin's list has the field", "/admin/notes/note/", "COLOUR", "red")
+        it.sees("migrated: the admin's list has the field", "/admin/notes/note/", "Colour", "red")
         it.sees("and its form", "/admin/notes/note/add/", "Colour:")
         it.fill("#note_form", title="a note of today", colour="green")
         it.sees("what the form saved is on the page", "/", "a note of today")
@@ -310,7 +310,11 @@ def redmine_of_debian(place: Path) -> Path:
     database = re.search("database: *(.*)", (REDMINE / "config" / "database.yml").read_text())
     assert database
     shutil.copy(database[1], root / "db" / "redmine.db")
-    (root / "config" / "database.yml").write_text(
+    (root / "config" / "database.yml").unlink()
+    instance = root / "instances" / "default"  # Debian's package serves several
+    for name in ("config", "files", "log", "tmp", "public/plugin_assets"):
+        (instance / name).mkdir(parents=True)
+    (instance / "config" / "database.yml").write_text(
         f"development:\n  adapter: sqlite3\n  database: {root}/db/redmine.db\n"
     )
     for name in ("tmp", "log", "files", "plugins"):
@@ -415,7 +419,7 @@ def redmine(place: Path) -> list[str]:
         )
         it.breaks(
             "a broken configuration of the database",
-            "config/database.yml",
+            "instances/default/config/database.yml",
             "adapter: sqlite3",
             "adapter: [sqlite3",
             "/",

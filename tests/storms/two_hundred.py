@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import random
 import secrets
 import shutil
@@ -49,6 +50,7 @@ IDLE = 20.0
 
 FLASK = """
 import os
+import pwd
 from flask import Flask
 application = Flask(__name__)
 {broken}
@@ -115,7 +117,8 @@ class App:
     name: str
     kind: str
     user: str = ""
-    uid: int = 0
+    uid: int = attrs.field(factory=lambda: pwd.getpwnam("nobody").pw_uid)
+    """Whose root's files are served as: nobody."""
     version: int = 1
     colour: str = "-"
     broken: bool = False
@@ -442,7 +445,7 @@ def storm(seconds: float, count: int, megabytes: int) -> Figures:
             host.apps.append(host.new())
             host.write_file(host.apps[-1])
         (place / "passenger-trio.toml").write_text(
-            '[server]\napps_dir = "apps"\n[pool]\nmax_pool_size = "auto"\nmemory_check_interval = "1s"\nstat_throttle_rate = "1s"\n'
+            '[server]\napps_dir = "apps"\n[pool]\nmax_pool_size = "auto"\nstat_throttle_rate = "2s"\n'
         )
         group = stack.enter_context(a_memory_cgroup(megabytes * M))
         words = ("--config", str(place / "passenger-trio.toml"), "-e", "production")
