@@ -2,6 +2,7 @@
 
     python tests/bench/report.py                      write both sections again
     python tests/bench/report.py .bench/RUN.json ...  take the figures of these runs first; a later one wins, work by work
+    python tests/bench/report.py docs/performance.json .bench/RUN.json  for a run of some works: keep the others
 
 ``docs/performance.json`` is the summary of a run: everything but the single samples. ``tests/bench/test_report.py`` holds both documents to it.
 """
@@ -213,7 +214,7 @@ def main() -> None:
     for path in sys.argv[1:]:
         run = summarised(json.loads(Path(path).read_text()))
         summary = {**run, "works": {**summary["works"], **run["works"]}}
-        if "growth" in run["works"]:
+        if "growth" in run["works"] and Path(path).resolve() != SUMMARY:
             shutil.copy(Path(path).parent / "growth.svg", PLOT)
     if sys.argv[1:]:
         SUMMARY.write_text(json.dumps(_rounded(summary), indent=1) + "\n")

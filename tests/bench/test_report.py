@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import report
 from plot import Line, plot
 from report import BRIEF, PAGE, PLOT, README, SUMMARY, brief, section, summarised, with_section
 
@@ -48,6 +49,24 @@ def test_no_sample_is_published() -> None:
     run = {"works": {"start": {"rows": {"it": {"ms": 1.0, "all": [1.0]}}}}}
     assert summarised(run)["works"] == {"start": {"rows": {"it": {"ms": 1.0}}}}
     assert '"all"' not in SUMMARY.read_text()
+
+
+def test_a_run_of_some_works_keeps_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The summary itself is the first run. (It failed: its plot was to be copied onto itself.)"""
+    for name, document in (("SUMMARY", SUMMARY), ("README", README), ("PAGE", PAGE), ("PLOT", PLOT)):
+        copy = tmp_path / document.name
+        copy.write_bytes(document.read_bytes())
+        monkeypatch.setattr(report, name, copy)
+    before = json.loads(SUMMARY.read_text())
+    run = {**before, "works": {"start": {"rows": {"passenger_trio": {"ms": 4321.0, "own_rss_mib": 1.0}}}}}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path / SUMMARY.name), str(tmp_path / "run.json")])
+    report.main()
+    after = json.loads((tmp_path / SUMMARY.name).read_text())
+    assert after["works"].keys() == before["works"].keys()
+    assert after["works"]["start"] == run["works"]["start"]
+    assert "4 321" in (tmp_path / PAGE.name).read_text()
+    assert (tmp_path / PLOT.name).read_bytes() == PLOT.read_bytes()
 
 
 def test_a_document_without_markers_is_left_alone() -> None:

@@ -69,7 +69,7 @@ SLACK = 0.020
 """Seconds by which a request elsewhere must be older to be served first, at least.
 
 What a front knows of the others is up to ``REFRESH`` old, and a front that shares its core with others is away from it for as long at a time: with 10 ms two
-busy fronts handed over a slot for each twentieth request, and each time two fronts waited for it.
+busy fronts handed over a slot for each fifteenth request, and each time two fronts waited for it.
 """
 SLACK_OF_DELAY = 8.0
 """A slot is under way for two messages: so at least three quarters of its time are for requests."""
