@@ -2,7 +2,8 @@
 
 From the command to the first answer most of the time is imports. What neither the start of a process nor a plain request needs is imported where
 it is used, so that it does not stand before the first process. And it is imported once the first processes are on their way: they load on
-another processor, and no client finds a part that is not there yet.
+another processor, and no client finds a part that is not there yet. A server that becomes another user (``--user``) imports them before: that user may not
+be able to read them.
 
 Laws: nothing depends on this: each of these modules is imported by whoever uses it. Between two modules the event loop has its turn.
 """

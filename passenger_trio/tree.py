@@ -171,6 +171,7 @@ async def open_tree(
 
             scraped = bind_metrics(config.server.metrics_listen, resources)
         if become_user is not None and config.server.user:
+            await import_rest()  # that user may not be able to read our interpreter's modules
             become_user(config.server.user)
         instance = create_instance_dir(config.server.instance_dir)
         resources.callback(instance.remove)
