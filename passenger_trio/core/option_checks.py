@@ -60,12 +60,6 @@ class _Needs:
 RULES = (
     _Needs(
         ServerOptions,
-        "apps_dir",
-        lambda config, server: server.fronts == _DEFAULTS[ServerOptions].fronts,
-        "applications come and go with one front only: leave out --fronts",
-    ),
-    _Needs(
-        ServerOptions,
         "port",
         lambda config, server: not server.socket,
         "--socket listens on no port: give one of the two",
