@@ -37,6 +37,7 @@ FACTS = (
     "change_group_limits",
     "checkout_nowait",
     "checkout",
+    "renew",
     "abandon",
     "session_closed",
     "session_long_lived",

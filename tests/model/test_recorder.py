@@ -190,3 +190,18 @@ def test_every_fact_is_recorded() -> None:
         "may_disable",
     }
     assert {name for name in vars(PoolPolicy) if not name.startswith("_")} == {*FACTS, *asks}
+
+
+def test_a_waiter_of_a_front_that_stands_for_another_request_is_a_fact() -> None:
+    """KE10, FR1: who is served first depends on it, so a replay without it would grant another one."""
+    policy = RecordedPolicy(PoolLimits())
+    [start] = policy.add_group(SHOP, GroupLimits(min_instances=1), 0.0)
+    assert isinstance(start, StartSpawn)
+    for number in (1, 2):
+        assert policy.checkout(WaiterId(number), SHOP, float(number), None, None, float(number)) == []
+    policy.renew(WaiterId(1), 3.0)
+    [grant] = policy.spawn_succeeded(start.attempt, ProcessId(1), 1, 4.0)
+    assert isinstance(grant, Grant)
+    assert grant.waiter == WaiterId(2)
+    for entry, answer in replay(json.loads(json.dumps(policy.dump()()))):
+        assert entry.answer == answer, entry
