@@ -79,9 +79,9 @@ class Pool(Effects):
         self._closed = False
         """No group task may begin any more."""
         self.memory_source: str = ""
-        self.stranger_came = trio.Event()
-        """Set when a process of an application that was never measured is ready, while the memory decides how many there are."""
         """What limits the memory, if it was measured."""
+        self.stranger_came: trio.Event = trio.Event()
+        """Set when a process of an application that was never measured is ready, while the memory decides how many there are."""
 
     # -- the tree -----------------------------------------------------------------------------------------------
 
