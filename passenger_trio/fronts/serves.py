@@ -18,14 +18,13 @@ from passenger_trio.codecs.front_reports import Served
 from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.errors import OptionError
 from passenger_trio.fronts.leased_pool import LeasedPool
+from passenger_trio.log_lines import server as lines
 from passenger_trio.server.front import Front
 from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.mounts import Route
 from passenger_trio.system.logs import ROOT_LOGGER
 
 __all__ = ["ServedHere", "descriptors_of", "routes_of"]
-
-_log = logging.getLogger("passenger_trio.fronts")
 
 
 def routes_of(served: Served) -> list[Route]:
@@ -79,7 +78,7 @@ class ServedHere:
         try:
             self._access_log = AccessLog.open(served.config, self._front.kernel, lock=self._page)
         except OptionError as error:
-            _log.error("the access log stays what it was: %s", error)
+            lines.front_keeps_access_log(reason=str(error))
             return
         self._front.access_log = self._access_log
         self._write()
