@@ -93,8 +93,8 @@ if __name__ != "__main__":
         session.run("python", "tests/jruby_archive.py")
         # Hundreds of servers and loaders are started. Where PYTHONDONTWRITEBYTECODE is set each of them would compile all that it imports.
         session.run("python", "-m", "compileall", "-q", "passenger_trio", "spawn_servers", "tests", "-x", "tests/apps")
-        if not session.posargs:
-            _run_with_two_fronts(session)
+        # Failures there do not keep the rest from being tried.
+        is_well = bool(session.posargs) or _run_with_two_fronts(session)
         # Most tests wait for processes, so there are two for each core: one does something meanwhile. What a module shares stays together.
         # The order is that of tests/conftest.py: what lasts long begins first; the quick half is shuffled, and the heading has the seed
         # (``--randomly-seed=N`` has the same order again).
@@ -108,13 +108,16 @@ if __name__ != "__main__":
             "--no-loadscope-reorder",
         )
         session.run("python", "-m", "pytest", *spread, *session.posargs)
+        if not is_well:
+            session.error("tests failed with two fronts: see above")
 
     @nox.session
     def fronts(session: nox.Session) -> None:
         """End-to-end tests with two front processes on one pool: what is promised to clients does not depend on their number. Arguments go to pytest."""
         _need_programs(session, TEST_PROGRAMS)
         session.install("-q", "-e", ".[test]")
-        _run_with_two_fronts(session, *session.posargs)
+        if not _run_with_two_fronts(session, *session.posargs):
+            session.error("tests failed with two fronts")
 
     @nox.session
     def quick(session: nox.Session) -> None:
@@ -265,10 +268,15 @@ if __name__ != "__main__":
         session.run("mypy")
         session.run("python", "tests/typing/verify_types.py")
 
-    def _run_with_two_fronts(session: nox.Session, *tests: str) -> None:
+    def _run_with_two_fronts(session: nox.Session, *tests: str) -> bool:
+        """Whether all passed."""
         spread = ("-n", str(2 * (os.cpu_count() or 1)), "--dist", "load")
         env = {"PASSENGER_TRIO_FRONTS": "2"}
-        session.run("python", "-m", "pytest", *spread, "-q", *(tests or WITH_TWO_FRONTS), env=env)
+        try:
+            session.run("python", "-m", "pytest", *spread, "-q", *(tests or WITH_TWO_FRONTS), env=env)
+        except nox.command.CommandFailed:
+            return False
+        return True
 
     def _need_programs(session: nox.Session, programs: dict[str, str], *, needed: bool = True) -> None:
         """Install what is missing, or say what is; which is an error if it is needed."""

@@ -14,7 +14,7 @@ import trio
 from passenger_trio.codecs.front_reports import FrameReader, Line, Order, encode_line, read_order
 from passenger_trio.system.logs import ROOT_LOGGER, extra_of
 
-__all__ = ["LogToOwner", "Reports"]
+__all__ = ["LogToOwner", "Reports", "set_log_level"]
 
 _MOST = 4 * 1024**2
 
@@ -66,6 +66,11 @@ class Reports:
             reader.feed(bytes(data))
             for payload in reader.frames():
                 obey(read_order(payload))
+
+
+def set_log_level(level: int) -> None:
+    """Log this level and those above it from now on."""
+    logging.getLogger(ROOT_LOGGER).setLevel(level)
 
 
 class LogToOwner(logging.Handler):

@@ -9,7 +9,6 @@ that is served no more gets none. An access log that cannot be opened here leave
 
 from __future__ import annotations
 
-import logging
 import resource
 
 import trio
@@ -18,11 +17,11 @@ from passenger_trio.codecs.front_reports import Served
 from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.errors import OptionError
 from passenger_trio.fronts.leased_pool import LeasedPool
+from passenger_trio.fronts.reports import set_log_level
 from passenger_trio.log_lines import server as lines
 from passenger_trio.server.front import Front
 from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.mounts import Route
-from passenger_trio.system.logs import ROOT_LOGGER
 
 __all__ = ["ServedHere", "descriptors_of", "routes_of"]
 
@@ -71,7 +70,7 @@ class ServedHere:
             self._pool.add_group(key, app.max_request_queue_size)
         if _log_of(before) != _log_of(served):
             self._change_log(served)
-        logging.getLogger(ROOT_LOGGER).setLevel(served.log_level)
+        set_log_level(served.log_level)
         self._front.reconfigure(served.config.server, routes_of(served), descriptors_of(served))
 
     def _change_log(self, served: Served) -> None:
