@@ -12,6 +12,7 @@ HTML document of it, ``evidence`` collects the sources.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -164,12 +165,10 @@ def make_timeline(
 
     access = [line for line in log if line.get("event") == "access"]
     spent = {str(line["request_id"]): line for line in times}
-    left = list(access)
+    pairing = _Pairing(access)
     rows = []
     for exchange in exchanges:
-        line = _belonging(exchange, left)
-        if line is not None:
-            left.remove(line)
+        line = pairing.take(exchange)
         row = Row(
             exchange.method or "?",
             exchange.target or "?",
@@ -183,7 +182,7 @@ def make_timeline(
             since(exchange.ended),
         )
         rows.append(_with_server(row, line, spent, begun))
-    for line in left:
+    for line in pairing.left():
         row = Row(
             str(line["method"]) or "?",
             str(line["target"]) or "?",
@@ -202,14 +201,37 @@ def make_timeline(
     )
 
 
-def _belonging(exchange: Exchange, access: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The line of the access log about the same request."""
-    if exchange.begun is None:
-        return None
-    began = exchange.begun
-    same = [line for line in access if line["method"] == exchange.method and line["target"] == exchange.target]
-    closest = min(same, key=lambda line: abs(_epoch(line) - began), default=None)
-    return closest if closest is not None and abs(_epoch(closest) - began) < _APART else None
+class _Pairing:
+    """Which line of the access log is about the same request as what a client saw: each belongs to one at most. A test may have made thousands."""
+
+    def __init__(self, access: Sequence[Mapping[str, Any]]) -> None:
+        self._access = access
+        self._taken: set[int] = set()
+        self._alike: dict[tuple[object, object], list[tuple[float, int]]] = {}
+        """Method and target -> time and place of each line, by time."""
+        for place, line in enumerate(access):
+            self._alike.setdefault((line["method"], line["target"]), []).append((_epoch(line), place))
+        for lines in self._alike.values():
+            lines.sort()
+
+    def take(self, exchange: Exchange) -> Mapping[str, Any] | None:
+        """The line that is closest in time."""
+        lines = self._alike.get((exchange.method, exchange.target))
+        if exchange.begun is None or not lines:
+            return None
+        began = exchange.begun
+        after = bisect.bisect(lines, (began, -1))
+        number = min(range(max(0, after - 1), min(len(lines), after + 1)), key=lambda one: abs(lines[one][0] - began))
+        time, place = lines[number]
+        if abs(time - began) >= _APART:
+            return None
+        del lines[number]
+        self._taken.add(place)
+        return self._access[place]
+
+    def left(self) -> list[Mapping[str, Any]]:
+        """The lines that nobody has taken, in their order."""
+        return [line for place, line in enumerate(self._access) if place not in self._taken]
 
 
 def _with_server(row: Row, line: Mapping[str, Any] | None, spent: Mapping[str, Mapping[str, Any]], begun: float) -> Row:

@@ -32,7 +32,7 @@ PLACES = {
     "the watch": ("pool.restart_file_poller", "_stat"),
     "the watch's loop": ("pool.restart_file_poller", "trio.move_on_after"),
     "the gauges": ("pool.gauges", "_measure"),
-    "the gauges' loop": ("pool.gauges", "trio.sleep"),
+    "the gauges' loop": ("pool.gauges", "trio.move_on_after"),
     "a hook": ("pool.hooks", "Hooks._call"),
     "the access log": ("server.logs.access_log", "_File.write"),
     "the access log's loop": ("server.logs.access_log", "AccessLog._flush"),
