@@ -62,9 +62,12 @@ def test_always_restart_txt_gives_each_request_the_code_as_it_is(tmp_path: Path)
         assert serving(server) == "v1"
         file.touch()
         server.wait_log("always_restart.txt exists")
-        for version in ("v2", "v3"):
-            write_version(tmp_path, version)
-            assert serving(server) == version
+        write_version(tmp_path, "v2")
+        eventually(
+            lambda: serving(server) == "v2"
+        )  # with several fronts one may have a slot for as long as a message takes
+        write_version(tmp_path, "v3")
+        assert serving(server) == "v3"
         file.unlink()
         server.wait_log("always_restart.txt is gone")
         write_version(tmp_path, "v4")
