@@ -52,7 +52,8 @@ def examine(
 def _examine(
     config: Config, may_be_empty: bool, known: Mapping[AppOptions, DetectedApp], is_embedded: bool
 ) -> list[DetectedApp]:
-    fit = [known.get(app) for app in config.apps]
+    # An application that was not examined yet may have options of the wrong type, which have no hash.
+    fit = [known.get(app) for app in config.apps] if known else [None] * len(config.apps)
     check(config, fresh=[app for app, found in zip(config.apps, fit, strict=True) if found is None])
     if not config.apps and not (may_be_empty or config.server.apps_dir):
         raise NothingToServe("there is no application: the configuration has none")
