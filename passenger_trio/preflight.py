@@ -63,13 +63,14 @@ def _examine(
         [found.possible_types for found in apps],
         [None if found.can_fork else found.why_not_forked for found in apps],
     )
+    fresh = [(number, app, apps[number]) for number, app in enumerate(config.apps) if fit[number] is None]
+    for _, app, _ in fresh:
+        check_place(app)
     check_apart([(group_key(app, found), app) for app, found in zip(config.apps, apps, strict=True)])
     if config.server.user:
         check_fronts(config.server)
-    fresh = [(number, app, apps[number]) for number, app in enumerate(config.apps) if fit[number] is None]
     users = []
     for _, app, found in fresh:
-        check_place(app)
         check_grantable(limits_of(app), is_root=os.geteuid() == 0, hard=hard_limit, nice=own_nice())
         users.append(run_as(app, found, server_user=config.server.user, is_embedded=is_embedded))
         read_env_files(found.root, app.env_file)
