@@ -24,6 +24,12 @@ class MemoryCgroup:
     def limit(self, size: int) -> None:
         Path(self.limit_file).write_text(str(size))
 
+    @property
+    def usage(self) -> int:
+        """Bytes in use. Where that cannot be written back the kernel takes no lower limit (version 1)."""
+        name = "memory.current" if self.limit_file.endswith("memory.max") else "memory.usage_in_bytes"
+        return int(Path(self.path, name).read_text())
+
     def command(self, *words: str) -> tuple[str, ...]:
         """The command that runs ``words`` in there."""
         return ("/bin/sh", "-c", f'echo $$ >{self.path}/cgroup.procs && exec "$@"', "sh", *words)

@@ -132,7 +132,7 @@ def test_OP6_when_the_memory_becomes_less_idle_processes_go(site: Site) -> None:
     total = site.pool["memory"]["total"]
     try:
         if site.group is not None:
-            site.group.limit(300 * M)
+            site.group.limit(max(300 * M, min(site.group.usage + 30 * M, 440 * M)))
         else:
             site.write(f"{max(1, int(site.share.removesuffix('%')) // 2)}%")
             site.reload()
