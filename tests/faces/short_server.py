@@ -73,6 +73,7 @@ def use_everything(server: Supervisor, fail: Callable[[], None]) -> None:
 
     The worker that is killed has served a request to its end. Of one that has not, its group would say that it does not start, and wait longer each time.
     """
+    eventually(lambda: not server.group()["restarting"])  # nobody replaces a worker that was on its way out
     stray = int(server.get("/daemon").text)
     victim = int(server.get("/pid").text)
     eventually(lambda: served(server, victim))
