@@ -19,6 +19,7 @@ from typing import Any
 import attrs
 
 from passenger_trio.errors import OptionError
+from passenger_trio.records import frozen
 
 __all__ = [
     "FRONTS_AUTO",
@@ -344,7 +345,7 @@ class AppOptions:
         return self.is_development if self.friendly_error_pages == "auto" else self.friendly_error_pages == "on"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PoolOptions:
     """The limits of all applications together."""
 
@@ -369,7 +370,7 @@ class PoolOptions:
     )
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ServerOptions:
     """Options for serving clients, and for the logs."""
 
@@ -481,7 +482,7 @@ class ServerOptions:
     )
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Config:
     """All options of one server."""
 

@@ -37,6 +37,7 @@ from passenger_trio.pool.hooks import parse_hooks
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool_parts import PoolParts
 from passenger_trio.preflight import examine
+from passenger_trio.records import define
 from passenger_trio.server.front import Front
 from passenger_trio.server.listening.listeners import Listeners
 from passenger_trio.server.logs.access_log import AccessLog
@@ -121,7 +122,7 @@ class OtherFronts(Protocol):
         """Whether a request for an application is on its way to a process."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Parts:
     """The parts of a running server that a reload changes. The tree makes them."""
 

@@ -36,6 +36,7 @@ from passenger_trio.core.caller_limit import CallerLimit
 from passenger_trio.errors import AdminRefused
 from passenger_trio.events import as_json
 from passenger_trio.log_lines import server as lines
+from passenger_trio.records import define
 from passenger_trio.system.callers import Caller, serve_callers
 from passenger_trio.system.sockets import PeerCredentials, RawStream
 from passenger_trio.system.threads import NoThread
@@ -77,7 +78,7 @@ def may_steer(peer: PeerCredentials) -> bool:
     return peer.uid in (0, os.getuid())
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Desk:
     """Serves the callers."""
 

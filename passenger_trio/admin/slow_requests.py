@@ -17,6 +17,7 @@ import trio
 
 from passenger_trio.admin.context import Admin
 from passenger_trio.log_lines import requests as lines
+from passenger_trio.records import define
 from passenger_trio.spawning.backtraces import take_backtrace
 
 __all__ = ["SlowRequests", "watch_slow_requests"]
@@ -30,7 +31,7 @@ _MOST = 5
 Json = Mapping[str, Any]
 
 
-@attrs.define
+@define
 class SlowRequests:
     """Which requests are to be told of. :ivar limit: seconds."""
 

@@ -25,6 +25,7 @@ from passenger_trio.options import (
     parse_duration,
     parse_size,
 )
+from passenger_trio.records import frozen
 
 __all__ = [
     "ENV_PREFIX",
@@ -189,7 +190,7 @@ _METAVAR_OF = {
 }
 
 
-@attrs.frozen
+@frozen
 class Flag:
     """One option as a flag.
 

@@ -17,10 +17,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import attrs
 import click
 
 from passenger_trio.errors import PassengerError
+from passenger_trio.records import define
 
 __all__ = ["Outcome", "cli", "entry", "main"]
 
@@ -52,7 +52,7 @@ _INTERNAL_ERROR = 70
 _INTERRUPTED = 130
 
 
-@attrs.define
+@define
 class Outcome:
     """The log format of the command, for reporting its failure."""
 

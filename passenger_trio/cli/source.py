@@ -17,6 +17,7 @@ from passenger_trio.cli.settings import Settled, find_config, settle
 from passenger_trio.core.config_text import ConfigText
 from passenger_trio.errors import ReloadRefused
 from passenger_trio.options import AppOptions
+from passenger_trio.records import define
 from passenger_trio.reloading import ReadConfig
 from passenger_trio.system import logs
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["StartSource"]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class StartSource:
     """What ``start`` was told.
 

@@ -36,6 +36,7 @@ from passenger_trio.options import (
     parse_mode,
     parse_umask,
 )
+from passenger_trio.records import frozen
 
 __all__ = ["TYPE_OPTIONS", "check", "check_app", "check_minimums", "check_types"]
 
@@ -44,7 +45,7 @@ _WARMUP_URL = re.compile(r"/[!-\"$-~]*")
 """Path and query as in a request: visible ASCII, no fragment."""
 
 
-@attrs.frozen
+@frozen
 class _Needs:
     """An option that has an effect only under a condition.
 

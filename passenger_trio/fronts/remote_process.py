@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 from functools import partial
 
-import attrs
-
 from passenger_trio.codecs.http1_worker import WORKER_PROTOCOLS
 from passenger_trio.codecs.worker_protocol import WorkerProtocol
 from passenger_trio.core.fronts.messages import ProcessCame
+from passenger_trio.records import define
 from passenger_trio.spawning.generic import Endpoint, belongs
 from passenger_trio.spawning.spawner import warn_of_stranger
 from passenger_trio.system.crash_check import CrashCheck
@@ -23,7 +22,7 @@ from passenger_trio.system.sockets import PeerCredentials, RawStream
 __all__ = ["RemoteProcess"]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class RemoteProcess:
     """See ``spawning.spawner.ServingProcess``."""
 

@@ -23,6 +23,7 @@ from passenger_trio.core.app_limits import AppLimits, limits_of
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.users import Account, environment_of
 from passenger_trio.options import AppOptions, parse_umask
+from passenger_trio.records import define
 from passenger_trio.spawning.backtraces import Program
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.spawning.env_files import read_env_files
@@ -49,7 +50,7 @@ _CONCURRENCY = {"asgi": 100, "node": 100, "generic": 0}
 _PRELOAD_ARGUMENT = "--preload"
 
 
-@attrs.define
+@define
 class AppSpec:
     """How the processes of one application are made.
 

@@ -30,6 +30,7 @@ from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory
 from passenger_trio.core.start_command import shell_text
 from passenger_trio.errors import SpawnError
+from passenger_trio.records import define, frozen
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.direct import Sink
@@ -59,7 +60,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 """Seconds between two probes; the pause grows."""
 
 
-@attrs.frozen
+@frozen
 class Endpoint:
     """Where a program listens: ``host`` and ``port``, or, if ``port`` is 0, the Unix socket ``host``."""
 
@@ -73,7 +74,7 @@ class Endpoint:
         return connect_tcp_nowait(self.host, self.port) if self.port else connect_unix_nowait(self.host, believe)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class DeathPipe:
     """The pipe whose EOF ends the program. ``close`` closes both ends, and is idempotent."""
 
@@ -102,7 +103,7 @@ class DeathPipe:
             os.close(fd)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class ListeningProcess:
     """A program that listens; see ``LiveProcess``."""
 

@@ -31,6 +31,7 @@ from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.core.redaction import redact
 from passenger_trio.errors import OptionError, SpawnError, SpawnServerError
 from passenger_trio.log_lines import spawning as lines
+from passenger_trio.records import define
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.output import OutputPipe
@@ -88,7 +89,7 @@ def check_socket_file(path: str, uid: int) -> None:
         raise SpawnServerError(f"the loader is ready, but {path} is not a Unix socket of the application's user")
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Launch:
     """One program from its start until it is ready."""
 

@@ -27,6 +27,7 @@ from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.journey import Journey
 from passenger_trio.errors import SpawnServerError
 from passenger_trio.log_lines import spawning as lines
+from passenger_trio.records import define, frozen
 from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.handshake import EXIT_STATUS_TIME
 from passenger_trio.spawning.output import OutputPipe
@@ -142,7 +143,7 @@ def warn_of_stranger(pid: int, listener: PeerCredentials) -> None:
     lines.stranger_listens(pid=pid, stranger=listener.pid, uid=listener.uid)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class SpawnedProcess:
     """A real process; see ``LiveProcess``."""
 
@@ -237,7 +238,7 @@ class SpawnedProcess:
         remove_unix_socket(self.socket_path)
 
 
-@attrs.frozen
+@frozen
 class PreloaderFacts:
     """A spawner's preloader, for ``status``."""
 

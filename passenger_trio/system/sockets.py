@@ -25,10 +25,10 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Protocol
 
-import attrs
 import trio
 from trio.lowlevel import wait_readable, wait_writable
 
+from passenger_trio.records import frozen
 from passenger_trio.system.pidfd import is_readable
 from passenger_trio.system.poller import Registration
 from passenger_trio.system.syscalls import SO_PEERCRED, SO_PEERPIDFD
@@ -310,7 +310,7 @@ class RawStream:
         return self._sock
 
 
-@attrs.frozen
+@frozen
 class PeerCredentials:
     """The process at the other end, as the kernel reports it (SO_PEERCRED): on the listening side,
     the process that called ``connect``; on the connecting side, the process that called ``listen``.

@@ -48,6 +48,7 @@ from passenger_trio.core.fronts.messages import (
     Withdraw,
 )
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, WaiterId
+from passenger_trio.records import define, frozen
 
 __all__ = [
     "LEAST_LINGER",
@@ -91,7 +92,7 @@ class SlotState(enum.Enum):
 
 
 # eq=False: objects with an identity, not values.
-@attrs.define(eq=False)
+@define(eq=False)
 class Slot:
     """A leased slot."""
 
@@ -115,7 +116,7 @@ class Slot:
         return self.process.group.linger
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Process:
     id: ProcessId
     group: _Group = attrs.field(repr=False)
@@ -127,7 +128,7 @@ class _Process:
     gone: bool = False
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Group:
     key: GroupKey
     # The longest queue, over all fronts; 0: no limit.
@@ -188,7 +189,7 @@ class _Group:
         return Want(self.key, tuple(listed), len(self.waiters), self.grants_seen)
 
 
-@attrs.frozen
+@frozen
 class Start:
     """The waiter's request begins, on the slot."""
 
@@ -196,7 +197,7 @@ class Start:
     slot: Slot
 
 
-@attrs.frozen
+@frozen
 class TurnAway:
     """The waiter gets an error."""
 
@@ -204,7 +205,7 @@ class TurnAway:
     refused: Refused
 
 
-@attrs.frozen
+@frozen
 class Send:
     """Send a message to the owner. Before a ``Return``, close the stream of its slot."""
 

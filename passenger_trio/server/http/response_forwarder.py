@@ -54,6 +54,7 @@ from passenger_trio.errors import (
     UnfitResponseHead,
 )
 from passenger_trio.log_lines import requests as lines
+from passenger_trio.records import define
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.client_watch import ClientWatch
 from passenger_trio.server.http.exchange import Exchange
@@ -119,7 +120,7 @@ async def forward_in_pieces(client: Client, exchange: Exchange) -> None:
         raise response.failure
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Forwarder:
     client: Client
     exchange: Exchange
