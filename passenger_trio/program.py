@@ -70,11 +70,15 @@ def _pin(pid: int) -> PidFd | None:
         raise OptionError("--lifeline", pid, "there is no such process: give the pid of one that lives") from None
 
 
-async def _end_with(lifeline: PidFd, program: trio.CancelScope) -> None:
+async def _follow_lifeline(lifeline: PidFd, program: trio.CancelScope, kernel: ErrorKernel) -> None:
     try:
-        await lifeline.wait_exit()
+        await kernel.supervise("the lifeline", _end_with, lifeline, program)
     finally:
         lifeline.close()
+
+
+async def _end_with(lifeline: PidFd, program: trio.CancelScope) -> None:
+    await lifeline.wait_exit()
     lines.lifeline_ended(pid=lifeline.pid)
     program.cancel()
 
@@ -133,7 +137,7 @@ async def _main(
             program.start_soon(listen)
             program.start_soon(kernel.supervise, "the reaper of strangers", reap_strangers)
             if lifeline is not None:
-                program.start_soon(_end_with, lifeline, program.cancel_scope)
+                program.start_soon(_follow_lifeline, lifeline, program.cancel_scope, kernel)
             try:
                 known = source.found if source is not None else None
                 async with open_tree(config, kernel, become_user=become_user, own_cgroup=cgroup, known=known) as server:

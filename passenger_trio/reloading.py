@@ -422,7 +422,8 @@ class Reloading:
             await self.others.reconfigure(config, apps_of, sessions, limits.max_pool_size, disk)
         for spec in removed:
             self._leaving[spec.key] = spec
-            parts.nursery.start_soon(self._see_off, spec)
+            kernel = self._front.kernel
+            parts.nursery.start_soon(kernel.supervise, "the end of a removed application", self._see_off, spec)
         if limits.memory_share:
             await parts.pool.gauges.look(even_if_fixed=True)
         self._pool.change_limits(limits)
