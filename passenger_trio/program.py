@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -143,6 +144,7 @@ async def _main(
                 async with open_tree(config, kernel, become_user=become_user, own_cgroup=cgroup, known=known) as server:
                     with kernel.contain("the banner"):
                         on_ready(server)
+                    program.start_soon(_settle_memory)
                     server.reloading.source = source
                     server.reloading.tell_broken()
                     if config.server.apps_dir and source is not None:
@@ -161,6 +163,14 @@ async def _main(
         raise failure
     if forced:
         raise Forced("ended at once by a second signal: requests in hand were cut off")
+
+
+async def _settle_memory() -> None:
+    """Exempt the loaded objects from garbage collection, once the first requests were answered."""
+    if hasattr(gc, "freeze"):  # PyPy's collector is of another kind
+        await trio.sleep(_SETTLE)
+        gc.collect()
+        gc.freeze()
 
 
 async def _follow(server: RunningServer, directory: str) -> None:
