@@ -21,6 +21,7 @@ import attrs
 
 from passenger_trio.core.app_cgroup import CGROUP_OPTIONS, files_of
 from passenger_trio.core.app_limits import limits_of
+from passenger_trio.core.option_values import parse_fronts, parse_mode, parse_umask
 from passenger_trio.core.pool_size import ceiling_of, parse_pool_size, share_of
 from passenger_trio.errors import OptionError
 from passenger_trio.options import (
@@ -32,9 +33,6 @@ from passenger_trio.options import (
     Config,
     PoolOptions,
     ServerOptions,
-    parse_fronts,
-    parse_mode,
-    parse_umask,
 )
 from passenger_trio.records import frozen
 

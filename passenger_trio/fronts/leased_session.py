@@ -22,7 +22,7 @@ from passenger_trio.errors import ProcessUnreachable
 from passenger_trio.pool.session import Process, Session, SessionOwner
 from passenger_trio.records import define
 from passenger_trio.spawning.spawner import ServingProcess
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["Lease", "LeaseHolder", "LeasedSession", "shut"]
 

@@ -17,7 +17,8 @@ from passenger_trio.spawning.generic import Endpoint, belongs
 from passenger_trio.spawning.spawner import warn_of_stranger
 from passenger_trio.system.crash_check import CrashCheck
 from passenger_trio.system.pidfd import PidFd
-from passenger_trio.system.sockets import PeerCredentials, RawStream
+from passenger_trio.system.raw_stream import RawStream
+from passenger_trio.system.unix_peers import PeerCredentials
 
 __all__ = ["RemoteProcess"]
 

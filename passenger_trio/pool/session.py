@@ -30,7 +30,7 @@ from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOut
 from passenger_trio.errors import ProcessUnreachable
 from passenger_trio.records import define
 from passenger_trio.spawning.spawner import ServingProcess
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["EXIT_NOTICED_AFTER", "Process", "Session", "SessionOwner"]
 

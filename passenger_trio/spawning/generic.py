@@ -40,9 +40,11 @@ from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawner import WithoutPreloader, leave_behind, warn_of_stranger
 from passenger_trio.system.children import descendants, start_program
 from passenger_trio.system.crash_check import CrashCheck
+from passenger_trio.system.listen import remove_unix_socket
 from passenger_trio.system.pidfd import PidFd, pin_child
 from passenger_trio.system.ports import Ports, connect_tcp_nowait, listener_uids
-from passenger_trio.system.sockets import PeerCredentials, RawStream, connect_unix_nowait, remove_unix_socket
+from passenger_trio.system.raw_stream import RawStream
+from passenger_trio.system.unix_peers import PeerCredentials, connect_unix_nowait
 
 __all__ = ["GenericSpawner"]
 

@@ -36,8 +36,8 @@ from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.spawn_listener import ControlConnection, PendingSpawn
+from passenger_trio.system.listen import remove_unix_socket
 from passenger_trio.system.pidfd import PidFd
-from passenger_trio.system.sockets import remove_unix_socket
 
 __all__ = ["Launch", "describe_exit"]
 

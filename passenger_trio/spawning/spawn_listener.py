@@ -32,7 +32,8 @@ from passenger_trio.log_lines import spawning as lines
 from passenger_trio.records import define
 from passenger_trio.system.callers import Caller, serve_callers
 from passenger_trio.system.pidfd import PidFd
-from passenger_trio.system.sockets import PeerCredentials, RawStream
+from passenger_trio.system.raw_stream import RawStream
+from passenger_trio.system.unix_peers import PeerCredentials
 
 __all__ = ["ControlConnection", "PendingSpawn", "SpawnListener"]
 

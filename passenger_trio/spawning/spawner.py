@@ -34,8 +34,10 @@ from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawn_listener import ControlConnection
 from passenger_trio.system.crash_check import CrashCheck
+from passenger_trio.system.listen import remove_unix_socket
 from passenger_trio.system.pidfd import PidFd
-from passenger_trio.system.sockets import PeerCredentials, RawStream, connect_unix_nowait, remove_unix_socket
+from passenger_trio.system.raw_stream import RawStream
+from passenger_trio.system.unix_peers import PeerCredentials, connect_unix_nowait
 
 __all__ = [
     "LiveProcess",

@@ -23,7 +23,8 @@ import trio
 
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.records import define
-from passenger_trio.system.sockets import PeerCredentials, listen_unix, peer_credentials
+from passenger_trio.system.listen import listen_unix
+from passenger_trio.system.unix_peers import PeerCredentials, peer_credentials
 
 __all__ = ["Caller", "Order", "serve_callers"]
 

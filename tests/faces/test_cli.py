@@ -26,8 +26,9 @@ from passenger_trio.cli.flags import SECTIONS, Flag, flags, human_duration, huma
 from passenger_trio.cli.reference import options_reference
 from passenger_trio.cli.settings import settle
 from passenger_trio.cli.start_cmd import start
+from passenger_trio.core.option_values import parse_duration, parse_size
 from passenger_trio.errors import BindError, NothingToServe, OptionError, PassengerError, StartupAborted
-from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions, parse_duration, parse_size
+from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 from passenger_trio.spawning.detect import DetectedApp
 
 ROOT = Path(passenger_trio.__file__).parents[1]

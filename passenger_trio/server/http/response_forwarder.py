@@ -64,7 +64,7 @@ from passenger_trio.server.http.send_body import send_body
 from passenger_trio.server.http.sizes import RECEIVE_SIZE
 from passenger_trio.server.http.stage import Stage
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 from passenger_trio.system.tempfiles import Received
 
 __all__ = ["forward_in_pieces"]
