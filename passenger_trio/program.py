@@ -16,7 +16,7 @@ from passenger_trio.errors import EnvironmentUnfit, Forced, OptionError, Passeng
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import server as lines
 from passenger_trio.options import Config
-from passenger_trio.reloading import ConfigSource
+from passenger_trio.reload.config_source import ConfigSource
 from passenger_trio.running import RunningServer
 from passenger_trio.signals import Effect, effects
 from passenger_trio.spawning.server_user import become_user, stays

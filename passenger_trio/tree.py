@@ -51,7 +51,8 @@ from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.startup import wait_until
 from passenger_trio.pool_parts import MakeSpawners, PoolParts
 from passenger_trio.preflight import examine
-from passenger_trio.reloading import Parts, Reloading, descriptors_for, watched_of
+from passenger_trio.reload.reloading import Parts, Reloading
+from passenger_trio.reload.setup import descriptors_for, watched_of
 from passenger_trio.running import RunningServer
 from passenger_trio.server.front import Front
 from passenger_trio.server.health_paths import HealthPaths
@@ -235,9 +236,18 @@ async def open_tree(
         listening = Listeners(sockets, front, are_given=bool(given))
         resources.callback(listening.close)
         reloading = Reloading(
-            config, apps, specs, pool, front, access_log, listening, places.make_spec, instance.write, own
+            config,
+            apps,
+            specs,
+            pool,
+            front,
+            access_log,
+            listening,
+            places.make_spec,
+            instance.write,
+            own,
+            front_processes,
         )
-        reloading.others = front_processes
         reloading.is_embedded = become_user is None
         server = RunningServer(instance.admin_socket, apps, pool, front, reloading)
         server.fronts = front_processes

@@ -75,7 +75,8 @@ ALLOWED: dict[str, set[str]] = {
     "served_app": {"app_handle", "app_response", "server"},
     "extensions": {"server", "pool", "spawning", "kernel", "core", "errors", "options"},
     "status_types": set(),
-    "reloading": {
+    "reload": {
+        "reload",
         "log_lines",
         "pool_parts",
         "extensions",
@@ -89,7 +90,7 @@ ALLOWED: dict[str, set[str]] = {
         "options",
     },
     "running": {
-        "reloading",
+        "reload",
         "core",
         "app_handle",
         "status_types",
@@ -127,7 +128,7 @@ ALLOWED: dict[str, set[str]] = {
         "library_errors",
         "extensions",
         "later",
-        "reloading",
+        "reload",
         "admin",
         "fronts",
         "running",
@@ -148,7 +149,7 @@ ALLOWED: dict[str, set[str]] = {
         "signals",
         "tree",
         "running",
-        "reloading",
+        "reload",
         "spawning",
         "system",
         "kernel",
@@ -159,7 +160,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {
         "cli",
         "dashboard",
-        "reloading",
+        "reload",
         "program",
         "preflight",
         "running",

@@ -81,7 +81,7 @@ async def watch_slow_requests(admin: Admin, limit: float) -> None:
 
 async def _stack(admin: Admin, pid: int) -> str:
     """The stack of a process of an application; empty if it has ended."""
-    for spec in admin.server.reloading.every_spec:
+    for spec in admin.server.reloading.served.every_spec:
         program = spec.live_programs().get(pid)
         if program is not None and program.pidfd is not None:
             return await take_backtrace(program.control, program.pidfd, program.output)
