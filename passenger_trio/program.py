@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -12,7 +13,6 @@ from collections.abc import Callable, Mapping
 
 import trio
 
-from passenger_trio.core.descriptors import SHORT_OF_DESCRIPTORS
 from passenger_trio.errors import EnvironmentUnfit, Forced, OptionError, PassengerError, StartupStopped
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import server as lines
@@ -44,7 +44,7 @@ def run(config: Config, *, on_ready: Callable[[RunningServer], None], source: Co
     try:
         os.close(pidfd_open(os.getpid()))
     except OSError as error:
-        if error.errno in SHORT_OF_DESCRIPTORS:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
             raise
         raise EnvironmentUnfit(f"passenger_trio needs Linux 5.9 or newer, which knows pidfd_open ({error})") from None
     lifeline = _pin(config.server.lifeline)
