@@ -24,7 +24,6 @@ from collections.abc import Iterable
 
 import attrs
 
-from passenger_trio.records import frozen
 from passenger_trio.system.private_dirs import why_insecure
 
 __all__ = [
@@ -43,7 +42,7 @@ ADMIN_SOCKET, DESCRIPTION, LOCK = "admin.sock", "instance.json", "lock"
 _LONGEST_DESCRIPTION = 65536
 
 
-@frozen
+@attrs.frozen
 class Instance:
     """An instance as other processes see it."""
 

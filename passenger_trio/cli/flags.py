@@ -13,11 +13,18 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from passenger_trio.core.option_values import parse_duration, parse_size
 from passenger_trio.core.pool_size import parse_pool_size
 from passenger_trio.errors import OptionError
-from passenger_trio.options import LEAST, MOST, NOT_ZERO, AppOptions, PoolOptions, ServerOptions
-from passenger_trio.records import frozen
+from passenger_trio.options import (
+    LEAST,
+    MOST,
+    NOT_ZERO,
+    AppOptions,
+    PoolOptions,
+    ServerOptions,
+    parse_duration,
+    parse_size,
+)
 
 __all__ = [
     "ENV_PREFIX",
@@ -182,7 +189,7 @@ _METAVAR_OF = {
 }
 
 
-@frozen
+@attrs.frozen
 class Flag:
     """One option as a flag.
 

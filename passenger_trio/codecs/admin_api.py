@@ -21,7 +21,6 @@ import attrs
 import h11
 
 from passenger_trio.errors import AdminRefused
-from passenger_trio.records import frozen
 
 __all__ = [
     "MAX_NESTING",
@@ -55,7 +54,7 @@ _REASONS = {
 }
 
 
-@frozen
+@attrs.frozen
 class AdminRequest:
     """:ivar path: without its query. ``method``, ``path`` and ``query`` are ASCII, whatever came."""
 
@@ -65,7 +64,7 @@ class AdminRequest:
     query: str = ""
 
 
-@frozen
+@attrs.frozen
 class Text:
     """An answer that is no JSON."""
 
@@ -76,7 +75,7 @@ class Text:
     """What follows ``body``: a long answer is sent in its parts, never copied into one."""
 
 
-@frozen
+@attrs.frozen
 class Field:
     """A member of an order.
 

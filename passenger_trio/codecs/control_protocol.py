@@ -11,10 +11,11 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import attrs
+
 from passenger_trio.core.fork_safety import Hazard
 from passenger_trio.core.model import ErrorCategory
 from passenger_trio.errors import SpawnServerError
-from passenger_trio.records import frozen
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -49,7 +50,7 @@ _MAX_DEPTH = 8
 """Levels of lists and objects in the fields of an event: whoever shows them walks them by recursion."""
 
 
-@frozen
+@attrs.frozen
 class Hello:
     token: str
     contract: int
@@ -61,14 +62,14 @@ class Hello:
     """A signal that makes the process write its stacks to its output. 0: there is none."""
 
 
-@frozen
+@attrs.frozen
 class StepReport:
     name: str
     state: str
     duration: float | None
 
 
-@frozen
+@attrs.frozen
 class SocketSpec:
     address: str
     protocol: str
@@ -77,7 +78,7 @@ class SocketSpec:
     """It takes WebSocket sessions."""
 
 
-@frozen
+@attrs.frozen
 class Ready:
     sockets: tuple[SocketSpec, ...]
     application: str
@@ -87,7 +88,7 @@ class Ready:
     """What it turned out to be; ``""``: what it was taken for."""
 
 
-@frozen
+@attrs.frozen
 class Failed:
     """The loader's ``error`` message."""
 
@@ -99,31 +100,31 @@ class Failed:
     details: str
 
 
-@frozen
+@attrs.frozen
 class Forked:
     token: str
     pid: int
 
 
-@frozen
+@attrs.frozen
 class ForkFailed:
     token: str
     problem: str
 
 
-@frozen
+@attrs.frozen
 class ChildExited:
     pid: int
     status: int
 
 
-@frozen
+@attrs.frozen
 class AppEvent:
     name: str
     fields: Mapping[str, Any]
 
 
-@frozen
+@attrs.frozen
 class Backtrace:
     """The answer to a ``backtrace`` message."""
 
@@ -225,7 +226,7 @@ def _is_shallow(value: object) -> bool:
     return False
 
 
-@frozen
+@attrs.frozen
 class _Members:
     """Reads members of one message, each with its type."""
 

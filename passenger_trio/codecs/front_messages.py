@@ -48,7 +48,7 @@ _WANT, _RETURN, _HELD, _OOB_WORK, _USAGE = b"WRHOU"
 _GRANT, _RECALL, _PICKLE, _PART = b"GCPp"
 
 _OUTCOMES = tuple(SessionOutcome)
-_WANT_HEAD = struct.Struct("!IQB")
+_WANT_HEAD = struct.Struct("!IQdB")
 _WAITING = struct.Struct("!dQB")
 _RETURN_BODY = struct.Struct("!BQQIBB")
 _HELD_BODY = struct.Struct("!BQBBB")
@@ -56,7 +56,7 @@ _OOB_BODY = struct.Struct("!BQ")
 _USAGE_HEAD = struct.Struct("!BH")
 _SLOT = struct.Struct("!QIBd")
 _GRANT_BODY = struct.Struct("!BQQQIBBd")
-_RECALL_HEAD = struct.Struct("!IQIdH")
+_RECALL_HEAD = struct.Struct("!IQIIdH")
 _NAME = struct.Struct("!H")
 
 
@@ -73,7 +73,7 @@ def encode_from_front(message: FromFront) -> bytes:
             _WAITING.pack(one.arrival, one.avoided or 0, len(one.route[:255])) + one.route[:255]
             for one in message.waiters
         )
-        head = _WANT_HEAD.pack(message.waiting, message.grants_seen, len(message.waiters))
+        head = _WANT_HEAD.pack(message.waiting, message.grants_seen, message.age, len(message.waiters))
         return bytes((_WANT,)) + _group(message.group) + head + waiters
     if isinstance(message, Held):
         flags = int(message.long_lived), int(message.taken_over), int(message.uncounted)
@@ -120,7 +120,7 @@ def _read_return(packet: bytes) -> Return:
 
 def _read_want(packet: bytes) -> Want:
     group, at = _read_group(packet, 1)
-    waiting, grants_seen, count = _WANT_HEAD.unpack_from(packet, at)
+    waiting, grants_seen, age, count = _WANT_HEAD.unpack_from(packet, at)
     at += _WANT_HEAD.size
     if count > MOST_WANTED:
         raise BadFrontMessage("a front sent a list of waiters that is too long")
@@ -135,7 +135,9 @@ def _read_want(packet: bytes) -> Want:
         raise BadFrontMessage("a front sent a list of waiters that has not the length it says")
     if any(later.arrival < one.arrival for one, later in pairwise(waiters)):
         raise BadFrontMessage("a front sent waiters that are not in the order of their arrival")
-    return Want(group, tuple(waiters), waiting, grants_seen)
+    if not age >= 0:
+        raise BadFrontMessage("a front sent an age that is none")
+    return Want(group, tuple(waiters), waiting, grants_seen, age)
 
 
 def _read_usage(packet: bytes) -> Usage:
@@ -172,10 +174,9 @@ def encode_from_owner(message: FromOwner) -> list[bytes]:
         numbers = message.number, message.slot, message.process, message.budget
         return [_GRANT_BODY.pack(_GRANT, *numbers, *flags, message.arrival)]
     if isinstance(message, Recall):
-        head = _RECALL_HEAD.pack(
-            message.waiting, message.returns_seen, message.most, message.sent, len(message.arrivals)
-        )
-        arrivals = struct.pack(f"!{len(message.arrivals)}d", *message.arrivals)
+        counts = message.waiting, message.returns_seen, message.most, message.slots
+        head = _RECALL_HEAD.pack(*counts, message.sent, len(message.arrivals))
+        arrivals = struct.pack(f"!{2 * len(message.arrivals)}d", *message.arrivals, *message.ages)
         return [bytes((_RECALL,)) + _group(message.group) + head + arrivals]
     data = bytes((_PICKLE,)) + pickle.dumps(message)
     pieces = [data[at : at + MOST - 1] for at in range(0, len(data), MOST - 1)]
@@ -203,9 +204,9 @@ class OwnerReader:
             return Grant(number, SessionId(slot), ProcessId(process), budget, bool(alone), bool(reused), arrival)
         if packet[0] == _RECALL:
             group, at = _read_group(packet, 1)
-            waiting, returns_seen, most, sent, count = _RECALL_HEAD.unpack_from(packet, at)
-            arrivals = struct.unpack_from(f"!{count}d", packet, at + _RECALL_HEAD.size)
-            return Recall(group, arrivals, waiting, returns_seen, most, sent)
+            waiting, returns_seen, most, slots, sent, count = _RECALL_HEAD.unpack_from(packet, at)
+            listed = struct.unpack_from(f"!{2 * count}d", packet, at + _RECALL_HEAD.size)
+            return Recall(group, listed[:count], waiting, returns_seen, most, listed[count:], slots, sent)
         message: FromOwner = pickle.loads(packet[1:])
         return message
 

@@ -32,7 +32,6 @@ from passenger_trio.core.evidence import Evidence
 from passenger_trio.core.model import GroupKey
 from passenger_trio.errors import BadFrontMessage
 from passenger_trio.options import AppOptions, Config
-from passenger_trio.records import frozen
 
 __all__ = [
     "Accept",
@@ -84,27 +83,27 @@ class Asked(enum.Enum):
     """For the metrics (``core/fronts/counts.py``)."""
 
 
-@frozen
+@attrs.frozen
 class Accept:
     """The server serves: accept connections."""
 
 
-@frozen
+@attrs.frozen
 class Drain:
     """No connection serves another request after its current one; the front goes on accepting."""
 
 
-@frozen
+@attrs.frozen
 class Resume:
     """Keep connections alive again."""
 
 
-@frozen
+@attrs.frozen
 class ReopenLogs:
     """After a rotation."""
 
 
-@frozen
+@attrs.frozen
 class Stop:
     """Accept no more, drain, and end."""
 
@@ -112,7 +111,7 @@ class Stop:
     """Seconds for what is under way."""
 
 
-@frozen
+@attrs.frozen
 class Ask:
     """Tell something."""
 
@@ -122,7 +121,7 @@ class Ask:
     """Of counts: the number of the first application of this part (``FrontCounts.PART``)."""
 
 
-@frozen
+@attrs.frozen
 class Explained:
     """The answer to ``Explain``. :ivar evidence: None: nothing is known, or the front may not know it."""
 
@@ -130,7 +129,7 @@ class Explained:
     evidence: Evidence | None
 
 
-@frozen
+@attrs.frozen
 class Served:
     """What a front serves, and by which options."""
 
@@ -145,7 +144,7 @@ class Served:
     log_level: int
 
 
-@frozen
+@attrs.frozen
 class Reconfigure:
     """Serve this from now on. It is answered, with an empty object, when no request goes by what was served before."""
 
@@ -168,12 +167,12 @@ def read_order(payload: bytes) -> Order:
 # --- reports, of a front ----------------------------------------------------------------------------------------------
 
 
-@frozen
+@attrs.frozen
 class Serving:
     """The front can accept connections."""
 
 
-@frozen
+@attrs.frozen
 class Line:
     """A record of the front's log."""
 
@@ -184,7 +183,7 @@ class Line:
     traceback: str
 
 
-@frozen
+@attrs.frozen
 class Answer:
     """What a front was asked for."""
 
@@ -192,12 +191,12 @@ class Answer:
     told: dict[str, Any]
 
 
-@frozen
+@attrs.frozen
 class Drained:
     """Every connection of the front has ended."""
 
 
-@frozen
+@attrs.frozen
 class Explain:
     """A request failed, and its page shows what the pool knows of it (OB10)."""
 

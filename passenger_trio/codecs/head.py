@@ -11,12 +11,11 @@ import attrs
 from passenger_trio.codecs.forwarded import Origin
 from passenger_trio.codecs.request_id import NO_REQUEST_ID, RequestId
 from passenger_trio.options import ServerOptions
-from passenger_trio.records import define, frozen
 
 __all__ = ["Head", "HeaderCache", "HttpLimits"]
 
 
-@define(eq=False)
+@attrs.define(eq=False)
 class HeaderCache:
     """What requests of one connection have in common if their field lines are the same to the last byte, as those of browsers and proxies often are."""
 
@@ -35,7 +34,7 @@ class HeaderCache:
     origin_read: bool = False
 
 
-@define(eq=True)
+@attrs.define(eq=True)
 class Head:
     """A request head that was accepted."""
 
@@ -74,7 +73,7 @@ class Head:
         return self.chunked or bool(self.content_length)
 
 
-@frozen
+@attrs.frozen
 class HttpLimits:
     """How large a request may be (R8, R13). ``max_request_body`` 0 is no limit."""
 

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 import attrs
 
 from passenger_trio.errors import OptionError
-from passenger_trio.records import frozen
 
 __all__ = ["StickyCookie"]
 
@@ -28,7 +27,7 @@ _ATTRIBUTES = re.compile(r"[ -~]*")
 _ROUTE = rb"=([0-9a-f]{1,64})[ \t]*(?:;|\Z)"
 
 
-@frozen
+@attrs.frozen
 class StickyCookie:
     """:raises OptionError: the name is no token, or the attributes are not printable ASCII."""
 

@@ -12,10 +12,8 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from passenger_trio.core.option_values import parse_size
 from passenger_trio.errors import OptionError
-from passenger_trio.options import AppOptions
-from passenger_trio.records import frozen
+from passenger_trio.options import AppOptions, parse_size
 
 __all__ = ["UNLIMITED", "AppLimits", "check_grantable", "limits_of", "parse_core"]
 
@@ -24,7 +22,7 @@ UNLIMITED = -1
 _LONGEST = 2**63 - 1
 
 
-@frozen
+@attrs.frozen
 class AppLimits:
     """:ivar resources: name of a resource (``NOFILE``) -> limit, or ``UNLIMITED``.
     :ivar nice: None: the server's own.

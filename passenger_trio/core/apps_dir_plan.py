@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import attrs
+
 from passenger_trio.options import AppOptions
-from passenger_trio.records import frozen
 
 __all__ = ["Choice", "choose"]
 
 
-@frozen
+@attrs.frozen
 class Choice:
     """:ivar served: the application of each file. :ivar refused: why a file's own is not served."""
 

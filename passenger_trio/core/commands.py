@@ -19,7 +19,6 @@ from passenger_trio.core.model import (
     SpawnFailure,
     WaiterId,
 )
-from passenger_trio.records import frozen
 
 
 class Reason(enum.Enum):
@@ -67,7 +66,7 @@ def reason_word(why: str) -> str:
     return _WORDS.get(why, "other")
 
 
-@frozen
+@attrs.frozen
 class Grant:
     """``waiter`` may use ``process`` for one session. ``waiter`` is None when ``checkout_nowait`` made the grant."""
 
@@ -76,7 +75,7 @@ class Grant:
     waiter: WaiterId | None = None
 
 
-@frozen
+@attrs.frozen
 class Refuse:
     """``waiter`` gets an error: QUEUE_FULL, QUEUE_TIME, SPAWN_FAILED, REMOVED or SHUT_DOWN.
 
@@ -93,7 +92,7 @@ class Refuse:
     """Whose processes the waiter waits for, for the log."""
 
 
-@frozen
+@attrs.frozen
 class StartSpawn:
     """Spawn a process of a generation.
 
@@ -106,7 +105,7 @@ class StartSpawn:
     generation: int = FIRST_GENERATION
 
 
-@frozen
+@attrs.frozen
 class AbandonSpawn:
     """Stop an attempt that is under way. It still ends with ``spawn_failed`` or ``spawn_succeeded``."""
 
@@ -115,7 +114,7 @@ class AbandonSpawn:
     reason: Reason
 
 
-@frozen
+@attrs.frozen
 class Detach:
     """A busy process gets no more sessions. ``Retire`` follows when its last session ends."""
 
@@ -123,7 +122,7 @@ class Detach:
     reason: Reason
 
 
-@frozen
+@attrs.frozen
 class Retire:
     """End a process: it has no sessions left, broke one, or used up its time for them.
 
@@ -134,7 +133,7 @@ class Retire:
     reason: Reason
 
 
-@frozen
+@attrs.frozen
 class RunOobWork:
     """A process that is out of routing and has no sessions: let it do its out-of-band work, for so many seconds at most."""
 
@@ -142,7 +141,7 @@ class RunOobWork:
     seconds: float
 
 
-@frozen
+@attrs.frozen
 class StillDraining:
     """Tell operators that a detached process still has sessions, and how many seconds are left (infinity: no limit)."""
 
@@ -151,7 +150,7 @@ class StillDraining:
     seconds: float
 
 
-@frozen
+@attrs.frozen
 class Kill:
     """End a process at once, with its open sessions. The error of ``session``, if given, tells why: it took too long."""
 
@@ -160,14 +159,14 @@ class Kill:
     session: SessionId | None = None
 
 
-@frozen
+@attrs.frozen
 class RetirePreloader:
     group: GroupKey
     reason: Reason
     generation: int = FIRST_GENERATION
 
 
-@frozen
+@attrs.frozen
 class EndGeneration:
     """Release the spawner of a generation: nothing more is spawned of it, and it has no preloader and no process."""
 
@@ -175,7 +174,7 @@ class EndGeneration:
     generation: int
 
 
-@frozen
+@attrs.frozen
 class RestartEnded:
     """Tell the callers that wait for a restart how it ended.
 
@@ -191,14 +190,14 @@ class RestartEnded:
     kept: bool = True
 
 
-@frozen
+@attrs.frozen
 class EndGroup:
     """A removed group is gone: it has no process, no attempt and no preloader left, and nobody waits for it."""
 
     group: GroupKey
 
 
-@frozen
+@attrs.frozen
 class PoolEmpty:
     """The pool is shut down, and its last process and attempt are gone."""
 

@@ -19,7 +19,6 @@ import attrs
 
 from passenger_trio.errors import ConfigError
 from passenger_trio.options import AppOptions, PoolOptions, ServerOptions
-from passenger_trio.records import frozen
 
 __all__ = ["ConfigText", "Setting", "read_app_file", "read_passengerfile", "read_toml"]
 
@@ -48,7 +47,7 @@ _PLAIN = re.compile(
 """A line of TOML that means the same by itself: nothing, a comment, or a name with a text, a truth value or a number."""
 
 
-@frozen
+@attrs.frozen
 class Setting:
     value: Any
     line: int
@@ -58,7 +57,7 @@ class Setting:
 Table = Mapping[str, Setting]
 
 
-@frozen
+@attrs.frozen
 class ConfigText:
     """The content of a file."""
 

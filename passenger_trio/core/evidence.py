@@ -5,14 +5,15 @@ Times are seconds. Nothing here decides anything.
 
 from __future__ import annotations
 
+import attrs
+
 from passenger_trio.core.policy_limits import GroupLimits
 from passenger_trio.core.statistics import GroupStatistics
-from passenger_trio.records import frozen
 
 __all__ = ["Evidence", "ProcessEnd", "ProcessEvidence", "process_evidence"]
 
 
-@frozen
+@attrs.frozen
 class ProcessEnd:
     """How a process has ended.
 
@@ -26,7 +27,7 @@ class ProcessEnd:
     output: tuple[str, ...]
 
 
-@frozen
+@attrs.frozen
 class ProcessEvidence:
     """A process of the application."""
 
@@ -39,7 +40,7 @@ class ProcessEvidence:
     age: float
 
 
-@frozen
+@attrs.frozen
 class Evidence:
     """:ivar end: of the process that had the request; None: it lives, or there was none.
     :ivar output: the last lines of that process, oldest first.

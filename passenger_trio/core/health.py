@@ -16,16 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
+
 from passenger_trio.core.state import EnabledStatus
 from passenger_trio.core.statistics import GroupGauges, GroupStatistics, PoolStatistics
-from passenger_trio.records import frozen
 
 __all__ = ["QUESTIONS", "Check", "Facts", "Health", "ask", "has_capacity"]
 
 QUESTIONS = ("livez", "readyz", "startupz")
 
 
-@frozen
+@attrs.frozen
 class Facts:
     """What the answers depend on.
 
@@ -39,7 +40,7 @@ class Facts:
     pool: PoolStatistics
 
 
-@frozen
+@attrs.frozen
 class Check:
     """One condition. :ivar reason: why it is not met; ``""``: it is. :ivar is_app: of one application."""
 
@@ -48,7 +49,7 @@ class Check:
     is_app: bool = False
 
 
-@frozen
+@attrs.frozen
 class Health:
     """An answer.
 

@@ -12,8 +12,6 @@ import enum
 
 import attrs
 
-from passenger_trio.records import frozen
-
 SUPERVISOR_STEPS: dict[str, str] = {
     "preparation": "Prepare the spawn: output pipe, token, environment",
     "start_program": "Start the program with the application's interpreter",
@@ -67,7 +65,7 @@ class StepState(enum.Enum):
     ERRORED = "errored"
 
 
-@frozen
+@attrs.frozen
 class Step:
     """One step. ``begun`` is monotonic seconds, ``duration`` seconds or None while it is under way."""
 
@@ -89,7 +87,7 @@ _STEPS = {
 }
 
 
-@frozen
+@attrs.frozen
 class Journey:
     """The steps of one spawn, in order."""
 

@@ -21,7 +21,6 @@ import attrs
 
 from passenger_trio.core.app_cgroup import CGROUP_OPTIONS, files_of
 from passenger_trio.core.app_limits import limits_of
-from passenger_trio.core.option_values import parse_fronts, parse_mode, parse_umask
 from passenger_trio.core.pool_size import ceiling_of, parse_pool_size, share_of
 from passenger_trio.errors import OptionError
 from passenger_trio.options import (
@@ -33,8 +32,10 @@ from passenger_trio.options import (
     Config,
     PoolOptions,
     ServerOptions,
+    parse_fronts,
+    parse_mode,
+    parse_umask,
 )
-from passenger_trio.records import frozen
 
 __all__ = ["TYPE_OPTIONS", "check", "check_app", "check_minimums", "check_types"]
 
@@ -43,7 +44,7 @@ _WARMUP_URL = re.compile(r"/[!-\"$-~]*")
 """Path and query as in a request: visible ASCII, no fragment."""
 
 
-@frozen
+@attrs.frozen
 class _Needs:
     """An option that has an effect only under a condition.
 

@@ -15,7 +15,6 @@ import attrs
 
 from passenger_trio.core.pool_size import share_of
 from passenger_trio.options import AppOptions, PoolOptions
-from passenger_trio.records import frozen
 
 __all__ = ["GroupLimits", "PoolLimits", "group_limits", "pool_limits", "session_limit"]
 
@@ -40,7 +39,7 @@ _TICK = 0.001
 """The shortest time of a limit. With a shorter one, ``now + time`` might equal ``now``, and the clock would spin."""
 
 
-@frozen
+@attrs.frozen
 class GroupLimits:
     """The limits of one group. Times are seconds.
 
@@ -86,7 +85,7 @@ class GroupLimits:
     Finite in development, where a developer who has just repaired the file reloads the page."""
 
 
-@frozen
+@attrs.frozen
 class PoolLimits:
     """The limits of the whole pool. Times are seconds.
 

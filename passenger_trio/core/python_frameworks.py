@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 
-from passenger_trio.records import frozen
+import attrs
 
 __all__ = ["Opinion", "Verdict", "asgi", "framework", "method_result", "neither", "probable", "wsgi"]
 
@@ -22,7 +22,7 @@ class Verdict(enum.Enum):
     NEITHER = "neither"
 
 
-@frozen
+@attrs.frozen
 class Opinion:
     verdict: Verdict
     what: str

@@ -19,8 +19,6 @@ from collections.abc import Iterator
 
 import attrs
 
-from passenger_trio.records import frozen
-
 __all__ = [
     "Binding",
     "ImportedModule",
@@ -37,7 +35,7 @@ _REVEALING = frozenset({"globals", "exec", "vars", "setattr"})
 """Functions that may give a module names which its text does not show."""
 
 
-@frozen
+@attrs.frozen
 class ImportedName:
     """``from module import name``. ``module`` is absolute if that is known, else it begins with dots."""
 
@@ -46,7 +44,7 @@ class ImportedName:
     lineno: int = 0
 
 
-@frozen
+@attrs.frozen
 class ImportedModule:
     """``import module`` or ``import module as x``: the bound name is a module."""
 
@@ -57,7 +55,7 @@ class ImportedModule:
 Binding = ast.expr | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ImportedName | ImportedModule
 
 
-@frozen
+@attrs.frozen
 class Module:
     """What the text of a module says.
 

@@ -29,7 +29,6 @@ import attrs
 from passenger_trio.core.app_cgroup import CGROUP_OPTIONS
 from passenger_trio.core.model import GroupKey
 from passenger_trio.options import AppOptions, PoolOptions, ServerOptions
-from passenger_trio.records import frozen
 
 __all__ = ["AppSetup", "Change", "Kind", "Plan", "Setup", "make_plan"]
 
@@ -127,7 +126,7 @@ class Kind(enum.Enum):
     IMPOSSIBLE = "!"
 
 
-@frozen
+@attrs.frozen
 class Change:
     """One change. ``subject``: an application, ``server`` or ``pool``."""
 
@@ -141,7 +140,7 @@ class Change:
         return f"{self.kind.value} {self.subject}: {self.what}"
 
 
-@frozen
+@attrs.frozen
 class AppSetup:
     """One application. ``found``: what its directory has, by name: its type, interpreter, startup file."""
 
@@ -150,7 +149,7 @@ class AppSetup:
     found: tuple[tuple[str, str], ...] = ()
 
 
-@frozen
+@attrs.frozen
 class Setup:
     """A configuration, with what the applications' directories have."""
 
@@ -159,7 +158,7 @@ class Setup:
     apps: tuple[AppSetup, ...]
 
 
-@frozen
+@attrs.frozen
 class Plan:
     """What changes.
 

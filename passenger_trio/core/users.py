@@ -22,12 +22,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Mapping
 
-from passenger_trio.records import frozen
+import attrs
 
 __all__ = ["Account", "Because", "Choice", "choose_user", "environment_of", "is_allowed", "may_become"]
 
 
-@frozen
+@attrs.frozen
 class Account:
     """A user, as the system's list of users has it.
 
@@ -54,7 +54,7 @@ class Because(enum.Enum):
     ROOTS_FILE = "because its startup file belongs to root"
 
 
-@frozen
+@attrs.frozen
 class Choice:
     """The user and group to become.
 

@@ -32,6 +32,8 @@ from __future__ import annotations
 import enum
 import math
 
+import attrs
+
 from passenger_trio.core.websocket_close_codes import (
     GOING_AWAY,
     INTERNAL_ERROR,
@@ -40,7 +42,6 @@ from passenger_trio.core.websocket_close_codes import (
     TRY_AGAIN_LATER,
 )
 from passenger_trio.options import ServerOptions
-from passenger_trio.records import frozen
 
 __all__ = [
     "AbortWorker",
@@ -74,7 +75,7 @@ class Side(enum.Enum):
     GONE = "gone"
 
 
-@frozen
+@attrs.frozen
 class Times:
     """Seconds; a ping time of 0 means none."""
 
@@ -95,12 +96,12 @@ class Times:
         )
 
 
-@frozen
+@attrs.frozen
 class Ping:
     """Send the client a Ping."""
 
 
-@frozen
+@attrs.frozen
 class TellClient:
     """Send the client a Close."""
 
@@ -108,7 +109,7 @@ class TellClient:
     reason: str
 
 
-@frozen
+@attrs.frozen
 class TellWorker:
     """Send the worker a ``C``."""
 
@@ -116,17 +117,17 @@ class TellWorker:
     reason: str = ""
 
 
-@frozen
+@attrs.frozen
 class CutClient:
     """Close the client's connection: its time is over."""
 
 
-@frozen
+@attrs.frozen
 class AbortWorker:
     """The worker does not read: shut down its stream, and discard what is on its way to it."""
 
 
-@frozen
+@attrs.frozen
 class LeaveWorker:
     """Give the process back although its application has not ended: the process is to be retired."""
 

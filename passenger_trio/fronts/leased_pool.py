@@ -16,7 +16,8 @@ import trio
 
 from passenger_trio.core import commands
 from passenger_trio.core.evidence import Evidence
-from passenger_trio.core.fronts.front_ledger import FrontDecision, FrontLedger, Send, Slot, SlotState, Start, TurnAway
+from passenger_trio.core.fronts.front_group import Slot, SlotState
+from passenger_trio.core.fronts.front_ledger import FrontDecision, FrontLedger, Send, Start, TurnAway
 from passenger_trio.core.fronts.messages import (
     FromFront,
     FromOwner,
@@ -40,7 +41,7 @@ from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.perform import refusal
 from passenger_trio.pool.session import Process, Session
 from passenger_trio.pool.waiter import Waiter
-from passenger_trio.system.raw_stream import RawStream
+from passenger_trio.system.sockets import RawStream
 
 __all__ = ["LeasedPool", "Outbox"]
 
@@ -174,7 +175,7 @@ class LeasedPool:
         except Exception as error:
             self._failed(error)
             raise
-        self._look_by(now + (slot.linger if slot.state is SlotState.IDLE else _LOOK))
+        self._look_by(slot.leaves if slot.state is SlotState.IDLE else now + _LOOK)
 
     def is_alone(self, process: Process[Any]) -> bool:
         """See ``SessionOwner``. A leased session knows it by its slot."""
@@ -209,6 +210,7 @@ class LeasedPool:
                 self._perform(ledger.granted(message, now), now)
             case Recall():
                 self._perform(ledger.recalled(message, now), now)
+                self._look_by(ledger.next_return(message.group))
             case Refused():
                 self._perform(ledger.refused(message, now), now)
             case ProcessCame():

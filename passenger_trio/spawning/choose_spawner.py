@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import attrs
+
 from passenger_trio.kernel import ErrorKernel
-from passenger_trio.records import frozen
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.direct import DirectSpawner
 from passenger_trio.spawning.remains import Remains
@@ -33,7 +34,7 @@ MakeSpawner = Callable[[int], Spawner]
 """Makes the spawner of a generation, which spawns the code as it is from then on."""
 
 
-@frozen
+@attrs.frozen
 class SpawnerFacts:
     """Callbacks for what the spawners of one application find out.
 
@@ -45,7 +46,7 @@ class SpawnerFacts:
     on_unsafe: Callable[[int], None]
 
 
-@frozen(eq=False)
+@attrs.frozen(eq=False)
 class SpawnerParts:
     """What the spawners of one server share."""
 

@@ -25,7 +25,8 @@ import re
 import signal
 import time
 
-from passenger_trio.records import define
+import attrs
+
 from passenger_trio.system.cgroup_dirs import own_directory
 from passenger_trio.system.children import start_program
 
@@ -54,7 +55,7 @@ and are gone then. The watchdog is quicker when all of them are gone sooner.
 """
 
 
-@define(eq=False)
+@attrs.define(eq=False)
 class OwnCgroup:
     """The cgroup that this process is in. The watchdog is our child, and ends with the other strays
     (``children.end_all_strays``).

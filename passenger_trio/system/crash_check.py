@@ -17,7 +17,6 @@ import signal
 
 import attrs
 
-from passenger_trio.records import define
 from passenger_trio.system.children import descendants
 from passenger_trio.system.pidfd import PidFd
 
@@ -45,7 +44,7 @@ _CRASHES = frozenset(
 )
 
 
-@define(eq=False)
+@attrs.define(eq=False)
 class CrashCheck:
     """The ends of one process and of the processes that it starts. The caller passes monotonic
     times.

@@ -21,7 +21,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from passenger_trio.records import frozen
+import attrs
+
 from passenger_trio.testing.faults.plan import WRAPPER
 from passenger_trio.testing.run_directory import run_directory
 
@@ -30,7 +31,7 @@ __all__ = ["Finding", "LintFile", "lint_response"]
 Fields = Iterable[tuple[bytes, bytes]]
 
 
-@frozen
+@attrs.frozen
 class Finding:
     """One violation.
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import attrs
 
-from passenger_trio.records import frozen
 from passenger_trio.testing.exchange import Exchange
 from passenger_trio.testing.lint import Finding
 
@@ -31,7 +30,7 @@ _APART = 5.0
 """Seconds by which the two views of one request may differ."""
 
 
-@frozen
+@attrs.frozen
 class Row:
     """One request. Times are seconds since the test began; None: unknown, or it has not happened.
 
@@ -69,7 +68,7 @@ class Row:
         return min(time for time in (self.begun, self.arrived, self.app_begun, self.connected, 1e9) if time is not None)
 
 
-@frozen
+@attrs.frozen
 class Line:
     """One line of the server's log. ``at``: seconds since the test began."""
 
@@ -78,7 +77,7 @@ class Line:
     text: str
 
 
-@frozen
+@attrs.frozen
 class Timeline:
     """All that is known of one test.
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from passenger_trio.core.commands import Reason
+from passenger_trio.core.fronts.front_group import LINGER, PAUSE, TOLD, Slot
 from passenger_trio.core.fronts.front_ledger import (
     LEAST_LINGER,
-    LINGER,
     MOST_SLACK,
     SLACK,
     SLACK_OF_DELAY,
     FrontDecision,
     FrontLedger,
     Send,
-    Slot,
     Start,
     TurnAway,
 )
@@ -80,16 +81,16 @@ def test_FR6_a_slot_that_is_recalled_again_and_again_lingers_for_less(ledger: Fr
 
     assert lingers(1, 2.0) == pytest.approx(LINGER)
     for number in range(2, 12):
-        ledger.recalled(Recall(KEY, (2.0,), 1, number - 2, 1), 2.1)
+        ledger.recalled(Recall(KEY, (2.0,), 1, number - 2, 1), number + 0.1)
         assert SLOT not in ledger.slots
-        ledger.recalled(Recall(KEY, (), 0, number - 1, 1), 2.1)
-        last = lingers(number, 3.0)
+        ledger.recalled(Recall(KEY, (), 0, number - 1, 1), number + 0.1)
+        last = lingers(number, number + 1.0)
     assert last == pytest.approx(LEAST_LINGER)
     for _ in range(10):
-        slot = ledger.take_idle(KEY, 3.001)
+        slot = ledger.take_idle(KEY, 12.001)
         assert slot is not None
-        ledger.ended(slot, SessionOutcome.DONE, 3.001, kept=True)
-    assert slot.linger == LINGER
+        ledger.ended(slot, SessionOutcome.DONE, 12.001, kept=True)
+    assert slot.process.group.linger == LINGER
 
 
 def test_FR1_the_slack_is_longer_where_messages_are_slow(ledger: FrontLedger) -> None:
@@ -142,9 +143,73 @@ def test_FR6_who_takes_the_place_of_one_that_was_served_here_is_told_later(ledge
     """As many wait as before, and the owner has older times than theirs: no slot elsewhere serves a younger one."""
     ledger.ended(busy, SessionOutcome.DONE, 2.003, kept=True)
     ledger.queue(WaiterId(4), KEY, 2.0035)
-    assert ledger.next_level() == pytest.approx(2.002 + REFRESH)
-    assert _wants(ledger.tick(2.002 + REFRESH - 0.0001)) == []
-    assert _wants(ledger.tick(2.002 + REFRESH)) == [(2.002, 2.0035)]
+    late = 2.002 + TOLD * SLACK
+    assert ledger.next_level() == pytest.approx(late), "then it has waited for longer than was told"
+    assert _wants(ledger.tick(late - 0.0001)) == []
+    assert _wants(ledger.tick(late + 0.0001)) == [], "a front that was away from its core serves it in the next moment"
+    assert _wants(ledger.tick(late + 0.0001 + GAP)) == [(2.002, 2.0035)]
+
+
+def test_FR6_who_waits_at_a_busy_front_is_told_now_and_then(ledger: FrontLedger, busy: Slot) -> None:
+    """Each request is another one, and none waits for long: for twenty of them nothing is to be told."""
+    at, told = 2.002, []
+    for number in range(4, 44):
+        at += 0.0015
+        ledger.queue(WaiterId(number), KEY, at)
+        ledger.ended(busy, SessionOutcome.DONE, at, kept=True)
+        told += _wants(ledger.tick(at))
+    assert len(told) == 1, "after SLOW"
+
+
+def test_FR6_who_stays_is_told_of_once(ledger: FrontLedger, busy: Slot) -> None:
+    """Its arrival says how long it waits."""
+    late = 2.001 + TOLD * SLACK
+    told = [
+        decision.message
+        for step in range(400)
+        for decision in ledger.tick(late + step / 1000)
+        if isinstance(decision, Send) and isinstance(decision.message, Want)
+    ]
+    assert [(one.waiters[0].arrival, one.age) for one in told] == [(2.001, math.inf)]
+    assert ledger.next_level() == math.inf
+
+
+@pytest.mark.parametrize(("slots_elsewhere", "keeps"), [(0, [True, False]), (1, [True, True])])
+def test_FR6_a_front_keeps_its_share_of_the_slots(ledger: FrontLedger, slots_elsewhere: int, keeps: list[bool]) -> None:
+    """Two slots, and as many wait here as elsewhere, where one is older by two slacks: one slot goes there, and one stays. (Both went, and both came back after the next slack.)"""
+    slots = []
+    for number in (1, 2)[: 2 - slots_elsewhere]:
+        ledger.queue(WaiterId(number), KEY, 2.0)
+        grant = Grant(number, SessionId(6 + number), PROCESS.process, 0, False, False, 2.0)
+        slots += [decision.slot for decision in ledger.granted(grant, 2.0) if isinstance(decision, Start)]
+    for number in range(10, 18):
+        ledger.queue(WaiterId(number), KEY, 2.0 + 2 * SLACK)
+    listed = (2.0, 2.0)
+    ledger.recalled(Recall(KEY, listed, 8, 0, 4, slots=slots_elsewhere), 2.0 + 2 * SLACK)
+    kept = []
+    for slot in slots:
+        ledger.ended(slot, SessionOutcome.DONE, 2.001 + 2 * SLACK, kept=True)
+        kept.append(slot.id in ledger.slots)
+    assert sorted(kept) == sorted(keeps[: len(slots)])
+    (slot,) = ledger.slots.values()
+    ledger.queue(WaiterId(99), KEY, 2.0 + 5 * SLACK)
+    served = 0
+    while ledger.slots:
+        ledger.ended(slot, SessionOutcome.DONE, 2.001 + 5 * SLACK, kept=True)
+        served += 1
+    assert 4 < served < 8, "its share falls with its queue"
+
+
+def test_FR6_a_slot_of_a_busy_front_waits_for_its_own_clients_for_a_moment(ledger: FrontLedger, busy: Slot) -> None:
+    ledger.leave(WaiterId(2), 2.002)
+    ledger.leave(WaiterId(3), 2.002)
+    ledger.recalled(Recall(KEY, (2.0,), 1, 0, 4), 2.003)
+    ledger.ended(busy, SessionOutcome.DONE, 2.004, kept=True)
+    assert ledger.next_return(KEY) == pytest.approx(2.004 + PAUSE)
+    ledger.recalled(Recall(KEY, (2.0,), 2, 0, 4), 2.0041)
+    assert SLOT in ledger.slots
+    ledger.tick(2.004 + PAUSE)
+    assert SLOT not in ledger.slots
 
 
 def test_FR6_one_more_that_waits_is_told_at_once(ledger: FrontLedger, busy: Slot) -> None:
@@ -156,7 +221,7 @@ def test_FR6_one_more_that_waits_is_told_at_once(ledger: FrontLedger, busy: Slot
 def test_FR6_a_grant_is_for_one_of_those_that_were_told(ledger: FrontLedger, busy: Slot) -> None:
     """Another one that comes is not among the others."""
     ledger.granted(Grant(2, SessionId(8), PROCESS.process, 0, False, False, 2.001), 2.0022)
-    assert ledger.next_level() == pytest.approx(2.002 + REFRESH)
+    assert ledger.next_level() > 2.002 + REFRESH
     ledger.queue(WaiterId(4), KEY, 2.0025)
     assert ledger.next_level() == pytest.approx(2.002 + GAP)
 
@@ -168,7 +233,7 @@ def test_FR6_a_queue_that_is_empty_for_a_moment_is_not_told(ledger: FrontLedger,
     ledger.leave(WaiterId(3), 2.004)
     slot = ledger.take_idle(KEY, 2.0045) or busy
     ledger.queue(WaiterId(4), KEY, 2.0046)
-    assert ledger.next_level() == pytest.approx(2.002 + REFRESH), "it is told with the next level"
+    assert ledger.next_level() == pytest.approx(2.002 + REFRESH), "one less waits"
     ledger.ended(slot, SessionOutcome.DONE, 2.005, kept=True)
     assert _wants(ledger.tick(2.0055)) == []
     assert _wants(ledger.tick(2.005 + GAP)) == [()]

@@ -6,9 +6,16 @@ import attrs
 import pytest
 
 from passenger_trio.core.option_checks import check, check_minimums
-from passenger_trio.core.option_values import parse_duration, parse_mode, parse_size
 from passenger_trio.errors import OptionError
-from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
+from passenger_trio.options import (
+    AppOptions,
+    Config,
+    PoolOptions,
+    ServerOptions,
+    parse_duration,
+    parse_mode,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(

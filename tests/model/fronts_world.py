@@ -17,7 +17,8 @@ import attrs
 from passenger_trio.core import commands as c
 from passenger_trio.core import invariants
 from passenger_trio.core.fronts import front_ledger, messages, owner_ledger
-from passenger_trio.core.fronts.front_ledger import SLACK, FrontLedger, Slot, SlotState
+from passenger_trio.core.fronts.front_group import MOST_SLACKS, PAUSE, Slot, SlotState
+from passenger_trio.core.fronts.front_ledger import SLACK, FrontLedger
 from passenger_trio.core.fronts.messages import GAP, Recall, Usage, Want
 from passenger_trio.core.fronts.owner_ledger import OwnerLedger
 from passenger_trio.core.model import AttemptId, GroupKey, ProcessId, SessionId, SessionOutcome, WaiterId
@@ -31,7 +32,7 @@ MOST_DELAY = 0.0003
 """d: seconds that a message is under way, at most."""
 TOLD = 2 * GAP + 2 * MOST_DELAY
 """From then on every front knows of a waiter."""
-STRANDED = 2 * GAP + 4 * MOST_DELAY
+STRANDED = 2 * GAP + 4 * MOST_DELAY + PAUSE
 """For so long a slot may be idle at one front while somebody waits at another."""
 _ROUNDING = 1e-9
 NOT_STARTED = SessionOutcome.NOT_STARTED
@@ -461,7 +462,8 @@ class FrontsWorld:
     # --- the laws -------------------------------------------------------------------------------------------------
 
     def _start(self, front: TheFront, request: Request, slot: Slot) -> None:
-        """Order: from 2g + 2d after its arrival nothing starts before a request that is younger by more than the slack. A slot that is under way for it counts for it."""
+        """Order: from 2g + 2d after its arrival nothing starts before a request that is younger by more than four slacks (by more than one, if the front has more than its
+        share of slots: ``test_front_ledger``). A slot that is under way for it counts for it."""
         if self.places.get(slot.id) is not front or slot.id in front.running:
             raise LawBroken(f"front {front.id} uses slot {slot.id}, which is {self.places.get(slot.id)}")
         front.idle_since.pop(slot.id, None)
@@ -480,7 +482,7 @@ class FrontsWorld:
                 other
                 for other in self._waiting(request.key)
                 if other.front is not front
-                and other.arrival < request.arrival - SLACK - _ROUNDING
+                and other.arrival < request.arrival - MOST_SLACKS * SLACK - _ROUNDING
                 and other.arrival < self.now - TOLD - _ROUNDING
             ]
             if len(older) > self._on_the_way(request.key, TOLD):
@@ -554,7 +556,7 @@ class FrontsWorld:
                 raise LawBroken(f"front {front.id} has {here}, and its ledger {front.ledger.slots.keys()}")
 
     def _idle_slots(self) -> None:
-        """While somebody waits, no slot that it takes is idle at one other front for longer than 2g + 4d."""
+        """While somebody waits, no slot that it takes is idle at one other front for longer than 2g + 4d and the pause."""
         before = self.now - STRANDED - _ROUNDING
         for key in (KEY, OTHER):
             waiting = self._waiting(key)

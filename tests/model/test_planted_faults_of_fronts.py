@@ -13,7 +13,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from test_fronts_machine import FrontsMachine
 
 from passenger_trio.core.fronts import front_ledger, owner_ledger
-from passenger_trio.core.fronts.front_ledger import SLACK, FrontDecision, FrontLedger, Slot, SlotState
+from passenger_trio.core.fronts.front_group import FrontGroup, Slot, SlotState
+from passenger_trio.core.fronts.front_ledger import SLACK, FrontDecision, FrontLedger
 from passenger_trio.core.fronts.messages import Grant, Held, Recall, Want, Withdraw
 from passenger_trio.core.fronts.owner_decisions import Close, FrontId, OwnerDecision
 from passenger_trio.core.fronts.owner_ledger import OwnerLedger
@@ -69,7 +70,7 @@ class ARecallIsForTheEndOfARequest(FrontLedger):
 class OwnRequestsFirst(FrontLedger):
     """Order: a busy front serves its own, however long others wait (leases without recall)."""
 
-    def _next(self, group: front_ledger._Group, slot: Slot, now: float) -> list[FrontDecision]:
+    def _next(self, group: FrontGroup, slot: Slot, now: float) -> list[FrontDecision]:
         waiter = self._oldest(group, slot)
         if waiter is not None:
             self._forget(group, waiter, now)
@@ -80,7 +81,7 @@ class OwnRequestsFirst(FrontLedger):
 class DemandIsAnEvent(FrontLedger):
     """Lost demand, the fault of Ray and of HAProxy: who comes while others wait is told of once they are served, and not before."""
 
-    def _tell(self, group: front_ledger._Group, now: float) -> list[FrontDecision]:
+    def _tell(self, group: FrontGroup, now: float) -> list[FrontDecision]:
         if group.told is not None and group.told.waiters and group.waiters:
             self._changed.pop(group.key, None)
             return []

@@ -14,7 +14,7 @@ import trio
 from running_pool import KEY, check, check_end, checkout, only, until
 from trio.testing import MockClock
 
-from passenger_trio.core.fronts.front_ledger import LINGER
+from passenger_trio.core.fronts.front_group import LINGER
 from passenger_trio.core.fronts.messages import FromFront, FromOwner, Return
 from passenger_trio.core.model import SessionId, SessionOutcome
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
@@ -25,7 +25,7 @@ from passenger_trio.pool.lease_desk import LeaseDesk
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.session import Session
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner, dummy_failure
-from passenger_trio.system.raw_stream import RawStream
+from passenger_trio.system.sockets import RawStream
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

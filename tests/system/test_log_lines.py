@@ -32,7 +32,7 @@ POOL_SIDE = [
     "kernel.py",
     "tree.py",
     "program.py",
-    "reload",
+    "reloading.py",
     "running.py",
     "fronts",
 ]

@@ -7,11 +7,14 @@ Two kinds of messages:
 
 * *Levels* (``Want``, ``Recall``, ``Usage``, ``ProcessGoes``, ``VersionRejected``) replace the last one about the same subject. A sender may leave out
   all but the newest; a receiver needs only the newest. ``Want`` and ``Recall`` go out at most once in ``GAP``, and a ``Want`` that asks for no more than
-  the last one at most once in ``REFRESH``;
+  the last one mostly once in ``SLOW``;
   a ``Want`` that has changed also goes before a ``Return``, which would otherwise come back for a request that was served meanwhile.
 * *Events* (``ProcessCame``, ``Grant``, ``Return``, ``Held``, ``OobWorkWanted``, ``Refused``, ``Withdraw``) each count, and go out at once. Grants and returns are numbered
   from 1 upwards, for each front. ``Want.grants_seen`` and ``Recall.returns_seen`` say which of them a level already knows: the receiver
   discounts those that were under way when it was made.
+
+Who waits at a busy front is another one with each request. So a ``Want`` says how long its oldest waits at most (``age``), and while that is so it need not be
+told again who it is: two fronts whose own slots serve tell each other nearly nothing.
 
 Times are monotonic seconds, which all processes of a machine share. The owner judges each value that a front sends (``owner_ledger``).
 A front trusts the owner.
@@ -19,18 +22,20 @@ A front trusts the owner.
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from passenger_trio.core.commands import Reason
 from passenger_trio.core.fronts.count import MOST_WANTED
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, SpawnFailure
 from passenger_trio.core.state import Rejection
-from passenger_trio.records import frozen
 
 __all__ = [
     "GAP",
     "MOST_WANTED",
     "REFRESH",
+    "SLOW",
     "FromFront",
     "FromOwner",
     "Grant",
@@ -53,13 +58,16 @@ GAP = 0.001
 """Seconds between two levels about the same subject, at least."""
 
 REFRESH = 0.005
-"""Seconds until a ``Want`` goes out that names no waiter more than the last one: only who waits has changed, since a front's own slots serve. Less than the slack."""
+"""Seconds until a ``Want`` goes out that names fewer waiters than the last one, or for one that waits no longer."""
+
+SLOW = 0.050
+"""Seconds until a ``Want`` goes out where only who waits has changed, since a front's own slots serve."""
 
 
 # --- front to owner ---------------------------------------------------------------------------------------------------
 
 
-@frozen
+@attrs.frozen
 class Waiting:
     """A request that waits at a front."""
 
@@ -75,7 +83,7 @@ class Waiting:
         return self.avoided is not None or bool(self.route)
 
 
-@frozen
+@attrs.frozen
 class Want:
     """Level, for each group: who waits at this front."""
 
@@ -86,9 +94,11 @@ class Want:
     """All that wait, also those who are not listed."""
     grants_seen: int
     """The number of the last grant that this level knows; 0: none."""
+    age: float = math.inf
+    """Until the next ``Want`` nobody here will have waited for longer, in seconds, however old the arrivals are: who is served is followed by others. ``inf``: those listed stay."""
 
 
-@frozen
+@attrs.frozen
 class Return:
     """Event: a slot goes back. Its descriptor is closed at the front, unless ``outcome`` says why the stream ended."""
 
@@ -102,7 +112,7 @@ class Return:
     """The stream that came with the grant is at a boundary, and may be granted again. Only with NOT_STARTED."""
 
 
-@frozen
+@attrs.frozen
 class Held:
     """Event: a session that does not end soon (a WebSocket, a relay) has the slot. No time limit, no recall; it comes back with ``Return``.
 
@@ -118,14 +128,14 @@ class Held:
     """It counts no longer in the concurrency of its process."""
 
 
-@frozen
+@attrs.frozen
 class OobWorkWanted:
     """Event: the process has asked for out-of-band work, at the end of a request."""
 
     process: ProcessId
 
 
-@frozen
+@attrs.frozen
 class SlotUse:
     slot: SessionId
     served: int
@@ -134,7 +144,7 @@ class SlotUse:
     """When the running request began. None: idle."""
 
 
-@frozen
+@attrs.frozen
 class Usage:
     """Level: what the leased slots do. For ``max_request_time``, ``max_requests`` and ``status``; at most once in ``USAGE_GAP`` (front_ledger)."""
 
@@ -144,7 +154,7 @@ class Usage:
 # --- owner to front ---------------------------------------------------------------------------------------------------
 
 
-@frozen
+@attrs.frozen
 class ProcessCame:
     """Event: facts about a process, before its first grant to this front."""
 
@@ -163,7 +173,7 @@ class ProcessCame:
     """What the cookies of sticky sessions say of it."""
 
 
-@frozen
+@attrs.frozen
 class Grant:
     """Event, with one descriptor: the stream. The front has the slot until it sends a ``Return`` for it."""
 
@@ -180,7 +190,7 @@ class Grant:
     """When the waiter came that the policy has answered: if that one does not take every process, the slot is for it."""
 
 
-@frozen
+@attrs.frozen
 class Recall:
     """Level, for each group: who waits elsewhere. Idle slots go back at once, one for each of ``arrivals``; busy ones by the front's rule
     (``front_ledger``).
@@ -195,11 +205,17 @@ class Recall:
     """The number of the last return that this level knows; 0: none."""
     most: int
     """How many waiters ``Want`` may list: one for each slot of the group."""
+    ages: tuple[float, ...] = attrs.field(
+        default=attrs.Factory(lambda self: (math.inf,) * len(self.arrivals), takes_self=True)
+    )
+    """For each of ``arrivals``: nobody at its front has waited for longer (``Want.age``). So somebody waits there since then, or since so many seconds ago if that is later."""
+    slots: int = attrs.field(default=0, eq=False)
+    """Slots that other fronts had when it was sent. No part of the level."""
     sent: float = attrs.field(default=0.0, eq=False)
     """When: so the front knows how long a message takes. No part of the level."""
 
 
-@frozen
+@attrs.frozen
 class Refused:
     """Event: waiters get an error (as ``commands.Refuse``)."""
 
@@ -211,7 +227,7 @@ class Refused:
     retry_after: float | None = None
 
 
-@frozen
+@attrs.frozen
 class ProcessGoes:
     """Level, for each process: it gets no more requests. The front returns its idle slots at once and busy ones after their requests.
 
@@ -231,7 +247,7 @@ class ProcessGoes:
     """It has ended. The last message about it."""
 
 
-@frozen
+@attrs.frozen
 class Withdraw:
     """Event: all slots of the process that the front has now go back: idle ones at once, busy ones after their requests. Others may follow.
 
@@ -241,7 +257,7 @@ class Withdraw:
     process: ProcessId
 
 
-@frozen
+@attrs.frozen
 class VersionRejected:
     """Level, for each group: the last restart, if it failed; None: it did not."""
 

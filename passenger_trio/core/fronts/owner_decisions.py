@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import attrs
+
 from passenger_trio.core.fronts.messages import (
     FromOwner,
 )
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
-from passenger_trio.records import frozen
 
 FrontId = int
 """Identity of a front: a counter, never its number or its pid (a front that is started again is another one)."""
@@ -15,7 +16,7 @@ FrontId = int
 TicketId = int
 
 
-@frozen
+@attrs.frozen
 class Ask:
     """Ask the policy for a session: ``checkout`` with the time of arrival. Answer with ``granted`` or ``refused``."""
 
@@ -28,7 +29,7 @@ class Ask:
     """Slots that other fronts have. Those that are idle are recalled for it: no process need be started."""
 
 
-@frozen
+@attrs.frozen
 class Renew:
     """The ticket is for another request now, which came then: tell the policy ``renew``. (If it was answered in the same moment, the answer is for that one.)"""
 
@@ -36,14 +37,14 @@ class Renew:
     since: float
 
 
-@frozen
+@attrs.frozen
 class Abandon:
     """The ticket leaves the policy's queue. If it was answered in the same moment, close that session unused."""
 
     ticket: TicketId
 
 
-@frozen
+@attrs.frozen
 class Served:
     """Tell the policy ``session_served``."""
 
@@ -51,7 +52,7 @@ class Served:
     count: int
 
 
-@frozen
+@attrs.frozen
 class Running:
     """Tell the policy ``session_running``."""
 
@@ -59,7 +60,7 @@ class Running:
     since: float | None
 
 
-@frozen
+@attrs.frozen
 class LongLived:
     """Tell the policy ``session_long_lived``."""
 
@@ -67,14 +68,14 @@ class LongLived:
     taken_over: bool
 
 
-@frozen
+@attrs.frozen
 class Uncounted:
     """Tell the policy ``session_uncounted``."""
 
     session: SessionId
 
 
-@frozen
+@attrs.frozen
 class Close:
     """Close the session."""
 
@@ -86,7 +87,7 @@ class Close:
     """The front is gone: the request that it left at the process, if any, must be over before the policy may know."""
 
 
-@frozen
+@attrs.frozen
 class Send:
     """Send a message to a front. With a ``Grant`` goes the stream."""
 
@@ -94,7 +95,7 @@ class Send:
     message: FromOwner
 
 
-@frozen
+@attrs.frozen
 class AskForOobWork:
     """Tell the policy ``oob_work_wanted``."""
 

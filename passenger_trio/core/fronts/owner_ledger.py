@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Iterator
 from heapq import merge
 from itertools import islice
+from operator import ge
 
 import attrs
 
@@ -66,7 +67,6 @@ from passenger_trio.core.fronts.owner_decisions import (
 )
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, SpawnFailure
 from passenger_trio.errors import BadFrontMessage
-from passenger_trio.records import define
 
 __all__ = [
     "OwnerLedger",
@@ -79,7 +79,7 @@ _LEAST_LISTED = 32
 """A front may list this many waiters while a process may come: it may bring as many slots. Otherwise as many as the group has slots, each costs at each ``Want``."""
 
 
-@define(eq=False)
+@attrs.define(eq=False)
 class _Lease:
     """A slot that a front has."""
 
@@ -96,7 +96,7 @@ class _Lease:
         return self.long_lived or self.uncounted
 
 
-@define(eq=False)
+@attrs.define(eq=False)
 class _Desk:
     """What one front wants of one group."""
 
@@ -104,6 +104,8 @@ class _Desk:
     key: GroupKey
     # Ticket -> what it is for; oldest first. The policy has not answered them.
     tickets: dict[TicketId, Waiting] = attrs.field(factory=dict)
+    # For how long each of them waits, at most: ``Want.age``.
+    age: float = math.inf
     # All that wait at the front, as it said last.
     waiting: int = 0
     # Grants of this group that no Want has known of: the number of each, and when the waiter came that it names.
@@ -116,7 +118,7 @@ class _Desk:
     counted_at: float = math.inf
 
 
-@define(eq=False)
+@attrs.define(eq=False)
 class _Front:
     id: FrontId
     desks: dict[GroupKey, _Desk]
@@ -206,7 +208,7 @@ class OwnerLedger:
             raise BadFrontMessage("a request waits at it since a time that has not come")
         if not 0 <= want.grants_seen <= self._fronts[front].granted:
             raise BadFrontMessage(f"it has seen grant {want.grants_seen}, which was not made")
-        desk.waiting = want.waiting
+        desk.waiting, desk.age = want.waiting, want.age
         while desk.unseen and desk.unseen[0][0] <= want.grants_seen:
             desk.unseen.popleft()
         self._changed[want.group] = -math.inf
@@ -420,7 +422,7 @@ class OwnerLedger:
                 asked.append(Renew(ticket, waiting.arrival))
             elif not ticket:
                 if lent < 0:
-                    lent = sum(front.desks[desk.key].slots for front in self._fronts.values() if front.id != desk.front)
+                    lent = self._slots_elsewhere(desk)
                 self._last_ticket = ticket = self._last_ticket + 1
                 self._tickets[ticket] = desk
                 asked.append(Ask(ticket, desk.key, waiting.avoided, waiting.route, waiting.arrival, lent))
@@ -445,17 +447,26 @@ class OwnerLedger:
     def _recall(self, front: _Front, desk: _Desk) -> Recall:
         # Also for those that it waits for: it must know who is older when the slot comes.
         most = min(desk.slots + len(desk.tickets), MOST_WANTED)
-        arrivals = tuple(islice(self._arrivals_elsewhere(front, desk.key), most)) if most else ()
+        listed = tuple(islice(self._waiting_elsewhere(front, desk.key), most)) if most else ()
         waiting = sum(other.desks[desk.key].waiting for other in self._fronts.values() if other is not front)
         waiting += len(self._others.get(desk.key, ()))
-        return Recall(desk.key, arrivals, waiting, front.returned, self._groups[desk.key])
+        arrivals, ages = zip(*listed, strict=True) if listed else ((), ())
+        slots = self._slots_elsewhere(desk)
+        return Recall(desk.key, arrivals, waiting, front.returned, self._groups[desk.key], ages, slots)
 
-    def _arrivals_elsewhere(self, front: _Front, key: GroupKey) -> Iterator[float]:
-        """When those came who wait at other fronts, oldest first."""
+    def _slots_elsewhere(self, desk: _Desk) -> int:
+        return sum(front.desks[desk.key].slots for front in self._fronts.values() if front.id != desk.front)
+
+    def _waiting_elsewhere(self, front: _Front, key: GroupKey) -> Iterator[tuple[float, float]]:
+        """When those came who wait at other fronts, oldest first, and for how long each has waited at most."""
         return merge(
-            self._others.get(key, ()),
+            ((arrival, math.inf) for arrival in self._others.get(key, ())),
             *(
-                (waiting.arrival for waiting in other.desks[key].tickets.values() if not waiting.is_choosy)
+                [
+                    (waiting.arrival, other.desks[key].age)
+                    for waiting in other.desks[key].tickets.values()
+                    if not waiting.is_choosy
+                ]
                 for other in self._fronts.values()
                 if other is not front
             ),
@@ -468,13 +479,22 @@ def _arrival(waiting: Waiting) -> float:
 
 def _only_counts(recall: Recall, told: Recall | None) -> bool:
     """Whether it is only the number of those that wait elsewhere that a front is to hear. Mostly they are served before it matters."""
-    return told is not None and not recall.arrivals and not told.arrivals and recall.most == told.most
+    return told is not None and recall.most == told.most and _waits_as_long(recall, told)
+
+
+def _waits_as_long(recall: Recall, told: Recall) -> bool:
+    """Whether as many wait elsewhere as the front was told, and for no longer. While nobody waits it does not matter how many returns are known."""
+    if not recall.arrivals and not told.arrivals:
+        return True
+    if recall.returns_seen != told.returns_seen or recall.ages != told.ages:
+        return False
+    if recall.arrivals == told.arrivals:
+        return True
+    return max(recall.ages) < math.inf and all(map(ge, recall.arrivals, told.arrivals))
 
 
 def _says_the_same(recall: Recall, told: Recall | None) -> bool:
-    """Whether a front need not be told. While nobody waits elsewhere it does not matter how many returns are known."""
+    """Whether a front need not be told."""
     if told is None:
         return not recall.arrivals and not recall.waiting
-    if not recall.arrivals and not told.arrivals:
-        return recall.waiting == told.waiting and recall.most == told.most
-    return recall == told
+    return recall.waiting == told.waiting and recall.most == told.most and _waits_as_long(recall, told)

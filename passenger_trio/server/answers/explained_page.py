@@ -15,7 +15,6 @@ import attrs
 
 from passenger_trio.core.evidence import Evidence
 from passenger_trio.core.redaction import redact_text, redact_value
-from passenger_trio.records import frozen
 from passenger_trio.server.answers.error_page import (
     STATUS,
     WHY_SHOWN,
@@ -35,7 +34,7 @@ _MOST = 12
 """Requests that are shown, the oldest first."""
 
 
-@frozen
+@attrs.frozen
 class OtherRequest:
     """A request in flight of the same application."""
 
@@ -48,7 +47,7 @@ class OtherRequest:
     """0: no process has it."""
 
 
-@frozen
+@attrs.frozen
 class Failed:
     """A request that failed.
 

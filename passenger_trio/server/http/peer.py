@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from passenger_trio.records import frozen
+import attrs
 
 __all__ = ["Peer"]
 
 
-@frozen
+@attrs.frozen
 class Peer:
     """Who is at the other end of a connection. Never changes."""
 

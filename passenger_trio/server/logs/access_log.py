@@ -33,7 +33,6 @@ import trio
 from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config
-from passenger_trio.records import define, frozen
 from passenger_trio.server.logs.access_format import format_combined, format_json
 from passenger_trio.server.logs.access_record import AccessRecord
 from passenger_trio.server.logs.format_string import compile_format
@@ -53,7 +52,7 @@ _RETRY = 0.2
 _FORMATS = {"combined": format_combined, "json": format_json}
 
 
-@frozen
+@attrs.frozen
 class AccessLogStatistics:
     """Totals of one log.
 
@@ -234,7 +233,7 @@ class AccessLog:
             self._last_error = batch.errors[-1] if batch.errors else self._last_error
 
 
-@define(eq=False)
+@attrs.define(eq=False)
 class _Batch:
     lines: list[bytes]
     size: int
@@ -254,7 +253,7 @@ class _Writer(Protocol):
     def close(self) -> None: ...
 
 
-@define(eq=False)
+@attrs.define(eq=False)
 class _SyslogFile:
     syslog: Syslog
 
@@ -274,7 +273,7 @@ class _SyslogFile:
         self.syslog.close()
 
 
-@define(eq=False)
+@attrs.define(eq=False)
 class _File:
     """The destination, as the writing thread sees it."""
 

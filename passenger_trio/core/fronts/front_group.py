@@ -1,0 +1,194 @@
+"""What a front knows of one group: who waits here, who waits elsewhere, which slots are here, and what follows from that.
+
+``front_ledger`` enters the facts and makes the decisions. Here is what is read off them: what the owner is to be told and when, when an idle slot goes
+back, and which part of all slots is for those who wait here.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import OrderedDict, deque
+
+import attrs
+
+from passenger_trio.core.fronts.messages import GAP, MOST_WANTED, REFRESH, SLOW, Waiting, Want
+from passenger_trio.core.model import GroupKey, ProcessId, SessionId, WaiterId
+
+__all__ = ["LINGER", "MOST_SLACKS", "PAUSE", "TOLD", "FrontGroup", "FrontProcess", "Slot", "SlotState"]
+
+TOLD = 0.75
+"""Of the slack: by so much a request elsewhere must be older as far as is known here. What is told of it may be late by the rest."""
+MOST_SLACKS = 4
+"""By so many slacks a request elsewhere must be older, if the front has no more slots than its share."""
+_STEP = 0.005
+"""Seconds. Ages are told in steps, so that they are mostly the same."""
+_MOMENT = 0.008
+"""Seconds for which it counts that somebody has waited for longer than was told."""
+PAUSE = 0.001
+"""Seconds for which a slot of a busy front waits for the front's own clients although somebody waits elsewhere. They come back at once, mostly."""
+LINGER = 0.1
+"""Seconds for which an idle slot stays."""
+
+
+class SlotState(enum.Enum):
+    IDLE = "idle"
+    BUSY = "busy"
+    HELD = "held"
+    """Its session does not end soon."""
+
+
+# eq=False: objects with an identity, not values.
+@attrs.define(eq=False)
+class Slot:
+    """A leased slot."""
+
+    id: SessionId
+    process: FrontProcess
+    # After so many requests it goes back; 0: no limit.
+    budget: int
+    alone: bool
+    # When it became idle, or its request began.
+    since: float
+    state: SlotState = SlotState.BUSY
+    served: int = 0
+    # It goes back after its request.
+    withdrawn: bool = False
+    # What the owner was told last: requests served, and since when one runs.
+    told: tuple[int, float | None] = (0, None)
+
+    @property
+    def leaves(self) -> float:
+        """When it goes back, if it is idle until then."""
+        return self.process.group.leaves(self)
+
+
+@attrs.define(eq=False)
+class FrontProcess:
+    id: ProcessId
+    group: FrontGroup = attrs.field(repr=False)
+    route: bytes = b""
+    slots: dict[SessionId, Slot] = attrs.field(factory=dict, repr=False)
+    # It gets no more requests.
+    going: bool = False
+    # It has ended, and is forgotten with its last slot.
+    gone: bool = False
+
+
+@attrs.define(eq=False)
+class FrontGroup:
+    key: GroupKey
+    # The longest queue, over all fronts; 0: no limit.
+    most_queued: int
+    # Since when each waits, and whom it avoids; oldest first.
+    waiters: OrderedDict[WaiterId, Waiting] = attrs.field(factory=OrderedDict)
+    # Those of them that do not take every process.
+    choosy: int = 0
+    # In the order in which they became idle. While somebody waits elsewhere, for a moment only.
+    idle: dict[SessionId, Slot] = attrs.field(factory=dict)
+    # Who waits elsewhere, oldest first, as the last Recall listed them.
+    listed: tuple[float, ...] = ()
+    # How long those at their fronts wait at most.
+    ages: tuple[float, ...] = ()
+    waiting_elsewhere: int = 0
+    # As the last Recall said; and those that are here. Held ones do not count.
+    slots_elsewhere: int = 0
+    slots: int = 0
+    # The numbers of the returns that were made for somebody elsewhere and that no Recall has known of.
+    returns: deque[int] = attrs.field(factory=deque)
+    # How many of those slots may have come back to us, for a request that was served meanwhile.
+    back: int = 0
+    # The number of the last grant.
+    grants_seen: int = 0
+    most_wanted: int = MOST_WANTED
+    told: Want | None = None
+    told_at: float = -math.inf
+    # How many it lists whom no grant has come for since; -1: more is to be told than who waits.
+    known: int = 0
+    # When the last waiter went.
+    emptied_at: float = -math.inf
+    # Since when somebody has waited for longer than was told; perhaps not any more.
+    late_since: float = -math.inf
+    # Seconds for which an idle slot stays.
+    linger: float = LINGER
+
+    @property
+    def due(self) -> float:
+        """When ``Want`` may go out next, if it has changed."""
+        waiting = len(self.waiters)
+        if not waiting:
+            # Not for a moment only.
+            return max(self.told_at, self.emptied_at) + GAP
+        listed = min(waiting, self.most_wanted)
+        told = self.told
+        if listed > self.known or self.choosy or told is None or self.is_longer:
+            return self.told_at + GAP
+        if listed < self.known or (told.age == math.inf and not self.stays):
+            return self.told_at + REFRESH
+        # From then on it is no longer true.
+        return max(self.told_at + GAP, min(self.told_at + SLOW, self.oldest + told.age), self.late_since + GAP)
+
+    def is_just_back(self, now: float) -> bool:
+        """Whether it is too early to say that somebody waits for longer than was told: a front that was away from its core has slots that are ready, and serves him at once.
+
+        Called when ``due`` is over. The next time is a moment later.
+        """
+        told = self.told
+        if not self.waiters or told is None or now < self.oldest + told.age or now < self.late_since + _MOMENT:
+            return False
+        self.late_since = now
+        return True
+
+    @property
+    def oldest(self) -> float:
+        """When the oldest waiter came. There is one."""
+        return next(iter(self.waiters.values())).arrival
+
+    @property
+    def stays(self) -> bool:
+        """Whether the oldest waiter is the one that was told of."""
+        told = self.told
+        return told is not None and bool(told.waiters) and told.waiters[0].arrival == self.oldest
+
+    @property
+    def is_longer(self) -> bool:
+        """Whether the queue is longer than others count."""
+        return self.most_queued > 0 and self.told is not None and len(self.waiters) > self.told.waiting
+
+    def leaves(self, slot: Slot) -> float:
+        """When an idle slot goes back."""
+        if not self.is_wanted_elsewhere:
+            return slot.since + self.linger
+        return slot.since + (PAUSE if slot.served and slot.since < self.emptied_at + REFRESH else 0.0)
+
+    @property
+    def share(self) -> int:
+        """How many of all slots are for those who wait here. Of one slot for two fronts, with as many waiters each, none is: it goes to and fro."""
+        waiting = len(self.waiters)
+        slots = self.slots + self.slots_elsewhere + max(0, len(self.returns) - self.back)
+        return int(slots * waiting / (waiting + self.waiting_elsewhere) + 0.4)
+
+    @property
+    def is_wanted_elsewhere(self) -> bool:
+        """Whether somebody waits elsewhere for whom no slot was sent back."""
+        return max(0, len(self.returns) - self.back) < len(self.listed)
+
+    def oldest_elsewhere(self, now: float) -> float:
+        """Since when the oldest of those waits, at the longest. There is one."""
+        served = max(0, len(self.returns) - self.back)
+        return max(self.listed[served], now - self.ages[served])
+
+    def age(self, now: float, slack: float) -> float:
+        """For how long the oldest of its waiters may wait until that is to be told."""
+        if not self.waiters or self.stays:
+            return math.inf
+        generous = math.floor(TOLD * slack / _STEP)
+        return _STEP * max(generous, math.ceil((now - self.oldest + (1 - TOLD) * slack) / _STEP))
+
+    def want(self, age: float) -> Want:
+        listed: list[Waiting] = []
+        for waiting in self.waiters.values():
+            if len(listed) == self.most_wanted:
+                break
+            listed.append(waiting)
+        return Want(self.key, tuple(listed), len(self.waiters), self.grants_seen, age)

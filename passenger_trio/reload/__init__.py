@@ -1,1 +1,0 @@
-"""A new configuration for a running server: ``reloading`` applies it. ``core.reload_plan`` decides what changes."""
