@@ -244,3 +244,16 @@ def test_FR6_after_a_refusal_the_owner_hears_soon_who_waits(ledger: FrontLedger,
     ledger.refused(Refused(KEY, Reason.QUEUE_TIME, (2.001,)), 2.0025)
     assert ledger.next_level() == pytest.approx(2.002 + GAP)
     assert _wants(ledger.tick(2.002 + GAP)) == [(2.002,)]
+
+
+def test_FR1_before_a_slot_goes_back_for_its_budget_the_owner_hears_who_waits(ledger: FrontLedger) -> None:
+    """It lists as many as there are slots: with one served in less than a ``GAP``, the next one was not known, and the slot went to a younger one elsewhere."""
+    ledger.recalled(Recall(KEY, (), 0, 0, 1), 1.9)
+    ledger.queue(FIRST, KEY, 2.0)
+    ledger.queue(SECOND, KEY, 2.0001)
+    ledger.tick(2.0001)
+    (start,) = ledger.granted(Grant(1, SLOT, PROCESS.process, 1, False, False, 2.0), 2.0002)
+    assert isinstance(start, Start)
+    ended = ledger.ended(start.slot, SessionOutcome.DONE, 2.0003, kept=True)
+    assert [type(decision.message) for decision in ended if isinstance(decision, Send)] == [Want, Return]
+    assert _wants(ended) == [(2.0001,)]

@@ -213,7 +213,9 @@ class FrontLedger:
         slot.state = SlotState.IDLE
         slot.since = now
         if slot.process.going or slot.withdrawn or 0 < slot.budget <= slot.served:
-            return [self._give_back(slot)]
+            # Before it goes who waits here: the owner may know of as many only as there were slots, and grants it to a younger one.
+            told = self._tell(group, now) if group.waiters else []
+            return [*told, self._give_back(slot)]
         return self._next(group, slot, now)
 
     def held(self, slot: Slot, *, long_lived: bool = False, taken_over: bool = False, uncounted: bool = False) -> Send:
