@@ -11,6 +11,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -86,15 +89,17 @@ if __name__ != "__main__":
     def tests(session: nox.Session) -> None:
         """The whole test suite; arguments go to pytest. Where CI is set, types are checked first: an environment for that alone costs a minute."""
         _need_programs(session, TEST_PROGRAMS)
-        session.install("-q", "-e", ".[test]")
-        if os.environ.get("CI"):
-            _check_types(session)
-        session.run("python", "tests/node_packages.py")  # now, and not within the time of a test
-        session.run("python", "tests/jruby_archive.py")
-        # Hundreds of servers and loaders are started. Where PYTHONDONTWRITEBYTECODE is set each of them would compile all that it imports.
-        session.run("python", "-m", "compileall", "-q", "passenger_trio", "spawn_servers", "tests", "-x", "tests/apps")
-        # Failures there do not keep the rest from being tried.
-        is_well = bool(session.posargs) or _run_with_two_fronts(session)
+        # What can be done at the same time is: most of this has one core to itself otherwise. The packages are needed within the time of a test.
+        with _beside(session, ("tests/node_packages.py",), ("tests/jruby_archive.py",), python=sys.executable):
+            session.install("-q", "-e", ".[test]")
+        types = (("-m", "mypy"), ("tests/typing/verify_types.py",)) if os.environ.get("CI") else ()
+        with _beside(session, *types):
+            # Hundreds of servers and loaders are started. Where PYTHONDONTWRITEBYTECODE is set each of them would compile all that it imports.
+            session.run(
+                "python", "-m", "compileall", "-q", "passenger_trio", "spawn_servers", "tests", "-x", "tests/apps"
+            )
+            # Failures there do not keep the rest from being tried.
+            is_well = bool(session.posargs) or _run_with_two_fronts(session)
         # Most tests wait for processes, so there are two for each core: one does something meanwhile. What a module shares stays together.
         # The order is that of tests/conftest.py: what lasts long begins first; the quick half is shuffled, and the heading has the seed
         # (``--randomly-seed=N`` has the same order again).
@@ -263,6 +268,47 @@ if __name__ != "__main__":
         session.env["PASSENGER_TRIO_TEST_SUPERVISOR"] = python
         session.env["PASSENGER_TRIO_PYTHON"] = str(Path(session.bin) / "python")
         session.run("python", "-m", "pytest", *(f"tests/faces/test_{name}.py" for name in PYPY_FACES), *session.posargs)
+
+    @contextmanager
+    def _beside(session: nox.Session, *programs: tuple[str, ...], python: str = "") -> Iterator[None]:
+        """Run programs of Python, one after the other, beside what is done in the block. After that they are waited for and their output is shown;
+        one that fails is the last of them, and fails the session.
+
+        :param python: the interpreter; none: the session's.
+        """
+        results: list[tuple[str, subprocess.CompletedProcess[str]]] = []
+        is_given_up = threading.Event()
+
+        def run_all() -> None:
+            for words in programs:
+                if not is_given_up.is_set() and not any(done.returncode for _, done in results):
+                    command = [python or str(Path(session.bin) / "python"), *words]
+                    done = subprocess.run(
+                        command,
+                        cwd=ROOT,
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.PIPE,
+                        stderr=subprocess.STDOUT,
+                        text=True,
+                        check=False,
+                    )
+                    results.append((" ".join(["python", *words]), done))
+
+        runner = threading.Thread(target=run_all)
+        runner.start()
+        try:
+            yield
+        except BaseException:
+            is_given_up.set()
+            raise
+        finally:
+            runner.join()
+            for command, done in results:
+                session.log(f"{command} (ran beside that)")
+                print(done.stdout, end="", flush=True)
+        for command, done in results:
+            if done.returncode:
+                session.error(f"{command} failed with exit code {done.returncode}")
 
     def _check_types(session: nox.Session) -> None:
         session.run("mypy")

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import attrs
 import trio
 
 from passenger_trio.core import readiness
@@ -17,12 +16,13 @@ from passenger_trio.errors import NotFound, NotPossible, RestartFailed, SpawnErr
 from passenger_trio.options import AppOptions
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.session import Process
+from passenger_trio.records import frozen
 from passenger_trio.spawning.spawner import LiveProcess
 
 __all__ = ["AppHandle", "AppProcess", "find_key"]
 
 
-@attrs.frozen
+@frozen
 class AppProcess:
     """One process of an application, as it was when it was asked for.
 
@@ -43,7 +43,7 @@ class AppProcess:
     age: float
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class AppHandle:
     """One application. ``RunningServer.app`` and ``RunningPool.app`` make it."""
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-import attrs
+from passenger_trio.records import define
 
 __all__ = ["AppResponse", "Fields", "named"]
 
@@ -14,7 +14,7 @@ Fields = Mapping[str, str] | Iterable[tuple[str, str]]
 """Header fields of a request."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class AppResponse:
     """Its head, and its body as it comes.
 

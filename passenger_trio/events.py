@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 import attrs
 
+from passenger_trio.records import frozen
+
 __all__ = [
     "KINDS",
     "DrainTimeExceeded",
@@ -30,7 +32,7 @@ __all__ = [
 ]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Event:
     """An event of the pool.
 
@@ -44,7 +46,7 @@ class Event:
     lost_before: int = 0
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ProcessEvent(Event):
     """An event of one process.
 
@@ -55,14 +57,14 @@ class ProcessEvent(Event):
     pid: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ProcessAttached(ProcessEvent):
     """The process is ready, and serves."""
 
     name = "process_attached"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ProcessDetached(ProcessEvent):
     """The process gets no more requests. :ivar reason: why, for people."""
 
@@ -70,7 +72,7 @@ class ProcessDetached(ProcessEvent):
     reason: str
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ProcessExited(ProcessEvent):
     """The process is gone.
 
@@ -86,28 +88,28 @@ class ProcessExited(ProcessEvent):
     reason: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class RequestTimeExceeded(ProcessEvent):
     """The process is killed: a request lasted longer than ``max_request_time``."""
 
     name = "request_time_exceeded"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class MemoryLimitExceeded(ProcessEvent):
     """The process is killed: it uses more than ``hard_memory_limit``."""
 
     name = "memory_limit_exceeded"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class DrainTimeExceeded(ProcessEvent):
     """The process is ended with requests in flight: they lasted longer than ``max_drain_time``."""
 
     name = "drain_time_exceeded"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class SpawnFailed(Event):
     """A spawn attempt made no process.
 
@@ -121,14 +123,14 @@ class SpawnFailed(Event):
     id: str | None
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class QueueFull(Event):
     """A request was refused, because too many already wait."""
 
     name = "queue_full"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class RestartEnded(Event):
     """Every process that serves is of this generation."""
 
@@ -137,7 +139,7 @@ class RestartEnded(Event):
     generation: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class RestartRejected(Event):
     """This generation did not start, and the previous one keeps serving."""
 

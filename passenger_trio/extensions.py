@@ -8,7 +8,6 @@ from __future__ import annotations
 import secrets
 from typing import Protocol
 
-import attrs
 import trio
 
 from passenger_trio.core.journey import Journey, JourneyType
@@ -17,6 +16,7 @@ from passenger_trio.errors import SpawnError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import AppOptions
 from passenger_trio.pool.callables import OnEvent
+from passenger_trio.records import frozen
 from passenger_trio.server.answers.custom_page import ErrorPage, FailedRequest
 from passenger_trio.server.answers.page_layout import Page
 from passenger_trio.server.logs.access_record import AccessRecord
@@ -48,7 +48,7 @@ class WrapSpawner(Protocol):
     def __call__(self, app: AppOptions, generation: int, usual: Spawner, /) -> Spawner: ...
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Extensions:
     """What an embedding program brings along: ``open_server(config, extensions=Extensions(...))``.
 

@@ -19,12 +19,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
-import attrs
 import trio
 
 from passenger_trio.errors import NotPossible
 from passenger_trio.extensions import Extensions
 from passenger_trio.options import Config
+from passenger_trio.records import define
 from passenger_trio.running import RunningServer
 from passenger_trio.server.listening.bind import GivenListener
 from passenger_trio.tree import open_server
@@ -34,7 +34,7 @@ __all__ = ["ServerInThread", "run_in_thread"]
 T = TypeVar("T")
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class ServerInThread:
     """A server that runs in another thread. ``run_in_thread`` makes it."""
 

@@ -36,11 +36,11 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
-import attrs
 import trio
 
 from passenger_trio.core.task_restarts import LONGEST, TaskRestarts
 from passenger_trio.log_lines import tasks as lines
+from passenger_trio.records import define
 
 __all__ = ["ErrorKernel", "Fault"]
 
@@ -50,7 +50,7 @@ _PLACES = 512
 _Place = tuple[str, type[BaseException], str, int]
 
 
-@attrs.define
+@define
 class Fault:
     """The faults of the tasks with one name."""
 

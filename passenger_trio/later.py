@@ -2,7 +2,7 @@
 
 From the command to the first answer most of the time is imports. What neither the start of a process nor a plain request needs is imported where
 it is used, so that it does not stand before the first process. And it is imported once the first processes are on their way: they load on
-another processor, and no client finds a part that is not there yet. A server that becomes another user (``--user``) imports them before: that user may not
+another processor, and no client finds a part that is not there yet. As soon as requests are accepted they go first. A server that becomes another user (``--user``) imports them before: that user may not
 be able to read them.
 
 Laws: nothing depends on this: each of these modules is imported by whoever uses it. Between two modules the event loop has its turn.
@@ -10,29 +10,41 @@ Laws: nothing depends on this: each of these modules is imported by whoever uses
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from importlib import import_module
 
 import trio
 
-__all__ = ["LATER", "import_rest"]
+__all__ = ["LATER", "OPERATORS", "import_rest"]
 
-LATER = (
+OPERATORS = (
     "passenger_trio.admin.context",
     "passenger_trio.admin.status",
     "passenger_trio.admin.metrics",
     "passenger_trio.admin.server",
     "passenger_trio.admin.operators",
+)
+"""What serves operators. In this order: the first ones are needed first."""
+LATER = (
+    *OPERATORS,
     "passenger_trio.server.upgraded.relay",
     "passenger_trio.server.upgraded.websocket",
     "passenger_trio.codecs.h11_message",
     "wsproto.frame_protocol",
 )
-"""In this order: the first ones are needed first."""
+_PAUSE = 0.005
+"""Seconds for requests, between two modules."""
 
 
-async def import_rest() -> None:
-    """Import them. Always a checkpoint."""
-    for name in LATER:
+async def import_rest(names: Sequence[str] = LATER, accepts: trio.Event | None = None) -> None:
+    """Import them. Always a checkpoint.
+
+    :param accepts: set when the server accepts requests, which then go first.
+    """
+    for name in names:
         await trio.lowlevel.checkpoint()
+        if accepts is not None and accepts.is_set() and name not in sys.modules:
+            await trio.sleep(_PAUSE)
         import_module(name)
     await trio.lowlevel.checkpoint()

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import attrs
 import trio
 
 from passenger_trio.core.model import GroupKey
@@ -27,6 +26,7 @@ from passenger_trio.pool.gauges import Gauges
 from passenger_trio.pool.hooks import LAST, Hooks, parse_hooks
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.restart_file_poller import RestartFilePoller
+from passenger_trio.records import define, frozen
 from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.choose_spawner import MakeSpawner, SpawnerFacts, SpawnerParts, spawners_of
@@ -43,7 +43,7 @@ RestartFiles = tuple[dict[GroupKey, str], dict[GroupKey, str], float]
 """Where each application's ``restart.txt`` and code are, and the seconds between two looks; 0: do not look."""
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class PoolParts:
     """The tasks beside a pool. ``make`` makes it."""
 
@@ -126,7 +126,7 @@ class PoolParts:
                 await self.hooks.ended.wait()
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Spawners:
     """A ``MakeSpawner``, made with the first spawner: most of thousands of applications never have one (OP5)."""
 

@@ -16,7 +16,6 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 
-import attrs
 import trio
 
 from passenger_trio.admin.registry import create_instance_dir
@@ -39,6 +38,7 @@ from passenger_trio.pool.startup import wait_until
 from passenger_trio.pool.waiter import Waiter
 from passenger_trio.pool_parts import PoolParts
 from passenger_trio.preflight import examine
+from passenger_trio.records import define
 from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.choose_spawner import uses_preloader
@@ -54,7 +54,7 @@ _POOL_TIME = 5.0
 """Seconds that the pool gets to become empty, in addition to the longest shutdown timeout of an application."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class RunningPool:
     """Applications whose processes a program borrows. ``open_pool`` makes it."""
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -15,7 +17,7 @@ from passenger_trio.errors import EnvironmentUnfit, Forced, OptionError, Passeng
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import server as lines
 from passenger_trio.options import Config
-from passenger_trio.reloading import ConfigSource
+from passenger_trio.reload.config_source import ConfigSource
 from passenger_trio.running import RunningServer
 from passenger_trio.signals import Effect, effects
 from passenger_trio.spawning.server_user import become_user, stays
@@ -42,6 +44,8 @@ def run(config: Config, *, on_ready: Callable[[RunningServer], None], source: Co
     try:
         os.close(pidfd_open(os.getpid()))
     except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
         raise EnvironmentUnfit(f"passenger_trio needs Linux 5.9 or newer, which knows pidfd_open ({error})") from None
     lifeline = _pin(config.server.lifeline)
     become_subreaper()
@@ -70,11 +74,15 @@ def _pin(pid: int) -> PidFd | None:
         raise OptionError("--lifeline", pid, "there is no such process: give the pid of one that lives") from None
 
 
-async def _end_with(lifeline: PidFd, program: trio.CancelScope) -> None:
+async def _follow_lifeline(lifeline: PidFd, program: trio.CancelScope, kernel: ErrorKernel) -> None:
     try:
-        await lifeline.wait_exit()
+        await kernel.supervise("the lifeline", _end_with, lifeline, program)
     finally:
         lifeline.close()
+
+
+async def _end_with(lifeline: PidFd, program: trio.CancelScope) -> None:
+    await lifeline.wait_exit()
     lines.lifeline_ended(pid=lifeline.pid)
     program.cancel()
 
@@ -133,12 +141,13 @@ async def _main(
             program.start_soon(listen)
             program.start_soon(kernel.supervise, "the reaper of strangers", reap_strangers)
             if lifeline is not None:
-                program.start_soon(_end_with, lifeline, program.cancel_scope)
+                program.start_soon(_follow_lifeline, lifeline, program.cancel_scope, kernel)
             try:
                 known = source.found if source is not None else None
                 async with open_tree(config, kernel, become_user=become_user, own_cgroup=cgroup, known=known) as server:
                     with kernel.contain("the banner"):
                         on_ready(server)
+                    program.start_soon(_settle_memory)
                     server.reloading.source = source
                     server.reloading.tell_broken()
                     if config.server.apps_dir and source is not None:
@@ -157,6 +166,14 @@ async def _main(
         raise failure
     if forced:
         raise Forced("ended at once by a second signal: requests in hand were cut off")
+
+
+async def _settle_memory() -> None:
+    """Exempt the loaded objects from garbage collection, once the first requests were answered."""
+    if hasattr(gc, "freeze"):  # PyPy's collector is of another kind
+        await trio.sleep(_SETTLE)
+        gc.collect()
+        gc.freeze()
 
 
 async def _follow(server: RunningServer, directory: str) -> None:

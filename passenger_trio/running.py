@@ -20,7 +20,8 @@ from passenger_trio.errors import NotFound, NotPossible
 from passenger_trio.options import AppOptions, Config
 from passenger_trio.pool.events import Listener as EventListener
 from passenger_trio.pool.pool import Pool
-from passenger_trio.reloading import Reloading
+from passenger_trio.records import define, frozen
+from passenger_trio.reload.reloading import Reloading
 from passenger_trio.served_app import ServedApp
 from passenger_trio.server.front import Front
 from passenger_trio.server.report import front_counts, front_facts, requests_in_flight
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Reports", "RunningServer"]
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class Reports:
     """The admin API's reports, for programs."""
 
@@ -42,7 +43,7 @@ class Reports:
     metrics: Callable[[], Awaitable[list[Family]]]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class RunningServer:
     """A server that accepts connections."""
 
@@ -117,7 +118,7 @@ class RunningServer:
 
         :param name: as for ``app``. :raises NotFound: there is no such application. Else raises as ``reload``.
         """
-        await self.reloading.remove_app(find_key(self.reloading.specs, name))
+        await self.reloading.remove_app(find_key(self.reloading.served.specs, name))
 
     def app(self, name: str = "") -> ServedApp:
         """The handle of an application.

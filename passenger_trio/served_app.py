@@ -6,11 +6,11 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 from passenger_trio.app_handle import AppHandle
 from passenger_trio.app_response import AppResponse, Fields
+from passenger_trio.records import frozen
 from passenger_trio.server.front import Front
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ServedApp"]
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class ServedApp(AppHandle):
     """One application of a server. ``RunningServer.app`` makes it."""
 

@@ -42,7 +42,7 @@ from passenger_trio.core.server_stop_times import time_for_requests, time_to_ask
 from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError, StartupAborted, StartupStopped
 from passenger_trio.extensions import Extensions
 from passenger_trio.kernel import ErrorKernel
-from passenger_trio.later import import_rest
+from passenger_trio.later import OPERATORS, import_rest
 from passenger_trio.library_errors import reword
 from passenger_trio.log_lines import server as lines
 from passenger_trio.options import AppOptions, Config
@@ -51,7 +51,8 @@ from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.startup import wait_until
 from passenger_trio.pool_parts import MakeSpawners, PoolParts
 from passenger_trio.preflight import examine
-from passenger_trio.reloading import Parts, Reloading, descriptors_for, watched_of
+from passenger_trio.reload.reloading import Parts, Reloading
+from passenger_trio.reload.setup import descriptors_for, watched_of
 from passenger_trio.running import RunningServer
 from passenger_trio.server.front import Front
 from passenger_trio.server.health_paths import HealthPaths
@@ -64,6 +65,7 @@ from passenger_trio.server.tracing.spans import open_spans
 from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.choose_spawner import spawners_of
 from passenger_trio.spawning.detect import DetectedApp
+from passenger_trio.spawning.server_user import stays
 from passenger_trio.system.cgroups import OwnCgroup
 from passenger_trio.system.pidfd import why_no_processes
 from passenger_trio.system.resource_limits import soft_limit
@@ -170,7 +172,7 @@ async def open_tree(
             from passenger_trio.admin.metrics_listener import bind_metrics
 
             scraped = bind_metrics(config.server.metrics_listen, resources)
-        if become_user is not None and config.server.user:
+        if become_user is not None and not stays(config.server.user):
             await import_rest()  # that user may not be able to read our interpreter's modules
             become_user(config.server.user)
         instance = create_instance_dir(config.server.instance_dir)
@@ -234,9 +236,18 @@ async def open_tree(
         listening = Listeners(sockets, front, are_given=bool(given))
         resources.callback(listening.close)
         reloading = Reloading(
-            config, apps, specs, pool, front, access_log, listening, places.make_spec, instance.write, own
+            config,
+            apps,
+            specs,
+            pool,
+            front,
+            access_log,
+            listening,
+            places.make_spec,
+            instance.write,
+            own,
+            front_processes,
         )
-        reloading.others = front_processes
         reloading.is_embedded = become_user is None
         server = RunningServer(instance.admin_socket, apps, pool, front, reloading)
         server.fronts = front_processes
@@ -268,13 +279,21 @@ async def open_tree(
             if desk is not None and front_processes is not None:
                 tree.start_soon(kernel.supervise, "the lease desk", desk.run)
                 tree.start_soon(front_processes.run)
-            # The first processes are on their way: meanwhile the rest is imported, and operators are served.
-            await import_rest()
-            from passenger_trio.admin.operators import serve_operators
+            accepts, is_operated = trio.Event(), trio.Event()
 
-            await serve_operators(server, tree, scraped, started)
+            async def open_to_operators() -> None:
+                await import_rest(OPERATORS, accepts)
+                from passenger_trio.admin.operators import serve_operators
+
+                await serve_operators(server, tree, scraped, started)
+                is_operated.set()
+                await import_rest(accepts=accepts)
+
+            # The first processes are on their way: meanwhile the rest is imported, and operators are served.
+            tree.start_soon(open_to_operators)
             try:
                 await wait(readiness.may_accept)
+                accepts.set()
                 tree.start_soon(kernel.supervise, "the deadline scanner", front.deadline_scanner.run)
                 await tree.start(partial(keep, "the poller", front.poller.run, must_start=True))
                 async with trio.open_nursery() as clients:
@@ -287,6 +306,7 @@ async def open_tree(
                             listening.accept(accepting, clients)
                         try:
                             await wait(readiness.is_ready)
+                            await is_operated.wait()
                             for group in readiness.late(pool.active_statistics()):
                                 lines.start_not_awaited(group=group.key)
                             for place, (found, spec) in enumerate(zip(apps, specs, strict=True)):

@@ -9,12 +9,13 @@ import trio
 
 from passenger_trio.admin.memory_gauges import MemoryGauges
 from passenger_trio.codecs.openmetrics import Exposition
+from passenger_trio.records import define
 from passenger_trio.running import RunningServer
 
 __all__ = ["Admin"]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Admin:
     """:ivar started: monotonic seconds.
     :ivar limiter: one thread for all slow measurements.

@@ -24,6 +24,7 @@ from collections.abc import Iterable
 
 import attrs
 
+from passenger_trio.records import frozen
 from passenger_trio.system.private_dirs import why_insecure
 
 __all__ = [
@@ -42,7 +43,7 @@ ADMIN_SOCKET, DESCRIPTION, LOCK = "admin.sock", "instance.json", "lock"
 _LONGEST_DESCRIPTION = 65536
 
 
-@attrs.frozen
+@frozen
 class Instance:
     """An instance as other processes see it."""
 

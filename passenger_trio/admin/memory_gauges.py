@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from passenger_trio.core.model import GroupKey
+from passenger_trio.records import define
 from passenger_trio.system.process_gauges import measure
 from passenger_trio.system.threads import NoThread, in_thread
 
@@ -22,7 +23,7 @@ __all__ = ["MemoryGauges"]
 _MEASURING = 0.05
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class MemoryGauges:
     """What the processes use, measured a few at a time."""
 

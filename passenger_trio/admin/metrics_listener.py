@@ -30,7 +30,9 @@ from passenger_trio.core.health import QUESTIONS
 from passenger_trio.core.metrics_address import parse_metrics_address
 from passenger_trio.errors import AdminRefused, BindError
 from passenger_trio.log_lines import server as lines
-from passenger_trio.system.sockets import RawStream, holder_of_port, listen_tcp, listen_unix
+from passenger_trio.records import define
+from passenger_trio.system.listen import holder_of_port, listen_tcp, listen_unix
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["bind_metrics", "serve_metrics"]
 
@@ -83,7 +85,7 @@ async def serve_metrics(admin: Admin, sockets: Sequence[socket.socket]) -> None:
             )
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Desk:
     admin: Admin
     caller_limit: CallerLimit = attrs.field(factory=partial(CallerLimit, _MOST))

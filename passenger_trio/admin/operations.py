@@ -132,7 +132,7 @@ async def backtrace(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     keys = _groups(admin, order)
     programs = {
         of: (spec, program)
-        for spec in admin.server.reloading.every_spec
+        for spec in admin.server.reloading.served.every_spec
         if spec.key in keys
         for of, program in spec.live_programs().items()
         if pid in (None, of)

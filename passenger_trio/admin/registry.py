@@ -18,8 +18,6 @@ import secrets
 import time
 from collections.abc import Sequence
 
-import attrs
-
 from passenger_trio.admin.instances import (
     ADMIN_SOCKET,
     DESCRIPTION,
@@ -32,6 +30,7 @@ from passenger_trio.admin.instances import (
     names_in,
 )
 from passenger_trio.errors import OptionError
+from passenger_trio.records import define
 from passenger_trio.system.app_dirs import remove_app_dirs
 from passenger_trio.system.private_dirs import make_private
 
@@ -59,7 +58,7 @@ _GRACE = 60.0
 """Seconds for which a directory without a lock counts as new."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class InstanceDir:
     """The directory of this process's own instance. It holds its lock until ``remove``."""
 

@@ -24,6 +24,7 @@ from passenger_trio.admin.metrics import metrics
 from passenger_trio.codecs.admin_api import Field, Text
 from passenger_trio.codecs.openmetrics import CONTENT_TYPE
 from passenger_trio.errors import AdminRefused
+from passenger_trio.records import frozen
 from passenger_trio.version import __version__
 
 __all__ = ["ROUTES", "Answer", "Route", "find_route", "openapi"]
@@ -33,7 +34,7 @@ Run = Callable[[Admin, Mapping[str, Any]], Awaitable[Answer]]
 """Returns the answer, or its JSON if encoding takes long, or a text with its own status."""
 
 
-@attrs.frozen
+@frozen
 class Route:
     """:ivar run: None: the answer is a stream of events.
     :ivar lasts: whether an order may last as long as its caller waits.

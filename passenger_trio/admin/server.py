@@ -36,9 +36,11 @@ from passenger_trio.core.caller_limit import CallerLimit
 from passenger_trio.errors import AdminRefused
 from passenger_trio.events import as_json
 from passenger_trio.log_lines import server as lines
+from passenger_trio.records import define
 from passenger_trio.system.callers import Caller, serve_callers
-from passenger_trio.system.sockets import PeerCredentials, RawStream
+from passenger_trio.system.raw_stream import RawStream
 from passenger_trio.system.threads import NoThread
+from passenger_trio.system.unix_peers import PeerCredentials
 
 __all__ = ["serve_admin"]
 
@@ -77,7 +79,7 @@ def may_steer(peer: PeerCredentials) -> bool:
     return peer.uid in (0, os.getuid())
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Desk:
     """Serves the callers."""
 

@@ -17,6 +17,7 @@ import trio
 
 from passenger_trio.admin.context import Admin
 from passenger_trio.log_lines import requests as lines
+from passenger_trio.records import define
 from passenger_trio.spawning.backtraces import take_backtrace
 
 __all__ = ["SlowRequests", "watch_slow_requests"]
@@ -30,7 +31,7 @@ _MOST = 5
 Json = Mapping[str, Any]
 
 
-@attrs.define
+@define
 class SlowRequests:
     """Which requests are to be told of. :ivar limit: seconds."""
 
@@ -80,7 +81,7 @@ async def watch_slow_requests(admin: Admin, limit: float) -> None:
 
 async def _stack(admin: Admin, pid: int) -> str:
     """The stack of a process of an application; empty if it has ended."""
-    for spec in admin.server.reloading.every_spec:
+    for spec in admin.server.reloading.served.every_spec:
         program = spec.live_programs().get(pid)
         if program is not None and program.pidfd is not None:
             return await take_backtrace(program.control, program.pidfd, program.output)

@@ -36,7 +36,7 @@ async def status(admin: Admin) -> ServerStatus:
     except NoThread:
         gauges = {}  # leave out the memory only
     now = trio.current_time()
-    by_key = {spec.key: spec for spec in server.reloading.every_spec}
+    by_key = {spec.key: spec for spec in server.reloading.served.every_spec}
     statistics = pool.statistics()  # after the last wait: applications come and go
     return {
         "draining": facts["draining"],

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from passenger_trio.admin.render import human_age, human_memory
+from passenger_trio.records import frozen
 
 __all__ = ["ORDERS", "Row", "Snapshot", "rows", "summary"]
 
@@ -17,7 +18,7 @@ ORDERS = ("cpu", "memory", "rate", "served", "sessions", "age", "pid")
 """By what rows can be sorted. The letter that asks for it in ``top`` is the first one of its name."""
 
 
-@attrs.frozen
+@frozen
 class Snapshot:
     """A status, when it was asked for (monotonic seconds), and the processor time of each process by then, in seconds."""
 
@@ -26,7 +27,7 @@ class Snapshot:
     cpu_times: Mapping[int, float] = attrs.field(factory=dict)
 
 
-@attrs.frozen
+@frozen
 class Row:
     """One process. Numbers are None where they are unknown."""
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 
-import attrs
 import click
 
 from passenger_trio.errors import NothingToServe
+from passenger_trio.records import frozen
 
 __all__ = ["Mount", "mount", "root_and_target"]
 
 
-@attrs.frozen
+@frozen
 class Mount:
     """One application of ``--app WHERE=WHAT``.
 

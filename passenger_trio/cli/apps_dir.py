@@ -17,6 +17,7 @@ from passenger_trio.core.apps_dir_plan import choose
 from passenger_trio.core.config_text import ConfigText, read_app_file
 from passenger_trio.errors import ConfigError, PassengerError
 from passenger_trio.options import AppOptions
+from passenger_trio.records import define
 from passenger_trio.spawning.accounts import remembering
 from passenger_trio.system.regular_files import read_regular
 
@@ -29,7 +30,7 @@ _Stamp = tuple[int, int, int]
 _LONGEST = 1024 * 1024
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class AppFolder:
     """What is known of the directory."""
 

@@ -28,7 +28,7 @@ def dashboard(port: int, control: bool, opens: bool, instance: str | None) -> No
     from passenger_trio.admin.client import fetch, order
     from passenger_trio.dashboard.server import Dashboard, Instance
     from passenger_trio.errors import BindError
-    from passenger_trio.system.sockets import listen_tcp
+    from passenger_trio.system.listen import listen_tcp
 
     chosen = choose(instance)
     path = chosen.admin_socket

@@ -13,18 +13,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
+from passenger_trio.core.option_values import parse_duration, parse_size
 from passenger_trio.core.pool_size import parse_pool_size
 from passenger_trio.errors import OptionError
-from passenger_trio.options import (
-    LEAST,
-    MOST,
-    NOT_ZERO,
-    AppOptions,
-    PoolOptions,
-    ServerOptions,
-    parse_duration,
-    parse_size,
-)
+from passenger_trio.options import LEAST, MOST, NOT_ZERO, AppOptions, PoolOptions, ServerOptions
+from passenger_trio.records import frozen
 
 __all__ = [
     "ENV_PREFIX",
@@ -189,7 +182,7 @@ _METAVAR_OF = {
 }
 
 
-@attrs.frozen
+@frozen
 class Flag:
     """One option as a flag.
 

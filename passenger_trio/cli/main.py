@@ -11,16 +11,17 @@ by a bar (in JSON: as a member). With ``--log-level debug`` it is printed unchan
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import attrs
 import click
 
-from passenger_trio.errors import PassengerError
+from passenger_trio.errors import EnvironmentUnfit, PassengerError
+from passenger_trio.records import define
 
 __all__ = ["Outcome", "cli", "entry", "main"]
 
@@ -48,11 +49,17 @@ _COMMANDS = {
 }
 """Name -> the module that has the command under the same name, and a summary."""
 
+_LACKS = {
+    errno.EMFILE: "this process may have {limit} descriptors, which does not suffice; raise the limit (ulimit -n 1024; LimitNOFILE= of a systemd unit)",
+    errno.ENFILE: "the whole system has no descriptor left (sysctl fs.file-max)",
+    errno.ENOMEM: "there is no memory left",
+}
+"""Errors of system calls that are no fault of ours, and what to do."""
 _INTERNAL_ERROR = 70
 _INTERRUPTED = 130
 
 
-@attrs.define
+@define
 class Outcome:
     """The log format of the command, for reporting its failure."""
 
@@ -129,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseExceptionGroup as group:
         return _unwrap(group, outcome)
     except Exception as exc:  # noqa: BLE001  the outermost boundary
-        return _internal_error(exc, outcome)
+        return _refuse(EnvironmentUnfit(_lack(exc))) if _lack(exc) else _internal_error(exc, outcome)
 
 
 def entry() -> None:
@@ -177,7 +184,19 @@ def _unwrap(group: BaseExceptionGroup[BaseException], outcome: Outcome) -> int:
         return _refuse(foreseen[0])
     if all(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
         return _INTERRUPTED
+    if lacks := [lack for lack in map(_lack, leaves) if lack]:
+        return _refuse(EnvironmentUnfit(lacks[0]))
     return _internal_error(group, outcome)
+
+
+def _lack(error: BaseException) -> str:
+    """What the machine did not give us, and how to have it; empty: the error is another one. (A server that runs survives that: KE2.)"""
+    if not isinstance(error, OSError) or error.errno not in _LACKS:
+        return ""
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return f"{os.strerror(error.errno)}: {_LACKS[error.errno].format(limit=limit)}"
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

@@ -28,6 +28,7 @@ from passenger_trio.core.option_checks import check
 from passenger_trio.core.pool_size import ceiling_of
 from passenger_trio.errors import ConfigError, NothingToServe, OptionError, PassengerError
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
+from passenger_trio.records import frozen
 
 if TYPE_CHECKING:
     from passenger_trio.spawning.detect import DetectedApp
@@ -41,7 +42,7 @@ Origins = dict[str, str]
 """Option as in the file (``app[0].root``, ``pool.max_pool_size``) -> the origin of its value."""
 
 
-@attrs.frozen
+@frozen
 class Settled:
     config: Config
     origins: Origins
@@ -245,7 +246,7 @@ def settle(
     return settled
 
 
-@attrs.frozen
+@frozen
 class _Outside:
     """What holds for all files of ``--apps-dir``: worked out once, because there may be thousands.
 

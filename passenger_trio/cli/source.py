@@ -17,8 +17,10 @@ from passenger_trio.cli.settings import Settled, find_config, settle
 from passenger_trio.core.config_text import ConfigText
 from passenger_trio.errors import ReloadRefused
 from passenger_trio.options import AppOptions
-from passenger_trio.reloading import ReadConfig
+from passenger_trio.records import define
+from passenger_trio.reload.config_source import ReadConfig
 from passenger_trio.system import logs
+from passenger_trio.system.paths import absolute_path
 
 if TYPE_CHECKING:
     from passenger_trio.spawning.detect import DetectedApp
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["StartSource"]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class StartSource:
     """What ``start`` was told.
 
@@ -91,9 +93,17 @@ class StartSource:
         :raises PassengerError: it cannot be read, or has an invalid value.
         """
         try:
-            return self._settle(self._file) if apps_only else self._settle(find_config(self.path, self.root))
+            return self._settle(self._file if apps_only else self._find())
         except click.ClickException as error:
             raise ReloadRefused(error.format_message()) from error
+
+    def _find(self) -> ConfigText | None:
+        """The file, in the directory to which the link leads now that led to the working directory (OP21)."""
+        try:
+            path = absolute_path(self.path, os.environ) if self.path else ""
+            return find_config(path, absolute_path(self.root, os.environ))
+        except FileNotFoundError:
+            raise ReloadRefused("the working directory was removed, and paths are relative to it") from None
 
     def applied(self, read: ReadConfig) -> None:
         """The server has taken it over: the log follows."""

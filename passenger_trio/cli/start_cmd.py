@@ -87,6 +87,8 @@ def _start(ctx: click.Context, /, what: tuple[str, ...], **values: Any) -> None:
     from passenger_trio.cli.source import StartSource
     from passenger_trio.program import run
 
+    if _HAS_GENERATIONS:
+        gc.freeze()
     gc.enable()
 
     _collect_less()
@@ -139,7 +141,6 @@ def _announce(server: RunningServer) -> None:
     from passenger_trio.cli import banner
 
     banner.show(server)
-    _settle_memory()
 
 
 def _collect_less() -> None:
@@ -148,13 +149,6 @@ def _collect_less() -> None:
     """
     if _HAS_GENERATIONS:
         gc.set_threshold(20_000, 20, 50)
-
-
-def _settle_memory() -> None:
-    """Exempt the loaded objects from garbage collection."""
-    if _HAS_GENERATIONS:
-        gc.collect()
-        gc.freeze()
 
 
 start = _StartCommand(

@@ -21,6 +21,7 @@ import attrs
 import h11
 
 from passenger_trio.errors import AdminRefused
+from passenger_trio.records import frozen
 
 __all__ = [
     "MAX_NESTING",
@@ -54,7 +55,7 @@ _REASONS = {
 }
 
 
-@attrs.frozen
+@frozen
 class AdminRequest:
     """:ivar path: without its query. ``method``, ``path`` and ``query`` are ASCII, whatever came."""
 
@@ -64,7 +65,7 @@ class AdminRequest:
     query: str = ""
 
 
-@attrs.frozen
+@frozen
 class Text:
     """An answer that is no JSON."""
 
@@ -75,7 +76,7 @@ class Text:
     """What follows ``body``: a long answer is sent in its parts, never copied into one."""
 
 
-@attrs.frozen
+@frozen
 class Field:
     """A member of an order.
 

@@ -11,11 +11,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import attrs
-
 from passenger_trio.core.fork_safety import Hazard
 from passenger_trio.core.model import ErrorCategory
 from passenger_trio.errors import SpawnServerError
+from passenger_trio.records import frozen
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -50,7 +49,7 @@ _MAX_DEPTH = 8
 """Levels of lists and objects in the fields of an event: whoever shows them walks them by recursion."""
 
 
-@attrs.frozen
+@frozen
 class Hello:
     token: str
     contract: int
@@ -62,14 +61,14 @@ class Hello:
     """A signal that makes the process write its stacks to its output. 0: there is none."""
 
 
-@attrs.frozen
+@frozen
 class StepReport:
     name: str
     state: str
     duration: float | None
 
 
-@attrs.frozen
+@frozen
 class SocketSpec:
     address: str
     protocol: str
@@ -78,7 +77,7 @@ class SocketSpec:
     """It takes WebSocket sessions."""
 
 
-@attrs.frozen
+@frozen
 class Ready:
     sockets: tuple[SocketSpec, ...]
     application: str
@@ -88,7 +87,7 @@ class Ready:
     """What it turned out to be; ``""``: what it was taken for."""
 
 
-@attrs.frozen
+@frozen
 class Failed:
     """The loader's ``error`` message."""
 
@@ -100,31 +99,31 @@ class Failed:
     details: str
 
 
-@attrs.frozen
+@frozen
 class Forked:
     token: str
     pid: int
 
 
-@attrs.frozen
+@frozen
 class ForkFailed:
     token: str
     problem: str
 
 
-@attrs.frozen
+@frozen
 class ChildExited:
     pid: int
     status: int
 
 
-@attrs.frozen
+@frozen
 class AppEvent:
     name: str
     fields: Mapping[str, Any]
 
 
-@attrs.frozen
+@frozen
 class Backtrace:
     """The answer to a ``backtrace`` message."""
 
@@ -226,7 +225,7 @@ def _is_shallow(value: object) -> bool:
     return False
 
 
-@attrs.frozen
+@frozen
 class _Members:
     """Reads members of one message, each with its type."""
 

@@ -18,6 +18,7 @@ from passenger_trio.codecs.head import Head, HttpLimits
 from passenger_trio.codecs.hosts import valid_host
 from passenger_trio.codecs.lines import TOKEN, LineScan, read_field
 from passenger_trio.codecs.refusals import refuse
+from passenger_trio.records import frozen
 
 __all__ = ["SINGLETONS", "HeadScan", "Known", "check_head", "spoken_version"]
 
@@ -46,7 +47,7 @@ _LONGEST_KNOWN = 1024
 _LENGTH = re.compile(rb"[0-9]{1,19}")
 
 
-@attrs.frozen
+@frozen
 class Known:
     """What is known of a request that came to nothing. Not checked: for the log."""
 

@@ -20,10 +20,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
-import attrs
-
 from passenger_trio.codecs.hosts import name_of, port_of, valid_host
 from passenger_trio.codecs.patterns import compiled
+from passenger_trio.records import frozen
 
 __all__ = ["Origin", "read_origin"]
 
@@ -53,7 +52,7 @@ _SEPARATORS = compiled(rb"[ \t]*+[,;][ \t,;]*+")
 _Pairs = dict[bytes, bytes]
 
 
-@attrs.frozen
+@frozen
 class Origin:
     """The request as it was before the proxies. What they have not said is empty."""
 

@@ -32,6 +32,7 @@ from passenger_trio.core.evidence import Evidence
 from passenger_trio.core.model import GroupKey
 from passenger_trio.errors import BadFrontMessage
 from passenger_trio.options import AppOptions, Config
+from passenger_trio.records import frozen
 
 __all__ = [
     "Accept",
@@ -83,27 +84,27 @@ class Asked(enum.Enum):
     """For the metrics (``core/fronts/counts.py``)."""
 
 
-@attrs.frozen
+@frozen
 class Accept:
     """The server serves: accept connections."""
 
 
-@attrs.frozen
+@frozen
 class Drain:
     """No connection serves another request after its current one; the front goes on accepting."""
 
 
-@attrs.frozen
+@frozen
 class Resume:
     """Keep connections alive again."""
 
 
-@attrs.frozen
+@frozen
 class ReopenLogs:
     """After a rotation."""
 
 
-@attrs.frozen
+@frozen
 class Stop:
     """Accept no more, drain, and end."""
 
@@ -111,7 +112,7 @@ class Stop:
     """Seconds for what is under way."""
 
 
-@attrs.frozen
+@frozen
 class Ask:
     """Tell something."""
 
@@ -121,7 +122,7 @@ class Ask:
     """Of counts: the number of the first application of this part (``FrontCounts.PART``)."""
 
 
-@attrs.frozen
+@frozen
 class Explained:
     """The answer to ``Explain``. :ivar evidence: None: nothing is known, or the front may not know it."""
 
@@ -129,7 +130,7 @@ class Explained:
     evidence: Evidence | None
 
 
-@attrs.frozen
+@frozen
 class Served:
     """What a front serves, and by which options."""
 
@@ -144,7 +145,7 @@ class Served:
     log_level: int
 
 
-@attrs.frozen
+@frozen
 class Reconfigure:
     """Serve this from now on. It is answered, with an empty object, when no request goes by what was served before."""
 
@@ -167,12 +168,12 @@ def read_order(payload: bytes) -> Order:
 # --- reports, of a front ----------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@frozen
 class Serving:
     """The front can accept connections."""
 
 
-@attrs.frozen
+@frozen
 class Line:
     """A record of the front's log."""
 
@@ -183,7 +184,7 @@ class Line:
     traceback: str
 
 
-@attrs.frozen
+@frozen
 class Answer:
     """What a front was asked for."""
 
@@ -191,12 +192,12 @@ class Answer:
     told: dict[str, Any]
 
 
-@attrs.frozen
+@frozen
 class Drained:
     """Every connection of the front has ended."""
 
 
-@attrs.frozen
+@frozen
 class Explain:
     """A request failed, and its page shows what the pool knows of it (OB10)."""
 

@@ -11,11 +11,12 @@ import attrs
 from passenger_trio.codecs.forwarded import Origin
 from passenger_trio.codecs.request_id import NO_REQUEST_ID, RequestId
 from passenger_trio.options import ServerOptions
+from passenger_trio.records import define, frozen
 
 __all__ = ["Head", "HeaderCache", "HttpLimits"]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class HeaderCache:
     """What requests of one connection have in common if their field lines are the same to the last byte, as those of browsers and proxies often are."""
 
@@ -34,7 +35,7 @@ class HeaderCache:
     origin_read: bool = False
 
 
-@attrs.define(eq=True)
+@define(eq=True)
 class Head:
     """A request head that was accepted."""
 
@@ -73,7 +74,7 @@ class Head:
         return self.chunked or bool(self.content_length)
 
 
-@attrs.frozen
+@frozen
 class HttpLimits:
     """How large a request may be (R8, R13). ``max_request_body`` 0 is no limit."""
 

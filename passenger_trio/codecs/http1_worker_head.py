@@ -13,13 +13,12 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-import attrs
-
 from passenger_trio.codecs.lines import LineScan, read_field
 from passenger_trio.codecs.patterns import compiled
 from passenger_trio.codecs.response_lines import NO_BODY
 from passenger_trio.codecs.session_protocol import MAX_HEAD
 from passenger_trio.errors import MalformedResponse, RequestError
+from passenger_trio.records import define
 
 __all__ = ["Body", "HeadScan", "WorkerHead", "malformed", "parse_plain_head", "read_head"]
 
@@ -45,7 +44,7 @@ class Body(enum.Enum):
     """With the stream."""
 
 
-@attrs.define
+@define
 class WorkerHead:
     """The head of a response, interim or not."""
 

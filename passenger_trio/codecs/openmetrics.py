@@ -18,6 +18,7 @@ from typing import Any, Final
 import attrs
 
 from passenger_trio.core.tally import Histogram
+from passenger_trio.records import define, frozen
 
 __all__ = ["CONTENT_TYPE", "END", "PAUSE", "Exposition", "Family", "Section", "encode"]
 
@@ -38,7 +39,7 @@ _UNITS = ("seconds", "bytes")
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Family:
     """All samples of one name.
 
@@ -60,7 +61,7 @@ Item = tuple[str, object, Any]
 """A name, which no other item of the section has; a stamp; and what the samples are made of. As long as the stamp is equal, the samples are."""
 
 
-@attrs.frozen
+@frozen
 class Section:
     """Families that have samples of each of many items: of a thousand applications few have changed since the last scrape.
 

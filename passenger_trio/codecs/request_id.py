@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import attrs
+from passenger_trio.records import frozen
 
 __all__ = ["NO_REQUEST_ID", "RequestId", "make_request_pairs", "proxy_time", "read_request_id", "request_id_of"]
 
@@ -31,7 +31,7 @@ _ID_AT = len(b"HTTP_X_REQUEST_ID\0")
 _NAMES = {12: b"x-request-id", 15: b"x-request-start"}
 
 
-@attrs.frozen
+@frozen
 class RequestId:
     """What the fields say.
 

@@ -17,6 +17,7 @@ import attrs
 from passenger_trio.codecs.chunked import may_trail
 from passenger_trio.codecs.patterns import compiled
 from passenger_trio.errors import MalformedResponse, UnfitResponseHead
+from passenger_trio.records import define
 
 __all__ = ["AppHead", "Fields", "check_fields", "parse", "parse_interim", "parse_switch", "parse_trailers"]
 
@@ -67,7 +68,7 @@ class _Actions(dict[bytes, int]):
 _ACTIONS = _Actions()
 
 
-@attrs.define(eq=True)
+@define(eq=True)
 class AppHead:
     """A response head that may be sent on. ``fields`` are end-to-end, without the length."""
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import attrs
 
 from passenger_trio.errors import OptionError
+from passenger_trio.records import frozen
 
 __all__ = ["StickyCookie"]
 
@@ -27,7 +28,7 @@ _ATTRIBUTES = re.compile(r"[ -~]*")
 _ROUTE = rb"=([0-9a-f]{1,64})[ \t]*(?:;|\Z)"
 
 
-@attrs.frozen
+@frozen
 class StickyCookie:
     """:raises OptionError: the name is no token, or the attributes are not printable ASCII."""
 

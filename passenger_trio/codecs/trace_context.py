@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import attrs
+from passenger_trio.records import frozen
 
 __all__ = [
     "MOST_MEMBERS",
@@ -36,7 +36,7 @@ _SAMPLED = 1
 _NAMES = {11: b"traceparent", 10: b"tracestate"}
 
 
-@attrs.frozen
+@frozen
 class TraceParent:
     """A position in a trace.
 

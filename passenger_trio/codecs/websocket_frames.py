@@ -19,9 +19,8 @@ import codecs
 import struct
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
 from passenger_trio.options import ServerOptions
+from passenger_trio.records import frozen
 
 if TYPE_CHECKING:
     from wsproto.frame_protocol import FrameProtocol
@@ -71,7 +70,7 @@ _Event = tuple[int, bytes]
 _SHORT, _LONG = struct.Struct("!H"), struct.Struct("!Q")
 
 
-@attrs.frozen
+@frozen
 class FrameLimits:
     """What a client may send (R33)."""
 

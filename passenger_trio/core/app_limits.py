@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
+from passenger_trio.core.option_values import parse_size
 from passenger_trio.errors import OptionError
-from passenger_trio.options import AppOptions, parse_size
+from passenger_trio.options import AppOptions
+from passenger_trio.records import frozen
 
 __all__ = ["UNLIMITED", "AppLimits", "check_grantable", "limits_of", "parse_core"]
 
@@ -22,7 +24,7 @@ UNLIMITED = -1
 _LONGEST = 2**63 - 1
 
 
-@attrs.frozen
+@frozen
 class AppLimits:
     """:ivar resources: name of a resource (``NOFILE``) -> limit, or ``UNLIMITED``.
     :ivar nice: None: the server's own.

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import attrs
-
 from passenger_trio.options import AppOptions
+from passenger_trio.records import frozen
 
 __all__ = ["Choice", "choose"]
 
 
-@attrs.frozen
+@frozen
 class Choice:
     """:ivar served: the application of each file. :ivar refused: why a file's own is not served."""
 

@@ -21,17 +21,19 @@ from collections import Counter
 
 import attrs
 
+from passenger_trio.records import define
+
 __all__ = ["CallerLimit"]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Caller:
     pid: int
     expected: bool
     has_spoken: bool = False
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class CallerLimit:
     """:ivar most: callers at a time. :ivar most_staying: callers that stay for long, in addition."""
 

@@ -19,6 +19,7 @@ from passenger_trio.core.model import (
     SpawnFailure,
     WaiterId,
 )
+from passenger_trio.records import frozen
 
 
 class Reason(enum.Enum):
@@ -66,7 +67,7 @@ def reason_word(why: str) -> str:
     return _WORDS.get(why, "other")
 
 
-@attrs.frozen
+@frozen
 class Grant:
     """``waiter`` may use ``process`` for one session. ``waiter`` is None when ``checkout_nowait`` made the grant."""
 
@@ -75,7 +76,7 @@ class Grant:
     waiter: WaiterId | None = None
 
 
-@attrs.frozen
+@frozen
 class Refuse:
     """``waiter`` gets an error: QUEUE_FULL, QUEUE_TIME, SPAWN_FAILED, REMOVED or SHUT_DOWN.
 
@@ -92,7 +93,7 @@ class Refuse:
     """Whose processes the waiter waits for, for the log."""
 
 
-@attrs.frozen
+@frozen
 class StartSpawn:
     """Spawn a process of a generation.
 
@@ -105,7 +106,7 @@ class StartSpawn:
     generation: int = FIRST_GENERATION
 
 
-@attrs.frozen
+@frozen
 class AbandonSpawn:
     """Stop an attempt that is under way. It still ends with ``spawn_failed`` or ``spawn_succeeded``."""
 
@@ -114,7 +115,7 @@ class AbandonSpawn:
     reason: Reason
 
 
-@attrs.frozen
+@frozen
 class Detach:
     """A busy process gets no more sessions. ``Retire`` follows when its last session ends."""
 
@@ -122,7 +123,7 @@ class Detach:
     reason: Reason
 
 
-@attrs.frozen
+@frozen
 class Retire:
     """End a process: it has no sessions left, broke one, or used up its time for them.
 
@@ -133,7 +134,7 @@ class Retire:
     reason: Reason
 
 
-@attrs.frozen
+@frozen
 class RunOobWork:
     """A process that is out of routing and has no sessions: let it do its out-of-band work, for so many seconds at most."""
 
@@ -141,7 +142,7 @@ class RunOobWork:
     seconds: float
 
 
-@attrs.frozen
+@frozen
 class StillDraining:
     """Tell operators that a detached process still has sessions, and how many seconds are left (infinity: no limit)."""
 
@@ -150,7 +151,7 @@ class StillDraining:
     seconds: float
 
 
-@attrs.frozen
+@frozen
 class Kill:
     """End a process at once, with its open sessions. The error of ``session``, if given, tells why: it took too long."""
 
@@ -159,14 +160,14 @@ class Kill:
     session: SessionId | None = None
 
 
-@attrs.frozen
+@frozen
 class RetirePreloader:
     group: GroupKey
     reason: Reason
     generation: int = FIRST_GENERATION
 
 
-@attrs.frozen
+@frozen
 class EndGeneration:
     """Release the spawner of a generation: nothing more is spawned of it, and it has no preloader and no process."""
 
@@ -174,7 +175,7 @@ class EndGeneration:
     generation: int
 
 
-@attrs.frozen
+@frozen
 class RestartEnded:
     """Tell the callers that wait for a restart how it ended.
 
@@ -190,14 +191,14 @@ class RestartEnded:
     kept: bool = True
 
 
-@attrs.frozen
+@frozen
 class EndGroup:
     """A removed group is gone: it has no process, no attempt and no preloader left, and nobody waits for it."""
 
     group: GroupKey
 
 
-@attrs.frozen
+@frozen
 class PoolEmpty:
     """The pool is shut down, and its last process and attempt are gone."""
 

@@ -19,6 +19,7 @@ import attrs
 
 from passenger_trio.errors import ConfigError
 from passenger_trio.options import AppOptions, PoolOptions, ServerOptions
+from passenger_trio.records import frozen
 
 __all__ = ["ConfigText", "Setting", "read_app_file", "read_passengerfile", "read_toml"]
 
@@ -47,7 +48,7 @@ _PLAIN = re.compile(
 """A line of TOML that means the same by itself: nothing, a comment, or a name with a text, a truth value or a number."""
 
 
-@attrs.frozen
+@frozen
 class Setting:
     value: Any
     line: int
@@ -57,7 +58,7 @@ class Setting:
 Table = Mapping[str, Setting]
 
 
-@attrs.frozen
+@frozen
 class ConfigText:
     """The content of a file."""
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import errno
 
-import attrs
+from passenger_trio.records import frozen
 
 __all__ = ["SHORT_OF_DESCRIPTORS", "Descriptors"]
 
@@ -30,7 +30,7 @@ SHORT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, err
 """Errors that mean that this server is short of descriptors or memory (R36); the peer is not to blame."""
 
 
-@attrs.frozen
+@frozen
 class Descriptors:
     """The descriptors that clients may use. Made by ``measured``."""
 

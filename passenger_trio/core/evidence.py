@@ -5,15 +5,14 @@ Times are seconds. Nothing here decides anything.
 
 from __future__ import annotations
 
-import attrs
-
 from passenger_trio.core.policy_limits import GroupLimits
 from passenger_trio.core.statistics import GroupStatistics
+from passenger_trio.records import frozen
 
 __all__ = ["Evidence", "ProcessEnd", "ProcessEvidence", "process_evidence"]
 
 
-@attrs.frozen
+@frozen
 class ProcessEnd:
     """How a process has ended.
 
@@ -27,7 +26,7 @@ class ProcessEnd:
     output: tuple[str, ...]
 
 
-@attrs.frozen
+@frozen
 class ProcessEvidence:
     """A process of the application."""
 
@@ -40,7 +39,7 @@ class ProcessEvidence:
     age: float
 
 
-@attrs.frozen
+@frozen
 class Evidence:
     """:ivar end: of the process that had the request; None: it lives, or there was none.
     :ivar output: the last lines of that process, oldest first.

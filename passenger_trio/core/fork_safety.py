@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
+from passenger_trio.records import frozen
 
 AUTO, SMART, DIRECT = "auto", "smart", "direct"
 
@@ -36,7 +36,7 @@ _FOR_PEOPLE = (
 _MOST_NAMED = 6
 
 
-@attrs.frozen
+@frozen
 class Hazard:
     """A resource that an application holds and that processes cannot share."""
 
@@ -45,7 +45,7 @@ class Hazard:
     """Shown to operators: ``the thread APScheduler``."""
 
 
-@attrs.frozen
+@frozen
 class Forking:
     """How the processes of a generation start, and why."""
 

@@ -16,17 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
-
 from passenger_trio.core.state import EnabledStatus
 from passenger_trio.core.statistics import GroupGauges, GroupStatistics, PoolStatistics
+from passenger_trio.records import frozen
 
 __all__ = ["QUESTIONS", "Check", "Facts", "Health", "ask", "has_capacity"]
 
 QUESTIONS = ("livez", "readyz", "startupz")
 
 
-@attrs.frozen
+@frozen
 class Facts:
     """What the answers depend on.
 
@@ -40,7 +39,7 @@ class Facts:
     pool: PoolStatistics
 
 
-@attrs.frozen
+@frozen
 class Check:
     """One condition. :ivar reason: why it is not met; ``""``: it is. :ivar is_app: of one application."""
 
@@ -49,7 +48,7 @@ class Check:
     is_app: bool = False
 
 
-@attrs.frozen
+@frozen
 class Health:
     """An answer.
 

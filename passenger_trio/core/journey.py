@@ -12,6 +12,8 @@ import enum
 
 import attrs
 
+from passenger_trio.records import frozen
+
 SUPERVISOR_STEPS: dict[str, str] = {
     "preparation": "Prepare the spawn: output pipe, token, environment",
     "start_program": "Start the program with the application's interpreter",
@@ -65,7 +67,7 @@ class StepState(enum.Enum):
     ERRORED = "errored"
 
 
-@attrs.frozen
+@frozen
 class Step:
     """One step. ``begun`` is monotonic seconds, ``duration`` seconds or None while it is under way."""
 
@@ -87,7 +89,7 @@ _STEPS = {
 }
 
 
-@attrs.frozen
+@frozen
 class Journey:
     """The steps of one spawn, in order."""
 

@@ -35,6 +35,7 @@ from passenger_trio.core import capacity, group_restarts, making_room, retiring
 from passenger_trio.core.commands import Command, Reason
 from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, ProcessState
+from passenger_trio.records import frozen
 
 __all__ = ["FIRST_GUESS", "Calculation", "calculate", "fit", "guess_anew", "measured", "most_by_files"]
 
@@ -54,7 +55,7 @@ def most_by_files(limit: int) -> int:
     return _MOST if limit < 0 else min(_MOST, max(1, (limit // 4 - _FILES_OF_SERVER) // _FILES_EACH))
 
 
-@attrs.frozen
+@frozen
 class Calculation:
     """How the number of processes was found. Sizes are bytes."""
 

@@ -12,6 +12,7 @@ from typing import NewType
 import attrs
 
 from passenger_trio.core.journey import Journey
+from passenger_trio.records import frozen
 
 ProcessId = NewType("ProcessId", int)
 """Identity of an application process in the pool: a counter, never the operating system's pid (pids are reused)."""
@@ -67,7 +68,7 @@ class ErrorCategory(enum.Enum):
     """The loader broke its contract: our bug, or another program on the control socket."""
 
 
-@attrs.frozen
+@frozen
 class SpawnFailure:
     """The evidence of a failed spawn: everything that the error page, the log and ``status`` say about it.
 

@@ -21,6 +21,7 @@ import attrs
 
 from passenger_trio.core.app_cgroup import CGROUP_OPTIONS, files_of
 from passenger_trio.core.app_limits import limits_of
+from passenger_trio.core.option_values import parse_fronts, parse_mode, parse_umask
 from passenger_trio.core.pool_size import ceiling_of, parse_pool_size, share_of
 from passenger_trio.errors import OptionError
 from passenger_trio.options import (
@@ -32,10 +33,8 @@ from passenger_trio.options import (
     Config,
     PoolOptions,
     ServerOptions,
-    parse_fronts,
-    parse_mode,
-    parse_umask,
 )
+from passenger_trio.records import frozen
 
 __all__ = ["TYPE_OPTIONS", "check", "check_app", "check_minimums", "check_types"]
 
@@ -44,7 +43,7 @@ _WARMUP_URL = re.compile(r"/[!-\"$-~]*")
 """Path and query as in a request: visible ASCII, no fragment."""
 
 
-@attrs.frozen
+@frozen
 class _Needs:
     """An option that has an effect only under a condition.
 

@@ -15,6 +15,7 @@ import attrs
 
 from passenger_trio.core.pool_size import share_of
 from passenger_trio.options import AppOptions, PoolOptions
+from passenger_trio.records import frozen
 
 __all__ = ["GroupLimits", "PoolLimits", "group_limits", "pool_limits", "session_limit"]
 
@@ -39,7 +40,7 @@ _TICK = 0.001
 """The shortest time of a limit. With a shorter one, ``now + time`` might equal ``now``, and the clock would spin."""
 
 
-@attrs.frozen
+@frozen
 class GroupLimits:
     """The limits of one group. Times are seconds.
 
@@ -85,7 +86,7 @@ class GroupLimits:
     Finite in development, where a developer who has just repaired the file reloads the page."""
 
 
-@attrs.frozen
+@frozen
 class PoolLimits:
     """The limits of the whole pool. Times are seconds.
 

@@ -34,6 +34,7 @@ from passenger_trio.core.python_names import (
     bindings_of,
     returns_of,
 )
+from passenger_trio.records import frozen
 
 __all__ = [
     "FACTORY_NAMES",
@@ -53,7 +54,7 @@ OBJECT_NAMES = ("application", "app")
 FACTORY_NAMES = ("create_app", "make_app")
 
 
-@attrs.frozen
+@frozen
 class Finding:
     """What one name of a module is.
 
@@ -124,7 +125,7 @@ def judge(module: Module, path: str, load: Load, *, is_factory: bool = False) ->
     return Finding(path, opinion.verdict, opinion.what, is_factory)
 
 
-@attrs.frozen
+@frozen
 class _Scope:
     bindings: dict[str, list[Binding]]
     stars: tuple[str, ...] = ()
@@ -138,7 +139,7 @@ class _Scope:
         return self.stars + (self.outer.all_stars() if self.outer else ())
 
 
-@attrs.frozen
+@frozen
 class _Court:
     """One judgement: ``load`` and the rules. Each method gets its depth of recursion."""
 

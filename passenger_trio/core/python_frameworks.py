@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 
-import attrs
+from passenger_trio.records import frozen
 
 __all__ = ["Opinion", "Verdict", "asgi", "framework", "method_result", "neither", "probable", "wsgi"]
 
@@ -22,7 +22,7 @@ class Verdict(enum.Enum):
     NEITHER = "neither"
 
 
-@attrs.frozen
+@frozen
 class Opinion:
     verdict: Verdict
     what: str

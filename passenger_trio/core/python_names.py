@@ -19,6 +19,8 @@ from collections.abc import Iterator
 
 import attrs
 
+from passenger_trio.records import frozen
+
 __all__ = [
     "Binding",
     "ImportedModule",
@@ -35,7 +37,7 @@ _REVEALING = frozenset({"globals", "exec", "vars", "setattr"})
 """Functions that may give a module names which its text does not show."""
 
 
-@attrs.frozen
+@frozen
 class ImportedName:
     """``from module import name``. ``module`` is absolute if that is known, else it begins with dots."""
 
@@ -44,7 +46,7 @@ class ImportedName:
     lineno: int = 0
 
 
-@attrs.frozen
+@frozen
 class ImportedModule:
     """``import module`` or ``import module as x``: the bound name is a module."""
 
@@ -55,7 +57,7 @@ class ImportedModule:
 Binding = ast.expr | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ImportedName | ImportedModule
 
 
-@attrs.frozen
+@frozen
 class Module:
     """What the text of a module says.
 

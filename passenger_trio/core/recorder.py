@@ -19,6 +19,7 @@ facts are gone, the recording says that it is not whole.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -27,6 +28,7 @@ import attrs
 from passenger_trio.core import commands, journey, model, snapshot, spawn_backoff, state
 from passenger_trio.core.policy import PoolPolicy
 from passenger_trio.core.policy_limits import PoolLimits
+from passenger_trio.records import frozen
 
 __all__ = ["FACTS", "Entry", "RecordedPolicy", "from_json", "replay", "to_json"]
 
@@ -80,15 +82,19 @@ cost of keeping the state."""
 _FACTS_EACH = 4
 """A picture of one group takes about 10 us; at least this many facts share that cost."""
 
-_CLASSES: dict[str, Any] = {
-    name: value
-    for module in (commands, journey, model, spawn_backoff, state)
-    for name, value in vars(module).items()
-    if isinstance(value, type) and (attrs.has(value) or issubclass(value, enum.Enum))
-}
+
+@functools.cache
+def _classes() -> dict[str, Any]:
+    """Name -> class, of all that a recording has."""
+    return {
+        name: value
+        for module in (commands, journey, model, spawn_backoff, state)
+        for name, value in vars(module).items()
+        if isinstance(value, type) and (attrs.has(value) or issubclass(value, enum.Enum))
+    }
 
 
-@attrs.frozen
+@frozen
 class Entry:
     """One fact and the answer of the policy."""
 
@@ -190,7 +196,7 @@ def replay(dump: dict[str, Any]) -> Iterable[tuple[Entry, Any]]:
     """Repeat the facts of a recording on a new policy in its first state. Yields each entry with the new answer."""
     policy = PoolPolicy(from_json(dump["limits"]))
     if dump["state"] is not None:
-        policy.state = snapshot.decode(dump["state"], _CLASSES)
+        policy.state = snapshot.decode(dump["state"], _classes())
     for recorded in dump["entries"]:
         entry = Entry(*from_json(recorded))
         yield entry, getattr(policy, entry.fact)(*entry.arguments, **entry.named)
@@ -227,7 +233,7 @@ def from_json(value: Any) -> Any:
         return {key: from_json(item) for key, item in value["items"].items()}
     if name == "float":
         return float(value["text"])
-    found = _CLASSES[name]
+    found = _classes()[name]
     if issubclass(found, enum.Enum):
         return found[value["name"]]
     return found(**{key: from_json(item) for key, item in value.items() if key})

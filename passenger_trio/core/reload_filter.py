@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-import attrs
+from passenger_trio.records import frozen
 
 __all__ = ["DEFAULT_INCLUDES", "ReloadFilter"]
 
@@ -28,7 +28,7 @@ _NEVER = frozenset(
 """Names of directories."""
 
 
-@attrs.frozen
+@frozen
 class ReloadFilter:
     """:ivar include: more patterns of names or paths, as of a shell: ``*.sql``, ``locale/*``.
     :ivar exclude: patterns of names, paths or directories that are not looked at.

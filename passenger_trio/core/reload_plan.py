@@ -29,6 +29,7 @@ import attrs
 from passenger_trio.core.app_cgroup import CGROUP_OPTIONS
 from passenger_trio.core.model import GroupKey
 from passenger_trio.options import AppOptions, PoolOptions, ServerOptions
+from passenger_trio.records import frozen
 
 __all__ = ["AppSetup", "Change", "Kind", "Plan", "Setup", "make_plan"]
 
@@ -126,7 +127,7 @@ class Kind(enum.Enum):
     IMPOSSIBLE = "!"
 
 
-@attrs.frozen
+@frozen
 class Change:
     """One change. ``subject``: an application, ``server`` or ``pool``."""
 
@@ -140,7 +141,7 @@ class Change:
         return f"{self.kind.value} {self.subject}: {self.what}"
 
 
-@attrs.frozen
+@frozen
 class AppSetup:
     """One application. ``found``: what its directory has, by name: its type, interpreter, startup file."""
 
@@ -149,7 +150,7 @@ class AppSetup:
     found: tuple[tuple[str, str], ...] = ()
 
 
-@attrs.frozen
+@frozen
 class Setup:
     """A configuration, with what the applications' directories have."""
 
@@ -158,7 +159,7 @@ class Setup:
     apps: tuple[AppSetup, ...]
 
 
-@attrs.frozen
+@frozen
 class Plan:
     """What changes.
 

@@ -13,7 +13,7 @@ Laws: a file that exists when the poller begins requests no restart. Its removal
 
 from __future__ import annotations
 
-import attrs
+from passenger_trio.records import define
 
 __all__ = ["ALWAYS_RESTART", "RESTART", "RestartFile"]
 
@@ -21,7 +21,7 @@ RESTART = "restart.txt"
 ALWAYS_RESTART = "always_restart.txt"
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class RestartFile:
     """One file as last seen. Modification times are compared for equality, never ordered: a copied file may be old."""
 

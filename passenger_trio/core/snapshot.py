@@ -24,6 +24,8 @@ from typing import Any
 
 import attrs
 
+from passenger_trio.records import frozen
+
 __all__ = ["Picture", "decode", "encode", "take"]
 
 _CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {
@@ -43,7 +45,7 @@ def encode(root: object) -> dict[str, Any]:
     return take(root).encode()
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class Picture:
     """The values that ``take`` saw; they no longer change. Plain and immutable values are kept as they are."""
 
@@ -59,14 +61,14 @@ class Picture:
         }
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class _Object:
     """A reference to an object in ``Picture.objects``, which is compared by identity."""
 
     number: int
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class _Items:
     """A container."""
 
@@ -75,7 +77,7 @@ class _Items:
     """For a mapping: its keys and values, alternating."""
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class _Value:
     """A mutable attrs object that is compared by its fields."""
 

@@ -29,10 +29,9 @@ from __future__ import annotations
 
 import math
 
-import attrs
-
 from passenger_trio.core.model import SpawnFailure
 from passenger_trio.core.policy_limits import PoolLimits
+from passenger_trio.records import define
 
 CRASHES_TOLERATED = 3
 """This many crashes in a row leave the circuit closed. With the default limits they wait 0.1, 0.3 and 0.9 seconds."""
@@ -41,7 +40,7 @@ SPREAD = 0.25
 NOT_IN_FORCE = -math.inf
 
 
-@attrs.define
+@define
 class Backoff:
     """The failures of one group since its last success. Times are monotonic seconds."""
 

@@ -37,6 +37,7 @@ from passenger_trio.core.model import (
 )
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.core.spawn_backoff import Backoff
+from passenger_trio.records import define, frozen
 
 
 class EnabledStatus(enum.Enum):
@@ -49,7 +50,7 @@ class EnabledStatus(enum.Enum):
 
 
 # eq=False on these classes: they are objects with an identity, not values; two equal ones are still two.
-@attrs.define(eq=False)
+@define(eq=False)
 class Attempt:
     """A spawn that is under way. Every limit counts it like a process."""
 
@@ -73,7 +74,7 @@ class Attempt:
     slow: bool = False
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class ProcessState:
     """One application process."""
 
@@ -137,7 +138,7 @@ Rank = tuple[int, float, int, ProcessState]
 """Negated generation, busyness, order, process. The order is unique, so the process itself is never compared."""
 
 
-@attrs.frozen
+@frozen
 class Rejection:
     """A generation that did not start. ``kept``: the generation before it still serves."""
 
@@ -147,7 +148,7 @@ class Rejection:
     kept: bool = True
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class GenerationState:
     """What spawns the processes of one generation: in the shell, one spawner."""
 
@@ -169,7 +170,7 @@ class GenerationState:
         return not all(self.preloaders.values())
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class GroupState:
     """All processes of one application in one environment, and the waiters for them."""
 
@@ -279,7 +280,7 @@ class GroupState:
         return sum(len(generation.preloaders) for generation in self.generations.values())
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class PoolState:
     """The whole pool. Its dictionaries define which objects exist; the groups hold the same objects by topic."""
 

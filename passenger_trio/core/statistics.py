@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import attrs
-
 from passenger_trio.core import capacity, scaling
 from passenger_trio.core.commands import Reason
 from passenger_trio.core.model import AttemptId, GroupKey, ProcessId, SpawnFailure
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.core.spawn_backoff import NOT_IN_FORCE
 from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, Rejection
+from passenger_trio.records import frozen
 
 
-@attrs.frozen
+@frozen
 class ProcessStatistics:
     """One process. Times are monotonic seconds."""
 
@@ -44,7 +43,7 @@ class ProcessStatistics:
     """When it is retired even with open sessions; infinity: never for that reason."""
 
 
-@attrs.frozen
+@frozen
 class AttemptStatistics:
     """A spawn under way. ``begun`` is monotonic seconds."""
 
@@ -55,7 +54,7 @@ class AttemptStatistics:
     """Whether it has been loading for so long that others no longer wait for it."""
 
 
-@attrs.frozen
+@frozen
 class GroupStatistics:
     """One group. Times are monotonic seconds."""
 
@@ -108,7 +107,7 @@ class GroupGauges(NamedTuple):
     """All other processes."""
 
 
-@attrs.frozen
+@frozen
 class PoolStatistics:
     """The pool."""
 

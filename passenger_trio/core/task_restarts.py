@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 
-import attrs
+from passenger_trio.records import define, frozen
 
 __all__ = ["CALM", "FIRST", "INTENSITY", "LONGEST", "SERVED", "TaskRestarts", "Verdict"]
 
@@ -29,7 +29,7 @@ SERVED = 0.5
 INTENSITY = 5
 
 
-@attrs.frozen
+@frozen
 class Verdict:
     """The consequence of a failure."""
 
@@ -39,7 +39,7 @@ class Verdict:
     """The task has just exceeded the restart intensity."""
 
 
-@attrs.define
+@define
 class TaskRestarts:
     """The failures of one task."""
 

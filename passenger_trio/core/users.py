@@ -22,12 +22,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Mapping
 
-import attrs
+from passenger_trio.records import frozen
 
 __all__ = ["Account", "Because", "Choice", "choose_user", "environment_of", "is_allowed", "may_become"]
 
 
-@attrs.frozen
+@frozen
 class Account:
     """A user, as the system's list of users has it.
 
@@ -54,7 +54,7 @@ class Because(enum.Enum):
     ROOTS_FILE = "because its startup file belongs to root"
 
 
-@attrs.frozen
+@frozen
 class Choice:
     """The user and group to become.
 

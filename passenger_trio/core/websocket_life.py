@@ -32,8 +32,6 @@ from __future__ import annotations
 import enum
 import math
 
-import attrs
-
 from passenger_trio.core.websocket_close_codes import (
     GOING_AWAY,
     INTERNAL_ERROR,
@@ -42,6 +40,7 @@ from passenger_trio.core.websocket_close_codes import (
     TRY_AGAIN_LATER,
 )
 from passenger_trio.options import ServerOptions
+from passenger_trio.records import frozen
 
 __all__ = [
     "AbortWorker",
@@ -75,7 +74,7 @@ class Side(enum.Enum):
     GONE = "gone"
 
 
-@attrs.frozen
+@frozen
 class Times:
     """Seconds; a ping time of 0 means none."""
 
@@ -96,12 +95,12 @@ class Times:
         )
 
 
-@attrs.frozen
+@frozen
 class Ping:
     """Send the client a Ping."""
 
 
-@attrs.frozen
+@frozen
 class TellClient:
     """Send the client a Close."""
 
@@ -109,7 +108,7 @@ class TellClient:
     reason: str
 
 
-@attrs.frozen
+@frozen
 class TellWorker:
     """Send the worker a ``C``."""
 
@@ -117,17 +116,17 @@ class TellWorker:
     reason: str = ""
 
 
-@attrs.frozen
+@frozen
 class CutClient:
     """Close the client's connection: its time is over."""
 
 
-@attrs.frozen
+@frozen
 class AbortWorker:
     """The worker does not read: shut down its stream, and discard what is on its way to it."""
 
 
-@attrs.frozen
+@frozen
 class LeaveWorker:
     """Give the process back although its application has not ended: the process is to be retired."""
 

@@ -19,13 +19,13 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
-import attrs
 import h11
 import trio
 
 from passenger_trio.dashboard.page import document, fragment, policy
 from passenger_trio.errors import AdminError
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.records import define, frozen
+from passenger_trio.system.raw_stream import RawStream
 from passenger_trio.system.threads import NoThread, in_thread
 
 __all__ = ["Dashboard", "Instance"]
@@ -39,7 +39,7 @@ _LONGEST_ORDER = 4096
 Json = dict[str, Any]
 
 
-@attrs.frozen
+@frozen
 class Instance:
     """The instance that is shown. Its functions may block.
 
@@ -52,7 +52,7 @@ class Instance:
     order: Callable[[str, Json], Json]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Shown:
     at: float
     answers: dict[str, Json]

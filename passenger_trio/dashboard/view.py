@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import attrs
+from passenger_trio.records import frozen
 
 __all__ = [
     "SIGNS",
@@ -32,7 +32,7 @@ _LONG = 1.0
 Json = Mapping[str, Any]
 
 
-@attrs.frozen
+@frozen
 class Standing:
     """:ivar level: ``ok``, ``notice`` or ``bad``."""
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator
 
-import attrs
-
 from passenger_trio.core.accept_gate import Turn, turn
+from passenger_trio.records import frozen
 from passenger_trio.system.shared_page import SharedPage
 
 __all__ = ["BEAT", "STALE", "Board", "BoardGate", "FrontLine", "Hint"]
@@ -38,7 +37,7 @@ class Hint(enum.IntEnum):
     PID = 7
 
 
-@attrs.frozen
+@frozen
 class FrontLine:
     """A line, read at some moment."""
 

@@ -53,6 +53,7 @@ from passenger_trio.fronts.log_of_front import write_line
 from passenger_trio.fronts.setup import FrontSetup
 from passenger_trio.log_lines import server as lines
 from passenger_trio.options import AppOptions
+from passenger_trio.records import define
 from passenger_trio.system.children import start_program
 from passenger_trio.system.packets import packet_pair
 from passenger_trio.system.pidfd import PidFd, pin_child
@@ -91,7 +92,7 @@ class LeaseOffice(Protocol):
         """See ``PoolSeam``."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class FrontKeeper:
     """``run`` is its task."""
 

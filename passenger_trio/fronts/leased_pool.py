@@ -41,7 +41,7 @@ from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.perform import refusal
 from passenger_trio.pool.session import Process, Session
 from passenger_trio.pool.waiter import Waiter
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["LeasedPool", "Outbox"]
 

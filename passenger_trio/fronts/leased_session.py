@@ -16,19 +16,18 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-import attrs
-
 from passenger_trio.core.fronts.front_group import Slot
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import ProcessUnreachable
 from passenger_trio.pool.session import Process, Session, SessionOwner
+from passenger_trio.records import define
 from passenger_trio.spawning.spawner import ServingProcess
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["Lease", "LeaseHolder", "LeasedSession", "shut"]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Lease:
     """The stream of a slot that is here."""
 

@@ -24,7 +24,7 @@ from passenger_trio.codecs.front_messages import (
 )
 from passenger_trio.core.fronts.messages import FromFront, FromOwner
 from passenger_trio.system.packets import Packets
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["BrokenLink", "FrontLink", "OwnerLink"]
 

@@ -9,21 +9,21 @@ from __future__ import annotations
 import os
 from functools import partial
 
-import attrs
-
 from passenger_trio.codecs.http1_worker import WORKER_PROTOCOLS
 from passenger_trio.codecs.worker_protocol import WorkerProtocol
 from passenger_trio.core.fronts.messages import ProcessCame
+from passenger_trio.records import define
 from passenger_trio.spawning.generic import Endpoint, belongs
 from passenger_trio.spawning.spawner import warn_of_stranger
 from passenger_trio.system.crash_check import CrashCheck
 from passenger_trio.system.pidfd import PidFd
-from passenger_trio.system.sockets import PeerCredentials, RawStream
+from passenger_trio.system.raw_stream import RawStream
+from passenger_trio.system.unix_peers import PeerCredentials
 
 __all__ = ["RemoteProcess"]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class RemoteProcess:
     """See ``spawning.spawner.ServingProcess``."""
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import time
 
-import attrs
 import trio
 
 from passenger_trio.codecs.front_reports import Served
 from passenger_trio.core.fronts.share import Share
+from passenger_trio.records import frozen
 
 __all__ = ["FrontSetup", "OwnersClock", "offset_of_clock"]
 
 
-@attrs.frozen
+@frozen
 class FrontSetup:
     """Everything that a front is told at its start."""
 

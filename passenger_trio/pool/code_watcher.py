@@ -14,7 +14,6 @@ import os
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import attrs
 import trio
 
 from passenger_trio.core.model import GroupKey
@@ -24,6 +23,7 @@ from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import pool as lines
 from passenger_trio.options import AppOptions
 from passenger_trio.pool.pool import Pool
+from passenger_trio.records import frozen
 from passenger_trio.system.extras import import_extra
 
 __all__ = ["CodeWatcher", "Watched", "watched"]
@@ -36,7 +36,7 @@ _LOOK = 1000
 """Milliseconds between two looks, where the kernel reports nothing."""
 
 
-@attrs.frozen
+@frozen
 class Watched:
     """One application: which directories are watched, and which files in them count."""
 

@@ -45,7 +45,7 @@ _FAILURES = 20
 
 
 class Effects:
-    """The part of the pool that performs. ``Pool`` adds the facts."""
+    """The part of the pool that performs."""
 
     def __init__(self, kernel: ErrorKernel, policy: RecordedPolicy) -> None:
         self._kernel = kernel
@@ -66,6 +66,8 @@ class Effects:
         """
         self.empty: trio.Event = trio.Event()
         """Set when nothing is left, after ``shut_down``."""
+        self.on_spawn: Callable[[], None] = lambda: None
+        """Called when a spawn begins."""
         self._over = trio.Event()
         """Set when the pool is empty, or the policy has failed."""
         self.events: Events = Events()

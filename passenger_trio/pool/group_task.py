@@ -34,6 +34,7 @@ from passenger_trio.log_lines import pool as lines
 from passenger_trio.pool.oob_work import run_oob_work
 from passenger_trio.pool.process_keeper import Keeper
 from passenger_trio.pool.session import Process
+from passenger_trio.records import define
 from passenger_trio.spawning.choose_spawner import MakeSpawner
 from passenger_trio.spawning.spawner import LiveProcess, PreloaderFacts, Spawner
 
@@ -68,7 +69,7 @@ class GroupFacts(Protocol):
         """
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Generation:
     """A spawner while its generation lasts."""
 
@@ -88,7 +89,7 @@ class Generation:
             self.serves.set()
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class GroupTask:
     """One application group: its spawners, its attempts, its processes."""
 

@@ -28,8 +28,9 @@ import trio
 from passenger_trio.codecs.worker_protocol import WorkerProtocol
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
 from passenger_trio.errors import ProcessUnreachable
+from passenger_trio.records import define
 from passenger_trio.spawning.spawner import ServingProcess
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["EXIT_NOTICED_AFTER", "Process", "Session", "SessionOwner"]
 
@@ -43,7 +44,7 @@ _MOST_IDLE = 32
 _Live_co = TypeVar("_Live_co", bound=ServingProcess, covariant=True)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Process(Generic[_Live_co]):
     """A process, as its sessions share it. A pool has ``Process[LiveProcess]``."""
 

@@ -21,8 +21,10 @@ from passenger_trio.codecs.control_protocol import CONTRACT_VERSION
 from passenger_trio.core.app_cgroup import files_of
 from passenger_trio.core.app_limits import AppLimits, limits_of
 from passenger_trio.core.model import GroupKey
+from passenger_trio.core.option_values import parse_umask
 from passenger_trio.core.users import Account, environment_of
-from passenger_trio.options import AppOptions, parse_umask
+from passenger_trio.options import AppOptions
+from passenger_trio.records import define
 from passenger_trio.spawning.backtraces import Program
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.spawning.env_files import read_env_files
@@ -49,7 +51,7 @@ _CONCURRENCY = {"asgi": 100, "node": 100, "generic": 0}
 _PRELOAD_ARGUMENT = "--preload"
 
 
-@attrs.define
+@define
 class AppSpec:
     """How the processes of one application are made.
 

@@ -23,6 +23,7 @@ from passenger_trio.core.python_entry_points import (
 from passenger_trio.core.python_frameworks import Verdict
 from passenger_trio.core.python_names import Module
 from passenger_trio.errors import NothingToServe
+from passenger_trio.records import frozen
 
 __all__ = ["Choice", "Miss", "choose_named", "choose_usual", "interface_of_name"]
 
@@ -30,7 +31,7 @@ _INTERFACES = {Verdict.WSGI: "wsgi", Verdict.ASGI: "asgi"}
 _USUAL = " or ".join([f"`{name}`" for name in OBJECT_NAMES] + [f"`{name}()`" for name in FACTORY_NAMES])
 
 
-@attrs.frozen
+@frozen
 class Choice:
     """An entry point, before the interpreter is known. The attributes mean the same as in ``DetectedApp``."""
 
@@ -64,7 +65,7 @@ class Choice:
         return f"{where}:{self.entry_object}{'()' if self.entry_is_factory else ''}"
 
 
-@attrs.frozen
+@frozen
 class Miss:
     """A file without an application: the sentence that says so, and whether it came near."""
 

@@ -15,9 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import attrs
-
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.records import frozen
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.direct import DirectSpawner
 from passenger_trio.spawning.remains import Remains
@@ -34,7 +33,7 @@ MakeSpawner = Callable[[int], Spawner]
 """Makes the spawner of a generation, which spawns the code as it is from then on."""
 
 
-@attrs.frozen
+@frozen
 class SpawnerFacts:
     """Callbacks for what the spawners of one application find out.
 
@@ -46,7 +45,7 @@ class SpawnerFacts:
     on_unsafe: Callable[[int], None]
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class SpawnerParts:
     """What the spawners of one server share."""
 

@@ -15,11 +15,10 @@ import shlex
 import stat
 from collections.abc import Mapping
 
-import attrs
-
 from passenger_trio.core.script_service import service_arguments
 from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.options import AppOptions
+from passenger_trio.records import frozen
 from passenger_trio.spawning.app_files import AppFiles
 from passenger_trio.spawning.choose_entry_point import Choice
 from passenger_trio.spawning.env_files import web_command
@@ -37,7 +36,7 @@ from passenger_trio.system.paths import absolute_path
 __all__ = ["DetectedApp", "detect"]
 
 
-@attrs.frozen
+@frozen
 class DetectedApp:
     """The application to load.
 

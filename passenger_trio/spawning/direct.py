@@ -25,7 +25,7 @@ from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import SpawnedProcess, WithoutPreloader
 from passenger_trio.system.children import start_program
 from passenger_trio.system.pidfd import pin_child
-from passenger_trio.system.sockets import PeerCredentials
+from passenger_trio.system.unix_peers import PeerCredentials
 
 __all__ = ["DirectSpawner", "Sink", "process_of", "start_loader"]
 

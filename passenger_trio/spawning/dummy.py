@@ -20,7 +20,7 @@ from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import SpawnError
 from passenger_trio.spawning.spawner import PreloaderFacts
 from passenger_trio.system.crash_check import CrashCheck
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["DummyProcess", "DummySpawner", "dummy_failure"]
 

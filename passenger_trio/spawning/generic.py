@@ -30,6 +30,7 @@ from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory
 from passenger_trio.core.start_command import shell_text
 from passenger_trio.errors import SpawnError
+from passenger_trio.records import define, frozen
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.direct import Sink
@@ -39,9 +40,11 @@ from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawner import WithoutPreloader, leave_behind, warn_of_stranger
 from passenger_trio.system.children import descendants, start_program
 from passenger_trio.system.crash_check import CrashCheck
+from passenger_trio.system.listen import remove_unix_socket
 from passenger_trio.system.pidfd import PidFd, pin_child
 from passenger_trio.system.ports import Ports, connect_tcp_nowait, listener_uids
-from passenger_trio.system.sockets import PeerCredentials, RawStream, connect_unix_nowait, remove_unix_socket
+from passenger_trio.system.raw_stream import RawStream
+from passenger_trio.system.unix_peers import PeerCredentials, connect_unix_nowait
 
 __all__ = ["GenericSpawner"]
 
@@ -59,7 +62,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 """Seconds between two probes; the pause grows."""
 
 
-@attrs.frozen
+@frozen
 class Endpoint:
     """Where a program listens: ``host`` and ``port``, or, if ``port`` is 0, the Unix socket ``host``."""
 
@@ -73,7 +76,7 @@ class Endpoint:
         return connect_tcp_nowait(self.host, self.port) if self.port else connect_unix_nowait(self.host, believe)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class DeathPipe:
     """The pipe whose EOF ends the program. ``close`` closes both ends, and is idempotent."""
 
@@ -102,7 +105,7 @@ class DeathPipe:
             os.close(fd)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class ListeningProcess:
     """A program that listens; see ``LiveProcess``."""
 

@@ -31,12 +31,13 @@ from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.core.redaction import redact
 from passenger_trio.errors import OptionError, SpawnError, SpawnServerError
 from passenger_trio.log_lines import spawning as lines
+from passenger_trio.records import define
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.spawn_listener import ControlConnection, PendingSpawn
+from passenger_trio.system.listen import remove_unix_socket
 from passenger_trio.system.pidfd import PidFd
-from passenger_trio.system.sockets import remove_unix_socket
 
 __all__ = ["Launch", "describe_exit"]
 
@@ -88,7 +89,7 @@ def check_socket_file(path: str, uid: int) -> None:
         raise SpawnServerError(f"the loader is ready, but {path} is not a Unix socket of the application's user")
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Launch:
     """One program from its start until it is ready."""
 

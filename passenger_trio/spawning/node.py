@@ -15,8 +15,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import attrs
-
 from passenger_trio.core.node_project import (
     framework_of,
     looks_like_server,
@@ -26,6 +24,7 @@ from passenger_trio.core.node_project import (
     started_file,
 )
 from passenger_trio.errors import NothingToServe, OptionError
+from passenger_trio.records import frozen
 from passenger_trio.spawning.programs import answer, in_path, named
 from passenger_trio.system.regular_files import read_regular
 
@@ -39,7 +38,7 @@ _EXTENSIONS = (".js", ".mjs", ".cjs")
 _MAX_SIZE = 1024 * 1024
 
 
-@attrs.frozen
+@frozen
 class NodeFile:
     """The file to load, or the reason why there is none.
 

@@ -31,6 +31,7 @@ from passenger_trio.codecs.control_protocol import (
 from passenger_trio.errors import SpawnServerError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import spawning as lines
+from passenger_trio.records import define
 from passenger_trio.spawning.handshake import Launch, describe_exit, exit_fields
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawner import PreloaderFacts
@@ -45,7 +46,7 @@ _REMEMBERED_EXITS = 256
 _TASK = "a preloader keeper"
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class ForkOrder:
     """An order for a process."""
 

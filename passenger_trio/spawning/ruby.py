@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 import attrs
 
 from passenger_trio.errors import NothingToServe, OptionError
+from passenger_trio.records import frozen
 from passenger_trio.spawning.programs import answer, can_run, in_path, named
 from passenger_trio.system.regular_files import read_regular
 
@@ -45,7 +46,7 @@ _GEMFILE_FILE = re.compile(r"^\s*ruby[\s(]+file:\s*[\"']([^\"']+)", re.MULTILINE
 _HOMES = (".rbenv/versions", ".rubies", ".rvm/rubies", ".asdf/installs/ruby", ".local/share/mise/installs/ruby")
 
 
-@attrs.frozen
+@frozen
 class Ruby:
     """An interpreter.
 
@@ -69,7 +70,7 @@ class Ruby:
         return f"{'Ruby' if self.engine == 'ruby' else self.engine} {_dotted(self.own_version)}"
 
 
-@attrs.frozen
+@frozen
 class _Requirement:
     """The Ruby that a file requires."""
 

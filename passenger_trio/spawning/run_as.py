@@ -7,13 +7,12 @@ from __future__ import annotations
 import os
 import sys
 
-import attrs
-
 from passenger_trio.core.fronts.count import front_count
 from passenger_trio.core.users import Account, Because, choose_user, may_become
 from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.log_lines import spawning as lines
 from passenger_trio.options import AppOptions, ServerOptions
+from passenger_trio.records import frozen
 from passenger_trio.spawning.accounts import account_of, find_account, find_group, groups_of, nobody
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.spawning.reach import what_is_closed
@@ -22,7 +21,7 @@ from passenger_trio.system.syscalls import cpus
 __all__ = ["RunAs", "check_fronts", "check_reach", "find_server_user", "log_choice", "log_more", "run_as"]
 
 
-@attrs.frozen
+@frozen
 class RunAs:
     """The user of an application's programs.
 

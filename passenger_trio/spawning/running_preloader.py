@@ -16,7 +16,7 @@ import socket
 from collections.abc import Mapping
 
 from passenger_trio.system.pidfd import PidFd
-from passenger_trio.system.sockets import PeerCredentials, peer_credentials, peer_lives
+from passenger_trio.system.unix_peers import PeerCredentials, peer_credentials, peer_lives
 
 __all__ = ["is_ours", "take_into_use"]
 

@@ -39,7 +39,7 @@ from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import PreloaderFacts, SpawnedProcess
 from passenger_trio.system.pidfd import PidFd, parent_of
-from passenger_trio.system.sockets import PeerCredentials
+from passenger_trio.system.unix_peers import PeerCredentials
 
 __all__ = ["SmartSpawner"]
 

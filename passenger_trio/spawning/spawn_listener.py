@@ -29,9 +29,11 @@ from passenger_trio.core.caller_limit import CallerLimit
 from passenger_trio.errors import SpawnServerError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import spawning as lines
+from passenger_trio.records import define
 from passenger_trio.system.callers import Caller, serve_callers
 from passenger_trio.system.pidfd import PidFd
-from passenger_trio.system.sockets import PeerCredentials, RawStream
+from passenger_trio.system.raw_stream import RawStream
+from passenger_trio.system.unix_peers import PeerCredentials
 
 __all__ = ["ControlConnection", "PendingSpawn", "SpawnListener"]
 
@@ -43,7 +45,7 @@ _PAUSE = 0.02
 """Seconds of rest after each ``_BURST`` messages of one loader: one that floods us slows itself down and nobody else."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Answer:
     came: trio.Event = attrs.field(factory=trio.Event)
     text: str | None = None
@@ -147,7 +149,7 @@ class ControlConnection:
         self._stream.close()
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class PendingSpawn:
     """A spawn that waits for its loader to connect with ``token``."""
 

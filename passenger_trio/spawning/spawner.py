@@ -27,14 +27,17 @@ from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.journey import Journey
 from passenger_trio.errors import SpawnServerError
 from passenger_trio.log_lines import spawning as lines
+from passenger_trio.records import define, frozen
 from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.handshake import EXIT_STATUS_TIME
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawn_listener import ControlConnection
 from passenger_trio.system.crash_check import CrashCheck
+from passenger_trio.system.listen import remove_unix_socket
 from passenger_trio.system.pidfd import PidFd
-from passenger_trio.system.sockets import PeerCredentials, RawStream, connect_unix_nowait, remove_unix_socket
+from passenger_trio.system.raw_stream import RawStream
+from passenger_trio.system.unix_peers import PeerCredentials, connect_unix_nowait
 
 __all__ = [
     "LiveProcess",
@@ -142,7 +145,7 @@ def warn_of_stranger(pid: int, listener: PeerCredentials) -> None:
     lines.stranger_listens(pid=pid, stranger=listener.pid, uid=listener.uid)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class SpawnedProcess:
     """A real process; see ``LiveProcess``."""
 
@@ -237,7 +240,7 @@ class SpawnedProcess:
         remove_unix_socket(self.socket_path)
 
 
-@attrs.frozen
+@frozen
 class PreloaderFacts:
     """A spawner's preloader, for ``status``."""
 

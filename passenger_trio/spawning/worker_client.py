@@ -13,7 +13,7 @@ from passenger_trio.codecs.response_head import AppHead, parse
 from passenger_trio.codecs.session_protocol import DATA, END, ERROR, FLAG_CLOSE, HEAD, split_application_error
 from passenger_trio.codecs.worker_protocol import WorkerProtocol
 from passenger_trio.errors import ApplicationRaised, IncompleteResponse
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["WorkerExchange"]
 

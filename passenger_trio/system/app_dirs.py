@@ -23,7 +23,7 @@ import shutil
 import tempfile
 import time
 
-import attrs
+from passenger_trio.records import define
 
 __all__ = ["AppDirs", "remove_app_dirs"]
 
@@ -36,7 +36,7 @@ _GRACE = 60.0
 SPAWN_SOCKET = "spawn.sock"
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class AppDirs:
     """The directory of one instance. Only root makes one."""
 

@@ -22,7 +22,9 @@ import attrs
 import trio
 
 from passenger_trio.kernel import ErrorKernel
-from passenger_trio.system.sockets import PeerCredentials, listen_unix, peer_credentials
+from passenger_trio.records import define
+from passenger_trio.system.listen import listen_unix
+from passenger_trio.system.unix_peers import PeerCredentials, peer_credentials
 
 __all__ = ["Caller", "Order", "serve_callers"]
 
@@ -40,7 +42,7 @@ class Order(Protocol):
         """The connection has ended."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Caller:
     """One connection.
 

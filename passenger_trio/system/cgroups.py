@@ -25,8 +25,7 @@ import re
 import signal
 import time
 
-import attrs
-
+from passenger_trio.records import define
 from passenger_trio.system.cgroup_dirs import own_directory
 from passenger_trio.system.children import start_program
 
@@ -55,7 +54,7 @@ and are gone then. The watchdog is quicker when all of them are gone sooner.
 """
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class OwnCgroup:
     """The cgroup that this process is in. The watchdog is our child, and ends with the other strays
     (``children.end_all_strays``).

@@ -17,6 +17,7 @@ import signal
 
 import attrs
 
+from passenger_trio.records import define
 from passenger_trio.system.children import descendants
 from passenger_trio.system.pidfd import PidFd
 
@@ -44,7 +45,7 @@ _CRASHES = frozenset(
 )
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class CrashCheck:
     """The ends of one process and of the processes that it starts. The caller passes monotonic
     times.

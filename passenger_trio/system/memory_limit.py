@@ -10,14 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-import attrs
-
+from passenger_trio.records import frozen
 from passenger_trio.system.cgroup_dirs import own_directory
 
 __all__ = ["MemoryLimit", "memory_limit"]
 
 
-@attrs.frozen
+@frozen
 class MemoryLimit:
     """:ivar total: bytes; 0: unknown. :ivar source: what sets the limit: ``RAM``, or a file of a cgroup."""
 

@@ -6,7 +6,8 @@ link: ``cd current && passenger-trio start`` means the directory behind ``curren
 not today's release (promise OP21).
 
 ``$PWD`` is used only if it names the working directory (POSIX, ``pwd -L``), and only for paths
-without ``..``: the parent of a link differs between the kernel and the text.
+without ``..``: the parent of a link differs between the kernel and the text. It is asked once for a
+working directory: a deployment switches the link, and from then on the two differ.
 """
 
 from __future__ import annotations
@@ -30,11 +31,20 @@ def absolute_path(path: str, environ: Mapping[str, str]) -> str:
     return os.path.abspath(path)
 
 
+_followed: set[tuple[str, int, int]] = set()
+"""What has led to a working directory: the path, and the directory's device and inode."""
+
+
 def _is_working_directory(path: str) -> bool:
-    """Whether ``path`` is absolute, has no dots, and currently leads to the working directory."""
+    """Whether ``path`` is absolute, has no dots, and leads to the working directory, or did so when it was first asked."""
     if not os.path.isabs(path) or {".", ".."} & set(path.split("/")):
         return False
     try:
-        return os.path.samefile(path, ".")
+        here = os.stat(".")  # also of one that was removed
+        if (path, here.st_dev, here.st_ino) not in _followed:
+            if not os.path.samestat(os.stat(path), here):
+                return False
+            _followed.add((path, here.st_dev, here.st_ino))
+        return True
     except OSError:
         return False

@@ -19,9 +19,9 @@ import os
 import select
 import signal
 
-import attrs
 import trio
 
+from passenger_trio.records import define
 from passenger_trio.system.syscalls import CLD_EXITED, P_PIDFD, WEXITED, pidfd_open, pidfd_send_signal, waitid
 
 __all__ = ["PidFd", "is_readable", "parent_of", "pin_child", "why_no_processes"]
@@ -57,7 +57,7 @@ def why_no_processes(proc: str = "/proc") -> str:
     return ""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class PidFd:
     """One process. Made by ``open``; must be closed."""
 

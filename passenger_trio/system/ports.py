@@ -13,7 +13,7 @@ import random
 import select
 import socket
 
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["Ports", "connect_tcp_nowait", "listener_uids"]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-import attrs
+from passenger_trio.records import frozen
 
 __all__ = ["ProcessGauge", "measure", "resident"]
 
@@ -14,7 +14,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-@attrs.frozen
+@frozen
 class ProcessGauge:
     """Bytes, and seconds of processor time. ``pss`` and ``uss`` are None where the kernel does not
     report them.

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import attrs
 
+from passenger_trio.records import define
+
 __all__ = ["Exchange"]
 
 
-@attrs.define
+@define
 class Exchange:
     """One request of the test, as its client saw it. Times are seconds since the epoch; None: it has not happened."""
 

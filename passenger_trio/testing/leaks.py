@@ -17,6 +17,8 @@ from typing import Any
 
 import attrs
 
+from passenger_trio.records import frozen
+
 __all__ = ["KINDS", "Held", "error_lines", "grown", "is_ending", "look", "outlived"]
 
 KINDS = ("descriptors", "threads", "processes", "sockets")
@@ -25,7 +27,7 @@ _PF_EXITING = 0x4
 """Of a task's flags (linux/sched.h; proc(5), ``stat``, field 9)."""
 
 
-@attrs.frozen
+@frozen
 class Held:
     """What a process holds at one moment.
 

@@ -21,8 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import attrs
-
+from passenger_trio.records import frozen
 from passenger_trio.testing.faults.plan import WRAPPER
 from passenger_trio.testing.run_directory import run_directory
 
@@ -31,7 +30,7 @@ __all__ = ["Finding", "LintFile", "lint_response"]
 Fields = Iterable[tuple[bytes, bytes]]
 
 
-@attrs.frozen
+@frozen
 class Finding:
     """One violation.
 

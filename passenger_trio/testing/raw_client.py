@@ -11,9 +11,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-import attrs
 import h11
 
+from passenger_trio.records import frozen
 from passenger_trio.testing.exchange import Exchange
 
 __all__ = ["RawClient", "Response"]
@@ -21,7 +21,7 @@ __all__ = ["RawClient", "Response"]
 _REQUEST_LINE = re.compile(rb"([A-Z]+) (\S+) HTTP/1\.[01]\r\n")
 
 
-@attrs.frozen
+@frozen
 class Response:
     """One response. ``complete`` is False when the connection ended in the middle of it."""
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import attrs
 
+from passenger_trio.records import frozen
 from passenger_trio.testing.exchange import Exchange
 from passenger_trio.testing.lint import Finding
 
@@ -30,7 +31,7 @@ _APART = 5.0
 """Seconds by which the two views of one request may differ."""
 
 
-@attrs.frozen
+@frozen
 class Row:
     """One request. Times are seconds since the test began; None: unknown, or it has not happened.
 
@@ -68,7 +69,7 @@ class Row:
         return min(time for time in (self.begun, self.arrived, self.app_begun, self.connected, 1e9) if time is not None)
 
 
-@attrs.frozen
+@frozen
 class Line:
     """One line of the server's log. ``at``: seconds since the test began."""
 
@@ -77,7 +78,7 @@ class Line:
     text: str
 
 
-@attrs.frozen
+@frozen
 class Timeline:
     """All that is known of one test.
 

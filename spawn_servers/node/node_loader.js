@@ -9,7 +9,7 @@
 // Read the files of passenger_trio/ in this order:
 //
 //     control_connection.js    the main thread's side of the control connection
-//     death_pipe.js            the thread that holds it, and ends the process with it
+//     connection_watcher.js    the thread that holds it, and ends the process with it
 //     backtraces.js            what the main thread does, for a person who asks
 //     listen_redirection.js    listen()
 //     stopping.js              the requests in hand, and the end

@@ -23,7 +23,7 @@ require_relative "passenger_trio/json" # the JSON of control messages
 require_relative "passenger_trio/control_connection" # messages, handshake, steps
 require_relative "passenger_trio/stopping" # the shares of the shutdown timeout
 require_relative "passenger_trio/backtraces" # the stacks of all threads, for a person who asks
-require_relative "passenger_trio/death_pipe" # the thread that ends the process
+require_relative "passenger_trio/connection_watcher" # the thread that ends the process
 require_relative "passenger_trio/loading" # from a config.ru to an application
 require_relative "passenger_trio/advice" # from an exception to advice
 require_relative "passenger_trio/session_frames" # the frame types

@@ -12,9 +12,9 @@ PassengerTrio::LoaderProcess.run do |path, token|
   process = PassengerTrio::LoaderProcess
   control = PassengerTrio::ControlConnection.new(path, "worker")
   options = control.shake_hands(token)
-  death_pipe = process.start_death_pipe(control)
+  connection_watcher = process.start_connection_watcher(control)
   application = process.report_errors(control) do
     process.interruptible { process.load_application(control, options, "worker") }
   end
-  application ? process.serve(control, death_pipe, application, options, false) : 1
+  application ? process.serve(control, connection_watcher, application, options, false) : 1
 end

@@ -22,7 +22,7 @@ PassengerTrio::LoaderProcess.run do |path, token|
   process = PassengerTrio::LoaderProcess
   control = PassengerTrio::ControlConnection.new(path, "preloader")
   options = control.shake_hands(token)
-  death_pipe = process.start_death_pipe(control)
+  connection_watcher = process.start_connection_watcher(control)
   held = nil
   application = process.report_errors(control) do
     process.interruptible do
@@ -43,10 +43,10 @@ PassengerTrio::LoaderProcess.run do |path, token|
   end
   next 1 unless application
 
-  process.interruptible { death_pipe.stop_thread }
+  process.interruptible { connection_watcher.stop_thread }
   hazards = held.hazards
   control.send_message("ready", application: options["name"], hazards: hazards)
-  preloader = PassengerTrio::Preloader.new(control, death_pipe, hazards)
+  preloader = PassengerTrio::Preloader.new(control, connection_watcher, hazards)
   case preloader.run
   when :end
     # Exit hooks would remove what the workers use.
@@ -54,10 +54,10 @@ PassengerTrio::LoaderProcess.run do |path, token|
     next 0
   when :serve
     # From here on this is a worker like any other: what the application holds is its own.
-    death_pipe.close
-    death_pipe = process.start_death_pipe(control)
+    connection_watcher.close
+    connection_watcher = process.start_connection_watcher(control)
     process.set_process_title(options, "worker")
-    next process.serve(control, death_pipe, application, options, false)
+    next process.serve(control, connection_watcher, application, options, false)
   end
 
   # From here on this is a forked worker. The fork hook has closed the preloader's control connection.
@@ -68,7 +68,7 @@ PassengerTrio::LoaderProcess.run do |path, token|
   rescue SystemCallError
     next 1
   end
-  death_pipe = process.start_death_pipe(control)
+  connection_watcher = process.start_connection_watcher(control)
   ready = process.report_errors(control) do
     process.interruptible do
       control.step("after_fork", started_at) do
@@ -78,5 +78,5 @@ PassengerTrio::LoaderProcess.run do |path, token|
       end
     end
   end
-  ready ? process.serve(control, death_pipe, application, options, true) : 1
+  ready ? process.serve(control, connection_watcher, application, options, true) : 1
 end

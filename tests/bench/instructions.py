@@ -38,7 +38,7 @@ from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 FEW, MANY = 400, 1400
 

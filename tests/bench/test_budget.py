@@ -35,7 +35,7 @@ from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
 from passenger_trio.system import poller as poller_module
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 STEPS = 2
 """Turns of the poller for one warm request that is alone: its head has come, its response has come. The connection's task has none. The plan allows 4 checkpoints."""

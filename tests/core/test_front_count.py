@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from passenger_trio.core.fronts.count import are_too_many, front_count
+from passenger_trio.core.option_values import parse_fronts
 from passenger_trio.errors import OptionError
-from passenger_trio.options import parse_fronts
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,9 @@ import attrs
 import pytest
 
 from passenger_trio.core.option_checks import check, check_minimums
+from passenger_trio.core.option_values import parse_duration, parse_mode, parse_size
 from passenger_trio.errors import OptionError
-from passenger_trio.options import (
-    AppOptions,
-    Config,
-    PoolOptions,
-    ServerOptions,
-    parse_duration,
-    parse_mode,
-    parse_size,
-)
+from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 
 
 @pytest.mark.parametrize(

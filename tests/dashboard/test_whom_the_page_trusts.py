@@ -11,7 +11,7 @@ import trio
 from test_view import group, status
 
 from passenger_trio.dashboard.server import Dashboard, Instance
-from passenger_trio.system.sockets import listen_tcp
+from passenger_trio.system.listen import listen_tcp
 from passenger_trio.testing import RawClient, Response
 
 ANSWERS: dict[str, dict[str, Any]] = {

@@ -172,10 +172,14 @@ def write_app(directory: Path, source: str = HELLO, name: str = "passenger_wsgi.
 
 
 class Load:
-    """Clients that send requests until they are told to stop; what came of each is kept. Use it as a context manager."""
+    """Clients that send requests until they are told to stop; what came of each is kept. Use it as a context manager.
 
-    def __init__(self, server: Supervisor, path: str, connections: int) -> None:
+    Each rests for a moment after each answer: two of them are a load, and do not take a whole core from what is tested.
+    """
+
+    def __init__(self, server: Supervisor, path: str, connections: int, rest: float = 0.01) -> None:
         self.results: list[Response | Exception] = []
+        self._rest = rest
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._talk, args=(server, path)) for _ in range(connections)]
 
@@ -196,12 +200,13 @@ class Load:
                 client = client or server.connect()
                 response = client.get(path)
                 self.results.append(response)
-                if response.complete and response.header("Connection") != "close":
-                    continue
+                goes_on = response.complete and response.header("Connection") != "close"
             except Exception as error:  # noqa: BLE001  whatever it is, it is a result
                 self.results.append(error)
-            if client is not None:
+                goes_on = False
+            if client is not None and not goes_on:
                 client.close()
-            client = None
+                client = None
+            self._stop.wait(self._rest)
         if client is not None:
             client.close()

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import importlib
 import os
+import stat
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from passenger_trio.testing import Supervisor
 
 ERRORS: dict[str, Callable[[], BaseException]] = {
     "OSError": lambda: OSError(24, "Too many open files"),
@@ -52,6 +57,16 @@ PLACES = {
     "a signal": ("running", "RunningServer.reopen_logs"),
 }
 
+# The same for tasks that only some configurations have.
+LATER_PLACES = {
+    "the metrics listener": ("admin.metrics_listener", "trio.lowlevel.wait_readable"),
+    "a caller of the metrics listener": ("admin.metrics_listener", "_Desk._answer"),
+    "the watch of slow requests": ("admin.slow_requests", "trio.sleep"),
+    "a reload": ("reloading", "Reloading._reload"),
+    "the end of a removed application": ("reloading", "Reloading._is_asked_for"),
+    "the lifeline": ("program", "lines.lifeline_ended"),
+}
+
 # Where a thread or a process is asked for, and the kernel gives none: each of them does without, waits, or fails alone (KE3).
 HOPS = {
     "a thread for the gauges": ("pool.gauges", "in_thread"),
@@ -77,6 +92,33 @@ ERRORS_OF_HOPS: dict[str, Callable[[], BaseException]] = {
 }
 
 armed: dict[str, str] = {}
+
+
+class Orders:
+    """What a test tells a server with faults; ``server`` is that."""
+
+    server: Supervisor
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def arm(self, task: str, error: str) -> int:
+        """Lines of the log before."""
+        before = len(self.server.log)
+        with open(self._path, "w") as fifo:
+            fifo.write(f"{task} {error}\n")
+        self.server.wait_log(f"armed: {task} {error}", start=before)
+        return before
+
+
+def faulty_python(directory: Path) -> tuple[str, dict[str, str], Orders]:
+    """The program to start a server with faults by, and its environment."""
+    program, orders = directory / "python", directory / "orders"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__)} "$@"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    os.mkfifo(orders)
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return str(program), {"FAULTS": str(orders), "PYTHONPATH": root}, Orders(orders)
 
 
 class StandIn:
@@ -130,7 +172,7 @@ def listen() -> None:
 def main() -> None:
     from passenger_trio.cli.main import entry
 
-    for task, (module, name) in {**PLACES, **HOPS}.items():
+    for task, (module, name) in {**PLACES, **LATER_PLACES, **HOPS}.items():
         plant(task, module, name)
     threading.Thread(target=listen, daemon=True).start()
     del sys.argv[1:3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -26,8 +27,9 @@ from passenger_trio.cli.flags import SECTIONS, Flag, flags, human_duration, huma
 from passenger_trio.cli.reference import options_reference
 from passenger_trio.cli.settings import settle
 from passenger_trio.cli.start_cmd import start
+from passenger_trio.core.option_values import parse_duration, parse_size
 from passenger_trio.errors import BindError, NothingToServe, OptionError, PassengerError, StartupAborted
-from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions, parse_duration, parse_size
+from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 from passenger_trio.spawning.detect import DetectedApp
 
 ROOT = Path(passenger_trio.__file__).parents[1]
@@ -233,6 +235,17 @@ class TestTheBoundary:
         assert main.main(["start"]) == code
         told = capsys.readouterr().err
         assert len(told.strip().splitlines()) == (0 if code == 130 else 1)
+
+    @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+    @pytest.mark.parametrize("grouped", [False, True])
+    def test_KE2_KE3_what_the_machine_lacks_is_no_fault_of_ours(
+        self, fails_with: Any, capsys: pytest.CaptureFixture[str], number: int, grouped: bool
+    ) -> None:
+        error = OSError(number, os.strerror(number), "/proc")
+        fails_with(ExceptionGroup("a nursery", [error, BindError("x")]) if grouped else error)
+        assert main.main(["start"]) == 70
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"passenger-trio: {os.strerror(number)}: ")
 
     @pytest.mark.parametrize(
         "error", [ValueError("odd"), ExceptionGroup("a nursery", [ValueError("odd"), BindError("x")])]

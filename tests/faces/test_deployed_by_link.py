@@ -31,7 +31,7 @@ def release(root: Path, number: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["", ".", "absolute", "config"])
-@pytest.mark.parametrize("way", ["restart.txt", "SIGHUP, the old release removed"])
+@pytest.mark.parametrize("way", ["restart.txt", "SIGHUP", "SIGHUP, the old release removed"])
 def test_OP21_a_restart_serves_the_new_release(tmp_path: Path, given: str, way: str) -> None:
     release(tmp_path, "1")
     current = tmp_path / "current"
@@ -45,6 +45,24 @@ def test_OP21_a_restart_serves_the_new_release(tmp_path: Path, given: str, way: 
         if way == "restart.txt":
             (tmp_path / "releases/2/tmp/restart.txt").touch()
         else:
-            shutil.rmtree(tmp_path / "releases/1")
+            if way != "SIGHUP":
+                shutil.rmtree(tmp_path / "releases/1")
             server.process.send_signal(signal.SIGHUP)
         eventually(lambda: server.get("/").body == b"2 2")
+        assert [group["name"] for group in server.status()["groups"]] == ["current"]
+
+
+@pytest.mark.parametrize("given", ["", "--config"])
+def test_OP21_a_reload_reads_the_configuration_of_the_new_release(tmp_path: Path, given: str) -> None:
+    """It lies in the release, and the server was started there."""
+    release(tmp_path, "1")
+    current = tmp_path / "current"
+    (current / "passenger-trio.toml").write_text("[pool]\nmax_pool_size = 1\n")
+    more = (given, "passenger-trio.toml") if given else ()
+    with Supervisor.start(None, *more, cwd=current, env={"PWD": str(current)}) as server:
+        assert server.status()["pool"]["max"] == 1
+        release(tmp_path, "2")
+        (current / "passenger-trio.toml").write_text("[pool]\nmax_pool_size = 2\n")
+        server.send_signal(signal.SIGHUP)
+        eventually(lambda: server.get("/").body == b"2 2")
+        assert server.status()["pool"]["max"] == 2

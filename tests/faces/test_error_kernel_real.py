@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 from faces_tools import BEHAVIOURS, Load, run_command
-from faulty_server import ERRORS, HOPS, PLACES
+from faulty_server import ERRORS, HOPS, PLACES, Orders, faulty_python
 
 from passenger_trio.admin.client import fetch, order
 from passenger_trio.core.recorder import replay
@@ -35,17 +34,9 @@ OPTIONS = (
 class Faulty:
     """A server whose tasks raise when they are told to."""
 
-    def __init__(self, server: Supervisor, orders: Path) -> None:
-        self.server = server
-        self._orders = orders
-
-    def arm(self, task: str, error: str) -> int:
-        """Lines of the log before."""
-        before = len(self.server.log)
-        with open(self._orders, "w") as fifo:
-            fifo.write(f"{task} {error}\n")
-        self.server.wait_log(f"armed: {task} {error}", start=before)
-        return before
+    def __init__(self, server: Supervisor, orders: Orders) -> None:
+        self.server = orders.server = server
+        self.arm = orders.arm
 
     def detach(self) -> None:
         """Some process; another comes for it."""
@@ -136,16 +127,9 @@ TRIGGERS: dict[str, Callable[[Faulty], object] | None] = {
 
 @contextmanager
 def faulty(tmp_path: Path, *options: str) -> Iterator[Faulty]:
-    program = tmp_path / "python"
-    here = Path(__file__).with_name("faulty_server.py")
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} {here} "$@"\n')
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    orders = tmp_path / "orders"
-    os.mkfifo(orders)
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    env = {"FAULTS": str(orders), "PYTHONPATH": root}
+    python, env, orders = faulty_python(tmp_path)
     arguments = (*OPTIONS, "--python", sys.executable, *options)
-    with Supervisor.start(BEHAVIOURS, *arguments, python=str(program), env=env) as server:
+    with Supervisor.start(BEHAVIOURS, *arguments, python=python, env=env) as server:
         yield Faulty(server, orders)
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from faces_tools import BEHAVIOURS, write_app
+from faces_tools import AS_OURSELVES, BEHAVIOURS, write_app
 from failing_calls import failing_calls
 from short_server import TWO, failing
 
@@ -72,6 +74,32 @@ def test_KE3_an_access_log_without_a_thread_is_opened_anew_later() -> None:
             lines = (old.read_text() + path.read_text()).splitlines()
             assert [line.split("?")[1].split()[0] for line in lines] == ["before", "behind"]
             assert "please report it" not in "\n".join(server.log)
+
+
+def test_KE2_KE3_a_start_that_gets_no_descriptor_says_so_in_a_line(tmp_path: Path) -> None:
+    """Really, for each limit at which it does not come to serve: among what is not to be had is the access log. Nothing of it is a fault of ours."""
+    app, log = write_app(tmp_path), tmp_path / "access.log"
+    words = (sys.executable, "-m", "passenger_trio", "start", str(app), "--port", "0", "--access-log", str(log))
+
+    def start(limit: int) -> tuple[int, str]:
+        done = subprocess.run(
+            ("prlimit", f"--nofile={limit}", *words),
+            env={**os.environ, **AS_OURSELVES},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert "fault of passenger" not in done.stderr, done.stderr
+        return done.returncode, done.stderr.splitlines()[-1]
+
+    said = [start(limit) for limit in range(5, 13)]
+    for code, line in said:
+        assert line.startswith("passenger-trio: "), said
+        assert "Too many open files" in line, said
+        assert code == (2 if ": --" in line else 70), said
+    assert any(f"--access-log: {str(log)!r} cannot be used" in line for _, line in said), said
+    assert any("LimitNOFILE" in line for _, line in said), said
 
 
 def test_KE2_an_access_log_without_a_descriptor_is_opened_anew_later() -> None:

@@ -172,7 +172,7 @@ def test_one_that_crashes_at_every_start_costs_the_other_nothing(tmp_path: Path)
     )
     with Supervisor.start(tmp_path) as server:
         eventually(lambda: server.status()["groups"][1]["last_error"])
-        with Load(server, 4) as load:
+        with Load(server, 4, pause=0.01) as load:
             times = []
             for _ in range(20):
                 begun = time.monotonic()

@@ -22,7 +22,7 @@ from failing_calls import DESCRIPTORS
 from short_server import BODY, METHODS, TWO, failing, is_as_before, kill_one, use_everything
 
 from passenger_trio.errors import PassengerError
-from passenger_trio.system.sockets import reset_on_close
+from passenger_trio.system.raw_stream import reset_on_close
 from passenger_trio.testing import RawClient, Supervisor, eventually
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "storms"))

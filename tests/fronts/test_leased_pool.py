@@ -49,7 +49,8 @@ from passenger_trio.options import AppOptions
 from passenger_trio.pool.session import Session
 from passenger_trio.pool.waiter import Waiter
 from passenger_trio.system.packets import packet_pair
-from passenger_trio.system.sockets import PeerCredentials, RawStream
+from passenger_trio.system.raw_stream import RawStream
+from passenger_trio.system.unix_peers import PeerCredentials
 
 SHOP = GroupKey("shop", "test")
 ONE = ProcessId(1)

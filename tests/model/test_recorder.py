@@ -189,7 +189,7 @@ def test_every_fact_is_recorded() -> None:
         "active_statistics",
         "may_disable",
     }
-    assert {name for name in vars(PoolPolicy) if not name.startswith("_")} == {*FACTS, *asks}
+    assert {name for name in dir(PoolPolicy) if not name.startswith("_")} == {*FACTS, *asks}
 
 
 def test_a_waiter_of_a_front_that_stands_for_another_request_is_a_fact() -> None:

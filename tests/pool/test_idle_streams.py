@@ -10,7 +10,7 @@ import trio
 from passenger_trio.core.model import GroupKey, ProcessId
 from passenger_trio.pool.session import _MOST_IDLE, Process
 from passenger_trio.spawning.dummy import DummyProcess
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 
 def streams(count: int) -> tuple[list[RawStream], list[socket.socket]]:

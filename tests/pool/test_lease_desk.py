@@ -25,7 +25,7 @@ from passenger_trio.pool.lease_desk import LeaseDesk
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.session import Session
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner, dummy_failure
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

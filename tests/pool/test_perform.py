@@ -18,7 +18,7 @@ from passenger_trio.errors import ApplicationRemoved, CheckoutError, PoolShutDow
 from passenger_trio.pool.perform import perform, refusal
 from passenger_trio.pool.pool import Pool
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner, dummy_failure
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 WAITER = WaiterId(1)
 

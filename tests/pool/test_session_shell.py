@@ -12,7 +12,7 @@ from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.errors import ProcessUnreachable
 from passenger_trio.pool.session import Session
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -32,7 +32,7 @@ from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.logs.access_record import AccessRecord
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = [
     "Answer",

@@ -59,7 +59,7 @@ import os
 from passenger_trio.admin.server import may_steer
 from passenger_trio.options import ServerOptions
 from passenger_trio.server.trusted_proxies import TrustedProxies
-from passenger_trio.system.sockets import PeerCredentials
+from passenger_trio.system.unix_peers import PeerCredentials
 os.setuid(65534)
 proxies = TrustedProxies(ServerOptions())
 for uid in (0, 65534, 1, 65533):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from passenger_trio.spawning.running_preloader import is_ours, take_into_use
-from passenger_trio.system.sockets import PeerCredentials
+from passenger_trio.system.unix_peers import PeerCredentials
 
 
 def test_only_a_process_of_our_user_is_believed() -> None:

@@ -22,7 +22,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from passenger_trio.codecs.control_protocol import AppEvent, Forked, StepReport, encode_shutdown
 from passenger_trio.errors import SpawnServerError
 from passenger_trio.spawning.spawn_listener import ControlConnection, PendingSpawn, SpawnListener
-from passenger_trio.system.sockets import PeerCredentials, RawStream, connect_unix_nowait
+from passenger_trio.system.raw_stream import RawStream
+from passenger_trio.system.unix_peers import PeerCredentials, connect_unix_nowait
 
 HELLO_TIME = 5.0
 MAX_CALLERS = 64

@@ -26,7 +26,7 @@ from passenger_trio.spawning.smart import SmartSpawner
 from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import LiveProcess, Spawner
 from passenger_trio.system.ports import Ports
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 from passenger_trio.testing.conformance import ConformanceFailure
 from passenger_trio.testing.spawners import check_spawner
 

@@ -26,7 +26,7 @@ from passenger_trio.spawning.handshake import check_socket_file
 from passenger_trio.spawning.smart import is_fork
 from passenger_trio.spawning.spawner import SpawnedProcess
 from passenger_trio.system.pidfd import PidFd, parent_of
-from passenger_trio.system.sockets import PeerCredentials
+from passenger_trio.system.unix_peers import PeerCredentials
 
 WE = PeerCredentials(os.getpid(), os.getuid(), os.getgid())
 STRANGER = os.getuid() + 1

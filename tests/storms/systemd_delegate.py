@@ -24,7 +24,7 @@ from pathlib import Path
 import attrs
 
 from passenger_trio.system.cgroup_dirs import own_directory
-from passenger_trio.system.sockets import listen_tcp
+from passenger_trio.system.listen import listen_tcp
 from passenger_trio.testing import eventually
 
 APP = """

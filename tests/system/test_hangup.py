@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from passenger_trio.system.poller import HUNG_UP, Poller
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 
 def unix_pair() -> tuple[socket.socket, socket.socket]:

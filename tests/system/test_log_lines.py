@@ -32,7 +32,7 @@ POOL_SIDE = [
     "kernel.py",
     "tree.py",
     "program.py",
-    "reloading.py",
+    "reload",
     "running.py",
     "fronts",
 ]

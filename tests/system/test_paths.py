@@ -34,6 +34,19 @@ def test_OP21_pwd_is_believed_only_where_it_names_the_working_directory(linked: 
     assert absolute_path(".", {}) == real
 
 
+def test_OP21_a_link_that_is_switched_later_is_still_the_way_here(linked: Path) -> None:
+    """A deployment does so, and may remove the directory. Of another working directory it says nothing."""
+    environ = {"PWD": str(linked / "current")}
+    assert absolute_path("shop", environ) == f"{linked}/current/shop"
+    (linked / "current").unlink()
+    (linked / "current").symlink_to("releases/2")
+    assert absolute_path("shop", environ) == f"{linked}/current/shop"
+    (linked / "releases" / "1").rmdir()
+    assert absolute_path("shop", environ) == f"{linked}/current/shop"
+    os.chdir(linked)
+    assert absolute_path("shop", environ) == f"{linked}/shop"
+
+
 def test_OP21_above_a_link_the_kernel_decides(linked: Path) -> None:
     assert absolute_path("../2", {"PWD": str(linked / "current")}) == str(linked / "releases" / "2")
 

@@ -11,7 +11,7 @@ import trio.testing
 
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.system.poller import HUNG_UP, READABLE, WRITABLE, Poller
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 
 def pair() -> tuple[RawStream, RawStream]:

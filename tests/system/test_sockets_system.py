@@ -17,16 +17,9 @@ import trio
 from needs import needs
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
-from passenger_trio.system.sockets import (
-    MAX_UNIX_PATH,
-    PeerCredentials,
-    RawStream,
-    connect_unix_nowait,
-    holder_of_port,
-    listen_tcp,
-    listen_unix,
-    peer_credentials,
-)
+from passenger_trio.system.listen import MAX_UNIX_PATH, holder_of_port, listen_tcp, listen_unix
+from passenger_trio.system.raw_stream import RawStream
+from passenger_trio.system.unix_peers import PeerCredentials, connect_unix_nowait, peer_credentials
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -435,7 +428,7 @@ def test_nobody_may_connect_before_the_mode_is_set(nothing_left: Path, monkeypat
     before = os.umask(0)
     try:
         with monkeypatch.context() as patch:
-            patch.setattr("passenger_trio.system.sockets.os.chmod", chmod)
+            patch.setattr("passenger_trio.system.listen.os.chmod", chmod)
             listen_unix(str(path), 5).close()
     finally:
         os.umask(before)
@@ -592,7 +585,7 @@ def test_port_0_is_found_although_the_first_free_port_is_taken_in_another_family
 
 TWO_PORTS = """
 import ctypes, fcntl, socket, struct, sys
-from passenger_trio.system.sockets import listen_tcp
+from passenger_trio.system.listen import listen_tcp
 libc = ctypes.CDLL(None)
 if libc.unshare(0x40000000) != 0 and libc.unshare(0x50000000) != 0:  # CLONE_NEWNET; with CLONE_NEWUSER
     sys.exit(77)

@@ -23,7 +23,7 @@ MOST_WANTED = 128
 def front_count(asked: str, cpus: int) -> int:
     """The number of fronts that the option asks for.
 
-    :param asked: a number or ``auto``, checked before (``options.parse_fronts``).
+    :param asked: a number or ``auto``, checked before (``option_values.parse_fronts``).
     :param cpus: processors that the server may use. With ``auto`` applications keep half of them.
     """
     return max(1, min(MOST_AUTO, cpus // 2)) if asked == FRONTS_AUTO else int(asked)

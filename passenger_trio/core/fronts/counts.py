@@ -22,6 +22,7 @@ import attrs
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.tally import RequestTally
 from passenger_trio.errors import BadFrontMessage
+from passenger_trio.records import define
 
 __all__ = ["PART", "FrontCounts"]
 
@@ -33,7 +34,7 @@ _NUMBERS = ("accepted", "most_connections", "disk", "disk_limit", "memory", "pau
 _COUNTERS = ("rejected", "stages", "spilled", "buffer_errors", "faults")
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class FrontCounts:
     """Counters and gauges of one front, or of several together."""
 

@@ -26,8 +26,6 @@ from __future__ import annotations
 
 import math
 
-import attrs
-
 from passenger_trio.core.commands import Reason
 from passenger_trio.core.fronts.front_group import (
     LINGER,
@@ -54,6 +52,7 @@ from passenger_trio.core.fronts.messages import (
     Withdraw,
 )
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, WaiterId
+from passenger_trio.records import frozen
 
 __all__ = [
     "LEAST_LINGER",
@@ -85,7 +84,7 @@ USAGE_GAP = 0.25
 _NOT_STARTED = SessionOutcome.NOT_STARTED
 
 
-@attrs.frozen
+@frozen
 class Start:
     """The waiter's request begins, on the slot."""
 
@@ -93,7 +92,7 @@ class Start:
     slot: Slot
 
 
-@attrs.frozen
+@frozen
 class TurnAway:
     """The waiter gets an error."""
 
@@ -101,7 +100,7 @@ class TurnAway:
     refused: Refused
 
 
-@attrs.frozen
+@frozen
 class Send:
     """Send a message to the owner. Before a ``Return``, close the stream of its slot."""
 

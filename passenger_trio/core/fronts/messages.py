@@ -30,6 +30,7 @@ from passenger_trio.core.commands import Reason
 from passenger_trio.core.fronts.count import MOST_WANTED
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, SpawnFailure
 from passenger_trio.core.state import Rejection
+from passenger_trio.records import frozen
 
 __all__ = [
     "GAP",
@@ -67,7 +68,7 @@ SLOW = 0.050
 # --- front to owner ---------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@frozen
 class Waiting:
     """A request that waits at a front."""
 
@@ -83,7 +84,7 @@ class Waiting:
         return self.avoided is not None or bool(self.route)
 
 
-@attrs.frozen
+@frozen
 class Want:
     """Level, for each group: who waits at this front."""
 
@@ -98,7 +99,7 @@ class Want:
     """Until the next ``Want`` nobody here will have waited for longer, in seconds, however old the arrivals are: who is served is followed by others. ``inf``: those listed stay."""
 
 
-@attrs.frozen
+@frozen
 class Return:
     """Event: a slot goes back. Its descriptor is closed at the front, unless ``outcome`` says why the stream ended."""
 
@@ -112,7 +113,7 @@ class Return:
     """The stream that came with the grant is at a boundary, and may be granted again. Only with NOT_STARTED."""
 
 
-@attrs.frozen
+@frozen
 class Held:
     """Event: a session that does not end soon (a WebSocket, a relay) has the slot. No time limit, no recall; it comes back with ``Return``.
 
@@ -128,14 +129,14 @@ class Held:
     """It counts no longer in the concurrency of its process."""
 
 
-@attrs.frozen
+@frozen
 class OobWorkWanted:
     """Event: the process has asked for out-of-band work, at the end of a request."""
 
     process: ProcessId
 
 
-@attrs.frozen
+@frozen
 class SlotUse:
     slot: SessionId
     served: int
@@ -144,7 +145,7 @@ class SlotUse:
     """When the running request began. None: idle."""
 
 
-@attrs.frozen
+@frozen
 class Usage:
     """Level: what the leased slots do. For ``max_request_time``, ``max_requests`` and ``status``; at most once in ``USAGE_GAP`` (front_ledger)."""
 
@@ -154,7 +155,7 @@ class Usage:
 # --- owner to front ---------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@frozen
 class ProcessCame:
     """Event: facts about a process, before its first grant to this front."""
 
@@ -173,7 +174,7 @@ class ProcessCame:
     """What the cookies of sticky sessions say of it."""
 
 
-@attrs.frozen
+@frozen
 class Grant:
     """Event, with one descriptor: the stream. The front has the slot until it sends a ``Return`` for it."""
 
@@ -190,7 +191,7 @@ class Grant:
     """When the waiter came that the policy has answered: if that one does not take every process, the slot is for it."""
 
 
-@attrs.frozen
+@frozen
 class Recall:
     """Level, for each group: who waits elsewhere. Idle slots go back at once, one for each of ``arrivals``; busy ones by the front's rule
     (``front_ledger``).
@@ -215,7 +216,7 @@ class Recall:
     """When: so the front knows how long a message takes. No part of the level."""
 
 
-@attrs.frozen
+@frozen
 class Refused:
     """Event: waiters get an error (as ``commands.Refuse``)."""
 
@@ -227,7 +228,7 @@ class Refused:
     retry_after: float | None = None
 
 
-@attrs.frozen
+@frozen
 class ProcessGoes:
     """Level, for each process: it gets no more requests. The front returns its idle slots at once and busy ones after their requests.
 
@@ -247,7 +248,7 @@ class ProcessGoes:
     """It has ended. The last message about it."""
 
 
-@attrs.frozen
+@frozen
 class Withdraw:
     """Event: all slots of the process that the front has now go back: idle ones at once, busy ones after their requests. Others may follow.
 
@@ -257,7 +258,7 @@ class Withdraw:
     process: ProcessId
 
 
-@attrs.frozen
+@frozen
 class VersionRejected:
     """Level, for each group: the last restart, if it failed; None: it did not."""
 

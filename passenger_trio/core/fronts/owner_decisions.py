@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import attrs
-
 from passenger_trio.core.fronts.messages import (
     FromOwner,
 )
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
+from passenger_trio.records import frozen
 
 FrontId = int
 """Identity of a front: a counter, never its number or its pid (a front that is started again is another one)."""
@@ -16,7 +15,7 @@ FrontId = int
 TicketId = int
 
 
-@attrs.frozen
+@frozen
 class Ask:
     """Ask the policy for a session: ``checkout`` with the time of arrival. Answer with ``granted`` or ``refused``."""
 
@@ -29,7 +28,7 @@ class Ask:
     """Slots that other fronts have. Those that are idle are recalled for it: no process need be started."""
 
 
-@attrs.frozen
+@frozen
 class Renew:
     """The ticket is for another request now, which came then: tell the policy ``renew``. (If it was answered in the same moment, the answer is for that one.)"""
 
@@ -37,14 +36,14 @@ class Renew:
     since: float
 
 
-@attrs.frozen
+@frozen
 class Abandon:
     """The ticket leaves the policy's queue. If it was answered in the same moment, close that session unused."""
 
     ticket: TicketId
 
 
-@attrs.frozen
+@frozen
 class Served:
     """Tell the policy ``session_served``."""
 
@@ -52,7 +51,7 @@ class Served:
     count: int
 
 
-@attrs.frozen
+@frozen
 class Running:
     """Tell the policy ``session_running``."""
 
@@ -60,7 +59,7 @@ class Running:
     since: float | None
 
 
-@attrs.frozen
+@frozen
 class LongLived:
     """Tell the policy ``session_long_lived``."""
 
@@ -68,14 +67,14 @@ class LongLived:
     taken_over: bool
 
 
-@attrs.frozen
+@frozen
 class Uncounted:
     """Tell the policy ``session_uncounted``."""
 
     session: SessionId
 
 
-@attrs.frozen
+@frozen
 class Close:
     """Close the session."""
 
@@ -87,7 +86,7 @@ class Close:
     """The front is gone: the request that it left at the process, if any, must be over before the policy may know."""
 
 
-@attrs.frozen
+@frozen
 class Send:
     """Send a message to a front. With a ``Grant`` goes the stream."""
 
@@ -95,7 +94,7 @@ class Send:
     message: FromOwner
 
 
-@attrs.frozen
+@frozen
 class AskForOobWork:
     """Tell the policy ``oob_work_wanted``."""
 

@@ -67,6 +67,7 @@ from passenger_trio.core.fronts.owner_decisions import (
 )
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, SpawnFailure
 from passenger_trio.errors import BadFrontMessage
+from passenger_trio.records import define
 
 __all__ = [
     "OwnerLedger",
@@ -79,7 +80,7 @@ _LEAST_LISTED = 32
 """A front may list this many waiters while a process may come: it may bring as many slots. Otherwise as many as the group has slots, each costs at each ``Want``."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Lease:
     """A slot that a front has."""
 
@@ -96,7 +97,7 @@ class _Lease:
         return self.long_lived or self.uncounted
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Desk:
     """What one front wants of one group."""
 
@@ -118,7 +119,7 @@ class _Desk:
     counted_at: float = math.inf
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Front:
     id: FrontId
     desks: dict[GroupKey, _Desk]

@@ -5,12 +5,12 @@ Law: the parts of all fronts add up to the whole, as long as there is at least o
 
 from __future__ import annotations
 
-import attrs
+from passenger_trio.records import frozen
 
 __all__ = ["ALONE", "Share"]
 
 
-@attrs.frozen
+@frozen
 class Share:
     """Front ``number``, counted from 0, of ``fronts``."""
 

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import attrs
-
 from passenger_trio.core.model import SpawnFailure
+from passenger_trio.records import frozen
 from passenger_trio.server.answers.page_layout import Page
 
 __all__ = ["ErrorPage", "FailedRequest"]
 
 
-@attrs.frozen
+@frozen
 class FailedRequest:
     """A request that the server answers itself, because there is no process or the application failed.
 

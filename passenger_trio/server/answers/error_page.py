@@ -23,6 +23,7 @@ import attrs
 from passenger_trio.core.journey import Journey, StepState
 from passenger_trio.core.model import SpawnFailure
 from passenger_trio.core.redaction import redact_text, redact_value
+from passenger_trio.records import frozen
 from passenger_trio.server.answers.page_layout import (
     Page,
     document,
@@ -81,7 +82,7 @@ WHY_SHOWN = (
 )
 
 
-@attrs.frozen
+@frozen
 class Rejected:
     """A newer version of the application that did not start, so that the older one still serves."""
 

@@ -15,6 +15,7 @@ import attrs
 
 from passenger_trio.core.evidence import Evidence
 from passenger_trio.core.redaction import redact_text, redact_value
+from passenger_trio.records import frozen
 from passenger_trio.server.answers.error_page import (
     STATUS,
     WHY_SHOWN,
@@ -34,7 +35,7 @@ _MOST = 12
 """Requests that are shown, the oldest first."""
 
 
-@attrs.frozen
+@frozen
 class OtherRequest:
     """A request in flight of the same application."""
 
@@ -47,7 +48,7 @@ class OtherRequest:
     """0: no process has it."""
 
 
-@attrs.frozen
+@frozen
 class Failed:
     """A request that failed.
 

@@ -21,7 +21,7 @@ from passenger_trio.server.http.interruptions import ClientGone
 from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.http.stage import FAST_PATH_TIMEOUT, Stage
 from passenger_trio.server.logs.records import exchange_record
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["TASK", "Client"]
 

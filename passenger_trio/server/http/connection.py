@@ -37,7 +37,7 @@ from passenger_trio.server.http.interruptions import ClientGone, HealthAsked
 from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.http.send_request import try_process
 from passenger_trio.server.http.stage import Stage
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["Connection"]
 

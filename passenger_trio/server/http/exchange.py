@@ -151,17 +151,17 @@ class Exchange:
     behind: int = 0
     """Body bytes in ``tail``."""
 
-    # Written by: fast_path, response_forwarder, answer_errors
+    # Written by: fast_path, response_events, response_forwarder, answer_errors
     response_begun: bool = False
     """Whether a byte of the final response was given to the client's connection."""
 
-    # Written by: fast_path, response_forwarder, answer_errors, end_connection, connection, relay, websocket
+    # Written by: fast_path, response_events, response_forwarder, answer_errors, end_connection, connection, relay, websocket
     status: int = 0
     """Of the response; 0: there is none yet."""
     bytes_sent: int = 0
     """Response body bytes given to the client's connection."""
 
-    # Written by: response_forwarder
+    # Written by: response_events, response_forwarder
     buffer: SpillBuffer | None = None
     """What the client has not taken yet, on the slow path."""
     spilled: int = 0
@@ -173,7 +173,7 @@ class Exchange:
     upgraded: bool = False
     """Whether the application has taken the connection over: from there the process's stream carries raw bytes."""
 
-    # Written by: response_forwarder, forward_response
+    # Written by: response_events, forward_response
     relay: Upgraded | None = None
     """What the connection carries behind the response."""
 

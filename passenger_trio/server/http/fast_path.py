@@ -46,7 +46,7 @@ from passenger_trio.server.http.interruptions import ClientGone, HealthAsked
 from passenger_trio.server.http.send_request import send_request
 from passenger_trio.server.http.stage import Stage
 from passenger_trio.system.poller import HUNG_UP, READABLE, Registration
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["FastPath"]
 

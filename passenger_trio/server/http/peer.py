@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import attrs
+from passenger_trio.records import frozen
 
 __all__ = ["Peer"]
 
 
-@attrs.frozen
+@frozen
 class Peer:
     """Who is at the other end of a connection. Never changes."""
 

@@ -17,7 +17,7 @@ from passenger_trio.codecs.worker_protocol import BodyEncoding
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["send_body"]
 

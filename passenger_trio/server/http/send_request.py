@@ -12,7 +12,7 @@ from passenger_trio.pool.session import Session
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.peer import Peer
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["send_request", "try_process"]
 

@@ -10,9 +10,10 @@ from contextlib import ExitStack
 
 import trio
 
+from passenger_trio.core.option_values import parse_mode
 from passenger_trio.errors import BindError, OptionError
-from passenger_trio.options import ServerOptions, parse_mode
-from passenger_trio.system.sockets import holder_of_port, listen_tcp, listen_unix
+from passenger_trio.options import ServerOptions
+from passenger_trio.system.listen import holder_of_port, listen_tcp, listen_unix
 
 __all__ = ["GivenListener", "bind", "take_over"]
 

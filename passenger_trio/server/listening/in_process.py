@@ -21,7 +21,7 @@ from passenger_trio.errors import CheckoutError, IncompleteResponse, PoolShutDow
 from passenger_trio.server.front import Front
 from passenger_trio.server.http.connection import Connection
 from passenger_trio.server.http.peer import Peer
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["Body", "request"]
 

@@ -21,7 +21,8 @@ from passenger_trio.log_lines import requests as lines
 from passenger_trio.server.front import AcceptGate, Front
 from passenger_trio.server.http.connection import Connection
 from passenger_trio.server.http.peer import Peer
-from passenger_trio.system.sockets import RawStream, peer_credentials
+from passenger_trio.system.raw_stream import RawStream
+from passenger_trio.system.unix_peers import peer_credentials
 
 __all__ = ["Listener"]
 

@@ -13,8 +13,9 @@ from contextlib import ExitStack
 
 import trio
 
+from passenger_trio.core.option_values import parse_mode
 from passenger_trio.errors import ReloadRefused
-from passenger_trio.options import ServerOptions, parse_mode
+from passenger_trio.options import ServerOptions
 from passenger_trio.server.front import Front
 from passenger_trio.server.listening.bind import bind
 from passenger_trio.server.listening.listener import Listener

@@ -33,6 +33,7 @@ import trio
 from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import Config
+from passenger_trio.records import define, frozen
 from passenger_trio.server.logs.access_format import format_combined, format_json
 from passenger_trio.server.logs.access_record import AccessRecord
 from passenger_trio.server.logs.format_string import compile_format
@@ -52,7 +53,7 @@ _RETRY = 0.2
 _FORMATS = {"combined": format_combined, "json": format_json}
 
 
-@attrs.frozen
+@frozen
 class AccessLogStatistics:
     """Totals of one log.
 
@@ -233,7 +234,7 @@ class AccessLog:
             self._last_error = batch.errors[-1] if batch.errors else self._last_error
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Batch:
     lines: list[bytes]
     size: int
@@ -253,7 +254,7 @@ class _Writer(Protocol):
     def close(self) -> None: ...
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _SyslogFile:
     syslog: Syslog
 
@@ -273,7 +274,7 @@ class _SyslogFile:
         self.syslog.close()
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _File:
     """The destination, as the writing thread sees it."""
 

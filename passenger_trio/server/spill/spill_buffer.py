@@ -21,8 +21,9 @@ import attrs
 import trio
 
 from passenger_trio.core.spill_ledger import SpillLedger, Step
+from passenger_trio.records import define
 from passenger_trio.server.spill.spill_storage import SpillStorage
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 from passenger_trio.system.tempfiles import Received, Take
 from passenger_trio.system.threads import NoThread, in_thread
 
@@ -34,7 +35,7 @@ _WORTH_A_THREAD = 64 * 1024
 """Bytes that must be here already, so that a thread is sent for them: it is one of four, and does not wait for a client."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class SpillBuffer:
     """One buffer. ``ledger`` tells what is where."""
 

@@ -19,7 +19,7 @@ import trio
 from passenger_trio.codecs.websocket_frame_ends import FrameEnds
 from passenger_trio.core.read_size import ReadSize
 from passenger_trio.system.poller import HUNG_UP, READABLE, WRITABLE, Poller
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["Down", "RelayDirection", "Up"]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import trio
 
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["SendQueue"]
 

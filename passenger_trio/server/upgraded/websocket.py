@@ -61,7 +61,7 @@ from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.stage import Stage
 from passenger_trio.server.upgraded.send_queue import SendQueue
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["WebSocket"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from dataclasses import replace
 
-from passenger_trio.system.sockets import peer_credentials
+from passenger_trio.system.unix_peers import peer_credentials
 from passenger_trio.testing.conformance.basis import (
     CONTRACT_VERSION,
     TIMEOUT,

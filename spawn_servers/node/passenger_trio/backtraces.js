@@ -2,7 +2,7 @@
 
 // What the main thread is doing, as text, for a person who asks why it hangs (CONTRACT.md 2.34).
 //
-// Runs in the thread of death_pipe.js. The inspector interrupts the main thread, also while that computes, and evaluates
+// Runs in the thread of connection_watcher.js. The inspector interrupts the main thread, also while that computes, and evaluates
 // EXPRESSION in it: the stack at that moment, and a diagnostic report of what it waits for. The main thread is never
 // paused: Node cannot always resume it.
 //

@@ -1,6 +1,6 @@
 'use strict';
 
-// The main thread's side of the control connection. The connection itself belongs to the thread of death_pipe.js.
+// The main thread's side of the control connection. The connection itself belongs to the thread of connection_watcher.js.
 //
 // Knows how messages become lines, and how many lines have been written.
 //
@@ -21,7 +21,7 @@ class ControlConnection {
     this.sent = 0; // lines given to the thread
     // The application's NODE_OPTIONS are not for this thread: they would load the application's modules a second time.
     const options = { workerData: { path, written }, env: {}, execArgv: [] };
-    this.thread = new Worker(require.resolve('./death_pipe.js'), options);
+    this.thread = new Worker(require.resolve('./connection_watcher.js'), options);
     this.thread.on('message', onMessage);
     this.thread.on('error', () => process.exit(1));
   }

@@ -10,7 +10,7 @@ Reading order:
 
     process.py               the life of a process, step by step: connect, load, (fork,) serve, end
     control_connection.py    lines of JSON between the supervisor and this process
-    death_pipe.py            the thread that watches this connection and the signals of the process
+    connection_watcher.py    the thread that watches this connection and the signals of the process
     stopping.py              the schedule of a stop; the last second
     at_fork.py               what a forked process must not keep of ours
     backtraces.py            the stacks of all threads and tasks, for a person who asks

@@ -13,7 +13,7 @@ from time import monotonic
 from passenger_trio_loader.advice import explain
 from passenger_trio_loader.at_fork import after_fork, before_fork, in_forked_child
 from passenger_trio_loader.control_connection import ControlConnection, ControlEnded, Step
-from passenger_trio_loader.death_pipe import DeathPipeWatcher
+from passenger_trio_loader.connection_watcher import ConnectionWatcher
 from passenger_trio_loader.events import call_event, offer_events
 from passenger_trio_loader.loading import load_application, wrap_application
 from passenger_trio_loader.output import write_stderr
@@ -44,7 +44,7 @@ def main(interface):
         options = control.handshake(token, role)
     except ControlEnded:
         return 1
-    watcher = DeathPipeWatcher(control)
+    watcher = ConnectionWatcher(control)
     watcher.begin()
     worker = None
     try:
@@ -88,7 +88,7 @@ def main(interface):
                         options = control.handshake(preloader.token, "worker")
                     except (OSError, ControlEnded):
                         return 1
-                watcher = DeathPipeWatcher(control)
+                watcher = ConnectionWatcher(control)
                 watcher.begin()
                 watcher.timeout = check_options(options, interface)["shutdown_timeout"]
                 if outcome == "forked":

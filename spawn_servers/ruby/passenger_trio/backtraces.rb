@@ -2,7 +2,7 @@
 
 # What every thread of this process is doing, as text, for a person who asks why it hangs (CONTRACT.md 2.34).
 #
-# The death pipe's thread calls it while the application runs, loads or hangs. A C extension that never releases Ruby's
+# The connection watcher calls it while the application runs, loads or hangs. A C extension that never releases Ruby's
 # global lock stops that thread, too: then there is no answer, and the supervisor shows what the kernel knows.
 #
 # Law: nothing here raises.

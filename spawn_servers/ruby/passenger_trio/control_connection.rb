@@ -3,7 +3,7 @@
 # The control connection to the supervisor: CONTRACT.md, part "The control connection".
 #
 # Knows the lines, the handshake and the steps of a start. What a message orders is decided by its reader:
-# death_pipe.rb in a worker, preloader.rb in a preloader.
+# connection_watcher.rb in a worker, preloader.rb in a preloader.
 #
 # Laws:
 #

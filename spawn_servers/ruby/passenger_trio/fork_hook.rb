@@ -44,7 +44,7 @@ module PassengerTrio
     def after_fork_in_child
       @close_on_fork.keys.each { |io| close_quietly(io) }
       restore_signal_handlers
-      LoaderProcess.forget_death_pipe
+      LoaderProcess.forget_connection_watcher
     end
 
     # Put back the handlers that ours replaced, unless the application has replaced ours.

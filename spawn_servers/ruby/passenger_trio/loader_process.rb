@@ -18,7 +18,7 @@ module PassengerTrio
         path = ENV.delete("PASSENGER_TRIO_SPAWN_SOCKET")
         token = ENV.delete("PASSENGER_TRIO_SPAWN_TOKEN")
         abort "passenger_trio starts this program; do not start it by hand" unless path && token
-        at_exit { @death_pipe.exit_in_time if @death_pipe }
+        at_exit { @connection_watcher.exit_in_time if @connection_watcher }
         status = 0
         Thread.handle_interrupt(ProcessStopping => :never) do
           begin
@@ -28,18 +28,18 @@ module PassengerTrio
           rescue ControlConnectionLost
             status = 1
           end
-          @death_pipe.stop_interrupting if @death_pipe
+          @connection_watcher.stop_interrupting if @connection_watcher
         end
         exit status
       end
 
-      def start_death_pipe(control)
-        @death_pipe = DeathPipe.new(control).start
+      def start_connection_watcher(control)
+        @connection_watcher = ConnectionWatcher.new(control).start
       end
 
-      # In a forked process: the death pipe is its parent's.
-      def forget_death_pipe
-        @death_pipe = nil
+      # In a forked process: the watcher is its parent's.
+      def forget_connection_watcher
+        @connection_watcher = nil
       end
 
       # Run code of the application, which ProcessStopping may interrupt.
@@ -54,9 +54,9 @@ module PassengerTrio
         raise
       rescue Exception => e # rubocop:disable Lint/RescueException
         # If ProcessStopping interrupts a clean-up (a library's lock, say), that can fail, and its error replaces ProcessStopping.
-        raise ProcessStopping if @death_pipe.interrupted
+        raise ProcessStopping if @connection_watcher.interrupted
 
-        @death_pipe.stop_interrupting
+        @connection_watcher.stop_interrupting
         # The supervisor prints the backtrace, once.
         PassengerTrio.log(Advice.backtrace_of(e)) unless control.send_message("error", **Advice.explain(e))
         nil
@@ -77,7 +77,7 @@ module PassengerTrio
       end
 
       # Listen, and serve until the process is to end. Returns the exit status.
-      def serve(control, death_pipe, application, options, forked)
+      def serve(control, connection_watcher, application, options, forked)
         worker = report_errors(control) do
           interruptible do
             # A forked process has called it in the step "after_fork".
@@ -88,8 +88,8 @@ module PassengerTrio
         return 1 unless worker
 
         begin
-          death_pipe.timeout = options["shutdown_timeout"]
-          death_pipe.worker = worker
+          connection_watcher.timeout = options["shutdown_timeout"]
+          connection_watcher.worker = worker
           interruptible do
             control.send_message("ready", sockets: worker.sockets, application: options["name"])
             worker.run

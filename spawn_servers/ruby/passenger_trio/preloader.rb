@@ -19,9 +19,9 @@ module PassengerTrio
     attr_reader :token # with which the forked worker connects
 
     # :param hazards: of the application.
-    def initialize(control, death_pipe, hazards)
+    def initialize(control, connection_watcher, hazards)
       @control = control
-      @death_pipe = death_pipe
+      @connection_watcher = connection_watcher
       @children = []
       @waits_for_workers = hazards.any? { |hazard| %w[exit_hook process].include?(hazard[:kind]) }
       @shutting_down = false
@@ -64,8 +64,8 @@ module PassengerTrio
 
     # Wait for messages or a signal. Returns the messages; nil after a second order to end.
     def wait
-      ready, = IO.select([@control.io, @death_pipe.wakeup])
-      if ready.include?(@death_pipe.wakeup) && @death_pipe.signals.include?("T")
+      ready, = IO.select([@control.io, @connection_watcher.wakeup])
+      if ready.include?(@connection_watcher.wakeup) && @connection_watcher.signals.include?("T")
         return if @shutting_down
 
         @shutting_down = true
@@ -88,8 +88,8 @@ module PassengerTrio
       if previous.is_a?(Proc)
         trap("CHLD", previous)
       else
-        death_pipe = @death_pipe
-        PassengerTrio.handle_signal("CHLD") { death_pipe.wake("C") }
+        connection_watcher = @connection_watcher
+        PassengerTrio.handle_signal("CHLD") { connection_watcher.wake("C") }
       end
     end
 

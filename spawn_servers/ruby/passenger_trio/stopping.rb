@@ -2,7 +2,7 @@
 
 # When a stopping worker does what: CONTRACT.md, part "Stopping".
 #
-# Knows the shares of the shutdown timeout. What each step does is given by death_pipe.rb.
+# Knows the shares of the shutdown timeout. What each step does is given by connection_watcher.rb.
 #
 # Law: a session that never ends costs no other session its time, and the exit hooks keep their share.
 

@@ -2,7 +2,7 @@
 
 # The worker: its socket, the streams that the supervisor opens, and the threads that serve them.
 #
-# Knows the head of a request and how a stream begins and ends. A session is session.rb's; when to stop is death_pipe.rb's.
+# Knows the head of a request and how a stream begins and ends. A session is session.rb's; when to stop is connection_watcher.rb's.
 #
 # Laws:
 #

@@ -12,7 +12,7 @@ from dummy_front import data, get, head, requests, respond, serving, simulated
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.server.log_limits import REFUSALS_A_SECOND
 from passenger_trio.spawning.dummy import DummyProcess
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 STREAMED = AppOptions(request_buffering=False)
 UPLOAD = b"POST /up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"

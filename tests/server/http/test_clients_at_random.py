@@ -16,7 +16,7 @@ from passenger_trio.core.model import GroupKey
 from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.spawning.dummy import DummyProcess
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 KINDS = ("plain", "plain", "slow", "big", "close", "pieces", "dies", "post", "chunked", "expect")
 REPEATABLE = ("plain", "slow", "big", "close", "pieces", "dies", "events")

@@ -33,7 +33,7 @@ from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.server.http.connection import Connection
 from passenger_trio.server.http.stage import FAST_PATH_TIMEOUT, Stage
 from passenger_trio.spawning.dummy import DummyProcess
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 ROUNDS = 40
 

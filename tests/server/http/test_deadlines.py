@@ -15,7 +15,7 @@ from passenger_trio.server.http.body_clock import BodyClock
 from passenger_trio.server.http.deadline_scanner import DeadlineScanner
 from passenger_trio.server.http.stage import FAST_PATH_TIMEOUT, Stage
 from passenger_trio.spawning.dummy import DummyProcess
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 OPTIONS = ServerOptions(
     header_timeout=5.0,

@@ -33,7 +33,7 @@ from passenger_trio.server.http import fast_path as fast_lane
 from passenger_trio.server.http.stage import FAST_PATH_TIMEOUT, Stage
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
 from passenger_trio.system.poller import Poller, Ready, Registration
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 
 async def echo_path(process: DummyProcess, stream: RawStream) -> None:

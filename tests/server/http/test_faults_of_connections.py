@@ -24,7 +24,7 @@ from passenger_trio.server.spill.spill_buffer import SpillBuffer
 from passenger_trio.server.upgraded.relay import Relay
 from passenger_trio.server.upgraded.relay_direction import RelayDirection
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 SWITCH = head(101, b"Upgrade: websocket", b"Connection: Upgrade", reason=b"Switching Protocols") + frame(b"U")
 ASK = get(

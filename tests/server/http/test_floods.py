@@ -22,7 +22,7 @@ from passenger_trio.codecs.session_protocol import RUN
 from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.core.read_size import STEP
 from passenger_trio.spawning.dummy import DummyProcess
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 MANY = 20_000
 

@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 from passenger_trio.errors import OptionError
 from passenger_trio.server.health_paths import HealthPaths, paths_of_health
 from passenger_trio.spawning.dummy import DummyProcess
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 
 async def told(question: str, verbose: bool) -> tuple[int, bytes]:

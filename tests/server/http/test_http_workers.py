@@ -19,7 +19,7 @@ from passenger_trio.codecs.http1_worker import HTTP
 from passenger_trio.core.policy_limits import GroupLimits
 from passenger_trio.options import AppOptions
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner, Serve
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -11,7 +11,7 @@ from passenger_trio.core.model import GroupKey
 from passenger_trio.core.policy_limits import GroupLimits
 from passenger_trio.options import ServerOptions
 from passenger_trio.spawning.dummy import DummyProcess
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 HOUR = 3600.0
 

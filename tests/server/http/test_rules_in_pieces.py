@@ -17,7 +17,7 @@ from dummy_front import Client, World, data, end, error, get, head, interim, pos
 from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.spawning.dummy import DummyProcess
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 Cut = Callable[[bytes], list[bytes]]
 CUTS: dict[str, Cut] = {

@@ -21,7 +21,7 @@ from passenger_trio.codecs.trace_context import read_traceparent
 from passenger_trio.options import ServerOptions
 from passenger_trio.server.tracing.spans import Spans
 from passenger_trio.spawning.dummy import DummyProcess
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 GOOD = f"00-{TRACE}-{SPAN}-01"

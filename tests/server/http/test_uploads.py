@@ -30,7 +30,7 @@ from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.server.http.sizes import BODY_IN_MEMORY, READ_AHEAD
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 LARGE = hashlib.sha256(b"large").digest() * 40_000
 """1.28 MB: more than memory holds."""

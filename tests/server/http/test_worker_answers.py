@@ -32,7 +32,7 @@ from dummy_front import (
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.options import AppOptions
 from passenger_trio.spawning.dummy import DummyProcess
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 ONE_READ, PIECES = "in one read", "in pieces"
 ways = pytest.mark.parametrize("way", [ONE_READ, PIECES])

@@ -21,7 +21,7 @@ from passenger_trio.errors import SpillLost
 from passenger_trio.server.spill.spill_buffer import SpillBuffer
 from passenger_trio.server.spill.spill_storage import SpillStorage
 from passenger_trio.system import tempfiles
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 PAGE = 4096
 RANDOM = random.Random(7).randbytes(2 * 1024**2)

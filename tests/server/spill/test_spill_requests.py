@@ -15,7 +15,7 @@ from held_clock import NoThreads
 from passenger_trio.core.spill_ledger import BATCH, THRESHOLD
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.spawning.dummy import DummyProcess
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 BODY = random.Random(5).randbytes(1024**2)
 

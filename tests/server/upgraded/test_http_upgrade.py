@@ -14,7 +14,7 @@ from test_http_workers import OK, Asked, answering, asked, one_by_one, speaking
 from test_upgrade import ASK, BULK, SWITCHED, WISH, echo, receive, receive_exactly
 
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 ANSWER = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: yes\r\n\r\n"
 

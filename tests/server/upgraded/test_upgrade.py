@@ -35,7 +35,7 @@ from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.server.http.stage import Stage
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 WISH = (

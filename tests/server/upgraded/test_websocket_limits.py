@@ -33,7 +33,7 @@ from passenger_trio.admin.render_tables import render_requests
 from passenger_trio.admin.resources import requests
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.options import Config, ServerOptions
-from passenger_trio.reloading import Reloading
+from passenger_trio.reload.reloading import Reloading
 from passenger_trio.running import RunningServer
 from passenger_trio.server.listening.listeners import Listeners
 from passenger_trio.spawning.app_spec import AppSpec

@@ -25,7 +25,7 @@ from passenger_trio.spawning.app_spec import make_app_spec
 from passenger_trio.spawning.detect import detect
 from passenger_trio.spawning.direct import DirectSpawner
 from passenger_trio.spawning.spawn_listener import SpawnListener
-from passenger_trio.system.sockets import listen_tcp
+from passenger_trio.system.listen import listen_tcp
 
 __all__ = ["LOADER", "WebSocketServer", "websocket_server"]
 

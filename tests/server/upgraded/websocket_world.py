@@ -18,7 +18,7 @@ import trio
 from dummy_front import Client, Worker, World, frame, serving
 
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
-from passenger_trio.system.sockets import RawStream
+from passenger_trio.system.raw_stream import RawStream
 
 __all__ = [
     "BINARY",

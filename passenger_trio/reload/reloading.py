@@ -6,122 +6,57 @@ can fail, and then applies the plan part by part.
 Laws
     * On any error nothing is changed: everything that can fail comes before the first change.
     * A reload runs to its end, even when its caller has left. One at a time, in order of arrival.
-    * No request is lost. Requests are routed to an application only when its group is there, and a group is
-      removed only when no request is on its way to it."""
+    * No request is lost (``served_apps``).
+"""
 
 from __future__ import annotations
 
 import os
-import resource
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import attrs
 import trio
 
-from passenger_trio.core import readiness
-from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.memory_room import most_by_files
 from passenger_trio.core.model import GroupKey
-from passenger_trio.core.policy_limits import PoolLimits, group_limits, pool_limits, session_limit
-from passenger_trio.core.reload_plan import AppSetup, Plan, Setup, make_plan
+from passenger_trio.core.policy_limits import pool_limits, session_limit
+from passenger_trio.core.reload_plan import Plan, make_plan
 from passenger_trio.errors import NotFound, PassengerError, ReloadRefused
 from passenger_trio.extensions import Extensions
 from passenger_trio.log_lines import server as lines
 from passenger_trio.options import AppOptions, Config
-from passenger_trio.pool.code_watcher import CodeWatcher, Watched, watched
+from passenger_trio.pool.code_watcher import CodeWatcher
 from passenger_trio.pool.hooks import parse_hooks
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool_parts import PoolParts
 from passenger_trio.preflight import examine
+from passenger_trio.records import define
+from passenger_trio.reload.config_source import ConfigSource
+from passenger_trio.reload.other_fronts import OtherFronts
+from passenger_trio.reload.served_apps import ServedApps
+from passenger_trio.reload.setup import descriptors_for, setup_of, watched_of
 from passenger_trio.server.front import Front
 from passenger_trio.server.listening.listeners import Listeners
 from passenger_trio.server.logs.access_log import AccessLog
 from passenger_trio.server.logs.tee import RecordTee
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.app_spec import AppSpec, group_key
-from passenger_trio.spawning.choose_spawner import uses_preloader
 from passenger_trio.spawning.detect import DetectedApp
-from passenger_trio.system.cgroups import remove_cgroup
 from passenger_trio.system.resource_limits import soft_limit
 from passenger_trio.system.syscalls import cpus
 from passenger_trio.system.threads import NoThread, in_thread
 
-__all__ = ["ConfigSource", "Parts", "ReadConfig", "Reloading", "descriptors_for", "watched_of"]
-
-_AT_A_TIME = 50
-_LOOK = 0.02
-"""Seconds between two looks at the requests that are on their way to a removed application."""
-_LOOK_AT_OTHERS = 0.2
-"""The same, where other processes have to be asked."""
+__all__ = ["Parts", "Reloading"]
 
 
 T = TypeVar("T")
 
 
-class ReadConfig(Protocol):
-    """A configuration that was read anew."""
-
-    @property
-    def config(self) -> Config: ...
-
-    def naming_places(self) -> AbstractContextManager[None]:
-        """Adds the file and line of a bad value to its error."""
-
-
-class ConfigSource(Protocol):
-    """Where a server's configuration comes from."""
-
-    @property
-    def broken(self) -> Mapping[str, str]:
-        """Files of ``--apps-dir`` that are not served as they are, and why."""
-
-    @property
-    def found(self) -> Mapping[AppOptions, DetectedApp]:
-        """What was found in the directories of the applications that were read last."""
-
-    def has_other_files(self) -> bool:
-        """Whether files of ``--apps-dir`` have come, changed or gone since they were read. Blocking.
-
-        :raises PassengerError: the directory cannot be read.
-        """
-
-    def read(self, *, apps_only: bool = False) -> ReadConfig:
-        """Read all of it. Blocking: call it in a thread.
-
-        :param apps_only: read the files of ``--apps-dir`` only.
-
-        :raises PassengerError: it cannot be read, or has an invalid value.
-        """
-
-    def applied(self, read: ReadConfig) -> None:
-        """The server has taken it over."""
-
-
-class OtherFronts(Protocol):
-    """The front processes, all together."""
-
-    async def reconfigure(
-        self,
-        config: Config,
-        routes: Sequence[tuple[GroupKey, AppOptions]],
-        sessions: int,
-        max_pool_size: int,
-        disk: int,
-    ) -> None:
-        """Serve this from now on. Returns when every front that answers does.
-
-        :param disk: the most bytes that all buffers together have on disk.
-        """
-
-    async def is_asked_for(self, key: GroupKey) -> bool:
-        """Whether a request for an application is on its way to a process."""
-
-
-@attrs.define(eq=False)
+@define(eq=False)
 class Parts:
     """The parts of a running server that a reload changes. The tree makes them."""
 
@@ -146,28 +81,26 @@ class Reloading:
         make_spec: Callable[[AppOptions, DetectedApp], AppSpec],
         tell_addresses: Callable[[Sequence[str]], None],
         extensions: Extensions | None = None,
+        others: OtherFronts | None = None,
     ) -> None:
         """:param apps: changed in place.
         :param tell_addresses: called with the URLs when they change.
+        :param others: the front processes, if there are several.
         """
         self.config: Config = config
         self.source: ConfigSource | None = None
         """Where the configuration is read anew; None: a program made it."""
         self.is_open = False
         """Whether the server serves: before and after that, nothing is reloaded."""
-        self.others: OtherFronts | None = None
-        """The front processes, if there are several."""
         self.is_embedded = False
         """Whether a program embeds the server."""
-        self.specs: dict[GroupKey, AppSpec] = {spec.key: spec for spec in specs}
-        """The applications that are served, in the order of the configuration."""
+        self.served: ServedApps = ServedApps(specs, pool, front, others, self._in_thread)
         self.addresses: list[str] = listeners.urls
-        self._coming: dict[GroupKey, AppSpec] = {}
-        self._leaving: dict[GroupKey, AppSpec] = {}
         self._has_unapplied = False
         """Whether the source was read, and what it said was not taken over: a dry run, or an error."""
         self._told: dict[str, str] = {}
         """Broken files that the log has."""
+        self._others = others
         self._apps = apps
         self._pool = pool
         self._front = front
@@ -191,16 +124,11 @@ class Reloading:
             raise ReloadRefused("the server is still starting")
         return self._parts
 
-    @property
-    def every_spec(self) -> list[AppSpec]:
-        """Of every group of the pool: those that are served, on their way out, and on their way in."""
-        return [*self._leaving.values(), *self._coming.values(), *self.specs.values()]
-
     async def open(self, parts: Parts) -> None:
         """Add the applications of the start."""
         self._parts = parts
         self.serve_access_log()
-        await self._add_all(list(self.specs.values()))
+        await self.served.add(list(self.served.specs.values()), parts.pool.spawners)
 
     # -- to reload ----------------------------------------------------------------------------------------------
 
@@ -222,9 +150,9 @@ class Reloading:
         """
 
         def without() -> Config:
-            if key not in self.specs:
+            if key not in self.served.specs:
                 raise NotFound(f"there is no application {str(key)!r}")
-            kept = [app for app, of in zip(self.config.apps, self.specs, strict=True) if of != key]
+            kept = [app for app, of in zip(self.config.apps, self.served.specs, strict=True) if of != key]
             return attrs.evolve(self.config, apps=tuple(kept))
 
         await self._as_own_task(lambda: self._reload(without))
@@ -260,7 +188,7 @@ class Reloading:
             source.applied(read)
             self._has_unapplied = False
         if restart and not dry_run:
-            self._pool.restart_all(tuple(self.specs.keys() - {*plan.restarted, *plan.added}))
+            self._pool.restart_all(tuple(self.served.specs.keys() - {*plan.restarted, *plan.added}))
         return plan
 
     @property
@@ -326,10 +254,10 @@ class Reloading:
             partial(examine, config, may_be_empty=True, known=known, is_embedded=self.is_embedded)
         )
         stays = self._unchanged(config, apps)
-        before = _setup(self.config, [(app, found) for app, found in self._pairs() if id(app) not in stays])
+        before = setup_of(self.config, [(app, found) for app, found in self._pairs() if id(app) not in stays])
         after = [(app, found) for app, found in zip(config.apps, apps, strict=True) if id(app) not in stays]
-        plan = make_plan(before, _setup(config, after))
-        if self.others is not None and (lines := plan.of_listeners):
+        plan = make_plan(before, setup_of(config, after))
+        if self._others is not None and (lines := plan.of_listeners):
             what = (
                 f"with several fronts addresses change with a new start of the server only, and not {'; '.join(lines)}"
             )
@@ -356,7 +284,9 @@ class Reloading:
         """The specs of the applications of which the new configuration has the very same objects, by the identity of their
         options. Of thousands of files usually one has changed: the others need no look at their options (OP4).
         """
-        served = {id(app): (found, spec) for (app, found), spec in zip(self._pairs(), self.specs.values(), strict=True)}
+        served = {
+            id(app): (found, spec) for (app, found), spec in zip(self._pairs(), self.served.specs.values(), strict=True)
+        }
         nobody = (None, None)
         found_again = (
             (id(app), found, *served.get(id(app), nobody)) for app, found in zip(config.apps, apps, strict=True)
@@ -365,7 +295,9 @@ class Reloading:
 
     def _served(self, key: GroupKey, app: AppOptions) -> AppSpec:
         """The spec of an application whose processes stay, with its options of now."""
-        return attrs.evolve(self.specs[key], app=attrs.evolve(app, spawn_method=self.specs[key].app.spawn_method))
+        return attrs.evolve(
+            self.served.specs[key], app=attrs.evolve(app, spawn_method=self.served.specs[key].app.spawn_method)
+        )
 
     async def _apply(
         self, plan: Plan, config: Config, apps: list[DetectedApp], new: Mapping[GroupKey, AppSpec]
@@ -376,7 +308,7 @@ class Reloading:
         hooks = parse_hooks(config.pool.hook)
         served = {route.key: route for route in self._front.mounts.routes}
         routes = [
-            served[key] if spec is self.specs.get(key) and key in served else Route(spec.key, spec.app)
+            served[key] if spec is self.served.specs.get(key) and key in served else Route(spec.key, spec.app)
             for key, spec in new.items()
         ]
         log_changes = AccessLog.destination_of(before) != AccessLog.destination_of(config) or (
@@ -391,19 +323,16 @@ class Reloading:
         # From here on nothing can fail.
         for line in plan.lines:
             lines.reload_changes(change=line)
+        spawners = parts.pool.spawners
         for key in plan.restarted:
-            self._restart(new[key])
+            self.served.restart(new[key], spawners(new[key]))
         for key in plan.changed:
-            self._change(new[key])
-        self._coming = {key: new[key] for key in plan.added}
-        await self._add_all([new[key] for key in plan.added])
+            self.served.change(new[key])
+        await self.served.add([new[key] for key in plan.added], spawners)
         if plan.removed:
-            await self._wait_started(plan.added)
-        removed = [self.specs[key] for key in plan.removed]
-        restarted = frozenset(plan.restarted)
-        kept = {key: self.specs[key] for key in new if key in self.specs and key not in restarted}
-        self.specs = {key: kept.get(key, spec) for key, spec in new.items()}
-        self._coming = {}
+            await self.served.wait_started(plan.added)
+        removed = [self.served.specs[key] for key in plan.removed]
+        self.served.serve(new, restarted=frozenset(plan.restarted))
         self.config = config
         self._apps[:] = apps
         self._front.reconfigure(config.server, routes, descriptors)
@@ -414,14 +343,12 @@ class Reloading:
                 access_log if on_request is None else RecordTee(on_request, access_log, self._front.kernel)
             )
             self.serve_access_log()
-        if self.others is not None:
+        if self._others is not None:
             sessions = session_limit([spec.concurrency for spec in new.values()], limits.max_pool_size)
             apps_of = [(route.key, route.app) for route in routes]
             disk = self._front.spill.quota.limit
-            await self.others.reconfigure(config, apps_of, sessions, limits.max_pool_size, disk)
-        for spec in removed:
-            self._leaving[spec.key] = spec
-            parts.nursery.start_soon(self._see_off, spec)
+            await self._others.reconfigure(config, apps_of, sessions, limits.max_pool_size, disk)
+        self.served.see_off(removed, parts.nursery)
         if limits.memory_share:
             await parts.pool.gauges.look(even_if_fixed=True)
         self._pool.change_limits(limits)
@@ -436,76 +363,11 @@ class Reloading:
 
     # -- parts --------------------------------------------------------------------------------------------------
 
-    async def _add_all(self, specs: Sequence[AppSpec]) -> None:
-        """Add groups, a few at a time: there may be thousands, and others have their turn meanwhile."""
-        for start in range(0, len(specs), _AT_A_TIME):
-            await trio.lowlevel.checkpoint()
-            for spec in specs[start : start + _AT_A_TIME]:
-                if self._pool.has(spec.key):
-                    # One of this name may be on its way out: it comes back, with other processes.
-                    self._pool.remove_group(spec.key)
-                limits = group_limits(spec.app, preloads=uses_preloader(spec))
-                spawners = self.parts.pool.spawners(spec)
-                self._pool.add_group_nowait(spec.key, limits, spawners, spec.app.shutdown_timeout)
-            self._pool.notify_changed()
-
-    def _restart(self, spec: AppSpec) -> None:
-        spec.programs.update(self.specs[spec.key].programs)
-        limits = group_limits(spec.app, preloads=uses_preloader(spec))
-        self._pool.change_group(spec.key, limits, self.parts.pool.spawners(spec), spec.app.shutdown_timeout)
-        self._pool.restart(spec.key)
-
-    def _change(self, spec: AppSpec) -> None:
-        served = self.specs[spec.key]
-        served.change(spec.app)  # its spawners see the new times, too
-        limits = group_limits(spec.app, preloads=uses_preloader(spec))
-        self._pool.change_group(spec.key, limits, None, spec.app.shutdown_timeout)
-
-    async def _wait_started(self, keys: Sequence[GroupKey]) -> None:
-        """New applications may take the place of removed ones: let their first processes start before requests go
-        to them, unless they do not start.
-        """
-        longest = max((self._start_time(key) for key in keys), default=0.0)
-        with trio.move_on_after(longest):
-            for key in keys:
-                while True:
-                    changed = self._pool.changed
-                    group = self._pool.group_statistics(key)
-                    if not group.attempts or readiness.is_settled(self._pool.active_statistics(), group):
-                        break
-                    await changed.wait()
-
-    def _start_time(self, key: GroupKey) -> float:
-        group = self._pool.group_statistics(key)
-        return 90.0 if group.limits.min_instances else 0.0
-
-    async def _see_off(self, spec: AppSpec) -> None:
-        """Remove an application that gets no more requests."""
-        with trio.move_on_after(spec.app.max_drain_time or 300.0):
-            while await self._is_asked_for(spec.key):  # noqa: ASYNC110  many places end what is looked for
-                await trio.sleep(_LOOK if self.others is None else _LOOK_AT_OTHERS)
-        if spec.key not in self.specs:
-            self._pool.remove_group(spec.key)
-            task = self._pool.group_tasks.get(spec.key)
-            if task is not None:
-                await task.ended.wait()
-            if spec.cgroups is not None and not self._pool.has(spec.key):
-                left = spec.cgroups.kill(str(spec.key))
-                if left:
-                    await self._in_thread(remove_cgroup, left)
-        if self._leaving.get(spec.key) is spec:
-            del self._leaving[spec.key]
-
-    async def _is_asked_for(self, key: GroupKey) -> bool:
-        if self._front.is_asked_for(key):
-            return True
-        return self.others is not None and await self.others.is_asked_for(key)
-
     def restart_files(self) -> tuple[dict[GroupKey, str], dict[GroupKey, str], float]:
         """For the restart-file poller: where each application's ``restart.txt`` and code are, and how often to look."""
         return (
-            {key: os.path.join(spec.detected.root, spec.app.restart_dir) for key, spec in self.specs.items()},
-            {key: spec.detected.root for key, spec in self.specs.items()},
+            {key: os.path.join(spec.detected.root, spec.app.restart_dir) for key, spec in self.served.specs.items()},
+            {key: spec.detected.root for key, spec in self.served.specs.items()},
             self.config.pool.stat_throttle_rate,
         )
 
@@ -519,50 +381,13 @@ class Reloading:
             scope = self._access_log_scope = trio.CancelScope()
             self.parts.nursery.start_soon(_run_in, scope, log.run)
 
-    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+    async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
-            return await in_thread(partial(work, *arguments), limiter=self._limiter)
+            return await in_thread(work, limiter=self._limiter)
         except NoThread:
-            return work(*arguments)
+            return work()
 
 
 async def _run_in(scope: trio.CancelScope, run: Callable[[], Awaitable[None]]) -> None:
     with scope:
         await run()
-
-
-def watched_of(specs: Sequence[AppSpec]) -> list[Watched]:
-    """What ``--reload`` watches.
-
-    :raises OptionError: a directory does not exist.
-    """
-    return [watched(spec.key, spec.detected.root, spec.app) for spec in specs if spec.app.reload]
-
-
-def descriptors_for(config: Config, specs: Sequence[AppSpec], limits: PoolLimits) -> Descriptors:
-    """What clients may have of the descriptors of this process."""
-    sessions = session_limit([spec.concurrency for spec in specs], limits.max_pool_size)
-    return Descriptors.measured(
-        resource.getrlimit(resource.RLIMIT_NOFILE)[0], config.server.max_connections, sessions, limits.max_pool_size
-    )
-
-
-def _setup(config: Config, apps: Iterable[tuple[AppOptions, DetectedApp]]) -> Setup:
-    return Setup(
-        config.server,
-        config.pool,
-        tuple(AppSetup(group_key(app, found), app, _found(found)) for app, found in apps),
-    )
-
-
-def _found(app: DetectedApp) -> tuple[tuple[str, str], ...]:
-    """What the directory has that a process is started with. (A type that was a guess may have turned out another.)"""
-    kind = "" if app.is_guess else app.app_type
-    entry = f"{app.startup_file}{app.entry_module}:{app.entry_object}"
-    return (
-        ("directory", app.root),
-        ("interpreter", app.python),
-        ("type", kind),
-        ("entry", entry),
-        *((f"variable {name}", value) for name, value in app.env_additions),
-    )

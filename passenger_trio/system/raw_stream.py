@@ -1,10 +1,9 @@
-"""Sockets: listening, connecting, and the plain stream that the request path uses.
+"""A connection, as the request path uses it: a non-blocking stream socket.
 
-``RawStream`` is the transport of the hot path: a non-blocking stdlib socket, driven by
-``trio.lowlevel.wait_readable`` and ``wait_writable``. It differs from ``trio.SocketStream`` in two
-ways, which save time on every request. It waits *before* it reads: at the start of a wait no data
-is there yet, so a first ``recv`` would only raise. And it writes without a checkpoint as long as
-the kernel takes the bytes (``send_nowait`` is a synchronous function).
+The socket is the standard library's, driven by ``trio.lowlevel.wait_readable`` and ``wait_writable``. The class differs
+from ``trio.SocketStream`` in two ways, which save time on every request. It waits *before* it reads: at the start of a
+wait no data is there yet, so a first ``recv`` would only raise. And it writes without a checkpoint as long as the kernel
+takes the bytes (``send_nowait`` is a synchronous function).
 
 Laws: at most one task reads and one task writes at a time. After ``close`` every call that moves
 bytes raises ``trio.ClosedResourceError``.
@@ -14,50 +13,25 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 import select
 import socket
-import stat
 import struct
 import sys
 import termios
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Protocol
 
-import attrs
 import trio
 from trio.lowlevel import wait_readable, wait_writable
 
-from passenger_trio.system.pidfd import is_readable
 from passenger_trio.system.poller import Registration
-from passenger_trio.system.syscalls import SO_PEERCRED, SO_PEERPIDFD
 
-__all__ = [
-    "MAX_UNIX_PATH",
-    "Cuttable",
-    "PeerCredentials",
-    "RawStream",
-    "connect_unix_nowait",
-    "holder_of_port",
-    "listen_tcp",
-    "listen_unix",
-    "peer_credentials",
-    "peer_lives",
-    "remove_unix_socket",
-    "reset_on_close",
-]
-
-MAX_UNIX_PATH = 107
-"""The longest path of a Unix socket, in bytes (sun_path, without its NUL)."""
+__all__ = ["Cuttable", "RawStream", "reset_on_close"]
 
 _PROBES = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 12}
 """Seconds of silence before the kernel probes a peer, seconds between two probes, and the number of
 unanswered probes.
 """
-
-_PORT_TRIES = 20
-"""Attempts to find a port that is free on every address."""
 
 # Errors of a broken connection. Where an error could also be the file's, these mean that the peer
 # is gone.
@@ -310,180 +284,6 @@ class RawStream:
         return self._sock
 
 
-@attrs.frozen
-class PeerCredentials:
-    """The process at the other end, as the kernel reports it (SO_PEERCRED): on the listening side,
-    the process that called ``connect``; on the connecting side, the process that called ``listen``.
-    """
-
-    pid: int
-    uid: int
-    gid: int
-
-
-def peer_credentials(sock: socket.socket) -> PeerCredentials:
-    """The peer of a Unix socket."""
-    raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERCRED, struct.calcsize("3i"))
-    return PeerCredentials(*struct.unpack("3i", raw))
-
-
-def peer_lives(sock: socket.socket) -> bool:
-    """Whether the process in the credentials of a Unix socket still lives.
-
-    Another process may keep the socket of a process that has ended, and the pid may belong to a
-    third one by now. So a live process under that pid proves nothing. Before Linux 6.5 this cannot
-    be checked, and the pid is trusted.
-
-    :raises OSError: no descriptor (EMFILE, ENFILE) or memory is left.
-    """
-    try:
-        pidfd = sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise
-        return error.errno == errno.ENOPROTOOPT
-    try:
-        return not is_readable(pidfd)
-    finally:
-        os.close(pidfd)
-
-
-def connect_unix_nowait(path: str, believe: Callable[[PeerCredentials], bool] | None = None) -> RawStream:
-    """Connect to a Unix stream socket. On Linux that never waits.
-
-    :param believe: whether the listening process is the expected one. A path does not show which
-        process has bound it, but the kernel records the credentials of the process that called
-        ``listen``. No byte is sent before they are checked. A process that has ended is never
-        believed (``peer_lives``).
-    :raises BlockingIOError: the listen queue is full.
-    :raises OSError: no process listens there; with ``errno.EPERM``: an unexpected process does.
-    """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        sock.connect(path)
-        if believe is not None and not (believe(listener := peer_credentials(sock)) and peer_lives(sock)):
-            raise PermissionError(errno.EPERM, f"pid {listener.pid} listens on its socket")
-    except BaseException:
-        sock.close()
-        raise
-    return RawStream(sock)
-
-
-def listen_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
-    """Listen on every address that ``host`` names; port 0 takes one free port for all of them.
-
-    :param host: a name or an address; an IPv6 address may be in brackets, as in a URL.
-    :raises OSError: an address cannot be bound; no socket stays open.
-    """
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    tries: list[list[socket.socket]] = []
-    try:
-        while True:
-            sockets: list[socket.socket] = []
-            tries.append(sockets)
-            try:
-                for family, kind, proto, _, address in dict.fromkeys(infos):
-                    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, proto)
-                    sockets.append(sock)
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    if family == socket.AF_INET6:
-                        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                    if port == 0 and len(sockets) > 1:
-                        address = (address[0], sockets[0].getsockname()[1], *address[2:])
-                    sock.bind(address)
-                    sock.listen(backlog)
-                return tries.pop()
-            except OSError as exc:
-                # The port is free on one address and taken on another. While we hold it, the kernel
-                # gives a different one.
-                taken = port == 0 and exc.errno == errno.EADDRINUSE and len(sockets) > 1
-                if not taken or len(tries) == _PORT_TRIES:
-                    raise
-    finally:
-        for sock in chain.from_iterable(tries):
-            sock.close()
-
-
-def listen_unix(path: str, backlog: int, *, mode: int = 0o666) -> socket.socket:
-    """Listen on a Unix socket at ``path``. Replaces a stale socket there; leaves a live one, or any
-    other file, alone (F58).
-
-    :raises FileExistsError: the file at the path is not a socket.
-    :raises OSError: another process listens there (EADDRINUSE), the path is too long
-        (ENAMETOOLONG), ...
-    """
-    if len(os.fsencode(path)) > MAX_UNIX_PATH:
-        raise OSError(errno.ENAMETOOLONG, f"a socket's path may be {MAX_UNIX_PATH} bytes long", path)
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        pass
-    else:
-        if not stat.S_ISSOCK(found.st_mode):
-            raise FileExistsError(errno.EEXIST, "a file that is not a socket is there", path)
-        probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)  # stale: its listener is gone
-        except BlockingIOError:
-            raise OSError(errno.EADDRINUSE, "somebody listens there", path) from None
-        else:
-            raise OSError(errno.EADDRINUSE, "somebody listens there", path)
-        finally:
-            probe.close()
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    old_umask = os.umask(0o177)  # no other user may connect between bind and chmod
-    bound = False
-    try:
-        sock.bind(path)
-        bound = True
-        os.chmod(path, mode)
-        sock.listen(backlog)
-    except BaseException:
-        sock.close()
-        if bound:
-            remove_unix_socket(path)
-        raise
-    finally:
-        os.umask(old_umask)
-    return sock
-
-
-def remove_unix_socket(path: str) -> None:
-    """Remove a socket's file. A failure (the application put a directory there) is ignored."""
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
-
-
 def reset_on_close(sock: socket.socket) -> None:
     """Make the close of this TCP socket send RST."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-def holder_of_port(port: int) -> str:
-    """The process that listens on a TCP port, for an error message: ``"nginx (pid 17)"``, or ``""``
-    if it is unknown.
-    """
-    import psutil
-
-    try:
-        connections = psutil.net_connections("tcp")
-    except psutil.Error:
-        return ""
-    for connection in connections:
-        if (
-            connection.status == psutil.CONN_LISTEN
-            and connection.laddr
-            and connection.laddr.port == port
-            and connection.pid
-        ):
-            try:
-                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-            except psutil.Error:
-                return f"pid {connection.pid}"
-    return ""

@@ -1,4 +1,4 @@
-"""The control connection as a death pipe: its end is the supervisor's end, and then this process ends, too.
+"""The connection watcher: the end of the control connection is the end of the supervisor, and then this process ends, too.
 
 A thread waits for three things: messages on the control connection, its end, and the signals of the process. It tells
 the worker to stop, keeps the schedule of a stop, and interrupts the main thread when the process is to end.
@@ -40,7 +40,7 @@ from passenger_trio_loader.tracebacks import traceback_of
 FASYNC = getattr(fcntl, "FASYNC", 0x2000)
 
 
-class DeathPipeWatcher:
+class ConnectionWatcher:
     """Watches the control connection and the signals, in a thread of its own.
 
     Python's C code writes the number of each signal into ``_wakeup_writer`` when it arrives, also while the main thread

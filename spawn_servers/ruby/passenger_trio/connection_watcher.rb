@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# The death pipe: the end of the control connection ends this process. A thread of its own watches it, and the signals.
+# The connection watcher: a thread that watches the control connection, whose end ends this process, and the signals.
 #
 # Knows the control connection, the process's signals and how to interrupt the main thread. It knows the worker only as
 # something that can be stopped, and never looks at a session.
@@ -17,7 +17,7 @@
 # never releases the lock stops this thread, too.
 
 module PassengerTrio
-  class DeathPipe
+  class ConnectionWatcher
     EXIT_TIMEOUT = 0.7 # seconds from the supervisor's end to ours; the contract allows 1
     INTERRUPT_INTERVAL = 0.05 # seconds
 
@@ -55,7 +55,7 @@ module PassengerTrio
       @released = false
     end
 
-    # Make room for another death pipe in this process: a preloader goes on as a worker.
+    # Make room for another watcher in this process: a preloader goes on as a worker.
     def close
       PassengerTrio.restore_signal_handlers
       [@wakeup, @wakeup_writer].each { |io| PassengerTrio.close_quietly(io) }
@@ -108,7 +108,7 @@ module PassengerTrio
     rescue ControlConnectionLost
       end_process
     rescue Exception => e # rubocop:disable Lint/RescueException
-      # A bug of ours. A worker without a death pipe must not live on.
+      # A bug of ours. A worker without a watcher must not live on.
       PassengerTrio.log(Advice.backtrace_of(e))
       end_process
     end

@@ -1,6 +1,6 @@
 'use strict';
 
-// The death pipe: the thread that holds the control connection. The connection's end ends the process.
+// The connection watcher: the thread that holds the control connection. The end of the connection ends the process.
 //
 // It passes messages to the main thread and writes the main thread's lines. It knows the meaning of one: "backtrace" is
 // answered here, because the main thread may hang.

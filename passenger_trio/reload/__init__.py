@@ -1,0 +1,1 @@
+"""A new configuration for a running server: ``reloading`` applies it. ``core.reload_plan`` decides what changes."""
