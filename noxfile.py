@@ -92,8 +92,14 @@ if __name__ != "__main__":
         # What can be done at the same time is: most of this has one core to itself otherwise. The packages are needed within the time of a test.
         with _beside(session, ("tests/node_packages.py",), ("tests/jruby_archive.py",), python=sys.executable):
             session.install("-q", "-e", ".[test]")
+        # Each process of the tests reads all of them: the first one compiles them for the others, also where PYTHONDONTWRITEBYTECODE is set.
+        # (What cannot be read, they say.)
+        reads_tests = (
+            "-c",
+            "import pytest; pytest.main(['--collect-only', '-p', 'no:cacheprovider', '-p', 'no:terminal'])",
+        )
         types = (("-m", "mypy"), ("tests/typing/verify_types.py",)) if os.environ.get("CI") else ()
-        with _beside(session, *types):
+        with _beside(session, reads_tests, *types):
             # Hundreds of servers and loaders are started. Where PYTHONDONTWRITEBYTECODE is set each of them would compile all that it imports.
             session.run(
                 "python", "-m", "compileall", "-q", "passenger_trio", "spawn_servers", "tests", "-x", "tests/apps"
@@ -286,6 +292,7 @@ if __name__ != "__main__":
                     done = subprocess.run(
                         command,
                         cwd=ROOT,
+                        env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
                         stdin=subprocess.DEVNULL,
                         stdout=subprocess.PIPE,
                         stderr=subprocess.STDOUT,

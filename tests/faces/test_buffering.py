@@ -107,21 +107,21 @@ def slow_read(client: RawClient) -> tuple[str, bool]:
     return hashlib.sha256(body).hexdigest(), f"Content-Length: {len(body)}".encode() in head
 
 
-def fifty_slow_readers(server: Supervisor) -> None:
+def many_slow_readers(server: Supervisor) -> None:
     def one(number: int) -> tuple[str, bool]:
-        return slow_read(ask(server, f"/length?s{number}/160", 32768))
+        return slow_read(ask(server, f"/length?s{number}/64", 32768))
 
-    for number, got in enumerate(in_threads(50, one)):
-        assert got == (digest(f"s{number}", 160), True)
+    for number, got in enumerate(in_threads(25, one)):
+        assert got == (digest(f"s{number}", 64), True)
 
 
 @pytest.mark.slow
 def test_F27_a_full_disk_slows_applications_down_and_loses_nothing(tmp_path: Path) -> None:
-    """50 responses of 10 MiB at the same time, to slow readers, with 64 KiB of disk."""
+    """25 responses of 4 MiB at the same time, to slow readers, with 64 KiB of disk."""
     disk = tmp_path / "disk"
     options = ("--data-buffer-dir", str(disk), "--data-buffer-max", "1G")
     with Supervisor.start(APP, *TWO, *options, prefix=tiny_disk(disk, "64k")) as server:
-        fifty_slow_readers(server)
+        many_slow_readers(server)
         buffers = server.status()["buffers"]
         assert buffers["errors"].keys() == {"no_space"}
         assert (buffers["disk"], buffers["memory"]) == (0, 0)

@@ -16,9 +16,7 @@ from passenger_trio.testing.conformance import CHECKS, Check, Stage
 RUBIES = rubies()
 _MODES = (False, True)
 _ON_JRUBY = {
-    "says_hello",
     "listens_on_its_path",
-    "removes_its_variables",
     "reports_a_failed_start",
     "reports_an_exception",
     "ends_on_shutdown",

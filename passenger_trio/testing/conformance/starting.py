@@ -19,11 +19,11 @@ from passenger_trio.testing.conformance.observations import process_facts
 from passenger_trio.testing.conformance.subject import Stage, check
 
 
-@check("started")
+@check("started", shares=True)
 def says_hello(stage: Stage) -> None:
     """hello: token, contract 1, role, language, version, pid; first line."""
     for preload in (False, True) if stage.subject.preload_command else (False,):
-        loader = stage.start(preload=preload)
+        loader = stage.start(preload=True) if preload else stage.worker()
         hello = loader.hello
         expect(hello.get("contract") == CONTRACT_VERSION, f"contract: {hello}")
         expect(hello.get("role") == ("preloader" if preload else "worker"), f"role: {hello}")
@@ -31,7 +31,7 @@ def says_hello(stage: Stage) -> None:
         expect(all(isinstance(hello.get(name), str) and hello[name] for name in ("language", "version")), f"{hello}")
 
 
-@check("forked")
+@check("forked", shares=True)
 def forked_worker_says_hello(stage: Stage) -> None:
     """A forked process opens its own control connection with the token of the fork message (role worker)."""
     worker = stage.worker()
@@ -39,7 +39,7 @@ def forked_worker_says_hello(stage: Stage) -> None:
     expect(worker.hello.get("pid") == worker.pid, f"pid: {worker.hello}")
 
 
-@check()
+@check(shares=True)
 def removes_its_variables(stage: Stage) -> None:
     """The loader removes both variables from its environment before it loads the application."""
     names = process_facts(stage.worker())["variables"].split()
@@ -82,7 +82,7 @@ def listens_on_its_path(stage: Stage) -> None:
         expect(not preloader.messages[-1].get("sockets"), f"{preloader.messages[-1]}")
 
 
-@check()
+@check(shares=True)
 def listens_itself(stage: Stage) -> None:
     """The worker itself calls listen() on its socket: the supervisor compares the kernel's credentials of the listener with the worker's pid (KE5)."""
     worker = stage.worker()

@@ -131,7 +131,7 @@ class Check:
     mode: str
     """``"both"``: of a worker that was started, and of one that was forked; ``"started"``; ``"forked"``."""
     shares: bool = False
-    """Whether it is about sessions only, so that it can use a worker of other checks."""
+    """Whether it changes nothing about its worker, so that it can use one of other checks, and leaves it to them."""
     websocket: bool = False
     hijack: bool = False
     protocol: str = ""
