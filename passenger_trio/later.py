@@ -16,7 +16,7 @@ from importlib import import_module
 
 import trio
 
-__all__ = ["LATER", "OPERATORS", "import_rest"]
+__all__ = ["CLIENTS", "LATER", "OPERATORS", "import_rest"]
 
 OPERATORS = (
     "passenger_trio.admin.context",
@@ -26,7 +26,10 @@ OPERATORS = (
     "passenger_trio.admin.operators",
 )
 """What serves operators. In this order: the first ones are needed first."""
+CLIENTS = ("passenger_trio.server.http.connection",)
+"""What serves clients."""
 LATER = (
+    *CLIENTS,
     *OPERATORS,
     "passenger_trio.server.upgraded.relay",
     "passenger_trio.server.upgraded.websocket",

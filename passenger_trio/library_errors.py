@@ -5,9 +5,8 @@ The errors are the same objects; only their text and ``OptionError.option`` chan
 
 from __future__ import annotations
 
-import re
-
 from passenger_trio.errors import OptionError, PassengerError
+from passenger_trio.late_patterns import late
 
 __all__ = ["in_words_of_programs", "reword"]
 
@@ -24,7 +23,7 @@ _WORDS = (
     ("passenger-trio start ", "root: "),
 )
 """Advice for the command line -> for a program."""
-_OPTION = re.compile(r"--(no-)?([a-z][a-z-]*[a-z])")
+_OPTION = late(r"--(no-)?([a-z][a-z-]*[a-z])")
 
 
 def in_words_of_programs(text: str) -> str:

@@ -29,6 +29,10 @@ _EQUAL = ("__eq__", "__ne__")
 _FROZEN = ("__setattr__", "__delattr__")
 _FACTS = ("__attrs_attrs__", "__attrs_props__", "__match_args__")
 """What attrs adds to a class."""
+_SECOND = frozenset({"__repr__", "__hash__", "__attrs_props__", *_EQUAL})
+"""What an instance can be made without. It is half of the program that attrs writes, and is wanted of few classes at a start."""
+_WITHOUT = {"repr": False, "eq": False}
+"""The settings that leave it out."""
 
 
 class _Draft:
@@ -36,7 +40,7 @@ class _Draft:
 
     __slots__ = ("_build", "_late", "_text", "cls")
 
-    def __init__(self, text: type, build: Callable[[type], type]) -> None:
+    def __init__(self, text: type, build: Callable[[type, dict[str, bool]], type]) -> None:
         self._text = text
         """The class as it was written, without slots."""
         self._build = build
@@ -47,7 +51,7 @@ class _Draft:
         """A stand-in for a method."""
 
         def late(self_: Any, /, *args: Any, **named: Any) -> Any:
-            self.complete()
+            self.complete(name)
             return getattr(self.cls, name)(self_, *args, **named)
 
         self._late[name] = late
@@ -58,11 +62,12 @@ class _Draft:
         fact = self._late[name] = _Fact(self, name)
         return fact
 
-    def complete(self) -> None:
-        """May be called again, also by another thread meanwhile."""
-        made = vars(self._build(self._text))
+    def complete(self, wanted: str) -> None:
+        """Add what is wanted, and what comes with it. May be called again, also by another thread meanwhile."""
+        all_of_it = wanted in _SECOND
+        made = vars(self._build(self._text, {} if all_of_it else _WITHOUT))
         for name, stand_in in self._late.items():
-            if vars(self.cls).get(name) is not stand_in:
+            if vars(self.cls).get(name) is not stand_in or (name in _SECOND and not all_of_it):
                 continue
             if name in made:
                 setattr(self.cls, name, made[name])
@@ -80,7 +85,7 @@ class _Fact:
         self._name = name
 
     def __get__(self, instance: object, owner: type) -> Any:
-        self._draft.complete()
+        self._draft.complete(self._name)
         return getattr(owner, self._name)
 
 
@@ -97,7 +102,7 @@ def _slotted(text: type, settings: dict[str, Any], decorator: Callable[..., Any]
     there = {slot for base in text.__mro__[1:-1] for slot in vars(base).get("__slots__", ())}
     body = {name: value for name, value in own.items() if name not in (*fields, "__dict__", "__weakref__")}
     body["__slots__"] = tuple(slot for slot in (*fields, "__weakref__") if slot not in there)
-    draft = _Draft(text, lambda text: decorator(text, **settings))
+    draft = _Draft(text, lambda text, others: decorator(text, **{**settings, **others}))
     late = [*_ALWAYS]
     if decorator is attrs.frozen:
         late += _FROZEN

@@ -26,11 +26,11 @@ from passenger_trio.served_app import ServedApp
 from passenger_trio.server.front import Front
 from passenger_trio.server.report import front_counts, front_facts, requests_in_flight
 from passenger_trio.spawning.detect import DetectedApp
-from passenger_trio.status_types import ServerStatus
 
 if TYPE_CHECKING:
     from passenger_trio.codecs.openmetrics import Family
     from passenger_trio.fronts.fronts import Fronts
+    from passenger_trio.status_types import ServerStatus
 
 __all__ = ["Reports", "RunningServer"]
 

@@ -42,7 +42,7 @@ from passenger_trio.core.server_stop_times import time_for_requests, time_to_ask
 from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError, StartupAborted, StartupStopped
 from passenger_trio.extensions import Extensions
 from passenger_trio.kernel import ErrorKernel
-from passenger_trio.later import OPERATORS, import_rest
+from passenger_trio.later import CLIENTS, OPERATORS, import_rest
 from passenger_trio.library_errors import reword
 from passenger_trio.log_lines import server as lines
 from passenger_trio.options import AppOptions, Config
@@ -77,6 +77,8 @@ if TYPE_CHECKING:
 
 __all__ = ["open_server", "open_tree", "serve"]
 
+_FIRST = 0.005
+"""Seconds in which the first processes are started, before anything is imported."""
 _FRONT_TIME = 3.0
 """Seconds that fronts get beyond the time for the requests in flight. Then they are killed."""
 
@@ -282,7 +284,8 @@ async def open_tree(
             accepts, is_operated = trio.Event(), trio.Event()
 
             async def open_to_operators() -> None:
-                await import_rest(OPERATORS, accepts)
+                await trio.sleep(_FIRST)
+                await import_rest(CLIENTS + OPERATORS, accepts)
                 from passenger_trio.admin.operators import serve_operators
 
                 await serve_operators(server, tree, scraped, started)

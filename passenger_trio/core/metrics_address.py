@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 from passenger_trio.errors import OptionError
+from passenger_trio.late_patterns import late
 
 __all__ = ["parse_metrics_address"]
 
-_TCP = re.compile(r"(?:(\[[0-9A-Fa-f:.]+\]|[^:\[\]/\s]*):)?([0-9]{1,5})", re.ASCII)
+_TCP = late(r"(?:(\[[0-9A-Fa-f:.]+\]|[^:\[\]/\s]*):)?([0-9]{1,5})", re.ASCII)
 
 
 def parse_metrics_address(text: str) -> tuple[str, int] | str:

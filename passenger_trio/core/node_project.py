@@ -11,6 +11,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from passenger_trio.late_patterns import late
+
 __all__ = ["FRAMEWORKS", "framework_of", "looks_like_server", "main_file", "start_command", "started_file"]
 
 _NAMES = (
@@ -21,7 +23,7 @@ FRAMEWORKS = tuple(_NAMES.split())
 """Packages that show that a project serves HTTP."""
 
 _FRAMEWORK = "|".join(map(re.escape, FRAMEWORKS))
-_SERVES = re.compile(
+_SERVES = late(
     r"\.listen\s*\(|createServer\s*\(|"
     rf"""(?:require\s*\(\s*|from\s+|import\s*\(?\s*)['"](?:node:)?(?:http|http2|https|{_FRAMEWORK})['"]"""
 )

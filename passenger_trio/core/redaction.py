@@ -23,6 +23,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from passenger_trio.late_patterns import late
+
 __all__ = ["REDACTED", "is_random", "is_secret_name", "redact", "redact_text", "redact_value"]
 
 REDACTED = "[redacted]"
@@ -68,7 +70,7 @@ _HARMLESS = frozenset({"PWD", "OLDPWD", "SSH_AUTH_SOCK", "AWS_REGION", "AWS_DEFA
 
 _WORD = re.compile(r"[A-Z0-9]+")
 _NOT_SPACE = re.compile(r"\S+")
-_ASSIGNMENT = re.compile(
+_ASSIGNMENT = late(
     r"""(?ix)
     (   (?: password | passwd | passphrase | pwd | secret | token | credential
           | api[_-]?key | access[_-]?key | account[_-]?key )
@@ -98,11 +100,11 @@ _SHAPES = {
     "Sentry, with its secret": r"\bsntr[yu]s?_[\w=-]{16,}",
 }
 """What has it -> how its secrets look."""
-_SHAPE = re.compile("|".join(_SHAPES.values()))
+_SHAPE = late("|".join(_SHAPES.values()))
 
-_LONG_WORD = re.compile(r"(?<!\w)\w{20,}={0,2}")
-_BASE64 = re.compile(r"(?<![\w+/.=-])[A-Za-z0-9+][A-Za-z0-9+/]{31,}={0,2}(?![\w/])")
-_KINDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+|[^a-zA-Z0-9]+")
+_LONG_WORD = late(r"(?<!\w)\w{20,}={0,2}")
+_BASE64 = late(r"(?<![\w+/.=-])[A-Za-z0-9+][A-Za-z0-9+/]{31,}={0,2}(?![\w/])")
+_KINDS = late(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+|[^a-zA-Z0-9]+")
 _CHANGES = 0.2
 """A random word changes so often, for each character, between letters, capitals and digits (a capital begins a word,
 as in ``CamelCase``): 0.47 times in hexadecimal digits, 0.40 in base 36, 0.44 in base 62. Names, versions and dates

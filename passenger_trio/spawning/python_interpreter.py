@@ -6,8 +6,8 @@ supervisor's own interpreter. The reason names the environments that were found 
 Paths are never resolved: ``.venv/bin/python`` is a link to a system interpreter, and is a virtual environment
 only under its own name.
 
-Only a named interpreter is run to ask its version, because that costs a start of Python. Any other
-is trusted; if it is too old, its loader reports that.
+Only a named interpreter, if it is not the program that runs us, is run to ask its version, because that costs a
+start of Python. Any other is trusted; if it is too old, its loader reports that.
 """
 
 from __future__ import annotations
@@ -100,7 +100,17 @@ def finds_module(python: str, root: str, module: str) -> bool:
     return asked.returncode != 44
 
 
+def _is_ours(path: str) -> bool:
+    """Whether a path leads to the program that runs this process, perhaps in another virtual environment."""
+    try:
+        return os.path.samefile(path, sys.executable)
+    except OSError:
+        return False
+
+
 def _version(path: str) -> tuple[int, int]:
+    if _is_ours(path):
+        return sys.version_info[:2]
     oldest = ".".join(map(str, OLDEST))
     # -I -S: ignore the environment and site packages; ask only the interpreter itself.
     try:

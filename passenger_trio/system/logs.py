@@ -37,6 +37,7 @@ import re
 import select
 import time
 
+from passenger_trio.late_patterns import late
 from passenger_trio.system.times import rfc3339
 
 __all__ = ["APP_LOGGER", "ROOT_LOGGER", "AppOutput", "LogOutput", "configure", "extra_of"]
@@ -56,7 +57,7 @@ _CHUNK = select.PIPE_BUF
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """Attributes of every record; all others came as ``extra``."""
 
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa1-\U0010ffff]|[\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNPRINTABLE = late(r"[^\x20-\x7e\xa1-\U0010ffff]|[\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PLAIN_VALUE = re.compile(r"[\w.:/@+-]+")
 _LEVEL_COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31m", "debug": "\x1b[2m"}

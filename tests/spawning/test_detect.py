@@ -474,3 +474,18 @@ class TestTheInterpreter:
         assert app.python == sys.executable
         assert "no virtual environment" in app.python_reason
         assert stat.S_ISREG(os.stat(app.python).st_mode)
+
+
+def test_DE10_our_own_interpreter_is_not_asked_for_its_version(tmp_path: Path) -> None:
+    """Also under another name. Asking costs a start of Python."""
+    (tmp_path / "python").symlink_to(sys.executable)
+    program = (
+        "import sys\n"
+        "from passenger_trio.spawning.python_interpreter import choose_interpreter\n"
+        "started = []\n"
+        "sys.addaudithook(lambda event, arguments: event == 'subprocess.Popen' and started.append(arguments[1]))\n"
+        "reason = choose_interpreter(sys.argv[1], '/', {})[1]\n"
+        "assert reason == 'named by --python (Python %d.%d)' % sys.version_info[:2], reason\n"
+        "sys.exit(str(started) if started else 0)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "python")], check=True)

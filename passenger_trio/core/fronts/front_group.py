@@ -14,6 +14,7 @@ import attrs
 
 from passenger_trio.core.fronts.messages import GAP, MOST_WANTED, REFRESH, SLOW, Waiting, Want
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, WaiterId
+from passenger_trio.records import define
 
 __all__ = ["LINGER", "MOST_SLACKS", "PAUSE", "TOLD", "FrontGroup", "FrontProcess", "Slot", "SlotState"]
 
@@ -39,7 +40,7 @@ class SlotState(enum.Enum):
 
 
 # eq=False: objects with an identity, not values.
-@attrs.define(eq=False)
+@define(eq=False)
 class Slot:
     """A leased slot."""
 
@@ -63,7 +64,7 @@ class Slot:
         return self.process.group.leaves(self)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class FrontProcess:
     id: ProcessId
     group: FrontGroup = attrs.field(repr=False)
@@ -75,7 +76,7 @@ class FrontProcess:
     gone: bool = False
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class FrontGroup:
     key: GroupKey
     # The longest queue, over all fronts; 0: no limit.

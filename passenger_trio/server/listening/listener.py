@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -19,10 +20,12 @@ from passenger_trio.core.accept_gate import Turn
 from passenger_trio.core.descriptors import SHORT_OF_DESCRIPTORS
 from passenger_trio.log_lines import requests as lines
 from passenger_trio.server.front import AcceptGate, Front
-from passenger_trio.server.http.connection import Connection
 from passenger_trio.server.http.peer import Peer
 from passenger_trio.system.raw_stream import RawStream
 from passenger_trio.system.unix_peers import peer_credentials
+
+if TYPE_CHECKING:
+    from passenger_trio.server.http.connection import Connection
 
 __all__ = ["Listener"]
 
@@ -151,6 +154,10 @@ class Listener:
                 lines.socket_stays(path=self._path, reason=str(error.strerror))
 
     def _connection(self, sock: socket.socket, address: tuple[str, int]) -> Connection:
+        from passenger_trio.server.http.connection import (
+            Connection,  # here: the start of the server does not wait for it (DE10)
+        )
+
         sock.setblocking(False)
         if self._is_unix:
             # R11: the peer is judged by the kernel's word. It has no address, and none is invented (ED2).
