@@ -2,7 +2,7 @@
 
     python tests/bench/report.py                      write both sections again
     python tests/bench/report.py .bench/RUN.json ...  take the figures of these runs first; a later one wins, work by work
-    python tests/bench/report.py docs/performance.json .bench/RUN.json  for a run of some works: keep the others
+    python tests/bench/report.py docs/performance.json .bench/RUN.json  for a run of some works: keep the others; each table of another run says so
 
 ``docs/performance.json`` is the summary of a run: everything but the single samples. ``tests/bench/test_report.py`` holds both documents to it.
 """
@@ -150,8 +150,9 @@ def _listed(figures: list[tuple[str, str]]) -> str:
 
 def brief(summary: Figures) -> str:
     """The README's section: a line for each work, ours first, whoever is faster."""
+    others = {run["date"] for work, *_ in BRIEF if (run := summary["works"].get(work, {}).get("run"))}
     parts = [
-        f"Measured on {summary['date']}: load generator, server and application share a machine of two cores, two processes each.",
+        f"Measured on {' and '.join([summary['date'], *sorted(others - {summary['date']})])}: load generator, server and application share a machine of two cores, two processes each.",
         "Compare the figures of one line only. All tables, and how to repeat them: [docs/performance.md](docs/performance.md).",
         "",
         "| | passenger_trio | others |",
@@ -164,6 +165,16 @@ def brief(summary: Figures) -> str:
             others = [(name, figure) for name, figure in figures if not name.startswith("passenger_trio")]
             parts.append(f"| {heading} | {_listed(ours)} | {_listed(others)} |")
     return "\n".join(parts)
+
+
+def _measured(work: Figures, summary: Figures) -> list[str]:
+    """When, if it was another run than the page's."""
+    run = work.get("run")
+    if run is None:
+        return []
+    versions = [f"{name} {what}" for name, what in run["versions"].items() if summary["versions"].get(name) != what]
+    other = f" {', '.join(versions)}." if versions else ""
+    return ["", f"(Measured on {run['date']}, {run['rounds']} alternating runs of {run['seconds']} s.{other})"]
 
 
 def section(summary: Figures) -> str:
@@ -183,6 +194,7 @@ def section(summary: Figures) -> str:
             parts += ["", f"| {heading} | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
             for name, row in summary["works"][work]["rows"].items():
                 parts.append(f"| {name} | {' | '.join(cell(row) for cell in columns.values())} |")
+            parts += _measured(summary["works"][work], summary)
     if "growth" in summary["works"]:
         parts += ["", "![CPU for each request as groups, processes and connections grow](growth.svg)"]
     return "\n".join(parts)
@@ -203,7 +215,10 @@ def with_section(text: str, made: str) -> str:
 def summarised(run: Figures) -> Figures:
     """Without the single samples."""
     works = {
-        work: {"rows": {name: {k: v for k, v in row.items() if k != "all"} for name, row in found["rows"].items()}}
+        work: {
+            **{name: fact for name, fact in found.items() if name == "run"},
+            "rows": {name: {k: v for k, v in row.items() if k != "all"} for name, row in found["rows"].items()},
+        }
         for work, found in run["works"].items()
     }
     return {**run, "works": works}
@@ -213,7 +228,12 @@ def main() -> None:
     summary: Figures = {"works": {}}
     for path in sys.argv[1:]:
         run = summarised(json.loads(Path(path).read_text()))
-        summary = {**run, "works": {**summary["works"], **run["works"]}}
+        if summary["works"].keys() <= run["works"].keys():  # a whole run: the page is of that one
+            summary = {**run, "works": {**summary["works"], **run["works"]}}
+        else:
+            facts = {name: run[name] for name in ("date", "rounds", "seconds", "versions")}
+            works = {name: {**work, "run": facts} for name, work in run["works"].items()}
+            summary = {**summary, "works": {**summary["works"], **works}}
         if "growth" in run["works"] and Path(path).resolve() != SUMMARY:
             shutil.copy(Path(path).parent / "growth.svg", PLOT)
     if sys.argv[1:]:

@@ -58,14 +58,22 @@ def test_a_run_of_some_works_keeps_the_others(tmp_path: Path, monkeypatch: pytes
         copy.write_bytes(document.read_bytes())
         monkeypatch.setattr(report, name, copy)
     before = json.loads(SUMMARY.read_text())
-    run = {**before, "works": {"start": {"rows": {"passenger_trio": {"ms": 4321.0, "own_rss_mib": 1.0}}}}}
+    run = {
+        **before,
+        "date": "2030-01-02",
+        "seconds": 9,
+        "works": {"start": {"rows": {"passenger_trio": {"ms": 4321.0, "own_rss_mib": 1.0}}}},
+    }
     (tmp_path / "run.json").write_text(json.dumps(run))
     monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path / SUMMARY.name), str(tmp_path / "run.json")])
     report.main()
     after = json.loads((tmp_path / SUMMARY.name).read_text())
     assert after["works"].keys() == before["works"].keys()
-    assert after["works"]["start"] == run["works"]["start"]
-    assert "4 321" in (tmp_path / PAGE.name).read_text()
+    assert after["works"]["start"]["rows"] == run["works"]["start"]["rows"]
+    page = (tmp_path / PAGE.name).read_text()
+    assert "4 321" in page
+    assert "Measured on 2030-01-02" in page, "the table says of which run it is"
+    assert after["date"] == before["date"], "the others are of the run that they were of"
     assert (tmp_path / PLOT.name).read_bytes() == PLOT.read_bytes()
 
 
