@@ -6,6 +6,7 @@ A test of an application asks for ``live_app`` (docs/testing.md) with a mark of 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,15 @@ def passenger_config() -> dict[str, Any]:
     """``nox -s fronts`` and ``nox -s pypy`` say it by variables, which servers of the fixtures do not inherit."""
     fronts, python = os.environ.get("PASSENGER_TRIO_FRONTS"), os.environ.get("PASSENGER_TRIO_PYTHON")
     return ({"fronts": int(fronts)} if fronts else {}) | ({"python": python} if python else {})
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A place of its own for the instance directories of servers in this process."""
+    with tempfile.TemporaryDirectory(prefix="pt-") as directory:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
+        os.mkdir(f"{directory}/passenger-trio", 0o700)
+        yield f"{directory}/passenger-trio"
 
 
 @pytest.fixture

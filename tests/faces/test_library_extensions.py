@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,15 +18,7 @@ from passenger_trio.events import Event
 from passenger_trio.extensions import AccessRecord, FailedRequest, LiveProcess, Page, Spawner
 from passenger_trio.testing import eventually
 
-pytestmark = pytest.mark.os
-
-
-@pytest.fixture(autouse=True)
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with tempfile.TemporaryDirectory(prefix="pt-") as directory:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
-        os.mkdir(f"{directory}/passenger-trio", 0o700)
-        yield
+pytestmark = [pytest.mark.os, pytest.mark.usefixtures("runtime")]
 
 
 class Registers:

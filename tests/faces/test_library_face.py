@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from passenger_trio.events import Event, ProcessAttached, ProcessDetached, Proce
 from passenger_trio.system.children import descendants
 from passenger_trio.testing import RawClient, Response, eventually
 
-pytestmark = pytest.mark.os
+pytestmark = [pytest.mark.os, pytest.mark.usefixtures("runtime")]
 
 METHODS = pytest.mark.parametrize("method", ["smart", "direct"])
 
@@ -83,15 +82,6 @@ def _umask() -> int:
     mask = os.umask(0o22)
     os.umask(mask)
     return mask
-
-
-@pytest.fixture(autouse=True)
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A place of its own for the instance directories."""
-    with tempfile.TemporaryDirectory(prefix="pt-") as directory:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
-        os.mkdir(f"{directory}/passenger-trio", 0o700)
-        yield
 
 
 @contextmanager

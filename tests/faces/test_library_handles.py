@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +19,7 @@ from passenger_trio.errors import BindError, NotFound, NotPossible, PoolShutDown
 from passenger_trio.status_types import GroupStatus, ProcessStatus, ServerStatus
 from passenger_trio.testing import RawClient, eventually
 
-pytestmark = pytest.mark.os
-
-
-@pytest.fixture(autouse=True)
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with tempfile.TemporaryDirectory(prefix="pt-") as directory:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
-        os.mkdir(f"{directory}/passenger-trio", 0o700)
-        yield
+pytestmark = [pytest.mark.os, pytest.mark.usefixtures("runtime")]
 
 
 class TestListenersOfTheProgram:

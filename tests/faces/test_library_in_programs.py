@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,17 +21,9 @@ from passenger_trio.errors import NotPossible
 from passenger_trio.system.children import descendants
 from passenger_trio.testing import RawClient, eventually
 
-pytestmark = pytest.mark.os
+pytestmark = [pytest.mark.os, pytest.mark.usefixtures("runtime")]
 
 SITE = Path(__file__).resolve().parents[2] / "examples" / "django_site"
-
-
-@pytest.fixture(autouse=True)
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="pt-") as directory:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
-        os.mkdir(f"{directory}/passenger-trio", 0o700)
-        yield f"{directory}/passenger-trio"
 
 
 @contextmanager

@@ -7,9 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,7 +30,7 @@ from passenger_trio.errors import (
 )
 from passenger_trio.testing import RawClient, Response
 
-pytestmark = pytest.mark.os
+pytestmark = [pytest.mark.os, pytest.mark.usefixtures("runtime")]
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DOES_JOBS = """
@@ -47,14 +45,6 @@ def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [job.upper()]
 """
-
-
-@pytest.fixture(autouse=True)
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with tempfile.TemporaryDirectory(prefix="pt-") as directory:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
-        os.mkdir(f"{directory}/passenger-trio", 0o700)
-        yield
 
 
 async def borrow(pool: passenger_trio.RunningPool) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from searches import same_each_time
 from test_pool_machine import PoolMachine
 
 from passenger_trio.core.commands import Command, Grant, Reason, Refuse
@@ -13,16 +13,7 @@ from passenger_trio.core.policy import PoolPolicy
 from passenger_trio.errors import InvariantBroken
 
 # No shrinking and no database: the question is whether it is found, and the answer is the same each time.
-search = settings(
-    max_examples=150,
-    stateful_step_count=50,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    phases=[Phase.generate],
-    print_blob=False,
-    suppress_health_check=list(HealthCheck),
-)
+search = same_each_time(150, 50)
 
 
 class AGrantIsNotCounted(PoolPolicy):
@@ -75,7 +66,7 @@ def test_a_planted_bug_is_found(policy: type[PoolPolicy]) -> None:
 
     with pytest.raises((InvariantBroken, AssertionError, KeyError)):
         # It ends with the first example that finds it.
-        run_state_machine_as_test(Machine, settings=settings(search, max_examples=2000))  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(Machine, settings=same_each_time(2000, 50))  # type: ignore[no-untyped-call]
 
 
 def test_the_search_finds_nothing_in_the_policy_itself() -> None:

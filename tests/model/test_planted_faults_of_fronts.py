@@ -8,8 +8,8 @@ import os
 import attrs
 import pytest
 from fronts_world import KEY, FrontsWorld, LawBroken, TheFront
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from searches import same_each_time
 from test_fronts_machine import FrontsMachine
 
 from passenger_trio.core.fronts import front_ledger, owner_ledger
@@ -23,16 +23,7 @@ from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.core.waitlist import SPAWN_DELAY
 from passenger_trio.errors import BadFrontMessage, InvariantBroken
 
-search = settings(
-    max_examples=400,
-    stateful_step_count=50,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    phases=[Phase.generate],
-    print_blob=False,
-    suppress_health_check=list(HealthCheck),
-)
+search = same_each_time(400, 50)
 
 
 class WhatIsHeldNeverCounted(OwnerLedger):

@@ -7,8 +7,8 @@ import random
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from searches import same_each_time
 from test_pool_machine import PoolMachine
 
 from passenger_trio.core.commands import Command, Grant, Retire, StartSpawn
@@ -43,15 +43,7 @@ def test_whatever_happens_a_dump_gives_the_same_commands_again() -> None:
 
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Machine,
-        settings=settings(
-            max_examples=40,
-            stateful_step_count=40,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        ),
+        settings=same_each_time(40, 40),
     )
     assert Machine.replayed > 1000
 
@@ -121,15 +113,7 @@ def test_a_dump_replays_from_the_middle(capacity: int) -> None:
 
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Machine,
-        settings=settings(
-            max_examples=15,
-            stateful_step_count=40,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        ),
+        settings=same_each_time(15, 40),
     )
     assert Machine.cut > 5
     assert Machine.replayed > 10

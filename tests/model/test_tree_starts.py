@@ -21,19 +21,28 @@ from passenger_trio.tree import open_tree
 HELLO = Path(__file__).resolve().parent.parent / "apps" / "python" / "hello"
 
 
+def config_of(place: Path, *apps: AppOptions, fatal: bool) -> Config:
+    """:param fatal: whether a failed start ends the server."""
+    return Config(
+        server=ServerOptions(
+            socket=str(place / "listen"),
+            instance_dir=str(place / "i"),
+            access_log="off",
+            abort_on_startup_error=fatal,
+        ),
+        pool=PoolOptions(stat_throttle_rate=0.0),
+        apps=apps,
+    )
+
+
 @pytest.mark.parametrize("fatal", [False, True])
 async def test_the_first_that_is_there_is_served_and_the_rest_is_not_waited_for(
     tmp_path: Path, autojump_clock: MockClock, fatal: bool
 ) -> None:
     """Where a failed start is to be fatal, nobody is served before all have started."""
     socket = tmp_path / "listen"
-    config = Config(
-        server=ServerOptions(
-            socket=str(socket), instance_dir=str(tmp_path / "i"), access_log="off", abort_on_startup_error=fatal
-        ),
-        pool=PoolOptions(stat_throttle_rate=0.0),
-        apps=tuple(AppOptions(root=str(HELLO), name=name, base_uri=f"/{name}") for name in ("hangs", "blog")),
-    )
+    apps = [AppOptions(root=str(HELLO), name=name, base_uri=f"/{name}") for name in ("hangs", "blog")]
+    config = config_of(tmp_path, *apps, fatal=fatal)
     delays = {"hangs": 30.0, "blog": 0.5}
 
     def make_spawners(spec: AppSpec, *_: object) -> Callable[[int], Spawner]:
@@ -77,16 +86,7 @@ async def test_who_is_told_to_stop_while_it_starts_starts_no_longer(
     tmp_path: Path, autojump_clock: MockClock, fatal: bool
 ) -> None:
     """KE8: ``stop`` over the admin socket was heard when the last application had been loaded, or had had its start timeout."""
-    config = Config(
-        server=ServerOptions(
-            socket=str(tmp_path / "listen"),
-            instance_dir=str(tmp_path / "i"),
-            access_log="off",
-            abort_on_startup_error=fatal,
-        ),
-        pool=PoolOptions(stat_throttle_rate=0.0),
-        apps=(AppOptions(root=str(HELLO), name="hangs"),),
-    )
+    config = config_of(tmp_path, AppOptions(root=str(HELLO), name="hangs"), fatal=fatal)
     spawner = DummySpawner(delays=(600.0,))
     begun = trio.current_time()
 
@@ -111,16 +111,7 @@ async def test_a_spawner_that_does_not_come_up_costs_an_attempt_its_time(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """KE1: the attempt waited for it without a limit, and with it whoever waited for the application."""
-    config = Config(
-        server=ServerOptions(
-            socket=str(tmp_path / "listen"),
-            instance_dir=str(tmp_path / "i"),
-            access_log="off",
-            abort_on_startup_error=True,
-        ),
-        pool=PoolOptions(stat_throttle_rate=0.0),
-        apps=(AppOptions(root=str(HELLO), name="shop"),),
-    )
+    config = config_of(tmp_path, AppOptions(root=str(HELLO), name="shop"), fatal=True)
     with trio.fail_after(60.0), pytest.raises(StartupAborted, match="did not foresee"):
         async with open_tree(config, ErrorKernel(), make_spawners=lambda *_: lambda generation: NeverServes()):
             raise AssertionError("it has started")

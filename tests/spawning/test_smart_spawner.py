@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -237,41 +237,36 @@ async def test_a_preloader_that_was_retired_ends_well_and_is_replaced(
         await end(first, second, third)
 
 
+async def serves_all_the_same(spawner: SmartSpawner, seconds: float, happens: Callable[[], object]) -> None:
+    """Something happens so many seconds after a spawn has begun, and its process serves."""
+    process: SpawnedProcess | None = None
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def one() -> None:
+            nonlocal process
+            process = await spawn(spawner)
+
+        await trio.sleep(seconds)
+        happens()
+    assert process is not None
+    assert await ask(process) == b"hello"
+    await end(process)
+
+
 async def test_a_preloader_that_is_retired_while_it_forks(nothing_left: Path) -> None:
     async with smart(hello_spec(nothing_left)) as spawner:
         for moment in range(6):
-            process: SpawnedProcess | None = None
-            async with trio.open_nursery() as nursery:
-
-                @nursery.start_soon
-                async def one() -> None:
-                    nonlocal process
-                    process = await spawn(spawner)
-
-                await trio.sleep(moment * 0.004)
-                spawner.retire_preloader()
-            assert process is not None
-            assert await ask(process) == b"hello"
-            await end(process)
+            await serves_all_the_same(spawner, moment * 0.004, spawner.retire_preloader)
 
 
 async def test_a_preloader_that_is_killed_while_it_forks(nothing_left: Path) -> None:
     async with smart(hello_spec(nothing_left)) as spawner:
         await end(await spawn(spawner))
         for moment in range(6):
-            process: SpawnedProcess | None = None
-            async with trio.open_nursery() as nursery:
-
-                @nursery.start_soon
-                async def one() -> None:
-                    nonlocal process
-                    process = await spawn(spawner)
-
-                await trio.sleep(moment * 0.002)
-                spawner.current.pidfd.send_signal(signal.SIGKILL)
-            assert process is not None
-            assert await ask(process) == b"hello"
-            await end(process)
+            await serves_all_the_same(
+                spawner, moment * 0.002, lambda: spawner.current.pidfd.send_signal(signal.SIGKILL)
+            )
 
 
 async def test_a_preloader_that_is_stopped_is_gone_round_and_ended(nothing_left: Path) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from storm_tools import Load, percentile, write_version
+from storm_tools import Load, listens, percentile, write_version
 
 from passenger_trio.testing import RawClient, Supervisor, eventually
 
@@ -236,22 +235,12 @@ def owner_storm(times: int, seed: int = 1, *, within: float = 1.0) -> OwnerOutco
                     outcome.slowest = max(outcome.slowest, time.monotonic() - killed)
                 outcome.kills += 1
                 outcome.left += late
-                if _listens(server):
+                if listens(server):
                     outcome.left.append("the port")
             finally:
                 server.kill()
                 server._clean()
     return outcome
-
-
-def _listens(server: Supervisor) -> bool:
-    address = server.address
-    assert isinstance(address, tuple)
-    try:
-        socket.create_connection(address, 1).close()
-    except OSError:
-        return False
-    return True
 
 
 def main() -> int:

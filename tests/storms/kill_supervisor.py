@@ -12,7 +12,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 import attrs
-from storm_tools import Load, write_version
+from storm_tools import Load, listens, write_version
 
 from passenger_trio.admin.client import order
 from passenger_trio.errors import AdminError
@@ -79,7 +78,7 @@ def storm(times: int, seed: int = 1, *, within: float = 1.0) -> Outcome:
                     time.sleep(0.02)
                 outcome.slowest.append(time.monotonic() - killed)
                 outcome.processes += late
-                outcome.ports += bool(server.ready) and _listens(server)
+                outcome.ports += bool(server.ready) and listens(server)
             finally:
                 server.kill()
                 server._clean()
@@ -106,16 +105,6 @@ def _strike(server: Supervisor, moment: str, choice: random.Random) -> None:
             pass
         time.sleep(choice.uniform(0.0, 0.3))
         server.process.kill()
-
-
-def _listens(server: Supervisor) -> bool:
-    address = server.address
-    assert isinstance(address, tuple)
-    try:
-        socket.create_connection(address, 1).close()
-    except OSError:
-        return False
-    return True
 
 
 def main() -> int:

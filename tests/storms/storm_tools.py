@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -30,6 +31,17 @@ def application(environ, start_response):
 """
 _SIZES = itertools.count()
 BROKEN = 'raise ImportError("this version is broken")'
+
+
+def listens(server: Supervisor) -> bool:
+    """Whether somebody listens at the address of a server."""
+    address = server.address
+    assert isinstance(address, tuple)
+    try:
+        socket.create_connection(address, 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def write_version(root: Path, version: str, *, broken: bool = False) -> None:

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 import trio
-from dummy_front import Worker, data, end, get, head, requests, serving, wait_end, whole
+from dummy_front import Answer, Worker, data, end, get, head, requests, serving, wait_end, whole
 from failing_files import FailingFiles
 from held_clock import NoThreads
 
@@ -315,7 +315,7 @@ async def test_a_long_frame_goes_to_the_disk_past_memory(error: int | None, read
 
 
 class HeldFiles(FailingFiles):
-    """SpawnListeners wait until they are let go; what was there before is the client's in the meantime."""
+    """Receivers wait until they are let go; what was there before is the client's in the meantime."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -362,6 +362,19 @@ async def test_fault_29_a_client_is_not_asked_while_a_thread_has_its_response() 
         assert (answer.body == LONG, answer.complete) == (True, True)
 
 
+async def answer_past_memory(worker: Worker, version: str) -> Answer:
+    """What a client gets that reads nothing until the process has sent all; most of it went from socket to file."""
+    files = FailingFiles()
+    async with serving(worker) as world:
+        world.front.spill.files = files
+        client = world.connect()
+        client.send(get(version=version))
+        await world.until(lambda: world.processed == 1)
+        answer = await client.answer()
+        assert sum(files.received) > 8 * 1024**2
+        return answer
+
+
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 async def test_a_long_frame_goes_past_memory_in_the_clients_framing(version: str) -> None:
     async def serve(process: DummyProcess, stream: RawStream) -> None:
@@ -369,15 +382,8 @@ async def test_a_long_frame_goes_past_memory_in_the_clients_framing(version: str
             await stream.send_all(head(200) + data(LONG))
             await stream.send_all(end())
 
-    files = FailingFiles()
-    async with serving(serve) as world:
-        world.front.spill.files = files
-        client = world.connect()
-        client.send(get(version=version))
-        await world.until(lambda: world.processed == 1)
-        answer = await client.answer()
-        assert (answer.body, answer.complete) == (LONG, True)
-        assert sum(files.received) > 8 * 1024**2
+    answer = await answer_past_memory(serve, version)
+    assert (answer.body, answer.complete) == (LONG, True)
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
@@ -393,13 +399,6 @@ async def test_pieces_go_past_memory_too(size: int, declared: int | None, versio
             await stream.send_all(head(200, *fields) + b"".join(pieces))
             await stream.send_all(end())
 
-    files = FailingFiles()
-    async with serving(serve) as world:
-        world.front.spill.files = files
-        client = world.connect()
-        client.send(get(version=version))
-        await world.until(lambda: world.processed == 1)
-        answer = await client.answer()
-        assert answer.body == LONG[:declared]
-        assert answer.complete == (declared is None or declared <= len(LONG))
-        assert sum(files.received) > 8 * 1024**2
+    answer = await answer_past_memory(serve, version)
+    assert answer.body == LONG[:declared]
+    assert answer.complete == (declared is None or declared <= len(LONG))
