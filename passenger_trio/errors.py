@@ -146,7 +146,7 @@ class StartupStopped(PassengerError):
     exit_code = 0
 
     def __init__(self) -> None:
-        super().__init__("stopped while it started")
+        super().__init__("stopped during its start")
 
 
 class Forced(PassengerError):
@@ -210,7 +210,7 @@ class RestartFailed(PassengerError):
     """The version that a restart was to lead to did not start.
 
     :ivar generation: the one that failed.
-    :ivar kept: whether the version before it keeps serving.
+    :ivar kept: whether the previous version keeps serving.
     :ivar failure: why; None: the attempts were given up.
     """
 

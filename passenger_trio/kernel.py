@@ -63,7 +63,7 @@ class Fault:
     """For a supervised task."""
 
     def is_failing(self, now: float) -> bool:
-        """Whether a supervised task fails again and again."""
+        """Whether a supervised task keeps failing."""
         return self.restarts is not None and self.restarts.is_failing(now)
 
 

@@ -1,8 +1,8 @@
 """What is imported while the applications load, and not before them (DE10).
 
-From the command to the first answer most of the time is imports. What neither the start of a process nor a plain request needs is imported where
-it is used, so that it does not stand before the first process. And it is imported once the first processes are on their way: they load on
-another processor, and no client finds a part that is not there yet. As soon as requests are accepted they go first. A server that becomes another user (``--user``) imports them before: that user may not
+Most of the time from the command to the first answer is spent on imports. A module that neither the start of a process nor a plain request
+needs is imported where it is used, so it does not delay the first process. It is also imported here, after the first processes were started: they
+load on another processor meanwhile, and no request has to wait for an import. As soon as requests are accepted they go first. A server that becomes another user (``--user``) imports them before: that user may not
 be able to read them.
 
 Laws: nothing depends on this: each of these modules is imported by whoever uses it. Between two modules the event loop has its turn.

@@ -1,4 +1,4 @@
-"""Errors in the words of an embedding program (LI8): a parameter's name (``max_pool_size``) instead of the flag's
+"""Errors with the names that an embedding program uses (LI8): a parameter's name (``max_pool_size``) instead of the flag's
 (``--max-pool-size``), also in advice that names a command.
 
 The errors are the same objects; only their text and ``OptionError.option`` change."""

@@ -6,8 +6,8 @@
      |- the parts of a pool         pool_parts: remains, spawn listener, pool, hooks, on_event, gauges, restart files
      `- loans that end              requests that were left before their response was complete
 
-What an application may have (minimums, limits, restarts by restart.txt, back-off, the crash loop's circuit) is as in a
-server. What is for clients is not: ``Config.server`` is read for ``instance_dir`` and ``abort_on_startup_error`` only.
+Minimums, limits, restarts by restart.txt, back-off and crash-loop detection work as in a server. Options for clients have
+no effect: ``Config.server`` is read for ``instance_dir`` and ``abort_on_startup_error`` only.
 """
 
 from __future__ import annotations

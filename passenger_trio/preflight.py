@@ -56,7 +56,7 @@ def _examine(
     fit = [known.get(app) for app in config.apps] if known else [None] * len(config.apps)
     check(config, fresh=[app for app, found in zip(config.apps, fit, strict=True) if found is None])
     if not config.apps and not (may_be_empty or config.server.apps_dir):
-        raise NothingToServe("there is no application: the configuration has none")
+        raise NothingToServe("no application configured; add an [[app]] table or give a directory")
     apps = [found or _detect(number, app) for number, (app, found) in enumerate(zip(config.apps, fit, strict=True))]
     check_types(
         config.apps,

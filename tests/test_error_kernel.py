@@ -70,7 +70,7 @@ async def test_past_the_intensity_the_operator_is_told_and_it_is_tried_on(
     assert kernel.faults["gauges"].is_failing(trio.current_time())
     told = [record for record in caplog.records if record.levelno == logging.CRITICAL]
     assert len(told) == 1
-    assert "gauges fails again and again" in told[0].getMessage()
+    assert "gauges keeps failing" in told[0].getMessage()
 
 
 async def test_or_its_owner_is_told_and_does_without(

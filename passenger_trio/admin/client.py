@@ -86,7 +86,7 @@ def _object(admin_socket: str, status: int, body: bytes) -> dict[str, Any]:
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
-        raise AdminError(f"what answers on {admin_socket} is no passenger_trio instance")
+        raise AdminError(f"{admin_socket} is not the admin socket of a passenger_trio instance")
     if status != 200:
         raise AdminError(f"the instance refused (status {status}): {answer.get('error', 'without a reason')}")
     return answer

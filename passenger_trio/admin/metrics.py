@@ -3,9 +3,9 @@
 A scrape reads counts and never makes any: each fact is counted where it is decided (``core.tally``, the front, the pool,
 the error kernel). Gauges are computed from the same statistics as ``status``, so the two agree.
 
-Laws: the loop is not held up by a thousand applications. Between two checkpoints a scrape looks at some applications or
+Laws: a thousand applications do not block the event loop: between two checkpoints a scrape looks at some applications or
 connections, or writes some of them; what has not changed is not written anew (``openmetrics.Section``); memory is measured in
-a thread (``memory_gauges``). So a scrape is no picture of one moment, but each count is true when it is read.
+a thread (``memory_gauges``). So a scrape is not one moment's snapshot, but each count is true when it is read.
 """
 
 from __future__ import annotations

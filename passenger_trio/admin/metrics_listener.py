@@ -158,4 +158,4 @@ class _Desk:
             return Text(200, CONTENT_TYPE, b"", await metrics(self.admin))
         if request.path[1:] in QUESTIONS:
             return health_answer(self.admin.server, request.path[1:], verbose="verbose" in read_flags(request.query))
-        raise AdminRefused(404, "there are /metrics, /livez, /readyz and /startupz")
+        raise AdminRefused(404, "not found; this address serves /metrics, /livez, /readyz and /startupz")

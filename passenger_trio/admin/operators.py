@@ -1,6 +1,7 @@
-"""Those who serve operators, started together: the admin socket, the metrics listeners, the watch of slow requests.
+"""Starts the tasks that serve operators: the admin socket, the metrics listeners, the watch of slow requests.
 
-The nursery tree imports this module when the first processes are on their way (``later``), so that the rest of ``admin/`` does not stand before them.
+The nursery tree imports this module after the first processes were started (``later``): importing the rest of
+``admin/`` would delay them.
 """
 
 from __future__ import annotations

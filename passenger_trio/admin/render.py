@@ -143,7 +143,7 @@ def _faults(faults: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for task, about in _mapping(faults.get("tasks")).items():
         fault = _mapping(about)
-        again = "; it fails again and again, and the server does without it" if fault.get("failing") else ""
+        again = "; it keeps failing, and the server does without it" if fault.get("failing") else ""
         lines.append(
             f"Fault of passenger_trio, please report it (the log has where): {_text(task)}, {_text(fault.get('count'))} times, "
             f"last {_ago(fault.get('age'))}: {_text(fault.get('last'))}{again}"
@@ -201,7 +201,7 @@ def _group(group: Mapping[str, Any]) -> list[str]:
     rejected = _mapping(group.get("rejected"))
     if rejected:
         why = _mapping(rejected.get("error"))
-        kept = "nothing serves" if rejected.get("kept") is False else "the version before it serves on"
+        kept = "nothing serves" if rejected.get("kept") is False else "the previous version keeps serving"
         lines.append(f"  The restart {_ago(rejected.get('age'))} failed, and {kept}:")
         lines.append(f"    {_text(why.get('summary'))} [{_text(why.get('id'))}]")
     waits = group.get("backing_off_for")

@@ -225,7 +225,7 @@ _OF_ORDERS = {"422": "The order is no JSON object, or has members that are not d
 _OF_SOME = {
     "404": "Nothing has that name or number.",
     "409": "The instance is stopping, or nobody else would serve.",
-    "503": "No thread can be had for it now.",
+    "503": "The system refused a thread; try again.",
 }
 
 

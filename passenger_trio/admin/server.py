@@ -159,7 +159,7 @@ class _Desk:
             try:
                 return await run(self.admin, order)
             except NoThread as error:
-                raise AdminRefused(503, f"no thread can be had for it now: {error}") from error
+                raise AdminRefused(503, f"the system refused a thread: {error}; try again") from error
         answer: Answer | None = None
         refusal: AdminRefused | None = None
 

@@ -1,10 +1,10 @@
 """Slow requests (``--slow-request-time``): a request that takes longer is logged while it runs, with the times of its stages and
 the stack of its process (OB9).
 
-So the log shows what the process does at that moment; afterwards nobody could find that out. One task looks at the
+The log shows what the process did during the request; afterwards that cannot be found out. One task looks at the
 requests in flight, a few times within that time. A request itself pays nothing.
 
-Laws: each request is logged once. WebSockets and relays may last. One look logs at most ``_MOST`` requests, the oldest
+Laws: each request is logged once. WebSockets and relays are exempt. One look logs at most ``_MOST`` requests, the oldest
 first, and the number of the others: a stall of everything does not flood the log."""
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def root_and_target(what: tuple[str, ...]) -> tuple[str, str]:
     that directory.
     """
     if len(what) > 2:
-        raise click.UsageError(f"a directory and a target are enough: {' '.join(what)!r} are {len(what)} words")
+        raise click.UsageError(f"give a directory and a target at most, and not {len(what)} words: {' '.join(what)!r}")
     if len(what) == 2:
         return what[0], what[1]
     word = what[0] if what else "."
@@ -67,7 +67,5 @@ def root_and_target(what: tuple[str, ...]) -> tuple[str, str]:
     if ":" in word:
         return ".", word
     if all(part.isidentifier() for part in word.split(".")) and not os.path.exists(word):
-        raise NothingToServe(
-            f"there is no directory {word!r}; an application in a module is named like this: {word}:app"
-        )
+        raise NothingToServe(f"there is no directory {word!r}; for an application in a module write {word}:app")
     return word, ""

@@ -1,7 +1,7 @@
 """The files of ``--apps-dir``: each has one application, by the names that an ``[[app]]`` table has.
 
-A file is read again only when it has changed. One that cannot be served is reported, and what it said before is kept
-(``core.apps_dir_plan`` chooses). The name of an application is by default that of its file.
+A file is read again only when it has changed. A file that cannot be served is reported, and its last good version is
+served on (``core.apps_dir_plan`` chooses). The name of an application is by default that of its file.
 """
 
 from __future__ import annotations

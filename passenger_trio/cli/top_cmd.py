@@ -1,7 +1,7 @@
 """``passenger-trio top``: the processes of an instance, live, in a terminal.
 
-It asks the instance once a period, and reads keys meanwhile. What is shown is made by ``admin/top_rows.py``; the
-table is rich's, which is an extra. The terminal is given back as it was, whatever ends this.
+It asks the instance once per period, and reads keys in between. ``admin/top_rows.py`` makes the rows; rich, an extra,
+draws the table. The terminal is restored however the command ends.
 """
 
 from __future__ import annotations

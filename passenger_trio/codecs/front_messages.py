@@ -132,7 +132,7 @@ def _read_want(packet: bytes) -> Want:
         at += size
         waiters.append(Waiting(_time(arrival), ProcessId(avoided) if avoided else None, route))
     if len(packet) != at:
-        raise BadFrontMessage("a front sent a list of waiters that has not the length it says")
+        raise BadFrontMessage("a front sent a list of waiters whose length is wrong")
     if any(later.arrival < one.arrival for one, later in pairwise(waiters)):
         raise BadFrontMessage("a front sent waiters that are not in the order of their arrival")
     if not age >= 0:
@@ -143,7 +143,7 @@ def _read_want(packet: bytes) -> Want:
 def _read_usage(packet: bytes) -> Usage:
     _, count = _USAGE_HEAD.unpack_from(packet)
     if count > MOST_SLOTS or len(packet) != _USAGE_HEAD.size + count * _SLOT.size:
-        raise BadFrontMessage("a front sent a list of slots that has not the length it says")
+        raise BadFrontMessage("a front sent a list of slots whose length is wrong")
     slots = []
     for slot, served, busy, since in _SLOT.iter_unpack(packet[_USAGE_HEAD.size :]):
         if not _flag(busy) and _time(since):
@@ -160,7 +160,7 @@ def _flag(value: int) -> bool:
 
 def _time(value: float) -> float:
     if not math.isfinite(value) or math.copysign(1.0, value) < 0:
-        raise BadFrontMessage("a front sent a time that is none")
+        raise BadFrontMessage("a front sent an invalid time")
     return value
 
 

@@ -240,7 +240,7 @@ def read_report(payload: bytes) -> Report:
     except (ValueError, RecursionError):
         raise BadFrontMessage("a front sent a report that is not JSON") from None
     if not isinstance(members, dict):
-        raise BadFrontMessage("a front sent a report that is no object")
+        raise BadFrontMessage("a front sent a report that is not an object")
     kind = members.pop("report", None)
     if kind == "serving" and not members:
         return Serving()

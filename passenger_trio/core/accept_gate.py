@@ -2,7 +2,7 @@
 
 The fronts of a server share one listening socket, and the kernel wakes the busiest of them first. So
 each looks at the counts of the others before it accepts. This module knows counts of connections only:
-no socket, no clock, and not whose count is old. The caller leaves out a front that shows no life.
+no socket and no clock. The caller leaves out a front whose count is old.
 
 Laws:
 

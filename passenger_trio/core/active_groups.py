@@ -1,4 +1,4 @@
-"""The groups in which something happens: those that a tick, and a step that concerns all groups, look at.
+"""The active groups: a tick, and a step that concerns all groups, look at these only.
 
 A server may have thousands of groups, nearly all of them without a process (OP5). This module knows when a group is
 *inactive*: nothing in it can become due, wants a process, or has one to give. It never knows what would become due.
@@ -8,8 +8,8 @@ Laws
 * A group that is not in ``PoolState.active`` is inactive. (``invariants`` checks it after every step.)
 * A group becomes active in the step that gives it a waiter, an attempt, a preloader or a minimum, or changes it by an
   operator's order. Everything else that a group can have comes of these.
-* An inactive group may be left in there for a while. ``drop_inactive`` takes it out: ``tick`` calls it, and so does a step that
-  adds a group, when as many have come as were left at the last time. So it costs a constant for each group that comes.
+* An inactive group may stay in there for a while. ``drop_inactive`` removes it: ``tick`` calls it, and so does a step that
+  adds a group, once as many were added as the last call has left. So the cost for each added group is constant.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Each file (``--apps-dir``) has one application. This module knows the applications, and what was served of each file
 before. It never reads a file.
 
-Laws: a file that cannot be served is refused by itself, and affects no other. What was served of it before goes on, if
-it does not stand in the way of others. Who was served before comes first; then the order of the names.
+Laws: a file that cannot be served affects no other file. Its last good version is served on, unless that conflicts with
+another file. Of two files that conflict, the one that was served before wins; else the first by name.
 """
 
 from __future__ import annotations

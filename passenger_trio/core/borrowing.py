@@ -246,7 +246,7 @@ class Borrowing:
         state = self.state
         process = state.sessions.get(session)
         if process is None or session in state.uncounted:
-            raise InvariantBroken(f"session {session} is uncounted, but it is not open, or is that already")
+            raise InvariantBroken(f"session {session} is uncounted, but it is not open, or is uncounted already")
         state.uncounted.add(session)
         routing.set_uncounted(process)
         return waitlist.serve(state, process.group, now) + follow_up.let_go(self.state, now)

@@ -1,4 +1,4 @@
-"""What the limits allow, and whom they leave without a process.
+"""What the limits allow, and which groups they leave without a process.
 
 This module knows the limits and counts. It decides nothing: ``scaling`` does, and states the laws of capacity.
 """

@@ -180,7 +180,7 @@ class RestartEnded:
     """Tell the callers that wait for a restart how it ended.
 
     Accepted: a process of ``generation`` was ready, and no older process serves. Rejected: it did not start.
-    ``kept``: the version before it keeps serving; False: there was none to keep.
+    ``kept``: the previous version keeps serving; False: there was none to keep.
     """
 
     group: GroupKey

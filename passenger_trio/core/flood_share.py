@@ -2,7 +2,7 @@
 
 A flood is a stream of many small pieces (``core.read_size``). Its steps are measured. When they have taken ``BUDGET``, the next
 step waits for as long as they took. That also slows the process and the client that flood, and so leaves them less of the processor
-where there are few cores. A flood that nobody is beside is not slowed.
+where there are few cores. A flood that runs alone is not slowed.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ process. It never knows who measures, or where a limit of memory comes from.
 How the number is computed::
 
     budget    share x memory, without what the server, its fronts and its preloaders use (each as they do on average)
-    used      each process as last measured; one that is not measured yet, or just starting, as its application's average
-    reserved  what is missing to the minimums, and one process for each application that has none and is waited for
+    used      each process as last measured; one without a measurement, or just starting, by its application's average
+    reserved  processes missing to the minimums, and one for each application that has waiters and no process
     next      the largest average of the applications that may grow, because any of them may be the next to do so
     number    processes + reserved + (budget - used - reserved) / next, rounded down
 

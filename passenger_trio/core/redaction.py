@@ -12,8 +12,8 @@ by randomness          a long word whose characters change between kinds as rand
 In doubt a value is redacted: a harmless value that is missing (a commit's hash) costs a look into the
 shell, a password that is shown costs the password. A redacted value does not reveal its length.
 
-A text (a traceback, an output) loses known shapes and passwords in URLs only: its lines of code are
-what a reader is there for, and ``token = next(lexer)`` is one.
+In a text (a traceback, an output) only known shapes and passwords in URLs are redacted: the reader needs its lines of
+code, and ``token = next(lexer)`` is one.
 
 This module is pure, and linear in the length of the values.
 """

@@ -8,9 +8,9 @@ change          how it is applied
 ADDED           an application starts
 REMOVED         an application finishes its requests, and ends
 RESTARTED       what its processes were started with: a rolling restart of this application
-LIVE            limits, timeouts, sizes, routes: at once, for what comes next
+LIVE            limits, timeouts, sizes, routes: at once, for later requests
 LISTENERS       new ones are opened first; those that are the same stay open
-IMPOSSIBLE      needs a new start of the server. One of these, and nothing at all is applied
+IMPOSSIBLE      needs a new start of the server. With one of these, no change is applied
 ==============  ======================================================================================
 
 Laws: two equal configurations give an empty plan. An application is known by its name and environment: another

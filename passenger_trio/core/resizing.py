@@ -1,14 +1,13 @@
 """Groups come and go, and limits change, while the pool serves.
 
-This module knows the limits before and after, and who is removed. It never knows why an operator wants
-that, or where limits are written.
+This module knows the limits before and after, and which groups are removed. It never knows why, or where limits are
+written.
 
 Laws:
 
 * A change of limits ends no request. A smaller pool is reached by idle processes first, then by
   attempts that can be spared, then by busy processes, which finish their sessions. Minimums go last.
-* The limits on processes that serve hold in the step that lowers them. What was there before and
-  leaves, or loads, may exceed the hard ceiling, the slots and the queue until it is gone (the
+* The limits on processes that serve hold in the step that lowers them. A process that leaves, or an attempt that loads, may exceed the hard ceiling, the slots and the queue until it is gone (the
   ``allowed_...`` fields). Nothing new begins above them.
 * A group that is removed (*leaving*) serves those who wait for it, and starts processes for them only.
   When nobody waits, it retires everything. When nothing of it is left, it is forgotten (``EndGroup``),

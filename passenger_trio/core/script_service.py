@@ -1,7 +1,7 @@
 """A service that is started by a command of its own (``[project.scripts]``): which arguments give it its port.
 
-Some services have no application object: a command makes it of its arguments, and runs a server itself (datasette,
-for example). This module knows the text of the module that a script names. It never runs or imports anything.
+Some services have no application object to import: a command makes it from its arguments, and runs a server itself
+(for example datasette). This module knows the text of the module that a script names. It never runs or imports anything.
 
 A script is taken for a service only if its module runs one of the servers in ``_SERVERS`` and has an option
 ``--port`` (of click, Typer or argparse): then it can be told where to listen.

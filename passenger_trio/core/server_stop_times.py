@@ -5,9 +5,8 @@ A stop has two parts: requests in flight are finished, then the processes end. T
 
 * The processes get what the slowest of them may need (its own timeout, SIGTERM and SIGKILL), but at most a third.
   The requests get the rest.
-* What the requests do not use is the processes', up to their own timeout.
-* In its time a process is asked to end, gets SIGTERM, and SIGKILL at the end. If there is little time, most of it is
-  for the asking.
+* Time that the requests do not use goes to the processes, up to their own timeout.
+* A process is asked to end, then gets SIGTERM, then SIGKILL. If there is little time, most of it comes before SIGTERM.
 """
 
 from __future__ import annotations

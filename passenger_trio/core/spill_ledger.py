@@ -136,13 +136,13 @@ class SpillLedger:
     def give(self, count: int) -> None:
         """The consumer took ``count`` bytes of the backlog: unread ones first."""
         if not 0 <= count <= self.backlog:
-            raise InvariantBroken("a buffer gave what it had not")
+            raise InvariantBroken("a buffer gave bytes that it does not have")
         self.sent += count
 
     def begin_store(self, count: int) -> int:
         """Begin to write the first ``count`` bytes of memory to the file. Returns the offset in the file."""
         if self.storing or not 0 < count <= self.memory:
-            raise InvariantBroken("a buffer stores what it has not, or twice")
+            raise InvariantBroken("a buffer stores bytes that it does not have, or stores them twice")
         if self.drained:
             raise InvariantBroken("a drained file was not truncated")
         if self.stored == self.base:

@@ -296,7 +296,7 @@ class PoolTally:
         self.ended: Counter[tuple[GroupKey, str]] = Counter()
         """Processes that are gone, by why the server ended them; else ``exited``, ``signal`` or ``unknown``."""
         self.restarts: Counter[tuple[GroupKey, str]] = Counter()
-        """By outcome: ``done``; ``rejected``: the version before it serves; ``failed``: there is none."""
+        """By outcome: ``done``; ``rejected``: the previous version keeps serving; ``failed``: there is none."""
 
         self.spawn_heard: Callable[[str, str, str, float], None] | None = None
         """Told of each attempt: application, method, outcome, seconds (``server/tracing/spans.py``)."""

@@ -7,8 +7,8 @@ Laws:
 * After its first failure a task waits ``FIRST`` seconds. Each failure soon after it doubles the wait, up
   to ``LONGEST``.
 * If a task ran for ``CALM`` seconds since its last failure, its next failure is a first one.
-* A task that had served for ``SERVED`` seconds since it was last started starts again at once: its start works, so waiting mends nothing. (Only a task that
-  tells when it begins to serve, as a front does; it cannot fail more often than once in that time.)
+* A task that had served for ``SERVED`` seconds since it was last started starts again at once: its start works, so a wait would repair nothing. (This holds for tasks that
+  report when they begin to serve, as a front does. Such a task fails at most once in that time.)
 * More than ``INTENSITY`` failures without such a calm exceed the restart intensity. That is reported
   once, until the next calm.
 """

@@ -13,8 +13,8 @@ else                                                    ``nobody``, with a warni
 
 The group is ``group``, else the user's own. Group 0 is taken only by name, or for root.
 
-Pure: looking up accounts and files is the caller's. Law: root comes out only if it was asked for by name, or if the
-server was told to stay as it is.
+Pure: the caller looks up accounts and files. Law: the result is root only if root was asked for by name, or if the
+server was told to stay root.
 """
 
 from __future__ import annotations

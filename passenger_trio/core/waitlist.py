@@ -11,8 +11,8 @@ Laws:
 * A waiter leaves the queue in the step that answers it, so it is answered at most once.
 * A grant is counted in the step that makes it: ``routing.take`` counts at the process, this module
   counts the session.
-* A waiter is refused only when it has waited for the longest time allowed, or when no process will
-  serve it. It waits as long as a process lives or a spawn is under way.
+* A waiter is refused only after the longest wait allowed, or when no process will serve it. As long as a process lives,
+  or a spawn is under way, it waits.
 """
 
 from __future__ import annotations

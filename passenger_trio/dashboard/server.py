@@ -3,7 +3,7 @@
 The token is the first segment of every path. Laws:
 
 * Without the token every path is 404, and the comparison takes the same time for all.
-* ``Host`` must be the address that is listened on. So a name that an attacker points at it gets nothing (DNS rebinding).
+* ``Host`` must be the listening address. So a name that an attacker lets resolve to it gets nothing (DNS rebinding).
 * An order needs rights (``controls``), the token, and an ``Origin`` that is ours, if the browser sends one.
 * One admin call at a time, in a thread; all open pages share the answers of one second.
 * At most ``_MOST`` connections; a request has ``_TIME`` seconds."""

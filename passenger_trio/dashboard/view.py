@@ -1,4 +1,4 @@
-"""What an operator sees first: the state of an instance as a sentence, and of each application as a word.
+"""The state of an instance as a sentence, and of each application as a word: what an operator reads first.
 
 Pure: from the admin API's answers to values. Knows no HTML. Laws: the worst thing is said first; a state is a word and a
 sign, so that colour is never the only difference.
@@ -61,7 +61,7 @@ def standing(status: Json, requests: Sequence[Json]) -> Standing:
             f"{count(len(queue), 'request')} wait{'s' * (len(queue) == 1)}, the oldest for {age(queue[0]['age'])}"
         )
     failing = [task for task, fault in status["faults"]["tasks"].items() if fault["failing"]]
-    words += [f"{task} fails again and again" for task in failing]
+    words += [f"{task} keeps failing" for task in failing]
     slow = bool(queue) and queue[0]["in_stage"] > _LONG
     level = (
         "bad" if bad else "notice" if noticed or slow or failing or status["stopping"] or status["draining"] else "ok"

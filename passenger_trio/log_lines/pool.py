@@ -107,13 +107,13 @@ def memory_unmeasured(*, processes: int, reason: str) -> None: ...
 def restart_ended(*, group: GroupKey, generation: int) -> None: ...
 
 
-@line(ERROR, "gave up the restart of {group}: the version before it keeps serving<; {summary}>< [error {error_id}]>")
+@line(ERROR, "gave up the restart of {group}: the previous version keeps serving<; {summary}>< [error {error_id}]>")
 def restart_rejected(*, group: GroupKey, generation: int, summary: str = "", error_id: str = "") -> None: ...
 
 
 @line(
     ERROR,
-    "restarted {group}, and it does not start; no process of the version before is left<; {summary}>< [error {error_id}]>",
+    "restarted {group}, and it does not start; no process of the previous version is left<; {summary}>< [error {error_id}]>",
 )
 def restart_failed(*, group: GroupKey, generation: int, summary: str = "", error_id: str = "") -> None: ...
 

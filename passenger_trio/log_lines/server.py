@@ -13,11 +13,11 @@ metrics = lines_of("passenger_trio.metrics")
 # -- start and end ----------------------------------------------------------------------------------------------------
 
 
-@line(WARNING, "{group} is still being loaded, and is not waited for: its requests wait")
+@line(WARNING, "serving while {group} is still loading: its requests wait in the queue")
 def start_not_awaited(*, group: GroupKey) -> None: ...
 
 
-@line(INFO, "stopped while it started")
+@line(INFO, "stopped during its start")
 def stopped_at_start(*, status: int) -> None: ...
 
 
@@ -63,19 +63,19 @@ def draining_by_signal(*, signal: str) -> None: ...
 def reload_changes(*, change: str) -> None: ...
 
 
-@line(ERROR, "{path} is not taken over: {reason}")
+@line(ERROR, "not applying {path}: {reason}")
 def file_not_taken_over(*, path: str, reason: str) -> None: ...
 
 
-@line(INFO, "{path} is well again, or gone")
+@line(INFO, "{path} is valid again, or was removed")
 def file_well_again(*, path: str) -> None: ...
 
 
-@line(ERROR, "the files of --apps-dir are not taken over: {reason}")
+@line(ERROR, "not applying the files of --apps-dir: {reason}")
 def files_not_taken_over(*, reason: str) -> None: ...
 
 
-@line(ERROR, "the configuration of before stays, and all is restarted with it: {reason}")
+@line(ERROR, "keeping the previous configuration, and restarting all applications with it: {reason}")
 def reload_failed(*, reason: str) -> None: ...
 
 
@@ -97,11 +97,11 @@ def front_ended(*, front: int, reason: str, when: str) -> None: ...
 def front_drained(*, front: int) -> None: ...
 
 
-@fronts(ERROR, "the access log stays what it was: {reason}")
+@fronts(ERROR, "keeping the previous access log: {reason}")
 def front_keeps_access_log(*, reason: str) -> None: ...
 
 
-@fronts(ERROR, "the {what} of front {front} are left out: {reason}")
+@fronts(ERROR, "leaving out the {what} of front {front}: {reason}")
 def front_left_out(*, front: int, what: str, reason: str) -> None: ...
 
 

@@ -19,13 +19,13 @@ def task_failed_again(*, task: str, consequence: str, reason: str, times: int) -
 def fault_unrecorded(*, task: str, reason: str, exc_info: BaseException) -> None: ...
 
 
-@line(ERROR, "{task} fails again and again: giving it up: {reason}")
+@line(ERROR, "{task} keeps failing: giving up: {reason}")
 def task_given_up(*, task: str, reason: str) -> None: ...
 
 
 @line(
     CRITICAL,
-    "{task} fails again and again, and the server does without it: trying it again every {seconds:.0f} seconds. "
+    "{task} keeps failing, and the server does without it: trying again every {seconds:.0f} seconds. "
     "The last time: {reason}",
 )
 def task_missing(*, task: str, seconds: float, reason: str) -> None: ...

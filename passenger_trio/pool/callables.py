@@ -1,6 +1,6 @@
 """Functions of the embedding program that are called at the pool's events (LI7).
 
-Law: they are called in order, in a task of their own, so the pool waits for none of them. A fault costs one call (KE1)."""
+Law: a task of their own calls them in order, so the pool waits for none. A fault costs one call (KE1)."""
 
 from __future__ import annotations
 

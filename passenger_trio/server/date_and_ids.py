@@ -1,6 +1,6 @@
-"""What is made for each request and changes once a second: the ``Date`` field, and the id and start of a request.
+"""The ``Date`` field, and the id and start of a request.
 
-It reads the wall clock, and prepares per second what a request then gets in one step. Ids are unique in the server: a random prefix, then a count.
+It reads the wall clock, and prepares once a second what each request then gets in one step. Ids are unique in the server: a random prefix, then a count.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How often the server writes a line for what costs its sender nothing: refused requests, and warnings.
+"""Limits on log lines that a client can cause at no cost: refused requests, and warnings.
 
 Laws: at most ``REFUSALS_A_SECOND`` refused requests a second are in the access log (ED14), and the log says how many were left out. At most one warning a
 second is written, whatever its text (F31). Both are limits of all fronts together.

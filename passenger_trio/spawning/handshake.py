@@ -148,7 +148,7 @@ class Launch:
                 ErrorCategory.CONFIGURATION,
                 str(error),
                 "The environment of the application could not be made.",
-                "Mend the file, or leave it out of --env-file, and restart the application.",
+                "Correct the file, or leave it out of --env-file, and restart the application.",
             ) from error
         return self.environment
 

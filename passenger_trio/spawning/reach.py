@@ -1,6 +1,6 @@
 """Whether a user can reach what an application needs: its interpreter, its directory and its startup file (OP8).
 
-Another user has other permissions than root, who started the server. So the server checks before the first request
+The application's user has other permissions than root, who started the server. So the server checks before the first request
 whether the program can be started at all. ``core.users.is_allowed`` judges permission bits. Where they refuse, the kernel
 is asked, as that user, because access lists may allow more than the bits show.
 

@@ -41,7 +41,7 @@ def take_into_use(path: str, environment: Mapping[str, str], output: int) -> Pid
         sock.connect(path)
         listener = peer_credentials(sock)
         if not is_ours(listener):
-            raise PermissionError(f"pid {listener.pid} listens on {path}, and is not this user's")
+            raise PermissionError(f"pid {listener.pid} listens on {path}, and runs as another user")
         pidfd = PidFd.open(listener.pid)
         try:
             # The pid is pinned now. If the process that listened has ended before, the pid may be another's.

@@ -127,7 +127,7 @@ def test_OB8_the_worst_is_said_first() -> None:
         ({"stopping": True}, "Serving; stopping: the requests in flight are finished."),
         (
             {"faults": {"total": 9, "tasks": {"the hooks": {"count": 9, "last": "x", "age": 1.0, "failing": True}}}},
-            "Serving; the hooks fails again and again.",
+            "Serving; the hooks keeps failing.",
         ),
     ],
 )

@@ -108,7 +108,7 @@ class TestAsAProgram:
             (("start", "tests/apps/python/demo", "--node", "node"), 2, "this option is for Node.js applications"),
             (("start", "--env", "NAME"), 2, "write NAME=VALUE"),
             (("stop", "--timeout", "-1"), 2, "-1.0 is not in the range"),
-            (("start", "a", "b", "c"), 2, "a directory and a target are enough"),
+            (("start", "a", "b", "c"), 2, "give a directory and a target at most"),
             (("start", "tests/apps/python/demo", "--socket-mode", "rw"), 2, "'rw' cannot be used: three octal digits"),
             (("start", "/nowhere/at/all"), 4, "there is no directory /nowhere/at/all"),
             (("start", "no_such_directory"), 4, "no_such_directory:app"),

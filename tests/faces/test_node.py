@@ -220,7 +220,7 @@ class TestPlainHttp:
 
 
 FAULTS = {
-    "syntax_error.js": ("syntax error", "Mend the line"),
+    "syntax_error.js": ("syntax error", "Fix the line"),
     "module_syntax.cjs": ("syntax error: Cannot use import statement outside a module", '"type": "module"'),
     "missing_module.js": ("needs left-pad-of-the-future, which cannot be found", "npm install left-pad-of-the-future"),
     "missing_file.mjs": ("there_is_no_such.mjs", "Check the path"),

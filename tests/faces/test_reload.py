@@ -201,7 +201,7 @@ def test_what_cannot_change_is_named_and_nothing_is_applied(site: Site) -> None:
     assert "! server: data_buffer_dir: none -> " in error
     site.server.process.send_signal(signal.SIGHUP)
     site.server.wait_log(
-        "the configuration of before stays, and all is restarted with it: nothing is changed: ! server: data_buffer_dir"
+        "keeping the previous configuration, and restarting all applications with it: nothing is changed: ! server: data_buffer_dir"
     )
     eventually(lambda: site.ask("shop") != before)
     assert site.groups() == ["blog", "shop"]

@@ -158,7 +158,5 @@ def test_faults_of_our_own_are_shown() -> None:
     """KE1."""
     fault = {"count": 3, "last": "OSError: [Errno 24] Too many open files", "age": 65.0, "failing": True}
     shown = render_status({**ANSWER, "faults": {"total": 3, "tasks": {"the watch": fault}}}, name="i", date="now")
-    assert (
-        "the watch, 3 times, last 1m 5s ago: OSError: [Errno 24] Too many open files; it fails again and again" in shown
-    )
+    assert "the watch, 3 times, last 1m 5s ago: OSError: [Errno 24] Too many open files; it keeps failing" in shown
     assert "Fault" not in render_status({**ANSWER, "faults": {"total": 0, "tasks": {}}}, name="i", date="now")

@@ -116,7 +116,7 @@ def test_the_command_waits_and_says_what_came_of_it(tmp_path: Path) -> None:
         assert "this version is broken" in refused.stderr
         assert serving(server) == "v2"
         status = run_command("status", str(server.instance_dir)).stdout
-        assert "failed, and the version before it serves on" in status
+        assert "failed, and the previous version keeps serving" in status
         server.wait_log("gave up the restart of")
 
         # A process that dies now is forked from the preloader of the version that serves: the one on the disk does not start.

@@ -27,16 +27,16 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "not_there_at_all",
         "pip install not_there_at_all",
     ),
-    "a syntax error": ("def application(environ, start_response:\n    return []\n", "syntax error", "Mend the line"),
+    "a syntax error": ("def application(environ, start_response:\n    return []\n", "syntax error", "Fix the line"),
     "an exception": (
         HELLO + "\nraise ValueError('the moon is full')\n",
         "ValueError: the moon is full",
-        "Mend the application",
+        "Fix the application",
     ),
     "an exception far down": (
         "import json\n" + HELLO + "\ndef load():\n    json.loads('{')\nload()\n",
         "JSONDecodeError",
-        "Mend the application",
+        "Fix the application",
     ),
     "sys.exit": (HELLO + "\nimport sys; sys.exit('enough')\n", "sys.exit('enough')", "__main__"),
     "os._exit": (HELLO + "\nimport os; print('so long'); os._exit(9)\n", "exit status 9", "Look at the output"),
@@ -50,7 +50,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "a factory that fails": (
         "from wsgiref.simple_server import demo_app\n\ndef create_app():\n    {}['database']\n    return demo_app\n",
         "KeyError: 'database'",
-        "Mend the application",
+        "Fix the application",
     ),
 }
 

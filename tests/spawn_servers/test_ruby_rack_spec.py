@@ -390,7 +390,7 @@ def test_events(ruby: str, tmp_path: Path) -> None:
         ("missing_gem.ru", "application", "there_is_no_such_gem", "gem install there_is_no_such_gem"),
         ("syntax_error.ru", "application", "syntax error", "--ruby"),
         ("not_callable.ru", "configuration", "cannot be called", "run"),
-        ("raises.ru", "application", "ArgumentError: it is broken", "Mend"),
+        ("raises.ru", "application", "ArgumentError: it is broken", "Fix"),
     ],
 )
 def test_a_failed_start_is_explained(ruby: str, file: str, category: str, summary: str, hint: str) -> None:

@@ -206,7 +206,7 @@ def rejected_section(rejected: Rejected | None) -> str:
     return section(
         "A newer version was rejected",
         paragraphs(
-            f"The last restart, {duration(rejected.age)} ago, came to nothing. The version before it serves on, and this page is of that one.\n\n{why}"
+            f"The last restart, {duration(rejected.age)} ago, came to nothing. The previous version keeps serving, and this page is of that one.\n\n{why}"
         )
         + ("" if failure is None else paragraphs(failure.problem) + _traceback(failure.traceback)),
     )

@@ -1,4 +1,4 @@
-"""What takes a request off its path, and is nobody's error: its client has left, or it is for the server itself."""
+"""Exceptions that end the usual path of a request without an error: the client has left, or the request is for the server itself."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class ResponseEvents:
         codec = self.client.codec
         if self._switch is not None and kind != UPGRADE:
             raise UnfitResponseHead(
-                "the application's response cannot be sent: its status is 101, but it is a response"
+                "the application's response cannot be sent: its status is 101, and no switch of protocols follows"
             )
         if kind == DATA:
             cut = codec.overrun

@@ -1,4 +1,4 @@
-"""Opens the listening sockets of a server; says what to do when an address cannot be had."""
+"""Opens the listening sockets of a server; an error says what to do about an address that is taken."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ function explain(error) {
     return report('application', `The application needs ${module}, which cannot be found`, text, solution, trace);
   }
   if (name === 'SyntaxError') {
-    let solution = `Mend the line. ${RESTART_NOTE}`;
+    let solution = `Fix the line. ${RESTART_NOTE}`;
     if (/import statement outside a module|Unexpected token 'export'/.test(text)) {
       solution = 'The file is an ES module: write "type": "module" into package.json, or rename the file to .mjs.';
     }
@@ -47,7 +47,7 @@ function explain(error) {
     const solution = 'Only the first HTTP server is redirected. Any other listens where it says, which one process can do at a time.';
     return report('application', `The application cannot listen: ${text}`, 'The application listens on more than one address.', solution, trace);
   }
-  return report('application', `The application threw ${name}: ${text}`, 'The error was thrown while the application was loaded. The traceback is below.', `Mend the application. ${RESTART_NOTE}`, trace);
+  return report('application', `The application threw ${name}: ${text}`, 'The error was thrown while the application was loaded. The traceback is below.', `Fix the application. ${RESTART_NOTE}`, trace);
 }
 
 // Workers of the module cluster listen.

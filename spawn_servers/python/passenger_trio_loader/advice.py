@@ -17,7 +17,7 @@ def explain(error, options, interface):
     category = "application"
     summary = "The application raised %s: %s" % (kind, message_of(error))
     problem = "The exception was raised while the application was loaded. The traceback says where."
-    solution = "Mend the application. It is started again with the next request, or when it is restarted."
+    solution = "Fix the application. It is started again with the next request, or when it is restarted."
     if isinstance(error, ModuleNotFoundError) and error.name:
         missing = error.name
         wanted = options.get("entry_module") or ""
@@ -40,7 +40,7 @@ def explain(error, options, interface):
         summary = "The application has a syntax error: %s (%s, line %s)" % (error.msg, error.filename, error.lineno)
         problem = "Python %s cannot read the file." % version
         solution = (
-            "Mend the line. If it is right for a later version of Python, choose that interpreter with --python: "
+            "Fix the line. If it is right for a later version of Python, choose that interpreter with --python: "
             "the application runs under %s." % sys.executable
         )
     elif isinstance(error, SystemExit):

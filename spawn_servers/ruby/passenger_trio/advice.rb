@@ -14,7 +14,7 @@ module PassengerTrio
         summary = "The application raised #{error.class}: #{message_of(error)}"
         category = "application"
         problem = "The exception was raised while the application was loaded. The backtrace says where."
-        solution = "Mend the application. It is started again with the next request, or when it is restarted."
+        solution = "Fix the application. It is started again with the next request, or when it is restarted."
         case error
         when StartupError
           return members(error.category, error.message, error.problem, error.solution, "")
@@ -24,7 +24,7 @@ module PassengerTrio
         when SyntaxError
           summary = "The application has a syntax error: #{message_of(error).lines.first.to_s.strip}"
           problem = "Ruby #{RUBY_VERSION} cannot read the file:\n#{message_of(error)}"
-          solution = "Mend the line. If it is right for a later Ruby, choose that with --ruby: the application runs under #{ruby}."
+          solution = "Fix the line. If it is right for a later Ruby, choose that with --ruby: the application runs under #{ruby}."
         when SystemExit
           summary = "The application ended the process while it was loaded: exit(#{error.status})"
           problem = "A Rack application is loaded and must not exit. This often is a command-line program."

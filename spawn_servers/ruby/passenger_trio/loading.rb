@@ -44,7 +44,7 @@ module PassengerTrio
         raise StartupError.new(
           "configuration", "#{path} has no Rack application: what it runs cannot be called",
           "`run` was given #{app.class}. A Rack application is an object with a method `call`.",
-          "Mend the `run` line of #{path}."
+          "Fix the `run` line of #{path}."
         )
       end
 

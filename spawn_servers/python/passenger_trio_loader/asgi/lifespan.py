@@ -45,7 +45,7 @@ class Lifespan:
                 "application",
                 "The application failed in its start-up (lifespan): %s" % (what or "it does not say why"),
                 "It answered lifespan.startup with lifespan.startup.failed. The traceback says where, if it told.",
-                "Mend the application, or what its start-up needs (a database, another service). "
+                "Fix the application, or what its start-up needs (a database, another service). "
                 "It is started again with the next request, or when it is restarted.",
                 traceback=report,
             )
