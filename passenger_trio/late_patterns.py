@@ -8,15 +8,17 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-__all__ = ["late"]
+__all__ = ["Late", "late"]
 
 
 def late(text: str, flags: re.RegexFlag = re.NOFLAG) -> re.Pattern[str]:
     """``re.compile``, with an error in the pattern at its first use."""
-    return cast("re.Pattern[str]", _Late(text, flags))
+    return cast("re.Pattern[str]", Late(text, flags))
 
 
-class _Late:
+class Late:
+    """A pattern that is compiled with the first look at one of its attributes."""
+
     def __init__(self, text: str, flags: re.RegexFlag) -> None:
         self._text = text
         self._flags = flags

@@ -177,6 +177,7 @@ ALLOWED: dict[str, set[str]] = {
         "testing",
         "cli",  # with ``program``: what it starts, loaded in advance (``warm_process``)
         "program",
+        "later",
         "tree",
         "running",
         "admin",

@@ -18,6 +18,8 @@ import socket
 import sys
 from typing import Any
 
+from passenger_trio.late_patterns import Late
+
 __all__ = ["LONGEST", "serve_requests"]
 
 LONGEST = 128 * 1024
@@ -64,9 +66,9 @@ def serve_requests(number: int) -> dict[str, Any] | None:
 
 
 def _load() -> None:
-    """Import what a server imports until it serves."""
+    """Import what a server imports, before it serves and after that, and do what it does at the first use of a class or a pattern."""
     import difflib  # noqa: F401
-    import importlib.util  # noqa: F401
+    import importlib.util
     import runpy  # noqa: F401
 
     import passenger_trio.cli.apps_dir
@@ -75,7 +77,25 @@ def _load() -> None:
     import passenger_trio.cli.source
     import passenger_trio.cli.start_cmd
     import passenger_trio.program
+    import passenger_trio.testing.run_directory
     import passenger_trio.tree  # noqa: F401
+    from passenger_trio.later import LATER
+
+    for name in LATER:
+        importlib.import_module(name)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("passenger_trio."):
+            for value in list(vars(module).values()):
+                _finish(value)
+
+
+def _finish(value: object) -> None:
+    """What a server does at the first use (``records``, ``late_patterns``): each of hundreds of servers would do it anew."""
+    if isinstance(value, type):
+        getattr(value, "__attrs_props__", None)
+    elif isinstance(value, Late):
+        for name in ("match", "fullmatch", "search", "sub"):
+            getattr(value, name)
 
 
 def _tell_of_ends(control: socket.socket) -> None:

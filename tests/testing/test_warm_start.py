@@ -73,6 +73,25 @@ def test_what_an_interpreter_reads_at_its_start_needs_a_new_one(root: Path, warm
         assert b"warm_process" not in command_of(server.pid)
 
 
+LOADED = """
+import sys
+from passenger_trio.testing import warm_process
+warm_process._load()
+from passenger_trio import records
+from passenger_trio.later import LATER
+late = [name for name in LATER if name not in sys.modules]
+ours = [vars(module) for name, module in sys.modules.items() if name.startswith("passenger_trio.")]
+drafts = [value for names in ours for value in names.values() if isinstance(value, type) and any(isinstance(one, records._Fact) for one in vars(value).values())]
+print(late, drafts, sum(isinstance(value, type) and "__attrs_attrs__" in vars(value) for names in ours for value in names.values()) > 100)
+"""
+
+
+def test_DE10_what_a_server_does_late_is_done_before_it_is_forked() -> None:
+    """Else each of hundreds of servers would import the same modules and build the same classes: half of what its start costs."""
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[] [] True\n"
+
+
 def test_its_end_is_told_as_that_of_a_child(root: Path, warmed: None) -> None:
     for arguments, code in ((["start", "--no-such-option"], 2), (["start", str(root / "nothing")], 4)):
         process = start_server(arguments, os.environ, stdout=subprocess.DEVNULL)
