@@ -257,3 +257,24 @@ def test_FR1_before_a_slot_goes_back_for_its_budget_the_owner_hears_who_waits(le
     ended = ledger.ended(start.slot, SessionOutcome.DONE, 2.0003, kept=True)
     assert [type(decision.message) for decision in ended if isinstance(decision, Send)] == [Want, Return]
     assert _wants(ended) == [(2.0001,)]
+
+
+@pytest.mark.parametrize(("limit", "soon"), [(100, False), (6, True), (0, False)])
+def test_FR6_a_longer_queue_is_told_soon_where_it_may_become_full(ledger: FrontLedger, limit: int, soon: bool) -> None:
+    """Others count as many as were told. Far from the limit it does not matter: the list is as long as there are slots."""
+    ledger.add_group(KEY, limit)
+    ledger.recalled(Recall(KEY, (), 0, 0, 2), 1.9)
+    for number in range(1, 4):
+        ledger.queue(WaiterId(number), KEY, 2.0)
+    assert _wants(ledger.tick(2.0)) == [(2.0, math.nextafter(2.0, 3.0))]
+    ledger.queue(WaiterId(4), KEY, 2.0001)
+    assert (ledger.next_level() == pytest.approx(2.0 + GAP)) is soon
+
+
+def test_FR1_who_takes_few_processes_takes_no_place_in_the_list_from_the_others(ledger: FrontLedger) -> None:
+    """It may wait for a process that is busy: the slot that becomes free is for the next one who takes it. (That was not known here, and a younger one elsewhere got it.)"""
+    ledger.recalled(Recall(KEY, (), 0, 0, 1), 1.9)
+    ledger.queue(FIRST, KEY, 2.0, route=b"r")
+    ledger.queue(SECOND, KEY, 2.1)
+    ledger.queue(WaiterId(3), KEY, 2.2)
+    assert _wants(ledger.tick(2.2)) == [(2.0, 2.1)]

@@ -28,6 +28,8 @@ _MOMENT = 0.008
 """Seconds for which it counts that somebody has waited for longer than was told."""
 PAUSE = 0.001
 """Seconds for which a slot of a busy front waits for the front's own clients although somebody waits elsewhere. They come back at once, mostly."""
+_PART_OF_ROOM = 16
+"""With less fronts than that, all that each has not told of does not fill the queue."""
 LINGER = 0.1
 """Seconds for which an idle slot stays."""
 
@@ -153,8 +155,12 @@ class FrontGroup:
 
     @property
     def is_longer(self) -> bool:
-        """Whether the queue is longer than others count."""
-        return self.most_queued > 0 and self.told is not None and len(self.waiters) > self.told.waiting
+        """Whether the queue is longer than others count, by a part of the room that is left to its limit."""
+        if not self.most_queued or self.told is None:
+            return False
+        waiting = len(self.waiters)
+        room = max(0, self.most_queued - waiting - self.waiting_elsewhere)
+        return waiting - self.told.waiting > room // _PART_OF_ROOM
 
     def leaves(self, slot: Slot) -> float:
         """When an idle slot goes back."""
@@ -188,8 +194,11 @@ class FrontGroup:
 
     def want(self, age: float) -> Want:
         listed: list[Waiting] = []
+        # Who does not take every process may wait for one that is busy. What another one serves meanwhile must be known, too.
+        left = self.most_wanted
         for waiting in self.waiters.values():
-            if len(listed) == self.most_wanted:
+            if not left or len(listed) == MOST_WANTED:
                 break
             listed.append(waiting)
+            left -= not waiting.is_choosy
         return Want(self.key, tuple(listed), len(self.waiters), self.grants_seen, age)
