@@ -30,6 +30,7 @@ from passenger_trio.records import define, frozen
 from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.choose_spawner import MakeSpawner, SpawnerFacts, SpawnerParts, spawners_of
+from passenger_trio.spawning.early_loader import EarlyLoader
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import Spawner
@@ -70,9 +71,13 @@ class PoolParts:
         restart_files: RestartFiles,
         extensions: Extensions,
         make_spawners: MakeSpawners = spawners_of,
+        early: EarlyLoader | None = None,
     ) -> PoolParts:
-        """Must be called within a Trio run."""
-        spawn_listener = SpawnListener(places.spawn_socket, kernel, mode=places.spawn_mode)
+        """Must be called within a Trio run.
+
+        :param early: a loader that was started before, for the first spawn.
+        """
+        spawn_listener = SpawnListener(places.spawn_socket, kernel, mode=places.spawn_mode, early=early)
         remains = Remains(kernel)
         return cls(
             pool,

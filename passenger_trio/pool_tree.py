@@ -41,7 +41,6 @@ from passenger_trio.preflight import examine
 from passenger_trio.records import define
 from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.app_spec import AppSpec
-from passenger_trio.spawning.choose_spawner import uses_preloader
 from passenger_trio.system.pidfd import why_no_processes
 from passenger_trio.system.resource_limits import soft_limit
 from passenger_trio.system.syscalls import cpus
@@ -183,7 +182,7 @@ async def open_pool(config: Config, *, extensions: Extensions | None = None) -> 
             await parts.start_pool(program)
             await parts.start_watches(program)
             for spec in specs:
-                limits = group_limits(spec.app, preloads=uses_preloader(spec))
+                limits = group_limits(spec.app, preloads=spec.uses_preloader)
                 await pool.add_group(spec.key, limits, parts.spawners(spec), spec.app.shutdown_timeout)
             try:
                 await wait_until(

@@ -10,15 +10,16 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import trio
 
+from passenger_trio.early_start import EarlyStart, start_before_server
 from passenger_trio.errors import EnvironmentUnfit, Forced, OptionError, PassengerError, StartupStopped
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import server as lines
 from passenger_trio.options import Config
 from passenger_trio.reload.config_source import ConfigSource
-from passenger_trio.running import RunningServer
 from passenger_trio.signals import Effect, effects
 from passenger_trio.spawning.server_user import become_user, stays
 from passenger_trio.system.cgroups import OwnCgroup, enter_own_cgroup
@@ -27,10 +28,14 @@ from passenger_trio.system.inotify import DirectoryWatch
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.syscalls import pidfd_open
 from passenger_trio.system.terminal import has_terminal
-from passenger_trio.tree import open_tree
+
+if TYPE_CHECKING:
+    from passenger_trio.running import RunningServer
 
 __all__ = ["run"]
 
+_HAS_GENERATIONS = hasattr(gc, "freeze")
+"""PyPy's collector is of another kind."""
 _SETTLE = 0.1
 _LOOK = 1.0
 """Seconds."""
@@ -57,7 +62,9 @@ def run(config: Config, *, on_ready: Callable[[RunningServer], None], source: Co
     # Another user than the one that entered it could not leave it.
     cgroup = enter_own_cgroup() if stays(config.server.user) else None
     try:
-        trio.run(_main, config, on_ready, source, heeded, unheard, lifeline, cgroup)
+        known = source.found if source is not None else None
+        early = start_before_server(config, cgroup, known)
+        trio.run(_main, config, on_ready, source, heeded, unheard, lifeline, cgroup, early)
     finally:
         end_all_strays()
         if cgroup is not None:
@@ -95,7 +102,16 @@ async def _main(
     unheard: list[int],
     lifeline: PidFd | None = None,
     cgroup: OwnCgroup | None = None,
+    early: EarlyStart | None = None,
 ) -> None:
+    # Here: the loader was started just now, and makes its own imports meanwhile (DE10). What is imported stays: looking for
+    # cycles in it is for nothing.
+    gc.disable()
+    from passenger_trio.tree import open_tree
+
+    if _HAS_GENERATIONS:
+        gc.freeze()
+    gc.enable()
     failure: PassengerError | None = None
     kernel = ErrorKernel()
     had_terminal = has_terminal()
@@ -144,7 +160,9 @@ async def _main(
                 program.start_soon(_follow_lifeline, lifeline, program.cancel_scope, kernel)
             try:
                 known = source.found if source is not None else None
-                async with open_tree(config, kernel, become_user=become_user, own_cgroup=cgroup, known=known) as server:
+                async with open_tree(
+                    config, kernel, become_user=become_user, own_cgroup=cgroup, known=known, early=early
+                ) as server:
                     with kernel.contain("the banner"):
                         on_ready(server)
                     program.start_soon(_settle_memory)
@@ -170,7 +188,7 @@ async def _main(
 
 async def _settle_memory() -> None:
     """Exempt the loaded objects from garbage collection, once the first requests were answered."""
-    if hasattr(gc, "freeze"):  # PyPy's collector is of another kind
+    if _HAS_GENERATIONS:
         await trio.sleep(_SETTLE)
         gc.collect()
         gc.freeze()

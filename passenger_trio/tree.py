@@ -72,6 +72,7 @@ from passenger_trio.system.resource_limits import soft_limit
 from passenger_trio.system.syscalls import cpus
 
 if TYPE_CHECKING:
+    from passenger_trio.early_start import EarlyStart
     from passenger_trio.fronts.fronts import Fronts
     from passenger_trio.pool.lease_desk import LeaseDesk
 
@@ -150,6 +151,7 @@ async def open_tree(
     become_user: Callable[[str], None] | None = None,
     own_cgroup: OwnCgroup | None = None,
     known: Mapping[AppOptions, DetectedApp] | None = None,
+    early: EarlyStart | None = None,
 ) -> AsyncIterator[RunningServer]:
     """``open_server`` with the caller's error kernel.
 
@@ -157,13 +159,16 @@ async def open_tree(
         program embeds the server, and decides for itself as whom it runs.
     :param own_cgroup: the cgroup that the process has made for itself; None: it has none.
     :param known: applications whose directories were looked at just now.
+    :param early: what was begun before this module was imported. The tree owns it.
     :param make_spawners: makes the spawners of an application; tests replace the real ones.
     """
     with ExitStack() as resources:
+        if early is not None:
+            resources.callback(early.close)
         given = take_over(listeners, resources)
         if missing := why_no_processes():
             raise EnvironmentUnfit(f"passenger_trio needs /proc: {missing}")
-        apps = examine(config, known=known, is_embedded=become_user is None)
+        apps = early.apps if early is not None else examine(config, known=known, is_embedded=become_user is None)
         if become_user is None and config.server.user:
             raise OptionError(
                 "user", config.server.user, "a program that embeds the server becomes another user itself"
@@ -177,20 +182,23 @@ async def open_tree(
         if become_user is not None and not stays(config.server.user):
             await import_rest()  # that user may not be able to read our interpreter's modules
             become_user(config.server.user)
-        instance = create_instance_dir(config.server.instance_dir)
-        resources.callback(instance.remove)
+        if early is not None:
+            instance, places, specs = early.instance, early.places, early.specs
+        else:
+            instance = create_instance_dir(config.server.instance_dir)
+            resources.callback(instance.remove)
+            places = AppPlaces(
+                config,
+                os.environ,
+                instance.path,
+                instance.spawn_socket,
+                is_embedded=become_user is None,
+                own_cgroup=own_cgroup,
+            )
+            resources.callback(places.close)
+            specs = places.make_specs(config.apps, apps)
         limits = pool_limits(config.pool, cpus(), most_by_files(soft_limit("NOFILE")))
         pool = Pool(limits, kernel)
-        places = AppPlaces(
-            config,
-            os.environ,
-            instance.path,
-            instance.spawn_socket,
-            is_embedded=become_user is None,
-            own_cgroup=own_cgroup,
-        )
-        resources.callback(places.close)
-        specs = places.make_specs(config.apps, apps)
         code_watcher = CodeWatcher(pool, watched_of(specs), kernel)
         routes = [Route(spec.key, spec.app) for spec in specs]
         access_log = AccessLog.open(config, kernel)
@@ -268,7 +276,16 @@ async def open_tree(
         end: float | None = None
         keep = kernel.supervise_started
         async with trio.open_nursery() as tree:
-            parts = PoolParts.make(pool, config.pool, places, kernel, reloading.restart_files(), own, make_spawners)
+            parts = PoolParts.make(
+                pool,
+                config.pool,
+                places,
+                kernel,
+                reloading.restart_files(),
+                own,
+                make_spawners,
+                early.loader if early is not None else None,
+            )
             await parts.start_pool(tree)
             started = trio.current_time()
             if spans is not None:

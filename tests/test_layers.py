@@ -123,7 +123,9 @@ ALLOWED: dict[str, set[str]] = {
         "options",
         "version",
     },
+    "early_start": {"preflight", "admin", "spawning", "system", "core", "errors", "options"},
     "tree": {
+        "early_start",
         "log_lines",
         "pool_parts",
         "library_errors",
@@ -146,6 +148,7 @@ ALLOWED: dict[str, set[str]] = {
     "later": set(),
     "signals": set(),
     "program": {
+        "early_start",
         "log_lines",
         "signals",
         "tree",

@@ -87,10 +87,6 @@ def _start(ctx: click.Context, /, what: tuple[str, ...], **values: Any) -> None:
     from passenger_trio.cli.source import StartSource
     from passenger_trio.program import run
 
-    if _HAS_GENERATIONS:
-        gc.freeze()
-    gc.enable()
-
     _collect_less()
     root, target = root_and_target(what)
     mounts: tuple[Mount, ...] = values.pop("app")

@@ -18,7 +18,7 @@ from passenger_trio.pool.pool import Pool
 from passenger_trio.reload.other_fronts import OtherFronts
 from passenger_trio.server.front import Front
 from passenger_trio.spawning.app_spec import AppSpec
-from passenger_trio.spawning.choose_spawner import MakeSpawner, uses_preloader
+from passenger_trio.spawning.choose_spawner import MakeSpawner
 from passenger_trio.system.cgroups import remove_cgroup
 
 __all__ = ["ServedApps"]
@@ -66,14 +66,14 @@ class ServedApps:
                 if self._pool.has(spec.key):
                     # One of this name may be on its way out: it comes back, with other processes.
                     self._pool.remove_group(spec.key)
-                limits = group_limits(spec.app, preloads=uses_preloader(spec))
+                limits = group_limits(spec.app, preloads=spec.uses_preloader)
                 self._pool.add_group_nowait(spec.key, limits, spawners(spec), spec.app.shutdown_timeout)
             self._pool.notify_changed()
 
     def restart(self, spec: AppSpec, make_spawner: MakeSpawner) -> None:
         """Restart an application, with other options."""
         spec.programs.update(self.specs[spec.key].programs)
-        limits = group_limits(spec.app, preloads=uses_preloader(spec))
+        limits = group_limits(spec.app, preloads=spec.uses_preloader)
         self._pool.change_group(spec.key, limits, make_spawner, spec.app.shutdown_timeout)
         self._pool.restart(spec.key)
 
@@ -81,7 +81,7 @@ class ServedApps:
         """Change the options of an application whose processes stay."""
         served = self.specs[spec.key]
         served.change(spec.app)  # its spawners see the new times, too
-        limits = group_limits(spec.app, preloads=uses_preloader(spec))
+        limits = group_limits(spec.app, preloads=spec.uses_preloader)
         self._pool.change_group(spec.key, limits, None, spec.app.shutdown_timeout)
 
     async def wait_started(self, keys: Sequence[GroupKey]) -> None:

@@ -159,6 +159,11 @@ class AppSpec:
         return dict(self.programs)
 
     @property
+    def uses_preloader(self) -> bool:
+        """Whether a preloader forks its processes."""
+        return self.detected.app_type != "generic" and self.app.spawn_method != "direct"
+
+    @property
     def concurrency(self) -> int:
         """See ``concurrency_of``."""
         return concurrency_of(self.app, self.detected)

@@ -27,7 +27,7 @@ from passenger_trio.spawning.warm_up import WarmSpawner
 from passenger_trio.system.logs import AppOutput
 from passenger_trio.system.ports import Ports
 
-__all__ = ["MakeSpawner", "SpawnerFacts", "SpawnerParts", "spawners_of", "uses_preloader"]
+__all__ = ["MakeSpawner", "SpawnerFacts", "SpawnerParts", "spawners_of"]
 
 MakeSpawner = Callable[[int], Spawner]
 """Makes the spawner of a generation, which spawns the code as it is from then on."""
@@ -55,11 +55,6 @@ class SpawnerParts:
     kernel: ErrorKernel
 
 
-def uses_preloader(spec: AppSpec) -> bool:
-    """Whether a preloader forks the application's processes."""
-    return spec.detected.app_type != "generic" and spec.app.spawn_method != "direct"
-
-
 def spawners_of(spec: AppSpec, parts: SpawnerParts, facts: SpawnerFacts) -> MakeSpawner:
     """What makes the spawner of each generation of an application."""
     sink = AppOutput(spec.key.name)
@@ -71,7 +66,7 @@ def spawners_of(spec: AppSpec, parts: SpawnerParts, facts: SpawnerFacts) -> Make
         return WarmSpawner(spawner, spec.app.warmup_url, spec.app.base_uri, spec.app.start_timeout)
 
     def make_cold(generation: int) -> Spawner:
-        if uses_preloader(spec):
+        if spec.uses_preloader:
             return SmartSpawner(
                 spec,
                 parts.spawn_listener,

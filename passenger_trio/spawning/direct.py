@@ -51,16 +51,26 @@ async def start_loader(
     launch.command = command
     pid = 0
 
-    with spawn_listener.expect(role, lambda peer: is_program(peer, pid, spec.uid)) as pending:
+    own = launch.make_environment()
+    early = spawn_listener.take_early(role, command, own, spec.umask)
+
+    with spawn_listener.expect(
+        role, lambda peer: is_program(peer, pid, spec.uid), early[0] if early is not None else None
+    ) as pending:
         environment = {
-            **launch.make_environment(),
+            **own,
             "PASSENGER_TRIO_SPAWN_SOCKET": spawn_listener.path,
             "PASSENGER_TRIO_SPAWN_TOKEN": pending.token,
         }
         launch.advance("preparation", "start_program")
         try:
             output.give_to(spec.user)
-            if role == "preloader" and spec.app.preloader_socket:
+            if early is not None:
+                _, pidfd, started_output = early
+                pid = pidfd.pid
+                output.close()
+                output = launch.output = started_output
+            elif role == "preloader" and spec.app.preloader_socket:
                 command = launch.command = (f"the preloader on {spec.app.preloader_socket}",)
                 pidfd = take_into_use(spec.app.preloader_socket, environment, output.writing_end)
                 pid = pidfd.pid

@@ -136,6 +136,12 @@ class OutputPipe:
         if dropped and self.on_lines is not None:
             self.on_lines([f"({dropped} lines of output came too fast and were dropped)"])
 
+    def discard(self) -> None:
+        """Close it unread. For a pipe that nothing was written to, where no event loop runs."""
+        self.close_writing_end()
+        fd, self._reading_end = self._reading_end, -1
+        os.close(fd)
+
     def close(self) -> None:
         """Read and deliver the bytes that have arrived, then close. Idempotent."""
         self.close_writing_end()

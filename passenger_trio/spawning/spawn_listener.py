@@ -30,16 +30,19 @@ from passenger_trio.errors import SpawnServerError
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import spawning as lines
 from passenger_trio.records import define
+from passenger_trio.spawning.early_loader import EarlyLoader
+from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.system.callers import Caller, serve_callers
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.raw_stream import RawStream
 from passenger_trio.system.unix_peers import PeerCredentials
 
-__all__ = ["ControlConnection", "PendingSpawn", "SpawnListener"]
+__all__ = ["SPAWN_BACKLOG", "ControlConnection", "PendingSpawn", "SpawnListener"]
 
 _HELLO_TIME = 5.0
 _MAX_CALLERS = 64
 _MAX_REMAINING = 256
+SPAWN_BACKLOG = 128
 _BURST = 64
 _PAUSE = 0.02
 """Seconds of rest after each ``_BURST`` messages of one loader: one that floods us slows itself down and nobody else."""
@@ -180,24 +183,58 @@ class PendingSpawn:
 class SpawnListener:
     """The listener of one instance."""
 
-    def __init__(self, path: str, kernel: ErrorKernel | None = None, *, mode: int = 0o600) -> None:
-        """:param mode: of the socket's file: 0o666 if applications run as other users."""
+    def __init__(
+        self, path: str, kernel: ErrorKernel | None = None, *, mode: int = 0o600, early: EarlyLoader | None = None
+    ) -> None:
+        """:param mode: of the socket's file: 0o666 if applications run as other users.
+        :param early: a loader that was started before, with a token of its own.
+        """
         self.path = path
         self._mode = mode
         self._kernel = kernel or ErrorKernel()
         self._expected: dict[str, PendingSpawn] = {}
         self._caller_limit = CallerLimit(_MAX_CALLERS)
+        self._early = early
+        self._early_pending: PendingSpawn | None = None
+        if early is not None:
+            # It may have connected before its spawn begins.
+            self._early_pending = PendingSpawn(
+                early.token, early.role, lambda peer: peer.pid == early.pidfd.pid and peer.uid == early.uid
+            )
+            self._expected[early.token] = self._early_pending
+
+    def take_early(
+        self, role: str, command: tuple[str, ...], environment: dict[str, str], umask: int
+    ) -> tuple[PendingSpawn, PidFd, OutputPipe] | None:
+        """The loader that was started early, if it is the one that the first spawn wants; ``expect`` gets the pending spawn."""
+        pending, self._early_pending = self._early_pending, None
+        if pending is None or self._early is None:
+            return None
+        output = self._early.take_output(role, command, environment, umask)
+        if output is None:
+            self._forget(pending)
+            return None
+        return pending, self._early.pidfd, output
 
     @contextmanager
-    def expect(self, role: str, accepts: Callable[[PeerCredentials], bool]) -> Iterator[PendingSpawn]:
-        """Within the block, a loader of ``role`` may connect with the token of the pending spawn."""
-        pending = PendingSpawn(secrets.token_hex(16), role, accepts)
-        self._expected[pending.token] = pending
+    def expect(
+        self, role: str, accepts: Callable[[PeerCredentials], bool], early: PendingSpawn | None = None
+    ) -> Iterator[PendingSpawn]:
+        """Within the block, a loader of ``role`` may connect with the token of the pending spawn.
+
+        :param early: of ``take_early``: the one to go on with.
+        """
+        pending = early or PendingSpawn(secrets.token_hex(16), role, accepts)
+        if early is None:
+            self._expected[pending.token] = pending
         try:
             yield pending
         finally:
-            self._expected.pop(pending.token, None)
-            pending._abandon()
+            self._forget(pending)
+
+    def _forget(self, pending: PendingSpawn) -> None:
+        self._expected.pop(pending.token, None)
+        pending._abandon()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen until cancelled."""
@@ -205,12 +242,13 @@ class SpawnListener:
             self.path,
             self._receive_caller,
             self,
-            backlog=128,
+            backlog=SPAWN_BACKLOG,
             failed=lambda exc: lines.spawn_socket_failed(reason=str(exc.strerror)),
             kernel=self._kernel,
             task="a connection to the spawn socket",
             task_status=task_status,
             mode=self._mode,
+            listening=self._early.take_listening() if self._early is not None else None,
         )
 
     def arrive(self, caller: Caller) -> int | None:

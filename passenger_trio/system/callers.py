@@ -68,12 +68,14 @@ async def serve_callers(
     task: str,
     task_status: trio.TaskStatus[None],
     mode: int = 0o600,
+    listening: socket.socket | None = None,
 ) -> None:
     """Listen at ``path``, for our user only, until cancelled.
 
     :param serve: runs the connection, and owns its socket from the start.
     :param failed: called when ``accept`` fails.
     :param mode: of the socket's file; 0o666 lets other users in, whom ``serve`` has to tell apart.
+    :param listening: a socket that listens there already; it is closed at the end.
     :param task: the name of a connection in the reports of the error kernel.
     :raises OSError: cannot listen at the path.
     """
@@ -116,7 +118,7 @@ async def serve_callers(
             if containment.error is not None:
                 sock.close()
 
-    listener = listen_unix(path, backlog, mode=mode)
+    listener = listening or listen_unix(path, backlog, mode=mode)
     try:
         async with trio.open_nursery() as callers:
             task_status.started()

@@ -1,0 +1,15 @@
+"""Whether an application's first program may be started before the server is there (``early_start``)."""
+
+from __future__ import annotations
+
+from passenger_trio.options import Config
+
+__all__ = ["may_start_early"]
+
+
+def may_start_early(config: Config) -> bool:
+    """Whether the first spawn is certain, and of which application: there is one, which shall have a process from the start."""
+    if len(config.apps) != 1 or config.server.apps_dir:
+        return False
+    app = config.apps[0]
+    return app.min_instances > 0 and not (app.app_start_command or app.preloader_socket or app.user or app.group)

@@ -1,0 +1,109 @@
+"""The first program of an application is started before the server is imported: it needs as long for its own imports as we do (DE10).
+
+It is the loader that the first spawn would start, with the same command, environment and limits. It connects, says hello, and waits for its
+options: none of the application's code runs before its spawn takes it over (``spawn_listener``, ``direct.start_loader``).
+
+Laws:
+
+* This is a shortcut: whatever stands against it, there is none, and the spawn starts its program itself and reports what is wrong.
+* Only for a program of our own user that needs nothing prepared, and only for the one application of a server: nobody has to know which of
+  many is wanted first.
+* A program that no spawn has taken is ended with the server, by ``close``. Nothing of it is left.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+from passenger_trio.admin.registry import InstanceDir, create_instance_dir
+from passenger_trio.core.early_loader import may_start_early
+from passenger_trio.errors import PassengerError
+from passenger_trio.options import AppOptions, Config
+from passenger_trio.preflight import examine
+from passenger_trio.records import define
+from passenger_trio.spawning.app_places import AppPlaces
+from passenger_trio.spawning.app_spec import AppSpec
+from passenger_trio.spawning.detect import DetectedApp
+from passenger_trio.spawning.early_loader import EarlyLoader
+from passenger_trio.spawning.output import OutputPipe
+from passenger_trio.spawning.server_user import stays
+from passenger_trio.spawning.spawn_listener import SPAWN_BACKLOG
+from passenger_trio.system.cgroups import OwnCgroup
+from passenger_trio.system.children import start_program
+from passenger_trio.system.listen import listen_unix, remove_unix_socket
+from passenger_trio.system.pidfd import pin_child
+
+__all__ = ["EarlyStart", "start_before_server"]
+
+
+@define(eq=False)
+class EarlyStart:
+    """What exists of a server before it is imported. The server owns it as soon as it begins."""
+
+    apps: list[DetectedApp]
+    instance: InstanceDir
+    places: AppPlaces
+    specs: list[AppSpec]
+    loader: EarlyLoader
+    _resources: ExitStack
+
+    def close(self) -> None:
+        """End the loader, if no spawn has taken it, and remove the directories. Idempotent."""
+        self._resources.close()
+
+
+def start_before_server(
+    config: Config, own_cgroup: OwnCgroup | None, known: Mapping[AppOptions, DetectedApp] | None
+) -> EarlyStart | None:
+    """Start the first loader, if that is possible. Must be called where the server's children are to be: in its cgroup.
+
+    :param known: see ``open_tree``.
+    """
+    with ExitStack() as resources:
+        try:
+            if not (may_start_early(config) and stays(config.server.user)):
+                return None
+            apps = examine(config, known=known)
+            instance = create_instance_dir(config.server.instance_dir)
+            resources.callback(instance.remove)
+            places = AppPlaces(
+                config, os.environ, instance.path, instance.spawn_socket, is_embedded=False, own_cgroup=own_cgroup
+            )
+            resources.callback(places.close)
+            specs = places.make_specs(config.apps, apps)
+            spec = specs[0]
+            if spec.user is not None or spec.prepare is not None:
+                return None
+            loader = _start(spec, places.spawn_socket, places.spawn_mode)
+        except (PassengerError, OSError, ValueError):
+            return None
+        resources.callback(loader.close)
+        return EarlyStart(apps, instance, places, specs, loader, resources.pop_all())
+
+
+def _start(spec: AppSpec, path: str, mode: int) -> EarlyLoader:
+    """:raises OSError: it cannot be started.
+    :raises ValueError: neither, because of its environment.
+    """
+    role, command = ("preloader", spec.preloader_command) if spec.uses_preloader else ("worker", spec.command)
+    environment, umask, token = spec.environment_now(), spec.umask, secrets.token_hex(16)
+    with ExitStack() as undo:
+        listening = listen_unix(path, SPAWN_BACKLOG, mode=mode)
+        undo.callback(remove_unix_socket, path)
+        undo.callback(listening.close)
+        output = OutputPipe()
+        undo.callback(output.discard)
+        pid = start_program(
+            command,
+            cwd=spec.detected.root,
+            env={**environment, "PASSENGER_TRIO_SPAWN_SOCKET": path, "PASSENGER_TRIO_SPAWN_TOKEN": token},
+            output=output.writing_end,
+            umask=umask,
+        )
+        pidfd = pin_child(pid)
+        undo.pop_all()
+    output.close_writing_end()
+    return EarlyLoader(role, command, environment, umask, spec.uid, token, path, pidfd, output, listening)
