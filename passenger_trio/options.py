@@ -193,7 +193,7 @@ class AppOptions:
     )
     preloader_socket: str = option(
         "",
-        "fork from a preloader that runs already and listens on this Unix socket, instead of starting one (WSGI, ASGI, Rack)",
+        "fork from a preloader that runs already and listens on this Unix socket, instead of starting one (WSGI, ASGI, Rack); with --spawn-method direct, each process is taken from there",
         kind="path",
     )
     start_timeout: float = option(90.0, "most time until a process is ready")

@@ -9,7 +9,7 @@ import json
 import math
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from passenger_trio.errors import AdminError
@@ -52,19 +52,36 @@ def follow(admin_socket: str) -> Iterator[dict[str, Any]]:
         connection.close()
 
 
-def order(admin_socket: str, target: str, what: dict[str, Any], *, for_long: bool = False) -> dict[str, Any]:
+def order(
+    admin_socket: str,
+    target: str,
+    what: dict[str, Any],
+    *,
+    for_long: bool = False,
+    meanwhile: Callable[[], None] | None = None,
+) -> dict[str, Any]:
     """Send an order, and return the result.
 
     :param for_long: wait without a timeout.
+    :param meanwhile: called when the order is sent, before its result is waited for.
     :raises AdminError: the instance does not answer, or refuses.
     """
-    return _call(admin_socket, "POST", target, json.dumps(what).encode(), None if for_long else _PATIENCE)
+    return _call(admin_socket, "POST", target, json.dumps(what).encode(), None if for_long else _PATIENCE, meanwhile)
 
 
-def _call(admin_socket: str, method: str, target: str, body: bytes | None, patience: float | None) -> dict[str, Any]:
+def _call(
+    admin_socket: str,
+    method: str,
+    target: str,
+    body: bytes | None,
+    patience: float | None,
+    meanwhile: Callable[[], None] | None = None,
+) -> dict[str, Any]:
     connection = _Connection(admin_socket, patience)
     try:
         connection.request(method, target, body, headers={"Accept": "application/json", "Connection": "close"})
+        if meanwhile is not None:
+            meanwhile()
         response = connection.getresponse()
         body = response.read(_LONGEST + 1)
     except (FileNotFoundError, ConnectionRefusedError):

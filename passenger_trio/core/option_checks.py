@@ -125,12 +125,6 @@ RULES = (
     _Needs(
         AppOptions,
         "preloader_socket",
-        lambda config, app: app.spawn_method != "direct",
-        "there is no preloader: --spawn-method is direct",
-    ),
-    _Needs(
-        AppOptions,
-        "preloader_socket",
         lambda config, app: not (app.user or app.group),
         "the preloader runs already, as a user of its own: leave out --app-user and --app-group",
     ),

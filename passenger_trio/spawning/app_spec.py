@@ -95,6 +95,13 @@ class AppSpec:
         environment.update(app.env)
         return environment
 
+    def takes(self, role: str) -> bool:
+        """Whether a program of this role runs already, and is taken into use where it waits (CONTRACT.md 1.6).
+
+        :param role: ``worker`` or ``preloader``.
+        """
+        return bool(self.app.preloader_socket) and (role == "preloader" or self.app.spawn_method == "direct")
+
     @property
     def uid(self) -> int:
         """The user of its programs, whom the kernel has to name at the other end of their sockets."""

@@ -20,7 +20,7 @@ from passenger_trio.errors import SpawnError
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.handshake import Launch
 from passenger_trio.spawning.remains import Remains
-from passenger_trio.spawning.running_preloader import take_into_use
+from passenger_trio.spawning.running_preloader import take_into_use, wait_exit_status
 from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import SpawnedProcess, WithoutPreloader
 from passenger_trio.system.children import start_program
@@ -70,10 +70,12 @@ async def start_loader(
                 pid = pidfd.pid
                 output.close()
                 output = launch.output = started_output
-            elif role == "preloader" and spec.app.preloader_socket:
-                command = launch.command = (f"the preloader on {spec.app.preloader_socket}",)
+            elif spec.takes(role):
+                what = "preloader" if role == "preloader" else "process"
+                command = launch.command = (f"the {what} on {spec.app.preloader_socket}",)
                 pidfd = take_into_use(spec.app.preloader_socket, environment, output.writing_end)
                 pid = pidfd.pid
+                launch.ask_exit_status = partial(wait_exit_status, pidfd)
             else:
                 pid = start_program(
                     command,
@@ -103,11 +105,11 @@ def is_program(peer: PeerCredentials, pid: int, uid: int) -> bool:
 
 def _cannot_start(launch: Launch, command: tuple[str, ...], exc: OSError | ValueError) -> SpawnError:
     why = str(exc)
-    if launch.spec.app.preloader_socket and command == launch.command and command[0].startswith("the preloader"):
+    if launch.spec.app.preloader_socket and command[0].startswith("the "):
         return launch.failure(
             ErrorCategory.OPERATING_SYSTEM,
             f"{command[0]} cannot be taken into use: {getattr(exc, 'strerror', None) or why}",
-            "No preloader of this user waits there.",
+            "No program of this user waits there.",
             "Start it again, and then restart the application: its socket serves one start.",
         )
     if isinstance(exc, OSError):
@@ -156,6 +158,7 @@ def process_of(launch: Launch, ready: Ready, spawn_time: float, remains: Remains
         remains=remains,
         grace=launch.spec.app.shutdown_timeout,
         uid=launch.spec.uid,
+        ask_exit_status=None if launch.ask_exit_status is None else partial(launch.ask_exit_status, launch.pidfd.pid),
     )
 
 
@@ -169,9 +172,17 @@ class DirectSpawner(WithoutPreloader):
         self._spawn_listener = spawn_listener
         self._sink = sink
         self._remains = remains
+        self._taking = trio.Lock()
+        """Of programs that run already, one at a time listens."""
 
     async def spawn(self) -> SpawnedProcess:
         """See ``Spawner``."""
+        if self._spec.takes("worker"):
+            async with self._taking:
+                return await self._spawn()
+        return await self._spawn()
+
+    async def _spawn(self) -> SpawnedProcess:
         begun = trio.current_time()
         launch = Launch.begin(self._spec, JourneyType.SPAWN_DIRECTLY)
         done = False

@@ -1,8 +1,8 @@
-"""A preloader that runs already: it has loaded the application, and waits on a Unix socket until the server takes it into use
+"""A preloader, or a process, that runs already: it has loaded the application, and waits on a Unix socket until the server takes it into use
 (``--preloader-socket``, CONTRACT.md 1.6).
 
 The server gives it an environment and a pipe for its output, like a program that it starts. From then on it is a
-preloader like any other. It is not our child: its exit status is unknown, and its own parent reaps it.
+preloader or a process like any other. It is not our child: its own parent reaps it, and its exit status is known until then.
 
 Law (R47): it is trusted only if the process that listens on the path runs as our user. The control connection must come
 from that same process."""
@@ -15,10 +15,12 @@ import os
 import socket
 from collections.abc import Mapping
 
+import trio
+
 from passenger_trio.system.pidfd import PidFd
 from passenger_trio.system.unix_peers import PeerCredentials, peer_credentials, peer_lives
 
-__all__ = ["is_ours", "take_into_use"]
+__all__ = ["is_ours", "take_into_use", "wait_exit_status"]
 
 _TIME = 5.0
 """Seconds in which it must take a message that fits into the kernel's buffer, unless the environment is huge."""
@@ -55,3 +57,12 @@ def take_into_use(path: str, environment: Mapping[str, str], output: int) -> Pid
             pidfd.close()
             raise
         return pidfd
+
+
+async def wait_exit_status(pidfd: PidFd, pid: int) -> int:
+    """The exit status of a program that has ended. Sleeps for ever if its parent was faster than we: then nobody knows it any more."""
+    status = pidfd.status_of_zombie()
+    if status is None:
+        await trio.sleep_forever()
+    await trio.lowlevel.checkpoint()
+    return status

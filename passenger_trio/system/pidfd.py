@@ -27,6 +27,8 @@ from passenger_trio.system.syscalls import CLD_EXITED, P_PIDFD, WEXITED, pidfd_o
 __all__ = ["PidFd", "is_readable", "parent_of", "pin_child", "why_no_processes"]
 
 _PIDFD_SIGNAL_PROCESS_GROUP = 4
+_EXIT_CODE = 52 - 3
+"""proc(5), stat, field 52, behind the command name."""
 
 
 def parent_of(pid: int) -> int | None:
@@ -84,6 +86,19 @@ class PidFd:
         process reaped it.
         """
         return self._exit_status
+
+    def status_of_zombie(self) -> int | None:
+        """As ``exit_status``, for a process that is another's child. None: it runs, its parent has waited for it already, or the kernel does not show us."""
+        if self._fd < 0:
+            return None
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb", buffering=0) as file:
+                stat = file.read(4096)
+            pidfd_send_signal(self._fd, 0)  # it is there, so what we have read is its own
+        except OSError:
+            return None
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        return os.waitstatus_to_exitcode(int(fields[_EXIT_CODE])) if fields[0] == b"Z" else None
 
     def poll(self) -> bool:
         """Whether the process has ended. Reaps it if it is our child."""

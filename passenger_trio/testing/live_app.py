@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from passenger_trio.testing.clients import async_client, http_client, open_websocket
-from passenger_trio.testing.forked_preloader import ForkedPreloader, interface_of
+from passenger_trio.testing.forked_processes import ForkedProcesses, interface_of
 from passenger_trio.testing.leaks import Held, error_lines, grown, look, outlived
 from passenger_trio.testing.reachable import Reachable
 from passenger_trio.testing.servers import ServerUnderTest
@@ -42,7 +42,7 @@ class LiveApp(Reachable):
         self._address = address
         self.url = "http://localhost" if isinstance(address, str) else f"http://{address[0]}:{address[1]}"
         self._log_from = len(server.log) if server is not None else 0
-        self._forked: ForkedPreloader | None = None
+        self._forked: ForkedProcesses | None = None
         self._before: dict[int, Held] = {}
         self._settled: tuple[list[int], int] | None = None
 
@@ -123,19 +123,23 @@ class LiveApp(Reachable):
 
     # Life
 
-    def begin(self, make_preloader: Callable[[], ForkedPreloader] | None = None) -> None:
+    def begin(self, make_processes: Callable[[], ForkedProcesses] | None = None) -> None:
         """Fork the process of this test.
 
-        :param make_preloader: forks the test's process, for an application that is an object.
+        :param make_processes: forks the test's process, for an application that is an object.
         :raises DoesNotStart: the application does not start.
         """
         server = self.server
         server.in_use = True
-        if make_preloader is not None:
-            self._forked = make_preloader()
-        server.begin_test()  # behind the fork: it may take the copy into use at once
+        if make_processes is not None:
+            self._forked = make_processes()
+            if server.is_troubled:  # what makes it well again may take the copy into use at once
+                self._forked.fork_next()
+        server.begin_test()
         try:
-            pid = server.spawn()
+            pid = server.spawn(self._forked.fork_next if self._forked is not None else lambda: None)
+            if self._forked is not None:
+                self._forked.wait_next()
         except AssertionError as error:
             self._close_forked()
             server.in_use = False
@@ -261,14 +265,14 @@ def options_of(app: object, base: Path) -> Mapping[str, Any] | None:
 
 
 def options_for_object(application: object, base: Path, socket: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a server that takes the test's process as its preloader."""
+    """The options of a server that takes copies of the test's process into use."""
     return {
         "app_type": interface_of(application),
         **options,
         "root": str(base),
         "target": "passenger_trio.testing:application",
         "name": "app",
-        "spawn_method": "smart",
+        "spawn_method": "direct",
         "preloader_socket": str(socket),
     }
 

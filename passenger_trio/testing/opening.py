@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from passenger_trio.admin.instances import find_instance, list_instances
-from passenger_trio.testing.forked_preloader import ForkedPreloader, interface_of
+from passenger_trio.testing.forked_processes import ForkedProcesses, interface_of
 from passenger_trio.testing.leaks import KINDS
 from passenger_trio.testing.live_app import LiveApp, options_for_object, options_of
 from passenger_trio.testing.servers import Servers
@@ -61,9 +61,9 @@ def open_live_app(
     hook = request.config.hook
     options = dict(options)
     hook.pytest_passenger_options(request=request, options=options)
-    live_app, make_preloader = _find(request, servers, app, options)
-    if make_preloader is not None or live_app.is_ours:
-        live_app.begin(make_preloader)
+    live_app, make_processes = _find(request, servers, app, options)
+    if make_processes is not None or live_app.is_ours:
+        live_app.begin(make_processes)
     try:
         hook.pytest_passenger_start(live_app=live_app, request=request)
         yield live_app
@@ -94,7 +94,7 @@ def _find(
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
     environment = {name: str(value) for name, value in dict(options.get("env", {})).items()}
-    make = partial(ForkedPreloader, app, interface_of(app), server.home / "p", environment)
+    make = partial(ForkedProcesses, app, interface_of(app), server.home / "p", environment)
     return LiveApp.of(server), make
 
 

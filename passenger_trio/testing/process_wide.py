@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from passenger_trio.testing.forked_preloader import ForkedPreloader, interface_of
+from passenger_trio.testing.forked_processes import ForkedProcesses, interface_of
 from passenger_trio.testing.live_app import THRESHOLD, LiveApp, options_for_object, options_of
 from passenger_trio.testing.run_directory import HOME, run_directory, temporary_directory
 from passenger_trio.testing.servers import Servers
@@ -43,7 +43,7 @@ def serve(app: object, options: Mapping[str, Any]) -> LiveApp:
     )
     live_app = LiveApp.of(server)
     environment = {name: str(value) for name, value in dict(options.get("env", {})).items()}
-    live_app.begin(partial(ForkedPreloader, app, interface, server.home / "p", environment))
+    live_app.begin(partial(ForkedProcesses, app, interface, server.home / "p", environment))
     return live_app
 
 

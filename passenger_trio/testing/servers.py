@@ -2,7 +2,7 @@
 first use, shared by all tests that ask for the same.
 
 A server (TH3) listens on a Unix socket in the directory of its run, so workers of pytest-xdist do not
-meet. It ends with the process of the tests, whatever ends that, and then removes what is left of them (TH8). It keeps one preloader and no process between tests: a test orders a fresh one
+meet; a mark that says ``port=0`` has a free TCP port instead, which a browser needs. It ends with the process of the tests, whatever ends that, and then removes what is left of them (TH8). It keeps one preloader and no process between tests: a test orders a fresh one
 (``live_app``). Its log goes to a file, because a thread that reads a pipe would stand in the way of
 forking from the test's process.
 """
@@ -58,6 +58,10 @@ DEFAULTS: dict[str, Any] = {
 """Options of a server under test that differ from the command's defaults. No process is started but by order of a test."""
 
 
+def _nothing() -> None:
+    pass
+
+
 class ServerUnderTest(Supervisor):
     """A server whose log is a file."""
 
@@ -73,11 +77,13 @@ class ServerUnderTest(Supervisor):
             MARK: mark,
             "PASSENGER_TRIO_LOG_FORMAT": "json",
             "PASSENGER_TRIO_INSTANCE_DIR": str(home / "i"),
-            "PASSENGER_TRIO_SOCKET": str(home / "s"),
             **environment_of_a_server(home),
             **more,
         }
-        if os.geteuid() == 0 and "\nuser = " not in config.read_text():
+        text = config.read_text()
+        if "\nport = " not in text:
+            environment["PASSENGER_TRIO_SOCKET"] = str(home / "s")
+        if os.geteuid() == 0 and "\nuser = " not in text:
             environment["PASSENGER_TRIO_USER"] = "root"  # a test runs its applications as itself
         with open(home / "log", "wb") as log:
             if supervisor_python() == sys.executable:
@@ -128,20 +134,27 @@ class ServerUnderTest(Supervisor):
 
     # One test after another
 
+    @property
+    def is_troubled(self) -> bool:
+        """Whether something is left of crashes or of starts that failed."""
+        return self._troubled
+
     def begin_test(self) -> None:
         """Make the server as if no test had run: nothing is left of crashes and of starts that failed."""
         if self._troubled:
             self._order("restart", hard=True)
             self._troubled = False
 
-    def spawn(self) -> int:
+    def spawn(self, meanwhile: Callable[[], None] = _nothing) -> int:
         """Let a process be forked, or started, and wait until it can serve. Returns its pid.
 
+        :param meanwhile: called while the server is at it.
         :raises AssertionError: the application does not start. The text has the server's explanation.
         """
         deadline = time.monotonic() + _START_TIME
         while True:
-            [result] = self._order("spawn", for_long=True)["groups"]
+            [result] = self._order("spawn", for_long=True, meanwhile=meanwhile)["groups"]
+            meanwhile = _nothing
             # It waits as a request would, no longer than max_request_queue_time. The process goes on starting.
             waits_on = result["pid"] is None and result["error"]["code"] == "queue_timeout"
             if not waits_on or time.monotonic() > deadline:
@@ -196,8 +209,11 @@ class ServerUnderTest(Supervisor):
                 return surplus
             time.sleep(0.005)
 
-    def _order(self, what: str, *, for_long: bool = False, **members: Any) -> dict[str, Any]:
-        return order(str(self.ready["admin_socket"]), f"/v1/{what}", members, for_long=for_long)
+    def _order(
+        self, what: str, *, for_long: bool = False, meanwhile: Callable[[], None] | None = None, **members: Any
+    ) -> dict[str, Any]:
+        socket = str(self.ready["admin_socket"])
+        return order(socket, f"/v1/{what}", members, for_long=for_long, meanwhile=meanwhile)
 
     def _explanation(self, error: dict[str, Any]) -> str:
         cause = error["cause"]
@@ -281,7 +297,7 @@ class Servers:
     def get_for_object(self, options: Callable[[Path], Mapping[str, Any]], key: tuple[str, ...]) -> ServerUnderTest:
         """As ``get``, for application objects that are served in the same way.
 
-        :param options: makes the server's options from the path where the test's process waits as preloader.
+        :param options: makes the server's options from the path where copies of the test's process wait.
         :param key: what distinguishes the server.
         """
         name = repr(key)

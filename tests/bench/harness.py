@@ -59,7 +59,7 @@ def suites() -> None:
 def first() -> None:
     from test_first_response import application
 
-    from passenger_trio.testing.forked_preloader import ForkedPreloader
+    from passenger_trio.testing.forked_processes import ForkedProcesses
     from passenger_trio.testing.live_app import LiveApp, options_for_object
     from passenger_trio.testing.run_directory import HOME, temporary_directory
     from passenger_trio.testing.servers import Servers
@@ -78,7 +78,7 @@ def first() -> None:
                 lambda socket: options_for_object(application, place, socket, {}), ("bench",)
             )
             live_app = LiveApp.of(server)
-            live_app.begin(lambda: ForkedPreloader(application, "asgi", server.home / "p", {}))
+            live_app.begin(lambda: ForkedProcesses(application, "asgi", server.home / "p", {}))
             return live_app.get("/").text, live_app.end
 
         show("harness, an application by name (Flask)", named)

@@ -116,6 +116,22 @@ async def test_a_grandchild_is_watched_like_a_child_but_its_status_is_its_parent
             assert not pidfd.send_signal(signal.SIGTERM), "it has ended"
 
 
+async def test_the_status_of_anothers_child_is_there_until_its_parent_has_waited_for_it() -> None:
+    """TH2: of a process that was taken into use where it waited."""
+    with shell("(exit 7) & echo $!; read line; wait; echo waited; read line") as parent:
+        with pinned(int(first_line(parent))) as pidfd:
+            await pidfd.wait_exit()
+            assert pidfd.exit_status is None
+            assert pidfd.status_of_zombie() == 7
+            assert parent.stdin is not None
+            parent.stdin.write("\n")
+            parent.stdin.flush()
+            assert first_line(parent) == "waited"
+            assert pidfd.status_of_zombie() is None
+    with pinned(os.getpid()) as running:
+        assert running.status_of_zombie() is None
+
+
 async def test_wait_exit_is_a_checkpoint_also_when_it_has_ended() -> None:
     with shell("exit 0") as child, pinned(child.pid) as pidfd:
         await wait(pidfd)

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from passenger_trio.testing.forked_preloader import ForkedPreloader
+from passenger_trio.testing.forked_processes import ForkedProcesses
 from passenger_trio.testing.live_app import LiveApp, options_for_object
 from passenger_trio.testing.servers import Servers
 
@@ -67,7 +67,7 @@ def test_TH3_times_beside_clients_in_the_same_process(
             lambda socket: options_for_object(application, tmp_path, socket, {}), ("times",)
         )
         live_app = LiveApp.of(server)
-        live_app.begin(lambda: ForkedPreloader(application, "asgi", server.home / "p", {}))
+        live_app.begin(lambda: ForkedProcesses(application, "asgi", server.home / "p", {}))
         return live_app
 
     in_process = []
