@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from faces_tools import APPS
+from faces_tools import APPS, clients
 
 from passenger_trio.testing import RawClient, Supervisor, eventually
 from passenger_trio.testing.live_app import LiveApp
@@ -56,22 +57,18 @@ def test_fastapi(method: str) -> None:
         assert server.wait_log("closed")
 
 
-def test_its_requests_share_a_process_as_far_as_it_is_told(tmp_path: Path) -> None:
+@pytest.mark.passenger(str(FASTAPI), max_concurrent_requests_per_process=3, max_pool_size=2)
+def test_its_requests_share_a_process_as_far_as_it_is_told(live_app: LiveApp, tmp_path: Path) -> None:
     """``--max-concurrent-requests-per-process`` is what the pool's routing goes by: what is more waits, or gets another process."""
-    gate = tmp_path / "gate"
-    with (
-        Supervisor.start(
-            FASTAPI, "--max-concurrent-requests-per-process", "3", "--max-pool-size", "2", "--min-instances", "1"
-        ) as server,
-        ThreadPoolExecutor(8) as threads,
-    ):
-        waiting = [threads.submit(httpx.get, f"{server.url}/gate?path={gate}", timeout=60) for _ in range(3)]
+    gate, server = tmp_path / "gate", live_app.server
+    with clients(8) as send:
+        waiting = [send(live_app, f"/gate?path={gate}") for _ in range(3)]
         eventually(lambda: [process["sessions"] for process in server.group()["processes"]] == [3])
-        waiting += [threads.submit(httpx.get, f"{server.url}/gate?path={gate}", timeout=60) for _ in range(5)]
+        waiting += [send(live_app, f"/gate?path={gate}") for _ in range(5)]
         eventually(lambda: sorted(process["sessions"] for process in server.group()["processes"]) == [3, 3])
         assert {process["concurrency"] for process in server.group()["processes"]} == {3}
         gate.touch()
-        assert len({one.result().json()["pid"] for one in waiting}) == 2
+        assert len({json.loads(one.result().body)["pid"] for one in waiting}) == 2
 
 
 @pytest.mark.passenger(str(FASTAPI))
@@ -85,40 +82,47 @@ def test_one_process_serves_many_requests_at_a_time(live_app: LiveApp, tmp_path:
         assert {one.result().status for one in waiting} == {200}
 
 
-def leave_in_the_middle(server: Supervisor) -> float:
+def leave_in_the_middle(live_app: LiveApp) -> float:
     """Seconds from the end of a client's connection to the moment at which the application noticed."""
-    client = RawClient(server.address)
-    before = len(server.log)
+    client = live_app.server.connect()  # without a tap, which would leave later
+    before = len(live_app.log)
     client.send(b"GET /ticks HTTP/1.1\r\nHost: x\r\n\r\n")
     received = b""
     while received.count(b"tick") < 3:
         received += client.receive()
     left = time.monotonic()
     client.close()
-    said = server.wait_log("left at", start=before)
-    found = re.search(r"left at ([0-9.]+)", said)
+
+    def noticed() -> re.Match[str] | None:
+        return re.search(r"left at ([0-9.]+)", "".join(line["event"] for line in live_app.log[before:]))
+
+    found = eventually(noticed)
     assert found is not None
     return float(found[1]) - left
 
 
 @pytest.mark.parametrize(
-    ("app", "options"), [(FASTAPI, ()), (QUART, ("--loop", "trio"))], ids=["fastapi on asyncio", "quart on trio"]
+    "app",
+    [
+        pytest.param(FASTAPI, marks=pytest.mark.passenger(str(FASTAPI))),
+        pytest.param(QUART, marks=pytest.mark.passenger(str(QUART), loop="trio")),
+    ],
+    ids=["fastapi on asyncio", "quart on trio"],
 )
 def test_a_client_that_leaves_in_the_middle_of_a_response_is_noticed(
-    app: Path, options: tuple[str, ...], record_property: pytest.RecordProperty
+    live_app: LiveApp, app: Path, record_property: pytest.RecordProperty
 ) -> None:
     """Within 100 ms. A machine that is busy may be late, but not five times in a row; what looks only now and then is late every time."""
-    with Supervisor.start(app, *options) as server:
-        tries = 0
-        took = 1.0
-        while took > 0.1 and tries < 5:
-            took = leave_in_the_middle(server)
-            tries += 1
-        print(f"noticed after {took * 1000:.1f} ms")
-        record_property("noticed_after_ms", round(took * 1000, 1))
-        assert took <= 0.1
-        eventually(lambda: server.group()["processes"][0]["sessions"] == 0)
-        assert "Traceback" not in server.log_tail
+    tries = 0
+    took = 1.0
+    while took > 0.1 and tries < 5:
+        took = leave_in_the_middle(live_app)
+        tries += 1
+    print(f"noticed after {took * 1000:.1f} ms")
+    record_property("noticed_after_ms", round(took * 1000, 1))
+    assert took <= 0.1
+    eventually(lambda: live_app.server.group()["processes"][0]["sessions"] == 0)
+    assert "Traceback" not in "".join(line["event"] for line in live_app.log)
 
 
 def test_what_an_application_does_behind_its_response_holds_up_nobody(tmp_path: Path) -> None:

@@ -2,107 +2,83 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faces_tools import write_app
+from faces_tools import APPS
 
-from passenger_trio.testing import Supervisor, eventually
+from passenger_trio.testing import eventually
+from passenger_trio.testing.live_app import LiveApp
+from passenger_trio.testing.live_log import LiveLog
 
 pytestmark = pytest.mark.os
 
-ASGI = """
-import LOOP as loop, os
-
-def note(text):
-    with open(os.environ["EVENTS"], "a") as file:
-        file.write(text + "\\n")
-
-async def application(scope, receive, send):
-    if scope["type"] != "http":
-        return
-    path = scope["path"]
-    note("began " + path)
-    await receive()
-    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
-    if path == "/stream":
-        await send(start)
-        await send({"type": "http.response.body", "body": b"x" * 20, "more_body": True})
-    if path.endswith("gate"):
-        if path == "/stream-gate":
-            await send(start)
-            await send({"type": "http.response.body", "body": b"x" * 20, "more_body": True})
-        while not os.path.exists(os.environ["EVENTS"] + ".gate"):
-            await loop.sleep(0.02)
-        if path == "/gate":
-            await send(start)
-        await send({"type": "http.response.body", "body": b"news", "more_body": True})
-        return await send({"type": "http.response.body", "body": b""})
-    try:
-        note((await receive())["type"])
-    finally:
-        note("ended")
-"""
-WSGI = """
-import os
-
-def application(environ, start_response):
-    with open(os.environ["EVENTS"], "a") as file:
-        file.write("began %s\\n" % environ["PATH_INFO"])
-    while not os.path.exists(os.environ["EVENTS"] + ".gate"):
-        pass
-    start_response("200 OK", [])
-    return [b"late"]
-"""
+EVENTS = Path(tempfile.gettempdir(), f"pt-events-{os.getpid()}")
+"""What the application tells: one file for all tests of this process, so that they can share a server."""
+GATE = EVENTS.with_suffix(".gate")
+APP = APPS / "left_by_clients"
+ON = {
+    loop: pytest.mark.passenger(str(APP), port=0, loop=loop, env={"EVENTS": str(EVENTS), "LOOP": loop})
+    for loop in ("asyncio", "trio")
+}
+"""On TCP: only there what is written to a client that has closed is answered with a reset."""
 
 
-def events(root: Path) -> list[str]:
-    path = root / "events"
-    return path.read_text().splitlines() if path.exists() else []
+@pytest.fixture
+def client_of(live_app: LiveApp) -> Iterator[LiveApp]:
+    """The application, whose clients connect without a tap in between."""
+    live_app.address = live_app.server.address
+    yield live_app
+    EVENTS.unlink(missing_ok=True)
+    GATE.unlink(missing_ok=True)
+
+
+def events() -> list[str]:
+    return EVENTS.read_text().splitlines() if EVENTS.exists() else []
 
 
 @pytest.mark.parametrize("path", ["/silent", "/stream"])
-@pytest.mark.parametrize("loop", ["asyncio", "trio"])
-def test_an_asgi_application_is_told_soon(tmp_path: Path, loop: str, path: str) -> None:
+@pytest.mark.parametrize("loop", [pytest.param(loop, marks=mark) for loop, mark in ON.items()])
+def test_an_asgi_application_is_told_soon(client_of: LiveApp, loop: str, path: str) -> None:
     """Fault 29: before a response, and in a chunked one that is silent."""
-    write_app(tmp_path, ASGI.replace("LOOP", loop), "passenger_asgi.py")
-    with Supervisor.start(tmp_path, "--loop", loop, env={"EVENTS": str(tmp_path / "events")}) as server:
-        with server.connect() as client:
-            client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            eventually(lambda: f"began {path}" in events(tmp_path))
-            if path == "/stream":
-                assert b"x" * 20 in client.receive()
-        # The kernel of a client that is gone would let us wait for a minute.
-        eventually(lambda: "ended" in events(tmp_path), timeout=20)
-        if loop == "asyncio":
-            assert "http.disconnect" in events(tmp_path)
-        eventually(lambda: server.status()["requests"]["active"] == 0)
+    with client_of.connect() as client:
+        client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        eventually(lambda: f"began {path}" in events())
+        if path == "/stream":
+            assert b"x" * 20 in client.receive()
+    # The kernel of a client that is gone would let us wait for a minute.
+    eventually(lambda: "ended" in events(), timeout=20)
+    if loop == "asyncio":
+        assert "http.disconnect" in events()
+    eventually(lambda: client_of.server.status()["requests"]["active"] == 0)
 
 
-def test_a_silent_wsgi_request_is_given_up_soon(tmp_path: Path) -> None:
+@pytest.mark.passenger(str(APP / "silent.py") + ":application", port=0, env={"EVENTS": str(EVENTS)})
+def test_a_silent_wsgi_request_is_given_up_soon(client_of: LiveApp, passenger_log: LiveLog) -> None:
     """Fault 29: the request is over; the thread, which cannot be told before it yields, is not."""
-    write_app(tmp_path, WSGI)
-    with Supervisor.start(tmp_path, env={"EVENTS": str(tmp_path / "events")}) as server:
-        with server.connect() as client:
-            client.send(b"GET /silent HTTP/1.1\r\nHost: x\r\n\r\n")
-            eventually(lambda: "began /silent" in events(tmp_path))
-        eventually(lambda: server.status()["requests"]["active"] == 0, timeout=20)
-        assert '" 499 ' in server.wait_access_log("/silent")
-        (tmp_path / "events.gate").touch()
+    with client_of.connect() as client:
+        client.send(b"GET /silent HTTP/1.1\r\nHost: x\r\n\r\n")
+        eventually(lambda: "began /silent" in events())
+    eventually(lambda: client_of.server.status()["requests"]["active"] == 0, timeout=20)
+    assert passenger_log.wait_access("/silent")["status"] == 499
+    GATE.touch()
 
 
+@ON["asyncio"]
 @pytest.mark.parametrize("path", ["/gate", "/stream-gate"])
-def test_a_client_that_half_closes_has_its_whole_response(tmp_path: Path, path: str) -> None:
+def test_a_client_that_half_closes_has_its_whole_response(client_of: LiveApp, path: str) -> None:
     """R28: what it is asked with says nothing to it: a ``100 Continue`` before the response, a leading zero of the next chunk's size in one."""
-    write_app(tmp_path, ASGI.replace("LOOP", "asyncio"), "passenger_asgi.py")
-    with Supervisor.start(tmp_path, env={"EVENTS": str(tmp_path / "events")}) as server, server.connect() as client:
+    with client_of.connect() as client:
         client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         client.send_eof()
         came = b""
         probe = b"HTTP/1.1 100 Continue\r\n\r\n" if path == "/gate" else b"x\r\n0"
         while not came.endswith(probe):
             came += client.receive()
-        (tmp_path / "events.gate").touch()
+        GATE.touch()
         came += client.receive_all()
         if path == "/gate":
             assert came.startswith(probe + b"HTTP/1.1 200 OK\r\n")
@@ -111,16 +87,16 @@ def test_a_client_that_half_closes_has_its_whole_response(tmp_path: Path, path: 
             assert came.endswith(b"\r\n\r\n14\r\n" + b"x" * 20 + b"\r\n04\r\nnews\r\n0\r\n\r\n")
 
 
-def test_an_http_1_0_client_is_not_asked(tmp_path: Path) -> None:
+@ON["asyncio"]
+def test_an_http_1_0_client_is_not_asked(client_of: LiveApp) -> None:
     """RFC 9110 15.2: no interim response to an HTTP/1.0 client. The kernel's probes find out."""
-    write_app(tmp_path, ASGI.replace("LOOP", "asyncio"), "passenger_asgi.py")
-    with Supervisor.start(tmp_path, env={"EVENTS": str(tmp_path / "events")}) as server, server.connect() as client:
+    with client_of.connect() as client:
         client.send(b"GET /gate HTTP/1.0\r\nHost: x\r\n\r\n")
         client.send_eof()
-        eventually(lambda: "began /gate" in events(tmp_path))
-        with server.connect() as other:  # which is asked after the same time, and later
+        eventually(lambda: "began /gate" in events())
+        with client_of.connect() as other:  # which is asked after the same time, and later
             other.send(b"GET /gate HTTP/1.1\r\nHost: x\r\n\r\n")
             other.send_eof()
             assert other.receive().startswith(b"HTTP/1.1 100 ")
-        (tmp_path / "events.gate").touch()
+        GATE.touch()
         assert client.receive_all().startswith(b"HTTP/1.1 200 OK\r\n")

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from faces_tools import in_threads, run_command
 
 from passenger_trio.testing import Supervisor, eventually
 from passenger_trio.testing.harness import is_running
+from passenger_trio.testing.live_app import LiveApp
 
 APPS = Path(__file__).resolve().parent.parent / "apps" / "generic"
 PROGRAM = f"{sys.executable} {APPS / 'program.py'}"
@@ -68,12 +68,16 @@ def test_pythons_own_http_server_serves_files(tmp_path: Path) -> None:
         assert server.get("/").complete
 
 
+SERVED = pytest.mark.passenger(str(APPS), app_start_command=f"{PROGRAM} --port $PORT", port=0)
+
+
 @pytest.fixture
-def server() -> Iterator[Supervisor]:
-    with Supervisor.start(APPS, "--app-start-command", f"{PROGRAM} --port $PORT") as running:
-        yield running
+def server(live_app: LiveApp) -> Supervisor:
+    """Whose clients connect by TCP, without a tap in between."""
+    return live_app.server
 
 
+@SERVED
 def test_what_the_program_is_told(server: Supervisor) -> None:
     fields = dict(json.loads(server.get("/headers", Cookie="a=b", X_Forwarded_Proto="https").text))
     assert fields["Host"] == "localhost"
@@ -84,6 +88,7 @@ def test_what_the_program_is_told(server: Supervisor) -> None:
     assert "Connection" not in fields
 
 
+@SERVED
 def test_chunked_both_ways(server: Supervisor) -> None:
     assert server.get("/chunks").text == "onetwothree"
     with server.connect() as client:
@@ -105,6 +110,7 @@ def test_uploads_that_are_not_buffered_arrive_as_they_come() -> None:
             assert client.read_response("POST").body == body[:300_000]
 
 
+@SERVED
 def test_a_client_that_leaves_is_noticed_by_the_program(server: Supervisor, tmp_path: Path) -> None:
     client = server.connect()
     client.send(f"GET /endless?{tmp_path / 'gone'} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
@@ -115,6 +121,8 @@ def test_a_client_that_leaves_is_noticed_by_the_program(server: Supervisor, tmp_
     assert eventually(lambda: server.group()["processes"][0]["sessions"] == 0)
 
 
+@pytest.mark.passenger_allow_log("before it answered|soon after they have started|is not HTTP")
+@SERVED
 def test_a_program_that_dies_is_replaced(server: Supervisor) -> None:
     before = server.pids
     with server.connect() as client:
@@ -126,6 +134,8 @@ def test_a_program_that_dies_is_replaced(server: Supervisor) -> None:
     eventually(lambda: server.get("/").status == 200)
 
 
+@pytest.mark.passenger_allow_log("before it answered|soon after they have started|is not HTTP")
+@SERVED
 def test_an_ambiguous_response_is_a_502(server: Supervisor) -> None:
     assert server.get("/both").status == 502
     eventually(lambda: server.get("/").status == 200)
@@ -143,6 +153,7 @@ def test_requests_in_hand_are_finished_at_the_end() -> None:
         assert any("it ends in good order" in line for line in server.log)
 
 
+@SERVED
 def test_a_restart_replaces_the_program(server: Supervisor) -> None:
     before = server.pids
     server.send_signal(signal.SIGHUP)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from faces_tools import BEHAVIOURS, gate
+from faces_tools import BEHAVES, Gate, clients
 
 from passenger_trio.admin.slow_requests import SlowRequests, sentence
-from passenger_trio.testing import Supervisor, eventually
+from passenger_trio.testing.live_app import LiveApp
+from passenger_trio.testing.live_log import LiveLog
 
 
 def request(id: str, age: float, **changes: Any) -> dict[str, Any]:
@@ -42,24 +42,19 @@ def test_OB9_stages_have_their_times() -> None:
 
 
 @pytest.mark.os
-def test_OB9_the_log_has_the_stack_of_the_process() -> None:
-    with (
-        gate() as waits,
-        Supervisor.start(
-            BEHAVIOURS, *waits.arguments, "--max-pool-size", "1", "--slow-request-time", "300ms"
-        ) as server,
-    ):
-        with ThreadPoolExecutor(2) as threads:
-            asked = [threads.submit(server.get, "/gate?secret=1") for _ in range(2)]
-            pid = waits.wait_arrival()
-            line = server.wait_log("GET /gate of ")
-            eventually(lambda: any("at_gate" in line for line in server.log), what="the stack names the function")
-            server.wait_log("it is waiting for a process for ")
-            waits.open()
-            waits.wait_arrival()
-            waits.open()
-            assert [one.result(30).status for one in asked] == [200, 200]
-        assert f"[pid {pid}]" in line or "waiting for a process" in line
-        slow = [line for line in server.log if " takes " in line and "/gate" in line]
-        assert len(slow) == 2
-        assert "secret" not in "".join(slow)
+@BEHAVES.with_args(max_pool_size=1, slow_request_time="300ms")
+def test_OB9_the_log_has_the_stack_of_the_process(live_app: LiveApp, passenger_log: LiveLog, at_gate: Gate) -> None:
+    with clients(2) as send:
+        asked = [send(live_app, "/gate?secret=1") for _ in range(2)]
+        pid = at_gate.wait_arrival()
+        line = passenger_log.wait("GET /gate of ")
+        passenger_log.wait("at_gate")
+        passenger_log.wait("it is waiting for a process for ")
+        at_gate.open()
+        at_gate.wait_arrival()
+        at_gate.open()
+        assert [one.result(30).status for one in asked] == [200, 200]
+    assert f"[pid {pid}]" in line or "waiting for a process" in line
+    slow = [line for line in passenger_log.events if " takes " in line and "/gate" in line]
+    assert len(slow) == 2
+    assert "secret" not in "".join(slow)
