@@ -26,6 +26,7 @@ from passenger_trio.errors import (
     RestartFailed,
     SpawnError,
 )
+from passenger_trio.pool.session import Session
 from passenger_trio.pool.waiter import Waiter
 from passenger_trio.running import RunningServer
 from passenger_trio.served_app import ServedApp
@@ -192,14 +193,15 @@ def _refused() -> Iterator[None]:
 
 async def spawn(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
     """``group``: one group (default: all). Starts a process where none is free, and answers when one
-    can serve, or why none can: as a request would, but no application sees it.
+    can serve, or why none can: as a request would, but no application sees it. ``more``: starts one also where one is free.
     """
+    start = _one_more if order.get("more") else _free_process
     results: list[dict[str, Any]] = []
     for key in _groups(admin, order):
         pid: int | None = None
         error: dict[str, Any] | None = None
         try:
-            pid = await _free_process(admin.server, key)
+            pid = await start(admin.server, key)
         except CheckoutError as refusal:
             failure = refusal.failure if isinstance(refusal, SpawnError) else None
             error = {"code": refusal.code, "cause": failure_summary(failure)}
@@ -209,18 +211,39 @@ async def spawn(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:
 
 async def _free_process(server: RunningServer, key: GroupKey) -> int:
     """:raises CheckoutError: no process can serve."""
-    found = server.pool.checkout_or_queue(key, server.pool.now())
-    if isinstance(found, Waiter):
-        try:
-            session = await found.wait()
-        finally:
-            found.leave()
-    else:
-        await trio.lowlevel.checkpoint()
-        session = found
-    pid = session.pid
+    session = await _check_out(server, key)
     session.close(SessionOutcome.NOT_STARTED)
-    return pid
+    return session.pid
+
+
+async def _one_more(server: RunningServer, key: GroupKey) -> int:
+    """All places in the processes that serve are taken, so that the next session needs one more.
+
+    :raises CheckoutError: it cannot serve, or the pool has no room for it and none became free in the time of a request.
+    :raises AdminRefused: a process takes any number of requests.
+    """
+    there = {process.pid: process.concurrency for process in server.app(str(key)).processes if process.serves}
+    if 0 in there.values():
+        raise AdminRefused(409, f"a process of {key} takes any number of requests: no second one is started")
+    taken = []
+    try:
+        while not taken or taken[-1].pid in there:
+            taken.append(await _check_out(server, key))
+        return taken[-1].pid
+    finally:
+        for session in taken:
+            session.close(SessionOutcome.NOT_STARTED)
+
+
+async def _check_out(server: RunningServer, key: GroupKey) -> Session:
+    found = server.pool.checkout_or_queue(key, server.pool.now())
+    if not isinstance(found, Waiter):
+        await trio.lowlevel.checkpoint()
+        return found
+    try:
+        return await found.wait()
+    finally:
+        found.leave()
 
 
 async def drain(admin: Admin, order: Mapping[str, Any]) -> dict[str, Any]:

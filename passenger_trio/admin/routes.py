@@ -169,9 +169,12 @@ ROUTES = (
     ),
     Route(
         *("POST", "/v1/spawn", "Start a process where none is free.", operations.spawn, schemas.SPAWNED),
-        order={"group": Field("string", "its name, or its name and environment, as status shows it (default: all)")},
+        order={
+            "group": Field("string", "its name, or its name and environment, as status shows it (default: all)"),
+            "more": Field("boolean", "start one also where one is free"),
+        },
         lasts=lambda order: True,
-        refusals=(404,),
+        refusals=(404, 409),
     ),
     Route(
         *("POST", "/v1/backtrace", "What processes are doing: the stacks of their threads and tasks."),

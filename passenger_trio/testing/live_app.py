@@ -153,15 +153,19 @@ class LiveApp(Reachable):
         :raises DoesNotStart: the application does not start.
         """
         self.server.end_processes(self.pids)
-        self.start_process()
+        self._start(more=False)
 
     def start_process(self) -> int:
         """Start one more process of the application, without waiting for the load that would; ``max_pool_size`` must have room for it. Returns its pid.
 
-        :raises DoesNotStart: the application does not start.
+        :raises DoesNotStart: the application does not start, or ``max_pool_size`` has no room for one more.
+        :raises AdminError: a process takes any number of requests, as those of Node.js do.
         """
+        return self._start(more=True)
+
+    def _start(self, *, more: bool) -> int:
         try:
-            pid = self.server.spawn()
+            pid = self.server.spawn(more=more)
         except AssertionError as error:
             raise DoesNotStart(str(error)) from None
         self._before[pid] = look(pid)

@@ -145,18 +145,19 @@ class ServerUnderTest(Supervisor):
             self._order("restart", hard=True)
             self._troubled = False
 
-    def spawn(self, meanwhile: Callable[[], None] = _nothing) -> int:
-        """Let a process be forked, or started, and wait until it can serve. Returns its pid.
+    def spawn(self, meanwhile: Callable[[], None] = _nothing, *, more: bool = False) -> int:
+        """Let a process be forked, or started, if none is free, and wait until it can serve. Returns its pid.
 
         :param meanwhile: called while the server is at it.
+        :param more: start one also if one is free.
         :raises AssertionError: the application does not start. The text has the server's explanation.
         """
         deadline = time.monotonic() + _START_TIME
         while True:
-            [result] = self._order("spawn", for_long=True, meanwhile=meanwhile)["groups"]
+            [result] = self._order("spawn", for_long=True, meanwhile=meanwhile, more=more)["groups"]
             meanwhile = _nothing
             # It waits as a request would, no longer than max_request_queue_time. The process goes on starting.
-            waits_on = result["pid"] is None and result["error"]["code"] == "queue_timeout"
+            waits_on = not more and result["pid"] is None and result["error"]["code"] == "queue_timeout"
             if not waits_on or time.monotonic() > deadline:
                 break
         if result["pid"] is None:

@@ -1,4 +1,7 @@
-"""Callers of the admin API on a running server (KE4, faults 4 and 12): what each of them sends costs only itself, and what is answered is what is described."""
+"""Callers of the admin API on a running server (KE4, faults 4 and 12): what each of them sends costs only itself, and what is answered is what is described.
+
+Starts the command: callers of its admin socket are the subject, and one server is kept for all of them.
+"""
 
 from __future__ import annotations
 

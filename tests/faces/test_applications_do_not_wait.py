@@ -1,4 +1,7 @@
-"""KE13, faults 14 and 15: real applications do not wait for each other: for slots to load in, at the start of the server, for places in a full pool."""
+"""KE13, faults 14 and 15: real applications do not wait for each other: for slots to load in, at the start of the server, for places in a full pool.
+
+Starts the command: several applications in one server, and its start, are the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""OP4: a directory of files, one application each, is followed while the server runs."""
+"""OP4: a directory of files, one application each, is followed while the server runs.
+
+Starts the command: `--apps-dir` is the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""ASGI applications of real frameworks through the whole server, with a real client: FastAPI, Quart on Trio, Litestar, Channels."""
+"""ASGI applications of real frameworks through the whole server, with a real client: FastAPI, Quart on Trio, Litestar, Channels.
+
+Starts the command: where what is detected, the spawn method, several applications or the end are the subject.
+"""
 
 from __future__ import annotations
 

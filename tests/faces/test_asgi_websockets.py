@@ -1,4 +1,7 @@
-"""WebSockets of real frameworks through the whole server, with a real client: FastAPI on asyncio, Quart on Trio."""
+"""WebSockets of real frameworks through the whole server, with a real client: FastAPI on asyncio, Quart on Trio.
+
+Starts the command: the end of the server is the subject of one, and the others have an application of their own each.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""OP17: what a process is doing, shown by `passenger-trio backtrace`, by a start that times out, and by ``Pool.backtrace``."""
+"""OP17: what a process is doing, shown by `passenger-trio backtrace`, by a start that times out, and by ``Pool.backtrace``.
+
+Starts the command: the command `backtrace`, and starts that time out, are the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""KE6, fault 10: a live process that closes connections without answering, beside two that are well."""
+"""KE6, fault 10: a live process that closes connections without answering, beside two that are well.
+
+Starts the command: the processes that it starts by itself are the subject.
+"""
 
 from __future__ import annotations
 

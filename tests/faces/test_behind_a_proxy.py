@@ -1,4 +1,7 @@
-"""Fault 25 (ED1, ED2): what a trusted proxy says of the client is what the application sees, on TCP and on a Unix socket; of others nothing is believed."""
+"""Fault 25 (ED1, ED2): what a trusted proxy says of the client is what the application sees, on TCP and on a Unix socket; of others nothing is believed.
+
+Starts the command: its addresses, and whom it trusts there, are the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Slow clients and slow uploads, end to end: the command, real processes, a real disk that is full, gone, or limited."""
+"""Slow clients and slow uploads, end to end: the command, real processes, a real disk that is full, gone, or limited.
+
+Starts the command: where the disk, its limits or the end are the subject.
+"""
 
 from __future__ import annotations
 

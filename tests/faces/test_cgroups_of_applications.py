@@ -1,4 +1,7 @@
-"""OP9: an application in a cgroup of its own, with the real cgroupfs. ``tests/system/test_app_cgroups.py`` has the controllers."""
+"""OP9: an application in a cgroup of its own, with the real cgroupfs. ``tests/system/test_app_cgroups.py`` has the controllers.
+
+Starts the command: the cgroups that it makes at its start are the subject.
+"""
 
 from __future__ import annotations
 

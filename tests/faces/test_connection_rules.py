@@ -2,6 +2,8 @@
 
 What is decided within one step is tested in simulated time (``tests/server``); here is what only real sockets, real clocks and real processes
 can show. Nothing is decided by how long it took.
+
+Starts the command: where its Unix socket or its limit of descriptors is the subject.
 """
 
 from __future__ import annotations

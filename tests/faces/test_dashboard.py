@@ -1,4 +1,7 @@
-"""OB8: the dashboard of a running server: who gets in, what it refuses, and a browser that drives restarts, a failing deployment and a rollback, and sees them."""
+"""OB8: the dashboard of a running server: who gets in, what it refuses, and a browser that drives restarts, a failing deployment and a rollback, and sees them.
+
+Starts the command: its address, its token and its several applications are the subject.
+"""
 
 from __future__ import annotations
 

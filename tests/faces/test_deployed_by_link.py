@@ -1,4 +1,7 @@
-"""A deployment that switches a symbolic link (Capistrano's ``current``): each restart follows it again (OP21, fault 23)."""
+"""A deployment that switches a symbolic link (Capistrano's ``current``): each restart follows it again (OP21, fault 23).
+
+Starts the command: restarts by signal are the subject.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 All cases of one way are sent at the same time, each on a connection of its own: the pieces go out in rounds, the first of every case, then the second
 of every case. Between two rounds a request on another connection is answered, so that the server has read one piece before the next comes. Whether
 the application saw a request is counted by the pool.
+
+Starts the command: one server answers the whole corpus, with each parser.
 """
 
 from __future__ import annotations

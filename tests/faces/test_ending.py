@@ -1,4 +1,7 @@
-"""How the server ends, and how it does not even begin: draining, signals, exit codes with one clear message each, and nothing left behind."""
+"""How the server ends, and how it does not even begin: draining, signals, exit codes with one clear message each, and nothing left behind.
+
+Starts the command: how it ends is the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""OP11: ``--env-file``, and the ``web:`` command of a Procfile."""
+"""OP11: ``--env-file``, and the ``web:`` command of a Procfile.
+
+Starts the command: `--env-file` is the subject.
+"""
 
 from __future__ import annotations
 

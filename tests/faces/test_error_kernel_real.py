@@ -1,4 +1,7 @@
-"""KE1 on real processes: every task raises, one after another, under load. Nobody else's request fails, and the server ends as it should."""
+"""KE1 on real processes: every task raises, one after another, under load. Nobody else's request fails, and the server ends as it should.
+
+Starts the command: faults are injected into its own tasks.
+"""
 
 from __future__ import annotations
 

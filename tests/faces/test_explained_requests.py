@@ -1,4 +1,7 @@
-"""OB10 with real servers: in development a crash, a full queue and a timeout explain themselves; in production nothing does. Read by Chromium, too."""
+"""OB10 with real servers: in development a crash, a full queue and a timeout explain themselves; in production nothing does. Read by Chromium, too.
+
+Starts the command: what it answers by itself is the subject, and one server is kept for all.
+"""
 
 from __future__ import annotations
 

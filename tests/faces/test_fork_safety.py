@@ -1,4 +1,7 @@
-"""OP15: an application is forked only if that is safe; what it holds is put right, or found and told of. Real servers, real applications."""
+"""OP15: an application is forked only if that is safe; what it holds is put right, or found and told of. Real servers, real applications.
+
+Starts the command: its preloader, and which spawn method it chooses, are the subject.
+"""
 
 from __future__ import annotations
 

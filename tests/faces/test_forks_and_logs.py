@@ -1,5 +1,7 @@
 """A preloader that gets no process, and logs that get no thread or no descriptor: who serves goes on, nothing is lost, and what was owed is done as soon as it can be
 (KE2, KE3). By injection (``failing_calls``).
+
+Starts the command: faults are injected into its own calls.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""``--fronts 2``: several processes that serve clients, on one pool (FR2 to FR5)."""
+"""``--fronts 2``: several processes that serve clients, on one pool (FR2 to FR5).
+
+Starts the command: `--fronts` is the subject.
+"""
 
 from __future__ import annotations
 

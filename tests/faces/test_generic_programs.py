@@ -1,4 +1,7 @@
-"""Programs that serve HTTP by themselves, behind ``passenger-trio start --app-start-command``: real ones, with a real client."""
+"""Programs that serve HTTP by themselves, behind ``passenger-trio start --app-start-command``: real ones, with a real client.
+
+Starts the command: where the end, restarts, several processes or failed starts are the subject.
+"""
 
 from __future__ import annotations
 

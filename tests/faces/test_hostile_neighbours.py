@@ -1,4 +1,7 @@
-"""Two applications of one user in one server, and one of them is hostile (KE5): it takes its neighbour's socket, and fills ours."""
+"""Two applications of one user in one server, and one of them is hostile (KE5): it takes its neighbour's socket, and fills ours.
+
+Starts the command: several applications in one server are the subject.
+"""
 
 from __future__ import annotations
 

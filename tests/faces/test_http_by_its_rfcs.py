@@ -1,4 +1,7 @@
-"""Fault 26 (ED13): what the RFCs allow reaches an application of each interface as that interface has it; a HEAD that is answered by the server has no body."""
+"""Fault 26 (ED13): what the RFCs allow reaches an application of each interface as that interface has it; a HEAD that is answered by the server has no body.
+
+Starts the command: several applications in one server, by their hosts.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """KE12, fault 35: ``kill -9`` of the supervisor. Everything that it started goes, also what has escaped with ``setsid``, where there is a cgroup of its own.
 
 That it takes no longer than a second is measured by ``tests/storms/kill_supervisor.py``; here it is counted what is left.
+
+Starts the command: its end by SIGKILL is the subject.
 """
 
 from __future__ import annotations

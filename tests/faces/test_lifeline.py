@@ -1,6 +1,8 @@
 """TH8, TH3: what a program that starts the command needs: a lifeline, an order for a process that is ready, and one for a process that is gone.
 
 ``docs/testing.md`` is the user of both.
+
+Starts the command: `--lifeline` is the subject.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ def test_a_server_ends_with_its_lifeline_and_before_that_spawns_and_ends_process
     parent = subprocess.Popen(["sleep", "1000"])
     try:
         with Supervisor.start(
-            BEHAVIOURS, "--lifeline", str(parent.pid), "--min-instances", "0", "--max-pool-size", "1"
+            BEHAVIOURS, "--lifeline", str(parent.pid), "--min-instances", "0", "--max-pool-size", "2"
         ) as server:
             admin = str(server.ready["admin_socket"])
             assert server.pids == []
@@ -33,6 +35,9 @@ def test_a_server_ends_with_its_lifeline_and_before_that_spawns_and_ends_process
             [again] = order(admin, "/v1/spawn", {"group": made["name"]}, for_long=True)["groups"]
             assert again["pid"] == made["pid"], "one is free"
             assert server.group()["processes"][0]["processed"] == 0, "no application sees it"
+            [another] = order(admin, "/v1/spawn", {"more": True}, for_long=True)["groups"]
+            assert sorted(server.pids) == sorted({made["pid"], another["pid"]})
+            assert [process["sessions"] for process in server.group()["processes"]] == [0, 0]
             order(admin, "/v1/detach", {"pid": made["pid"], "wait": True}, for_long=True)
             assert not is_running(made["pid"]), "the answer comes when it has ended"
             with pytest.raises(AdminError, match="404"):

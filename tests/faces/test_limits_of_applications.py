@@ -1,4 +1,7 @@
-"""OP9: limits of an application, as its processes have them and as the kernel keeps them."""
+"""OP9: limits of an application, as its processes have them and as the kernel keeps them.
+
+Starts the command: the limits that it sets at the start of a process are the subject.
+"""
 
 from __future__ import annotations
 

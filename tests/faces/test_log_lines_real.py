@@ -1,4 +1,7 @@
-"""OB6 with a real server: what happens to its processes and requests can be read from the fields of the log, and its times have one format."""
+"""OB6 with a real server: what happens to its processes and requests can be read from the fields of the log, and its times have one format.
+
+Starts the command: its own log is the subject, from start to end.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What forking from a preloader is for: three workers of an application that imports Django share its memory."""
+"""What forking from a preloader is for: three workers of an application that imports Django share its memory.
+
+Starts the command: its preloader, and the memory that is shared with it, are the subject.
+"""
 
 from __future__ import annotations
 

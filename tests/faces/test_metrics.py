@@ -1,4 +1,7 @@
-"""OB1, OB3: metrics and health of a running server: they agree with the access log and with ``status``, and are read by whoever may."""
+"""OB1, OB3: metrics and health of a running server: they agree with the access log and with ``status``, and are read by whoever may.
+
+Starts the command: its counts are the subject, from its start on.
+"""
 
 from __future__ import annotations
 

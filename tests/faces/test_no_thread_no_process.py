@@ -1,6 +1,8 @@
 """No thread, no process, no memory (KE3): the server lives, does without or waits, and is as before when it has them again.
 
 Some of it is real (``RLIMIT_NPROC`` as another user, ``RLIMIT_AS``); in the rest calls fail in the supervisor alone (``failing_calls``).
+
+Starts the command: faults are injected into its own calls.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Node.js directories: ``passenger-trio start`` with no option, a real client; Express and Fastify from npm, and plain http."""
+"""Node.js directories: ``passenger-trio start`` with no option, a real client; Express and Fastify from npm, and plain http.
+
+Starts the command: where detection, the end, restarts or failed starts are the subject; else one Node.js process is kept for all, for none can be forked.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from node_packages import application
 
 from passenger_trio.testing import Supervisor, eventually
 from passenger_trio.testing.harness import is_running
+from passenger_trio.testing.live_app import LiveApp
 
 APPS = Path(__file__).resolve().parent.parent / "apps" / "node"
 FAILS = APPS / "fails_to_start"
@@ -180,22 +184,27 @@ def test_fastify_as_a_module_on_two_addresses(tmp_path: Path) -> None:
         assert any("fastify was closed" in line for line in server.log)
 
 
-class TestPlainHttp:
-    def test_what_node_is_sent_and_what_it_may_answer(self) -> None:
-        with Supervisor.start(APPS / "plain") as server:
-            fields = json.loads(server.get("/headers", X_Custom="1").text)
-            assert fields["x-custom"] == "1"
-            assert fields["x-forwarded-host"] == "localhost"
-            assert "connection" not in fields
-            assert server.get("/hints").text == "hinted"
-            assert server.get("/raw").status == 502
-            assert server.get("/after").text == "GET /after"
+PLAIN = pytest.mark.passenger(str(APPS / "plain"))
 
-    def test_a_response_that_is_too_short_is_seen_to_be(self) -> None:
+
+class TestPlainHttp:
+    @PLAIN
+    @pytest.mark.passenger_allow_log("is not HTTP|before it answered")
+    def test_what_node_is_sent_and_what_it_may_answer(self, live_app: LiveApp) -> None:
+        fields = json.loads(live_app.get("/headers", X_Custom="1").text)
+        assert fields["x-custom"] == "1"
+        assert fields["x-forwarded-host"] == "localhost"
+        assert "connection" not in fields
+        assert live_app.get("/hints").text == "hinted"
+        assert live_app.get("/raw").status == 502
+        assert live_app.get("/after").text == "GET /after"
+
+    @PLAIN
+    @pytest.mark.passenger_allow_log("cut a response of")
+    def test_a_response_that_is_too_short_is_seen_to_be(self, live_app: LiveApp) -> None:
         """Node says nothing and waits; when it has given the connection up (after five seconds) everybody knows."""
-        with Supervisor.start(APPS / "plain") as server:
-            answer = server.get("/short")
-            assert (answer.body, answer.complete) == (b"short", False)
+        answer = live_app.get("/short")
+        assert (answer.body, answer.complete) == (b"short", False)
 
     def test_a_second_server_listens_where_it_says(self, tmp_path: Path) -> None:
         path = tmp_path / "metrics.sock"

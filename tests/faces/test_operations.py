@@ -1,4 +1,7 @@
-"""The commands for operators, tried on real instances as a new user would."""
+"""The commands for operators, tried on real instances as a new user would.
+
+Starts the command: the commands for operators are the subject.
+"""
 
 from __future__ import annotations
 

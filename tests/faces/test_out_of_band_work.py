@@ -1,4 +1,7 @@
-"""OP14: out-of-band work of real Python and Ruby applications: outside of requests, one process at a time, and unseen by clients."""
+"""OP14: out-of-band work of real Python and Ruby applications: outside of requests, one process at a time, and unseen by clients.
+
+Starts the command: two processes that outlast single tests are the subject.
+"""
 
 from __future__ import annotations
 

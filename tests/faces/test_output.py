@@ -1,4 +1,7 @@
-"""The output of applications on real processes (OP20, fault 33): fast, whole, and as the operator wants it."""
+"""The output of applications on real processes (OP20, fault 33): fast, whole, and as the operator wants it.
+
+Starts the command: its log is the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""OP6: ``--max-pool-size auto`` with real processes of a known size, in a cgroup where one can be made, else by a share of the RAM."""
+"""OP6: ``--max-pool-size auto`` with real processes of a known size, in a cgroup where one can be made, else by a share of the RAM.
+
+Starts the command: `--max-pool-size auto` is the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Processes that die, hang, escape and flood (faults F1 to F17, F33 to F39, F56): what the client sees, what is left, what the pool does next."""
+"""Processes that die, hang, escape and flood (faults F1 to F17, F33 to F39, F56): what the client sees, what is left, what the pool does next.
+
+Starts the command: what it does with processes that fail is the subject, with its own options.
+"""
 
 from __future__ import annotations
 

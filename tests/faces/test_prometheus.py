@@ -1,5 +1,7 @@
 """OB1: Prometheus itself scrapes a server while processes are spawned, killed and replaced, the queue overflows, clients are slow, and
 WebSockets come and go. What it has at the end is what the access log, the clients and the flight recorder have.
+
+Starts the command: its counts are the subject, from its start on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Applications that were not written for this project, as they are: Flask, Django with its admin, Radicale; and one whose environment has nothing of ours."""
+"""Applications that were not written for this project, as they are: Flask, Django with its admin, Radicale; and one whose environment has nothing of ours.
+
+Starts the command: that it needs no option, and what it detects, is the subject.
+"""
 
 from __future__ import annotations
 

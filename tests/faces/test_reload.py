@@ -1,4 +1,7 @@
-"""OP1, OP2, OP3: a running server takes over another configuration, and loses no request."""
+"""OP1, OP2, OP3: a running server takes over another configuration, and loses no request.
+
+Starts the command: `reload` is the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""OP12: ``--reload`` with real servers: each save is served, a broken one shows the error page, and the next one repairs it."""
+"""OP12: ``--reload`` with real servers: each save is served, a broken one shows the error page, and the next one repairs it.
+
+Starts the command: `--reload` is the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Restarts of a real server: by command, by file, by signal; to versions that start and to one that does not."""
+"""Restarts of a real server: by command, by file, by signal; to versions that start and to one that does not.
+
+Starts the command: restarts by command, file and signal are the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Restarts while processes hang: the next version comes, what hangs has a time to drain and is ended then, and people are told of it (fault 19)."""
+"""Restarts while processes hang: the next version comes, what hangs has a time to drain and is ended then, and people are told of it (fault 19).
+
+Starts the command: restarts by command are the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Restarts in which something else goes wrong at the same time: no request is lost, and the restart has a true end."""
+"""Restarts in which something else goes wrong at the same time: no request is lost, and the restart has a true end.
+
+Starts the command: restarts by command are the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Rack applications that take the connection over, end to end: full and partial hijack, and a WebSocket with a real client."""
+"""Rack applications that take the connection over, end to end: full and partial hijack, and a WebSocket with a real client.
+
+Starts the command: restarts and the end are the subject; else one Ruby is kept for all.
+"""
 
 from __future__ import annotations
 

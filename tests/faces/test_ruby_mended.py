@@ -1,4 +1,7 @@
-"""KE9, fault 21, for real Ruby: an application whose processes crash is revived by mending its file, although a preloader holds what it had loaded."""
+"""KE9, fault 21, for real Ruby: an application whose processes crash is revived by mending its file, although a preloader holds what it had loaded.
+
+Starts the command: a start that fails is the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """A Rails application, made by ``rails new`` and a scaffold, with a migration on SQLite and a channel of Action Cable: started with no option, driven like
 a browser does.
+
+Starts the command: that it needs no option is the subject, and one Rails is kept for all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A Sinatra directory: ``passenger-trio start`` with no option, a real client that logs in, uploads, and reads a stream."""
+"""A Sinatra directory: ``passenger-trio start`` with no option, a real client that logs in, uploads, and reads a stream.
+
+Starts the command: that it needs no option is the subject, and one Ruby is kept for all.
+"""
 
 from __future__ import annotations
 

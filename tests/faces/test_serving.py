@@ -1,4 +1,7 @@
-"""``passenger-trio start`` serves an application: real clients, real processes, what is logged, how the pool follows the load."""
+"""``passenger-trio start`` serves an application: real clients, real processes, what is logged, how the pool follows the load.
+
+Starts the command: where its options, its start, its addresses or its end are the subject.
+"""
 
 from __future__ import annotations
 

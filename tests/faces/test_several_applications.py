@@ -1,4 +1,7 @@
-"""Several applications in one server, from a file; where each option comes from; one that crashes and leaves the others alone."""
+"""Several applications in one server, from a file; where each option comes from; one that crashes and leaves the others alone.
+
+Starts the command: several applications of a file are the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """No descriptor (KE2), and bodies that nobody wants: the server lives, says what it lacks, and is as before when it has it again.
 
 Some of it is real (``prlimit``); in the rest one system call after another fails in the supervisor alone (``failing_calls``).
+
+Starts the command: its limits are the subject.
 """
 
 from __future__ import annotations

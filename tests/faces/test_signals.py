@@ -1,4 +1,7 @@
-"""OP19, fault 35: every signal that an operator may send has its effect, and none ends the server without a word."""
+"""OP19, fault 35: every signal that an operator may send has its effect, and none ends the server without a word.
+
+Starts the command: signals to it are the subject.
+"""
 
 from __future__ import annotations
 

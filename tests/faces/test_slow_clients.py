@@ -1,4 +1,7 @@
-"""Clients that are slow in what they send, or in what they take, by the thousand or by the gigabyte: nobody else is told of it."""
+"""Clients that are slow in what they send, or in what they take, by the thousand or by the gigabyte: nobody else is told of it.
+
+Starts the command: its limit of descriptors is the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""OP25, OP18: small faults that a new user meets, each as it is met."""
+"""OP25, OP18: small faults that a new user meets, each as it is met.
+
+Starts the command: its signals, its end and its start are the subject.
+"""
 
 from __future__ import annotations
 

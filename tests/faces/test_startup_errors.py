@@ -1,4 +1,7 @@
-"""An application that does not start: what the browser and the log say, that the server lives on, and that mending the file is all there is to do."""
+"""An application that does not start: what the browser and the log say, that the server lives on, and that mending the file is all there is to do.
+
+Starts the command: applications that do not start are the subject, each in a directory of its own.
+"""
 
 from __future__ import annotations
 

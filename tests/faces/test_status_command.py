@@ -1,4 +1,7 @@
-"""``passenger-trio status``: what it shows of a running instance, how it finds the one that is meant, whom its socket answers."""
+"""``passenger-trio status``: what it shows of a running instance, how it finds the one that is meant, whom its socket answers.
+
+Starts the command: where its socket's mode and other instances are the subject.
+"""
 
 from __future__ import annotations
 

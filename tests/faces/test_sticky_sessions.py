@@ -1,6 +1,8 @@
 """OP13: sticky sessions with real processes: a client's cookie leads it to its process, and long polling works with several.
 
 The clients are the libraries' own: socket.io's and python-socketio's.
+
+Starts the command: three processes that outlast single tests are the subject.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Fault 20 through the whole server: handlers that never end cost neither the other requests nor the application its end, whatever ends the process."""
+"""Fault 20 through the whole server: handlers that never end cost neither the other requests nor the application its end, whatever ends the process.
+
+Starts the command: the end is the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """KE11: what a container, a service manager or a mistake may take away. In each of these the server starts and serves, or says in one line what it needs.
 
 Each is a real run in a mount namespace of its own. Only the server's is changed: its process id is what it would be without.
+
+Starts the command: what surrounds it at its start is the subject.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Clocks that jump, pauses of the machine and of the event loop, a configuration that broke meanwhile, an application that forks without end."""
+"""Clocks that jump, pauses of the machine and of the event loop, a configuration that broke meanwhile, an application that forks without end.
+
+Starts the command: it is paused itself, and its clock is changed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""OP16: ``top``, ``status --watch``, ``disable`` and ``enable``, on a real instance and, where they need one, in a pseudo-terminal of 80 columns."""
+"""OP16: ``top``, ``status --watch``, ``disable`` and ``enable``, on a real instance and, where they need one, in a pseudo-terminal of 80 columns.
+
+Starts the command: the command `top` is the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""OB4 on a real server: OpenTelemetry's protocol to a collector, from the fronts and from the pool; the trace goes through the application."""
+"""OB4 on a real server: OpenTelemetry's protocol to a collector, from the fronts and from the pool; the trace goes through the application.
+
+Starts the command: its own spans are the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Fault 27, ED10: what an application is shows when it is loaded. One that was taken for WSGI and is ASGI is served as ASGI; Quart-Trio gets Trio."""
+"""Fault 27, ED10: what an application is shows when it is loaded. One that was taken for WSGI and is ASGI is served as ASGI; Quart-Trio gets Trio.
+
+Starts the command: what it detects is the subject, and restarts by command.
+"""
 
 from __future__ import annotations
 

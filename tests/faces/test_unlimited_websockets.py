@@ -1,4 +1,7 @@
-"""Fault 22, ED11: WebSockets on an unlimited path take no place from ordinary requests, however many they are."""
+"""Fault 22, ED11: WebSockets on an unlimited path take no place from ordinary requests, however many they are.
+
+Starts the command: its limit of descriptors is the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""OP8: applications run as users of their own, and a hostile one reaches nothing of another user's. With real users."""
+"""OP8: applications run as users of their own, and a hostile one reaches nothing of another user's. With real users.
+
+Starts the command: the users that it switches to are the subject.
+"""
 
 from __future__ import annotations
 

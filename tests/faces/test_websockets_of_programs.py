@@ -1,4 +1,7 @@
-"""WebSockets of processes that speak HTTP, end to end: ws and socket.io on Node.js with their own clients, and Python programs."""
+"""WebSockets of processes that speak HTTP, end to end: ws and socket.io on Node.js with their own clients, and Python programs.
+
+Starts the command: restarts and the end are the subject; else one program is kept for all, for none can be forked.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Programs that an application starts (KE14, fault 17): they keep their output, and end by the rule: TERM, a time, KILL; ``setsid`` jobs are left alone."""
+"""Programs that an application starts (KE14, fault 17): they keep their output, and end by the rule: TERM, a time, KILL; ``setsid`` jobs are left alone.
+
+Starts the command: restarts by command, and the end, are the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""TH4: each fault of clients, processes, the machine and deploys once, on one server; a fault that never fired fails the test."""
+"""TH4: each fault of clients, processes, the machine and deploys once, on one server; a fault that never fired fails the test.
+
+Starts the command: faults without pytest, by a `Supervisor`, are the subject.
+"""
 
 from __future__ import annotations
 

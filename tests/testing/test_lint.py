@@ -1,4 +1,7 @@
-"""TH5: lint at the boundary: planted violations of WSGI, ASGI and Rack in the application's process, and of HTTP in responses; what keeps the rules has none."""
+"""TH5: lint at the boundary: planted violations of WSGI, ASGI and Rack in the application's process, and of HTTP in responses; what keeps the rules has none.
+
+Starts the command: the lint without pytest, by a `Supervisor`, is the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The pytest plugin, seen from a suite that uses it. A run of pytest is dear, so each checks many rows."""
+"""The pytest plugin, seen from a suite that uses it. A run of pytest is dear, so each checks many rows.
+
+Starts the command: an instance that runs already (`--passenger-server`) is the subject.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""TH3: servers after the first are forked from a process that has loaded the program. They are what a program started anew would be."""
+"""TH3: servers after the first are forked from a process that has loaded the program. They are what a program started anew would be.
+
+Starts the command: its start is the subject.
+"""
 
 from __future__ import annotations
 
