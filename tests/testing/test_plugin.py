@@ -360,7 +360,8 @@ def test_a_killed_run_leaves_nothing(pytester: pytest.Pytester, instance_dir: Pa
                 pids += [server.pid, *server.pids]
                 for name in [{names}]:
                     live = passenger_factory(name)
-                    pids += [live.server.pid, live.server.preloader_pid, *live.pids]
+                    waits = live.server.preloader_pid or live._forked._copies[1][0]
+                    pids += [live.server.pid, waits, *live.pids]
                 open("pids", "w").write(" ".join(map(str, pids)) + " end")
                 time.sleep(1000)
         """,
@@ -369,7 +370,7 @@ def test_a_killed_run_leaves_nothing(pytester: pytest.Pytester, instance_dir: Pa
     environment = {**os.environ, "TMPDIR": str(instance_dir)}
     command = [*PYTEST, "-s", "--basetemp", "own", "--passenger-app", "shop:app", "test_shop.py"]
     with subprocess.Popen(command, cwd=pytester.path, start_new_session=True, env=environment) as killed:
-        eventually(lambda: pids.exists() and pids.read_text().endswith("end"), 60)
+        eventually(lambda: pids.exists() and pids.read_text().endswith("end"), 200)
         made = {path.name.rpartition("-")[0] for path in instance_dir.glob("pt-run-*/*")}
         assert made >= {"home", "evidence", "link"}, made
         killed.send_signal(number)
