@@ -225,7 +225,7 @@ async def _one_more(server: RunningServer, key: GroupKey) -> int:
     there = {process.pid: process.concurrency for process in server.app(str(key)).processes if process.serves}
     if 0 in there.values():
         raise AdminRefused(409, f"a process of {key} takes any number of requests: no second one is started")
-    taken = []
+    taken: list[Session] = []
     try:
         while not taken or taken[-1].pid in there:
             taken.append(await _check_out(server, key))
