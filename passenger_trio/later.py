@@ -2,8 +2,8 @@
 
 Most of the time from the command to the first answer is spent on imports. A module that neither the start of a process nor a plain request
 needs is imported where it is used, so it does not delay the first process. It is also imported here, after the first processes were started: they
-load on another processor meanwhile, and no request has to wait for an import. As soon as requests are accepted they go first. A server that becomes another user (``--user``) imports them before: that user may not
-be able to read them.
+load on another processor meanwhile, and no request has to wait for an import. As soon as requests are accepted they go first. A server that becomes
+another user (``--user``) imports them before, and what is needed on occasion only (OP8): that user may not be able to read any of it.
 
 Laws: nothing depends on this: each of these modules is imported by whoever uses it. Between two modules the event loop has its turn.
 """
@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 import trio
 
-__all__ = ["CLIENTS", "LATER", "OPERATORS", "import_rest"]
+__all__ = ["CLIENTS", "LATER", "ON_OCCASION", "OPERATORS", "import_everything", "import_rest"]
 
 OPERATORS = (
     "passenger_trio.admin.context",
@@ -36,6 +37,22 @@ LATER = (
     "passenger_trio.codecs.h11_message",
     "wsproto.frame_protocol",
 )
+ON_OCCASION = (
+    "difflib",
+    "json",
+    "psutil",
+    "tomllib",
+    "h11",
+    "passenger_trio.admin.health",
+    "passenger_trio.cli.banner",
+    "passenger_trio.fronts.fronts",
+    "passenger_trio.pool.lease_desk",
+    "passenger_trio.server.listening.in_process",
+    "passenger_trio.spawning.generic",
+)
+"""Needed by a reload, an error message, a program, several fronts: by many servers never."""
+_EXTRAS = ("dotenv", "watchfiles")
+"""The same, where they are installed."""
 _PAUSE = 0.005
 """Seconds for requests, between two modules."""
 
@@ -51,3 +68,12 @@ async def import_rest(names: Sequence[str] = LATER, accepts: trio.Event | None =
             await trio.sleep(_PAUSE)
         import_module(name)
     await trio.lowlevel.checkpoint()
+
+
+def import_everything() -> None:
+    """Import whatever a server may need from now on."""
+    for name in (*LATER, *ON_OCCASION):
+        import_module(name)
+    for name in _EXTRAS:
+        with suppress(ImportError):
+            import_module(name)

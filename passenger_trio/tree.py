@@ -42,7 +42,7 @@ from passenger_trio.core.server_stop_times import time_for_requests, time_to_ask
 from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError, StartupAborted, StartupStopped
 from passenger_trio.extensions import Extensions
 from passenger_trio.kernel import ErrorKernel
-from passenger_trio.later import CLIENTS, OPERATORS, import_rest
+from passenger_trio.later import CLIENTS, OPERATORS, import_everything, import_rest
 from passenger_trio.library_errors import reword
 from passenger_trio.log_lines import server as lines
 from passenger_trio.options import AppOptions, Config
@@ -180,7 +180,7 @@ async def open_tree(
 
             scraped = bind_metrics(config.server.metrics_listen, resources)
         if become_user is not None and not stays(config.server.user):
-            await import_rest()  # that user may not be able to read our interpreter's modules
+            import_everything()  # that user may not be able to read our interpreter's modules
             become_user(config.server.user)
         if early is not None:
             instance, places, specs = early.instance, early.places, early.specs

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 
-from passenger_trio.later import LATER
+import passenger_trio
+from passenger_trio.later import LATER, ON_OCCASION
 
 _FIRST = "import sys, passenger_trio.cli.main, passenger_trio.cli.start_cmd, passenger_trio.cli.source, passenger_trio.program"
 
@@ -40,3 +44,37 @@ def test_DE10_a_start_does_not_import_what_comes_later() -> None:
 def test_DE10_each_of_it_is_there() -> None:
     for name in LATER:
         import_module(name)
+
+
+_OF_A_SERVER = ("settings.py", "source.py", "apps_dir.py", "flags.py", "start_cmd.py", "banner.py")
+"""The modules of ``cli`` that belong to it."""
+_BEFORE_IT_RUNS = {"importlib", "passenger_trio.core.other_servers", "passenger_trio.admin.metrics_listener"}
+"""What is imported for the command line, and for what is bound before the server becomes another user."""
+
+
+def imports_within_functions() -> Iterator[tuple[str, str]]:
+    """Module and place of each import that a running server may come to."""
+    home = Path(passenger_trio.__file__).parent
+    for path in home.rglob("*.py"):
+        room = path.relative_to(home).parts[0]
+        if room in ("testing", "dashboard") or (room == "cli" and path.name not in _OF_A_SERVER):
+            continue
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                for node in ast.walk(function):
+                    if isinstance(node, ast.ImportFrom):
+                        module = node.module or ""
+                        for alias in node.names:
+                            is_module = (home.parent / module.replace(".", "/") / f"{alias.name}.py").exists()
+                            yield (f"{module}.{alias.name}" if is_module else module), str(path)
+                    elif isinstance(node, ast.Import):
+                        for alias in node.names:
+                            yield alias.name, str(path)
+
+
+def test_OP8_what_a_server_may_come_to_import_is_imported_before_it_becomes_another_user() -> None:
+    """With ``--user`` and ``--apps-dir``, no file that came later was served where the interpreter lay in root's home: no module named 'tomllib'."""
+    done = subprocess.run([sys.executable, "-c", _START], capture_output=True, text=True, check=True)
+    there = {*done.stdout.split(), *LATER, *ON_OCCASION, *_BEFORE_IT_RUNS}
+    missing = {(module, place) for module, place in imports_within_functions() if module not in there}
+    assert not missing

@@ -251,7 +251,7 @@ class _Outside:
     """What holds for all files of ``--apps-dir``: worked out once, because there may be thousands.
 
     :ivar flags: of an application, by their fields.
-    :ivar usual: the value of each field that a file leaves out.
+    :ivar usual: the value of each field that a file leaves out, if that is not the default of ``AppOptions``.
     :ivar given: fields that the command line or the environment gives, which count more than a file.
     """
 
@@ -270,6 +270,7 @@ def _from_outside(
     for field, flag in own.items():
         value = values[flag.name]
         usual[field] = (flag.default if value is None else value) if field in given else _default(flag, environ, ctx)[0]
+    usual = {field: value for field, value in usual.items() if value != getattr(_PLAIN, field)}
     return _Outside(own, usual, given)
 
 
@@ -284,8 +285,13 @@ def _app_of_file(
 
     said = text.apps[0]
     own: dict[str, Any] = {"name": name}
-    own |= {field: _convert(outside.flags[field], said[field], text) for field in said if field in outside.flags}
-    of = {**outside.usual, **{field: value for field, value in own.items() if field not in outside.given}}
+    for field, setting in said.items():
+        flag = outside.flags.get(field)
+        if flag is not None:
+            own[field] = _convert(flag, setting, text)
+    of = {**outside.usual, **own}
+    for field in outside.given & own.keys():
+        of[field] = outside.usual.get(field, getattr(_PLAIN, field))
     where = os.path.join(os.path.dirname(text.path), _text(said, "root", text))
     app = AppOptions(root=where, target=_text(said, "target", text), **of)
     try:
@@ -319,6 +325,7 @@ def _default(flag: Flag, environ: Mapping[str, str], ctx: click.Context) -> tupl
     return flag.default, "default"
 
 
+_PLAIN = AppOptions()
 _option = functools.cache(click_option)
 _NOWHERE = click.Context(click.Command("config"))
 _TEXTS = frozenset({"text", "path"})

@@ -67,6 +67,8 @@ class _StartCommand(click.Command):
 _ALL = "passenger_trio.help_all"
 _HAS_GENERATIONS = hasattr(gc, "freeze")
 """PyPy's collector is of another kind."""
+_MANY = 1000
+"""Applications."""
 _NEAR = 0.8
 """How similar the names of a variable and of an option must be, of 1, for a warning."""
 
@@ -94,6 +96,8 @@ def _start(ctx: click.Context, /, what: tuple[str, ...], **values: Any) -> None:
     source = StartSource(ctx, values, path, root, target, mounts, is_named=bool(what) or not mounts)
     settled = source.settle()
     config, file = settled.config, settled.file
+    if _HAS_GENERATIONS and len(config.apps) > _MANY:
+        gc.freeze()  # else the server would look at all of it when it is ready (OP5)
     outcome.log_level, outcome.log_format = config.server.log_level, config.server.log_format
 
     from passenger_trio.system import logs

@@ -9,6 +9,8 @@ Law: a limit that the server may not grant is an error before anything starts, a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any
 
 import attrs
 
@@ -42,6 +44,8 @@ def limits_of(app: AppOptions) -> AppLimits:
 
     :raises OptionError: ``core`` is not a size.
     """
+    if _SAID(app) == _NOTHING_SAID:  # so do nearly all of thousands of applications
+        return _NO_LIMITS
     wanted = {
         "NOFILE": app.open_files or None,
         "NPROC": app.processes or None,
@@ -50,6 +54,13 @@ def limits_of(app: AppOptions) -> AppLimits:
         "CPU": max(1, round(app.cpu_time)) if app.cpu_time else None,
     }
     return AppLimits({name: value for name, value in wanted.items() if value is not None}, app.nice or None)
+
+
+_SAID: Callable[[AppOptions], tuple[Any, ...]] = attrgetter(
+    "open_files", "processes", "core", "address_space", "cpu_time", "nice"
+)
+_NOTHING_SAID = _SAID(AppOptions())
+_NO_LIMITS = AppLimits()
 
 
 def parse_core(text: str, option: str = "--core") -> int | None:

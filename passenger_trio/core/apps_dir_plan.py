@@ -44,12 +44,13 @@ def choose(
     def take(file: str, app: AppOptions) -> str:
         """Serve it, or say why not."""
         nonlocal room
-        for claim in _claims(app):
+        claims = _claims(app)
+        for claim in claims:
             if claim in taken:
                 return f"{claim[0]} {claim[1]!r} is taken by {taken[claim]}"
         if app.min_instances > room:
             return f"min_instances: {app.min_instances} processes more do not fit into max_pool_size ({most})"
-        taken.update(dict.fromkeys(_claims(app), file))
+        taken.update(dict.fromkeys(claims, file))
         room -= app.min_instances
         served[file] = app
         return ""

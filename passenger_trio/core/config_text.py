@@ -28,6 +28,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     for table, owner in (("server", ServerOptions), ("pool", PoolOptions), ("app", AppOptions))
 }
 
+_NAMES_OF_APP = frozenset(NAMES["app"])
 _SAME = frozenset({*NAMES["server"], *NAMES["pool"], *NAMES["app"]} - {"root", "target", "env"})
 _PASSENGER_NAMES = {
     "socket_file": "socket",
@@ -113,6 +114,8 @@ def read_app_file(text: str, path: str) -> ConfigText:
     plain = _read_plain(text)
     if plain is not None:
         values, numbers = plain
+        if values.keys() <= _NAMES_OF_APP:  # nearly always
+            return ConfigText(path, {}, {}, ({name: Setting(value, numbers[name]) for name, value in values.items()},))
         return ConfigText(
             path, {}, {}, (_table(values, "app", 0, path, {("app", 0, name): at for name, at in numbers.items()}),)
         )

@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from operator import attrgetter
+from itertools import compress
+from operator import attrgetter, is_not
 from typing import Any
 
 import attrs
@@ -205,9 +206,10 @@ def check_app(app: AppOptions, config: Config) -> None:
     """
     changed = _check_values(app)
     _check_together(app)
-    for rule in RULES:
-        if rule.owner is AppOptions and rule.field in changed:
-            _check_rule(rule, config, app)
+    if not _RULED.isdisjoint(changed):
+        for rule in RULES:
+            if rule.owner is AppOptions and rule.field in changed:
+                _check_rule(rule, config, app)
     check_minimums([app.min_instances], ceiling_of(config.pool.max_pool_size))
 
 
@@ -215,10 +217,13 @@ def _check_values(options: Any) -> list[str]:
     """Check each value. Returns the fields that differ from their defaults: a default is valid, and most values are."""
     owner = type(options)
     changed = []
-    for place, (value, default) in enumerate(zip(_VALUES[owner](options), _USUAL[owner], strict=True)):
-        if value is not default and (value != default or type(value) is not type(default)):
-            field = _FIELDS[owner][place]
-            _check_value(field.name, value, field.metadata)
+    values, usual, fields = _VALUES[owner](options), _USUAL[owner], _FIELDS[owner]
+    for place in compress(range(len(usual)), map(is_not, values, usual)):
+        value, default = values[place], usual[place]
+        if value != default or type(value) is not type(default):
+            field = fields[place]
+            if field.metadata["kind"] not in _FREE:
+                _check_value(field.name, value, field.metadata)
             changed.append(field.name)
     return changed
 
@@ -240,7 +245,8 @@ def check_types(
     :param cannot_fork: why each application cannot be forked; None: it can.
     :raises OptionError: an option has no effect.
     """
-    for field, wanted, hint in _TYPES:
+    says_something = any(_TYPED(app) != _NOTHING_TYPED for app in apps)
+    for field, wanted, hint in _TYPES if says_something else ():
         usual = _default(AppOptions, field)
         if all(getattr(app, field) == usual for app in apps):
             continue
@@ -256,6 +262,9 @@ def check_types(
                 raise OptionError("--spawn-method", "smart", f"{why}: leave it out, or give direct")
 
 
+_RULED = frozenset(rule.field for rule in RULES if rule.owner is AppOptions)
+_FREE = frozenset({"text", "path"})
+"""Kinds of values that ``_check_value`` has nothing to say about."""
 TYPE_OPTIONS = frozenset({*(field for field, _, _ in _TYPES), "spawn_method"})
 """What ``check_types`` looks at."""
 
@@ -333,6 +342,8 @@ _VALUES: dict[type[Any], Callable[[Any], tuple[Any, ...]]] = {
 }
 _USUAL = {owner: _VALUES[owner](default) for owner, default in _DEFAULTS.items()}
 """The values of all fields, in their order."""
+_TYPED: Callable[[AppOptions], tuple[Any, ...]] = attrgetter(*(field for field, _, _ in _TYPES))
+_NOTHING_TYPED = _TYPED(_DEFAULTS[AppOptions])
 _LIMITS: Callable[[AppOptions], tuple[Any, ...]] = attrgetter("core", *CGROUP_OPTIONS)
 _NO_LIMITS = _LIMITS(_DEFAULTS[AppOptions])
 

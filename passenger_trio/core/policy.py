@@ -81,7 +81,7 @@ class PoolPolicy(Borrowing):
         state.groups[key] = group = GroupState(key, limits)
         state.timed = state.timed or limits.max_request_time > 0
         group.generations[group.generation] = GenerationState(group.generation, limits.preloads)
-        if not active_groups.is_inactive(group):
+        if limits.min_instances:
             active_groups.set_active(state, group)
         elif state.total < state.ceiling:
             return []  # it wants nothing, and makes nothing possible

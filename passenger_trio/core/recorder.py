@@ -140,13 +140,17 @@ class RecordedPolicy(PoolPolicy):
         return len(self._older) + len(self._recording)
 
     def _turn_over(self) -> None:
-        """Between two facts: make the younger part the older one, and begin a new one with the current state."""
-        self._older, self._older_begins = self._recording[:], self._begins
-        self._recording.clear()
-        self._begins = snapshot.take(self.state)
+        """Between two facts: make the younger part the older one, and begin a new one with the current state. Nothing happens
+        if the state has grown so much meanwhile that more facts share a picture of it: thousands of groups come one by one.
+        """
         small = len(self.state.sessions) + len(self.state.waiters)
         large = len(self.state.groups) + len(self.state.processes)
         self._full = max(1, self._capacity // 2, small + _FACTS_EACH * large)
+        if len(self._recording) < self._full:
+            return
+        self._older, self._older_begins = self._recording[:], self._begins
+        self._recording.clear()
+        self._begins = snapshot.take(self.state)
 
     def _remembering(self, fact: str, method: Callable[..., Any]) -> Callable[..., Any]:
         recording = self._recording

@@ -38,6 +38,10 @@ Fairness
     groups without processes or attempts; then the group whose last spawn began the longest ago. In a
     full pool, another one makes room first: ``making_room`` has the table.
 
+    Groups without a process may come all the time. So after ``PASSED_OVER`` spawns without a replacement
+    among them the next one is a replacement, if one is wanted, and it may take the reserved slot, too:
+    a restart comes to its end however many others wait (OP5).
+
 Quiet
     No spawn that is wanted and possible waits: every step that can make one possible ends with
     ``start_spawns``. So a step that changes only one group's wish looks at that group alone. ``tick``
@@ -63,6 +67,8 @@ SLOW_AFTER = 1.0
 """Seconds for which an attempt keeps its slot while no other attempt is slow."""
 GRACE = 10.0
 """``GroupState.grace`` of a group whose last spawn succeeded."""
+PASSED_OVER = 5
+"""Spawns after which a replacement that has to wait has the next turn."""
 
 
 def demand(group: GroupState) -> int:
@@ -120,15 +126,18 @@ def has_enough(pool: PoolState, group: GroupState) -> bool:
     return len(pool.groups) == 1 or (pool.spare_due < math.inf and not pool.spare_seen)
 
 
-def may_begin(pool: PoolState, group: GroupState, generation: int) -> bool:
-    """Whether an attempt of that generation has a slot available, or needs none."""
+def may_begin(pool: PoolState, group: GroupState, generation: int, *, has_turn: bool = False) -> bool:
+    """Whether an attempt of that generation has a slot available, or needs none.
+
+    :param has_turn: it is a replacement that has the next turn.
+    """
     siblings = [attempt for attempt in group.attempts.values() if attempt.generation == generation]
     slots = pool.limits.max_concurrent_spawns
     if len(siblings) >= slots:
         return False
     if _waits_for_preloader(group, generation, siblings):
         return True
-    return pool.slots_used < slots + capacity.has_nobody(group)
+    return pool.slots_used < slots + (has_turn or capacity.has_nobody(group))
 
 
 def _waits_for_preloader(group: GroupState, generation: int, siblings: Collection[Attempt]) -> bool:
@@ -204,11 +213,14 @@ def start_spawns(
             for group in growing
             if room is None or room.is_there_for(group)
         ]
+        replacing = [group for group in able if wants_replacement(group, now) and capacity.has_headroom(pool, group)]
+        if not replacing and len(able) == len(pool.active):
+            pool.last_replacement = pool.last_attempt  # nobody is passed over
+        has_turn = pool.last_attempt - pool.last_replacement >= PASSED_OVER
         wanting += [
-            (_LEAST, group.turn, _begin_replacement, group)
-            for group in able
-            if wants_replacement(group, now) and capacity.has_headroom(pool, group)
-            if may_begin(pool, group, group.candidate or group.generation)
+            (_FIRST if has_turn else _LEAST, group.turn, _begin_replacement, group)
+            for group in replacing
+            if may_begin(pool, group, group.candidate or group.generation, has_turn=has_turn)
         ]
         if not wanting:
             break
@@ -234,7 +246,7 @@ def _able(pool: PoolState, groups: Collection[GroupState]) -> Collection[GroupSt
     return [group for group in groups if group.attempts]
 
 
-_LEAST = 2
+_FIRST, _LEAST = -1, 2
 
 
 def urgency(group: GroupState) -> int:
@@ -262,6 +274,7 @@ def _begin_replacement(pool: PoolState, group: GroupState, now: float, lost: Gro
     else:
         reason, generation = next(iter(group.to_replace.values()), Reason.RESTART), group.generation
     group.replacement = Attempt(_next(pool), group, now, reason, generation, counts=False)
+    pool.last_replacement = pool.last_attempt
     return _begin(pool, group.replacement)
 
 

@@ -329,6 +329,8 @@ class PoolState:
     last_session: int = 0
     last_attempt: int = 0
     last_order: int = 0
+    # Which attempt was the last replacement; or the last attempt when no replacement was wanted (scaling).
+    last_replacement: int = 0
 
     @property
     def capacity_used(self) -> int:

@@ -119,7 +119,8 @@ class Pool(OperatorOrders):
         else:
             self.group_tasks[key] = GroupTask(key, make, shutdown_timeout, self, self._kernel, self._nursery)
             commands = self._policy.add_group(key, limits, self.now())
-        self._perform(commands)
+        if commands or key in self.active:
+            self._perform(commands)
 
     @property
     def active(self) -> Collection[GroupKey]:

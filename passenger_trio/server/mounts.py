@@ -218,6 +218,8 @@ def _host_name(text: str) -> bytes:
 
 
 def _paths(option: str, texts: Sequence[str]) -> tuple[bytes, ...]:
+    if not texts:
+        return ()
     for text in texts:
         if not text.startswith("/"):
             raise OptionError(option, text, "a path as it stands in a URL, from its first slash on: /upload")

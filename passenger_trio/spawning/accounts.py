@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from passenger_trio.core.users import Account
 
-__all__ = ["account_of", "find_account", "find_group", "groups_of", "nobody", "remembering"]
+__all__ = ["account_of", "find_account", "find_group", "groups_of", "nobody", "remembered", "remembering"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -41,7 +41,9 @@ def remembering() -> Iterator[None]:
         _known.reset(token)
 
 
-def _remembered(look_up: _F) -> _F:
+def remembered(look_up: _F) -> _F:
+    """Within ``remembering``, call it once for the same arguments."""
+
     @functools.wraps(look_up)
     def find(*arguments: Any) -> Any:
         known = _known.get()
@@ -55,7 +57,7 @@ def _remembered(look_up: _F) -> _F:
     return find  # type: ignore[return-value]
 
 
-@_remembered
+@remembered
 def find_account(text: str) -> Account | None:
     """The user with this name; else, of digits, the user with this number, which need not have an
     entry. None: there is none.
@@ -66,7 +68,7 @@ def find_account(text: str) -> Account | None:
         return account_of(int(text)) if _is_number(text) else None
 
 
-@_remembered
+@remembered
 def account_of(uid: int) -> Account:
     """The user with this number. Without an entry: its group has the same number, its home is ``/``."""
     try:
@@ -75,7 +77,7 @@ def account_of(uid: int) -> Account:
         return Account(uid, uid)
 
 
-@_remembered
+@remembered
 def find_group(text: str) -> int | None:
     """The number of the group with this name, or with this number. None: there is none."""
     try:
@@ -84,13 +86,13 @@ def find_group(text: str) -> int | None:
         return int(text) if _is_number(text) else None
 
 
-@_remembered
+@remembered
 def nobody() -> Account:
     """The user for what should have no rights."""
     return find_account("nobody") or Account(_NOBODY, _NOBODY, "nobody")
 
 
-@_remembered
+@remembered
 def groups_of(account: Account, gid: int) -> tuple[int, ...]:
     """The groups of a user whose main group is ``gid``, as ``initgroups`` sets them."""
     return tuple(os.getgrouplist(account.name, gid)) if account.name else (gid,)

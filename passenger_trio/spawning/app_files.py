@@ -89,11 +89,18 @@ class AppFiles:
             for directory in self._path:
                 if directory == self.root and first not in self.names and f"{first}.py" not in self.names:
                     continue
+                if directory != self.root and not self._may_be_there(directory):
+                    continue
                 base = os.path.join(directory, *module.split("."))
                 for candidate in (os.path.join(base, "__init__.py"), base + ".py"):
                     if os.path.isfile(candidate):
                         return candidate
         return ""
+
+    def _may_be_there(self, directory: str) -> bool:
+        """Whether a further directory may exist: if it is in the root, the listing tells."""
+        above, _, name = directory.rpartition("/")
+        return above != self.root.rstrip("/") or name in self.names
 
     def relative(self, path: str) -> str:
         """A path for people: relative to the root if it is below the root."""

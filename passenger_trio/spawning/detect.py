@@ -19,6 +19,7 @@ from passenger_trio.core.script_service import service_arguments
 from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.options import AppOptions
 from passenger_trio.records import frozen
+from passenger_trio.spawning.accounts import remembered
 from passenger_trio.spawning.app_files import AppFiles
 from passenger_trio.spawning.choose_entry_point import Choice
 from passenger_trio.spawning.env_files import web_command
@@ -99,7 +100,7 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
     :raises NothingToServe: there is no application, or none of a kind that can be served.
     :raises OptionError: an option names something that cannot be used.
     """
-    environ = os.environ if environ is None else environ
+    environ = _environment() if environ is None else environ
     root = _path(app.root, environ)
     files = AppFiles(root, f"{root.rstrip('/')}/src")
     if not files.names or not os.access(root, os.X_OK):
@@ -153,6 +154,12 @@ def detect(app: AppOptions, *, environ: Mapping[str, str] | None = None) -> Dete
         is_guess=not app.app_type and choice.interface != "asgi",
         is_certain=bool(app.app_type) or choice.is_certain,
     )
+
+
+@remembered
+def _environment() -> Mapping[str, str]:
+    """Our own. (To read a variable from ``os.environ`` takes longer than all else that one tells.)"""
+    return dict(os.environ)
 
 
 def generic_app(app: AppOptions, root: str, command: str = "", reason: str = "") -> DetectedApp:

@@ -129,16 +129,18 @@ class PythonSearch:
     def directory(self) -> Choice:
         """The first application that can be served; the others become its ``candidates``."""
         misses: list[Miss] = []
-        files = [file for file in STARTUP_FILES if file not in _OF_ONE_INTERFACE.get(self.app.app_type, ())]
-        found = [self._startup_file(file, misses) for file in files if file in self.files.names]
-        found.append(self._django(misses))
+        names = self.files.names
+        not_wanted = _OF_ONE_INTERFACE.get(self.app.app_type, ())
+        found = [self._startup_file(file, misses) for file in STARTUP_FILES if file in names and file not in not_wanted]
+        if "manage.py" in names:
+            found.append(self._django(misses))
         choices = [choice for choice in found if choice is not None]
         if not choices:
             choices = [choice for choice in self._packages(misses) if choice is not None]
             if len(choices) > 1:
                 # A choice among equals would have no reason.
-                names = ", ".join(choice.target for choice in choices)
-                misses, choices = [Miss(f"there are several applications ({names}): name one")], []
+                targets = ", ".join(choice.target for choice in choices)
+                misses, choices = [Miss(f"there are several applications ({targets}): name one")], []
         if not choices and self.app.app_type:
             # The user gave the type. The loader runs the file, and decides.
             found = [self._startup_file(file, [], trusts_wanted=True) for file in STARTUP_FILES]

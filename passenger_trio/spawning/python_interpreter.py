@@ -51,7 +51,8 @@ def choose_interpreter(
         version = _version(path)
         return path, f"named by --python (Python {version[0]}.{version[1]})"
     own, broken = _adjacent(root, names)
-    active = os.path.abspath(environ["VIRTUAL_ENV"]) if environ.get("VIRTUAL_ENV") else ""
+    active = environ.get("VIRTUAL_ENV", "")
+    active = os.path.abspath(active) if active else ""
     if active in own:
         own.remove(active)
         own.insert(0, active)
@@ -74,6 +75,8 @@ def choose_interpreter(
 def _adjacent(root: str, names: Collection[str]) -> tuple[list[str], str]:
     """The virtual environments in the application's directory, and the first one that is broken."""
     found = [os.path.join(root, name) for name in _ADJACENT if name in names]
+    if not found:
+        return [], ""
     found = [path for path in found if os.path.isfile(os.path.join(path, "pyvenv.cfg"))]
     usable = [path for path in found if can_run(_python_in(path))]
     return usable, next((path for path in found if path not in usable), "")

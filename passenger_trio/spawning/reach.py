@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterator
 
 from passenger_trio.core.users import is_allowed
+from passenger_trio.spawning.accounts import remembered
 
 __all__ = ["what_is_closed"]
 
@@ -32,7 +33,7 @@ def what_is_closed(path: str, uid: int, gid: int, groups: tuple[int, ...], *, ru
     :param runs: whether it is a program to run; otherwise a file to read, or a directory to enter.
     """
     key = path, uid, gid, groups
-    if key in _OPEN:
+    if key in _OPEN or (not runs and _is_plainly_open(path, uid, gid, groups)):
         return ""
     for part, is_last in _parts(path):
         try:
@@ -48,6 +49,37 @@ def what_is_closed(path: str, uid: int, gid: int, groups: tuple[int, ...], *, ru
             _OPEN.clear()
         _OPEN.add(key)
     return ""
+
+
+def _is_plainly_open(path: str, uid: int, gid: int, groups: tuple[int, ...]) -> bool:
+    """Whether permission bits open it, and no part of it is a link. So it is nearly always, and what thousands of
+    applications have in common is looked at once (OP5). False: look at every part.
+    """
+    directory = os.path.dirname(path)
+    if not _is_open_way(os.path.dirname(directory), uid, gid, groups):
+        return False
+    return _allows(directory, uid, gid, groups, _SEARCH) and _allows(path, uid, gid, groups, _READ)
+
+
+@remembered
+def _is_open_way(directory: str, uid: int, gid: int, groups: tuple[int, ...]) -> bool:
+    above = os.path.dirname(directory)
+    if above != directory and not _is_open_way(above, uid, gid, groups):
+        return False
+    return _allows(directory, uid, gid, groups, _SEARCH)
+
+
+def _allows(path: str, uid: int, gid: int, groups: tuple[int, ...], wanted: int) -> bool:
+    """:param wanted: of a file; of a directory it is to enter it."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    if stat.S_ISLNK(status.st_mode):
+        return False
+    if stat.S_ISDIR(status.st_mode):
+        wanted = _SEARCH
+    return is_allowed(uid, {gid, *groups}, status.st_uid, status.st_gid, status.st_mode, wanted)
 
 
 def _parts(path: str) -> Iterator[tuple[str, bool]]:

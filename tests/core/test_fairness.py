@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from driven_pool import BLOG, SHOP, WIKI, DrivenPool, granted, retired, spawns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from passenger_trio.core.commands import Detach, Grant, Reason
 from passenger_trio.core.making_room import FAIR_WAIT
-from passenger_trio.core.model import SessionId
+from passenger_trio.core.model import GroupKey, SessionId
 
 
 def a_greedy_pool(size: int, concurrency: int = 1) -> tuple[DrivenPool, list[SessionId]]:
@@ -134,3 +135,49 @@ def test_whoever_is_starved_is_served_within_the_fair_wait_and_a_spawn(
         pool.tick(period)
         assert pool.now - begun <= FAIR_WAIT + 2 * period
     assert waiter in [served for served, _ in granted(pool.spawned(key=BLOG))]
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_OP5_a_restart_comes_to_its_end_although_others_without_a_process_come_all_the_time(is_old: bool) -> None:
+    """On a host of two hundred applications, with three slots and more who waited, a changed application served its old
+    version for 83 seconds.
+    """
+    pool = DrivenPool(max_pool_size=4, max_concurrent_spawns=2)
+    pool.add(SHOP, min_instances=0, warm=1)
+    if is_old:  # spawns of before are nobody's turn
+        for _ in range(10):
+            pool.exits(pool.processes()[0])
+            pool.now += 1000
+            pool.tick()
+            pool.wait()
+            pool.spawned()
+            for session in list(pool.policy.state.sessions):
+                pool.close(session)
+    busy = pool.take()
+    strangers = [GroupKey(f"stranger{number}", "test") for number in range(40)]
+    coming = iter(strangers)
+
+    def one_more_waits() -> None:
+        key = next(coming)
+        pool.add(key, min_instances=0)
+        pool.wait(key)
+
+    for _ in range(3):
+        one_more_waits()
+    assert pool.restart(SHOP) == []
+    begun = 0
+    while not pool.attempts(SHOP):
+        one_more_waits()
+        attempt, state = next(iter(pool.policy.state.attempts.items()))
+        commands = pool.spawned(attempt, key=state.group.key)
+        while made_room := retired(commands):
+            commands = [command for process, _ in made_room for command in pool.exits(process)]
+        for session in list(pool.policy.state.sessions):
+            if session != busy.session:
+                for gone, _ in retired(pool.close(session)):
+                    pool.exits(gone)
+        begun += 1
+        assert begun < 10, "it has no turn"
+    assert begun > 1, "those who have nobody come first, as far as that goes"
+    pool.spawned()
+    assert pool.generations() == [2]

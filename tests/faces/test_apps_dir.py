@@ -5,6 +5,7 @@ Starts the command: `--apps-dir` is the subject.
 
 from __future__ import annotations
 
+import grp
 import os
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from faces_tools import Load, run_command, write_app
+from needs import needs
 
 from passenger_trio.testing import RawClient, Supervisor, eventually
 
@@ -133,3 +135,26 @@ def test_OP4_a_file_that_is_well_without_a_change_of_its_own_is_taken_over_by_a_
     assert run_command("reload", "--instance", str(folder.server.instance_dir)).returncode == 0
     assert len(folder.ask("fifth")) == 2
     assert "fifth.toml" not in folder.broken()
+
+
+def test_OP4_a_file_that_is_the_first_to_ask_for_another_user_or_group_is_served_and_holds_up_no_other(
+    folder: Folder,
+) -> None:
+    """The server was started with nothing of the kind. Another group needs the same places for sockets as another user."""
+    needs(os.geteuid() == 0, "root, to run an application in another group")
+    first = folder.ask("first")
+    folder.write("grouped", 'group = "daemon"\n')
+    folder.write("after")
+    eventually(lambda: len(folder.ask("after")) == 2)
+    eventually(lambda: len(folder.ask("grouped")) == 2)
+    groups = next(
+        line.split()[1:]
+        for line in Path(f"/proc/{folder.ask('grouped')[1]}/status").read_text().splitlines()
+        if line.startswith("Gid:")
+    )
+    assert groups == [str(grp.getgrnam("daemon").gr_gid)] * 4
+    assert folder.ask("first") == first
+    assert not {"grouped.toml", "after.toml"} & folder.broken().keys()
+    folder.remove("grouped")
+    folder.remove("after")
+    eventually(lambda: (folder.ask("grouped"), folder.ask("after")) == (["404"], ["404"]))

@@ -315,7 +315,10 @@ def test_for_the_same_user_it_is_no_boundary(served: Served) -> None:
 
 
 def test_the_whole_server_becomes_a_user(home: Path, users: tuple[User, User, int]) -> None:
-    """OP8, R46: --user drops everything, for ever, after binding: a port that only root can have is served."""
+    """OP8, R46: --user drops everything, for ever, after binding: a port that only root can have is served.
+
+    OP4: a file of --apps-dir that asks for what this user may not grant is refused alone.
+    """
     shop, _, group = users
     app = app_of(home / "whole", 0)
     place = home / "instance"
@@ -326,7 +329,12 @@ def test_the_whole_server_becomes_a_user(home: Path, users: tuple[User, User, in
     sockets.mkdir()
     os.chown(sockets, shop.uid, shop.gid)
     socket = sockets / "by-root.sock"
+    files = home / "files"
+    files.mkdir(mode=0o755)
     arguments = (
+        "wsgi:application",
+        "--apps-dir",
+        str(files),
         "--user",
         shop.name,
         "--python",
@@ -349,6 +357,24 @@ def test_the_whole_server_becomes_a_user(home: Path, users: tuple[User, User, in
         facts = json.loads(server.get("/facts").body)
         assert facts["ids"] == [[shop.uid] * 3, [shop.gid] * 3]
         assert facts["env"]["HOME"] == shop.home
+
+        limits = Path(f"/proc/{server.pid}/limits").read_text()
+        hard = int(next(line.split()[-2] for line in limits.splitlines() if line.startswith("Max open files")))
+        asks = {
+            "greedy": f"open_files = {hard + 1}",
+            "hasty": "nice = -20",
+            "other": 'user = "root"',
+            "modest": "open_files = 60",
+        }
+        for name, line in asks.items():
+            (files / f"{name}.toml").write_text(f'root = "../whole"\nbase_uri = "/{name}"\n{line}\n')
+        eventually(lambda: server.get("/modest/facts").status == 200)
+        broken = {Path(one["file"]).name: one["error"] for one in server.status()["broken_files"]}
+        assert broken.keys() == {"greedy.toml", "hasty.toml", "other.toml"}
+        assert f"hard limit is {hard}, and only root can raise it" in broken["greedy.toml"]
+        assert "only root can lower it" in broken["hasty.toml"]
+        assert "only root can run it as another user" in broken["other.toml"]
+        assert json.loads(server.get("/facts").body)["pid"] == facts["pid"]
 
 
 def test_users_that_cannot_be_had(home: Path, users: tuple[User, User, int]) -> None:

@@ -11,6 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from searches import same_each_time
 from test_pool_machine import PoolMachine
 
+from passenger_trio.core import snapshot
 from passenger_trio.core.commands import Command, Grant, Retire, StartSpawn
 from passenger_trio.core.model import (
     GroupKey,
@@ -151,13 +152,33 @@ def test_the_oldest_goes_first_and_then_it_is_not_whole() -> None:
     policy.add_group(SHOP, GroupLimits(), 0.0)
     policy.tick(1.0)
     assert policy.dump()()["whole"]
-    for number in range(2, 7):
+    for number in range(2, 11):
         policy.tick(float(number))
     dump = policy.dump()()
     assert not dump["whole"]
     kept = [Entry(*from_json(entry)).arguments for entry in dump["entries"]]
-    assert 0 < len(kept) < 6
-    assert kept == [(float(number),) for number in range(7 - len(kept), 7)]
+    assert 0 < len(kept) < 10
+    assert kept == [(float(number),) for number in range(11 - len(kept), 11)]
+
+
+def test_OP5_no_picture_is_taken_while_thousands_of_groups_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """KE10: at a start the facts of all groups share one, as later ones do. What is kept begins with an empty pool."""
+    taken: list[object] = []
+    take = snapshot.take
+
+    def count(root: object) -> snapshot.Picture:
+        taken.append(root)
+        return take(root)
+
+    monkeypatch.setattr(snapshot, "take", count)
+    policy = RecordedPolicy(PoolLimits(), capacity=100)
+    for number in range(300):
+        policy.add_group(GroupKey(f"shop{number}", "test"), GroupLimits(min_instances=0), 0.0)
+    assert not taken
+    assert policy.dump()()["whole"]
+    for number in range(4 * 300):
+        policy.tick(float(number))
+    assert taken == [policy.state]
 
 
 def test_a_policy_has_nothing_but_its_state() -> None:
