@@ -44,6 +44,8 @@ def command(server: str, root: Path, port: int) -> list[str]:
         words = ["gunicorn", "--chdir", str(root), "-b", f"127.0.0.1:{port}", "-t", "300", "passenger_wsgi:application"]
         return [sys.executable, "-m", *words]
     words = ["start", str(root), "-p", str(port), "-e", "production", "--instance-dir", str(root / "i")]
+    if os.geteuid() == 0:
+        words += ["--user", "root"]  # as gunicorn, which runs its application as whoever starts it
     return [sys.executable, "-m", "passenger_trio", *words]
 
 
@@ -89,7 +91,7 @@ def running(server: str, where: str) -> Iterator[tuple[str, Path, Reader | None]
 
 
 def _wait(url: str) -> None:
-    for _ in range(300):
+    for _ in range(1200):
         try:
             _ask(url, 0)
             return
