@@ -16,13 +16,13 @@ REQUEST_PATH = (
     # The fast path: most requests, in callbacks of the poller and of the pool.
     "http.fast_path.FastPath.run",  # the task sleeps in here
     "http.fast_path.FastPath.on_readable",  # the client has sent bytes
-    "http.fast_path.FastPath._next_request",  # where every request begins: ``codecs/http1.py`` makes a ``Head`` of the bytes
+    "http.fast_path.FastPath._next_request",  # where every request begins: ``codecs/http1`` makes a ``Head`` (``codecs/plain_request``)
     "http.init_request.init_request",  # who asks, for which application: an ``Exchange``
     "http.buffer_body.take_body_nowait",  # the body, if it is here already
-    "http.fast_path.FastPath._check_out",  # borrow a process, or wait until the pool calls ``on_granted``
-    "http.send_request.send_request",  # both paths: head and body in one write
+    "http.fast_path.FastPath._check_out",  # borrow a process (``pool/checkouts`` asks ``core/borrowing``), or wait for ``on_granted``
+    "http.send_request.send_request",  # both paths: head and body in one write (``codecs/session_protocol``)
     "http.fast_path.FastPath.on_response",  # the process has answered: the whole response in one read
-    "http.fast_path.FastPath._send_response",  # give the process back, answer the client; then the next request
+    "http.fast_path.FastPath._send_response",  # give the process back (``pool/session``), answer the client (``codecs/plain_message``)
     "http.client.Client.log",  # both paths: count the request, and record it (below)
     # The slow path: a request that is not plain, or takes long, goes on where the fast path has left it.
     "http.fast_path.FastPath._leave",  # wakes the task
@@ -31,7 +31,7 @@ REQUEST_PATH = (
     "http.checkout_session.checkout_session",  # borrow a process, or wait in the pool's queue
     "http.send_request.try_process",  # give it the request (``send_request``), or try another process
     "http.forward_response.forward_response",  # judge what is wrong with a response, once; send safe requests again
-    "http.response_forwarder.forward_in_pieces",  # process to client, through a buffer if the client is slower
+    "http.response_forwarder.forward_in_pieces",  # process to client, event by event (``response_events``), through a buffer if it is slower
     "http.send_body.send_body",  # beside the response: the rest of the body
     "upgraded.websocket.WebSocket.run",  # instead of the rest of the response, if it upgrades the connection
     "upgraded.relay.Relay.run",  # the same, for an application that has taken the connection over

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ast
 import importlib
-from functools import reduce
+import sys
+from functools import cache, reduce
 from pathlib import Path
+from types import FrameType
 
 import pytest
+from dummy_front import respond, serving, simulated, whole
+from test_layers import NAMES as MODULES
+from test_layers import PACKAGE, dotted, imports
 
 from passenger_trio import server
 from passenger_trio.server import REQUEST_PATH
@@ -74,3 +79,64 @@ def test_every_stage_that_a_driver_imports_stands_on_the_page() -> None:
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("passenger_trio.server."):
                 functions = {alias.name for alias in node.names if alias.name.islower()}
                 assert functions <= {*NAMES, "abandon_session", "end_separately", "refuse_late_head"}, node.module
+
+
+@simulated
+async def test_HO4_one_request_is_followed_through_twenty_files_and_three_ways_back() -> None:
+    """A file is on the way if it hands the request to another one; what calls nothing else is a leaf, which its name explains. A way back is a call
+    of what imports the caller, by itself or through others: the poller's two callbacks, and a session that tells its pool of its end.
+    """
+    called: list[tuple[str, str, str]] = []
+
+    def follow(frame: FrameType, event: str, _: object) -> None:
+        caller = frame.f_back
+        if event == "call" and caller is not None:
+            into, out_of = (name_of(one.f_code.co_filename) for one in (frame, caller))
+            if into and out_of and into != out_of and is_of_the_request(caller):
+                called.append((out_of, into, frame.f_code.co_name))
+
+    async with serving(respond(whole())) as world:
+        client = world.connect()
+        for _ in range(3):
+            await client.ask()
+        sys.setprofile(follow)
+        try:
+            await client.ask()
+        finally:
+            sys.setprofile(None)
+    page, listener = "passenger_trio.server", "passenger_trio.server.listening.listener"
+    on_the_way = {page, listener, connection.__name__} | {caller for caller, _, _ in called}
+    assert 10 < len(on_the_way) <= 20, "\n".join(sorted(on_the_way))
+    back = {call for call in called if call[0] in below(call[1])}
+    assert {name for _, _, name in back} == {"on_readable", "on_response", "session_closed"}, back
+
+
+def is_of_the_request(frame: FrameType | None) -> bool:
+    """Whether the poller has called it: whatever else runs meanwhile is no part of the request."""
+    while frame is not None and frame.f_code.co_name != "_turn":
+        frame = frame.f_back
+    return frame is not None
+
+
+def name_of(file: str) -> str:
+    path = Path(file)
+    return dotted(path) if path.is_relative_to(PACKAGE) else ""
+
+
+@cache
+def imported(name: str) -> frozenset[str]:
+    path = PACKAGE.parent / f"{name.replace('.', '/')}.py"
+    return frozenset(imports(path)) & MODULES if path.exists() else frozenset()
+
+
+@cache
+def below(name: str) -> set[str]:
+    """What a module imports, by itself or through others."""
+    found: set[str] = set()
+    ahead = [name]
+    while ahead:
+        one = ahead.pop()
+        if one not in found:
+            found.add(one)
+            ahead += imported(one)
+    return found
