@@ -1,8 +1,10 @@
-"""How much of the event loop's time floods get: all of them together, at most half of it while others are served (KE7).
+"""How much of the event loop's time floods get while others are served: all of them together at most half of it, and heavy ones at
+most an eighth (KE7).
 
-A flood is a stream of many small pieces (``core.read_size``). Its steps are measured. When they have taken ``BUDGET``, the next
-step waits for as long as they took. That also slows the process and the client that flood, and so leaves them less of the processor
-where there are few cores. A flood that runs alone is not slowed.
+A flood is a stream of many small pieces; a heavy one's are tiny (``core.read_size``). Its steps are measured. When they have taken
+``BUDGET``, the next step waits: for as long as they took, or seven times as long after steps of heavy floods. Slowed, the process and
+the client that flood wait for full sockets, and leave the processor to others where there are few cores. A flood that runs alone
+is not slowed.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ __all__ = ["BUDGET", "FloodShare"]
 
 BUDGET = 0.001
 """Seconds of steps before a rest. An event loop cannot sleep for much less."""
+_REST, _REST_OF_HEAVY = 1.0, 7.0
+"""Seconds of rest for each second of a step."""
 _LONGEST = 0.01
 """Seconds. A step that took longer was interrupted; a flood is not at fault for that."""
 _BESIDE = 0.1
@@ -20,22 +24,29 @@ _BESIDE = 0.1
 class FloodShare:
     """Of all floods of one event loop. All times are monotonic seconds."""
 
-    __slots__ = ("_began", "_used")
+    __slots__ = ("_began", "_due", "_each", "_used")
 
     def __init__(self) -> None:
         self._began: float | None = None
         """When the step that is under way began."""
         self._used = 0.0
         """Seconds of steps since the last rest."""
+        self._each = _REST
+        """Seconds of rest for each second of the step that is under way."""
+        self._due = 0.0
+        """Seconds of rest for all of these steps."""
 
-    def begin(self, now: float) -> None:
+    def begin(self, now: float, *, is_heavy: bool) -> None:
         """A step begins."""
         self._began = now
+        self._each = _REST_OF_HEAVY if is_heavy else _REST
 
     def end(self, now: float) -> None:
         """The step is over. Idempotent."""
         if self._began is not None:
-            self._used += min(now - self._began, _LONGEST)
+            took = min(now - self._began, _LONGEST)
+            self._used += took
+            self._due += took * self._each
             self._began = None
 
     def rest(self, now: float, others: float) -> float:
@@ -45,5 +56,5 @@ class FloodShare:
         """
         if self._used < BUDGET:
             return 0.0
-        rest, self._used = self._used, 0.0
+        rest, self._due, self._used = self._due, 0.0, 0.0
         return rest if now - others < _BESIDE else 0.0

@@ -3,7 +3,8 @@
 The cost of a step depends on the number of pieces, not of bytes: 64 KiB can be one frame, or ten
 thousand. A reader asks ``limit``, and reports afterwards what it found. A stream of small pieces is a
 flood until it shows otherwise (``is_flood``). Each step of a flood waits for its turn among all floods.
-So together they cost the clients of other applications one step per turn of the event loop (KE7).
+So together they cost the clients of other applications one step per turn of the event loop (KE7). A flood
+of tiny pieces is *heavy* (``flood_share``): lines of a table or of a text are longer.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ STEP = 64
 """Pieces handled in one step; each costs a few microseconds."""
 _FEW = 8
 _FACTOR = 4
+_TINY = 32
+"""Bytes of a piece, on average and with what frames it, that is not tiny."""
 _SMALL = 1024
 """Bytes of a read that is not small."""
 _SOON, _PAUSE = 0.02, 0.1
@@ -30,7 +33,7 @@ class ReadSize:
         highest limit.
     """
 
-    __slots__ = ("_least", "_most", "is_flood", "limit")
+    __slots__ = ("_least", "_most", "is_flood", "is_heavy", "limit")
 
     def __init__(self, first: int, least: int, most: int) -> None:
         assert 0 < least <= first <= most
@@ -39,14 +42,17 @@ class ReadSize:
         self.limit = first
         self.is_flood = False
         """Whether the last read contained many pieces."""
+        self.is_heavy = False
+        """Whether they were tiny."""
 
     def found(self, size: int, pieces: int) -> None:
         """A read returned ``size`` bytes that contained ``pieces`` pieces."""
         if pieces > STEP:
             self.is_flood = True
+            self.is_heavy = size < _TINY * pieces
             self.limit = max(self._least, self.limit // _FACTOR)
         elif pieces <= _FEW:
-            self.is_flood = False
+            self.is_flood = self.is_heavy = False
             if size >= self.limit:
                 self.limit = min(self._most, self.limit * _FACTOR)
 

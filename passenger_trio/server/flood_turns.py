@@ -31,8 +31,11 @@ class FloodTurns:
         """Streams that wait for their turn."""
         return self._lock.statistics().tasks_waiting
 
-    async def take(self) -> None:
-        """End the step before, and wait for the turn of the next one. Always a checkpoint."""
+    async def take(self, *, is_heavy: bool) -> None:
+        """End the step before, and wait for the turn of the next one. Always a checkpoint.
+
+        :param is_heavy: as ``ReadSize.is_heavy``.
+        """
         self.end()
         async with self._lock:
             rest = self._share.rest(self._now(), self._others())
@@ -40,7 +43,7 @@ class FloodTurns:
                 await trio.sleep(rest)
             else:
                 await trio.lowlevel.checkpoint()
-        self._share.begin(self._now())
+        self._share.begin(self._now(), is_heavy=is_heavy)
 
     def end(self) -> None:
         """The step is over. Idempotent."""

@@ -33,6 +33,18 @@ def test_KE7_small_pieces_make_reads_small_and_large_ones_make_them_large_again(
     assert (size.limit, size.is_flood) == (262144, False)
 
 
+def test_KE7_a_flood_of_tiny_pieces_is_heavy_and_one_of_lines_is_not() -> None:
+    size = ReadSize(16384, 1024, 262144)
+    assert not size.is_heavy
+    for bytes_each, is_heavy in ((6, True), (31, True), (32, False), (100, False), (6, True)):
+        size.found(bytes_each * 100, 100)
+        assert (size.is_flood, size.is_heavy) == (True, is_heavy)
+    size.found(6 * STEP, STEP)  # neither few nor many
+    assert size.is_heavy
+    size.found(6, 1)
+    assert not size.is_heavy
+
+
 def test_nothing_is_a_flood_before_anything_was_read() -> None:
     assert not ReadSize(10, 1, 100).is_flood
 

@@ -157,7 +157,7 @@ class _Forwarder(ResponseEvents):
                 self._take(*event)
                 if reader.pieces - before >= STEP:
                     self.writer.flush()
-                    await turns.take()
+                    await turns.take(is_heavy=self._size.is_heavy)
                     before = reader.pieces
             self.writer.flush()
             if self._over or self._filling is not limited:
@@ -166,7 +166,7 @@ class _Forwarder(ResponseEvents):
             if self._size.is_flood or self._small.are_flood:
                 turns.end()
                 await self.stream.wait_readable()
-                await turns.take()
+                await turns.take(is_heavy=self._size.is_heavy)
             await self._receive()
 
     async def _receive(self) -> None:

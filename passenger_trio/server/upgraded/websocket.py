@@ -261,7 +261,7 @@ class WebSocket:
                         if out:
                             self._send(b"".join(out))
                             out.clear()
-                        await turns.take()
+                        await turns.take(is_heavy=size.is_heavy)
                 if out:
                     self._send(out[0] if len(out) == 1 else b"".join(out))
                 if life.worker is Side.GONE:
@@ -324,7 +324,7 @@ class WebSocket:
         turns.end()
         while True:
             await stream.wait_readable()
-            await turns.take()
+            await turns.take(is_heavy=size.is_heavy)
             try:
                 return stream.recv_nowait(size.limit)
             except trio.WouldBlock:
@@ -356,7 +356,7 @@ class WebSocket:
                     await self._to_worker.wait_clear()
                 if early:
                     if size.is_flood:
-                        await client.front.flood_turns.take()
+                        await client.front.flood_turns.take(is_heavy=size.is_heavy)
                     data, early = early[: size.limit], early[size.limit :]
                     ended = not early and client.codec.peer_closed
                     continue
