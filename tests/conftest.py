@@ -7,6 +7,7 @@ torn down after the test's event loop has ended.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import select
@@ -116,6 +117,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return rank.get(item.path.stem, len(rank)), -scopes[scope], scope
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """The tests themselves are a million objects, which stay: a test that looks for garbage need not go through them (a third of a second each time)."""
+    gc.collect()
+    if hasattr(gc, "freeze"):  # not PyPy's
+        gc.freeze()
 
 
 @pytest.fixture
