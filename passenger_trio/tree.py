@@ -306,8 +306,8 @@ async def open_tree(
                 from passenger_trio.admin.operators import serve_operators
 
                 await serve_operators(server, tree, scraped, started)
-                is_operated.set()
                 await import_rest(accepts=accepts)
+                is_operated.set()
 
             # The first processes are on their way: meanwhile the rest is imported, and operators are served.
             tree.start_soon(open_to_operators)

@@ -5,6 +5,7 @@ A work's figures are ``{"rows": {peer: {figure: number}}, ...}``; ``report.py`` 
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from peers import (
 )
 
 Work = Callable[[int, int], Figures]
+_CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @attrs.define
@@ -52,6 +54,10 @@ class Samples:
 def start(rounds: int, seconds: int) -> Figures:
     """From the command to the first answered request of a hello-world application, and the server's memory then."""
     del seconds
+    # As an installation is; with PYTHONDONTWRITEBYTECODE a checkout would be compiled anew with each start.
+    for python in {peer.program for peer in OURS_ALL}:
+        for directory in ("passenger_trio", "spawn_servers"):
+            subprocess.run([python, "-m", "compileall", "-q", _CHECKOUT / directory], check=True)
     rows: Figures = {}
     for peer in present(PASSENGER, GTHREAD, UWSGI):
         times, memories = [], []
