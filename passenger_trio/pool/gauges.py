@@ -4,16 +4,18 @@ Only groups with a memory limit are measured; all of them, and the server itself
 processes there are (``core/memory_room``). Then a process of an application that was never measured is measured as
 soon as it is ready, for it may have to make room for another one before the next round. One round is one hop to a dedicated thread, because reading
 ``smaps_rollup`` is slow. A process's size is its proportional share of memory (PSS), or its resident set if the PSS is
-unknown. If no thread can be started, the round is left out.
+unknown. If no thread can be started, the round is left out. Processes that rest are measured more rarely (``core.measuring``), unless a limit
+of memory is kept by it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import trio
 
+from passenger_trio.core.measuring import Rounds
 from passenger_trio.core.model import ProcessId
 from passenger_trio.log_lines import pool as lines
 from passenger_trio.pool.pool import Pool
@@ -34,6 +36,9 @@ class Gauges:
         self._limiter = trio.CapacityLimiter(1)
         self.others: Callable[[], Sequence[int]] = list
         """The pids of what the server runs beside its applications: its fronts."""
+        self._rounds: Rounds[int] = Rounds()
+        self._preloaders: dict[int, int] = {}
+        """The size of each, as last measured."""
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -55,29 +60,52 @@ class Gauges:
             if fits or self._pool.limits_memory(process.group)
         }
         own = [os.getpid(), *self.others()] if fits else []
-        preloaders = [one.pid for home in self._pool.group_tasks.values() for one in home.preloaders] if fits else []
+        preloaders = (
+            {one.pid: len(home.keepers) for home in self._pool.group_tasks.values() for one in home.preloaders}
+            if fits
+            else {}
+        )
+        if fits:
+            pids, preloaders = self._due(pids, preloaders)
         if not pids and not own:
             return
         try:
-            sizes, of_server, of_preloader, limit = await in_thread(
-                _measure, pids, own, preloaders, limiter=self._limiter, abandon_on_cancel=True
+            sizes, of_server, of_preloaders, limit = await in_thread(
+                _measure, pids, own, list(preloaders), limiter=self._limiter, abandon_on_cancel=True
             )
         except NoThread as error:
             lines.memory_unmeasured(processes=len(pids), reason=str(error))
             return
         for id, size in sizes.items():
             self._pool.sampled(id, size)
+        self._preloaders |= of_preloaders
         if fits and limit.total:
-            self._pool.room_measured(limit.total, of_server, of_preloader, limit.source)
+            average = sum(self._preloaders.values()) // max(1, len(self._preloaders))
+            self._pool.room_measured(limit.total, of_server, average, limit.source)
+
+    def _due(
+        self, pids: dict[ProcessId, int], preloaders: dict[int, int]
+    ) -> tuple[dict[ProcessId, int], dict[int, int]]:
+        """Those to measure in this round. How much a process shares with others depends on how many its group has, too."""
+        deeds: dict[int, Hashable | None] = dict(preloaders)
+        for id, pid in pids.items():
+            group, served = self._pool.processes[id].group, self._pool.deeds_of(id)
+            is_limited = served is None or self._pool.has_memory_limit(group)
+            deeds[pid] = None if is_limited else (served, len(self._pool.group_tasks[group].keepers))
+        due = frozenset(self._rounds.due(deeds))
+        self._preloaders = {pid: size for pid, size in self._preloaders.items() if pid in preloaders}
+        return (
+            {id: pid for id, pid in pids.items() if pid in due},
+            {pid: count for pid, count in preloaders.items() if pid in due},
+        )
 
 
 def _measure(
     pids: dict[ProcessId, int], own: Sequence[int], preloaders: Sequence[int]
-) -> tuple[dict[ProcessId, int], int, int, MemoryLimit]:
+) -> tuple[dict[ProcessId, int], int, dict[int, int], MemoryLimit]:
     sizes = {id: size for id, pid in pids.items() if (size := _size(pid))}
-    of_preloaders = [size for pid in preloaders if (size := _size(pid))]
-    average = sum(of_preloaders) // max(1, len(of_preloaders))
-    return sizes, sum(map(_size, own)), average, memory_limit() if own else MemoryLimit(0, "")
+    of_preloaders = {pid: size for pid in preloaders if (size := _size(pid))}
+    return sizes, sum(map(_size, own)), of_preloaders, memory_limit() if own else MemoryLimit(0, "")
 
 
 def _size(pid: int) -> int:

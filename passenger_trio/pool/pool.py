@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from passenger_trio.core.evidence import Evidence
-from passenger_trio.core.model import GroupKey
+from passenger_trio.core.model import GroupKey, ProcessId
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.core.statistics import GroupGauges, GroupStatistics, PoolStatistics
 from passenger_trio.errors import PoolShutDown
@@ -195,6 +195,11 @@ class Pool(OperatorOrders):
     def active_statistics(self) -> PoolStatistics:
         """The same without the groups in which nothing happens."""
         return self._policy.active_statistics()
+
+    def deeds_of(self, id: ProcessId) -> int | None:
+        """How many requests a process has served; None: it serves one now, or is gone."""
+        known = self._policy.state.processes.get(id)
+        return None if known is None or known.sessions else known.processed
 
     def gauges(self, keys: Iterable[GroupKey]) -> dict[GroupKey, GroupGauges]:
         """The numbers of these groups for the metrics, as far as they are there."""

@@ -153,7 +153,9 @@ class ProcessFacts(Checkouts):
 
     def limits_memory(self, key: GroupKey) -> bool:
         """Whether the processes of a group must be measured: it has a memory limit, or the memory decides about the pool."""
-        if self.fits_memory:
-            return True
+        return self.fits_memory or self.has_memory_limit(key)
+
+    def has_memory_limit(self, key: GroupKey) -> bool:
+        """Whether a limit of memory is kept by what is measured."""
         limits = self._policy.state.groups[key].limits
         return limits.memory_limit > 0 or limits.hard_memory_limit > 0
