@@ -175,7 +175,7 @@ class LeasedPool:
         except Exception as error:
             self._failed(error)
             raise
-        self._look_by(slot.leaves if slot.state is SlotState.IDLE else now + _LOOK)
+        self._look_by(self._ledger.next_return(slot.process.group.key) if slot.state is SlotState.IDLE else now + _LOOK)
 
     def is_alone(self, process: Process[Any]) -> bool:
         """See ``SessionOwner``. A leased session knows it by its slot."""

@@ -60,11 +60,6 @@ class Slot:
     # What the owner was told last: requests served, and since when one runs.
     told: tuple[int, float | None] = (0, None)
 
-    @property
-    def leaves(self) -> float:
-        """When it goes back, if it is idle until then."""
-        return self.process.group.leaves(self)
-
 
 @define(eq=False)
 class FrontProcess:
@@ -162,11 +157,13 @@ class FrontGroup:
         room = max(0, self.most_queued - waiting - self.waiting_elsewhere)
         return waiting - self.told.waiting > room // _PART_OF_ROOM
 
-    def leaves(self, slot: Slot) -> float:
-        """When an idle slot goes back."""
+    def leaves(self, slot: Slot, slack: float) -> float:
+        """When an idle slot goes back. It waits for a moment if whoever comes then may have it."""
         if not self.is_wanted_elsewhere:
             return slot.since + self.linger
-        return slot.since + (PAUSE if slot.served and slot.since < self.emptied_at + REFRESH else 0.0)
+        comes = slot.since + PAUSE
+        was_busy = slot.served and slot.since < self.emptied_at + REFRESH
+        return comes if was_busy and comes - self.oldest_elsewhere(slot.since) <= TOLD * slack else slot.since
 
     @property
     def share(self) -> int:

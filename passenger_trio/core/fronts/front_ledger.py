@@ -258,7 +258,7 @@ class FrontLedger:
         decisions: list[FrontDecision] = []
         while group.idle and group.is_wanted_elsewhere:
             slot = next(iter(group.idle.values()))
-            if group.leaves(slot) > now:
+            if group.leaves(slot, self.slack) > now:
                 break
             group.linger = max(LEAST_LINGER, group.linger / 4)
             decisions += self._hand_over(group, slot, now)
@@ -310,7 +310,7 @@ class FrontLedger:
         for group in self._groups.values():
             while group.idle:
                 slot = next(iter(group.idle.values()))
-                if group.leaves(slot) > now:
+                if group.leaves(slot, self.slack) > now:
                     break
                 if group.is_wanted_elsewhere:
                     decisions += self._hand_over(group, slot, now)
@@ -336,14 +336,15 @@ class FrontLedger:
         due = self.next_level()
         for group in self._groups.values():
             if group.idle:
-                due = min(due, next(iter(group.idle.values())).leaves)
+                due = min(due, group.leaves(next(iter(group.idle.values())), self.slack))
         if self._used:
             due = min(due, self._usage_at + USAGE_GAP)
         return due
 
     def next_return(self, key: GroupKey) -> float:
         """When an idle slot of the group goes back."""
-        return next((slot.leaves for slot in self._group(key).idle.values()), math.inf)
+        group = self._group(key)
+        return next((group.leaves(slot, self.slack) for slot in group.idle.values()), math.inf)
 
     def next_level(self) -> float:
         """When a ``Want`` is due: the part of ``next_deadline`` that is told to the moment."""
@@ -381,7 +382,7 @@ class FrontLedger:
         if waiter is not None and (not wanted or self._is_in_turn(group, waiter, now)):
             self._forget(group, waiter, now)
             return [Start(waiter, self._begin(slot, now))]
-        if wanted and (waiter is not None or slot.leaves <= now):
+        if wanted and (waiter is not None or group.leaves(slot, self.slack) <= now):
             return self._hand_over(group, slot, now)
         if slot.budget == 1:
             # It came for one who is gone. It may be for one request because somebody elsewhere does not take every process: no recall lists that one.
