@@ -75,8 +75,8 @@ def start_before_server(
             resources.callback(places.close)
             specs = places.make_specs(config.apps, apps)
             spec = specs[0]
-            if spec.user is not None or spec.prepare is not None:
-                return None
+            if spec.detected.app_type == "generic" or spec.user is not None or spec.prepare is not None:
+                return None  # a program without a loader, as of a Procfile, or one that needs something first
             loader = _start(spec, places.spawn_socket, places.spawn_mode)
         except (PassengerError, OSError, ValueError):
             return None

@@ -157,6 +157,14 @@ def test_DE10_there_is_none(config: Config, options: dict[str, Any]) -> None:
     assert start_before_server(of_app(config, **options), None, None) is None
 
 
+@pytest.mark.os
+def test_DE10_a_program_without_a_loader_is_not_started_early(config: Config) -> None:
+    root = Path(config.apps[0].root)
+    (root / "passenger_wsgi.py").unlink()
+    (root / "Procfile").write_text("web: exec sleep $PORT\n")
+    assert start_before_server(of_app(config, python=""), None, None) is None
+
+
 def test_DE10_it_is_certain_which_program_is_started_first(tmp_path: Path) -> None:
     app = AppOptions(root=str(tmp_path))
     one = Config(apps=(app,))
