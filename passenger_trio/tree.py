@@ -306,7 +306,8 @@ async def open_tree(
                 from passenger_trio.admin.operators import serve_operators
 
                 await serve_operators(server, tree, scraped, started)
-                await import_rest(accepts=accepts)
+                with kernel.contain("the import of what is used later", "it is imported when it is used"):
+                    await import_rest(accepts=accepts)
                 is_operated.set()
 
             # The first processes are on their way: meanwhile the rest is imported, and operators are served.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import logging
+import re
+from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
+import passenger_trio
 from passenger_trio.core.task_restarts import INTENSITY
 from passenger_trio.kernel import ErrorKernel
 
@@ -236,3 +240,39 @@ async def test_an_exception_that_cannot_be_told_is_told(
     with kernel.contain("hooks"):
         raise Mute
     assert kernel.faults["hooks"].last == "Mute: (it cannot say what)"
+
+
+# Tasks of the whole server that are started without the kernel, and why that is right.
+ALONE = {
+    "listen": "contains each signal",
+    "_reload": "contains a reload",
+    "run": "contains a reload, and tells whoever asked for it",
+    "_follow_lifeline": "supervises what waits for the lifeline",
+    "_settle_memory": "calls the interpreter's collector and nothing else",
+    "open_to_operators": "without an admin socket a server does not start; what serves there is supervised, and what follows is contained",
+    "_run_in": "runs the access log, which supervises itself",
+    "front_processes.run": "supervises each front",
+    "self.remains.serve": "takes nothing but tasks that contain their faults",
+    "self.pool.run": "the policy is the one that may end the server",
+}
+
+
+def test_KE1_each_task_of_the_whole_server_is_supervised() -> None:
+    """What is started in the nursery of the program, or of the tree, goes through the kernel, or is in the table."""
+    package = Path(passenger_trio.__file__).parent
+    alone = set()
+    for path in [*package.glob("*.py"), *package.glob("reload/*.py"), package / "admin" / "operators.py"]:
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+                if call.func.attr not in ("start", "start_soon") or not _is_of_the_server(ast.unparse(call.func.value)):
+                    continue
+                first = call.args[0]
+                if isinstance(first, ast.Call):  # partial(...)
+                    first = first.args[0]
+                if not re.search(r"(kernel\.supervise(_started)?|^keep)$", ast.unparse(first)):
+                    alone.add(ast.unparse(first))
+    assert alone == ALONE.keys()
+
+
+def _is_of_the_server(nursery: str) -> bool:
+    return nursery in ("program", "tree", "nursery", "parts.nursery", "self.parts.nursery")
