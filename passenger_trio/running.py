@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from passenger_trio.app_handle import AppHandle, find_key
-from passenger_trio.core.fronts.counts import FrontCounts
+from passenger_trio.core.fronts.front_metrics import FrontMetrics
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.reload_plan import Plan
 from passenger_trio.errors import NotFound, NotPossible
@@ -196,12 +196,12 @@ class RunningServer:
             return {**own, "fronts": []}
         return await self.fronts.facts(own)
 
-    async def front_counts(self) -> FrontCounts:
+    async def front_counts(self) -> FrontMetrics:
         """What the metrics tell of all fronts together."""
         own = await front_counts(self.front)
         if self.fronts is None:
             return own
-        total = FrontCounts()
+        total = FrontMetrics()
         for counts in (own, *await self.fronts.counts()):
             for _ in total.add_in_parts(counts):
                 await trio.lowlevel.checkpoint()

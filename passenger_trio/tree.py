@@ -35,7 +35,8 @@ import trio
 
 from passenger_trio.admin.registry import create_instance_dir
 from passenger_trio.core import readiness
-from passenger_trio.core.fronts.count import SLOTS, are_too_many, front_count
+from passenger_trio.core.fronts.front_count import SLOTS, are_too_many, front_count
+from passenger_trio.core.fronts.fronts_config import FrontsConfig
 from passenger_trio.core.memory_room import most_by_files
 from passenger_trio.core.policy_limits import pool_limits, session_limit
 from passenger_trio.core.server_stop_times import time_for_requests, time_to_ask
@@ -230,12 +231,14 @@ async def open_tree(
             desk = LeaseDesk(pool, kernel)
             front_processes = Fronts(
                 count,
-                config,
-                [(spec.key, spec.app) for spec in specs],
+                FrontsConfig(
+                    config,
+                    tuple((spec.key, spec.app) for spec in specs),
+                    sessions,
+                    limits.max_pool_size,
+                    front.spill.quota.limit,
+                ),
                 sockets,
-                sessions,
-                limits.max_pool_size,
-                front.spill.quota.limit,
                 instance.admin_socket,
                 desk,
                 kernel,

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from passenger_trio.codecs.openmetrics import Family, Item, Section
-from passenger_trio.core.fronts.counts import FrontCounts
+from passenger_trio.core.fronts.front_metrics import FrontMetrics
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.core.statistics import GroupGauges
@@ -89,7 +89,7 @@ _REQUESTS = (
 )
 
 
-def of_requests(counts: FrontCounts, names: Names) -> Families:
+def of_requests(counts: FrontMetrics, names: Names) -> Families:
     """Finished requests."""
 
     def items() -> Iterator[Item]:
@@ -131,7 +131,7 @@ _FLIGHTS = (
 )
 
 
-def of_flights(counts: FrontCounts, names: Names) -> Families:
+def of_flights(counts: FrontMetrics, names: Names) -> Families:
     """Requests and connections under way."""
     yield _of_numbers(_FLIGHTS, ((name, counts.in_flight[key]) for key, name in names.items()))
     stages = Family(PREFIX + "connections", "gauge", "Open client connections, by what they do.")
@@ -245,7 +245,7 @@ def _of_words(
 # -- the server ---------------------------------------------------------------------------------------------------------
 
 
-def of_front(counts: FrontCounts) -> Families:
+def of_front(counts: FrontMetrics) -> Families:
     """The fronts: connections, buffers, faults, the access log."""
     yield one(PREFIX + "connections_accepted", "counter", "Client connections.", counts.accepted)
     yield one(PREFIX + "connections_limit", "gauge", "The most client connections at a time.", counts.most_connections)

@@ -23,8 +23,8 @@ from passenger_trio.core.fronts.messages import (
     FromFront,
     FromOwner,
     Grant,
-    Held,
     OobWorkWanted,
+    Pinned,
     Recall,
     Return,
     SlotUse,
@@ -75,7 +75,7 @@ def encode_from_front(message: FromFront) -> bytes:
         )
         head = _WANT_HEAD.pack(message.waiting, message.grants_seen, message.age, len(message.waiters))
         return bytes((_WANT,)) + _group(message.group) + head + waiters
-    if isinstance(message, Held):
+    if isinstance(message, Pinned):
         flags = int(message.long_lived), int(message.taken_over), int(message.uncounted)
         return _HELD_BODY.pack(_HELD, message.slot, *flags)
     if isinstance(message, OobWorkWanted):
@@ -101,7 +101,7 @@ def read_from_front(packet: bytes) -> FromFront:
             return _read_want(packet)
         if kind == _HELD:
             _, slot, *flags = _HELD_BODY.unpack(packet)
-            return Held(SessionId(slot), *map(_flag, flags))
+            return Pinned(SessionId(slot), *map(_flag, flags))
         if kind == _OOB_WORK:
             return OobWorkWanted(ProcessId(_OOB_BODY.unpack(packet)[1]))
         if kind == _USAGE:

@@ -81,7 +81,7 @@ class Asked(enum.Enum):
     """Counters for ``status`` (``server/report.py``)."""
     REQUESTS = "requests"
     COUNTS = "counts"
-    """For the metrics (``core/fronts/counts.py``)."""
+    """For the metrics (``core/fronts/front_metrics.py``)."""
 
 
 @frozen
@@ -119,7 +119,7 @@ class Ask:
     number: int
     what: Asked
     begin: int = 0
-    """Of counts: the number of the first application of this part (``FrontCounts.PART``)."""
+    """Of counts: the number of the first application of this part (``FrontMetrics.PART``)."""
 
 
 @frozen

@@ -2,7 +2,7 @@
 
 This module knows when a busy process was detached, and how long its group lets it *drain*. It never
 knows what a request is. (WebSockets and event streams have a shorter time of their own, which the
-relay keeps: ``Session.hold``.)
+relay keeps: ``Session.set_long_lived``.)
 
 Laws:
 

@@ -26,18 +26,19 @@ from passenger_trio.codecs.front_reports import (
     Served,
     Stop,
 )
-from passenger_trio.core.fronts.add_up import add_up, check_requests
-from passenger_trio.core.fronts.counts import PART, FrontCounts
+from passenger_trio.core.fronts.front_metrics import PART, FrontMetrics
+from passenger_trio.core.fronts.fronts_config import FrontsConfig
+from passenger_trio.core.fronts.merge_facts import check_requests, merge_facts
 from passenger_trio.core.fronts.share import Share
 from passenger_trio.core.model import GroupKey
 from passenger_trio.errors import BadFrontMessage
 from passenger_trio.fronts.board import Board
-from passenger_trio.fronts.keeper import FrontKeeper, LeaseOffice
+from passenger_trio.fronts.front_keeper import FrontKeeper, LeaseOffice
 from passenger_trio.fronts.log_of_front import log_level
 from passenger_trio.fronts.setup import FrontSetup, offset_of_clock
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import server as lines
-from passenger_trio.options import AppOptions, Config, ServerOptions
+from passenger_trio.options import ServerOptions
 
 __all__ = ["Fronts", "options_of_share"]
 
@@ -58,12 +59,8 @@ class Fronts:
     def __init__(
         self,
         count: int,
-        config: Config,
-        routes: Sequence[tuple[GroupKey, AppOptions]],
+        config: FrontsConfig,
         listeners: Sequence[socket.socket],
-        sessions: int,
-        max_pool_size: int,
-        disk: int,
         admin_socket: str,
         office: LeaseOffice,
         kernel: ErrorKernel,
@@ -72,16 +69,16 @@ class Fronts:
         self.board: Board = Board.create(count)
         self._kernel = kernel
         self._asked = 0
-        self._counts: dict[int, tuple[int, FrontCounts]] = {}
+        self._counts: dict[int, tuple[int, FrontMetrics]] = {}
         """Of each front: its restarts by then, and what it told last."""
         self._counting = trio.Lock()
-        self._past = FrontCounts()
+        self._past = FrontMetrics()
         """What fronts that have died told last."""
         self._keys: dict[GroupKey, None] = {}
         """Every application that was ever served, in the order in which they came."""
         self._ended = trio.Event()
         self._count = count
-        self._set_served(config, routes, sessions, max_pool_size, disk)
+        self._set_served(config)
 
         def setup_of(share: Share, leases: int, page: int) -> FrontSetup:
             return FrontSetup(
@@ -96,7 +93,9 @@ class Fronts:
 
         def keeper(number: int) -> FrontKeeper:
             share = Share(number, count)
-            return FrontKeeper(number, lambda leases, page: setup_of(share, leases, page), office, self.board, routes)
+            return FrontKeeper(
+                number, lambda leases, page: setup_of(share, leases, page), office, self.board, config.routes
+            )
 
         self.keepers: list[FrontKeeper] = [keeper(number) for number in range(count)]
 
@@ -130,17 +129,12 @@ class Fronts:
 
     # -- what is served -----------------------------------------------------------------------------------------
 
-    def _set_served(
-        self,
-        config: Config,
-        routes: Sequence[tuple[GroupKey, AppOptions]],
-        sessions: int,
-        max_pool_size: int,
-        disk: int,
-    ) -> None:
-        self._keys.update(dict.fromkeys(key for key, _ in routes))
-        self._disk = disk
-        self._whole = Served(config, tuple(routes), tuple(self._keys), sessions, max_pool_size, 0)
+    def _set_served(self, whole: FrontsConfig) -> None:
+        self._keys.update(dict.fromkeys(key for key, _ in whole.routes))
+        self._disk = whole.disk
+        self._whole = Served(
+            whole.config, whole.routes, tuple(self._keys), whole.sessions, whole.max_pool_size, log_level=0
+        )
 
     def _served_by(self, share: Share) -> Served:
         """A front's part, for one that starts now, or is told now."""
@@ -151,16 +145,9 @@ class Fronts:
             log_level=log_level(config.server.log_level),
         )
 
-    async def reconfigure(
-        self,
-        config: Config,
-        routes: Sequence[tuple[GroupKey, AppOptions]],
-        sessions: int,
-        max_pool_size: int,
-        disk: int,
-    ) -> None:
+    async def reconfigure(self, config: FrontsConfig) -> None:
         """Serve this from now on. Returns when every front does, but for one that does not answer for ``_PATIENCE`` seconds."""
-        self._set_served(config, routes, sessions, max_pool_size, disk)
+        self._set_served(config)
         number = self._next_number()
         for keeper in self.keepers:
             keeper.order(Reconfigure(number, self._served_by(Share(keeper.number, self._count))))
@@ -203,7 +190,7 @@ class Fronts:
         total = own
         for keeper, answer in await self._ask(Asked.FACTS):
             try:
-                total = add_up(total, answer.told, f"front {keeper.number}")
+                total = merge_facts(total, answer.told, f"front {keeper.number}")
             except BadFrontMessage as error:
                 lines.front_left_out(front=keeper.number, what="facts", reason=str(error))
         return {**total, "fronts": self._lines()}
@@ -220,7 +207,7 @@ class Fronts:
                 found += requests
         return found
 
-    async def counts(self) -> list[FrontCounts]:
+    async def counts(self) -> list[FrontMetrics]:
         """What the metrics tell of each front: as it tells now, or else as it told last. A count never decreases: what a front that
         has died told last is kept.
         """
@@ -233,16 +220,16 @@ class Fronts:
                         await trio.lowlevel.checkpoint()
             return [self._past, *(counts for _, counts in self._counts.values())]
 
-    async def _ask_for_counts(self) -> dict[FrontKeeper, tuple[int, FrontCounts]]:
+    async def _ask_for_counts(self) -> dict[FrontKeeper, tuple[int, FrontMetrics]]:
         """The counts of each front that tells all parts, and its restarts by then. One part is judged in one step."""
-        found: dict[FrontKeeper, tuple[int, FrontCounts]] = {}
+        found: dict[FrontKeeper, tuple[int, FrontMetrics]] = {}
         keys = tuple(self._keys)
         for begin in range(0, max(1, len(keys)), PART):
             answered = set()
             for keeper, answer in await self._ask(Asked.COUNTS, begin):
                 await trio.lowlevel.checkpoint()
                 try:
-                    part = FrontCounts.of_told(answer.told, keys[begin : begin + PART])
+                    part = FrontMetrics.of_told(answer.told, keys[begin : begin + PART])
                 except BadFrontMessage as error:
                     lines.front_left_out(front=keeper.number, what="counts", reason=str(error))
                     continue

@@ -161,9 +161,9 @@ class LeasedPool:
 
     # -- what sessions tell -------------------------------------------------------------------------------------
 
-    def slot_held(self, slot: Slot, *, long_lived: bool, taken_over: bool, uncounted: bool) -> None:
-        """Called by ``LeasedSession.hold`` and ``set_uncounted``."""
-        send = self._ledger.held(slot, long_lived=long_lived, taken_over=taken_over, uncounted=uncounted)
+    def slot_pinned(self, slot: Slot, *, long_lived: bool, taken_over: bool, uncounted: bool) -> None:
+        """Called by ``LeasedSession.set_long_lived`` and ``set_uncounted``."""
+        send = self._ledger.pinned(slot, long_lived=long_lived, taken_over=taken_over, uncounted=uncounted)
         self._outbox.send(send.message)
 
     def slot_ended(self, slot: Slot, outcome: SessionOutcome, now: float, *, kept: bool) -> None:
@@ -182,7 +182,7 @@ class LeasedPool:
         raise InvariantBroken("a front does not know the other processes")
 
     def session_long_lived(self, session: Session) -> None:
-        """See ``SessionOwner``. A leased session tells of its slot (``slot_held``)."""
+        """See ``SessionOwner``. A leased session tells of its slot (``slot_pinned``)."""
         raise InvariantBroken("a session in a front is not leased")
 
     session_uncounted = session_long_lived
@@ -242,7 +242,7 @@ class LeasedPool:
             process.leave()
         if not process.detach_announced:
             process.detach_announced = True
-            for tell in tuple(process.holders):
+            for tell in tuple(process.on_detach):
                 with self._kernel.contain("a step of a connection"):
                     tell()
         if goes.gone:

@@ -58,7 +58,7 @@ class Lease:
 class LeaseHolder(SessionOwner, Protocol):
     """The parts of the leased pool that a session needs."""
 
-    def slot_held(self, slot: Slot, *, long_lived: bool, taken_over: bool, uncounted: bool) -> None: ...
+    def slot_pinned(self, slot: Slot, *, long_lived: bool, taken_over: bool, uncounted: bool) -> None: ...
 
     def slot_ended(self, slot: Slot, outcome: SessionOutcome, now: float, *, kept: bool) -> None: ...
 
@@ -105,12 +105,12 @@ class LeasedSession(Session):
     def is_alone(self) -> bool:
         return self._slot.alone
 
-    def hold(self, tell: Callable[[], None], *, taken_over: bool = True) -> None:
-        self._holder_of_slot.slot_held(self._slot, long_lived=True, taken_over=taken_over, uncounted=False)
-        self.tell_of_end(tell)
+    def set_long_lived(self, tell: Callable[[], None], *, taken_over: bool = True) -> None:
+        self._holder_of_slot.slot_pinned(self._slot, long_lived=True, taken_over=taken_over, uncounted=False)
+        self.call_on_detach(tell)
 
     def set_uncounted(self) -> None:
-        self._holder_of_slot.slot_held(self._slot, long_lived=False, taken_over=False, uncounted=True)
+        self._holder_of_slot.slot_pinned(self._slot, long_lived=False, taken_over=False, uncounted=True)
 
     def drop_stream(self) -> None:
         stream, self.stream = self.stream, None
@@ -136,6 +136,6 @@ class LeasedSession(Session):
                 lease.stream = stream
             else:
                 shut(stream)
-        if self._holder is not None:
-            self.process.holders.discard(self._holder)
+        if self._on_detach is not None:
+            self.process.on_detach.discard(self._on_detach)
         self._holder_of_slot.slot_ended(self._slot, outcome, now, kept=kept)

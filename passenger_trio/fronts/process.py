@@ -44,7 +44,7 @@ from passenger_trio.codecs.front_reports import (
     encode_drained,
     encode_serving,
 )
-from passenger_trio.core.fronts.counts import PART, FrontCounts
+from passenger_trio.core.fronts.front_metrics import PART, FrontMetrics
 from passenger_trio.fronts.board import BEAT, Board, BoardGate, Hint
 from passenger_trio.fronts.explaining import Explanations
 from passenger_trio.fronts.leased_pool import LeasedPool
@@ -197,7 +197,7 @@ class Orders:
         self._reports = reports
         self.accept = trio.Event()
         self.stop = trio.Event()
-        self._counts: FrontCounts | None = None
+        self._counts: FrontMetrics | None = None
         """Of which the owner asks for one part after another."""
         self.grace = 0.0
         """Seconds for what is under way when it stops."""

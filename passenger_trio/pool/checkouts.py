@@ -163,7 +163,7 @@ class Checkouts(Effects):
         return self._policy.is_alone(process.id)
 
     def session_long_lived(self, session: Session) -> None:
-        """Called by ``Session.hold``."""
+        """Called by ``Session.set_long_lived``."""
         self._perform(self._policy.session_long_lived(session.id, self.now()))
 
     def session_uncounted(self, session: Session) -> None:

@@ -185,7 +185,7 @@ class Effects:
             process.detach_announced = True
             self.tally.detached[process.group, reason_word(why)] += 1
             self.events.publish(ProcessDetached(group=str(process.group), pid=process.live.pid, reason=why))
-            for tell in tuple(process.holders):
+            for tell in tuple(process.on_detach):
                 with self._kernel.contain("a step of a connection"):
                     tell()
             self._goes(process.id)

@@ -27,8 +27,8 @@ from passenger_trio.core.fronts.messages import (
     FromFront,
     FromOwner,
     Grant,
-    Held,
     OobWorkWanted,
+    Pinned,
     ProcessCame,
     ProcessGoes,
     Return,
@@ -159,8 +159,8 @@ class LeaseDesk:
                 self._step(partial(ledger.want, front, message, now))
             case Return():
                 self._step(partial(ledger.returned, front, message, now))
-            case Held():
-                self._step(partial(ledger.held, front, message, now))
+            case Pinned():
+                self._step(partial(ledger.pinned, front, message, now))
             case Usage():
                 self._step(partial(ledger.usage, front, message, now))
             case OobWorkWanted():
@@ -242,7 +242,7 @@ class LeaseDesk:
                 case Running():
                     self._pool.lending.running(decision.session, decision.since)
                 case LongLived():
-                    self._sessions[decision.session].hold(_nothing, taken_over=decision.taken_over)
+                    self._sessions[decision.session].set_long_lived(_nothing, taken_over=decision.taken_over)
                 case Uncounted():
                     self._sessions[decision.session].set_uncounted()
                 case AskForOobWork():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 from passenger_trio.core.commands import Command
-from passenger_trio.core.fronts.count import MOST_WANTED
+from passenger_trio.core.fronts.front_count import MOST_WANTED
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, WaiterId
 from passenger_trio.core.policy import PoolPolicy
 from passenger_trio.core.state import EnabledStatus

@@ -72,7 +72,7 @@ class Process(Generic[_Live_co]):
     """The process got SIGKILL, so the end of a stream does not show that the process ended it on purpose."""
     detach_announced: bool = False
     """Whether the event of its detaching was published."""
-    holders: set[Callable[[], None]] = attrs.field(factory=set)
+    on_detach: set[Callable[[], None]] = attrs.field(factory=set)
     """Callbacks of long-lived sessions, called when the process is detached."""
 
     def keep(self, stream: RawStream) -> None:
@@ -142,7 +142,7 @@ class Session:
 
     __slots__ = (
         "_closed",
-        "_holder",
+        "_on_detach",
         "_pool",
         "_taken_over",
         "id",
@@ -156,7 +156,7 @@ class Session:
     def __init__(self, pool: SessionOwner, id: SessionId, process: Process[ServingProcess]) -> None:
         self._pool = pool
         self._closed = False
-        self._holder: Callable[[], None] | None = None
+        self._on_detach: Callable[[], None] | None = None
         self._taken_over = False
         self.id: SessionId = id
         self.process: Process[ServingProcess] = process
@@ -210,7 +210,7 @@ class Session:
         with trio.move_on_after(seconds):
             await self.process.left.wait()
 
-    def hold(self, tell: Callable[[], None], *, taken_over: bool = True) -> None:
+    def set_long_lived(self, tell: Callable[[], None], *, taken_over: bool = True) -> None:
         """Mark the session as long-lived: exempt from ``max_request_time``.
 
         ``tell`` is called when the process is detached, and the process then waits for the session.
@@ -219,12 +219,12 @@ class Session:
         self._taken_over = taken_over
         self.process.streams -= taken_over
         self._pool.session_long_lived(self)
-        self.tell_of_end(tell)
+        self.call_on_detach(tell)
 
-    def tell_of_end(self, tell: Callable[[], None]) -> None:
+    def call_on_detach(self, tell: Callable[[], None]) -> None:
         """Call ``tell`` when the process is detached; at once, if it already is."""
-        self._holder = tell
-        self.process.holders.add(tell)
+        self._on_detach = tell
+        self.process.on_detach.add(tell)
         if self.process.detach_announced:
             tell()
 
@@ -273,6 +273,6 @@ class Session:
             else:
                 stream.close()
                 process.streams -= not self._taken_over
-        if self._holder is not None:
-            process.holders.discard(self._holder)
+        if self._on_detach is not None:
+            process.on_detach.discard(self._on_detach)
         self._pool.session_closed(self, outcome, now)

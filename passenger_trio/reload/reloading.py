@@ -21,6 +21,7 @@ from typing import TypeVar
 import attrs
 import trio
 
+from passenger_trio.core.fronts.fronts_config import FrontsConfig
 from passenger_trio.core.memory_room import most_by_files
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.policy_limits import pool_limits, session_limit
@@ -345,9 +346,9 @@ class Reloading:
             self.serve_access_log()
         if self._others is not None:
             sessions = session_limit([spec.concurrency for spec in new.values()], limits.max_pool_size)
-            apps_of = [(route.key, route.app) for route in routes]
+            apps_of = tuple((route.key, route.app) for route in routes)
             disk = self._front.spill.quota.limit
-            await self._others.reconfigure(config, apps_of, sessions, limits.max_pool_size, disk)
+            await self._others.reconfigure(FrontsConfig(config, apps_of, sessions, limits.max_pool_size, disk))
         self.served.see_off(removed, parts.nursery)
         if limits.memory_share:
             await parts.pool.gauges.look(even_if_fixed=True)

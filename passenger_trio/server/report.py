@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import trio
 
-from passenger_trio.core.fronts.counts import FrontCounts
+from passenger_trio.core.fronts.front_metrics import FrontMetrics
 from passenger_trio.server.front import Front, OpenConnection
 from passenger_trio.server.http.exchange import Exchange, Upgraded
 
@@ -42,11 +42,11 @@ def front_facts(front: Front) -> dict[str, Any]:
     }
 
 
-async def front_counts(front: Front) -> FrontCounts:
+async def front_counts(front: Front) -> FrontMetrics:
     """What the metrics tell. The loop is not held up: ``_SLICE`` connections are looked at at a time."""
     told = None if front.access_log is None else front.access_log.statistics()
     quota = front.spill.quota
-    counts = FrontCounts(
+    counts = FrontMetrics(
         tallies={route.key: route.tally for route in front.mounts.routes},
         refused=front.refused,
         rejected=Counter(front.rejected),

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import sys
 
-from passenger_trio.core.fronts.count import front_count
+from passenger_trio.core.fronts.front_count import front_count
 from passenger_trio.core.users import Account, Because, choose_user, may_become
 from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.log_lines import spawning as lines

@@ -20,8 +20,8 @@ from passenger_trio.core.fronts.messages import (
     FromFront,
     FromOwner,
     Grant,
-    Held,
     OobWorkWanted,
+    Pinned,
     ProcessCame,
     ProcessGoes,
     Recall,
@@ -57,7 +57,7 @@ WAITERS = st.lists(
 FROM_FRONT: st.SearchStrategy[FromFront] = st.one_of(
     st.builds(Want, KEYS, WAITERS, SERVED, NUMBERS),
     st.builds(Return, NUMBERS, NUMBERS.map(SessionId), SERVED, st.sampled_from(SessionOutcome), st.booleans()),
-    st.builds(Held, NUMBERS.map(SessionId), st.booleans(), st.booleans(), st.booleans()),
+    st.builds(Pinned, NUMBERS.map(SessionId), st.booleans(), st.booleans(), st.booleans()),
     st.builds(OobWorkWanted, NUMBERS.map(ProcessId)),
     st.builds(
         Usage,
@@ -118,7 +118,7 @@ def test_each_packet_cut_after_each_byte_is_refused() -> None:
     kinds: list[FromFront] = [
         Want(SHOP, (Waiting(1.0), Waiting(2.0, ProcessId(7), b"route")), 2, 3),
         Return(1, SessionId(2), 3, SessionOutcome.DONE, True),
-        Held(SessionId(2), True, False, False),
+        Pinned(SessionId(2), True, False, False),
         OobWorkWanted(ProcessId(2)),
         Usage((SlotUse(SessionId(1), 2, 3.0), SlotUse(SessionId(2), 0, None))),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from passenger_trio.core.fronts.count import are_too_many, front_count
+from passenger_trio.core.fronts.front_count import are_too_many, front_count
 from passenger_trio.core.option_values import parse_fronts
 from passenger_trio.errors import OptionError
 

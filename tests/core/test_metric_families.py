@@ -18,7 +18,7 @@ from passenger_trio.admin.metric_families import (
     of_transitions,
 )
 from passenger_trio.codecs.openmetrics import PAUSE, Exposition, Family
-from passenger_trio.core.fronts.counts import FrontCounts
+from passenger_trio.core.fronts.front_metrics import FrontMetrics
 from passenger_trio.core.model import GroupKey, WaiterId
 from passenger_trio.core.policy import PoolPolicy
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
@@ -30,8 +30,8 @@ MOST = 450
 """Samples that are made between two checkpoints."""
 
 
-def a_day_of_requests(keys: Sequence[GroupKey] = KEYS) -> FrontCounts:
-    counts = FrontCounts(tallies={key: RequestTally() for key in keys})
+def a_day_of_requests(keys: Sequence[GroupKey] = KEYS) -> FrontMetrics:
+    counts = FrontMetrics(tallies={key: RequestTally() for key in keys})
     for tally in counts.tallies.values():
         for method, status in ((b"GET", 200), (b"GET", 304), (b"POST", 303), (b"GET", 404)):
             tally.finished((method, status, 0.02, 0.004, 0.01))

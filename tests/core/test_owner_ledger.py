@@ -10,8 +10,8 @@ from passenger_trio.core.fronts.messages import (
     MOST_WANTED,
     REFRESH,
     Grant,
-    Held,
     OobWorkWanted,
+    Pinned,
     ProcessCame,
     Recall,
     Return,
@@ -96,11 +96,11 @@ def test_FR1_a_grant_that_a_want_does_not_know_of_is_not_asked_for_again(ledger:
 
 
 def test_FR1_a_ticket_tells_of_the_slots_of_other_fronts(ledger: OwnerLedger) -> None:
-    """An idle one of them comes back for it. What is held does not."""
+    """An idle one of them comes back for it. A pinned one does not."""
     (ask,) = ledger.want(ONE, Want(KEY, (Waiting(2.0),), 1, 1), NOW)
     assert isinstance(ask, Ask)
     assert ask.lent == 1
-    ledger.held(OTHER, Held(ELSEWHERE, True, False, False), NOW)
+    ledger.pinned(OTHER, Pinned(ELSEWHERE, True, False, False), NOW)
     wanted = Want(KEY, (Waiting(2.0), Waiting(3.0)), 2, 1)
     (more,) = (one for one in ledger.want(ONE, wanted, NOW) if isinstance(one, Ask))
     assert more.lent == 0
@@ -188,17 +188,17 @@ def test_FR2_what_a_front_says_of_slots_that_it_has_is_believed(ledger: OwnerLed
     assert ledger.usage(ONE, Usage((SlotUse(SLOT, 5, 9.0),)), NOW) == [Served(SLOT, 5), Running(SLOT, 9.0)]
     assert ledger.usage(ONE, Usage((SlotUse(SLOT, 5, NOW),)), NOW) == [Running(SLOT, NOW)]
     assert ledger.oob_work_wanted(ONE, OobWorkWanted(PROCESS.process)) == [AskForOobWork(PROCESS.process)]
-    assert ledger.held(ONE, Held(SLOT, True, False, False), NOW) == [LongLived(SLOT, False)]
-    assert ledger.held(ONE, Held(SLOT, True, False, True), NOW) == [Uncounted(SLOT)], "each is told once"
-    assert ledger.usage(ONE, Usage((SlotUse(SLOT, 6, 9.0),)), NOW) == [], "a held session has no time"
-    # A held session's stream is never granted again.
+    assert ledger.pinned(ONE, Pinned(SLOT, True, False, False), NOW) == [LongLived(SLOT, False)]
+    assert ledger.pinned(ONE, Pinned(SLOT, True, False, True), NOW) == [Uncounted(SLOT)], "each is told once"
+    assert ledger.usage(ONE, Usage((SlotUse(SLOT, 6, 9.0),)), NOW) == [], "a pinned session has no time"
+    # A pinned session's stream is never granted again.
     assert ledger.returned(ONE, Return(1, SLOT, 5, NOT_STARTED, True), NOW) == [Close(SLOT, NOT_STARTED, False)]
     assert ledger.usage(ONE, Usage((SlotUse(SLOT, 5, None),)), NOW) == [], "it was under way"
 
 
 def test_FR2_what_a_front_says_of_others_slots_is_not(ledger: OwnerLedger) -> None:
     assert ledger.usage(ONE, Usage((SlotUse(ELSEWHERE, 5, 9.0),)), NOW) == []
-    refuses(ledger, lambda: ledger.held(ONE, Held(ELSEWHERE, True, False, True), NOW), "does not have")
+    refuses(ledger, lambda: ledger.pinned(ONE, Pinned(ELSEWHERE, True, False, True), NOW), "does not have")
 
 
 def test_FR2_usage_that_cannot_be_true_is_refused(ledger: OwnerLedger) -> None:

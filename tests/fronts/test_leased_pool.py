@@ -27,7 +27,7 @@ from passenger_trio.core.fronts.messages import (
     FromFront,
     FromOwner,
     Grant,
-    Held,
+    Pinned,
     ProcessCame,
     ProcessGoes,
     Refused,
@@ -38,7 +38,7 @@ from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOut
 from passenger_trio.errors import BadFrontMessage, ProcessUnreachable, RequestQueueFull
 from passenger_trio.fronts.board import STALE, Board, BoardGate, Hint
 from passenger_trio.fronts.explaining import Explanations, may_explain
-from passenger_trio.fronts.keeper import FrontKeeper
+from passenger_trio.fronts.front_keeper import FrontKeeper
 from passenger_trio.fronts.leased_pool import LeasedPool
 from passenger_trio.fronts.link import BrokenLink, FrontLink, OwnerLink
 from passenger_trio.fronts.remote_process import RemoteProcess
@@ -211,8 +211,8 @@ async def test_who_holds_a_session_is_told_when_its_process_goes() -> None:
         session, ours, process = await a_session(pool, owner)
         session.connect_nowait()
         told: list[bool] = []
-        session.hold(lambda: told.append(True))
-        assert await owner.wait(Held) == Held(SessionId(1), True, True, False)
+        session.set_long_lived(lambda: told.append(True))
+        assert await owner.wait(Pinned) == Pinned(SessionId(1), True, True, False)
         owner.link.send(ProcessGoes(ONE, leaving=True, killed=True, overdue=(SessionId(1),)))
         with trio.fail_after(10):
             await session.process.left.wait()

@@ -75,7 +75,7 @@ class TheFront:
     to_owner: deque[Any] = attrs.field(factory=deque)
     from_owner: deque[Any] = attrs.field(factory=deque)
     """Messages under way, and when each comes."""
-    held: set[SessionId] = attrs.field(factory=set)
+    pinned: set[SessionId] = attrs.field(factory=set)
 
 
 @attrs.define(eq=False)
@@ -170,23 +170,23 @@ class FrontsWorld:
 
     def ends(self, front: TheFront, session: SessionId, outcome: SessionOutcome = SessionOutcome.DONE) -> None:
         request = front.running.pop(session)
-        kept = outcome is SessionOutcome.DONE and session not in front.held
+        kept = outcome is SessionOutcome.DONE and session not in front.pinned
         kept = kept and self.process_of[session] in self.processes
         if kept:
             front.idle_since[session] = self.now
         assert request.slot is not None
         self.served += outcome is SessionOutcome.DONE
-        front.held.discard(session)
+        front.pinned.discard(session)
         self.front_does(front, front.ledger.ended(request.slot, outcome, self.now, kept=kept))
         if outcome is SessionOutcome.UNANSWERED:
             self.request(front, request.key, self.process_of[session])
         self.look()
 
-    def holds(self, front: TheFront, session: SessionId, *, uncounted: bool) -> None:
+    def pins(self, front: TheFront, session: SessionId, *, uncounted: bool) -> None:
         request = front.running[session]
         assert request.slot is not None
-        front.held.add(session)
-        self.front_does(front, [front.ledger.held(request.slot, long_lived=True, uncounted=uncounted)])
+        front.pinned.add(session)
+        self.front_does(front, [front.ledger.pinned(request.slot, long_lived=True, uncounted=uncounted)])
         self.look()
 
     def process_exits(self, process: ProcessId) -> None:
@@ -289,10 +289,10 @@ class FrontsWorld:
             case messages.Return():
                 self.places[message.slot] = "at the owner"
                 self.owner_does(self.owner.returned(front.id, message, self.now))
-            case messages.Held():
+            case messages.Pinned():
                 if message.uncounted:
                     self.uncounted.add(message.slot)
-                self.owner_does(self.owner.held(front.id, message, self.now))
+                self.owner_does(self.owner.pinned(front.id, message, self.now))
             case messages.Usage():
                 self.owner_does(self.owner.usage(front.id, message, self.now))
 

@@ -122,10 +122,10 @@ class FrontsMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.running)
     @rule(number=numbers, uncounted=st.booleans())
-    def a_session_is_held(self, number: int, uncounted: bool) -> None:
+    def a_session_is_pinned(self, number: int, uncounted: bool) -> None:
         front, session = pick(self.running, number)
-        if session not in front.held:
-            self.world.holds(front, session, uncounted=uncounted)
+        if session not in front.pinned:
+            self.world.pins(front, session, uncounted=uncounted)
 
     @rule(number=numbers, apart=waits)
     def who_waits_gives_up(self, number: int, apart: float) -> None:
@@ -141,7 +141,7 @@ class FrontsMachine(RuleBasedStateMachine):
             front = self.front(number)
             self.world.request(front, KEY)
             self.world.advance(apart)
-            mine = [session for session in front.running if session not in front.held]
+            mine = [session for session in front.running if session not in front.pinned]
             if mine:
                 self.world.ends(front, mine[0])
 
@@ -238,7 +238,7 @@ class FrontsMachine(RuleBasedStateMachine):
         for _ in range(2):
             self.world.request(holder, KEY)
         self.world.advance(0.2)
-        for session in [session for session in holder.running if session not in holder.held]:
+        for session in [session for session in holder.running if session not in holder.pinned]:
             if session in holder.running:
                 self.world.ends(holder, session)
         self.world.request(other, KEY)

@@ -15,7 +15,7 @@ from test_fronts_machine import FrontsMachine
 from passenger_trio.core.fronts import front_ledger, owner_ledger
 from passenger_trio.core.fronts.front_group import FrontGroup, Slot, SlotState
 from passenger_trio.core.fronts.front_ledger import SLACK, FrontDecision, FrontLedger
-from passenger_trio.core.fronts.messages import Grant, Held, Recall, Want, Withdraw
+from passenger_trio.core.fronts.messages import Grant, Pinned, Recall, Want, Withdraw
 from passenger_trio.core.fronts.owner_decisions import Close, FrontId, OwnerDecision
 from passenger_trio.core.fronts.owner_ledger import OwnerLedger
 from passenger_trio.core.model import GroupKey, SessionOutcome
@@ -29,8 +29,8 @@ search = same_each_time(400, 50)
 class WhatIsHeldNeverCounted(OwnerLedger):
     """Concurrency: each long-lived session is taken out of its process's count."""
 
-    def held(self, front: FrontId, held: Held, now: float) -> list[OwnerDecision]:
-        return super().held(front, Held(held.slot, held.long_lived, held.taken_over, True), now)
+    def pinned(self, front: FrontId, message: Pinned, now: float) -> list[OwnerDecision]:
+        return super().pinned(front, Pinned(message.slot, message.long_lived, message.taken_over, True), now)
 
 
 class ASlotIsReturnedAndUsed(FrontLedger):

@@ -270,7 +270,7 @@ async def test_FR4_a_detached_process_is_recalled_and_held_sessions_are_told(aut
         session = await front.checkout()
         session.connect_nowait()
         told = trio.Event()
-        session.hold(told.set)
+        session.set_long_lived(told.set)
         await trio.sleep(0.1)
         (id,) = fronts.pool.processes
         assert fronts.pool.detach(id)

@@ -37,7 +37,7 @@ LINGER = 0.1
 class SlotState(enum.Enum):
     IDLE = "idle"
     BUSY = "busy"
-    HELD = "held"
+    PINNED = "pinned"
     """Its session does not end soon."""
 
 
@@ -89,7 +89,7 @@ class FrontGroup:
     # How long those at their fronts wait at most.
     ages: tuple[float, ...] = ()
     waiting_elsewhere: int = 0
-    # As the last Recall said; and those that are here. Held ones do not count.
+    # As the last Recall said; and those that are here. Pinned ones do not count.
     slots_elsewhere: int = 0
     slots: int = 0
     # The numbers of the returns that were made for somebody elsewhere and that no Recall has known of.

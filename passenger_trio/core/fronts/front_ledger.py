@@ -15,7 +15,7 @@ Laws:
 * An idle slot goes back at once while somebody waits elsewhere (that of a busy front after ``PAUSE``), or if it came for one request only; otherwise after ``LINGER``, so that the owner sees which
   processes are idle. It lingers for less, down to ``LEAST_LINGER``, where idle slots are recalled before they are used again: a slot that is at the owner already
   comes with two messages, and not with four.
-* A slot goes back when its stream has ended, its budget is used up, or its process goes. A held slot goes back when its session ends.
+* A slot goes back when its stream has ended, its budget is used up, or its process goes. A pinned slot goes back when its session ends.
 * Waiters are told as a level. So no demand is ever lost, and no demand that is over draws slots for longer than one level takes.
 * A level that names as many waiters as there are now is true while the oldest has waited for no longer than it says (``Want.age``). That is generous: three quarters of the
   slack, since that makes nobody elsewhere give a slot back. So a front whose own slots serve its waiters, one after another, sends nearly nothing.
@@ -40,7 +40,7 @@ from passenger_trio.core.fronts.messages import (
     MOST_WANTED,
     FromFront,
     Grant,
-    Held,
+    Pinned,
     ProcessCame,
     ProcessGoes,
     Recall,
@@ -199,13 +199,13 @@ class FrontLedger:
             self._forget(group, waiter, now)
 
     def ended(self, slot: Slot, outcome: SessionOutcome, now: float, *, kept: bool) -> list[FrontDecision]:
-        """The slot's request, or its held session, has ended.
+        """The slot's request, or its pinned session, has ended.
 
         :param kept: its stream is at a boundary, and the process keeps it.
         """
         group = slot.process.group
         self._used = True
-        if not kept or slot.state is SlotState.HELD:
+        if not kept or slot.state is SlotState.PINNED:
             return [self._give_back(slot, outcome, reusable=False)]
         # What did not start is no request that was served.
         slot.served += outcome is not _NOT_STARTED
@@ -217,11 +217,13 @@ class FrontLedger:
             return [*told, self._give_back(slot)]
         return self._next(group, slot, now)
 
-    def held(self, slot: Slot, *, long_lived: bool = False, taken_over: bool = False, uncounted: bool = False) -> Send:
+    def pinned(
+        self, slot: Slot, *, long_lived: bool = False, taken_over: bool = False, uncounted: bool = False
+    ) -> Send:
         """The slot's session does not end soon."""
-        slot.process.group.slots -= slot.state is not SlotState.HELD
-        slot.state = SlotState.HELD
-        return Send(Held(slot.id, long_lived, taken_over, uncounted))
+        slot.process.group.slots -= slot.state is not SlotState.PINNED
+        slot.state = SlotState.PINNED
+        return Send(Pinned(slot.id, long_lived, taken_over, uncounted))
 
     # --- the owner ------------------------------------------------------------------------------------------------
 
@@ -424,7 +426,7 @@ class FrontLedger:
     def _give_back(self, slot: Slot, outcome: SessionOutcome = _NOT_STARTED, *, reusable: bool = True) -> Send:
         process = slot.process
         process.group.idle.pop(slot.id, None)
-        process.group.slots -= slot.state is not SlotState.HELD
+        process.group.slots -= slot.state is not SlotState.PINNED
         del process.slots[slot.id], self.slots[slot.id]
         if process.gone and not process.slots:
             del self._processes[process.id]
@@ -432,12 +434,12 @@ class FrontLedger:
         return Send(Return(self._returned, slot.id, slot.served, outcome, reusable))
 
     def _usage(self) -> Usage | None:
-        """What the slots do, if that has changed since it was last told. Held ones do not change."""
+        """What the slots do, if that has changed since it was last told. Pinned ones do not change."""
         self._used = False
         changed = False
         uses = []
         for slot in self.slots.values():
-            if slot.state is SlotState.HELD:
+            if slot.state is SlotState.PINNED:
                 continue
             since = slot.since if slot.state is SlotState.BUSY else None
             told = (slot.served, since)

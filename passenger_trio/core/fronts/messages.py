@@ -9,7 +9,7 @@ Two kinds of messages:
   all but the newest; a receiver needs only the newest. ``Want`` and ``Recall`` go out at most once in ``GAP``, and a ``Want`` that asks for no more than
   the last one mostly once in ``SLOW``;
   a ``Want`` that has changed also goes before a ``Return``, which would otherwise come back for a request that was served meanwhile.
-* *Events* (``ProcessCame``, ``Grant``, ``Return``, ``Held``, ``OobWorkWanted``, ``Refused``, ``Withdraw``) each count, and go out at once. Grants and returns are numbered
+* *Events* (``ProcessCame``, ``Grant``, ``Return``, ``Pinned``, ``OobWorkWanted``, ``Refused``, ``Withdraw``) each count, and go out at once. Grants and returns are numbered
   from 1 upwards, for each front. ``Want.grants_seen`` and ``Recall.returns_seen`` say which of them a level already knows: the receiver
   discounts those that were under way when it was made.
 
@@ -27,7 +27,7 @@ import math
 import attrs
 
 from passenger_trio.core.commands import Reason
-from passenger_trio.core.fronts.count import MOST_WANTED
+from passenger_trio.core.fronts.front_count import MOST_WANTED
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, SpawnFailure
 from passenger_trio.core.state import Rejection
 from passenger_trio.records import frozen
@@ -40,8 +40,8 @@ __all__ = [
     "FromFront",
     "FromOwner",
     "Grant",
-    "Held",
     "OobWorkWanted",
+    "Pinned",
     "ProcessCame",
     "ProcessGoes",
     "Recall",
@@ -114,7 +114,7 @@ class Return:
 
 
 @frozen
-class Held:
+class Pinned:
     """Event: a session that does not end soon (a WebSocket, a relay) has the slot. No time limit, no recall; it comes back with ``Return``.
 
     May come again for the same slot, with another field set. None is ever taken back.
@@ -232,7 +232,7 @@ class Refused:
 class ProcessGoes:
     """Level, for each process: it gets no more requests. The front returns its idle slots at once and busy ones after their requests.
 
-    Held sessions of it are told.
+    Pinned sessions of it are told.
     """
 
     process: ProcessId
@@ -266,5 +266,5 @@ class VersionRejected:
     rejection: Rejection | None
 
 
-FromFront = Want | Return | Held | Usage | OobWorkWanted
+FromFront = Want | Return | Pinned | Usage | OobWorkWanted
 FromOwner = ProcessCame | Grant | Recall | Refused | ProcessGoes | Withdraw | VersionRejected

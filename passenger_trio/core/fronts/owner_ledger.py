@@ -37,8 +37,8 @@ from passenger_trio.core.fronts.messages import (
     MOST_WANTED,
     REFRESH,
     Grant,
-    Held,
     OobWorkWanted,
+    Pinned,
     ProcessCame,
     ProcessGoes,
     Recall,
@@ -93,7 +93,7 @@ class _Lease:
     uncounted: bool = False
 
     @property
-    def is_held(self) -> bool:
+    def is_pinned(self) -> bool:
         return self.long_lived or self.uncounted
 
 
@@ -111,7 +111,7 @@ class _Desk:
     waiting: int = 0
     # Grants of this group that no Want has known of: the number of each, and when the waiter came that it names.
     unseen: deque[tuple[int, float]] = attrs.field(factory=deque)
-    # Slots that are not held.
+    # Slots that are not pinned.
     slots: int = 0
     told: Recall | None = None
     told_at: float = -math.inf
@@ -228,29 +228,29 @@ class OwnerLedger:
             raise BadFrontMessage(f"it says of slot {message.slot} what cannot be: {message.served} requests served")
         del of.leases[message.slot]
         of.returned = message.number
-        of.desks[lease.group].slots -= not lease.is_held
+        of.desks[lease.group].slots -= not lease.is_pinned
         self._changed[lease.group] = -math.inf
         decisions: list[OwnerDecision] = []
         if message.served > lease.served:
             decisions.append(Served(lease.session, message.served - lease.served))
-        return [*decisions, Close(lease.session, message.outcome, message.reusable and not lease.is_held)]
+        return [*decisions, Close(lease.session, message.outcome, message.reusable and not lease.is_pinned)]
 
-    def held(self, front: FrontId, held: Held, now: float) -> list[OwnerDecision]:
+    def pinned(self, front: FrontId, message: Pinned, now: float) -> list[OwnerDecision]:
         """:raises BadFrontMessage: it cannot be true."""
         of = self._fronts[front]
-        lease = of.leases.get(held.slot)
+        lease = of.leases.get(message.slot)
         if lease is None:
-            raise BadFrontMessage(f"it holds slot {held.slot}, which it does not have")
+            raise BadFrontMessage(f"it pins slot {message.slot}, which it does not have")
         decisions: list[OwnerDecision] = []
         desk = of.desks[lease.group]
-        desk.slots -= not lease.is_held
-        if held.long_lived and not lease.long_lived:
+        desk.slots -= not lease.is_pinned
+        if message.long_lived and not lease.long_lived:
             lease.long_lived = True
-            decisions.append(LongLived(lease.session, held.taken_over))
-        if held.uncounted and not lease.uncounted:
+            decisions.append(LongLived(lease.session, message.taken_over))
+        if message.uncounted and not lease.uncounted:
             lease.uncounted = True
             decisions.append(Uncounted(lease.session))
-        desk.slots += not lease.is_held
+        desk.slots += not lease.is_pinned
         self._changed[lease.group] = -math.inf
         return decisions
 
@@ -269,7 +269,7 @@ class OwnerLedger:
         decisions: list[OwnerDecision] = []
         for use in usage.slots:
             lease = leases.get(use.slot)
-            if lease is None or lease.is_held:
+            if lease is None or lease.is_pinned:
                 continue
             if use.served > lease.served:
                 decisions.append(Served(lease.session, use.served - lease.served))

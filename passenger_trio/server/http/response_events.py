@@ -201,7 +201,7 @@ class ResponseEvents:
         self._filling = trio.CancelScope()
         exchange.end_soon = self.end_soon
         if exchange.session is not None:
-            exchange.session.tell_of_end(self.end_soon)
+            exchange.session.call_on_detach(self.end_soon)
         if self.client.front.draining:
             self.end_soon()
 

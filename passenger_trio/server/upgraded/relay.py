@@ -88,7 +88,7 @@ class Relay:
         assert exchange.reader is not None
         client.enter(Stage.RELAY, client.now(), on_due=self._on_due)
         client.due = self.due
-        session.hold(self.end_soon)
+        session.set_long_lived(self.end_soon)
         if client.front.draining:
             self.end_soon()
         try:

@@ -149,7 +149,7 @@ class WebSocket:
         async with trio.open_nursery() as nursery:
             self._to_client = SendQueue(client.stream, nursery, client.now, self._client_moved)
             self._to_worker = SendQueue(session.stream, nursery, client.now, self._worker_moved)
-            session.hold(self._process_goes, taken_over=False)
+            session.set_long_lived(self._process_goes, taken_over=False)
             if client.front.draining:
                 self.end_soon()
             self._set_due()

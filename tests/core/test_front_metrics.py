@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from passenger_trio.core.fronts.add_up import add_up, check_requests
-from passenger_trio.core.fronts.counts import PART, FrontCounts
+from passenger_trio.core.fronts.front_metrics import PART, FrontMetrics
+from passenger_trio.core.fronts.merge_facts import check_requests, merge_facts
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.tally import RequestTally
 from passenger_trio.errors import BadFrontMessage
@@ -39,8 +39,8 @@ def tally(requests: list[Any]) -> RequestTally:
     return told
 
 
-def counts(requests: list[Any]) -> FrontCounts:
-    return FrontCounts(
+def counts(requests: list[Any]) -> FrontMetrics:
+    return FrontMetrics(
         tallies={KEYS[0]: tally(requests)},
         in_flight=Counter({KEYS[1]: 3}),
         rejected=Counter(bad_name=2),
@@ -52,36 +52,36 @@ def counts(requests: list[Any]) -> FrontCounts:
     )
 
 
-def sent(told: FrontCounts) -> FrontCounts:
-    return FrontCounts.of_told(json.loads(json.dumps(told.told(KEYS))), KEYS)
+def sent(told: FrontMetrics) -> FrontMetrics:
+    return FrontMetrics.of_told(json.loads(json.dumps(told.told(KEYS))), KEYS)
 
 
 def test_OB1_counts_of_many_applications_are_told_and_added_in_parts() -> None:
     """Of a thousand applications they would stop the owner's loop for a tenth of a second (issue 18, Done when 4)."""
     keys = [GroupKey(f"app{number}", "production") for number in range(2 * PART + 7)]
-    whole = FrontCounts(
+    whole = FrontMetrics(
         tallies={key: tally([(b"GET", 200, 0.1, 0.0, 0.1)] * number) for number, key in enumerate(keys, 1)},
         in_flight=Counter({key: number for number, key in enumerate(keys)}),
         accepted=7,
     )
-    together = FrontCounts()
+    together = FrontMetrics()
     for begin in range(0, len(keys), PART):
         some = keys[begin : begin + PART]
-        part = FrontCounts.of_told(json.loads(json.dumps(whole.told(some))), some)
+        part = FrontMetrics.of_told(json.loads(json.dumps(whole.told(some))), some)
         assert len(part.tallies) <= PART
         if begin:
             together.put_together(part)
         else:
             together = part
     assert together.told(keys) == whole.told(keys)
-    total = FrontCounts()
+    total = FrontMetrics()
     assert [len(total.tallies) for _ in total.add_in_parts(together)] == [PART, 2 * PART, 2 * PART + 7]
     assert total.told(keys) == whole.told(keys)
 
 
 @given(REQUESTS, REQUESTS)
 def test_what_two_fronts_tell_adds_up(one: list[Any], other: list[Any]) -> None:
-    total = FrontCounts()
+    total = FrontMetrics()
     for requests in (one, other):
         total.add(sent(counts(requests)))
     shop = total.tallies[KEYS[0]]
@@ -104,11 +104,11 @@ def test_what_a_front_told_stays_without_its_gauges() -> None:
 def test_FR4_applications_that_came_later_are_no_lie() -> None:
     """A reload adds an application, and a front tells before it has heard of it."""
     told = json.loads(json.dumps(counts([(b"GET", 200, 0.1, 0.0, 0.1)]).told(KEYS)))
-    found = FrontCounts.of_told(told, [*KEYS, GroupKey("new", "test")])
+    found = FrontMetrics.of_told(told, [*KEYS, GroupKey("new", "test")])
     assert set(found.tallies) <= set(KEYS)
     assert found.tallies[KEYS[0]].count == 1
     with pytest.raises(BadFrontMessage):
-        FrontCounts.of_told(told, KEYS[:1])
+        FrontMetrics.of_told(told, KEYS[:1])
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,9 @@ def test_FR4_applications_that_came_later_are_no_lie() -> None:
 def test_what_is_no_count_is_refused(where: str, what: object) -> None:
     """Predicate of trust: the owner does not believe what a front tells."""
     told = counts([(b"GET", 200, 0.1, 0.0, 0.1)]).told(KEYS)
-    FrontCounts.of_told(json.loads(json.dumps(told)), KEYS)
+    FrontMetrics.of_told(json.loads(json.dumps(told)), KEYS)
     with pytest.raises(BadFrontMessage):
-        FrontCounts.of_told({**told, where: what}, KEYS)
+        FrontMetrics.of_told({**told, where: what}, KEYS)
 
 
 @pytest.mark.parametrize("kind", [["BREW", 200], ["GET", 99], ["GET", "200"], ["GET", 1000], ["\xff", 200]], ids=str)
@@ -142,7 +142,7 @@ def test_a_kind_of_request_that_nobody_counts_is_refused(kind: list[Any]) -> Non
     told = counts([(b"GET", 200, 0.1, 0.0, 0.1)]).told(KEYS)
     told["tallies"][0]["durations"][0][:2] = kind
     with pytest.raises(BadFrontMessage):
-        FrontCounts.of_told(told, KEYS)
+        FrontMetrics.of_told(told, KEYS)
 
 
 FACTS: dict[str, Any] = {
@@ -156,7 +156,7 @@ FACTS: dict[str, Any] = {
 
 def test_facts_of_two_fronts_are_one_view() -> None:
     told = {**FACTS, "requests": {"total": 4, "active": 0, "rejected": {"bare_lf": 2}}}
-    total = add_up(FACTS, told, "front 1")
+    total = merge_facts(FACTS, told, "front 1")
     assert total["requests"] == {"total": 7, "active": 1, "rejected": {"bad_name": 1, "bare_lf": 2}}
     assert total["buffers"] == {"directory": "/tmp", "memory": 10}
     assert total["faults"]["total"] == 2
@@ -180,7 +180,7 @@ def test_facts_of_two_fronts_are_one_view() -> None:
 def test_facts_that_are_not_like_ours_are_refused(change: dict[str, Any]) -> None:
     """Predicate of trust."""
     with pytest.raises(BadFrontMessage):
-        add_up(FACTS, {**FACTS, **change}, "front 1")
+        merge_facts(FACTS, {**FACTS, **change}, "front 1")
 
 
 def test_requests_that_are_none_are_refused() -> None:

@@ -1,6 +1,6 @@
 """The counters of several fronts as those of one (FR5).
 
-``add_up`` takes our own facts as the pattern: a front's facts have the same members, or are refused. Numbers are added;
+``merge_facts`` takes our own facts as the pattern: a front's facts have the same members, or are refused. Numbers are added;
 counters by name may have names that others lack. What is no number is the owner's.
 
 Law: a front's facts never change the shape of the result.
@@ -15,7 +15,7 @@ from typing import Any
 
 from passenger_trio.errors import BadFrontMessage
 
-__all__ = ["add_up", "check_requests"]
+__all__ = ["check_requests", "merge_facts"]
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 _BY_NAME = frozenset({"rejected", "errors"})
@@ -24,7 +24,7 @@ _FAULTS = "faults"
 _FAULT: dict[str, type] = {"count": int, "last": str, "age": float, "failing": bool}
 
 
-def add_up(ours: Mapping[str, Any], theirs: Mapping[str, Any], front: str) -> dict[str, Any]:
+def merge_facts(ours: Mapping[str, Any], theirs: Mapping[str, Any], front: str) -> dict[str, Any]:
     """The sum of two fronts' facts.
 
     :param theirs: of a front that is not trusted.

@@ -24,7 +24,7 @@ from passenger_trio.core.tally import RequestTally
 from passenger_trio.errors import BadFrontMessage
 from passenger_trio.records import define
 
-__all__ = ["PART", "FrontCounts"]
+__all__ = ["PART", "FrontMetrics"]
 
 PART = 40
 """Applications that are told, judged or added in one step."""
@@ -35,7 +35,7 @@ _COUNTERS = ("rejected", "stages", "spilled", "buffer_errors", "faults")
 
 
 @define(eq=False)
-class FrontCounts:
+class FrontMetrics:
     """Counters and gauges of one front, or of several together."""
 
     tallies: dict[GroupKey, RequestTally] = attrs.field(factory=dict)
@@ -64,12 +64,12 @@ class FrontCounts:
     lag: float = 0.0
     """The latest that a timer was in the last minute, in seconds; of several fronts: the largest."""
 
-    def add(self, other: FrontCounts) -> None:
+    def add(self, other: FrontMetrics) -> None:
         """Add the counts of another front."""
         for _ in self.add_in_parts(other):
             pass
 
-    def add_in_parts(self, other: FrontCounts) -> Iterator[None]:
+    def add_in_parts(self, other: FrontMetrics) -> Iterator[None]:
         """The same, with a pause after each part."""
         tallies = iter(tuple(other.tallies.items()))
         while part := tuple(islice(tallies, PART)):
@@ -85,14 +85,14 @@ class FrontCounts:
         self.has_log = self.has_log or other.has_log
         self.lag = max(self.lag, other.lag)
 
-    def put_together(self, part: FrontCounts) -> None:
+    def put_together(self, part: FrontMetrics) -> None:
         """Take over the applications of a later part of the same counts."""
         self.tallies.update(part.tallies)
         self.in_flight.update(part.in_flight)
 
-    def lasting(self) -> FrontCounts:
+    def lasting(self) -> FrontMetrics:
         """What stays true when the front is gone: its counters without its gauges."""
-        return FrontCounts(
+        return FrontMetrics(
             tallies=self.tallies,
             refused=self.refused,
             rejected=self.rejected,
@@ -121,7 +121,7 @@ class FrontCounts:
         }
 
     @classmethod
-    def of_told(cls, told: Mapping[str, Any], keys: Sequence[GroupKey]) -> FrontCounts:
+    def of_told(cls, told: Mapping[str, Any], keys: Sequence[GroupKey]) -> FrontMetrics:
         """:param keys: as ``told`` had them. The front may not know the last of them yet.
         :raises BadFrontMessage: it is not what a front tells.
         """
