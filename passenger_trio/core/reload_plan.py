@@ -215,7 +215,7 @@ def make_plan(before: Setup, after: Setup) -> Plan:
     for key in filter(old.__contains__, new):
         if old[key] == new[key]:
             continue
-        of_app = _options(str(key), old[key].options, new[key].options, _of_app)
+        of_app = _options(str(key), old[key].options, _as_written_before(new[key], old[key]), _of_app)
         of_app += _found(key, dict(old[key].found), dict(new[key].found))
         changes += of_app
         if any(change.kind is Kind.RESTARTED for change in of_app):
@@ -223,6 +223,16 @@ def make_plan(before: Setup, after: Setup) -> Plan:
         elif of_app:
             changed.append(key)
     return Plan(tuple(changes), added, removed, tuple(restarted), tuple(changed))
+
+
+def _as_written_before(new: AppSetup, old: AppSetup) -> AppOptions:
+    """The options with the directory as it was written before, if it is the same: a file that was given by a relative path
+    is read anew by an absolute one, and no application changes for that.
+    """
+    where, before = dict(new.found).get("directory"), dict(old.found).get("directory")
+    if where is None or where != before or new.options.root == old.options.root:
+        return new.options
+    return attrs.evolve(new.options, root=old.options.root)
 
 
 def _of_server(name: str) -> Kind:

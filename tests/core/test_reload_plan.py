@@ -138,3 +138,14 @@ def test_FR4_what_fronts_cannot_change_while_they_run_is_named() -> None:
     assert fine.of_listeners == ()
     moved = make_plan(before, a_setup(an_app(SHOP), server={"port": 4000, "socket_backlog": 9}))
     assert [line.partition(" ->")[0] for line in moved.of_listeners] == ["= server: port: 3000"]
+
+
+def test_OP1_the_same_directory_written_in_another_way_is_no_change() -> None:
+    """A file given as ``--config passenger-trio.toml`` is read anew by its absolute path: every application was restarted by the first reload."""
+    here = (("directory", "/srv/shop"),)
+    before = a_setup(an_app(SHOP, here, root="./shop"))
+    assert make_plan(before, a_setup(an_app(SHOP, here, root="/srv/shop"))) == Plan()
+    plan = make_plan(before, a_setup(an_app(SHOP, here, root="/srv/shop", max_requests=5)))
+    assert (plan.changed, plan.restarted) == ((SHOP,), ())
+    plan = make_plan(before, a_setup(an_app(SHOP, (("directory", "/srv/other"),), root="/srv/other")))
+    assert plan.restarted == (SHOP,)

@@ -240,13 +240,16 @@ def test_a_listener_that_is_the_same_is_never_closed(site: Site) -> None:
 
 
 def test_a_listener_opens_and_another_closes(tmp_path: Path) -> None:
-    """OP3: the new one first; a connection of the old one is served to its end. An address that is taken changes nothing."""
+    """OP3: the new one first; a connection of the old one is served to its end. An address that is taken changes nothing.
+
+    OP1: nor do applications change where the server was given a relative path.
+    """
     it = Site(tmp_path)
     it.add("shop")
     old, new, taken = (str(tmp_path / f"{name}.sock") for name in ("old", "new", "taken"))
     it.write(shop="", server=f'socket = "{old}"\n')
     with (
-        Supervisor.start(tmp_path, env={"PASSENGER_TRIO_PORT": None}) as it.server,
+        Supervisor.start(os.path.relpath(tmp_path), env={"PASSENGER_TRIO_PORT": None}) as it.server,
         socket.socket(socket.AF_UNIX) as other,
     ):
         other.bind(taken)
