@@ -77,7 +77,7 @@ class Site:
             measured = not pool["memory"]["is_guess"] and all((one["memory"] or {}).get("pss") for one in processes)
             return bool(measured and pool["size"] == pool["max"] == len(processes) > 1 and not pool["spawning"])
 
-        with Load(self.server, "/", 12) as load:
+        with Load(self.server, "/", 12, rest=0.0) as load:  # some are always waiting
             eventually(is_full, 60)
             eventually(is_full, 60)
             size = int(self.pool["size"])
