@@ -17,7 +17,9 @@ from importlib import import_module
 
 import trio
 
-__all__ = ["CLIENTS", "LATER", "ON_OCCASION", "OPERATORS", "import_everything", "import_rest"]
+from passenger_trio.records import build_next
+
+__all__ = ["CLIENTS", "LATER", "ON_OCCASION", "OPERATORS", "build_classes", "import_everything", "import_rest"]
 
 OPERATORS = (
     "passenger_trio.admin.context",
@@ -68,6 +70,14 @@ async def import_rest(names: Sequence[str] = LATER, accepts: trio.Event | None =
             await trio.sleep(_PAUSE)
         import_module(name)
     await trio.lowlevel.checkpoint()
+
+
+async def build_classes() -> None:
+    """Finish the classes that attrs builds late (``records``), one at a time. Always a checkpoint."""
+    is_more = True
+    while is_more:
+        is_more = build_next()
+        await trio.sleep(_PAUSE)  # requests have their turn
 
 
 def import_everything() -> None:

@@ -6,6 +6,7 @@ the command and the first process. Here a class gets its slots at once, and what
 Laws:
 
 * Once it is used, a class is what attrs makes of its text: type checkers, ``attrs.fields`` and ``attrs.evolve`` see no difference, and it costs no more.
+* A server that has time finishes them all (``later``): no class is built in the middle of what is done about a want of memory.
 * A class that attrs refuses is refused when it is first used. ``test_records.py`` uses all of them.
 """
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from attrs import define as define
     from attrs import frozen as frozen
 
-__all__ = ["define", "frozen"]
+__all__ = ["build_next", "build_rest", "define", "frozen"]
 
 _ALWAYS = ("__init__", "__repr__", "__getstate__", "__setstate__")
 _EQUAL = ("__eq__", "__ne__")
@@ -33,6 +34,10 @@ _SECOND = frozenset({"__repr__", "__hash__", "__attrs_props__", *_EQUAL})
 """What an instance can be made without. It is half of the program that attrs writes, and is wanted of few classes at a start."""
 _WITHOUT = {"repr": False, "eq": False}
 """The settings that leave it out."""
+
+
+_drafts: list[_Draft] = []
+"""Of classes that may not have all of it yet."""
 
 
 class _Draft:
@@ -76,6 +81,11 @@ class _Draft:
         if "__replace__" in made:  # Python 3.13
             self.cls.__replace__ = made["__replace__"]  # type: ignore[attr-defined]
 
+    def finish(self) -> None:
+        """Add all that is still to be added."""
+        if any(vars(self.cls).get(name) is stand_in for name, stand_in in self._late.items()):
+            self.complete("__repr__")
+
 
 class _Fact:
     __slots__ = ("_draft", "_name")
@@ -115,6 +125,7 @@ def _slotted(text: type, settings: dict[str, Any], decorator: Callable[..., Any]
     body |= {name: draft.promise(name) for name in late if name not in own}
     body |= {name: draft.promise_fact(name) for name in _FACTS}
     cls = draft.cls = type(text)(text.__name__, text.__bases__, body)
+    _drafts.append(draft)
     for cell in _cells(own.values()):
         if cell.cell_contents is text:  # super() and __class__ mean the class with slots
             cell.cell_contents = cls
@@ -126,6 +137,23 @@ def _decorator(of_attrs: Callable[..., Any]) -> Callable[..., Any]:
         return _slotted(text, settings, of_attrs) if text is not None else partial(decorator, **settings)
 
     return decorator
+
+
+def build_next() -> bool:
+    """Finish one class. False: all are.
+
+    A server does so when it has time: else a class would want memory, and a moment of the event loop, when its first use is what is done about a want of memory (KE3).
+    """
+    if not _drafts:
+        return False
+    _drafts.pop().finish()
+    return True
+
+
+def build_rest() -> None:
+    """Finish all classes."""
+    while build_next():
+        pass
 
 
 if not TYPE_CHECKING:

@@ -43,7 +43,7 @@ from passenger_trio.core.server_stop_times import time_for_requests, time_to_ask
 from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError, StartupAborted, StartupStopped
 from passenger_trio.extensions import Extensions
 from passenger_trio.kernel import ErrorKernel
-from passenger_trio.later import CLIENTS, OPERATORS, import_everything, import_rest
+from passenger_trio.later import CLIENTS, OPERATORS, build_classes, import_everything, import_rest
 from passenger_trio.library_errors import reword
 from passenger_trio.log_lines import server as lines
 from passenger_trio.options import AppOptions, Config
@@ -312,6 +312,8 @@ async def open_tree(
                 with kernel.contain("the import of what is used later", "it is imported when it is used"):
                     await import_rest(accepts=accepts)
                 is_operated.set()
+                with kernel.contain("the building of classes", "each is built when it is used"):
+                    await build_classes()
 
             # The first processes are on their way: meanwhile the rest is imported, and operators are served.
             tree.start_soon(open_to_operators)

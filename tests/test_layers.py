@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "fronts": {
         "fronts",
+        "later",
         "log_lines",
         "server",
         "pool",

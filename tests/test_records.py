@@ -14,9 +14,12 @@ from typing import Any, ClassVar
 
 import attrs
 import pytest
+import trio
+import trio.testing
 
 import passenger_trio
 from passenger_trio import records
+from passenger_trio.later import build_classes
 
 _EXTRAS = ("passenger_trio.testing",)
 
@@ -186,3 +189,20 @@ def test_DE10_attrs_takes_all_classes() -> None:
                 assert "__dict__" not in vars(value), value
                 count += 1
     assert count > 200
+
+
+def test_KE3_a_server_that_has_time_finishes_all_classes() -> None:
+    """Else the first use of one, in the middle of what is done about a want of memory, would want some."""
+
+    @records.frozen
+    class Fresh:
+        x: int
+
+    async def later() -> None:
+        await build_classes()
+
+    promised = Fresh.__init__, vars(Fresh)["__eq__"]
+    trio.run(later, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert Fresh.__init__ is not promised[0]
+    assert vars(Fresh)["__eq__"] is not promised[1]
+    assert not records.build_next()

@@ -54,6 +54,7 @@ from passenger_trio.fronts.reports import LogToOwner, Reports
 from passenger_trio.fronts.serves import ServedHere, descriptors_of, routes_of
 from passenger_trio.fronts.setup import FrontSetup, OwnersClock
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.later import build_classes
 from passenger_trio.server.front import Front
 from passenger_trio.server.health_paths import HealthPaths
 from passenger_trio.server.listening.listener import Listener
@@ -135,6 +136,7 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
         reports.send(encode_serving())
         await orders.accept.wait()
         tree.start_soon(_beat, board, setup.share.number, front, pool)
+        tree.start_soon(kernel.supervise, "the building of classes", build_classes)
         async with trio.open_nursery() as clients:
             async with trio.open_nursery() as accepting:
                 for listener in listeners:

@@ -80,6 +80,7 @@ def _load() -> None:
     import passenger_trio.testing.run_directory
     import passenger_trio.tree  # noqa: F401
     from passenger_trio.later import LATER
+    from passenger_trio.records import build_rest
 
     for name in LATER:
         importlib.import_module(name)
@@ -87,13 +88,12 @@ def _load() -> None:
         if name.startswith("passenger_trio."):
             for value in list(vars(module).values()):
                 _finish(value)
+    build_rest()
 
 
 def _finish(value: object) -> None:
     """What a server does at the first use (``records``, ``late_patterns``): each of hundreds of servers would do it anew."""
-    if isinstance(value, type):
-        getattr(value, "__attrs_props__", None)
-    elif isinstance(value, Late):
+    if isinstance(value, Late):
         for name in ("match", "fullmatch", "search", "sub"):
             getattr(value, name)
 
