@@ -62,8 +62,8 @@ LATER_PLACES = {
     "the metrics listener": ("admin.metrics_listener", "trio.lowlevel.wait_readable"),
     "a caller of the metrics listener": ("admin.metrics_listener", "_Desk._answer"),
     "the watch of slow requests": ("admin.slow_requests", "trio.sleep"),
-    "a reload": ("reloading", "Reloading._reload"),
-    "the end of a removed application": ("reloading", "Reloading._is_asked_for"),
+    "a reload": ("reload.reloading", "Reloading._reload"),
+    "the end of a removed application": ("reload.served_apps", "ServedApps._is_asked_for"),
     "the lifeline": ("program", "lines.lifeline_ended"),
 }
 

@@ -167,7 +167,7 @@ def test_every_task_raises_under_load(error: str, tmp_path: Path) -> None:
 
 def no_memory(it: Faulty) -> None:
     """Who asks is told, and nobody else notices."""
-    with pytest.raises(AdminError, match="no thread"):
+    with pytest.raises(AdminError, match="refused a thread"):
         fetch(str(it.server.ready["admin_socket"]), "/v1/memory")
 
 
