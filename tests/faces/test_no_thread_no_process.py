@@ -50,7 +50,7 @@ def test_KE3_no_thread_from_the_first_moment_on(method: str) -> None:
             status = server.status()
             assert status["groups"][0]["processes"][0]["memory"] is None
             for resource_name in ("memory", "trace"):
-                with pytest.raises(PassengerError, match="no thread"):
+                with pytest.raises(PassengerError, match="refused a thread"):
                     fetch(str(server.ready["admin_socket"]), f"/v1/{resource_name}")
             os.kill(victim, signal.SIGKILL)
             server.send_signal(signal.SIGUSR1)
