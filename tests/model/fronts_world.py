@@ -76,6 +76,8 @@ class TheFront:
     from_owner: deque[Any] = attrs.field(factory=deque)
     """Messages under way, and when each comes."""
     pinned: set[SessionId] = attrs.field(factory=set)
+    refused_at: float = -math.inf
+    """When one who waits here was refused. A front lists as many as there are slots: who follows in the list is known a message later."""
 
 
 @attrs.define(eq=False)
@@ -383,6 +385,8 @@ class FrontsWorld:
                     front = next(front for front in self.fronts if front.id == decision.front)
                     if isinstance(decision.message, messages.Grant):
                         self.places[decision.message.slot] = "under way"
+                    elif isinstance(decision.message, messages.Refused):
+                        front.refused_at = self.now
                     self._post(front.from_owner, decision.message)
         while self.answers:
             self._answer(self.answers.popleft())
@@ -483,7 +487,7 @@ class FrontsWorld:
                 for other in self._waiting(request.key)
                 if other.front is not front
                 and other.arrival < request.arrival - MOST_SLACKS * SLACK - _ROUNDING
-                and other.arrival < self.now - TOLD - _ROUNDING
+                and max(other.arrival, other.front.refused_at) < self.now - TOLD - _ROUNDING
             ]
             if len(older) > self._on_the_way(request.key, TOLD):
                 raise LawBroken(f"{request} starts before {older}")
