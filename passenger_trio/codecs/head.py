@@ -85,12 +85,12 @@ class HttpLimits:
     max_request_body: int = 128 * 1024**2
     methods: frozenset[bytes] = frozenset()
     """Those that are served; empty: all."""
-    lane_head: int = attrs.field(init=False)
+    plain_head: int = attrs.field(init=False)
     """A head up to this size keeps the three limits in bytes, whatever is in it: all that the plain-request parser needs to
     check.
     """
 
-    @lane_head.default
+    @plain_head.default
     def _(self) -> int:
         return min(self.max_request_line, self.max_header_size, self.max_header_field_size)
 

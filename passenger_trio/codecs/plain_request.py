@@ -68,8 +68,8 @@ def parse_plain_request(data: bytes, limits: HttpLimits, last: HeaderCache | Non
     start = line.end()
     if last is not None and data.startswith(last.raw, start):
         end = start + len(last.raw)
-        return (_head(line, last), end) if end <= limits.lane_head else None
-    end = data.find(b"\r\n\r\n", start, limits.lane_head)
+        return (_head(line, last), end) if end <= limits.plain_head else None
+    end = data.find(b"\r\n\r\n", start, limits.plain_head)
     if end < 0:
         return None
     known = _KNOWN_LINES.get

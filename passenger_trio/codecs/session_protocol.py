@@ -191,12 +191,10 @@ class ResponseReader:
     """Reads the frames of one session's response.
 
     ``feed`` takes bytes, ``next_event`` gives ``(type, payload)`` or None when more bytes are needed: ``(INTERIM, payload)``,
-    ``(HEAD, payload)``, ``(DATA, piece)``, ``(ERROR, payload)``, ``(END, flags as one byte or empty)``; and ``(ACCEPT, payload)``, which is the last, where
-    it may come.
+    ``(HEAD, payload)``, ``(DATA, piece)``, ``(ERROR, payload)``, ``(TRAILERS, payload)``, ``(END, flags as one byte or empty)``, ``(UPGRADE, empty)``,
+    ``(ACCEPT, payload)``. ``END``, ``UPGRADE`` and ``ACCEPT`` are the last: what was fed after them and not read is for ``take_rest``.
 
-    :param websocket: whether a WebSocket was asked for, so that the process may accept it.
-    ``(HEAD, payload)``, ``(DATA, piece)``, ``(ERROR, payload)``, ``(END, flags as one byte or empty)``, ``(UPGRADE, empty)``. After the last of these
-    there are no frames any more: what was fed and not read is for ``take_rest``.
+    :param websocket: whether a WebSocket was asked for, so that ``ACCEPT`` may come.
     """
 
     __slots__ = ("_buffer", "_piece", "_remaining", "_state", "begun", "pieces")

@@ -287,7 +287,7 @@ class Borrowing:
     def budget(self, session: SessionId) -> int:
         """How many requests such a session may serve before the policy must decide again; 0: no limit.
 
-        The sessions of a process share what is left until it is due_now.
+        The sessions of a process share what is left until it is replaced.
         """
         process = self.state.sessions[session]
         if process.group.always_restart:

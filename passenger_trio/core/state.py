@@ -206,7 +206,7 @@ class GroupState:
     process_size: int = 0
     # Seconds that its last successful spawn took.
     spawn_time: float = 0.0
-    # Open sessions and when they were granted, oldest first; only if the time of a request is limited (recycling).
+    # Open sessions and when they were granted, oldest first; only if the time of a request is limited (request_time).
     running: dict[SessionId, float] = attrs.field(factory=dict)
     # After a pause of the server itself: before this time no request counts as too long.
     lenient_until: float = -math.inf

@@ -2,7 +2,8 @@
 
 Every fact enters the pool through one method, here or in ``process_facts`` and ``operator_orders``. The method calls
 the policy and performs its commands in one step, so no other task can run in between. A waiter is answered exactly
-once, with a ``Session`` or an error (``waiter``).
+once, with a ``Session`` or an error (``waiter``). Each call of the policy passes the recorder first, which has taken the places of its methods
+(``core/recorder``).
 
 Law: when the policy, or performing its commands, raises, the caller gets the exception, and the pool ends with it (KE1).
 """

@@ -2,10 +2,14 @@
 
 Within ``remembering`` each is looked up once: thousands of applications have the same few users (OP5). Outside of it
 nothing is kept, because users come and go while the server runs.
+
+Law: the C library tells of a want of descriptors as of an entry that is not there, and gives a user fewer groups than it has. So each look
+first opens what it will read, and raises ``OSError`` if it cannot (KE2).
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import grp
 import os
@@ -57,11 +61,26 @@ def remembered(look_up: _F) -> _F:
     return find  # type: ignore[return-value]
 
 
+_LACKS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+def _check_readable(path: str) -> None:
+    """:raises OSError: a descriptor, or memory, is lacking."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno in _LACKS:
+            raise
+
+
 @remembered
 def find_account(text: str) -> Account | None:
     """The user with this name; else, of digits, the user with this number, which need not have an
     entry. None: there is none.
+
+    :raises OSError: see the law. So do the others.
     """
+    _check_readable("/etc/passwd")
     try:
         return _account(pwd.getpwnam(text))
     except KeyError:
@@ -71,6 +90,7 @@ def find_account(text: str) -> Account | None:
 @remembered
 def account_of(uid: int) -> Account:
     """The user with this number. Without an entry: its group has the same number, its home is ``/``."""
+    _check_readable("/etc/passwd")
     try:
         return _account(pwd.getpwuid(uid))
     except KeyError:
@@ -80,6 +100,7 @@ def account_of(uid: int) -> Account:
 @remembered
 def find_group(text: str) -> int | None:
     """The number of the group with this name, or with this number. None: there is none."""
+    _check_readable("/etc/group")
     try:
         return grp.getgrnam(text).gr_gid
     except KeyError:
@@ -95,6 +116,7 @@ def nobody() -> Account:
 @remembered
 def groups_of(account: Account, gid: int) -> tuple[int, ...]:
     """The groups of a user whose main group is ``gid``, as ``initgroups`` sets them."""
+    _check_readable("/etc/group")
     return tuple(os.getgrouplist(account.name, gid)) if account.name else (gid,)
 
 

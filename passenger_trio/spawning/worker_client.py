@@ -38,7 +38,7 @@ class WorkerExchange:
     async def send(self, head: Head, pairs: bytes, script_name: bytes, request_pairs: bytes, body: bytes) -> None:
         """Send the request. A stream that is broken is not an error here: reading shows it.
 
-        :param pairs: see ``cgi_fields.cgi_pairs``; ``own``, too.
+        :param pairs: see ``cgi_fields.cgi_pairs``.
         """
         self._reader = self._protocol.reader(head.method)
         most = 1024**2

@@ -4,7 +4,8 @@ A stage begins with ``enter``, which is given how long it may last. When the dea
 calls ``on_deadline``. That cancels the scope around the stage, unless the stage gave something else to do.
 ``connection.py`` looks up the next step.
 
-Law: only ``enter`` and ``enter_fast_path`` begin a stage, and only they set its deadline (a relay moves its own)."""
+Law: only ``enter`` and ``enter_fast_path`` begin a stage, and only they set its deadline (a relay moves its own). One exception: the fast path sets APP for the step
+that borrows a process, in which nothing waits."""
 
 from __future__ import annotations
 

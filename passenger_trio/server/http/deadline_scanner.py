@@ -95,7 +95,7 @@ class DeadlineScanner:
                     except Exception as error:  # noqa: BLE001  the error kernel's
                         connection.on_fault(error)
             if now >= next_scan:
-                # overdue() runs no task: the set does not change under the loop.
+                # on_deadline() runs no task: the set does not change under the loop.
                 for connection in self._connections:
                     try:
                         if connection.due <= now:

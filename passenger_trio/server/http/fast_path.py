@@ -158,7 +158,7 @@ class FastPath:
             if head_begun:
                 head = codec.next_head()
                 if head is not None:
-                    client.stage = Stage.APP  # without a deadline: the next stage sets its own before it waits
+                    client.stage = Stage.APP  # the old deadline stays: nothing waits before the next stage sets its own
                     client.served += 1
                     client.front.requests += 1
                     client.exchange = exchange = init_request(client, head, now)
