@@ -1,5 +1,8 @@
 """KE1 on a real server, for tasks that only some configurations have: what scrapes, what watches slow requests, a reload, an application that
-is removed, the lifeline. Each raises, and costs what it was for."""
+is removed, the lifeline. Each raises, and costs what it was for.
+
+Starts the command: faults are injected into its own tasks.
+"""
 
 from __future__ import annotations
 
