@@ -205,8 +205,11 @@ def test_FR6_a_slot_of_a_busy_front_waits_for_its_own_clients_for_a_moment(
     ledger: FrontLedger, busy: Slot, older: float
 ) -> None:
     """Unless it would then serve one who is younger than one elsewhere by more than the slack."""
-    ledger.leave(WaiterId(2), 2.002)
-    ledger.leave(WaiterId(3), 2.002)
+    for number in (4, 5, 6):  # it serves one after another
+        ledger.queue(WaiterId(number), KEY, 2.002)
+        ledger.ended(busy, SessionOutcome.DONE, 2.002, kept=True)
+    ledger.leave(WaiterId(5), 2.002)
+    ledger.leave(WaiterId(6), 2.002)
     ledger.recalled(Recall(KEY, (older,), 1, 0, 4), 2.003)
     ledger.ended(busy, SessionOutcome.DONE, 2.004, kept=True)
     if older == 2.0:

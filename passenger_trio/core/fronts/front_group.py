@@ -30,6 +30,8 @@ PAUSE = 0.001
 """Seconds for which a slot of a busy front waits for the front's own clients although somebody waits elsewhere. They come back at once, mostly."""
 _PART_OF_ROOM = 16
 """With less fronts than that, all that each has not told of does not fill the queue."""
+_BUSY = 4
+"""So many requests, one after another, show that the front has work for a slot."""
 LINGER = 0.1
 """Seconds for which an idle slot stays."""
 
@@ -162,7 +164,7 @@ class FrontGroup:
         if not self.is_wanted_elsewhere:
             return slot.since + self.linger
         comes = slot.since + PAUSE
-        was_busy = slot.served and slot.since < self.emptied_at + REFRESH
+        was_busy = slot.served >= _BUSY and slot.since < self.emptied_at + REFRESH
         return comes if was_busy and comes - self.oldest_elsewhere(slot.since) <= TOLD * slack else slot.since
 
     @property
