@@ -215,7 +215,8 @@ class OwnerReader:
 
 
 def _group(key: GroupKey) -> bytes:
-    name, environment = key.name.encode(), key.environment.encode()
+    # A directory may have any bytes in its name (``os.fsencode``).
+    name, environment = (word.encode("utf-8", "surrogateescape") for word in (key.name, key.environment))
     return b"".join((_NAME.pack(len(name)), name, _NAME.pack(len(environment)), environment))
 
 
@@ -226,6 +227,6 @@ def _read_group(packet: bytes, at: int) -> tuple[GroupKey, int]:
         at += _NAME.size
         if size > _MOST_NAME or at + size > len(packet):
             raise BadFrontMessage("a front sent a name that is longer than its packet")
-        words.append(packet[at : at + size].decode())
+        words.append(packet[at : at + size].decode("utf-8", "surrogateescape"))
         at += size
     return GroupKey(*words), at

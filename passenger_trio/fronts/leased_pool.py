@@ -154,10 +154,10 @@ class LeasedPool:
             self._ledger.leave(waiter.id, now)
             self._tell_levels(now)
 
-    def tell_usage(self) -> None:
-        """Tell the owner what the slots do now."""
+    def tell_levels(self) -> None:
+        """Tell the owner who waits, and what the slots do now."""
         now = self.now()
-        self._perform(self._ledger.tell_usage(now), now)
+        self._perform(self._ledger.tell_levels(now), now)
 
     # -- what sessions tell -------------------------------------------------------------------------------------
 

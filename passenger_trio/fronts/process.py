@@ -232,7 +232,7 @@ class Orders:
 
     async def _answer(self, asked: Ask) -> None:
         with self._front.kernel.contain("an answer to the owner"):
-            self._pool.tell_usage()  # it goes before the answer
+            self._pool.tell_levels()  # it goes before the answer
             told = await self._tell(asked)
             self._reports.send(encode_answer(Answer(asked.number, told)))
 

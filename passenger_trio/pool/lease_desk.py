@@ -107,6 +107,7 @@ class LeaseDesk:
         self._sleep: trio.CancelScope | None = None
         self._nursery: trio.Nursery | None = None
         pool.watcher = self
+        pool.lending.unlisted = self._ledger.unlisted
 
     async def run(self) -> None:
         """Do what is due, until cancelled, or until the pool has failed."""

@@ -33,6 +33,8 @@ class Lending:
         self._policy = policy
         self._perform = perform
         self._now = now
+        self.unlisted: Callable[[GroupKey], int] = lambda key: 0
+        """How many wait for a group at fronts without a place in the policy's queue: a front lists as many as there are slots."""
 
     def served(self, session: SessionId, count: int) -> None:
         """See ``PoolPolicy.session_served``."""

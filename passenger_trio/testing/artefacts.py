@@ -25,7 +25,8 @@ def write_artefacts(
     content = {"timeline": timeline.as_json(), "failure": failure, "trace": trace or None}
     written = [output / f"{name}.json", output / f"{name}.html"]
     written[0].write_text(json.dumps(content, default=_as_text))
-    written[1].write_text(timeline_page(timeline, failure))
+    # Names of files may be no text (PEP 383): what is left to look at must not end the run.
+    written[1].write_text(timeline_page(timeline, failure), encoding="utf-8", errors="backslashreplace")
     return written
 
 

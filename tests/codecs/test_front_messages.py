@@ -141,7 +141,6 @@ USAGE = encode_from_front(Usage((SlotUse(SessionId(1), 2, None),)))
         "an outcome that is none": RETURN[:-2] + b"\x06\x01",
         "a flag that is none": RETURN[:-1] + b"\x02",
         "a name longer than the packet": b"W\xff\xff" + WANT[3:],
-        "a name that is not UTF-8": WANT[:3] + b"\xff" + WANT[4:],
         "waiters out of order": encode_from_front(Want(SHOP, (Waiting(2.0), Waiting(1.0)), 2, 0)),
         "more waiters than listed": encode_from_front(Want(SHOP, (Waiting(1.0),) * (MOST_WANTED + 1), 2, 0)),
         "a time before time": encode_from_front(Want(SHOP, (Waiting(-1.0),), 2, 0)),
@@ -183,3 +182,12 @@ def test_evidence_of_any_length_arrives_in_packets(size: int) -> None:
     packets = [packet for message in messages for packet in encode_from_owner(message)]
     assert from_owner(packets) == messages
     assert all(0 < len(packet) <= MOST for packet in packets)
+
+
+def test_FR2_a_group_may_have_any_bytes_in_its_name() -> None:
+    """An application is named for its directory. (The front died of it.)"""
+    odd = GroupKey("bytes\udcff\udcfe", "development")
+    want = Want(odd, (Waiting(1.0),), 1, 0)
+    assert read_from_front(encode_from_front(want)) == want
+    recall = Recall(odd, (1.0,), 1, 0, 1)
+    assert OwnerReader().read(encode_from_owner(recall)[0]) == recall

@@ -247,3 +247,10 @@ def test_FR6_how_many_wait_elsewhere_is_told_after_who_does(ledger: OwnerLedger)
     assert told(NOW + 1 + REFRESH - 0.001) == []
     assert ledger.next_deadline() == pytest.approx(NOW + 1 + REFRESH)
     assert told(NOW + 1 + REFRESH) == [(third, 2)]
+
+
+def test_FR5_all_who_wait_at_fronts_are_counted(ledger: OwnerLedger) -> None:
+    """A front lists as many as there are slots, and says how many wait."""
+    waiting, unlisted = ledger.waiting(KEY), ledger.unlisted(KEY)
+    ledger.want(ONE, Want(KEY, (Waiting(2.0),), 5, 1), NOW)
+    assert (ledger.waiting(KEY) - waiting, ledger.unlisted(KEY) - unlisted) == (4, 4)

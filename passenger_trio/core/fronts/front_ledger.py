@@ -333,6 +333,11 @@ class FrontLedger:
         self._usage_at = now
         return [Send(usage)]
 
+    def tell_levels(self, now: float) -> list[FrontDecision]:
+        """Send who waits, and what the slots do, if that has changed: an operator asks, and is to see the truth."""
+        decisions = [decision for group in list(self._changed.values()) for decision in self._tell(group, now)]
+        return decisions + self.tell_usage(now)
+
     def next_deadline(self) -> float:
         """When to call ``tick`` next; ``math.inf``: only after another call."""
         due = self.next_level()

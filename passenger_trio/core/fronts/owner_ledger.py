@@ -195,6 +195,11 @@ class OwnerLedger:
         """All requests that wait at fronts, as those said last."""
         return sum(front.desks[key].waiting for front in self._fronts.values())
 
+    def unlisted(self, key: GroupKey) -> int:
+        """Those of them that have no ticket."""
+        desks = [front.desks[key] for front in self._fronts.values() if key in front.desks]
+        return sum(max(0, desk.waiting - len(desk.unseen) - len(desk.tickets)) for desk in desks)
+
     # --- what fronts say ------------------------------------------------------------------------------------------
 
     def want(self, front: FrontId, want: Want, now: float) -> list[OwnerDecision]:
