@@ -149,7 +149,7 @@ def test_FR6_a_ticket_of_one_that_takes_few_processes_is_nobody_elses(ledger: Ow
 
 
 @pytest.mark.parametrize(
-    ("slots", "more_come", "listed"), [(2, False, 2), (2, True, 32), (0, False, 32), (40, True, 40)]
+    ("slots", "more_come", "listed"), [(2, False, 4), (12, False, 12), (2, True, 32), (0, False, 32), (40, True, 40)]
 )
 def test_FR6_a_front_lists_as_many_waiters_as_slots_may_come(slots: int, more_come: bool, listed: int) -> None:
     ledger = OwnerLedger()

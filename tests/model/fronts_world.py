@@ -51,6 +51,8 @@ class Request:
     sought: ProcessId | None = None
     """The process of its sticky session."""
     slot: Slot | None = None
+    listed: float = math.inf
+    """Since when it is among the oldest at its front, as many as the front lists."""
 
     @property
     def is_choosy(self) -> bool:
@@ -76,8 +78,6 @@ class TheFront:
     from_owner: deque[Any] = attrs.field(factory=deque)
     """Messages under way, and when each comes."""
     pinned: set[SessionId] = attrs.field(factory=set)
-    refused_at: float = -math.inf
-    """When one who waits here was refused. A front lists as many as there are slots: who follows in the list is known a message later."""
 
 
 @attrs.define(eq=False)
@@ -385,8 +385,6 @@ class FrontsWorld:
                     front = next(front for front in self.fronts if front.id == decision.front)
                     if isinstance(decision.message, messages.Grant):
                         self.places[decision.message.slot] = "under way"
-                    elif isinstance(decision.message, messages.Refused):
-                        front.refused_at = self.now
                     self._post(front.from_owner, decision.message)
         while self.answers:
             self._answer(self.answers.popleft())
@@ -487,7 +485,7 @@ class FrontsWorld:
                 for other in self._waiting(request.key)
                 if other.front is not front
                 and other.arrival < request.arrival - MOST_SLACKS * SLACK - _ROUNDING
-                and max(other.arrival, other.front.refused_at) < self.now - TOLD - _ROUNDING
+                and other.listed < self.now - TOLD - _ROUNDING
             ]
             if len(older) > self._on_the_way(request.key, TOLD):
                 raise LawBroken(f"{request} starts before {older}")
@@ -538,12 +536,20 @@ class FrontsWorld:
     def look(self) -> None:
         """The laws that hold at any time."""
         self.owner_does(())
+        self._list()
         invariants.check(self.policy.state)
         if self.places.keys() != self.policy.state.sessions.keys():
             raise LawBroken(f"slots {self.places.keys()} are not the sessions {self.policy.state.sessions.keys()}")
         self._concurrency()
         self._idle_slots()
         self._budgets()
+
+    def _list(self) -> None:
+        for front in self.fronts:
+            for key in (KEY, OTHER):
+                plain = [one for one in front.waiting.values() if one.key == key and not one.is_choosy]
+                for request in plain[: front.ledger._group(key).most_wanted]:
+                    request.listed = min(request.listed, self.now)
 
     def _concurrency(self) -> None:
         """As many streams of a process are in use as it serves at a time, wherever they are."""

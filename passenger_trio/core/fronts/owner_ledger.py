@@ -76,8 +76,10 @@ __all__ = [
 
 _ROUNDING = 1e-6
 """Seconds. A front makes the arrivals of requests that came at the same time different."""
+_FEW = 4
+"""A front lists so many waiters, also where fewer slots can come: some are served before the next ``Want``, and those who follow must be known."""
 _LEAST_LISTED = 32
-"""A front may list this many waiters while a process may come: it may bring as many slots. Otherwise as many as the group has slots, each costs at each ``Want``."""
+"""A front may list this many waiters while a process may come: it may bring as many slots. Otherwise as many as the group has slots, or ``_FEW``: each costs at each ``Want``."""
 
 
 @define(eq=False)
@@ -159,7 +161,7 @@ class OwnerLedger:
 
         :param more_come: a process is being started.
         """
-        listed = max(1, min(slots, MOST_WANTED))
+        listed = max(_FEW, min(slots, MOST_WANTED))
         if more_come or not slots:
             listed = max(_LEAST_LISTED, listed)
         if self._groups[key] != listed:
