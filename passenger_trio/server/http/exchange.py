@@ -114,9 +114,9 @@ class Exchange:
     asked: float = 0.0
     """When the process was given the request, in monotonic seconds; 0: it was not, or it is the fast path that waits for the process (``Client.since``)."""
 
-    # Written by: fast_path, connection (``stop_app_time``)
+    # Written by: fast_path
     app_time: float = 0.0
-    """Seconds for which the last process had the request, until it was free again; 0: there was none."""
+    """Seconds for which the last process had the request, until it was free again; 0: there was none. On the slow path ``stop_app_time`` sets it."""
 
     # Written by: send_request
     wants_websocket: bool = False
