@@ -17,6 +17,7 @@ from passenger_trio.core.fronts.front_group import FrontGroup, Slot, SlotState
 from passenger_trio.core.fronts.front_ledger import SLACK, FrontDecision, FrontLedger
 from passenger_trio.core.fronts.messages import Grant, Pinned, Recall, Want, Withdraw
 from passenger_trio.core.fronts.owner_decisions import Close, FrontId, OwnerDecision
+from passenger_trio.core.fronts.owner_desks import Desk, FrontAtOwner
 from passenger_trio.core.fronts.owner_ledger import OwnerLedger
 from passenger_trio.core.model import GroupKey, SessionOutcome
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
@@ -82,7 +83,7 @@ class DemandIsAnEvent(FrontLedger):
 class ARecallIsForgotten(OwnerLedger):
     """Idle slots: a recall that was answered by a slot that leads to nothing is not repeated."""
 
-    def _recall(self, front: owner_ledger._Front, desk: owner_ledger._Desk) -> Recall:
+    def _recall(self, front: FrontAtOwner, desk: Desk) -> Recall:
         recall = super()._recall(front, desk)
         told = desk.told
         return told if told is not None and told.arrivals == recall.arrivals else recall

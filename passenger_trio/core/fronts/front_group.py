@@ -28,6 +28,8 @@ _MOMENT = 0.008
 """Seconds for which it counts that somebody has waited for longer than was told."""
 PAUSE = 0.001
 """Seconds for which a slot of a busy front waits for the front's own clients although somebody waits elsewhere. They come back at once, mostly."""
+_ROUNDS_UP = 0.4
+"""A share of 0.6 slots is a slot: who waits is counted, and not exactly equal. One of 0.5 is none: two fronts would both keep it."""
 _PART_OF_ROOM = 16
 """With less fronts than that, all that each has not told of does not fill the queue."""
 _BUSY = 4
@@ -128,10 +130,9 @@ class FrontGroup:
         # From then on it is no longer true.
         return max(self.told_at + GAP, min(self.told_at + SLOW, self.oldest + told.age), self.late_since + GAP)
 
-    def is_just_back(self, now: float) -> bool:
-        """Whether it is too early to say that somebody waits for longer than was told: a front that was away from its core has slots that are ready, and serves him at once.
-
-        Called when ``due`` is over. The next time is a moment later.
+    def postpone(self, now: float) -> bool:
+        """Put ``due`` off by a ``GAP``, once, if it has come because somebody waits for longer than was told: a front that was away from its core has slots that are ready,
+        and serves him at once. Returns whether it did.
         """
         told = self.told
         if not self.waiters or told is None or now < self.oldest + told.age or now < self.late_since + _MOMENT:
@@ -172,7 +173,7 @@ class FrontGroup:
         """How many of all slots are for those who wait here. Of one slot for two fronts, with as many waiters each, none is: it goes to and fro."""
         waiting = len(self.waiters)
         slots = self.slots + self.slots_elsewhere + max(0, len(self.returns) - self.back)
-        return int(slots * waiting / (waiting + self.waiting_elsewhere) + 0.4)
+        return int(slots * waiting / (waiting + self.waiting_elsewhere) + _ROUNDS_UP)
 
     @property
     def is_wanted_elsewhere(self) -> bool:

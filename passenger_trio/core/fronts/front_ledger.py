@@ -319,7 +319,7 @@ class FrontLedger:
                 else:
                     decisions.append(self._give_back(slot))
         for group in list(self._changed.values()):
-            if group.due <= now and not group.is_just_back(now):
+            if group.due <= now and not group.postpone(now):
                 decisions += self._tell(group, now)
         if self._used and self._usage_at + USAGE_GAP <= now:
             decisions += self.tell_usage(now)

@@ -27,7 +27,6 @@ from collections import deque
 from collections.abc import Iterator
 from heapq import merge
 from itertools import islice
-from operator import ge
 
 import attrs
 
@@ -65,9 +64,9 @@ from passenger_trio.core.fronts.owner_decisions import (
     TicketId,
     Uncounted,
 )
-from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, SpawnFailure
+from passenger_trio.core.fronts.owner_desks import Desk, FrontAtOwner, FrontLease, only_counts, says_the_same
+from passenger_trio.core.model import GroupKey, SessionId, SessionOutcome, SpawnFailure
 from passenger_trio.errors import BadFrontMessage
-from passenger_trio.records import define
 
 __all__ = [
     "OwnerLedger",
@@ -82,69 +81,17 @@ _LEAST_LISTED = 32
 """A front may list this many waiters while a process may come: it may bring as many slots. Otherwise as many as the group has slots, or ``_FEW``: each costs at each ``Want``."""
 
 
-@define(eq=False)
-class _Lease:
-    """A slot that a front has."""
-
-    session: SessionId
-    group: GroupKey
-    process: ProcessId
-    number: int
-    served: int = 0
-    long_lived: bool = False
-    uncounted: bool = False
-
-    @property
-    def is_pinned(self) -> bool:
-        return self.long_lived or self.uncounted
-
-
-@define(eq=False)
-class _Desk:
-    """What one front wants of one group."""
-
-    front: FrontId
-    key: GroupKey
-    # Ticket -> what it is for; oldest first. The policy has not answered them.
-    tickets: dict[TicketId, Waiting] = attrs.field(factory=dict)
-    # For how long each of them waits, at most: ``Want.age``.
-    age: float = math.inf
-    # All that wait at the front, as it said last.
-    waiting: int = 0
-    # Grants of this group that no Want has known of: the number of each, and when the waiter came that it names.
-    unseen: deque[tuple[int, float]] = attrs.field(factory=deque)
-    # Slots that are not pinned.
-    slots: int = 0
-    told: Recall | None = None
-    told_at: float = -math.inf
-    # Since when it is to be told of nothing but the number of those that wait elsewhere.
-    counted_at: float = math.inf
-
-
-@define(eq=False)
-class _Front:
-    id: FrontId
-    desks: dict[GroupKey, _Desk]
-    leases: dict[SessionId, _Lease] = attrs.field(factory=dict)
-    # Processes that it knows, with the last that it was told of each; None: nothing.
-    processes: dict[ProcessId, ProcessGoes | None] = attrs.field(factory=dict)
-    # Every process that it ever had.
-    known: set[ProcessId] = attrs.field(factory=set)
-    granted: int = 0
-    returned: int = 0
-
-
 class OwnerLedger:
     """The ledger of all fronts."""
 
     def __init__(self) -> None:
-        self._fronts: dict[FrontId, _Front] = {}
+        self._fronts: dict[FrontId, FrontAtOwner] = {}
         # How many waiters a front may list, for each group.
         self._groups: dict[GroupKey, int] = {}
         # Who else waits: requests of the owner's own program.
         self._others: dict[GroupKey, tuple[float, ...]] = {}
         # Every ticket without an answer -> whose it is.
-        self._tickets: dict[TicketId, _Desk] = {}
+        self._tickets: dict[TicketId, Desk] = {}
         self._last_ticket = 0
         # Groups for which the fronts may have to be told something, and when to look.
         self._changed: dict[GroupKey, float] = {}
@@ -154,7 +101,7 @@ class OwnerLedger:
     def add_group(self, key: GroupKey) -> None:
         self._groups[key] = _LEAST_LISTED
         for front in self._fronts.values():
-            front.desks[key] = _Desk(front.id, key)
+            front.desks[key] = Desk(front.id, key)
 
     def set_slots(self, key: GroupKey, slots: int, *, more_come: bool) -> None:
         """The group has this many slots at all fronts together; ``MOST_WANTED`` if there is no limit.
@@ -175,7 +122,7 @@ class OwnerLedger:
             self._changed[key] = -math.inf
 
     def front_came(self, front: FrontId) -> None:
-        self._fronts[front] = _Front(front, {key: _Desk(front, key) for key in self._groups})
+        self._fronts[front] = FrontAtOwner(front, {key: Desk(front, key) for key in self._groups})
         self._changed.update(dict.fromkeys(self._groups, -math.inf))
 
     def front_gone(self, front: FrontId) -> list[OwnerDecision]:
@@ -305,7 +252,7 @@ class OwnerLedger:
         front.granted += 1
         desk.unseen.append((front.granted, waiting.arrival))
         desk.slots += 1
-        front.leases[session] = _Lease(session, desk.key, process.process, front.granted)
+        front.leases[session] = FrontLease(session, desk.key, process.process, front.granted)
         decisions: list[OwnerDecision] = []
         if process.process not in front.processes:
             front.processes[process.process] = None
@@ -365,11 +312,11 @@ class OwnerLedger:
             for front in self._fronts.values():
                 desk = front.desks[key]
                 recall = self._recall(front, desk)
-                if _says_the_same(recall, desk.told):
+                if says_the_same(recall, desk.told):
                     desk.counted_at = math.inf
                     continue
                 due = desk.told_at + GAP
-                if _only_counts(recall, desk.told):
+                if only_counts(recall, desk.told):
                     desk.counted_at = min(desk.counted_at, now)
                     due = max(due, desk.counted_at + REFRESH)
                 if due > now:
@@ -389,18 +336,18 @@ class OwnerLedger:
 
     # --- steps ----------------------------------------------------------------------------------------------------
 
-    def _answered(self, ticket: TicketId) -> _Desk:
+    def _answered(self, ticket: TicketId) -> Desk:
         desk = self._tickets.pop(ticket)
         del desk.tickets[ticket]
         self._changed[desk.key] = -math.inf
         return desk
 
-    def _abandon(self, desk: _Desk, tickets: list[TicketId]) -> list[OwnerDecision]:
+    def _abandon(self, desk: Desk, tickets: list[TicketId]) -> list[OwnerDecision]:
         for ticket in tickets:
             del self._tickets[ticket], desk.tickets[ticket]
         return [Abandon(ticket) for ticket in tickets]
 
-    def _unserved(self, desk: _Desk, waiters: tuple[Waiting, ...]) -> tuple[Waiting, ...]:
+    def _unserved(self, desk: Desk, waiters: tuple[Waiting, ...]) -> tuple[Waiting, ...]:
         """Those that no grant is under way for."""
         if not desk.unseen:
             return waiters
@@ -412,7 +359,7 @@ class OwnerLedger:
                 left.remove(next((waiting for waiting in left if not waiting.is_choosy), left[0]))
         return tuple(left)
 
-    def _set_tickets(self, desk: _Desk, wanted: tuple[Waiting, ...]) -> list[OwnerDecision]:
+    def _set_tickets(self, desk: Desk, wanted: tuple[Waiting, ...]) -> list[OwnerDecision]:
         """Make the tickets of a front those that it wants. Who stays keeps its place in the queue; who comes gets the ticket of one who is gone, if there is one."""
         there: dict[Waiting, list[TicketId]] = {}
         for ticket, waiting in desk.tickets.items():
@@ -452,7 +399,7 @@ class OwnerLedger:
             for process in dict.fromkeys(lease.process for lease in front.leases.values() if lease.group == key)
         ]
 
-    def _recall(self, front: _Front, desk: _Desk) -> Recall:
+    def _recall(self, front: FrontAtOwner, desk: Desk) -> Recall:
         # Also for those that it waits for: it must know who is older when the slot comes.
         most = min(desk.slots + len(desk.tickets), MOST_WANTED)
         listed = tuple(islice(self._waiting_elsewhere(front, desk.key), most)) if most else ()
@@ -462,10 +409,10 @@ class OwnerLedger:
         slots = self._slots_elsewhere(desk)
         return Recall(desk.key, arrivals, waiting, front.returned, self._groups[desk.key], ages, slots)
 
-    def _slots_elsewhere(self, desk: _Desk) -> int:
+    def _slots_elsewhere(self, desk: Desk) -> int:
         return sum(front.desks[desk.key].slots for front in self._fronts.values() if front.id != desk.front)
 
-    def _waiting_elsewhere(self, front: _Front, key: GroupKey) -> Iterator[tuple[float, float]]:
+    def _waiting_elsewhere(self, front: FrontAtOwner, key: GroupKey) -> Iterator[tuple[float, float]]:
         """When those came who wait at other fronts, oldest first, and for how long each has waited at most."""
         return merge(
             ((arrival, math.inf) for arrival in self._others.get(key, ())),
@@ -483,26 +430,3 @@ class OwnerLedger:
 
 def _arrival(waiting: Waiting) -> float:
     return waiting.arrival
-
-
-def _only_counts(recall: Recall, told: Recall | None) -> bool:
-    """Whether it is only the number of those that wait elsewhere that a front is to hear. Mostly they are served before it matters."""
-    return told is not None and recall.most == told.most and _waits_as_long(recall, told)
-
-
-def _waits_as_long(recall: Recall, told: Recall) -> bool:
-    """Whether as many wait elsewhere as the front was told, and for no longer. While nobody waits it does not matter how many returns are known."""
-    if not recall.arrivals and not told.arrivals:
-        return True
-    if recall.returns_seen != told.returns_seen or recall.ages != told.ages:
-        return False
-    if recall.arrivals == told.arrivals:
-        return True
-    return max(recall.ages) < math.inf and all(map(ge, recall.arrivals, told.arrivals))
-
-
-def _says_the_same(recall: Recall, told: Recall | None) -> bool:
-    """Whether a front need not be told."""
-    if told is None:
-        return not recall.arrivals and not recall.waiting
-    return recall.waiting == told.waiting and recall.most == told.most and _waits_as_long(recall, told)
