@@ -98,5 +98,6 @@ def test_an_http_1_0_client_is_not_asked(client_of: LiveApp) -> None:
             other.send(b"GET /gate HTTP/1.1\r\nHost: x\r\n\r\n")
             other.send_eof()
             assert other.receive().startswith(b"HTTP/1.1 100 ")
-        GATE.touch()
+            GATE.touch()
+            assert b"HTTP/1.1 200 OK\r\n" in other.receive_all()
         assert client.receive_all().startswith(b"HTTP/1.1 200 OK\r\n")

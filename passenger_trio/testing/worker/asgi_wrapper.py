@@ -82,3 +82,5 @@ class Wrapper:
         finally:
             if kind != "lifespan":
                 _times.note(request_id, begun, raised)
+            # Its traceback has this frame: the cycle would keep what the application has in hand, such as a generator that is not at its end.
+            raised = None

@@ -145,7 +145,8 @@ class Body:
         self._request.on_end()
 
     def close(self) -> None:
-        self._request.on_over(None if isinstance(self._raised, GeneratorExit) else self._raised)
+        raised, self._raised = self._raised, None  # else a cycle keeps what the application has in hand
+        self._request.on_over(None if isinstance(raised, GeneratorExit) else raised)
         close = getattr(self._iterable, "close", None)
         if close is not None:
             close()
