@@ -77,6 +77,10 @@ LONG_ONES = (
 """Modules that take long, the longest first: `pytest --durations=100` says which they are."""
 
 
+SECOND_RUNS = 3
+"""In CI, so many tests of real processes may need a second run; that of one more is a failure. See tests/README.md."""
+
+
 def pytest_configure() -> None:
     """What tests start hears a hangup and Ctrl-C, also where the tests themselves are run so that they do not (nohup; ``&`` in a script)."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -117,6 +121,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return rank.get(item.path.stem, len(rank)), -scopes[scope], scope
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """In CI a failed test of real processes runs once more: its real clock is one that it shares with all that runs beside it."""
+    if os.environ.get("CI") and item.get_closest_marker("os") is not None:
+        item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and len(reporter.stats.get("rerun", [])) > SECOND_RUNS:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(trylast=True)
@@ -215,6 +233,14 @@ def describe(pid: int) -> str:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What a run is to tell beside its verdict: figures that tests recorded, and which loaders were held to the contract with which interpreters."""
     passed = terminalreporter.stats.get("passed", [])
+    again = terminalreporter.stats.get("rerun", [])
+    if again:
+        terminalreporter.section(f"needed a second run: {len(again)} (at most {SECOND_RUNS}); each is a fault to be mended")
+        for report in again:
+            terminalreporter.write_line(report.nodeid)
+            terminalreporter.write_line(report.longreprtext)
+            for name, text in report.sections:
+                terminalreporter.write_line(f"--- {name}\n{text[-3000:]}")
     figures = [text for report in passed for name, text in report.user_properties if name == "figure"]
     kept: Counter[str] = Counter()
     for report in passed:

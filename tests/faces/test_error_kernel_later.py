@@ -97,6 +97,10 @@ def site(root: Path, *options: str) -> Iterator[tuple[Site, Orders]]:
         yield it, orders
 
 
+def is_told(server: Supervisor) -> bool:
+    return any("GET /goes/" in line for line in server.log)
+
+
 def test_KE1_tasks_of_some_configurations_raise(tmp_path: Path) -> None:
     assert TRIGGERS.keys() | {"the lifeline"} == LATER_PLACES.keys()
     with site(tmp_path) as (it, orders):
@@ -110,8 +114,8 @@ def test_KE1_tasks_of_some_configurations_raise(tmp_path: Path) -> None:
                 assert server.get("/stays/").status == 200
         assert it.scrape().startswith(b"HTTP/1.1 200")
         assert server.status()["faults"]["total"] >= len(ERRORS) * len(TRIGGERS) - 2
-        assert server.get("/goes/?0.5").status == 200
-        server.wait_log("GET /goes/")
+        # Its last fault may be that of a moment ago: it is started again within a second, which a single slow request would miss.
+        eventually(lambda: server.get("/goes/?0.5").status == 200 and is_told(server), 60, "a slow request is logged")
         assert server.stop() == 0
 
 
