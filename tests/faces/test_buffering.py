@@ -111,16 +111,25 @@ def slow_read(client: RawClient) -> tuple[str, bool]:
 
 
 def many_slow_readers(server: Supervisor) -> None:
+    """25 of them, who begin when the disk is full: on a busy machine an application is as slow as they are."""
+
+    is_full = threading.Event()
+
     def one(number: int) -> tuple[str, bool]:
-        return slow_read(ask(server, f"/length?s{number}/64", 32768))
+        client = ask(server, f"/length?s{number}/96", 32768)
+        if not number:
+            eventually(lambda: "no_space" in server.status()["buffers"]["errors"], 30, "the disk is full")
+            is_full.set()
+        assert is_full.wait(40)
+        return slow_read(client)
 
     for number, got in enumerate(in_threads(25, one)):
-        assert got == (digest(f"s{number}", 64), True)
+        assert got == (digest(f"s{number}", 96), True)
 
 
 @pytest.mark.slow
 def test_F27_a_full_disk_slows_applications_down_and_loses_nothing(tmp_path: Path) -> None:
-    """25 responses of 4 MiB at the same time, to slow readers, with 64 KiB of disk."""
+    """25 responses of 6 MiB at the same time, to slow readers, with 64 KiB of disk."""
     disk = tmp_path / "disk"
     options = ("--data-buffer-dir", str(disk), "--data-buffer-max", "1G")
     with Supervisor.start(APP, *TWO, *options, prefix=tiny_disk(disk, "64k")) as server:

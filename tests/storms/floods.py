@@ -3,9 +3,9 @@ without flooding us (KE7). Prints a table; it decides nothing.
 
 Where there are fewer cores than busy processes the kernel's scheduler delays everybody. So each flood has a base of its own, measured right behind it:
 as many processes as the flood's clients and workers, which together are busy for as long as those were. What the event loop does to others is the
-difference to that base.
+difference to that base. What is shown are medians of three rounds, in each of which the three are measured one after another: a machine is not equally quiet all the time.
 
-Run by hand on a quiet machine: ``python tests/storms/floods.py [SECONDS]``.
+Run by hand on a quiet machine: ``python tests/storms/floods.py [SECONDS [KIND ...]]``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import resource
 import socket
+import statistics
 import struct
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from storm_tools import Load, percentile, write_version
 
 from passenger_trio.testing import Supervisor
 
+ROUNDS = 3
 FLOODS = {
     "1-byte chunks": ("chunks", 1),
     "1-byte chunks, 20 of them": ("chunks", 20),
@@ -67,9 +69,8 @@ require('http').createServer((request, response) => {
     const go = () => { for (let i = 0; i < 90; i++) response.writeProcessing(); response.end('x'); };
     return go();
   }
-  const go = () => { for (let i = 0; i < 1000; i++) response.write('x'); setImmediate(go); };
-  response.on('close', () => response.destroy());
-  go();
+  for (let i = 0; i < 200000; i++) response.write('x');
+  response.end();
 }).listen(3000);
 """
 
@@ -87,7 +88,8 @@ def flood(server: Supervisor, kind: str, *, stop: Event) -> None:
                     "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
                     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
                 )
-            client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n{upgrade}\r\n".encode())
+            close = "Connection: close\r\n" if kind == "node" else ""  # its response ends, and the next one begins
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n{upgrade}{close}\r\n".encode())
             try:
                 while not stop.is_set():
                     if kind == "up":
@@ -122,15 +124,17 @@ def busy_seconds(server: Supervisor) -> float:
     return used.ru_utime + used.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
 
 
-def measure(server: Supervisor, seconds: float) -> tuple[float, float, int]:
+def measure(server: Supervisor, seconds: float) -> tuple[float, float]:
+    """p99 and maximum of an honest application's clients."""
     with Load(server, 4, paths=("/",), pause=0.002) as load:
         time.sleep(seconds)
     assert set(load.outcomes) == {"200"}, load.outcomes
-    return percentile(load.latencies, 0.99), max(load.latencies), load.total
+    return percentile(load.latencies, 0.99), max(load.latencies)
 
 
 def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
+    chosen = [name for name in FLOODS if not sys.argv[2:] or FLOODS[name][0] in sys.argv[2:]]
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         for name in ("honest", "flood", "node"):
@@ -142,24 +146,35 @@ def main() -> None:
             '[[app]]\nroot = "honest"\n[[app]]\nroot = "flood"\nbase_uri = "/flood"\n[[app]]\nroot = "node"\nbase_uri = "/node"\n'
         )
         with Supervisor.start(root) as server:
-            p99, worst, count = measure(server, seconds)
-            print(f"{'alone':45} p99 {p99 * 1e3:7.1f} ms  max {worst * 1e3:7.1f} ms  {count} requests", flush=True)
-            for name, (kind, clients) in FLOODS.items():
-                before, began = busy_seconds(server), time.monotonic()
-                beside, worst, count = measure_beside(server, seconds, [(flood, (server, kind))] * clients)
-                busy = (busy_seconds(server) - before) / (time.monotonic() - began)
-                share = min(1.0, busy / (clients + 1))
-                base, _, _ = measure_beside(server, seconds, [(spin, (share,))] * (clients + 1))
-                print(
-                    f"{name:45} p99 {beside * 1e3:7.1f} ms ({beside / p99:.2f}x alone, {beside / base:.2f}x of {base * 1e3:.1f} ms"
-                    f" beside {busy:.2f} busy cores)  max {worst * 1e3:7.1f} ms  {count} requests",
-                    flush=True,
-                )
+            # What a server does for the last time in the first seconds after its start is no part of any figure.
+            measure(server, 5.0)
+            for name in chosen:
+                show(name, [one_round(server, seconds, *FLOODS[name]) for _ in range(ROUNDS)])
+
+
+def one_round(server: Supervisor, seconds: float, kind: str, clients: int) -> tuple[float, float, float, float, float]:
+    """(p99 alone, p99 and maximum beside the flood, p99 beside processes that burn as much, busy cores of the flood)"""
+    alone, _ = measure(server, seconds)
+    before, began = busy_seconds(server), time.monotonic()
+    beside, worst = measure_beside(server, seconds, [(flood, (server, kind))] * clients)
+    busy = (busy_seconds(server) - before) / (time.monotonic() - began)
+    share = min(1.0, busy / (clients + 1))
+    base, _ = measure_beside(server, seconds, [(spin, (share,))] * (clients + 1))
+    return alone, beside, worst, base, busy
+
+
+def show(name: str, rounds: list[tuple[float, float, float, float, float]]) -> None:
+    alone, beside, _, base, busy = (statistics.median(part) for part in zip(*rounds, strict=True))
+    print(
+        f"{name:45} p99 {beside * 1e3:5.1f} ms, alone {alone * 1e3:4.1f} ms ({beside / alone:.2f}x), {base * 1e3:5.1f} ms beside {busy:.2f} busy cores"
+        f" ({beside / base:.2f}x)  max {max(worst for _, _, worst, _, _ in rounds) * 1e3:5.1f} ms",
+        flush=True,
+    )
 
 
 def measure_beside(
     server: Supervisor, seconds: float, programs: list[tuple[Callable[..., None], tuple[Any, ...]]]
-) -> tuple[float, float, int]:
+) -> tuple[float, float]:
     """As ``measure``, while each of these functions runs in a process of its own; ``stop`` is the event that ends it."""
     apart = multiprocessing.get_context("fork")
     stop = apart.Event()

@@ -72,10 +72,8 @@ def backtraces():
 
 def _thread_names():
     """The main thread's number, and number -> name of the threads that ``threading`` knows."""
-    threading = sys.modules.get("threading")
-    if threading is None:
-        return main_ident, {}
-    active = dict(threading._active)
+    # The application may be in the middle of importing it.
+    active = dict(getattr(sys.modules.get("threading"), "_active", {}))
     return main_ident, {ident: str(getattr(thread, "_name", "")) for ident, thread in active.items()}
 
 
