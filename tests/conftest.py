@@ -235,7 +235,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     passed = terminalreporter.stats.get("passed", [])
     again = terminalreporter.stats.get("rerun", [])
     if again:
-        terminalreporter.section(f"needed a second run: {len(again)} (at most {SECOND_RUNS}); each is a fault to be mended")
+        terminalreporter.section(
+            f"needed a second run: {len(again)} (at most {SECOND_RUNS}); each is a fault to be mended"
+        )
         for report in again:
             terminalreporter.write_line(report.nodeid)
             terminalreporter.write_line(report.longreprtext)
