@@ -85,7 +85,7 @@ class MemoryRoom(TypedDict):
     reserved: int
     """For the minimums, and for applications that are waited for."""
     free: int
-    """Negative: there is too little."""
+    """Negative: more is used than the share. Something has to go if that is more than a quarter of ``next_size``."""
     next_size: int
     """What one process more is counted with: the average of ``next_app``."""
     next_app: str

@@ -102,7 +102,7 @@ def _room(room: Mapping[str, Any]) -> list[tuple[str, str]]:
     share = room.get("share")
     percent = f"{share:.0%}" if isinstance(share, int | float) else "-"
     size, free = human_memory(room.get("next_size")), room.get("free")
-    left = f"{human_memory(-free)} too little" if isinstance(free, int) and free < 0 else f"{human_memory(free)} free"
+    left = f"{human_memory(-free)} over" if isinstance(free, int) and free < 0 else f"{human_memory(free)} free"
     whose = f"{size}, as {_text(room['next_app'])} has on average" if room.get("next_app") else size
     if room.get("is_guess"):
         whose = f"{size} until it is measured"

@@ -164,12 +164,21 @@ def list_(as_json: bool) -> None:
     running = list_instances()
     if as_json:
         rows = [
-            {"name": one.name, "pid": one.pid, "addresses": one.addresses, "path": one.path, "started": one.started}
+            {
+                "name": one.name,
+                "pid": one.pid or None,
+                "addresses": one.addresses,
+                "path": one.path,
+                "started": one.started,
+            }
             for one in running
         ]
         click.echo(json.dumps(rows, indent=2))
         return
     for one in running:
+        if not one.pid:  # it has not described itself yet
+            click.echo(f"{one.name}  starting")
+            continue
         since = rfc3339(one.started)
         click.echo(f"{one.name}  pid {one.pid}  since {since}  {' '.join(one.addresses)}")
     if not running:

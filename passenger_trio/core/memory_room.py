@@ -11,14 +11,18 @@ How the number is computed::
     next      the largest average of the applications that may grow, because any of them may be the next to do so
     number    processes + reserved + (budget - used - reserved) / next, rounded down
 
-An application that was never measured counts what the measured ones use on average, for each process. As long as few were
-measured, that is near ``FIRST_GUESS``, which counts like ``_PRIOR`` applications. (A host of two hundred small ones, visited now
+An application counts what its first process occupied when it was ready (``estimated``) until one of its processes is measured: that
+takes a moment, and a process that makes room for another application may be gone by then. One that never had a process counts what
+the others use on average. As long as they are few, that is near ``FIRST_GUESS``, which counts like ``_PRIOR`` applications. (A host of two hundred small ones, visited now
 and then, would else plan for two processes.)
 
 Laws:
 
 * The number is never below the minimums of the applications together, nor below 1. Else, by the last measures, no
   process starts that does not fit: at or above the number nothing begins but what takes the place of another.
+* What started because it fitted may grow beyond the budget by a part of a process (``_SLACK``) before anything has to go. A process
+  grows when it begins to serve, and its share of common pages changes as others come and go, so a full pool would else be above
+  its number after one measurement and below it after the next. For a process that is still to come (``reserved``), there is no slack.
 * When memory is short, the preloaders of applications that are asleep are retired, those that forked least recently
   first; then idle processes above the minimums, idle the longest first. No request ends for it: a pool of busy
   processes stays above its number, and shrinks as they become idle.
@@ -37,12 +41,14 @@ from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, ProcessState
 from passenger_trio.records import frozen
 
-__all__ = ["FIRST_GUESS", "Calculation", "calculate", "fit", "guess_anew", "measured", "most_by_files"]
+__all__ = ["FIRST_GUESS", "Calculation", "calculate", "estimated", "fit", "guess_anew", "measured", "most_by_files"]
 
 FIRST_GUESS = 150 * 1024**2
 """Bytes. Passenger's server optimization guide computes its examples with 150 MB for each process of a Ruby application."""
 
 _PRIOR = 3
+_SLACK = 4
+"""The part of a process, 1 of so many. The budget is a share of the memory: the rest has room for it."""
 _FILES_OF_SERVER, _FILES_EACH = 40, 4
 _MOST = 4096
 
@@ -73,7 +79,7 @@ class Calculation:
     next_group: str
     """Whose average that is; empty: no application is awake."""
     is_guess: bool
-    """Whether that application was never measured."""
+    """Whether none of that application's processes was ever measured."""
     minimum: int
     """The minimums of all applications together."""
     most: int
@@ -81,7 +87,14 @@ class Calculation:
     fits: int
     """The number of processes that fit."""
     free: int
-    """What is left of the budget; negative: there is too little."""
+    """What is left of the budget; negative: more is used."""
+    slack: int
+    """By how much more may be used than the budget before something has to go."""
+
+    @property
+    def is_short(self) -> bool:
+        """Whether something has to go."""
+        return self.free < -self.slack
 
     @property
     def number(self) -> int:
@@ -89,15 +102,22 @@ class Calculation:
         return max(1, self.minimum, min(self.fits, self.most))
 
 
-def measured(group: GroupState) -> None:
-    """One of the group's processes was measured: compute the group's average."""
-    sizes = [process.size for process in group.enabled.values() if process.size]
-    if sizes:
-        group.process_size = sum(sizes) // len(sizes)
+def measured(process: ProcessState) -> None:
+    """It was measured: compute the average of its group, of the processes that serve. The last one may be on its way out already."""
+    group = process.group
+    sizes = [one.size for one in group.enabled.values() if one.size] or [process.size]
+    if any(sizes):
+        group.process_size, group.is_measured = sum(sizes) // len(sizes), True
+
+
+def estimated(group: GroupState, size: int) -> None:
+    """A process of the group that has just come occupies so many bytes, of which it may share some. 0: unknown."""
+    if size and not group.process_size:
+        group.process_size = size
 
 
 def guess_anew(pool: PoolState) -> None:
-    """Every process was measured as far as it can be: compute what one of an application that never was may use."""
+    """Every process was measured as far as it can be: compute what one of an application that never had one may use."""
     sizes = [group.process_size for group in pool.groups.values() if group.process_size]
     pool.first_guess = (_PRIOR * FIRST_GUESS + sum(sizes)) // (_PRIOR + len(sizes))
 
@@ -129,11 +149,12 @@ def calculate(pool: PoolState) -> Calculation:
             next_size, next_group = size, group
     next_size = next_size or guess
     free = int(limits.memory_share * pool.memory_total) - own - used - reserved
+    slack = 0 if reserved else next_size // _SLACK
     serving = pool.capacity_used + coming
     if not pool.memory_total:
         free, fits = 0, serving
-    elif free >= 0:
-        fits = serving + free // next_size
+    elif free >= -slack:
+        fits = serving + max(0, free) // next_size
     else:
         fits = serving - math.ceil(-free * max(1, serving) / max(1, used + reserved))
     return Calculation(
@@ -144,11 +165,12 @@ def calculate(pool: PoolState) -> Calculation:
         reserved=reserved,
         next_size=next_size,
         next_group=str(next_group.key) if next_group is not None else "",
-        is_guess=next_group is None or not next_group.process_size,
+        is_guess=next_group is None or not next_group.is_measured,
         minimum=minimum,
         most=limits.memory_most,
         fits=max(0, fits),
         free=free,
+        slack=slack,
     )
 
 
@@ -159,8 +181,8 @@ def fit(pool: PoolState, limits: PoolLimits, now: float) -> list[Command]:
     pool.limits = limits
     commands: list[Command] = []
     found = calculate(pool)
-    while found.free < 0 or pool.capacity_used > found.number:
-        sleeper = _sleeper(pool) if found.free < 0 and pool.memory_preloader else None
+    while found.is_short or pool.capacity_used > found.number:
+        sleeper = _sleeper(pool) if found.is_short and pool.memory_preloader else None
         if sleeper is not None:
             serving = sleeper.generations[sleeper.generation]
             commands.append(group_restarts.retire_preloader(sleeper, serving, Reason.SHRINK))

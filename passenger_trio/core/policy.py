@@ -117,16 +117,24 @@ class PoolPolicy(Borrowing):
     # --- processes come and go ------------------------------------------------------------------------------------
 
     def spawn_succeeded(
-        self, attempt: AttemptId, process: ProcessId, concurrency: int, now: float, jitter: float = 0.0
+        self,
+        attempt: AttemptId,
+        process: ProcessId,
+        concurrency: int,
+        now: float,
+        jitter: float = 0.0,
+        size: int = 0,
     ) -> list[Command]:
         """An attempt made a process that is ready to serve.
 
         :param process: its identity: the shell chooses it, and never uses it twice.
         :param concurrency: how many sessions it serves at a time; 0: no limit.
         :param jitter: a random number in [0, 1).
+        :param size: the bytes that it occupies, also those that it may share, if that is known: they count until a process
+            of the group is measured (``sampled``).
         :raises InvariantBroken: the attempt is not under way, or the process exists already.
         """
-        return starts_and_exits.spawn_succeeded(self.state, attempt, process, concurrency, now, jitter)
+        return starts_and_exits.spawn_succeeded(self.state, attempt, process, concurrency, now, jitter, size)
 
     def spawn_failed(
         self, attempt: AttemptId, failure: SpawnFailure | None, now: float, jitter: float

@@ -113,7 +113,7 @@ def expire(group: GroupState, now: float) -> None:
 def sampled(pool: PoolState, process: ProcessState, size: int) -> list[Command]:
     """The process uses ``size`` bytes."""
     process.size = size
-    memory_room.measured(process.group)
+    memory_room.measured(process)
     limits = process.group.limits
     if 0 < limits.hard_memory_limit < size:
         return retiring.kill(pool, process, Reason.MEMORY)

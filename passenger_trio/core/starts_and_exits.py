@@ -10,6 +10,7 @@ from passenger_trio.core import (
     crash_loop,
     follow_up,
     group_restarts,
+    memory_room,
     oob_work,
     recycling,
     retiring,
@@ -24,13 +25,20 @@ from passenger_trio.errors import InvariantBroken
 
 
 def spawn_succeeded(
-    state: PoolState, attempt: AttemptId, process: ProcessId, concurrency: int, now: float, jitter: float = 0.0
+    state: PoolState,
+    attempt: AttemptId,
+    process: ProcessId,
+    concurrency: int,
+    now: float,
+    jitter: float = 0.0,
+    size: int = 0,
 ) -> list[Command]:
     """``PoolPolicy.spawn_succeeded``."""
     if process in state.processes:
         raise InvariantBroken(f"process {process} comes twice")
     ended = follow_up.end_attempt(state, attempt, now)
     group = ended.group
+    memory_room.estimated(group, size)
     state.last_order += 1
     if group.limits.force_concurrency >= 0:
         concurrency = group.limits.force_concurrency

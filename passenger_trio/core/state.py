@@ -202,8 +202,10 @@ class GroupState:
     automatic_restart_at: float = -math.inf
     # The probable concurrency of the next process: that of the last one. 0: no limit.
     expected_concurrency: int = 1
-    # The average size of its processes as last measured, in bytes; 0: never measured (memory_room).
+    # The average size of its processes as last measured, in bytes, else as estimated when the first one came; 0: unknown (memory_room).
     process_size: int = 0
+    # Whether one of them was ever measured.
+    is_measured: bool = False
     # Seconds that its last successful spawn took.
     spawn_time: float = 0.0
     # Open sessions and when they were granted, oldest first; only if the time of a request is limited (request_time).

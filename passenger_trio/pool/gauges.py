@@ -2,7 +2,8 @@
 
 Only groups with a memory limit are measured; all of them, and the server itself, if the memory decides how many
 processes there are (``core/memory_room``). Then a process of an application that was never measured is measured as
-soon as it is ready, for it may have to make room for another one before the next round. One round is one hop to a dedicated thread, because reading
+soon as it is ready, for it may have to make room for another one before the next round. (If it goes even before that, what it
+occupied when it was ready counts: ``process_facts``.) One round is one hop to a dedicated thread, because reading
 ``smaps_rollup`` is slow. A process's size is its proportional share of memory (PSS), or its resident set if the PSS is
 unknown. If no thread can be started, the round is left out. Processes that rest are measured more rarely (``core.measuring``), unless a limit
 of memory is kept by it.

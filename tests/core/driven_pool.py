@@ -138,9 +138,12 @@ class DrivenPool:
     def close(self, session: SessionId, outcome: SessionOutcome = SessionOutcome.DONE) -> list[Command]:
         return self.checked(self.policy.session_closed(session, outcome, self.now))
 
-    def spawned(self, attempt: AttemptId | None = None, concurrency: int = 1, key: GroupKey = SHOP) -> list[Command]:
+    def spawned(
+        self, attempt: AttemptId | None = None, concurrency: int = 1, key: GroupKey = SHOP, size: int = 0
+    ) -> list[Command]:
         attempt = self.attempts(key)[0] if attempt is None else attempt
-        return self.checked(self.policy.spawn_succeeded(attempt, ProcessId(self._next()), concurrency, self.now))
+        process = ProcessId(self._next())
+        return self.checked(self.policy.spawn_succeeded(attempt, process, concurrency, self.now, size=size))
 
     def failed(
         self,

@@ -104,6 +104,29 @@ def test_when_memory_becomes_short_idle_processes_go_and_busy_ones_stay() -> Non
     assert [who for who, _ in granted(pool.close(busy[0]))] == queued, "the processes that are there serve on"
 
 
+def test_processes_that_grow_a_little_stay_and_so_does_the_number() -> None:
+    """OP6: a pool that is full by its measures is above its number after the next ones, else, and below it after those."""
+    pool = a_pool(total=400 * M)
+    pool.add(SHOP, min_instances=1)
+    start_all(pool)
+    measure(pool, 400 * M, shop=50 * M)
+    for _ in range(6):
+        pool.checkout()
+    start_all(pool)
+    busy = list(pool.policy.state.sessions)
+    assert (number(pool), len(pool.processes())) == (4, 4)
+    assert measure(pool, 400 * M, shop=52 * M) == []
+    assert (number(pool), now(pool).free, now(pool).is_short) == (4, -8 * M, False)
+    for waiter in pool.queue():
+        pool.abandon(waiter)
+    pool.close(busy[0])
+    assert measure(pool, 400 * M, shop=53 * M) == [], "an idle one stays, too: it would come back with the next request"
+    assert measure(pool, 400 * M, shop=49 * M) == []
+    assert number(pool) == 4, "it comes to rest"
+    assert len(retired(measure(pool, 400 * M, shop=54 * M))) == 1, "that is more than a quarter of one"
+    assert number(pool) == 3
+
+
 def test_an_application_that_wakes_gets_its_place_from_idle_ones() -> None:
     """Its size is known from before: as many idle ones go as its process needs."""
     pool = a_pool(total=800 * M)
@@ -239,6 +262,41 @@ def test_what_is_planned_for_is_never_exceeded() -> None:
 @pytest.mark.parametrize(("files", "most"), [(1024, 54), (64, 1), (10, 1), (-1, 4096), (10**6, 4096)])
 def test_processes_take_a_quarter_of_the_descriptors(files: int, most: int) -> None:
     assert most_by_files(files) == most
+
+
+def test_a_process_that_goes_before_it_is_measured_leaves_what_it_occupied() -> None:
+    """OP6: it left the first guess of 150M for ever, so that on a busy machine one process at a time was planned for."""
+    pool = a_pool(total=3 * FIRST_GUESS, max_concurrent_spawns=1)
+    pool.add(SHOP, min_instances=0)
+    pool.add(BLOG, min_instances=0)
+    assert number(pool) == 1
+    pool.wait(SHOP)
+    pool.spawned(pool.attempts(SHOP)[0], size=30 * M)
+    assert (now(pool).next_size, now(pool).is_guess) == (30 * M, True)
+    pool.close(next(iter(pool.policy.state.sessions)))
+    pool.exits(pool.processes(SHOP)[0])
+    pool.wait(SHOP)
+    pool.wait(BLOG)
+    pool.spawned(pool.attempts(SHOP)[0], size=60 * M)
+    assert now(pool).used == 30 * M + FIRST_GUESS, "the first estimate stays until one is measured; blog had none yet"
+    assert measure(pool, 3 * FIRST_GUESS, shop=20 * M) == []
+    assert now(pool).used == 20 * M + pool.policy.state.first_guess
+    assert pool.policy.state.groups[SHOP].process_size == 20 * M
+
+
+def test_the_measure_of_a_process_on_its_way_out_counts() -> None:
+    """OP6: it made room for another application while it was measured, and was the only one of its own."""
+    pool = a_pool(total=10 * FIRST_GUESS)
+    pool.add(SHOP, min_instances=0)
+    pool.wait(SHOP)
+    start_all(pool)
+    process = pool.processes(SHOP)[0]
+    pool.detach(process)
+    measure(pool, 10 * FIRST_GUESS, shop=20 * M)
+    pool.close(next(iter(pool.policy.state.sessions)))
+    pool.exits(process)
+    pool.wait(SHOP)
+    assert (now(pool).used, now(pool).is_guess) == (20 * M, False)
 
 
 def test_a_process_that_is_gone_is_not_counted() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from faces_tools import BEHAVES, BEHAVIOURS, Gate, clients, run_command
 
+from passenger_trio.admin.registry import create_instance_dir
 from passenger_trio.core.recorder import replay
 from passenger_trio.pool.events import EVENTS
 from passenger_trio.testing import Supervisor, eventually
@@ -178,6 +179,9 @@ def test_two_instances_are_listed_and_one_must_be_chosen(instance_dir: Path) -> 
         ours = (first.pid, second.pid)
         rows = [row for row in json.loads(run_command("list", "--json", env=env).stdout) if row["pid"] in ours]
         assert [row["pid"] for row in rows] == [first.pid, second.pid]
+        starting = create_instance_dir(base=f"{instance_dir}/passenger-trio")
+        assert f"{starting.name}  starting\n" in run_command("list", env=env).stdout, "it was listed as pid 0"
+        starting.remove()
         for command in (("status",), ("requests",), ("memory",), ("restart", "--wait"), ("detach", "1"), ("stop",)):
             refused = run_command(*command, env=env)
             assert refused.returncode == 1, command

@@ -34,7 +34,7 @@ from passenger_trio.core.crash_loop import UNANSWERED_TOLERATED
 from passenger_trio.core.invariants import check
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.making_room import FAIR_WAIT, SPARE_AFTER
-from passenger_trio.core.memory_room import FIRST_GUESS
+from passenger_trio.core.memory_room import FIRST_GUESS, calculate
 from passenger_trio.core.model import (
     AttemptId,
     ErrorCategory,
@@ -378,7 +378,8 @@ class FakeWorld:
             self._average(self.attempts[one])
             for one in self.attempts.keys() - self.replacements.keys() - self.abandoned
         )
-        if used > int(limits.memory_share * total) - own:
+        # What started because it fitted may have grown by a part of a process.
+        if used > int(limits.memory_share * total) - own + calculate(self.policy.state).next_size // 4:
             for key in self.groups if preloader else ():
                 assert not self._sleeps_with_a_preloader(key), (
                     "it does not fit, and a preloader that nobody needs could go"

@@ -271,26 +271,33 @@ def python_for_all() -> str:
     raise SystemExit(f"this needs a Python {wanted[:-1]} that every user may run")
 
 
-def busy(server: Supervisor) -> tuple[float, float]:
-    """Seconds of processor of the server and of all processes, which live and have lived."""
+def spent(server: Supervisor) -> dict[str, float]:
+    """Seconds of processor of each process that there is, and, as "gone", of all those that have ended."""
+    found = {"gone": 0.0}
     process = psutil.Process(server.pid)
-
-    def spent(one: psutil.Process) -> float:
+    for one in [process, *process.children(recursive=True)]:
         try:
-            times = one.cpu_times()
+            times, words = one.cpu_times(), " ".join(one.cmdline())
         except psutil.NoSuchProcess:
-            return 0.0
-        return float(times.user + times.system + times.children_user + times.children_system)
-
-    own = process.cpu_times()
-    return float(own.user + own.system), sum(map(spent, [process, *process.children(recursive=True)]))
+            continue
+        found["server" if one is process else f"{one.pid} {words[:60]}"] = float(times.user + times.system)
+        found["gone"] += float(times.children_user + times.children_system)
+    return found
 
 
 def idle(server: Supervisor) -> tuple[float, float]:
-    server_before, all_before = busy(server)
+    """The shares of a processor that the server and all processes take. Prints who takes more than a thousandth."""
+    before = spent(server)
     time.sleep(IDLE)
-    server_after, all_after = busy(server)
-    return (server_after - server_before) / IDLE, (all_after - all_before) / IDLE
+    after = spent(server)
+    # One that has ended meanwhile is among the gone ones with all that it ever took.
+    ended = sum(seconds for name, seconds in before.items() if name not in after)
+    took = {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
+    took["gone"] -= ended
+    for name, seconds in sorted(took.items(), key=lambda one: -one[1]):
+        if seconds / IDLE > 0.001:
+            print(f"idle {seconds / IDLE:8.2%}  {name}{'' if name in before else ' (new)'}", flush=True)
+    return took["server"] / IDLE, sum(took.values()) / IDLE
 
 
 class Storm:
