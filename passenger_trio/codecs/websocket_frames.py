@@ -11,6 +11,8 @@ Laws:
 * Whole, byte by byte and any other split give the same events. An event is returned when its last byte arrives.
 * A violation is an event: ``FAILURE``, with the payload of the Close frame that answers it. The client's Close
   is an event, too. Nothing is read after either.
+
+The codes of Close frames are in ``core/websocket_close_codes``.
 """
 
 from __future__ import annotations
@@ -19,6 +21,14 @@ import codecs
 import struct
 from typing import TYPE_CHECKING, Final
 
+from passenger_trio.core.websocket_close_codes import (
+    INVALID_TEXT,
+    MESSAGE_TOO_BIG,
+    NO_CODE,
+    POLICY_VIOLATION,
+    PROTOCOL_ERROR,
+    is_sendable,
+)
 from passenger_trio.options import ServerOptions
 from passenger_trio.records import frozen
 
@@ -55,8 +65,6 @@ FAILURE: Final = -1
 WHOLE: Final = 65536
 """A frame up to this size is waited for; of a longer one each piece is taken as it comes."""
 
-# Codes that a Close frame may carry (section 7.4, and IANA's registry: 1012 to 1014). 3000 to 4999 are the applications'.
-_CODES: Final = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
 _KNOWN: Final = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 
 _BURST: Final = 100.0
@@ -193,12 +201,12 @@ class FrameReader:
                 plain = final and not self._kind and opcode and size <= WHOLE and self._plain_parser
                 if plain:
                     if size > self._limits.max_message_size:
-                        raise _Violation(1009, "the message is too big")
+                        raise _Violation(MESSAGE_TOO_BIG, "the message is too big")
                     if stop > end:
                         break
                     payload = _unmask(data, start, stop)
                     if opcode == TEXT and not is_utf8(payload):
-                        raise _Violation(1007, "the text is not UTF-8")
+                        raise _Violation(INVALID_TEXT, "the text is not UTF-8")
                     events.append((opcode, payload))
                 else:
                     self._begin(opcode, final, size)
@@ -213,24 +221,26 @@ class FrameReader:
         first = data[at]
         opcode = first & 0x0F
         if first & 0x70:
-            raise _Violation(1002, "a reserved bit is set")
+            raise _Violation(PROTOCOL_ERROR, "a reserved bit is set")
         if opcode not in _KNOWN:
-            raise _Violation(1002, "the opcode is reserved")
+            raise _Violation(PROTOCOL_ERROR, "the opcode is reserved")
         if opcode & 8:
             if not first & 0x80:
-                raise _Violation(1002, "a control frame is fragmented")
+                raise _Violation(PROTOCOL_ERROR, "a control frame is fragmented")
         elif (opcode == CONTINUATION) is (not self._kind):
-            raise _Violation(1002, "there is no message to continue" if not opcode else "a message is not finished")
+            raise _Violation(
+                PROTOCOL_ERROR, "there is no message to continue" if not opcode else "a message is not finished"
+            )
         if end - at < 2:
             return None
         second = data[at + 1]
         if not second & 0x80:
-            raise _Violation(1002, "a frame is not masked")
+            raise _Violation(PROTOCOL_ERROR, "a frame is not masked")
         size = second & 0x7F
         start = at + 6
         if size > 125:
             if opcode & 8:
-                raise _Violation(1002, "a control frame is too long")
+                raise _Violation(PROTOCOL_ERROR, "a control frame is too long")
             if size == 126:
                 start += 2
                 if end < at + 4:
@@ -244,9 +254,9 @@ class FrameReader:
                 size = _LONG.unpack_from(data, at + 2)[0]
                 least = 65536
             if size < least or size >> 63:
-                raise _Violation(1002, "a length is not written as it must be")
+                raise _Violation(PROTOCOL_ERROR, "a length is not written as it must be")
             if self._size + size > self._limits.max_message_size:
-                raise _Violation(1009, "the message is too big")  # at once, and not when it has come
+                raise _Violation(MESSAGE_TOO_BIG, "the message is too big")  # at once, and not when it has come
         if end < start:
             return None
         return opcode, bool(first & 0x80), start, size
@@ -257,15 +267,15 @@ class FrameReader:
         self._allowance = min(_BURST, self._allowance + (now - self._told) * _RATE)
         self._told = now
         if self._allowance < 1:
-            raise _Violation(1008, "too many control frames")
+            raise _Violation(POLICY_VIOLATION, "too many control frames")
         self._allowance -= 1
 
     def _control(self, opcode: int, payload: bytes, events: list[_Event]) -> None:
         if opcode == CLOSE:
             if not is_close_payload(payload):
-                raise _Violation(1002, "the close code is not one")
+                raise _Violation(PROTOCOL_ERROR, "the close code is not one")
             if not is_utf8(payload[2:]):
-                raise _Violation(1007, "the close reason is not UTF-8")
+                raise _Violation(INVALID_TEXT, "the close reason is not UTF-8")
         events.append((opcode, payload))
 
     # -- messages by wsproto ------------------------------------------------------------------------------------
@@ -282,11 +292,11 @@ class FrameReader:
         self._size += size
         self._fragments += 1
         if self._size > self._limits.max_message_size:
-            raise _Violation(1009, "the message is too big")
+            raise _Violation(MESSAGE_TOO_BIG, "the message is too big")
         if not size and not final:
             self._empty += 1
         if self._fragments > _MOST_FRAGMENTS or self._empty > _MOST_EMPTY_FRAGMENTS:
-            raise _Violation(1008, "too many fragments")
+            raise _Violation(POLICY_VIOLATION, "too many fragments")
 
     def _feed(self, data: bytes, events: list[_Event]) -> None:
         from wsproto.frame_protocol import ParseFailed
@@ -307,7 +317,7 @@ class FrameReader:
                     self._kind = self._size = self._fragments = self._empty = 0
                     break
         except ParseFailed as failure:
-            text = "the text is not UTF-8" if failure.code == 1007 else "the frame is malformed"
+            text = "the text is not UTF-8" if failure.code == INVALID_TEXT else "the frame is malformed"
             raise _Violation(int(failure.code), text) from failure
 
 
@@ -336,7 +346,7 @@ def is_close_payload(payload: bytes) -> bool:
     if len(payload) < 2:
         return not payload
     code = _SHORT.unpack_from(payload)[0]
-    return len(payload) <= 125 and (code in _CODES or 3000 <= code <= 4999)
+    return len(payload) <= 125 and is_sendable(code)
 
 
 def close_payload(code: int, reason: str = "") -> bytes:
@@ -345,8 +355,8 @@ def close_payload(code: int, reason: str = "") -> bytes:
 
 
 def close_code(payload: bytes) -> int:
-    """The code in the payload of a Close frame; 1005: there is none (section 7.1.5)."""
-    return int(_SHORT.unpack_from(payload)[0]) if payload else 1005
+    """The code in the payload of a Close frame; ``NO_CODE``: there is none (section 7.1.5)."""
+    return int(_SHORT.unpack_from(payload)[0]) if payload else NO_CODE
 
 
 def encode_frame(opcode: int, payload: bytes, *, final: bool = True) -> bytes:

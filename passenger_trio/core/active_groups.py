@@ -14,7 +14,7 @@ Laws
 
 from __future__ import annotations
 
-from passenger_trio.core.spawn_backoff import NOT_IN_FORCE
+from passenger_trio.core.backoff_and_circuit import NOT_IN_FORCE
 from passenger_trio.core.state import GroupState, PoolState
 
 __all__ = ["drop_inactive", "is_inactive", "set_active"]

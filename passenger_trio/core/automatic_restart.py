@@ -1,6 +1,6 @@
 """Repair without a manual restart: a group whose processes crash gets the code that is on disk now.
 
-This module knows that a group is *troubled*: it does not start (``spawn_backoff``), or its processes hang up
+This module knows that a group is *troubled*: it does not start (``backoff_and_circuit``), or its processes hang up
 in their first session. It never knows files: the shell reports that the code has changed.
 
 Laws:
@@ -17,7 +17,7 @@ Laws:
 
 from __future__ import annotations
 
-from passenger_trio.core.spawn_backoff import CRASHES_TOLERATED
+from passenger_trio.core.backoff_and_circuit import CRASHES_TOLERATED
 from passenger_trio.core.state import GroupState, ProcessState
 
 PAUSE = 5.0

@@ -22,10 +22,10 @@ from passenger_trio.core import (
     active_groups,
     automatic_restart,
     capacity,
-    crash_loop,
     follow_up,
     group_restarts,
     operator_orders,
+    proven_or_crashed,
     recycling,
     request_time,
     resizing,
@@ -194,7 +194,7 @@ class Borrowing:
             elif process.group.crashes and outcome is _DONE:
                 process.group.crashes = 0
             process.processed += 1
-            proven = crash_loop.served(process)
+            proven = proven_or_crashed.served(process)
             if process.processed == process.looks_at and recycling.is_replacement_due(process, now):
                 recycling.mark_to_replace(process, Reason.MAX_REQUESTS)
                 due_now = True
@@ -206,7 +206,7 @@ class Borrowing:
                 return [Retire(process.id, Reason.FAILED)]
         elif outcome is _UNANSWERED:
             automatic_restart.count_broken_off(process)
-            if crash_loop.left_unanswered(process) and process.is_attached:
+            if proven_or_crashed.left_unanswered(process) and process.is_attached:
                 return follow_up.process_failed(self.state, process, now, Reason.UNANSWERED)
         if process.leaving is not None and not process.sessions:
             return follow_up.last_session_ended(self.state, process, proven, now)
@@ -264,7 +264,7 @@ class Borrowing:
         process.last_used = now
         process.group.crashes = 0
         process.processed += 1
-        proven = crash_loop.served(process)
+        proven = proven_or_crashed.served(process)
         process.processed += count - 1
         due_now = 0 < process.looks_at <= process.processed and recycling.is_replacement_due(process, now)
         if due_now:

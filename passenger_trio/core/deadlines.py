@@ -9,12 +9,12 @@ import math
 
 from passenger_trio.core import (
     active_groups,
-    crash_loop,
     drain_time,
     follow_up,
     group_restarts,
     making_room,
     oob_work,
+    proven_or_crashed,
     recycling,
     request_time,
     retiring,
@@ -44,7 +44,7 @@ def tick(state: PoolState, now: float) -> list[Command]:
     for group in groups:
         group.looked_at = now
         group.backoff.expire(now)
-        crash_loop.look_at_age(group, now, state.limits)
+        proven_or_crashed.look_at_age(group, now, state.limits)
         recycling.expire(group, now)
         commands += group_restarts.conclude(group)
         commands += waitlist.refuse_if_unservable(state, group, now)

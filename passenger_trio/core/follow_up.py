@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from passenger_trio.core import (
     automatic_restart,
-    crash_loop,
     group_restarts,
     oob_work,
+    proven_or_crashed,
     resizing,
     retiring,
     scaling,
@@ -27,7 +27,7 @@ def process_failed(
     """An enabled process broke the session protocol, or leaves its requests unanswered."""
     if state.open:
         # This call has no jitter, so the wait is the longest that this failure allows.
-        crash_loop.record_crash(process, now, 0.0, state.limits, None)
+        proven_or_crashed.record_crash(process, now, 0.0, state.limits, None)
     retired = retiring.retire(state, process, reason, now)
     return retired + left(state, process, now, lost=process.group)
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from passenger_trio.core import active_groups, capacity, making_room, retiring, routing, scaling
-from passenger_trio.core.spawn_backoff import NOT_IN_FORCE
+from passenger_trio.core.backoff_and_circuit import NOT_IN_FORCE
 from passenger_trio.core.state import EnabledStatus, PoolState
 from passenger_trio.errors import InvariantBroken
 

@@ -24,7 +24,7 @@ The contract with the shell
 
 Borrowing a process, the largest part, is in ``borrowing``, with the table of answers.
 Each part states its theory in its own module: ``waitlist``, ``routing``, ``scaling``, ``making_room``,
-``retiring``, ``recycling``, ``request_time``, ``group_restarts``, ``resizing``, ``spawn_backoff``, ``crash_loop``, ``oob_work``, ``active_groups``.
+``retiring``, ``recycling``, ``request_time``, ``group_restarts``, ``resizing``, ``backoff_and_circuit``, ``proven_or_crashed``, ``oob_work``, ``active_groups``.
 ``invariants`` holds the laws as code.
 """
 

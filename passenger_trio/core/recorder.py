@@ -25,7 +25,7 @@ from typing import Any
 
 import attrs
 
-from passenger_trio.core import commands, journey, model, snapshot, spawn_backoff, state
+from passenger_trio.core import backoff_and_circuit, commands, journey, model, snapshot, state
 from passenger_trio.core.policy import PoolPolicy
 from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.records import frozen
@@ -88,7 +88,7 @@ def _classes() -> dict[str, Any]:
     """Name -> class, of all that a recording has."""
     return {
         name: value
-        for module in (commands, journey, model, spawn_backoff, state)
+        for module in (commands, journey, model, backoff_and_circuit, state)
         for name, value in vars(module).items()
         if isinstance(value, type) and (attrs.has(value) or issubclass(value, enum.Enum))
     }

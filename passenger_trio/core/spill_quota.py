@@ -44,6 +44,8 @@ _OF_NEW_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 _OTHER: Final = ("other", 1.0)
 _LOG_EVERY: Final = 60.0
+_SHARE: Final = 0.8
+"""Of the space that is free at the start: the limit, where none is given (``--data-buffer-max``)."""
 
 
 class SpillQuota:
@@ -51,9 +53,9 @@ class SpillQuota:
 
     __slots__ = ("_logged", "_open_at", "_retry_at", "errors", "limit", "paused", "spilled", "used")
 
-    def __init__(self, limit: int) -> None:
-        """:param limit: bytes on disk."""
-        self.limit: int = limit
+    def __init__(self, limit: int, free: int = 0) -> None:
+        """:param limit: bytes on disk; 0: a share of ``free``, the bytes that are free now."""
+        self.limit: int = limit or int(free * _SHARE)
         self.used: int = 0
         """Bytes on disk: the lengths of all files."""
         self.spilled: int = 0

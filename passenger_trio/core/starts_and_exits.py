@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from passenger_trio.core import (
     active_groups,
-    crash_loop,
     follow_up,
     group_restarts,
     memory_room,
     oob_work,
+    proven_or_crashed,
     recycling,
     retiring,
     routing,
@@ -72,7 +72,7 @@ def spawn_failed(
         commands += group_restarts.reject(group, failure, now)
         retiring.watch_idleness(state, group, now)
     elif not ended.abandoned:
-        crash_loop.look_at_age(group, now, state.limits)
+        proven_or_crashed.look_at_age(group, now, state.limits)
         group.backoff.record(now, jitter, state.limits, failure=failure, crash=False)
         if ended.generation == group.generation:
             commands += group_restarts.give_up(group, failure, now)
@@ -91,9 +91,9 @@ def process_exited(
         raise InvariantBroken(f"process {process} exits, but there is none")
     by_itself = gone.is_attached
     if not by_itself:
-        crash_loop.explain(gone, failure)
+        proven_or_crashed.explain(gone, failure)
     elif state.open:
-        crash_loop.record_crash(gone, now, jitter, state.limits, failure)
+        proven_or_crashed.record_crash(gone, now, jitter, state.limits, failure)
     routing.forget(state, gone)
     if by_itself and state.open:
         distrusted = follow_up.retire_suspect_preloader(state, gone.group)

@@ -24,6 +24,7 @@ from itertools import chain
 
 import attrs
 
+from passenger_trio.core.backoff_and_circuit import Backoff
 from passenger_trio.core.commands import Reason
 from passenger_trio.core.model import (
     FIRST_GENERATION,
@@ -36,7 +37,6 @@ from passenger_trio.core.model import (
     WaiterId,
 )
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
-from passenger_trio.core.spawn_backoff import Backoff
 from passenger_trio.records import define, frozen
 
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from passenger_trio.core import capacity, scaling
+from passenger_trio.core.backoff_and_circuit import NOT_IN_FORCE
 from passenger_trio.core.commands import Reason
 from passenger_trio.core.model import AttemptId, GroupKey, ProcessId, SpawnFailure
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
-from passenger_trio.core.spawn_backoff import NOT_IN_FORCE
 from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, Rejection
 from passenger_trio.records import frozen
 

@@ -1,22 +1,49 @@
-"""The codes with which the server itself closes a WebSocket, or tells a worker how one has ended (RFC 6455 section 7.4.1; IANA's registry).
+"""All codes of a WebSocket's Close frame: those that the server sends, and those that it takes from a peer (RFC 6455 section 7.4.1; IANA's registry).
 
-``websocket_life`` decides which one a WebSocket gets; for a relayed one ``server/upgraded/relay`` does. Those for what a client
-breaks (1002, 1007 to 1009) stand where each rule is checked: ``codecs/websocket_frames``.
+``websocket_life`` decides which one a WebSocket gets; for a relayed one ``server/upgraded/relay`` does. ``codecs/websocket_frames`` checks what a
+client sends, and names the code of the rule that it broke.
 """
 
 from __future__ import annotations
 
-__all__ = ["GOING_AWAY", "INTERNAL_ERROR", "LOST", "NO_CODE", "SERVICE_RESTART", "TRY_AGAIN_LATER"]
+__all__ = [
+    "GOING_AWAY",
+    "INTERNAL_ERROR",
+    "INVALID_TEXT",
+    "LOST",
+    "MESSAGE_TOO_BIG",
+    "NO_CODE",
+    "POLICY_VIOLATION",
+    "PROTOCOL_ERROR",
+    "SERVICE_RESTART",
+    "TRY_AGAIN_LATER",
+    "is_sendable",
+]
 
 GOING_AWAY = 1001
 """The server stops."""
+PROTOCOL_ERROR = 1002
+"""A frame breaks the protocol."""
 NO_CODE = 1005
 """A Close came without a code. It is never sent."""
 LOST = 1006
 """The connection ended without a Close. It is never sent to a client."""
+INVALID_TEXT = 1007
+"""A text, or the reason of a Close, is not UTF-8."""
+POLICY_VIOLATION = 1008
+"""The client sends too many fragments, or too many control frames (R33)."""
+MESSAGE_TOO_BIG = 1009
+"""The client's message is longer than ``--websocket-max-message-size``."""
 INTERNAL_ERROR = 1011
 """The worker, or the server, failed."""
 SERVICE_RESTART = 1012
 """The process is replaced, or has died."""
 TRY_AGAIN_LATER = 1013
 """The worker does not read."""
+
+_SENDABLE = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
+
+
+def is_sendable(code: int) -> bool:
+    """Whether a Close frame may carry the code (section 7.4; the registry adds 1012 to 1014). 3000 to 4999 are the applications'."""
+    return code in _SENDABLE or 3000 <= code <= 4999

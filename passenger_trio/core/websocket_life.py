@@ -32,6 +32,7 @@ from __future__ import annotations
 import enum
 import math
 
+from passenger_trio.core.lingering import LINGER_TIME
 from passenger_trio.core.websocket_close_codes import (
     GOING_AWAY,
     INTERNAL_ERROR,
@@ -57,8 +58,6 @@ __all__ = [
 
 CLOSE_TIME = 5.0
 """Seconds for a client to answer our Close, and to read what is on its way."""
-LINGER_TIME = 2.0
-"""Seconds for a client that broke a rule to read the reason (R29)."""
 
 
 class Side(enum.Enum):

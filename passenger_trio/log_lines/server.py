@@ -1,12 +1,14 @@
-"""Lines about the server itself: its start and end, signals, reloads, front processes, the admin socket. See the package for how they are declared."""
+"""Lines about the server itself: its start and end, signals, reloads, front processes, the admin socket, the pool as a whole, hooks, buffers on disk. See the package for how they are declared."""
 
 from __future__ import annotations
 
 from passenger_trio.core.model import GroupKey
-from passenger_trio.log_lines import DEBUG, ERROR, INFO, WARNING, lines_of
+from passenger_trio.log_lines import CRITICAL, DEBUG, ERROR, INFO, WARNING, lines_of
 
 line = lines_of("passenger_trio")
 fronts = lines_of("passenger_trio.fronts")
+pool = lines_of("passenger_trio.pool")
+requests = lines_of("passenger_trio.server")
 admin = lines_of("passenger_trio.admin")
 metrics = lines_of("passenger_trio.metrics")
 
@@ -118,3 +120,61 @@ def admin_refused(*, uid: int, pid: int) -> None: ...
 
 @metrics(WARNING, "accept on the metrics listener failed: {reason}")
 def metrics_listener_failed(*, reason: str) -> None: ...
+
+
+# -- the pool and its hooks -------------------------------------------------------------------------------------------
+
+
+@pool(CRITICAL, "the pool has failed, and the server ends: {reason}")
+def pool_failed(*, reason: str) -> None: ...
+
+
+@pool(ERROR, "cannot run the hook for {hook}: {command}: {reason}")
+def hook_unusable(*, hook: str, command: str, reason: str) -> None: ...
+
+
+@pool(ERROR, "the hook for {hook} took longer than {seconds:.0f} s, or than the server, and was killed")
+def hook_killed(*, hook: str, seconds: float) -> None: ...
+
+
+@pool(WARNING, "the hook for {hook} ended with status {status}")
+def hook_failed(*, hook: str, status: int) -> None: ...
+
+
+# -- buffers, descriptors, sockets ------------------------------------------------------------------------------------
+
+
+@requests(WARNING, "buffers have reached {limit} bytes on disk, their limit: applications are paused")
+def spill_full(*, limit: int) -> None: ...
+
+
+@requests(
+    WARNING,
+    "connections and buffers ({open_files}) have reached what the limit on descriptors leaves them: applications are paused "
+    "while their clients are slow",
+)
+def spill_no_descriptor(*, open_files: int) -> None: ...
+
+
+@requests(
+    ERROR,
+    "buffering in {directory} failed ({code}: {reason}): applications are paused while their clients are slow, and it is "
+    "tried again",
+)
+def spill_failed(*, directory: str, code: str, reason: str) -> None: ...
+
+
+@requests(ERROR, "cannot read back a buffer in {directory}: {reason}")
+def spill_lost(*, directory: str, reason: str) -> None: ...
+
+
+@requests(WARNING, "{requests} refused requests are not in the access log")
+def refusals_unlogged(*, requests: int) -> None: ...
+
+
+@requests(WARNING, "{reason}")
+def server_warning(*, reason: str) -> None: ...
+
+
+@requests(WARNING, "cannot remove the socket {path}: {reason}")
+def socket_stays(*, path: str, reason: str) -> None: ...

@@ -23,7 +23,7 @@ from passenger_trio.core.model import (
 from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.core.recorder import RecordedPolicy
 from passenger_trio.kernel import ErrorKernel
-from passenger_trio.log_lines import pool as lines
+from passenger_trio.log_lines import server as lines
 from passenger_trio.pool.clock import Clock
 from passenger_trio.pool.effects import Effects
 from passenger_trio.pool.perform import perform

@@ -29,7 +29,7 @@ from passenger_trio.events import (
     RequestTimeExceeded,
 )
 from passenger_trio.kernel import ErrorKernel
-from passenger_trio.log_lines import pool as lines
+from passenger_trio.log_lines import processes as lines
 from passenger_trio.pool.events import Events
 from passenger_trio.pool.group_task import GroupTask
 from passenger_trio.pool.lending import PoolWatcher

@@ -18,7 +18,7 @@ import trio
 
 from passenger_trio.core.measuring import Rounds
 from passenger_trio.core.model import ProcessId
-from passenger_trio.log_lines import pool as lines
+from passenger_trio.log_lines import processes as lines
 from passenger_trio.pool.pool import Pool
 from passenger_trio.system.memory_limit import MemoryLimit, memory_limit
 from passenger_trio.system.process_gauges import measure

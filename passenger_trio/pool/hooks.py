@@ -21,7 +21,7 @@ import trio
 from passenger_trio.errors import OptionError
 from passenger_trio.events import as_json
 from passenger_trio.kernel import ErrorKernel
-from passenger_trio.log_lines import pool as lines
+from passenger_trio.log_lines import server as lines
 from passenger_trio.pool.events import EVENTS, Events
 from passenger_trio.system.children import start_program
 from passenger_trio.system.pidfd import PidFd, pin_child

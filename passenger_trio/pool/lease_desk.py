@@ -65,7 +65,7 @@ from passenger_trio.errors import (
     SpawnError,
 )
 from passenger_trio.kernel import ErrorKernel
-from passenger_trio.log_lines import pool as lines
+from passenger_trio.log_lines import processes as lines
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.session import Process, Session
 from passenger_trio.pool.waiter import Waiter

@@ -43,7 +43,7 @@ from passenger_trio.errors import (
     RequestQueueTimeout,
     SpawnError,
 )
-from passenger_trio.log_lines import pool as lines
+from passenger_trio.log_lines import processes as lines
 from passenger_trio.pool.events import Events
 from passenger_trio.pool.group_task import GroupTask
 

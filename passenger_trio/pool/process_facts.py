@@ -24,7 +24,7 @@ from passenger_trio.events import (
     SpawnFailed,
 )
 from passenger_trio.kernel import ErrorKernel
-from passenger_trio.log_lines import pool as lines
+from passenger_trio.log_lines import processes as lines
 from passenger_trio.pool.checkouts import Checkouts
 from passenger_trio.pool.group_task import GroupTask
 from passenger_trio.pool.session import Process

@@ -21,7 +21,7 @@ import trio
 
 from passenger_trio.core.termination import TERM_TIME, Action, Event, Progress, step
 from passenger_trio.kernel import ErrorKernel
-from passenger_trio.log_lines import pool as lines
+from passenger_trio.log_lines import processes as lines
 from passenger_trio.pool.session import Process
 from passenger_trio.spawning.handshake import describe_exit, exit_fields
 from passenger_trio.spawning.spawner import LiveProcess

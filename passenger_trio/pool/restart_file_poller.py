@@ -22,7 +22,7 @@ import trio
 
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.restart_files import ALWAYS_RESTART, RESTART, RestartFile
-from passenger_trio.log_lines import pool as lines
+from passenger_trio.log_lines import processes as lines
 from passenger_trio.pool.pool import Pool
 from passenger_trio.spawning.code_files import code_signature
 from passenger_trio.system.threads import NoThread, in_thread

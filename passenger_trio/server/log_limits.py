@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from passenger_trio.core.fronts.share import Share
-from passenger_trio.log_lines import requests as lines
+from passenger_trio.log_lines import server as lines
 
 __all__ = ["REFUSALS_A_SECOND", "LogLimits"]
 

@@ -6,7 +6,7 @@ import os
 
 from passenger_trio.core.users import environment_of
 from passenger_trio.errors import OptionError
-from passenger_trio.log_lines import spawning as lines
+from passenger_trio.log_lines import processes as lines
 from passenger_trio.spawning.accounts import groups_of
 from passenger_trio.spawning.run_as import find_server_user
 from passenger_trio.system.privileges import drop_privileges

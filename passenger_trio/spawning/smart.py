@@ -30,7 +30,7 @@ from passenger_trio.core.journey import JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import SpawnError
 from passenger_trio.kernel import ErrorKernel
-from passenger_trio.log_lines import spawning as lines
+from passenger_trio.log_lines import processes as lines
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.direct import DirectSpawner, Sink, process_of, start_loader
 from passenger_trio.spawning.handshake import Launch

@@ -5,9 +5,9 @@ from __future__ import annotations
 from driven_pool import FAILURE, FIRST, SECOND, SHOP, DrivenPool, spawns
 
 from passenger_trio.core.automatic_restart import CRASHES, PAUSE
+from passenger_trio.core.backoff_and_circuit import CRASHES_TOLERATED
 from passenger_trio.core.commands import Command, Reason, RetirePreloader
 from passenger_trio.core.model import PreloaderId, SessionOutcome
-from passenger_trio.core.spawn_backoff import CRASHES_TOLERATED
 
 
 def a_pool(*, preloader: bool = True) -> DrivenPool:

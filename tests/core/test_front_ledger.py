@@ -7,9 +7,8 @@ import math
 import pytest
 
 from passenger_trio.core.commands import Reason
-from passenger_trio.core.fronts.front_group import LINGER, PAUSE, TOLD, Slot
+from passenger_trio.core.fronts.front_group import LEAST_IDLE_TIME, MOST_IDLE_TIME, PAUSE, TOLD, Slot
 from passenger_trio.core.fronts.front_ledger import (
-    LEAST_LINGER,
     MOST_SLACK,
     SLACK,
     SLACK_OF_DELAY,
@@ -65,32 +64,32 @@ def test_FR4_an_application_that_comes_may_be_wanted_elsewhere_before_it_is_serv
 
 def test_FR1_another_slot_stays_for_a_while(ledger: FrontLedger) -> None:
     assert ledger.granted(Grant(1, SLOT, PROCESS.process, 0, False, False, 1.0), 2.0) == []
-    assert ledger.next_deadline() <= 2.0 + LINGER
-    ledger.tick(2.0 + LINGER / 2)
+    assert ledger.next_deadline() <= 2.0 + MOST_IDLE_TIME
+    ledger.tick(2.0 + MOST_IDLE_TIME / 2)
     assert SLOT in ledger.slots
-    assert Send(Return(1, SLOT, 0, SessionOutcome.NOT_STARTED, True)) in ledger.tick(2.0 + LINGER)
+    assert Send(Return(1, SLOT, 0, SessionOutcome.NOT_STARTED, True)) in ledger.tick(2.0 + MOST_IDLE_TIME)
 
 
-def test_FR6_a_slot_that_is_recalled_again_and_again_lingers_for_less(ledger: FrontLedger) -> None:
+def test_FR6_a_slot_that_is_recalled_again_and_again_stays_for_less(ledger: FrontLedger) -> None:
     """Where each front has a request now and then, the slot is at the owner when the next one comes, and not at another front. Where it is used again, it stays."""
 
-    def lingers(number: int, at: float) -> float:
+    def stays(number: int, at: float) -> float:
         ledger.granted(Grant(number, SLOT, PROCESS.process, 0, False, False, 1.0), at)
         ledger.tick(at)
         return ledger.next_deadline() - at
 
-    assert lingers(1, 2.0) == pytest.approx(LINGER)
+    assert stays(1, 2.0) == pytest.approx(MOST_IDLE_TIME)
     for number in range(2, 12):
         ledger.recalled(Recall(KEY, (2.0,), 1, number - 2, 1), number + 0.1)
         assert SLOT not in ledger.slots
         ledger.recalled(Recall(KEY, (), 0, number - 1, 1), number + 0.1)
-        last = lingers(number, number + 1.0)
-    assert last == pytest.approx(LEAST_LINGER)
+        last = stays(number, number + 1.0)
+    assert last == pytest.approx(LEAST_IDLE_TIME)
     for _ in range(10):
         slot = ledger.take_idle(KEY, 12.001)
         assert slot is not None
         ledger.ended(slot, SessionOutcome.DONE, 12.001, kept=True)
-    assert slot.process.group.linger == LINGER
+    assert slot.process.group.idle_time == MOST_IDLE_TIME
 
 
 def test_FR1_the_slack_is_longer_where_messages_are_slow(ledger: FrontLedger) -> None:

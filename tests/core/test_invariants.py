@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 from driven_pool import BLOG, FIRST, SECOND, SHOP, DrivenPool
 
+from passenger_trio.core.backoff_and_circuit import Backoff
 from passenger_trio.core.commands import Reason
 from passenger_trio.core.invariants import check
 from passenger_trio.core.model import AttemptId, ProcessId, WaiterId
-from passenger_trio.core.spawn_backoff import Backoff
 from passenger_trio.core.state import EnabledStatus, GenerationState, GroupState, PoolState
 from passenger_trio.errors import InvariantBroken
 

@@ -8,10 +8,10 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
+from passenger_trio.core.lingering import LINGER_TIME
 from passenger_trio.core.websocket_close_codes import GOING_AWAY, LOST, SERVICE_RESTART
 from passenger_trio.core.websocket_life import (
     CLOSE_TIME,
-    LINGER_TIME,
     AbortWorker,
     CutClient,
     LeaveWorker,

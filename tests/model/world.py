@@ -30,7 +30,6 @@ from passenger_trio.core.commands import (
     StartSpawn,
     StillDraining,
 )
-from passenger_trio.core.crash_loop import UNANSWERED_TOLERATED
 from passenger_trio.core.invariants import check
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.making_room import FAIR_WAIT, SPARE_AFTER
@@ -48,6 +47,7 @@ from passenger_trio.core.model import (
 )
 from passenger_trio.core.policy import PoolPolicy
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
+from passenger_trio.core.proven_or_crashed import UNANSWERED_TOLERATED
 from passenger_trio.core.retiring import REPLACEMENT_REASONS
 from passenger_trio.core.scaling import SLOW_AFTER
 

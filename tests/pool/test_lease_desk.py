@@ -14,7 +14,7 @@ import trio
 from running_pool import KEY, check, check_end, checkout, only, until
 from trio.testing import MockClock
 
-from passenger_trio.core.fronts.front_group import LINGER
+from passenger_trio.core.fronts.front_group import MOST_IDLE_TIME
 from passenger_trio.core.fronts.messages import FromFront, FromOwner, Return
 from passenger_trio.core.model import SessionId, SessionOutcome
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
@@ -164,7 +164,7 @@ async def test_FR2_a_front_asks_once_for_many_requests(autojump_clock: MockClock
             session = await front.checkout()
             await asks(session, b"%d" % number)
             session.close(DONE, keep_stream=True)
-        await trio.sleep(LINGER / 2)
+        await trio.sleep(MOST_IDLE_TIME / 2)
         assert len(front.sent) <= 5, front.sent
         await fronts.nothing_leased()
         assert fronts.pool.statistics().groups[0].processes[0].processed == 50
@@ -323,17 +323,17 @@ def _refuses() -> RawStream:
 async def test_FR4_each_request_finds_a_fresh_process_from_the_moment_that_is_asked_for(
     autojump_clock: MockClock,
 ) -> None:
-    """``always_restart.txt``: a slot that lingered at a front had served one more request with the code of before."""
+    """``always_restart.txt``: a slot that stayed at a front had served one more request with the code of before."""
     async with fronts_on(DummySpawner(serve=echo)) as fronts:
         front = fronts.front()
         session = await front.checkout()
         await asks(session, b"one")
         session.close(DONE, keep_stream=True)
         first = session.process.id
-        await trio.sleep(LINGER / 10)
+        await trio.sleep(MOST_IDLE_TIME / 10)
         assert front.pool._ledger.slots
         fronts.pool.always_restart(KEY, True)
-        await trio.sleep(LINGER / 10)
+        await trio.sleep(MOST_IDLE_TIME / 10)
         session = await front.checkout()
         assert session.process.id != first
         await asks(session, b"two")

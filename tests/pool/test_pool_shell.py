@@ -27,10 +27,10 @@ from running_pool import (
 )
 from trio.testing import MockClock, Sequencer, assert_checkpoints, wait_all_tasks_blocked
 
+from passenger_trio.core.backoff_and_circuit import CRASHES_TOLERATED, SPREAD
 from passenger_trio.core.commands import Reason, Refuse
 from passenger_trio.core.model import GroupKey, SessionId, SessionOutcome, WaiterId
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
-from passenger_trio.core.spawn_backoff import CRASHES_TOLERATED, SPREAD
 from passenger_trio.errors import (
     ApplicationRemoved,
     CheckoutError,

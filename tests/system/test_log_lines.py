@@ -125,10 +125,12 @@ def test_OB6_a_kind_has_fields_and_a_sentence(name: str, caplog: pytest.LogCaptu
 
 def test_OB6_a_group_is_its_name_and_its_environment(caplog: pytest.LogCaptureFixture) -> None:
     """So that ``group`` is the one of the access log and of the application's own lines."""
-    from passenger_trio.log_lines import pool
+    from passenger_trio.log_lines import processes
 
     caplog.set_level(logging.DEBUG, "passenger_trio")
-    pool.process_died(group=GroupKey("shop", "staging"), pid=12, how="killed by signal 9 (SIGKILL)", signal="SIGKILL")
+    processes.process_died(
+        group=GroupKey("shop", "staging"), pid=12, how="killed by signal 9 (SIGKILL)", signal="SIGKILL"
+    )
     line = json.loads(JsonFormatter().format(caplog.records[0]))
     assert {name: line.get(name) for name in NAMES} == {
         "group": "shop",
@@ -160,9 +162,9 @@ def test_OB6_a_level_that_is_off_costs_no_sentence(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Kind, "text", lambda *_: pytest.fail("the sentence was made"))
     monkeypatch.setattr(logging.getLogger("passenger_trio"), "level", logging.ERROR)
     logging.getLogger("passenger_trio.pool")._cache.clear()  # type: ignore[attr-defined]
-    from passenger_trio.log_lines import pool
+    from passenger_trio.log_lines import processes
 
-    pool.group_removed(group=GroupKey("shop", "staging"))
+    processes.group_removed(group=GroupKey("shop", "staging"))
     logging.getLogger("passenger_trio.pool")._cache.clear()  # type: ignore[attr-defined]
 
 

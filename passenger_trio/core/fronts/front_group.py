@@ -16,7 +16,17 @@ from passenger_trio.core.fronts.messages import GAP, MOST_WANTED, REFRESH, SLOW,
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, WaiterId
 from passenger_trio.records import define
 
-__all__ = ["LINGER", "MOST_SLACKS", "PAUSE", "TOLD", "FrontGroup", "FrontProcess", "Slot", "SlotState"]
+__all__ = [
+    "LEAST_IDLE_TIME",
+    "MOST_IDLE_TIME",
+    "MOST_SLACKS",
+    "PAUSE",
+    "TOLD",
+    "FrontGroup",
+    "FrontProcess",
+    "Slot",
+    "SlotState",
+]
 
 TOLD = 0.75
 """Of the slack: by so much a request elsewhere must be older as far as is known here. What is told of it may be late by the rest."""
@@ -34,8 +44,10 @@ _PART_OF_ROOM = 16
 """With less fronts than that, all that each has not told of does not fill the queue."""
 _BUSY = 4
 """So many requests, one after another, show that the front has work for a slot."""
-LINGER = 0.1
-"""Seconds for which an idle slot stays."""
+MOST_IDLE_TIME = 0.1
+"""Seconds for which an idle slot stays, so that the owner sees which processes are idle."""
+LEAST_IDLE_TIME = 0.002
+"""The same where idle slots are recalled before they are used again."""
 
 
 class SlotState(enum.Enum):
@@ -112,7 +124,7 @@ class FrontGroup:
     # Since when somebody has waited for longer than was told; perhaps not any more.
     late_since: float = -math.inf
     # Seconds for which an idle slot stays.
-    linger: float = LINGER
+    idle_time: float = MOST_IDLE_TIME
 
     @property
     def due(self) -> float:
@@ -160,10 +172,19 @@ class FrontGroup:
         room = max(0, self.most_queued - waiting - self.waiting_elsewhere)
         return waiting - self.told.waiting > room // _PART_OF_ROOM
 
+    def idle_slot_used(self) -> None:
+        """An idle slot was used again: idle slots stay for longer."""
+        if self.idle_time < MOST_IDLE_TIME:
+            self.idle_time = min(MOST_IDLE_TIME, 2 * self.idle_time)
+
+    def idle_slot_recalled(self) -> None:
+        """An idle slot was recalled before it was used: the next ones stay for less. A slot that is at the owner already comes with two messages, and not with four."""
+        self.idle_time = max(LEAST_IDLE_TIME, self.idle_time / 4)
+
     def leaves(self, slot: Slot, slack: float) -> float:
         """When an idle slot goes back. It waits for a moment if whoever comes then may have it."""
         if not self.is_wanted_elsewhere:
-            return slot.since + self.linger
+            return slot.since + self.idle_time
         comes = slot.since + PAUSE
         was_busy = slot.served >= _BUSY and slot.since < self.emptied_at + REFRESH
         return comes if was_busy and comes - self.oldest_elsewhere(slot.since) <= TOLD * slack else slot.since

@@ -12,9 +12,8 @@ Laws:
   for the slack, and all came back after the next one: each fifteenth request changed fronts, and half of the clients waited meanwhile.
 * The slack is ``SLACK``, or ``SLACK_OF_DELAY`` times what a message takes, up to ``MOST_SLACK``. On a machine whose processors are taken by others a message takes 10 ms: with a
   fixed slack each slot was nearly always under way, so requests became few, so each was older than the next by more than the slack, and it stayed like that.
-* An idle slot goes back at once while somebody waits elsewhere (that of a busy front after ``PAUSE``), or if it came for one request only; otherwise after ``LINGER``, so that the owner sees which
-  processes are idle. It lingers for less, down to ``LEAST_LINGER``, where idle slots are recalled before they are used again: a slot that is at the owner already
-  comes with two messages, and not with four.
+* An idle slot goes back at once while somebody waits elsewhere (that of a busy front after ``PAUSE``), or if it came for one request only; otherwise after
+  ``FrontGroup.idle_time``.
 * A slot goes back when its stream has ended, its budget is used up, or its process goes. A pinned slot goes back when its session ends.
 * Waiters are told as a level. So no demand is ever lost, and no demand that is over draws slots for longer than one level takes.
 * A level that names as many waiters as there are now is true while the oldest has waited for no longer than it says (``Want.age``). That is generous: three quarters of the
@@ -28,7 +27,6 @@ import math
 
 from passenger_trio.core.commands import Reason
 from passenger_trio.core.fronts.front_group import (
-    LINGER,
     MOST_SLACKS,
     TOLD,
     FrontGroup,
@@ -55,7 +53,6 @@ from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOut
 from passenger_trio.records import frozen
 
 __all__ = [
-    "LEAST_LINGER",
     "MOST_SLACK",
     "SLACK",
     "SLACK_OF_DELAY",
@@ -76,7 +73,6 @@ time two fronts waited for it.
 SLACK_OF_DELAY = 8.0
 """A slot is under way for two messages: so at least three quarters of its time are for requests."""
 MOST_SLACK = 0.5
-LEAST_LINGER = 0.002
 USAGE_GAP = 0.25
 """Seconds between two ``Usage``, at least."""
 
@@ -162,8 +158,7 @@ class FrontLedger:
             return None
         # The one that was used last: the others become old enough to go back.
         _, slot = group.idle.popitem()
-        if group.linger < LINGER:
-            group.linger = min(LINGER, 2 * group.linger)
+        group.idle_slot_used()
         return self._begin(slot, now)
 
     def queue(
@@ -262,7 +257,7 @@ class FrontLedger:
             slot = next(iter(group.idle.values()))
             if group.leaves(slot, self.slack) > now:
                 break
-            group.linger = max(LEAST_LINGER, group.linger / 4)
+            group.idle_slot_recalled()
             decisions += self._hand_over(group, slot, now)
         return decisions
 

@@ -12,6 +12,7 @@ import trio
 
 from passenger_trio.codecs import refusals
 from passenger_trio.codecs.forwarded import read_origin
+from passenger_trio.core.lingering import LINGER_BYTES, LINGER_TIME
 from passenger_trio.errors import RequestError
 from passenger_trio.log_lines import requests as lines
 from passenger_trio.server.answers.answer_errors import refusal
@@ -23,9 +24,6 @@ from passenger_trio.server.http.stage import Stage
 from passenger_trio.server.logs.records import refusal_record
 
 __all__ = ["cut_short", "end_separately", "linger", "refuse", "refuse_late_head"]
-
-_LINGER_TIME = 2.0
-_LINGER_BYTES = 256 * 1024
 
 
 async def refuse(client: Client, error: RequestError) -> None:
@@ -133,9 +131,9 @@ async def linger(client: Client, *, may_send: bool = False) -> None:
                 return
         client.enter(Stage.LINGER, client.now())
         with trio.move_on_after(
-            _LINGER_TIME
+            LINGER_TIME
         ):  # not the stage's deadline: that would also end the task that still ends a session
-            while dropped < _LINGER_BYTES and (data := await client.stream.recv()):
+            while dropped < LINGER_BYTES and (data := await client.stream.recv()):
                 dropped += len(data)
     except (trio.BrokenResourceError, trio.WouldBlock):
         pass

@@ -18,7 +18,7 @@ import trio
 
 from passenger_trio.core.accept_gate import Turn
 from passenger_trio.core.descriptors import SHORT_OF_DESCRIPTORS
-from passenger_trio.log_lines import requests as lines
+from passenger_trio.log_lines import server as lines
 from passenger_trio.server.front import AcceptGate, Front
 from passenger_trio.server.http.peer import Peer
 from passenger_trio.system.raw_stream import RawStream

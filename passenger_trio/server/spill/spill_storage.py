@@ -17,7 +17,7 @@ import trio
 from passenger_trio.core.spill_ledger import SpillLedger
 from passenger_trio.core.spill_quota import SpillQuota
 from passenger_trio.errors import SpillLost
-from passenger_trio.log_lines import requests as lines
+from passenger_trio.log_lines import server as lines
 from passenger_trio.system import tempfiles
 from passenger_trio.system.tempfiles import Received, Take
 
@@ -25,8 +25,6 @@ __all__ = ["Buffer", "Files", "SpillStorage"]
 
 _THREADS = 4
 """Writes at the same time. They have a limiter of their own, so that a slow disk holds up nothing but buffers."""
-_SHARE = 0.8
-"""Of the space that is free at the start: the limit, where none is given."""
 
 
 class Buffer(Protocol):
@@ -64,7 +62,7 @@ class SpillStorage:
         :param takes_file: whether there is a descriptor for one more file (``core.descriptors``). :param make_room: gives some back that are not needed.
         """
         self.directory: str = directory or tempfiles.default_directory()
-        self.quota: SpillQuota = SpillQuota(limit or int(tempfiles.free_space(self.directory) * _SHARE))
+        self.quota: SpillQuota = SpillQuota(limit, 0 if limit else tempfiles.free_space(self.directory))
         self.buffers: set[Buffer] = set()
         """Those that hold something, or a file."""
         self.open_files = 0

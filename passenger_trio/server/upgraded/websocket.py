@@ -39,6 +39,7 @@ from passenger_trio.codecs.websocket_frames import (
     encode_frame,
     is_close_payload,
 )
+from passenger_trio.core.lingering import LINGER_BYTES
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.core.read_size import STEP, ReadSize
 from passenger_trio.core.tally import close_word
@@ -65,7 +66,6 @@ from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["WebSocket"]
 
-_LINGER_BYTES = 256 * 1024
 _READ = 65536
 _FIRST_READ, _LEAST_READ = 8192, 1024
 """Bytes of a worker; see ``core.read_size``."""
@@ -447,7 +447,7 @@ class WebSocket:
         dropped = 0
         try:
             if self._reader.failed:
-                while dropped < _LINGER_BYTES and (data := await stream.recv()):
+                while dropped < LINGER_BYTES and (data := await stream.recv()):
                     dropped += len(data)
             else:
                 stream.recv_nowait()  # unread bytes would become a reset, which can overtake the Close

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from driven_pool import FAILURE, SHOP, DrivenPool, granted, refused, retired, spawns
 
+from passenger_trio.core.backoff_and_circuit import CRASHES_TOLERATED
 from passenger_trio.core.commands import Reason, Refuse
-from passenger_trio.core.crash_loop import UNANSWERED_TOLERATED, explain
 from passenger_trio.core.model import ProcessId, SessionOutcome, WaiterId
 from passenger_trio.core.policy_limits import GroupLimits
-from passenger_trio.core.spawn_backoff import CRASHES_TOLERATED
+from passenger_trio.core.proven_or_crashed import UNANSWERED_TOLERATED, explain
 from passenger_trio.core.state import GroupState, ProcessState
 
 

@@ -1,11 +1,12 @@
-"""Lines about the processes and groups of the pool. See the package for how they are declared."""
+"""Lines about the processes of applications: how they are started (spawns, loaders, preloaders, users), end, and are replaced. See the package for how they are declared."""
 
 from __future__ import annotations
 
 from passenger_trio.core.model import GroupKey
-from passenger_trio.log_lines import CRITICAL, DEBUG, ERROR, INFO, WARNING, lines_of
+from passenger_trio.log_lines import DEBUG, ERROR, INFO, WARNING, lines_of
 
 line = lines_of("passenger_trio.pool")
+spawning = lines_of("passenger_trio.spawning")
 
 # -- spawns ---------------------------------------------------------------------------------------------------------
 
@@ -146,24 +147,84 @@ def code_unseen(*, groups: int, reason: str) -> None: ...
 def restart_files_unseen(*, groups: int, reason: str) -> None: ...
 
 
-# -- the pool -------------------------------------------------------------------------------------------------------
-
-
-@line(CRITICAL, "the pool has failed, and the server ends: {reason}")
-def pool_failed(*, reason: str) -> None: ...
-
-
 @line(WARNING, "cannot open a stream to process {pid} of {group} for a front: {reason}")
 def no_stream_for_front(*, group: GroupKey, pid: int, reason: str) -> None: ...
 
 
-@line(ERROR, "cannot run the hook for {hook}: {command}: {reason}")
-def hook_unusable(*, hook: str, command: str, reason: str) -> None: ...
+# -- loaders, preloaders and users ------------------------------------------------------------------------------------
 
 
-@line(ERROR, "the hook for {hook} took longer than {seconds:.0f} s, or than the server, and was killed")
-def hook_killed(*, hook: str, seconds: float) -> None: ...
+@spawning(INFO, "event from the loader of {group}: {name_of_event} {members}")
+def loader_event(*, group: str, name_of_event: str, members: str) -> None: ...
 
 
-@line(WARNING, "the hook for {hook} ended with status {status}")
-def hook_failed(*, hook: str, status: int) -> None: ...
+@spawning(INFO, "event from pid {pid}: {name_of_event} {members}")
+def process_event(*, pid: int, name_of_event: str, members: str) -> None: ...
+
+
+@spawning(INFO, "event from the preloader of {group}: {name_of_event} {members}")
+def preloader_event(*, group: str, pid: int, name_of_event: str, members: str) -> None: ...
+
+
+@spawning(INFO, "{group} is an {interface} application: serving it as one")
+def turned_out(*, group: str, interface: str) -> None: ...
+
+
+@spawning(WARNING, "pid {pid}: {reason}")
+def loader_broke_protocol(*, pid: int, reason: str) -> None: ...
+
+
+@spawning(WARNING, "ending the preloader of {group} (pid {pid}): {reason}")
+def preloader_broke_protocol(*, group: str, pid: int, reason: str) -> None: ...
+
+
+@spawning(WARNING, "the preloader of {group} (pid {pid}) ended by itself: {how}")
+def preloader_died(*, group: str, pid: int, how: str, status: int | None, signal: str | None) -> None: ...
+
+
+@spawning(WARNING, "the preloader of {group} (pid {pid}) is stuck: killing it, and starting this process directly")
+def preloader_stuck(*, group: str, pid: int) -> None: ...
+
+
+@spawning(WARNING, "{group} {reason}")
+def unsafe_to_fork(*, group: str, pid: int, reason: str) -> None: ...
+
+
+@spawning(WARNING, "accept on the spawn socket failed: {reason}")
+def spawn_socket_failed(*, reason: str) -> None: ...
+
+
+@spawning(WARNING, "rejected a connection to the spawn socket: {reason}")
+def spawn_connection_rejected(*, pid: int, uid: int, reason: str) -> None: ...
+
+
+@spawning(
+    WARNING,
+    "pid {stranger} (user {uid}) listens on the socket of pid {pid}: sending it no request, and replacing pid {pid}",
+)
+def stranger_listens(*, pid: int, stranger: int, uid: int) -> None: ...
+
+
+@spawning(INFO, "{group} runs as {user}, {reason}")
+def runs_as(*, group: str, user: str, reason: str) -> None: ...
+
+
+@spawning(
+    WARNING,
+    "{group} runs as {user}, because the server was started by root and the application in {directory} belongs to root. "
+    "Give it a user: --app-user NAME (user in an [[app]] table), or chown its files. "
+    "--user NAME runs the whole server as NAME; --user root runs everything as root",
+)
+def runs_as_nobody(*, group: str, user: str, directory: str) -> None: ...
+
+
+@spawning(INFO, "{groups} more applications run as {user}, {reason}")
+def more_run_as(*, groups: int, user: str, reason: str) -> None: ...
+
+
+@spawning(WARNING, "{groups} more applications of root's run as {user}")
+def more_run_as_nobody(*, groups: int, user: str) -> None: ...
+
+
+@spawning(INFO, "the server runs as {user} from here on")
+def server_runs_as(*, user: str) -> None: ...

@@ -1,7 +1,7 @@
 """Crash-loop detection: does a group start well? The exit, the first session and the age of a process
 answer that.
 
-This module knows processes and when they became ready, and reports to ``spawn_backoff``. It never knows
+This module knows processes and when they became ready, and reports to ``backoff_and_circuit``. It never knows
 waiters or limits on numbers.
 
 Laws:

@@ -7,10 +7,10 @@ import math
 import pytest
 from driven_pool import BLOG, FAILURE, SHOP, WIKI, DrivenPool, refused, spawns
 
+from passenger_trio.core.backoff_and_circuit import CRASHES_TOLERATED, Backoff
 from passenger_trio.core.commands import Reason
 from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.core.scaling import SLOW_AFTER
-from passenger_trio.core.spawn_backoff import CRASHES_TOLERATED, Backoff
 
 LIMITS = PoolLimits(backoff_first=0.1, backoff_factor=2.0, backoff_max=30.0)
 
