@@ -96,7 +96,7 @@ def http_worker(data: bytes) -> None:
         ):
             assert read(pieces, False, method, upgrade) == expected, pieces
             assert read(pieces, True, method, upgrade) == expected, pieces
-        found = HTTP.whole_response(data, method)
+        found = HTTP.read_whole_response(data, method)
         if found is not None:
             payload, body, _ = found
             assert expected == ([(HEAD, payload), *([(DATA, body)] if body else []), (END, b"")], "whole"), "whole"

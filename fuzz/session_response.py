@@ -20,8 +20,8 @@ from passenger_trio.codecs.session_protocol import (  # noqa: E402
     END,
     ERROR,
     HEAD,
+    read_whole_response,
     split_application_error,
-    whole_response,
 )
 from passenger_trio.errors import MalformedResponse  # noqa: E402
 
@@ -32,7 +32,7 @@ def session_response(data: bytes) -> None:
     right = expected(data)
     for size in (max(1, len(data)), 1, 2, 7):
         assert same(read([data[at : at + size] for at in range(0, len(data), size)]), right), size
-    whole = whole_response(data)
+    whole = read_whole_response(data)
     if whole is not None:
         head, body, flags = whole
         end = right[0][-1]

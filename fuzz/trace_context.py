@@ -16,7 +16,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from driver import main  # noqa: E402
 
-from passenger_trio.codecs.request_id import make_request_pairs, proxy_time, read_request_id, request_id_of  # noqa: E402
+from passenger_trio.codecs.request_id import make_id_pairs, proxy_time, read_request_id, request_id_of  # noqa: E402
 from passenger_trio.codecs.trace_context import MOST_MEMBERS, read_trace, read_traceparent, read_tracestate  # noqa: E402
 
 CORPUS = HERE / "corpora" / "trace_context"
@@ -43,7 +43,7 @@ def trace_context(data: bytes) -> None:
     assert said.start in (b"", start)
     assert bool(said.start) == (said.started > 0)
     assert 0 <= proxy_time(said, 1.6e9) < 3600
-    pairs = make_request_pairs(said.request_id or b"-", said.start)
+    pairs = make_id_pairs(said.request_id or b"-", said.start)
     assert pairs.count(b"\0") == (4 if said.start else 2)
     assert request_id_of(pairs) == (said.request_id or b"-")
 

@@ -75,7 +75,7 @@ class AppHandle:
     @property
     def processes(self) -> tuple[AppProcess, ...]:
         """Its processes: those that serve, oldest first, then those that are to end."""
-        now = self._pool.now()
+        now = self._pool.current_time()
         return tuple(
             AppProcess(
                 pid=live.live.pid,

@@ -16,7 +16,7 @@ import trio
 
 from passenger_trio.app_response import AppResponse, Fields, named
 from passenger_trio.codecs.head import Head
-from passenger_trio.codecs.request_id import make_request_pairs
+from passenger_trio.codecs.request_id import make_id_pairs
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import (
     AppResponseError,
@@ -70,7 +70,7 @@ class BorrowedProcess:
         session = self._session
         self._busy = True
         try:
-            stream = session.stream or session.connect_nowait(fresh=True)
+            stream = session.stream or session.connect_nowait(new=True)
         except ProcessUnreachable:
             self._outcome = SessionOutcome.PROCESS_FAILED
             raise
@@ -79,8 +79,8 @@ class BorrowedProcess:
         failure: BaseException | None = None
         async with trio.open_nursery() as sending:
             head = _head(method, self._script_name + path, headers, body)
-            pairs, request_pairs = _PAIRS, make_request_pairs(b"program-%x" % next(_IDS), b"")
-            sending.start_soon(exchange.send, head, pairs, self._script_name.encode(), request_pairs, body)
+            pairs, id_pairs = _PAIRS, make_id_pairs(b"program-%x" % next(_IDS), b"")
+            sending.start_soon(exchange.send, head, pairs, self._script_name.encode(), id_pairs, body)
             try:
                 response = await exchange.head()
                 yield AppResponse(response.status, named(response.fields), exchange.piece)

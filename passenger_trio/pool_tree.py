@@ -87,7 +87,7 @@ class RunningPool:
         :raises PoolShutDown: the pool is shutting down.
         """
         key = find_key(self._specs, name)
-        found = self._pool.checkout_or_queue(key, self._pool.now())
+        found = self._pool.checkout_or_queue(key, self._pool.current_time())
         if isinstance(found, Waiter):
             try:
                 session = await found.wait()

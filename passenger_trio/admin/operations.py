@@ -236,7 +236,7 @@ async def _one_more(server: RunningServer, key: GroupKey) -> int:
 
 
 async def _check_out(server: RunningServer, key: GroupKey) -> Session:
-    found = server.pool.checkout_or_queue(key, server.pool.now())
+    found = server.pool.checkout_or_queue(key, server.pool.current_time())
     if not isinstance(found, Waiter):
         await trio.lowlevel.checkpoint()
         return found
@@ -294,7 +294,7 @@ def _waiting(server: RunningServer, key: GroupKey, generation: int) -> dict[str,
     """A restart that has not ended: the processes that it waits for, or how long the new process
     has been starting.
     """
-    now = server.pool.now()
+    now = server.pool.current_time()
     group = server.pool.group_statistics(key)
     in_the_way = server.pool.statistics().groups if group.waits_for_room else ()
     draining = [(of, process) for of in in_the_way for process in of.processes if process.leaving is not None]

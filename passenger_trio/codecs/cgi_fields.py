@@ -5,7 +5,7 @@ forge a proxy's field. So fields whose names have anything but letters, digits a
 ``Proxy`` is dropped (httpoxy). Connection-specific fields are dropped (R22), except that an application is
 told which upgrade the client asks for (R19). Fields in which a proxy describes the client pass only if the
 peer is trusted (R11): all of them, or none. ``X-Request-Id`` and ``X-Request-Start`` of the client never pass: the server
-has decided on their values before (``request_id``), which come as the request's pairs (OB4).
+has decided on their values before (``request_id``), which come as ``id_pairs`` (OB4).
 
 The mapping of field names is cached, up to a bound; clients use few names.
 """
@@ -77,7 +77,7 @@ class _Names(dict[bytes, bytes | None]):
 _TRUSTED, _UNTRUSTED = _Names(True), _Names(False)
 
 
-def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: bool, request_pairs: bytes) -> bytes:
+def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: bool, id_pairs: bytes) -> bytes:
     """The payload of the ``H`` frame for a request (CONTRACT.md section 3). Each name occurs once.
 
     The asterisk of ``OPTIONS *`` is no path, and ``PATH_INFO`` is empty (RFC 3875 4.1.5).
@@ -86,7 +86,7 @@ def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: 
         (``head.origin``) takes their place.
     :param script_name: the base URI. A path that is not below it goes to ``PATH_INFO`` as a whole.
     :param trusted: whether the peer is a proxy that is believed (R11).
-    :param request_pairs: the pairs that are the request's alone, joined and NUL-terminated (``request_id``).
+    :param id_pairs: the request's id, its start and its place in a trace as pairs, joined and NUL-terminated (``request_id``).
     """
     path = head.path
     if script_name:
@@ -102,10 +102,10 @@ def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: 
     cache = head.header_cache
     if cache is None:
         rest = _field_pairs(head, trusted)
-    elif (known := cache.pairs) is not None:
+    elif (known := cache.field_pairs) is not None:
         rest = known
     else:
-        rest = cache.pairs = _field_pairs(head, trusted)
+        rest = cache.field_pairs = _field_pairs(head, trusted)
     return (
         b"%bREQUEST_METHOD\0%b\0REQUEST_URI\0%b\0SCRIPT_NAME\0%b\0PATH_INFO\0%b\0QUERY_STRING\0%b\0"
         b"SERVER_PROTOCOL\0HTTP/%b\0%b%b"
@@ -118,7 +118,7 @@ def cgi_pairs(head: Head, connection_pairs: bytes, script_name: bytes, trusted: 
             head.query,
             b"1.1" if head.version == b"1.1" else b"1.0",
             rest,
-            request_pairs,
+            id_pairs,
         )
     )
 
@@ -160,9 +160,7 @@ def _takes_trailers(head: Head) -> bool:
     )
 
 
-def forwarded_fields(
-    head: Head, connection_pairs: bytes, trusted: bool, request_pairs: bytes
-) -> list[tuple[bytes, bytes]]:
+def forwarded_fields(head: Head, connection_pairs: bytes, trusted: bool, id_pairs: bytes) -> list[tuple[bytes, bytes]]:
     """The fields of a request for a process that speaks HTTP, ``Host`` first, without framing. The same come through as in ``cgi_pairs``.
 
     ``X-Forwarded-For``, ``-Proto`` and ``-Host`` are always there, once each, but for ``-For`` where no address is known (the peer of a Unix
@@ -202,7 +200,7 @@ def forwarded_fields(
         (b"X-Forwarded-Proto", b", ".join(proto)),
         (b"X-Forwarded-Host", b", ".join(hosts)),
     ]
-    given = request_pairs.split(b"\0")
+    given = id_pairs.split(b"\0")
     fields += [(_REQUEST_NAMES[cgi], value) for cgi, value in zip(given[::2], given[1::2], strict=False)]
     return fields
 

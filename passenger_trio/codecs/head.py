@@ -26,7 +26,7 @@ class HeaderCache:
     host: bytes
     content_length: int | None
     keep_alive: bool
-    pairs: bytes | None = None
+    field_pairs: bytes | None = None
     """What ``cgi_fields.cgi_pairs`` makes of the fields, once it has."""
     origin: Origin | None = None
     """What they say of the client, once that was looked for."""
@@ -64,7 +64,7 @@ class Head:
     """The protocol to upgrade to in lower case, empty when none is asked for that can be had (R19)."""
 
     header_cache: HeaderCache | None = attrs.field(default=None, eq=False, repr=False)
-    """Shared with other requests of the connection. (They all have the same ``trusted`` and connection's pairs.)"""
+    """Shared with other requests of the connection. (They all have the same ``Peer``.)"""
 
     origin: Origin | None = attrs.field(default=None, eq=False, repr=False)
     """What a trusted proxy says of the client; ``host`` is then what that has asked for (``init_request``)."""

@@ -270,7 +270,7 @@ class ClientSide:
         """What is to be sent last; trailers where there can be any. After fewer bytes than declared: ``short``, and must close (R24)."""
         return self._current().end(trailers) if trailers else self._current().end()
 
-    def whole_response(
+    def write_response(
         self,
         status: int,
         reason: bytes,
@@ -287,7 +287,7 @@ class ClientSide:
         """
         return self._current().whole(status, reason, fields, body, length, date, close)
 
-    def answer(self, app: AppHead, body: bytes, *, date: bytes, close: bool = False) -> bytes:
+    def write_app_response(self, app: AppHead, body: bytes, *, date: bytes, close: bool = False) -> bytes:
         """The whole response of an application: its head, body and end at once."""
         return self._current().answer(app, body, date, close)
 

@@ -99,7 +99,7 @@ class _HttpProtocol:
         connection_pairs: bytes,
         script_name: bytes,
         trusted: bool,
-        request_pairs: bytes,
+        id_pairs: bytes,
         body: bytes,
         whole: bool,
         length: int | None,
@@ -107,7 +107,7 @@ class _HttpProtocol:
         """``script_name`` is not told: the target goes as it came, as proxies do it."""
         target = head.path + b"?" + head.query if head.query or head.target.endswith(b"?") else head.path
         lines = [b"%b %b HTTP/1.1" % (head.method, target)]
-        lines += [b"%b: %b" % field for field in forwarded_fields(head, connection_pairs, trusted, request_pairs)]
+        lines += [b"%b: %b" % field for field in forwarded_fields(head, connection_pairs, trusted, id_pairs)]
         framing: BodyEncoding = _PLAIN
         if length is not None:
             lines.append(b"Content-Length: %d" % length)
@@ -120,7 +120,7 @@ class _HttpProtocol:
         data = b"\r\n".join(lines)
         return data + framing.end if whole else data, framing
 
-    def whole_response(self, data: bytes, method: bytes) -> tuple[bytes, bytes, int] | None:
+    def read_whole_response(self, data: bytes, method: bytes) -> tuple[bytes, bytes, int] | None:
         try:
             found = parse_plain_head(data, method)
         except MalformedResponse:

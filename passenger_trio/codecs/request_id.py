@@ -3,7 +3,7 @@
 A trusted proxy has seen the request before the server. Its id and start are passed on, if they can be read. Those of any other client are
 dropped: the application would measure its queue by them, and find another client's request under the id. The server makes what is missing.
 
-``request_pairs`` are the CGI pairs (name and value, each ends with NUL) that the server sets for one request: first the id, then the start.
+``id_pairs`` are the CGI pairs (name and value, each ends with NUL) that the server sets for one request: first the id, then the start.
 ``server/tracing`` may append the position in a trace. They replace the client's fields of the same names (``cgi_fields``).
 
 This module knows bytes and seconds. It reads no clock.
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from passenger_trio.records import frozen
 
-__all__ = ["NO_REQUEST_ID", "RequestId", "make_request_pairs", "proxy_time", "read_request_id", "request_id_of"]
+__all__ = ["NO_REQUEST_ID", "RequestId", "make_id_pairs", "proxy_time", "read_request_id", "request_id_of"]
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9_.:/+=@-]{1,128}")
 _START = re.compile(rb"(?:t=)?([0-9]{9,19}(?:\.[0-9]{1,9})?)")
@@ -80,13 +80,13 @@ def proxy_time(said: RequestId, now: float) -> float:
     return waited if 0.0 < waited < _LONGEST_WAIT else 0.0
 
 
-def make_request_pairs(request_id: bytes, start: bytes) -> bytes:
+def make_id_pairs(request_id: bytes, start: bytes) -> bytes:
     """:param start: for ``X-Request-Start``; ``b""``: it is not told (a request of the server's own)."""
     if not start:
         return b"HTTP_X_REQUEST_ID\0%b\0" % request_id
     return b"HTTP_X_REQUEST_ID\0%b\0HTTP_X_REQUEST_START\0%b\0" % (request_id, start)
 
 
-def request_id_of(request_pairs: bytes) -> bytes:
+def request_id_of(id_pairs: bytes) -> bytes:
     """The id in a request's pairs."""
-    return request_pairs[_ID_AT : request_pairs.index(0, _ID_AT)]
+    return id_pairs[_ID_AT : id_pairs.index(0, _ID_AT)]

@@ -19,7 +19,15 @@ from passenger_trio.codecs.patterns import compiled
 from passenger_trio.errors import MalformedResponse, UnfitResponseHead
 from passenger_trio.records import define
 
-__all__ = ["AppHead", "Fields", "check_fields", "parse", "parse_interim", "parse_switch", "parse_trailers"]
+__all__ = [
+    "AppHead",
+    "Fields",
+    "check_fields",
+    "parse_interim",
+    "parse_response_head",
+    "parse_switch",
+    "parse_trailers",
+]
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -104,7 +112,7 @@ _KNOWN = _Known()
 _MOST_KNOWN_HEADS, _LONGEST_KNOWN_HEAD = 512, 1024
 
 
-def parse(payload: bytes) -> AppHead:
+def parse_response_head(payload: bytes) -> AppHead:
     """The head in the payload of an ``R`` frame. It may be that of other responses too: for reading.
 
     :raises MalformedResponse: it is no pairs: the loader's fault.

@@ -1,7 +1,7 @@
 """The session protocol between supervisor and worker: the supervisor's side (``spawn_servers/CONTRACT.md``, section 3).
 
 Sans-I/O: bytes in, events out. A frame is a type byte, a 32-bit big-endian length and a payload.
-``whole_response`` handles the common case, a response that arrives in one read, in a few operations;
+``read_whole_response`` handles the common case, a response that arrives in one read, in a few operations;
 ``ResponseReader`` handles everything else with the same results.
 
 Laws:
@@ -47,8 +47,8 @@ __all__ = [
     "encode_head",
     "encode_request",
     "is_end_of_oob_work",
+    "read_whole_response",
     "split_application_error",
-    "whole_response",
 ]
 
 MAX_FRAME: Final = MAX_WEBSOCKET_MESSAGE
@@ -158,7 +158,7 @@ def encode_data_head(size: int) -> bytes:
     return b"D" + _pack(size)
 
 
-def whole_response(data: bytes) -> tuple[bytes, bytes, int] | None:
+def read_whole_response(data: bytes) -> tuple[bytes, bytes, int] | None:
     """(payload of ``R``, body, flags) when ``data`` is exactly one whole response with at most one ``D`` frame; else None.
 
     None says nothing about the bytes: ``ResponseReader`` judges them.

@@ -25,7 +25,7 @@ from passenger_trio.codecs.session_protocol import (
     encode_data_head,
     encode_head,
     encode_request,
-    whole_response,
+    read_whole_response,
 )
 
 __all__ = ["SESSION", "SESSION_ENCODING", "BodyEncoding", "Reader", "WorkerProtocol"]
@@ -99,7 +99,7 @@ class WorkerProtocol(Protocol):
         connection_pairs: bytes,
         script_name: bytes,
         trusted: bool,
-        request_pairs: bytes,
+        id_pairs: bytes,
         body: bytes,
         whole: bool,
         length: int | None,
@@ -111,7 +111,7 @@ class WorkerProtocol(Protocol):
         :raises RequestError: the head is longer than a process takes (431).
         """
 
-    def whole_response(self, data: bytes, method: bytes) -> tuple[bytes, bytes, int] | None:
+    def read_whole_response(self, data: bytes, method: bytes) -> tuple[bytes, bytes, int] | None:
         """(payload of ``HEAD``, body, flags) when ``data`` is exactly one plain whole response; else None: let a reader look."""
 
     def reader(self, method: bytes, *, upgrade: bool = False, websocket: bool = False) -> Reader:
@@ -131,12 +131,12 @@ class _SessionProtocol:
         connection_pairs: bytes,
         script_name: bytes,
         trusted: bool,
-        request_pairs: bytes,
+        id_pairs: bytes,
         body: bytes,
         whole: bool,
         length: int | None,
     ) -> tuple[bytes, BodyEncoding]:
-        pairs = cgi_pairs(head, connection_pairs, script_name, trusted, request_pairs)
+        pairs = cgi_pairs(head, connection_pairs, script_name, trusted, id_pairs)
         if len(pairs) > MAX_HEAD:
             # Only limits that were set far above their defaults let such a head come here.
             raise refuse("headers_too_large")
@@ -145,8 +145,8 @@ class _SessionProtocol:
         data = encode_head(pairs)
         return data + encode_data(body) if body else data, SESSION_ENCODING
 
-    def whole_response(self, data: bytes, method: bytes) -> tuple[bytes, bytes, int] | None:
-        return whole_response(data)
+    def read_whole_response(self, data: bytes, method: bytes) -> tuple[bytes, bytes, int] | None:
+        return read_whole_response(data)
 
     def reader(self, method: bytes, *, upgrade: bool = False, websocket: bool = False) -> Reader:
         return ResponseReader(websocket=websocket)

@@ -194,7 +194,8 @@ class Borrowing:
             elif process.group.crashes and outcome is _DONE:
                 process.group.crashes = 0
             process.processed += 1
-            proven = proven_or_crashed.served(process)
+            if process.group.backoff.failures:
+                proven = proven_or_crashed.served(process)
             if process.processed == process.looks_at and recycling.is_replacement_due(process, now):
                 recycling.mark_to_replace(process, Reason.MAX_REQUESTS)
                 due_now = True

@@ -132,16 +132,16 @@ def _is_one(values: list[Any]) -> bool:
 class RequestTally:
     """The finished requests of one application, or of none (refused before one was known).
 
-    A finished request is appended to ``fresh``, by the request path itself: a call would cost as much again. ``fold``
+    A finished request is appended to ``to_fold``, by the request path itself: a call would cost as much again. ``fold``
     counts what was appended, 256 requests at a time, by sorting, which costs a third of finding the place of each. They lie
     flat in one list, where a fold takes each column by a slice and the garbage collector has no object for each to look
     at. What reads counts folds first.
     """
 
-    __slots__ = ("_app", "_counted", "_durations", "_queue", "_websockets", "fresh", "retried")
+    __slots__ = ("_app", "_counted", "_durations", "_queue", "_websockets", "retried", "to_fold")
 
     def __init__(self) -> None:
-        self.fresh: list[Any] = []
+        self.to_fold: list[Any] = []
         """The members of each ``Finished``, one behind the other. Whoever appends calls ``fold`` at ``MANY``. It is always the same list."""
         self._counted = 0
         """Requests that were folded."""
@@ -155,19 +155,19 @@ class RequestTally:
 
     def finished(self, request: Finished) -> None:
         """Count a request."""
-        fresh = self.fresh
-        fresh += request
-        if len(fresh) >= MANY:
+        to_fold = self.to_fold
+        to_fold += request
+        if len(to_fold) >= MANY:
             self.fold()
 
     def fold(self) -> None:
         """Count what was appended."""
-        if not self.fresh:
+        if not self.to_fold:
             return
-        fresh = self.fresh[:]
-        self.fresh.clear()
-        self._counted += len(fresh) // _WIDTH
-        methods, statuses, durations, queued, app = (fresh[column::_WIDTH] for column in range(_WIDTH))
+        to_fold = self.to_fold[:]
+        self.to_fold.clear()
+        self._counted += len(to_fold) // _WIDTH
+        methods, statuses, durations, queued, app = (to_fold[column::_WIDTH] for column in range(_WIDTH))
         if _is_one(methods) and _is_one(statuses):
             kinds = {(methods[0], statuses[0]): durations}
         else:
@@ -216,7 +216,7 @@ class RequestTally:
     @property
     def count(self) -> int:
         """All requests that were counted."""
-        return self._counted + len(self.fresh) // _WIDTH
+        return self._counted + len(self.to_fold) // _WIDTH
 
     @property
     def stamp(self) -> tuple[int, int, int]:

@@ -94,11 +94,11 @@ class Board:
 class BoardGate:
     """Whether a front takes the next connection (``core.accept_gate``), by the counts on the page."""
 
-    def __init__(self, board: Board, number: int, count: Callable[[], int], now: Callable[[], float]) -> None:
+    def __init__(self, board: Board, number: int, count: Callable[[], int], current_time: Callable[[], float]) -> None:
         self._own = board.lines[number]
         self._others = [line for at, line in enumerate(board.lines) if at != number]
         self._count = count
-        self._now = now
+        self._current_time = current_time
 
     def turn(self) -> Turn:
         """Decide about the next connection."""
@@ -106,7 +106,7 @@ class BoardGate:
         return turn(own, self._alive())
 
     def _alive(self) -> Iterator[int]:
-        now = self._now()
+        now = self._current_time()
         return (line[Hint.CONNECTIONS] for line in self._others if _is_alive(line, now))
 
 

@@ -74,7 +74,7 @@ class LeasedPool:
         self._leases: dict[SessionId, Lease] = {}
         self._processes: dict[ProcessId, Process[RemoteProcess]] = {}
         self._rejections: dict[GroupKey, Rejection | None] = {}
-        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
+        self.current_time: Callable[[], float] = trio.lowlevel.current_clock().current_time
         """Monotonic seconds."""
         self._due = math.inf
         """When the ledger is to be asked again."""
@@ -107,7 +107,7 @@ class LeasedPool:
             self._sleep = None
             if self._failure is not None:
                 raise self._failure
-            self._tick(self.now())
+            self._tick(self.current_time())
 
     def _failed(self, error: Exception) -> None:
         """Keep the first exception, and end the front: from now on the ledger cannot be trusted."""
@@ -150,13 +150,13 @@ class LeasedPool:
     def left(self, waiter: Waiter) -> None:
         """Called by ``Waiter.leave``."""
         if self._waiters.pop(waiter.id, None) is not None:
-            now = self.now()
+            now = self.current_time()
             self._ledger.leave(waiter.id, now)
             self._tell_levels(now)
 
     def tell_levels(self) -> None:
         """Tell the owner who waits, and what the slots do now."""
-        now = self.now()
+        now = self.current_time()
         self._perform(self._ledger.tell_levels(now), now)
 
     # -- what sessions tell -------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ class LeasedPool:
 
         :param stream: came with a ``Grant``.
         """
-        now, ledger = self.now(), self._ledger
+        now, ledger = self.current_time(), self._ledger
         match message:
             case Grant():
                 lease = Lease(self._processes[message.process], stream, message.reused, stream is not None)

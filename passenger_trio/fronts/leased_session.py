@@ -85,13 +85,13 @@ class LeasedSession(Session):
         self._slot = slot
         self._lease = lease
 
-    def connect_nowait(self, *, fresh: bool = False) -> RawStream:
+    def connect_nowait(self, *, new: bool = False) -> RawStream:
         assert self.stream is None
         lease = self._lease
         stream, lease.stream = lease.stream, None
         if stream is not None:
             self.stream, self.reused = stream, lease.reused
-            if not (fresh and lease.reused):
+            if not (new and lease.reused):
                 return stream
             self.drop_stream()
         self.reused = lease.is_owners = False
@@ -123,7 +123,7 @@ class LeasedSession(Session):
         self._closed = True
         lease = self._lease
         if now is None:
-            now = self._holder_of_slot.now()
+            now = self._holder_of_slot.current_time()
         stream, self.stream = self.stream, None
         # A stream that no request has touched is still in the lease.
         kept = lease.stream is not None and outcome is SessionOutcome.NOT_STARTED

@@ -120,7 +120,7 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
         front.tracing = spans
     if config.server.health_path:
         front.health = HealthPaths(config.server.health_path, OwnersHealth(setup.admin_socket).ask)
-    front.gate = BoardGate(board, setup.share.number, lambda: len(front.connections), front.now)
+    front.gate = BoardGate(board, setup.share.number, lambda: len(front.connections), front.current_time)
     listeners = [Listener(socket.socket(fileno=fd), front, owns_file=False) for fd in setup.listeners]
     async with trio.open_nursery() as tree:
         here = ServedHere(served, front, pool, access_log, setup.page, tree)
@@ -164,9 +164,9 @@ async def _end_with(tree: trio.Nursery, run: object, *arguments: object) -> None
 async def _beat(board: Board, number: int, front: Front, pool: LeasedPool) -> None:
     """Write our line of the shared page, until cancelled."""
     line = board.lines[number]
-    due = front.now()
+    due = front.current_time()
     while True:
-        now = front.now()
+        now = front.current_time()
         line[Hint.CONNECTIONS] = len(front.connections)
         line[Hint.BUSY] = front.active
         line[Hint.LEASED] = pool.leased
@@ -241,7 +241,7 @@ class Orders:
         if asked.what is Asked.FACTS:
             return front_facts(front)
         if asked.what is Asked.REQUESTS:
-            return {"requests": requests_in_flight(front, front.now())}
+            return {"requests": requests_in_flight(front, front.current_time())}
         if not asked.begin or self._counts is None:
             self._counts = await front_counts(front)
         return self._counts.told(self._served.now.keys[asked.begin : asked.begin + PART])

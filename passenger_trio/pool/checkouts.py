@@ -61,7 +61,7 @@ class Checkouts(Effects):
         self._over.set()
 
     def _fault_contained(self, task: str, what: str, times: int) -> None:
-        self._policy.fault_contained(task, what, times, self.now())
+        self._policy.fault_contained(task, what, times, self.current_time())
 
     def _perform(self, commands: Iterable[Command]) -> None:
         try:
@@ -135,7 +135,7 @@ class Checkouts(Effects):
         """Enter the queue for a request that waits at a front since then."""
         waiter = Waiter(self, WaiterId(next(self._waiter_ids)))
         wanted = self._routes.get(sticky_route)
-        commands = self._policy.checkout(waiter.id, key, self.now(), avoided, wanted, since, lent)
+        commands = self._policy.checkout(waiter.id, key, self.current_time(), avoided, wanted, since, lent)
         self._waiters[waiter.id] = waiter
         self._perform(commands)
         return waiter
@@ -143,7 +143,7 @@ class Checkouts(Effects):
     def left(self, waiter: Waiter) -> None:
         """Called by ``Waiter.leave``."""
         if self._waiters.pop(waiter.id, None) is not None:
-            self._perform(self._policy.abandon(waiter.id, self.now()))
+            self._perform(self._policy.abandon(waiter.id, self.current_time()))
 
     def session_closed(self, session: Session, outcome: SessionOutcome, now: float) -> None:
         """Called by ``Session.close``, once."""
@@ -165,11 +165,11 @@ class Checkouts(Effects):
 
     def session_long_lived(self, session: Session) -> None:
         """Called by ``Session.set_long_lived``."""
-        self._perform(self._policy.session_long_lived(session.id, self.now()))
+        self._perform(self._policy.session_long_lived(session.id, self.current_time()))
 
     def session_uncounted(self, session: Session) -> None:
         """Called by ``Session.set_uncounted``."""
-        self._perform(self._policy.session_uncounted(session.id, self.now()))
+        self._perform(self._policy.session_uncounted(session.id, self.current_time()))
 
     def oob_work_wanted(self, session: Session) -> None:
         """Called by ``Session.want_oob_work``."""
@@ -179,4 +179,4 @@ class Checkouts(Effects):
         """A process asks for out-of-band work. One that speaks HTTP has no way to be told to begin."""
         process = self.processes.get(id)
         if process is not None and process.live.worker_protocol.name == "session":
-            self._perform(self._policy.oob_work_wanted(id, self.now()))
+            self._perform(self._policy.oob_work_wanted(id, self.current_time()))

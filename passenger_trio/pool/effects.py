@@ -52,7 +52,7 @@ class Effects:
         self._policy = policy
         self._waiters: dict[WaiterId, Waiter] = {}
         """Waiters without an answer."""
-        self.now: Callable[[], float] = trio.current_time
+        self.current_time: Callable[[], float] = trio.current_time
         """Monotonic seconds."""
         self.watcher: PoolWatcher | None = None
         """The desk that leases processes to fronts, if there is one."""
@@ -77,12 +77,12 @@ class Effects:
         self.tally: PoolTally = PoolTally()
         """What has happened, for the metrics."""
 
-    def _read_time_by(self, now: Callable[[], float]) -> None:
-        self.now = now
+    def _read_time_by(self, current_time: Callable[[], float]) -> None:
+        self.current_time = current_time
 
     def _log_failure(self, key: GroupKey, failure: SpawnFailure) -> None:
         """Log a new failure in full, and a repetition of the last one in one line."""
-        self.failures.append((self.now(), key, failure))
+        self.failures.append((self.current_time(), key, failure))
         lines.spawn_failed(
             group=key,
             summary=failure.summary,
@@ -115,7 +115,7 @@ class Effects:
 
     def refuse(self, id: WaiterId, error: CheckoutError) -> None:
         """Answer a waiter with an error."""
-        self._waiters.pop(id).answer(error, self.now())
+        self._waiters.pop(id).answer(error, self.current_time())
 
     def detached(self, id: ProcessId, why: str) -> None:
         """A busy process gets no more sessions."""

@@ -152,7 +152,7 @@ class LeaseDesk:
 
     def received(self, front: int, message: FromFront) -> None:
         """:raises BadFrontMessage: it cannot be true."""
-        now, ledger = self._pool.now(), self._ledger
+        now, ledger = self._pool.current_time(), self._ledger
         match message:
             case Want():
                 if message.group not in self._rejections:
@@ -205,7 +205,7 @@ class LeaseDesk:
             self._take_answer(self._answered.popleft())
         self._tell_of_processes()
         self._look_at_others()
-        now = self._pool.now()
+        now = self._pool.current_time()
         if self._ledger.next_deadline() <= now:
             self._perform(self._ledger.tick(now))
         self._wake_by(self._ledger.next_deadline())

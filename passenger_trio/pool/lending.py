@@ -28,21 +28,21 @@ class Lending:
     """The pool's policy, as the lease desk sees it."""
 
     def __init__(
-        self, policy: PoolPolicy, perform: Callable[[Iterable[Command]], None], now: Callable[[], float]
+        self, policy: PoolPolicy, perform: Callable[[Iterable[Command]], None], current_time: Callable[[], float]
     ) -> None:
         self._policy = policy
         self._perform = perform
-        self._now = now
+        self._current_time = current_time
         self.unlisted: Callable[[GroupKey], int] = lambda key: 0
         """How many wait for a group at fronts without a place in the policy's queue: a front lists as many as there are slots."""
 
     def served(self, session: SessionId, count: int) -> None:
         """See ``PoolPolicy.session_served``."""
-        self._perform(self._policy.session_served(session, count, self._now()))
+        self._perform(self._policy.session_served(session, count, self._current_time()))
 
     def running(self, session: SessionId, since: float | None) -> None:
         """See ``PoolPolicy.session_running``."""
-        self._perform(self._policy.session_running(session, since, self._now()))
+        self._perform(self._policy.session_running(session, since, self._current_time()))
 
     def terms(self, session: SessionId, process: ProcessId) -> tuple[int, bool]:
         """How many requests a session may serve (0: no limit), and whether its process is the only one of its group."""

@@ -36,7 +36,7 @@ class OperatorOrders(ProcessFacts):
         for key in keys:
             self.group_tasks[key]  # raises KeyError here: a caller's mistake is not a failure of the policy
         keys = tuple(filter(self.has, keys))  # one that is being added starts with the code of now
-        self._perform(self._policy.restart_all(keys, self.now(), hard=hard))
+        self._perform(self._policy.restart_all(keys, self.current_time(), hard=hard))
         self.notify_changed()
         return {key: self._policy.restart_target(key) for key in keys}
 
@@ -55,7 +55,7 @@ class OperatorOrders(ProcessFacts):
             changed = self.changed
             if key not in self.group_tasks or self._policy.state.groups[key].leaving:
                 await trio.lowlevel.checkpoint()
-                return Rejection(generation, self.now(), None, kept=False)  # it was removed
+                return Rejection(generation, self.current_time(), None, kept=False)  # it was removed
             group = self._policy.group_statistics(key)
             rejection = group.rejection
             if rejection is not None and rejection.generation >= generation:
@@ -68,7 +68,7 @@ class OperatorOrders(ProcessFacts):
 
     def detach(self, id: ProcessId) -> bool:
         """Take a process out of routing. It finishes its requests. False: it serves no more."""
-        commands = self._policy.detach(id, self.now())
+        commands = self._policy.detach(id, self.current_time())
         self._perform(commands)
         self.notify_changed()
         return bool(commands)
@@ -77,13 +77,13 @@ class OperatorOrders(ProcessFacts):
         """Take a process out of routing until ``enable``. False: nobody else would serve, or it serves no more."""
         if not self._policy.may_disable(id):
             return False
-        self._perform(self._policy.disable(id, self.now()))
+        self._perform(self._policy.disable(id, self.current_time()))
         self.notify_changed()
         return True
 
     def enable(self, id: ProcessId) -> None:
         """Put a process back into routing. Nothing happens if it is in there, or serves no more."""
-        self._perform(self._policy.enable(id, self.now()))
+        self._perform(self._policy.enable(id, self.current_time()))
         self.notify_changed()
 
     async def wait_gone(self, id: ProcessId) -> None:
@@ -98,7 +98,7 @@ class OperatorOrders(ProcessFacts):
         :raises KeyError: there is no such group.
         """
         self.group_tasks[key]
-        self._perform(self._policy.always_restart(key, always, self.now()))
+        self._perform(self._policy.always_restart(key, always, self.current_time()))
         self.notify_changed()
 
     def rejection(self, key: GroupKey) -> Rejection | None:
@@ -112,9 +112,9 @@ class OperatorOrders(ProcessFacts):
 
     def is_troubled(self, key: GroupKey) -> bool:
         """Whether a group does not start, or crashes. A change of its code then causes a restart."""
-        return self._policy.is_troubled(key, self.now())
+        return self._policy.is_troubled(key, self.current_time())
 
     def code_changed(self, key: GroupKey) -> None:
         """Report that the code of a group differs from the code that it has loaded."""
-        self._perform(self._policy.code_changed(key, self.now()))
+        self._perform(self._policy.code_changed(key, self.current_time()))
         self.notify_changed()

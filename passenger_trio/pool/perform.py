@@ -54,7 +54,7 @@ class Effects(Protocol):
     """The parts of the pool that performing commands needs: one method for each kind of effect."""
 
     @property
-    def now(self) -> Callable[[], float]:
+    def current_time(self) -> Callable[[], float]:
         """The time, in monotonic seconds."""
 
     @property
@@ -95,7 +95,7 @@ def perform(pool: Effects, commands: Iterable[Command]) -> None:
     for command in commands:
         match command:
             case Grant():
-                pool.grant(command, pool.now())
+                pool.grant(command, pool.current_time())
             case Refuse():
                 if command.reason is Reason.QUEUE_FULL:
                     pool.events.publish(events.QueueFull())

@@ -34,7 +34,7 @@ class Pool(OperatorOrders):
     def __init__(self, limits: PoolLimits, kernel: ErrorKernel | None = None) -> None:
         super().__init__(limits, kernel or ErrorKernel())
         self._nursery: trio.Nursery | None = None
-        self.lending: Lending = Lending(self._policy, self._perform, self.now)
+        self.lending: Lending = Lending(self._policy, self._perform, self.current_time)
         """For the desk that leases processes to fronts."""
         self._closed = False
         """No group task may begin any more."""
@@ -115,10 +115,10 @@ class Pool(OperatorOrders):
             if not self._policy.state.open:
                 return  # it ends with the others
             known.make_spawner, known.shutdown_timeout = make, shutdown_timeout
-            commands = self._policy.add_group(key, limits, self.now(), random.random())
+            commands = self._policy.add_group(key, limits, self.current_time(), random.random())
         else:
             self.group_tasks[key] = GroupTask(key, make, shutdown_timeout, self, self._kernel, self._nursery)
-            commands = self._policy.add_group(key, limits, self.now())
+            commands = self._policy.add_group(key, limits, self.current_time())
         if commands or key in self.active:
             self._perform(commands)
 
@@ -129,12 +129,12 @@ class Pool(OperatorOrders):
 
     def remove_group(self, key: GroupKey) -> None:
         """Let a group serve those who wait for it, and end. It is gone when ``group_tasks`` has it no more."""
-        self._perform(self._policy.remove_group(key, self.now()))
+        self._perform(self._policy.remove_group(key, self.current_time()))
         self.notify_changed()
 
     def change_limits(self, limits: PoolLimits) -> None:
         """Change the limits of the whole pool. No request is lost."""
-        self._perform(self._policy.change_pool_limits(limits, self.now()))
+        self._perform(self._policy.change_pool_limits(limits, self.current_time()))
         self.notify_changed()
 
     def change_group(
@@ -149,7 +149,7 @@ class Pool(OperatorOrders):
         task.shutdown_timeout = shutdown_timeout
         if make_spawner is not None:
             task.make_spawner = make_spawner
-        self._perform(self._policy.change_group_limits(key, limits, self.now(), random.random()))
+        self._perform(self._policy.change_group_limits(key, limits, self.current_time(), random.random()))
         self.notify_changed()
 
     def hasten(self, seconds: float) -> None:
@@ -159,7 +159,7 @@ class Pool(OperatorOrders):
 
     def shut_down(self) -> None:
         """Retire everything. ``empty`` is set when everything is gone."""
-        self._perform(self._policy.shut_down(self.now()))
+        self._perform(self._policy.shut_down(self.current_time()))
 
     # -- what it says of itself ---------------------------------------------------------------------------------
 
@@ -203,7 +203,7 @@ class Pool(OperatorOrders):
 
     def gauges(self, keys: Iterable[GroupKey]) -> dict[GroupKey, GroupGauges]:
         """The numbers of these groups for the metrics, as far as they are there."""
-        return self._policy.gauges(keys, self.now())
+        return self._policy.gauges(keys, self.current_time())
 
     def group_statistics(self, key: GroupKey) -> GroupStatistics:
         """The state of one group now; read-only.
@@ -219,4 +219,4 @@ class Pool(OperatorOrders):
         if not self.has(key):
             return None
         group = self._policy.group_statistics(key)
-        return self._ends.evidence(group, self._policy.state.limits, pid, end, self.now())
+        return self._ends.evidence(group, self._policy.state.limits, pid, end, self.current_time())

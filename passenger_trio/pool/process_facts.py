@@ -55,7 +55,7 @@ class ProcessFacts(Checkouts):
 
     def spawn_succeeded(self, task: GroupTask, attempt: AttemptId, live: LiveProcess) -> None:
         """See ``GroupFacts``."""
-        now = self.now()
+        now = self.current_time()
         process = Process(ProcessId(next(self._process_ids)), task.key, live, attached=now)
         self.processes[process.id] = process
         self._routes[process.route] = process.id
@@ -83,7 +83,7 @@ class ProcessFacts(Checkouts):
         summary = error.failure.summary if error else None
         error_id = error.failure.error_id if error else None
         self.events.publish(SpawnFailed(group=str(task.key), summary=summary, id=error_id))
-        now = self.now()
+        now = self.current_time()
         method = task.forking.method if task.forking is not None else "unknown"
         self._count_attempt(task, attempt, method, "failed" if error else "abandoned", now)
         self._perform(self._policy.spawn_failed(attempt, error.failure if error else None, now, random.random()))
@@ -109,9 +109,9 @@ class ProcessFacts(Checkouts):
             journey=process.live.journey,
             output=process.live.output_tail,
         )
-        commands = self._policy.process_exited(process.id, self.now(), random.random(), evidence)
+        commands = self._policy.process_exited(process.id, self.current_time(), random.random(), evidence)
         if unasked and (group := self._policy.state.groups.get(process.group)) and group.backoff.failure is evidence:
-            self.failures.append((self.now(), process.group, evidence))
+            self.failures.append((self.current_time(), process.group, evidence))
             lines.circuit_opened(
                 group=process.group, pid=process.live.pid, summary=evidence.summary, error_id=evidence.error_id
             )
@@ -125,23 +125,23 @@ class ProcessFacts(Checkouts):
             return
         if trouble:
             lines.oob_work_failed(group=process.group, pid=process.live.pid, reason=trouble)
-        self._perform(self._policy.oob_work_ended(process.id, not trouble, self.now()))
+        self._perform(self._policy.oob_work_ended(process.id, not trouble, self.current_time()))
         self.notify_changed()
 
     def preloader_changed(self, key: GroupKey, generation: int, preloader: int, started: bool) -> None:
         """Report that the preloader with that number, of that generation, has started or ended."""
         told = self._policy.preloader_started if started else self._policy.preloader_ended
-        self._perform(told(key, generation, PreloaderId(preloader), self.now()))
+        self._perform(told(key, generation, PreloaderId(preloader), self.current_time()))
 
     def found_unsafe(self, key: GroupKey, generation: int) -> None:
         """Report that the application of a generation is not safe to fork. Its processes are then
         started directly.
         """
-        self._perform(self._policy.found_unsafe(key, generation, self.now()))
+        self._perform(self._policy.found_unsafe(key, generation, self.current_time()))
 
     def sampled(self, id: ProcessId, size: int) -> None:
         """Report the memory size of a process, in bytes."""
-        self._perform(self._policy.sampled(id, size, self.now()))
+        self._perform(self._policy.sampled(id, size, self.current_time()))
 
     def room_measured(self, total: int, own: int, preloader: int, source: str) -> None:
         """Report how much memory there is, and what the server uses of it itself, in bytes. ``sampled`` came before.
@@ -150,7 +150,7 @@ class ProcessFacts(Checkouts):
         :param source: what sets the limit: ``RAM``, or a file of a cgroup.
         """
         self.memory_source = source
-        self._perform(self._policy.room_measured(total, own, preloader, self.now()))
+        self._perform(self._policy.room_measured(total, own, preloader, self.current_time()))
         self.notify_changed()
 
     @property

@@ -123,7 +123,7 @@ class SessionOwner(Protocol):
     """The parts of the pool that a session needs. Each call is a fact for the policy, and is made once."""
 
     @property
-    def now(self) -> Callable[[], float]:
+    def current_time(self) -> Callable[[], float]:
         """The time, in monotonic seconds."""
 
     def is_alone(self, process: Process[Any]) -> bool: ...
@@ -165,9 +165,9 @@ class Session:
         self.stream: RawStream | None = None
         self.reused: bool = False
 
-    def connect_nowait(self, *, fresh: bool = False) -> RawStream:
+    def connect_nowait(self, *, new: bool = False) -> RawStream:
         """Return a stream to the process: the idle one that was used last, or a new one (always, if
-        ``fresh``).
+        ``new``).
 
         :raises ProcessUnreachable: the process does not accept a connection.
         """
@@ -176,7 +176,7 @@ class Session:
         if idle:
             self.stream = idle.pop()
             self.reused = True
-            if not fresh:
+            if not new:
                 return self.stream
             # Close it to free its place for the new one: a worker has no spare thread for both.
             self.drop_stream()
@@ -191,7 +191,7 @@ class Session:
     @property
     def now(self) -> float:
         """The time, in monotonic seconds."""
-        return self._pool.now()
+        return self._pool.current_time()
 
     @property
     def is_alone(self) -> bool:
@@ -247,7 +247,7 @@ class Session:
         """The stream is at a boundary: give it back to its process. The session stays."""
         stream, self.stream = self.stream, None
         if stream is not None and not self.process.leaving:
-            stream.idle_since = self._pool.now()
+            stream.idle_since = self._pool.current_time()
             self.process.keep(stream)
         elif stream is not None:
             stream.close()
@@ -264,7 +264,7 @@ class Session:
         self._closed = True
         process = self.process
         if now is None:
-            now = self._pool.now()
+            now = self._pool.current_time()
         stream, self.stream = self.stream, None
         if stream is not None:
             if keep_stream and outcome is _DONE and not process.leaving:

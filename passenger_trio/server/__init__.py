@@ -25,7 +25,7 @@ REQUEST_PATH = (
     "http.fast_path.FastPath._send_response",  # give the process back (``pool/session``), answer the client (``codecs/plain_message``)
     "http.client.Client.log",  # both paths: count the request, and record it (below)
     # The slow path: a request that is not plain, or takes long, goes on where the fast path has left it.
-    "http.fast_path.FastPath._leave",  # wakes the task
+    "http.fast_path.FastPath._leave_to_slow_path",  # wakes the task
     "http.connection.Connection._finish_on_slow_path",  # the steps below, in this order
     "http.buffer_body.buffer_body",  # read the body before a process is borrowed: in memory, then in a file
     "http.checkout_session.checkout_session",  # borrow a process, or wait in the pool's queue
@@ -42,7 +42,7 @@ REQUEST_PATH = (
     "http.end_connection.cut_short",  # the response cannot be finished, and must not look whole
     "answers.answer_errors.answer",  # 5xx: no process, or the application failed
     # After it.
-    "logs.records.exchange_record",
+    "logs.access_record.exchange_record",
     "logs.access_log.AccessLog.record",
     "http.end_connection.linger",  # the connection ends: let the client read the last response
 )

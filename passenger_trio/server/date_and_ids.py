@@ -9,7 +9,7 @@ import itertools
 import secrets
 import time
 
-from passenger_trio.codecs.request_id import NO_REQUEST_ID, RequestId, make_request_pairs
+from passenger_trio.codecs.request_id import NO_REQUEST_ID, RequestId, make_id_pairs
 from passenger_trio.server.http_date import http_date
 
 __all__ = ["DateAndIds"]
@@ -25,7 +25,7 @@ class DateAndIds:
         self._ids = itertools.count(1)
         self._second = 0
         self._new_pairs = b""
-        """The form of the pairs of requests that begin in this second."""
+        """The form of the ``id_pairs`` of requests that begin in this second."""
 
     def date(self) -> bytes:
         """The current value of the ``Date`` field (RFC 9110 section 6.6.1)."""
@@ -35,8 +35,8 @@ class DateAndIds:
             self._date = http_date(now)
         return self._date
 
-    def new_request_pairs(self, said: RequestId = NO_REQUEST_ID) -> bytes:
-        """The pairs of a new request (``request_id``): what a trusted proxy has said of it, and else a new id and the time."""
+    def new_id_pairs(self, said: RequestId = NO_REQUEST_ID) -> bytes:
+        """The ``id_pairs`` of a new request: what a trusted proxy has said of it, and else a new id and the time."""
         now = time.time()
         if said is NO_REQUEST_ID:  # nearly always: in one step, with all that changes once a second prepared
             second = int(now)
@@ -47,6 +47,6 @@ class DateAndIds:
                     second,
                 )
             return self._new_pairs % (next(self._ids), (now - second) * 1e6)
-        return make_request_pairs(
+        return make_id_pairs(
             said.request_id or b"%b-%x" % (self._id_prefix, next(self._ids)), said.start or b"t=%.6f" % now
         )

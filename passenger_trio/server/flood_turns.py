@@ -18,10 +18,10 @@ __all__ = ["FloodTurns"]
 class FloodTurns:
     """:param now: monotonic seconds. :param others: when somebody who is no flood was last served."""
 
-    __slots__ = ("_lock", "_now", "_others", "_share")
+    __slots__ = ("_current_time", "_lock", "_others", "_share")
 
-    def __init__(self, now: Callable[[], float], others: Callable[[], float]) -> None:
-        self._now = now
+    def __init__(self, current_time: Callable[[], float], others: Callable[[], float]) -> None:
+        self._current_time = current_time
         self._others = others
         self._lock = trio.Lock()
         self._share = FloodShare()
@@ -38,13 +38,13 @@ class FloodTurns:
         """
         self.end()
         async with self._lock:
-            rest = self._share.rest(self._now(), self._others())
+            rest = self._share.rest(self._current_time(), self._others())
             if rest:
                 await trio.sleep(rest)
             else:
                 await trio.lowlevel.checkpoint()
-        self._share.begin(self._now(), is_heavy=is_heavy)
+        self._share.begin(self._current_time(), is_heavy=is_heavy)
 
     def end(self) -> None:
         """The step is over. Idempotent."""
-        self._share.end(self._now())
+        self._share.end(self._current_time())

@@ -101,19 +101,19 @@ class Front:
         """Gives the pages of failed requests, if the embedding program has its own."""
         self.connections: set[OpenConnection] = set()
         self.deadline_scanner: DeadlineScanner = DeadlineScanner(self.connections)
-        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
+        self.current_time: Callable[[], float] = trio.lowlevel.current_clock().current_time
         """Monotonic seconds, as ``trio.current_time`` with fewer calls."""
-        self.poller: Poller = Poller(self.now, self.kernel)
+        self.poller: Poller = Poller(self.current_time, self.kernel)
         self.spill: SpillStorage = SpillStorage(
             options.data_buffer_dir,
             options.data_buffer_max,
-            self.now,
+            self.current_time,
             takes_file=self._takes_file,
             make_room=self.make_room,
         )
         self.receive_buffer: memoryview = memoryview(bytearray(RECEIVE_SIZE))
         """Shared by all connections, for bytes that are consumed before the next checkpoint."""
-        self.flood_turns: FloodTurns = FloodTurns(self.now, lambda: self.poller.time)
+        self.flood_turns: FloodTurns = FloodTurns(self.current_time, lambda: self.poller.time)
         """Streams of many small pieces take turns (KE7). Each request begins in the poller, so its
         time tells whether others are served beside them.
         """
@@ -126,8 +126,8 @@ class Front:
         """Set where other fronts accept from the same sockets."""
         prepared = DateAndIds()
         self.date: Callable[[], bytes] = prepared.date
-        self.new_request_pairs: Callable[..., bytes] = prepared.new_request_pairs
-        self._log_limits = LogLimits(self.now, share)
+        self.new_id_pairs: Callable[..., bytes] = prepared.new_id_pairs
+        self._log_limits = LogLimits(self.current_time, share)
         self.warn_rarely: Callable[[str], None] = self._log_limits.warn_rarely
         self.refused: RequestTally = RequestTally()
         """Requests that were refused before they had an application."""
@@ -193,7 +193,7 @@ class Front:
         """Close the connections that have been idle longest (R36). Returns their number. A client
         that has just connected is about to send a request, so its connection is spared.
         """
-        newest = self.now() - _JUST_COME
+        newest = self.current_time() - _JUST_COME
         idle = sorted(
             (c for c in self.connections if c.is_idle and (c.served or c.since < newest)), key=lambda c: c.since
         )[: max(wanted, len(self.connections) // 50)]

@@ -21,9 +21,9 @@ REFUSALS_A_SECOND = 100
 class LogLimits:
     """Of one server, or of one front of several."""
 
-    def __init__(self, now: Callable[[], float], share: Share) -> None:
+    def __init__(self, current_time: Callable[[], float], share: Share) -> None:
         """:param now: the monotonic clock, in seconds. :param share: this front's part of what all fronts have together."""
-        self._now = now
+        self._current_time = current_time
         self._warned = 0.0
         self._quiet = float(share.fronts)
         """Seconds between two warnings."""
@@ -32,7 +32,7 @@ class LogLimits:
 
     def takes_refusal(self) -> bool:
         """Whether the access log may have one more refused request now. It counts from then on."""
-        second = int(self._now())
+        second = int(self._current_time())
         if second != self._refusal_second:
             if self._refusals > self._most_refusals:
                 lines.refusals_unlogged(requests=self._refusals - self._most_refusals)

@@ -46,7 +46,6 @@ class Route:
     __slots__ = (
         "app",
         "explains_errors",
-        "fresh",
         "group_name",
         "host_names",
         "key",
@@ -55,6 +54,7 @@ class Route:
         "sticky",
         "streamed_paths",
         "tally",
+        "to_fold",
         "unlimited_paths",
     )
 
@@ -63,7 +63,7 @@ class Route:
         self.app: AppOptions = app
         self.tally: RequestTally = RequestTally()
         """Its finished requests."""
-        self.fresh: list[Any] = self.tally.fresh
+        self.to_fold: list[Any] = self.tally.to_fold
         """Where the next ones are appended."""
         self.group_name: str = key.name
         self.script_name: bytes = _script_name(app)
@@ -81,7 +81,7 @@ class Route:
     def go_on(self, before: Route) -> None:
         """Take the place of a route of the same application, whose requests in flight still count: counters never go back."""
         self.tally = before.tally
-        self.fresh = before.fresh
+        self.to_fold = before.to_fold
 
     def buffers_body_of(self, path: bytes) -> bool:
         """Whether the whole body of a request is received before a session is checked out."""

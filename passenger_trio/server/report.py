@@ -38,7 +38,7 @@ def front_facts(front: Front) -> dict[str, Any]:
         },
         "access_log": None if front.access_log is None else attrs.asdict(front.access_log.statistics()),
         "connections": {"open": len(front.connections), "accepted": front.accepted, "upgraded": front.upgraded},
-        "faults": front.kernel.statistics(front.now()),
+        "faults": front.kernel.statistics(front.current_time()),
     }
 
 

@@ -13,7 +13,7 @@ import signal
 import trio
 
 from passenger_trio.codecs.head import Head
-from passenger_trio.codecs.request_id import make_request_pairs
+from passenger_trio.codecs.request_id import make_id_pairs
 from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import ApplicationRaised, AppResponseError, SpawnError
@@ -91,8 +91,8 @@ class WarmSpawner:
         stream = live.connect_nowait()
         try:
             exchange = WorkerExchange(stream, live.worker_protocol)
-            request_pairs = make_request_pairs(b"warm-up-" + secrets.token_hex(4).encode(), b"")
-            await exchange.send(self._head(), _PEER, self._base_uri.encode(), request_pairs, b"")
+            id_pairs = make_id_pairs(b"warm-up-" + secrets.token_hex(4).encode(), b"")
+            await exchange.send(self._head(), _PEER, self._base_uri.encode(), id_pairs, b"")
             status = (await exchange.head()).status
             while await exchange.piece() is not None:
                 pass

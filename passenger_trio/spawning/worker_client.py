@@ -9,7 +9,7 @@ from __future__ import annotations
 import trio
 
 from passenger_trio.codecs.head import Head
-from passenger_trio.codecs.response_head import AppHead, parse
+from passenger_trio.codecs.response_head import AppHead, parse_response_head
 from passenger_trio.codecs.session_protocol import DATA, END, ERROR, FLAG_CLOSE, HEAD, split_application_error
 from passenger_trio.codecs.worker_protocol import WorkerProtocol
 from passenger_trio.errors import ApplicationRaised, IncompleteResponse
@@ -35,7 +35,7 @@ class WorkerExchange:
         """Whether a byte of the response has come."""
         return self._reader.begun
 
-    async def send(self, head: Head, pairs: bytes, script_name: bytes, request_pairs: bytes, body: bytes) -> None:
+    async def send(self, head: Head, pairs: bytes, script_name: bytes, id_pairs: bytes, body: bytes) -> None:
         """Send the request. A stream that is broken is not an error here: reading shows it.
 
         :param pairs: see ``cgi_fields.cgi_pairs``.
@@ -43,7 +43,7 @@ class WorkerExchange:
         self._reader = self._protocol.reader(head.method)
         most = 1024**2
         data, encoding = self._protocol.request(
-            head, pairs, script_name, False, request_pairs, body[:most], len(body) <= most, head.content_length
+            head, pairs, script_name, False, id_pairs, body[:most], len(body) <= most, head.content_length
         )
         try:
             await self._stream.send_all(data)
@@ -63,7 +63,7 @@ class WorkerExchange:
         while True:
             kind, payload = await self._next()
             if kind == HEAD:
-                return parse(payload)
+                return parse_response_head(payload)
             if kind == ERROR:
                 raise ApplicationRaised(*split_application_error(payload))
 

@@ -71,17 +71,17 @@ class Registration:
 class Poller:
     """The set of registered sockets. ``run`` is its task."""
 
-    __slots__ = ("_kernel", "_now", "_poll", "_registrations", "_served", "time")
+    __slots__ = ("_current_time", "_kernel", "_poll", "_registrations", "_served", "time")
 
-    def __init__(self, now: Callable[[], float], kernel: ErrorKernel | None = None) -> None:
-        self._now = now
+    def __init__(self, current_time: Callable[[], float], kernel: ErrorKernel | None = None) -> None:
+        self._current_time = current_time
         self._kernel = kernel or ErrorKernel()
         self._poll: select.epoll | None = None
         """Set while ``run`` runs. Kept between a ``run`` that failed and the next one."""
         self._registrations: dict[int, Registration] = {}
         self._served: set[int] = set()
         """Sockets that were handled in a turn that ended before all others were."""
-        self.time: float = now()
+        self.time: float = current_time()
         """When the events of this turn arrived, in monotonic seconds."""
 
     def register(self, fd: int, events: int, ready: Ready, failed: Callable[[], None] | None = None) -> Registration:
@@ -133,8 +133,8 @@ class Poller:
             raise
 
     def _turn(self, poll: select.epoll) -> None:
-        registrations, now, served = self._registrations, self._now, self._served
-        self.time = now()
+        registrations, current_time, served = self._registrations, self._current_time, self._served
+        self.time = current_time()
         end = self.time + _TURN_TIME
         left = _TURN
         while left > 0 and (events := poll.poll(0, left)):
@@ -150,7 +150,7 @@ class Poller:
                         registration.on_ready(what)
                     except Exception as error:  # noqa: BLE001  the error kernel handles it: it costs one socket
                         self._failed(registration, error)
-                    if now() >= end:
+                    if current_time() >= end:
                         served.update(fd for fd, _ in events[:number])
                         return
         served.clear()

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from passenger_trio.codecs.head import Head
-from passenger_trio.codecs.request_id import make_request_pairs
+from passenger_trio.codecs.request_id import make_id_pairs
 from passenger_trio.spawning.spawner import LiveProcess, Spawner
 from passenger_trio.spawning.worker_client import WorkerExchange
 from passenger_trio.testing.conformance.basis import ConformanceFailure, expect
@@ -65,7 +65,7 @@ async def ask_process(process: LiveProcess) -> bytes:
     try:
         exchange = WorkerExchange(stream, process.worker_protocol)
         head = Head(b"GET", b"/", b"/", b"", b"1.1", b"localhost", [(b"Host", b"localhost")])
-        await exchange.send(head, _PAIRS, b"", make_request_pairs(b"check", b""), b"")
+        await exchange.send(head, _PAIRS, b"", make_id_pairs(b"check", b""), b"")
         status = (await exchange.head()).status
         body = b""
         while (piece := await exchange.piece()) is not None:

@@ -242,7 +242,7 @@ async def test_the_guard_sees_what_is_awaited_for_a_request(
             check_out(path, exchange, now)
         else:
             seen.add(exchange)
-            path._leave(True)
+            path._leave_to_slow_path()
 
     async def slower(connection: Connection) -> bool:
         await added()

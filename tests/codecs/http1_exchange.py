@@ -63,7 +63,7 @@ class Exchange:
             return False
         self.events.append(("body", b"".join(self._body)))
         self._body = None
-        self.sent += client.whole_response(200, b"OK", [(b"X-Test", b"1")], b"answer", date=DATE)
+        self.sent += client.write_response(200, b"OK", [(b"X-Test", b"1")], b"answer", date=DATE)
         if not client.is_ready_again():
             self._finish("close")
             return False

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from passenger_trio.codecs import cgi_fields
 from passenger_trio.codecs.cgi_fields import cgi_pairs
 from passenger_trio.codecs.head import Head
-from passenger_trio.codecs.request_id import make_request_pairs
+from passenger_trio.codecs.request_id import make_id_pairs
 
 CONNECTION = b"SERVER_NAME\0host\0REMOTE_ADDR\x001.2.3.4\0"
 
@@ -24,7 +24,7 @@ def head_with(*fields: tuple[bytes, bytes], path: bytes = b"/a%20b", **more: obj
 
 
 def env(head: Head, *, script_name: bytes = b"", trusted: bool = False) -> dict[bytes, bytes]:
-    payload = cgi_pairs(head, CONNECTION, script_name, trusted, make_request_pairs(b"our-id", b""))
+    payload = cgi_pairs(head, CONNECTION, script_name, trusted, make_id_pairs(b"our-id", b""))
     assert payload.endswith(b"\0")
     parts = payload[:-1].split(b"\0")
     names = parts[::2]

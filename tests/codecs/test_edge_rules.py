@@ -170,7 +170,7 @@ def test_R18_a_body_that_was_refused_stays_refused(plain_parser: bool) -> None:
         client.receive(b"0\r\n\r\n")
         assert client.buffered == 0
     assert client.raw_body_left == 0
-    client.whole_response(400, b"Bad Request", [], b"", date=DATE)
+    client.write_response(400, b"Bad Request", [], b"", date=DATE)
     assert not client.is_ready_again()
 
 
@@ -181,7 +181,7 @@ def test_R18_nothing_is_kept_behind_a_last_message() -> None:
     assert client.buffered == 0
     client.receive(b"x" * 1000)
     assert client.buffered == 0
-    client.whole_response(200, b"OK", [], b"", date=DATE)
+    client.write_response(200, b"OK", [], b"", date=DATE)
     assert not is_reusable(client)
 
 
@@ -243,13 +243,13 @@ def test_R20_continue(plain_parser: bool) -> None:
     assert client.continue_bytes() == b"", "once only"
     client.receive(b"hi")
     assert client.read_body() == b"hi"
-    client.whole_response(200, b"OK", [], b"", date=DATE)
+    client.write_response(200, b"OK", [], b"", date=DATE)
     assert is_reusable(client)
     assert client_with(expects % b"1.0").continue_bytes() == b""
     assert client_with(expects % b"1.1" + b"h").continue_bytes() == b"", "it does not wait"
     assert client_with(b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n").continue_bytes() == b"", "no body"
     answered = client_with(expects % b"1.1")
-    assert b"Connection: close" in answered.whole_response(403, b"Forbidden", [], b"", date=DATE)
+    assert b"Connection: close" in answered.write_response(403, b"Forbidden", [], b"", date=DATE)
     assert answered.continue_bytes() == b"", "the final response takes its place"
 
 
@@ -265,7 +265,7 @@ def test_R31_pipelined_bytes_are_counted_and_kept(plain_parser: bool) -> None:
     for at in range(len(request)):
         client.receive(request[at : at + 1])
     assert client.buffered == len(request)
-    client.whole_response(200, b"OK", [], b"", date=DATE)
+    client.write_response(200, b"OK", [], b"", date=DATE)
     assert client.is_ready_again()
     assert client.mid_head
     assert client.buffered == len(request)
@@ -299,7 +299,7 @@ def test_R28_end_of_file_behind_a_request_is_no_abort(plain_parser: bool) -> Non
     for _ in range(2):
         assert client.next_head() is not None
         assert client.peer_closed
-        client.whole_response(200, b"OK", [], b"", date=DATE)
+        client.write_response(200, b"OK", [], b"", date=DATE)
         assert is_reusable(client)
         assert client.is_ready_again()
     assert client.next_head() is None

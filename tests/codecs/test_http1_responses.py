@@ -198,21 +198,21 @@ def test_R23_whole_response_is_the_three_in_one(plain_parser: bool) -> None:
             out = [three.begin_response(status, b"OK", FIELDS, length=declared, date=DATE, close=close)]
             out += three.response_body(body)
             out.append(three.end_response())
-            whole = one.whole_response(status, b"OK", FIELDS, body, date=DATE, close=close, length=length)
+            whole = one.write_response(status, b"OK", FIELDS, body, date=DATE, close=close, length=length)
             assert whole == b"".join(out)
             assert (is_reusable(one), one.short, one.overrun) == (is_reusable(three), three.short, three.overrun)
 
 
 @BOTH_PARSERS
 def test_R23_head_keeps_the_length_that_get_would_have(plain_parser: bool) -> None:
-    data = client_after(b"HEAD", plain_parser=plain_parser).whole_response(200, b"OK", [], b"", date=DATE, length=1234)
+    data = client_after(b"HEAD", plain_parser=plain_parser).write_response(200, b"OK", [], b"", date=DATE, length=1234)
     assert b"\r\nContent-Length: 1234\r\n" in data
     assert data.endswith(b"\r\n\r\n")
 
 
 @BOTH_PARSERS
 def test_date_and_server_of_the_application_win(plain_parser: bool) -> None:
-    data = client_after(plain_parser=plain_parser).whole_response(
+    data = client_after(plain_parser=plain_parser).write_response(
         200, b"OK", [(b"DATE", b"then"), (b"server", b"me")], b"", date=DATE
     )
     assert data == b"HTTP/1.1 200 OK\r\nDATE: then\r\nserver: me\r\nContent-Length: 0\r\n\r\n"
@@ -221,7 +221,7 @@ def test_date_and_server_of_the_application_win(plain_parser: bool) -> None:
 @BOTH_PARSERS
 def test_http_1_0(plain_parser: bool) -> None:
     client = client_after(plain_parser=plain_parser, version=b"1.0", fields=b"Connection: keep-alive\r\n")
-    data = client.whole_response(200, b"OK", [], b"hello", date=DATE)
+    data = client.write_response(200, b"OK", [], b"hello", date=DATE)
     assert read_back(data)[1:] == [("body", b"hello"), ("keeps", False)]
     assert b"\r\nContent-Length: 5\r\nConnection: close\r\n" in data
     assert not is_reusable(client)
@@ -245,7 +245,7 @@ def test_R18_an_unread_request_body_ends_the_connection(plain_parser: bool) -> N
         client.receive(b"POST / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n" + body)
         client.next_head()
         assert not client.body_complete
-        data = client.whole_response(200, b"OK", [], b"no", date=DATE)
+        data = client.write_response(200, b"OK", [], b"no", date=DATE)
         assert b"\r\nConnection: close\r\n" in data
         assert not is_reusable(client)
 
@@ -269,7 +269,7 @@ def test_a_body_that_is_read_while_the_response_is_written(plain_parser: bool) -
 @BOTH_PARSERS
 def test_close_is_the_callers_word(plain_parser: bool) -> None:
     client = client_after(plain_parser=plain_parser)
-    assert b"\r\nConnection: close\r\n\r\n" in client.whole_response(200, b"OK", [], b"", date=DATE, close=True)
+    assert b"\r\nConnection: close\r\n\r\n" in client.write_response(200, b"OK", [], b"", date=DATE, close=True)
     assert client.must_close
 
 
@@ -286,7 +286,7 @@ def test_R21_interim_responses(plain_parser: bool) -> None:
     )
     assert hints == b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
     assert client.interim(102, b"Processing", []) == b"HTTP/1.1 102 Processing\r\n\r\n"
-    data = hints + client.whole_response(200, b"OK", [], b"x", date=DATE)
+    data = hints + client.write_response(200, b"OK", [], b"x", date=DATE)
     assert [event[0] for event in read_back(data)] == [103, 200, "body", "keeps"]
     assert is_reusable(client)
     with pytest.raises(InvariantBroken):
@@ -319,7 +319,7 @@ def test_R21_interim_responses_that_are_none(
     client = client_after(plain_parser=plain_parser)
     with pytest.raises(UnfitResponseHead):
         client.interim(status, reason, fields)
-    client.whole_response(500, b"", [], b"", date=DATE)
+    client.write_response(500, b"", [], b"", date=DATE)
     assert is_reusable(client), "the request can still be answered, and the connection be used"
 
 
@@ -390,11 +390,11 @@ def test_calls_out_of_order_are_our_bug(plain_parser: bool) -> None:
             early()
     with pytest.raises(InvariantBroken):
         client.response_body(b"x")
-    client.whole_response(200, b"OK", [], b"", date=DATE)
+    client.write_response(200, b"OK", [], b"", date=DATE)
     for late in (
         client.end_response,
         lambda: client.response_body(b"x"),
-        lambda: client.whole_response(200, b"OK", [], b"", date=DATE),
+        lambda: client.write_response(200, b"OK", [], b"", date=DATE),
         lambda: client.begin_response(200, b"OK", [], length=None, date=DATE),
     ):
         with pytest.raises(InvariantBroken):

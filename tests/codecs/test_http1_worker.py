@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from passenger_trio.codecs.head import Head
 from passenger_trio.codecs.http1_worker import HTTP, HttpReader
-from passenger_trio.codecs.request_id import make_request_pairs
+from passenger_trio.codecs.request_id import make_id_pairs
 from passenger_trio.codecs.session_protocol import DATA, END, HEAD, INTERIM, INTERIM_COST, RUN, UPGRADE
 from passenger_trio.codecs.worker_protocol import BodyEncoding
 from passenger_trio.errors import IncompleteResponse, MalformedResponse
@@ -222,7 +222,7 @@ def test_what_can_be_read_in_two_ways_or_none_is_malformed(name: str) -> None:
     assert all(kind != END for kind, _ in events)
     pieces = [data[at : at + 4096] for at in range(0, len(data), 4096)] if len(data) > 10000 else one_by_one(data)
     assert read(pieces) == (events, end)
-    assert HTTP.whole_response(data, b"GET") is None
+    assert HTTP.read_whole_response(data, b"GET") is None
 
 
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nX: y\r\n\r\n"
@@ -395,7 +395,7 @@ def test_the_lane_says_what_the_reader_says_and_the_reader_the_same_in_pieces(
     data: bytes, method: bytes, draw: st.DataObject
 ) -> None:
     expected = read([data], method)
-    found = HTTP.whole_response(data, method)
+    found = HTTP.read_whole_response(data, method)
     if found is not None:
         payload, body, flags = found
         assert expected == (
@@ -411,9 +411,9 @@ def test_the_lane_says_what_the_reader_says_and_the_reader_the_same_in_pieces(
 
 
 def test_the_lane_takes_the_usual_answer_and_leaves_the_rest() -> None:
-    assert HTTP.whole_response(GOOD["by length"][0], b"GET") == (b"200\0OK\0Content-Length\x005\0", b"hello", 0)
+    assert HTTP.read_whole_response(GOOD["by length"][0], b"GET") == (b"200\0OK\0Content-Length\x005\0", b"hello", 0)
     for name in ("chunked", "bytes behind the end"):
-        assert HTTP.whole_response(GOOD[name][0], b"GET") is None
+        assert HTTP.read_whole_response(GOOD[name][0], b"GET") is None
 
 
 # Requests
@@ -427,7 +427,7 @@ def head(method: bytes = b"GET", target: bytes = b"/a?b", *fields: tuple[bytes, 
 
 
 def request(of: Head, body: bytes = b"", *, whole: bool = True, trusted: bool = False) -> tuple[bytes, BodyEncoding]:
-    return HTTP.request(of, PEER, b"", trusted, make_request_pairs(b"id-1", b""), body, whole, of.content_length)
+    return HTTP.request(of, PEER, b"", trusted, make_id_pairs(b"id-1", b""), body, whole, of.content_length)
 
 
 def parsed(wire: bytes) -> tuple[h11.Request, bytes]:
@@ -509,8 +509,8 @@ def test_a_trusted_proxy_is_believed_and_its_list_goes_on() -> None:
 
 
 def test_OB4_a_request_s_own_pairs_are_fields_of_their_usual_names() -> None:
-    request_pairs = make_request_pairs(b"id-1", b"t=1.5") + b"HTTP_TRACEPARENT\0p\0HTTP_TRACESTATE\0a=b\0"
-    wire, _ = HTTP.request(head(), PEER, b"", False, request_pairs, b"", True, None)
+    id_pairs = make_id_pairs(b"id-1", b"t=1.5") + b"HTTP_TRACEPARENT\0p\0HTTP_TRACESTATE\0a=b\0"
+    wire, _ = HTTP.request(head(), PEER, b"", False, id_pairs, b"", True, None)
     assert parsed(wire)[0].headers.raw_items()[-4:] == [
         (b"X-Request-Id", b"id-1"),
         (b"X-Request-Start", b"t=1.5"),

@@ -45,7 +45,7 @@ def answers(request: bytes, head: AppHead, body: bytes, close: bool, plain_parse
         while client.read_body():
             pass
         try:
-            lines, _, content = client.answer(head, body, date=DATE, close=close).partition(b"\r\n\r\n")
+            lines, _, content = client.write_app_response(head, body, date=DATE, close=close).partition(b"\r\n\r\n")
             seen += (sorted(lines.split(b"\r\n")), content)
         except UnfitResponseHead as error:
             return [*seen, type(error)]
@@ -73,7 +73,7 @@ def test_an_answer_before_the_end_of_the_request() -> None:
     written = []
     for plain_parser in (True, False):
         client = client_with(request, plain_parser)
-        written.append(client.answer(PLAIN, b"abc", date=DATE))
+        written.append(client.write_app_response(PLAIN, b"abc", date=DATE))
         assert not client.is_ready_again()
     assert written[0] == written[1] != b""
     assert b"\r\nConnection: close\r\n" in written[0]
@@ -82,7 +82,7 @@ def test_an_answer_before_the_end_of_the_request() -> None:
 def test_the_lines_of_a_head_are_made_once() -> None:
     head = AppHead(200, b"OK", [(b"X-A", b"b")])
     client = client_with(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", True)
-    assert client.answer(head, b"abc", date=DATE) == (
+    assert client.write_app_response(head, b"abc", date=DATE) == (
         b"HTTP/1.1 200 OK\r\nX-A: b\r\nDate: " + DATE + b"\r\nServer: passenger_trio\r\nContent-Length: 3\r\n\r\nabc"
     )
     assert head.lines == b"HTTP/1.1 200 OK\r\nX-A: b\r\nDate: "
@@ -147,5 +147,5 @@ def test_a_bare_cr_is_refused_as_soon_as_the_next_byte_is_here(plain_parser: boo
 def test_nothing_is_asked_behind_a_response(plain_parser: bool) -> None:
     """Fault 29: also where its body came in chunks, whose end has been sent."""
     client = client_with(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", plain_parser)
-    client.answer(PLAIN, b"abc", date=DATE)
+    client.write_app_response(PLAIN, b"abc", date=DATE)
     assert client.probe() == b""

@@ -7,7 +7,7 @@ import pytest
 from passenger_trio.codecs.request_id import (
     NO_REQUEST_ID,
     RequestId,
-    make_request_pairs,
+    make_id_pairs,
     proxy_time,
     read_request_id,
     request_id_of,
@@ -82,7 +82,7 @@ def test_OB4_a_clock_that_is_wrong_by_more_than_an_hour_is_no_wait() -> None:
 
 
 def test_OB4_the_id_is_found_in_the_pairs() -> None:
-    for pairs in (make_request_pairs(b"id", b"t=1"), make_request_pairs(b"id", b"")):
+    for pairs in (make_id_pairs(b"id", b"t=1"), make_id_pairs(b"id", b"")):
         assert pairs.endswith(b"\0")
         assert request_id_of(pairs) == b"id"
-    assert make_request_pairs(b"id", b"t=1") == b"HTTP_X_REQUEST_ID\0id\0HTTP_X_REQUEST_START\0t=1\0"
+    assert make_id_pairs(b"id", b"t=1") == b"HTTP_X_REQUEST_ID\0id\0HTTP_X_REQUEST_START\0t=1\0"

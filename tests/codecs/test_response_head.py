@@ -11,8 +11,8 @@ from passenger_trio.codecs import response_head
 from passenger_trio.codecs.response_head import (
     AppHead,
     check_fields,
-    parse,
     parse_interim,
+    parse_response_head,
     parse_switch,
     parse_trailers,
 )
@@ -27,15 +27,15 @@ def test_a_plain_head() -> None:
     data = payload(
         b"Content-Type", b"text/plain", b"content-length", b"012", b"Set-Cookie", b"a=b", b"Set-Cookie", b"c=d"
     )
-    assert parse(data) == AppHead(
+    assert parse_response_head(data) == AppHead(
         200,
         b"OK",
         [(b"Content-Type", b"text/plain"), (b"Set-Cookie", b"a=b"), (b"Set-Cookie", b"c=d")],
         content_length=12,
     )
-    assert parse(payload()) == AppHead(200, b"OK", [])
-    assert parse(payload(reason=b"")) == AppHead(200, b"", [])
-    assert parse(payload(b"X", b" \ta\tb \t", b"Y", b"", b"Z", b"caf\xe9")).fields == [
+    assert parse_response_head(payload()) == AppHead(200, b"OK", [])
+    assert parse_response_head(payload(reason=b"")) == AppHead(200, b"", [])
+    assert parse_response_head(payload(b"X", b" \ta\tb \t", b"Y", b"", b"Z", b"caf\xe9")).fields == [
         (b"X", b"a\tb"),
         (b"Y", b""),
         (b"Z", b"caf\xe9"),
@@ -43,24 +43,24 @@ def test_a_plain_head() -> None:
 
 
 def test_date_and_server_are_noticed() -> None:
-    head = parse(payload(b"DATE", b"x", b"server", b"y"))
+    head = parse_response_head(payload(b"DATE", b"x", b"server", b"y"))
     assert (head.has_date, head.has_server) == (True, True)
     assert head.fields == [(b"DATE", b"x"), (b"server", b"y")]
-    head = parse(payload(b"Date", b"x", b"Connection", b"date"))
+    head = parse_response_head(payload(b"Date", b"x", b"Connection", b"date"))
     assert (head.has_date, head.fields) == (False, [])
-    head = parse(payload(b"Connection", b"x"))
+    head = parse_response_head(payload(b"Connection", b"x"))
     assert (head.has_date, head.has_server) == (False, False)
 
 
 @pytest.mark.parametrize("status", [b"200", b"204", b"304", b"404", b"599"])
 def test_R21_statuses(status: bytes) -> None:
-    assert parse(payload(status=status)).status == int(status)
+    assert parse_response_head(payload(status=status)).status == int(status)
 
 
 def code_of(data: bytes) -> str:
     """The application's fault is told from the loader's: bytes that are no pairs."""
     with pytest.raises(AppResponseError) as caught:
-        parse(data)
+        parse_response_head(data)
     assert type(caught.value) is (MalformedResponse if caught.value.code == "bad_pairs" else UnfitResponseHead)
     return caught.value.code
 
@@ -112,10 +112,10 @@ def test_R21_payloads_that_are_no_pairs(data: bytes) -> None:
 
 def test_R21_the_error_names_the_field_and_shows_no_value() -> None:
     with pytest.raises(UnfitResponseHead, match="X-Thing") as caught:
-        parse(payload(b"X-Thing", b"secret\r\nvalue"))
+        parse_response_head(payload(b"X-Thing", b"secret\r\nvalue"))
     assert "secret" not in str(caught.value)
     with pytest.raises(UnfitResponseHead) as caught:
-        parse(payload(b"X\r\n\x1b[31m", b"secret"))
+        parse_response_head(payload(b"X\r\n\x1b[31m", b"secret"))
     assert str(caught.value).isprintable()
     assert "secret" not in str(caught.value)
 
@@ -124,15 +124,15 @@ def test_R22_hop_by_hop_fields_are_removed() -> None:
     names = (b"Connection", b"Keep-Alive", b"TE", b"Trailer", b"Transfer-Encoding", b"Upgrade", b"Proxy-Authenticate",
              b"proxy-connection")  # fmt: skip
     parts = [part for name in names for part in (name, b"x")]
-    assert parse(payload(*parts, b"Kept", b"y")).fields == [(b"Kept", b"y")]
+    assert parse_response_head(payload(*parts, b"Kept", b"y")).fields == [(b"Kept", b"y")]
 
 
 def test_R22_fields_that_connection_names_are_removed() -> None:
     data = payload(
         b"X-Hop", b"1", b"Connection", b"close, x-hop", b"connection", b"X-OTHER", b"X-Other", b"2", b"X", b"3"
     )
-    assert parse(data).fields == [(b"X", b"3")]
-    assert parse(payload(b"Content-Length", b"5", b"Connection", b"content-length")).content_length == 5
+    assert parse_response_head(data).fields == [(b"X", b"3")]
+    assert parse_response_head(payload(b"Content-Length", b"5", b"Connection", b"content-length")).content_length == 5
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_R24_lengths_that_are_none(value: bytes) -> None:
 
 def test_R24_two_lengths() -> None:
     assert code_of(payload(b"Content-Length", b"5", b"content-length", b"6")) == "bad_content_length"
-    assert parse(payload(b"Content-Length", b"5", b"content-length", b"05")).content_length == 5
+    assert parse_response_head(payload(b"Content-Length", b"5", b"content-length", b"05")).content_length == 5
 
 
 def test_R21_interim() -> None:
@@ -170,7 +170,7 @@ def test_R21_interim() -> None:
 def test_R21_whatever_passes_can_be_written_by_h11(fields: list[tuple[bytes, bytes]], reason: bytes) -> None:
     data = payload(*(part for field in fields for part in field), reason=reason)
     try:
-        head = parse(data)
+        head = parse_response_head(data)
     except AppResponseError:
         assert code_of(data) in {"bad_field_name", "bad_field_value", "bad_reason", "bad_pairs", "bad_content_length"}
         return
@@ -183,10 +183,10 @@ def test_R21_whatever_passes_can_be_written_by_h11(fields: list[tuple[bytes, byt
 
 def test_what_is_remembered_is_bounded() -> None:
     for number in range(10000):
-        parse(payload(b"X-Bounded-%d" % number, b"y"))
+        parse_response_head(payload(b"X-Bounded-%d" % number, b"y"))
         assert len(response_head._ACTIONS) <= response_head._MOST_KNOWN
         assert len(response_head._KNOWN) <= response_head._MOST_KNOWN_HEADS
-    parse(payload(b"X" * 500, b"y"))
+    parse_response_head(payload(b"X" * 500, b"y"))
     assert max(map(len, response_head._ACTIONS)) <= response_head._LONGEST_KNOWN
 
 
@@ -241,8 +241,8 @@ def test_a_switch_that_cannot_be(head: bytes, asked: bytes, code: str) -> None:
 def test_a_head_with_a_cookie_is_not_remembered_and_others_are(name: bytes) -> None:
     """It is one client's, and a secret."""
     secret, plain = payload(b"X-Unlike", b"any other", name, b"a=secret"), payload(b"X-Unlike", b"any other")
-    assert parse(secret).fields[-1] == (name, b"a=secret")
-    assert parse(secret) is not parse(secret)
+    assert parse_response_head(secret).fields[-1] == (name, b"a=secret")
+    assert parse_response_head(secret) is not parse_response_head(secret)
     assert secret not in response_head._KNOWN
     assert not [known for known in response_head._KNOWN if b"secret" in known]
-    assert parse(plain) is parse(plain)
+    assert parse_response_head(plain) is parse_response_head(plain)

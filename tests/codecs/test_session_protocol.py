@@ -23,8 +23,8 @@ from passenger_trio.codecs.session_protocol import (
     encode_data,
     encode_head,
     encode_request,
+    read_whole_response,
     split_application_error,
-    whole_response,
 )
 from passenger_trio.errors import IncompleteResponse, MalformedResponse
 
@@ -143,7 +143,7 @@ def test_what_is_out_of_order_is_malformed(data: bytes) -> None:
     assert expected(data)[1] == "malformed"
     assert read([data])[1] == "malformed"
     assert read([data[at : at + 1] for at in range(len(data))])[1] == "malformed"
-    assert whole_response(data) is None
+    assert read_whole_response(data) is None
 
 
 @pytest.mark.parametrize("kind", [b"R", b"I", b"X"])
@@ -240,7 +240,7 @@ def test_an_end_after_the_end_is_the_end() -> None:
 
 def agree(data: bytes) -> bool:
     """Whether the quick way took it; if so, the long way must say the same."""
-    found = whole_response(data)
+    found = read_whole_response(data)
     events, end = expected(data)
     quick = found is not None
     if found is not None:

@@ -61,11 +61,11 @@ def test_a_response_that_is_here_as_a_whole() -> None:
         struct.pack(">cI", kind, len(payload)) + payload
         for kind, payload in ((b"R", head), (b"D", b"abc"), (b"E", b""))
     )
-    found = SESSION.whole_response(data, b"GET")
+    found = SESSION.read_whole_response(data, b"GET")
     assert found is not None
     assert found[:2] == (head, b"abc")
-    assert SESSION.whole_response(data[:-1], b"GET") is None
-    assert SESSION.whole_response(data + b"H", b"GET") is None
+    assert SESSION.read_whole_response(data[:-1], b"GET") is None
+    assert SESSION.read_whole_response(data + b"H", b"GET") is None
     assert isinstance(SESSION.reader(b"GET"), ResponseReader)
 
 

@@ -110,7 +110,7 @@ async def leased(address: str = "unix:/nowhere") -> AsyncIterator[tuple[LeasedPo
 
 
 async def a_session(pool: LeasedPool, owner: Owner) -> tuple[Session, socket.socket, socket.socket]:
-    waiter = pool.checkout_or_queue(SHOP, pool.now())
+    waiter = pool.checkout_or_queue(SHOP, pool.current_time())
     assert isinstance(waiter, Waiter)
     want = await owner.wait(Want)
     assert isinstance(want, Want)
@@ -131,7 +131,7 @@ async def test_a_slot_serves_one_request_after_another_and_goes_back_with_its_st
             session.close(SessionOutcome.DONE, keep_stream=True)
             session.close(SessionOutcome.PROCESS_FAILED)  # idempotent
             if number < 2:
-                again = pool.checkout_or_queue(SHOP, pool.now())
+                again = pool.checkout_or_queue(SHOP, pool.current_time())
                 assert isinstance(again, Session), "the slot is here: nobody is asked"
                 session = again
         back = await owner.wait(Return)
@@ -179,9 +179,9 @@ async def test_a_stream_of_our_own_is_never_granted_again(tmp_path: object) -> N
             session, ours, process = await a_session(pool, owner)
             session.connect_nowait()
             session.close(SessionOutcome.DONE, keep_stream=True)
-            again = pool.checkout_or_queue(SHOP, pool.now())
+            again = pool.checkout_or_queue(SHOP, pool.current_time())
             assert isinstance(again, Session)
-            again.connect_nowait(fresh=True).send_nowait(b"anew")
+            again.connect_nowait(new=True).send_nowait(b"anew")
             assert process.recv(100) == b""
             worker, _ = listener.accept()
             assert worker.recv(100) == b"anew"
@@ -227,7 +227,7 @@ async def test_who_holds_a_session_is_told_when_its_process_goes() -> None:
 
 async def test_a_refused_waiter_and_one_too_many_get_their_errors() -> None:
     async with leased() as (pool, owner):
-        now = pool.now()
+        now = pool.current_time()
         waiters = [pool.checkout_or_queue(SHOP, now) for _ in range(3)]
         assert isinstance(waiters[2], Waiter)
         assert isinstance(waiters[2].error, RequestQueueFull), "the queue is two long"
@@ -245,7 +245,7 @@ async def test_the_ledgers_failure_ends_the_front() -> None:
     with other:
         pool = LeasedPool(FrontLink(one), ErrorKernel())
         with pytest.raises(KeyError):
-            pool.checkout_or_queue(SHOP, pool.now())
+            pool.checkout_or_queue(SHOP, pool.current_time())
         with trio.fail_after(10), pytest.raises(KeyError):
             await pool.run()
         one.close()

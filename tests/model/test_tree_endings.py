@@ -200,7 +200,7 @@ async def perform(
 
 
 async def borrow(pool: Pool, key: GroupKey) -> Session:
-    found = pool.checkout_or_queue(key, pool.now())
+    found = pool.checkout_or_queue(key, pool.current_time())
     if isinstance(found, Session):
         await trio.lowlevel.checkpoint()
         return found

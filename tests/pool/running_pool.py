@@ -43,7 +43,7 @@ def checkout_nowait(pool: Pool, key: GroupKey) -> Session:
 
     :raises trio.WouldBlock: none is free, or somebody waits already.
     """
-    found = None if pool._policy.has_queue(key) else pool._take(key, pool.now())
+    found = None if pool._policy.has_queue(key) else pool._take(key, pool.current_time())
     if found is None:
         raise trio.WouldBlock
     return found
@@ -51,7 +51,7 @@ def checkout_nowait(pool: Pool, key: GroupKey) -> Session:
 
 def queue_up(pool: Pool, key: GroupKey) -> Waiter:
     """Wait for a process also where one is free; the place may be answered already."""
-    return pool._queue_up(key, pool.now(), others_wait=pool._policy.has_queue(key))
+    return pool._queue_up(key, pool.current_time(), others_wait=pool._policy.has_queue(key))
 
 
 async def checkout(pool: Pool, key: GroupKey) -> Session:

@@ -13,7 +13,7 @@ import pytest
 import trio
 from running_pool import check, checkout
 
-from passenger_trio.codecs.session_protocol import encode_request, whole_response
+from passenger_trio.codecs.session_protocol import encode_request, read_whole_response
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.errors import CheckoutError, ProcessUnreachable
@@ -64,10 +64,10 @@ async def test_a_storm_of_signals(method: str, ending: str, nothing_left: Path) 
             outcome = SessionOutcome.PROCESS_FAILED
             keep = False
             try:
-                stream = session.connect_nowait(fresh=chance.random() < 0.2)
+                stream = session.connect_nowait(new=chance.random() < 0.2)
                 await stream.send_all(encode_request(PAIRS))
                 with trio.move_on_after(20) as patience:
-                    if whole_response(await stream.recv()) is not None:
+                    if read_whole_response(await stream.recv()) is not None:
                         outcome, keep = SessionOutcome.DONE, chance.random() < 0.8
                 if patience.cancelled_caught:
                     unanswered.append(f"{session.pid} {session.reused} {pool.statistics()}")

@@ -135,7 +135,7 @@ async def test_a_fresh_stream_takes_the_place_of_an_idle_one(autojump_clock: Moc
         await exchange(session)
         session.close(DONE, keep_stream=True)
         session = checkout_nowait(pool, KEY)
-        fresh = session.connect_nowait(fresh=True)
+        fresh = session.connect_nowait(new=True)
         assert fresh is not old
         assert not session.reused
         assert old.fd == -1
@@ -152,7 +152,7 @@ async def test_streams_are_never_more_than_sessions_may_be(autojump_clock: MockC
         for turn in range(20):
             sessions = [checkout_nowait(pool, KEY) for _ in range(2)]
             for session in sessions:
-                session.connect_nowait(fresh=turn % 3 == 0)
+                session.connect_nowait(new=turn % 3 == 0)
                 await exchange(session)
             for session in sessions:
                 session.close(DONE, keep_stream=turn % 4 != 0)

@@ -88,7 +88,7 @@ def test_OB1_counters_never_go_back_when_the_options_change() -> None:
     before.tally.finished((b"GET", 200, 0.1, 0.0, 0.1))
     after.tally.finished((b"GET", 200, 0.1, 0.0, 0.1))
     assert after.tally.count == 3
-    assert after.fresh is before.fresh is after.tally.fresh, "where the request path appends"
+    assert after.to_fold is before.to_fold is after.tally.to_fold, "where the request path appends"
 
 
 NAMES = st.sampled_from(["", "test", "a.test", "b.a.test", "*.test", "*.a.test", "*.b.a.test", "part.test", "[::1]"])

@@ -105,7 +105,7 @@ async def ask(process: LiveProcess, path: str = "/") -> bytes:
             )
             await stream.send_all(wire)
             answer = b""
-            while (whole := process.worker_protocol.whole_response(answer, b"GET")) is None:
+            while (whole := process.worker_protocol.read_whole_response(answer, b"GET")) is None:
                 data = await stream.recv()
                 assert data, "it answers nothing"
                 answer += data

@@ -59,7 +59,7 @@ async def answer(client: Client, exchange: Exchange, error: CheckoutError | AppR
     exchange.status = status
     exchange.response_begun = True
     close = client.ends_after_response or isinstance(error, PoolShutDown)
-    data = client.codec.whole_response(
+    data = client.codec.write_response(
         status, _reason(status), fields, page.body, date=client.front.date(), close=close
     )
     await client.send(data)
@@ -136,7 +136,7 @@ async def _failed(
     pid = exchange.pid if isinstance(error, AppResponseError) else 0
     ends = isinstance(error, IncompleteResponse | ProcessUnreachable | RequestTimeExceeded)
     evidence = await client.front.pool.evidence(route.key, pid, ends=ends)
-    now = client.now()
+    now = client.current_time()
     others = [
         OtherRequest(
             one.head.method.decode("latin-1"),
@@ -167,7 +167,7 @@ def _rejected(client: Client, exchange: Exchange) -> Rejected | None:
     rejection = client.front.pool.rejection(exchange.route.key)
     if rejection is None or not rejection.kept:
         return None
-    return Rejected(rejection.failure, client.now() - rejection.at)
+    return Rejected(rejection.failure, client.current_time() - rejection.at)
 
 
 def refusal(client: Client, error: RequestError) -> tuple[bytes, int]:

@@ -22,7 +22,7 @@ async def answer_health(client: Client, asked: HealthAsked) -> None:
         words = {word.partition(b"=")[0] for word in head.query.split(b"&")}
         status, text = await front.health.ask(asked.question, b"verbose" in words)
     await client.send(
-        client.codec.whole_response(
+        client.codec.write_response(
             status, _REASONS[status], fields, text, date=front.date(), close=client.ends_after_response
         )
     )

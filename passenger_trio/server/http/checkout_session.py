@@ -26,19 +26,19 @@ async def checkout_session(client: Client, exchange: Exchange) -> None:
     """
     waiter = exchange.waiter
     if waiter is None:
-        now = client.now()
+        now = client.current_time()
         found = client.front.pool.checkout_or_queue(exchange.route.key, now, exchange.avoided, exchange.sticky_route)
         if type(found) is not Waiter:
             exchange.use_session(found)
             return
         exchange.waiter = waiter = found
         exchange.queued = now
-    client.enter(Stage.SLOW_QUEUE, client.now())
+    client.enter(Stage.SLOW_QUEUE, client.current_time())
     if waiter.answered:
         await _wait(client, exchange, waiter)
     else:
         await _wait_and_watch(client, exchange, waiter)
-    client.enter(Stage.SLOW_APP, client.now())
+    client.enter(Stage.SLOW_APP, client.current_time())
 
 
 async def _wait(client: Client, exchange: Exchange, waiter: Waiter) -> None:
@@ -53,7 +53,7 @@ async def _wait(client: Client, exchange: Exchange, waiter: Waiter) -> None:
         raise
     exchange.waiter = None
     exchange.use_session(session)
-    exchange.queue_time += client.now() - exchange.queued
+    exchange.queue_time += client.current_time() - exchange.queued
 
 
 async def _wait_and_watch(client: Client, exchange: Exchange, waiter: Waiter) -> None:

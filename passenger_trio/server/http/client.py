@@ -21,7 +21,7 @@ from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.interruptions import ClientGone
 from passenger_trio.server.http.peer import Peer
 from passenger_trio.server.http.stage import FAST_PATH_TIMEOUT, Stage
-from passenger_trio.server.logs.records import exchange_record
+from passenger_trio.server.logs.access_record import exchange_record
 from passenger_trio.system.raw_stream import RawStream
 
 __all__ = ["TASK", "Client"]
@@ -38,11 +38,11 @@ class Client:
         "_opened",
         "broken",
         "codec",
+        "current_time",
         "due",
         "exchange",
         "expired",
         "front",
-        "now",
         "peer",
         "refused_since",
         "scope",
@@ -60,10 +60,10 @@ class Client:
         self.codec = ClientSide(front.limits, plain_parser=front.options.plain_parser)
         self.exchange: Exchange | None = None
         """The request under way."""
-        self.now = front.now
+        self.current_time = front.current_time
         """Reads the monotonic clock, in seconds."""
         self.stage = Stage.IDLE
-        self.since = self._opened = self.now()
+        self.since = self._opened = self.current_time()
         """When the stage began, in monotonic seconds."""
         self.refused_since = math.inf
         """When the first byte of a head came that is refused, for the access log; infinity: none is."""
@@ -167,20 +167,26 @@ class Client:
                 rest = memoryview(data)[sent:]
                 stage = self.stage
                 while rest:
-                    self.enter_write(self.now())
+                    self.enter_write(self.current_time())
                     await trio.lowlevel.wait_writable(self.stream.socket)
                     rest = rest[self.stream.send_nowait(rest) :]
-                self.enter(stage, self.now())
+                self.enter(stage, self.current_time())
         except trio.BrokenResourceError:
             raise ClientGone from None
 
     def log(self, exchange: Exchange) -> None:
         """An exchange is over: count it, and give the access log its record."""
-        now = self.now()
+        now = self.current_time()
         # ``RequestTally.finished``, without the call (OB2).
-        fresh = exchange.route.fresh
-        fresh += (exchange.head.method, exchange.status, now - exchange.started, exchange.queue_time, exchange.app_time)
-        if len(fresh) >= MANY:
+        to_fold = exchange.route.to_fold
+        to_fold += (
+            exchange.head.method,
+            exchange.status,
+            now - exchange.started,
+            exchange.queue_time,
+            exchange.app_time,
+        )
+        if len(to_fold) >= MANY:
             exchange.route.tally.fold()
         if exchange.spans is not None:
             exchange.spans.finish(exchange, exchange.client(self.peer.address), now)

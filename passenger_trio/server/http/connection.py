@@ -1,7 +1,7 @@
 """The driver of one client connection: requests in turn, through the stages, each within its deadline.
 
-``fast_path`` serves most requests; meanwhile this task sleeps in ``_serve``. A request that is not plain, or that takes
-long, leaves the fast path. ``_finish_on_slow_path`` finishes it, stage by stage; then the fast path goes on. The
+``fast_path`` serves most requests; meanwhile this task sleeps in ``_serve``. A request that it does not do, or that takes
+long, leaves it. ``_finish_on_slow_path`` finishes it, stage by stage; then the fast path goes on. The
 methods stand in this order.
 
 When the deadline of a stage has passed, the cancel scope around the step is cancelled, and ``_AFTER_TIMEOUT`` names the
@@ -74,7 +74,7 @@ class Connection(Client):
                 self.stream.close()
             if exchange is not None:
                 with kernel.contain(TASK, consequence):
-                    await self._leave(exchange)
+                    await self._abandon(exchange)
 
     async def _run(self) -> None:
         step: Callable[[Connection], Awaitable[None]] | None = Connection._serve
@@ -175,7 +175,7 @@ class Connection(Client):
         """Go on with the request that outlasted the fast path's timeout, then with those that follow."""
         if self.stage is Stage.APP and self.exchange is not None:
             self.exchange.asked = self.since
-        self.enter(Stage.SLOW_APP, self.now())
+        self.enter(Stage.SLOW_APP, self.current_time())
         if await self._serve_on_slow_path():
             await self._serve()
 
@@ -200,7 +200,7 @@ class Connection(Client):
 
     # -- the end ------------------------------------------------------------------------------------------------
 
-    async def _leave(self, exchange: Exchange) -> None:
+    async def _abandon(self, exchange: Exchange) -> None:
         """The connection is closed and the exchange was not finished: give its process back."""
         if not exchange.status:
             exchange.status = CLIENT_CLOSED

@@ -21,7 +21,7 @@ from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.interruptions import ClientGone
 from passenger_trio.server.http.stage import Stage
-from passenger_trio.server.logs.records import refusal_record
+from passenger_trio.server.logs.access_record import refusal_record
 
 __all__ = ["cut_short", "end_separately", "linger", "refuse", "refuse_late_head"]
 
@@ -48,7 +48,7 @@ async def refuse(client: Client, error: RequestError) -> None:
         exchange.bytes_sent = size
         await end_separately(client, exchange)
         return
-    since = client.since if client.stage is Stage.HEAD else min(client.refused_since, client.now())
+    since = client.since if client.stage is Stage.HEAD else min(client.refused_since, client.current_time())
     try:
         await client.send(data)
     except ClientGone:
@@ -68,7 +68,7 @@ def _log_refusal(client: Client, error: RequestError, size: int, since: float) -
     peer, known = client.peer, client.codec.known
     origin = read_origin(known.fields, client.front.trusted.trusts) if peer.trusted else None
     address = (origin.client if origin is not None else "") or peer.address
-    client.front.log_refusal(refusal_record(known, address, error, size, since, client.now()))
+    client.front.log_refusal(refusal_record(known, address, error, size, since, client.current_time()))
 
 
 async def cut_short(client: Client, exchange: Exchange, error: Exception) -> None:
@@ -129,7 +129,7 @@ async def linger(client: Client, *, may_send: bool = False) -> None:
             dropped = len(client.stream.recv_nowait())
             if not dropped:
                 return
-        client.enter(Stage.LINGER, client.now())
+        client.enter(Stage.LINGER, client.current_time())
         with trio.move_on_after(
             LINGER_TIME
         ):  # not the stage's deadline: that would also end the task that still ends a session

@@ -62,7 +62,7 @@ class Spans(Protocol):
     """The spans of a request, where it has some (``tracing/spans.py``)."""
 
     def ask(self, exchange: Exchange, now: float) -> bytes:
-        """A process is to be asked: the request's pairs for it."""
+        """A process is to be asked: its ``id_pairs``."""
 
     def finish(self, exchange: Exchange, client: str, now: float) -> None:
         """The response is over, or what came instead. :param client: its address."""
@@ -80,8 +80,8 @@ class Exchange:
     """The route of the client's process, as its cookie names it."""
 
     # Written by: tracing, spans
-    request_pairs: bytes
-    """Pairs for the application that are this request's alone (``request_id``)."""
+    id_pairs: bytes
+    """HTTP_X_REQUEST_ID, HTTP_X_REQUEST_START and what tracing adds, for the application: names and values, each ended by NUL (``codecs/request_id``)."""
     traceparent: bytes = b""
     """The position in a trace that was made here; ``b""``: none was."""
     spans: Spans | None = None
@@ -177,10 +177,10 @@ class Exchange:
     relay: Upgraded | None = None
     """What the connection carries behind the response."""
 
-    def __init__(self, head: Head, route: Route, request_pairs: bytes, started: float) -> None:
+    def __init__(self, head: Head, route: Route, id_pairs: bytes, started: float) -> None:
         self.head = head
         self.route = route
-        self.request_pairs = request_pairs
+        self.id_pairs = id_pairs
         self.started = started
         self.body_whole = not head.has_body
         # Fields that stages set in different orders are set here first: then all exchanges have one layout. PyPy's compiler gives up on a path on which the layout of
@@ -197,7 +197,7 @@ class Exchange:
     @property
     def request_id(self) -> bytes:
         """The same that the application gets, in logs, on error pages and in ``X-Request-Id`` there."""
-        return request_id_of(self.request_pairs)
+        return request_id_of(self.id_pairs)
 
     def sticky_fields(self, session: Session) -> list[tuple[bytes, bytes]]:
         """The cookie that sends the client to the process of the session again, if it does not have it already (OP13)."""

@@ -1,4 +1,4 @@
-"""The fast path: plain requests, from the head to the end of the response, in steps for which no task has to be woken.
+"""The fast path: most requests, from the head to the end of the response, in steps for which no task has to be woken.
 
 A connection's task sleeps in ``FastPath.run`` meanwhile. Each step is a callback, named for its event, and does what can be done without waiting. This is the
 whole loop; its states are stages of the connection (``Client.stage``):
@@ -11,13 +11,14 @@ whole loop; its states are stages of the connection (``Client.stage``):
     QUEUE  a process           on_granted (the pool)       _send_request, APP
     APP    the response        on_response (the process)   _send_response, then _next_request
     QUEUE, APP                 on_readable (the client)    it sent data or EOF before its response: reads are paused until then
-    any    --                  a step that is not plain    _leave: the task goes on where the step stopped
+    any    --                  what the path does not do   _leave_to_slow_path: the task goes on where the step stopped
+    any    --                  the client has ended        _leave_to_close: the task closes the connection
     any    --                  the deadline has passed     on_cancelled: the task goes on (``connection._AFTER_TIMEOUT``)
     ====== =================== =========================== =================================================================
 
 Every request begins in one method, ``_next_request``. The methods stand in the order of a request.
 
-A request is plain if all of these hold: it has arrived as a whole; a process is free now, or within ``FAST_PATH_TIMEOUT``; the process takes the request in one
+A request stays here if all of these hold: it has arrived as a whole; a process is free now, or within ``FAST_PATH_TIMEOUT``; the process takes the request in one
 write and answers with a whole, short response in one read; the client takes the response in one write. The steps store everything where the task would have
 stored it: in the ``Exchange``, and in the connection's stage.
 
@@ -31,7 +32,7 @@ from __future__ import annotations
 import outcome
 import trio
 
-from passenger_trio.codecs.response_head import parse
+from passenger_trio.codecs.response_head import parse_response_head
 from passenger_trio.codecs.response_lines import NO_BODY
 from passenger_trio.codecs.session_protocol import FLAG_CLOSE, FLAG_OOB_WORK
 from passenger_trio.core.model import SessionOutcome
@@ -75,7 +76,7 @@ class FastPath:
         """An error for the task, to raise as if it had found the error itself."""
 
     async def run(self) -> bool:
-        """Serve plain requests. Always a checkpoint.
+        """Serve requests. Always a checkpoint.
 
         It begins with the exchange in hand, if its request is here and no process was borrowed; else with the next request.
 
@@ -90,9 +91,9 @@ class FastPath:
             return False
         try:
             if client.exchange is None:
-                self._next_request(client.now())
+                self._next_request(client.current_time())
             else:
-                self._check_out(client.exchange, client.now())
+                self._check_out(client.exchange, client.current_time())
             if self._result is None:
                 self._task = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self.on_cancelled)
@@ -138,11 +139,11 @@ class FastPath:
                 except trio.WouldBlock:
                     return
                 except trio.BrokenResourceError:
-                    self._leave(False)
+                    self._leave_to_close()
                     return
-                self._next_request(client.now())
+                self._next_request(client.current_time())
             elif events & HUNG_UP:
-                self._leave(True)  # the slow path sees it, too
+                self._leave_to_slow_path()  # the slow path sees it, too
             elif not self._reads_paused and self._registration is not None:
                 self._reads_paused = True
                 self._registration.modify(0)
@@ -165,7 +166,7 @@ class FastPath:
                     if exchange.body_whole or take_body_nowait(codec, exchange):
                         self._check_out(exchange, now)
                     else:
-                        self._leave(True)
+                        self._leave_to_slow_path()
                     return
                 head_begun = codec.mid_head
         except RequestError as error:
@@ -183,7 +184,7 @@ class FastPath:
         client = self._client
         front = client.front
         if client.codec.peer_closed:
-            self._leave(False)
+            self._leave_to_close()
         elif head_begun:
             if client.stage is not Stage.HEAD:
                 client.enter(Stage.HEAD, now, front.options.header_timeout)
@@ -196,7 +197,7 @@ class FastPath:
             try:
                 client.codec.receive(client.stream.recv_nowait())
             except (trio.WouldBlock, trio.BrokenResourceError):
-                self._leave(False)
+                self._leave_to_close()
             else:
                 self._next_request(now)
 
@@ -227,7 +228,7 @@ class FastPath:
             waiter = exchange.waiter
             assert waiter is not None
             if waiter.error is not None or exchange.route.unlimited_paths:
-                self._leave(True)  # the task finds the answer in its place
+                self._leave_to_slow_path()  # the task finds the answer in its place
                 return
             exchange.waiter = None
             exchange.use_session(waiter.take())
@@ -241,10 +242,10 @@ class FastPath:
         try:
             stream = send_request(exchange, client.peer, now)
         except PassengerError:
-            self._leave(True)  # the task tries the same, and judges the process
+            self._leave_to_slow_path()  # the task tries the same, and judges the process
             return
         if not exchange.body_sent:
-            self._leave(True)
+            self._leave_to_slow_path()
             return
         if stream.registration is not None:
             stream.registration.on_ready = self.on_response
@@ -252,7 +253,7 @@ class FastPath:
             try:
                 stream.registration = client.front.poller.register(stream.fd, READABLE, self.on_response)
             except OSError:
-                self._leave(True)  # the slow path has a poll set of its own
+                self._leave_to_slow_path()  # the slow path has a poll set of its own
                 return
         client.enter_fast_path(Stage.APP, now)
 
@@ -275,14 +276,14 @@ class FastPath:
                 data = b""
             if len(data) == _READ and session.worker_protocol.keeps_idle:
                 data = _read_on(session.stream, data)
-            whole = session.worker_protocol.whole_response(data, exchange.head.method)
+            whole = session.worker_protocol.read_whole_response(data, exchange.head.method)
             if whole is not None:
                 self._send_response(exchange, session, *whole)
             else:
                 if data:
                     exchange.reader = exchange.new_reader(session)
                     exchange.reader.feed(data)
-                self._leave(True)  # the slow path sees the end of a stream, too
+                self._leave_to_slow_path()  # the slow path sees the end of a stream, too
         except Exception as error:  # noqa: BLE001  see above
             self._fail(error)
 
@@ -290,16 +291,16 @@ class FastPath:
         client = self._client
         exchange.session = None
         # The whole response is here: whatever becomes of it, the process is free.
-        now = client.now()
+        now = client.current_time()
         session.close(_DONE, keep_stream=not flags & FLAG_CLOSE, now=now)
         exchange.app_time = now - client.since
-        app = parse(payload)
+        app = parse_response_head(payload)
         if app.wants_oob_work or flags & FLAG_OOB_WORK:
             session.want_oob_work()
         if exchange.route.sticky is not None and (cookie := exchange.sticky_fields(session)):
             app = app.with_fields(cookie)
         codec = client.codec
-        data = codec.answer(app, body, date=client.front.date(), close=client.ends_after_response)
+        data = codec.write_app_response(app, body, date=client.front.date(), close=client.ends_after_response)
         exchange.status = app.status
         exchange.response_begun = True
         if exchange.head.method != b"HEAD" and app.status not in NO_BODY:
@@ -325,17 +326,25 @@ class FastPath:
         exchange.answered = True
         if codec.short:
             self.failure = IncompleteResponse("the application sent less than the Content-Length that it declared")
-        self._leave(True)
+        self._leave_to_slow_path()
 
     # -- away from the fast path ----------------------------------------------------------------------------------
 
-    def _leave(self, result: bool) -> None:
-        """Leave the fast path: the task goes on, with ``result``."""
+    def _leave_to_slow_path(self) -> None:
+        """The task goes on with the request where the step has stopped (``Connection._serve_on_slow_path``)."""
+        self._result = True
+        self._wake_task()
+
+    def _leave_to_close(self) -> None:
+        """No request is in hand, and none is to come: the task closes the connection."""
+        self._result = False
+        self._wake_task()
+
+    def _wake_task(self) -> None:
         client = self._client
-        self._result = result
         if client.stage is Stage.APP and client.exchange is not None:
             client.exchange.asked = client.since
-        client.enter(Stage.SLOW_APP, client.now())  # a stage without a deadline
+        client.enter(Stage.SLOW_APP, client.current_time())  # a stage without a deadline
         self._unregister()
         task, self._task = self._task, None
         if task is not None:
@@ -343,7 +352,7 @@ class FastPath:
 
     def _fail(self, failure: Exception) -> None:
         self.failure = failure
-        self._leave(True)
+        self._leave_to_slow_path()
 
     def on_cancelled(self, _: object) -> trio.lowlevel.Abort:
         """The task's scope is cancelled: the deadline of the stage has passed, or the server ends."""

@@ -56,7 +56,7 @@ async def forward_response(client: Client, exchange: Exchange) -> bool:
             again = exchange.repeatable
         if again and session.is_alone:
             # If it is dying, the second try must not go to it: until its exit is seen it is the only choice.
-            client.enter(Stage.SLOW_APP, client.now())
+            client.enter(Stage.SLOW_APP, client.current_time())
             await session.wait_left(EXIT_NOTICED_AFTER)
         exchange.give_back(outcome)
         if again:
@@ -78,7 +78,7 @@ async def forward_response(client: Client, exchange: Exchange) -> bool:
 
 
 def _overdue(client: Client, exchange: Exchange, session: Session) -> str:
-    seconds = client.now() - exchange.started
+    seconds = client.current_time() - exchange.started
     request = f"{exchange.head.method.decode()} {exchange.head.path.decode('latin-1')}"
     end = "ended: it was to go" if session.process.drained else "killed"
     return f"{request} was not finished after {seconds:.1f} s, and its process was {end}"

@@ -37,9 +37,9 @@ def init_request(client: Client, head: Head, now: float) -> Exchange:
     route = front.mounts.find(head.host, head.path)
     if route is not None:
         if said is NO_REQUEST_ID:
-            exchange = Exchange(head, route, front.new_request_pairs(), now)
+            exchange = Exchange(head, route, front.new_id_pairs(), now)
         else:
-            exchange = Exchange(head, route, front.new_request_pairs(said), now)
+            exchange = Exchange(head, route, front.new_id_pairs(said), now)
             exchange.proxy_time = proxy_time(said, time.time())
         if front.tracing is not None:
             front.tracing.begin(exchange, now)

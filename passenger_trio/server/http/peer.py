@@ -15,7 +15,7 @@ class Peer:
     """For logs: the IP address, or ``unix``."""
     trusted: bool
     """Whether its forwarded fields are believed (R11)."""
-    pairs: bytes
-    """The connection's part of every request head for an application."""
+    cgi_pairs: bytes
+    """REQUEST_SCHEME, SERVER_NAME, SERVER_PORT, REMOTE_ADDR and REMOTE_PORT for the applications: names and values, each ended by NUL. Made by the listener."""
     user: int | None = None
     """The user id of a peer on a Unix socket; None on TCP."""

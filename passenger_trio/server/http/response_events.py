@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from passenger_trio.codecs.response_head import Fields, parse, parse_interim, parse_switch, parse_trailers
+from passenger_trio.codecs.response_head import Fields, parse_interim, parse_response_head, parse_switch, parse_trailers
 from passenger_trio.codecs.response_lines import with_standard_fields
 from passenger_trio.codecs.session_protocol import (
     ACCEPT,
@@ -106,7 +106,7 @@ class ResponseEvents:
                 exchange.give_back(SessionOutcome.DONE)  # what the process sends next may be raw, and without an end
                 raise
         elif kind == HEAD:
-            app = parse(payload)
+            app = parse_response_head(payload)
             if cookie := self._sticky_fields():
                 app = app.with_fields(cookie)
             exchange.status = app.status
@@ -192,7 +192,7 @@ class ResponseEvents:
     def _look_for_crashes(self) -> None:
         session = self.exchange.session
         if session is not None and session.process.live.crash_check is not None:
-            session.process.live.crash_check.look(self.client.now())
+            session.process.live.crash_check.look(self.client.current_time())
 
     # -- an event stream has to end -----------------------------------------------------------------------------
 

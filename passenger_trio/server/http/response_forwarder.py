@@ -213,7 +213,7 @@ class _Forwarder(ResponseEvents):
         pieces, taken = self.reader.take_body(receive_buffer[:count])
         read = self.reader.pieces
         self._size.found(count, read - self._pieces)
-        self._small.found(count, self.client.now())
+        self._small.found(count, self.client.current_time())
         self._pieces = read
         if pieces:
             self._take_pieces(pieces)
@@ -241,7 +241,7 @@ class _Forwarder(ResponseEvents):
         if crash_check is None:
             return False
         for _ in range(_LAST_LOOKS):
-            badly = crash_check.verdict(self.exchange.started, self.client.now())
+            badly = crash_check.verdict(self.exchange.started, self.client.current_time())
             if badly is not None:
                 return badly
             await trio.sleep(_LAST_WORD / _LAST_LOOKS)

@@ -94,7 +94,7 @@ class ResponseWriter:
         client, buffer = self._client, self._buffer
         try:
             while buffer.ledger.backlog:
-                client.enter_write(client.now())
+                client.enter_write(client.current_time())
                 await trio.lowlevel.wait_writable(client.stream.socket)
                 buffer.send_nowait(client.stream)
         except trio.BrokenResourceError:
@@ -103,7 +103,7 @@ class ResponseWriter:
         except PassengerError as lost:
             self._fail(lost)
             return
-        client.enter(Stage.SLOW_APP, client.now())
+        client.enter(Stage.SLOW_APP, client.current_time())
         self._written = None
         written.set()
 

@@ -31,16 +31,16 @@ def send_request(exchange: Exchange, peer: Peer, now: float) -> RawStream:
     session = exchange.session
     assert session is not None
     head, upload = exchange.head, exchange.upload
-    address_pairs = peer.pairs
+    connection_pairs = peer.cgi_pairs
     if head.upgrade:
-        address_pairs = _ask_for_websocket(exchange, session, address_pairs)
+        connection_pairs = _ask_for_websocket(exchange, session, connection_pairs)
     whole = exchange.body_whole and upload is None
     data, exchange.framing = session.worker_protocol.request(
         head,
-        address_pairs,
+        connection_pairs,
         exchange.route.script_name,
         peer.trusted,
-        exchange.request_pairs if exchange.spans is None else exchange.spans.ask(exchange, now),
+        exchange.id_pairs if exchange.spans is None else exchange.spans.ask(exchange, now),
         exchange.body,
         whole,  # what is not here follows beside the response (send_body)
         head.content_length,
@@ -69,7 +69,7 @@ def try_process(client: Client, exchange: Exchange) -> bool:
     :raises RequestError: see ``send_request``.
     """
     try:
-        exchange.asked = now = client.now()
+        exchange.asked = now = client.current_time()
         send_request(exchange, client.peer, now).unregister()  # from here its task hears for it
     except RequestError:
         exchange.give_back(SessionOutcome.NOT_STARTED)
@@ -90,16 +90,16 @@ def try_process(client: Client, exchange: Exchange) -> bool:
     return True
 
 
-def _ask_for_websocket(exchange: Exchange, session: Session, address_pairs: bytes) -> bytes:
+def _ask_for_websocket(exchange: Exchange, session: Session, connection_pairs: bytes) -> bytes:
     """The connection's pairs as a process that takes WebSockets is to see them; for another it is an ordinary request.
 
     :raises RequestError: the handshake has no key.
     """
     exchange.wants_websocket = exchange.head.upgrade == b"websocket" and session.process.live.websocket
     if not exchange.wants_websocket:
-        return address_pairs
+        return connection_pairs
     check_key(exchange.head)
-    return address_pairs.replace(b"REQUEST_SCHEME\0http", b"REQUEST_SCHEME\0ws", 1)
+    return connection_pairs.replace(b"REQUEST_SCHEME\0http", b"REQUEST_SCHEME\0ws", 1)
 
 
 def _stream(exchange: Exchange, session: Session, now: float) -> RawStream:
@@ -109,10 +109,10 @@ def _stream(exchange: Exchange, session: Session, now: float) -> RawStream:
     One that was given straight from one request to the next in the queue is not looked at, if the process speaks by a loader of ours: under load that is
     every one, and a look costs as much as a read.
     """
-    fresh = exchange.retried > 0 or not (
+    new = exchange.retried > 0 or not (
         session.worker_protocol.keeps_idle or exchange.head.method in exchange.route.retried_methods
     )
-    stream = session.connect_nowait(fresh=fresh)
+    stream = session.connect_nowait(new=new)
     handed_on = exchange.queued and session.worker_protocol.keeps_idle
     while session.reused and not (handed_on and now - stream.idle_since < _STILL_WARM):
         try:

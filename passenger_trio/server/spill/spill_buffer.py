@@ -96,7 +96,7 @@ class SpillBuffer:
                 self.space.paused()
             self._moved = trio.Event()
             # A disk that was not usable may be so again without the consumer having moved.
-            with trio.move_on_after(float("inf") if disk else self.space.quota.retry_in(self.space.now())):
+            with trio.move_on_after(float("inf") if disk else self.space.quota.retry_in(self.space.current_time())):
                 await self._moved.wait()
             self._moved = None
 

@@ -52,7 +52,7 @@ class SpillStorage:
         self,
         directory: str,
         limit: int,
-        now: Callable[[], float],
+        current_time: Callable[[], float],
         files: Files = tempfiles,
         *,
         takes_file: Callable[[], bool] = lambda: True,
@@ -67,7 +67,7 @@ class SpillStorage:
         """Those that hold something, or a file."""
         self.open_files = 0
         """Counted from the moment in which a thread is sent to open one."""
-        self.now = now
+        self.current_time = current_time
         self.files = files
         self._takes_file = takes_file
         self._make_room = make_room
@@ -80,11 +80,11 @@ class SpillStorage:
 
     def usable(self, *, new_file: bool) -> bool:
         """Whether a write may be tried now, or one to a file that is still to be opened."""
-        return self.quota.usable(self.now(), new_file=new_file) and (not new_file or self._takes_file())
+        return self.quota.usable(self.current_time(), new_file=new_file) and (not new_file or self._takes_file())
 
     def paused(self) -> None:
         """A producer must wait."""
-        now = self.now()
+        now = self.current_time()
         quota = self.quota
         quota.paused += 1
         if quota.exhausted(now):
@@ -99,7 +99,7 @@ class SpillStorage:
 
     def failed(self, error: int) -> None:
         """A file could not be opened or written."""
-        now = self.now()
+        now = self.current_time()
         word = self.quota.failed(error, now)
         if self.quota.worth_a_line(now):
             lines.spill_failed(directory=self.directory, code=word, reason=os.strerror(error))
@@ -107,6 +107,6 @@ class SpillStorage:
     def lost(self, reason: str) -> SpillLost:
         """What is on disk cannot be read back."""
         self.quota.errors["read"] += 1
-        if self.quota.worth_a_line(self.now()):
+        if self.quota.worth_a_line(self.current_time()):
             lines.spill_lost(directory=self.directory, reason=reason)
         return SpillLost(f"its buffer cannot be read back: {reason}")

@@ -179,7 +179,7 @@ class RequestSpans:
         return int((self._wall + now) * 1e9)
 
     def ask(self, exchange: Exchange, now: float) -> bytes:
-        """A process is to be asked: the request's pairs for it. Raises nothing."""
+        """A process is to be asked: its ``id_pairs``. Raises nothing."""
         with self._kernel.contain(_TASK, "the request goes on without spans"):
             if self._app is None or self._tried != exchange.retried:
                 self._end_app(now, "the process did not answer, and another one is asked")
@@ -193,9 +193,9 @@ class RequestSpans:
                 )
                 position = self._app.get_span_context()
                 parent = TraceParent(f"{position.trace_id:032x}", f"{position.span_id:016x}", int(position.trace_flags))
-                self._own = exchange.request_pairs + trace_pairs(parent, list(position.trace_state.items()))
+                self._own = exchange.id_pairs + trace_pairs(parent, list(position.trace_state.items()))
                 exchange.traceparent = parent.encode()
-        return self._own or exchange.request_pairs
+        return self._own or exchange.id_pairs
 
     def _end_app(self, now: float, trouble: str = "") -> None:
         app, self._app = self._app, None

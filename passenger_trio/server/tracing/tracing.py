@@ -46,7 +46,7 @@ class TraceMaker:
         if not goes_on:
             drop_trace(exchange)
         parent = parent or new_traceparent(self._bits(128), self._bits(64))
-        exchange.request_pairs += trace_pairs(parent, ())
+        exchange.id_pairs += trace_pairs(parent, ())
         exchange.traceparent = parent.encode()
 
 

@@ -78,7 +78,7 @@ class Relay:
             in_doubt=self._in_doubt,
         )
         self._up.opposite, self._down.opposite = self._down, self._up
-        self._up.active = self._down.active = front.poller.time = client.now()
+        self._up.active = self._down.active = front.poller.time = client.current_time()
 
     async def run(self) -> None:
         """Pass bytes on until the relay is over, and give the session back. Raises nothing but cancellation."""
@@ -86,7 +86,7 @@ class Relay:
         session = exchange.session
         assert session is not None
         assert exchange.reader is not None
-        client.enter(Stage.RELAY, client.now(), on_due=self._on_due)
+        client.enter(Stage.RELAY, client.current_time(), on_due=self._on_due)
         client.due = self.due
         session.set_long_lived(self.end_soon)
         if client.front.draining:
@@ -168,12 +168,12 @@ class Relay:
     def end_soon(self) -> None:
         """Both sides have a last time to end by themselves."""
         client = self._client
-        self.ends = min(self.ends, client.now() + client.front.options.websocket_drain)
+        self.ends = min(self.ends, client.current_time() + client.front.options.websocket_drain)
         client.due = min(client.due, self.ends)
 
     def send_final_close(self) -> None:
         """Send the client of a WebSocket a Close, if that can be done at once."""
-        restarts = self._client.now() >= self.ends and not self._client.front.draining
+        restarts = self._client.current_time() >= self.ends and not self._client.front.draining
         self.say_end(SERVICE_RESTART if restarts else GOING_AWAY)
 
     def record_end(self) -> None:

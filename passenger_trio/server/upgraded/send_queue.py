@@ -22,14 +22,14 @@ __all__ = ["SendQueue"]
 class SendQueue:
     """:param tell: called while bytes are kept, with the time at which the kernel last took some; with infinity when nothing is kept any more."""
 
-    __slots__ = ("_clear", "_kept", "_now", "_nursery", "_stream", "_tell", "sent")
+    __slots__ = ("_clear", "_current_time", "_kept", "_nursery", "_stream", "_tell", "sent")
 
     def __init__(
-        self, stream: RawStream, nursery: trio.Nursery, now: Callable[[], float], tell: Callable[[float], None]
+        self, stream: RawStream, nursery: trio.Nursery, current_time: Callable[[], float], tell: Callable[[float], None]
     ) -> None:
         self._stream = stream
         self._nursery = nursery
-        self._now = now
+        self._current_time = current_time
         self._tell = tell
         self.sent = 0
         """Bytes that the kernel has taken."""
@@ -54,7 +54,7 @@ class SendQueue:
         self.sent += sent
         if sent < len(data):
             self._kept = bytearray(data[sent:] if sent else data)
-            self._tell(self._now())
+            self._tell(self._current_time())
             self._nursery.start_soon(self._write_kept)
 
     async def _write_kept(self) -> None:
@@ -73,7 +73,7 @@ class SendQueue:
                 if sent:
                     self.sent += sent
                     del kept[:sent]
-                    self._tell(self._now())
+                    self._tell(self._current_time())
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:

@@ -111,7 +111,7 @@ class WebSocket:
 
     def __init__(self, client: Client, exchange: Exchange) -> None:
         front = client.front
-        now = client.now()
+        now = client.current_time()
         self._client = client
         self._exchange = exchange
         self._life = WebSocketLife(Times.of(front.options), now)
@@ -142,13 +142,13 @@ class WebSocket:
         assert session is not None
         assert session.stream is not None
         assert isinstance(exchange.reader, ResponseReader)  # no other worker protocol has it
-        client.enter(Stage.WEBSOCKET, client.now(), on_due=self._on_due)
+        client.enter(Stage.WEBSOCKET, client.current_time(), on_due=self._on_due)
         self._session_reader = MessageReader(exchange.reader.take_rest())
         exchange.reader = None
         early = client.codec.hand_over()
         async with trio.open_nursery() as nursery:
-            self._to_client = SendQueue(client.stream, nursery, client.now, self._client_moved)
-            self._to_worker = SendQueue(session.stream, nursery, client.now, self._worker_moved)
+            self._to_client = SendQueue(client.stream, nursery, client.current_time, self._client_moved)
+            self._to_worker = SendQueue(session.stream, nursery, client.current_time, self._worker_moved)
             session.set_long_lived(self._process_goes, taken_over=False)
             if client.front.draining:
                 self.end_soon()
@@ -163,11 +163,11 @@ class WebSocket:
 
     def end_soon(self) -> None:
         """The server is to end: both sides have a last time to end by themselves."""
-        self._life.drain(GOING_AWAY, self._client.now(), random.random())
+        self._life.drain(GOING_AWAY, self._client.current_time(), random.random())
         self._set_due()
 
     def _process_goes(self) -> None:
-        self._life.drain(SERVICE_RESTART, self._client.now(), random.random())
+        self._life.drain(SERVICE_RESTART, self._client.current_time(), random.random())
         self._set_due()
 
     def _on_due(self, now: float) -> bool:
@@ -192,7 +192,7 @@ class WebSocket:
         life = self._life
         life.client_stuck = since
         if since == math.inf:
-            life.heard = self._client.now()
+            life.heard = self._client.current_time()
             pong, self._pong = self._pong, None
             if pong is not None:
                 self._send(encode_frame(PONG, pong))
@@ -201,7 +201,7 @@ class WebSocket:
     def _worker_moved(self, since: float) -> None:
         self._life.worker_stuck = since
         if since == math.inf:
-            self._life.heard = self._client.now()
+            self._life.heard = self._client.current_time()
         self._set_due()
 
     def _perform(self, orders: Iterable[Order]) -> None:
@@ -285,7 +285,7 @@ class WebSocket:
     def _take_from_worker(self, kind: int, payload: bytes, last: bool, out: list[bytes]) -> None:
         life = self._life
         opcode = _TO_CLIENT.get(kind)
-        now = self._client.now()
+        now = self._client.current_time()
         if opcode is not None:
             if life.client is _OPEN:  # else nobody wants it any more
                 out.append(encode_frame(CONTINUATION if self._within else opcode, payload, final=last))
@@ -312,7 +312,7 @@ class WebSocket:
 
     def _worker_gone(self, broken: bool) -> None:
         if self._life.worker is not Side.GONE:
-            self._perform(self._life.worker_lost(self._client.now(), broken=broken))
+            self._perform(self._life.worker_lost(self._client.current_time(), broken=broken))
             # The process is not to blame for its end before its exit has been seen.
             self._exchange.give_back(SessionOutcome.PROCESS_FAILED if broken else SessionOutcome.DONE)
 
@@ -350,7 +350,7 @@ class WebSocket:
                     await self._let_go()
                     break
                 if ended:
-                    self._perform(life.client_lost(client.now()))
+                    self._perform(life.client_lost(client.current_time()))
                     break
                 if life.client is _OPEN:
                     await self._to_worker.wait_clear()
@@ -363,14 +363,14 @@ class WebSocket:
                 data = await self._read(stream, size)
                 ended = not data
         except trio.BrokenResourceError:
-            self._perform(life.client_lost(client.now()))
+            self._perform(life.client_lost(client.current_time()))
         except trio.ClosedResourceError:
             pass  # it was given up on
         self._client_over()
 
     def _take_from_client(self, data: bytes) -> None:
         life = self._life
-        now = self._client.now()
+        now = self._client.current_time()
         life.heard = now
         self.bytes_up += len(data)
         out: list[bytes] = []

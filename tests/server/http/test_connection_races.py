@@ -346,7 +346,7 @@ async def test_R27_the_end_of_a_stall_and_the_clients_taking_more_in_one_step(sl
 
                 def due(connection: Connection = connection, turn: int = turn) -> None:
                     if (connection.stage, connection.stage_number) == (Stage.WRITE, turn):
-                        connection.on_deadline(connection.now())
+                        connection.on_deadline(connection.current_time())
 
                 signal = Signal(world, due)
                 await settled()

@@ -69,7 +69,7 @@ async def test_the_scheme_is_ws_or_wss() -> None:
         for scheme in (b"http", b"https"):
             client = world.connect()
             pairs = b"REQUEST_SCHEME\0" + scheme + b"\0SERVER_NAME\0localhost\0"
-            client.connection.peer = attrs.evolve(client.connection.peer, pairs=pairs)
+            client.connection.peer = attrs.evolve(client.connection.peer, cgi_pairs=pairs)
             client.send(handshake())
             await connected(client)
     assert schemes == ["ws", "wss"]
