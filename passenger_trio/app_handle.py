@@ -13,10 +13,10 @@ from passenger_trio.core.model import GroupKey
 from passenger_trio.core.state import EnabledStatus
 from passenger_trio.core.statistics import GroupStatistics
 from passenger_trio.errors import NotFound, NotPossible, RestartFailed, SpawnError
+from passenger_trio.late_classes import frozen
 from passenger_trio.options import AppOptions
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.session import Process
-from passenger_trio.records import frozen
 from passenger_trio.spawning.spawner import LiveProcess
 
 __all__ = ["AppHandle", "AppProcess", "find_key"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 
 __all__ = ["AppResponse", "Fields", "named"]
 

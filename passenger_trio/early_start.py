@@ -21,9 +21,9 @@ from contextlib import ExitStack
 from passenger_trio.admin.registry import InstanceDir, create_instance_dir
 from passenger_trio.core.early_loader import may_start_early
 from passenger_trio.errors import PassengerError
+from passenger_trio.late_classes import define
 from passenger_trio.options import AppOptions, Config
 from passenger_trio.preflight import examine
-from passenger_trio.records import define
 from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.detect import DetectedApp

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import attrs
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = [
     "KINDS",

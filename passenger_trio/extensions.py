@@ -14,9 +14,9 @@ from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import SpawnError
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.late_classes import frozen
 from passenger_trio.options import AppOptions
 from passenger_trio.pool.callables import OnEvent
-from passenger_trio.records import frozen
 from passenger_trio.server.answers.custom_page import ErrorPage, FailedRequest
 from passenger_trio.server.answers.page_layout import Page
 from passenger_trio.server.logs.access_record import AccessRecord

@@ -23,8 +23,8 @@ import trio
 
 from passenger_trio.errors import NotPossible
 from passenger_trio.extensions import Extensions
+from passenger_trio.late_classes import define
 from passenger_trio.options import Config
-from passenger_trio.records import define
 from passenger_trio.running import RunningServer
 from passenger_trio.server.listening.bind import GivenListener
 from passenger_trio.tree import open_server

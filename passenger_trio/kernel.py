@@ -39,8 +39,8 @@ from typing import Any
 import trio
 
 from passenger_trio.core.task_restarts import LONGEST, TaskRestarts
+from passenger_trio.late_classes import define
 from passenger_trio.log_lines import tasks as lines
-from passenger_trio.records import define
 
 __all__ = ["ErrorKernel", "Fault"]
 

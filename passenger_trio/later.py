@@ -17,7 +17,7 @@ from importlib import import_module
 
 import trio
 
-from passenger_trio.records import build_next
+from passenger_trio.late_classes import build_next
 
 __all__ = ["CLIENTS", "LATER", "ON_OCCASION", "OPERATORS", "build_classes", "import_everything", "import_rest"]
 
@@ -73,7 +73,7 @@ async def import_rest(names: Sequence[str] = LATER, accepts: trio.Event | None =
 
 
 async def build_classes() -> None:
-    """Finish the classes that attrs builds late (``records``), one at a time. Always a checkpoint."""
+    """Finish the classes that attrs builds late (``late_classes``), one at a time. Always a checkpoint."""
     is_more = True
     while is_more:
         is_more = build_next()

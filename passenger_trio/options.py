@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = [
     "FRONTS_AUTO",

@@ -20,13 +20,13 @@ import trio
 from passenger_trio.core.model import GroupKey
 from passenger_trio.extensions import Extensions
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.late_classes import define, frozen
 from passenger_trio.options import PoolOptions
 from passenger_trio.pool.callables import Callables
 from passenger_trio.pool.gauges import Gauges
 from passenger_trio.pool.hooks import LAST, Hooks, parse_hooks
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.restart_file_poller import RestartFilePoller
-from passenger_trio.records import define, frozen
 from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.choose_spawner import MakeSpawner, SpawnerFacts, SpawnerParts, spawners_of

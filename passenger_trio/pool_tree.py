@@ -29,6 +29,7 @@ from passenger_trio.core.statistics import PoolStatistics
 from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError
 from passenger_trio.extensions import Extensions
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.late_classes import define
 from passenger_trio.library_errors import reword
 from passenger_trio.options import Config
 from passenger_trio.pool.events import Listener as EventListener
@@ -38,7 +39,6 @@ from passenger_trio.pool.startup import wait_until
 from passenger_trio.pool.waiter import Waiter
 from passenger_trio.pool_parts import PoolParts
 from passenger_trio.preflight import examine
-from passenger_trio.records import define
 from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.system.pidfd import why_no_processes

@@ -17,10 +17,10 @@ from passenger_trio.core.fronts.front_metrics import FrontMetrics
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.reload_plan import Plan
 from passenger_trio.errors import NotFound, NotPossible
+from passenger_trio.late_classes import define, frozen
 from passenger_trio.options import AppOptions, Config
 from passenger_trio.pool.events import Listener as EventListener
 from passenger_trio.pool.pool import Pool
-from passenger_trio.records import define, frozen
 from passenger_trio.reload.reloading import Reloading
 from passenger_trio.served_app import ServedApp
 from passenger_trio.server.front import Front

@@ -10,7 +10,7 @@ import trio
 
 from passenger_trio.app_handle import AppHandle
 from passenger_trio.app_response import AppResponse, Fields
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 from passenger_trio.server.front import Front
 
 if TYPE_CHECKING:

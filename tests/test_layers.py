@@ -14,7 +14,7 @@ PACKAGE = ROOT / "passenger_trio"
 # Layer -> what it may import of the package. Order: bottom to top.
 ALLOWED: dict[str, set[str]] = {
     "version": set(),
-    "records": set(),
+    "late_classes": set(),
     "late_patterns": set(),
     "errors": {"core"},  # the evidence of a spawn that failed, which errors carry
     "options": {"errors"},
@@ -214,7 +214,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 # "" is the package itself: it names its faces.
 
-BELOW_EVERYTHING = {"records", "late_patterns"}  # attrs and re, for the start
+BELOW_EVERYTHING = {"late_classes", "late_patterns"}  # attrs and re, for the start
 
 # The rooms of server/, bottom to top: a module may import what is in its own row, or below. ``http`` is on three floors: its state, its stages, its driver.
 SERVER_ROOMS: list[set[str]] = [

@@ -9,7 +9,7 @@ import trio
 
 from passenger_trio.admin.memory_gauges import MemoryGauges
 from passenger_trio.codecs.openmetrics import Exposition
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 from passenger_trio.running import RunningServer
 
 __all__ = ["Admin"]

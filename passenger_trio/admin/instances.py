@@ -24,7 +24,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 from passenger_trio.system.private_dirs import why_insecure
 
 __all__ = [

@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from passenger_trio.core.model import GroupKey
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 from passenger_trio.system.process_gauges import measure
 from passenger_trio.system.threads import NoThread, in_thread
 

@@ -29,8 +29,8 @@ from passenger_trio.core.caller_limit import CallerLimit
 from passenger_trio.core.health import QUESTIONS
 from passenger_trio.core.metrics_address import parse_metrics_address
 from passenger_trio.errors import AdminRefused, BindError
+from passenger_trio.late_classes import define
 from passenger_trio.log_lines import server as lines
-from passenger_trio.records import define
 from passenger_trio.system.listen import holder_of_port, listen_tcp, listen_unix
 from passenger_trio.system.raw_stream import RawStream
 

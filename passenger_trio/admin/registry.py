@@ -30,7 +30,7 @@ from passenger_trio.admin.instances import (
     names_in,
 )
 from passenger_trio.errors import OptionError
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 from passenger_trio.system.app_dirs import remove_app_dirs
 from passenger_trio.system.private_dirs import make_private
 

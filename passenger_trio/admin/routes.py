@@ -24,7 +24,7 @@ from passenger_trio.admin.metrics import metrics
 from passenger_trio.codecs.admin_api import Field, Text
 from passenger_trio.codecs.openmetrics import CONTENT_TYPE
 from passenger_trio.errors import AdminRefused
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 from passenger_trio.version import __version__
 
 __all__ = ["ROUTES", "Answer", "Route", "find_route", "openapi"]

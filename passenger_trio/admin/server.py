@@ -35,8 +35,8 @@ from passenger_trio.codecs.admin_api import (
 from passenger_trio.core.caller_limit import CallerLimit
 from passenger_trio.errors import AdminRefused
 from passenger_trio.events import as_json
+from passenger_trio.late_classes import define
 from passenger_trio.log_lines import server as lines
-from passenger_trio.records import define
 from passenger_trio.system.callers import Caller, serve_callers
 from passenger_trio.system.raw_stream import RawStream
 from passenger_trio.system.threads import NoThread

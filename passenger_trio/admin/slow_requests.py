@@ -16,8 +16,8 @@ import attrs
 import trio
 
 from passenger_trio.admin.context import Admin
+from passenger_trio.late_classes import define
 from passenger_trio.log_lines import requests as lines
-from passenger_trio.records import define
 from passenger_trio.spawning.backtraces import take_backtrace
 
 __all__ = ["SlowRequests", "watch_slow_requests"]

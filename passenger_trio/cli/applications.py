@@ -11,7 +11,7 @@ import os
 import click
 
 from passenger_trio.errors import NothingToServe
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["Mount", "mount", "root_and_target"]
 

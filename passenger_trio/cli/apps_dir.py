@@ -16,8 +16,8 @@ import click
 from passenger_trio.core.apps_dir_plan import choose
 from passenger_trio.core.config_text import ConfigText, read_app_file
 from passenger_trio.errors import ConfigError, PassengerError
+from passenger_trio.late_classes import define
 from passenger_trio.options import AppOptions
-from passenger_trio.records import define
 from passenger_trio.spawning.accounts import remembering
 from passenger_trio.system.regular_files import read_regular
 

@@ -16,8 +16,8 @@ import click
 from passenger_trio.core.option_values import parse_duration, parse_size
 from passenger_trio.core.pool_size import parse_pool_size
 from passenger_trio.errors import OptionError
+from passenger_trio.late_classes import frozen
 from passenger_trio.options import LEAST, MOST, NOT_ZERO, AppOptions, PoolOptions, ServerOptions
-from passenger_trio.records import frozen
 
 __all__ = [
     "ENV_PREFIX",

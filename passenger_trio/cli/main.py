@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from passenger_trio.errors import EnvironmentUnfit, PassengerError
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 
 __all__ = ["Outcome", "cli", "entry", "main"]
 

@@ -27,8 +27,8 @@ from passenger_trio.core.config_text import ConfigText, Setting, read_passengerf
 from passenger_trio.core.option_checks import check
 from passenger_trio.core.pool_size import ceiling_of
 from passenger_trio.errors import ConfigError, NothingToServe, OptionError, PassengerError
+from passenger_trio.late_classes import frozen
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
-from passenger_trio.records import frozen
 
 if TYPE_CHECKING:
     from passenger_trio.spawning.detect import DetectedApp

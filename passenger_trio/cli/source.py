@@ -16,8 +16,8 @@ from passenger_trio.cli.apps_dir import AppFolder
 from passenger_trio.cli.settings import Settled, find_config, settle
 from passenger_trio.core.config_text import ConfigText
 from passenger_trio.errors import ReloadRefused
+from passenger_trio.late_classes import define
 from passenger_trio.options import AppOptions
-from passenger_trio.records import define
 from passenger_trio.reload.config_source import ReadConfig
 from passenger_trio.system import logs
 from passenger_trio.system.paths import absolute_path

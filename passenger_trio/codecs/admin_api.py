@@ -21,7 +21,7 @@ import attrs
 import h11
 
 from passenger_trio.errors import AdminRefused
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = [
     "MAX_NESTING",

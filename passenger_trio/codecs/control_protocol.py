@@ -14,7 +14,7 @@ from typing import Any, Final
 from passenger_trio.core.fork_safety import Hazard
 from passenger_trio.core.model import ErrorCategory
 from passenger_trio.errors import SpawnServerError
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = [
     "CONTRACT_VERSION",

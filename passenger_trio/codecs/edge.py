@@ -18,7 +18,7 @@ from passenger_trio.codecs.head import Head, HttpLimits
 from passenger_trio.codecs.hosts import valid_host
 from passenger_trio.codecs.lines import TOKEN, LineScan, read_field
 from passenger_trio.codecs.refusals import refuse
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["SINGLETONS", "HeadScan", "Known", "check_head", "spoken_version"]
 

@@ -22,7 +22,7 @@ from ipaddress import ip_address
 
 from passenger_trio.codecs.hosts import name_of, port_of, valid_host
 from passenger_trio.codecs.patterns import compiled
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["Origin", "read_origin"]
 

@@ -31,8 +31,8 @@ import attrs
 from passenger_trio.core.evidence import Evidence
 from passenger_trio.core.model import GroupKey
 from passenger_trio.errors import BadFrontMessage
+from passenger_trio.late_classes import frozen
 from passenger_trio.options import AppOptions, Config
-from passenger_trio.records import frozen
 
 __all__ = [
     "Accept",

@@ -10,8 +10,8 @@ import attrs
 
 from passenger_trio.codecs.forwarded import Origin
 from passenger_trio.codecs.request_id import NO_REQUEST_ID, RequestId
+from passenger_trio.late_classes import define, frozen
 from passenger_trio.options import ServerOptions
-from passenger_trio.records import define, frozen
 
 __all__ = ["Head", "HeaderCache", "HttpLimits"]
 

@@ -18,7 +18,7 @@ from passenger_trio.codecs.patterns import compiled
 from passenger_trio.codecs.response_lines import NO_BODY
 from passenger_trio.codecs.session_protocol import MAX_HEAD
 from passenger_trio.errors import MalformedResponse, RequestError
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 
 __all__ = ["Body", "HeadScan", "WorkerHead", "malformed", "parse_plain_head", "read_head"]
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 import attrs
 
 from passenger_trio.core.tally import Histogram
-from passenger_trio.records import define, frozen
+from passenger_trio.late_classes import define, frozen
 
 __all__ = ["CONTENT_TYPE", "END", "PAUSE", "Exposition", "Family", "Section", "encode"]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["NO_REQUEST_ID", "RequestId", "make_id_pairs", "proxy_time", "read_request_id", "request_id_of"]
 

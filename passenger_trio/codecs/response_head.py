@@ -17,7 +17,7 @@ import attrs
 from passenger_trio.codecs.chunked import may_trail
 from passenger_trio.codecs.patterns import compiled
 from passenger_trio.errors import MalformedResponse, UnfitResponseHead
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 
 __all__ = [
     "AppHead",

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import attrs
 
 from passenger_trio.errors import OptionError
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["StickyCookie"]
 

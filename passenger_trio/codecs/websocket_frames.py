@@ -29,8 +29,8 @@ from passenger_trio.core.websocket_close_codes import (
     PROTOCOL_ERROR,
     is_sendable,
 )
+from passenger_trio.late_classes import frozen
 from passenger_trio.options import ServerOptions
-from passenger_trio.records import frozen
 
 if TYPE_CHECKING:
     from wsproto.frame_protocol import FrameProtocol

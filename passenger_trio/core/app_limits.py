@@ -16,8 +16,8 @@ import attrs
 
 from passenger_trio.core.option_values import parse_size
 from passenger_trio.errors import OptionError
+from passenger_trio.late_classes import frozen
 from passenger_trio.options import AppOptions
-from passenger_trio.records import frozen
 
 __all__ = ["UNLIMITED", "AppLimits", "check_grantable", "limits_of", "parse_core"]
 

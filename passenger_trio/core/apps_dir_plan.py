@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from passenger_trio.late_classes import frozen
 from passenger_trio.options import AppOptions
-from passenger_trio.records import frozen
 
 __all__ = ["Choice", "choose"]
 

@@ -31,7 +31,7 @@ import math
 
 from passenger_trio.core.model import SpawnFailure
 from passenger_trio.core.policy_limits import PoolLimits
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 
 CRASHES_TOLERATED = 3
 """This many crashes in a row leave the circuit closed. With the default limits they wait 0.1, 0.3 and 0.9 seconds."""

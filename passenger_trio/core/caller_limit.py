@@ -21,7 +21,7 @@ from collections import Counter
 
 import attrs
 
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 
 __all__ = ["CallerLimit"]
 

@@ -19,7 +19,7 @@ from passenger_trio.core.model import (
     SpawnFailure,
     WaiterId,
 )
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 
 class Reason(enum.Enum):

@@ -18,8 +18,8 @@ from typing import Any
 import attrs
 
 from passenger_trio.errors import ConfigError
+from passenger_trio.late_classes import frozen
 from passenger_trio.options import AppOptions, PoolOptions, ServerOptions
-from passenger_trio.records import frozen
 
 __all__ = ["ConfigText", "Setting", "read_app_file", "read_passengerfile", "read_toml"]
 

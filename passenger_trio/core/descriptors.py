@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import errno
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["SHORT_OF_DESCRIPTORS", "Descriptors"]
 

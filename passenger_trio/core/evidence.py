@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from passenger_trio.core.policy_limits import GroupLimits
 from passenger_trio.core.statistics import GroupStatistics
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["Evidence", "ProcessEnd", "ProcessEvidence", "process_evidence"]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 AUTO, SMART, DIRECT = "auto", "smart", "direct"
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from passenger_trio.core.state import EnabledStatus
 from passenger_trio.core.statistics import GroupGauges, GroupStatistics, PoolStatistics
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["QUESTIONS", "Check", "Facts", "Health", "ask", "has_capacity"]
 

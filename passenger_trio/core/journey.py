@@ -12,7 +12,7 @@ import enum
 
 import attrs
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 SUPERVISOR_STEPS: dict[str, str] = {
     "preparation": "Prepare the spawn: output pipe, token, environment",

@@ -39,7 +39,7 @@ from passenger_trio.core import capacity, group_restarts, making_room, retiring
 from passenger_trio.core.commands import Command, Reason
 from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, ProcessState
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["FIRST_GUESS", "Calculation", "calculate", "estimated", "fit", "guess_anew", "measured", "most_by_files"]
 

@@ -12,7 +12,7 @@ from typing import NewType
 import attrs
 
 from passenger_trio.core.journey import Journey
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 ProcessId = NewType("ProcessId", int)
 """Identity of an application process in the pool: a counter, never the operating system's pid (pids are reused)."""

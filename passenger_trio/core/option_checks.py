@@ -25,6 +25,7 @@ from passenger_trio.core.app_limits import limits_of
 from passenger_trio.core.option_values import parse_fronts, parse_mode, parse_umask
 from passenger_trio.core.pool_size import ceiling_of, parse_pool_size, share_of
 from passenger_trio.errors import OptionError
+from passenger_trio.late_classes import frozen
 from passenger_trio.options import (
     LEAST,
     MAX_WEBSOCKET_MESSAGE,
@@ -35,7 +36,6 @@ from passenger_trio.options import (
     PoolOptions,
     ServerOptions,
 )
-from passenger_trio.records import frozen
 
 __all__ = ["TYPE_OPTIONS", "check", "check_app", "check_minimums", "check_types"]
 

@@ -14,8 +14,8 @@ from typing import Any
 import attrs
 
 from passenger_trio.core.pool_size import share_of
+from passenger_trio.late_classes import frozen
 from passenger_trio.options import AppOptions, PoolOptions
-from passenger_trio.records import frozen
 
 __all__ = ["GroupLimits", "PoolLimits", "group_limits", "pool_limits", "session_limit"]
 

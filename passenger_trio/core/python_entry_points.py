@@ -34,7 +34,7 @@ from passenger_trio.core.python_names import (
     bindings_of,
     returns_of,
 )
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = [
     "FACTORY_NAMES",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["Opinion", "Verdict", "asgi", "framework", "method_result", "neither", "probable", "wsgi"]
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = [
     "Binding",

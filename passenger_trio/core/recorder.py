@@ -28,7 +28,7 @@ import attrs
 from passenger_trio.core import backoff_and_circuit, commands, journey, model, snapshot, state
 from passenger_trio.core.policy import PoolPolicy
 from passenger_trio.core.policy_limits import PoolLimits
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["FACTS", "Entry", "RecordedPolicy", "from_json", "replay", "to_json"]
 

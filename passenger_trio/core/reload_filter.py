@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["DEFAULT_INCLUDES", "ReloadFilter"]
 

@@ -28,8 +28,8 @@ import attrs
 
 from passenger_trio.core.app_cgroup import CGROUP_OPTIONS
 from passenger_trio.core.model import GroupKey
+from passenger_trio.late_classes import frozen
 from passenger_trio.options import AppOptions, PoolOptions, ServerOptions
-from passenger_trio.records import frozen
 
 __all__ = ["AppSetup", "Change", "Kind", "Plan", "Setup", "make_plan"]
 

@@ -13,7 +13,7 @@ Laws: a file that exists when the poller begins requests no restart. Its removal
 
 from __future__ import annotations
 
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 
 __all__ = ["ALWAYS_RESTART", "RESTART", "RestartFile"]
 

@@ -37,7 +37,7 @@ from passenger_trio.core.model import (
     WaiterId,
 )
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
-from passenger_trio.records import define, frozen
+from passenger_trio.late_classes import define, frozen
 
 
 class EnabledStatus(enum.Enum):

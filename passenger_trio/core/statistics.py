@@ -14,7 +14,7 @@ from passenger_trio.core.commands import Reason
 from passenger_trio.core.model import AttemptId, GroupKey, ProcessId, SpawnFailure
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.core.state import EnabledStatus, GroupState, PoolState, Rejection
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 
 @frozen

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 
-from passenger_trio.records import define, frozen
+from passenger_trio.late_classes import define, frozen
 
 __all__ = ["CALM", "FIRST", "INTENSITY", "LONGEST", "SERVED", "TaskRestarts", "Verdict"]
 

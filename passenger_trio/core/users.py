@@ -22,7 +22,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Mapping
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["Account", "Because", "Choice", "choose_user", "environment_of", "is_allowed", "may_become"]
 

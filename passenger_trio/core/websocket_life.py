@@ -40,8 +40,8 @@ from passenger_trio.core.websocket_close_codes import (
     SERVICE_RESTART,
     TRY_AGAIN_LATER,
 )
+from passenger_trio.late_classes import frozen
 from passenger_trio.options import ServerOptions
-from passenger_trio.records import frozen
 
 __all__ = [
     "AbortWorker",

@@ -24,7 +24,7 @@ import trio
 
 from passenger_trio.dashboard.page import document, fragment, policy
 from passenger_trio.errors import AdminError
-from passenger_trio.records import define, frozen
+from passenger_trio.late_classes import define, frozen
 from passenger_trio.system.raw_stream import RawStream
 from passenger_trio.system.threads import NoThread, in_thread
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = [
     "SIGNS",

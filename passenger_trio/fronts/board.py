@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable, Iterator
 
 from passenger_trio.core.accept_gate import Turn, turn
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 from passenger_trio.system.shared_page import SharedPage
 
 __all__ = ["BEAT", "STALE", "Board", "BoardGate", "FrontLine", "Hint"]

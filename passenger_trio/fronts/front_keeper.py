@@ -51,9 +51,9 @@ from passenger_trio.fronts.explaining import MOST, may_explain
 from passenger_trio.fronts.link import BrokenLink, OwnerLink
 from passenger_trio.fronts.log_of_front import write_line
 from passenger_trio.fronts.setup import FrontSetup
+from passenger_trio.late_classes import define
 from passenger_trio.log_lines import server as lines
 from passenger_trio.options import AppOptions
-from passenger_trio.records import define
 from passenger_trio.system.children import start_program
 from passenger_trio.system.packets import packet_pair
 from passenger_trio.system.pidfd import PidFd, pin_child

@@ -19,8 +19,8 @@ from typing import Protocol
 from passenger_trio.core.fronts.front_group import Slot
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.errors import ProcessUnreachable
+from passenger_trio.late_classes import define
 from passenger_trio.pool.session import Process, Session, SessionOwner
-from passenger_trio.records import define
 from passenger_trio.spawning.spawner import ServingProcess
 from passenger_trio.system.raw_stream import RawStream
 

@@ -12,7 +12,7 @@ from functools import partial
 from passenger_trio.codecs.http1_worker import WORKER_PROTOCOLS
 from passenger_trio.codecs.worker_protocol import WorkerProtocol
 from passenger_trio.core.fronts.messages import ProcessCame
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 from passenger_trio.spawning.generic import Endpoint, belongs
 from passenger_trio.spawning.spawner import warn_of_stranger
 from passenger_trio.system.crash_check import CrashCheck

@@ -9,7 +9,7 @@ import trio
 
 from passenger_trio.codecs.front_reports import Served
 from passenger_trio.core.fronts.share import Share
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["FrontSetup", "OwnersClock", "offset_of_clock"]
 

@@ -20,10 +20,10 @@ from passenger_trio.core.model import GroupKey
 from passenger_trio.core.reload_filter import ReloadFilter
 from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.late_classes import frozen
 from passenger_trio.log_lines import processes as lines
 from passenger_trio.options import AppOptions
 from passenger_trio.pool.pool import Pool
-from passenger_trio.records import frozen
 from passenger_trio.system.extras import import_extra
 
 __all__ = ["CodeWatcher", "Watched", "watched"]

@@ -30,11 +30,11 @@ from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import AttemptId, ErrorCategory, GroupKey, ProcessId, SpawnFailure
 from passenger_trio.errors import SpawnError
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.late_classes import define
 from passenger_trio.log_lines import processes as lines
 from passenger_trio.pool.oob_work import run_oob_work
 from passenger_trio.pool.process_keeper import Keeper
 from passenger_trio.pool.session import Process
-from passenger_trio.records import define
 from passenger_trio.spawning.choose_spawner import MakeSpawner
 from passenger_trio.spawning.spawner import LiveProcess, PreloaderFacts, Spawner
 

@@ -28,7 +28,7 @@ import trio
 from passenger_trio.codecs.worker_protocol import WorkerProtocol
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
 from passenger_trio.errors import ProcessUnreachable
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 from passenger_trio.spawning.spawner import ServingProcess
 from passenger_trio.system.raw_stream import RawStream
 

@@ -28,6 +28,7 @@ from passenger_trio.core.policy_limits import pool_limits, session_limit
 from passenger_trio.core.reload_plan import Plan, make_plan
 from passenger_trio.errors import NotFound, PassengerError, ReloadRefused
 from passenger_trio.extensions import Extensions
+from passenger_trio.late_classes import define
 from passenger_trio.log_lines import server as lines
 from passenger_trio.options import AppOptions, Config
 from passenger_trio.pool.code_watcher import CodeWatcher
@@ -35,7 +36,6 @@ from passenger_trio.pool.hooks import parse_hooks
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool_parts import PoolParts
 from passenger_trio.preflight import examine
-from passenger_trio.records import define
 from passenger_trio.reload.config_source import ConfigSource
 from passenger_trio.reload.other_fronts import OtherFronts
 from passenger_trio.reload.served_apps import ServedApps

@@ -23,8 +23,8 @@ from passenger_trio.core.app_limits import AppLimits, limits_of
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.option_values import parse_umask
 from passenger_trio.core.users import Account, environment_of
+from passenger_trio.late_classes import define
 from passenger_trio.options import AppOptions
-from passenger_trio.records import define
 from passenger_trio.spawning.backtraces import Program
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.spawning.env_files import read_env_files

@@ -23,7 +23,7 @@ from passenger_trio.core.python_entry_points import (
 from passenger_trio.core.python_frameworks import Verdict
 from passenger_trio.core.python_names import Module
 from passenger_trio.errors import NothingToServe
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["Choice", "Miss", "choose_named", "choose_usual", "interface_of_name"]
 

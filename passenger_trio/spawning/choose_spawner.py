@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 
 from passenger_trio.kernel import ErrorKernel
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.direct import DirectSpawner
 from passenger_trio.spawning.remains import Remains

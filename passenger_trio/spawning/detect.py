@@ -17,8 +17,8 @@ from collections.abc import Mapping
 
 from passenger_trio.core.script_service import service_arguments
 from passenger_trio.errors import NothingToServe, OptionError
+from passenger_trio.late_classes import frozen
 from passenger_trio.options import AppOptions
-from passenger_trio.records import frozen
 from passenger_trio.spawning.accounts import remembered
 from passenger_trio.spawning.app_files import AppFiles
 from passenger_trio.spawning.choose_entry_point import Choice

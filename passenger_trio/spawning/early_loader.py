@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.system.listen import remove_unix_socket
 from passenger_trio.system.pidfd import PidFd

@@ -24,8 +24,8 @@ from passenger_trio.core.django_project import (
 from passenger_trio.core.python_entry_points import FACTORY_NAMES, OBJECT_NAMES
 from passenger_trio.core.python_names import Module, is_paste_factory
 from passenger_trio.errors import NothingToServe, OptionError
+from passenger_trio.late_classes import frozen
 from passenger_trio.options import AppOptions
-from passenger_trio.records import frozen
 from passenger_trio.spawning.app_files import AppFiles
 from passenger_trio.spawning.choose_entry_point import Choice, Miss, choose_named, choose_usual, interface_of_name
 from passenger_trio.spawning.copied_files import choose_startup

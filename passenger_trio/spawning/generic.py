@@ -30,7 +30,7 @@ from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory
 from passenger_trio.core.start_command import shell_text
 from passenger_trio.errors import SpawnError
-from passenger_trio.records import define, frozen
+from passenger_trio.late_classes import define, frozen
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.direct import Sink

@@ -30,8 +30,8 @@ from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.core.redaction import redact
 from passenger_trio.errors import OptionError, SpawnError, SpawnServerError
+from passenger_trio.late_classes import define
 from passenger_trio.log_lines import processes as lines
-from passenger_trio.records import define
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.output import OutputPipe

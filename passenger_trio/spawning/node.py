@@ -24,7 +24,7 @@ from passenger_trio.core.node_project import (
     started_file,
 )
 from passenger_trio.errors import NothingToServe, OptionError
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 from passenger_trio.spawning.programs import answer, in_path, named
 from passenger_trio.system.regular_files import read_regular
 

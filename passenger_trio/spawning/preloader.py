@@ -30,8 +30,8 @@ from passenger_trio.codecs.control_protocol import (
 )
 from passenger_trio.errors import SpawnServerError
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.late_classes import define
 from passenger_trio.log_lines import processes as lines
-from passenger_trio.records import define
 from passenger_trio.spawning.handshake import Launch, describe_exit, exit_fields
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawner import PreloaderFacts

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 import attrs
 
 from passenger_trio.errors import NothingToServe, OptionError
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 from passenger_trio.spawning.programs import answer, can_run, in_path, named
 from passenger_trio.system.regular_files import read_regular
 

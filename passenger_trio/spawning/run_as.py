@@ -10,9 +10,9 @@ import sys
 from passenger_trio.core.fronts.front_count import front_count
 from passenger_trio.core.users import Account, Because, choose_user, may_become
 from passenger_trio.errors import NothingToServe, OptionError
+from passenger_trio.late_classes import frozen
 from passenger_trio.log_lines import processes as lines
 from passenger_trio.options import AppOptions, ServerOptions
-from passenger_trio.records import frozen
 from passenger_trio.spawning.accounts import account_of, find_account, find_group, groups_of, nobody
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.spawning.reach import what_is_closed

@@ -28,8 +28,8 @@ from passenger_trio.codecs.control_protocol import Backtrace, Hello, LineReader,
 from passenger_trio.core.caller_limit import CallerLimit
 from passenger_trio.errors import SpawnServerError
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.late_classes import define
 from passenger_trio.log_lines import processes as lines
-from passenger_trio.records import define
 from passenger_trio.spawning.early_loader import EarlyLoader
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.system.callers import Caller, serve_callers

@@ -26,8 +26,8 @@ from passenger_trio.codecs.worker_protocol import SESSION, WorkerProtocol
 from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.journey import Journey
 from passenger_trio.errors import SpawnServerError
+from passenger_trio.late_classes import define, frozen
 from passenger_trio.log_lines import processes as lines
-from passenger_trio.records import define, frozen
 from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.handshake import EXIT_STATUS_TIME
 from passenger_trio.spawning.output import OutputPipe

@@ -23,7 +23,7 @@ import shutil
 import tempfile
 import time
 
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 
 __all__ = ["AppDirs", "remove_app_dirs"]
 

@@ -25,7 +25,7 @@ import re
 import signal
 import time
 
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 from passenger_trio.system.cgroup_dirs import own_directory
 from passenger_trio.system.children import start_program
 

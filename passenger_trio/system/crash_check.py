@@ -17,7 +17,7 @@ import signal
 
 import attrs
 
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 from passenger_trio.system.children import descendants
 from passenger_trio.system.pidfd import PidFd
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 from passenger_trio.system.cgroup_dirs import own_directory
 
 __all__ = ["MemoryLimit", "memory_limit"]

@@ -21,7 +21,7 @@ import signal
 
 import trio
 
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 from passenger_trio.system.syscalls import CLD_EXITED, P_PIDFD, WEXITED, pidfd_open, pidfd_send_signal, waitid
 
 __all__ = ["PidFd", "is_readable", "parent_of", "pin_child", "why_no_processes"]

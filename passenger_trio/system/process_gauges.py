@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["ProcessGauge", "measure", "resident"]
 

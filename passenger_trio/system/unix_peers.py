@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import Callable
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 from passenger_trio.system.pidfd import is_readable
 from passenger_trio.system.raw_stream import RawStream
 from passenger_trio.system.syscalls import SO_PEERCRED, SO_PEERPIDFD

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import attrs
 
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 
 __all__ = ["Exchange"]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import attrs
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["KINDS", "Held", "error_lines", "grown", "is_ending", "look", "outlived"]
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 from passenger_trio.testing.faults.plan import WRAPPER
 from passenger_trio.testing.run_directory import run_directory
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 import h11
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 from passenger_trio.testing.exchange import Exchange
 
 __all__ = ["RawClient", "Response"]

@@ -19,7 +19,7 @@ from typing import Any
 
 import attrs
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 from passenger_trio.testing.exchange import Exchange
 from passenger_trio.testing.lint import Finding
 

@@ -79,8 +79,8 @@ def _load() -> None:
     import passenger_trio.program
     import passenger_trio.testing.run_directory
     import passenger_trio.tree  # noqa: F401
+    from passenger_trio.late_classes import build_rest
     from passenger_trio.later import LATER
-    from passenger_trio.records import build_rest
 
     for name in LATER:
         importlib.import_module(name)
@@ -92,7 +92,7 @@ def _load() -> None:
 
 
 def _finish(value: object) -> None:
-    """What a server does at the first use (``records``, ``late_patterns``): each of hundreds of servers would do it anew."""
+    """What a server does at the first use (``late_classes``, ``late_patterns``): each of hundreds of servers would do it anew."""
     if isinstance(value, Late):
         for name in ("match", "fullmatch", "search", "sub"):
             getattr(value, name)

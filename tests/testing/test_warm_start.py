@@ -80,11 +80,11 @@ LOADED = """
 import sys
 from passenger_trio.testing import warm_process
 warm_process._load()
-from passenger_trio import records
+from passenger_trio import late_classes
 from passenger_trio.later import LATER
 late = [name for name in LATER if name not in sys.modules]
 ours = [vars(module) for name, module in sys.modules.items() if name.startswith("passenger_trio.")]
-drafts = [value for names in ours for value in names.values() if isinstance(value, type) and any(isinstance(one, records._Fact) for one in vars(value).values())]
+drafts = [value for names in ours for value in names.values() if isinstance(value, type) and any(isinstance(one, late_classes._Fact) for one in vars(value).values())]
 print(late, drafts, sum(isinstance(value, type) and "__attrs_attrs__" in vars(value) for names in ours for value in names.values()) > 100)
 """
 

@@ -14,7 +14,7 @@ import attrs
 
 from passenger_trio.core.fronts.messages import GAP, MOST_WANTED, REFRESH, SLOW, Waiting, Want
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, WaiterId
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 
 __all__ = [
     "LEAST_IDLE_TIME",

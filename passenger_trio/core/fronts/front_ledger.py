@@ -50,7 +50,7 @@ from passenger_trio.core.fronts.messages import (
     Withdraw,
 )
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, WaiterId
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = [
     "MOST_SLACK",

@@ -22,7 +22,7 @@ import attrs
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.tally import RequestTally
 from passenger_trio.errors import BadFrontMessage
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 
 __all__ = ["PART", "FrontMetrics"]
 

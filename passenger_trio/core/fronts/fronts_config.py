@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from passenger_trio.core.model import GroupKey
+from passenger_trio.late_classes import frozen
 from passenger_trio.options import AppOptions, Config
-from passenger_trio.records import frozen
 
 __all__ = ["FrontsConfig"]
 

@@ -30,7 +30,7 @@ from passenger_trio.core.commands import Reason
 from passenger_trio.core.fronts.front_count import MOST_WANTED
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, SpawnFailure
 from passenger_trio.core.state import Rejection
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = [
     "GAP",

@@ -6,7 +6,7 @@ from passenger_trio.core.fronts.messages import (
     FromOwner,
 )
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 FrontId = int
 """Identity of a front: a counter, never its number or its pid (a front that is started again is another one)."""

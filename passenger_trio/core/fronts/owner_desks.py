@@ -14,7 +14,7 @@ import attrs
 from passenger_trio.core.fronts.messages import ProcessGoes, Recall, Waiting
 from passenger_trio.core.fronts.owner_decisions import FrontId, TicketId
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 
 __all__ = ["Desk", "FrontAtOwner", "FrontLease", "only_counts", "says_the_same"]
 

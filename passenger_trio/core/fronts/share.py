@@ -5,7 +5,7 @@ Law: the parts of all fronts add up to the whole, as long as there is at least o
 
 from __future__ import annotations
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["ALONE", "Share"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from passenger_trio.core.model import SpawnFailure
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 from passenger_trio.server.answers.page_layout import Page
 
 __all__ = ["ErrorPage", "FailedRequest"]

@@ -23,7 +23,7 @@ import attrs
 from passenger_trio.core.journey import Journey, StepState
 from passenger_trio.core.model import SpawnFailure
 from passenger_trio.core.redaction import redact_text, redact_value
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 from passenger_trio.server.answers.page_layout import (
     Page,
     document,

@@ -15,7 +15,7 @@ import attrs
 
 from passenger_trio.core.evidence import Evidence
 from passenger_trio.core.redaction import redact_text, redact_value
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 from passenger_trio.server.answers.error_page import (
     STATUS,
     WHY_SHOWN,

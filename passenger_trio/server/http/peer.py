@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from passenger_trio.records import frozen
+from passenger_trio.late_classes import frozen
 
 __all__ = ["Peer"]
 

@@ -39,8 +39,8 @@ from passenger_trio.errors import (
     MalformedResponse,
     UnfitResponseHead,
 )
+from passenger_trio.late_classes import define
 from passenger_trio.log_lines import requests as lines
-from passenger_trio.records import define
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.response_writer import ResponseWriter

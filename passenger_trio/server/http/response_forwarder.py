@@ -31,7 +31,7 @@ from passenger_trio.errors import (
     RequestError,
     UnfitResponseHead,
 )
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 from passenger_trio.server.http.client import Client
 from passenger_trio.server.http.client_watch import ClientWatch
 from passenger_trio.server.http.exchange import Exchange

@@ -32,8 +32,8 @@ import trio
 
 from passenger_trio.errors import OptionError
 from passenger_trio.kernel import ErrorKernel
+from passenger_trio.late_classes import define, frozen
 from passenger_trio.options import Config
-from passenger_trio.records import define, frozen
 from passenger_trio.server.logs.access_format import format_combined, format_json
 from passenger_trio.server.logs.access_record import AccessRecord
 from passenger_trio.server.logs.format_string import compile_format

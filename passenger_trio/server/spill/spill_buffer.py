@@ -21,7 +21,7 @@ import attrs
 import trio
 
 from passenger_trio.core.spill_ledger import SpillLedger, Step
-from passenger_trio.records import define
+from passenger_trio.late_classes import define
 from passenger_trio.server.spill.spill_storage import SpillStorage
 from passenger_trio.system.raw_stream import RawStream
 from passenger_trio.system.tempfiles import Received, Take

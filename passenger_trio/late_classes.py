@@ -7,7 +7,7 @@ Laws:
 
 * Once it is used, a class is what attrs makes of its text: type checkers, ``attrs.fields`` and ``attrs.evolve`` see no difference, and it costs no more.
 * A server that has time finishes them all (``later``): no class is built in the middle of what is done about a want of memory.
-* A class that attrs refuses is refused when it is first used. ``test_records.py`` uses all of them.
+* A class that attrs refuses is refused when it is first used. ``test_late_classes.py`` uses all of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""DE10: a class of ``records`` is what attrs makes of the same text, built when it is first used."""
+"""DE10: a class of ``late_classes`` is what attrs makes of the same text, built when it is first used."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ import trio
 import trio.testing
 
 import passenger_trio
-from passenger_trio import records
+from passenger_trio import late_classes
 from passenger_trio.later import build_classes
 
 _EXTRAS = ("passenger_trio.testing",)
 
 
-@records.frozen
+@late_classes.frozen
 class Point:
     kind: ClassVar[str] = "point"
     x: int
@@ -35,7 +35,7 @@ class Point:
         return attrs.evolve(self, x=self.x + 1)
 
 
-@records.frozen(kw_only=True)
+@late_classes.frozen(kw_only=True)
 class Named(Point):
     name: str = "?"
 
@@ -43,7 +43,7 @@ class Named(Point):
         return f"{__class__.__name__} {self.name} {super().moved().x}"  # type: ignore[name-defined]
 
 
-@records.define
+@late_classes.define
 class Counter:
     count: int = 0
     double: int = attrs.field(init=False)
@@ -52,13 +52,13 @@ class Counter:
         self.double = 2 * self.count
 
 
-@records.define(eq=False)
+@late_classes.define(eq=False)
 class Owner:
     name: str
     _hidden: int = 3
 
 
-@records.define
+@late_classes.define
 class Own:
     """Has methods of its own, which stay."""
 
@@ -153,7 +153,7 @@ def _refused(error: type[Exception], function: Callable[..., object], *arguments
 
 @pytest.mark.parametrize("use", [use for _, use in _FIRST], ids=[name for name, _ in _FIRST])
 def test_DE10_the_first_use_completes_it(use: Callable[[type], object]) -> None:
-    @records.frozen
+    @late_classes.frozen
     class Fresh:
         x: int
 
@@ -194,7 +194,7 @@ def test_DE10_attrs_takes_all_classes() -> None:
 def test_KE3_a_server_that_has_time_finishes_all_classes() -> None:
     """Else the first use of one, in the middle of what is done about a want of memory, would want some."""
 
-    @records.frozen
+    @late_classes.frozen
     class Fresh:
         x: int
 
@@ -205,4 +205,4 @@ def test_KE3_a_server_that_has_time_finishes_all_classes() -> None:
     trio.run(later, clock=trio.testing.MockClock(autojump_threshold=0))
     assert Fresh.__init__ is not promised[0]
     assert vars(Fresh)["__eq__"] is not promised[1]
-    assert not records.build_next()
+    assert not late_classes.build_next()
