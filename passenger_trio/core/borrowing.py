@@ -91,7 +91,7 @@ class Borrowing:
             return None
         if group.waiters or group.always_restart or not self.state.open:
             return None
-        process = routing.take(group)
+        process = routing.take_least_busy(group)
         if process is None:
             return None
         return waitlist.grant(self.state, process, None, now)

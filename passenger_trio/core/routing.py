@@ -49,7 +49,7 @@ def has_room(process: ProcessState) -> bool:
     return not process.concurrency or process.sessions - process.uncounted < process.concurrency
 
 
-def take(group: GroupState) -> ProcessState | None:
+def take_least_busy(group: GroupState) -> ProcessState | None:
     """Count one more session at the least busy process and return it; None: no process has room."""
     if not group.free:
         return None
@@ -63,9 +63,9 @@ def take(group: GroupState) -> ProcessState | None:
 
 
 def take_other(group: GroupState, avoided: ProcessId | None) -> ProcessState | None:
-    """Like ``take``, but never the avoided process, unless it is the only enabled one."""
+    """Like ``take_least_busy``, but never the avoided process, unless it is the only enabled one."""
     if avoided is None or group.in_routing == 1:
-        return take(group)
+        return take_least_busy(group)
     process = next((rank[3] for rank in group.free if rank[3].id != avoided), None)
     if process is not None:
         _remove(process)

@@ -9,7 +9,7 @@ Laws:
   has room. The exceptions: a waiter that avoids that process (``routing``) is skipped and waits for
   another one, and one that seeks the process of its sticky session waits for that.
 * A waiter leaves the queue in the step that answers it, so it is answered at most once.
-* A grant is counted in the step that makes it: ``routing.take`` counts at the process, this module
+* A grant is counted in the step that makes it: ``routing.take_least_busy`` counts at the process, this module
   counts the session.
 * A waiter is refused only after the longest wait allowed, or when no process will serve it. As long as a process lives,
   or a spawn is under way, it waits.
@@ -29,7 +29,7 @@ SPAWN_DELAY = 0.010
 
 
 def grant(pool: PoolState, process: ProcessState, waiter: WaiterId | None, now: float) -> Grant:
-    """Make a session at the process at which ``routing.take`` has just counted one."""
+    """Make a session at the process at which ``routing.take_least_busy`` has just counted one."""
     process.last_used = now
     pool.last_session = number = pool.last_session + 1
     session = SessionId(number)
@@ -128,7 +128,7 @@ def serve(pool: PoolState, group: GroupState, now: float) -> list[Command]:
     if group.has_constrained_waiters:
         return _serve_constrained(pool, group, now)
     while group.waiters:
-        process = routing.take(group)
+        process = routing.take_least_busy(group)
         if process is None:
             break
         waiter, _ = group.waiters.popitem(last=False)

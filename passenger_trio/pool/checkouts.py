@@ -104,6 +104,7 @@ class Checkouts(Effects):
         return self._take(key, now) or self._queue_up(key, now, others_wait=False)
 
     def _take(self, key: GroupKey, now: float) -> Session | None:
+        """A session with a process that is free now (``core/borrowing`` decides which); None: there is none."""
         grant = self._policy.checkout_nowait(key, now)
         if grant is None:
             return None
@@ -146,7 +147,7 @@ class Checkouts(Effects):
             self._perform(self._policy.abandon(waiter.id, self.current_time()))
 
     def session_closed(self, session: Session, outcome: SessionOutcome, now: float) -> None:
-        """Called by ``Session.close``, once."""
+        """Called by ``Session.close``, once. ``core/borrowing`` says who is served next, and what becomes of the process."""
         commands = self._policy.session_closed(session.id, outcome, now)
         if not commands:
             return

@@ -50,6 +50,7 @@ class Effects:
     def __init__(self, kernel: ErrorKernel, policy: RecordedPolicy) -> None:
         self._kernel = kernel
         self._policy = policy
+        """``core/policy``, behind the recorder of its facts."""
         self._waiters: dict[WaiterId, Waiter] = {}
         """Waiters without an answer."""
         self.current_time: Callable[[], float] = trio.current_time
@@ -60,6 +61,7 @@ class Effects:
         """The evidence of each group's last failure that was logged in full."""
         self.group_tasks: dict[GroupKey, GroupTask] = {}
         self.processes: dict[ProcessId, Process[LiveProcess]] = {}
+        """All that live, by the ids that the policy knows."""
         self.changed: trio.Event = trio.Event()
         """Set, and replaced by a new one, when a process came or went, a spawn failed, or the clock
         ticked. Tasks that wait for the pool to be ready wait for it.

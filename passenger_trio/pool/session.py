@@ -162,8 +162,11 @@ class Session:
         self.process: Process[ServingProcess] = process
         self.pid: int = process.live.pid
         self.worker_protocol: WorkerProtocol = process.live.worker_protocol
+        """How the process is spoken to, as it has said when it was ready: ``SESSION`` (our loaders), or HTTP/1.1."""
         self.stream: RawStream | None = None
+        """The stream to the process, once ``connect_nowait`` has taken one. An idle one is still registered with the poller."""
         self.reused: bool = False
+        """Whether the stream had a request before."""
 
     def connect_nowait(self, *, new: bool = False) -> RawStream:
         """Return a stream to the process: the idle one that was used last, or a new one (always, if

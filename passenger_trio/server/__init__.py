@@ -1,30 +1,31 @@
 """The path of a request through ``server/``: read ``REQUEST_PATH`` from top to bottom. A test holds each name, and their order, to the code.
 
+Each line ends with the files of other folders that the request goes through. All that these call is a leaf: its name and docstring say what it does.
+The path comes back up from below in three places: the poller calls ``on_readable`` and ``on_response``, and a session tells its pool of its end.
+
 Rooms: ``listening`` accepts; ``http`` has a connection's state (``client``, ``exchange``), the stages, and their driver (``connection``); ``spill`` buffers past
 memory; ``upgraded`` is what stays open; ``answers`` are responses of our own; ``logs`` is the access log. ``front`` is what all connections share; ``mounts``
-finds the application. What may import what is in ``tests/test_layers.py``.
-
-``server/`` uses of the pool only what ``pool/seam`` lists; never a group or the policy (ARCHITECTURE.md, the pool seam).
+finds the application. ``tests/test_layers.py`` says what may import what. Of the pool ``server/`` uses what ``pool/seam`` lists, never a group or the policy.
 """
 
 __all__ = ["REQUEST_PATH"]
 
 REQUEST_PATH = (
     # One connection, one task. The task sleeps while the fast path serves its requests.
-    "listening.listener.Listener.run",  # accept a connection; up to the ceiling of ``core/descriptors.py``
+    "listening.listener.Listener.run",  # accept a connection, and start its task
     "http.connection.Connection.run",  # its requests in turn; what comes after the deadline of a stage
     # The fast path: most requests, in callbacks of the poller and of the pool.
     "http.fast_path.FastPath.run",  # the task sleeps in here
     "http.fast_path.FastPath.on_readable",  # the client has sent bytes
-    "http.fast_path.FastPath._next_request",  # where every request begins: ``codecs/http1`` makes a ``Head`` (``codecs/plain_request``)
+    "http.fast_path.FastPath._next_request",  # where every request begins, with its ``Head``: codecs/http1, codecs/plain_request
     "http.init_request.init_request",  # who asks, for which application: an ``Exchange``
     "http.buffer_body.take_body_nowait",  # the body, if it is here already
-    "http.fast_path.FastPath._check_out",  # borrow a process (``pool/checkouts`` asks ``core/borrowing``), or wait for ``on_granted``
-    "http.send_request.send_request",  # both paths: head and body in one write (``codecs/session_protocol``)
-    "http.fast_path.FastPath.on_response",  # the process has answered: the whole response in one read
-    "http.fast_path.FastPath._send_response",  # give the process back (``pool/session``), answer the client (``codecs/plain_message``)
-    "http.client.Client.log",  # both paths: count the request, and record it (below)
-    # The slow path: a request that is not plain, or takes long, goes on where the fast path has left it.
+    "http.fast_path.FastPath._check_out",  # borrow a process: pool/checkouts, core/borrowing. Or wait for ``on_granted``
+    "http.send_request.send_request",  # both paths: head and body in one write: pool/session, codecs/worker_protocol
+    "http.fast_path.FastPath.on_response",  # the process has answered: the whole response in one read: codecs/session_protocol
+    "http.fast_path.FastPath._send_response",  # give the process back (pool/session), then answer the client: codecs/plain_message
+    "http.client.Client.log",  # both paths: count the request, and record it (below). ``_next_request`` goes on
+    # The slow path: what the fast path does not do, or what takes long, goes on where the fast path has stopped.
     "http.fast_path.FastPath._leave_to_slow_path",  # wakes the task
     "http.connection.Connection._finish_on_slow_path",  # the steps below, in this order
     "http.buffer_body.buffer_body",  # read the body before a process is borrowed: in memory, then in a file
@@ -36,13 +37,13 @@ REQUEST_PATH = (
     "upgraded.websocket.WebSocket.run",  # instead of the rest of the response, if it upgrades the connection
     "upgraded.relay.Relay.run",  # the same, for an application that has taken the connection over
     "http.connection.Connection._finish",  # ``Client.log``; then the fast path goes on with the next request
-    # Instead of a response.
-    "answers.answer_health.answer_health",  # --health-path: of no application
-    "http.end_connection.refuse",  # 4xx: the connection ends
-    "http.end_connection.cut_short",  # the response cannot be finished, and must not look whole
-    "answers.answer_errors.answer",  # 5xx: no process, or the application failed
-    # After it.
+    # Instead of a response: --health-path; 4xx; a response that cannot be finished, and must not look whole; 5xx.
+    "answers.answer_health.answer_health",
+    "http.end_connection.refuse",
+    "http.end_connection.cut_short",
+    "answers.answer_errors.answer",
+    # After it; and at the connection's end, which lets the client read the last response.
     "logs.access_record.exchange_record",
     "logs.access_log.AccessLog.record",
-    "http.end_connection.linger",  # the connection ends: let the client read the last response
+    "http.end_connection.linger",
 )

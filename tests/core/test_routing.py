@@ -27,7 +27,7 @@ def a_group(*concurrencies: int) -> GroupState:
 
 
 def takes(group: GroupState, times: int) -> list[int | None]:
-    taken = [routing.take(group) for _ in range(times)]
+    taken = [routing.take_least_busy(group) for _ in range(times)]
     return [process and process.id for process in taken]
 
 
@@ -86,7 +86,7 @@ def test_the_choice_is_that_of_a_pool_that_looks_at_everyone(concurrencies: list
         if step < 12:
             free = [p for p in processes if not p.concurrency or p.sessions < p.concurrency]
             naive = min(free, key=lambda p: (p.sessions / (p.concurrency or 2**31), p.order), default=None)
-            assert routing.take(group) is naive
+            assert routing.take_least_busy(group) is naive
         else:
             process = processes[step % len(processes)]
             if process.sessions:
@@ -104,7 +104,7 @@ def test_a_choice_looks_at_few_processes_however_many_there_are(monkeypatch: pyt
     group = a_group(*[4] * 1000)
     monkeypatch.setattr(routing, "busyness", counted)
     for _ in range(100):
-        process = routing.take(group)
+        process = routing.take_least_busy(group)
         assert process is not None
         routing.give_back(process)
     assert looked == 200

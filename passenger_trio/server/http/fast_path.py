@@ -238,6 +238,7 @@ class FastPath:
             self._fail(error)
 
     def _send_request(self, exchange: Exchange, now: float) -> None:
+        """Give the process the request, and wait for ``on_response``."""
         client = self._client
         try:
             stream = send_request(exchange, client.peer, now)
@@ -247,7 +248,7 @@ class FastPath:
         if not exchange.body_sent:
             self._leave_to_slow_path()
             return
-        if stream.registration is not None:
+        if stream.registration is not None:  # it was idle, and stays registered
             stream.registration.on_ready = self.on_response
         else:
             try:
@@ -288,12 +289,16 @@ class FastPath:
             self._fail(error)
 
     def _send_response(self, exchange: Exchange, session: Session, payload: bytes, body: bytes, flags: int) -> None:
+        """The whole response is here: give the process back, then answer the client.
+
+        :param payload: the head, as the process has sent it. :param flags: what the process asks for (``FLAG_CLOSE``, ``FLAG_OOB_WORK``).
+        """
         client = self._client
         exchange.session = None
-        # The whole response is here: whatever becomes of it, the process is free.
+        # Whatever becomes of the response, the process is free.
         now = client.current_time()
         session.close(_DONE, keep_stream=not flags & FLAG_CLOSE, now=now)
-        exchange.app_time = now - client.since
+        exchange.app_time = now - client.since  # the stage APP began when the process got the request
         app = parse_response_head(payload)
         if app.wants_oob_work or flags & FLAG_OOB_WORK:
             session.want_oob_work()
