@@ -8,14 +8,12 @@ whether the short help shows the flag. Defaults are shown as people write them (
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import click
 
-from passenger_trio.core.option_values import parse_duration, parse_size
-from passenger_trio.core.pool_size import parse_pool_size
-from passenger_trio.errors import OptionError
+from passenger_trio.cli.flag_types import Number, Pair, PoolSize, Quantity
 from passenger_trio.late_classes import frozen
 from passenger_trio.options import LEAST, MOST, NOT_ZERO, AppOptions, PoolOptions, ServerOptions
 
@@ -28,11 +26,6 @@ __all__ = [
     "human_duration",
     "human_size",
 ]
-
-if TYPE_CHECKING:
-    _ParamType = click.ParamType[Any, Any]
-else:
-    _ParamType = click.ParamType  # generic since click 8.4 only
 
 ENV_PREFIX = "PASSENGER_TRIO_"
 SECTIONS = ("Listening", "Application", "Users and limits", "Pool", "Restarts", "Recycling", "Time and limits", "Logs")
@@ -267,15 +260,15 @@ def click_option(flag: Flag) -> click.Option:
     if flag.kind == "flag":
         details = {"default": flag.default}
     elif flag.kind == "list":
-        details |= {"multiple": True, "type": _PAIR if flag.name == "env" else click.STRING}
+        details |= {"multiple": True, "type": Pair() if flag.name == "env" else click.STRING}
     elif flag.kind == "choice":
         details |= {"type": click.Choice(flag.choices), "default": flag.default or None}
     elif flag.kind == "int":
-        details["type"] = _Number(LEAST.get(flag.name, 0), MOST.get(flag.name))
+        details["type"] = Number(LEAST.get(flag.name, 0), MOST.get(flag.name))
     elif flag.kind == "pool size":
-        details["type"] = _PoolSize()
+        details["type"] = PoolSize()
     elif flag.kind in ("duration", "size"):
-        details["type"] = _Quantity(flag.kind, flag.name in NOT_ZERO)
+        details["type"] = Quantity(flag.kind, flag.name in NOT_ZERO)
     default = " or ".join([*(f"${variable}" for variable in flag.variables[:1]), flag.shown_default])
     help = f"{flag.help} [{default}]" if default else flag.help
     option = click.Option if flag.kind == "list" else _OnceOption
@@ -336,69 +329,3 @@ class _OnceOption(click.Option):
                 raise click.BadParameter(f"it is given more than once, as {said}: give it once", ctx, self)
             opts = {**opts, self.name or "": values[0]}
         return super().consume_value(ctx, opts)
-
-
-class _Number(_ParamType):
-    """A whole number. (Click's own type would add its range to every help text.)"""
-
-    name = "number"
-
-    def __init__(self, least: int, most: int | None) -> None:
-        self._least = least
-        self._most = most
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            number = int(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number", param, ctx)
-        if number < self._least or (self._most is not None and number > self._most):
-            bounds = f"from {self._least} to {self._most}" if self._most is not None else f"{self._least} or more"
-            self.fail(f"{value} cannot be used: it must be {bounds}", param, ctx)
-        return number
-
-
-class _PoolSize(_ParamType):
-    """``6``, ``auto``, ``75%``."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        try:
-            return parse_pool_size(value)
-        except OptionError as exc:
-            self.fail(f"{value!r} cannot be used: {exc.hint}", param, ctx)
-
-
-class _Quantity(_ParamType):
-    """``30s``, ``512M``."""
-
-    def __init__(self, kind: str, not_zero: bool) -> None:
-        self.name = kind
-        self._not_zero = not_zero
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            quantity = parse_duration(value) if self.name == "duration" else parse_size(value)
-        except OptionError as exc:
-            self.fail(f"{value!r} cannot be used: {exc.hint}", param, ctx)
-        if self._not_zero and not quantity:
-            self.fail("it cannot be 0", param, ctx)
-        return quantity
-
-
-class _Pair(_ParamType):
-    """``NAME=VALUE``."""
-
-    name = "pair"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        if isinstance(value, tuple):
-            return value
-        name, equals, content = str(value).partition("=")
-        if not (name and equals):
-            self.fail(f"{value!r} cannot be used: write NAME=VALUE", param, ctx)
-        return name, content
-
-
-_PAIR = _Pair()

@@ -36,7 +36,7 @@ from passenger_trio.pool.lending import PoolWatcher
 from passenger_trio.pool.recent_ends import RecentEnds
 from passenger_trio.pool.session import Process
 from passenger_trio.pool.waiter import Waiter
-from passenger_trio.spawning.handshake import signal_name
+from passenger_trio.spawning.exit_status import signal_name
 from passenger_trio.spawning.spawner import LiveProcess
 
 __all__ = ["Effects"]

@@ -23,7 +23,7 @@ from passenger_trio.core.termination import TERM_TIME, Action, Event, Progress, 
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import processes as lines
 from passenger_trio.pool.session import Process
-from passenger_trio.spawning.handshake import describe_exit, exit_fields
+from passenger_trio.spawning.exit_status import describe_exit, exit_fields
 from passenger_trio.spawning.spawner import LiveProcess
 
 __all__ = ["Keeper"]

@@ -17,7 +17,7 @@ from passenger_trio.core.model import GroupKey, ProcessId
 from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.core.statistics import GroupStatistics
 from passenger_trio.pool.session import Process
-from passenger_trio.spawning.handshake import describe_exit
+from passenger_trio.spawning.exit_status import describe_exit
 from passenger_trio.spawning.spawner import LiveProcess
 
 __all__ = ["RecentEnds"]

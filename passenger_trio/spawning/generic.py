@@ -34,7 +34,8 @@ from passenger_trio.late_classes import define, frozen
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.direct import Sink
-from passenger_trio.spawning.handshake import Launch, describe_exit
+from passenger_trio.spawning.exit_status import describe_exit
+from passenger_trio.spawning.handshake import Launch
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawner import WithoutPreloader, leave_behind, warn_of_stranger

@@ -34,12 +34,13 @@ from passenger_trio.late_classes import define
 from passenger_trio.log_lines import processes as lines
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.backtraces import take_backtrace
+from passenger_trio.spawning.exit_status import describe_exit
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.spawn_listener import ControlConnection, PendingSpawn
 from passenger_trio.system.listen import remove_unix_socket
 from passenger_trio.system.pidfd import PidFd
 
-__all__ = ["Launch", "describe_exit"]
+__all__ = ["Launch"]
 
 _EXIT_TIME = 1.0
 """Seconds for a program to exit after its control connection ended, so that its exit status is known."""
@@ -50,33 +51,6 @@ a line of the log.
 """
 EXIT_STATUS_TIME = 0.25
 """Seconds for a preloader to report the exit status of a process that it forked."""
-
-
-def describe_exit(status: int | None) -> str:
-    """``status`` as of ``subprocess.Popen.returncode`` -> ``"exit status 3"``, ``"killed by signal
-    9 (SIGKILL)"``.
-    """
-    if status is None:
-        return "its exit status is unknown"
-    if status >= 0:
-        return f"exit status {status}"
-    name = signal_name(-status)
-    return f"killed by signal {-status}" + (f" ({name})" if not name.isdigit() else "")
-
-
-def exit_fields(status: int | None) -> tuple[int | None, str | None]:
-    """The same for programs: the exit status, or the name of the signal that killed the process; None for what is not."""
-    if status is None:
-        return None, None
-    return (status, None) if status >= 0 else (None, signal_name(-status))
-
-
-def signal_name(number: int) -> str:
-    """``"SIGSEGV"``, or the number of a signal without a name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)
 
 
 def check_socket_file(path: str, uid: int) -> None:

@@ -18,7 +18,7 @@ from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import SpawnError
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.direct import DirectSpawner
-from passenger_trio.spawning.handshake import describe_exit
+from passenger_trio.spawning.exit_status import describe_exit
 from passenger_trio.spawning.spawner import SpawnedProcess
 
 pytestmark = [pytest.mark.os, pytest.mark.usefixtures("nothing_left")]

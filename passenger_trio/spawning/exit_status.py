@@ -1,0 +1,34 @@
+"""How a process has ended, in words and for programs. A status is as of ``subprocess.Popen.returncode``: negative for a signal, None if it is unknown."""
+
+from __future__ import annotations
+
+import signal
+
+__all__ = ["describe_exit", "exit_fields", "signal_name"]
+
+
+def describe_exit(status: int | None) -> str:
+    """``status`` as of ``subprocess.Popen.returncode`` -> ``"exit status 3"``, ``"killed by signal
+    9 (SIGKILL)"``.
+    """
+    if status is None:
+        return "its exit status is unknown"
+    if status >= 0:
+        return f"exit status {status}"
+    name = signal_name(-status)
+    return f"killed by signal {-status}" + (f" ({name})" if not name.isdigit() else "")
+
+
+def exit_fields(status: int | None) -> tuple[int | None, str | None]:
+    """The same for programs: the exit status, or the name of the signal that killed the process; None for what is not."""
+    if status is None:
+        return None, None
+    return (status, None) if status >= 0 else (None, signal_name(-status))
+
+
+def signal_name(number: int) -> str:
+    """``"SIGSEGV"``, or the number of a signal without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
