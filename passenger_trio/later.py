@@ -26,7 +26,7 @@ OPERATORS = (
     "passenger_trio.admin.status",
     "passenger_trio.admin.metrics",
     "passenger_trio.admin.server",
-    "passenger_trio.admin.operators",
+    "passenger_trio.admin.admin_tasks",
 )
 """What serves operators. In this order: the first ones are needed first."""
 CLIENTS = ("passenger_trio.server.http.connection",)

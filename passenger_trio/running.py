@@ -24,7 +24,7 @@ from passenger_trio.pool.pool import Pool
 from passenger_trio.reload.reloading import Reloading
 from passenger_trio.served_app import ServedApp
 from passenger_trio.server.front import Front
-from passenger_trio.server.report import front_counts, front_facts, requests_in_flight
+from passenger_trio.server.front_statistics import front_counts, front_facts, requests_in_flight
 from passenger_trio.spawning.detect import DetectedApp
 
 if TYPE_CHECKING:

@@ -306,7 +306,7 @@ async def open_tree(
             async def open_to_operators() -> None:
                 await trio.sleep(_FIRST)
                 await import_rest(CLIENTS + OPERATORS, accepts)
-                from passenger_trio.admin.operators import serve_operators
+                from passenger_trio.admin.admin_tasks import serve_operators
 
                 await serve_operators(server, tree, scraped, started)
                 with kernel.contain("the import of what is used later", "it is imported when it is used"):

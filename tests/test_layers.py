@@ -230,7 +230,7 @@ SERVER_ROOMS: list[set[str]] = [
     },
     {"logs", "log_limits", "tracing", "answers.page_layout", "answers.custom_page"},
     {"front"},
-    {"http.client", "http.client_watch", "report"},
+    {"http.client", "http.client_watch", "front_statistics"},
     {"answers", "upgraded"},
     {"http"},
     {"http.connection"},

@@ -6,7 +6,7 @@ import webbrowser
 
 import click
 
-from passenger_trio.cli.choose import choose, instance_option
+from passenger_trio.cli.choose_instance import choose, instance_option
 
 __all__ = ["dashboard"]
 

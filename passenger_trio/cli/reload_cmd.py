@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from passenger_trio.admin.client import order
-from passenger_trio.cli.choose import choose, instance_option
+from passenger_trio.cli.choose_instance import choose, instance_option
 
 __all__ = ["reload"]
 

@@ -9,7 +9,7 @@ import click
 
 from passenger_trio.admin.client import order
 from passenger_trio.admin.render import count_requests, human_age
-from passenger_trio.cli.choose import choose, instance_option
+from passenger_trio.cli.choose_instance import choose, instance_option
 from passenger_trio.errors import AdminError
 
 __all__ = ["restart"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from passenger_trio.cli.choose import choose
+from passenger_trio.cli.choose_instance import choose
 from passenger_trio.errors import AdminError
 from passenger_trio.system.times import rfc3339
 

@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from passenger_trio.admin.top_rows import ORDERS, Snapshot, rows, summary
-from passenger_trio.cli.choose import choose
+from passenger_trio.cli.choose_instance import choose
 from passenger_trio.errors import AdminError
 from passenger_trio.system.extras import import_extra
 

@@ -78,7 +78,7 @@ class Asked(enum.Enum):
     """What a front may be asked for."""
 
     FACTS = "facts"
-    """Counters for ``status`` (``server/report.py``)."""
+    """Counters for ``status`` (``server/front_statistics.py``)."""
     REQUESTS = "requests"
     COUNTS = "counts"
     """For the metrics (``core/fronts/front_metrics.py``)."""

@@ -14,10 +14,10 @@ from typing import cast
 import h11
 
 from passenger_trio.codecs.chunked import ChunkScan
-from passenger_trio.codecs.edge import spoken_version
 from passenger_trio.codecs.head import Head, HttpLimits
-from passenger_trio.codecs.message import Fields, Message
 from passenger_trio.codecs.refusals import refuse
+from passenger_trio.codecs.response_framing import Fields, Message
+from passenger_trio.codecs.strict_request import spoken_version
 from passenger_trio.errors import RequestError, UnfitResponseHead
 
 __all__ = ["H11Message"]

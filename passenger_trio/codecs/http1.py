@@ -20,14 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from passenger_trio.codecs.edge import HeadScan, Known
 from passenger_trio.codecs.head import Head, HeaderCache, HttpLimits
-from passenger_trio.codecs.message import Fields, Message
 from passenger_trio.codecs.plain_message import PlainMessage
 from passenger_trio.codecs.plain_request import parse_plain_request
 from passenger_trio.codecs.refusals import refuse
+from passenger_trio.codecs.response_framing import Fields, Message
 from passenger_trio.codecs.response_head import AppHead
 from passenger_trio.codecs.response_lines import status_line, with_standard_fields
+from passenger_trio.codecs.strict_request import HeadScan, Known
 from passenger_trio.errors import InvariantBroken, RequestError
 
 __all__ = ["ClientSide"]

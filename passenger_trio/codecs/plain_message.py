@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from passenger_trio.codecs.head import Head
-from passenger_trio.codecs.message import Fields, Message
+from passenger_trio.codecs.response_framing import Fields, Message
 from passenger_trio.codecs.response_head import AppHead
 from passenger_trio.codecs.response_lines import NO_BODY, SERVER, status_line, with_standard_fields
 from passenger_trio.errors import InvariantBroken

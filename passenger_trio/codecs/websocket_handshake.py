@@ -1,6 +1,6 @@
 """The opening handshake of a WebSocket: the client's request (RFC 6455, section 4.2.1), the worker's ``W`` frame, and the 101.
 
-``edge`` checks for every kind of application that the request is a GET of HTTP/1.1 without a body, with
+``strict_request`` checks for every kind of application that the request is a GET of HTTP/1.1 without a body, with
 ``Upgrade: websocket``, ``Connection: upgrade`` and version 13 (R19). The key is checked only if the worker takes
 WebSockets. No extension is negotiated (R33), so nothing can be inflated without bounds.
 """

@@ -186,7 +186,7 @@ class Fronts:
     # -- facts --------------------------------------------------------------------------------------------------
 
     async def facts(self, own: dict[str, Any]) -> dict[str, Any]:
-        """The facts of all fronts together with our own (``server/report.py``), and a line for each front."""
+        """The facts of all fronts together with our own (``server/front_statistics.py``), and a line for each front."""
         total = own
         for keeper, answer in await self._ask(Asked.FACTS):
             try:

@@ -56,10 +56,10 @@ from passenger_trio.fronts.setup import FrontSetup, OwnersClock
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.later import build_classes
 from passenger_trio.server.front import Front
+from passenger_trio.server.front_statistics import front_counts, front_facts, requests_in_flight
 from passenger_trio.server.health_paths import HealthPaths
 from passenger_trio.server.listening.listener import Listener
 from passenger_trio.server.logs.access_log import AccessLog
-from passenger_trio.server.report import front_counts, front_facts, requests_in_flight
 from passenger_trio.server.tracing.spans import open_spans
 from passenger_trio.system.children import end_with_parent
 

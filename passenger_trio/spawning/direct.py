@@ -1,7 +1,7 @@
 """DirectSpawner: a fresh program for each process. ``start_loader`` also starts preloaders.
 
 It knows how a loader is started: command, environment, output pipe and pending spawn. Whether the program becomes ready is
-``handshake``'s. Law: a spawn that fails, or is cancelled, leaves nothing behind.
+``launch``'s. Law: a spawn that fails, or is cancelled, leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from passenger_trio.core.journey import JourneyType
 from passenger_trio.core.model import ErrorCategory
 from passenger_trio.errors import SpawnError
 from passenger_trio.spawning.app_spec import AppSpec
-from passenger_trio.spawning.handshake import Launch
+from passenger_trio.spawning.launch import Launch
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.running_preloader import take_into_use, wait_exit_status
 from passenger_trio.spawning.spawn_listener import SpawnListener

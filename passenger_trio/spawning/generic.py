@@ -35,7 +35,7 @@ from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.direct import Sink
 from passenger_trio.spawning.exit_status import describe_exit
-from passenger_trio.spawning.handshake import Launch
+from passenger_trio.spawning.launch import Launch
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawner import WithoutPreloader, leave_behind, warn_of_stranger

@@ -15,7 +15,7 @@ from passenger_trio.log_lines import processes as lines
 from passenger_trio.options import AppOptions, ServerOptions
 from passenger_trio.spawning.accounts import account_of, find_account, find_group, groups_of, nobody
 from passenger_trio.spawning.detect import DetectedApp
-from passenger_trio.spawning.reach import what_is_closed
+from passenger_trio.spawning.user_access import what_is_closed
 from passenger_trio.system.syscalls import cpus
 
 __all__ = ["RunAs", "check_fronts", "check_reach", "find_server_user", "log_choice", "log_more", "run_as"]

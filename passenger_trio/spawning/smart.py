@@ -33,7 +33,7 @@ from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import processes as lines
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.direct import DirectSpawner, Sink, process_of, start_loader
-from passenger_trio.spawning.handshake import Launch
+from passenger_trio.spawning.launch import Launch
 from passenger_trio.spawning.preloader import Preloader
 from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawn_listener import SpawnListener

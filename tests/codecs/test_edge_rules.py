@@ -8,7 +8,7 @@ import pytest
 from edge_cases import CASES, Case
 from http1_exchange import DATE, Exchange, exchange, is_reusable, splits, verdict
 
-from passenger_trio.codecs import edge
+from passenger_trio.codecs import strict_request
 from passenger_trio.codecs.chunked import ChunkScan
 from passenger_trio.codecs.h11_message import H11Message
 from passenger_trio.codecs.head import Head, HttpLimits
@@ -309,14 +309,14 @@ def test_R28_end_of_file_behind_a_request_is_no_abort(plain_parser: bool) -> Non
 
 
 def test_readers_that_disagree_on_a_head_are_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    check = edge.check_head
+    check = strict_request.check_head
 
     def misread(*arguments: Any) -> Head:
         head = check(*arguments)
         head.fields = [(name, value + b"?") for name, value in head.fields]
         return head
 
-    monkeypatch.setattr(edge, "check_head", misread)
+    monkeypatch.setattr(strict_request, "check_head", misread)
     assert verdict(exchange([b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"], plain_parser=False)) == (400, "readers_disagree", 0)
 
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from passenger_trio.codecs import edge, lines, plain_request, response_head
+from passenger_trio.codecs import lines, plain_request, response_head, strict_request
 from passenger_trio.codecs.cgi_fields import cgi_pairs
-from passenger_trio.codecs.edge import HeadScan
 from passenger_trio.codecs.head import Head, HeaderCache, HttpLimits
 from passenger_trio.codecs.http1 import ClientSide
 from passenger_trio.codecs.lines import LineScan
 from passenger_trio.codecs.plain_message import PlainMessage
 from passenger_trio.codecs.plain_request import parse_plain_request
+from passenger_trio.codecs.strict_request import HeadScan
 
 LIMITS = HttpLimits()
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -101,7 +101,7 @@ def test_what_it_leaves_whole(data: bytes) -> None:
 
 
 def test_singletons_twice() -> None:
-    for name in edge.SINGLETONS:
+    for name in strict_request.SINGLETONS:
         line = name + b": 1\r\n"
         assert (
             parse_plain_request(
@@ -236,7 +236,7 @@ def unbounded_repeats(pattern: re.Pattern[bytes]) -> list[str]:
         plain_request._LENGTH,
         response_head._RESPONSE,
         response_head._INTERIM,
-        edge._LENGTH,
+        strict_request._LENGTH,
     ],
 )
 def test_expressions_on_the_hot_way_cannot_backtrack(pattern: re.Pattern[bytes]) -> None:
@@ -247,7 +247,7 @@ def test_the_walker_sees_a_repeat_that_backtracks() -> None:
     assert unbounded_repeats(re.compile(rb"(a+)+")) == ["MAX_REPEAT", "MAX_REPEAT"]
 
 
-@pytest.mark.parametrize("pattern", [lines.TOKEN, lines._CONTROL, edge._TARGET])
+@pytest.mark.parametrize("pattern", [lines.TOKEN, lines._CONTROL, strict_request._TARGET])
 def test_other_expressions_are_one_class(pattern: re.Pattern[bytes]) -> None:
     assert len(_parser.parse(pattern.pattern)) == 1
 

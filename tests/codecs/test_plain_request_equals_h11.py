@@ -8,10 +8,10 @@ from http1_strategies import near_heads, pieces_of, plain_heads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from passenger_trio.codecs.edge import HeadScan
 from passenger_trio.codecs.h11_message import H11Message
 from passenger_trio.codecs.head import HttpLimits
 from passenger_trio.codecs.plain_request import parse_plain_request
+from passenger_trio.codecs.strict_request import HeadScan
 
 LIMITS = HttpLimits()
 

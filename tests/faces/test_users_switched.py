@@ -21,7 +21,7 @@ import pytest
 from faces_tools import HELLO, run_command
 from needs import needs
 
-from passenger_trio.spawning.reach import what_is_closed
+from passenger_trio.spawning.user_access import what_is_closed
 from passenger_trio.testing import Supervisor, eventually
 
 pytestmark = pytest.mark.os

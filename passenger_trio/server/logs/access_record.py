@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from passenger_trio.codecs.edge import Known
+from passenger_trio.codecs.strict_request import Known
 from passenger_trio.codecs.trace_context import read_traceparent
 from passenger_trio.errors import RequestError
 from passenger_trio.server.http.exchange import Exchange

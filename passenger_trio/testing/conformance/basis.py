@@ -31,7 +31,7 @@ class ConformanceFailure(AssertionError):
 
 
 class LoaderFailed(Exception):
-    """A loader reported an ``error`` (``message``), or ended before it was ready (``message`` is empty)."""
+    """A loader reported an ``error`` (``response_framing``), or ended before it was ready (``response_framing`` is empty)."""
 
     def __init__(self, text: str, message: Message) -> None:
         super().__init__(text)
