@@ -101,7 +101,7 @@ class PoolParts:
         await nursery.start(self.pool.run)
 
     async def start_watches(self, nursery: trio.Nursery) -> None:
-        """Those who listen to the pool, and those who tell it something. Groups may be added afterwards."""
+        """The tasks that listen to the pool, and those that tell it something. Groups may be added afterwards."""
         keep = self.kernel.supervise_started
         await nursery.start(keep, "the hooks", self.hooks.run)
         if self.told is not None:

@@ -213,7 +213,7 @@ class ClientSide:
 
     @property
     def raw_body_left(self) -> int:
-        """Bytes of the body that the caller may take from the socket himself, and tell (``skip_body``); 0 if he may not."""
+        """Bytes of the body that the caller may take from the socket itself, and report (``skip_body``); 0: none."""
         message = self._current()
         return 0 if self._failure or self.buffered or self.peer_closed else message.raw_left
 
@@ -324,7 +324,7 @@ class ClientSide:
         self._fail(self._failure or "connection_closing")
         lines = [status_line(status, reason)]
         lines += [b"%s: %s" % field for field in with_standard_fields(fields, date)]
-        # RFC 9110 7.8: who sends Upgrade says so in Connection.
+        # RFC 9110 7.8: a message with Upgrade names it in Connection.
         upgrade = b", upgrade" if any(name.lower() == b"upgrade" for name, _ in fields) else b""
         lines += (b"Content-Length: %d" % len(body), b"Connection: close" + upgrade, b"")
         # RFC 9110 9.3.2; a head need not be whole, or right, for that.

@@ -23,7 +23,7 @@ _FEW = 16
 
 
 def is_inactive(group: GroupState) -> bool:
-    """Whether nothing happens in the group until somebody asks for it."""
+    """Whether nothing happens in the group until a request, an order or a fact is about it."""
     return not (
         group.waiters
         or group.enabled

@@ -18,7 +18,7 @@ _REST, _REST_OF_HEAVY = 1.0, 7.0
 _LONGEST = 0.01
 """Seconds. A step that took longer was interrupted; a flood is not at fault for that."""
 _BESIDE = 0.1
-"""Seconds for which somebody counts as served beside floods."""
+"""Seconds for which a client counts as served beside floods."""
 
 
 class FloodShare:
@@ -52,7 +52,7 @@ class FloodShare:
     def rest(self, now: float, others: float) -> float:
         """How long floods rest before the next step, in seconds; 0: not at all.
 
-        :param others: when the event loop last served somebody who is no flood.
+        :param others: when the event loop last served a stream that is no flood.
         """
         if self._used < BUDGET:
             return 0.0

@@ -1,4 +1,4 @@
-"""What follows a fact: who is refused, which removed group may go, what starts, and when the pool is empty.
+"""What follows a fact: which waiters are refused, which removed group may go, what starts, and when the pool is empty.
 
 The facts are ``policy``'s methods; the steps here are what several of them end with.
 """

@@ -1,6 +1,6 @@
 """A full pool: which process or attempt gives its place to another group's.
 
-This module knows who is starved, idle, slow or busy. It never decides who grows (``scaling``). The first of these that
+This module knows which groups are starved, idle, slow or busy. It never decides which one grows (``scaling``). The first of these that
 exists makes room:
 
 ==============================================  =============================  ================================

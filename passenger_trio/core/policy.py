@@ -91,7 +91,7 @@ class PoolPolicy(Borrowing):
         return grown + scaling.start_spawns(state, now, looked)
 
     def remove_group(self, key: GroupKey, now: float) -> list[Command]:
-        """Let a group go: it serves those who wait for it, ends, and is forgotten (``EndGroup``). A second call does
+        """Let a group go: it serves its waiters, ends, and is forgotten (``EndGroup``). A second call does
         nothing. ``resizing`` states the theory.
         """
         group = self.state.groups.get(key)

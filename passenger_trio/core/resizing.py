@@ -9,7 +9,7 @@ Laws:
   attempts that can be spared, then by busy processes, which finish their sessions. Minimums go last.
 * The limits on processes that serve hold in the step that lowers them. A process that leaves, or an attempt that loads, may exceed the hard ceiling, the slots and the queue until it is gone (the
   ``allowed_...`` fields). Nothing new begins above them.
-* A group that is removed (*leaving*) serves those who wait for it, and starts processes for them only.
+* A group that is removed (*leaving*) serves its waiters, and starts processes for them only.
   When nobody waits, it retires everything. When nothing of it is left, it is forgotten (``EndGroup``),
   and its key is free. A request for a group that is forgotten is refused.
 * A group that is added while it leaves stays: it is restarted, because it may be another application.
@@ -88,7 +88,7 @@ def remove(pool: PoolState, group: GroupState, now: float) -> list[Command]:
         commands += retiring.abandon(group.replacement, Reason.REMOVED)
     retiring.watch_idleness(pool, group, now)
     commands += group_restarts.conclude(group) + waitlist.refuse_if_unservable(pool, group, now)
-    # Also if it stays for those who wait: its minimum is 0 now, and others may have its places.
+    # Also if it stays for its waiters: its minimum is 0 now, and others may have its places.
     return commands + let_go(pool, now) + scaling.start_spawns(pool, now, pool.active.values())
 
 

@@ -1,4 +1,4 @@
-"""How a process leaves: who is retired, when, and how an attempt is given up.
+"""How a process leaves: which one is retired, when, and how an attempt is given up.
 
 Law: a live process leaves the pool by ``retire`` or by ``kill``, and only once. A busy process that is
 retired first finishes its sessions, unless it broke one.

@@ -191,7 +191,7 @@ class GroupState:
     avoiding: dict[WaiterId, ProcessId] = attrs.field(factory=dict)
     # Waiters of a sticky session -> its process. They wait for that process as long as it is enabled.
     seeking: dict[WaiterId, ProcessId] = attrs.field(factory=dict)
-    # Waiters for whom a slot that a front has may come back -> until when no process is started for them.
+    # Waiters that a slot of a front may come back for -> until when no process is started for them.
     spawn_delays: dict[WaiterId, float] = attrs.field(factory=dict)
     attempts: dict[AttemptId, Attempt] = attrs.field(factory=dict)
     backoff: Backoff = attrs.field(factory=Backoff)
@@ -225,7 +225,7 @@ class GroupState:
     # At or before the time when an idle process may next be retired. Sessions begin and end without updating it, so it
     # may be too early; tick then looks again and corrects it. That keeps it out of the hot path.
     idle_due: float = math.inf
-    # Out-of-band work (``oob_work``): who has asked for it, who is out of routing for it, and whether its work has begun.
+    # Out-of-band work (``oob_work``): which processes asked for it, which one is out of routing for it, and whether its work has begun.
     oob_wanted: dict[ProcessId, None] = attrs.field(factory=dict)
     oob_process: ProcessState | None = attrs.field(default=None, repr=lambda process: str(process and process.id))
     oob_begun: bool = False
@@ -251,7 +251,7 @@ class GroupState:
     to_replace: dict[ProcessId, Reason] = attrs.field(factory=dict)
     # The attempt whose process will replace one of them: one at a time.
     replacement: Attempt | None = None
-    # It was removed: it serves those who wait, and then goes (resizing).
+    # It was removed: it serves its waiters, and then goes (resizing).
     leaving: bool = False
     # Waiters that were there when the queue became shorter may stay.
     allowed_queue: int = 0

@@ -99,7 +99,7 @@ class LeasedPool:
     async def run(self) -> None:
         """Ask the ledger when it is time, until cancelled.
 
-        :raises Exception: what the ledger has raised, whoever called it.
+        :raises Exception: what the ledger raised, in any call.
         """
         while True:
             with trio.CancelScope(deadline=self._due) as self._sleep:
@@ -155,7 +155,7 @@ class LeasedPool:
             self._tell_levels(now)
 
     def tell_levels(self) -> None:
-        """Tell the owner who waits, and what the slots do now."""
+        """Tell the owner which requests wait, and what the slots do now."""
         now = self.current_time()
         self._perform(self._ledger.tell_levels(now), now)
 

@@ -109,7 +109,7 @@ class GroupTask:
     _first: list[Callable[[trio.Nursery], None]] = attrs.field(factory=list)
     """What is started as soon as the task runs."""
     _close_wanted: bool = False
-    # Made when somebody waits: most of thousands of groups never run (OP5).
+    # Made when a task waits for it: most of thousands of groups never run (OP5).
     _closing: trio.Event | None = None
     _ended: trio.Event | None = None
     _is_over: bool = False

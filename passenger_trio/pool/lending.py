@@ -62,7 +62,7 @@ class Lending:
         self._policy.renew(ticket, since)
 
     def waiting_besides(self, key: GroupKey, tickets: Collection[WaiterId]) -> tuple[float, ...]:
-        """Since when those wait for the group who have none of these tickets; oldest first."""
+        """The arrivals of the waiters of the group that have none of these tickets; oldest first."""
         waiters = self._policy.state.groups[key].waiters
         return tuple(since for waiter, since in waiters.items() if waiter not in tickets)
 

@@ -128,7 +128,7 @@ class Pool(OperatorOrders):
         return self._policy.state.active.keys()
 
     def remove_group(self, key: GroupKey) -> None:
-        """Let a group serve those who wait for it, and end. It is gone when ``group_tasks`` has it no more."""
+        """Let a group serve its waiters, and end. It is gone when ``group_tasks`` has it no more."""
         self._perform(self._policy.remove_group(key, self.current_time()))
         self.notify_changed()
 

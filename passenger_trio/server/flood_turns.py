@@ -16,7 +16,7 @@ __all__ = ["FloodTurns"]
 
 
 class FloodTurns:
-    """:param now: monotonic seconds. :param others: when somebody who is no flood was last served."""
+    """:param current_time: monotonic seconds. :param others: when a stream that is no flood was last served."""
 
     __slots__ = ("_current_time", "_lock", "_others", "_share")
 

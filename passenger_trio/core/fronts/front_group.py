@@ -1,7 +1,7 @@
-"""What a front knows of one group: who waits here, who waits elsewhere, which slots are here, and what follows from that.
+"""What a front knows of one group: its waiters, the waiters at other fronts, its slots, and what follows from that.
 
 ``front_ledger`` enters the facts and makes the decisions. Here is what is read off them: what the owner is to be told and when, when an idle slot goes
-back, and which part of all slots is for those who wait here.
+back, and which part of all slots is for its own waiters.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ MOST_SLACKS = 4
 _STEP = 0.005
 """Seconds. Ages are told in steps, so that they are mostly the same."""
 _MOMENT = 0.008
-"""Seconds for which it counts that somebody has waited for longer than was told."""
+"""Seconds. A waiter that waited for longer than the last ``Want`` said counts for so long."""
 PAUSE = 0.001
-"""Seconds for which a slot of a busy front waits for the front's own clients although somebody waits elsewhere. They come back at once, mostly."""
+"""Seconds for which a busy front keeps an idle slot for its own clients while another front has waiters. Its clients mostly send their next request at once."""
 _ROUNDS_UP = 0.4
-"""A share of 0.6 slots is a slot: who waits is counted, and not exactly equal. One of 0.5 is none: two fronts would both keep it."""
+"""A share of 0.6 slots is a slot, because the numbers of waiters are never exactly equal. One of 0.5 is none: two fronts would both keep it."""
 _PART_OF_ROOM = 16
 """With less fronts than that, all that each has not told of does not fill the queue."""
 _BUSY = 4
@@ -94,13 +94,13 @@ class FrontGroup:
     key: GroupKey
     # The longest queue, over all fronts; 0: no limit.
     most_queued: int
-    # Since when each waits, and whom it avoids; oldest first.
+    # Each with its arrival and the process that it avoids; oldest first.
     waiters: OrderedDict[WaiterId, Waiting] = attrs.field(factory=OrderedDict)
     # Those of them that do not take every process.
     choosy: int = 0
-    # In the order in which they became idle. While somebody waits elsewhere, for a moment only.
+    # In the order in which they became idle. While another front has waiters, a slot is here for a moment only.
     idle: dict[SessionId, Slot] = attrs.field(factory=dict)
-    # Who waits elsewhere, oldest first, as the last Recall listed them.
+    # The arrivals of the waiters at other fronts, oldest first, as the last Recall listed them.
     listed: tuple[float, ...] = ()
     # How long those at their fronts wait at most.
     ages: tuple[float, ...] = ()
@@ -108,7 +108,7 @@ class FrontGroup:
     # As the last Recall said; and those that are here. Pinned ones do not count.
     slots_elsewhere: int = 0
     slots: int = 0
-    # The numbers of the returns that were made for somebody elsewhere and that no Recall has known of.
+    # The numbers of the returns for waiters at other fronts that no Recall has counted yet.
     returns: deque[int] = attrs.field(factory=deque)
     # How many of those slots may have come back to us, for a request that was served meanwhile.
     back: int = 0
@@ -117,11 +117,11 @@ class FrontGroup:
     most_wanted: int = MOST_WANTED
     told: Want | None = None
     told_at: float = -math.inf
-    # How many it lists whom no grant has come for since; -1: more is to be told than who waits.
+    # How many waiters the last Want listed that got no grant since; -1: a new Want is due in any case.
     known: int = 0
     # When the last waiter went.
     emptied_at: float = -math.inf
-    # Since when somebody has waited for longer than was told; perhaps not any more.
+    # Since when a waiter has waited for longer than the last Want said; that may be over.
     late_since: float = -math.inf
     # Seconds for which an idle slot stays.
     idle_time: float = MOST_IDLE_TIME
@@ -143,8 +143,8 @@ class FrontGroup:
         return max(self.told_at + GAP, min(self.told_at + SLOW, self.oldest + told.age), self.late_since + GAP)
 
     def postpone(self, now: float) -> bool:
-        """Put ``due`` off by a ``GAP``, once, if it has come because somebody waits for longer than was told: a front that was away from its core has slots that are ready,
-        and serves him at once. Returns whether it did.
+        """Put ``due`` off by a ``GAP``, once, if a waiter has waited for longer than the last ``Want`` said: a front that was away from its core has slots that are ready,
+        and serves it at once. Returns whether it did.
         """
         told = self.told
         if not self.waiters or told is None or now < self.oldest + told.age or now < self.late_since + _MOMENT:
@@ -182,7 +182,7 @@ class FrontGroup:
         self.idle_time = max(LEAST_IDLE_TIME, self.idle_time / 4)
 
     def leaves(self, slot: Slot, slack: float) -> float:
-        """When an idle slot goes back. It waits for a moment if whoever comes then may have it."""
+        """When an idle slot goes back. It stays for a moment if the next request may have it."""
         if not self.is_wanted_elsewhere:
             return slot.since + self.idle_time
         comes = slot.since + PAUSE
@@ -191,14 +191,14 @@ class FrontGroup:
 
     @property
     def share(self) -> int:
-        """How many of all slots are for those who wait here. Of one slot for two fronts, with as many waiters each, none is: it goes to and fro."""
+        """How many of all slots are for the waiters of this front. One slot for two fronts with as many waiters each is nobody's: it changes between them."""
         waiting = len(self.waiters)
         slots = self.slots + self.slots_elsewhere + max(0, len(self.returns) - self.back)
         return int(slots * waiting / (waiting + self.waiting_elsewhere) + _ROUNDS_UP)
 
     @property
     def is_wanted_elsewhere(self) -> bool:
-        """Whether somebody waits elsewhere for whom no slot was sent back."""
+        """Whether another front has a waiter for which no slot was sent back."""
         return max(0, len(self.returns) - self.back) < len(self.listed)
 
     def oldest_elsewhere(self, now: float) -> float:
@@ -215,7 +215,7 @@ class FrontGroup:
 
     def want(self, age: float) -> Want:
         listed: list[Waiting] = []
-        # Who does not take every process may wait for one that is busy. What another one serves meanwhile must be known, too.
+        # A choosy waiter may wait for a process that is busy. The waiters behind it, which other processes serve meanwhile, must be listed, too.
         left = self.most_wanted
         for waiting in self.waiters.values():
             if not left or len(listed) == MOST_WANTED:

@@ -1,23 +1,23 @@
-"""A front's side of its leases: who waits here, which slots are here, and what each slot does next.
+"""A front's side of its leases: its waiters, its slots, and what each slot does next.
 
 The front ledger knows the messages of ``messages`` and the time that each call passes. It must not know a socket, a process
 of the operating system or a clock. Each call is one step and returns decisions; the shell performs them in order, before the next call.
 
 Laws:
 
-* A slot that becomes free serves the oldest request that waits here, unless one that waits elsewhere is older by more than
+* A slot that becomes free serves the oldest request that waits here, unless one at another front is older by more than
   the slack: then the slot goes back. So requests are served in order of arrival, within the slack. (Without slack, two busy
   fronts would hand a slot to each other for each request.)
-* A front that has no more slots than its share, by how many wait here and elsewhere, keeps them for ``MOST_SLACKS`` slacks. Else all slots went to the front that had waited
+* A front that has no more slots than its share, by the numbers of waiters here and elsewhere, keeps them for ``MOST_SLACKS`` slacks. Else all slots went to the front that had waited
   for the slack, and all came back after the next one: each fifteenth request changed fronts, and half of the clients waited meanwhile.
 * The slack is ``SLACK``, or ``SLACK_OF_DELAY`` times what a message takes, up to ``MOST_SLACK``. On a machine whose processors are taken by others a message takes 10 ms: with a
   fixed slack each slot was nearly always under way, so requests became few, so each was older than the next by more than the slack, and it stayed like that.
-* An idle slot goes back at once while somebody waits elsewhere (that of a busy front after ``PAUSE``), or if it came for one request only; otherwise after
+* An idle slot goes back at once while another front has waiters (that of a busy front after ``PAUSE``), or if it came for one request only; otherwise after
   ``FrontGroup.idle_time``.
 * A slot goes back when its stream has ended, its budget is used up, or its process goes. A pinned slot goes back when its session ends.
 * Waiters are told as a level. So no demand is ever lost, and no demand that is over draws slots for longer than one level takes.
 * A level that names as many waiters as there are now is true while the oldest has waited for no longer than it says (``Want.age``). That is generous: three quarters of the
-  slack, since that makes nobody elsewhere give a slot back. So a front whose own slots serve its waiters, one after another, sends nearly nothing.
+  slack, since that makes no other front give a slot back. So a front whose own slots serve its waiters, one after another, sends nearly nothing.
 * The limit on the queue counts all waiters: those here, and those that the owner has told of.
 """
 
@@ -207,7 +207,7 @@ class FrontLedger:
         slot.state = SlotState.IDLE
         slot.since = now
         if slot.process.going or slot.withdrawn or 0 < slot.budget <= slot.served:
-            # Before it goes who waits here: the owner may know of as many only as there were slots, and grants it to a younger one.
+            # Before the slot goes, the waiters are told: the owner may know only as many as there were slots, and would grant the slot to a younger one.
             told = self._tell(group, now) if group.waiters else []
             return [*told, self._give_back(slot)]
         return self._next(group, slot, now)
@@ -329,7 +329,7 @@ class FrontLedger:
         return [Send(usage)]
 
     def tell_levels(self, now: float) -> list[FrontDecision]:
-        """Send who waits, and what the slots do, if that has changed: an operator asks, and is to see the truth."""
+        """Send the waiters and what the slots do, if that has changed: an operator asks, and is to see the truth."""
         decisions = [decision for group in list(self._changed.values()) for decision in self._tell(group, now)]
         return decisions + self.tell_usage(now)
 
@@ -387,13 +387,13 @@ class FrontLedger:
         if wanted and (waiter is not None or group.leaves(slot, self.slack) <= now):
             return self._hand_over(group, slot, now)
         if slot.budget == 1:
-            # It came for one who is gone. It may be for one request because somebody elsewhere does not take every process: no recall lists that one.
+            # It came for a waiter that is gone. It may be for one request only because a waiter at another front does not take every process: no recall lists that one.
             return [self._give_back(slot)]
         group.idle[slot.id] = slot
         return []
 
     def _is_in_turn(self, group: FrontGroup, waiter: WaiterId, now: float) -> bool:
-        """Whether nobody elsewhere is older by too much. One there may be older than was told, by the rest of it."""
+        """Whether no waiter elsewhere is older by too much. It may be older than its front has told, by the rest of the slack."""
         slack = TOLD * self.slack
         older = group.waiters[waiter].arrival - group.oldest_elsewhere(now)
         return older <= slack or (older <= MOST_SLACKS * slack and group.slots <= group.share)
@@ -405,14 +405,14 @@ class FrontLedger:
         return next((waiter for waiter, waiting in group.waiters.items() if _may_serve(slot, waiting)), None)
 
     def _hand_over(self, group: FrontGroup, slot: Slot, now: float) -> list[FrontDecision]:
-        """Send a slot back for the oldest waiter elsewhere. Before it goes who waits here: else the slot might come back for one that was served meanwhile."""
+        """Send a slot back for the oldest waiter elsewhere. The waiters here are told first: else the slot might come back for one that was served meanwhile."""
         told = self._tell(group, now)
         sent = self._give_back(slot)
         group.returns.append(self._returned)
         return [*told, sent]
 
     def _tell(self, group: FrontGroup, now: float) -> list[FrontDecision]:
-        """Who waits here, if that has changed."""
+        """Tell which waiters are here, if that has changed."""
         want = group.want(group.age(now, self.slack))
         told = group.told
         group.known = len(want.waiters)

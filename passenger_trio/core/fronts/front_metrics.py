@@ -3,7 +3,7 @@
 ``told`` and ``of_told`` are the form in which a front tells its owner: JSON values. A front is not trusted: what is no count raises
 ``BadFrontMessage``, and an application that the owner does not have is no count.
 
-With a thousand applications that takes long, so it is done in parts of ``PART`` applications: who does it pauses between them.
+With a thousand applications that takes long, so it is done in parts of ``PART`` applications: the caller pauses between them.
 
 Laws: ``of_told(told(counts))`` is equal in every count, and adding it to an empty one is, too. Parts that are put together are equal to the whole.
 """

@@ -13,8 +13,8 @@ Two kinds of messages:
   from 1 upwards, for each front. ``Want.grants_seen`` and ``Recall.returns_seen`` say which of them a level already knows: the receiver
   discounts those that were under way when it was made.
 
-Who waits at a busy front is another one with each request. So a ``Want`` says how long its oldest waits at most (``age``), and while that is so it need not be
-told again who it is: two fronts whose own slots serve tell each other nearly nothing.
+With each request the waiters of a busy front change. So a ``Want`` says how long its oldest waiter waits at most (``age``). While that is true, no new
+``Want`` is needed: two fronts whose own slots serve tell each other nearly nothing.
 
 Times are monotonic seconds, which all processes of a machine share. The owner judges each value that a front sends (``owner_ledger``).
 A front trusts the owner.
@@ -62,7 +62,7 @@ REFRESH = 0.005
 """Seconds until a ``Want`` goes out that names fewer waiters than the last one, or for one that waits no longer."""
 
 SLOW = 0.050
-"""Seconds until a ``Want`` goes out where only who waits has changed, since a front's own slots serve."""
+"""Seconds until a ``Want`` goes out that lists other waiters, and no more of them: the front's own slots serve them."""
 
 
 # --- front to owner ---------------------------------------------------------------------------------------------------
@@ -86,17 +86,17 @@ class Waiting:
 
 @frozen
 class Want:
-    """Level, for each group: who waits at this front."""
+    """Level, for each group: the waiters of this front."""
 
     group: GroupKey
     waiters: tuple[Waiting, ...]
     """The oldest ones, oldest first. At most ``Recall.most`` (before the first ``Recall``: ``MOST_WANTED``)."""
     waiting: int
-    """All that wait, also those who are not listed."""
+    """All waiters, also those that are not listed."""
     grants_seen: int
     """The number of the last grant that this level knows; 0: none."""
     age: float = math.inf
-    """Until the next ``Want`` nobody here will have waited for longer, in seconds, however old the arrivals are: who is served is followed by others. ``inf``: those listed stay."""
+    """Seconds. Until the next ``Want`` no waiter here will have waited for longer, however old the arrivals are: a waiter that is served is followed by another. ``inf``: those listed stay."""
 
 
 @frozen
@@ -193,7 +193,7 @@ class Grant:
 
 @frozen
 class Recall:
-    """Level, for each group: who waits elsewhere. Idle slots go back at once, one for each of ``arrivals``; busy ones by the front's rule
+    """Level, for each group: the waiters of the other fronts. Idle slots go back at once, one for each of ``arrivals``; busy ones by the front's rule
     (``front_ledger``).
     """
 
@@ -209,7 +209,7 @@ class Recall:
     ages: tuple[float, ...] = attrs.field(
         default=attrs.Factory(lambda self: (math.inf,) * len(self.arrivals), takes_self=True)
     )
-    """For each of ``arrivals``: nobody at its front has waited for longer (``Want.age``). So somebody waits there since then, or since so many seconds ago if that is later."""
+    """For each of ``arrivals``, the ``Want.age`` of its front: no waiter there has waited for longer. So one waits there since its arrival, or since so many seconds ago if that is later."""
     slots: int = attrs.field(default=0, eq=False)
     """Slots that other fronts had when it was sent. No part of the level."""
     sent: float = attrs.field(default=0.0, eq=False)
@@ -223,7 +223,7 @@ class Refused:
     group: GroupKey
     reason: Reason
     arrivals: tuple[float, ...] | None
-    """Those who came then; None: all that wait for the group."""
+    """The waiters that came then; None: all of the group."""
     failure: SpawnFailure | None = None
     retry_after: float | None = None
 

@@ -1,4 +1,4 @@
-"""The owner's side of the leases: which front has which slots, who waits at which front, and what each front is told.
+"""The owner's side of the leases: which front has which slots and which waiters, and what each front is told.
 
 The owner ledger stands beside ``PoolPolicy`` and decides nothing about capacity. A waiter of a front that the ledger asks for is a *ticket*:
 a waiter in the policy's queue, with the arrival that the front told. A slot is one session of the policy. The ledger knows the
@@ -12,7 +12,7 @@ Laws:
 * A slot is in one place: leased to one front, until that front returns it or is gone. A grant counts from the step that decides it.
 * The tickets of a front are its last ``Want`` without one waiter for each grant that the ``Want`` did not know of: the one that the grant names, or the oldest
   that takes every process if that one is gone. (Were it always the oldest, one that takes few processes would lose its ticket to each grant of a younger one.)
-* A ticket says how many slots other fronts have: one that lingers there is no reason for one more process (``waitlist.SPAWN_DELAY``). With a low load it was
+* A ticket says how many slots other fronts have: one that is idle there is no reason for one more process (``waitlist.SPAWN_DELAY``). With a low load it was
   the usual one.
 * A front is told the oldest tickets of the other fronts that take every process, at most one for each slot that it has or waits for.
 * No value of a front is believed before it is judged. What cannot be true raises ``BadFrontMessage`` and changes nothing:
@@ -76,7 +76,7 @@ __all__ = [
 _ROUNDING = 1e-6
 """Seconds. A front makes the arrivals of requests that came at the same time different."""
 _FEW = 4
-"""A front lists so many waiters, also where fewer slots can come: some are served before the next ``Want``, and those who follow must be known."""
+"""A front lists so many waiters, also where fewer slots can come: some are served before the next ``Want``, and the next ones must be known."""
 _LEAST_LISTED = 32
 """A front may list this many waiters while a process may come: it may bring as many slots. Otherwise as many as the group has slots, or ``_FEW``: each costs at each ``Want``."""
 
@@ -88,7 +88,7 @@ class OwnerLedger:
         self._fronts: dict[FrontId, FrontAtOwner] = {}
         # How many waiters a front may list, for each group.
         self._groups: dict[GroupKey, int] = {}
-        # Who else waits: requests of the owner's own program.
+        # Other waiters: requests of the owner's own program.
         self._others: dict[GroupKey, tuple[float, ...]] = {}
         # Every ticket without an answer -> whose it is.
         self._tickets: dict[TicketId, Desk] = {}
@@ -274,7 +274,7 @@ class OwnerLedger:
     def refused(
         self, ticket: TicketId, reason: Reason, failure: SpawnFailure | None, retry_after: float | None
     ) -> list[OwnerDecision]:
-        """The policy has refused a ticket. Whom a hopeless group refuses, it refuses with all that wait for it."""
+        """The policy has refused a ticket. A group that cannot be served refuses all of its waiters."""
         waiting = self._tickets[ticket].tickets[ticket]
         desk = self._answered(ticket)
         if reason is not Reason.SPAWN_FAILED and reason is not Reason.SHUT_DOWN:
@@ -360,7 +360,7 @@ class OwnerLedger:
         return tuple(left)
 
     def _set_tickets(self, desk: Desk, wanted: tuple[Waiting, ...]) -> list[OwnerDecision]:
-        """Make the tickets of a front those that it wants. Who stays keeps its place in the queue; who comes gets the ticket of one who is gone, if there is one."""
+        """Make the tickets of a front those that it wants. A waiter that stays keeps its place in the queue; a new one gets the ticket of one that is gone, if there is one."""
         there: dict[Waiting, list[TicketId]] = {}
         for ticket, waiting in desk.tickets.items():
             there.setdefault(waiting, []).append(ticket)
@@ -388,7 +388,7 @@ class OwnerLedger:
         return [*(Abandon(ticket) for ticket in void), *asked]
 
     def withdraw_all(self, key: GroupKey) -> list[OwnerDecision]:
-        """Ask for all slots of a group, once: each request of it is to be fresh from now on, or somebody waits who does not take every process.
+        """Ask for all slots of a group, once: each of its requests is to find a new process from now on, or a waiter does not take every process.
 
         No recall lists such a one, since the wrong slots would come back for it, again and again: each slot comes back once, and is granted for one
         request at a time while it waits. The policy knows which of them it takes.
@@ -400,7 +400,7 @@ class OwnerLedger:
         ]
 
     def _recall(self, front: FrontAtOwner, desk: Desk) -> Recall:
-        # Also for those that it waits for: it must know who is older when the slot comes.
+        # Also for the slots that it waits for: it must know which waiters are older when a slot comes.
         most = min(desk.slots + len(desk.tickets), MOST_WANTED)
         listed = tuple(islice(self._waiting_elsewhere(front, desk.key), most)) if most else ()
         waiting = sum(other.desks[desk.key].waiting for other in self._fronts.values() if other is not front)
@@ -413,7 +413,7 @@ class OwnerLedger:
         return sum(front.desks[desk.key].slots for front in self._fronts.values() if front.id != desk.front)
 
     def _waiting_elsewhere(self, front: FrontAtOwner, key: GroupKey) -> Iterator[tuple[float, float]]:
-        """When those came who wait at other fronts, oldest first, and for how long each has waited at most."""
+        """The arrivals of the waiters at other fronts, oldest first, and for how long each has waited at most."""
         return merge(
             ((arrival, math.inf) for arrival in self._others.get(key, ())),
             *(

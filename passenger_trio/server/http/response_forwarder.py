@@ -137,7 +137,7 @@ class _Forwarder(ResponseEvents):
         except PassengerError as error:
             self.client.front.flood_turns.end()
             self.failure = error
-            # What was good before is still the client's (R25), who has been told nothing yet, perhaps not even a status ...
+            # What was good before is still the client's (R25), which has got nothing yet, perhaps not even a status ...
             try:
                 self.writer.flush()
             except ClientGone:
@@ -250,7 +250,7 @@ class _Forwarder(ResponseEvents):
     async def _store_bulk(self, room: int) -> Received:
         """Body to the disk, framed in a thread. What came behind it goes to the reader.
 
-        The reader and the response's side of the codec are the thread's for so long: who waits here has them both, and what else uses the codec reads requests.
+        The reader and the response's side of the codec are the thread's for so long: the task that waits here has them both, and what else uses the codec reads requests.
         """
         received = await self.buffer.store_coming(self.stream, room, self._frame)
         self.writer.write_buffered_soon()

@@ -76,7 +76,7 @@ def try_process(client: Client, exchange: Exchange) -> bool:
         raise
     except ProcessUnreachable as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in SHORT_OF_DESCRIPTORS:
-            # It is we who are short of something (F32): the process is not to blame.
+            # The server is short of descriptors (F32): the process is not to blame.
             exchange.give_back(SessionOutcome.NOT_STARTED)
             client.front.warn_rarely(f"cannot connect to a process: {error.__cause__.strerror}")
             client.front.make_room(8)

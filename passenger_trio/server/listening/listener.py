@@ -75,7 +75,7 @@ class Listener:
                 if front.gate is not None and not await self._is_ours(front.gate):
                     break
                 if not front.takes_connection:
-                    # Only the first time it is known that somebody waits; room for nobody would cost the one who came last.
+                    # Only the first time it is known that a client waits. Making room without one would cost an idle connection for nothing.
                     if not turn and not front.make_room():
                         # Every connection has a request in hand: newcomers wait in the kernel's queue.
                         await trio.sleep(_PAUSE)
@@ -107,7 +107,7 @@ class Listener:
         return True
 
     def accept_waiting(self, clients: trio.Nursery) -> None:
-        """The server drains: accept who has come by now, up to the ceiling.
+        """The server drains: accept the connections that have come by now, up to the ceiling.
 
         The kernel has told them that they are connected, and their requests may be here; closing the socket would reset them unread.
         """

@@ -87,7 +87,7 @@ class Listeners:
             self._end(listener)
 
     def drain(self) -> None:
-        """The loops have ended: accept who has come by now, and close."""
+        """The loops have ended: accept the connections that have come by now, and close."""
         self._accepting = None
         for listener in self._listeners:
             self._end(listener)
