@@ -17,6 +17,7 @@ from typing import Any
 
 from passenger_trio.codecs.sticky_cookie import StickyCookie
 from passenger_trio.core.model import GroupKey
+from passenger_trio.core.retried_methods import retried_methods
 from passenger_trio.core.tally import RequestTally
 from passenger_trio.errors import OptionError
 from passenger_trio.options import AppOptions
@@ -26,12 +27,6 @@ __all__ = ["Mounts", "Route", "check_apart", "check_place"]
 _BASE_URI = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
 """No empty segment, and no dot segment, which clients would remove."""
 _HOST_NAME = re.compile(rb"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
-
-_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
-"""RFC 9110 section 9.2.1."""
-_RETRIED = {"off": frozenset[bytes](), "safe": _SAFE, "idempotent": _SAFE | {b"PUT", b"DELETE"}}
-"""By ``--retry``. Idempotent: RFC 9110 section 9.2.2."""
-
 
 _USUAL_COOKIE = AppOptions().sticky_sessions_cookie_name, AppOptions().sticky_sessions_cookie_attributes
 _FEW = 8
@@ -69,7 +64,7 @@ class Route:
         self.script_name: bytes = _script_name(app)
         self.host_names: tuple[bytes, ...] = tuple(_host_name(host) for host in app.host_name)
         self.explains_errors: bool = app.explains_errors
-        self.retried_methods: frozenset[bytes] = _RETRIED[app.retry]
+        self.retried_methods: frozenset[bytes] = retried_methods(app.retry)
         """Methods of requests that may be sent to a second process after a first one received them (R30)."""
         self.sticky: StickyCookie | None = None if _has_usual_cookie(app) else _cookie(app, self.script_name)
         """The cookie that names the process of a client; None: sessions are not sticky."""

@@ -13,7 +13,8 @@ from passenger_trio.core.app_cgroup import UNLIMITED_FILES
 from passenger_trio.errors import EnvironmentUnfit, ReloadRefused
 from passenger_trio.options import AppOptions, Config
 from passenger_trio.spawning.accounts import remembering
-from passenger_trio.spawning.app_spec import AppSpec, Surroundings, make_app_spec
+from passenger_trio.spawning.app_environment import Surroundings
+from passenger_trio.spawning.app_spec import AppSpec, make_app_spec
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.spawning.run_as import log_choice, log_more, run_as
 from passenger_trio.system.app_cgroups import AppCgroups

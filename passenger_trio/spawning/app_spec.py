@@ -1,10 +1,5 @@
 """The data that a spawner needs about an application, computed once: command, environment, the
-loader's ``options``.
-
-The environment of an application is the supervisor's own without the variables that start with
-``PASSENGER_TRIO_`` (the supervisor's settings, and other instances' tokens), plus the variables
-named in ``AppSpec.environment``, plus the application's own. One application never sees the variables of
-another (R48).
+loader's ``options``. Which variables the environment has is in ``app_environment``.
 """
 
 from __future__ import annotations
@@ -22,9 +17,9 @@ from passenger_trio.core.app_cgroup import files_of
 from passenger_trio.core.app_limits import AppLimits, limits_of
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.option_values import parse_umask
-from passenger_trio.core.users import Account, environment_of
 from passenger_trio.late_classes import define
 from passenger_trio.options import AppOptions
+from passenger_trio.spawning.app_environment import Surroundings, environment_of_app
 from passenger_trio.spawning.backtraces import Program
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.spawning.env_files import read_env_files
@@ -35,7 +30,7 @@ from passenger_trio.system.resource_limits import set_limits
 from passenger_trio.system.spawn_servers import find_loader
 from passenger_trio.version import __version__
 
-__all__ = ["SERVER_SOFTWARE", "AppSpec", "Surroundings", "concurrency_of", "group_key", "make_app_spec"]
+__all__ = ["SERVER_SOFTWARE", "AppSpec", "concurrency_of", "group_key", "make_app_spec"]
 
 SERVER_SOFTWARE = f"passenger_trio/{__version__}"
 
@@ -85,15 +80,7 @@ class AppSpec:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of its programs, without the files of ``--env-file``. Made when it is asked for."""
-        app = self.app
-        environment = dict(self.surroundings)
-        for name in ("PASSENGER_APP_ENV", "WSGI_ENV", "RACK_ENV", "RAILS_ENV", "NODE_ENV"):
-            environment[name] = app.environment
-        environment["IN_PASSENGER"] = "1"
-        environment["PWD"] = self.detected.root
-        environment.update(self.detected.env_additions)
-        environment.update(app.env)
-        return environment
+        return environment_of_app(self.surroundings, self.app, self.detected)
 
     def takes(self, role: str) -> bool:
         """Whether a program of this role runs already, and is taken into use where it waits (CONTRACT.md 1.6).
@@ -272,20 +259,3 @@ def _commands(interpreter: str, language: str, loader: str, preloader: str) -> t
 def group_key(app: AppOptions, detected: DetectedApp) -> GroupKey:
     """The name of the application's group."""
     return GroupKey(app.name or os.path.basename(detected.root) or "app", app.environment)
-
-
-class Surroundings:
-    """What the environments of all applications have in common, once for each user: there may be thousands of them."""
-
-    def __init__(self, base: Mapping[str, str]) -> None:
-        """:param base: the supervisor's environment."""
-        self._base = {name: value for name, value in base.items() if not name.startswith("PASSENGER_TRIO_")}
-        self._of: dict[Account, dict[str, str]] = {}
-
-    def of(self, account: Account | None) -> dict[str, str]:
-        """Of programs that run as this user; None: as the supervisor does. Shared: it is not to be changed."""
-        if account is None:
-            return self._base
-        if account not in self._of:
-            self._of[account] = environment_of(account, self._base)
-        return self._of[account]
