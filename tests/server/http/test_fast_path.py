@@ -29,7 +29,7 @@ from passenger_trio.codecs.http1_worker import HTTP
 from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.errors import InvariantBroken
 from passenger_trio.options import AppOptions, ServerOptions
-from passenger_trio.server.http import fast_path as fast_lane
+from passenger_trio.server.http import fast_path as fast_path
 from passenger_trio.server.http.stage import FAST_PATH_TIMEOUT, Stage
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
 from passenger_trio.system.poller import Poller, Ready, Registration
@@ -284,10 +284,10 @@ async def test_after_its_process_has_gone_an_idempotent_request_takes_the_lane_a
 # -- what goes wrong -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["parse", "send_request", "init_request"])
+@pytest.mark.parametrize("where", ["parse_response_head", "send_request", "init_request"])
 @pytest.mark.parametrize("queued", [False, True])
 def test_F13_a_bug_in_a_step_costs_one_connection(where: str, queued: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = getattr(fast_lane, where)
+    original = getattr(fast_path, where)
     bugs = 1
 
     def buggy(*arguments: object) -> object:
@@ -303,7 +303,7 @@ def test_F13_a_bug_in_a_step_costs_one_connection(where: str, queued: bool, monk
             clients = [world.connect() for _ in range(3 if queued else 1)]
             for client in clients:
                 assert (await client.ask("/warm")).body == b"/warm"
-            monkeypatch.setattr(fast_lane, where, buggy)
+            monkeypatch.setattr(fast_path, where, buggy)
             for client in clients:
                 client.send(get("/x"))
             answers = [await client.receive() for client in clients]
@@ -326,7 +326,7 @@ async def test_a_broken_law_of_one_exchange_costs_one_connection(monkeypatch: py
         await client.ask()
         await other.ask()
         with monkeypatch.context() as patch:
-            patch.setattr(fast_lane, "parse", broken)
+            patch.setattr(fast_path, "parse_response_head", broken)
             client.send(get())
             assert not await client.receive()
         assert (await other.ask("/after")).body == b"/after"
