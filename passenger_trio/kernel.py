@@ -21,7 +21,7 @@ Laws:
   middle of a group: ``trio.Cancelled``, ``KeyboardInterrupt``, ``SystemExit``.
 * A fault is logged with its traceback the first time it comes from a place. Later faults from that
   place are logged without it, at the 2nd, 4th, 8th ... time. Every fault is counted.
-* ``core/task_restarts.py`` decides how long a failed task waits, and when it has failed too often. Then
+* ``core/task_and_front_restarts.py`` decides how long a failed task waits, and when it has failed too often. Then
   the owner of the task is told (``escalate``). If there is no owner, the operator is told, by a
   critical log line and by ``status``, which names the task while it keeps failing; and the task is
   started again for ever.
@@ -38,7 +38,7 @@ from typing import Any
 
 import trio
 
-from passenger_trio.core.task_restarts import LONGEST, TaskRestarts
+from passenger_trio.core.task_and_front_restarts import LONGEST, TaskRestarts
 from passenger_trio.late_classes import define
 from passenger_trio.log_lines import tasks as lines
 

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 import passenger_trio
-from passenger_trio.core.task_restarts import INTENSITY
+from passenger_trio.core.task_and_front_restarts import INTENSITY
 from passenger_trio.kernel import ErrorKernel
 
 ERRORS = [

@@ -1,6 +1,6 @@
 """The metrics of a running server (OB1).
 
-A scrape reads counts and never makes any: each fact is counted where it is decided (``core.tally``, the front, the pool,
+A scrape reads counts and never makes any: each fact is counted where it is decided (``core.metric_counts``, the front, the pool,
 the error kernel). Gauges are computed from the same statistics as ``status``, so the two agree.
 
 Laws: a thousand applications do not block the event loop: between two checkpoints a scrape looks at some applications or

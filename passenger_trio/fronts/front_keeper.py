@@ -2,7 +2,7 @@
 
 Laws:
 
-* A front that ends before it was told to is replaced: at once if it had served for a while, else after a time that grows (``core/task_restarts.py``). Its slots and
+* A front that ends before it was told to is replaced: at once if it had served for a while, else after a time that grows (``core/task_and_front_restarts.py``). Its slots and
   waiters are given back in the same step in which its channel ends.
 * A front that breaks the protocol, takes nothing, stands still, or does not end in time is killed.
 * When the keeper is cancelled, its front is killed and reaped.
@@ -44,7 +44,7 @@ from passenger_trio.codecs.front_reports import (
 from passenger_trio.core.evidence import Evidence
 from passenger_trio.core.fronts.messages import FromFront, FromOwner
 from passenger_trio.core.model import GroupKey
-from passenger_trio.core.task_restarts import TaskRestarts
+from passenger_trio.core.task_and_front_restarts import TaskRestarts
 from passenger_trio.errors import BadFrontMessage
 from passenger_trio.fronts.board import Board
 from passenger_trio.fronts.explaining import MOST, may_explain

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import trio
 
 from passenger_trio.core.commands import Kill, Reason, RunOobWork, StillDraining, reason_word
+from passenger_trio.core.metric_counts import PoolTally
 from passenger_trio.core.model import (
     GroupKey,
     ProcessId,
@@ -19,7 +20,6 @@ from passenger_trio.core.model import (
     WaiterId,
 )
 from passenger_trio.core.recorder import RecordedPolicy
-from passenger_trio.core.tally import PoolTally
 from passenger_trio.errors import CheckoutError
 from passenger_trio.events import (
     DrainTimeExceeded,

@@ -33,8 +33,8 @@ from passenger_trio.core.commands import (
     reason_word,
 )
 from passenger_trio.core.journey import Journey, JourneyType
+from passenger_trio.core.metric_counts import PoolTally
 from passenger_trio.core.model import ErrorCategory, GroupKey, ProcessId, SpawnFailure, WaiterId
-from passenger_trio.core.tally import PoolTally
 from passenger_trio.errors import (
     ApplicationRemoved,
     CheckoutError,

@@ -17,8 +17,8 @@ from passenger_trio.codecs.websocket_frames import FrameLimits
 from passenger_trio.core.accept_gate import Turn
 from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.fronts.share import ALONE, Share
+from passenger_trio.core.metric_counts import RequestTally
 from passenger_trio.core.model import GroupKey
-from passenger_trio.core.tally import RequestTally
 from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, ServerOptions
 from passenger_trio.pool.seam import PoolSeam

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from passenger_trio.codecs.sticky_cookie import StickyCookie
+from passenger_trio.core.metric_counts import RequestTally
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.retried_methods import retried_methods
-from passenger_trio.core.tally import RequestTally
 from passenger_trio.errors import OptionError
 from passenger_trio.options import AppOptions
 

@@ -20,7 +20,7 @@ from passenger_trio.late_classes import frozen
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.direct import DirectSpawner
 from passenger_trio.spawning.remains import Remains
-from passenger_trio.spawning.smart import SmartSpawner
+from passenger_trio.spawning.smart_forking import SmartSpawner
 from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import Spawner
 from passenger_trio.spawning.warm_up import WarmSpawner

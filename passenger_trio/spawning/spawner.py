@@ -2,7 +2,7 @@
 
 ``Spawner.spawn`` starts one process and returns it ready to serve, or raises ``SpawnError``.
 ``Spawner.serve`` is the task in which a spawner keeps what outlives one spawn (a preloader).
-``direct``, ``smart``, ``generic``, ``warm_up`` and ``dummy`` (the verified fake) implement this
+``direct``, ``smart_forking``, ``generic``, ``warm_up`` and ``dummy`` (the verified fake) implement this
 contract.
 
 The pool knows a process only as a ``LiveProcess``: it connects to the process, watches it, asks it

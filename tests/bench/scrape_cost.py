@@ -35,7 +35,7 @@ def serve(steps: str, arguments: list[str]) -> None:
     import trio
 
     from passenger_trio.cli.main import main
-    from passenger_trio.core.tally import RequestTally
+    from passenger_trio.core.metric_counts import RequestTally
 
     count_none, stamp, made = RequestTally.__init__, RequestTally.stamp.fget, itertools.count()
     busy = set()

@@ -21,7 +21,7 @@ from trio.lowlevel import start_thread_soon
 from passenger_trio.codecs.http1_worker import HTTP
 from passenger_trio.codecs.session_protocol import BODY_END
 from passenger_trio.codecs.worker_protocol import SESSION
-from passenger_trio.core import tally as tally_module
+from passenger_trio.core import metric_counts as tally_module
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.options import AppOptions, ServerOptions

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from passenger_trio.core.fronts.front_metrics import PART, FrontMetrics
 from passenger_trio.core.fronts.merge_facts import check_requests, merge_facts
+from passenger_trio.core.metric_counts import RequestTally
 from passenger_trio.core.model import GroupKey
-from passenger_trio.core.tally import RequestTally
 from passenger_trio.errors import BadFrontMessage
 
 KEYS = [GroupKey("shop", "production"), GroupKey("blog", "production")]

@@ -19,10 +19,10 @@ from passenger_trio.admin.metric_families import (
 )
 from passenger_trio.codecs.openmetrics import PAUSE, Exposition, Family
 from passenger_trio.core.fronts.front_metrics import FrontMetrics
+from passenger_trio.core.metric_counts import PoolTally, RequestTally
 from passenger_trio.core.model import GroupKey, WaiterId
 from passenger_trio.core.policy import PoolPolicy
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
-from passenger_trio.core.tally import PoolTally, RequestTally
 
 KEYS = [GroupKey(f"app{number}", "production") for number in range(1000)]
 NAMES = app_names(KEYS)

@@ -51,7 +51,7 @@ PLACES = {
     "a reader of output": ("spawning.output", "OutputPipe._read"),
     "a line of output": ("spawning.output", "OutputPipe._pass_on"),
     "a preloader": ("spawning.preloader", "Preloader._forked"),
-    "a spawn attempt": ("spawning.smart", "SmartSpawner._spawn_through"),
+    "a spawn attempt": ("spawning.smart_forking", "SmartSpawner._spawn_through"),
     "the termination": ("pool.process_keeper", "Keeper._act"),
     "an exit status": ("spawning.spawner", "SpawnedProcess.wait_exit_status"),
     "a signal": ("running", "RunningServer.reopen_logs"),

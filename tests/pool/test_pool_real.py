@@ -22,7 +22,7 @@ from passenger_trio.pool.pool import Pool
 from passenger_trio.spawning.app_spec import make_app_spec
 from passenger_trio.spawning.detect import detect
 from passenger_trio.spawning.direct import DirectSpawner
-from passenger_trio.spawning.smart import SmartSpawner
+from passenger_trio.spawning.smart_forking import SmartSpawner
 from passenger_trio.spawning.spawn_listener import SpawnListener
 
 pytestmark = pytest.mark.os

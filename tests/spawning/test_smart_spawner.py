@@ -32,7 +32,7 @@ from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import SpawnError
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.preloader import Preloader
-from passenger_trio.spawning.smart import SmartSpawner
+from passenger_trio.spawning.smart_forking import SmartSpawner
 from passenger_trio.spawning.spawner import SpawnedProcess
 from passenger_trio.system.pidfd import PidFd, parent_of
 

@@ -22,7 +22,7 @@ from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.direct import DirectSpawner
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner, dummy_failure
 from passenger_trio.spawning.generic import GenericSpawner
-from passenger_trio.spawning.smart import SmartSpawner
+from passenger_trio.spawning.smart_forking import SmartSpawner
 from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import LiveProcess, Spawner
 from passenger_trio.system.ports import Ports

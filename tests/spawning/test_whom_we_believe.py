@@ -23,7 +23,7 @@ from passenger_trio.fronts.remote_process import RemoteProcess
 from passenger_trio.spawning.direct import is_program
 from passenger_trio.spawning.generic import ListeningProcess, belongs
 from passenger_trio.spawning.launch import check_socket_file
-from passenger_trio.spawning.smart import is_fork
+from passenger_trio.spawning.smart_forking import is_fork
 from passenger_trio.spawning.spawner import SpawnedProcess
 from passenger_trio.system.pidfd import PidFd, parent_of
 from passenger_trio.system.unix_peers import PeerCredentials

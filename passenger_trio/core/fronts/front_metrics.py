@@ -19,8 +19,8 @@ from typing import Any
 
 import attrs
 
+from passenger_trio.core.metric_counts import RequestTally
 from passenger_trio.core.model import GroupKey
-from passenger_trio.core.tally import RequestTally
 from passenger_trio.errors import BadFrontMessage
 from passenger_trio.late_classes import define
 

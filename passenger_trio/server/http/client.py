@@ -15,7 +15,7 @@ from collections.abc import Callable
 import trio
 
 from passenger_trio.codecs.http1 import ClientSide
-from passenger_trio.core.tally import MANY
+from passenger_trio.core.metric_counts import MANY
 from passenger_trio.server.front import Front
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.interruptions import ClientGone

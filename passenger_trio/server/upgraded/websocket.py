@@ -40,9 +40,9 @@ from passenger_trio.codecs.websocket_frames import (
     is_close_payload,
 )
 from passenger_trio.core.lingering import LINGER_BYTES
+from passenger_trio.core.metric_counts import close_word
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.core.read_size import STEP, ReadSize
-from passenger_trio.core.tally import close_word
 from passenger_trio.core.websocket_close_codes import GOING_AWAY, INTERNAL_ERROR, LOST, NO_CODE, SERVICE_RESTART
 from passenger_trio.core.websocket_life import (
     AbortWorker,

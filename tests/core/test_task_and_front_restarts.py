@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from passenger_trio.core.task_restarts import CALM, FIRST, INTENSITY, LONGEST, SERVED, TaskRestarts
+from passenger_trio.core.task_and_front_restarts import CALM, FIRST, INTENSITY, LONGEST, SERVED, TaskRestarts
 
 
 def test_each_failure_soon_after_another_is_waited_for_twice_as_long() -> None:
