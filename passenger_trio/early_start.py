@@ -15,19 +15,19 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
 from contextlib import ExitStack
 
 from passenger_trio.admin.registry import InstanceDir, create_instance_dir
 from passenger_trio.core.early_loader import may_start_early
 from passenger_trio.errors import PassengerError
 from passenger_trio.late_classes import define
-from passenger_trio.options import AppOptions, Config
+from passenger_trio.options import Config
 from passenger_trio.preflight import examine
 from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.detect import DetectedApp
 from passenger_trio.spawning.early_loader import EarlyLoader
+from passenger_trio.spawning.known_apps import KnownApps
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.spawning.server_user import stays
 from passenger_trio.spawning.spawn_listener import SPAWN_BACKLOG
@@ -55,9 +55,7 @@ class EarlyStart:
         self._resources.close()
 
 
-def start_before_server(
-    config: Config, own_cgroup: OwnCgroup | None, known: Mapping[AppOptions, DetectedApp] | None
-) -> EarlyStart | None:
+def start_before_server(config: Config, own_cgroup: OwnCgroup | None, known: KnownApps | None) -> EarlyStart | None:
     """Start the first loader, if that is possible. Must be called where the server's children are to be: in its cgroup.
 
     :param known: see ``open_tree``.

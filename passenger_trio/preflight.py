@@ -7,14 +7,14 @@ applications' files and change nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from passenger_trio.core.app_limits import check_grantable, limits_of
 from passenger_trio.core.metrics_address import parse_metrics_address
 from passenger_trio.core.option_checks import TYPE_OPTIONS, check, check_app, check_types
 from passenger_trio.errors import NothingToServe, OptionError
-from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
+from passenger_trio.options import AppOptions, Config, ServerOptions
 from passenger_trio.pool.hooks import parse_hooks
 from passenger_trio.server.health_paths import paths_of_health
 from passenger_trio.server.logs.format_string import compile_format
@@ -24,6 +24,7 @@ from passenger_trio.spawning.accounts import remembering
 from passenger_trio.spawning.app_spec import group_key
 from passenger_trio.spawning.detect import DetectedApp, detect
 from passenger_trio.spawning.env_files import read_env_files
+from passenger_trio.spawning.known_apps import KnownApps
 from passenger_trio.spawning.run_as import RunAs, check_fronts, check_reach, run_as
 from passenger_trio.system import tempfiles
 from passenger_trio.system.resource_limits import hard_limit, own_nice
@@ -35,7 +36,7 @@ def examine(
     config: Config,
     *,
     may_be_empty: bool = False,
-    known: Mapping[AppOptions, DetectedApp] | None = None,
+    known: KnownApps | None = None,
     is_embedded: bool = False,
 ) -> list[DetectedApp]:
     """Return the applications to serve. Opens and starts nothing. Raises ``NothingToServe`` and
@@ -46,14 +47,11 @@ def examine(
     :param is_embedded: whether a program embeds the server.
     """
     with remembering():
-        return _examine(config, may_be_empty, known or {}, is_embedded)
+        return _examine(config, may_be_empty, known, is_embedded)
 
 
-def _examine(
-    config: Config, may_be_empty: bool, known: Mapping[AppOptions, DetectedApp], is_embedded: bool
-) -> list[DetectedApp]:
-    # An application that was not examined yet may have options of the wrong type, which have no hash.
-    fit = [known.get(app) for app in config.apps] if known else [None] * len(config.apps)
+def _examine(config: Config, may_be_empty: bool, known: KnownApps | None, is_embedded: bool) -> list[DetectedApp]:
+    fit = [None] * len(config.apps) if known is None else [known.get(app) for app in config.apps]
     check(config, fresh=[app for app, found in zip(config.apps, fit, strict=True) if found is None])
     if not config.apps and not (may_be_empty or config.server.apps_dir):
         raise NothingToServe("no application configured; add an [[app]] table or give a directory")
@@ -93,13 +91,16 @@ def _examine(
     return apps
 
 
-def examine_app(app: AppOptions, own: Mapping[str, Any], server: ServerOptions, pool: PoolOptions) -> DetectedApp:
+def examine_app(app: AppOptions, own: Mapping[str, Any], said: Collection[str], config: Config) -> DetectedApp:
     """Check one application by itself, as ``examine`` does, and return what its directory has.
 
     :param own: the options that are its own: those must fit its type.
+    :param said: the options that may differ from their defaults.
+    :param config: its ``server`` and ``pool`` count.
     :raises PassengerError: it cannot be served.
     """
-    check_app(app, Config(server=server, pool=pool, apps=(app,)))
+    server = config.server
+    check_app(app, config, said)
     found = _detect(0, app)
     if not TYPE_OPTIONS.isdisjoint(own):
         alone = AppOptions(root=app.root, target=app.target, **own)

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -46,7 +46,7 @@ from passenger_trio.kernel import ErrorKernel
 from passenger_trio.later import CLIENTS, OPERATORS, build_classes, import_everything, import_rest
 from passenger_trio.library_errors import reword
 from passenger_trio.log_lines import server as lines
-from passenger_trio.options import AppOptions, Config
+from passenger_trio.options import Config
 from passenger_trio.pool.code_watcher import CodeWatcher
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.startup import wait_until
@@ -65,7 +65,7 @@ from passenger_trio.server.mounts import Route
 from passenger_trio.server.tracing.spans import open_spans
 from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.choose_spawner import spawners_of
-from passenger_trio.spawning.detect import DetectedApp
+from passenger_trio.spawning.known_apps import KnownApps
 from passenger_trio.spawning.server_user import stays
 from passenger_trio.system.cgroups import OwnCgroup
 from passenger_trio.system.pidfd import why_no_processes
@@ -151,7 +151,7 @@ async def open_tree(
     make_spawners: MakeSpawners = spawners_of,
     become_user: Callable[[str], None] | None = None,
     own_cgroup: OwnCgroup | None = None,
-    known: Mapping[AppOptions, DetectedApp] | None = None,
+    known: KnownApps | None = None,
     early: EarlyStart | None = None,
 ) -> AsyncIterator[RunningServer]:
     """``open_server`` with the caller's error kernel.

@@ -23,6 +23,7 @@ from passenger_trio.system.regular_files import read_regular
 
 if TYPE_CHECKING:
     from passenger_trio.spawning.detect import DetectedApp
+    from passenger_trio.spawning.known_apps import KnownApps
 
 __all__ = ["AppFolder"]
 
@@ -36,7 +37,7 @@ class AppFolder:
 
     broken: dict[str, str] = attrs.field(factory=dict)
     """Why a file is not served as it is, by its path."""
-    found: dict[AppOptions, DetectedApp] = attrs.field(factory=dict)
+    found: KnownApps | None = None
     """What was found in the directories of those that were read last: it need not be looked for again."""
     _stamps: dict[str, _Stamp] = attrs.field(factory=dict)
     _good: dict[str, AppOptions] = attrs.field(factory=dict)
@@ -79,7 +80,11 @@ class AppFolder:
         for path in self._stamps.keys() - stamps.keys():
             self._good.pop(path, None)
             self._bad.pop(path, None)
-        self.found = {}
+        from passenger_trio.spawning.known_apps import (
+            KnownApps,
+        )  # here: a start without such a directory can do without
+
+        self.found = KnownApps()
         for path, stamp in stamps.items():
             if self._stamps.get(path) == stamp and path not in self._bad:
                 continue  # a broken one may be well without a change of its own: its directory is there by now
@@ -93,7 +98,7 @@ class AppFolder:
                 self._bad[path] = f"it cannot be read: {error}"
             else:
                 self._good[path] = app
-                self.found[app] = found
+                self.found.add(app, found)
                 self._bad.pop(path, None)
         self._stamps = stamps
         choice = choose(fixed, self._good, self._served, most)

@@ -228,10 +228,10 @@ def settle(
     own: tuple[AppOptions, ...] = tuple(apps)
     if server.apps_dir:
         outside = _from_outside(ctx, values, environ, every)
+        alone = Config(server=server, pool=pool, apps=())
 
         def of_file(text: ConfigText) -> tuple[AppOptions, DetectedApp]:
-            name = os.path.basename(text.path).removesuffix(".toml")
-            return _app_of_file(text, name, outside, server, pool)
+            return _app_of_file(text, outside, alone)
 
         named = [app if app.name else attrs.evolve(app, name=_directory_name(app.root)) for app in apps]
         apps += (folder or AppFolder()).read(server.apps_dir, of_file, named, ceiling_of(pool.max_pool_size))
@@ -274,31 +274,34 @@ def _from_outside(
     return _Outside(own, usual, given)
 
 
-def _app_of_file(
-    text: ConfigText, name: str, outside: _Outside, server: ServerOptions, pool: PoolOptions
-) -> tuple[AppOptions, DetectedApp]:
+def _app_of_file(text: ConfigText, outside: _Outside, alone: Config) -> tuple[AppOptions, DetectedApp]:
     """The application of a file of ``--apps-dir``, which can be served by itself; and what its directory has.
 
+    :param alone: the options of the server and the pool.
     :raises PassengerError: it cannot.
     """
     from passenger_trio.preflight import examine_app
 
     said = text.apps[0]
-    own: dict[str, Any] = {"name": name}
+    directory, _, name = text.path.rpartition("/")
+    own: dict[str, Any] = {"name": name.removesuffix(".toml")}
+    flags_of = outside.flags
     for field, setting in said.items():
-        flag = outside.flags.get(field)
+        flag = flags_of.get(field)
         if flag is not None:
             own[field] = _convert(flag, setting, text)
     of = {**outside.usual, **own}
-    for field in outside.given & own.keys():
-        of[field] = outside.usual.get(field, getattr(_PLAIN, field))
-    where = os.path.join(os.path.dirname(text.path), _text(said, "root", text))
-    app = AppOptions(root=where, target=_text(said, "target", text), **of)
+    if not outside.given.isdisjoint(own):
+        for field in outside.given & own.keys():
+            of[field] = outside.usual.get(field, getattr(_PLAIN, field))
+    of["root"] = os.path.join(directory, _text(said, "root", text))
+    of["target"] = _text(said, "target", text)
+    app = AppOptions(**of)
     try:
-        return app, examine_app(app, own, server, pool)
+        return app, examine_app(app, own, of, alone)
     except (OptionError, NothingToServe):
         origins = {f"app[0].{field}": text.where(setting) for field, setting in said.items()}
-        with Settled(Config(server=server, pool=pool, apps=(app,)), origins, text).naming_places():
+        with Settled(attrs.evolve(alone, apps=(app,)), origins, text).naming_places():
             raise
 
 

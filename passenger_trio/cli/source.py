@@ -17,13 +17,12 @@ from passenger_trio.cli.settings import Settled, find_config, settle
 from passenger_trio.core.config_text import ConfigText
 from passenger_trio.errors import ReloadRefused
 from passenger_trio.late_classes import define
-from passenger_trio.options import AppOptions
 from passenger_trio.reload.config_source import ReadConfig
 from passenger_trio.system import logs
 from passenger_trio.system.paths import absolute_path
 
 if TYPE_CHECKING:
-    from passenger_trio.spawning.detect import DetectedApp
+    from passenger_trio.spawning.known_apps import KnownApps
 
 __all__ = ["StartSource"]
 
@@ -78,7 +77,7 @@ class StartSource:
         return self.folder.broken
 
     @property
-    def found(self) -> Mapping[AppOptions, DetectedApp]:
+    def found(self) -> KnownApps | None:
         """What was found in the directories of the applications that were read last."""
         return self.folder.found
 

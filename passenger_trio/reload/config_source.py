@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from passenger_trio.options import AppOptions, Config
-from passenger_trio.spawning.detect import DetectedApp
+from passenger_trio.options import Config
+from passenger_trio.spawning.known_apps import KnownApps
 
 __all__ = ["ConfigSource", "ReadConfig"]
 
@@ -30,7 +30,7 @@ class ConfigSource(Protocol):
         """Files of ``--apps-dir`` that are not served as they are, and why."""
 
     @property
-    def found(self) -> Mapping[AppOptions, DetectedApp]:
+    def found(self) -> KnownApps | None:
         """What was found in the directories of the applications that were read last."""
 
     def has_other_files(self) -> bool:

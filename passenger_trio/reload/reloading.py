@@ -47,6 +47,7 @@ from passenger_trio.server.logs.tee import RecordTee
 from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.app_spec import AppSpec, group_key
 from passenger_trio.spawning.detect import DetectedApp
+from passenger_trio.spawning.known_apps import KnownApps
 from passenger_trio.system.resource_limits import soft_limit
 from passenger_trio.system.syscalls import cpus
 from passenger_trio.system.threads import NoThread, in_thread
@@ -181,8 +182,9 @@ class Reloading:
         read = await self._in_thread(partial(source.read, apps_only=apps_only))
         self.tell_broken()
         # The directories of applications that stay were looked at before.
-        known = dict(zip(self.config.apps, self._apps, strict=True)) if apps_only else {}
-        known |= source.found
+        known = KnownApps(self._pairs() if apps_only else ())
+        if source.found is not None:
+            known.add_all(source.found)
         with read.naming_places():
             plan = await self._reload(lambda: read.config, dry_run=dry_run, known=known)
         if not dry_run:
@@ -246,7 +248,7 @@ class Reloading:
         make_config: Callable[[], Config],
         *,
         dry_run: bool = False,
-        known: Mapping[AppOptions, DetectedApp] | None = None,
+        known: KnownApps | None = None,
     ) -> Plan:
         if not self.is_open:
             raise ReloadRefused("the server is starting or stopping")

@@ -51,12 +51,12 @@ def test_a_file_that_is_changed_is_judged_anew(tmp_path: Path) -> None:
 _COUNT = """
 import os
 import sys
-from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
+from passenger_trio.options import AppOptions, Config, ServerOptions
 from passenger_trio.core.config_text import read_app_file
 from passenger_trio.cli.apps_dir import AppFolder
 from passenger_trio.preflight import examine_app
 
-SERVER = ServerOptions(user="root" if os.geteuid() == 0 else "")
+ALONE = Config(server=ServerOptions(user="root" if os.geteuid() == 0 else ""), apps=())
 seen = {}
 def note(event, arguments):
     if event in ("open", "os.listdir", "os.scandir", "compile", "subprocess.Popen", "import"):
@@ -68,7 +68,7 @@ def make(text):
     values = {name: setting.value for name, setting in said.items()}
     name = text.path.rpartition("/")[2].removesuffix(".toml")
     app = AppOptions(**values | {"root": text.path.rpartition("/")[0] + "/" + values["root"], "name": name})
-    return app, examine_app(app, {}, SERVER, PoolOptions())
+    return app, examine_app(app, {}, [*values, "root", "name"], ALONE)
 
 def count(directory):
     seen.clear()

@@ -91,7 +91,12 @@ def started(count: int, directories: int) -> Iterator[tuple[Supervisor, float, P
         write(root, count, directories)
         begun = time.monotonic()
         with Supervisor.start(
-            root, "--access-log", "off", timeout=300.0, env={"PASSENGER_TRIO_LOG_LEVEL": "warning"}
+            root,
+            "--access-log",
+            "off",
+            timeout=300.0,
+            # As installed: what the program was compiled to is kept (the first server of a run may have to write it).
+            env={"PASSENGER_TRIO_LOG_LEVEL": "warning", "PYTHONDONTWRITEBYTECODE": None},
         ) as server:
             yield server, time.monotonic() - begun, root
 
