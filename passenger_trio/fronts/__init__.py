@@ -6,5 +6,5 @@ leases from the owner. With one front there is neither: connections are served i
 * In a front: ``process`` is its program, ``leased_pool`` the pool seam on its ledger.
 * In the owner: ``keeper`` starts a front and replaces one that died, ``fronts`` is all of them as one.
 * Between them: a channel of packets for leases (``codecs/front_messages.py``), a stream of orders and reports (``reports``), and a shared
-  page with a line for each front (``board``).
+  page with a line for each front (``heartbeats``).
 """

@@ -46,8 +46,8 @@ from passenger_trio.core.fronts.messages import FromFront, FromOwner
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.task_and_front_restarts import TaskRestarts
 from passenger_trio.errors import BadFrontMessage
-from passenger_trio.fronts.board import Board
 from passenger_trio.fronts.explaining import MOST, may_explain
+from passenger_trio.fronts.heartbeats import Board
 from passenger_trio.fronts.link import BrokenLink, OwnerLink
 from passenger_trio.fronts.log_of_front import write_line
 from passenger_trio.fronts.setup import FrontSetup

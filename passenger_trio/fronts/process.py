@@ -45,8 +45,8 @@ from passenger_trio.codecs.front_reports import (
     encode_serving,
 )
 from passenger_trio.core.fronts.front_metrics import PART, FrontMetrics
-from passenger_trio.fronts.board import BEAT, Board, BoardGate, Hint
 from passenger_trio.fronts.explaining import Explanations
+from passenger_trio.fronts.heartbeats import BEAT, Board, BoardGate, Hint
 from passenger_trio.fronts.leased_pool import LeasedPool
 from passenger_trio.fronts.link import BrokenLink, FrontLink
 from passenger_trio.fronts.owners_health import OwnersHealth

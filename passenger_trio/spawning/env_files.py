@@ -1,4 +1,4 @@
-"""Files of environment variables (``--env-file``), in python-dotenv's format, and the commands of a ``Procfile``.
+"""Files of environment variables (``--env-file``), in python-dotenv's format.
 
 The files are read when a program is started, so a restart finds what has changed.
 
@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Sequence
 
 from passenger_trio.errors import OptionError
 from passenger_trio.system.extras import import_extra
 from passenger_trio.system.regular_files import read_regular
 
-__all__ = ["read_env_files", "web_command"]
+__all__ = ["read_env_files"]
 
 _MOST = 1_000_000
-_WEB = re.compile(r"^web[ \t]*:[ \t]*(\S.*?)[ \t\r]*$", re.MULTILINE)
 
 
 def read_env_files(root: str, files: Sequence[str]) -> dict[str, str]:
@@ -48,13 +46,3 @@ def read_env_files(root: str, files: Sequence[str]) -> dict[str, str]:
         values = dotenv.dotenv_values(stream=io.StringIO(text))
         found |= {name: value for name, value in values.items() if value is not None and "\0" not in name + value}
     return found
-
-
-def web_command(root: str) -> str:
-    """The command of ``web:`` in the directory's ``Procfile``; ``""``: there is none."""
-    try:
-        text = (read_regular(os.path.join(root, "Procfile"), _MOST) or b"").decode("utf-8", "replace")
-    except OSError:
-        return ""
-    match = _WEB.search(text)
-    return match[1] if match is not None else ""

@@ -14,7 +14,8 @@ from faces_tools import run_command, write_app
 from passenger_trio.errors import NothingToServe, OptionError
 from passenger_trio.options import AppOptions
 from passenger_trio.spawning.detect import detect
-from passenger_trio.spawning.env_files import read_env_files, web_command
+from passenger_trio.spawning.env_files import read_env_files
+from passenger_trio.spawning.procfile import web_command
 from passenger_trio.testing import Supervisor, eventually
 
 APP = """

@@ -36,9 +36,9 @@ from passenger_trio.core.fronts.messages import (
 )
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
 from passenger_trio.errors import BadFrontMessage, ProcessUnreachable, RequestQueueFull
-from passenger_trio.fronts.board import STALE, Board, BoardGate, Hint
 from passenger_trio.fronts.explaining import Explanations, may_explain
 from passenger_trio.fronts.front_keeper import FrontKeeper
+from passenger_trio.fronts.heartbeats import STALE, Board, BoardGate, Hint
 from passenger_trio.fronts.leased_pool import LeasedPool
 from passenger_trio.fronts.link import BrokenLink, FrontLink, OwnerLink
 from passenger_trio.fronts.remote_process import RemoteProcess
