@@ -5,6 +5,7 @@ The input is what a caller sends on one connection, ended by its end of file. Ru
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from admin_requests import read  # noqa: E402
 from driver import main  # noqa: E402
 
 from passenger_trio.admin.routes import find_route, openapi  # noqa: E402
+from passenger_trio.codecs.admin_answer import decode_answer  # noqa: E402
 from passenger_trio.codecs.admin_api import AdminRequest, encode_answer, read_order  # noqa: E402
 from passenger_trio.errors import AdminRefused  # noqa: E402
 
@@ -25,6 +27,10 @@ TYPES = {"string": (str,), "integer": (int,), "number": (int, float), "boolean":
 
 
 def admin_api(data: bytes) -> None:
+    try:
+        assert 100 <= decode_answer(data)[0] <= 599  # the same bytes, as an answer
+    except ValueError:
+        pass
     outcome = read([data])
     for size in (1, 2, 7, 100):
         assert read([data[at : at + size] for at in range(0, len(data), size)]) == outcome, size
@@ -48,6 +54,8 @@ def admin_api(data: bytes) -> None:
 
 
 def _can_be_read(method: str, answer: bytes) -> None:
+    if method != "HEAD":
+        assert json.loads(decode_answer(answer)[1]) is not None
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method=method, target="/", headers=[("Host", "x")]))
     client.send(h11.EndOfMessage())

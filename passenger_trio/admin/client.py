@@ -4,14 +4,15 @@ else waits.
 
 from __future__ import annotations
 
-import http.client
 import json
 import math
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
+from passenger_trio.codecs.admin_answer import decode_answer, encode_request
 from passenger_trio.errors import AdminError
 
 __all__ = ["fetch", "fetch_status", "follow", "order"]
@@ -33,7 +34,7 @@ def fetch(admin_socket: str, target: str) -> dict[str, Any]:
 
     :raises AdminError: the instance does not answer, or refuses.
     """
-    return _call(admin_socket, "GET", target, None, _PATIENCE)
+    return _call(admin_socket, encode_request("GET", target, None), _PATIENCE)
 
 
 def follow(admin_socket: str) -> Iterator[dict[str, Any]]:
@@ -41,15 +42,13 @@ def follow(admin_socket: str) -> Iterator[dict[str, Any]]:
 
     :raises AdminError: the instance does not answer.
     """
-    connection = _Connection(admin_socket, None)
-    try:
-        connection.request("GET", "/v1/events")
-        for line in connection.getresponse():
-            yield json.loads(line)
-    except (OSError, http.client.HTTPException, ValueError) as exc:
-        raise AdminError(f"the instance on {admin_socket} broke off: {exc}") from None
-    finally:
-        connection.close()
+    with _explained(admin_socket):
+        with closing(_connect(admin_socket, None)) as sock, sock.makefile("rb") as lines:
+            sock.sendall(encode_request("GET", "/v1/events", None))
+            while lines.readline().strip():
+                pass  # the head of the answer
+            for line in lines:
+                yield json.loads(line)
 
 
 def order(
@@ -58,43 +57,54 @@ def order(
     what: dict[str, Any],
     *,
     for_long: bool = False,
+    before: Callable[[Callable[[], None]], None] | None = None,
     meanwhile: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Send an order, and return the result.
 
     :param for_long: wait without a timeout.
+    :param before: called when all of the order but its last byte is sent, with what sends that byte: makes what the order needs while the instance reads
+        it. Also a process that is forked there may send the byte. The instance gives a caller 10 seconds for its order.
     :param meanwhile: called when the order is sent, before its result is waited for.
     :raises AdminError: the instance does not answer, or refuses.
     """
-    return _call(admin_socket, "POST", target, json.dumps(what).encode(), None if for_long else _PATIENCE, meanwhile)
+    request = encode_request("POST", target, json.dumps(what).encode())
+    return _call(admin_socket, request, None if for_long else _PATIENCE, before, meanwhile)
 
 
 def _call(
     admin_socket: str,
-    method: str,
-    target: str,
-    body: bytes | None,
+    request: bytes,
     patience: float | None,
+    before: Callable[[Callable[[], None]], None] | None = None,
     meanwhile: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
-    connection = _Connection(admin_socket, patience)
-    try:
-        connection.request(method, target, body, headers={"Accept": "application/json", "Connection": "close"})
+    with _explained(admin_socket):
+        sock = _connect(admin_socket, patience)
+
+    def send(data: bytes) -> None:
+        with _explained(admin_socket):
+            sock.sendall(data)
+
+    with closing(sock):
+        send(request if before is None else request[:-1])
+        if before is not None:
+            before(lambda: send(request[-1:]))
         if meanwhile is not None:
             meanwhile()
-        response = connection.getresponse()
-        body = response.read(_LONGEST + 1)
-    except (FileNotFoundError, ConnectionRefusedError):
-        raise AdminError(f"no instance answers on {admin_socket}") from None
-    except PermissionError:
-        raise AdminError(f"{admin_socket} belongs to another user") from None
-    except TimeoutError:
-        raise AdminError(f"the instance on {admin_socket} did not answer within {_PATIENCE:.0f} s") from None
-    except (OSError, http.client.HTTPException) as exc:
-        raise AdminError(f"the instance on {admin_socket} broke off: {exc}") from None
-    finally:
-        connection.close()
-    return _object(admin_socket, response.status, body)
+        with _explained(admin_socket):
+            status, body = decode_answer(_receive_all(sock))
+    return _object(admin_socket, status, body)
+
+
+def _receive_all(sock: socket.socket) -> bytes:
+    """Up to the end of the connection. Of what is too long, enough to see that."""
+    pieces = []
+    room = _LONGEST + 65536
+    while room > 0 and (piece := sock.recv(65536)):
+        pieces.append(piece)
+        room -= len(piece)
+    return b"".join(pieces)
 
 
 def _object(admin_socket: str, status: int, body: bytes) -> dict[str, Any]:
@@ -109,25 +119,35 @@ def _object(admin_socket: str, status: int, body: bytes) -> dict[str, Any]:
     return answer
 
 
-class _Connection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str, patience: float | None) -> None:
-        super().__init__("localhost", timeout=patience)
-        self._path = path
-        self._patience = patience
-
-    def connect(self) -> None:
-        """A full queue of connections fails with EAGAIN on a socket with a timeout, so it is tried again within that timeout."""
-        deadline = math.inf if self._patience is None else time.monotonic() + self._patience
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self._patience)
+def _connect(path: str, patience: float | None) -> socket.socket:
+    """A full queue of connections fails with EAGAIN on a socket with a timeout, so it is tried again within that timeout."""
+    deadline = math.inf if patience is None else time.monotonic() + patience
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(patience)
         while True:
             try:
-                self.sock.connect(self._path)
+                sock.connect(path)
+                return sock
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise TimeoutError from None
                 time.sleep(0.01)
-            else:
-                return
+    except BaseException:
+        sock.close()
+        raise
+
+
+@contextmanager
+def _explained(admin_socket: str) -> Iterator[None]:
+    """What a connection raises, as ``AdminError``."""
+    try:
+        yield
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise AdminError(f"no instance answers on {admin_socket}") from None
+    except PermissionError:
+        raise AdminError(f"{admin_socket} belongs to another user") from None
+    except TimeoutError:
+        raise AdminError(f"the instance on {admin_socket} did not answer within {_PATIENCE:.0f} s") from None
+    except (OSError, ValueError) as exc:
+        raise AdminError(f"the instance on {admin_socket} broke off: {exc}") from None

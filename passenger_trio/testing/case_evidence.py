@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +49,6 @@ class SessionEvidence:
         self.setup = FaultSetup(directory=home)
         self.machine: FaultSetup | None = None
         self.lint_file = LintFile(home)
-        if lint != "off":
-            # Now, and not in a thread of a tap: the test's process may fork while that thread imports.
-            try:
-                import httplint  # noqa: F401
-            except ImportError:
-                pass  # the first response says so
         descriptor, self.times_path = tempfile.mkstemp(prefix="times-", dir=home)
         os.close(descriptor)
 
@@ -99,6 +94,8 @@ class CaseEvidence:
         self._begun = time.time()
         self._lint_mark = session.lint_file.mark()
         self._times_mark = os.path.getsize(session.times_path)
+        self._unchecked: deque[Exchange] = deque()
+        """Responses for the lint. Nobody checks them while they pass: the test waits for them (TH3)."""
         self._response_findings: list[Finding] = []
         self._made: list[Fault] = []
         self._failure = ""
@@ -113,26 +110,28 @@ class CaseEvidence:
         """The last request of an earlier test that did not come through a tap."""
         self._tap: Tap | None = None
         if session.trace != "off" or session.lint != "off":
-            self._tap = Tap(live_app.address, self._on_response, session.home)
+            self._tap = Tap(live_app.address, self._unchecked.append, session.home)
             self._tap.begin()
             live_app.address = self._tap.address
 
-    def _on_response(self, exchange: Exchange) -> None:
-        if self._session.lint == "off" or self._lint_error:
-            return
-        try:
-            self._response_findings += lint_response(
-                exchange.method.encode("latin-1"),
-                exchange.target.encode("latin-1"),
-                exchange.request_fields,
-                exchange.status or 0,
-                exchange.reason,
-                exchange.fields,
-                exchange.body,
-                complete=exchange.outcome == "complete" and len(exchange.body) == exchange.size,
-            )
-        except ImportError as error:
-            self._lint_error = str(error)
+    def _check_responses(self) -> None:
+        while self._unchecked:
+            exchange = self._unchecked.popleft()
+            if self._session.lint == "off" or self._lint_error:
+                continue
+            try:
+                self._response_findings += lint_response(
+                    exchange.method.encode("latin-1"),
+                    exchange.target.encode("latin-1"),
+                    exchange.request_fields,
+                    exchange.status or 0,
+                    exchange.reason,
+                    exchange.fields,
+                    exchange.body,
+                    complete=exchange.outcome == "complete" and len(exchange.body) == exchange.size,
+                )
+            except ImportError as error:
+                self._lint_error = str(error)
 
     def faults(self, node: Any) -> Faults:
         """The faults of this application. Their effects on the log are expected."""
@@ -145,6 +144,7 @@ class CaseEvidence:
     # What it has found
 
     def findings(self) -> list[Finding]:
+        self._check_responses()
         return [*self._session.lint_file.since(self._lint_mark), *self._response_findings]
 
     def failures(self) -> list[str]:

@@ -6,8 +6,10 @@ TestClient has moved to it. Both have the same names.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import queue
+import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +18,16 @@ from typing import Any, TypeVar
 
 import trio
 
-__all__ = ["MissingClient", "WebSocket", "WebSockets", "async_client", "http_client", "httpx_module", "open_websocket"]
+__all__ = [
+    "MissingClient",
+    "WebSocket",
+    "WebSockets",
+    "async_client",
+    "http_client",
+    "httpx_module",
+    "open_websocket",
+    "over_unix_socket",
+]
 
 _TIME = 30.0
 _WAIT = 10.0
@@ -45,17 +56,31 @@ def httpx_module() -> ModuleType:
     return _module("httpx2", "httpx")
 
 
+def over_unix_socket(address: str | tuple[str, int]) -> dict[str, Any]:
+    """What a transport of httpx is made with.
+
+    A transport reads the certificates of all authorities when it is made, which takes longer than all else that a test with one request does (TH3).
+    On a Unix socket nobody speaks TLS.
+    """
+    return {"uds": address, "verify": _trusts_nobody()} if isinstance(address, str) else {}
+
+
+@functools.cache
+def _trusts_nobody() -> ssl.SSLContext:
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 def http_client(address: str | tuple[str, int], url: str, **options: Any) -> Any:
     """:raises MissingClient: neither httpx2 nor httpx is installed."""
     httpx = httpx_module()
-    transport = httpx.HTTPTransport(uds=address if isinstance(address, str) else None)
+    transport = httpx.HTTPTransport(**over_unix_socket(address))
     return httpx.Client(**{"transport": transport, "base_url": url, "timeout": _TIME, **options})
 
 
 def async_client(address: str | tuple[str, int], url: str, **options: Any) -> Any:
     """:raises MissingClient: neither httpx2 nor httpx is installed."""
     httpx = httpx_module()
-    transport = httpx.AsyncHTTPTransport(uds=address if isinstance(address, str) else None)
+    transport = httpx.AsyncHTTPTransport(**over_unix_socket(address))
     return httpx.AsyncClient(**{"transport": transport, "base_url": url, "timeout": _TIME, **options})
 
 

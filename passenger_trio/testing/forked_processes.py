@@ -72,12 +72,21 @@ def interface_of(application: object) -> str:
 class ForkedProcesses:
     """The copies of the test's process, from the fork of the first until ``close``."""
 
-    def __init__(self, application: object, interface: str, path: Path, environment: Mapping[str, str]) -> None:
-        """Fork. When this returns, the first copy listens on ``path``.
+    def __init__(
+        self,
+        application: object,
+        interface: str,
+        path: Path,
+        environment: Mapping[str, str],
+        listens: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Fork. The first copy listens on ``path`` when ``wait_listening`` returns.
 
         :param environment: variables of the application, in addition to those of the test's process.
+        :param listens: called in the first copy when it listens.
         """
-        _loader()
+        _, parts, _ = _loader()
+        parts["before_fork"].import_first_uses()  # else each copy would do it anew
         path.unlink(missing_ok=True)
         self._path = path
         self._run = functools.partial(_serve, application, interface, environment)
@@ -85,10 +94,11 @@ class ForkedProcesses:
         """Pid and pidfd of each that was forked from this process."""
         self._lifeline, self._alive = os.pipe()
         self._taken, taken = os.pipe()
-        self._next = -1
+        self._first = self._next = -1
 
         def wait(ready: int) -> socket.socket:
             listener = _listen(path, ready)
+            listens()
             _leave_the_test_behind()  # the server may ask for it meanwhile
             server = _wait_taken(listener, path, self._lifeline)
             os.close(taken)  # the next one listens now
@@ -96,10 +106,18 @@ class ForkedProcesses:
             return server
 
         try:
-            ready = self._fork(wait)
+            self._first = self._fork(wait)
         finally:
             os.close(taken)
-        self._wait_ready(ready)
+
+    def wait_listening(self) -> None:
+        """Return when the first copy listens. A second call does nothing.
+
+        :raises AssertionError: it cannot.
+        """
+        if self._first >= 0:
+            ready, self._first = self._first, -1
+            self._wait_ready(ready)
 
     @property
     def pid(self) -> int:
@@ -112,6 +130,8 @@ class ForkedProcesses:
             return
 
         def wait(ready: int) -> socket.socket:
+            if self._first >= 0:
+                os.close(self._first)
             _leave_the_test_behind()
             _wait_readable(self._taken, self._lifeline)
             os.close(self._taken)
@@ -163,10 +183,10 @@ class ForkedProcesses:
         copies, self._copies = self._copies, []
         if not copies:
             return
-        for number in (self._alive, self._lifeline, self._taken, self._next):
+        for number in (self._alive, self._lifeline, self._taken, self._first, self._next):
             if number >= 0:
                 os.close(number)
-        self._taken = self._next = -1
+        self._taken = self._first = self._next = -1
         for pid, _ in copies:
             _kill(pid, signal.SIGTERM)
         for pid, pidfd in copies:

@@ -19,10 +19,11 @@ import attrs
 
 from passenger_trio.late_classes import frozen
 
-__all__ = ["KINDS", "Held", "error_lines", "grown", "is_ending", "look", "outlived"]
+__all__ = ["KINDS", "Held", "error_lines", "family", "grown", "is_ending", "look", "outlived"]
 
 KINDS = ("descriptors", "threads", "processes", "sockets")
 _SHOWN = 8
+_INODE = re.compile(r":\[\d+\]$")
 _PF_EXITING = 0x4
 """Of a task's flags (linux/sched.h; proc(5), ``stat``, field 9)."""
 
@@ -32,17 +33,28 @@ class Held:
     """What a process holds at one moment.
 
     :ivar descriptors: target of each open descriptor -> how many have it.
-    :ivar children: pid and command of each descendant.
     """
 
     descriptors: Counter[str] = attrs.field(factory=Counter)
     threads: int = 0
-    children: Mapping[int, str] = attrs.field(factory=dict)
 
 
 def look(pid: int) -> Held:
     """What the process holds now; nothing if it has ended."""
-    return Held(_descriptors(pid), _count(f"/proc/{pid}/task"), _family(pid))
+    return Held(_descriptors(pid), _count(f"/proc/{pid}/task"))
+
+
+def family(pid: int) -> dict[int, str]:
+    """Pid and command of each descendant of a process."""
+    found: dict[int, str] = {}
+    queue = [pid]
+    while queue:
+        for task in _list(f"/proc/{queue[0]}/task"):
+            for child in _read(f"/proc/{queue[0]}/task/{task}/children").split():
+                queue.append(int(child))
+                found[int(child)] = _read(f"/proc/{child}/cmdline").replace("\0", " ").strip()
+        del queue[0]
+    return found
 
 
 def grown(before: Held, now: Held, threshold: int) -> dict[str, str]:
@@ -89,7 +101,7 @@ def _descriptors(pid: int) -> Counter[str]:
                 target = os.readlink(f"/proc/{pid}/fd/{name}")
             except OSError:
                 continue  # closed meanwhile
-            found[re.sub(r":\[\d+\]$", "", target)] += 1
+            found[_INODE.sub("", target)] += 1
     except OSError:
         pass  # it has ended
     # Streams to the server come and go with requests. A socket that leaks shows in its number all the same, for the
@@ -102,18 +114,6 @@ def _count(directory: str) -> int:
         return len(os.listdir(directory))
     except OSError:
         return 0
-
-
-def _family(pid: int) -> dict[int, str]:
-    found: dict[int, str] = {}
-    queue = [pid]
-    while queue:
-        for task in _list(f"/proc/{queue[0]}/task"):
-            for child in _read(f"/proc/{queue[0]}/task/{task}/children").split():
-                queue.append(int(child))
-                found[int(child)] = _read(f"/proc/{child}/cmdline").replace("\0", " ").strip()
-        del queue[0]
-    return found
 
 
 def _state(pid: int) -> str:

@@ -12,21 +12,28 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from passenger_trio.testing.clients import async_client, http_client, open_websocket
 from passenger_trio.testing.forked_processes import ForkedProcesses, interface_of
-from passenger_trio.testing.leaks import Held, error_lines, grown, look, outlived
+from passenger_trio.testing.leaks import Held, error_lines, family, grown, look, outlived
 from passenger_trio.testing.reachable import Reachable
 from passenger_trio.testing.servers import ServerUnderTest
 
-__all__ = ["THRESHOLD", "DoesNotStart", "LiveApp", "as_record", "options_for_object", "options_of"]
+__all__ = ["THRESHOLD", "DoesNotStart", "LiveApp", "MakeProcesses", "as_record", "options_for_object", "options_of"]
 
 _SOON = 2.0
 """Seconds in which what has ended is gone."""
 THRESHOLD = 4
 """New descriptors or threads of the application that are no leak."""
+
+
+class MakeProcesses(Protocol):
+    """Makes the copies of the test's process; ``ForkedProcesses`` with all but its last argument."""
+
+    def __call__(self, listens: Callable[[], None] = ...) -> ForkedProcesses: ...
 
 
 class DoesNotStart(AssertionError):
@@ -123,7 +130,7 @@ class LiveApp(Reachable):
 
     # Life
 
-    def begin(self, make_processes: Callable[[], ForkedProcesses] | None = None) -> None:
+    def begin(self, make_processes: MakeProcesses | None = None) -> None:
         """Fork the process of this test.
 
         :param make_processes: forks the test's process, for an application that is an object.
@@ -131,21 +138,42 @@ class LiveApp(Reachable):
         """
         server = self.server
         server.in_use = True
-        if make_processes is not None:
-            self._forked = make_processes()
-            if server.is_troubled:  # what makes it well again may take the copy into use at once
-                self._forked.fork_next()
-        server.begin_test()
         try:
-            pid = server.spawn(self._forked.fork_next if self._forked is not None else lambda: None)
-            if self._forked is not None:
-                self._forked.wait_next()
-        except AssertionError as error:
+            if make_processes is None:
+                server.begin_test()
+                pid = server.spawn()
+            else:
+                pid = self._spawn_copy(server, make_processes)
+        except BaseException as error:
             self._close_forked()
             server.in_use = False
-            raise DoesNotStart(str(error)) from None
+            if isinstance(error, AssertionError):
+                raise DoesNotStart(str(error)) from None
+            raise
         assert (pid, _started(pid)) not in server.used, f"process {pid} served a test before: state may have leaked"
         self._before = {pid: look(pid)}
+
+    def _spawn_copy(self, server: ServerUnderTest, make_processes: MakeProcesses) -> int:
+        if server.is_troubled:  # what makes it well again may take the copy into use at once
+            self._forked = make_processes()
+            self._forked.wait_listening()
+            self._forked.fork_next()
+            server.begin_test()
+            pid = server.spawn()
+        else:
+            # The server reads the order while the copy is forked, and has all of it when the copy listens. Meanwhile there is time for the next one.
+            pid = server.spawn(lambda send: self._fork(partial(make_processes, send)), self._fork_next)
+        assert self._forked is not None
+        self._forked.wait_next()
+        return pid
+
+    def _fork(self, make_processes: Callable[[], ForkedProcesses]) -> None:
+        self._forked = make_processes()
+
+    def _fork_next(self) -> None:
+        assert self._forked is not None
+        self._forked.fork_next()
+        self._forked.wait_listening()
 
     def restart(self) -> None:
         """Replace the application's processes by fresh ones now, as a deploy that drops what is in flight would.
@@ -202,7 +230,7 @@ class LiveApp(Reachable):
         for pid in pids:
             now = look(pid)
             found.update(grown(self._before.get(pid, now), now, threshold))
-            children.update(now.children)
+            children.update(family(pid))
             server.used.add((pid, _started(pid)))
         server.end_processes(pids)
         self._close_forked()

@@ -58,10 +58,6 @@ DEFAULTS: dict[str, Any] = {
 """Options of a server under test that differ from the command's defaults. No process is started but by order of a test."""
 
 
-def _nothing() -> None:
-    pass
-
-
 class ServerUnderTest(Supervisor):
     """A server whose log is a file."""
 
@@ -145,17 +141,24 @@ class ServerUnderTest(Supervisor):
             self._order("restart", hard=True)
             self._troubled = False
 
-    def spawn(self, meanwhile: Callable[[], None] = _nothing, *, more: bool = False) -> int:
+    def spawn(
+        self,
+        before: Callable[[Callable[[], None]], None] | None = None,
+        meanwhile: Callable[[], None] | None = None,
+        *,
+        more: bool = False,
+    ) -> int:
         """Let a process be forked, or started, if none is free, and wait until it can serve. Returns its pid.
 
+        :param before: called before the server begins, while it reads the order, with a function that lets it begin (``admin.client.order``).
         :param meanwhile: called while the server is at it.
         :param more: start one also if one is free.
         :raises AssertionError: the application does not start. The text has the server's explanation.
         """
         deadline = time.monotonic() + _START_TIME
         while True:
-            [result] = self._order("spawn", for_long=True, meanwhile=meanwhile, more=more)["groups"]
-            meanwhile = _nothing
+            [result] = self._order("spawn", for_long=True, before=before, meanwhile=meanwhile, more=more)["groups"]
+            before = meanwhile = None
             # It waits as a request would, no longer than max_request_queue_time. The process goes on starting.
             waits_on = not more and result["pid"] is None and result["error"]["code"] == "queue_timeout"
             if not waits_on or time.monotonic() > deadline:
@@ -211,10 +214,16 @@ class ServerUnderTest(Supervisor):
             time.sleep(0.005)
 
     def _order(
-        self, what: str, *, for_long: bool = False, meanwhile: Callable[[], None] | None = None, **members: Any
+        self,
+        what: str,
+        *,
+        for_long: bool = False,
+        before: Callable[[Callable[[], None]], None] | None = None,
+        meanwhile: Callable[[], None] | None = None,
+        **members: Any,
     ) -> dict[str, Any]:
         socket = str(self.ready["admin_socket"])
-        return order(socket, f"/v1/{what}", members, for_long=for_long, meanwhile=meanwhile)
+        return order(socket, f"/v1/{what}", members, for_long=for_long, before=before, meanwhile=meanwhile)
 
     def _explanation(self, error: dict[str, Any]) -> str:
         cause = error["cause"]

@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 
 from starlette.websockets import WebSocketDisconnect
 
-from passenger_trio.testing.clients import WebSocket, WebSockets, httpx_module
+from passenger_trio.testing.clients import WebSocket, WebSockets, httpx_module, over_unix_socket
 from passenger_trio.testing.process_wide import DropIn
 
 __all__ = ["TestClient", "WebSocketTestSession"]
@@ -33,7 +33,7 @@ class _Transport(_httpx.BaseTransport):  # type: ignore[misc]
 
     def handle_request(self, request: Any) -> Any:
         if self._transport is None:
-            self._transport = _httpx.HTTPTransport(uds=self.served.live_app.socket)
+            self._transport = _httpx.HTTPTransport(**over_unix_socket(self.served.live_app.socket))
         if request.url.scheme == "https":
             request = _httpx.Request(
                 request.method,

@@ -3,9 +3,13 @@
     python tests/bench/harness.py            all
     python tests/bench/harness.py suites     the published sample suites, with our client and with their own
     python tests/bench/harness.py first      the time from the beginning of a test to its first response (TH3)
+    python tests/bench/harness.py pytest     the same in a run of pytest, with all that its fixtures do
 
 ``suites`` runs each suite twice with pytest, and prints the seconds that pytest reports: Flask's tutorial, FastAPI's examples, Starlette's CORS tests
 (``tests/testing/test_sample_suites.py`` has them, and fetches them once).
+
+``pytest`` has a suite of tests with one request each, by ``passenger_client`` and by ``live_app.get``, with the plugin's defaults: timeline, lint, leaks.
+A test begins with pytest's set-up of it, before any fixture.
 
 ``first`` has a warm preloader and is the median of many tests with one request each, in milliseconds: the harness with an application by name and
 with an object of the test, Starlette's ``TestClient``, and servers in a thread as the ``live_server`` of pytest-django (Django's ``LiveServerThread``) and
@@ -27,6 +31,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +39,76 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "testing"), str(HERE.parent), str(HERE.parent / "faces")]
 ROUNDS = 30
 SHOP = "from flask import Flask\napp = Flask(__name__)\n\n\n@app.get('/')\ndef index():\n    return 'hello'\n"
+
+
+CONFTEST = """
+import statistics, time, pytest
+figures = {}
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    item.begun = time.perf_counter()
+
+@pytest.fixture
+def answered(request):
+    took = figures.setdefault(request.node.originalname, [])
+    return lambda: took.append((time.perf_counter() - request.node.begun) * 1000)
+
+def pytest_sessionfinish():
+    for name, took in figures.items():
+        first, *others = took
+        print(f"\\nfigure: {name:45} first response {statistics.median(others):6.1f} ms (least {min(others):.1f}), of the first test {first:.0f}")
+"""
+TESTS = """
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+def index(request):
+    return PlainTextResponse("hello")
+
+here = Starlette(routes=[Route("/", index)])
+many = pytest.mark.parametrize("number", range(31))
+named, made = pytest.mark.passenger("shop:app"), pytest.mark.passenger(here)
+
+@many
+@named
+def test_by_name(number, live_app, answered):
+    assert live_app.get("/").text == "hello"
+    answered()
+
+@many
+@named
+def test_by_name_with_httpx(number, passenger_client, answered):
+    assert passenger_client.get("/").text == "hello"
+    answered()
+
+@many
+@made
+def test_object_of_the_test(number, live_app, answered):
+    assert live_app.get("/").text == "hello"
+    answered()
+
+@many
+@made
+def test_object_of_the_test_with_httpx(number, passenger_client, answered):
+    assert passenger_client.get("/").text == "hello"
+    answered()
+"""
+
+
+def in_pytest() -> None:
+    from test_plugin import PYTEST
+
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        for name, text in (("shop.py", SHOP), ("conftest.py", CONFTEST), ("test_first.py", TESTS)):
+            (place / name).write_text(text)
+        command = [*PYTEST, "-q", "-s", "--rootdir", directory, "test_first.py"]
+        result = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+        figures = re.findall(r"^figure: (.*)$", result.stdout, re.MULTILINE)
+        print("\n".join(figures) if len(figures) == 4 else result.stdout + result.stderr, flush=True)
 
 
 def suites() -> None:
@@ -78,7 +153,7 @@ def first() -> None:
                 lambda socket: options_for_object(application, place, socket, {}), ("bench",)
             )
             live_app = LiveApp.of(server)
-            live_app.begin(lambda: ForkedProcesses(application, "asgi", server.home / "p", {}))
+            live_app.begin(partial(ForkedProcesses, application, "asgi", server.home / "p", {}))
             return live_app.get("/").text, live_app.end
 
         show("harness, an application by name (Flask)", named)
@@ -176,8 +251,10 @@ def fetch(port: int) -> str:
 
 
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or ["suites", "first"]
+    wanted = sys.argv[1:] or ["suites", "pytest", "first"]
     if "first" in wanted:
         first()
+    if "pytest" in wanted:
+        in_pytest()
     if "suites" in wanted:
         suites()

@@ -84,6 +84,22 @@ def test_TH8_no_copy_is_left_when_the_test_has_ended(passenger_factory: Callable
     eventually(lambda: not any(map(is_running, [*known, next_one])))
 
 
+def test_TH2_a_copy_that_cannot_be_made_says_why(
+    passenger_factory: Callable[..., LiveApp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order is half sent by then. It is not the server that failed, and the next one finds it as it was."""
+
+    def fails() -> int:
+        raise BlockingIOError(11, "no process for you")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fork", fails)
+        with pytest.raises(BlockingIOError, match="no process for you"):
+            passenger_factory(application)
+    live_app = passenger_factory(application)
+    assert live_app.get("/").text == f"before {live_app.pids[0]}"
+
+
 def holders(target: str) -> set[int]:
     """Who has this descriptor open."""
     found = set()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import h11
 
+from passenger_trio.testing.clients import http_client
 from passenger_trio.testing.faults.fault import Fault
 from passenger_trio.testing.reachable import Reachable
 from passenger_trio.testing.run_directory import temporary_directory
@@ -166,13 +167,12 @@ class Link(Fault, Reachable):
         return f"unix:{address}" if isinstance(address, str) else f"http://{address[0]}:{address[1]}"
 
     def client(self, **arguments: Any) -> httpx2.Client:
-        """An ``httpx2.Client`` whose requests go through the link."""
-        import httpx2
-
+        """An ``httpx2.Client`` (or ``httpx.Client``, if only that is installed) whose requests go through the link."""
         address = self.address
-        transport = httpx2.HTTPTransport(uds=address) if isinstance(address, str) else httpx2.HTTPTransport()
-        base = "http://localhost" if isinstance(address, str) else self.url
-        return httpx2.Client(**{"transport": transport, "base_url": base, **arguments})
+        client: httpx2.Client = http_client(
+            address, "http://localhost" if isinstance(address, str) else self.url, **arguments
+        )
+        return client
 
     # The fault
 

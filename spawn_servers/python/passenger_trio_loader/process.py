@@ -55,7 +55,7 @@ def main(interface):
                 interface.prepare(options)
                 name_process(options, role)
             if role == "preloader":
-                from passenger_trio_loader.preloading.before_fork import share_memory
+                from passenger_trio_loader.preloading.before_fork import import_first_uses, share_memory
                 from passenger_trio_loader.preloading.hazards import HeldResources
                 from passenger_trio_loader.preloading.preloader import Preloader, leave_preloader
 
@@ -66,6 +66,7 @@ def main(interface):
                 application = wrap_application(application, interface)
                 preload_traceback()
                 if role == "preloader":
+                    import_first_uses()
                     held.hooks.stop_recording()
                     held.close_reopenable()
                     share_memory()

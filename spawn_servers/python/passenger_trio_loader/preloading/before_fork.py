@@ -3,6 +3,9 @@
 import gc
 import sys
 
+FIRST_USES = (("werkzeug", "encodings.idna"), ("anyio", "anyio._backends._asyncio"))
+"""(library, what it imports with its first request): Flask for the name of the host, FastAPI for a function that is not async."""
+
 
 def close_django_connections(held):
     """Close Django's connections to databases and caches. Each process opens its own when it uses them."""
@@ -48,6 +51,16 @@ def close_logging_sockets(held):
                 handler.sock = None
             finally:
                 handler.release()
+
+
+def import_first_uses():
+    """Import what each worker would import with its first request, for itself: 3 ms with Flask, 30 ms with FastAPI."""
+    for library, name in FIRST_USES:
+        if library in sys.modules and name not in sys.modules:
+            try:
+                __import__(name)
+            except Exception:
+                pass  # The library has another version. The workers do without.
 
 
 def share_memory():

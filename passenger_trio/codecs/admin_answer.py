@@ -1,0 +1,42 @@
+"""The admin API's bytes as a caller sees them: its request, and the answer, after which the connection ends. Sans-I/O.
+
+The other side is ``admin_api``, which takes what any client may send. Here is what our own commands need, and nothing else: importing a library for HTTP
+takes longer than a command's whole call, and in a test's process, which was just forked, each page of it is copied when it is used (TH3).
+
+Law: any bytes are an answer, or ``ValueError``; nothing is believed of an answer that is not whole.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["decode_answer", "encode_request"]
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\r\n]*)?\r\n")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
+
+
+def encode_request(method: str, target: str, body: bytes | None) -> bytes:
+    """A request of our own.
+
+    :param body: None: it has none.
+    """
+    length = "" if body is None else f"Content-Length: {len(body)}\r\n"
+    head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\nConnection: close\r\n{length}\r\n"
+    return head.encode("ascii") + (body or b"")
+
+
+def decode_answer(data: bytes) -> tuple[int, bytes]:
+    """Status and body.
+
+    :param data: all that came before the end of the connection.
+    :raises ValueError: it is no answer, or not a whole one.
+    """
+    head, end, body = data.partition(b"\r\n\r\n")
+    status = _STATUS_LINE.match(head + b"\r\n")
+    if not end or status is None:
+        raise ValueError("it is no answer of HTTP")
+    length = _LENGTH.search(head + b"\r\n")
+    if length is not None and int(length[1]) != len(body):
+        raise ValueError(f"the answer has {len(body)} bytes of {int(length[1])}")
+    return int(status[1]), body
