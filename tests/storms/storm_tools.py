@@ -162,3 +162,16 @@ def limit(server: Supervisor, what: str, soft: int | str) -> None:
 def percentile(values: list[float], part: float) -> float:
     """``percentile(latencies, 0.99)``; 0.0 of nothing."""
     return sorted(values)[int((len(values) - 1) * part)] if values else 0.0
+
+
+def python_for_all() -> str:
+    """One of this version that every user may run."""
+    wanted = f"{sys.version_info[0]}.{sys.version_info[1]}."
+    for path in (sys.executable, "/usr/bin/python3", f"/usr/bin/python{wanted[:-1]}"):
+        words = [path, "-c", f"import sys; sys.exit(not sys.version.startswith('{wanted}'))"]
+        try:
+            subprocess.run(words, check=True, capture_output=True, user=65534, group=65534, extra_groups=[])
+        except (OSError, subprocess.SubprocessError):
+            continue
+        return path
+    raise SystemExit(f"this needs a Python {wanted[:-1]} that every user may run")

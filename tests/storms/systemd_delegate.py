@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
+from storm_tools import python_for_all
 
 from passenger_trio.system.cgroup_dirs import own_directory
 from passenger_trio.system.listen import listen_tcp
@@ -117,19 +118,6 @@ def write(place: Path, *apps: str) -> None:
     (place / "passenger-trio.toml").write_text("\n".join(tables))
 
 
-def interpreter() -> str:
-    """One that nobody may run, of this version."""
-    wanted = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    for path in (sys.executable, "/usr/bin/python3", f"/usr/bin/python{wanted}"):
-        words = [path, "-c", f"import sys; sys.exit(not sys.version.startswith('{wanted}.'))"]
-        try:
-            subprocess.run(words, check=True, capture_output=True, user=65534, group=65534, extra_groups=[])
-        except (OSError, subprocess.SubprocessError):
-            continue
-        return path
-    raise SystemExit(f"this needs a Python {wanted} that every user may run")
-
-
 @contextmanager
 def machine() -> Iterator[Machine]:
     above, _ = own_directory()
@@ -149,7 +137,7 @@ def machine() -> Iterator[Machine]:
         python_path = os.pathsep.join(
             [str(Path(__file__).resolve().parents[2]), *(p for p in paths if "site-packages" in p)]
         )
-        unit = SERVICE.format(python_path=python_path, python=interpreter(), place=place, port=port)
+        unit = SERVICE.format(python_path=python_path, python=python_for_all(), place=place, port=port)
         (place / "units" / "trio.service").write_text(unit)
         (place / "units" / "trio.target").write_text(TARGET)
         (place / "init").write_text(INIT.format(place=place))

@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from memory_cgroups import MemoryCgroup, a_memory_cgroup
 from node_packages import install
-from storm_tools import percentile
+from storm_tools import percentile, python_for_all
 
 from passenger_trio.testing import Supervisor, eventually
 
@@ -256,19 +256,6 @@ def users() -> Iterator[list[tuple[str, int]]]:
     finally:
         for name in names:
             subprocess.run(["userdel", name], check=False, capture_output=True)
-
-
-def python_for_all() -> str:
-    """One of this version that every user may run."""
-    wanted = f"{sys.version_info[0]}.{sys.version_info[1]}."
-    for path in (sys.executable, "/usr/bin/python3", f"/usr/bin/python{wanted[:-1]}"):
-        words = [path, "-c", f"import sys; sys.exit(not sys.version.startswith('{wanted}'))"]
-        try:
-            subprocess.run(words, check=True, capture_output=True, user=65534, group=65534, extra_groups=[])
-        except (OSError, subprocess.SubprocessError):
-            continue
-        return path
-    raise SystemExit(f"this needs a Python {wanted[:-1]} that every user may run")
 
 
 def spent(server: Supervisor) -> dict[str, float]:
