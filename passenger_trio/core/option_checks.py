@@ -123,6 +123,15 @@ RULES = (
         lambda config, app: app.spawn_method != "direct",
         "there is no preloader: --spawn-method is direct",
     ),
+    *(
+        _Needs(
+            AppOptions,
+            name,
+            lambda config, app: app.sticky_sessions,
+            "sessions are not sticky: give --sticky-sessions, too",
+        )
+        for name in ("sticky_sessions_cookie_name", "sticky_sessions_cookie_attributes")
+    ),
     _Needs(
         AppOptions,
         "preloader_socket",

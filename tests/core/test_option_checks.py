@@ -36,6 +36,12 @@ def config(server: dict[str, Any] | None = None, pool: dict[str, Any] | None = N
         (config(request_buffering=False, streamed_paths=("/up",)), "--streamed-paths", "--no-request-buffering"),
         (config(pool={"stat_throttle_rate": 0.0}, restart_dir="x"), "--restart-dir", "--stat-throttle-rate"),
         (config(spawn_method="direct", max_preloader_idle_time=1.0), "--max-preloader-idle-time", "--spawn-method"),
+        (config(sticky_sessions_cookie_name="x"), "--sticky-sessions-cookie-name", "give --sticky-sessions"),
+        (
+            config(sticky_sessions_cookie_attributes="Secure"),
+            "--sticky-sessions-cookie-attributes",
+            "--sticky-sessions",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) and value.startswith("--") else "",
 )
@@ -67,6 +73,7 @@ def test_a_contradiction_is_refused(wrong: Config, option: str, way_out: str) ->
         config(pool={"stat_throttle_rate": 0.0}),
         config(restart_dir="x"),
         config(max_preloader_idle_time=1.0),
+        config(sticky_sessions=True, sticky_sessions_cookie_name="x", sticky_sessions_cookie_attributes="Secure"),
     ],
     ids=str,
 )

@@ -98,8 +98,8 @@ KEPT: dict[str, tuple[Value, Value]] = {
     "retry": ("safe", "idempotent"),
     "start_timeout": (80, 81),
     "sticky_sessions": (False, True),
-    "sticky_sessions_cookie_attributes": ("SameSite=Lax", "SameSite=Strict"),
-    "sticky_sessions_cookie_name": ("_one", "_two"),
+    "sticky_sessions_cookie_attributes": ("HttpOnly; SameSite=Lax", "SameSite=Strict"),
+    "sticky_sessions_cookie_name": ("_passenger_route", "_two"),
     "streamed_paths": (["/a"], []),
 }
 CHANGED: dict[str, tuple[Value, Value]] = {

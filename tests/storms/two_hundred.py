@@ -47,6 +47,8 @@ PAUSE = 0.05
 CHURN = 2.0
 """Seconds between two deeds of the host's operator, most of which take longer."""
 IDLE = 20.0
+SETTLES = 40.0
+"""Seconds after the last visit until it is idle: V8 collects garbage of each Node.js process once, some 20 s after its last request."""
 
 FLASK = """
 import os
@@ -452,7 +454,7 @@ def storm(seconds: float, count: int, megabytes: int) -> Figures:
         time.sleep(5)
         _, it.figures.idle_before = idle(server)
         it.run(seconds)
-        time.sleep(5)
+        time.sleep(SETTLES)
         it.figures.idle_of_server, it.figures.idle_after = idle(server)
         meter.ended.set()
         meter.join()

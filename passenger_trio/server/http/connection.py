@@ -55,6 +55,7 @@ class Connection(Client):
         """Serve the connection until it ends."""
         front, kernel, consequence = self.front, self.front.kernel, f"it is closed [{self.peer.address}]"
         front.connections.add(self)
+        front.deadline_scanner.wake()
         try:
             with kernel.contain(TASK, consequence) as containment:
                 try:

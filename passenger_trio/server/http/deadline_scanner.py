@@ -4,7 +4,8 @@ A stage writes its deadline as a number (``Client.due``). Moving the deadline of
 several times a request; writing a number costs nothing. The scanner reads the numbers, and tells a connection whose
 deadline has passed: the connection cancels its scope, or does what its stage has said.
 
-* All connections are scanned every ``_SCAN`` seconds, which is exact enough for limits of seconds.
+* All connections are scanned every ``_SCAN`` seconds, which is exact enough for limits of seconds. While there is none, the task sleeps
+  for ``_REST``: a server that rests is not to wake four times a second (OP5). Whoever adds a connection tells it (``wake``).
 * Deadlines of the fast path are kept in a queue. They all have the same length, so they come due in the order in
   which they were set.
 
@@ -23,6 +24,7 @@ import trio
 __all__ = ["DeadlineScanner", "HasDeadline"]
 
 _SCAN = 0.25
+_REST = 5.0
 _WINDOW = 30.0
 _TICK = 0.005
 """Seconds between two looks at the queue, at the least."""
@@ -49,16 +51,26 @@ class HasDeadline(Protocol):
 class DeadlineScanner:
     """``run`` is its task."""
 
-    __slots__ = ("_connections", "_lags", "_sleep", "_soon", "_window")
+    __slots__ = ("_connections", "_lags", "_next_scan", "_rests", "_sleep", "_soon", "_window")
 
     def __init__(self, connections: Collection[HasDeadline]) -> None:
         """:param connections: the open connections; their owner adds and removes."""
         self._connections = connections
         self._soon: deque[tuple[float, int, HasDeadline]] = deque()
         self._sleep = trio.CancelScope()
+        self._next_scan = 0.0
+        self._rests = False
+        """Whether that is more than ``_SCAN`` from now."""
         self._lags = [0.0, 0.0]
         """The most that this task was woken too late, in this window and in the one before."""
         self._window = 0
+
+    def wake(self) -> None:
+        """A connection was added."""
+        if self._rests:
+            self._rests = False
+            self._next_scan = min(self._next_scan, trio.current_time() + _SCAN)
+            self._sleep.deadline = min(self._sleep.deadline, self._next_scan)
 
     def soon(self, connection: HasDeadline) -> None:
         """``connection.due`` is ``FAST_PATH_TIMEOUT`` from now, and is kept within ``_TICK``."""
@@ -83,7 +95,7 @@ class DeadlineScanner:
     async def run(self) -> None:
         """Until cancelled."""
         soon = self._soon
-        next_scan = trio.current_time() + _SCAN
+        self._next_scan = trio.current_time() + _SCAN
         while True:
             now = trio.current_time()
             self._observe_lag(now)
@@ -94,7 +106,7 @@ class DeadlineScanner:
                         connection.expire()
                     except Exception as error:  # noqa: BLE001  the error kernel's
                         connection.on_fault(error)
-            if now >= next_scan:
+            if now >= self._next_scan:
                 # on_deadline() runs no task: the set does not change under the loop.
                 for connection in self._connections:
                     try:
@@ -102,8 +114,8 @@ class DeadlineScanner:
                             connection.on_deadline(now)
                     except Exception as error:  # noqa: BLE001  the error kernel's
                         connection.on_fault(error)
-                next_scan = now + _SCAN
-            with trio.CancelScope(
-                deadline=max(now + _TICK, min(next_scan, soon[0][0]) if soon else next_scan)
-            ) as self._sleep:
+                self._rests = not self._connections
+                self._next_scan = now + (_REST if self._rests else _SCAN)
+            due = min(self._next_scan, soon[0][0]) if soon else self._next_scan
+            with trio.CancelScope(deadline=max(now + _TICK, due)) as self._sleep:
                 await trio.sleep_forever()
