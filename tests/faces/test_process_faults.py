@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from faces_tools import BEHAVIOURS, HELLO, Load, clients, gate, in_threads, write_app
+from faces_tools import BEHAVIOURS, HELLO, Load, clients, draining, gate, in_threads, write_app
 
 from passenger_trio.testing import Response, Supervisor, eventually
 from passenger_trio.testing.harness import is_running
@@ -237,7 +237,7 @@ class TestTheSupervisorIsKilled:
             answer = send(server, "/gate")
             it.wait_arrival()
             server.send_signal(signal.SIGTERM)
-            server.wait_log("draining: 1")
+            server.wait_log(draining(1))
             server.kill()
             self.all_end(server)
             assert answer.exception() is not None

@@ -24,6 +24,7 @@ from faces_tools import (
     BEHAVES,
     BEHAVIOURS,
     FLASK,
+    FRONTS,
     HELLO,
     Gate,
     clients,
@@ -485,7 +486,7 @@ class TestLogs:
             assert (match["agent"], match["referer"]) == ("tester/1.0", "http://elsewhere/")
             assert int(match["pid"]) == server.pids[0]
             assert match["id"] == told["HTTP_X_REQUEST_ID"]
-            assert float(match["queue"]) == 0
+            assert float(match["queue"]) == 0 or FRONTS > 1  # whose slot comes from the owner
 
     @ONE_PROCESS
     def test_as_json_with_the_time_in_the_queue(self, live_app: LiveApp, at_gate: Gate, passenger_log: LiveLog) -> None:
@@ -501,7 +502,8 @@ class TestLogs:
             assert first.result().status == second.result().status == 200
             records = [passenger_log.wait_access(rf"/gate\?{number}") for number in (1, 2)]
             assert [record["pid"] for record in records] == [pid, pid]
-            assert records[0]["queue_time"] == 0 < records[1]["queue_time"] <= records[1]["duration"]
+            assert records[0]["queue_time"] == 0 or FRONTS > 1  # whose slot comes from the owner
+            assert records[0]["queue_time"] < records[1]["queue_time"] <= records[1]["duration"]
             assert len({record["request_id"] for record in records}) == 2
             assert {record["group"] for record in records} == {"behaviours"}
             assert {record["status"] for record in records} == {200}
