@@ -23,6 +23,9 @@ __all__ = ["KINDS", "Held", "error_lines", "family", "grown", "is_ending", "look
 
 KINDS = ("descriptors", "threads", "processes", "sockets")
 _SHOWN = 8
+_EVIDENCE = re.compile(r"\[error ([0-9a-f]+)\]")
+_NUMBERED = re.compile(r"\[error ([0-9a-f]+)\]$")
+"""A line of a failure's evidence, and the line that tells of the failure."""
 _INODE = re.compile(r":\[\d+\]$")
 _PF_EXITING = 0x4
 """Of a task's flags (linux/sched.h; proc(5), ``stat``, field 9)."""
@@ -84,13 +87,19 @@ def is_ending(pid: int) -> bool:
 
 
 def error_lines(log: Iterable[Mapping[str, Any]], allowed: Iterable[str]) -> list[str]:
-    """The events of level error or critical that no pattern matches."""
+    """The events of level error or critical that no pattern matches.
+
+    The evidence of a failure has a line for each line of a traceback, with the number of the failure in front. Who expects the failure expects these.
+    """
     patterns = [re.compile(pattern) for pattern in allowed]
-    return [
-        str(line["event"])
-        for line in log
-        if line.get("level") in ("error", "critical") and not any(one.search(str(line["event"])) for one in patterns)
-    ]
+    events = [str(line["event"]) for line in log if line.get("level") in ("error", "critical")]
+    unexpected = [event for event in events if not any(one.search(event) for one in patterns)]
+    expected = {
+        found[1]
+        for event in set(events).difference(unexpected)
+        if not _EVIDENCE.match(event) and (found := _NUMBERED.search(event))
+    }
+    return [event for event in unexpected if not ((found := _EVIDENCE.match(event)) and found[1] in expected)]
 
 
 def _descriptors(pid: int) -> Counter[str]:

@@ -70,6 +70,10 @@ def test_fault_is_good(live_app, faults):
     with faults.trickle() as slow, slow.client() as client:
         assert client.get("/").text == "hello"
 
+def test_fault_of_a_deploy_is_good(live_app, faults):
+    with faults.broken_release():
+        assert live_app.get("/").complete
+
 @pytest.mark.passenger_machine
 def test_machine(live_app, faults):
     with faults.clock_jump(400 * 86400):
@@ -109,7 +113,7 @@ def test_TH4_TH6_a_failing_test_shows_its_requests_and_its_log(
     documented = DOCUMENTED.read_text().partition("\n## Faults\n")[2].partition("```python\n")[2].partition("```")[0]
     pytester.makepyfile(shop=APP, test_shop=FAILING, test_documented=documented)
     result = run(pytester, "--passenger-seed", "42", "--junitxml", "junit.xml")
-    result.assert_outcomes(passed=4 + documented.count("def test_"), failed=3, errors=1)
+    result.assert_outcomes(passed=5 + documented.count("def test_"), failed=3, errors=1)
     shown = result.stdout.str()
     result.stdout.fnmatch_lines(
         [
