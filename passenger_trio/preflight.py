@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from passenger_trio.core.app_limits import check_grantable, limits_of
+from passenger_trio.core.app_limits import Rights, check_grantable, limits_of
 from passenger_trio.core.metrics_address import parse_metrics_address
 from passenger_trio.core.option_checks import TYPE_OPTIONS, check, check_app, check_types
 from passenger_trio.errors import NothingToServe, OptionError
@@ -25,9 +25,9 @@ from passenger_trio.spawning.app_spec import group_key
 from passenger_trio.spawning.detect import DetectedApp, detect
 from passenger_trio.spawning.env_files import read_env_files
 from passenger_trio.spawning.known_apps import KnownApps
-from passenger_trio.spawning.run_as import RunAs, check_fronts, check_reach, run_as
+from passenger_trio.spawning.run_as import RunAs, check_fronts, check_reach, find_server_user, run_as
 from passenger_trio.system import tempfiles
-from passenger_trio.system.resource_limits import hard_limit, own_nice
+from passenger_trio.system.resource_limits import hard_limit, has_capability, most_files, own_nice
 
 __all__ = ["examine", "examine_app"]
 
@@ -69,7 +69,7 @@ def _examine(config: Config, may_be_empty: bool, known: KnownApps | None, is_emb
         check_fronts(config.server)
     users = []
     for _, app, found in fresh:
-        check_grantable(limits_of(app), is_root=os.geteuid() == 0, hard=hard_limit, nice=own_nice())
+        _check_limits(app, config.server)
         users.append(run_as(app, found, server_user=config.server.user, is_embedded=is_embedded))
         read_env_files(found.root, app.env_file)
     parse_hooks(config.pool.hook)
@@ -106,12 +106,26 @@ def examine_app(app: AppOptions, own: Mapping[str, Any], said: Collection[str], 
         alone = AppOptions(root=app.root, target=app.target, **own)
         check_types([alone], [found.possible_types], [None if found.can_fork else found.why_not_forked])
     check_place(app)
-    if limits := limits_of(app):
-        check_grantable(limits, is_root=os.geteuid() == 0, hard=hard_limit, nice=own_nice())
+    _check_limits(app, server)
     user = run_as(app, found, server_user=server.user, is_embedded=False)
     read_env_files(found.root, app.env_file)
     _check_reach(0, app, found, user, server)
     return found
+
+
+def _check_limits(app: AppOptions, server: ServerOptions) -> None:
+    limits = limits_of(app)
+    if not limits:
+        return  # as nearly all of thousands
+    keeps_rights = not server.user or find_server_user(server.user).uid == os.geteuid()
+    rights = Rights(
+        may_raise=keeps_rights and has_capability("SYS_RESOURCE"),
+        may_hasten=keeps_rights and has_capability("SYS_NICE"),
+        most_files=most_files(),
+        hard=hard_limit,
+        nice=own_nice(),
+    )
+    check_grantable(limits, rights)
 
 
 def _check_reach(number: int, app: AppOptions, found: DetectedApp, user: RunAs | None, server: ServerOptions) -> None:

@@ -19,7 +19,7 @@ from passenger_trio.errors import OptionError
 from passenger_trio.late_classes import frozen
 from passenger_trio.options import AppOptions
 
-__all__ = ["UNLIMITED", "AppLimits", "check_grantable", "limits_of", "parse_core"]
+__all__ = ["UNLIMITED", "AppLimits", "Rights", "check_grantable", "limits_of", "parse_core"]
 
 UNLIMITED = -1
 """As the kernel's RLIM_INFINITY."""
@@ -87,20 +87,40 @@ _OPTION_OF = {
 }
 
 
-def check_grantable(limits: AppLimits, *, is_root: bool, hard: Callable[[str], int], nice: int) -> None:
-    """:param hard: the server's own hard limit of a resource, or ``UNLIMITED``.
-    :param nice: the server's own.
-    :raises OptionError: only root can raise a limit, or lower a nice value.
+@frozen
+class Rights:
+    """What the server may grant. Root in a container often has not all of root's capabilities.
+
+    :ivar may_raise: limits above its own hard ones (CAP_SYS_RESOURCE).
+    :ivar may_hasten: a nice value below its own (CAP_SYS_NICE).
+    :ivar most_files: open files of any process that the kernel allows; ``UNLIMITED``: unknown.
+    :ivar hard: its own hard limit of a resource, or ``UNLIMITED``.
+    :ivar nice: its own nice value.
     """
-    if is_root:
-        return
-    for name, value in limits.resources.items():
-        most = hard(name)
+
+    may_raise: bool
+    may_hasten: bool
+    most_files: int
+    hard: Callable[[str], int]
+    nice: int
+
+
+def check_grantable(limits: AppLimits, rights: Rights) -> None:
+    """:raises OptionError: the server may not set a limit so high, or a nice value so low."""
+    for name, value in limits.resources.items() if not rights.may_raise else ():
+        most = rights.hard(name)
         if most != UNLIMITED and (value == UNLIMITED or value > most):
             raise OptionError(
                 _OPTION_OF[name],
                 "unlimited" if value == UNLIMITED else value,
-                f"the server's own hard limit is {most}, and only root can raise it",
+                f"the server's own hard limit is {most}, and only root can raise it (in a container: with CAP_SYS_RESOURCE)",
             )
-    if limits.nice is not None and limits.nice < nice:
-        raise OptionError("--nice", limits.nice, f"the server's own is {nice}, and only root can lower it")
+    files = limits.resources.get("NOFILE", 0)
+    if UNLIMITED != rights.most_files < files:
+        raise OptionError(_OPTION_OF["NOFILE"], files, f"the kernel allows {rights.most_files} (fs.nr_open)")
+    if limits.nice is not None and limits.nice < rights.nice and not rights.may_hasten:
+        raise OptionError(
+            "--nice",
+            limits.nice,
+            f"the server's own is {rights.nice}, and only root can lower it (in a container: with CAP_SYS_NICE)",
+        )

@@ -14,7 +14,10 @@ import os
 import resource
 from collections.abc import Mapping
 
-__all__ = ["hard_limit", "own_nice", "set_limits", "soft_limit"]
+__all__ = ["hard_limit", "has_capability", "most_files", "own_nice", "set_limits", "soft_limit"]
+
+_CAPABILITIES = {"SYS_NICE": 23, "SYS_RESOURCE": 24}
+"""capability.h"""
 
 
 class _RLimit(ctypes.Structure):
@@ -76,6 +79,25 @@ def hard_limit(name: str) -> int:
 def soft_limit(name: str) -> int:
     """Our own soft limit; -1: none."""
     return resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[0]
+
+
+def has_capability(name: str) -> bool:
+    """Whether we have one of root's rights: ``SYS_NICE`` or ``SYS_RESOURCE``. (Root in a container often has not all of them.)"""
+    try:
+        with open("/proc/self/status", "rb") as file:
+            masks = [int(line.split()[1], 16) for line in file if line.startswith(b"CapEff:")]
+    except OSError:
+        masks = []
+    return bool(masks[0] >> _CAPABILITIES[name] & 1) if masks else os.geteuid() == 0
+
+
+def most_files() -> int:
+    """The most open files that the kernel lets any process have; -1: unknown."""
+    try:
+        with open("/proc/sys/fs/nr_open", "rb") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return -1
 
 
 def own_nice() -> int:

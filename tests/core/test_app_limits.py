@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from passenger_trio.core.app_limits import UNLIMITED, AppLimits, check_grantable, limits_of, parse_core
+from passenger_trio.core.app_limits import UNLIMITED, AppLimits, Rights, check_grantable, limits_of, parse_core
 from passenger_trio.errors import OptionError
 from passenger_trio.options import AppOptions
 
@@ -41,10 +41,18 @@ def test_OP9_a_core_that_is_no_size(text: str) -> None:
     assert caught.value.option == "--core"
 
 
-def granted(limits: AppLimits, *, is_root: bool = False, hard: int = 100, nice: int = 0) -> str:
+def granted(
+    limits: AppLimits,
+    *,
+    may_raise: bool = False,
+    may_hasten: bool = False,
+    most_files: int = 1000,
+    hard: int = 100,
+    nice: int = 0,
+) -> str:
     """``""``, or the option that is refused."""
     try:
-        check_grantable(limits, is_root=is_root, hard=lambda name: hard, nice=nice)
+        check_grantable(limits, Rights(may_raise, may_hasten, most_files, lambda name: hard, nice))
     except OptionError as error:
         return error.option
     return ""
@@ -55,12 +63,18 @@ def granted(limits: AppLimits, *, is_root: bool = False, hard: int = 100, nice: 
     [
         (AppLimits({"NOFILE": 100}), {}, ""),
         (AppLimits({"NOFILE": 101}), {}, "--open-files"),
-        (AppLimits({"NOFILE": 101}), {"is_root": True}, ""),
+        (AppLimits({"NOFILE": 101}), {"may_raise": True}, ""),
+        (AppLimits({"NOFILE": 101}), {"may_hasten": True}, "--open-files"),
+        (AppLimits({"NOFILE": 1000}), {"may_raise": True}, ""),
+        (AppLimits({"NOFILE": 1001}), {"may_raise": True}, "--open-files"),
+        (AppLimits({"NOFILE": 1001}), {"may_raise": True, "most_files": UNLIMITED}, ""),
+        (AppLimits({"NPROC": 1001}), {"may_raise": True}, ""),
         (AppLimits({"NOFILE": 101}), {"hard": UNLIMITED}, ""),
         (AppLimits({"CORE": UNLIMITED}), {}, "--core"),
         (AppLimits({"CORE": UNLIMITED}), {"hard": UNLIMITED}, ""),
         (AppLimits({}, -1), {}, "--nice"),
-        (AppLimits({}, -1), {"is_root": True}, ""),
+        (AppLimits({}, -1), {"may_hasten": True}, ""),
+        (AppLimits({}, -1), {"may_raise": True}, "--nice"),
         (AppLimits({}, 0), {}, ""),
         (AppLimits({}, 3), {"nice": 4}, "--nice"),
         (AppLimits({}, 4), {"nice": 4}, ""),

@@ -64,3 +64,33 @@ def test_OP9_what_it_may_not_either_is_an_error_and_the_program_does_not_run() -
     assert code == 126
     assert "ulimit" in text
     assert "Max open files" not in text
+
+
+TRIES = """
+import os, resource
+from passenger_trio.system.resource_limits import has_capability, most_files
+
+def works(act):
+    try:
+        act()
+    except (OSError, ValueError):
+        return False
+    return True
+
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+os.nice(1)
+raises = works(lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 1)))
+hastens = works(lambda: os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) - 1))
+print(has_capability("SYS_RESOURCE") == raises, has_capability("SYS_NICE") == hastens, hastens, most_files() > 1000)
+"""
+
+
+@pytest.mark.parametrize("without", ["", "-sys_nice", "-sys_nice,-sys_resource"])
+def test_OP9_what_root_may_raise_is_known_before_a_program_is_to_start(without: str) -> None:
+    """A limit that a container's root may not grant was found out by the program: it ended with 126, without a word why."""
+    needs(os.geteuid() == 0 and shutil.which("setpriv") is not None, "root and setpriv")
+    command = [sys.executable, "-c", TRIES]
+    if without:
+        command = ["setpriv", "--bounding-set", without, *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["True", "True", str("sys_nice" not in without), "True"]
