@@ -20,6 +20,8 @@ from peers import APPS, GTHREAD, PASSENGER, Peer, Running, ours, present, runnin
 
 LIGHT = 50
 """Requests a second of the lightly loaded server."""
+SETTLES = 5.0
+"""Seconds after its start in which a server does things for the last time: classes are built, garbage is collected once."""
 CONTENDING = 24
 _LATENCY = re.compile(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s)$", re.MULTILINE)
 _US = {"us": 1.0, "ms": 1e3, "s": 1e6}
@@ -115,6 +117,9 @@ def light(rounds: int, seconds: int) -> Figures:
             with running(peer, APPS / "hello", processes=1) as server, ExitStack() as stack:
                 clients = [stack.enter_context(_connected(server)) for _ in range(8)]
                 taken = samples.setdefault(peer.name, [])
+                time.sleep(SETTLES)
+                for client in clients:
+                    _ask(client)
                 begun = time.perf_counter()
                 for number in range(LIGHT * max(4, 2 * seconds)):
                     time.sleep(max(0.0, begun + number / LIGHT - time.perf_counter()))
