@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from plugins_off import WITHOUT
 from test_plugin import LOAD
 
 from passenger_trio.testing.replay import main
@@ -92,18 +93,7 @@ def test_good(live_app):
 
 
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    options = (
-        *LOAD,
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:randomly",
-        "-p",
-        "no:schemathesis",
-        "-p",
-        "no:faker",
-        "--strict-markers",
-    )
+    options = (*LOAD, *WITHOUT, "--strict-markers")
     return pytester.run(sys.executable, "-m", "pytest", *options, *arguments, timeout=280)
 
 

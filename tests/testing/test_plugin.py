@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from plugins_off import WITHOUT
 
 from passenger_trio.testing import eventually
 from passenger_trio.testing.opening import _address
@@ -21,23 +22,7 @@ pytestmark = [pytest.mark.os, pytest.mark.timeout(400)]
 
 PLUGIN = "passenger_trio.testing.plugin"
 LOAD = () if any(entry.value == PLUGIN for entry in entry_points(group="pytest11")) else ("-p", PLUGIN)
-PYTEST = (
-    *(
-        sys.executable,
-        "-m",
-        "pytest",
-        *LOAD,
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:randomly",
-        "-p",
-        "no:schemathesis",
-        "-p",
-        "no:faker",
-    ),
-    *("-o", "addopts=", "--strict-markers", "-ra"),
-)
+PYTEST = (sys.executable, "-m", "pytest", *LOAD, *WITHOUT, "-o", "addopts=", "--strict-markers", "-ra")
 
 SHOP = """
 import os, socket, subprocess, sys, threading, time
