@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from passenger_trio.codecs.admin_answer import decode_answer, encode_request
+from passenger_trio.codecs.admin_answer import decode_answer, encode_request, whole_size
 from passenger_trio.errors import AdminError
 
 __all__ = ["fetch", "fetch_status", "follow", "order"]
@@ -93,18 +93,20 @@ def _call(
         if meanwhile is not None:
             meanwhile()
         with _explained(admin_socket):
-            status, body = decode_answer(_receive_all(sock))
+            status, body = decode_answer(_receive_answer(sock))
     return _object(admin_socket, status, body)
 
 
-def _receive_all(sock: socket.socket) -> bytes:
-    """Up to the end of the connection. Of what is too long, enough to see that."""
-    pieces = []
-    room = _LONGEST + 65536
-    while room > 0 and (piece := sock.recv(65536)):
-        pieces.append(piece)
-        room -= len(piece)
-    return b"".join(pieces)
+def _receive_answer(sock: socket.socket) -> bytes:
+    """Up to its end, or that of the connection. Of what is too long, enough to see that."""
+    data = bytearray()
+    end = most = _LONGEST + 65536
+    while len(data) < end and (piece := sock.recv(65536)):
+        begins = not data
+        data += piece
+        if end == most and (begins or len(data) < 65536):  # a head is short
+            end = min(most, whole_size(bytes(data)) or most)
+    return bytes(data)
 
 
 def _object(admin_socket: str, status: int, body: bytes) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["decode_answer", "encode_request"]
+__all__ = ["decode_answer", "encode_request", "whole_size"]
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\r\n]*)?\r\n")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
@@ -26,10 +26,17 @@ def encode_request(method: str, target: str, body: bytes | None) -> bytes:
     return head.encode("ascii") + (body or b"")
 
 
+def whole_size(data: bytes) -> int | None:
+    """Bytes of the whole answer, if its beginning says so. None: nobody knows yet, or it ends with the connection."""
+    head, end, _ = data.partition(b"\r\n\r\n")
+    length = _LENGTH.search(head + b"\r\n") if end else None
+    return None if length is None else len(head) + len(end) + int(length[1])
+
+
 def decode_answer(data: bytes) -> tuple[int, bytes]:
     """Status and body.
 
-    :param data: all that came before the end of the connection.
+    :param data: all that came, up to ``whole_size`` or the end of the connection.
     :raises ValueError: it is no answer, or not a whole one.
     """
     head, end, body = data.partition(b"\r\n\r\n")

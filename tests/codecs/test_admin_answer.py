@@ -9,7 +9,7 @@ from admin_requests import read
 from hypothesis import given
 from hypothesis import strategies as st
 
-from passenger_trio.codecs.admin_answer import decode_answer, encode_request
+from passenger_trio.codecs.admin_answer import decode_answer, encode_request, whole_size
 from passenger_trio.codecs.admin_api import AdminRequest, encode_answer
 
 
@@ -24,7 +24,9 @@ def test_an_answer_is_read_whole_or_not_at_all(value: dict[str, str]) -> None:
     data = encode_answer(200, value)
     status, body = decode_answer(data)
     assert (status, json.loads(body)) == (200, value)
+    assert whole_size(data) == len(data)
     for end in range(len(data)):
+        assert whole_size(data[:end]) in (None, len(data))
         with pytest.raises(ValueError, match=r"no answer|bytes of"):
             decode_answer(data[:end])
 
@@ -46,4 +48,6 @@ def test_what_is_no_answer(data: bytes) -> None:
 
 
 def test_an_answer_without_a_length_ends_with_the_connection() -> None:
-    assert decode_answer(b"HTTP/1.1 503 Service Unavailable\r\n\r\nwait") == (503, b"wait")
+    data = b"HTTP/1.1 503 Service Unavailable\r\n\r\nwait"
+    assert whole_size(data) is None
+    assert decode_answer(data) == (503, b"wait")
