@@ -168,9 +168,8 @@ class RunningServer:
             self.fronts.resume()
 
     def reopen_logs(self) -> None:
-        """Reopen the log files, after a rotation. Returns at once."""
-        if self.front.access_log is not None:
-            self.front.access_log.reopen()
+        """As ``Front.reopen_logs``, of each front."""
+        self.front.reopen_logs()
         if self.fronts is not None:
             self.fronts.reopen_logs()
 

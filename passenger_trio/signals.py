@@ -5,7 +5,7 @@ program without a log line (OP19)::
 
     TERM INT QUIT            drain; a second one: end at once. During the start: end at once
     HUP                      reload, then restart the applications; drain if the controlling terminal has gone
-    USR1                     reopen the log files
+    USR1                     reopen the log files (``Front.reopen_logs``)
     USR2 ALRM VTALRM PROF    no effect but a log line; by default they would end the program
     IO PWR STKFLT XCPU RT*
     TTIN TTOU                the same without a controlling terminal; with one, the shell uses them

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from passenger_trio.admin.render import human_age, human_memory
+from passenger_trio.admin.render_status import human_age, human_memory
 from passenger_trio.late_classes import frozen
 
 __all__ = ["ORDERS", "Row", "Snapshot", "rows", "summary"]

@@ -56,7 +56,7 @@ def root_and_target(what: tuple[str, ...]) -> tuple[str, str]:
     word = what[0] if what else "."
     if os.path.isdir(word):
         return word, ""
-    from passenger_trio.spawning.node import is_node_file
+    from passenger_trio.spawning.find_node_app import is_node_file
 
     file, colon, name = word.partition(".py:")
     file = f"{file}.py" if colon else file

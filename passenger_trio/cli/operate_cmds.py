@@ -11,8 +11,8 @@ import click
 
 from passenger_trio.admin.client import fetch, follow, order
 from passenger_trio.admin.instances import find_instance, list_instances
-from passenger_trio.admin.render import count_requests
-from passenger_trio.admin.render_tables import render_memory, render_requests
+from passenger_trio.admin.render_requests_and_memory import render_memory, render_requests
+from passenger_trio.admin.render_status import count_requests
 from passenger_trio.cli.choose_instance import choose, instance_option
 from passenger_trio.errors import AdminError
 from passenger_trio.system.times import rfc3339

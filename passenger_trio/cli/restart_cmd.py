@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from passenger_trio.admin.client import order
-from passenger_trio.admin.render import count_requests, human_age
+from passenger_trio.admin.render_status import count_requests, human_age
 from passenger_trio.cli.choose_instance import choose, instance_option
 from passenger_trio.errors import AdminError
 

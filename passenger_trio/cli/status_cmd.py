@@ -46,6 +46,6 @@ def status(instance: str | None, as_json: bool, watch: bool) -> None:
 def _text(answer: dict[str, Any], name: str, as_json: bool) -> str:
     if as_json:
         return json.dumps(answer, indent=2) + "\n"
-    from passenger_trio.admin.render import render_status
+    from passenger_trio.admin.render_status import render_status
 
     return render_status(answer, name=name, date=rfc3339(time.time()))

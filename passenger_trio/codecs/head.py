@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import attrs
 
-from passenger_trio.codecs.forwarded import Origin
+from passenger_trio.codecs.forwarded_client import Origin
 from passenger_trio.codecs.request_id import NO_REQUEST_ID, RequestId
 from passenger_trio.late_classes import define, frozen
 from passenger_trio.options import ServerOptions

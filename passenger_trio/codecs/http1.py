@@ -3,7 +3,7 @@
 A connection handles one message after another, never two at a time::
 
     receive -> next_head -> read_body ... -> begin_response, response_body ..., end_response ->
-    is_ready_again -> next_head
+    finish_message -> next_head
 
 ``receive`` only stores bytes. The reading methods consume what they need, so pipelined requests stay in the
 buffer. A refusal is final: no byte after it is read (R18), and only ``error_response`` can still be written.
@@ -355,7 +355,7 @@ class ClientSide:
         """The response ended before the length that it had declared (R24)."""
         return self._message is not None and self._message.short
 
-    def is_ready_again(self) -> bool:
+    def finish_message(self) -> bool:
         """Be ready for the next request, whose bytes may be here already, if request and response are complete and both sides want the connection to live on.
 
         :returns: whether it was so.

@@ -215,8 +215,7 @@ class Orders:
             case Resume():
                 front.draining = False
             case ReopenLogs():
-                if front.access_log is not None:
-                    front.access_log.reopen()
+                front.reopen_logs()
             case Stop():
                 self.grace = order.grace
                 self.accept.set()

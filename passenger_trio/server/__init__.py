@@ -20,10 +20,10 @@ REQUEST_PATH = (
     "http.fast_path.FastPath._next_request",  # where every request begins, with its ``Head``: codecs/http1, codecs/plain_request
     "http.init_request.init_request",  # who asks, for which application: an ``Exchange``
     "http.buffer_body.take_body_nowait",  # the body, if it is here already
-    "http.fast_path.FastPath._check_out",  # borrow a process: pool/checkouts, core/borrowing. Or wait for ``on_granted``
+    "http.fast_path.FastPath._check_out",  # borrow a process: pool/checkouts (several fronts: fronts/leased_pool), core/recorder, core/borrowing. Or wait for ``on_granted``
     "http.send_request.send_request",  # both paths: head and body in one write: pool/session, codecs/worker_protocol
     "http.fast_path.FastPath.on_response",  # the process has answered: the whole response in one read: codecs/session_protocol
-    "http.fast_path.FastPath._send_response",  # give the process back (pool/session), then answer the client: codecs/plain_message
+    "http.fast_path.FastPath._send_response",  # give the process back (pool/session), then answer the client: codecs/plain_message, codecs/response_framing
     "http.client.Client.log",  # both paths: count the request, and record it (below). ``_next_request`` goes on
     # The slow path: what the fast path does not do, or what takes long, goes on where the fast path has stopped.
     "http.fast_path.FastPath._leave_to_slow_path",  # wakes the task

@@ -201,6 +201,11 @@ class Front:
             connection.close_idle()
         return len(idle)
 
+    def reopen_logs(self) -> None:
+        """Reopen the log files, after a rotation. Returns at once."""
+        if self.access_log is not None:
+            self.access_log.reopen()
+
     def drain(self) -> None:
         """Let no connection serve another request after its current one. Idle ones close now;
         upgraded ones and event streams get the drain time (R45).

@@ -1,6 +1,6 @@
 """Which peers are trusted proxies: the server believes what they say of their clients (``--trusted-proxies``, R11).
 
-This module knows addresses, networks and uids. It never knows the fields that a peer sends (``codecs/forwarded``)."""
+This module knows addresses, networks and uids. It never knows the fields that a peer sends (``codecs/forwarded_client``: which address is the client's)."""
 
 from __future__ import annotations
 

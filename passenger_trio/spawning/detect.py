@@ -22,12 +22,12 @@ from passenger_trio.options import AppOptions
 from passenger_trio.spawning.accounts import remembered
 from passenger_trio.spawning.app_files import AppFiles
 from passenger_trio.spawning.choose_entry_point import Choice
+from passenger_trio.spawning.find_node_app import STARTUP_FILES as NODE_FILES
+from passenger_trio.spawning.find_node_app import NodeFile, choose_node, is_node_file, named_file, node_file
 from passenger_trio.spawning.find_python_app import LOOKED_FOR, PythonSearch
 from passenger_trio.spawning.near_misses import (
     project_scripts,
 )
-from passenger_trio.spawning.node import STARTUP_FILES as NODE_FILES
-from passenger_trio.spawning.node import NodeFile, choose_node, is_node_file, named_file, node_file
 from passenger_trio.spawning.procfile import web_command
 from passenger_trio.spawning.python_interpreter import choose_interpreter, finds_module
 from passenger_trio.spawning.ruby import STARTUP_FILE as RACK_FILE

@@ -29,14 +29,14 @@ from passenger_trio.options import AppOptions
 from passenger_trio.spawning.app_files import AppFiles
 from passenger_trio.spawning.choose_entry_point import Choice, Miss, choose_named, choose_usual, interface_of_name
 from passenger_trio.spawning.copied_files import choose_startup
+from passenger_trio.spawning.find_node_app import STARTUP_FILES as NODE_FILES
+from passenger_trio.spawning.find_node_app import node_file
 from passenger_trio.spawning.near_misses import (
     foreign_files,
     nothing_found,
     project_file,
     subdirectories,
 )
-from passenger_trio.spawning.node import STARTUP_FILES as NODE_FILES
-from passenger_trio.spawning.node import node_file
 from passenger_trio.spawning.ruby import STARTUP_FILE as RACK_FILE
 
 __all__ = ["LOOKED_FOR", "STARTUP_FILES", "PythonSearch"]

@@ -3,7 +3,7 @@
 # What rack_loader.rb and rack_preloader.rb share. They run a Rack application for passenger_trio in the application's own
 # interpreter, and keep spawn_servers/CONTRACT.md, which is the text to read first.
 #
-# The reading order of the files is the order of the lines below. exit_hooks.rb, hazards.rb and preloader.rb come last;
+# The reading order of the files is the order of the lines below. before_fork.rb, exit_hooks.rb, hazards.rb and preloader.rb come last;
 # only rack_preloader.rb requires them.
 #
 # Every file opens with what it knows and its laws. These hold for all:
@@ -17,7 +17,7 @@
 RUBY_ENGINE == "jruby" ? require("socket") : require("socket.so")
 
 require_relative "passenger_trio/basics" # limits, exceptions, the clock, the log
-require_relative "passenger_trio/fork_hook" # what a forked process closes and resets
+require_relative "passenger_trio/after_fork" # what a forked process closes and resets
 require_relative "passenger_trio/events" # hooks of the application
 require_relative "passenger_trio/json" # the JSON of control messages
 require_relative "passenger_trio/control_connection" # messages, handshake, steps

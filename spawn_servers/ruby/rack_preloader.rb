@@ -9,11 +9,12 @@
 # Laws:
 #
 # * One thread and no event loop when it forks.
-# * A forked process first closes and resets what belongs to the preloader (fork_hook.rb).
+# * A forked process first closes and resets what belongs to the preloader (after_fork.rb).
 # * Before the first fork the memory is prepared for sharing, no database connection is open, and the supervisor knows the
 #   application's hazards.
 
 require_relative "passenger_trio"
+require_relative "passenger_trio/before_fork" # connections that open again by themselves are closed
 require_relative "passenger_trio/exit_hooks" # hooks that belong to one process
 require_relative "passenger_trio/hazards" # what forked processes cannot share
 require_relative "passenger_trio/preloader" # the loop that forks
@@ -35,7 +36,7 @@ PassengerTrio::LoaderProcess.run do |path, token|
       held = PassengerTrio::HeldResources.new
       PassengerTrio::ExitHooks.watch do
         process.load_application(control, options, "preloader") do
-          held.close_database_connections
+          PassengerTrio::BeforeFork.close_database_connections
           PassengerTrio.prepare_shared_memory
         end
       end

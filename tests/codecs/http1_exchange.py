@@ -21,7 +21,7 @@ Event = tuple[Any, ...]
 
 def is_reusable(client: ClientSide) -> bool:
     """Whether it could be ready for the next request; nothing is changed."""
-    return copy.copy(client).is_ready_again()
+    return copy.copy(client).finish_message()
 
 
 class Exchange:
@@ -64,7 +64,7 @@ class Exchange:
         self.events.append(("body", b"".join(self._body)))
         self._body = None
         self.sent += client.write_response(200, b"OK", [(b"X-Test", b"1")], b"answer", date=DATE)
-        if not client.is_ready_again():
+        if not client.finish_message():
             self._finish("close")
             return False
         return True

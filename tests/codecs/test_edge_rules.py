@@ -171,7 +171,7 @@ def test_R18_a_body_that_was_refused_stays_refused(plain_parser: bool) -> None:
         assert client.buffered == 0
     assert client.raw_body_left == 0
     client.write_response(400, b"Bad Request", [], b"", date=DATE)
-    assert not client.is_ready_again()
+    assert not client.finish_message()
 
 
 def test_R18_nothing_is_kept_behind_a_last_message() -> None:
@@ -266,7 +266,7 @@ def test_R31_pipelined_bytes_are_counted_and_kept(plain_parser: bool) -> None:
         client.receive(request[at : at + 1])
     assert client.buffered == len(request)
     client.write_response(200, b"OK", [], b"", date=DATE)
-    assert client.is_ready_again()
+    assert client.finish_message()
     assert client.mid_head
     assert client.buffered == len(request)
     assert client.next_head() is not None
@@ -301,7 +301,7 @@ def test_R28_end_of_file_behind_a_request_is_no_abort(plain_parser: bool) -> Non
         assert client.peer_closed
         client.write_response(200, b"OK", [], b"", date=DATE)
         assert is_reusable(client)
-        assert client.is_ready_again()
+        assert client.finish_message()
     assert client.next_head() is None
 
 

@@ -145,7 +145,7 @@ def test_R24_fewer_bytes_than_declared(plain_parser: bool) -> None:
     assert data.endswith(b"\r\n\r\nabc")
     assert client.short
     assert client.must_close
-    assert not client.is_ready_again()
+    assert not client.finish_message()
 
 
 @BOTH_PARSERS
@@ -383,7 +383,7 @@ def test_calls_out_of_order_are_our_bug(plain_parser: bool) -> None:
     for call in (idle.read_body, idle.end_response, idle.continue_bytes):
         with pytest.raises(InvariantBroken):
             call()
-    assert not idle.is_ready_again()
+    assert not idle.finish_message()
     client = client_after(plain_parser=plain_parser)
     for early in (client.next_head, client.end_response):
         with pytest.raises(InvariantBroken):

@@ -49,7 +49,7 @@ def answers(request: bytes, head: AppHead, body: bytes, close: bool, plain_parse
             seen += (sorted(lines.split(b"\r\n")), content)
         except UnfitResponseHead as error:
             return [*seen, type(error)]
-        lives_on = client.is_ready_again()
+        lives_on = client.finish_message()
         seen.append(lives_on)
         if not lives_on:
             break
@@ -74,7 +74,7 @@ def test_an_answer_before_the_end_of_the_request() -> None:
     for plain_parser in (True, False):
         client = client_with(request, plain_parser)
         written.append(client.write_app_response(PLAIN, b"abc", date=DATE))
-        assert not client.is_ready_again()
+        assert not client.finish_message()
     assert written[0] == written[1] != b""
     assert b"\r\nConnection: close\r\n" in written[0]
 

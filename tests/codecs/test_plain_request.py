@@ -172,7 +172,7 @@ def test_an_idle_connection_holds_nothing_but_the_field_lines_of_its_last_plain_
         client.receive(data)
         client.next_head()
         client.write_response(200, b"OK", [], b"x", date=b"now")
-        assert client.is_ready_again()
+        assert client.finish_message()
         assert [getattr(client, name) for name in held] == before
         assert client._header_cache is None or client._header_cache.raw == data.partition(b"\r\n")[2]
         assert not hasattr(client, "__dict__")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from passenger_trio.admin.render import human_age, human_memory, render_status
+from passenger_trio.admin.render_status import human_age, human_memory, render_status
 
 ANSWER: dict[str, Any] = {
     "version": "0.1.0",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from passenger_trio.spawning.node import _text as node_text
+from passenger_trio.spawning.find_node_app import _text as node_text
 from passenger_trio.spawning.ruby import _text as ruby_text
 from passenger_trio.system.regular_files import read_regular
 

@@ -41,7 +41,7 @@ def take_body_nowait(codec: ClientSide, exchange: Exchange) -> bool:
 async def buffer_body(client: Client, exchange: Exchange) -> bool:
     """Read the body: whole, or as far as it is to be buffered, or can be. :return: whether it is whole.
 
-    :raises RequestError: it is not a body (400), too long (413), or late (408).
+    :raises RequestError: it is not a body (400), too long (413: ``codecs/chunked``, ``codecs/strict_request``), or late (408).
     :raises ClientGone: the client's connection broke.
     """
     codec = client.codec

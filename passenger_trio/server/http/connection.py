@@ -105,7 +105,7 @@ class Connection(Client):
         assert failure is not None
         if isinstance(failure, HealthAsked):
             await answer_health(self, failure)
-            if self.codec.is_ready_again():
+            if self.codec.finish_message():
                 return True
             await linger(self)
             return False
@@ -164,7 +164,7 @@ class Connection(Client):
         else:
             relay.record_end()
         self.exchange = None
-        if relay is None and self.codec.is_ready_again():
+        if relay is None and self.codec.finish_message():
             return True
         if relay is None or relay.lingers:
             await linger(self, may_send=relay is not None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import trio
 
 from passenger_trio.codecs import refusals
-from passenger_trio.codecs.forwarded import read_origin
+from passenger_trio.codecs.forwarded_client import read_origin
 from passenger_trio.core.lingering import LINGER_BYTES, LINGER_TIME
 from passenger_trio.errors import RequestError
 from passenger_trio.log_lines import requests as lines

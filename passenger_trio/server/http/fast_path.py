@@ -159,7 +159,9 @@ class FastPath:
             if head_begun:
                 head = codec.next_head()
                 if head is not None:
-                    client.stage = Stage.APP  # the old deadline stays: nothing waits before the next stage sets its own
+                    client.stage = (
+                        Stage.APP
+                    )  # the old deadline stays: nothing waits before the next stage sets its own, and ``since``
                     client.served += 1
                     client.front.requests += 1
                     client.exchange = exchange = init_request(client, head, now)
@@ -248,7 +250,9 @@ class FastPath:
         if not exchange.body_sent:
             self._leave_to_slow_path()
             return
-        if stream.registration is not None:  # it was idle, and stays registered
+        if (
+            stream.registration is not None
+        ):  # it was idle: ``Process.keep`` has left it registered, with ``_stirred`` in this place
             stream.registration.on_ready = self.on_response
         else:
             try:
@@ -320,7 +324,7 @@ class FastPath:
             exchange.tail = memoryview(data)[sent:]
             exchange.behind = min(exchange.bytes_sent, len(exchange.tail))
             exchange.bytes_sent -= exchange.behind
-        elif codec.is_ready_again():
+        elif codec.finish_message():
             client.log(exchange)
             client.exchange = None
             if self._reads_paused and self._registration is not None:

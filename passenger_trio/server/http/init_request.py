@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from passenger_trio.codecs.forwarded import Origin, read_origin
+from passenger_trio.codecs.forwarded_client import Origin, read_origin
 from passenger_trio.codecs.head import Head
 from passenger_trio.codecs.refusals import refuse
 from passenger_trio.codecs.request_id import NO_REQUEST_ID, RequestId, proxy_time, read_request_id

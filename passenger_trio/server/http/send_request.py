@@ -31,7 +31,7 @@ def send_request(exchange: Exchange, peer: Peer, now: float) -> RawStream:
     session = exchange.session
     assert session is not None
     head, upload = exchange.head, exchange.upload
-    connection_pairs = peer.cgi_pairs
+    connection_pairs = peer.cgi_pairs  # made once for each connection (``Listener``)
     if head.upgrade:
         connection_pairs = _ask_for_websocket(exchange, session, connection_pairs)
     whole = exchange.body_whole and upload is None

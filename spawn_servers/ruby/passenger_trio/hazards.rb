@@ -4,8 +4,8 @@
 #
 # Knows /proc and Ruby's libraries. What it finds is reported by its caller; the supervisor decides (CONTRACT.md, "A preloader").
 #
-# A fork copies memory and one thread, and shares every open descriptor. What can be repaired is repaired: connections of
-# ActiveRecord and Sequel are closed, and open again where they are used; Ruby itself renews its random numbers and locks.
+# A fork copies memory and one thread, and shares every open descriptor. What can be repaired is repaired: database
+# connections are closed (before_fork.rb), and open again where they are used; Ruby itself renews its random numbers and locks.
 # Files can be shared, and threads that are marked as +fork_safe+, as ActiveRecord marks its reaper. The rest is a hazard.
 #
 # Laws:
@@ -26,18 +26,6 @@ module PassengerTrio
     def initialize
       @threads = Thread.list
       @descriptors = descriptors
-    end
-
-    # Errors are only logged: a connection that is still open is a hazard, and found.
-    def close_database_connections
-      if defined?(ActiveRecord::Base) && ActiveRecord::Base.respond_to?(:connection_handler)
-        handler = ActiveRecord::Base.connection_handler
-        clear = handler.method(:clear_all_connections!)
-        clear.arity.zero? ? clear.call : clear.call(:all)
-      end
-      Sequel::DATABASES.each(&:disconnect) if defined?(Sequel::DATABASES)
-    rescue StandardError => e
-      PassengerTrio.log(Advice.backtrace_of(e))
     end
 
     # A list of {kind:, what:}. Threads and processes that are about to end get a moment for that.

@@ -29,7 +29,7 @@ from websocket_world import (
 )
 
 from passenger_trio.admin.context import Admin
-from passenger_trio.admin.render_tables import render_requests
+from passenger_trio.admin.render_requests_and_memory import render_requests
 from passenger_trio.admin.resources import requests
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.options import Config, ServerOptions

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from passenger_trio.core.node_project import (
+from passenger_trio.core.node_package_text import (
     framework_of,
     looks_like_server,
     main_file,

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from passenger_trio.core.node_project import framework_of, looks_like_server, main_file, start_command, started_file
+from passenger_trio.core.node_package_text import (
+    framework_of,
+    looks_like_server,
+    main_file,
+    start_command,
+    started_file,
+)
 
 
 @pytest.mark.parametrize(

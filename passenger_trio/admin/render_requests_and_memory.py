@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from passenger_trio.admin.render import human_memory
+from passenger_trio.admin.render_status import human_memory
 
 __all__ = ["render_memory", "render_requests"]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from passenger_trio.codecs.forwarded import MAX_HOPS, Origin, read_origin
+from passenger_trio.codecs.forwarded_client import MAX_HOPS, Origin, read_origin
 
 TRUSTED = ("10.", "127.", "fd00:")
 PEER = b"REQUEST_SCHEME\0http\0SERVER_NAME\x00127.0.0.1\0SERVER_PORT\x003000\0REMOTE_ADDR\x0010.0.0.9\0REMOTE_PORT\x0040000\0"
