@@ -306,6 +306,8 @@ class TestFlags:
         "socket_mode": {"socket": "/s"},
         "memory_check_interval": {"memory_limit": 4096},
         "max_requests_jitter": {"max_requests": 9},
+        "sticky_sessions_cookie_name": {"sticky_sessions": True},
+        "sticky_sessions_cookie_attributes": {"sticky_sessions": True},
     }
     """What an option needs to have an effect."""
 
@@ -334,7 +336,9 @@ class TestFlags:
         elif flag.kind == "list":
             text, value = "10.0.0.0/8", ("10.0.0.0/8",)
         besides = self.BESIDES.get(flag.name, {})
-        more = [word for name, content in besides.items() for word in (f"--{name.replace('_', '-')}", str(content))]
+        more = []
+        for name, content in besides.items():
+            more += [f"--{name.replace('_', '-')}", *(() if content is True else (str(content),))]
         if source == "environment":
             monkeypatch.setenv(flag.env_name, text)
             config = configuration(*more)
