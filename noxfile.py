@@ -129,14 +129,15 @@ if __name__ != "__main__":
         with _beside(session, reads_tests, *types):
             # Failures there do not keep the rest from being tried.
             is_well = bool(session.posargs) or _run_with_two_fronts(session)
-        # Most tests wait for processes, so there are five for two cores (with four, these were idle for an eighth of the time). What a module shares stays together.
+        # Most tests wait for processes, so there are two for each core: one does something meanwhile. (Five for two cores took as long.) What a module
+        # shares stays together.
         # The order is that of tests/conftest.py: what lasts long begins first; the quick half is shuffled, and the heading has the seed
         # (``--randomly-seed=N`` has the same order again).
         spread = (
             "-p",
             "randomly",
             "-n",
-            str(5 * (os.cpu_count() or 1) // 2),
+            str(2 * (os.cpu_count() or 1)),
             "--dist",
             "loadscope",
             "--no-loadscope-reorder",

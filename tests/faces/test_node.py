@@ -268,7 +268,8 @@ def test_mending_the_file_is_all_there_is_to_do(tmp_path: Path) -> None:
         assert server.get("/").status == 500
         shutil.copy(APPS / "plain" / "server.js", tmp_path / "app.js")
         eventually(lambda: server.get("/x").text == "GET /x")
-        assert len(server.pids) == 1
+        # The process of a request from before the change was seen may come as well: it is replaced.
+        eventually(lambda: len(server.pids) == 1)
 
 
 def test_no_connection_is_left_behind_by_clients_that_leave(express: Path) -> None:
