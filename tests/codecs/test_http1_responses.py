@@ -399,3 +399,24 @@ def test_calls_out_of_order_are_our_bug(plain_parser: bool) -> None:
     ):
         with pytest.raises(InvariantBroken):
             late()
+
+
+@BOTH_PARSERS
+def test_only_who_asks_for_it_is_upgraded(plain_parser: bool) -> None:
+    asks = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    assert (
+        client_after(plain_parser=plain_parser, fields=asks)
+        .switch_protocols(b"Switching Protocols", [])
+        .startswith(b"HTTP/1.1 101 ")
+    )
+    with pytest.raises(InvariantBroken):
+        client_after(plain_parser=plain_parser).switch_protocols(b"Switching Protocols", [])
+
+
+@pytest.mark.parametrize(("version", "waits"), [(b"1.1", True), (b"1.0", False)])
+def test_R20_the_expectation_of_a_client_without_interim_responses_is_not_heard(version: bytes, waits: bool) -> None:
+    client = ClientSide(HttpLimits())
+    client.receive(b"POST / HTTP/%s\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n" % version)
+    head = client.next_head()
+    assert head is not None
+    assert head.expect_continue is waits
