@@ -165,15 +165,17 @@ def _pytest(arguments: Iterable[str], plugins: list[Any]) -> int:
 
 def _record(tests: str) -> dict[str, Any]:
     hits: dict[str, set[int]] = defaultdict(set)
-    inside = [ROOT / package for package in PACKAGES]
+    inside = tuple(f"{ROOT}/{package}/" for package in PACKAGES)
+
+    def is_inside(path: Path) -> bool:
+        """Folders of theirs are, too."""
+        return str(path).startswith(inside)
 
     def change(path: Path) -> CodeType | None:
-        return (
-            compile(instrumented(path.read_text()), path, "exec", dont_inherit=True) if path.parent in inside else None
-        )
+        return compile(instrumented(path.read_text()), path, "exec", dont_inherit=True) if is_inside(path) else None
 
     def prepare(module: ModuleType, path: Path) -> None:
-        if path.parent in inside:
+        if is_inside(path):
             setattr(module, HITS, hits[str(path.relative_to(ROOT))])
 
     sys.meta_path.insert(0, _Changed(change, prepare))
@@ -491,7 +493,7 @@ def reasons() -> dict[tuple[str, str], str]:
 
 
 def modules(only: str = "") -> list[str]:
-    found = [str(path.relative_to(ROOT)) for package in PACKAGES for path in sorted((ROOT / package).glob("*.py"))]
+    found = [str(path.relative_to(ROOT)) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
     return [name for name in found if only in name]
 
 
