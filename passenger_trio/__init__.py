@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from passenger_trio.app_handle import AppHandle as AppHandle
     from passenger_trio.app_handle import AppProcess as AppProcess
     from passenger_trio.app_response import AppResponse as AppResponse
-    from passenger_trio.borrowed import BorrowedProcess as BorrowedProcess
+    from passenger_trio.borrowed_process import BorrowedProcess as BorrowedProcess
     from passenger_trio.errors import PassengerError as PassengerError
     from passenger_trio.extensions import Extensions as Extensions
     from passenger_trio.in_thread import ServerInThread as ServerInThread
@@ -37,7 +37,7 @@ _HOMES = {
     "AppOptions": "options",
     "AppProcess": "app_handle",
     "AppResponse": "app_response",
-    "BorrowedProcess": "borrowed",
+    "BorrowedProcess": "borrowed_process",
     "Config": "options",
     "Extensions": "extensions",
     "PassengerError": "errors",

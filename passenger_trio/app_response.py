@@ -1,5 +1,5 @@
 """The response of an application to a request of the embedding program: the same value whether the request went
-through the server (``served_app``) or to a borrowed process (``borrowed``).
+through the server (``served_app``) or to a borrowed process (``borrowed_process``).
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ The tree (``status`` is for HTTP clients, ``exit_code`` for shells)::
      `- InvariantBroken            exit 70  a law of core/invariants.py does not hold: our bug
 
 Code raises the narrowest error, with its evidence in attributes. Errors that are *decided* (queue
-full, spawn failed) are values of the policy, and the pool raises them at its seam. The codecs raise
+full, spawn failed) are values of the policy, and the pool raises them at its interface. The codecs raise
 the errors of bytes on the wire.
 """
 

@@ -12,8 +12,8 @@ import trio
 
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import SpawnError
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.late_classes import frozen
 from passenger_trio.options import AppOptions
 from passenger_trio.pool.callables import OnEvent

@@ -18,8 +18,8 @@ from functools import partial
 import trio
 
 from passenger_trio.core.model import GroupKey
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.extensions import Extensions
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.late_classes import define, frozen
 from passenger_trio.options import PoolOptions
 from passenger_trio.pool.callables import Callables
@@ -31,7 +31,7 @@ from passenger_trio.spawning.app_places import AppPlaces
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.choose_spawner import MakeSpawner, SpawnerFacts, SpawnerParts, spawners_of
 from passenger_trio.spawning.early_loader import EarlyLoader
-from passenger_trio.spawning.remains import Remains
+from passenger_trio.spawning.leftover_processes import Remains
 from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import Spawner
 from passenger_trio.system.ports import Ports

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from passenger_trio.early_start import EarlyStart, start_before_server
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import EnvironmentUnfit, Forced, OptionError, PassengerError, StartupStopped
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import server as lines
 from passenger_trio.options import Config
 from passenger_trio.reload.config_source import ConfigSource

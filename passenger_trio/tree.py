@@ -13,7 +13,7 @@ would hide the function ``passenger_trio.serve``.)
      `- clients     on drain: deadline = now + grace
          `- accept loops
 
-The error kernel runs every task but the pool's (``kernel``, ARCHITECTURE.md), so their unexpected
+The error kernel runs every task but the pool's (``error_kernel``, ARCHITECTURE.md), so their unexpected
 exceptions do not reach this module.
 
 ``open_server`` is the whole life of a server as a context manager. Inside the block, the server
@@ -40,9 +40,9 @@ from passenger_trio.core.fronts.fronts_config import FrontsConfig
 from passenger_trio.core.memory_room import most_by_files
 from passenger_trio.core.policy_limits import pool_limits, session_limit
 from passenger_trio.core.server_stop_times import time_for_requests, time_to_ask
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import EnvironmentUnfit, OptionError, PassengerError, StartupAborted, StartupStopped
 from passenger_trio.extensions import Extensions
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.later import CLIENTS, OPERATORS, build_classes, import_everything, import_rest
 from passenger_trio.library_errors import reword
 from passenger_trio.log_lines import server as lines

@@ -14,7 +14,7 @@ import trio.testing
 
 import passenger_trio
 from passenger_trio.core.task_and_front_restarts import INTENSITY
-from passenger_trio.kernel import ErrorKernel
+from passenger_trio.error_kernel import ErrorKernel
 
 ERRORS = [
     OSError(24, "Too many open files"),

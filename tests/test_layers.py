@@ -22,17 +22,28 @@ ALLOWED: dict[str, set[str]] = {
     "codecs": {"codecs", "core", "errors", "options"},
     "events": set(),
     "log_lines": {"log_lines", "core"},
-    "kernel": {"log_lines", "core", "errors"},
-    "system": {"system", "kernel", "errors"},
-    "spawning": {"spawning", "log_lines", "system", "kernel", "codecs", "core", "errors", "options", "version"},
-    "pool": {"pool", "log_lines", "spawning", "system", "kernel", "codecs", "core", "events", "errors", "options"},
+    "error_kernel": {"log_lines", "core", "errors"},
+    "system": {"system", "error_kernel", "errors"},
+    "spawning": {"spawning", "log_lines", "system", "error_kernel", "codecs", "core", "errors", "options", "version"},
+    "pool": {
+        "pool",
+        "log_lines",
+        "spawning",
+        "system",
+        "error_kernel",
+        "codecs",
+        "core",
+        "events",
+        "errors",
+        "options",
+    },
     "server": {
         "server",
         "log_lines",
         "app_response",
         "pool",
         "system",
-        "kernel",
+        "error_kernel",
         "codecs",
         "core",
         "errors",
@@ -46,7 +57,7 @@ ALLOWED: dict[str, set[str]] = {
         "pool",
         "spawning",
         "system",
-        "kernel",
+        "error_kernel",
         "codecs",
         "core",
         "errors",
@@ -56,26 +67,26 @@ ALLOWED: dict[str, set[str]] = {
     "app_response": set(),
     "library_errors": {"errors"},
     "app_handle": {"pool", "spawning", "core", "errors", "options"},
-    "borrowed": {"app_response", "pool", "spawning", "codecs", "core", "errors"},
-    "pool_parts": {"extensions", "pool", "spawning", "system", "kernel", "core", "options"},
+    "borrowed_process": {"app_response", "pool", "spawning", "codecs", "core", "errors"},
+    "pool_parts": {"extensions", "pool", "spawning", "system", "error_kernel", "core", "options"},
     "pool_tree": {
         "pool_parts",
         "extensions",
         "library_errors",
-        "borrowed",
+        "borrowed_process",
         "app_handle",
         "admin",
         "preflight",
         "pool",
         "spawning",
         "system",
-        "kernel",
+        "error_kernel",
         "core",
         "errors",
         "options",
     },
     "served_app": {"app_handle", "app_response", "server"},
-    "extensions": {"server", "pool", "spawning", "kernel", "core", "errors", "options"},
+    "extensions": {"server", "pool", "spawning", "error_kernel", "core", "errors", "options"},
     "status_types": set(),
     "reload": {
         "reload",
@@ -116,7 +127,7 @@ ALLOWED: dict[str, set[str]] = {
         "pool",
         "spawning",
         "system",
-        "kernel",
+        "error_kernel",
         "codecs",
         "core",
         "events",
@@ -141,7 +152,7 @@ ALLOWED: dict[str, set[str]] = {
         "pool",
         "spawning",
         "system",
-        "kernel",
+        "error_kernel",
         "core",
         "errors",
         "options",
@@ -157,7 +168,7 @@ ALLOWED: dict[str, set[str]] = {
         "reload",
         "spawning",
         "system",
-        "kernel",
+        "error_kernel",
         "errors",
         "options",
     },
@@ -189,7 +200,7 @@ ALLOWED: dict[str, set[str]] = {
         "pool",
         "spawning",
         "system",
-        "kernel",
+        "error_kernel",
         "codecs",
         "core",
         "errors",
@@ -203,7 +214,7 @@ ALLOWED: dict[str, set[str]] = {
         "running",
         "in_thread",
         "pool_tree",
-        "borrowed",
+        "borrowed_process",
         "app_handle",
         "served_app",
         "app_response",
@@ -386,12 +397,12 @@ def test_the_server_knows_the_pool_by_its_seam_only() -> None:
         names = set(imports(path))
         assert not {n for n in names if n.startswith(("passenger_trio.core.policy", "passenger_trio.core.state"))}, path
         assert {n for n in names if n.startswith("passenger_trio.pool")} <= {
-            f"passenger_trio.pool.{name}" for name in ("seam", "session", "waiter")
+            f"passenger_trio.pool.{name}" for name in ("interface", "session", "waiter")
         }
 
 
 def test_the_server_calls_of_the_pool_what_the_seam_says() -> None:
-    """ARCHITECTURE.md, the pool seam."""
+    """ARCHITECTURE.md, the pool's interface."""
     used = {
         node.attr
         for path in (PACKAGE / "server").rglob("*.py")

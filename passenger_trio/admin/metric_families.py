@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from passenger_trio.codecs.openmetrics import Family, Item, Section
+from passenger_trio.core.duration_histogram import Histogram
 from passenger_trio.core.fronts.front_metrics import FrontMetrics
-from passenger_trio.core.metric_counts import Histogram, PoolTally, RequestTally
+from passenger_trio.core.metric_counts import PoolTally, RequestTally
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.core.statistics import GroupGauges

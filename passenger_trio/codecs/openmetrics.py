@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import attrs
 
-from passenger_trio.core.metric_counts import Histogram
+from passenger_trio.core.duration_histogram import Histogram
 from passenger_trio.late_classes import define, frozen
 
 __all__ = ["CONTENT_TYPE", "END", "PAUSE", "Exposition", "Family", "Section", "encode"]

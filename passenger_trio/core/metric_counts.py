@@ -10,38 +10,28 @@ or not. Tallies of several servers of one pool can be added (``RequestTally.add`
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from math import inf
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from passenger_trio.core.duration_histogram import SPAWN_BOUNDS, Histogram
 from passenger_trio.core.model import GroupKey
 
 __all__ = [
     "MANY",
     "OTHER",
-    "REQUEST_BOUNDS",
-    "SPAWN_BOUNDS",
     "Finished",
-    "Histogram",
     "PoolTally",
     "RequestTally",
     "close_word",
 ]
-
-REQUEST_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-"""Seconds (OpenTelemetry's semantic conventions for ``http.server.request.duration``)."""
-SPAWN_BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-"""Seconds: a fork takes milliseconds, and loading a large application a minute."""
 
 _NO_COUNTS: Mapping[str, int] = MappingProxyType({})
 _WIDTH = 5
 """Members of a ``Finished``."""
 MANY = 256 * _WIDTH
 """Members that wait to be counted, at the most."""
-_FEW = 8
 _KNOWN_METHODS = frozenset(b"CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT QUERY TRACE".split())
 OTHER = "_OTHER"
 """The word for every other method, for clients make up methods (OpenTelemetry)."""
@@ -54,74 +44,6 @@ time is 0 if there was none."""
 def close_word(code: int) -> str:
     """The code of a WebSocket's Close as a label: those that RFC 6455 and its registry define by themselves, others by their range."""
     return str(code) if 1000 <= code <= 1015 else f"{code // 1000}xxx"
-
-
-class Histogram:
-    """How often a time was at most each bound. ``counts`` has one more for the times above the last bound."""
-
-    __slots__ = ("bounds", "counts", "seconds")
-
-    def __init__(self, bounds: tuple[float, ...] = REQUEST_BOUNDS) -> None:
-        self.bounds: tuple[float, ...] = bounds
-        self.counts: list[int] = [0] * (len(bounds) + 1)
-        self.seconds: float = 0.0
-        """The sum of the times."""
-
-    def observe(self, seconds: float) -> None:
-        """Count one time."""
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.seconds += seconds
-
-    def observe_all(self, times: Sequence[float], *, positive: bool = False) -> None:
-        """Count many times. Sorting them costs much less than finding the place of each, if they are many.
-
-        :param positive: leave out those that are 0.
-        """
-        if len(times) < _FEW:
-            for seconds in times:
-                if seconds or not positive:
-                    self.observe(seconds)
-            return
-        ordered = sorted(times)
-        before = bisect_right(ordered, 0.0) if positive else 0
-        for place, bound in enumerate(self.bounds):
-            upto = bisect_right(ordered, bound, before)
-            self.counts[place] += upto - before
-            before = upto
-        self.counts[-1] += len(ordered) - before
-        self.seconds += sum(ordered)
-
-    @property
-    def count(self) -> int:
-        return sum(self.counts)
-
-    def told(self) -> tuple[list[int], float]:
-        """The counts as JSON values."""
-        return list(self.counts), self.seconds
-
-    @classmethod
-    def of_told(cls, counts: object, seconds: object) -> Histogram:
-        """A histogram of requests, from ``told``.
-
-        :raises ValueError: it is none.
-        """
-        told = cls()
-        if (
-            not isinstance(counts, list)
-            or len(counts) != len(told.counts)
-            or not all(type(count) is int and count >= 0 for count in counts)
-            or isinstance(seconds, bool)
-            or not isinstance(seconds, int | float)
-            or not 0 <= seconds < inf
-        ):
-            raise ValueError("no histogram")
-        told.counts, told.seconds = list(counts), float(seconds)
-        return told
-
-    def add(self, other: Histogram) -> None:
-        """Add the counts of another one with the same bounds."""
-        self.counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
-        self.seconds += other.seconds
 
 
 def _is_one(values: list[Any]) -> bool:

@@ -1,12 +1,15 @@
-"""All codes of a WebSocket's Close frame: those that the server sends, and those that it takes from a peer (RFC 6455 section 7.4.1; IANA's registry).
+"""All codes of a WebSocket's Close frame, and which one the client gets for which end (RFC 6455 section 7.4.1; IANA's registry).
 
-``websocket_life`` decides which one a WebSocket gets; for a relayed one ``server/upgraded/relay`` does. ``codecs/websocket_frames`` checks what a
-client sends, and names the code of the rule that it broke.
+``websocket_life`` decides that a WebSocket ends, and why; for a relayed one ``server/upgraded/relay`` does. ``codecs/websocket_frames`` checks what
+a client sends, and names the code of the rule that it broke.
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "AFTER_FAILURE",
+    "AT_PROCESS_END",
+    "AT_SERVER_STOP",
     "GOING_AWAY",
     "INTERNAL_ERROR",
     "INVALID_TEXT",
@@ -17,11 +20,11 @@ __all__ = [
     "PROTOCOL_ERROR",
     "SERVICE_RESTART",
     "TRY_AGAIN_LATER",
+    "WHEN_NOT_READ",
     "is_sendable",
 ]
 
 GOING_AWAY = 1001
-"""The server stops."""
 PROTOCOL_ERROR = 1002
 """A frame breaks the protocol."""
 NO_CODE = 1005
@@ -35,11 +38,18 @@ POLICY_VIOLATION = 1008
 MESSAGE_TOO_BIG = 1009
 """The client's message is longer than ``--websocket-max-message-size``."""
 INTERNAL_ERROR = 1011
-"""The worker, or the server, failed."""
 SERVICE_RESTART = 1012
-"""The process is replaced, or has died."""
 TRY_AGAIN_LATER = 1013
-"""The worker does not read."""
+
+# Which end of a WebSocket tells the client which code. A rule that the client broke has the code above that says so.
+AT_SERVER_STOP = GOING_AWAY
+"""The server stops. A relayed connection gets it, too, when it was idle for too long."""
+AT_PROCESS_END = SERVICE_RESTART
+"""The process is replaced, or has died."""
+AFTER_FAILURE = INTERNAL_ERROR
+"""The application or the server failed, or the client has not answered a ping."""
+WHEN_NOT_READ = TRY_AGAIN_LATER
+"""The application does not read what the client sends."""
 
 _SENDABLE = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
 

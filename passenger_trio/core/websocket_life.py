@@ -34,11 +34,11 @@ import math
 
 from passenger_trio.core.lingering import LINGER_TIME
 from passenger_trio.core.websocket_close_codes import (
-    GOING_AWAY,
-    INTERNAL_ERROR,
+    AFTER_FAILURE,
+    AT_PROCESS_END,
+    AT_SERVER_STOP,
     LOST,
-    SERVICE_RESTART,
-    TRY_AGAIN_LATER,
+    WHEN_NOT_READ,
 )
 from passenger_trio.late_classes import frozen
 from passenger_trio.options import ServerOptions
@@ -209,16 +209,16 @@ class WebSocketLife:
         """The worker's stream ended too early. ``broken``: the worker broke the session protocol."""
         self.worker = Side.GONE
         if broken:
-            return self._close_client(INTERNAL_ERROR, "internal error", now)
-        return self._close_client(SERVICE_RESTART, "service restart", now)
+            return self._close_client(AFTER_FAILURE, "internal error", now)
+        return self._close_client(AT_PROCESS_END, "service restart", now)
 
     def drain(self, code: int, now: float, spread: float) -> None:
-        """End the WebSocket: ``GOING_AWAY`` with the server, ``SERVICE_RESTART`` with its process.
+        """End the WebSocket: ``AT_SERVER_STOP`` with the server, ``AT_PROCESS_END`` with its process.
 
         :param spread: a random number in [0, 1). Clients that are told at the same time would reconnect at the same
             time. So half of the drain time is spread over them, and a quarter is left for their answers.
         """
-        if self._drain_due == math.inf or code == GOING_AWAY:
+        if self._drain_due == math.inf or code == AT_SERVER_STOP:
             self._code = code
         drain = self._times.drain
         self._drain_due = min(self._drain_due, now + drain * (0.75 - spread / 2))
@@ -240,7 +240,7 @@ class WebSocketLife:
             elif self.worker_stuck + stall <= now:
                 self.worker = Side.TOLD
                 self._told = now
-                orders += [AbortWorker(), *self._close_client(TRY_AGAIN_LATER, "try again later", now)]
+                orders += [AbortWorker(), *self._close_client(WHEN_NOT_READ, "try again later", now)]
             else:
                 orders += self._ping(now)
         elif self.client is not Side.GONE and self._close_due <= now:
@@ -285,7 +285,7 @@ class WebSocketLife:
             self.heard = -math.inf
             self._pinged = now
             return [Ping()]
-        return self._tell_worker(LOST, "", now) + self._close_client(INTERNAL_ERROR, "ping timeout", now)
+        return self._tell_worker(LOST, "", now) + self._close_client(AFTER_FAILURE, "ping timeout", now)
 
     # -- steps ----------------------------------------------------------------------------------------------------
 
@@ -311,4 +311,4 @@ class WebSocketLife:
         return [TellWorker(code, reason)]
 
 
-_REASONS = {GOING_AWAY: "going away", SERVICE_RESTART: "service restart"}
+_REASONS = {AT_SERVER_STOP: "going away", AT_PROCESS_END: "service restart"}

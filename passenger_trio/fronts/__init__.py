@@ -3,7 +3,7 @@
 The *owner* is the process with the pool. A *front* is a process that runs ``server/`` with an event loop of its own, on slots that it
 leases from the owner. With one front there is neither: connections are served in the process of the pool.
 
-* In a front: ``process`` is its program, ``leased_pool`` the pool seam on its ledger.
+* In a front: ``process`` is its program, ``leased_pool`` the pool's interface on its ledger.
 * In the owner: ``keeper`` starts a front and replaces one that died, ``fronts`` is all of them as one.
 * Between them: a channel of packets for leases (``codecs/front_messages.py``), a stream of orders and reports (``reports``), and a shared
   page with a line for each front (``heartbeats``).

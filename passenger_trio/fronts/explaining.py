@@ -26,7 +26,7 @@ _PATIENCE = 2.0
 
 
 class FindEvidence(Protocol):
-    """``PoolSeam.evidence``."""
+    """``PoolInterface.evidence``."""
 
     def __call__(self, key: GroupKey, pid: int, /, *, ends: bool) -> Awaitable[Evidence | None]: ...
 

@@ -48,7 +48,7 @@ from passenger_trio.core.task_and_front_restarts import TaskRestarts
 from passenger_trio.errors import BadFrontMessage
 from passenger_trio.fronts.explaining import MOST, may_explain
 from passenger_trio.fronts.heartbeats import Board
-from passenger_trio.fronts.link import BrokenLink, OwnerLink
+from passenger_trio.fronts.lease_channel import BrokenLink, OwnerLink
 from passenger_trio.fronts.log_of_front import write_line
 from passenger_trio.fronts.setup import FrontSetup
 from passenger_trio.late_classes import define
@@ -89,7 +89,7 @@ class LeaseOffice(Protocol):
         """All that the front had comes back."""
 
     async def evidence(self, key: GroupKey, pid: int, *, ends: bool) -> Evidence | None:
-        """See ``PoolSeam``."""
+        """See ``PoolInterface``."""
 
 
 @define(eq=False)

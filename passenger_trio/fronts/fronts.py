@@ -31,12 +31,12 @@ from passenger_trio.core.fronts.fronts_config import FrontsConfig
 from passenger_trio.core.fronts.merge_facts import check_requests, merge_facts
 from passenger_trio.core.fronts.share import Share
 from passenger_trio.core.model import GroupKey
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import BadFrontMessage
 from passenger_trio.fronts.front_keeper import FrontKeeper, LeaseOffice
 from passenger_trio.fronts.heartbeats import Board
 from passenger_trio.fronts.log_of_front import log_level
 from passenger_trio.fronts.setup import FrontSetup, offset_of_clock
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import server as lines
 from passenger_trio.options import ServerOptions
 

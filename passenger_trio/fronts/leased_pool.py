@@ -1,6 +1,6 @@
-"""The pool seam in a front: ``core/fronts/front_ledger.py`` with sessions, streams and a channel around it.
+"""The pool's interface in a front: ``core/fronts/front_ledger.py`` with sessions, streams and a channel around it.
 
-``server/`` uses it as it uses the pool (``pool/seam.py``). Every fact enters through one method here, which asks the ledger and performs
+``server/`` uses it as it uses the pool (``pool/interface.py``). Every fact enters through one method here, which asks the ledger and performs
 its decisions in one step. Nothing here waits: the outbox keeps what the channel does not take.
 """
 
@@ -33,11 +33,11 @@ from passenger_trio.core.fronts.messages import (
 )
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome, WaiterId
 from passenger_trio.core.state import Rejection
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import InvariantBroken
 from passenger_trio.fronts.explaining import FindEvidence
 from passenger_trio.fronts.leased_session import Lease, LeasedSession
 from passenger_trio.fronts.remote_process import RemoteProcess
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.perform import refusal
 from passenger_trio.pool.session import Process, Session
 from passenger_trio.pool.waiter import Waiter
@@ -115,12 +115,12 @@ class LeasedPool:
             self._failure = error
         self._wake_by(-math.inf)
 
-    # -- the seam: called by server/ ----------------------------------------------------------------------------
+    # -- called by server/ ----------------------------------------------------------------------------
 
     def checkout_or_queue(
         self, key: GroupKey, now: float, avoided: ProcessId | None = None, sticky_route: bytes = b""
     ) -> Session | Waiter:
-        """See ``PoolSeam``."""
+        """See ``PoolInterface``."""
         try:
             if avoided is None and not sticky_route:
                 slot = self._ledger.take_idle(key, now)
@@ -137,11 +137,11 @@ class LeasedPool:
             raise
 
     def rejection(self, key: GroupKey) -> Rejection | None:
-        """See ``PoolSeam``."""
+        """See ``PoolInterface``."""
         return self._rejections[key]
 
     async def evidence(self, key: GroupKey, pid: int, *, ends: bool) -> Evidence | None:
-        """See ``PoolSeam``. The owner knows."""
+        """See ``PoolInterface``. The owner knows."""
         if self._evidence is not None:
             return await self._evidence(key, pid, ends=ends)
         await trio.lowlevel.checkpoint()

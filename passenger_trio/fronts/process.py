@@ -3,7 +3,7 @@
 ::
 
     front                               cancelled when the owner is gone, or when it is drained
-     |- leases                          link.py: what the owner sends enters the ledger
+     |- leases                          lease_channel.py: what the owner sends enters the ledger
      |- orders, reports                 reports.py
      |- timer of the ledger             leased_pool.py
      |- access log, deadline scanner, poller, heartbeat
@@ -45,15 +45,15 @@ from passenger_trio.codecs.front_reports import (
     encode_serving,
 )
 from passenger_trio.core.fronts.front_metrics import PART, FrontMetrics
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.fronts.explaining import Explanations
 from passenger_trio.fronts.heartbeats import BEAT, Board, BoardGate, Hint
+from passenger_trio.fronts.lease_channel import BrokenLink, FrontLink
 from passenger_trio.fronts.leased_pool import LeasedPool
-from passenger_trio.fronts.link import BrokenLink, FrontLink
 from passenger_trio.fronts.owners_health import OwnersHealth
 from passenger_trio.fronts.reports import LogToOwner, Reports
 from passenger_trio.fronts.serves import ServedHere, descriptors_of, routes_of
 from passenger_trio.fronts.setup import FrontSetup, OwnersClock
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.later import build_classes
 from passenger_trio.server.front import Front
 from passenger_trio.server.front_statistics import front_counts, front_facts, requests_in_flight

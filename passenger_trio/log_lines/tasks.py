@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from passenger_trio.log_lines import CRITICAL, ERROR, lines_of
 
-line = lines_of("passenger_trio.kernel")
+line = lines_of("passenger_trio.error_kernel")
 
 
 @line(ERROR, "{task} failed< ({consequence})>: {reason}; this is a fault of passenger_trio, please report it")

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import trio
 
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.events import Event
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.events import Events
 
 __all__ = ["Callables", "OnEvent"]

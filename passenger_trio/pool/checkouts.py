@@ -22,7 +22,7 @@ from passenger_trio.core.model import (
 )
 from passenger_trio.core.policy_limits import PoolLimits
 from passenger_trio.core.recorder import RecordedPolicy
-from passenger_trio.kernel import ErrorKernel
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.log_lines import server as lines
 from passenger_trio.pool.clock import Clock
 from passenger_trio.pool.effects import Effects
@@ -39,7 +39,7 @@ _MANY = 64
 
 
 class Checkouts(Effects):
-    """What ``server/`` uses of the pool: ARCHITECTURE.md, the pool seam."""
+    """What ``server/`` uses of the pool: ARCHITECTURE.md, the pool's interface."""
 
     def __init__(self, limits: PoolLimits, kernel: ErrorKernel) -> None:
         super().__init__(kernel, RecordedPolicy(limits, on_failure=self.failed))
@@ -75,7 +75,7 @@ class Checkouts(Effects):
         self._perform(self._policy.tick(now))
         self.notify_changed()
 
-    # -- the seam -----------------------------------------------------------------------------------------------
+    # -- the interface -----------------------------------------------------------------------------------------------
 
     def grant(self, grant: Grant, now: float) -> None:
         """Answer a waiter with its session."""

@@ -18,8 +18,8 @@ import trio
 
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.reload_filter import ReloadFilter
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import OptionError
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.late_classes import frozen
 from passenger_trio.log_lines import processes as lines
 from passenger_trio.options import AppOptions

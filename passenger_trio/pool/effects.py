@@ -20,6 +20,7 @@ from passenger_trio.core.model import (
     WaiterId,
 )
 from passenger_trio.core.recorder import RecordedPolicy
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import CheckoutError
 from passenger_trio.events import (
     DrainTimeExceeded,
@@ -28,7 +29,6 @@ from passenger_trio.events import (
     ProcessExited,
     RequestTimeExceeded,
 )
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import processes as lines
 from passenger_trio.pool.events import Events
 from passenger_trio.pool.group_task import GroupTask

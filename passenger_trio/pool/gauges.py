@@ -16,8 +16,8 @@ from collections.abc import Callable, Hashable, Sequence
 
 import trio
 
-from passenger_trio.core.measuring import Rounds
 from passenger_trio.core.model import ProcessId
+from passenger_trio.core.processes_to_measure import Rounds
 from passenger_trio.log_lines import processes as lines
 from passenger_trio.pool.pool import Pool
 from passenger_trio.system.memory_limit import MemoryLimit, memory_limit

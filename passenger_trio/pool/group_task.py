@@ -28,8 +28,8 @@ import trio
 from passenger_trio.core.fork_safety import Forking
 from passenger_trio.core.journey import Journey, JourneyType
 from passenger_trio.core.model import AttemptId, ErrorCategory, GroupKey, ProcessId, SpawnFailure
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import SpawnError
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.late_classes import define
 from passenger_trio.log_lines import processes as lines
 from passenger_trio.pool.oob_work import run_oob_work

@@ -18,9 +18,9 @@ from typing import Any
 
 import trio
 
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import OptionError
 from passenger_trio.events import as_json
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import server as lines
 from passenger_trio.pool.events import EVENTS, Events
 from passenger_trio.system.children import start_program

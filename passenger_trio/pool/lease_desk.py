@@ -55,6 +55,7 @@ from passenger_trio.core.fronts.owner_decisions import (
 from passenger_trio.core.fronts.owner_ledger import OwnerLedger
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
 from passenger_trio.core.state import Rejection
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import (
     ApplicationRemoved,
     BadFrontMessage,
@@ -64,7 +65,6 @@ from passenger_trio.errors import (
     RequestQueueTimeout,
     SpawnError,
 )
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import processes as lines
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.session import Process, Session
@@ -132,7 +132,7 @@ class LeaseDesk:
             await changed.wait()
 
     async def evidence(self, key: GroupKey, pid: int, *, ends: bool) -> Evidence | None:
-        """See ``PoolSeam``."""
+        """See ``PoolInterface``."""
         return await self._pool.evidence(key, pid, ends=ends)
 
     # -- fronts: called by fronts/ ------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from passenger_trio.core.evidence import Evidence
 from passenger_trio.core.model import GroupKey, ProcessId
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
 from passenger_trio.core.statistics import GroupGauges, GroupStatistics, PoolStatistics
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import PoolShutDown
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.group_task import GroupTask
 from passenger_trio.pool.lending import Lending
 from passenger_trio.pool.operator_orders import OperatorOrders
@@ -213,7 +213,7 @@ class Pool(OperatorOrders):
         return self._policy.group_statistics(key)
 
     async def evidence(self, key: GroupKey, pid: int, *, ends: bool) -> Evidence | None:
-        """See ``PoolSeam``."""
+        """See ``PoolInterface``."""
         end = await self._ends.wait(key, pid) if pid and ends else None
         await trio.lowlevel.checkpoint()
         if not self.has(key):

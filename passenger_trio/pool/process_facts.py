@@ -18,12 +18,12 @@ from passenger_trio.core.model import (
     SpawnFailure,
 )
 from passenger_trio.core.policy_limits import PoolLimits
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import SpawnError
 from passenger_trio.events import (
     ProcessAttached,
     SpawnFailed,
 )
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import processes as lines
 from passenger_trio.pool.checkouts import Checkouts
 from passenger_trio.pool.group_task import GroupTask

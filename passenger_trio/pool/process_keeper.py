@@ -20,7 +20,7 @@ from functools import partial
 import trio
 
 from passenger_trio.core.termination import TERM_TIME, Action, Event, Progress, step
-from passenger_trio.kernel import ErrorKernel
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.log_lines import processes as lines
 from passenger_trio.pool.session import Process
 from passenger_trio.spawning.exit_status import describe_exit, exit_fields

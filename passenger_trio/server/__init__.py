@@ -5,7 +5,7 @@ The path comes back up from below in three places: the poller calls ``on_readabl
 
 Rooms: ``listening`` accepts; ``http`` has a connection's state (``client``, ``exchange``), the stages, and their driver (``connection``); ``spill`` buffers past
 memory; ``upgraded`` is what stays open; ``answers`` are responses of our own; ``logs`` is the access log. ``front`` is what all connections share; ``mounts``
-finds the application. ``tests/test_layers.py`` says what may import what. Of the pool ``server/`` uses what ``pool/seam`` lists, never a group or the policy.
+finds the application. ``tests/test_layers.py`` says what may import what. Of the pool ``server/`` uses what ``pool/interface`` lists, never a group or the policy.
 """
 
 __all__ = ["REQUEST_PATH"]

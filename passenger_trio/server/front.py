@@ -19,9 +19,9 @@ from passenger_trio.core.descriptors import Descriptors
 from passenger_trio.core.fronts.share import ALONE, Share
 from passenger_trio.core.metric_counts import RequestTally
 from passenger_trio.core.model import GroupKey
-from passenger_trio.kernel import ErrorKernel
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.options import MAX_WEBSOCKET_MESSAGE, ServerOptions
-from passenger_trio.pool.seam import PoolSeam
+from passenger_trio.pool.interface import PoolInterface
 from passenger_trio.server.answers.custom_page import ErrorPage
 from passenger_trio.server.date_and_ids import DateAndIds
 from passenger_trio.server.flood_turns import FloodTurns
@@ -78,7 +78,7 @@ class Front:
     def __init__(
         self,
         options: ServerOptions,
-        pool: PoolSeam,
+        pool: PoolInterface,
         routes: Sequence[Route],
         access_log: Records | None,
         descriptors: Descriptors | None = None,

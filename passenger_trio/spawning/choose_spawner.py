@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from passenger_trio.kernel import ErrorKernel
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.late_classes import frozen
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.direct import DirectSpawner
-from passenger_trio.spawning.remains import Remains
+from passenger_trio.spawning.leftover_processes import Remains
 from passenger_trio.spawning.smart_forking import SmartSpawner
 from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import Spawner

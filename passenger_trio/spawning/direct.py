@@ -19,7 +19,7 @@ from passenger_trio.core.model import ErrorCategory
 from passenger_trio.errors import SpawnError
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.launch import Launch
-from passenger_trio.spawning.remains import Remains
+from passenger_trio.spawning.leftover_processes import Remains
 from passenger_trio.spawning.running_preloader import take_into_use, wait_exit_status
 from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import SpawnedProcess, WithoutPreloader

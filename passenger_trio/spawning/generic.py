@@ -36,8 +36,8 @@ from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.direct import Sink
 from passenger_trio.spawning.exit_status import describe_exit
 from passenger_trio.spawning.launch import Launch
+from passenger_trio.spawning.leftover_processes import Remains
 from passenger_trio.spawning.output import OutputPipe
-from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawner import WithoutPreloader, leave_behind, warn_of_stranger
 from passenger_trio.system.children import descendants, start_program
 from passenger_trio.system.crash_check import CrashCheck

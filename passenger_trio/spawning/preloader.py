@@ -28,13 +28,13 @@ from passenger_trio.codecs.control_protocol import (
     encode_fork,
     encode_shutdown,
 )
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import SpawnServerError
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.late_classes import define
 from passenger_trio.log_lines import processes as lines
 from passenger_trio.spawning.exit_status import describe_exit, exit_fields
 from passenger_trio.spawning.launch import Launch
-from passenger_trio.spawning.remains import Remains
+from passenger_trio.spawning.leftover_processes import Remains
 from passenger_trio.spawning.spawner import PreloaderFacts
 from passenger_trio.system.pidfd import PidFd, parent_of
 

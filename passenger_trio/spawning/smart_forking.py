@@ -28,14 +28,14 @@ from passenger_trio.codecs.http1_worker import WORKER_PROTOCOLS
 from passenger_trio.core.fork_safety import DIRECT, Forking, judge
 from passenger_trio.core.journey import JourneyType
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import SpawnError
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.log_lines import processes as lines
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.direct import DirectSpawner, Sink, process_of, start_loader
 from passenger_trio.spawning.launch import Launch
+from passenger_trio.spawning.leftover_processes import Remains
 from passenger_trio.spawning.preloader import Preloader
-from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawn_listener import SpawnListener
 from passenger_trio.spawning.spawner import PreloaderFacts, SpawnedProcess
 from passenger_trio.system.pidfd import PidFd, parent_of

@@ -30,8 +30,8 @@ from passenger_trio.late_classes import define, frozen
 from passenger_trio.log_lines import processes as lines
 from passenger_trio.spawning.backtraces import take_backtrace
 from passenger_trio.spawning.launch import EXIT_STATUS_TIME
+from passenger_trio.spawning.leftover_processes import Remains
 from passenger_trio.spawning.output import OutputPipe
-from passenger_trio.spawning.remains import Remains
 from passenger_trio.spawning.spawn_listener import ControlConnection
 from passenger_trio.system.crash_check import CrashCheck
 from passenger_trio.system.listen import remove_unix_socket

@@ -21,7 +21,7 @@ from typing import Protocol
 import attrs
 import trio
 
-from passenger_trio.kernel import ErrorKernel
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.late_classes import define
 from passenger_trio.system.listen import listen_unix
 from passenger_trio.system.unix_peers import PeerCredentials, peer_credentials

@@ -26,7 +26,7 @@ from collections.abc import Callable
 import trio
 from trio.lowlevel import wait_readable
 
-from passenger_trio.kernel import ErrorKernel
+from passenger_trio.error_kernel import ErrorKernel
 
 __all__ = ["HUNG_UP", "READABLE", "WRITABLE", "Poller", "Registration"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import h11
 
 from passenger_trio.testing.exchange import Exchange
-from passenger_trio.testing.faults.link import Address, Connection, Link
+from passenger_trio.testing.faults.client_link import Address, Connection, Link
 
 __all__ = ["Tap"]
 

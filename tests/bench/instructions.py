@@ -25,12 +25,12 @@ from passenger_trio.codecs.worker_protocol import SESSION
 from passenger_trio.core.fronts.messages import FromFront, FromOwner
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.fronts.leased_pool import LeasedPool
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import AppOptions, ServerOptions
+from passenger_trio.pool.interface import PoolInterface
 from passenger_trio.pool.lease_desk import LeaseDesk
 from passenger_trio.pool.pool import Pool
-from passenger_trio.pool.seam import PoolSeam
 from passenger_trio.server.front import Front
 from passenger_trio.server.http import client
 from passenger_trio.server.http.connection import Connection
@@ -126,15 +126,15 @@ async def _serve(connections: int, request: bytes, leased: bool, count: int) -> 
         await pool.add_group(key, GroupLimits(min_instances=2), DummySpawner(serve=_work, worker_protocol=SESSION), 1.0)
         while len(pool.processes) < 2:
             await pool.changed.wait()
-        seam: PoolSeam = pool
+        pool_or_front: PoolInterface = pool
         if leased:
             desk = LeaseDesk(pool, ErrorKernel())
             nursery.start_soon(desk.run)
             await trio.testing.wait_all_tasks_blocked()
             channel = _Channel(desk, nursery)
             channel.pool.add_group(key, 0)
-            seam = channel.pool
-        front = Front(ServerOptions(), seam, [Route(key, AppOptions())], AccessLog(os.devnull))
+            pool_or_front = channel.pool
+        front = Front(ServerOptions(), pool_or_front, [Route(key, AppOptions())], AccessLog(os.devnull))
         nursery.start_soon(front.deadline_scanner.run)
         await nursery.start(front.poller.run)
 

@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from passenger_trio.codecs.openmetrics import END, PAUSE, Exposition, Family, Item, Section, encode
-from passenger_trio.core.metric_counts import REQUEST_BOUNDS, SPAWN_BOUNDS, Histogram
+from passenger_trio.core.duration_histogram import REQUEST_BOUNDS, SPAWN_BOUNDS, Histogram
 
 
 def read(data: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

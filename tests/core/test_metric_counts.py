@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from passenger_trio.core.commands import Reason, reason_word
-from passenger_trio.core.metric_counts import OTHER, REQUEST_BOUNDS, Histogram, RequestTally, close_word
+from passenger_trio.core.duration_histogram import REQUEST_BOUNDS, Histogram
+from passenger_trio.core.metric_counts import OTHER, RequestTally, close_word
 
 TIMES = st.one_of(st.sampled_from([0.0, *REQUEST_BOUNDS, 0.00499, 10.01]), st.floats(0, 100))
 REQUESTS = st.lists(

@@ -77,5 +77,10 @@ def test_OB6_the_lines_of_a_server_have_fields_and_one_format_of_times() -> None
         times = [line["time"] for line in [*lines(), *map(json.loads, server.access_log())]]
         assert len(times) > 10
         assert all(STAMP.fullmatch(time) for time in times)
-        loggers = {"passenger_trio.pool", "passenger_trio.spawning", "passenger_trio.server", "passenger_trio.kernel"}
+        loggers = {
+            "passenger_trio.pool",
+            "passenger_trio.spawning",
+            "passenger_trio.server",
+            "passenger_trio.error_kernel",
+        }
         assert [line for line in lines() if line["logger"] in loggers and "kind" not in line] == []

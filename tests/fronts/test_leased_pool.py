@@ -1,4 +1,4 @@
-"""FR2: the pool seam in a front: sessions on leased slots, over a real channel; the test is the owner."""
+"""FR2: the pool's interface in a front: sessions on leased slots, over a real channel; the test is the owner."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from passenger_trio.core.fronts.messages import (
     Want,
 )
 from passenger_trio.core.model import GroupKey, ProcessId, SessionId, SessionOutcome
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import BadFrontMessage, ProcessUnreachable, RequestQueueFull
 from passenger_trio.fronts.explaining import Explanations, may_explain
 from passenger_trio.fronts.front_keeper import FrontKeeper
 from passenger_trio.fronts.heartbeats import STALE, Board, BoardGate, Hint
+from passenger_trio.fronts.lease_channel import BrokenLink, FrontLink, OwnerLink
 from passenger_trio.fronts.leased_pool import LeasedPool
-from passenger_trio.fronts.link import BrokenLink, FrontLink, OwnerLink
 from passenger_trio.fronts.remote_process import RemoteProcess
 from passenger_trio.fronts.reports import Reports
 from passenger_trio.fronts.setup import FrontSetup
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import AppOptions
 from passenger_trio.pool.session import Session
 from passenger_trio.pool.waiter import Waiter

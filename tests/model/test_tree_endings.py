@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from passenger_trio.core.model import GroupKey, SessionOutcome
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import CheckoutError, StartupAborted
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.session import Session

@@ -10,8 +10,8 @@ import trio
 from trio.testing import MockClock
 
 from passenger_trio.core.scaling import SLOW_AFTER
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import StartupAborted, StartupStopped
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 from passenger_trio.spawning.app_spec import AppSpec
 from passenger_trio.spawning.dummy import DummySpawner

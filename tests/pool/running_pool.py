@@ -10,7 +10,7 @@ import trio
 from passenger_trio.core import invariants
 from passenger_trio.core.model import GroupKey
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
-from passenger_trio.kernel import ErrorKernel
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.session import Session
 from passenger_trio.pool.waiter import Waiter

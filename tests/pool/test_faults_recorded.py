@@ -8,7 +8,7 @@ from running_pool import running_pool
 
 from passenger_trio.core.policy_limits import GroupLimits
 from passenger_trio.core.recorder import replay
-from passenger_trio.kernel import ErrorKernel
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.spawning.dummy import DummySpawner
 
 

@@ -18,9 +18,9 @@ from passenger_trio.core.fronts.front_group import MOST_IDLE_TIME
 from passenger_trio.core.fronts.messages import FromFront, FromOwner, Return
 from passenger_trio.core.model import SessionId, SessionOutcome
 from passenger_trio.core.policy_limits import GroupLimits, PoolLimits
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import BadFrontMessage, RequestQueueFull, SpawnError
 from passenger_trio.fronts.leased_pool import LeasedPool
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.pool.lease_desk import LeaseDesk
 from passenger_trio.pool.pool import Pool
 from passenger_trio.pool.session import Session

@@ -15,8 +15,8 @@ import trio
 
 from passenger_trio.core.early_loader import may_start_early
 from passenger_trio.early_start import EarlyStart, start_before_server
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import BindError
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.options import AppOptions, Config, PoolOptions, ServerOptions
 from passenger_trio.running import RunningServer
 from passenger_trio.tree import open_tree

@@ -15,7 +15,7 @@ from passenger_trio.codecs.http1_worker import HTTP
 from passenger_trio.core.model import ErrorCategory, SpawnFailure
 from passenger_trio.errors import SpawnError
 from passenger_trio.spawning.generic import GenericSpawner, ListeningProcess
-from passenger_trio.spawning.remains import Remains
+from passenger_trio.spawning.leftover_processes import Remains
 from passenger_trio.system.ports import Ports
 from passenger_trio.testing.harness import is_running
 

@@ -29,7 +29,7 @@ POOL_SIDE = [
     "spawning",
     "server",
     "admin",
-    "kernel.py",
+    "error_kernel.py",
     "tree.py",
     "program.py",
     "reload",

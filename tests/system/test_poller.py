@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from passenger_trio.kernel import ErrorKernel
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.system.poller import HUNG_UP, READABLE, WRITABLE, Poller
 from passenger_trio.system.raw_stream import RawStream
 

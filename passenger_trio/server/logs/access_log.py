@@ -30,8 +30,8 @@ from typing import Protocol
 import attrs
 import trio
 
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.errors import OptionError
-from passenger_trio.kernel import ErrorKernel
 from passenger_trio.late_classes import define, frozen
 from passenger_trio.options import Config
 from passenger_trio.server.logs.access_format import format_combined, format_json

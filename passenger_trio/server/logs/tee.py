@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from passenger_trio.kernel import ErrorKernel
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.server.logs.access_log import AccessLog, AccessLogStatistics
 from passenger_trio.server.logs.access_record import AccessRecord
 

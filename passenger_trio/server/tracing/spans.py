@@ -26,7 +26,7 @@ from typing import Any
 import trio
 
 from passenger_trio.codecs.trace_context import TraceParent, read_trace
-from passenger_trio.kernel import ErrorKernel
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.tracing.tracing import drop_trace, trace_pairs
 from passenger_trio.system.extras import import_extra

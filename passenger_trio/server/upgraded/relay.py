@@ -14,8 +14,8 @@ Laws:
 * The end of one direction is passed on as a half-close. The relay is over when both directions have ended, when the
   client's connection breaks, when the application has closed its side altogether, or when its process has died. What
   the application had written before still goes to the client.
-* The client of a WebSocket gets a Close if the application cannot send one: ``SERVICE_RESTART`` when its process dies or
-  is replaced, ``GOING_AWAY`` when the server stops or the relay was idle for too long. A Close needs the end of a frame
+* The client of a WebSocket gets a Close if the application cannot send one: ``AT_PROCESS_END`` when its process dies or
+  is replaced, ``AT_SERVER_STOP`` when the server stops or the relay was idle for too long. A Close needs the end of a frame
   (``websocket_frame_ends``); in the middle of one, only the connection ends.
 * The session stays checked out until the relay is over, so the process counts as busy.
 * There are two limits: ``upgrade_idle_timeout`` without a byte in either direction, and ``websocket_drain`` from the
@@ -30,7 +30,7 @@ import trio
 
 from passenger_trio.codecs.websocket_frame_ends import FrameEnds, close_frame
 from passenger_trio.core.model import SessionOutcome
-from passenger_trio.core.websocket_close_codes import GOING_AWAY, SERVICE_RESTART
+from passenger_trio.core.websocket_close_codes import AT_PROCESS_END, AT_SERVER_STOP
 from passenger_trio.log_lines import requests as lines
 from passenger_trio.pool.session import EXIT_NOTICED_AFTER
 from passenger_trio.server.http.client import Client
@@ -174,7 +174,7 @@ class Relay:
     def send_final_close(self) -> None:
         """Send the client of a WebSocket a Close, if that can be done at once."""
         restarts = self._client.current_time() >= self.ends and not self._client.front.draining
-        self.say_end(SERVICE_RESTART if restarts else GOING_AWAY)
+        self.say_end(AT_PROCESS_END if restarts else AT_SERVER_STOP)
 
     def record_end(self) -> None:
         """The access log's record of it, once."""
@@ -195,7 +195,7 @@ class Relay:
         if self.over:
             return
         if session.process.leaving:
-            self.say_end(SERVICE_RESTART)
+            self.say_end(AT_PROCESS_END)
             self.finish()
         else:
             self._down.end_now()

@@ -43,7 +43,7 @@ from passenger_trio.core.lingering import LINGER_BYTES
 from passenger_trio.core.metric_counts import close_word
 from passenger_trio.core.model import SessionOutcome
 from passenger_trio.core.read_size import STEP, ReadSize
-from passenger_trio.core.websocket_close_codes import GOING_AWAY, INTERNAL_ERROR, LOST, NO_CODE, SERVICE_RESTART
+from passenger_trio.core.websocket_close_codes import AFTER_FAILURE, AT_PROCESS_END, AT_SERVER_STOP, LOST, NO_CODE
 from passenger_trio.core.websocket_life import (
     AbortWorker,
     CutClient,
@@ -163,11 +163,11 @@ class WebSocket:
 
     def end_soon(self) -> None:
         """The server is to end: both sides have a last time to end by themselves."""
-        self._life.drain(GOING_AWAY, self._client.current_time(), random.random())
+        self._life.drain(AT_SERVER_STOP, self._client.current_time(), random.random())
         self._set_due()
 
     def _process_goes(self) -> None:
-        self._life.drain(SERVICE_RESTART, self._client.current_time(), random.random())
+        self._life.drain(AT_PROCESS_END, self._client.current_time(), random.random())
         self._set_due()
 
     def _on_due(self, now: float) -> bool:
@@ -178,7 +178,7 @@ class WebSocket:
     def send_final_close(self) -> None:
         """The tasks are being cancelled: send the client a Close, if that can be done at once."""
         if self._life.client is _OPEN and (self._to_client is None or not self._to_client.kept):
-            code = GOING_AWAY if self._client.front.draining else INTERNAL_ERROR
+            code = AT_SERVER_STOP if self._client.front.draining else AFTER_FAILURE
             try:
                 self._client.stream.send_nowait(encode_frame(CLOSE, close_payload(code)))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -307,7 +307,7 @@ class WebSocket:
         code, reason = close_code(payload), payload[2:].decode()
         if not is_close_payload(payload):
             lines.websocket_bad_code(code=code, **self._whose())
-            code, reason = INTERNAL_ERROR, ""
+            code, reason = AFTER_FAILURE, ""
         self._perform(life.worker_closes(code, reason, now))
 
     def _worker_gone(self, broken: bool) -> None:

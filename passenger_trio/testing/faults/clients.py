@@ -1,4 +1,4 @@
-"""Faults of clients and networks. Each is a link (``link.py``) that treats one direction badly.
+"""Faults of clients and networks. Each is a link (``client_link.py``) that treats one direction badly.
 
 Sizes are bytes, times are seconds. Offsets count from the first byte that a connection carries in
 that direction, heads included.
@@ -12,7 +12,7 @@ import threading
 
 import h11
 
-from passenger_trio.testing.faults.link import Address, Connection, Link
+from passenger_trio.testing.faults.client_link import Address, Connection, Link
 
 __all__ = [
     "EarlyEof",

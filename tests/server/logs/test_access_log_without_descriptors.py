@@ -9,7 +9,7 @@ from pathlib import Path
 _PROGRAM = """
 import os, resource, sys
 from passenger_trio.errors import OptionError
-from passenger_trio.kernel import ErrorKernel
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.options import Config, ServerOptions
 from passenger_trio.server.logs.access_log import AccessLog
 

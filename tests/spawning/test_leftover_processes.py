@@ -12,8 +12,8 @@ import pytest
 import trio
 import trio.testing
 
+from passenger_trio.spawning.leftover_processes import Remains
 from passenger_trio.spawning.output import OutputPipe
-from passenger_trio.spawning.remains import Remains
 from passenger_trio.system.pidfd import PidFd, pin_child
 from passenger_trio.testing.harness import is_running
 

@@ -1,10 +1,10 @@
-"""The pool seam: all that ``server/`` uses of a pool.
+"""The pool's interface: all that ``server/`` uses of a pool.
 
 Two things have it: the pool (``pool.Pool``), where connections are served in the pool's own process, and
 the ledger of a front, where they are served in another (``fronts/``). ``server/`` does not know which.
 
 A waiter and a session are the same classes on both sides. What they tell is a fact for the owner of the
-seam (``session.SessionOwner``, ``waiter.WaiterQueue``).
+interface (``session.SessionOwner``, ``waiter.WaiterQueue``).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from passenger_trio.core.state import Rejection
 from passenger_trio.pool.session import Session
 from passenger_trio.pool.waiter import Waiter
 
-__all__ = ["PoolSeam"]
+__all__ = ["PoolInterface"]
 
 
-class PoolSeam(Protocol):
+class PoolInterface(Protocol):
     """Lends processes to requests."""
 
     def checkout_or_queue(

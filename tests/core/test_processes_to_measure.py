@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from passenger_trio.core.measuring import MOST_ROUNDS, Rounds
+from passenger_trio.core.processes_to_measure import MOST_ROUNDS, Rounds
 
 
 def test_OP6_one_that_rests_is_measured_more_and_more_rarely() -> None:

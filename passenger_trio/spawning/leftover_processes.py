@@ -21,7 +21,7 @@ from functools import partial
 
 import trio
 
-from passenger_trio.kernel import ErrorKernel
+from passenger_trio.error_kernel import ErrorKernel
 from passenger_trio.spawning.output import OutputPipe
 from passenger_trio.system.pidfd import PidFd
 
