@@ -121,7 +121,9 @@ class ClientSide:
                     b"" if length == len(data) or (message.must_close and message.body_complete) else data[length:]
                 )
                 return head
-            plain_parser = data.startswith(b"\r")  # what an empty line hides
+            plain_parser = data.startswith(
+                b"\r"
+            )  # try once more only if an empty line stands first: ``_next_head`` skips it
         try:
             return self._next_head(plain_parser)
         except RequestError as error:

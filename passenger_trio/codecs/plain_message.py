@@ -22,6 +22,9 @@ _END_OF_HEAD = b"\r\nServer: %b\r\nContent-Length: %%d\r\n\r\n%%b" % SERVER
 
 
 class PlainMessage(Message):
+    """A message that is read and written here. ``Message`` holds its flags (``must_close``, ``begun``, ``ended``) and decides the framing. Of this class
+    the fast path uses only ``answer``."""
+
     __slots__ = ("_to_read",)
 
     def __init__(self, head: Head) -> None:
@@ -75,7 +78,7 @@ class PlainMessage(Message):
         return _LINES(lines)
 
     def answer(self, app: AppHead, body: bytes, date: bytes, close: bool) -> bytes:
-        """As of any message; the common case around lines that are made once for each head that is known."""
+        """As of any message. In the common case the date, the length and the body are added to ``app.lines``, which were made once for this head."""
         length = app.content_length
         if (
             close

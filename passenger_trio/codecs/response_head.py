@@ -113,7 +113,7 @@ _MOST_KNOWN_HEADS, _LONGEST_KNOWN_HEAD = 512, 1024
 
 
 def parse_response_head(payload: bytes) -> AppHead:
-    """The head in the payload of an ``R`` frame. It may be that of other responses too: for reading.
+    """The head in the payload of an ``R`` frame. Equal payloads share one ``AppHead`` (a cache): change nothing in it. Only its writer stores ``lines``.
 
     :raises MalformedResponse: it is no pairs: the loader's fault.
     :raises UnfitResponseHead: it is not one (R21), or its length is not one (R24). ``code`` says which;

@@ -19,7 +19,7 @@ from passenger_trio.core.duration_histogram import SPAWN_BOUNDS, Histogram
 from passenger_trio.core.model import GroupKey
 
 __all__ = [
-    "MANY",
+    "FOLD_AT",
     "OTHER",
     "Finished",
     "PoolTally",
@@ -30,7 +30,7 @@ __all__ = [
 _NO_COUNTS: Mapping[str, int] = MappingProxyType({})
 _WIDTH = 5
 """Members of a ``Finished``."""
-MANY = 256 * _WIDTH
+FOLD_AT = 256 * _WIDTH
 """Members that wait to be counted, at the most."""
 _KNOWN_METHODS = frozenset(b"CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT QUERY TRACE".split())
 OTHER = "_OTHER"
@@ -64,7 +64,7 @@ class RequestTally:
 
     def __init__(self) -> None:
         self.to_fold: list[Any] = []
-        """The members of each ``Finished``, one behind the other. Whoever appends calls ``fold`` at ``MANY``. It is always the same list."""
+        """The members of each ``Finished``, one behind the other. Whoever appends calls ``fold`` at ``FOLD_AT``. It is always the same list."""
         self._counted = 0
         """Requests that were folded."""
         # Made when there is something to count: most of thousands of applications have no request (OP5).
@@ -79,7 +79,7 @@ class RequestTally:
         """Count a request."""
         to_fold = self.to_fold
         to_fold += request
-        if len(to_fold) >= MANY:
+        if len(to_fold) >= FOLD_AT:
             self.fold()
 
     def fold(self) -> None:

@@ -120,7 +120,8 @@ class RecordedPolicy(PoolPolicy):
         super().__init__(limits)
         self._first_limits = limits
         self._on_failure = on_failure
-        # A call within a fact is not a fact. So the wrapped methods belong to a plain policy, which shares the state.
+        # Methods of the policy call each other, and such inner calls must not be recorded. So the methods of a second, plain policy are wrapped, and both
+        # share one state. (Those of requests are inherited from ``borrowing.Borrowing``.)
         plain = PoolPolicy(limits)
         self.state: state.PoolState = plain.state
         # Plain tuples (the fields of an Entry), because every request adds some.

@@ -2,8 +2,8 @@
 
 Every fact enters the pool through one method, here or in ``process_facts`` and ``operator_orders``. The method calls
 the policy and performs its commands in one step, so no other task can run in between. A waiter is answered exactly
-once, with a ``Session`` or an error (``waiter``). Each call of the policy passes the recorder first, which has taken the places of its methods
-(``core/recorder``).
+once, with a ``Session`` or an error (``waiter``). ``_policy`` is a ``RecordedPolicy``: each of its methods notes the call, then calls the policy's
+method of that name (``core/recorder``).
 
 Law: when the policy, or performing its commands, raises, the caller gets the exception, and the pool ends with it (KE1).
 """
@@ -105,7 +105,9 @@ class Checkouts(Effects):
 
     def _take(self, key: GroupKey, now: float) -> Session | None:
         """A session with a process that is free now (``core/borrowing`` decides which); None: there is none."""
-        grant = self._policy.checkout_nowait(key, now)
+        grant = self._policy.checkout_nowait(
+            key, now
+        )  # Borrowing.checkout_nowait: the recorder notes the call and passes it on
         if grant is None:
             return None
         if self._policy.is_timed:
@@ -148,7 +150,7 @@ class Checkouts(Effects):
 
     def session_closed(self, session: Session, outcome: SessionOutcome, now: float) -> None:
         """Called by ``Session.close``, once. ``core/borrowing`` says who is served next, and what becomes of the process."""
-        commands = self._policy.session_closed(session.id, outcome, now)
+        commands = self._policy.session_closed(session.id, outcome, now)  # Borrowing.session_closed
         if not commands:
             return
         if len(commands) == 1 and type(command := commands[0]) is Grant and not self._policy.is_timed:

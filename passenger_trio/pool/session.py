@@ -82,7 +82,7 @@ class Process(Generic[_Live_co]):
         have ended it already.
         """
         others_in_use = self.streams - 1 - len(self.idle_streams)
-        if self.has_spare_streams or (others_in_use and not self.live.concurrency):
+        if self.has_too_many_streams or (others_in_use and not self.live.concurrency):
             stream.close()
             self.streams -= 1
             return
@@ -112,7 +112,7 @@ class Process(Generic[_Live_co]):
             self.streams -= 1
 
     @property
-    def has_spare_streams(self) -> bool:
+    def has_too_many_streams(self) -> bool:
         """Whether more streams are open than the worker serves at a time, so that one may have to
         wait for another's end.
         """
@@ -278,4 +278,6 @@ class Session:
                 process.streams -= not self._taken_over
         if self._on_detach is not None:
             process.on_detach.discard(self._on_detach)
-        self._pool.session_closed(self, outcome, now)
+        self._pool.session_closed(
+            self, outcome, now
+        )  # Checkouts.session_closed; with several fronts the front's ledger

@@ -1,7 +1,7 @@
 """The path of a request through ``server/``: read ``REQUEST_PATH`` from top to bottom. A test holds each name, and their order, to the code.
 
-Each line ends with the files of other folders that the request goes through. All that these call is a leaf: its name and docstring say what it does.
-The path comes back up from below in three places: the poller calls ``on_readable`` and ``on_response``, and a session tells its pool of its end.
+A line ends with the files outside of ``server/`` to open at that step; those behind "leaf" only if their docstring does not suffice. What they call is a leaf, too.
+In three places lower code calls a method that is higher on this page: the poller ``on_readable`` and ``on_response``; ``Session.close`` the pool (``pool/checkouts``).
 
 Rooms: ``listening`` accepts; ``http`` has a connection's state (``client``, ``exchange``), the stages, and their driver (``connection``); ``spill`` buffers past
 memory; ``upgraded`` is what stays open; ``answers`` are responses of our own; ``logs`` is the access log. ``front`` is what all connections share; ``mounts``
@@ -17,14 +17,14 @@ REQUEST_PATH = (
     # The fast path: most requests, in callbacks of the poller and of the pool.
     "http.fast_path.FastPath.run",  # the task sleeps in here
     "http.fast_path.FastPath.on_readable",  # the client has sent bytes
-    "http.fast_path.FastPath._next_request",  # where every request begins, with its ``Head``: codecs/http1, codecs/plain_request
+    "http.fast_path.FastPath._next_request",  # where every request begins, with its ``Head``: codecs/http1; leaf: codecs/plain_request
     "http.init_request.init_request",  # who asks, for which application: an ``Exchange``
-    "http.buffer_body.take_body_nowait",  # the body, if it is here already
-    "http.fast_path.FastPath._check_out",  # borrow a process: pool/checkouts (several fronts: fronts/leased_pool), core/recorder, core/borrowing. Or wait for ``on_granted``
-    "http.send_request.send_request",  # both paths: head and body in one write: pool/session, codecs/worker_protocol
-    "http.fast_path.FastPath.on_response",  # the process has answered: the whole response in one read: codecs/session_protocol
-    "http.fast_path.FastPath._send_response",  # give the process back (pool/session), then answer the client: codecs/plain_message, codecs/response_framing
-    "http.client.Client.log",  # both paths: count the request, and record it (below). ``_next_request`` goes on
+    "http.buffer_body.take_body_nowait",  # only if the request has one: the body, if it is here already
+    "http.fast_path.FastPath._check_out",  # borrow a process: pool/checkouts (several fronts: fronts/leased_pool), core/borrowing. Or wait for ``on_granted``. Leaf: core/recorder
+    "http.send_request.send_request",  # both paths: head and body in one write: pool/session; leaves: codecs/worker_protocol, codecs/session_protocol
+    "http.fast_path.FastPath.on_response",  # the process has answered: the whole response in one read
+    "http.fast_path.FastPath._send_response",  # give the process back (pool/session), then answer the client: codecs/plain_message. Leaves: codecs/response_head, codecs/response_framing
+    "http.client.Client.log",  # both paths: count the request (leaf: core/metric_counts), and record it (below). ``_next_request`` goes on
     # The slow path: what the fast path does not do, or what takes long, goes on where the fast path has stopped.
     "http.fast_path.FastPath._leave_to_slow_path",  # wakes the task
     "http.connection.Connection._finish_on_slow_path",  # the steps below, in this order

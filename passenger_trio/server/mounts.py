@@ -59,7 +59,7 @@ class Route:
         self.tally: RequestTally = RequestTally()
         """Its finished requests."""
         self.to_fold: list[Any] = self.tally.to_fold
-        """Where the next ones are appended."""
+        """The tally's own list: where the next ones are appended (``Client.log``)."""
         self.group_name: str = key.name
         self.script_name: bytes = _script_name(app)
         self.host_names: tuple[bytes, ...] = tuple(_host_name(host) for host in app.host_name)

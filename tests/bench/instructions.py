@@ -40,7 +40,7 @@ from passenger_trio.server.mounts import Route
 from passenger_trio.spawning.dummy import DummyProcess, DummySpawner
 from passenger_trio.system.raw_stream import RawStream
 
-FEW, MANY = 400, 1400
+FEW, FOLD_AT = 400, 1400
 
 _PLAIN = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8765\r\n\r\n"
 _BROWSER = (
@@ -158,7 +158,7 @@ async def _serve(connections: int, request: bytes, leased: bool, count: int) -> 
 def count(work: str, *more: str) -> int:
     """Instructions for each request."""
     totals = []
-    for requests in (FEW, MANY):
+    for requests in (FEW, FOLD_AT):
         command = ["valgrind", "--tool=cachegrind", "--cache-sim=no", f"--cachegrind-out-file={os.devnull}"]
         told = subprocess.run(
             [*command, sys.executable, __file__, work, str(requests), *more],
@@ -170,7 +170,7 @@ def count(work: str, *more: str) -> int:
         match = re.search(r"I +refs: +([0-9,]+)", told)
         assert match is not None, told
         totals.append(int(match[1].replace(",", "")))
-    return (totals[1] - totals[0]) // (MANY - FEW)
+    return (totals[1] - totals[0]) // (FOLD_AT - FEW)
 
 
 def main() -> None:

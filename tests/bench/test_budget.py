@@ -172,7 +172,7 @@ async def test_OB2_counting_a_request_calls_nothing() -> None:
         sys.setprofile(None)
     # The rest is of the tallies that the routes begin with, and of sorting.
     assert calls["finished"] == 0
-    assert calls["fold"] == (WARM + MEASURED) * 5 // tally_module.MANY
+    assert calls["fold"] == (WARM + MEASURED) * 5 // tally_module.FOLD_AT
     assert calls.total() < (WARM + MEASURED) / 4
 
 

@@ -4,8 +4,8 @@ A stage begins with ``enter``, which is given how long it may last. When the dea
 calls ``on_deadline``. That cancels the scope around the stage, unless the stage gave something else to do.
 ``connection.py`` looks up the next step.
 
-Law: only ``enter`` and ``enter_fast_path`` begin a stage, and only they set its deadline (a relay moves its own). One exception: the fast path sets APP for the step
-that borrows a process, in which nothing waits."""
+Law: only ``enter`` and ``enter_fast_path`` begin a stage, and only they set its deadline (a relay moves its own). One exception: ``FastPath._next_request``
+sets APP without a deadline, because nothing waits before the next ``enter_fast_path``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collections.abc import Callable
 import trio
 
 from passenger_trio.codecs.http1 import ClientSide
-from passenger_trio.core.metric_counts import MANY
+from passenger_trio.core.metric_counts import FOLD_AT
 from passenger_trio.server.front import Front
 from passenger_trio.server.http.exchange import Exchange
 from passenger_trio.server.http.interruptions import ClientGone
@@ -177,7 +177,7 @@ class Client:
     def log(self, exchange: Exchange) -> None:
         """An exchange is over: count it, and give the access log its record."""
         now = self.current_time()
-        # ``RequestTally.finished``, without the call (OB2).
+        # This is ``route.tally.finished(...)`` without the call (OB2): ``route.to_fold`` is the tally's own list.
         to_fold = exchange.route.to_fold
         to_fold += (
             exchange.head.method,
@@ -186,7 +186,7 @@ class Client:
             exchange.queue_time,
             exchange.app_time,
         )
-        if len(to_fold) >= MANY:
+        if len(to_fold) >= FOLD_AT:
             exchange.route.tally.fold()
         if exchange.spans is not None:
             exchange.spans.finish(exchange, exchange.client(self.peer.address), now)

@@ -112,7 +112,7 @@ class Exchange:
 
     # Written by: fast_path, send_request, connection
     asked: float = 0.0
-    """When the process was given the request, in monotonic seconds; 0: it was not, or it is the fast path that waits for the process (``Client.since``)."""
+    """When the process was given the request, in monotonic seconds; 0: not yet; or the fast path waits for the response, and ``Client.since`` has this time."""
 
     # Written by: fast_path
     app_time: float = 0.0

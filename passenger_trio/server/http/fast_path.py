@@ -24,7 +24,7 @@ stored it: in the ``Exchange``, and in the connection's stage.
 
 Laws: a step neither waits nor raises, and is atomic. While the task sleeps here nobody else touches the connection's exchange and sockets. Once the task runs
 again, all callbacks of the fast path have been removed, also the pool's. ``on_granted`` does not call the pool, which may be in the middle of other grants. An
-error that a step finds is kept for the task (``failure``), which knows what the error means. If the task would meet the same error by trying again, it is not kept.
+error that a step finds is stored for the task (``failure``), which knows what the error means. An error that the task will meet again by itself is not stored.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class FastPath:
     async def run(self) -> bool:
         """Serve requests. Always a checkpoint.
 
-        It begins with the exchange in hand, if its request is here and no process was borrowed; else with the next request.
+        If the slow path hands back a request whose body it has read, they start with that one (``_check_out``); else with the next one (``_next_request``).
 
         :return: True: ``exchange``, if there is one, and ``failure`` need the task. False: the connection is to end.
         """
@@ -108,6 +108,7 @@ class FastPath:
         return self._result
 
     def _register(self) -> None:
+        """The poller calls ``on_ready`` of a registration as long as bytes are unread. It looks it up for each event, so another step may be put in its place."""
         stream = self._client.stream
         self._registration = stream.registration = self._client.front.poller.register(
             stream.fd, READABLE, self.on_readable
@@ -159,9 +160,8 @@ class FastPath:
             if head_begun:
                 head = codec.next_head()
                 if head is not None:
-                    client.stage = (
-                        Stage.APP
-                    )  # the old deadline stays: nothing waits before the next stage sets its own, and ``since``
+                    # ``due`` and ``since`` are still those of the stage before: ``enter_fast_path`` or ``enter`` sets both before anything waits.
+                    client.stage = Stage.APP
                     client.served += 1
                     client.front.requests += 1
                     client.exchange = exchange = init_request(client, head, now)
@@ -250,9 +250,8 @@ class FastPath:
         if not exchange.body_sent:
             self._leave_to_slow_path()
             return
-        if (
-            stream.registration is not None
-        ):  # it was idle: ``Process.keep`` has left it registered, with ``_stirred`` in this place
+        if stream.registration is not None:
+            # An idle stream is still registered: ``Process.keep`` has put ``_stirred`` in this place.
             stream.registration.on_ready = self.on_response
         else:
             try:

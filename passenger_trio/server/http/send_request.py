@@ -103,11 +103,11 @@ def _ask_for_websocket(exchange: Exchange, session: Session, connection_pairs: b
 
 
 def _stream(exchange: Exchange, session: Session, now: float) -> RawStream:
-    """A stream to the process: one that it keeps, unless that has ended meanwhile, or says what nobody has asked for (R41). A new one for a second try, and
-    for what could not have a second try where the first might meet a process that ends its idle streams (R30).
+    """A stream to the process: an idle one, unless it has ended meanwhile, or the process has sent something without a request (R41).
 
-    One that was given straight from one request to the next in the queue is not looked at, if the process speaks by a loader of ours: under load that is
-    every one, and a look costs as much as a read.
+    A new one is opened for a second try. It is also opened if the request may not have a second try and the process may end its idle streams (R30).
+    An idle stream is not probed if another request left it less than a millisecond ago, this request has waited in the queue, and the process uses a
+    loader of ours: under load that is every stream, and a probe costs as much as a read.
     """
     new = exchange.retried > 0 or not (
         session.worker_protocol.keeps_idle or exchange.head.method in exchange.route.retried_methods
