@@ -297,7 +297,7 @@ class ServerOptions:
     port: int = option(3000, "TCP port to listen on (0: any free one)", short="p", variables=("PORT",))
     socket: str = option("", "listen on this Unix socket instead", kind="path", short="S")
     socket_mode: str = option("0666", "mode of the Unix socket's file, octal: who may connect", kind="mode")
-    socket_backlog: int = option(2048, "length of the error_kernel's queue of connections not yet accepted")
+    socket_backlog: int = option(2048, "length of the kernel's queue of connections not yet accepted")
     lifeline: int = option(
         0,
         "end at once when the process with this pid has ended (0: none); for programs that start the command and may be killed",

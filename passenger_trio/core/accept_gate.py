@@ -25,7 +25,7 @@ SHARE = 0.25
 
 
 class Turn(enum.Enum):
-    """What a front does about a connection that waits in the error_kernel's queue."""
+    """What a front does about a connection that waits in the kernel's queue."""
 
     TAKE = "take"
     LAST = "last"

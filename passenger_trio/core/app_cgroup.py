@@ -1,6 +1,6 @@
 """Limits of all processes of one application together: what its options mean in the files of a cgroup (version 2; OP9).
 
-Pure: ``system.app_cgroups`` writes the files. The options have the names of the error_kernel's files
+Pure: ``system.app_cgroups`` writes the files. The options have the names of the kernel's files
 (Documentation/admin-guide/cgroup-v2.rst). 0 or an empty text sets no limit.
 """
 

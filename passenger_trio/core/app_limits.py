@@ -22,7 +22,7 @@ from passenger_trio.options import AppOptions
 __all__ = ["UNLIMITED", "AppLimits", "Rights", "check_grantable", "limits_of", "parse_core"]
 
 UNLIMITED = -1
-"""As the error_kernel's RLIM_INFINITY."""
+"""As the kernel's RLIM_INFINITY."""
 _LONGEST = 2**63 - 1
 
 

@@ -32,7 +32,7 @@ class FrontSetup:
 
 
 def offset_of_clock() -> float:
-    """Trio's clock less the error_kernel's. Trio adds a random number, so that nobody relies on the value; but owner and fronts compare times."""
+    """Trio's clock less the kernel's. Trio adds a random number, so that nobody relies on the value; but owner and fronts compare times."""
     return trio.current_time() - time.perf_counter()
 
 

@@ -23,7 +23,7 @@ from passenger_trio.system.unix_peers import PeerCredentials, peer_credentials, 
 __all__ = ["is_ours", "take_into_use", "wait_exit_status"]
 
 _TIME = 5.0
-"""Seconds in which it must take a message that fits into the error_kernel's buffer, unless the environment is huge."""
+"""Seconds in which it must take a message that fits into the kernel's buffer, unless the environment is huge."""
 
 
 def is_ours(peer: PeerCredentials) -> bool:

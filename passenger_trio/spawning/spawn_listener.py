@@ -1,10 +1,10 @@
 """The spawn listener: loaders connect back to ``spawn.sock``, and each becomes a control connection.
 
-It knows the pending spawns, the ``hello`` message and the error_kernel's credentials of a connection. After ``hello`` the spawner
+It knows the pending spawns, the ``hello`` message and the kernel's credentials of a connection. After ``hello`` the spawner
 reads the connection.
 
 A spawn first registers itself (``expect``: a fresh single-use token, and which peers may present it), then starts the
-program. A connection is accepted when its token belongs to a pending spawn and the error_kernel's credentials fit. What a peer
+program. A connection is accepted when its token belongs to a pending spawn and the kernel's credentials fit. What a peer
 says of itself is never believed (R47). Every other connection is closed after ``_HELLO_TIME``. When more than
 ``_MAX_CALLERS`` wait for that, strangers are closed first (KE5, ``core.caller_limit``).
 
@@ -260,7 +260,7 @@ class SpawnListener:
         self._caller_limit.leave(number)
 
     def _expects(self, peer: PeerCredentials) -> bool:
-        """Whether the peer may belong to a pending spawn. Only the error_kernel's credentials are known yet."""
+        """Whether the peer may belong to a pending spawn. Only the kernel's credentials are known yet."""
         try:
             return any(pending.accepts(peer) for pending in self._expected.values())
         except OSError:

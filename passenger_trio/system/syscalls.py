@@ -2,7 +2,7 @@
 does not.
 
 Where the standard library has the function, that function is used. Otherwise the system call is
-made with ``ctypes``, with the same arguments, result and errors. The constants are the error_kernel's.
+made with ``ctypes``, with the same arguments, result and errors. The constants are the kernel's.
 They, and the numbers of new calls, are the same on every architecture that we know.
 """
 

@@ -23,7 +23,7 @@ from passenger_trio.late_patterns import Late
 __all__ = ["LONGEST", "serve_requests"]
 
 LONGEST = 128 * 1024
-"""Bytes of a request. The error_kernel's default for a socket's buffer holds it."""
+"""Bytes of a request. The kernel's default for a socket's buffer holds it."""
 
 
 def serve_requests(number: int) -> dict[str, Any] | None:

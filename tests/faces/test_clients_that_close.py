@@ -89,7 +89,7 @@ def test_a_client_that_half_closes_has_its_whole_response(client_of: LiveApp, pa
 
 @ON["asyncio"]
 def test_an_http_1_0_client_is_not_asked(client_of: LiveApp) -> None:
-    """RFC 9110 15.2: no interim response to an HTTP/1.0 client. The error_kernel's probes find out."""
+    """RFC 9110 15.2: no interim response to an HTTP/1.0 client. The kernel's probes find out."""
     with client_of.connect() as client:
         client.send(b"GET /gate HTTP/1.0\r\nHost: x\r\n\r\n")
         client.send_eof()

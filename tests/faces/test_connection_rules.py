@@ -573,7 +573,7 @@ class TestOneAfterTheOther:
             assert client.read_response().text == "hello"
 
     def test_R31_a_client_that_pipelines_for_ever_is_not_read_for_ever(self, start: Start, at_gate: Gate) -> None:
-        """The error_kernel's buffers fill, and ours do not."""
+        """The kernel's buffers fill, and ours do not."""
         server = start()
         with server.connect() as client:
             client.send(request("/gate"))

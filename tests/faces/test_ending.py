@@ -188,7 +188,7 @@ class TestTheSecondSignal:
                 time.sleep(milliseconds / 1000)  # not for a fact: to reach many different moments
                 server.send_signal(signal.SIGTERM)
                 code = server.wait()
-                # Before Python has come as far as our first line the error_kernel's answer is the only one.
+                # Before Python has come as far as our first line the kernel's answer is the only one.
                 assert code in (0, -signal.SIGTERM), server.log_tail
                 assert "Traceback" not in server.log_tail
 

@@ -334,7 +334,7 @@ class TestAWorkerThatDoesNotEnd:
 class TestWhatAnApplicationLeaves:
     @METHODS
     def test_a_daemon_that_forked_twice_is_gone_with_the_server(self, method: str) -> None:
-        """F37. It has a session of its own and is nobody's child but, by the error_kernel's doing, ours."""
+        """F37. It has a session of its own and is nobody's child but, by the kernel's doing, ours."""
         with Supervisor.start(BEHAVIOURS, "--spawn-method", method) as server:
             daemon = int(server.get("/daemon").text)
             assert is_running(daemon)
@@ -355,7 +355,7 @@ class TestWhatAnApplicationLeaves:
     @METHODS
     @pytest.mark.parametrize("stopped", [False, True], ids=["it listens", "it cannot listen"])
     def test_R39_workers_end_with_a_supervisor_that_is_killed(self, method: str, stopped: bool) -> None:
-        """Both ways: by the end of the death pipe, which reaches grandchildren; by the error_kernel's signal at a parent's death, which reaches a process that is not running."""
+        """Both ways: by the end of the death pipe, which reaches grandchildren; by the kernel's signal at a parent's death, which reaches a process that is not running."""
         with Supervisor.start(BEHAVIOURS, *("--spawn-method", method, "--min-instances", "2")) as server:
             if stopped:
                 for pid in server.pids:

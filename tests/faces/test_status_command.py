@@ -189,7 +189,7 @@ class TestTheAdminSocket:
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
     def test_refuses_another_user_that_comes_through(self, live_app: LiveApp, passenger_log: LiveLog) -> None:
-        """The file's mode stops him; and if it did not, the error_kernel's word would: here the mode lets everybody in. (Only root can play somebody else.)"""
+        """The file's mode stops him; and if it did not, the kernel's word would: here the mode lets everybody in. (Only root can play somebody else.)"""
         stranger = 65534 if os.geteuid() == 0 else os.geteuid()
         caller = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.sendall(b'GET /v1/status HTTP/1.0\\r\\n\\r\\n')\n"
         caller += "while data := s.recv(65536): print(data.decode(), end='')"

@@ -129,7 +129,7 @@ def test_what_runs_since_the_import(tmp_path: Path, library: str) -> None:
 
 @pytest.mark.parametrize("root", ["gevent", "eventlet"], indirect=True)
 def test_the_preloader_reaps(root: Path) -> None:
-    """Fault 9: ``os.waitpid`` is the error_kernel's own, so no zombie is left, and every exit is told."""
+    """Fault 9: ``os.waitpid`` is the kernel's own, so no zombie is left, and every exit is told."""
     with FakeSupervisor() as supervisor:
         preloader = supervisor.start(command(preload=True), root, "app.py")
         for _ in range(3):

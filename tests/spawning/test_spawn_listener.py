@@ -262,7 +262,7 @@ async def test_a_caller_has_five_seconds(nothing_left: Path, autojump_clock: Moc
 async def test_more_silent_callers_than_may_wait_keep_no_loader_out(
     nothing_left: Path, autojump_clock: MockClock
 ) -> None:
-    """KE5, fault 12: the oldest stranger goes for a loader, which is expected by the error_kernel's word before it has said anything."""
+    """KE5, fault 12: the oldest stranger goes for a loader, which is expected by the kernel's word before it has said anything."""
     who: list[Callable[[PeerCredentials], bool]] = [nobody]
     async with open_spawn_listener(nothing_left) as spawn_listener:
         with spawn_listener.expect("worker", lambda peer: who[0](peer)) as pending:

@@ -1,7 +1,7 @@
 """One application floods, and another one's clients are timed: alone, beside each flood, and beside processes that take as much of the processor
 without flooding us (KE7). Prints a table; it decides nothing.
 
-Where there are fewer cores than busy processes the error_kernel's scheduler delays everybody. So each flood has a base of its own, measured right behind it:
+Where there are fewer cores than busy processes the kernel's scheduler delays everybody. So each flood has a base of its own, measured right behind it:
 as many processes as the flood's clients and workers, which together are busy for as long as those were. What the event loop does to others is the
 difference to that base. What is shown are medians of three rounds, in each of which the three are measured one after another: a machine is not equally quiet all the time.
 

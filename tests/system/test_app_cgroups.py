@@ -1,4 +1,4 @@
-"""OP9: a cgroup for each application. The controllers are tried with a directory that keeps the error_kernel's rules about them;
+"""OP9: a cgroup for each application. The controllers are tried with a directory that keeps the kernel's rules about them;
 that it does is verified with the real cgroupfs, as far as that can be written. ``tests/faces/test_cgroups_of_applications.py``
 has the real tree, with real processes.
 """

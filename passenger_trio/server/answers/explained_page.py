@@ -80,7 +80,7 @@ _TABLE: dict[str, tuple[str, Callable[[Failed], str]]] = {
         "The process did not finish its response",
         lambda failed: (
             "Look at what it wrote, below, and for what ended it: a call of exit, a signal, a crash of an extension "
-            "module, the error_kernel's OOM killer (dmesg)."
+            "module, the kernel's OOM killer (dmesg)."
             if failed.evidence is not None and failed.evidence.end is not None
             else "Look in the log for what became of the process, and in the application for what closes its connection."
         ),

@@ -3,7 +3,7 @@
 * A hang-up cannot be seen behind unread bytes. So bytes that the client sends ahead are read, up to a limit (R31).
 * A half-close is not a hang-up: the client may have sent everything, and wait for its answer (R28).
 * A client that closed its socket altogether looks like a half-close at first. Writing to it shows the difference:
-  ``half_closed`` is called so that a caller can do that. Else the error_kernel's probes show it within about a minute
+  ``half_closed`` is called so that a caller can do that. Else the kernel's probes show it within about a minute
   (``RawStream.probe_peer``); they send no bytes to the client.
 
 Law: between ``begin`` and ``end`` nothing else reads from the client. After ``gone`` was called, nothing is called any

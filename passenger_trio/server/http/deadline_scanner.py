@@ -104,7 +104,7 @@ class DeadlineScanner:
                 if connection.stage_number == number:
                     try:
                         connection.expire()
-                    except Exception as error:  # noqa: BLE001  the error error_kernel's
+                    except Exception as error:  # noqa: BLE001  the error kernel's
                         connection.on_fault(error)
             if now >= self._next_scan:
                 # on_deadline() runs no task: the set does not change under the loop.
@@ -112,7 +112,7 @@ class DeadlineScanner:
                     try:
                         if connection.due <= now:
                             connection.on_deadline(now)
-                    except Exception as error:  # noqa: BLE001  the error error_kernel's
+                    except Exception as error:  # noqa: BLE001  the error kernel's
                         connection.on_fault(error)
                 self._rests = not self._connections
                 self._next_scan = now + (_REST if self._rests else _SCAN)

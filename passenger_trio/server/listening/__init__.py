@@ -1,1 +1,1 @@
-"""Listening sockets and accepting: from the error_kernel's queue to a connection."""
+"""Listening sockets and accepting: from the kernel's queue to a connection."""

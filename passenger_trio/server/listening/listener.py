@@ -3,9 +3,9 @@
 One accept loop per listener. Laws:
 
 * An accepted connection is served or closed, never forgotten. An error in one connection costs only that one (KE1).
-* When descriptors run out (R36, F31), idle connections are closed. If that is not enough, new ones wait in the error_kernel's queue. There is no busy loop.
+* When descriptors run out (R36, F31), idle connections are closed. If that is not enough, new ones wait in the kernel's queue. There is no busy loop.
 * Where several fronts share a socket, each leaves connections to those that have fewer (``core/accept_gate.py``).
-* When draining begins, the connections in the error_kernel's queue are accepted, then no more.
+* When draining begins, the connections in the kernel's queue are accepted, then no more.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Listener:
                 if not front.takes_connection:
                     # Only the first time it is known that a client waits. Making room without one would cost an idle connection for nothing.
                     if not turn and not front.make_room():
-                        # Every connection has a request in hand: newcomers wait in the error_kernel's queue.
+                        # Every connection has a request in hand: newcomers wait in the kernel's queue.
                         await trio.sleep(_PAUSE)
                     # Those that were told to end are there until their tasks have run.
                     break
@@ -137,7 +137,7 @@ class Listener:
             sock.close()
 
     def set_backlog(self, backlog: int) -> None:
-        """Change the length of the error_kernel's queue; nobody in it is lost."""
+        """Change the length of the kernel's queue; nobody in it is lost."""
         self._sock.listen(backlog)
 
     def close(self) -> None:
@@ -160,7 +160,7 @@ class Listener:
 
         sock.setblocking(False)
         if self._is_unix:
-            # R11: the peer is judged by the error_kernel's word. It has no address, and none is invented (ED2).
+            # R11: the peer is judged by the kernel's word. It has no address, and none is invented (ED2).
             user = peer_credentials(sock).uid
             peer = Peer("unix", self._front.trusted.trusts_user(user), self._unix_pairs, user)
             return Connection(self._front, RawStream(sock), peer)

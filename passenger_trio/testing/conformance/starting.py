@@ -84,7 +84,7 @@ def listens_on_its_path(stage: Stage) -> None:
 
 @check(shares=True)
 def listens_itself(stage: Stage) -> None:
-    """The worker itself calls listen() on its socket: the supervisor compares the error_kernel's credentials of the listener with the worker's pid (KE5)."""
+    """The worker itself calls listen() on its socket: the supervisor compares the kernel's credentials of the listener with the worker's pid (KE5)."""
     worker = stage.worker()
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(worker.socket_path)

@@ -149,7 +149,7 @@ class Stream:
         self, method: str = "GET", target: str = "/hello", body: bytes = b"", fields: Mapping[str, str] | None = None
     ) -> Response:
         """One session."""
-        # The response may be longer than the error_kernel's buffers, and begin before the worker has read the whole body.
+        # The response may be longer than the kernel's buffers, and begin before the worker has read the whole body.
         sender = threading.Thread(target=self._begin, args=(method, target, body, fields), daemon=True)
         if len(body) > MAX_LINE:
             sender.start()

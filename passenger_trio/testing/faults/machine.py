@@ -2,7 +2,7 @@
 server that does not run for a while.
 
 * ``no_descriptors`` lowers the server's own limit (``prlimit``), and ``pause_supervisor`` is SIGSTOP:
-  both are the error_kernel's doing, and need nothing.
+  both are the kernel's doing, and need nothing.
 * The disk and the clock are changed at the boundary of the system calls, by a library of 100 lines
   (``machine_calls.c``) that the server is started with. It is compiled when it is first needed, so it
   needs a C compiler. ``Machine.environment`` is for the start of the server.

@@ -81,7 +81,7 @@ class NativeThread:
 
 
 def tasks():
-    """The error_kernel's numbers of this process's threads, including those that Python does not know."""
+    """The kernel's numbers of this process's threads, including those that Python does not know."""
     try:
         return set(listdir("/proc/self/task"))
     except OSError:

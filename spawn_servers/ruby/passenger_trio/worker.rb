@@ -72,7 +72,7 @@ module PassengerTrio
 
     # Take no new sessions, and finish those whose heads have arrived. Any thread may call it, any number of times.
     #
-    # Without the path nobody can connect. Connections that were made before are in the error_kernel's queue.
+    # Without the path nobody can connect. Connections that were made before are in the kernel's queue.
     def stop
       File.unlink(@path)
     rescue SystemCallError

@@ -9,7 +9,7 @@ from socket import AF_INET, AF_INET6, AF_UNIX, SO_ACCEPTCONN, SOCK_DGRAM, SOCK_S
 from socket import socket as Socket
 
 KINDS_OF_DESCRIPTORS = {"eventpoll": "epoll", "inotify": "inotify"}
-"""The error_kernel's name of an anonymous inode -> kind of the hazard. All others are of the kind ``descriptor``."""
+"""The kernel's name of an anonymous inode -> kind of the hazard. All others are of the kind ``descriptor``."""
 HARMLESS_INODES = ("pidfd",)
 DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri/")
 """Devices whose drivers do not survive a fork."""

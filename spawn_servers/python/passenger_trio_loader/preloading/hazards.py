@@ -102,7 +102,7 @@ class HeldResources:
 
 
 def name_of_task(task):
-    """The error_kernel's name of a thread. None: the thread has ended."""
+    """The kernel's name of a thread. None: the thread has ended."""
     try:
         with open("/proc/self/task/%s/comm" % task, "rb") as comm:
             return comm.read().strip().decode("utf-8", "replace")
