@@ -7,9 +7,9 @@ Laws
 
 * A group that is not in ``PoolState.active`` is inactive. (``invariants`` checks it after every step.)
 * A group becomes active in the step that gives it a waiter, an attempt, a preloader or a minimum, or changes it by an
-  operator's order. Everything else that a group can have comes of these.
-* An inactive group may stay in there for a while. ``drop_inactive`` removes it: ``tick`` calls it, and so does a step that
-  adds a group, once as many were added as the last call has left. So the cost for each added group is constant.
+  operator's order. Everything else that a group can have comes from these.
+* An inactive group may stay in ``PoolState.active`` for a while, until ``drop_inactive`` removes it. ``tick`` calls that. A
+  step that adds a group calls it when ``active`` has doubled since the last call. So each added group costs the same.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def is_inactive(group: GroupState) -> bool:
 
 
 def set_active(pool: PoolState, group: GroupState) -> None:
-    """Something happens in the group from now on."""
+    """Let ``tick`` look at the group from now on: something in it may become due."""
     pool.active[group.key] = group
 
 
 def drop_inactive(pool: PoolState, *, only_if_many: bool = False) -> None:
-    """Take out the groups that are inactive.
+    """Remove the inactive groups from ``PoolState.active``.
 
-    :param only_if_many: only if as many have come as were left at the last time.
+    :param only_if_many: only if ``active`` has doubled since the last call.
     """
     if only_if_many and len(pool.active) < 2 * pool.active_before + _FEW:
         return

@@ -32,7 +32,7 @@ _PERCENT = re.compile(r"([0-9]+)%", re.ASCII)
 def files_of(app: AppOptions) -> dict[str, str]:
     """File -> its content, for the limits that are set.
 
-    :raises OptionError: ``cpu_max`` is not one.
+    :raises OptionError: ``cpu_max`` has none of the forms of ``parse_cpu_max``.
     """
     wanted = {
         "memory.high": str(app.memory_high) if app.memory_high else "",
@@ -46,9 +46,9 @@ def files_of(app: AppOptions) -> dict[str, str]:
 
 def parse_cpu_max(text: str, option: str = "--cpu-max") -> str:
     """The content of ``cpu.max`` from ``150%`` (of one core), or from ``QUOTA`` or ``QUOTA PERIOD`` in microseconds as
-    the kernel has it. ``""`` from ``""``.
+    the kernel has it. An empty text sets no limit, and stays empty.
 
-    :raises OptionError: it is none of them, or the kernel does not take it.
+    :raises OptionError: the text has none of these forms, or the kernel would reject the value.
     """
     if text == "":
         return ""

@@ -3,7 +3,8 @@
 Pure: ``system.resource_limits`` sets them. A value is both the soft and the hard limit. 0 (or an empty text) leaves the server's
 own.
 
-Law: a limit that the server may not grant is an error before anything starts, and not a process that does not start.
+Law: a limit that the server may not grant is an error before anything starts. It is never found out by a process that fails
+to start.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def limits_of(app: AppOptions) -> AppLimits:
 
     :raises OptionError: ``core`` is not a size.
     """
-    if _SAID(app) == _NOTHING_SAID:  # so do nearly all of thousands of applications
+    if _SAID(app) == _NOTHING_SAID:  # the usual case: most applications set no limit
         return _NO_LIMITS
     wanted = {
         "NOFILE": app.open_files or None,
@@ -89,7 +90,7 @@ _OPTION_OF = {
 
 @frozen
 class Rights:
-    """What the server may grant. Root in a container often has not all of root's capabilities.
+    """What the server may grant. Root in a container often lacks some of root's capabilities.
 
     :ivar may_raise: limits above its own hard ones (CAP_SYS_RESOURCE).
     :ivar may_hasten: a nice value below its own (CAP_SYS_NICE).

@@ -69,6 +69,6 @@ def choose(
 
 
 def _claims(app: AppOptions) -> list[tuple[str, str]]:
-    """What no two applications may have."""
+    """What must be unique among applications."""
     places = [f"{host.lower()}{app.base_uri.rstrip('/')}" for host in app.host_name or ("",)]
     return [("the name", f"{app.name} ({app.environment})"), *(("the place", place or "/") for place in places)]

@@ -4,7 +4,7 @@ This module knows the failures of one group and their times. It never knows proc
 limits on their numbers.
 
 A *failure* is one of three: a spawn that failed; a spawn that the shell abandoned although the policy
-did not ask for that; a *crash*, which is a process that went away by itself before it had served a
+did not ask for that; a *crash*, which is a process that ended by itself before it had served a
 session and before it was ``backoff_max`` seconds old. Without the last kind, a program that becomes
 ready and then dies at once would be spawned as fast as the machine can.
 

@@ -112,8 +112,8 @@ class Borrowing:
             one only if the group has no other.
         :param wanted: the process of the sticky session that the request belongs to. If it is enabled, the request
             waits for it.
-        :param since: when the request came, if it waits at a front since before now: its place in the queue is by that.
-        :param lent: slots of the group that other fronts have: an idle one comes back soon.
+        :param since: when the request came, if it has already waited at a front. Its place in the queue counts from then.
+        :param lent: slots of the group that other fronts hold. An idle one comes back soon.
         """
         state = self.state
         if waiter in state.waiters:
@@ -153,9 +153,9 @@ class Borrowing:
         return [] if scaling.has_enough(state, group) else scaling.start_spawns(state, now, (group,))
 
     def renew(self, waiter: WaiterId, since: float) -> None:
-        """The waiter of a front stands for another request now, which came then. Only for requests that take every process.
+        """Let the waiter of a front stand for another request, which came at ``since``. Both requests accept any process.
 
-        It changes who is served first, and nothing else. Nothing happens if the waiter was answered before.
+        Only the order of the queue changes. Nothing happens if the waiter was answered before.
         """
         group = self.state.waiters.get(waiter)
         if group is not None:
@@ -275,7 +275,7 @@ class Borrowing:
         return scaling.start_spawns(state, now, state.active.values())
 
     def session_running(self, session: SessionId, since: float | None, now: float) -> list[Command]:
-        """Since when the request runs that such a session serves now; None: it serves none. For ``max_request_time``.
+        """Note when the request began that such a session serves now (None: it serves none), for ``max_request_time``.
 
         :raises InvariantBroken: the session is not open.
         """

@@ -47,9 +47,12 @@ def has_headroom(pool: PoolState, group: GroupState) -> bool:
 
 
 def has_ground(pool: PoolState) -> bool:
-    """Whether a group may grow below the hard ceiling. Slow replacements do not count: they may hang, and other groups do not wait for them."""
+    """Whether the hard ceiling leaves room for a group to grow.
+
+    A slow replacement does not count: it may hang, and other groups must not wait for it.
+    """
     if pool.total < pool.ceiling:
-        return True  # nearly always, and asked for each request that waits
+        return True  # the usual case, and on the path of each request that waits
     hung = sum(attempt.slow and attempt is attempt.group.replacement for attempt in pool.attempts.values())
     return pool.total - hung < pool.ceiling
 

@@ -63,7 +63,7 @@ _WORDS = {reason.value: reason.name.lower() for reason in Reason}
 
 
 def reason_word(why: str) -> str:
-    """One word for the text of a reason, for metrics; ``other``: no command has it."""
+    """One word for the text of a reason, for metrics; ``other`` if no command has that reason."""
     return _WORDS.get(why, "other")
 
 

@@ -1,7 +1,7 @@
 """How many descriptors clients may use (R36): their connections, and the files of the buffers between them
 and the processes.
 
-Others measure the facts, which come as numbers; this module decides. One part of the process's limit is
+Other modules measure, and this module decides. One part of the process's limit is
 reserved for what the server needs to stay alive (its pool, its sockets, ``/proc``), another for the
 streams to the processes. Connections and buffer files share the rest, first come, first served. The
 server never closes a connection to get a file. A buffer that gets no file stays in memory, which

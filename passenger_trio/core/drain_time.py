@@ -39,7 +39,7 @@ def begin(process: ProcessState, now: float) -> None:
 
 
 def limit_changed(group: GroupState) -> None:
-    """The processes that drain have the new time, counted from when they were detached."""
+    """Apply the new limit to the processes that drain already, counted from when each was detached."""
     limit = group.limits.max_drain_time
     for process in group.detached.values():
         if is_draining(process):

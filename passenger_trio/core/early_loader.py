@@ -1,4 +1,4 @@
-"""Whether an application's first program may be started before the server is there (``early_start``)."""
+"""Whether the application's first program may start before the server itself has started (``early_start``)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["may_start_early"]
 
 
 def may_start_early(config: Config) -> bool:
-    """Whether the first spawn is certain, and of which application: there is one, which shall have a process from the start."""
+    """Whether the first spawn is already certain: the only application is known, and it has a process from the start."""
     if len(config.apps) != 1 or config.server.apps_dir:
         return False
     app = config.apps[0]

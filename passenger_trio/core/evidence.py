@@ -17,7 +17,7 @@ class ProcessEnd:
     """How a process has ended.
 
     :ivar how: ``"exit status 3"``, ``"killed by signal 9 (SIGKILL)"``.
-    :ivar reason: why the server has ended it; empty: it ended by itself.
+    :ivar reason: why the server ended it; empty: it ended by itself.
     :ivar output: the last lines that it wrote, oldest first.
     """
 

@@ -1,10 +1,10 @@
-"""How much of the event loop's time floods get while others are served: all of them together at most half of it, and heavy ones at
-most an eighth (KE7).
+"""How much of the event loop's time floods may use while other clients are served (KE7).
 
-A flood is a stream of many small pieces; a heavy one's are tiny (``core.read_size``). Its steps are measured. When they have taken
-``BUDGET``, the next step waits: for as long as they took, or seven times as long after steps of heavy floods. Slowed, the process and
-the client that flood wait for full sockets, and leave the processor to others where there are few cores. A flood that runs alone
-is not slowed.
+A *flood* is a stream of many small pieces; the pieces of a *heavy* flood are tiny (``core.read_size``). Each step of a flood is
+timed. When the steps have taken ``BUDGET``, the next one waits: for as long as they took, or seven times as long after steps of
+heavy floods. So all floods together get at most half of the event loop's time, and heavy ones at most an eighth. The process and
+the client of a slowed flood wait for full sockets, which leaves the processor to others on a machine with few cores. A flood
+that runs alone is not slowed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BESIDE = 0.1
 
 
 class FloodShare:
-    """Of all floods of one event loop. All times are monotonic seconds."""
+    """The share of all floods of one event loop. Times are monotonic seconds."""
 
     __slots__ = ("_began", "_due", "_each", "_used")
 

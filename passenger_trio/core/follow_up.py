@@ -1,6 +1,6 @@
 """What follows a fact: which waiters are refused, which removed group may go, what starts, and when the pool is empty.
 
-The facts are ``policy``'s methods; the steps here are what several of them end with.
+A fact is a method of ``policy``. Several facts have the same consequences; each function here is one consequence.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def work_if_idle(state: PoolState, process: ProcessState, now: float) -> list[Co
 
 
 def let_go(state: PoolState, now: float) -> list[Command]:
-    """What the groups that were removed do not need any more."""
+    """Retire what the removed groups do not need any more."""
     return resizing.let_go(state, now) if state.leaving else []
 
 

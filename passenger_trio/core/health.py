@@ -2,7 +2,7 @@
 
 Three questions, named as in Kubernetes:
 
-* ``livez``: whoever gets this answer was answered by the event loop. It is never "no": a server that hangs does not answer.
+* ``livez``: whether the event loop runs. The answer is never "no": a server that hangs does not answer.
 * ``startupz``: whether the applications are ready for the first time (``readiness``).
 * ``readyz``: whether a request that is sent now has a chance: the server has started, does not drain, and at least one
   application has capacity. One application of several that fails does not take the others out of a load balancer;
@@ -29,9 +29,9 @@ QUESTIONS = ("livez", "readyz", "startupz")
 class Facts:
     """What the answers depend on.
 
-    :ivar started: whether the server has been ready.
-    :ivar draining: whether it stops, or closes connections after their response.
-    :ivar pool: all groups, or only those in which something happens.
+    :ivar started: whether the server has ever been ready.
+    :ivar draining: whether the server stops, or closes connections after their response.
+    :ivar pool: all groups, or only the active ones.
     """
 
     started: bool
@@ -41,7 +41,11 @@ class Facts:
 
 @frozen
 class Check:
-    """One condition. :ivar reason: why it is not met; ``""``: it is. :ivar is_app: of one application."""
+    """One condition.
+
+    :ivar reason: why it is not met; ``""``: it is met.
+    :ivar is_app: whether the condition is about one application.
+    """
 
     name: str
     reason: str = ""
@@ -52,7 +56,7 @@ class Check:
 class Health:
     """An answer.
 
-    :ivar checks: each condition, for people; the last ones say which application is meant.
+    :ivar checks: each condition, for people; conditions about one application come last.
     """
 
     question: str
@@ -67,7 +71,7 @@ class Health:
     def text(self, *, verbose: bool, brief: bool = False) -> str:
         """The body of the HTTP answer: ``ok`` or the first reason; with ``verbose`` a line for each check.
 
-        :param brief: none for each application.
+        :param brief: leave out the lines about single applications.
         """
         if not verbose:
             return "ok\n" if self.ok else f"{next(check.reason for check in self.checks if check.reason)}\n"
@@ -87,7 +91,7 @@ def ask(question: str, facts: Facts) -> Health:
     if question == "startupz":
         return Health(question, facts.started, (started,))
     apps = [Check(str(group.key), _shortage(group), is_app=True) for group in facts.pool.groups]
-    # A group that is left out is still: nobody waits in it, and no start has failed.
+    # A group that is left out is inactive: it has no waiter, and no failed start.
     capacity = Check("capacity", "" if facts.pool.left_out or _some_can(apps) else "no capacity")
     checks = (started, Check("accepting", "draining" if facts.draining else ""), capacity)
     return Health(question, not any(check.reason for check in checks), (*checks, *apps))

@@ -285,7 +285,7 @@ def drained(state: PoolState) -> Iterator[str]:
 
 
 def removals(state: PoolState) -> Iterator[str]:
-    """A removed group has nothing that nobody waits for, and is forgotten when nothing of it is left (OP1)."""
+    """A removed group keeps only what its waiters need, and is forgotten when nothing of it is left (OP1)."""
     if {key for key, group in state.groups.items() if group.leaving} != state.leaving.keys():
         yield f"{list(state.leaving)} leave, and the groups disagree"
     for group in state.leaving.values():

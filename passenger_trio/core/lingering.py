@@ -1,4 +1,6 @@
-"""How long a client's connection stays open after its last response, and how much is still read of it (R29): closing it earlier could destroy what the client has not read.
+"""How long a client's connection stays open after its last response, and how much the server still reads from it (R29).
+
+Closing a connection with unread input makes the kernel send a reset, which can destroy the response before the client reads it.
 
 ``server/http/end_connection`` lingers after HTTP; ``websocket_life`` and ``server/upgraded/websocket`` after a Close that names a broken rule.
 """

@@ -1,7 +1,7 @@
 """A full pool: which process or attempt gives its place to another group's.
 
-This module knows which groups are starved, idle, slow or busy. It never decides which one grows (``scaling``). The first of these that
-exists makes room:
+This module knows which groups are starved, idle, slow or busy. It never decides which one grows (``scaling``). The first
+row for which a process or an attempt exists makes room:
 
 ==============================================  =============================  ================================
 what gives up its place                         to a group with waiters and    when
@@ -16,7 +16,7 @@ the only attempt of a group without a process   the same                       i
 
 A busy process finishes its sessions first. The last process of a group whose new version was
 rejected stays, because it cannot be spawned again. The grace doubles each time it was too short,
-so an application that loads slowly succeeds in the end, also among others like it. No process is
+so an application that loads slowly succeeds in the end, even among others like it. No process is
 retired before the spawn that needs its place can start.
 """
 
@@ -36,7 +36,7 @@ SPARE_AFTER = 1.0
 
 
 class Room:
-    """What gives up a place in a full pool at one moment: the table of fairness, each row looked up at most once."""
+    """What gives up a place in a full pool at one moment. Looks up each row of the module's table at most once."""
 
     def __init__(self, pool: PoolState, now: float) -> None:
         self._pool = pool

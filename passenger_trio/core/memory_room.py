@@ -3,30 +3,34 @@
 This module knows how much memory there is, what the server itself uses, and the last measured size (PSS) of each
 process. It never knows who measures, or where a limit of memory comes from.
 
-How the number is computed::
+How the number of processes is computed::
 
-    budget    share x memory, without what the server, its fronts and its preloaders use (each as they do on average)
-    used      each process as last measured; one without a measurement, or just starting, by its application's average
-    reserved  processes missing to the minimums, and one for each application that has waiters and no process
-    next      the largest average of the applications that may grow, because any of them may be the next to do so
+    budget    share x memory, minus what the server, its fronts and its preloaders use (preloaders by their average)
+    used      the last measured size of each process; without a measurement, the average of its application
+    reserved  processes that are missing to the minimums, and one for each application with waiters and no process
+    next      the largest average of the applications that may grow, because any of them may be the next to grow
     number    processes + reserved + (budget - used - reserved) / next, rounded down
 
-An application counts what its first process occupied when it was ready (``estimated``) until one of its processes is measured: that
-takes a moment, and a process that makes room for another application may be gone by then. One that never had a process counts what
-the others use on average. As long as they are few, that is near ``FIRST_GUESS``, which counts like ``_PRIOR`` applications. (A host of two hundred small ones, visited now
-and then, would else plan for two processes.)
+The average of an application comes from the first of these that exists:
+
+* the measured sizes of its processes;
+* what its first process occupied when it became ready (``estimated``). A measurement takes a moment, and a process may make
+  room for another application before it was ever measured;
+* the average of the other applications, together with ``FIRST_GUESS``, which weighs as much as ``_PRIOR`` applications.
+  (With ``FIRST_GUESS`` alone, a host of two hundred small applications would plan for two processes.)
 
 Laws:
 
-* The number is never below the minimums of the applications together, nor below 1. Else, by the last measures, no
-  process starts that does not fit: at or above the number nothing begins but what takes the place of another.
-* What started because it fitted may grow beyond the budget by a part of a process (``_SLACK``) before anything has to go. A process
-  grows when it begins to serve, and its share of common pages changes as others come and go, so a full pool would else be above
-  its number after one measurement and below it after the next. For a process that is still to come (``reserved``), there is no slack.
-* When memory is short, the preloaders of applications that are asleep are retired, those that forked least recently
-  first; then idle processes above the minimums, idle the longest first. No request ends for it: a pool of busy
+* The number is never below 1, and never below the sum of the applications' minimums. Otherwise no process starts that
+  does not fit by the last measurements. At or above the number, only a replacement of another process starts.
+* A process that started because it fitted may grow beyond the budget by a part of a process (``_SLACK``) before another must
+  go. A process grows when it begins to serve, and its share of common pages changes as others come and go. Without the slack
+  a full pool would be above its number after one measurement, and below it after the next. A process that has not started yet
+  (``reserved``) gets no slack.
+* When memory is short, the preloaders of sleeping applications are retired first, those that forked least recently
+  first; then idle processes above the minimums, idle the longest first. No request is ended for memory: a pool of busy
   processes stays above its number, and shrinks as they become idle.
-* ``limits.max_pool_size`` is the number of now, so every other module knows one limit only.
+* ``limits.max_pool_size`` is the current number, so every other module knows one limit only.
 """
 
 from __future__ import annotations
@@ -48,13 +52,13 @@ FIRST_GUESS = 150 * 1024**2
 
 _PRIOR = 3
 _SLACK = 4
-"""The part of a process, 1 of so many. The budget is a share of the memory: the rest has room for it."""
+"""The slack is this fraction of a process: 1 / ``_SLACK``. The memory outside the budget has room for it."""
 _FILES_OF_SERVER, _FILES_EACH = 40, 4
 _MOST = 4096
 
 
 def most_by_files(limit: int) -> int:
-    """The most processes that are planned for: they take a quarter of the server's descriptors (``descriptors``).
+    """The most processes to plan for, so that they take a quarter of the server's descriptors (``descriptors``).
 
     :param limit: descriptors that the server may have; negative: no limit.
     """
@@ -67,29 +71,29 @@ class Calculation:
 
     share: float
     total: int
-    """The memory that there is: the limit of a cgroup, or RAM."""
+    """All memory: the limit of a cgroup, or RAM."""
     own: int
     """What the server uses itself, with its fronts and preloaders."""
     used: int
-    """What the processes use, as last measured; others as estimated."""
+    """What the processes use: each as last measured, or as estimated."""
     reserved: int
-    """For the minimums, and for applications that are waited for."""
+    """Bytes kept for processes that are missing to the minimums, and for applications with waiters and no process."""
     next_size: int
-    """What one process more is counted with."""
+    """The size that one more process is assumed to have."""
     next_group: str
-    """Whose average that is; empty: no application is awake."""
+    """The application whose average ``next_size`` is; empty: no application is awake."""
     is_guess: bool
     """Whether none of that application's processes was ever measured."""
     minimum: int
     """The minimums of all applications together."""
     most: int
-    """More are never planned for, for want of descriptors."""
+    """The bound that the server's descriptors set on the number."""
     fits: int
-    """The number of processes that fit."""
+    """The number of processes that fit into the budget."""
     free: int
     """What is left of the budget; negative: more is used."""
     slack: int
-    """By how much more may be used than the budget before something has to go."""
+    """Bytes by which the use may exceed the budget before a process must go."""
 
     @property
     def is_short(self) -> bool:
@@ -103,7 +107,10 @@ class Calculation:
 
 
 def measured(process: ProcessState) -> None:
-    """It was measured: compute the average of its group, of the processes that serve. The last one may be on its way out already."""
+    """A process was measured: compute its group's average over the processes that serve.
+
+    If none serves any more, the process that is leaving counts.
+    """
     group = process.group
     sizes = [one.size for one in group.enabled.values() if one.size] or [process.size]
     if any(sizes):
@@ -111,13 +118,13 @@ def measured(process: ProcessState) -> None:
 
 
 def estimated(group: GroupState, size: int) -> None:
-    """A process of the group that has just come occupies so many bytes, of which it may share some. 0: unknown."""
+    """A process of the group became ready, and occupies ``size`` bytes, shared pages included; 0: unknown."""
     if size and not group.process_size:
         group.process_size = size
 
 
 def guess_anew(pool: PoolState) -> None:
-    """Every process was measured as far as it can be: compute what one of an application that never had one may use."""
+    """A round of measurements is complete: compute what a process of an application may use that never had one."""
     sizes = [group.process_size for group in pool.groups.values() if group.process_size]
     pool.first_guess = (_PRIOR * FIRST_GUESS + sum(sizes)) // (_PRIOR + len(sizes))
 
@@ -175,8 +182,8 @@ def calculate(pool: PoolState) -> Calculation:
 
 
 def fit(pool: PoolState, limits: PoolLimits, now: float) -> list[Command]:
-    """Set ``max_pool_size`` to what fits, and retire the preloaders of sleepers and the idle processes that do not.
-    Before the memory is measured, nothing changes and nothing grows.
+    """Set ``max_pool_size`` to what fits, and retire the preloaders of sleeping applications and the idle processes that do
+    not fit. Until memory is measured for the first time, nothing changes and nothing grows.
     """
     pool.limits = limits
     commands: list[Command] = []
@@ -199,7 +206,7 @@ def fit(pool: PoolState, limits: PoolLimits, now: float) -> list[Command]:
 
 
 def _preloaders(pool: PoolState) -> int:
-    """The number of those that were not told to go."""
+    """The number of preloaders that were not told to go."""
     return sum(of.has_preloader for group in pool.active.values() for of in group.generations.values())
 
 
@@ -218,5 +225,5 @@ def _sleeper(pool: PoolState) -> GroupState | None:
 
 
 def _stays(process: ProcessState) -> bool:
-    """Whether its memory is not about to be free: it serves, or drains."""
+    """Whether the process keeps its memory for now: it serves, or drains."""
     return process.status is not EnabledStatus.DETACHED or (process.leaving is not None and not process.killed)

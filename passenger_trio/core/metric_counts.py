@@ -1,11 +1,11 @@
 """Counts of what has happened, for the metrics: how many, for which reason, and how long it took.
 
-Each fact is counted once, by the code that decides it, and only with additions: the request path pays for those, and a
-scrape pays for everything else (OB1, OB2). Knows names, words and seconds. Never knows paths or pids: a label with
+The code that decides a fact counts it, once. It only adds: the request path pays for additions, and a scrape pays for
+everything else (OB1, OB2). This module knows names, words and seconds. It never knows paths or pids: a label with
 those would have no bound.
 
-Laws: a count never decreases. Each request that has a record for the access log is counted once, whether there is a log
-or not. Tallies of several servers of one pool can be added (``RequestTally.add``).
+Laws: a count never decreases. Each request that would have a line in the access log is counted once, with or without a
+log. Tallies of several servers of one pool can be added (``RequestTally.add``).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FOLD_AT = 256 * _WIDTH
 """Members that wait to be counted, at the most."""
 _KNOWN_METHODS = frozenset(b"CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT QUERY TRACE".split())
 OTHER = "_OTHER"
-"""The word for every other method, for clients make up methods (OpenTelemetry)."""
+"""The label of every unknown method, because clients can make up methods (OpenTelemetry)."""
 
 Finished = tuple[bytes, int, float, float, float]
 """Method, status, and seconds: from the first byte of the request to the last of the response, in the queue, with a process. A
@@ -42,22 +42,22 @@ time is 0 if there was none."""
 
 
 def close_word(code: int) -> str:
-    """The code of a WebSocket's Close as a label: those that RFC 6455 and its registry define by themselves, others by their range."""
+    """The code of a WebSocket's Close as a label: the code itself if RFC 6455 or its registry defines it, else its range."""
     return str(code) if 1000 <= code <= 1015 else f"{code // 1000}xxx"
 
 
 def _is_one(values: list[Any]) -> bool:
-    """Whether they are all the same: mostly so, and told at a small part of counting them."""
+    """Whether all values are equal. They mostly are, and this costs a small part of counting them."""
     return values.count(values[0]) == len(values)
 
 
 class RequestTally:
     """The finished requests of one application, or of none (refused before one was known).
 
-    A finished request is appended to ``to_fold``, by the request path itself: a call would cost as much again. ``fold``
-    counts what was appended, 256 requests at a time, by sorting, which costs a third of finding the place of each. They lie
-    flat in one list, where a fold takes each column by a slice and the garbage collector has no object for each to look
-    at. What reads counts folds first.
+    The request path itself appends a finished request to ``to_fold``, because a call would cost as much again. ``fold``
+    counts what was appended, 256 requests at a time, by sorting, which costs a third of finding the place of each. The
+    members of all requests lie flat in one list: a fold takes each column as a slice, and the garbage collector has no
+    object for each request to look at. Every reader of the counts folds first.
     """
 
     __slots__ = ("_app", "_counted", "_durations", "_queue", "_websockets", "retried", "to_fold")
@@ -142,7 +142,7 @@ class RequestTally:
 
     @property
     def stamp(self) -> tuple[int, int, int]:
-        """Equal as long as no count has changed: each of these only grows, and whatever is counted makes one of them grow."""
+        """A value that changes when any count changes: its parts only grow, and each new count makes one of them grow."""
         return self.count, self.retried, sum(self.websockets.values())
 
     def told(self) -> dict[str, Any]:
@@ -163,7 +163,7 @@ class RequestTally:
     def of_told(cls, told: Mapping[str, Any]) -> RequestTally:
         """What another process has told.
 
-        :raises ValueError: (or KeyError, TypeError, AttributeError) it is no tally.
+        :raises ValueError: (or KeyError, TypeError, AttributeError) the values are not those of a tally.
         """
         tally = cls()
         tally._durations = {}
@@ -204,8 +204,8 @@ class RequestTally:
 
 
 class PoolTally:
-    """The transitions of the pool, each with its reason. The pool's shell counts them when it performs a command or
-    reports a fact.
+    """The transitions of the pool, each with its reason. The pool's shell counts a transition when it performs the command,
+    or reports the fact.
     """
 
     def __init__(self) -> None:
@@ -216,12 +216,12 @@ class PoolTally:
         self.detached: Counter[tuple[GroupKey, str]] = Counter()
         """Processes that get no more requests, by the reason of the command."""
         self.ended: Counter[tuple[GroupKey, str]] = Counter()
-        """Processes that are gone, by why the server ended them; else ``exited``, ``signal`` or ``unknown``."""
+        """Processes that are gone, by the server's reason to end them; else ``exited``, ``signal`` or ``unknown``."""
         self.restarts: Counter[tuple[GroupKey, str]] = Counter()
         """By outcome: ``done``; ``rejected``: the previous version keeps serving; ``failed``: there is none."""
 
         self.spawn_heard: Callable[[str, str, str, float], None] | None = None
-        """Told of each attempt: application, method, outcome, seconds (``server/tracing/spans.py``)."""
+        """Called for each attempt with application, method, outcome and seconds (``server/tracing/spans.py``)."""
 
     def spawn_ended(self, group: GroupKey, method: str, outcome: str, seconds: float) -> None:
         """An attempt has ended."""

@@ -13,9 +13,9 @@ _TCP = late(r"(?:(\[[0-9A-Fa-f:.]+\]|[^:\[\]/\s]*):)?([0-9]{1,5})", re.ASCII)
 
 
 def parse_metrics_address(text: str) -> tuple[str, int] | str:
-    """Host and port (a port alone is of 127.0.0.1), or the path of a Unix socket.
+    """Host and port (without a host: 127.0.0.1), or the path of a Unix socket.
 
-    :raises OptionError: neither.
+    :raises OptionError: the text is neither.
     """
     if text.startswith("unix:") and len(text) > len("unix:"):
         return text.removeprefix("unix:")

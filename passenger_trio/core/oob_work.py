@@ -11,7 +11,7 @@ Laws:
 * A group keeps serving: the only process in routing is taken out only when it is idle. If it becomes the
   only one while it finishes its sessions, it comes back, and asks again with one of its next responses.
 * A process whose sessions last longer than ``GIVE_UP_AFTER`` comes back, too: WebSockets may last for hours.
-* Work that fails, or takes too long, costs the process: nobody knows what it still does.
+* A process whose work fails, or takes too long, is replaced: its state is unknown.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def begin(pool: PoolState, group: GroupState, now: float) -> list[Command]:
         if process.status is EnabledStatus.ENABLED:
             routing.disable(process)
         group.oob_due = group.oob_give_up = now + GIVE_UP_AFTER
-        # Waiters that sought it take any other, and those that avoid the only one left take that.
+        # Waiters that sought this process accept any other. Waiters that avoid the only process left accept that one.
         served = waitlist.serve(pool, group, now) if group.has_constrained_waiters else []
         return served + became_idle(process)
     return []

@@ -72,7 +72,7 @@ def restart_all(state: PoolState, keys: tuple[GroupKey, ...], now: float, *, har
     commands: list[Command] = []
     for group in groups:
         active_groups.set_active(state, group)
-        # The operator says that the application is repaired, so the back-off ends.
+        # By restarting, the operator says that the application is repaired: the back-off ends.
         group.backoff.lift()
         commands += group_restarts.begin_hard(state, group, now) if hard else group_restarts.begin(group)
         retiring.watch_idleness(state, group, now)

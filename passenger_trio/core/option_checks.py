@@ -208,9 +208,9 @@ def check(config: Config, *, fresh: Sequence[AppOptions] | None = None) -> None:
 
 
 def check_app(app: AppOptions, config: Config, said: Collection[str] | None = None) -> None:
-    """Check one application by itself: of the others, nothing is known.
+    """Check one application without knowing the others.
 
-    :param config: its ``server`` and ``pool`` count. They are not checked.
+    :param config: only ``server`` and ``pool`` are used. They are not checked.
     :param said: the options that may differ from their defaults; None: all of them.
     :raises OptionError: as ``check``.
     """
@@ -239,7 +239,7 @@ def _check_values(options: Any) -> list[str]:
 
 
 def _check_some(app: AppOptions, names: Collection[str]) -> list[str]:
-    """As ``_check_values``, of these options only: a file of thousands says three of seventy."""
+    """Like ``_check_values``, but only these options: the file of one of thousands of applications sets three of seventy."""
     usual = _DEFAULTS[AppOptions]
     changed = []
     for name in names:
@@ -288,7 +288,7 @@ def check_types(
 
 _RULED = frozenset(rule.field for rule in RULES if rule.owner is AppOptions)
 _FREE = frozenset({"text", "path"})
-"""Kinds of values that ``_check_value`` has nothing to say about."""
+"""Kinds of values that ``_check_value`` accepts as they are."""
 TYPE_OPTIONS = frozenset({*(field for field, _, _ in _TYPES), "spawn_method"})
 """What ``check_types`` looks at."""
 

@@ -1,4 +1,4 @@
-"""How people write the values of options: ``30s``, ``512M``, ``0660``; and what the server makes of them."""
+"""Texts of options as people write them (``30s``, ``512M``, ``0660``) -> values."""
 
 from __future__ import annotations
 

@@ -136,5 +136,5 @@ _ADVICE = {
 
 
 def advice_for(option: str) -> str:
-    """What to use in place of an option of another server; ``""``: it is none that is known."""
+    """What to use in place of an option of another server; ``""``: the option is unknown."""
     return _ADVICE.get(option.lower(), "")

@@ -84,9 +84,9 @@ class PoolPolicy(Borrowing):
         if limits.min_instances:
             active_groups.set_active(state, group)
         elif state.total < state.ceiling:
-            return []  # it wants nothing, and makes nothing possible
+            return []  # the group needs no process, and gives none away
         grown = resizing.memory_changed(state, now) if limits.min_instances else []
-        # One more group is one more replacement above the ceiling (``capacity.has_headroom``), whose ever it is.
+        # One more group allows one more replacement above the ceiling (``capacity.has_headroom``), also of other groups.
         looked = state.active.values() if state.total >= state.ceiling else (group,)
         return grown + scaling.start_spawns(state, now, looked)
 
@@ -130,8 +130,8 @@ class PoolPolicy(Borrowing):
         :param process: its identity: the shell chooses it, and never uses it twice.
         :param concurrency: how many sessions it serves at a time; 0: no limit.
         :param jitter: a random number in [0, 1).
-        :param size: the bytes that it occupies, also those that it may share, if that is known: they count until a process
-            of the group is measured (``sampled``).
+        :param size: the bytes that it occupies, shared pages included; 0: unknown. They count until a process of the group
+            is measured (``sampled``).
         :raises InvariantBroken: the attempt is not under way, or the process exists already.
         """
         return starts_and_exits.spawn_succeeded(self.state, attempt, process, concurrency, now, jitter, size)
@@ -167,8 +167,8 @@ class PoolPolicy(Borrowing):
         return starts_and_exits.sampled(self.state, process, size, now)
 
     def room_measured(self, total: int, own: int, preloader: int, now: float) -> list[Command]:
-        """There are ``total`` bytes of memory, of which the server itself uses ``own``, and each preloader ``preloader`` on average.
-        ``sampled`` told of each process before.
+        """There are ``total`` bytes of memory; the server itself uses ``own``, and a preloader ``preloader`` on average.
+        Call ``sampled`` for each process first.
         """
         state = self.state
         state.memory_total, state.memory_own, state.memory_preloader = total, own, preloader
@@ -316,11 +316,11 @@ class PoolPolicy(Borrowing):
         return statistics.describe(self.state, keys)
 
     def active_statistics(self) -> PoolStatistics:
-        """The same without the groups in which nothing happens."""
+        """Like ``statistics``, for the active groups only (``active_groups``)."""
         return statistics.describe_active(self.state)
 
     def gauges(self, keys: Iterable[GroupKey], now: float) -> dict[GroupKey, GroupGauges]:
-        """The numbers of these groups for the metrics, as far as they are there."""
+        """The numbers of these groups for the metrics. Unknown groups are left out."""
         groups = self.state.groups
         return {key: statistics.gauges_of(groups[key], now) for key in keys if key in groups}
 

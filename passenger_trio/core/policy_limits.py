@@ -98,7 +98,7 @@ class PoolLimits:
     memory_share: float = attrs.field(default=0.0, validator=_bounded(0.0))
     """The share of the memory that processes may use. 0: ``max_pool_size`` is fixed."""
     memory_most: int = attrs.field(default=1, validator=_bounded(1))
-    """The most processes that are planned for with a ``memory_share``."""
+    """The most processes to plan for with a ``memory_share``."""
     pool_idle_time: float = attrs.field(default=_POOL.pool_idle_time, validator=_bounded(_TICK, zero=True))
     """0: no process is retired for being idle."""
     max_concurrent_spawns: int = attrs.field(default=2, validator=_bounded(1))
@@ -112,7 +112,7 @@ class PoolLimits:
 
 def pool_limits(options: PoolOptions, cores: int, most: int = 1) -> PoolLimits:
     """:param cores: processor cores of the server. By default as many programs load at the same time.
-    :param most: the most processes that are planned for if the memory decides.
+    :param most: the most processes to plan for if the memory decides.
     """
     size = options.max_pool_size
     return PoolLimits(
@@ -150,7 +150,7 @@ _SAME: Callable[[AppOptions], tuple[float, ...]] = attrgetter(*_SAME_NAMES)
 
 @functools.lru_cache(maxsize=256, typed=True)
 def _limits_of(same: tuple[float, ...], force_concurrency: int, preloads: bool, is_development: bool) -> GroupLimits:
-    """Equal limits are one object: thousands of applications have the same few (OP5)."""
+    """Limits, of which equal ones are the same object: thousands of applications have the same few (OP5)."""
     return GroupLimits(
         **dict(zip(_SAME_NAMES, same, strict=True)),  # type: ignore[arg-type]
         force_concurrency=force_concurrency,

@@ -1,6 +1,6 @@
 """``--max-pool-size``: a number of processes, ``auto``, or a share of the memory (OP6).
 
-Pure. A value of the option is a whole number, ``"auto"``, or a text like ``"75%"``; ``memory_room`` makes a number of a share.
+Pure. A value of the option is a whole number, ``"auto"``, or a text like ``"75%"``. ``memory_room`` turns a share into a number.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HINT = "a number of processes from 1, auto (as many as fit into 75% of the memo
 def parse_pool_size(value: str | int, option: str = "--max-pool-size") -> int | str:
     """A number, ``auto`` or a share, as the option has it.
 
-    :raises OptionError: it is none of them.
+    :raises OptionError: the value is none of them.
     """
     text = str(value).strip()
     if isinstance(value, bool) or not text.isascii():

@@ -1,11 +1,12 @@
-"""Which processes are measured in a round of the gauges: those whose size may have changed.
+"""Whose memory to measure in a round: the processes whose size may have changed.
 
-To measure a process walks its page tables, which takes milliseconds. A host of many small applications has dozens of processes and
-preloaders of which nearly all rest, and measuring each of them every few seconds was most of what the host did (OP6, and
-"idle under 1 %"). One that has done nothing has about the size that it had. So each time that it is measured and has done nothing since, the pause
-until the next time doubles, up to ``MOST_ROUNDS`` rounds: threads of its own may fill its memory, too.
+The kernel walks a process's page tables to measure it, which takes milliseconds. A host of many small applications has dozens of
+processes and preloaders, nearly all of them idle. Measuring all of them every few seconds cost more than everything else
+that such a host did (OP6). A process that did nothing has about the same size as before. So each time a process is measured and
+has done nothing since, the pause until the next measurement doubles, up to ``MOST_ROUNDS`` rounds. The bound is there because
+a process's own threads may fill its memory without a request.
 
-It knows numbers only. It never knows sizes, processes or a clock.
+This module knows numbers of rounds. It never knows sizes, processes or a clock.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ class Rounds(Generic[_K]):
     _known: dict[_K, _Measured] = attrs.field(factory=dict)
 
     def due(self, deeds: Mapping[_K, Hashable | None]) -> list[_K]:
-        """Begin a round: whom to measure in it.
+        """Begin a round, and return the keys to measure in it.
 
-        :param deeds: of each one that there is, what it has done so far, as anything that can be compared; None: it is at work now.
+        :param deeds: key -> what that process has done so far, as any value that can be compared; None: it is at work now.
         """
         self._number += 1
         due: list[_K] = []

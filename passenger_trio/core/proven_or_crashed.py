@@ -6,7 +6,7 @@ waiters or limits on numbers.
 
 Laws:
 
-* An unproven process that goes away by itself is a crash: a failed start, although its spawn succeeded.
+* An unproven process that ends by itself is a crash: a failed start, although its spawn succeeded.
 * A process is proven when it has served a session to its end, or has lived for ``backoff_max`` seconds.
 * A process that leaves ``UNANSWERED_TOLERATED`` sessions in a row unanswered is useless, although it
   lives: it is replaced. If it is unproven, its group has failed to start.
@@ -26,7 +26,7 @@ UNANSWERED_TOLERATED = 3
 def record_crash(
     process: ProcessState, now: float, jitter: float, limits: PoolLimits, failure: SpawnFailure | None
 ) -> None:
-    """An enabled process went away unasked. If it is unproven, its group has failed to start."""
+    """An enabled process ended unasked. If it is unproven, its group has failed to start."""
     group = process.group
     look_at_age(group, now, limits)
     if process.processed or now - process.since >= limits.backoff_max:

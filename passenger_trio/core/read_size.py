@@ -18,11 +18,11 @@ STEP = 64
 _FEW = 8
 _FACTOR = 4
 _TINY = 32
-"""Bytes of a piece, on average and with what frames it, that is not tiny."""
+"""A piece of at least so many bytes, on average and with its framing, is not tiny."""
 _SMALL = 1024
-"""Bytes of a read that is not small."""
+"""A read of at least so many bytes is not small."""
 _SOON, _PAUSE = 0.02, 0.1
-"""Seconds from one read to the next: as in a flood, and as in none. (A flood that waits for its turn is read less often.)"""
+"""Seconds between two reads: at most ``_SOON`` is typical of a flood, ``_PAUSE`` or more is not. (A flood that waits for its turn is read less often.)"""
 _IN_A_ROW = 16
 
 
@@ -43,7 +43,7 @@ class ReadSize:
         self.is_flood = False
         """Whether the last read contained many pieces."""
         self.is_heavy = False
-        """Whether they were tiny."""
+        """Whether those pieces were tiny."""
 
     def found(self, size: int, pieces: int) -> None:
         """A read returned ``size`` bytes that contained ``pieces`` pieces."""

@@ -1,7 +1,7 @@
 """When a starting server may accept connections, and when it may report that it is ready.
 
-This module knows what the pool reports about its groups. It never knows sockets. The report may leave out groups in
-which nothing happens: they are settled.
+This module knows what the pool reports about its groups. It never knows sockets. The report may leave out inactive
+groups (``active_groups``): they are settled.
 
 * An application is *settled* when its first processes are ready, or when it has failed to start (its
   requests get the error).

@@ -93,7 +93,7 @@ def is_replacement_due(process: ProcessState, now: float) -> bool:
 
 
 def mark_to_replace(process: ProcessState, reason: Reason) -> None:
-    """The process is to be replaced. Nothing happens if it is marked already, or serves no more."""
+    """Mark a process for replacement. Nothing happens if it is marked already, or serves no more."""
     if process.is_attached:
         process.group.to_replace.setdefault(process.id, reason)
 

@@ -1,4 +1,4 @@
-"""Secrets of an environment, and of texts, are replaced, so that both fit an error page (OB10).
+"""Replaces the secrets in an environment or a text, so that an error page may show it (OB10).
 
 There are four filters for a variable, because each alone has gaps:
 
@@ -9,8 +9,8 @@ by a known shape       private keys, JSON web tokens, keys with the prefix of a 
 by randomness          a long word whose characters change between kinds as random ones do (``is_random``)
 =====================  ==================================================================================
 
-In doubt a value is redacted: a harmless value that is missing (a commit's hash) costs a look into the
-shell, a password that is shown costs the password. A redacted value does not reveal its length.
+In doubt a value is redacted: a reader who misses a harmless value (a commit's hash) can look it up, and a password that was
+shown must be changed. A redacted value does not reveal its length.
 
 In a text (a traceback, an output) only known shapes and passwords in URLs are redacted: the reader needs its lines of
 code, and ``token = next(lexer)`` is one.
@@ -99,19 +99,19 @@ _SHAPES = {
     "age": r"\bAGE-SECRET-KEY-1[A-Z0-9]{12,}",
     "Sentry, with its secret": r"\bsntr[yu]s?_[\w=-]{16,}",
 }
-"""What has it -> how its secrets look."""
+"""Kind of secret -> the pattern of its text."""
 _SHAPE = late("|".join(_SHAPES.values()))
 
 _LONG_WORD = late(r"(?<!\w)\w{20,}={0,2}")
 _BASE64 = late(r"(?<![\w+/.=-])[A-Za-z0-9+][A-Za-z0-9+/]{31,}={0,2}(?![\w/])")
 _KINDS = late(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+|[^a-zA-Z0-9]+")
 _CHANGES = 0.2
-"""A random word changes so often, for each character, between letters, capitals and digits (a capital begins a word,
-as in ``CamelCase``): 0.47 times in hexadecimal digits, 0.40 in base 36, 0.44 in base 62. Names, versions and dates
-change less than half as often.
+"""A random word changes at least so often per character between letters, capitals and digits: 0.47 times in hexadecimal
+digits, 0.40 in base 36, 0.44 in base 62. Names, versions and dates change less than half as often. (A capital and the small
+letters behind it are one run: ``CamelCase`` changes once.)
 """
 _DIFFERENT = 8
-"""A random word has so many different characters."""
+"""A random word has at least so many different characters."""
 
 
 def redact(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -133,7 +133,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def redact_value(value: str) -> str:
-    """The value of a variable without its visible secrets. Nothing is left of one that has a key of a known shape."""
+    """The value of a variable without its visible secrets. A value that contains a key of a known shape is replaced as a whole."""
     if _SHAPE.search(value):
         return REDACTED
     if "://" in value:
@@ -149,7 +149,7 @@ def redact_text(text: str) -> str:
 
 
 def is_random(word: str) -> bool:
-    """Whether a word of 20 characters or more looks as if chance had made it: a key, a hash."""
+    """Whether a word of 20 characters or more looks random, like a key or a hash."""
     word = word.replace("_", "").replace("/", "")
     if not any(char.isdigit() for char in word) or len(set(word)) < _DIFFERENT:
         return False
@@ -157,7 +157,7 @@ def is_random(word: str) -> bool:
 
 
 def _unless_random(match: re.Match[str]) -> str:
-    """A part of a path in the file system is a name: a secret there is none of ours."""
+    """Redact a random word, unless it is a part of a path in the file system: that is a name, and no secret."""
     value, start = match.string, match.start()
     in_path = start > 0 and value[start - 1] == "/" and "://" not in value
     return match[0] if in_path or not is_random(match[0]) else REDACTED

@@ -4,10 +4,10 @@ Pure: this module sees paths, never files. A path is relative to the directory t
 
 Laws:
 
-* What an application may write while it runs is not looked at: data, logs, uploads, compiled files. Otherwise it
-  would be restarted by its own start, for ever.
-* Installed packages, hidden directories and caches are not looked at, whatever is included.
-* An exclusion counts more than an inclusion.
+* Files that an application may write while it runs are ignored: data, logs, uploads, compiled files. Otherwise its own
+  start would restart it, for ever.
+* Installed packages, hidden directories and caches are always ignored, even if an inclusion matches.
+* An exclusion wins over an inclusion.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _NEVER = frozenset(
 
 @frozen
 class ReloadFilter:
-    """:ivar include: more patterns of names or paths, as of a shell: ``*.sql``, ``locale/*``.
-    :ivar exclude: patterns of names, paths or directories that are not looked at.
+    """:ivar include: additional patterns of names or paths, in the syntax of a shell: ``*.sql``, ``locale/*``.
+    :ivar exclude: patterns of names, paths or directories to ignore.
     """
 
     include: tuple[str, ...] = ()

@@ -7,15 +7,15 @@ change          how it is applied
 ==============  ======================================================================================
 ADDED           an application starts
 REMOVED         an application finishes its requests, and ends
-RESTARTED       what its processes were started with: a rolling restart of this application
+RESTARTED       an option changed that processes get at their start: rolling restart of the application
 LIVE            limits, timeouts, sizes, routes: at once, for later requests
-LISTENERS       new ones are opened first; those that are the same stay open
-IMPOSSIBLE      needs a new start of the server. With one of these, no change is applied
+LISTENERS       new listeners are opened first; unchanged ones stay open
+IMPOSSIBLE      needs a new start of the server; if the plan has one of these, no change is applied
 ==============  ======================================================================================
 
-Laws: two equal configurations give an empty plan. An application is known by its name and environment: another
-name, or another environment, is another application. An option that this module does not know is never taken for
-a live one: of an application it restarts that application, of the server it is impossible.
+Laws: two equal configurations give an empty plan. Name and environment identify an application: with another
+name, or another environment, it is another application. An option that this module does not know never counts as
+LIVE: if it belongs to an application it restarts that application, if it belongs to the server it is IMPOSSIBLE.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ LIVE_APP = frozenset(
         "streamed_paths",
     }
 )
-"""Options of an application that its processes do not know."""
+"""Options of an application that its processes do not depend on."""
 LIVE_POOL = frozenset(
     {
         "hook",
@@ -113,11 +113,11 @@ LIVE_SERVER = frozenset(
 )
 
 _NAMES = frozenset({"name", "environment"})
-"""They make the key of an application."""
+"""The options that identify an application."""
 
 
 class Kind(enum.Enum):
-    """How a change is applied; the values are how a line begins."""
+    """How a change is applied. The value is the first word of its line."""
 
     ADDED = "+"
     REMOVED = "-"
@@ -164,8 +164,8 @@ class Plan:
     """What changes.
 
     :ivar changes: every change, for people.
-    :ivar restarted: applications to restart, some of whose live options may have changed, too.
-    :ivar changed: applications with nothing but live changes.
+    :ivar restarted: applications to restart; their live options may have changed, too.
+    :ivar changed: applications that have only live changes.
     """
 
     changes: tuple[Change, ...] = ()
@@ -189,7 +189,7 @@ class Plan:
 
     @property
     def of_listeners(self) -> tuple[str, ...]:
-        """Lines of what several fronts cannot do while they run: each was started with its listening sockets."""
+        """Lines of the changes that several fronts cannot make while they run: each front got its listening sockets at its start."""
         return tuple(
             change.line
             for change in self.changes
@@ -226,8 +226,10 @@ def make_plan(before: Setup, after: Setup) -> Plan:
 
 
 def _as_written_before(new: AppSetup, old: AppSetup) -> AppOptions:
-    """The options with the directory as it was written before, if it is the same: a file that was given by a relative path
-    is read anew by an absolute one, and no application changes for that.
+    """The new options, with the directory spelt as before if it is the same directory.
+
+    A configuration file that was given by a relative path is read again by an absolute path. That alone changes no
+    application.
     """
     where, before = dict(new.found).get("directory"), dict(old.found).get("directory")
     if where is None or where != before or new.options.root == old.options.root:
@@ -281,7 +283,7 @@ def _found(key: GroupKey, before: Mapping[str, str], after: Mapping[str, str]) -
 
 
 def _variables(before: Mapping[str, str], after: Mapping[str, str]) -> str:
-    """The names only: the values may be secrets."""
+    """The names of the variables that differ, without their values, which may be secrets."""
     names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     marks = {name: "+" if name not in before else "-" if name not in after else "~" for name in names}
     return f"env: {' '.join(marks[name] + name for name in names)}"

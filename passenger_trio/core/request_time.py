@@ -1,6 +1,6 @@
 """When a request has lasted too long (``--max-request-time``): its process is killed.
 
-This module knows since when each session runs. It never knows what a request is. Only groups that limit the time have such times.
+This module knows since when each session runs, in groups that limit the time. It never knows what a request is.
 
 Laws:
 
@@ -25,7 +25,7 @@ LATE = 1.0
 
 
 def set_running(group: GroupState, session: SessionId, since: float | None) -> None:
-    """The session's request runs since then; None: it has none. Nothing happens if the time of a request is not limited."""
+    """Note that the session's request began at ``since``; None: it has none. Nothing happens in a group without a limit."""
     if not group.limits.max_request_time:
         return
     running = group.running

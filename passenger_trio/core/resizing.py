@@ -39,7 +39,7 @@ from passenger_trio.core.state import Attempt, EnabledStatus, GroupState, PoolSt
 def change_pool(pool: PoolState, limits: PoolLimits, now: float) -> list[Command]:
     """The limits of the whole pool change."""
     pool.limits = limits
-    # The next look is due at once: it was set for other limits.
+    # Look again at once: the time of the next look was computed from the old limits.
     pool.spare_due, pool.spare_seen = math.inf, False
     for group in pool.active.values():
         retiring.watch_idleness(pool, group, now)
@@ -47,7 +47,7 @@ def change_pool(pool: PoolState, limits: PoolLimits, now: float) -> list[Command
 
 
 def memory_changed(pool: PoolState, now: float, lost: GroupState | None = None) -> list[Command]:
-    """The memory, or what uses it, changed: the pool has another size if the memory decides (``memory_room``).
+    """The memory, or its use, has changed. If the memory decides (``memory_room``), compute the size of the pool again.
 
     :param lost: the group that has just lost a process, if any.
     """
@@ -88,7 +88,7 @@ def remove(pool: PoolState, group: GroupState, now: float) -> list[Command]:
         commands += retiring.abandon(group.replacement, Reason.REMOVED)
     retiring.watch_idleness(pool, group, now)
     commands += group_restarts.conclude(group) + waitlist.refuse_if_unservable(pool, group, now)
-    # Also if it stays for its waiters: its minimum is 0 now, and others may have its places.
+    # Even if the group stays for its waiters, its minimum is 0 now, so other groups may get its places.
     return commands + let_go(pool, now) + scaling.start_spawns(pool, now, pool.active.values())
 
 
@@ -98,7 +98,7 @@ def revive(pool: PoolState, group: GroupState, limits: GroupLimits, now: float, 
     del pool.leaving[group.key]
     group.backoff.lift()
     _set_limits(pool, group, limits, now, jitter)
-    # Before anything is started: that would be of the generation that was removed.
+    # First of all: a spawn that begins earlier would be of the generation that was removed.
     commands = group_restarts.begin(group)
     return commands + _applied(pool, _shrink(pool, now), now)
 
@@ -129,7 +129,7 @@ def let_go(pool: PoolState, now: float) -> list[Command]:
 
 
 def _applied(pool: PoolState, commands: list[Command], now: float, lost: GroupState | None = None) -> list[Command]:
-    """What follows from a change: room may have appeared, or gone."""
+    """Do what follows from a change of limits: there may be more room, or less."""
     pool.allowed_total = pool.total
     pool.allowed_attempts = len(pool.attempts)
     for group in pool.active.values():
@@ -162,7 +162,7 @@ def _give_up(pool: PoolState, groups: tuple[GroupState, ...], now: float) -> lis
 
 
 def _first_to_go(groups: tuple[GroupState, ...]) -> ProcessState | Attempt:
-    """The process or attempt that is missed least. There is one: some limit is exceeded."""
+    """The process or attempt that is missed least. One exists, because some limit is exceeded."""
     rich = [group for group in groups if len(group.enabled) > capacity.minimum(group)]
     idle = [
         process

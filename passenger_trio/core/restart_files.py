@@ -6,9 +6,9 @@
                         processes (``PoolPolicy.always_restart``)
 ======================  =============================================================================
 
-This module knows names, and modification times, current and previous. It never looks at a file itself: ``pool/restart_file_poller`` does.
+This module knows names, and the current and the previous modification time. It never looks at a file: ``pool/restart_file_poller`` does.
 
-Laws: a file that exists when the poller begins requests no restart. Its removal requests none.
+Laws: a file that exists when the poller begins requests no restart. Removing a file requests none either.
 """
 
 from __future__ import annotations

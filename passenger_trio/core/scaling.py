@@ -74,7 +74,7 @@ PASSED_OVER = 5
 def demand(group: GroupState) -> int:
     """How many more attempts the waiters need than are under way. Zero or less: enough are under way.
 
-    A waiter that seeks the process of its sticky session needs none.
+    A waiter that seeks the process of its sticky session needs no attempt.
     """
     if not group.waiters:
         return -capacity.under_way(group)
@@ -238,8 +238,10 @@ def start_spawns(
 
 
 def _able(pool: PoolState, groups: Collection[GroupState]) -> Collection[GroupState]:
-    """Those of the groups for which ``may_begin`` may be true. While every slot is taken, also the reserved one, only a
-    group with an attempt has something to share: a thousand that wait are not looked at with each step (OP5).
+    """The groups for which ``may_begin`` may be true.
+
+    While every slot is taken, the reserved one too, only a group with an attempt may begin another, which shares its slot.
+    So a step does not look at a thousand groups that wait (OP5).
     """
     if pool.slots_used <= pool.limits.max_concurrent_spawns:
         return groups

@@ -28,7 +28,7 @@ _SERVERS = {
     "gevent": "WSGIServer",
     "tornado": "listen",
 }
-"""A package, and the last name of what is called to serve."""
+"""Package of a server -> the last name of its function that serves."""
 _PORT = "--port"
 
 
@@ -44,7 +44,7 @@ def service_arguments(module: Module, function: str) -> tuple[str, ...] | None:
         for command in _functions(module.tree)
         if any(_is_port_option(decorator) for decorator in command.decorator_list) or _has_port_parameter(command)
     ]
-    # Others may hand a port on: the one that serves is meant.
+    # Several functions may have a port parameter: take the one that calls the server.
     serving = [command for command in commands if _calls(command) & {*_SERVERS.values()}] or commands
     if serving:
         return (*_subcommand(serving[0], function), _PORT)
@@ -71,7 +71,7 @@ def _runs_a_server(tree: ast.Module) -> bool:
 
 
 def _calls(tree: ast.AST) -> set[str]:
-    """The last names of what is called in a text."""
+    """The last name of each function that is called in a syntax tree."""
     return {_last_name(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
 
 
@@ -101,7 +101,7 @@ def _is_click(command: ast.FunctionDef) -> bool:
 
 
 def _subcommand(command: ast.FunctionDef, function: str) -> tuple[str, ...]:
-    """The name of a command of a group; nothing if the script calls the command itself."""
+    """The name of the command in its group of commands; nothing if the script calls the command itself."""
     if command.name == function:
         return ()
     for decorator in command.decorator_list:

@@ -1,12 +1,12 @@
 """How the time of a stop (``--shutdown-timeout``) is divided. Pure; times are seconds.
 
-A stop has two parts: requests in flight are finished, then the processes end. The time is the total, and is kept
-(OP24): a service manager or a container's runtime kills the server when its own time is over.
+A stop has two parts: requests in flight are finished, then the processes end. The option limits both parts together
+(OP24), because a service manager or a container's runtime kills the server when its own time is over.
 
 * The processes get what the slowest of them may need (its own timeout, SIGTERM and SIGKILL), but at most a third.
   The requests get the rest.
 * Time that the requests do not use goes to the processes, up to their own timeout.
-* A process is asked to end, then gets SIGTERM, then SIGKILL. If there is little time, most of it comes before SIGTERM.
+* A process is asked to end, then gets SIGTERM, then SIGKILL. If time is short, most of it is spent before SIGTERM.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LEAST_ASKING = 0.6
 
 
 def time_for_requests(total: float, process_timeouts: Sequence[float]) -> float:
-    """How long requests in flight are waited for.
+    """How long the server waits for requests in flight.
 
     :param process_timeouts: of the applications (``--process-shutdown-timeout``).
     """
@@ -33,7 +33,7 @@ def time_for_requests(total: float, process_timeouts: Sequence[float]) -> float:
 
 
 def time_to_ask(left: float) -> float:
-    """How long a process may take after it was asked to end, before it gets SIGTERM.
+    """How long a process may take after it was asked to end. Then it gets SIGTERM.
 
     :param left: until everything must have ended.
     """

@@ -129,7 +129,7 @@ def take(root: object) -> Picture:
 def _fields_of(known: list[Any], value: Callable[[Any], Any]) -> list[tuple[type, list[Any]]]:
     leaves, empties = _leaves, _empties
     objects: list[tuple[type, list[Any]]] = []
-    for one in known:  # known grows meanwhile
+    for one in known:  # the loop itself adds to known
         kind = type(one)
         # A group has dozens of fields, and most of its containers are empty.
         values = [

@@ -110,7 +110,7 @@ class SpillLedger:
 
     @property
     def drained(self) -> bool:
-        """The file has bytes, and all of them have left: truncate it, and call ``truncated``."""
+        """Whether the file has bytes, and all of them have left. If so, truncate the file, and call ``truncated``."""
         return self.stored > self.base and self.sent >= self.stored and not self.storing and not self.coming
 
     @property

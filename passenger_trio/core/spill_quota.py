@@ -5,9 +5,9 @@ This module knows byte counts, error numbers and times. It never opens a file, a
 Laws:
 
 * The files of all buffers together never exceed ``limit`` bytes: each write reserves its bytes before it begins.
-* After an error no buffer tries the disk before the time in ``FAULTS`` has passed. A buffer that cannot open a file says nothing about
-  files that are open.
-* Errors are counted each time, and logged once a minute at most.
+* After an error no buffer tries the disk before the time in ``FAULTS`` has passed. If the error was that no file could be
+  opened, files that are open are still written.
+* Each error is counted. At most one a minute is logged.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ FAULTS: Final = {
 (F27 to F32). EAGAIN means that no thread could be started."""
 
 _OF_NEW_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
-"""Errors of opening a file, which say nothing about files that are open."""
+"""Errors of opening a file, after which files that are open can still be written."""
 
 _OTHER: Final = ("other", 1.0)
 _LOG_EVERY: Final = 60.0
 _SHARE: Final = 0.8
-"""Of the space that is free at the start: the limit, where none is given (``--data-buffer-max``)."""
+"""The limit, as a share of the space that is free at the start, if ``--data-buffer-max`` sets none."""
 
 
 class SpillQuota:
@@ -68,7 +68,7 @@ class SpillQuota:
         self._logged = float("-inf")
 
     def usable(self, now: float, *, new_file: bool = False) -> bool:
-        """Whether to try a write; ``new_file``: to a file that is not open yet. Needs room for a whole threshold."""
+        """Whether to try a write: the quota must have room for a whole threshold. ``new_file``: the file is not open yet."""
         open_at = self._open_at if new_file else self._retry_at
         return now >= self._retry_at and now >= open_at and self.limit - self.used >= THRESHOLD
 

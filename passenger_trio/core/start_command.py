@@ -1,8 +1,8 @@
 """The shell command that starts an application: the text for ``sh -c``.
 
-A shell between the server and the program is in the way: its pid is not the program's, and a signal
-ends the shell before the program has ended. So if the command is one program, it replaces the shell
-(``exec``). If it is more than that, the shell waits for the program that it runs, even after SIGTERM.
+A shell between the server and the program does harm: its pid is not the program's, and a signal
+ends the shell before the program has ended. So if the command is one program, the program replaces the shell
+(``exec``). For any other command the shell waits for the program that it runs, even after SIGTERM.
 """
 
 from __future__ import annotations

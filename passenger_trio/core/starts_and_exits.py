@@ -1,4 +1,4 @@
-"""Processes and preloaders come and go: what the policy decides then.
+"""What the policy decides when a spawn ends, and when a process or a preloader starts or exits.
 
 ``policy`` has the contract of each function, under the same name.
 """

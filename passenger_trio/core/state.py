@@ -93,7 +93,7 @@ class ProcessState:
     # Open sessions: exactly those in PoolState.sessions that point here. Those that count never exceed concurrency
     # (unless concurrency is 0).
     sessions: int = 0
-    # Its sessions that are in PoolState.uncounted: uncounted ones.
+    # How many of its open sessions are in PoolState.uncounted.
     uncounted: int = 0
     # Sessions that it served to the end. Sessions that never reached it, and those that it broke, are not counted.
     processed: int = 0
@@ -191,7 +191,7 @@ class GroupState:
     avoiding: dict[WaiterId, ProcessId] = attrs.field(factory=dict)
     # Waiters of a sticky session -> its process. They wait for that process as long as it is enabled.
     seeking: dict[WaiterId, ProcessId] = attrs.field(factory=dict)
-    # Waiters that a slot of a front may come back for -> until when no process is started for them.
+    # Waiters for which a slot may come back from a front -> until when no process is started for them.
     spawn_delays: dict[WaiterId, float] = attrs.field(factory=dict)
     attempts: dict[AttemptId, Attempt] = attrs.field(factory=dict)
     backoff: Backoff = attrs.field(factory=Backoff)
@@ -245,13 +245,13 @@ class GroupState:
     last_generation: int = FIRST_GENERATION
     # Each request must find processes that have served no request: a hard restart precedes it if necessary.
     always_restart: bool = False
-    # Generations that serve, are tried, or still have an attempt, a preloader or a process.
+    # Generations that serve, are on trial, or still have an attempt, a preloader or a process.
     generations: dict[int, GenerationState] = attrs.field(factory=dict)
     # Enabled processes that are to be replaced, in this order. Contains all enabled processes of old generations.
     to_replace: dict[ProcessId, Reason] = attrs.field(factory=dict)
     # The attempt whose process will replace one of them: one at a time.
     replacement: Attempt | None = None
-    # It was removed: it serves its waiters, and then goes (resizing).
+    # It was removed: it serves its waiters, and then ends (resizing).
     leaving: bool = False
     # Waiters that were there when the queue became shorter may stay.
     allowed_queue: int = 0
@@ -288,7 +288,7 @@ class PoolState:
 
     limits: PoolLimits
     groups: dict[GroupKey, GroupState] = attrs.field(factory=dict)
-    # Those of them in which something happens, and how many they were when this was last looked at (active_groups).
+    # The active ones among them, and how many were left by the last drop_inactive (active_groups).
     active: dict[GroupKey, GroupState] = attrs.field(factory=dict)
     active_before: int = 0
     # Enabled and detached processes.
@@ -312,11 +312,11 @@ class PoolState:
     timed: bool = False
     # The groups that were removed, and are not gone.
     leaving: dict[GroupKey, GroupState] = attrs.field(factory=dict)
-    # What there was when the limits changed last: it may exceed the hard ceiling, and the slots, until it is gone.
+    # The processes and attempts that existed when the limits last changed: they may exceed the hard ceiling, and the slots.
     allowed_total: int = 0
     # The same for processes and attempts that serve, when memory became short: busy ones stay (memory_room).
     allowed_used: int = 0
-    # The memory that there is, what the server itself uses of it, and a preloader on average, in bytes. 0: not measured.
+    # All memory, what the server itself uses of it, and what a preloader uses on average, in bytes. 0: not measured.
     memory_total: int = 0
     memory_own: int = 0
     memory_preloader: int = 0

@@ -51,7 +51,7 @@ class AttemptStatistics:
     begun: float
     reason: Reason
     slow: bool
-    """Whether it has been loading for so long that others no longer wait for it."""
+    """Whether it has been loading for so long that other attempts no longer wait for it."""
 
 
 @frozen
@@ -84,11 +84,11 @@ class GroupStatistics:
 
 
 class GroupGauges(NamedTuple):
-    """The numbers of one group that the metrics show: a scrape of a thousand applications takes a thousand of them."""
+    """The numbers of one group that the metrics show. Cheap: a scrape of a thousand applications makes a thousand of them."""
 
     waiting: int
     queue_limit: int
-    """0: none."""
+    """0: no limit."""
     oldest_wait: float
     """Seconds that the first waiter has waited; 0: nobody waits."""
     generation: int
@@ -118,13 +118,13 @@ class PoolStatistics:
     detached: int
     """Processes that were retired, but are not gone."""
     left_out: int = 0
-    """Groups that are not in ``groups``, because nothing happens in them."""
+    """Groups that are not in ``groups`` because they are inactive."""
 
 
 def describe(pool: PoolState, keys: Iterable[GroupKey] | None = None) -> PoolStatistics:
     """The state of the pool as values.
 
-    :param keys: describe these groups only, as far as they are there; None: all.
+    :param keys: describe these groups only, and ignore unknown keys; None: all groups.
     """
     groups = pool.groups.values() if keys is None else [pool.groups[key] for key in keys if key in pool.groups]
     return PoolStatistics(
@@ -136,7 +136,7 @@ def describe(pool: PoolState, keys: Iterable[GroupKey] | None = None) -> PoolSta
 
 
 def describe_active(pool: PoolState) -> PoolStatistics:
-    """The same without the groups in which nothing happens: there may be thousands."""
+    """Like ``describe``, for the active groups only: there may be thousands of inactive ones."""
     groups = tuple(describe_group(pool, group) for group in pool.active.values())
     detached = len(pool.processes) - pool.enabled_count
     return PoolStatistics(pool.limits, groups, pool.capacity_used, detached, len(pool.groups) - len(groups))
@@ -145,7 +145,8 @@ def describe_active(pool: PoolState) -> PoolStatistics:
 def gauges_of(group: GroupState, now: float) -> GroupGauges:
     """The numbers of one group.
 
-    Law: they are those of ``describe_group``, which costs several times as much (``tests/core/driven_pool.py`` compares them after each step).
+    Law: they equal those of ``describe_group``, which costs several times as much. (``tests/core/driven_pool.py`` compares
+    both after each step.)
     """
     serving = busy = 0
     for process in group.enabled.values():

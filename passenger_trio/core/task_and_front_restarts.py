@@ -7,8 +7,9 @@ Laws:
 * After its first failure a task waits ``FIRST`` seconds. Each failure soon after it doubles the wait, up
   to ``LONGEST``.
 * If a task ran for ``CALM`` seconds since its last failure, its next failure is a first one.
-* A task that had served for ``SERVED`` seconds since it was last started starts again at once: its start works, so a wait would repair nothing. (This holds for tasks that
-  report when they begin to serve, as a front does. Such a task fails at most once in that time.)
+* A task that served for ``SERVED`` seconds before it failed starts again at once: its start works, so a wait would repair
+  nothing. (Only tasks that report when they begin to serve, such as fronts, are restarted in this way. So they fail at most
+  once in ``SERVED`` seconds.)
 * More than ``INTENSITY`` failures without such a calm exceed the restart intensity. That is reported
   once, until the next calm.
 """
@@ -51,7 +52,7 @@ class TaskRestarts:
     def failed(self, now: float, served: float = 0.0) -> Verdict:
         """The task failed.
 
-        :param served: seconds for which it had served since its last start, if it tells that.
+        :param served: seconds for which the task had served since its last start; 0: it does not report that.
         """
         if served >= SERVED:
             self.failures = 0
@@ -65,5 +66,5 @@ class TaskRestarts:
         return Verdict(wait, self.failures == INTENSITY + 1)
 
     def is_failing(self, now: float) -> bool:
-        """Whether the task has exceeded the intensity and was not calm since."""
+        """Whether the task has exceeded the intensity, and has not been calm since."""
         return self.failures > INTENSITY and now - self.started < CALM

@@ -85,7 +85,7 @@ TABLE: dict[Progress, dict[Event, tuple[Progress, Action]]] = {
     },
     Progress.KILLED: {
         Event.RETIRE: (Progress.KILLED, _),
-        Event.GRACE_EXPIRED: (Progress.KILLED, _),  # SIGKILL needs no second try: the kernel has it
+        Event.GRACE_EXPIRED: (Progress.KILLED, _),  # SIGKILL needs no second try: the kernel delivers it
         Event.EXITED: (Progress.GONE, _),
         Event.KILL_NOW: (Progress.KILLED, _),
     },

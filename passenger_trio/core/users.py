@@ -1,14 +1,14 @@
-"""Which user an application runs as: decided from who the server is, what was asked for, and who owns the startup file (OP8).
+"""Which user an application runs as: decided from the server's user, the options, and the owner of the startup file (OP8).
 
-The order, of which the first that applies counts:
+The first row that applies decides:
 
 ======================================================  ==================================================
-the application has ``user``                            that user; only root can be another user than itself
+the application has ``user``                            that user (only root can become another user)
 the server is not root                                  the server's own user
-``--user`` names a user (also root)                     the server's own user, which is that one by then
-a program embeds the server                             the program's own user: it decides for itself
+``--user`` names a user (also root)                     the server's own user: it has become that user by then
+a program embeds the server                             the program's own user: the program decides
 the startup file belongs to another user than root      that user
-else                                                    ``nobody``, with a warning: never root unless by name
+else                                                    ``nobody``, with a warning: root only if named
 ======================================================  ==================================================
 
 The group is ``group``, else the user's own. Group 0 is taken only by name, or for root.
@@ -29,7 +29,7 @@ __all__ = ["Account", "Because", "Choice", "choose_user", "environment_of", "is_
 
 @frozen
 class Account:
-    """A user, as the system's list of users has it.
+    """A user, as in the system's database of users.
 
     :ivar name: ``""`` if the number has no entry.
     """
@@ -47,7 +47,7 @@ class Account:
 
 
 class Because(enum.Enum):
-    """Why an application runs as the user that it runs as."""
+    """Why an application runs as its user: the rows of the table."""
 
     ASKED = "as its option user says"
     OWNER = "who owns its startup file"
@@ -80,8 +80,8 @@ def choose_user(
 
     :param euid: the server's user.
     :param is_named: whether ``--user`` named the server's user.
-    :param user: of the option ``user``, if it is given and another than the server's own.
-    :param group: of the option ``group``, if it is given.
+    :param user: the value of the option ``user``, if it is given and names another user than the server's own.
+    :param group: the value of the option ``group``, if it is given.
     :param owner: of the startup file.
     :param nobody: the user for what belongs to root.
     """
@@ -122,8 +122,8 @@ _OF_A_LOGIN = frozenset({"MAIL", "LS_COLORS", "DISPLAY", "XAUTHORITY", "USERNAME
 
 
 def environment_of(account: Account, base: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a program that becomes another user: without what belongs to the login of the user
-    that it was, and with that user's own HOME, USER, LOGNAME and SHELL.
+    """The environment of a program that becomes another user: without the variables of the server's own login, and with the
+    new user's HOME, USER, LOGNAME and SHELL.
     """
     kept = {
         name: value for name, value in base.items() if not name.startswith(_OF_A_SESSION) and name not in _OF_A_LOGIN

@@ -40,7 +40,10 @@ def grant(pool: PoolState, process: ProcessState, waiter: WaiterId | None, now: 
 
 
 def waits_for_any(group: GroupState) -> int:
-    """The number of waiters that one more process would serve: all but those that seek a process that is enabled, and those whose spawn is delayed."""
+    """The number of waiters that one more process would serve.
+
+    Two kinds are left out: waiters that seek a process that is enabled, and waiters with a delayed spawn (``delay_spawn``).
+    """
     if not group.seeking:
         return len(group.waiters) - len(group.spawn_delays)
     avoiding = group.avoiding
@@ -74,7 +77,7 @@ def append(
 
 
 def move_up(group: GroupState, waiter: WaiterId, since: float) -> None:
-    """The last waiter of the queue has waited since then, at a front: put it before those that came later."""
+    """The last waiter of the queue has waited at a front since ``since``: move it before the waiters that came later."""
     waiters = group.waiters
     waiters[waiter] = since
     for later in [later for later, came in waiters.items() if came > since]:
@@ -82,14 +85,17 @@ def move_up(group: GroupState, waiter: WaiterId, since: float) -> None:
 
 
 def renew(group: GroupState, waiter: WaiterId, since: float) -> None:
-    """The waiter stands for another request from now on, which has waited at its front since then."""
+    """Let the waiter stand for another request, which has waited at its front since ``since``."""
     group.waiters.move_to_end(waiter)
     move_up(group, waiter, since)
 
 
 def delay_spawn(group: GroupState, waiter: WaiterId, lent: int, now: float) -> None:
-    """For ``SPAWN_DELAY`` no process is started for the waiter: one of the slots that other fronts have may be idle, and is recalled. There must be one for each
-    that waits. A constrained waiter, which does not take every process, gets no delay.
+    """Start no process for the waiter during ``SPAWN_DELAY``: a slot that another front holds may be idle, and is recalled.
+
+    Only if other fronts hold a slot for each waiter. A constrained waiter, which does not accept every process, gets no delay.
+
+    :param lent: the slots that other fronts hold.
     """
     is_constrained = waiter in group.avoiding or waiter in group.seeking
     if len(group.waiters) <= lent and group.in_routing and not is_constrained:
@@ -97,12 +103,12 @@ def delay_spawn(group: GroupState, waiter: WaiterId, lent: int, now: float) -> N
 
 
 def spawn_delays_due(group: GroupState) -> float:
-    """When the first delay of a spawn ends."""
+    """When the first of the delays ends; infinity: there is none."""
     return min(group.spawn_delays.values(), default=math.inf)
 
 
 def end_spawn_delays(group: GroupState, now: float) -> None:
-    """From now on the waiters whose delay is over count."""
+    """Count the waiters whose delay is over as waiters again that want a process."""
     for waiter in [waiter for waiter, until in group.spawn_delays.items() if until <= now]:
         del group.spawn_delays[waiter]
 
