@@ -14,17 +14,17 @@ __all__ = ["MOST_AUTO", "MOST_WANTED", "SLOTS", "are_too_many", "front_count"]
 
 SLOTS = 4
 MOST_AUTO = 8
-"""With ``auto``; the owner is beyond its own core before that."""
+"""The most fronts with ``auto``. The owner needs more than one core before more of them help."""
 
 MOST_WANTED = 128
-"""A ``Want`` and a ``Recall`` list at most this many waiters; more slots of a group do not concern a front."""
+"""A ``Want`` and a ``Recall`` list at most this many waiters. If a group has more slots, a front need not know how many."""
 
 
 def front_count(asked: str, cpus: int) -> int:
     """The number of fronts that the option asks for.
 
     :param asked: a number or ``auto``, checked before (``option_values.parse_fronts``).
-    :param cpus: processors that the server may use. With ``auto`` applications keep half of them.
+    :param cpus: processors that the server may use. ``auto`` leaves half of them to the applications.
     """
     return max(1, min(MOST_AUTO, cpus // 2)) if asked == FRONTS_AUTO else int(asked)
 

@@ -1,7 +1,7 @@
 """What a front knows of one group: its waiters, the waiters at other fronts, its slots, and what follows from that.
 
-``front_ledger`` enters the facts and makes the decisions. Here is what is read off them: what the owner is to be told and when, when an idle slot goes
-back, and which part of all slots is for its own waiters.
+``front_ledger`` enters the facts and makes the decisions. This module computes what follows from the facts: what to tell the owner and when, when an
+idle slot goes back, and how many of all slots are for the front's own waiters.
 """
 
 from __future__ import annotations
@@ -29,25 +29,27 @@ __all__ = [
 ]
 
 TOLD = 0.75
-"""Of the slack: by so much a request elsewhere must be older as far as is known here. What is told of it may be late by the rest."""
+"""The part of the slack by which a request elsewhere must be older, by what this front was told. The rest allows for what it was not told yet."""
 MOST_SLACKS = 4
-"""By so many slacks a request elsewhere must be older, if the front has no more slots than its share."""
+"""If the front has no more slots than its share, a request elsewhere must be older by so many slacks."""
 _STEP = 0.005
-"""Seconds. Ages are told in steps, so that they are mostly the same."""
+"""Seconds. A ``Want.age`` is a multiple of this, so that two of them are mostly equal."""
 _MOMENT = 0.008
-"""Seconds. A waiter that waited for longer than the last ``Want`` said counts for so long."""
+"""Seconds for which ``FrontGroup.postpone`` does not act again."""
 PAUSE = 0.001
 """Seconds for which a busy front keeps an idle slot for its own clients while another front has waiters. Its clients mostly send their next request at once."""
 _ROUNDS_UP = 0.4
-"""A share of 0.6 slots is a slot, because the numbers of waiters are never exactly equal. One of 0.5 is none: two fronts would both keep it."""
+"""Added before a share is rounded down. A share of 0.6 slots is one slot, because the numbers of waiters are never exactly equal. A share of 0.5
+is no slot: two fronts would both keep the same one."""
 _PART_OF_ROOM = 16
-"""With less fronts than that, all that each has not told of does not fill the queue."""
+"""A front tells of a longer queue once it has grown by this fraction (1/16) of the room that is left. So with fewer fronts than that, the waiters that
+they have not told of cannot fill the queue."""
 _BUSY = 4
-"""So many requests, one after another, show that the front has work for a slot."""
+"""After so many requests in a row on one slot, the front has steady work for it."""
 MOST_IDLE_TIME = 0.1
-"""Seconds for which an idle slot stays, so that the owner sees which processes are idle."""
+"""Seconds for which an idle slot stays at most. Then it goes back, so that the owner sees which processes are idle."""
 LEAST_IDLE_TIME = 0.002
-"""The same where idle slots are recalled before they are used again."""
+"""The least of these times: for slots that are recalled before they are used again."""
 
 
 class SlotState(enum.Enum):
@@ -96,16 +98,16 @@ class FrontGroup:
     most_queued: int
     # Each with its arrival and the process that it avoids; oldest first.
     waiters: OrderedDict[WaiterId, Waiting] = attrs.field(factory=OrderedDict)
-    # Those of them that do not take every process.
+    # How many of them do not accept every process.
     choosy: int = 0
-    # In the order in which they became idle. While another front has waiters, a slot is here for a moment only.
+    # In the order in which they became idle. While another front has waiters, a slot stays in here only for a moment.
     idle: dict[SessionId, Slot] = attrs.field(factory=dict)
     # The arrivals of the waiters at other fronts, oldest first, as the last Recall listed them.
     listed: tuple[float, ...] = ()
-    # How long those at their fronts wait at most.
+    # For each of them, how long the waiters at its front wait at most.
     ages: tuple[float, ...] = ()
     waiting_elsewhere: int = 0
-    # As the last Recall said; and those that are here. Pinned ones do not count.
+    # At other fronts, as the last Recall said; and at this one. Pinned slots do not count.
     slots_elsewhere: int = 0
     slots: int = 0
     # The numbers of the returns for waiters at other fronts that no Recall has counted yet.
@@ -117,11 +119,11 @@ class FrontGroup:
     most_wanted: int = MOST_WANTED
     told: Want | None = None
     told_at: float = -math.inf
-    # How many waiters the last Want listed that got no grant since; -1: a new Want is due in any case.
+    # How many waiters of the last Want have got no grant since; -1: a new Want is due in any case.
     known: int = 0
-    # When the last waiter went.
+    # When the last waiter left, and the queue became empty.
     emptied_at: float = -math.inf
-    # Since when a waiter has waited for longer than the last Want said; that may be over.
+    # When a waiter last began to wait for longer than the last Want said.
     late_since: float = -math.inf
     # Seconds for which an idle slot stays.
     idle_time: float = MOST_IDLE_TIME
@@ -131,7 +133,7 @@ class FrontGroup:
         """When ``Want`` may go out next, if it has changed."""
         waiting = len(self.waiters)
         if not waiting:
-            # Not for a moment only.
+            # Wait whether the queue stays empty: it may be so only for a moment.
             return max(self.told_at, self.emptied_at) + GAP
         listed = min(waiting, self.most_wanted)
         told = self.told
@@ -139,12 +141,13 @@ class FrontGroup:
             return self.told_at + GAP
         if listed < self.known or (told.age == math.inf and not self.stays):
             return self.told_at + REFRESH
-        # From then on it is no longer true.
+        # The last Want is true until its oldest waiter has waited for told.age.
         return max(self.told_at + GAP, min(self.told_at + SLOW, self.oldest + told.age), self.late_since + GAP)
 
     def postpone(self, now: float) -> bool:
-        """Put ``due`` off by a ``GAP``, once, if a waiter has waited for longer than the last ``Want`` said: a front that was away from its core has slots that are ready,
-        and serves it at once. Returns whether it did.
+        """Put ``due`` off by a ``GAP``, once, if a waiter has waited for longer than the last ``Want`` said. Returns whether it did.
+
+        A front that did not run for a while finds slots that became ready meanwhile, and serves that waiter at once.
         """
         told = self.told
         if not self.waiters or told is None or now < self.oldest + told.age or now < self.late_since + _MOMENT:
@@ -154,18 +157,18 @@ class FrontGroup:
 
     @property
     def oldest(self) -> float:
-        """When the oldest waiter came. There is one."""
+        """When the oldest waiter came. There must be a waiter."""
         return next(iter(self.waiters.values())).arrival
 
     @property
     def stays(self) -> bool:
-        """Whether the oldest waiter is the one that was told of."""
+        """Whether the oldest waiter is still the oldest one of the last ``Want``."""
         told = self.told
         return told is not None and bool(told.waiters) and told.waiters[0].arrival == self.oldest
 
     @property
     def is_longer(self) -> bool:
-        """Whether the queue is longer than others count, by a part of the room that is left to its limit."""
+        """Whether the queue is so much longer than in the last ``Want`` that the limit on the queue might be exceeded."""
         if not self.most_queued or self.told is None:
             return False
         waiting = len(self.waiters)
@@ -178,11 +181,13 @@ class FrontGroup:
             self.idle_time = min(MOST_IDLE_TIME, 2 * self.idle_time)
 
     def idle_slot_recalled(self) -> None:
-        """An idle slot was recalled before it was used: the next ones stay for less. A slot that is at the owner already comes with two messages, and not with four."""
+        """An idle slot was recalled before it was used: the next ones stay for less time. A slot that is already at the owner reaches another front
+        after two messages, instead of four.
+        """
         self.idle_time = max(LEAST_IDLE_TIME, self.idle_time / 4)
 
     def leaves(self, slot: Slot, slack: float) -> float:
-        """When an idle slot goes back. It stays for a moment if the next request may have it."""
+        """When an idle slot goes back. While another front has waiters, it stays only if the front is busy, and only for ``PAUSE``."""
         if not self.is_wanted_elsewhere:
             return slot.since + self.idle_time
         comes = slot.since + PAUSE
@@ -191,23 +196,25 @@ class FrontGroup:
 
     @property
     def share(self) -> int:
-        """How many of all slots are for the waiters of this front. One slot for two fronts with as many waiters each is nobody's: it changes between them."""
+        """How many of all slots are for the waiters of this front. (If two fronts have as many waiters each and there is one slot, neither has a share:
+        the slot alternates between them.)
+        """
         waiting = len(self.waiters)
         slots = self.slots + self.slots_elsewhere + max(0, len(self.returns) - self.back)
         return int(slots * waiting / (waiting + self.waiting_elsewhere) + _ROUNDS_UP)
 
     @property
     def is_wanted_elsewhere(self) -> bool:
-        """Whether another front has a waiter for which no slot was sent back."""
+        """Whether another front has a waiter for which this front has not sent back a slot."""
         return max(0, len(self.returns) - self.back) < len(self.listed)
 
     def oldest_elsewhere(self, now: float) -> float:
-        """Since when the oldest of those waits, at the longest. There is one."""
+        """The earliest time at which the oldest of those waiters may have come. There must be one (``is_wanted_elsewhere``)."""
         served = max(0, len(self.returns) - self.back)
         return max(self.listed[served], now - self.ages[served])
 
     def age(self, now: float, slack: float) -> float:
-        """For how long the oldest of its waiters may wait until that is to be told."""
+        """How long the oldest waiter may wait before the owner must be told again (``Want.age``)."""
         if not self.waiters or self.stays:
             return math.inf
         generous = math.floor(TOLD * slack / _STEP)
@@ -215,7 +222,7 @@ class FrontGroup:
 
     def want(self, age: float) -> Want:
         listed: list[Waiting] = []
-        # A choosy waiter may wait for a process that is busy. The waiters behind it, which other processes serve meanwhile, must be listed, too.
+        # A choosy waiter may wait for a busy process while other processes serve the waiters behind it. So it does not use up a place in the list.
         left = self.most_wanted
         for waiting in self.waiters.values():
             if not left or len(listed) == MOST_WANTED:

@@ -5,20 +5,22 @@ of the operating system or a clock. Each call is one step and returns decisions;
 
 Laws:
 
-* A slot that becomes free serves the oldest request that waits here, unless one at another front is older by more than
-  the slack: then the slot goes back. So requests are served in order of arrival, within the slack. (Without slack, two busy
-  fronts would hand a slot to each other for each request.)
-* A front that has no more slots than its share, by the numbers of waiters here and elsewhere, keeps them for ``MOST_SLACKS`` slacks. Else all slots went to the front that had waited
-  for the slack, and all came back after the next one: each fifteenth request changed fronts, and half of the clients waited meanwhile.
-* The slack is ``SLACK``, or ``SLACK_OF_DELAY`` times what a message takes, up to ``MOST_SLACK``. On a machine whose processors are taken by others a message takes 10 ms: with a
-  fixed slack each slot was nearly always under way, so requests became few, so each was older than the next by more than the slack, and it stayed like that.
-* An idle slot goes back at once while another front has waiters (that of a busy front after ``PAUSE``), or if it came for one request only; otherwise after
-  ``FrontGroup.idle_time``.
+* A slot that becomes free serves the oldest request that waits at this front, unless a request at another front is older by
+  more than the slack: then the slot goes back. So requests are served in order of arrival, within the slack. (Without slack,
+  two busy fronts would hand a slot to each other for each request.)
+* A front that has no more slots than its share (by the numbers of waiters here and elsewhere) keeps them for ``MOST_SLACKS`` slacks. Without this law,
+  all slots went to the front that had waited for the slack, and all came back after the next slack: each fifteenth request changed fronts, and half
+  of the clients waited meanwhile.
+* The slack is ``SLACK``, or ``SLACK_OF_DELAY`` times what a message takes, up to ``MOST_SLACK``. On a busy machine a message takes 10 ms. With a fixed
+  slack, each slot was nearly always under way there. So few requests were served, so each was older than the next by more than the slack, and the
+  slots kept moving.
+* An idle slot goes back at once while another front has waiters (after ``PAUSE`` if this front is busy), or if it came for one request only;
+  otherwise after ``FrontGroup.idle_time``.
 * A slot goes back when its stream has ended, its budget is used up, or its process goes. A pinned slot goes back when its session ends.
-* Waiters are told as a level. So no demand is ever lost, and no demand that is over draws slots for longer than one level takes.
-* A level that names as many waiters as there are now is true while the oldest has waited for no longer than it says (``Want.age``). That is generous: three quarters of the
-  slack, since that makes no other front give a slot back. So a front whose own slots serve its waiters, one after another, sends nearly nothing.
-* The limit on the queue counts all waiters: those here, and those that the owner has told of.
+* A front tells the owner its waiters as a level. So no demand is ever lost, and a demand that is over draws slots only until the next level.
+* A level that lists as many waiters as there are now stays true while the oldest has waited for no longer than ``Want.age``. That age is generous (three
+  quarters of the slack), because it makes no other front give a slot back. So a front whose own slots serve its waiters sends nearly no messages.
+* The limit on the queue counts all waiters: those at this front, and those elsewhere that the owner has told of.
 """
 
 from __future__ import annotations
@@ -65,16 +67,16 @@ __all__ = [
 ]
 
 SLACK = 0.020
-"""Seconds by which a request elsewhere must be older to be served first, at least.
+"""The least slack: seconds by which a request elsewhere must be older to be served first.
 
-A front that shares its core with others is away from it for 5 ms at a time: with 10 ms two busy fronts handed over a slot for each fifteenth request, and each
-time two fronts waited for it.
+A front that shares its core with other programs does not run for 5 ms at a time. With a slack of 10 ms, two busy fronts handed over a slot for each
+fifteenth request, and two fronts waited for it each time.
 """
 SLACK_OF_DELAY = 8.0
-"""A slot is under way for two messages: so at least three quarters of its time are for requests."""
+"""A slot that changes fronts is under way for two messages. With a slack of eight messages, slots serve for at least three quarters of their time."""
 MOST_SLACK = 0.5
 USAGE_GAP = 0.25
-"""Seconds between two ``Usage``, at least."""
+"""The least seconds between two ``Usage``."""
 
 
 _NOT_STARTED = SessionOutcome.NOT_STARTED
@@ -113,10 +115,10 @@ class FrontLedger:
         self._groups: dict[GroupKey, FrontGroup] = {}
         self._processes: dict[ProcessId, FrontProcess] = {}
         self.slots: dict[SessionId, Slot] = {}
-        """Every slot that is here. Read-only for others."""
+        """Every slot that this front has. Read-only for others."""
         self._waiters: dict[WaiterId, FrontGroup] = {}
         self._returned = 0
-        # Seconds that a message from the owner takes, smoothed.
+        # Seconds that a message from the owner takes: a moving average.
         self._delay = 0.0
         # When the last waiter came.
         self._arrival = -math.inf
@@ -134,7 +136,7 @@ class FrontLedger:
         self._group(key).most_queued = most_queued
 
     def _group(self, key: GroupKey) -> FrontGroup:
-        """What the owner tells of a group may come before it is served here: others serve it already."""
+        """The group. The owner may send messages about a group before this front serves it, because other fronts serve it already."""
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = FrontGroup(key, 0)
@@ -146,17 +148,17 @@ class FrontLedger:
 
     @property
     def slack(self) -> float:
-        """Seconds by which a request elsewhere must be older to be served first, now."""
+        """Seconds by which a request elsewhere must be older to be served first, by the current delay of messages."""
         return max(SLACK, min(MOST_SLACK, SLACK_OF_DELAY * self._delay))
 
     # --- requests -------------------------------------------------------------------------------------------------
 
     def take_idle(self, key: GroupKey, now: float) -> Slot | None:
-        """An idle slot for a request that has just come. None: call ``queue``."""
+        """Use an idle slot for a request that has just come. None: call ``queue``."""
         group = self._groups[key]
         if not group.idle:
             return None
-        # The one that was used last: the others become old enough to go back.
+        # The slot that was used last: so the others become old enough to go back.
         _, slot = group.idle.popitem()
         group.idle_slot_used()
         return self._begin(slot, now)
@@ -167,12 +169,12 @@ class FrontLedger:
         """A request comes: start it on an idle slot, refuse it, or let it wait.
 
         :param avoided: a process that left this request unanswered.
-        :param route: of the process of its sticky session. The owner knows whether that one serves.
+        :param route: the route of the process of its sticky session. The owner knows whether that process serves.
 
-        If it waits, ``tick`` when ``next_level`` says so, which may be now.
+        If the request waits, call ``tick`` when ``next_level`` says so, which may be now.
         """
         group = self._groups[key]
-        # No two of a front are equal: a grant names its waiter by that.
+        # Each arrival of a front is unique: a grant names its waiter by the arrival.
         self._arrival = arrival = now if now > self._arrival else math.nextafter(self._arrival, math.inf)
         waiting = Waiting(arrival, avoided, route)
         for slot in reversed(group.idle.values()):
@@ -196,18 +198,18 @@ class FrontLedger:
     def ended(self, slot: Slot, outcome: SessionOutcome, now: float, *, kept: bool) -> list[FrontDecision]:
         """The slot's request, or its pinned session, has ended.
 
-        :param kept: its stream is at a boundary, and the process keeps it.
+        :param kept: whether the stream is at a boundary, and the process keeps it open.
         """
         group = slot.process.group
         self._used = True
         if not kept or slot.state is SlotState.PINNED:
             return [self._give_back(slot, outcome, reusable=False)]
-        # What did not start is no request that was served.
+        # A request that did not start was not served.
         slot.served += outcome is not _NOT_STARTED
         slot.state = SlotState.IDLE
         slot.since = now
         if slot.process.going or slot.withdrawn or 0 < slot.budget <= slot.served:
-            # Before the slot goes, the waiters are told: the owner may know only as many as there were slots, and would grant the slot to a younger one.
+            # Tell the waiters before the slot goes: the owner may know only as many of them as there were slots, and would grant the slot to a younger one.
             told = self._tell(group, now) if group.waiters else []
             return [*told, self._give_back(slot)]
         return self._next(group, slot, now)
@@ -235,7 +237,7 @@ class FrontLedger:
         group.known -= 1
         group.back = min(group.back + 1, len(group.returns))
         self._changed[group.key] = group
-        # The owner's queue has decided for that waiter, and knows more than the last Recall. Else slots would go back and forth.
+        # The owner's queue has chosen this waiter, and knows more than the last Recall. If the front chose again, slots would go back and forth.
         for waiter, waiting in group.waiters.items():
             if waiting.arrival == grant.arrival:
                 self._forget(group, waiter, now)
@@ -274,7 +276,7 @@ class FrontLedger:
                     chosen.append(waiter)
         for waiter in chosen:
             self._forget(group, waiter, now)
-        # The owner has forgotten them: even if nobody is left to ask for, it must hear what is true now.
+        # The owner has forgotten their tickets. So it needs a new Want, even an empty one.
         group.known = -1
         self._changed[group.key] = group
         return [TurnAway(waiter, refused) for waiter in chosen]
@@ -321,7 +323,7 @@ class FrontLedger:
         return decisions
 
     def tell_usage(self, now: float) -> list[FrontDecision]:
-        """Send what the slots do, if that has changed: an operator asks, and is to see the truth."""
+        """Send the use of the slots at once, if it has changed, because an operator asks for it."""
         usage = self._usage()
         if usage is None:
             return []
@@ -329,7 +331,7 @@ class FrontLedger:
         return [Send(usage)]
 
     def tell_levels(self, now: float) -> list[FrontDecision]:
-        """Send the waiters and what the slots do, if that has changed: an operator asks, and is to see the truth."""
+        """Send the waiters and the use of the slots at once, if they have changed, because an operator asks for them."""
         decisions = [decision for group in list(self._changed.values()) for decision in self._tell(group, now)]
         return decisions + self.tell_usage(now)
 
@@ -344,12 +346,12 @@ class FrontLedger:
         return due
 
     def next_return(self, key: GroupKey) -> float:
-        """When an idle slot of the group goes back."""
+        """When the next idle slot of the group goes back; ``math.inf``: it has none."""
         group = self._group(key)
         return next((group.leaves(slot, self.slack) for slot in group.idle.values()), math.inf)
 
     def next_level(self) -> float:
-        """When a ``Want`` is due: the part of ``next_deadline`` that is told to the moment."""
+        """When a ``Want`` is due: the part of ``next_deadline`` that must not be late."""
         due = math.inf
         for group in self._changed.values():
             due = min(due, group.due)
@@ -387,13 +389,13 @@ class FrontLedger:
         if wanted and (waiter is not None or group.leaves(slot, self.slack) <= now):
             return self._hand_over(group, slot, now)
         if slot.budget == 1:
-            # It came for a waiter that is gone. It may be for one request only because a waiter at another front does not take every process: no recall lists that one.
+            # The slot came for a waiter that is gone. Its budget may be 1 because of a choosy waiter at another front, which no recall lists: so it goes back at once.
             return [self._give_back(slot)]
         group.idle[slot.id] = slot
         return []
 
     def _is_in_turn(self, group: FrontGroup, waiter: WaiterId, now: float) -> bool:
-        """Whether no waiter elsewhere is older by too much. It may be older than its front has told, by the rest of the slack."""
+        """Whether no waiter elsewhere is older by more than the slack. Compares with ``TOLD`` of it, because that waiter may be older than its front has told."""
         slack = TOLD * self.slack
         older = group.waiters[waiter].arrival - group.oldest_elsewhere(now)
         return older <= slack or (older <= MOST_SLACKS * slack and group.slots <= group.share)
@@ -405,14 +407,14 @@ class FrontLedger:
         return next((waiter for waiter, waiting in group.waiters.items() if _may_serve(slot, waiting)), None)
 
     def _hand_over(self, group: FrontGroup, slot: Slot, now: float) -> list[FrontDecision]:
-        """Send a slot back for the oldest waiter elsewhere. The waiters here are told first: else the slot might come back for one that was served meanwhile."""
+        """Send a slot back for the oldest waiter elsewhere. Tell the waiters here first: otherwise the slot might come back for one that was served meanwhile."""
         told = self._tell(group, now)
         sent = self._give_back(slot)
         group.returns.append(self._returned)
         return [*told, sent]
 
     def _tell(self, group: FrontGroup, now: float) -> list[FrontDecision]:
-        """Tell which waiters are here, if that has changed."""
+        """Tell the owner which waiters are here, if that has changed."""
         want = group.want(group.age(now, self.slack))
         told = group.told
         group.known = len(want.waiters)
@@ -434,7 +436,7 @@ class FrontLedger:
         return Send(Return(self._returned, slot.id, slot.served, outcome, reusable))
 
     def _usage(self) -> Usage | None:
-        """What the slots do, if that has changed since it was last told. Pinned ones do not change."""
+        """The use of the slots, if it has changed since the owner was last told. Pinned slots do not change."""
         self._used = False
         changed = False
         uses = []
@@ -450,7 +452,7 @@ class FrontLedger:
 
 
 def _may_serve(slot: Slot, waiting: Waiting) -> bool:
-    """Whether the request takes this process."""
+    """Whether the request accepts the process of this slot."""
     if waiting.avoided == slot.process.id and not slot.alone:
         return False
     return not waiting.route or waiting.route == slot.process.route

@@ -1,11 +1,11 @@
-"""What the metrics tell of a front, as a value: it is looked at where the front runs, and the counts of several fronts are added (FR5).
+"""The metrics of one front as a value. Each front makes its own, and the owner adds them (FR5).
 
-``told`` and ``of_told`` are the form in which a front tells its owner: JSON values. A front is not trusted: what is no count raises
-``BadFrontMessage``, and an application that the owner does not have is no count.
+``told`` encodes the value as JSON values, and ``of_told`` decodes it at the owner. The owner does not trust a front: a value that is no count, or an
+application that the owner does not have, raises ``BadFrontMessage``.
 
-With a thousand applications that takes long, so it is done in parts of ``PART`` applications: the caller pauses between them.
+With a thousand applications all of that takes long. So it happens in parts of ``PART`` applications, and the caller pauses between two parts.
 
-Laws: ``of_told(told(counts))`` is equal in every count, and adding it to an empty one is, too. Parts that are put together are equal to the whole.
+Laws: ``of_told(told(counts))`` equals ``counts``, also when it is added to an empty value. All parts put together equal the whole.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from passenger_trio.late_classes import define
 __all__ = ["PART", "FrontMetrics"]
 
 PART = 40
-"""Applications that are told, judged or added in one step."""
+"""Applications that are encoded, checked or added in one step."""
 
 _WORD = re.compile(r"[A-Za-z0-9_.,:'() -]{1,100}")
 _NUMBERS = ("accepted", "most_connections", "disk", "disk_limit", "memory", "pauses", "log_written", "log_dropped")
@@ -62,7 +62,7 @@ class FrontMetrics:
     log_written: int = 0
     log_dropped: int = 0
     lag: float = 0.0
-    """The latest that a timer was in the last minute, in seconds; of several fronts: the largest."""
+    """The longest delay of a timer in the last minute, in seconds; for several fronts the largest one."""
 
     def add(self, other: FrontMetrics) -> None:
         """Add the counts of another front."""
@@ -86,12 +86,12 @@ class FrontMetrics:
         self.lag = max(self.lag, other.lag)
 
     def put_together(self, part: FrontMetrics) -> None:
-        """Take over the applications of a later part of the same counts."""
+        """Add the applications of a later part of the same counts."""
         self.tallies.update(part.tallies)
         self.in_flight.update(part.in_flight)
 
     def lasting(self) -> FrontMetrics:
-        """What stays true when the front is gone: its counters without its gauges."""
+        """The values that stay true when the front is gone: its counters without its gauges."""
         return FrontMetrics(
             tallies=self.tallies,
             refused=self.refused,
@@ -122,8 +122,10 @@ class FrontMetrics:
 
     @classmethod
     def of_told(cls, told: Mapping[str, Any], keys: Sequence[GroupKey]) -> FrontMetrics:
-        """:param keys: as ``told`` had them. The front may not know the last of them yet.
-        :raises BadFrontMessage: it is not what a front tells.
+        """The value that ``told`` has encoded.
+
+        :param keys: as for ``told``. The front may not know the last ones yet.
+        :raises BadFrontMessage: these are not the values of a front.
         """
         try:
             known = keys[: len(told["tallies"])]

@@ -1,4 +1,4 @@
-"""What the fronts of a server serve together. Each gets its part of it (``share``)."""
+"""What the fronts of a server serve together. Each front gets its share of the limits (``share``)."""
 
 from __future__ import annotations
 

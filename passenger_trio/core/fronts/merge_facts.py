@@ -1,9 +1,9 @@
 """The counters of several fronts as those of one (FR5).
 
-``merge_facts`` takes our own facts as the pattern: a front's facts have the same members, or are refused. Numbers are added;
-counters by name may have names that others lack. What is no number is the owner's.
+The owner's own facts are the pattern for ``merge_facts``: a front's facts must have the same members, or are rejected. Numbers
+are added. Counters by name (``_BY_NAME``) may have names that the owner lacks. Any other value is taken from the owner.
 
-Law: a front's facts never change the shape of the result.
+Law: a front's facts never change the shape of the result, except for the names in counters by name.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def merge_facts(ours: Mapping[str, Any], theirs: Mapping[str, Any], front: str) 
     """The sum of two fronts' facts.
 
     :param theirs: of a front that is not trusted.
-    :param front: its name, for what is told of its faults.
-    :raises BadFrontMessage: its facts are not like ours.
+    :param front: its name, for the list of faults.
+    :raises BadFrontMessage: its facts have other members than ours.
     """
     total = _add_members({name: value for name, value in ours.items() if name != _FAULTS}, theirs, _FAULTS)
     if _FAULTS in ours:
@@ -44,7 +44,7 @@ def _add_members(ours: Mapping[str, Any], theirs: Mapping[str, Any], but: str = 
 
 
 def _add_faults(ours: Mapping[str, Any], theirs: object, front: str) -> dict[str, Any]:
-    """``kernel.ErrorKernel.statistics`` of both. A front's tasks are told apart by its name."""
+    """Both values of ``kernel.ErrorKernel.statistics`` as one. The name of a front's task gets the name of the front."""
     if not isinstance(theirs, dict) or theirs.keys() != ours.keys() or not isinstance(theirs["tasks"], dict):
         raise BadFrontMessage("a front reports its faults as something else")
     tasks = dict(ours["tasks"])
@@ -99,9 +99,9 @@ _REQUEST: dict[str, tuple[type, ...]] = {
 
 
 def check_requests(told: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The requests in flight that a front tells of.
+    """Check the list of requests in flight that a front has sent.
 
-    :raises BadFrontMessage: they are none.
+    :raises BadFrontMessage: the value is no such list.
     """
     requests = told.get("requests")
     if not isinstance(requests, list):

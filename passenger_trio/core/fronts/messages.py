@@ -6,15 +6,15 @@ after another and returns it. The channel keeps the order of messages, loses non
 Two kinds of messages:
 
 * *Levels* (``Want``, ``Recall``, ``Usage``, ``ProcessGoes``, ``VersionRejected``) replace the last one about the same subject. A sender may leave out
-  all but the newest; a receiver needs only the newest. ``Want`` and ``Recall`` go out at most once in ``GAP``, and a ``Want`` that asks for no more than
-  the last one mostly once in ``SLOW``;
-  a ``Want`` that has changed also goes before a ``Return``, which would otherwise come back for a request that was served meanwhile.
+  all but the newest; a receiver needs only the newest. ``Want`` and ``Recall`` go out at most once in ``GAP``. A ``Want`` that asks for no more than
+  the last one mostly goes out once in ``SLOW``. A ``Want`` that has changed goes out before each ``Return``. Otherwise the slot might come back for a
+  request that was served meanwhile.
 * *Events* (``ProcessCame``, ``Grant``, ``Return``, ``Pinned``, ``OobWorkWanted``, ``Refused``, ``Withdraw``) each count, and go out at once. Grants and returns are numbered
-  from 1 upwards, for each front. ``Want.grants_seen`` and ``Recall.returns_seen`` say which of them a level already knows: the receiver
-  discounts those that were under way when it was made.
+  from 1 upwards, for each front. ``Want.grants_seen`` and ``Recall.returns_seen`` say which of them the sender of a level had received: the receiver
+  discounts the others, which were under way when the level was made.
 
-With each request the waiters of a busy front change. So a ``Want`` says how long its oldest waiter waits at most (``age``). While that is true, no new
-``Want`` is needed: two fronts whose own slots serve tell each other nearly nothing.
+The waiters of a busy front change with each request. So a ``Want`` also says how long its oldest waiter will wait at most (``age``). While that is
+true, no new ``Want`` is needed: fronts whose own slots suffice send nearly no messages.
 
 Times are monotonic seconds, which all processes of a machine share. The owner judges each value that a front sends (``owner_ledger``).
 A front trusts the owner.
@@ -59,10 +59,10 @@ GAP = 0.001
 """Seconds between two levels about the same subject, at least."""
 
 REFRESH = 0.005
-"""Seconds until a ``Want`` goes out that names fewer waiters than the last one, or for one that waits no longer."""
+"""Seconds until a ``Want`` goes out that lists fewer waiters than the last one, or whose oldest waiter has changed."""
 
 SLOW = 0.050
-"""Seconds until a ``Want`` goes out that lists other waiters, and no more of them: the front's own slots serve them."""
+"""Seconds until a ``Want`` goes out that lists as many waiters as the last one, but other waiters: the front's own slots serve them."""
 
 
 # --- front to owner ---------------------------------------------------------------------------------------------------
@@ -74,13 +74,13 @@ class Waiting:
 
     arrival: float
     avoided: ProcessId | None = None
-    """A process that left this request unanswered: any other one is to serve it, if there is another."""
+    """A process that left this request unanswered: another one is to serve it, if there is another."""
     route: bytes = b""
-    """Of the process that its sticky session belongs to (``ProcessCame.route``): that one is to serve it, if it serves. Empty: any."""
+    """The route of the process that the request's sticky session belongs to (``ProcessCame.route``): that process is to serve it, if it is in routing. Empty: any process."""
 
     @property
     def is_choosy(self) -> bool:
-        """Whether it does not take every process."""
+        """Whether the request does not accept every process."""
         return self.avoided is not None or bool(self.route)
 
 
@@ -94,9 +94,9 @@ class Want:
     waiting: int
     """All waiters, also those that are not listed."""
     grants_seen: int
-    """The number of the last grant that this level knows; 0: none."""
+    """The number of the last grant that the front had received; 0: none."""
     age: float = math.inf
-    """Seconds. Until the next ``Want`` no waiter here will have waited for longer, however old the arrivals are: a waiter that is served is followed by another. ``inf``: those listed stay."""
+    """Seconds. Until the next ``Want``, no waiter of this front waits for longer, although ``waiters`` grows old: each waiter that is served is followed by a newer one. ``inf``: the listed waiters stay."""
 
 
 @frozen
@@ -106,27 +106,27 @@ class Return:
     number: int
     slot: SessionId
     served: int
-    """Requests that ended well since the grant, each with its stream at a boundary. The last one is not among them if ``outcome`` tells of it."""
+    """Requests since the grant that ended with the stream at a boundary. If ``outcome`` describes the last one, it is not counted."""
     outcome: SessionOutcome
-    """NOT_STARTED: the slot was idle. Otherwise how its last request ended, if that cost the stream."""
+    """NOT_STARTED: the slot was idle. Otherwise how the last request ended, which has ended the stream, too."""
     reusable: bool
     """The stream that came with the grant is at a boundary, and may be granted again. Only with NOT_STARTED."""
 
 
 @frozen
 class Pinned:
-    """Event: a session that does not end soon (a WebSocket, a relay) has the slot. No time limit, no recall; it comes back with ``Return``.
+    """Event: a session that does not end soon (a WebSocket, a relay) has the slot. It has no time limit and cannot be recalled; it comes back with ``Return``.
 
-    May come again for the same slot, with another field set. None is ever taken back.
+    The event may come again for the same slot, with another field set. A field that was set stays set.
     """
 
     slot: SessionId
     long_lived: bool
-    """It is exempt from ``max_request_time``."""
+    """The session is exempt from ``max_request_time``."""
     taken_over: bool
-    """The application has the stream for itself: the stream occupies no place of the worker's."""
+    """The application has taken over the stream, which no longer occupies one of the worker's places."""
     uncounted: bool
-    """It counts no longer in the concurrency of its process."""
+    """The session no longer counts in the concurrency of its process."""
 
 
 @frozen
@@ -140,7 +140,7 @@ class OobWorkWanted:
 class SlotUse:
     slot: SessionId
     served: int
-    """As ``Return.served``, so far."""
+    """Like ``Return.served``, so far."""
     since: float | None
     """When the running request began. None: idle."""
 
@@ -171,7 +171,7 @@ class ProcessCame:
     address: str
     """Where it listens, as a URL (``unix:/path`` or ``tcp://127.0.0.1:port``): for a second try on a new stream (R30)."""
     route: bytes
-    """What the cookies of sticky sessions say of it."""
+    """The name of the process in the cookies of sticky sessions."""
 
 
 @frozen
@@ -184,11 +184,11 @@ class Grant:
     budget: int
     """After so many requests the slot goes back; 0: no limit."""
     alone: bool
-    """No other process of the group serves: the front may use the slot also for a request that avoids the process."""
+    """No other process of the group serves, so the front may use the slot even for a request that avoids the process."""
     reused: bool
     """The stream has carried requests before."""
     arrival: float
-    """When the waiter came that the policy has answered: if that one does not take every process, the slot is for it."""
+    """When the waiter came that the policy has answered. If that waiter is choosy, the slot is for it."""
 
 
 @frozen
@@ -203,17 +203,17 @@ class Recall:
     waiting: int
     """All waiters elsewhere. The limit on the queue counts them as well."""
     returns_seen: int
-    """The number of the last return that this level knows; 0: none."""
+    """The number of the last return that the owner had received; 0: none."""
     most: int
     """How many waiters ``Want`` may list: one for each slot of the group."""
     ages: tuple[float, ...] = attrs.field(
         default=attrs.Factory(lambda self: (math.inf,) * len(self.arrivals), takes_self=True)
     )
-    """For each of ``arrivals``, the ``Want.age`` of its front: no waiter there has waited for longer. So one waits there since its arrival, or since so many seconds ago if that is later."""
+    """For each of ``arrivals``, the ``Want.age`` of its front: no waiter there has waited for longer. So the oldest waiter there came at the arrival, or so many seconds ago, whichever is later."""
     slots: int = attrs.field(default=0, eq=False)
-    """Slots that other fronts had when it was sent. No part of the level."""
+    """Slots that other fronts had when the message was sent. Not a part of the level."""
     sent: float = attrs.field(default=0.0, eq=False)
-    """When: so the front knows how long a message takes. No part of the level."""
+    """When the message was sent: so the front knows how long a message takes. Not a part of the level."""
 
 
 @frozen
@@ -223,7 +223,7 @@ class Refused:
     group: GroupKey
     reason: Reason
     arrivals: tuple[float, ...] | None
-    """The waiters that came then; None: all of the group."""
+    """The arrivals of the waiters; None: all waiters of the group."""
     failure: SpawnFailure | None = None
     retry_after: float | None = None
 
@@ -232,27 +232,27 @@ class Refused:
 class ProcessGoes:
     """Level, for each process: it gets no more requests. The front returns its idle slots at once and busy ones after their requests.
 
-    Pinned sessions of it are told.
+    The front tells its pinned sessions of that process.
     """
 
     process: ProcessId
     leaving: bool
-    """It was retired, or is gone: not only detached."""
+    """The process was retired, or is gone; False: it is only detached."""
     drained: bool = False
-    """The time in which it may drain is over."""
+    """The time in which the process may drain is over."""
     killed: bool = False
-    """It got SIGKILL."""
+    """The process got SIGKILL."""
     overdue: tuple[SessionId, ...] = ()
     """Slots whose requests lasted too long, for which it was killed."""
     gone: bool = False
-    """It has ended. The last message about it."""
+    """The process has ended. This is the last message about it."""
 
 
 @frozen
 class Withdraw:
-    """Event: all slots of the process that the front has now go back: idle ones at once, busy ones after their requests. Others may follow.
+    """Event: the front returns all slots of the process that it has now: idle ones at once, busy ones after their requests. The owner may grant it others later.
 
-    For a process that is disabled, or is to do its out-of-band work.
+    For a process that is disabled, or that is about to do its out-of-band work.
     """
 
     process: ProcessId
@@ -260,7 +260,7 @@ class Withdraw:
 
 @frozen
 class VersionRejected:
-    """Level, for each group: the last restart, if it failed; None: it did not."""
+    """Level, for each group: the last restart, if it failed; None: it did not fail."""
 
     group: GroupKey
     rejection: Rejection | None

@@ -1,4 +1,4 @@
-"""What the owner's ledger decides: calls of the policy, and messages to fronts. ``pool/lease_desk.py`` does it."""
+"""What the owner's ledger decides: calls of the policy, and messages to fronts. ``pool/lease_desk.py`` performs them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Ask:
     route: bytes
     since: float
     lent: int
-    """Slots that other fronts have. Those that are idle are recalled for it: no process need be started."""
+    """Slots that other fronts have. If one is idle, it is recalled for the waiter, and no process need be started."""
 
 
 @frozen
 class Renew:
-    """The ticket is for another request now, which came then: tell the policy ``renew``. (If it was answered in the same moment, the answer is for that one.)"""
+    """The ticket now stands for another request, which came at ``arrival``: tell the policy ``renew``. (If the policy has answered the ticket in the same moment, the answer is for the new request.)"""
 
     ticket: TicketId
     since: float
@@ -81,9 +81,9 @@ class Close:
     session: SessionId
     outcome: SessionOutcome
     reusable: bool
-    """The owner's duplicate of the stream is at a boundary, and is kept for the next grant."""
+    """Whether the owner's duplicate of the stream is at a boundary, and is kept for the next grant."""
     abandoned: bool = False
-    """The front is gone: the request that it left at the process, if any, must be over before the policy may know."""
+    """Whether the front is gone. If it left a request at the process, that request must end before the policy may learn of the close."""
 
 
 @frozen

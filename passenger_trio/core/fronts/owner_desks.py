@@ -1,6 +1,6 @@
-"""What the owner knows of each front: its leases, what it wants of each group, and what it was told of it.
+"""What the owner knows of each front: its leases, the waiters that it has for each group, and what it was told.
 
-``owner_ledger`` enters the facts and makes the decisions. Here is also what need not be told: a ``Recall`` that says nothing new.
+``owner_ledger`` enters the facts and makes the decisions. This module also decides which ``Recall`` says nothing new and need not be sent.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ class Desk:
 
     front: FrontId
     key: GroupKey
-    # Ticket -> what it is for; oldest first. The policy has not answered them.
+    # Ticket -> the waiter that it stands for; oldest first. The policy has not answered them.
     tickets: dict[TicketId, Waiting] = attrs.field(factory=dict)
     # For how long each of them waits, at most: ``Want.age``.
     age: float = math.inf
-    # All that wait at the front, as it said last.
+    # How many requests wait at the front, as its last Want said.
     waiting: int = 0
-    # Grants of this group that no Want has known of: the number of each, and when the waiter came that it names.
+    # Grants of this group that no Want has seen yet: the number of each, and the arrival of the waiter that it names.
     unseen: deque[tuple[int, float]] = attrs.field(factory=deque)
     # Slots that are not pinned.
     slots: int = 0
     told: Recall | None = None
     told_at: float = -math.inf
-    # Since when it is to be told of nothing but the number of those that wait elsewhere.
+    # Since when the only news for the front is the number of waiters elsewhere.
     counted_at: float = math.inf
 
 
@@ -63,21 +63,21 @@ class FrontAtOwner:
     id: FrontId
     desks: dict[GroupKey, Desk]
     leases: dict[SessionId, FrontLease] = attrs.field(factory=dict)
-    # Processes that it knows, with the last that it was told of each; None: nothing.
+    # Processes that it knows -> the last message to it about the process; None: it got none.
     processes: dict[ProcessId, ProcessGoes | None] = attrs.field(factory=dict)
-    # Every process that it ever had.
+    # Every process of which it ever had a slot.
     known: set[ProcessId] = attrs.field(factory=set)
     granted: int = 0
     returned: int = 0
 
 
 def only_counts(recall: Recall, told: Recall | None) -> bool:
-    """Whether it is only the number of those that wait elsewhere that a front is to hear. Mostly they are served before it matters."""
+    """Whether the only news is the number of waiters elsewhere. Mostly those are served before the number matters."""
     return told is not None and recall.most == told.most and _waits_as_long(recall, told)
 
 
 def _waits_as_long(recall: Recall, told: Recall) -> bool:
-    """Whether as many wait elsewhere as the front was told, and for no longer. While nobody waits it does not matter how many returns are known."""
+    """Whether as many listed waiters wait elsewhere as the front was told, and none for longer. (Without listed waiters the number of seen returns does not matter.)"""
     if not recall.arrivals and not told.arrivals:
         return True
     if recall.returns_seen != told.returns_seen or recall.ages != told.ages:
@@ -88,7 +88,7 @@ def _waits_as_long(recall: Recall, told: Recall) -> bool:
 
 
 def says_the_same(recall: Recall, told: Recall | None) -> bool:
-    """Whether a front need not be told."""
+    """Whether the front knows everything that the ``Recall`` says."""
     if told is None:
         return not recall.arrivals and not recall.waiting
     return recall.waiting == told.waiting and recall.most == told.most and _waits_as_long(recall, told)

@@ -1,21 +1,21 @@
 """The owner's side of the leases: which front has which slots and which waiters, and what each front is told.
 
-The owner ledger stands beside ``PoolPolicy`` and decides nothing about capacity. A waiter of a front that the ledger asks for is a *ticket*:
-a waiter in the policy's queue, with the arrival that the front told. A slot is one session of the policy. The ledger knows the
+The owner ledger stands beside ``PoolPolicy`` and decides nothing about capacity. The ledger asks the policy for a session for each waiter that a front lists.
+Such a waiter is a *ticket* in the policy's queue, with the arrival that the front told. A slot is one session of the policy. The ledger knows the
 messages and the time that each call passes; it must not know a socket or a clock.
 
-Each call returns decisions. The shell performs them in order. Some of them are facts for the policy, whose answers
-(``granted``, ``refused``) are calls again; the shell makes those after the last decision of the call before.
+Each call returns decisions. The shell performs them in order. Some of them are facts for the policy, which answers by ``granted`` or ``refused``. The
+shell passes on those answers after it has performed the last decision of the call.
 
 Laws:
 
 * A slot is in one place: leased to one front, until that front returns it or is gone. A grant counts from the step that decides it.
-* The tickets of a front are its last ``Want`` without one waiter for each grant that the ``Want`` did not know of: the one that the grant names, or the oldest
-  that takes every process if that one is gone. (Were it always the oldest, one that takes few processes would lose its ticket to each grant of a younger one.)
-* A ticket says how many slots other fronts have: one that is idle there is no reason for one more process (``waitlist.SPAWN_DELAY``). With a low load it was
-  the usual one.
-* A front is told the oldest tickets of the other fronts that take every process, at most one for each slot that it has or waits for.
-* No value of a front is believed before it is judged. What cannot be true raises ``BadFrontMessage`` and changes nothing:
+* The tickets of a front are the waiters of its last ``Want``, minus one for each grant that the ``Want`` had not seen: the waiter that the grant names, or, if
+  that one is gone, the oldest waiter that accepts every process. (Otherwise a choosy waiter would lose its ticket to each grant of a younger one.)
+* A ticket says how many slots other fronts have. An idle slot there comes back soon, so it is no reason for one more process
+  (``waitlist.SPAWN_DELAY``). With a low load most slots are such idle ones.
+* A front is told the oldest tickets of the other fronts that accept every process, at most one for each slot that it has or waits for.
+* The ledger checks each value of a front before it uses the value. A value that cannot be true raises ``BadFrontMessage`` and changes nothing:
   the shell ends that front.
 * When a front is gone, all of its tickets and slots come back in one step.
 """
@@ -74,11 +74,12 @@ __all__ = [
 
 
 _ROUNDING = 1e-6
-"""Seconds. A front makes the arrivals of requests that came at the same time different."""
+"""Seconds. A front makes arrivals unique, so one may be slightly later than the time of its message."""
 _FEW = 4
-"""A front lists so many waiters, also where fewer slots can come: some are served before the next ``Want``, and the next ones must be known."""
+"""A front may always list so many waiters, even if fewer slots can come: some are served before the next ``Want``, and the owner must know the next ones."""
 _LEAST_LISTED = 32
-"""A front may list this many waiters while a process may come: it may bring as many slots. Otherwise as many as the group has slots, or ``_FEW``: each costs at each ``Want``."""
+"""A front may list this many waiters while a process may come, which may bring as many slots. Otherwise it lists as many as the group has slots, or ``_FEW``, because each
+listed waiter costs time in each ``Want``."""
 
 
 class OwnerLedger:
@@ -88,12 +89,12 @@ class OwnerLedger:
         self._fronts: dict[FrontId, FrontAtOwner] = {}
         # How many waiters a front may list, for each group.
         self._groups: dict[GroupKey, int] = {}
-        # Other waiters: requests of the owner's own program.
+        # The arrivals of waiters at no front: requests of the owner's own program.
         self._others: dict[GroupKey, tuple[float, ...]] = {}
-        # Every ticket without an answer -> whose it is.
+        # Every ticket without an answer -> the desk that it belongs to.
         self._tickets: dict[TicketId, Desk] = {}
         self._last_ticket = 0
-        # Groups for which the fronts may have to be told something, and when to look.
+        # Groups for which a Recall may be due, and when to look.
         self._changed: dict[GroupKey, float] = {}
 
     # --- what there is --------------------------------------------------------------------------------------------
@@ -116,7 +117,10 @@ class OwnerLedger:
             self._changed[key] = -math.inf
 
     def set_others(self, key: GroupKey, arrivals: tuple[float, ...]) -> None:
-        """Requests that wait for the group at no front: when they came, oldest first."""
+        """Set the requests that wait for the group at no front.
+
+        :param arrivals: when they came, oldest first.
+        """
         if self._others.get(key, ()) != arrivals:
             self._others[key] = arrivals
             self._changed[key] = -math.inf
@@ -126,7 +130,7 @@ class OwnerLedger:
         self._changed.update(dict.fromkeys(self._groups, -math.inf))
 
     def front_gone(self, front: FrontId) -> list[OwnerDecision]:
-        """The front has ended, or is ended for what it said."""
+        """The front has ended, or the shell ends it for a message that cannot be true."""
         gone = self._fronts.pop(front)
         decisions: list[OwnerDecision] = []
         for desk in gone.desks.values():
@@ -141,18 +145,18 @@ class OwnerLedger:
         return len(self._fronts[front].leases)
 
     def waiting(self, key: GroupKey) -> int:
-        """All requests that wait at fronts, as those said last."""
+        """How many requests wait at all fronts, by their last ``Want``."""
         return sum(front.desks[key].waiting for front in self._fronts.values())
 
     def unlisted(self, key: GroupKey) -> int:
-        """Those of them that have no ticket."""
+        """How many of those requests have no ticket."""
         desks = [front.desks[key] for front in self._fronts.values() if key in front.desks]
         return sum(max(0, desk.waiting - len(desk.unseen) - len(desk.tickets)) for desk in desks)
 
     # --- what fronts say ------------------------------------------------------------------------------------------
 
     def want(self, front: FrontId, want: Want, now: float) -> list[OwnerDecision]:
-        """:raises BadFrontMessage: it cannot be true."""
+        """:raises BadFrontMessage: the message cannot be true."""
         desk = self._fronts[front].desks.get(want.group)
         if desk is None:
             raise BadFrontMessage(f"it wants processes of {want.group}, which is not served")
@@ -173,7 +177,7 @@ class OwnerLedger:
         return decisions
 
     def returned(self, front: FrontId, message: Return, now: float) -> list[OwnerDecision]:
-        """:raises BadFrontMessage: it cannot be true."""
+        """:raises BadFrontMessage: the message cannot be true."""
         of = self._fronts[front]
         lease = of.leases.get(message.slot)
         if lease is None or message.number != of.returned + 1:
@@ -190,7 +194,7 @@ class OwnerLedger:
         return [*decisions, Close(lease.session, message.outcome, message.reusable and not lease.is_pinned)]
 
     def pinned(self, front: FrontId, message: Pinned, now: float) -> list[OwnerDecision]:
-        """:raises BadFrontMessage: it cannot be true."""
+        """:raises BadFrontMessage: the message cannot be true."""
         of = self._fronts[front]
         lease = of.leases.get(message.slot)
         if lease is None:
@@ -209,9 +213,9 @@ class OwnerLedger:
         return decisions
 
     def usage(self, front: FrontId, usage: Usage, now: float) -> list[OwnerDecision]:
-        """What is said of a slot that the front returned meanwhile is old.
+        """The use of the front's slots. A slot that the front has returned meanwhile is ignored.
 
-        :raises BadFrontMessage: it cannot be true.
+        :raises BadFrontMessage: the message cannot be true.
         """
         leases = self._fronts[front].leases
         for use in usage.slots:
@@ -232,7 +236,10 @@ class OwnerLedger:
         return decisions
 
     def oob_work_wanted(self, front: FrontId, wanted: OobWorkWanted) -> list[OwnerDecision]:
-        """:raises BadFrontMessage: it cannot be true. (A process that is gone is no lie.)"""
+        """A process asks for out-of-band work. It may be gone by now.
+
+        :raises BadFrontMessage: the front never had this process.
+        """
         if wanted.process not in self._fronts[front].known:
             raise BadFrontMessage(f"process {wanted.process} asks for out-of-band work, which the front never had")
         return [AskForOobWork(wanted.process)]
@@ -266,7 +273,7 @@ class OwnerLedger:
         return [*decisions, Send(front.id, grant)]
 
     def unreachable(self, ticket: TicketId) -> list[OwnerDecision]:
-        """The process that a ticket was granted takes no stream: its place in the queue is still by its arrival."""
+        """The process that a ticket was granted accepts no stream: ask again, with the same arrival."""
         desk = self._tickets.pop(ticket)
         waiting = desk.tickets.pop(ticket)
         return self._set_tickets(desk, tuple(sorted((*desk.tickets.values(), waiting), key=_arrival)))
@@ -284,7 +291,7 @@ class OwnerLedger:
         return [*others, Send(desk.front, Refused(desk.key, reason, None, failure, retry_after))]
 
     def process_goes(self, goes: ProcessGoes) -> list[OwnerDecision]:
-        """A process gets no more requests, for the reason that each front that knows it is told, once for each change."""
+        """A process gets no more requests. Tell each front that knows the process, once for each change."""
         decisions: list[OwnerDecision] = []
         for front in self._fronts.values():
             if goes.process in front.processes and front.processes[goes.process] != goes:
@@ -295,11 +302,11 @@ class OwnerLedger:
         return decisions
 
     def withdraw(self, withdraw: Withdraw) -> list[OwnerDecision]:
-        """A process gets no requests for now: fronts give back its slots."""
+        """A process gets no requests for now: the fronts give back its slots."""
         return [Send(front.id, withdraw) for front in self._fronts.values() if withdraw.process in front.processes]
 
     def version_rejected(self, message: VersionRejected) -> list[OwnerDecision]:
-        """The last restart of a group has failed; or one that follows it has not."""
+        """The last restart of a group has failed; or, after a failed one, a restart has succeeded."""
         return [Send(front, message) for front in self._fronts]
 
     # --- time -----------------------------------------------------------------------------------------------------
@@ -348,19 +355,19 @@ class OwnerLedger:
         return [Abandon(ticket) for ticket in tickets]
 
     def _unserved(self, desk: Desk, waiters: tuple[Waiting, ...]) -> tuple[Waiting, ...]:
-        """Those that no grant is under way for."""
+        """The waiters for which no grant is under way."""
         if not desk.unseen:
             return waiters
         named = {arrival for _, arrival in desk.unseen}
         left = [waiting for waiting in waiters if waiting.arrival not in named]
         for _ in range(len(desk.unseen) - (len(waiters) - len(left))):
-            # That one is gone: the front starts another on the slot.
+            # The waiter that the grant names is gone: the front serves another one on the slot.
             if left:
                 left.remove(next((waiting for waiting in left if not waiting.is_choosy), left[0]))
         return tuple(left)
 
     def _set_tickets(self, desk: Desk, wanted: tuple[Waiting, ...]) -> list[OwnerDecision]:
-        """Make the tickets of a front those that it wants. A waiter that stays keeps its place in the queue; a new one gets the ticket of one that is gone, if there is one."""
+        """Make the tickets of a front equal to the waiters that it lists. A waiter that stays keeps its ticket; a new one gets the ticket of a waiter that is gone, if there is one."""
         there: dict[Waiting, list[TicketId]] = {}
         for ticket, waiting in desk.tickets.items():
             there.setdefault(waiting, []).append(ticket)
@@ -388,10 +395,10 @@ class OwnerLedger:
         return [*(Abandon(ticket) for ticket in void), *asked]
 
     def withdraw_all(self, key: GroupKey) -> list[OwnerDecision]:
-        """Ask for all slots of a group, once: each of its requests is to find a new process from now on, or a waiter does not take every process.
+        """Ask for all slots of a group back, once: because each request is to find a new process from now on, or because a choosy waiter has come.
 
-        No recall lists such a one, since the wrong slots would come back for it, again and again: each slot comes back once, and is granted for one
-        request at a time while it waits. The policy knows which of them it takes.
+        No recall lists a choosy waiter, because the wrong slots would come back for it, again and again. Instead each slot comes back once, and is granted for
+        one request at a time while that waiter waits. The policy knows which slots it accepts.
         """
         return [
             Send(front.id, Withdraw(process))
@@ -400,7 +407,7 @@ class OwnerLedger:
         ]
 
     def _recall(self, front: FrontAtOwner, desk: Desk) -> Recall:
-        # Also for the slots that it waits for: it must know which waiters are older when a slot comes.
+        # One for each slot that the front has or waits for: when a slot comes, it must know which waiters elsewhere are older.
         most = min(desk.slots + len(desk.tickets), MOST_WANTED)
         listed = tuple(islice(self._waiting_elsewhere(front, desk.key), most)) if most else ()
         waiting = sum(other.desks[desk.key].waiting for other in self._fronts.values() if other is not front)
@@ -413,7 +420,7 @@ class OwnerLedger:
         return sum(front.desks[desk.key].slots for front in self._fronts.values() if front.id != desk.front)
 
     def _waiting_elsewhere(self, front: FrontAtOwner, key: GroupKey) -> Iterator[tuple[float, float]]:
-        """The arrivals of the waiters at other fronts, oldest first, and for how long each has waited at most."""
+        """(Arrival, ``Want.age``) of each waiter at another front, oldest first."""
         return merge(
             ((arrival, math.inf) for arrival in self._others.get(key, ())),
             *(
