@@ -1,7 +1,7 @@
 """Fronts in processes of their own: more than one core for serving clients, on one pool (ARCHITECTURE.md, Fronts).
 
 The *owner* is the process with the pool. A *front* is a process that runs ``server/`` with an event loop of its own, on slots that it
-leases from the owner. With one front there is neither: connections are served in the process of the pool.
+leases from the owner. With one front there is neither: the process of the pool serves the connections.
 
 * In a front: ``process`` is its program, ``leased_pool`` the pool's interface on its ledger.
 * In the owner: ``keeper`` starts a front and replaces one that died, ``fronts`` is all of them as one.

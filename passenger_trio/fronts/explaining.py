@@ -1,8 +1,9 @@
 """What the pool knows of a request that failed at a front, for the page that explains it (OB10).
 
-The front asks its owner over the stream of orders and reports. The owner does not trust it: it tells of applications whose error
-pages explain themselves anyway, and of their own processes. Laws: a front waits for ``_PATIENCE`` seconds at most; an owner looks
-for ``MOST`` requests of a front at a time.
+The front asks its owner over the stream of orders and reports. The owner does not trust the front. So it answers only for
+applications whose error pages may explain failures, and only about their own processes.
+
+Laws: a front waits for at most ``_PATIENCE`` seconds; an owner looks for at most ``MOST`` requests of a front at a time.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def may_explain(asked: Explain, routes: Iterable[tuple[GroupKey, AppOptions]]) -
 
 
 class Explanations:
-    """A front's questions."""
+    """The questions of a front, and the answers of its owner."""
 
     def __init__(self, reports: Reports) -> None:
         self._reports = reports
@@ -46,7 +47,7 @@ class Explanations:
         self._found: dict[int, Evidence | None] = {}
 
     async def ask(self, key: GroupKey, pid: int, /, *, ends: bool) -> Evidence | None:
-        """What the owner knows. Always a checkpoint. None: nothing, or it did not answer in time."""
+        """Ask the owner. Always a checkpoint. None: the owner knows nothing, or did not answer in time."""
         number = next(self._numbers)
         self._asked[number] = trio.Event()
         try:

@@ -2,9 +2,9 @@
 
 Laws:
 
-* A front that ends before it was told to is replaced: at once if it had served for a while, else after a time that grows (``core/task_and_front_restarts.py``). Its slots and
-  waiters are given back in the same step in which its channel ends.
-* A front that breaks the protocol, takes nothing, stands still, or does not end in time is killed.
+* A front that ends unasked is replaced: at once if it had served for a while, else after a growing time (``core/task_and_front_restarts.py``). Its slots and
+  waiters come back to the pool in the step in which its channel ends.
+* The keeper kills a front that breaks the protocol, does not read, hangs, or does not end in time.
 * When the keeper is cancelled, its front is killed and reaped.
 """
 
@@ -66,11 +66,11 @@ _PROGRAM = (
     "from passenger_trio.fronts.process import main\n"
     "main()\n"
 )
-"""``-P``: nothing is imported from the working directory. The front finds the modules that its owner finds."""
+"""Runs with ``-P``, so that nothing is imported from the working directory. The front gets its owner's path of modules."""
 _SILENT = 15
-"""Looks, a second apart, that see a front do nothing."""
+"""Looks, a second apart, after which a front counts as hung."""
 _LAST = 2.0
-"""Seconds beyond the grace, in which a front must have ended."""
+"""Seconds after the grace in which a front must end."""
 
 
 class LeaseOffice(Protocol):
@@ -83,10 +83,13 @@ class LeaseOffice(Protocol):
         """
 
     def received(self, front: int, message: FromFront) -> None:
-        """:raises BadFrontMessage: it cannot be true."""
+        """A front has sent a message.
+
+        :raises BadFrontMessage: the message cannot be true.
+        """
 
     def front_gone(self, front: int) -> None:
-        """All that the front had comes back."""
+        """A front has ended: its slots and its waiters come back."""
 
     async def evidence(self, key: GroupKey, pid: int, *, ends: bool) -> Evidence | None:
         """See ``PoolInterface``."""
@@ -98,27 +101,27 @@ class FrontKeeper:
 
     number: int
     _make_setup: Callable[[int, int], FrontSetup]
-    """For the descriptors of the channel and of the page."""
+    """Makes the setup from the descriptors of the channel and of the page."""
     _office: LeaseOffice
     _board: Board
     _routes: Sequence[tuple[GroupKey, AppOptions]] = ()
     accepts: bool = False
-    """It is to accept connections as soon as it can."""
+    """Whether the front is to accept connections as soon as it can."""
     drains: bool = False
-    """Its connections end after their responses."""
+    """Whether its connections are to end after their current response."""
     stopping: Stop | None = None
     pid: int = 0
-    """0: none runs."""
+    """0: no process runs."""
     restarts: int = 0
     tried: trio.Event = attrs.field(factory=trio.Event)
-    """Set when the first process of it could serve, or could not be started."""
+    """Set when its first process can serve, or could not be started."""
     answers: dict[int, Answer] = attrs.field(factory=dict)
     answered: trio.Event = attrs.field(factory=trio.Event)
-    """Set, and replaced, when an answer has come or the process has ended."""
+    """Set, and replaced by a new event, when an answer has come or the process has ended."""
     _serving_since: float = math.inf
-    """Since when this process of it can serve."""
+    """Since when its current process can serve."""
     _explained: int = 0
-    """Requests of it that are looked for now."""
+    """How many of its ``Explain`` questions are being answered."""
     _waiting: bytearray = attrs.field(factory=bytearray)
     _more: trio.Event = attrs.field(factory=trio.Event)
 
@@ -146,7 +149,7 @@ class FrontKeeper:
 
     @property
     def serves(self) -> bool:
-        """Whether a process runs that has told that it can serve. One that starts answers nobody yet."""
+        """Whether its process has reported that it can serve. A process that still starts answers no order."""
         return bool(self.pid) and self._serving_since < math.inf
 
     async def _wait_stopping(self) -> None:
@@ -156,7 +159,7 @@ class FrontKeeper:
                 self._more = trio.Event()
 
     def order(self, order: Order) -> None:
-        """Tell the front something. One that is started later is told what still holds."""
+        """Send the front an order. A process that is started later gets the orders that still hold."""
         if isinstance(order, Accept):
             self.accepts = True
         elif isinstance(order, Drain | Resume):
@@ -219,7 +222,7 @@ class FrontKeeper:
         except* BadFrontMessage as errors:
             why = f"(pid {pidfd.pid}) is ended: {_first(errors)}"
         except* (BrokenLink, trio.BrokenResourceError, trio.ClosedResourceError):
-            # It has ended, or is about to.
+            # The process has ended, or is about to end.
             with trio.move_on_after(_LAST):
                 await pidfd.wait_exit()
         finally:
@@ -227,9 +230,11 @@ class FrontKeeper:
         return why
 
     async def _watch(self) -> None:
-        """A front that hangs keeps slots that others wait for: recalling them needs a forced end. Looks are counted, so that a pause of our own ends nobody.
+        """Detect a front that hangs: other fronts wait for its slots, and only its end brings them back.
 
-        :raises BadFrontMessage: it has not written its line for ``_SILENT`` looks.
+        Counts looks and not seconds, so that a pause of the owner itself ends no front.
+
+        :raises BadFrontMessage: the front has not written its line for ``_SILENT`` looks.
         """
         last = looks = 0
         while looks < _SILENT:
@@ -258,7 +263,7 @@ class FrontKeeper:
                     nursery.start_soon(self._explain, asked)
 
     def _take(self, payload: bytes) -> Explain | None:
-        """A report has come. Returns what takes longer than a step."""
+        """A report has come. Returns a question whose answer takes longer than one step; None: nothing is left to do."""
         match read_report(payload):
             case Serving():
                 self._serving_since = trio.current_time()
@@ -267,7 +272,7 @@ class FrontKeeper:
                 write_line(line, self.number)
             case Answer() as answer:
                 self.answers[answer.number] = answer
-                while len(self.answers) > 8:  # nobody has waited for it
+                while len(self.answers) > 8:  # the first answers were never read
                     del self.answers[next(iter(self.answers))]
                 self._tell_answered()
             case Drained():

@@ -1,7 +1,7 @@
-"""All front processes of a server, as one: what the server does with its front, it does with each of them.
+"""All front processes of a server as one: each operation on the server's front is done on each of them.
 
-Laws: an order reaches every front that runs. Facts are the sum over all fronts that answer within ``_PATIENCE`` seconds; one that does
-not is left out; its line on the page tells how it is.
+Laws: an order reaches every front that runs. Facts are the sum over all fronts that answer within ``_PATIENCE`` seconds. A front that does
+not answer is left out of the sum; its line on the shared page shows its state.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _PATIENCE = 1.0
 
 
 def options_of_share(options: ServerOptions, share: Share, disk: int) -> ServerOptions:
-    """The options of one front: its part of what all have together.
+    """The options of one front: its share of the limits that all fronts have together.
 
     :param disk: the most bytes that all buffers together have on disk.
     """
@@ -70,10 +70,10 @@ class Fronts:
         self._kernel = kernel
         self._asked = 0
         self._counts: dict[int, tuple[int, FrontMetrics]] = {}
-        """Of each front: its restarts by then, and what it told last."""
+        """Number of a front -> (its restarts at that time, the last metrics that it sent)."""
         self._counting = trio.Lock()
         self._past = FrontMetrics()
-        """What fronts that have died told last."""
+        """The last metrics of fronts that have died."""
         self._keys: dict[GroupKey, None] = {}
         """Every application that was ever served, in the order in which they came."""
         self._ended = trio.Event()
@@ -119,12 +119,12 @@ class Fronts:
 
     @property
     def busy(self) -> int:
-        """Requests in progress at all fronts, as they last told."""
+        """Requests in progress at all fronts, by the shared page."""
         now = trio.current_time()
         return sum(self.board.read(keeper.number, now).busy for keeper in self.keepers)
 
     def close(self) -> None:
-        """Give the page back."""
+        """Release the shared page."""
         self.board.page.close()
 
     # -- what is served -----------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class Fronts:
         )
 
     def _served_by(self, share: Share) -> Served:
-        """A front's part, for one that starts now, or is told now."""
+        """What one front serves now: for a front that starts, or whose configuration changes."""
         config = self._whole.config
         return attrs.evolve(
             self._whole,
@@ -146,7 +146,7 @@ class Fronts:
         )
 
     async def reconfigure(self, config: FrontsConfig) -> None:
-        """Serve this from now on. Returns when every front does, but for one that does not answer for ``_PATIENCE`` seconds."""
+        """Serve this from now on. Returns when every front does. Does not wait for a front that does not answer for ``_PATIENCE`` seconds."""
         self._set_served(config)
         number = self._next_number()
         for keeper in self.keepers:
@@ -160,7 +160,7 @@ class Fronts:
     # -- orders -------------------------------------------------------------------------------------------------
 
     def accept(self) -> None:
-        """The server serves."""
+        """Let all fronts accept connections."""
         self._order(Accept())
 
     def drain(self) -> None:
@@ -172,11 +172,14 @@ class Fronts:
         self._order(Resume())
 
     def reopen_logs(self) -> None:
-        """After a rotation."""
+        """Open the access logs again, after a rotation."""
         self._order(ReopenLogs())
 
     def stop(self, grace: float) -> None:
-        """Accept no more, drain and end."""
+        """Accept no more connections, drain and end.
+
+        :param grace: seconds for the requests in flight.
+        """
         self._order(Stop(grace))
 
     def _order(self, order: Order) -> None:
@@ -186,7 +189,7 @@ class Fronts:
     # -- facts --------------------------------------------------------------------------------------------------
 
     async def facts(self, own: dict[str, Any]) -> dict[str, Any]:
-        """The facts of all fronts together with our own (``server/front_statistics.py``), and a line for each front."""
+        """The sum of the facts of all fronts and our own (``server/front_statistics.py``), and a line for each front."""
         total = own
         for keeper, answer in await self._ask(Asked.FACTS):
             try:
@@ -208,10 +211,10 @@ class Fronts:
         return found
 
     async def counts(self) -> list[FrontMetrics]:
-        """What the metrics tell of each front: as it tells now, or else as it told last. A count never decreases: what a front that
-        has died told last is kept.
+        """The metrics of each front: as it sends them now, or else as it sent them last. A count never decreases, because the last
+        counts of a front that has died are kept.
         """
-        async with self._counting:  # for one scrape at a time: of each death the counts are kept once
+        async with self._counting:  # one scrape at a time: the counts of a dead front must be kept once only
             for keeper, (restarts, counts) in (await self._ask_for_counts()).items():
                 before, last = self._counts.get(keeper.number, (restarts, None))
                 self._counts[keeper.number] = restarts, counts
@@ -221,7 +224,7 @@ class Fronts:
             return [self._past, *(counts for _, counts in self._counts.values())]
 
     async def _ask_for_counts(self) -> dict[FrontKeeper, tuple[int, FrontMetrics]]:
-        """The counts of each front that tells all parts, and its restarts by then. One part is judged in one step."""
+        """Number of each front that answers with all parts -> (its restarts at that time, its counts). Checks one part in one step."""
         found: dict[FrontKeeper, tuple[int, FrontMetrics]] = {}
         keys = tuple(self._keys)
         for begin in range(0, max(1, len(keys)), PART):
@@ -242,7 +245,7 @@ class Fronts:
         return {keeper: one for keeper, one in found.items() if keeper.restarts == one[0]}
 
     async def _ask(self, what: Asked, begin: int = 0) -> list[tuple[FrontKeeper, Answer]]:
-        """Ask every front that serves, and wait for those that answer in time. :param begin: of ``Ask``."""
+        """Ask every front that serves, and return the answers that come in time. :param begin: see ``Ask``."""
         number = self._next_number()
         for keeper in self.keepers:
             keeper.order(Ask(number, what, begin))
@@ -258,7 +261,7 @@ class Fronts:
             for keeper in self.keepers:
                 while keeper.serves and number not in keeper.answers:
                     await keeper.answered.wait()
-        # What a front has sent on its channel before it answered is here, too: let it be read.
+        # A front may have sent messages on its channel before it answered. They have arrived, too: let the link read them.
         await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()
         for keeper in self.keepers:
@@ -269,11 +272,11 @@ class Fronts:
         return found
 
     def pids(self) -> list[int]:
-        """Of the fronts that run."""
+        """The pids of the fronts that run."""
         return [keeper.pid for keeper in self.keepers if keeper.pid]
 
     def _lines(self) -> list[dict[str, Any]]:
-        """What each front last wrote on the shared page."""
+        """Each front's line on the shared page."""
         now = trio.current_time()
         lines = []
         for keeper in self.keepers:

@@ -1,7 +1,7 @@
-"""The shared page: a line for each front, written by it and read by all. Hints and counters only.
+"""The shared page: memory with a line of numbers for each front. The front writes its own line, and all fronts and the owner read all lines.
 
-A front writes its count of connections when it accepts, the rest several times a second. A front that has not written for ``STALE``
-seconds shows no life: others take connections as if it were not there.
+A front writes its count of connections when it accepts one, and the other numbers several times a second. A front that has not written for
+``STALE`` seconds shows no life: the others accept connections as if it did not exist. Nothing but hints and counters is shared in this way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STALE = 0.5
 
 
 class Hint(enum.IntEnum):
-    """The numbers of a line."""
+    """The places of the numbers in a line."""
 
     HEARTBEAT = 0
     """When the front last wrote, in milliseconds of the monotonic clock; 0: it does not accept."""
@@ -29,7 +29,7 @@ class Hint(enum.IntEnum):
     BUSY = 2
     """Requests in progress."""
     LEASED = 3
-    """Slots that it has."""
+    """Slots that the front has."""
     LAG = 4
     """How late its event loop was when it last wrote, in microseconds."""
     ACCEPTED = 5
@@ -39,7 +39,7 @@ class Hint(enum.IntEnum):
 
 @frozen
 class FrontLine:
-    """A line, read at some moment."""
+    """The content of a line when it was read."""
 
     pid: int
     connections: int
@@ -64,17 +64,17 @@ class Board:
 
     @classmethod
     def attach(cls, fd: int, fronts: int) -> Board:
-        """The page behind a descriptor that the owner has handed down."""
+        """The page of a descriptor that a front inherited from the owner."""
         return cls(SharedPage(fd, fronts, len(Hint)), fronts)
 
     def clear(self, number: int) -> None:
-        """The front is gone: it counts no more."""
+        """Clear the line of a front that is gone, so that it no longer counts."""
         line = self.lines[number]
         for at in range(len(Hint)):
             line[at] = 0
 
     def read(self, number: int, now: float) -> FrontLine:
-        """What a front last wrote."""
+        """Read the line of a front."""
         line = self.lines[number]
         return FrontLine(
             line[Hint.PID],
@@ -86,13 +86,13 @@ class Board:
         )
 
     def beat(self, number: int) -> int:
-        """When a front last wrote its line. A number that changes while it runs; 0: it does not accept."""
+        """When a front last wrote its line: a number that changes while the front runs; 0: it does not accept."""
         beat: int = self.lines[number][Hint.HEARTBEAT]
         return beat
 
 
 class BoardGate:
-    """Whether a front takes the next connection (``core.accept_gate``), by the counts on the page."""
+    """Decides whether a front takes the next connection (``core.accept_gate``), by the counts on the page."""
 
     def __init__(self, board: Board, number: int, count: Callable[[], int], current_time: Callable[[], float]) -> None:
         self._own = board.lines[number]

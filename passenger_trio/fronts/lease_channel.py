@@ -1,10 +1,10 @@
-"""The channel of leases, with both its ends: messages in, packets out, and back.
+"""The channel of leases, with both its ends: encodes messages as packets, and decodes packets.
 
 Laws:
 
-* Sending never waits. What the kernel does not take now waits in the link, in order, with duplicates of its descriptors.
-* A peer that takes nothing while ``_MOST`` messages wait is given up (``BrokenLink``).
-* The owner reads no descriptor that a front sends.
+* Sending never waits. Packets that the kernel does not take yet wait in the link, in order, with duplicates of their descriptors.
+* A peer that does not read while ``_MOST`` packets wait has failed (``BrokenLink``).
+* The owner accepts no descriptor from a front.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BURST = 64
 
 
 class BrokenLink(Exception):
-    """The peer has ended, or takes nothing."""
+    """The peer has ended, or does not read."""
 
 
 class _Link:
@@ -117,14 +117,14 @@ class FrontLink(_Link):
         super().__init__(Packets(sock, takes_descriptors=1))
 
     def send(self, message: FromFront) -> None:
-        """Send a message to the owner. Never waits, and raises nothing: ``run`` does, if the owner is gone."""
+        """Send a message to the owner. Never waits, and raises nothing: if the owner is gone, ``run`` raises."""
         self._put(encode_from_front(message))
 
     async def run(self, receive: Callable[[FromOwner, RawStream | None], None]) -> None:
-        """Pass on what the owner sends, until cancelled.
+        """Pass on the owner's messages until cancelled.
 
         :param receive: gets each message, and the stream that came with it.
-        :raises BrokenLink: the owner is gone. (It may come in a group.)
+        :raises BrokenLink: the owner is gone. (The error may be in an exception group.)
         """
         reader = OwnerReader()
 
@@ -148,17 +148,17 @@ class OwnerLink(_Link):
         super().__init__(Packets(sock))
 
     def send(self, message: FromOwner, descriptor: int = -1) -> None:
-        """Send a message to the front, with a copy of the descriptor. Never waits, and raises nothing: ``run`` does, if the front is gone."""
+        """Send a message to the front, with a copy of the descriptor. Never waits, and raises nothing: if the front is gone, ``run`` raises."""
         *first, last = encode_from_owner(message)
         for packet in first:
             self._put(packet)
         self._put(last, descriptor)
 
     async def run(self, receive: Callable[[FromFront], None]) -> None:
-        """Pass on what the front sends, until cancelled.
+        """Pass on the front's messages until cancelled.
 
-        :raises BrokenLink: the front is gone. (It may come in a group.)
-        :raises BadFrontMessage: it has sent what no front sends. (It may come in a group.)
+        :raises BrokenLink: the front is gone. (The error may be in an exception group.)
+        :raises BadFrontMessage: a packet is no message of a front. (The error may be in an exception group.)
         """
 
         def take(packet: bytes, descriptors: list[int]) -> None:

@@ -46,11 +46,11 @@ from passenger_trio.system.raw_stream import RawStream
 __all__ = ["LeasedPool", "Outbox"]
 
 _LOOK = 0.1
-"""Seconds after which idle slots and the use of busy ones are looked at. The ledger decides what becomes of them."""
+"""Seconds between two looks at idle slots and at the use of busy ones. The ledger decides what to do about them."""
 
 
 _GRACE = 0.0005
-"""Seconds for which a level that is due waits for the next request: that one sends it for less than a timer that wakes for it."""
+"""Seconds for which a level that is due waits for the next request, which then sends it. That costs less than a timer."""
 
 
 class Outbox(Protocol):
@@ -63,7 +63,7 @@ class LeasedPool:
     """``run`` is its timer."""
 
     def __init__(self, outbox: Outbox, kernel: ErrorKernel, evidence: FindEvidence | None = None) -> None:
-        """:param evidence: asks the owner; None: nothing is known of requests that failed."""
+        """:param evidence: asks the owner why a request failed; None: error pages do not explain."""
         self._outbox = outbox
         self._evidence = evidence
         self._kernel = kernel
@@ -77,15 +77,15 @@ class LeasedPool:
         self.current_time: Callable[[], float] = trio.lowlevel.current_clock().current_time
         """Monotonic seconds."""
         self._due = math.inf
-        """When the ledger is to be asked again."""
+        """When to call the ledger's ``tick``."""
         self._look = math.inf
-        """When idle slots, and the use of busy ones, are to be looked at."""
+        """When to look at idle slots, and at the use of busy ones."""
         self._sleep: trio.CancelScope | None = None
         self._failure: Exception | None = None
 
     @property
     def leased(self) -> int:
-        """Slots that are here."""
+        """How many slots this front has."""
         return len(self._leases)
 
     def add_group(self, key: GroupKey, most_queued: int) -> None:
@@ -97,9 +97,9 @@ class LeasedPool:
         self._rejections.setdefault(key, None)
 
     async def run(self) -> None:
-        """Ask the ledger when it is time, until cancelled.
+        """Call the ledger's ``tick`` when it is due, until cancelled.
 
-        :raises Exception: what the ledger raised, in any call.
+        :raises Exception: the first exception that the ledger raised, in any call.
         """
         while True:
             with trio.CancelScope(deadline=self._due) as self._sleep:
@@ -155,11 +155,11 @@ class LeasedPool:
             self._tell_levels(now)
 
     def tell_levels(self) -> None:
-        """Tell the owner which requests wait, and what the slots do now."""
+        """Tell the owner at once which requests wait, and what the slots do."""
         now = self.current_time()
         self._perform(self._ledger.tell_levels(now), now)
 
-    # -- what sessions tell -------------------------------------------------------------------------------------
+    # -- called by sessions -------------------------------------------------------------------------------------
 
     def slot_pinned(self, slot: Slot, *, long_lived: bool, taken_over: bool, uncounted: bool) -> None:
         """Called by ``LeasedSession.set_long_lived`` and ``set_uncounted``."""
@@ -178,11 +178,11 @@ class LeasedPool:
         self._look_by(self._ledger.next_return(slot.process.group.key) if slot.state is SlotState.IDLE else now + _LOOK)
 
     def is_alone(self, process: Process[Any]) -> bool:
-        """See ``SessionOwner``. A leased session knows it by its slot."""
+        """See ``SessionOwner``. Not called: the slot of a leased session has this fact."""
         raise InvariantBroken("a front does not know the other processes")
 
     def session_long_lived(self, session: Session) -> None:
-        """See ``SessionOwner``. A leased session tells of its slot (``slot_pinned``)."""
+        """See ``SessionOwner``. Not called: a leased session calls ``slot_pinned``."""
         raise InvariantBroken("a session in a front is not leased")
 
     session_uncounted = session_long_lived
@@ -192,7 +192,7 @@ class LeasedPool:
         self._outbox.send(OobWorkWanted(session.process.id))
 
     def session_closed(self, session: Session, outcome: SessionOutcome, now: float) -> None:
-        """See ``SessionOwner``. A leased session tells of its slot (``slot_ended``)."""
+        """See ``SessionOwner``. Not called: a leased session calls ``slot_ended``."""
         raise InvariantBroken("a session in a front is not leased")
 
     # -- the owner ----------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class LeasedPool:
     def receive(self, message: FromOwner, stream: RawStream | None) -> None:
         """A message of the owner has arrived.
 
-        :param stream: came with a ``Grant``.
+        :param stream: the stream that came with a ``Grant``.
         """
         now, ledger = self.current_time(), self._ledger
         match message:
@@ -287,11 +287,11 @@ class LeasedPool:
         self._look_by(self._ledger.next_deadline())
 
     def _tell_levels(self, now: float) -> None:
-        """Send the levels that are due, and wake for those that will be."""
+        """Send the levels that are due, and set the timer for those that will be due."""
         due = self._ledger.next_level()
         if due <= now:
             self._perform(self._ledger.tick(now), now)
-            # Mostly that is later than before: the timer need not wake for what has just been told.
+            # Mostly the new time is later than the old one: no need to wake for a level that was just sent.
             self._wake_by(min(self._ledger.next_level() + _GRACE, self._look))
         elif due + _GRACE < self._due:
             self._wake_by(due + _GRACE)

@@ -1,11 +1,11 @@
-"""A session on a leased slot: what ``pool.session.Session`` is where the pool is in another process.
+"""A session on a leased slot: stands for ``pool.session.Session`` in a front, whose pool is in another process.
 
 A lease is the stream of a slot. A session takes the stream out of the lease and puts it back at its end.
 
 Laws:
 
-* A stream serves the sessions of one slot only: the owner has a duplicate of it, and grants that again once the slot is returned.
-* A stream that is not at a boundary is shut down, and not only closed: the owner's duplicate would keep it open, and the process would
+* A stream serves the sessions of one slot only. The owner has a duplicate of it, which it grants again after the slot has come back.
+* A stream that is not at a boundary is shut down. Closing it is not enough: the owner's duplicate would keep it open, and the process would
   wait for its end.
 * A slot goes back as reusable only with the stream that came with it.
 """
@@ -29,22 +29,22 @@ __all__ = ["Lease", "LeaseHolder", "LeasedSession", "shut"]
 
 @define(eq=False)
 class Lease:
-    """The stream of a slot that is here."""
+    """A slot's stream, between two sessions."""
 
     process: Process[ServingProcess]
     stream: RawStream | None
-    """None: a session has it, or it has ended."""
+    """None: a session uses the stream, or it has ended."""
     reused: bool
-    """It has carried requests before."""
+    """Whether the stream has carried requests before."""
     is_owners: bool
-    """It is the stream that came with the slot. False: we have opened another instead."""
+    """Whether this is the stream that came with the slot. False: the front has opened another one."""
 
     def stirred(self, events: int) -> None:
         """The idle stream has ended, or the worker sent bytes without a request (R41)."""
         self.end()
 
     def end(self) -> None:
-        """End the stream, if it is here."""
+        """End the stream, if no session uses it."""
         stream, self.stream = self.stream, None
         if stream is not None:
             shut(stream)
@@ -64,7 +64,7 @@ class LeaseHolder(SessionOwner, Protocol):
 
 
 def shut(stream: RawStream) -> None:
-    """Close a stream of which another process has a duplicate: both directions end for all of them."""
+    """Close a stream of which another process has a duplicate: both directions end for all duplicates."""
     if stream.fd >= 0:
         stream.unregister()
         try:

@@ -1,6 +1,7 @@
-"""The owner's end of a front's log: what a front tells is written as a line of the server's log, with the front's number.
+"""The owner's end of a front's log: writes each line of a front to the server's log, with the front's number.
 
-Knows lines that were read and checked (``codecs/front_reports.py``). Law: a line's fields never replace what a record has by itself.
+This module gets lines that were decoded and checked (``codecs/front_reports.py``). Law: a line's fields never replace a standard
+attribute of a log record.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 def log_level(configured: str) -> int:
-    """The lowest level that is logged, now or by the configuration, which a reload may change: a front need not send others."""
+    """The lowest level that the server logs now, or would log by its configuration (a reload may return to that). A front need
+    not send lines below it."""
     return min(logging.getLogger(ROOT_LOGGER).getEffectiveLevel(), logging.getLevelNamesMapping()[configured.upper()])
 
 

@@ -1,9 +1,9 @@
-"""The health of the whole server, for a front that is asked for it (``--health-path``, OB3).
+"""The health of the whole server, answered by a front (``--health-path``, OB3).
 
-Only the owner knows the pool. The front asks it as others do: on the admin socket. Whether the front's event loop answers (``livez``) it knows itself.
+Only the owner knows the pool, so the front asks the owner over the admin socket. ``livez`` needs no owner: the front's event loop answers.
 
-Laws: however many ask, the owner is asked once at a time and at most every ``_FRESH`` seconds for each question, for whoever reaches the public
-listener may ask here. An owner that does not answer within ``_PATIENCE`` seconds cannot take requests either: 503.
+Laws: anybody who reaches the public listener may ask. So the front asks the owner one question at a time, and the same question at most every
+``_FRESH`` seconds. If the owner does not answer within ``_PATIENCE`` seconds, it cannot take requests either: the answer is 503.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class OwnersHealth:
         self._admin_socket = admin_socket
         self._turn = trio.Lock()
         self._told: dict[tuple[str, bool], tuple[float, tuple[int, bytes]]] = {}
-        """Question -> when it was answered, and how."""
+        """Question -> (time of the last answer, the answer)."""
 
     async def ask(self, question: str, verbose: bool) -> tuple[int, bytes]:
         """Status and text. See ``health_paths.Ask``."""

@@ -10,11 +10,11 @@
      `- clients                         on ``Stop``: deadline = now + grace
          `- listeners
 
-It is started as a fresh interpreter, and never forked: the owner's process has an event loop, threads and descriptors that a copy could
-only misuse, and a front that is started again must be like the first one.
+A front is a fresh interpreter, and never a fork of the owner: a fork would inherit an event loop, threads and descriptors that it could
+only misuse, and a front that is started later must be like the first one.
 
-Laws: it ends when the owner does (the kernel kills it, and its channels end); an unexpected exception in the ledger ends it, because
-after that nothing that it decides can be trusted (KE1), and costs its own connections only.
+Laws: a front ends when its owner ends (the kernel kills it, and its channels end). An unexpected exception in the ledger ends the front,
+because the ledger's decisions can no longer be trusted (KE1). That costs only the front's own connections.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ from passenger_trio.system.children import end_with_parent
 __all__ = ["main"]
 
 _NOT_OURS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals of an operator, who means the server: its owner gets them, too, and gives orders."""
+"""Signals of an operator. They are meant for the server: the owner gets them, too, and gives orders."""
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def _read_setup(sock: socket.socket) -> FrontSetup | None:
-    """The first frame. None: the owner is gone."""
+    """Read the setup, which is the first frame. None: the owner is gone."""
     with sock.makefile("rb", buffering=0) as stream:
         head = stream.read(4)
         size = int.from_bytes(head or b"", "big")
@@ -98,7 +98,7 @@ async def _serve(setup: FrontSetup, sock: socket.socket) -> None:
     try:
         await _run(setup, trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
     except* (BrokenLink, trio.BrokenResourceError):
-        pass  # the owner is gone, and we with it
+        pass  # the owner is gone, so the front ends
 
 
 async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
@@ -156,7 +156,7 @@ async def _run(setup: FrontSetup, stream: trio.SocketStream) -> None:
 
 
 async def _end_with(tree: trio.Nursery, run: object, *arguments: object) -> None:
-    """Run what ends the front with its own end."""
+    """Run a task whose end is the end of the front."""
     await run(*arguments)  # type: ignore[operator]
     tree.cancel_scope.cancel()
 
@@ -179,7 +179,7 @@ async def _beat(board: Board, number: int, front: Front, pool: LeasedPool) -> No
 
 
 class Orders:
-    """What the owner wants of this front."""
+    """Carries out the owner's orders."""
 
     def __init__(
         self,
@@ -200,9 +200,9 @@ class Orders:
         self.accept = trio.Event()
         self.stop = trio.Event()
         self._counts: FrontMetrics | None = None
-        """Of which the owner asks for one part after another."""
+        """The metrics of which the owner is getting one part after another."""
         self.grace = 0.0
-        """Seconds for what is under way when it stops."""
+        """Seconds for requests in flight when the front stops."""
 
     def obey(self, order: Order) -> None:
         """Carry out an order."""
@@ -231,7 +231,7 @@ class Orders:
 
     async def _answer(self, asked: Ask) -> None:
         with self._front.kernel.contain("an answer to the owner"):
-            self._pool.tell_levels()  # it goes before the answer
+            self._pool.tell_levels()  # the levels must go out before the answer
             told = await self._tell(asked)
             self._reports.send(encode_answer(Answer(asked.number, told)))
 

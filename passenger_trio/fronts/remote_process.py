@@ -1,7 +1,7 @@
-"""A process of the pool, as a front knows it: the owner keeps it, and a front only opens streams to it.
+"""A process of the pool, as a front knows it. The owner keeps the process; a front only opens streams to it.
 
-A front opens a stream by itself where the one that came with the slot must not be used, or has ended. The kernel names the listening
-process, as for the owner (KE5): a path could be bound by another process.
+A front opens a stream by itself if the one that came with the slot must not be used, or has ended. As in the owner, the kernel tells
+which process listens (KE5), because another process could bind the path.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class RemoteProcess:
 
     @classmethod
     def of(cls, came: ProcessCame) -> RemoteProcess:
-        """The process of which the owner tells."""
+        """Make the process from the owner's message."""
         protocol = WORKER_PROTOCOLS[came.protocol]
         pidfd: PidFd | None = None
         if protocol.name == "http":
             try:
                 pidfd = PidFd.open(came.pid)
             except OSError:
-                pass  # it has ended already, or no descriptor is left: how it ends is not seen
+                pass  # it has ended already, or no descriptor is left: the front will not see its end
         return cls(
             came.pid,
             came.concurrency,

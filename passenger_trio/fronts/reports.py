@@ -1,7 +1,7 @@
-"""A front's side of the stream of orders and reports. The front's log goes this way: one process writes the log, so lines never mix.
+"""A front's side of the stream of orders and reports. It also carries the front's log: one process writes the log, so lines never mix.
 
-Laws: a report never waits. Lines of the log that the owner does not take are dropped beyond ``_MOST`` bytes, and the next line tells how
-many; other reports are never dropped.
+Laws: sending a report never waits. When ``_MOST`` bytes wait for the owner, lines of the log are dropped, and the next line says how
+many. Other reports are never dropped.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Reports:
 
     @property
     def is_full(self) -> bool:
-        """Whether lines of the log are to be dropped."""
+        """Whether so many bytes wait that lines of the log are dropped."""
         return len(self._waiting) > _MOST
 
     async def wait_sent(self) -> None:
-        """Return when the kernel has everything."""
+        """Return when the kernel has taken all reports."""
         while self._waiting:
             await self._sent.wait()
 

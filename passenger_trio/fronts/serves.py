@@ -1,10 +1,10 @@
 """What a front serves, and how that changes while it runs (FR4: a reload means the same, however many fronts there are).
 
-The owner decides what changes, has tried whatever can fail, and tells each front the whole of it: a front that is started later, or is told twice,
-ends up the same.
+The owner decides what changes, and has already tried each step that can fail. It sends each front the whole configuration. So a front that starts
+later, or that gets the same order twice, serves the same.
 
-Laws: connections stay. What is answered to the owner is true: from then on no request is routed by what was served before, and an application
-that is served no more gets none. An access log that cannot be opened here leaves the one before.
+Laws: connections stay open. When the front has answered the owner, no request is routed by the old configuration any more, and a removed
+application gets no request. If the access log cannot be opened here, the front keeps the previous one.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = ["ServedHere", "descriptors_of", "routes_of"]
 
 
 def routes_of(served: Served) -> list[Route]:
-    """Where each application is."""
+    """The routes of all applications."""
     return [Route(key, app) for key, app in served.routes]
 
 
 def descriptors_of(served: Served) -> Descriptors:
-    """What clients may have of the descriptors of this process."""
+    """How many descriptors of this process clients may use."""
     return Descriptors.measured(
         resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         served.config.server.max_connections,
@@ -42,7 +42,7 @@ def descriptors_of(served: Served) -> Descriptors:
 
 
 class ServedHere:
-    """What the front of this process serves now."""
+    """What this process's front serves now."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class ServedHere:
         self._write()
 
     def _write(self) -> None:
-        """Run the writer of the log of now; the one before writes what it has, and ends."""
+        """Run the writer of the current log. The previous writer writes what it has, and ends."""
         if self._writer is not None:
             self._writer.cancel()
             self._writer = None

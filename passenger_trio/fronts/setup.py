@@ -1,4 +1,4 @@
-"""What a front is started with: values that the owner pickles, and the clock that both share."""
+"""What a front gets at its start: values that the owner pickles, and the clock that both share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["FrontSetup", "OwnersClock", "offset_of_clock"]
 
 @frozen
 class FrontSetup:
-    """Everything that a front is told at its start."""
+    """Everything that a front gets at its start."""
 
     share: Share
     served: Served
@@ -27,7 +27,7 @@ class FrontSetup:
     listeners: tuple[int, ...]
     """Descriptors of the listening sockets."""
     admin_socket: str
-    """Of the owner."""
+    """Path of the owner's admin socket."""
     clock_offset: float
 
 
@@ -43,7 +43,7 @@ class OwnersClock(trio.abc.Clock):
         self._offset = offset
 
     def start_clock(self) -> None:
-        """Nothing has to be started."""
+        """Do nothing: the clock needs no start."""
 
     def current_time(self) -> float:
         return self._offset + time.perf_counter()

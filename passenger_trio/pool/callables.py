@@ -1,6 +1,6 @@
 """Functions of the embedding program that are called at the pool's events (LI7).
 
-Law: a task of their own calls them in order, so the pool waits for none. A fault costs one call (KE1)."""
+Law: one task of its own calls them, in order. So the pool never waits for a function, and an exception costs one call (KE1)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Callables", "OnEvent"]
 
 
 class OnEvent(Protocol):
-    """A callable at the pool's events. ``RunningServer.events`` is the same for ``async for``."""
+    """A function that is called at the pool's events. ``RunningServer.events`` gives the same events to ``async for``."""
 
     def __call__(self, event: Event, /) -> None: ...
 
@@ -29,7 +29,7 @@ class Callables:
         self._on_event = on_event
         self._kernel = kernel
         self.ended: trio.Event = trio.Event()
-        """Set when the pool has ended, and the last event was told."""
+        """Set when the pool has ended, and the functions were called for its last event."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled, or until the pool has ended. Reports itself as started when it listens."""

@@ -35,7 +35,7 @@ __all__ = ["Checkouts"]
 
 
 _MANY = 64
-"""Groups in which something happens: with more, the deadline is not read after each fact."""
+"""With more active groups than this, the deadline is not read after each fact."""
 
 
 class Checkouts(Effects):
@@ -135,7 +135,7 @@ class Checkouts(Effects):
     def queue_for_front(
         self, key: GroupKey, since: float, avoided: ProcessId | None, sticky_route: bytes, lent: int
     ) -> Waiter:
-        """Enter the queue for a request that waits at a front since then."""
+        """Enter the queue for a request that has waited at a front since ``since``."""
         waiter = Waiter(self, WaiterId(next(self._waiter_ids)))
         wanted = self._routes.get(sticky_route)
         commands = self._policy.checkout(waiter.id, key, self.current_time(), avoided, wanted, since, lent)
@@ -179,7 +179,7 @@ class Checkouts(Effects):
         self.oob_work_wanted_by(session.process.id)
 
     def oob_work_wanted_by(self, id: ProcessId) -> None:
-        """A process asks for out-of-band work. One that speaks HTTP has no way to be told to begin."""
+        """A process asks for out-of-band work. Ignored if it speaks HTTP, which has no message that orders the work."""
         process = self.processes.get(id)
         if process is not None and process.live.worker_protocol.name == "session":
             self._perform(self._policy.oob_work_wanted(id, self.current_time()))

@@ -22,8 +22,8 @@ _FLOOR = 0.01
 class Clock:
     """:param next_deadline: monotonic seconds, or infinity.
     :param tick: called with the time when the deadline is reached.
-    :param is_slow: whether reading the deadline takes long now. Then it is read once for all facts of one pass of the
-        event loop: a thousand requests that come together for a thousand applications are as many facts (OP5).
+    :param is_slow: whether reading the deadline takes long now. If so, it is read once for all facts of one pass of the
+        event loop, because a thousand requests for a thousand applications may come in one pass (OP5).
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Clock:
             if self._stopped:
                 return
             now = trio.current_time()
-            if self._is_stale and now < deadline:  # what was due is done, however many facts come
+            if self._is_stale and now < deadline:  # an old deadline that is due is still served, however many facts come
                 continue
             self._earliest = now + _FLOOR
             self._tick(now)

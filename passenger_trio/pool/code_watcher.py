@@ -4,8 +4,8 @@ The kernel reports changes (watchfiles, an extra); ``core.reload_filter`` knows 
 hard: the old version must not answer any more, so a version that does not start shows its error page, and the next
 save repairs it.
 
-One watch for each application, each supervised: a directory that cannot be watched costs only that application's
-reloading. If the kernel has no watches left, the files are looked at periodically.
+Each application has a watch of its own, each supervised: if a directory cannot be watched, only that application is
+not reloaded. If the kernel has no watches left, the watcher looks at the files periodically.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["CodeWatcher", "Watched", "watched"]
 _QUIET = 50
 """Milliseconds without a change after which a save counts as complete: editors write several files."""
 _MOST = 400
-"""Milliseconds after which changes are reported although there are more."""
+"""Milliseconds after which changes are reported even if more are coming."""
 _LOOK = 1000
 """Milliseconds between two looks, where the kernel reports nothing."""
 
@@ -72,15 +72,15 @@ class CodeWatcher:
         self.prepare(watched)
 
     def prepare(self, watched: list[Watched]) -> None:
-        """Load what watching needs.
+        """Import watchfiles.
 
-        :raises MissingExtra: it is not installed.
+        :raises MissingExtra: watchfiles is not installed.
         """
         if watched and self._awatch is None:
             self._awatch = import_extra("watchfiles", "reload", "--reload").awatch
 
     def change(self, watched: list[Watched]) -> None:
-        """Watch these from now on. ``prepare`` was called with them."""
+        """Watch these from now on. Call ``prepare`` with them first."""
         if watched != self._watched:
             self._watched = watched
             self._scope.cancel()

@@ -61,20 +61,20 @@ class Effects:
         """The evidence of each group's last failure that was logged in full."""
         self.group_tasks: dict[GroupKey, GroupTask] = {}
         self.processes: dict[ProcessId, Process[LiveProcess]] = {}
-        """All that live, by the ids that the policy knows."""
+        """All live processes, by the ids that the policy knows."""
         self.changed: trio.Event = trio.Event()
-        """Set, and replaced by a new one, when a process came or went, a spawn failed, or the clock
-        ticked. Tasks that wait for the pool to be ready wait for it.
+        """Set, and replaced by a new event, when a process came or ended, a spawn failed, or the clock
+        ticked. Tasks that wait for the pool to be ready wait for this event.
         """
         self.empty: trio.Event = trio.Event()
-        """Set when nothing is left, after ``shut_down``."""
+        """Set when the last process and attempt are gone, after ``shut_down``."""
         self.on_spawn: Callable[[], None] = lambda: None
         """Called when a spawn begins."""
         self._over = trio.Event()
         """Set when the pool is empty, or the policy has failed."""
         self.events: Events = Events()
         self.failures: deque[tuple[float, GroupKey, SpawnFailure]] = deque(maxlen=_FAILURES)
-        """The last failed starts: when, in monotonic seconds, of which group, and the evidence."""
+        """The last failed starts: (time in monotonic seconds, group, evidence)."""
         self._ends = RecentEnds(self.processes)
         self.tally: PoolTally = PoolTally()
         """What has happened, for the metrics."""
@@ -200,7 +200,7 @@ class Effects:
         self.notify_changed()
 
     def pool_empty(self) -> None:
-        """Nothing is left."""
+        """The last process and attempt are gone, after ``shut_down``."""
         self.empty.set()
         self._over.set()
 

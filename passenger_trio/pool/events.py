@@ -94,7 +94,7 @@ class Events:
     def __init__(self) -> None:
         self._listeners: WeakSet[Listener] = WeakSet()
         self.recent: deque[Event] = deque(maxlen=_RECENT)
-        """The last events, for those who come later."""
+        """The last events, for listeners that come later."""
         self._ended = False
 
     def publish(self, event: Event) -> None:

@@ -1,12 +1,14 @@
 """The gauges: measure the memory of the processes periodically, and pass the sizes to the policy.
 
-Only groups with a memory limit are measured; all of them, and the server itself, if the memory decides how many
-processes there are (``core/memory_room``). Then a process of an application that was never measured is measured as
-soon as it is ready, for it may have to make room for another one before the next round. (If it goes even before that, what it
-occupied when it was ready counts: ``process_facts``.) One round is one hop to a dedicated thread, because reading
+Normally only groups with a memory limit are measured. If the memory decides how many processes there are
+(``core/memory_room``), all groups and the server itself are measured. In this case the first process of an application is measured as
+soon as it is ready, because it may have to make room for another one before the next round. (If it ends even earlier, the
+size counts that it had when it was ready: ``process_facts``.)
+
+One round is one hop to a dedicated thread, because reading
 ``smaps_rollup`` is slow. A process's size is its proportional share of memory (PSS), or its resident set if the PSS is
-unknown. If no thread can be started, the round is left out. Processes that rest are measured more rarely (``core.measuring``), unless a limit
-of memory is kept by it.
+unknown. If no thread can be started, the round is left out. Idle processes are measured more rarely (``core.measuring``),
+unless their group has a memory limit.
 """
 
 from __future__ import annotations
@@ -36,10 +38,10 @@ class Gauges:
         self.interval = interval
         self._limiter = trio.CapacityLimiter(1)
         self.others: Callable[[], Sequence[int]] = list
-        """The pids of what the server runs beside its applications: its fronts."""
+        """Returns the pids of the server's own processes, its fronts."""
         self._rounds: Rounds[int] = Rounds()
         self._preloaders: dict[int, int] = {}
-        """The size of each, as last measured."""
+        """Pid of a preloader -> its size, as last measured."""
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -52,7 +54,7 @@ class Gauges:
     async def look(self, *, even_if_fixed: bool = False) -> None:
         """One round.
 
-        :param even_if_fixed: measure also what only matters if the memory decides: it is about to.
+        :param even_if_fixed: measure as if the memory decided already, because it is about to.
         """
         fits = even_if_fixed or self._pool.fits_memory
         pids = {
@@ -87,7 +89,7 @@ class Gauges:
     def _due(
         self, pids: dict[ProcessId, int], preloaders: dict[int, int]
     ) -> tuple[dict[ProcessId, int], dict[int, int]]:
-        """Those to measure in this round. How much a process shares with others depends on how many its group has, too."""
+        """Which processes to measure in this round. A process's share of common memory also depends on the number of processes of its group."""
         deeds: dict[int, Hashable | None] = dict(preloaders)
         for id, pid in pids.items():
             group, served = self._pool.processes[id].group, self._pool.deeds_of(id)
@@ -110,7 +112,7 @@ def _measure(
 
 
 def _size(pid: int) -> int:
-    """Bytes; 0: it is gone, or cannot be measured now."""
+    """The size of a process in bytes; 0: it is gone, or cannot be measured now."""
     gauge = measure(pid)
     if gauge is None:
         return 0

@@ -10,7 +10,7 @@ group's process may end late, and the policy may order a spawn here before it ha
 cancellation (fault 5). A spawn or keeper that is started in a task that is being cancelled ends at
 once, and its end is reported.
 
-The task runs from the first spawn on: nothing of an application that nobody has asked for yet runs (OP5).
+The task runs from the first spawn on: an application without a request yet has no task (OP5).
 
 A spawner lives from the first spawn of its generation until ``end_generation``, or until the task
 ends. Its tasks run in the nursery named *service*.
@@ -107,7 +107,7 @@ class GroupTask:
     _service: trio.Nursery | None = None
     _runs: bool = False
     _first: list[Callable[[trio.Nursery], None]] = attrs.field(factory=list)
-    """What is started as soon as the task runs."""
+    """Functions to call with the nursery as soon as the task runs."""
     _close_wanted: bool = False
     # Made when a task waits for it: most of thousands of groups never run (OP5).
     _closing: trio.Event | None = None

@@ -64,7 +64,7 @@ class Hooks:
         self._kernel = kernel or ErrorKernel()
         self._hooks = dict(hooks)
         self.ended: trio.Event = trio.Event()
-        """Set when the pool has ended, and the hooks of its last events have."""
+        """Set when the pool has ended, and the hooks of its last events have ended."""
 
     def change(self, hooks: Mapping[str, Sequence[tuple[str, ...]]]) -> None:
         """Run other commands from the next event on."""

@@ -1,7 +1,7 @@
 """The pool's interface: all that ``server/`` uses of a pool.
 
-Two things have it: the pool (``pool.Pool``), where connections are served in the pool's own process, and
-the ledger of a front, where they are served in another (``fronts/``). ``server/`` does not know which.
+Two classes implement it: ``pool.Pool`` if connections are served in the pool's own process, and
+``fronts.leased_pool.LeasedPool`` if they are served in a front. ``server/`` does not know which.
 
 A waiter and a session are the same classes on both sides. What they tell is a fact for the owner of the
 interface (``session.SessionOwner``, ``waiter.WaiterQueue``).
@@ -38,7 +38,7 @@ class PoolInterface(Protocol):
         """The last restart of a group, if it was given up."""
 
     async def evidence(self, key: GroupKey, pid: int, *, ends: bool) -> Evidence | None:
-        """What is known of a request that failed, for a page that explains; takes 1.2 seconds at most. None: nothing.
+        """Return what is known of a request that failed, for a page that explains it; None: nothing. Takes at most 1.2 seconds.
 
         :param pid: of the process that had the request; 0: none had it.
         :param ends: whether that process seems to be ending, so that its exit is worth waiting for.

@@ -3,10 +3,10 @@
 A waiter of a front is a waiter of the pool (a *ticket*), and a slot is a session of the pool, with its stream. The front gets a copy of the
 stream's descriptor; ours stays open, so that the stream can be granted again, or ended when the front dies.
 
-Every fact enters through one method here, which asks the ledger and performs its decisions in one step. Nothing in it waits. The pool answers
-tickets within its own steps, in which it must not be called: such answers are kept until the step is over.
+Every fact enters through one method here, which asks the ledger and performs its decisions in one step. No method waits. The pool answers
+tickets within its own steps, in which nobody may call it: the desk keeps such answers until the step is over.
 
-The ledger is a part of the pool's policy: an unexpected exception ends the server (KE1). ``BadFrontMessage`` ends only the front.
+The ledger is a part of the pool's policy, so an unexpected exception in it ends the server (KE1). ``BadFrontMessage`` ends only the front.
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ _SHORT_OF_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, er
 
 
 def _nothing() -> None:
-    """A front tells its own sessions when their process goes."""
+    """The callback of a leased session: the front itself tells its sessions when their process goes."""
 
 
 class LeaseDesk:
-    """``run`` is its task: without it nothing here happens by itself."""
+    """``run`` is its task, which does what is due."""
 
     def __init__(self, pool: Pool, kernel: ErrorKernel) -> None:
         self._pool = pool
@@ -92,14 +92,14 @@ class LeaseDesk:
         self._tickets: dict[TicketId, Waiter] = {}
         self._sessions: dict[SessionId, Session] = {}
         self._processes: dict[ProcessId, Process[LiveProcess]] = {}
-        """Processes that some front may know, until fronts were told that they are gone."""
+        """Processes that some front may know. A process stays in here until the fronts were told that it is gone."""
         self._disabled: set[ProcessId] = set()
-        """Those of them whose slots were withdrawn."""
+        """Which of those processes had their slots withdrawn."""
         self._rejections: dict[GroupKey, Rejection | None] = {}
         self._fresh: set[GroupKey] = set()
-        """Groups of which each request is to find a fresh process: their slots were withdrawn when that began."""
+        """Groups in which each request is to find a fresh process. Their slots were withdrawn when that began."""
         self._others: set[GroupKey] = set()
-        """Groups for which requests of our own program wait."""
+        """Groups with waiters in the owner's own program."""
         self._answered: deque[TicketId] = deque()
         """Tickets that the pool has answered, in order."""
         self._pool_changed = True
@@ -151,7 +151,10 @@ class LeaseDesk:
         return front
 
     def received(self, front: int, message: FromFront) -> None:
-        """:raises BadFrontMessage: it cannot be true."""
+        """A front has sent a message.
+
+        :raises BadFrontMessage: the message cannot be true.
+        """
         now, ledger = self._pool.current_time(), self._ledger
         match message:
             case Want():
@@ -170,7 +173,7 @@ class LeaseDesk:
                 assert_never(message)
 
     def front_gone(self, front: int) -> None:
-        """All that the front had comes back."""
+        """A front has ended: its slots and its waiters come back."""
         del self._senders[front]
         self._step(partial(self._ledger.front_gone, front))
 
@@ -189,7 +192,7 @@ class LeaseDesk:
     # -- steps --------------------------------------------------------------------------------------------------
 
     def _step(self, decide: Callable[[], Iterable[OwnerDecision]]) -> None:
-        """Perform what is decided, and what follows from it."""
+        """Perform the decisions of ``decide``, and what follows from them."""
         try:
             self._perform(decide())
             self._settle()
@@ -200,7 +203,7 @@ class LeaseDesk:
             raise
 
     def _settle(self) -> None:
-        """Take the pool's answers, tell of processes, and send the levels that are due."""
+        """Take the pool's answers, tell the fronts about processes, and send the levels that are due."""
         while self._answered:
             self._take_answer(self._answered.popleft())
         self._tell_of_processes()
@@ -321,7 +324,7 @@ class LeaseDesk:
         session.close(close.outcome)
 
     async def _end_abandoned(self, session: Session) -> None:
-        """A front is gone. Its stream ends for the process; until that has seen it, the process counts as busy."""
+        """A front is gone: end its stream to the process. Until the process has ended its side, too, the session stays open."""
         stream = session.stream
         try:
             with self._kernel.contain("the end of a request that a front left"):
@@ -339,7 +342,7 @@ class LeaseDesk:
     # -- the pool -----------------------------------------------------------------------------------------------
 
     def _look(self) -> list[OwnerDecision]:
-        """What may have changed in the pool: groups, their slots, and versions that were rejected."""
+        """Tell the ledger what may have changed in the pool: groups, their slots, and rejected versions."""
         self._pool_changed = False
         decisions: list[OwnerDecision] = []
         for key in filter(self._pool.has, self._pool.group_tasks):

@@ -1,4 +1,4 @@
-"""What the lease desk asks of the pool's policy, and what it tells it of the slots that fronts have (``core/fronts``)."""
+"""The pool's policy as the lease desk uses it: facts about the slots of fronts (``core/fronts``), and questions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Lending", "PoolWatcher"]
 
 
 class PoolWatcher(Protocol):
-    """Is told what concerns fronts. Called within a step of the pool, which it must not call."""
+    """Gets the pool's facts that concern fronts. Called within a step of the pool, so it must not call the pool."""
 
     def process_goes(self, id: ProcessId) -> None:
         """A process gets no more requests, for now or for ever, or is gone."""
@@ -34,7 +34,7 @@ class Lending:
         self._perform = perform
         self._current_time = current_time
         self.unlisted: Callable[[GroupKey], int] = lambda key: 0
-        """How many wait for a group at fronts without a place in the policy's queue: a front lists as many as there are slots."""
+        """Returns how many requests wait for a group at fronts without a place in the policy's queue. (A front lists only as many as there are slots.)"""
 
     def served(self, session: SessionId, count: int) -> None:
         """See ``PoolPolicy.session_served``."""
@@ -49,12 +49,12 @@ class Lending:
         return self._policy.budget(session), self._policy.is_alone(process)
 
     def slots(self, key: GroupKey) -> int:
-        """How many sessions the processes of a group can have together, as far as a front has to know."""
+        """How many sessions the processes of a group can have together, up to the number that a front has to know."""
         processes = self._policy.state.groups[key].enabled.values()
         return min(MOST_WANTED, sum(process.concurrency or MOST_WANTED for process in processes))
 
     def more_come(self, key: GroupKey) -> bool:
-        """Whether a process is being started: with it more slots come, and nobody knows how many."""
+        """Whether a process is being started, which brings an unknown number of slots."""
         return bool(self._policy.state.groups[key].attempts)
 
     def renew(self, ticket: WaiterId, since: float) -> None:
@@ -62,7 +62,7 @@ class Lending:
         self._policy.renew(ticket, since)
 
     def waiting_besides(self, key: GroupKey, tickets: Collection[WaiterId]) -> tuple[float, ...]:
-        """The arrivals of the waiters of the group that have none of these tickets; oldest first."""
+        """The arrivals of the group's waiters without those of these tickets; oldest first."""
         waiters = self._policy.state.groups[key].waiters
         return tuple(since for waiter, since in waiters.items() if waiter not in tickets)
 

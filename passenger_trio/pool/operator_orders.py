@@ -18,7 +18,7 @@ __all__ = ["OperatorOrders"]
 
 
 class OperatorOrders(ProcessFacts):
-    """Each order is one step. What waits for its result is a coroutine of its own."""
+    """Each order is one step. A separate coroutine (``wait_...``) waits for its result."""
 
     def restart(self, key: GroupKey, *, hard: bool = False) -> int:
         """Replace every process of a group. Return the generation that the restart leads to (see
@@ -35,7 +35,7 @@ class OperatorOrders(ProcessFacts):
         """
         for key in keys:
             self.group_tasks[key]  # raises KeyError here: a caller's mistake is not a failure of the policy
-        keys = tuple(filter(self.has, keys))  # one that is being added starts with the code of now
+        keys = tuple(filter(self.has, keys))  # a group that is being added starts with the current code anyway
         self._perform(self._policy.restart_all(keys, self.current_time(), hard=hard))
         self.notify_changed()
         return {key: self._policy.restart_target(key) for key in keys}
@@ -74,7 +74,7 @@ class OperatorOrders(ProcessFacts):
         return bool(commands)
 
     def disable(self, id: ProcessId) -> bool:
-        """Take a process out of routing until ``enable``. False: nobody else would serve, or it serves no more."""
+        """Take a process out of routing until ``enable``. False: no other process would serve, or this one serves no more."""
         if not self._policy.may_disable(id):
             return False
         self._perform(self._policy.disable(id, self.current_time()))

@@ -1,8 +1,8 @@
 """The Pool: ``core.policy`` with a clock, tasks and processes around it.
 
-The class is in parts, each in a module of its own and each knowing only the ones before it: what commands do
-(``effects``), the step and requests (``checkouts``), processes (``process_facts``), operators (``operator_orders``). Here
-are its tree, its groups and its limits.
+The class has several parts, each in a module of its own. Each part knows only the parts before it: the effects of commands
+(``effects``), the step and requests (``checkouts``), processes (``process_facts``), operators (``operator_orders``). This
+module has the pool's nursery tree, its groups and its limits.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Pool(OperatorOrders):
         self.lending: Lending = Lending(self._policy, self._perform, self.current_time)
         """For the desk that leases processes to fronts."""
         self._closed = False
-        """No group task may begin any more."""
+        """Whether group tasks may no longer begin."""
 
     # -- the tree -----------------------------------------------------------------------------------------------
 
@@ -50,7 +50,7 @@ class Pool(OperatorOrders):
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                self._read_time_by(trio.lowlevel.current_clock().current_time)  # the same clock, with fewer calls
+                self._read_time_by(trio.lowlevel.current_clock().current_time)  # the clock of ``trio.current_time``, with fewer calls
                 nursery.start_soon(self._run_clock)
                 task_status.started()
                 try:
@@ -105,7 +105,7 @@ class Pool(OperatorOrders):
     def add_group_nowait(
         self, key: GroupKey, limits: GroupLimits, spawner: Spawner | MakeSpawner, shutdown_timeout: float
     ) -> None:
-        """The same for one of many. The caller calls ``notify_changed`` after some of them."""
+        """Like ``add_group``, for one group of many. The caller must call ``notify_changed`` after some of them."""
         assert self._nursery is not None, "run() is not running"
         if self._closed:
             raise PoolShutDown
@@ -124,11 +124,11 @@ class Pool(OperatorOrders):
 
     @property
     def active(self) -> Collection[GroupKey]:
-        """The groups in which something happens, and maybe some that have just come to rest."""
+        """The active groups (``core/active_groups``), and maybe some that have just become inactive."""
         return self._policy.state.active.keys()
 
     def remove_group(self, key: GroupKey) -> None:
-        """Let a group serve its waiters, and end. It is gone when ``group_tasks`` has it no more."""
+        """Let a group serve its waiters, and end. The group is gone when ``group_tasks`` no longer has it."""
         self._perform(self._policy.remove_group(key, self.current_time()))
         self.notify_changed()
 
@@ -140,7 +140,7 @@ class Pool(OperatorOrders):
     def change_group(
         self, key: GroupKey, limits: GroupLimits, make_spawner: MakeSpawner | None, shutdown_timeout: float
     ) -> None:
-        """Change the limits of a group. No process ends for it but those that are too many.
+        """Change the limits of a group. Only processes that exceed the new limits end.
 
         :param make_spawner: makes the spawners from the next generation on; None: as before.
         :raises KeyError: there is no such group.
@@ -153,7 +153,7 @@ class Pool(OperatorOrders):
         self.notify_changed()
 
     def hasten(self, seconds: float) -> None:
-        """Processes that are asked to end from now on have so many seconds at most until they get SIGTERM."""
+        """Send SIGTERM to each process that is asked to end from now on after so many seconds at most."""
         for task in self.group_tasks.values():
             task.hasten(seconds)
 
@@ -161,7 +161,7 @@ class Pool(OperatorOrders):
         """Retire everything. ``empty`` is set when everything is gone."""
         self._perform(self._policy.shut_down(self.current_time()))
 
-    # -- what it says of itself ---------------------------------------------------------------------------------
+    # -- statistics and evidence --------------------------------------------------------------------------------
 
     async def backtrace(self, pid: int) -> str:
         """What a process of the pool is doing: the stacks of its threads and tasks, for people. Takes
@@ -188,12 +188,12 @@ class Pool(OperatorOrders):
     def statistics(self, keys: Iterable[GroupKey] | None = None) -> PoolStatistics:
         """The state of the pool now; read-only.
 
-        :param keys: describe these groups only, as far as they are there (default: all).
+        :param keys: describe these groups only, and ignore unknown keys; None: all groups.
         """
         return self._policy.statistics(keys)
 
     def active_statistics(self) -> PoolStatistics:
-        """The same without the groups in which nothing happens."""
+        """Like ``statistics``, for the active groups only."""
         return self._policy.active_statistics()
 
     def deeds_of(self, id: ProcessId) -> int | None:
@@ -202,7 +202,7 @@ class Pool(OperatorOrders):
         return None if known is None or known.sessions else known.processed
 
     def gauges(self, keys: Iterable[GroupKey]) -> dict[GroupKey, GroupGauges]:
-        """The numbers of these groups for the metrics, as far as they are there."""
+        """The numbers of these groups for the metrics. Unknown keys are ignored."""
         return self._policy.gauges(keys, self.current_time())
 
     def group_statistics(self, key: GroupKey) -> GroupStatistics:

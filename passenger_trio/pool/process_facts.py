@@ -35,7 +35,7 @@ __all__ = ["ProcessFacts"]
 
 
 def _occupied(pid: int) -> int:
-    """The bytes that a process occupies, also those that it shares. Quick. 0: it cannot be told."""
+    """The bytes that a process occupies, shared ones included; 0: unknown. Quick."""
     try:
         return resident(pid)
     except OSError:
@@ -43,15 +43,15 @@ def _occupied(pid: int) -> int:
 
 
 class ProcessFacts(Checkouts):
-    """Told by the group tasks (``GroupFacts``), and by what measures memory."""
+    """The part of the pool to which group tasks (``GroupFacts``) and the gauges report."""
 
     def __init__(self, limits: PoolLimits, kernel: ErrorKernel) -> None:
         super().__init__(limits, kernel)
         self._process_ids = itertools.count(1)
         self.memory_source: str = ""
-        """What limits the memory, if it was measured."""
+        """What limits the memory (``room_measured``); empty: not measured yet."""
         self.stranger_came: trio.Event = trio.Event()
-        """Set when a process of an application that was never measured is ready, while the memory decides how many there are."""
+        """Set when a process is ready whose application was never measured, while the memory decides the number of processes."""
 
     def spawn_succeeded(self, task: GroupTask, attempt: AttemptId, live: LiveProcess) -> None:
         """See ``GroupFacts``."""
@@ -144,9 +144,9 @@ class ProcessFacts(Checkouts):
         self._perform(self._policy.sampled(id, size, self.current_time()))
 
     def room_measured(self, total: int, own: int, preloader: int, source: str) -> None:
-        """Report how much memory there is, and what the server uses of it itself, in bytes. ``sampled`` came before.
+        """Report how much memory there is, and what the server itself uses of it, in bytes. Call ``sampled`` for each process first.
 
-        :param preloader: what a preloader uses on average; they are not in ``own``.
+        :param preloader: what a preloader uses on average. Preloaders are not counted in ``own``.
         :param source: what sets the limit: ``RAM``, or a file of a cgroup.
         """
         self.memory_source = source
@@ -167,6 +167,6 @@ class ProcessFacts(Checkouts):
         return self.fits_memory or self.has_memory_limit(key)
 
     def has_memory_limit(self, key: GroupKey) -> bool:
-        """Whether a limit of memory is kept by what is measured."""
+        """Whether the processes of a group have a memory limit, which the measurements enforce."""
         limits = self._policy.state.groups[key].limits
         return limits.memory_limit > 0 or limits.hard_memory_limit > 0

@@ -50,7 +50,7 @@ class Keeper:
         self._kernel = kernel or ErrorKernel()
         self._shutdown_timeout = shutdown_timeout
         self._within: float | None = None
-        """The shutdown timeout, if it is not the one that the process knows."""
+        """The shutdown timeout, if it is shorter than the application's own."""
         self._on_exit = on_exit
         self._on_end = on_end
         self._state = Progress.SERVING
@@ -63,7 +63,7 @@ class Keeper:
         self._retire.set()
 
     def hasten(self, seconds: float) -> None:
-        """The process has so many seconds at most after it is asked to end. No effect once it was asked."""
+        """Give the process at most so many seconds after it is asked to end. No effect if it was asked already."""
         if seconds < self._shutdown_timeout:
             self._shutdown_timeout = self._within = seconds
 

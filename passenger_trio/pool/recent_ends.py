@@ -28,7 +28,7 @@ _STATUS_TIME = 1.0
 
 
 class RecentEnds:
-    """:param processes: the pool's, which this only reads."""
+    """:param processes: the pool's processes; only read here."""
 
     def __init__(self, processes: Mapping[ProcessId, Process[LiveProcess]]) -> None:
         self._processes = processes
@@ -43,7 +43,7 @@ class RecentEnds:
         recorded.set()
 
     async def wait(self, key: GroupKey, pid: int) -> ProcessEnd | None:
-        """How a process of a group ended of which a connection has just seen the end; None: it lives."""
+        """Return how a process ended whose end a connection has just seen; None: it lives."""
         process = self._living(key, pid)
         if process is not None:
             with trio.move_on_after(_EXIT_TIME) as looking:

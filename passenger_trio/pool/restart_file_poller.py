@@ -2,7 +2,7 @@
 (``core.restart_files``), off the request path.
 
 It looks only at *awake* applications: those with processes, starts, waiters or failures. There may be thousands of
-others (OP5), and whatever they start has the current code. When an application wakes, the poller notes its files once
+others (OP5), whose next processes load the current code anyway. When an application wakes, the poller notes its files once
 without a restart, and compares them in each round from then on.
 
 It also looks at the code of applications that crash or do not start, because repairing the code must be enough to
@@ -49,14 +49,14 @@ class RestartFilePoller:
         self._code: dict[GroupKey, tuple[int, int]] = {}
         """The generation that served when the code was looked at, and the code's signature."""
         self._files: dict[GroupKey, RestartFile] = {}
-        """Of those that are awake."""
+        """The files of the awake applications."""
         self._always: set[GroupKey] = set()
         self._limiter = trio.CapacityLimiter(1)
         self._changed = trio.Event()
         self.watch(directories, roots, interval)
 
     def watch(self, directories: Mapping[GroupKey, str], roots: Mapping[GroupKey, str], interval: float) -> None:
-        """Look at these applications from now on. What is known of those that stay is kept.
+        """Look at these applications from now on. The poller keeps what it has noted about applications that stay.
 
         :param interval: seconds between two rounds; 0: do not look.
         """
@@ -73,8 +73,8 @@ class RestartFilePoller:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled.
 
-        It looks at once when an application wakes: its processes load the code of now, and a file that is
-        touched from now on means a restart.
+        The poller looks at once when an application wakes: its processes load the current code, and a file that is
+        touched after that means a restart.
         """
         self._pool.on_spawn = self._wake
         task_status.started()
@@ -103,7 +103,7 @@ class RestartFilePoller:
         return self._directories.keys() & self._pool.active
 
     async def _sleep(self, due: float) -> None:
-        """Until then, or until an application wakes, or others are to be looked at."""
+        """Sleep until ``due``, until an application wakes, or until ``watch`` is called."""
         self._changed = trio.Event()
         if self._interval and not self._awake() <= self._files.keys():
             await trio.lowlevel.checkpoint()
@@ -115,7 +115,7 @@ class RestartFilePoller:
             await self._changed.wait()
 
     async def _look(self, keys: Collection[GroupKey]) -> bool:
-        """Look at the files of these applications; False: no thread can be started for it."""
+        """Look at the files of these applications; False: no thread can be started."""
         directories = {key: self._directories[key] for key in keys}
         try:
             seen = await in_thread(_stat, directories, limiter=self._limiter, abandon_on_cancel=True)

@@ -1,7 +1,7 @@
 """A Session: one process, borrowed for one request, and the stream to it.
 
-A process keeps the streams that were closed in good order (``Process.idle_streams``). A session
-takes one of these first and is then *reused*. If a worker went away between two requests, only the
+A process keeps the streams that are at a boundary (``Process.idle_streams``). A session
+takes one of these first; its stream is then *reused*. If a worker ended between two requests, only the
 failure of such a stream shows that (R30).
 
 Laws:
@@ -54,7 +54,7 @@ class Process(Generic[_Live_co]):
     attached: float
     """Monotonic seconds."""
     route: bytes = attrs.field(factory=lambda: secrets.token_hex(8).encode())
-    """What the cookie of a sticky session says of it. Every front has the one that the pool made."""
+    """The name of the process in the cookies of sticky sessions. The pool makes it, and every front uses the same one."""
     idle_streams: list[RawStream] = attrs.field(factory=list)
     left: trio.Event = attrs.field(factory=trio.Event)
     """Set when the process is leaving."""
@@ -162,15 +162,15 @@ class Session:
         self.process: Process[ServingProcess] = process
         self.pid: int = process.live.pid
         self.worker_protocol: WorkerProtocol = process.live.worker_protocol
-        """How the process is spoken to, as it has said when it was ready: ``SESSION`` (our loaders), or HTTP/1.1."""
+        """The protocol of the process, as it declared when it became ready: ``SESSION`` (our loaders), or HTTP/1.1."""
         self.stream: RawStream | None = None
         """The stream to the process, once ``connect_nowait`` has taken one. An idle one is still registered with the poller."""
         self.reused: bool = False
         """Whether the stream had a request before."""
 
     def connect_nowait(self, *, new: bool = False) -> RawStream:
-        """Return a stream to the process: the idle one that was used last, or a new one (always, if
-        ``new``).
+        """Return a stream to the process: the idle one that was used last, or a new one. With ``new`` always
+        a new one.
 
         :raises ProcessUnreachable: the process does not accept a connection.
         """

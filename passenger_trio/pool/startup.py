@@ -1,5 +1,5 @@
-"""Waits for the first processes of the applications. ``core.readiness`` decides, and is asked again
-after every change of the pool.
+"""Waits until the applications' first processes are ready. ``core.readiness`` decides, again after every change of the
+pool.
 """
 
 from __future__ import annotations
