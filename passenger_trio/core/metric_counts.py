@@ -29,9 +29,9 @@ __all__ = [
 
 _NO_COUNTS: Mapping[str, int] = MappingProxyType({})
 _WIDTH = 5
-"""Members of a ``Finished``."""
+"""The number of members of a ``Finished``."""
 FOLD_AT = 256 * _WIDTH
-"""Members that wait to be counted, at the most."""
+"""The most members that wait to be folded."""
 _KNOWN_METHODS = frozenset(b"CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT QUERY TRACE".split())
 OTHER = "_OTHER"
 """The label of every unknown method, because clients can make up methods (OpenTelemetry)."""
@@ -64,7 +64,7 @@ class RequestTally:
 
     def __init__(self) -> None:
         self.to_fold: list[Any] = []
-        """The members of each ``Finished``, one behind the other. Whoever appends calls ``fold`` at ``FOLD_AT``. It is always the same list."""
+        """The members of each ``Finished``, one after the other. Code that appends calls ``fold`` at ``FOLD_AT``. Always the same list object."""
         self._counted = 0
         """Requests that were folded."""
         # Made when there is something to count: most of thousands of applications have no request (OP5).

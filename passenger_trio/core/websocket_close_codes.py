@@ -1,7 +1,7 @@
-"""All codes of a WebSocket's Close frame, and which one the client gets for which end (RFC 6455 section 7.4.1; IANA's registry).
+"""All codes of a WebSocket's Close frame, and which code the client gets for which end (RFC 6455 section 7.4.1; IANA's registry).
 
-``websocket_life`` decides that a WebSocket ends, and why; for a relayed one ``server/upgraded/relay`` does. ``codecs/websocket_frames`` checks what
-a client sends, and names the code of the rule that it broke.
+``websocket_life`` decides that a WebSocket ends, and why; for a relayed WebSocket ``server/upgraded/relay`` does. ``codecs/websocket_frames`` checks
+what a client sends, and names the code of the rule that the client broke.
 """
 
 from __future__ import annotations

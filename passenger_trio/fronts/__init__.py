@@ -4,7 +4,7 @@ The *owner* is the process with the pool. A *front* is a process that runs ``ser
 leases from the owner. With one front there is neither: the process of the pool serves the connections.
 
 * In a front: ``process`` is its program, ``leased_pool`` the pool's interface on its ledger.
-* In the owner: ``keeper`` starts a front and replaces one that died, ``fronts`` is all of them as one.
+* In the owner: ``front_keeper`` starts a front and replaces it when it dies; ``fronts`` presents all of them as one.
 * Between them: a channel of packets for leases (``codecs/front_messages.py``), a stream of orders and reports (``reports``), and a shared
   page with a line for each front (``heartbeats``).
 """

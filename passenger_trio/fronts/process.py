@@ -3,7 +3,7 @@
 ::
 
     front                               cancelled when the owner is gone, or when it is drained
-     |- leases                          lease_channel.py: what the owner sends enters the ledger
+     |- leases                          lease_channel.py: the owner's messages enter the ledger
      |- orders, reports                 reports.py
      |- timer of the ledger             leased_pool.py
      |- access log, deadline scanner, poller, heartbeat

@@ -32,7 +32,7 @@ class FrontSetup:
 
 
 def offset_of_clock() -> float:
-    """Trio's clock less the kernel's. Trio adds a random number, so that nobody relies on the value; but owner and fronts compare times."""
+    """Trio's clock minus the kernel's. Trio adds a random number to its clock, and owner and fronts must compare times."""
     return trio.current_time() - time.perf_counter()
 
 

@@ -3,8 +3,8 @@
 Two classes implement it: ``pool.Pool`` if connections are served in the pool's own process, and
 ``fronts.leased_pool.LeasedPool`` if they are served in a front. ``server/`` does not know which.
 
-A waiter and a session are the same classes on both sides. What they tell is a fact for the owner of the
-interface (``session.SessionOwner``, ``waiter.WaiterQueue``).
+Waiters and sessions are the same classes on both sides. They report to their owner through
+``session.SessionOwner`` and ``waiter.WaiterQueue``.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ __all__ = ["DateAndIds"]
 
 
 class DateAndIds:
-    """Of one server."""
+    """The dates and ids of one server."""
 
     def __init__(self) -> None:
         self._date_second = 0
@@ -25,7 +25,7 @@ class DateAndIds:
         self._ids = itertools.count(1)
         self._second = 0
         self._new_pairs = b""
-        """The form of the ``id_pairs`` of requests that begin in this second."""
+        """A template of the ``id_pairs`` of requests that begin in this second."""
 
     def date(self) -> bytes:
         """The current value of the ``Date`` field (RFC 9110 section 6.6.1)."""
@@ -36,9 +36,9 @@ class DateAndIds:
         return self._date
 
     def new_id_pairs(self, said: RequestId = NO_REQUEST_ID) -> bytes:
-        """The ``id_pairs`` of a new request: what a trusted proxy has said of it, and else a new id and the time."""
+        """The ``id_pairs`` of a new request: the id and time that a trusted proxy has sent, else new ones."""
         now = time.time()
-        if said is NO_REQUEST_ID:  # nearly always: in one step, with all that changes once a second prepared
+        if said is NO_REQUEST_ID:  # the usual case: one formatting step, because the rest was prepared for this second
             second = int(now)
             if second != self._second:
                 self._second = second

@@ -1,7 +1,7 @@
-"""Turns of floods: streams of many small pieces step one after another, one of them in a pass of the event loop (KE7).
+"""Turns of floods: streams of many small pieces take turns, so that one of them does one step in each pass of the event loop (KE7).
 
-A flood calls ``take``, does one step without a checkpoint, and calls ``take`` again, or ``end`` before it waits for something else. ``core.flood_share``
-decides how long all of them rest.
+A flood calls ``take`` and does one step without a checkpoint. Then it calls ``take`` again, or ``end`` before it waits for something else.
+``core.flood_share`` decides how long all floods rest between steps.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class FloodTurns:
 
     @property
     def waiting(self) -> int:
-        """Streams that wait for their turn."""
+        """How many streams wait for their turn."""
         return self._lock.statistics().tasks_waiting
 
     async def take(self, *, is_heavy: bool) -> None:
-        """End the step before, and wait for the turn of the next one. Always a checkpoint.
+        """End the previous step, and wait for the turn of the next one. Always a checkpoint.
 
-        :param is_heavy: as ``ReadSize.is_heavy``.
+        :param is_heavy: see ``ReadSize.is_heavy``.
         """
         self.end()
         async with self._lock:

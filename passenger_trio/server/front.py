@@ -1,7 +1,7 @@
 """The Front: the state that all connections of one server share. Options, counters, the table of open connections.
 
-It is plain state, with one owner for each number. It starts no task. It must be made within a Trio run, whose clock it reads (R50). What it lends to
-connections has modules of its own: ``date_and_ids``, ``log_limits``, ``mounts``, ``trusted_proxies``, ``spill``.
+The Front is plain state, and each number in it has one owner. It starts no task. It must be made within a Trio run, because it reads the run's clock (R50).
+Its parts that connections use have modules of their own: ``date_and_ids``, ``log_limits``, ``mounts``, ``trusted_proxies``, ``spill``.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class OpenConnection(HasDeadline, Protocol):
     since: float
     """When the stage began, in monotonic seconds."""
     served: int
-    """Requests that were begun."""
+    """How many requests of the connection have begun."""
 
     @property
     def is_idle(self) -> bool:
@@ -86,7 +86,7 @@ class Front:
         share: Share = ALONE,
     ) -> None:
         """:param descriptors: limits the descriptors that clients may hold; None: no limit.
-        :param share: this front's part of what all fronts have together. (Limits in ``options`` are this front's.)
+        :param share: this front's share of limits that all fronts have together. (The limits in ``options`` are this front's own.)
         """
         self.kernel: ErrorKernel = kernel or ErrorKernel()
         self.pool = pool
@@ -94,11 +94,11 @@ class Front:
         self._configure(options, routes)
         self.access_log = access_log
         self.tracing: Tracing | None = TraceMaker() if options.tracing == "make" else None
-        """Finds each request's place in its trace; whoever composes the server sets one that makes spans."""
+        """Finds each request's position in its trace. The composing code replaces it if spans are made."""
         self.health: HealthPaths | None = None
-        """Where the public listeners tell the server's health; set by whoever composes the server."""
+        """The paths at which public listeners answer the server's health. Set by the composing code."""
         self.error_page: ErrorPage | None = None
-        """Gives the pages of failed requests, if the embedding program has its own."""
+        """Makes the pages of failed requests, if the embedding program has its own."""
         self.connections: set[OpenConnection] = set()
         self.deadline_scanner: DeadlineScanner = DeadlineScanner(self.connections)
         self.current_time: Callable[[], float] = trio.lowlevel.current_clock().current_time
@@ -114,8 +114,8 @@ class Front:
         self.receive_buffer: memoryview = memoryview(bytearray(RECEIVE_SIZE))
         """Shared by all connections, for bytes that are consumed before the next checkpoint."""
         self.flood_turns: FloodTurns = FloodTurns(self.current_time, lambda: self.poller.time)
-        """Streams of many small pieces take turns (KE7). Each request begins in the poller, so its
-        time tells whether others are served beside them.
+        """Streams of many small pieces take turns (KE7). Each request begins in the poller, so the poller's
+        time tells whether other clients are served beside floods.
         """
         self.accepted = 0
         self.requests = 0
@@ -123,7 +123,7 @@ class Front:
         """Refused requests, by the code of the refusal."""
         self.draining: bool = False
         self.gate: AcceptGate | None = None
-        """Set where other fronts accept from the same sockets."""
+        """Set if other fronts accept from the same sockets."""
         prepared = DateAndIds()
         self.date: Callable[[], bytes] = prepared.date
         self.new_id_pairs: Callable[..., bytes] = prepared.new_id_pairs
@@ -140,7 +140,7 @@ class Front:
         self.trusted: TrustedProxies = TrustedProxies(options)
 
     def reconfigure(self, options: ServerOptions, routes: Sequence[Route], descriptors: Descriptors) -> None:
-        """Serve by other options from now on. Connections that are open keep the limits on heads and frames that
+        """Use other options from now on. Open connections keep the limits on heads and frames that
         they began with; requests in flight keep their routes.
         """
         if options.data_buffer_max:
@@ -176,7 +176,7 @@ class Front:
         return sum(1 for c in self.connections if c.exchange is not None and c.exchange.relay is not None)
 
     def log_refusal(self, record: AccessRecord) -> None:
-        """Count a request that was refused before it had a route, and write its line, up to a limit (ED14)."""
+        """Count a request that was refused before it had a route, and log it, within a limit (ED14)."""
         self.refused.finished((record.method, record.status, record.duration, 0.0, 0.0))
         if self.access_log is not None and self._log_limits.takes_refusal():
             self.access_log.record(record)

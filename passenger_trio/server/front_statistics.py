@@ -1,6 +1,6 @@
-"""What a front tells of itself, as JSON values: counters for ``status``, and its requests in flight.
+"""The statistics of a front as JSON values: counters for ``status``, and its requests in flight.
 
-Read-only. The values of several fronts are added up, so a counter is a number, or an object of numbers by name.
+Read-only. The values of several fronts are added, so a counter is a number, or an object with numbers by name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SLICE = 500
 
 
 def front_facts(front: Front) -> dict[str, Any]:
-    """Counters, limits and what is open."""
+    """Counters, limits, and what is open now."""
     spill = front.spill
     return {
         "draining": front.draining,
@@ -43,7 +43,7 @@ def front_facts(front: Front) -> dict[str, Any]:
 
 
 async def front_counts(front: Front) -> FrontMetrics:
-    """What the metrics tell. The loop is not held up: ``_SLICE`` connections are looked at at a time."""
+    """The values for the metrics. Looks at ``_SLICE`` connections in one step, so that the event loop is not blocked."""
     told = None if front.access_log is None else front.access_log.statistics()
     quota = front.spill.quota
     counts = FrontMetrics(

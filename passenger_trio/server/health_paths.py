@@ -1,11 +1,11 @@
-"""Paths of the public listeners at which the server tells its health (``--health-path``, OB3).
+"""Paths of the public listeners at which the server answers its health (``--health-path``, OB3).
 
-The server answers such a request itself, whatever is mounted at the path, and asks no application. Anybody may ask, so
-the answer names no application and no reason (R26); the admin socket has both. The request belongs to no application:
+The server answers such a request itself, whatever application is mounted at the path. Anybody may ask, so
+the answer names no application and no reason (R26); the admin socket gives both. The request belongs to no application:
 it is not counted, and is not in the access log.
 
-Laws: without the option there is no such path. A path is compared byte for byte, without decoding: another spelling
-belongs to the application."""
+Laws: without the option there is no such path. A path is compared byte for byte, without decoding: any other spelling
+of it goes to the application."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def paths_of_health(prefix: str) -> dict[bytes, str]:
     """Path -> question.
 
     :param prefix: ``/-/health`` for ``/-/health/livez``; ``/`` for ``/livez``.
-    :raises OptionError: it is no path.
+    :raises OptionError: ``prefix`` is no path.
     """
     if not prefix.startswith("/") or not _PREFIX.fullmatch(prefix):
         raise OptionError(
@@ -37,7 +37,7 @@ def paths_of_health(prefix: str) -> dict[bytes, str]:
 
 
 class HealthPaths:
-    """The paths, and whom to ask."""
+    """The paths, and the function that answers."""
 
     def __init__(self, prefix: str, ask: Ask) -> None:
         """:raises OptionError: see ``paths_of_health``."""

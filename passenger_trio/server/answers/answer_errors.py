@@ -131,7 +131,7 @@ def _own_page(
 async def _failed(
     client: Client, exchange: Exchange, error: CheckoutError | AppResponseError, rejected: Rejected | None
 ) -> Failed:
-    """The request with all that can be said of it. The client waits a moment for how a dying process ends."""
+    """Everything that is known of the failed request. Waits a moment for the exit status of a dying process."""
     route = exchange.route
     pid = exchange.pid if isinstance(error, AppResponseError) else 0
     ends = isinstance(error, IncompleteResponse | ProcessUnreachable | RequestTimeExceeded)

@@ -1,6 +1,6 @@
 """Error pages of the embedding program's own (LI7).
 
-Law: where the program gives no page, or fails, the client gets the usual one.
+Law: if the program gives no page, or fails, the client gets the usual one.
 """
 
 from __future__ import annotations
@@ -37,6 +37,6 @@ class FailedRequest:
 
 
 class ErrorPage(Protocol):
-    """Gives the page of a failed request, or None for the usual one."""
+    """Returns the page of a failed request, or None for the usual one."""
 
     def __call__(self, request: FailedRequest, /) -> Page | None: ...

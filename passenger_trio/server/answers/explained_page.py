@@ -1,6 +1,6 @@
 """The page that explains why a request found no process, or lost it: a crash, a full queue, a timeout (OB10).
 
-It says what happened and what to try, how the process ended and what it wrote, and what the application's processes are
+The page says what happened and what to try, how the process ended and what it wrote, and what the application's processes are
 doing. It is for development; ``answer_errors`` decides who may see it.
 
 Law: texts of the application, and paths of requests, are shown without their secrets (``core/redaction.py``). Queries of

@@ -87,8 +87,8 @@ def section(title: str, html: str, *, folded: bool = False, hopeful: bool = Fals
     """A part of the page under a heading; ``""`` if the part is empty.
 
     :param html: made by the functions above.
-    :param folded: only the heading shows until it is clicked.
-    :param hopeful: mark it as the part that helps.
+    :param folded: show only the heading until it is clicked.
+    :param hopeful: highlight the part as the one that helps.
     """
     if not html:
         return ""

@@ -15,9 +15,9 @@ __all__ = ["BodyClock"]
 class BodyClock:
     """A grace, and after that a minimum rate.
 
-    The grace is a balance: waiting spends it, bytes earn it back at the minimum rate, and it never grows beyond what it was at first. So a client
-    that was fast for a while may not stop for ever after that. Only time that we waited for the client counts: an application that does not read is
-    not the client's fault, nor is a disk that is slow. A rate of 0 demands nothing.
+    The grace is a balance in seconds: waiting spends it, bytes earn it back at the minimum rate, and it never exceeds its first value. So a client
+    that was fast for a while may not stop for ever after that. Only the time counts for which the server waits for the client: it is not the client's fault
+    if the application does not read, or if the disk is slow. A rate of 0 demands nothing.
     """
 
     __slots__ = ("_grace", "_left", "_rate")

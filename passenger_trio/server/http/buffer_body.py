@@ -1,9 +1,9 @@
 """Stage: read the request body before a process is borrowed, so that a slow upload holds none.
 
 Up to ``sizes.BODY_IN_MEMORY`` bytes are kept in memory (``exchange.body``); a longer body goes to a buffer on disk
-(``exchange.upload``). A body that is whole can be sent again (R30). Two bodies are not read to their end here: an
-application may want its uploads as they arrive, and the disk may take nothing more. Then the rest goes to the
-application as it arrives: that holds a process, but refuses nobody (R35)."""
+(``exchange.upload``). A whole body can be sent again (R30). In two cases this stage does not read a body to its end: the
+application wants its uploads as they arrive, or the disk takes no more. Then the rest goes to the
+application as it arrives, which holds a process, but refuses nobody (R35)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = ["buffer_body", "take_body_nowait"]
 
 
 def take_body_nowait(codec: ClientSide, exchange: Exchange) -> bool:
-    """Take the body, if it is short and here whole. False: nothing was done.
+    """Take the body, if it is short and has arrived as a whole. False: nothing was done.
 
-    :raises RequestError: it is not a body (400).
+    :raises RequestError: the bytes are no valid body (400).
     """
     length = exchange.head.content_length
     if length is None or not 0 < length <= min(BODY_IN_MEMORY, codec.buffered):
@@ -39,9 +39,9 @@ def take_body_nowait(codec: ClientSide, exchange: Exchange) -> bool:
 
 
 async def buffer_body(client: Client, exchange: Exchange) -> bool:
-    """Read the body: whole, or as far as it is to be buffered, or can be. :return: whether it is whole.
+    """Read the body, as far as it is to be buffered and can be. :return: whether the whole body was read.
 
-    :raises RequestError: it is not a body (400), too long (413: ``codecs/chunked``, ``codecs/strict_request``), or late (408).
+    :raises RequestError: the bytes are no valid body (400), it is too long (413: ``codecs/chunked``, ``codecs/strict_request``), or late (408).
     :raises ClientGone: the client's connection broke.
     """
     codec = client.codec
@@ -75,7 +75,7 @@ async def buffer_body(client: Client, exchange: Exchange) -> bool:
         elif not buffers:
             break
         elif exchange.upload is not None and exchange.upload.over_threshold:
-            # Before the client is waited for; what comes in bulk behind it may be the end of the body.
+            # Store these bytes before waiting for the client. Bytes that arrived in bulk behind them may be the end of the body.
             if not await _store(client, exchange.upload, clock):
                 break
         else:
@@ -88,14 +88,14 @@ async def buffer_body(client: Client, exchange: Exchange) -> bool:
     if exchange.body_whole and exchange.head.chunked:
         exchange.head.content_length = (
             size if exchange.upload is None else exchange.upload.ledger.taken
-        )  # now it is known, and applications like to know it
+        )  # the length is known now, and applications want it
     client.enter(Stage.SLOW_APP, trio.current_time())
     return exchange.body_whole
 
 
 async def _store(client: Client, upload: SpillBuffer, clock: BodyClock) -> bool:
-    """Write the bytes in memory to disk, and those that have arrived behind them in bulk. False: the disk does not take all of them now, and the rest stays in memory (R35)."""
-    client.enter(Stage.BODY, trio.current_time())  # without a deadline: the client is not waited for
+    """Write the bytes in memory to disk, then the bytes that have arrived behind them in bulk. False: the disk does not take all of them now, and the rest stays in memory (R35)."""
+    client.enter(Stage.BODY, trio.current_time())  # without a deadline: nothing waits for the client
     if upload.usable:
         await upload.store()
     codec, stream = client.codec, client.stream

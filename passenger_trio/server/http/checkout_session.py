@@ -19,9 +19,9 @@ __all__ = ["abandon_session", "checkout_session"]
 async def checkout_session(client: Client, exchange: Exchange) -> None:
     """Borrow a process into ``exchange.session``, and see the client's connection break meanwhile.
 
-    If the fast path took a place in the queue, it waits in that.
+    If the fast path has entered the queue already, this stage waits in the same place.
 
-    :raises CheckoutError: none can be had.
+    :raises CheckoutError: no process can be borrowed.
     :raises ClientGone: the client has left.
     """
     waiter = exchange.waiter
@@ -42,9 +42,9 @@ async def checkout_session(client: Client, exchange: Exchange) -> None:
 
 
 async def _wait(client: Client, exchange: Exchange, waiter: Waiter) -> None:
-    """Wait in a waiter, which is over when this returns or raises anything but a cancellation.
+    """Wait for the answer of a waiter. Only a cancellation leaves the waiter in the queue.
 
-    What it was granted is the exchange's in the same step: a cancellation that comes with it must not lose it.
+    A granted session is stored in the exchange in the same step, so that a cancellation in that step does not lose it.
     """
     try:
         session = await waiter.wait()
@@ -73,21 +73,21 @@ async def _wait_and_watch(client: Client, exchange: Exchange, waiter: Waiter) ->
     finally:
         watch.end()
     if gone:
-        # Whatever was granted in the same moment is given back unused, when the connection ends.
+        # A session that was granted in the same moment is given back unused when the connection ends.
         raise ClientGone
 
 
 async def abandon_session(exchange: Exchange) -> None:
     """Abandon an exchange: half-close the worker's stream, which the contract defines as "abort" (spawn_servers/CONTRACT.md), and give the process back when it is done.
 
-    Until the worker ends its side it counts as busy. HTTP has no "abort" but closing the stream, and no answer to that.
+    The worker counts as busy until it ends its side. In HTTP, closing the stream is the only "abort", and the worker does not answer it.
     """
     session, exchange.session = exchange.session, None
     assert session is not None
     outcome = SessionOutcome.NOT_STARTED
     try:
         if exchange.upgraded:
-            # The stream is the application's own, which is told by the end of both directions.
+            # The application has taken over the stream: ending both directions tells it.
             outcome = SessionOutcome.CLIENT_GONE
         elif session.stream is not None:
             outcome = SessionOutcome.CLIENT_GONE

@@ -24,7 +24,7 @@ __all__ = ["ClientWatch"]
 
 class ClientWatch:
     """:param gone: called when the client's connection broke; must neither wait nor raise.
-    :param half_closed: the same, when the client has ended its side.
+    :param half_closed: called when the client has ended its side; must neither wait nor raise.
     """
 
     __slots__ = ("_client", "_ended", "_gone", "_half_closed", "_reads")
@@ -34,11 +34,11 @@ class ClientWatch:
         self._client = client
         self._gone = gone
         self._reads = False
-        """Whether bytes of the client are read."""
+        """Whether the watch reads bytes that the client sends ahead."""
         self._ended = False
 
     def begin(self) -> None:
-        """Watch. Does nothing after ``end``: the sending of a request body may be done only when the response is over."""
+        """Watch. Does nothing after ``end``, because a request body may be sent completely only after the response is over."""
         if self._ended:
             return
         client = self._client
@@ -51,7 +51,7 @@ class ClientWatch:
                 stream.fd, READABLE if self._reads else 0, self.on_readable, client.give_up
             )
         except OSError as error:
-            # Then it is found out when something is written to it.
+            # Then the next write to the client shows whether it has left.
             client.front.warn_rarely(f"cannot watch a client's socket: {error.strerror}")
 
     def end(self) -> None:

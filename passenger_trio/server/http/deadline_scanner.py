@@ -5,13 +5,13 @@ several times a request; writing a number costs nothing. The scanner reads the n
 deadline has passed: the connection cancels its scope, or does what its stage has said.
 
 * All connections are scanned every ``_SCAN`` seconds, which is exact enough for limits of seconds. While there is none, the task sleeps
-  for ``_REST``: a server that rests is not to wake four times a second (OP5). Whoever adds a connection tells it (``wake``).
+  for ``_REST``, so that an idle server does not wake four times a second (OP5). Code that adds a connection calls ``wake``.
 * Deadlines of the fast path are kept in a queue. They all have the same length, so they come due in the order in
   which they were set.
 
 Laws: no stage times out before its deadline, and none later than ``_SCAN`` after it. A stage that has ended meanwhile
-does not time out (``Client.stage_number`` tells). A cancellation is delivered before anything is read, so it costs no
-bytes. A fault at one connection's deadline ends that connection only (KE1)."""
+does not time out (``Client.stage_number`` shows that). A cancellation is delivered before anything is read, so no bytes are
+lost. A fault at one connection's deadline ends that connection only (KE1)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SCAN = 0.25
 _REST = 5.0
 _WINDOW = 30.0
 _TICK = 0.005
-"""Seconds between two looks at the queue, at the least."""
+"""The least seconds between two looks at the queue."""
 
 
 class HasDeadline(Protocol):
@@ -54,15 +54,15 @@ class DeadlineScanner:
     __slots__ = ("_connections", "_lags", "_next_scan", "_rests", "_sleep", "_soon", "_window")
 
     def __init__(self, connections: Collection[HasDeadline]) -> None:
-        """:param connections: the open connections; their owner adds and removes."""
+        """:param connections: the open connections. Their owner adds and removes them."""
         self._connections = connections
         self._soon: deque[tuple[float, int, HasDeadline]] = deque()
         self._sleep = trio.CancelScope()
         self._next_scan = 0.0
         self._rests = False
-        """Whether that is more than ``_SCAN`` from now."""
+        """Whether the task sleeps for longer than ``_SCAN``."""
         self._lags = [0.0, 0.0]
-        """The most that this task was woken too late, in this window and in the one before."""
+        """The longest delay of this task's wake-ups in the current window, and in the one before."""
         self._window = 0
 
     def wake(self) -> None:
@@ -75,13 +75,13 @@ class DeadlineScanner:
     def soon(self, connection: HasDeadline) -> None:
         """``connection.due`` is ``FAST_PATH_TIMEOUT`` from now, and is kept within ``_TICK``."""
         if not self._soon and connection.due < self._sleep.deadline:
-            # The first after a while without any: the task sleeps longer than that. Under load this is never so.
+            # The first deadline after a while without any: the task would sleep for longer. Never the case under load.
             self._sleep.deadline = connection.due
         self._soon.append((connection.due, connection.stage_number, connection))
 
     @property
     def lag(self) -> float:
-        """The most that a timer was late in the last minute, in seconds: for so long the event loop did nothing else."""
+        """The longest delay of a timer in the last minute, in seconds: for so long one step blocked the event loop."""
         return max(self._lags)
 
     def _observe_lag(self, now: float) -> None:
@@ -93,7 +93,7 @@ class DeadlineScanner:
             self._lags[0] = max(self._lags[0], now - self._sleep.deadline)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """End the stages whose deadlines have passed, until cancelled."""
         soon = self._soon
         self._next_scan = trio.current_time() + _SCAN
         while True:

@@ -35,7 +35,7 @@ async def refuse(client: Client, error: RequestError) -> None:
     exchange = client.exchange
     lines.bad_request(status=error.status, code=error.code, client=client.peer.address)
     if exchange is not None and exchange.session is not None and exchange.session.stream is not None:
-        exchange.session.stream.send_eof()  # "abort": the worker need not wait until the client has gone, too
+        exchange.session.stream.send_eof()  # "abort": the worker need not wait until the client has left
     if exchange is not None and exchange.response_begun:
         await cut_short(client, exchange, error)
         return
@@ -72,7 +72,7 @@ def _log_refusal(client: Client, error: RequestError, size: int, since: float) -
 
 
 async def cut_short(client: Client, exchange: Exchange, error: Exception) -> None:
-    """The response cannot be finished: let the connection end so that the client cannot take it for whole (R24, R25)."""
+    """The response cannot be finished: end the connection in a way that shows the client that the response is not whole (R24, R25)."""
     lines.response_cut_short(
         group=exchange.route.group_name,
         bytes_sent=exchange.bytes_sent,
@@ -92,8 +92,8 @@ async def cut_short(client: Client, exchange: Exchange, error: Exception) -> Non
 
 
 async def end_separately(client: Client, exchange: Exchange) -> None:
-    """The response is over, and the connection is to end, before the process is done with the request. The two are ended side by side, so that lingering
-    for the client does not hold the process. The exchange is logged now.
+    """The response is over and the connection is to end, but the process is not done with the request. End the connection and the session side by side,
+    so that lingering for the client does not hold the process. Logs the exchange now.
     """
     client.exchange = None
     exchange.drop_upload()
@@ -115,11 +115,11 @@ async def _linger_and_close(client: Client) -> None:
 
 
 async def linger(client: Client, *, may_send: bool = False) -> None:
-    """R29: let the client read the last response before the connection goes, by reading what it still sends.
+    """Let the client read the last response before its connection closes, by reading what it still sends (R29).
 
-    A client that has sent all that it had to, and no more, is not waited for.
+    Returns at once if the client has sent its whole request and nothing more.
 
-    :param may_send: it may send whenever it likes, in another protocol.
+    :param may_send: whether the client may send at any time, because it speaks another protocol than HTTP.
     """
     client.stream.send_eof()
     codec = client.codec
@@ -132,7 +132,7 @@ async def linger(client: Client, *, may_send: bool = False) -> None:
         client.enter(Stage.LINGER, client.current_time())
         with trio.move_on_after(
             LINGER_TIME
-        ):  # not the stage's deadline: that would also end the task that still ends a session
+        ):  # not the stage's deadline, which would also cancel the task that ends the session
             while dropped < LINGER_BYTES and (data := await client.stream.recv()):
                 dropped += len(data)
     except (trio.BrokenResourceError, trio.WouldBlock):

@@ -1,7 +1,7 @@
 """An Exchange: one request and its response, while they last.
 
-It holds what outlives one stage. The connection's deadline may cancel a stage (the fast path's timeout, a stalled
-write); the exchange is then as the stage left it, and the next step goes on from there.
+It holds everything that outlives one stage. The connection's deadline may cancel a stage (the fast path's timeout, a stalled
+write). The next step then continues from the state in which the stage left the exchange.
 
 Law: a field is written by the modules that the heading above it names, and by no other
 (``tests/server/http/test_who_writes.py``)."""
@@ -27,7 +27,7 @@ _SECURE = (b"https", b"wss")
 
 
 class Upgraded(Protocol):
-    """What a connection carries behind the response that has upgraded it: a WebSocket, or a relay of raw bytes. The driver knows no more of them."""
+    """A connection after the response that has upgraded it: a WebSocket, or a relay of raw bytes. The driver knows only these methods."""
 
     @property
     def active(self) -> float:
@@ -46,26 +46,26 @@ class Upgraded(Protocol):
         """Whether the client's connection is still open when ``run`` returns."""
 
     async def run(self) -> None:
-        """Pass on until both sides have ended, and give the session back. Raises nothing but cancellation."""
+        """Forward bytes until both sides have ended, and give the session back. Raises nothing but cancellation."""
 
     def end_soon(self) -> None:
-        """The server is to end: both sides have a last time to end by themselves."""
+        """The server is about to end: both sides get a last time to end by themselves."""
 
     def send_final_close(self) -> None:
         """The connection is about to be closed: tell the client why, if that can be done at once."""
 
     def record_end(self) -> None:
-        """The access log's record of it. Idempotent."""
+        """Give the access log its record of the connection. Idempotent."""
 
 
 class Spans(Protocol):
-    """The spans of a request, where it has some (``tracing/spans.py``)."""
+    """The spans of a request, if spans are made (``tracing/spans.py``)."""
 
     def ask(self, exchange: Exchange, now: float) -> bytes:
-        """A process is to be asked: its ``id_pairs``."""
+        """A process is about to get the request. Returns the ``id_pairs`` for it."""
 
     def finish(self, exchange: Exchange, client: str, now: float) -> None:
-        """The response is over, or what came instead. :param client: its address."""
+        """The response, or whatever ended the request, is over. :param client: the client's address."""
 
 
 class Exchange:
@@ -75,7 +75,7 @@ class Exchange:
 
     # Written by: init_request
     proxy_time: float = 0.0
-    """Seconds that the request has waited in front of us, as a trusted proxy says."""
+    """Seconds that the request has waited before it reached this server, as a trusted proxy says."""
     sticky_route: bytes = b""
     """The route of the client's process, as its cookie names it."""
 
@@ -90,9 +90,9 @@ class Exchange:
     body_clock: BodyClock | None = None
     """Made when the client is first waited for; ``send_body`` goes on with it."""
     body: bytes = b""
-    """The request body, as far as it is here."""
+    """The request body, as far as it has arrived."""
     coming: int = 0
-    """Bytes of the body that are here already, while ``buffer_body`` waits for the rest."""
+    """Bytes of the body that have arrived already, while ``buffer_body`` waits for the rest."""
     upload: SpillBuffer | None = None
     """The request body instead of ``body``, if it is too long for memory."""
     body_whole: bool
@@ -102,13 +102,13 @@ class Exchange:
     session: Session | None = None
     """The borrowed process."""
     waiter: Waiter | None = None
-    """The place in the pool's queue, while the request waits in one."""
+    """The place in the pool's queue, while the request waits."""
     queued: float = 0.0
     """When the place was taken, in monotonic seconds."""
     queue_time: float = 0.0
     """Seconds that the request has waited in the queue."""
     pid: int = 0
-    """Of the process that was borrowed last; 0: none was."""
+    """The pid of the process that was borrowed last; 0: none was."""
 
     # Written by: fast_path, send_request, connection
     asked: float = 0.0
@@ -120,11 +120,11 @@ class Exchange:
 
     # Written by: send_request
     wants_websocket: bool = False
-    """Whether the process was asked for a WebSocket, and may accept it."""
+    """Whether the request to the process asks for a WebSocket, so that the process may accept it."""
     framing: BodyEncoding = SESSION_ENCODING
     """How the rest of the body is encoded for the process that has the head."""
     sent: bool = False
-    """Whether the borrowed process was given the request, as far as it was here and the kernel took it."""
+    """Whether the request was written to the borrowed process, as far as it had arrived and the kernel took it."""
     unreachable: int = 0
     """Processes that could not be reached for this request."""
 
@@ -146,7 +146,7 @@ class Exchange:
 
     # Written by: fast_path, connection
     answered: bool = False
-    """Whether the response is complete; the client has still to take ``tail``."""
+    """Whether the response is complete. The client still has to take ``tail``."""
     tail: bytes | memoryview = b""
     behind: int = 0
     """Body bytes in ``tail``."""
@@ -157,25 +157,25 @@ class Exchange:
 
     # Written by: fast_path, response_events, response_forwarder, answer_errors, end_connection, connection, relay, websocket
     status: int = 0
-    """Of the response; 0: there is none yet."""
+    """The status of the response; 0: there is none yet."""
     bytes_sent: int = 0
     """Response body bytes given to the client's connection."""
 
     # Written by: response_events, response_forwarder
     buffer: SpillBuffer | None = None
-    """What the client has not taken yet, on the slow path."""
+    """Bytes that the client has not taken yet, on the slow path."""
     spilled: int = 0
     """Bytes that were on disk on their way, in either direction."""
     end_soon: Callable[[], None] | None = None
     """Ends a response that has no end by itself, an event stream, after a time."""
     ended_early: bool = False
-    """Whether the response has ended although the process goes on with it; the process is still to be told."""
+    """Whether the response was ended although the process goes on with it. The process must still be told."""
     upgraded: bool = False
     """Whether the application has taken the connection over: from there the process's stream carries raw bytes."""
 
     # Written by: response_events, forward_response
     relay: Upgraded | None = None
-    """What the connection carries behind the response."""
+    """The upgraded connection, after a response that upgrades it."""
 
     def __init__(self, head: Head, route: Route, id_pairs: bytes, started: float) -> None:
         self.head = head
@@ -196,11 +196,11 @@ class Exchange:
 
     @property
     def request_id(self) -> bytes:
-        """The same that the application gets, in logs, on error pages and in ``X-Request-Id`` there."""
+        """The request's id. The same one is in logs, on error pages, and in the application's ``X-Request-Id``."""
         return request_id_of(self.id_pairs)
 
     def sticky_fields(self, session: Session) -> list[tuple[bytes, bytes]]:
-        """The cookie that sends the client to the process of the session again, if it does not have it already (OP13)."""
+        """The fields that set the cookie of a sticky session, unless the client has it already (OP13)."""
         cookie, route = self.route.sticky, session.process.route
         if cookie is None or self.sticky_route == route:
             return []
@@ -226,7 +226,7 @@ class Exchange:
         return session.worker_protocol.reader(head.method, upgrade=bool(head.upgrade), websocket=self.wants_websocket)
 
     def give_back(self, outcome: SessionOutcome, *, keep_stream: bool = False) -> None:
-        """End the session, if there is one still."""
+        """End the session, if it has not ended yet."""
         self.stop_app_time()
         session, self.session = self.session, None
         self.sent = False
@@ -253,7 +253,7 @@ class Exchange:
             self.drop_upload()
 
     def buffered(self) -> tuple[int, int, int, int]:
-        """Bytes that are held for it: of the request in memory and on disk, of the response in memory and on disk."""
+        """Buffered bytes: of the request in memory and on disk, of the response in memory and on disk."""
         up = [len(self.body) + self.coming + len(self.unsent), 0]
         down = [len(self.tail), 0]
         for held, buffer in ((up, self.upload), (down, self.buffer)):
